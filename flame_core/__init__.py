@@ -1,0 +1,1 @@
+"""FLAME: pre-train image encoders against the embeddings of a frozen large language model."""

@@ -1,0 +1,1 @@
+"""Raw pairs to webdataset shards, and shards to batches."""

@@ -1,0 +1,156 @@
+"""Webdataset shards with an index: `{train,val}/00000.tar` holding `<key>.jpg` and `<key>.json` for each sample.
+
+`index.parquet` has one row a sample with the byte offset of its picture, so training reads by index, in any order,
+without scanning tars. Tars are written with fixed metadata: equal samples give equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flame_core.digest import canonical_json
+from flame_core.errors import InputError
+
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
+INDEX = "index.parquet"
+
+INDEX_SCHEMA = pa.schema(
+    {
+        "key": pa.string(),
+        "split": pa.string(),
+        "shard": pa.string(),  # relative to the folder: train/00000.tar
+        "row": pa.int32(),  # position in the shard
+        "offset": pa.int64(),  # of the picture's bytes in the tar
+        "size": pa.int64(),  # of the picture in bytes
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "sha256": pa.string(),  # of the source's picture
+        "captions": pa.int32(),  # number of raw captions, all languages
+    }
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A pair as a shard holds it. `meta["captions"]` is {language: [text, ...]}."""
+
+    key: str
+    jpeg: bytes
+    meta: dict[str, Any]
+
+
+def write_shard(path: Path, samples: Iterable[Sample]) -> list[tuple[int, int]]:
+    """Write samples to a tar; returns (offset, size) of each picture, in order."""
+    places: list[tuple[int, int]] = []
+    with path.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for sample in samples:
+            places.append((_add(tar, f"{sample.key}.jpg", sample.jpeg), len(sample.jpeg)))
+            _add(tar, f"{sample.key}.json", canonical_json(sample.meta).encode())
+    return places
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
+    info = tarfile.TarInfo(name)  # mtime, uid and gid are 0 by default
+    info.size = len(content)
+    info.mode = 0o644
+    tar.addfile(info, io.BytesIO(content))
+    return tar.offset - -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def read_shard(path: Path) -> Iterator[Sample]:
+    """The samples of a shard that `write_shard` wrote, in order.
+
+    Raises:
+        InputError: the tar is damaged; names the file and the last key that was read.
+    """
+    key = "(start)"
+    try:
+        with tarfile.open(path, "r:") as tar:
+            while (image := tar.next()) is not None:
+                key = image.name.removesuffix(".jpg")
+                jpeg = _content(tar, image)
+                meta = tar.next()
+                if meta is None or meta.name != f"{key}.json":
+                    raise InputError(f"{path}: sample {key} has no .json behind its .jpg")
+                yield Sample(key, jpeg, json.loads(_content(tar, meta)))
+    except (tarfile.TarError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: damaged at sample {key}: {error}") from error
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    if file is None:
+        raise InputError(f"{tar.name}: {member.name} is not a file")
+    return file.read()
+
+
+def read_metas(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(key, meta) of each sample of a shard, in order."""
+    for sample in read_shard(path):
+        yield sample.key, sample.meta
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """One row of the index; fields as in `INDEX_SCHEMA`."""
+
+    key: str
+    split: str
+    shard: str
+    row: int
+    offset: int
+    size: int
+    width: int
+    height: int
+    sha256: str
+    captions: int
+
+
+def read_index(shards: Path, split: Split | None = None) -> list[IndexRow]:
+    """Rows of `index.parquet` in shard order, of one split or of both.
+
+    Raises:
+        InputError: there is no index.
+    """
+    path = shards / INDEX
+    if not path.is_file():
+        raise InputError(f"{path} is missing: run `flame ingest` first")
+    rows = (IndexRow(**row) for row in pq.read_table(path).to_pylist())
+    return [row for row in rows if split is None or row.split == split]
+
+
+def shard_names(shards: Path, split: Split) -> list[str]:
+    """Names of the split's shards, such as `train/00000.tar`, in order."""
+    return sorted(path.relative_to(shards).as_posix() for path in (shards / split).glob("*.tar"))
+
+
+class PictureReader:
+    """Reads single pictures of a folder of shards by index row; keeps the tars open."""
+
+    def __init__(self, shards: Path) -> None:
+        self._shards = shards
+        self._files: dict[str, int] = {}
+
+    def jpeg(self, row: IndexRow) -> bytes:
+        """The encoded picture of a row."""
+        file = self._files.get(row.shard)
+        if file is None:
+            file = self._files[row.shard] = os.open(self._shards / row.shard, os.O_RDONLY)
+        content = os.pread(file, row.size, row.offset)
+        if len(content) != row.size:
+            raise InputError(f"{self._shards / row.shard}: shorter than its index says at sample {row.key}")
+        return content
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_shards": self._shards, "_files": {}}  # descriptors do not travel to worker processes

@@ -1,0 +1,63 @@
+"""Quality gates: a stage writes what it checked into its out, and every consumer refuses a blocking failure.
+
+`checks.json` travels with the data, so a shell, Dagster and a later run are gated alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flame_core.errors import GateError, InputError
+
+CHECKS = "checks.json"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check. `value` was measured, `threshold` comes from params, `keys` are some of the offending samples."""
+
+    name: str
+    passed: bool
+    description: str
+    value: Any = None
+    threshold: Any = None
+    blocking: bool = True
+    keys: list[str] = field(default_factory=list)
+
+
+def to_bytes(checks: Iterable[Check]) -> bytes:
+    """The content of `checks.json`."""
+    rows = [asdict(check) for check in checks]
+    return (json.dumps(rows, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def read(out: Path) -> list[Check]:
+    """The checks that travel with `out`.
+
+    Raises:
+        InputError: the out is missing or was not made by a stage.
+    """
+    path = out / CHECKS
+    if not path.is_file():
+        raise InputError(f"{path} is missing: run the stage that makes {out.name}/ first (`dvc repro` runs all)")
+    return [Check(**row) for row in json.loads(path.read_text("utf-8"))]
+
+
+def require(out: Path) -> None:
+    """Refuse an input with a failed blocking check.
+
+    Raises:
+        GateError: names the checks, their values and thresholds, and some keys.
+    """
+    failed = [check for check in read(out) if check.blocking and not check.passed]
+    if failed:
+        lines = [
+            f"  {c.name}: {c.description} (measured {c.value}, threshold {c.threshold})"
+            + (f"; for example {', '.join(c.keys[:5])}" if c.keys else "")
+            for c in failed
+        ]
+        raise GateError(f"{out} failed {len(failed)} blocking check(s):\n" + "\n".join(lines))

@@ -1,0 +1,88 @@
+"""Where things are: the project root, the root of this run, and the outs of every stage below it.
+
+A run happens either in the project itself or in a workspace, `.flame/runs/<params digest>/`, which has a
+`data/` of its own and shares the project's work cache. Stages run with the root of the run as their
+working directory; relative paths in params resolve against the project root.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+STATE = ".flame"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Folders of one run. `root` holds this run's `params.yaml` and `data/`, `project` the source tree."""
+
+    root: Path
+    project: Path
+
+    @classmethod
+    def find(cls, root: Path | None = None) -> Layout:
+        """The layout of the run in `root` (the working directory by default)."""
+        root = (root or Path.cwd()).resolve()
+        runs = root.parent
+        inside_workspace = runs.name == "runs" and runs.parent.name == STATE
+        return cls(root=root, project=runs.parent.parent if inside_workspace else root)
+
+    @property
+    def is_workspace(self) -> bool:
+        return self.root != self.project
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def recipes(self) -> Path:
+        return self.root / "recipes"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def raw(self) -> Path:
+        return self.data / "raw"
+
+    @property
+    def llm(self) -> Path:
+        return self.data / "llm"
+
+    @property
+    def shards(self) -> Path:
+        return self.data / "shards"
+
+    @property
+    def captions(self) -> Path:
+        return self.data / "captions"
+
+    @property
+    def embeddings(self) -> Path:
+        return self.data / "embeddings"
+
+    @property
+    def state(self) -> Path:
+        """Work cache, workspaces and scratch space; shared by the project and its workspaces."""
+        return self.project / STATE
+
+    @property
+    def work(self) -> Path:
+        return self.state / "work"
+
+    @property
+    def comparison(self) -> Path:
+        return self.data / "comparison"
+
+    def model(self, recipe: str) -> Path:
+        return self.data / "models" / recipe
+
+    def report(self, recipe: str) -> Path:
+        return self.data / "reports" / recipe
+
+    def resolve(self, path: str) -> Path:
+        """A path from params, against the project root when it is relative."""
+        return self.project / Path(path).expanduser()

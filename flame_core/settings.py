@@ -1,0 +1,55 @@
+"""Settings: everything that may not change a result (device, workers, folders, addresses, log level).
+
+Read from `FLAME_*` variables and `.env` in the project root. What changes a result is a param instead
+(`params.py`); a value never lives in both.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from flame_core.errors import ParamsError
+
+
+def _default_workers() -> int:
+    return max(1, min(8, os.cpu_count() or 1))
+
+
+class Settings(BaseSettings):
+    """`FLAME_DEVICE=cuda flame train` and the like."""
+
+    model_config = SettingsConfigDict(env_prefix="FLAME_", env_file=".env", extra="ignore", frozen=True)
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int = Field(default_factory=_default_workers, ge=1, description="processes that map over shards")
+    loader_workers: int = Field(default=0, ge=0, description="processes that decode pictures during training")
+    cache_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_dir("flame")))
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    checkpoint_seconds: float = Field(default=60.0, ge=0, description="time between two checkpoints")
+
+    def torch_device(self) -> str:
+        """`cuda` or `cpu`; asking for a GPU that is not there is an error, never a silent fallback."""
+        import torch
+
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ParamsError("FLAME_DEVICE=cuda, but torch sees no GPU here; use FLAME_DEVICE=cpu or auto")
+        return self.device
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = "; ".join(f"FLAME_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        raise ParamsError(f"settings (environment or .env): {faults}") from None

@@ -1,0 +1,174 @@
+"""The work cache: results of units of work (mostly one shard), kept under the digest of all they depend on.
+
+`.flame/work/<stage>/<digest>/` holds a unit's files and `ledger.json`: size and sha256 of each file, counts, and
+failures by reason. A unit is written in a scratch folder and renamed into place, so it exists whole or not at all;
+a file whose bytes no longer match its ledger is discarded and computed again. A stage's out is gathered from units
+by hard links once all are there, so a killed stage leaves no half out and a rerun computes only what is missing.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flame_core.digest import file_sha256, value_digest, write_json
+from flame_core.errors import ResourceError
+
+LEDGER = "ledger.json"
+log = logging.getLogger(__name__)
+
+
+@cache
+def stage_versions() -> dict[str, int]:
+    """Versions of the stages' code, from `flame_core/versions.yaml`."""
+    return yaml.safe_load((Path(__file__).parent / "versions.yaml").read_text())
+
+
+@dataclass
+class Ledger:
+    """What a unit of work did: `counts` of anything, and failed samples as {key: reason}."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A finished unit: its folder and its ledger."""
+
+    folder: Path
+    ledger: Ledger
+    computed: bool  # in this run, rather than found
+
+    def file(self, name: str) -> Path:
+        return self.folder / name
+
+
+class WorkCache:
+    """Units of one stage. `retry_failed` recomputes units that recorded failures."""
+
+    def __init__(self, work: Path, stage: str, *, retry_failed: bool = False) -> None:
+        self.stage = stage
+        self.folder = work / stage
+        self.retry_failed = retry_failed
+
+    def digest(self, inputs: Mapping[str, Any]) -> str:
+        """The digest of a unit: its inputs (digests and params) and the version of the stage's code."""
+        return value_digest({"stage": self.stage, "version": stage_versions()[self.stage], **inputs})
+
+    def find(self, digest: str) -> Unit | None:
+        """The finished unit of that digest, verified byte for byte, or None."""
+        folder = self.folder / digest
+        if not folder.exists():
+            return None
+        try:
+            record = json.loads((folder / LEDGER).read_text())
+            damaged = [
+                name
+                for name, expected in record["files"].items()
+                if (folder / name).stat().st_size != expected["size"]
+                or file_sha256(folder / name) != expected["sha256"]
+            ]
+            ledger = Ledger(record["counts"], record["failures"])
+        except (OSError, ValueError, KeyError):
+            damaged, ledger = [LEDGER], Ledger()
+        if damaged:
+            log.warning("%s: %s of unit %s is damaged; computing it again", self.stage, ", ".join(damaged), digest[:12])
+        if damaged or (self.retry_failed and ledger.failures):
+            shutil.rmtree(folder)
+            return None
+        return Unit(folder, ledger, computed=False)
+
+    def compute(self, digest: str, write: Callable[[Path], Ledger]) -> Unit:
+        """Run `write(scratch folder)` and publish what it wrote as the unit of that digest."""
+        with scratch(self.folder) as folder, clear_disk_errors(self.folder):
+            ledger = write(folder)
+            files = {
+                path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": file_sha256(path)}
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            }
+            record = {"counts": ledger.counts, "failures": ledger.failures, "files": files}
+            write_json(folder / LEDGER, record)
+            publish(folder, self.folder / digest)
+        return Unit(self.folder / digest, ledger, computed=True)
+
+    def get(self, inputs: Mapping[str, Any], write: Callable[[Path], Ledger]) -> Unit:
+        """The unit of these inputs: found, or computed by `write`."""
+        digest = self.digest(inputs)
+        return self.find(digest) or self.compute(digest, write)
+
+
+@contextmanager
+def scratch(parent: Path) -> Iterator[Path]:
+    """A private folder beside the final ones (so a rename is atomic); removed at the end if it still exists."""
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".tmp-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, target: Path) -> None:
+    """Rename a finished folder into place. Where another process was first, its equal result stays."""
+    folder.chmod(0o755)  # mkdtemp makes it private
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+
+
+def gather(out: Path, state: Path, files: Mapping[str, Path], texts: Mapping[str, bytes] | None = None) -> None:
+    """Make the folder `out` of hard links to `files` (relative name -> unit file) and small new files `texts`.
+
+    The folder is built under `state` and renamed, so `out` is never seen half made.
+    """
+    with scratch(state / "gather") as root, clear_disk_errors(out):
+        new = root / "new"
+        new.mkdir()
+        for name, source in sorted(files.items()):
+            place = new / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(source, place)
+            except OSError:
+                shutil.copyfile(source, place)
+        for name, content in sorted((texts or {}).items()):
+            place = new / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.exists():
+            out.rename(root / "old")
+        new.rename(out)
+
+
+@contextmanager
+def clear_disk_errors(place: Path) -> Iterator[None]:
+    """Turn "no space left" and "file too large" into an error that says where; nothing half written is published."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise ResourceError(
+                f"{place}: {error.strerror}. Free some room and run the same command again: finished work is kept"
+            ) from error
+        raise

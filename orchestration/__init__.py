@@ -1,0 +1,1 @@
+"""Dagster code location: every stage of `dvc.yaml` as an asset."""
