@@ -29,6 +29,11 @@ def text_sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def json_bytes(value: Any) -> bytes:
+    """Readable, byte-stable JSON: sorted keys, indented, a final newline."""
+    return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write readable, byte-stable JSON (sorted keys, a final newline)."""
-    path.write_text(json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    """Write `json_bytes(value)`."""
+    path.write_bytes(json_bytes(value))

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flame_core.digest import json_bytes
 from flame_core.errors import GateError, InputError
 
 CHECKS = "checks.json"
@@ -31,8 +32,7 @@ class Check:
 
 def to_bytes(checks: Iterable[Check]) -> bytes:
     """The content of `checks.json`."""
-    rows = [asdict(check) for check in checks]
-    return (json.dumps(rows, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return json_bytes([asdict(check) for check in checks])
 
 
 def read(out: Path) -> list[Check]:

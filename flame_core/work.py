@@ -51,9 +51,14 @@ class Unit:
     folder: Path
     ledger: Ledger
     computed: bool  # in this run, rather than found
+    sha256: dict[str, str]  # by file name
 
     def file(self, name: str) -> Path:
         return self.folder / name
+
+    def names(self) -> list[str]:
+        """Names of the unit's files, without its ledger."""
+        return sorted(self.sha256)
 
 
 class WorkCache:
@@ -83,13 +88,13 @@ class WorkCache:
             ]
             ledger = Ledger(record["counts"], record["failures"])
         except (OSError, ValueError, KeyError):
-            damaged, ledger = [LEDGER], Ledger()
+            record, damaged, ledger = {"files": {}}, [LEDGER], Ledger()
         if damaged:
             log.warning("%s: %s of unit %s is damaged; computing it again", self.stage, ", ".join(damaged), digest[:12])
         if damaged or (self.retry_failed and ledger.failures):
             shutil.rmtree(folder)
             return None
-        return Unit(folder, ledger, computed=False)
+        return Unit(folder, ledger, False, {name: file["sha256"] for name, file in record["files"].items()})
 
     def compute(self, digest: str, write: Callable[[Path], Ledger]) -> Unit:
         """Run `write(scratch folder)` and publish what it wrote as the unit of that digest."""
@@ -103,7 +108,7 @@ class WorkCache:
             record = {"counts": ledger.counts, "failures": ledger.failures, "files": files}
             write_json(folder / LEDGER, record)
             publish(folder, self.folder / digest)
-        return Unit(self.folder / digest, ledger, computed=True)
+        return Unit(self.folder / digest, ledger, True, {name: file["sha256"] for name, file in files.items()})
 
     def get(self, inputs: Mapping[str, Any], write: Callable[[Path], Ledger]) -> Unit:
         """The unit of these inputs: found, or computed by `write`."""

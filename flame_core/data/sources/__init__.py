@@ -1,42 +1,58 @@
 """Sources of image-text pairs, behind one protocol.
 
-A source fetches what it needs into `data/raw/<name>/` (`download`) and then lists pairs from there (`pairs`).
-Where the bytes already lie on this machine (`folder`, `webdataset`), `download` writes a manifest of them and
-`pairs` reads them in place.
+A source looks at its data as they are now and leaves a folder `data/raw/<name>/`: the list of its pairs
+(`listing.py`), `source.json`, and the pictures themselves unless they already lie on this machine (`folder`,
+`webdataset`), in which case they stay where they are and a manifest of them is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from flame_core.data.shards import Split
+from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import DebianSource, FolderSource, Source, WebdatasetSource
+from flame_core.work import Unit, WorkCache
 
 
 @dataclass(frozen=True)
 class ImageRef:
-    """Where a picture's bytes are: a file, or a range of one."""
+    """Where a picture's bytes are: `size` bytes from `offset` of a file."""
 
     path: Path
-    offset: int = 0
-    size: int | None = None  # None: to the end of the file
+    offset: int
+    size: int
+    sha256: str  # of those bytes
 
     def read(self) -> bytes:
-        """The picture's bytes."""
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            return file.read(-1 if self.size is None else self.size)
+        """The picture's bytes.
+
+        Raises:
+            InputError: they are not those that `flame download` saw.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                content = file.read(self.size)
+        except OSError as error:
+            raise InputError(f"{self.path}: {error.strerror}; it was there when `flame download` listed it") from error
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise InputError(
+                f"{self.path}: {self.size} bytes at {self.offset} are not those that `flame download` listed; "
+                "restore the file, or run `flame download` again to take it as it is now"
+            )
+        return content
 
 
 @dataclass(frozen=True)
 class RawPair:
     """A pair as its source gives it, before anything is checked. `image` is None where the picture is missing."""
 
-    key: str  # unique in the source, of the characters A-Z a-z 0-9 _ - /
+    key: str  # of the characters A-Z a-z 0-9 _ - /; sources leave it to ingest to refuse one that comes twice
     image: ImageRef | None
     captions: dict[str, list[str]]  # language -> texts
     title: str | None = None
@@ -47,15 +63,29 @@ class RawPair:
     split: Split | None = None  # fixed by the source
 
 
+@dataclass(frozen=True)
+class Problem:
+    """A file of a source that could not be read, or only in part."""
+
+    file: str
+    reason: str
+    detail: str
+
+
 class PairSource(Protocol):
     """What every kind of source does."""
 
-    def download(self, raw: Path) -> dict[str, object]:
-        """Fetch into the empty folder `raw`; returns facts (packages, versions, licences) for `source.json`."""
+    def download(self, work: WorkCache) -> Unit:
+        """The unit whose folder is `data/raw/<name>/`, for the source as it is now.
+
+        Raises:
+            InputError: the source is absent or holds nothing.
+            ResourceError: a program, the network or room on the disk is missing.
+        """
         ...
 
-    def pairs(self, raw: Path) -> Iterator[RawPair]:
-        """List the pairs in a fixed order, from what `download` left in `raw`."""
+    def pictures(self, raw: Path) -> Path:
+        """The folder that the listed files are relative to."""
         ...
 
 

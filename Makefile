@@ -1,0 +1,55 @@
+# The front door. `make demo` and `make test` work on a fresh Debian or Ubuntu with Python 3.11 to 3.13 and no GPU.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench lock clean
+
+BIN := .venv/bin
+export DVC_NO_ANALYTICS := 1
+export DAGSTER_DISABLE_TELEMETRY := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export UV_PYTHON_PREFERENCE := only-system
+# A stage finds this environment's commands even when it is not activated.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# uv from the path, or one of our own.
+UV = $$(command -v uv || echo .flame/uv/bin/uv)
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: .venv/installed  ## set up .venv with the locked versions
+
+.venv/installed: requirements.lock pyproject.toml
+	@command -v uv >/dev/null || test -x .flame/uv/bin/uv || { \
+	  python3 -m venv .flame/uv || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }; \
+	  .flame/uv/bin/pip install --quiet --disable-pip-version-check uv; }
+	$(UV) venv --quiet --allow-existing --python '>=3.11,<3.14' .venv
+	$(UV) pip sync --quiet --python $(BIN)/python requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@test -e .git || $(BIN)/dvc config --local core.no_scm true
+	@touch $@
+
+demo: install  ## run the whole pipeline on the embedded default, and say where to look
+	@start=$$SECONDS; flame run; \
+	echo; echo "Done in $$((SECONDS - start)) s. Look at:"; \
+	echo "  data/reports/flame/report.html    the report: open it in a browser"; \
+	echo "  data/reports/flame/metrics.json   its numbers"; \
+	echo "  flame query 'a small bird'        ask the model (after: . .venv/bin/activate)"
+
+test: install  ## run the tests
+	$(BIN)/python -m pytest -q
+
+lint: install  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+lock:  ## resolve requirements.lock anew
+	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
+	  --no-annotate --custom-compile-command "make lock" --quiet --output-file requirements.lock
+
+clean:  ## remove outs, caches and workspaces; .venv stays
+	rm -rf .flame .dvc/cache .dvc/tmp dvc.lock data/raw data/llm data/shards data/captions data/embeddings \
+	  data/models data/reports data/comparison

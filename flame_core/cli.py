@@ -1,0 +1,181 @@
+"""The command line: `flame <stage>` for every stage of `dvc.yaml`, and what users ask of the results.
+
+Heavy packages are imported inside the commands, so `flame --help` answers within a second.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from flame_core.errors import FlameError, ParamsError, ResourceError
+
+app = typer.Typer(
+    name="flame",
+    help="Pre-train image encoders against a frozen LLM, from raw image-text pairs to an evaluated model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Exit codes: 0 done, 2 wrong usage or params, 3 input refused, 4 gate refused, 5 something missing, "
+    "6 computation failed, 75 interrupted after a checkpoint (the same command resumes).",
+)
+params_app = typer.Typer(help="Look at and check params.", no_args_is_help=True)
+app.add_typer(params_app, name="params")
+
+STAGES = "Stages"
+RESULTS = "Results"
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Compute shards with failed samples again.")]
+Recipe = Annotated[str, typer.Argument(help="A recipe that params.yaml lists.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a param: train.epochs=5")
+]
+
+
+def main() -> None:
+    """Entry point: errors that name their cause end without a traceback, with the exit code of their kind."""
+    try:
+        app()
+    except FlameError as error:
+        _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith(("flame_core", "orchestration")):
+            raise
+        _fail(f"the Python package {error.name!r} is not installed; `make install` brings all", ResourceError.exit_code)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    from rich.markup import escape
+
+    from flame_core.reporting import console
+
+    console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+@app.callback()
+def _configure() -> None:
+    from flame_core.reporting import configure_logging
+    from flame_core.settings import settings
+
+    configure_logging(settings().log_level)
+
+
+def _run_stage(name: str, **arguments: object) -> None:
+    from importlib import import_module
+
+    from flame_core.layout import Layout
+    from flame_core.params import load_params
+
+    layout = Layout.find()
+    params = load_params(layout)
+    recipe = arguments.get("recipe")
+    if recipe is not None and recipe not in params.train:
+        raise ParamsError(f"{recipe!r} is not among the recipes of {layout.params}: {', '.join(params.recipes)}")
+    import_module(f"flame_core.stages.{name}").run(params, layout, **arguments)
+
+
+@app.command(rich_help_panel=STAGES)
+def download() -> None:
+    """Fetch image-text pairs from every source."""
+    _run_stage("download")
+
+
+@app.command(rich_help_panel=STAGES)
+def fetch_llm() -> None:
+    """Fetch the frozen LLM and convert it to safetensors."""
+    _run_stage("fetch_llm")
+
+
+@app.command(rich_help_panel=STAGES)
+def ingest(retry_failed: RetryFailed = False) -> None:
+    """Check, deduplicate and split the pairs into shards."""
+    _run_stage("ingest", retry_failed=retry_failed)
+
+
+@app.command(rich_help_panel=STAGES)
+def caption(retry_failed: RetryFailed = False) -> None:
+    """Write short and long captions."""
+    _run_stage("caption", retry_failed=retry_failed)
+
+
+@app.command(rich_help_panel=STAGES)
+def embed() -> None:
+    """Read every caption with the frozen LLM's facet prompts."""
+    _run_stage("embed")
+
+
+@app.command(rich_help_panel=STAGES)
+def train(recipe: Recipe) -> None:
+    """Train the image tower of a recipe."""
+    _run_stage("train", recipe=recipe)
+
+
+@app.command(rich_help_panel=STAGES)
+def evaluate(recipe: Recipe) -> None:
+    """Measure a trained model on the held-out split and write its report."""
+    _run_stage("evaluate", recipe=recipe)
+
+
+@app.command(rich_help_panel=STAGES)
+def compare() -> None:
+    """Put all recipes into one table and one chart."""
+    _run_stage("compare")
+
+
+@app.command(rich_help_panel=RESULTS)
+def run(
+    targets: Annotated[list[str] | None, typer.Argument(help="Stages to bring up to date (default: all).")] = None,
+    overrides: Overrides = None,
+    preset: Annotated[Path | None, typer.Option(help="A whole params file to run instead of params.yaml.")] = None,
+) -> None:
+    """Run the pipeline through DVC; with other params, in a workspace of its own."""
+    from flame_core.layout import Layout
+    from flame_core.workspace import run_pipeline
+
+    sys.exit(run_pipeline(Layout.find(), targets or [], overrides or [], preset))
+
+
+@app.command(rich_help_panel=RESULTS)
+def query(
+    text: Annotated[str, typer.Argument(help="What to look for, in any language the LLM reads.")],
+    recipe: Annotated[str | None, typer.Option(help="Model to ask (default: the first recipe).")] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 10,
+) -> None:
+    """Find the pictures that answer a text best."""
+    from flame_core.evaluation.query import search
+    from flame_core.layout import Layout
+    from flame_core.params import load_params
+    from flame_core.reporting import table
+
+    layout = Layout.find()
+    params = load_params(layout)
+    hits = search(params, layout, recipe or params.recipes[0], text, top)
+    table(f"pictures for {text!r}", ["score", "key", "caption"], [(f"{h.score:.3f}", h.key, h.caption) for h in hits])
+
+
+@params_app.command("check")
+def params_check(
+    overrides: Overrides = None,
+    preset: Annotated[Path | None, typer.Option(help="A whole params file to check instead of params.yaml.")] = None,
+) -> None:
+    """Validate params.yaml and the recipes it names; show the digest of the result."""
+    from flame_core.layout import Layout
+    from flame_core.reporting import facts
+    from flame_core.workspace import resolve_params
+
+    layout = Layout.find()
+    resolved = resolve_params(layout, overrides or [], preset)
+    params = resolved.params
+    facts(
+        f"{preset or layout.params} is valid",
+        {
+            "sources": ", ".join(f"{name} ({source.kind})" for name, source in params.sources.items()),
+            "LLM": f"{params.llm.source}, layer {params.text.layer}",
+            "recipes": ", ".join(params.recipes),
+            "params digest": resolved.digest,
+        },
+    )

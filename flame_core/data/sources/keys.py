@@ -1,0 +1,30 @@
+"""Keys of samples: short, plain and stable, whatever the files are called.
+
+A key names a sample in shards, ledgers and tables for good, so it holds no character that means something there
+(webdataset splits names at the first dot) and fits into a tar header. What had to be altered gets a hash of the
+original, so two names never become one key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+_FORBIDDEN = re.compile(r"[^A-Za-z0-9_/-]+")
+_LONGEST = 90  # characters; with .json this fits into the 100 of a tar header
+
+
+def safe_key(name: str) -> str:
+    """`name` as a key of the characters `A-Z a-z 0-9 _ - /`: itself where it is one already."""
+    key = "/".join(part for part in _FORBIDDEN.sub("_", name).split("/") if part)
+    if key == name and len(key) <= _LONGEST:
+        return key
+    mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{key[: _LONGEST - len(mark) - 1]}-{mark}"
+
+
+def words_of(name: str) -> str:
+    """The words of a file's stem: `iso_fire-engine_02` says `iso fire engine`."""
+    words = re.findall(r"[^\W\d_]+|\d+", name)
+    spoken = [word for word in words if not word.isdigit()]
+    return " ".join(spoken or words)

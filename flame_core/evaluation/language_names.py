@@ -1,0 +1,42 @@
+"""English names of language codes, for readers of a report."""
+
+from __future__ import annotations
+
+_NAMES = {
+    "ach": "Acholi", "af": "Afrikaans", "ak": "Akan", "am": "Amharic", "an": "Aragonese", "ar": "Arabic",
+    "as": "Assamese", "ast": "Asturian", "az": "Azerbaijani", "be": "Belarusian", "bg": "Bulgarian", "bm": "Bambara",
+    "bn": "Bengali", "bo": "Tibetan", "br": "Breton", "brx": "Bodo", "bs": "Bosnian", "ca": "Catalan", "cgg": "Chiga",
+    "cs": "Czech", "cy": "Welsh", "da": "Danish", "de": "German", "doi": "Dogri", "el": "Greek", "en": "English",
+    "eo": "Esperanto", "es": "Spanish", "et": "Estonian", "eu": "Basque", "fa": "Persian", "ff": "Fulah",
+    "fi": "Finnish", "fil": "Filipino", "fo": "Faroese", "fr": "French", "ga": "Irish", "gd": "Gaelic",
+    "gl": "Galician", "gos": "Gronings", "gu": "Gujarati", "he": "Hebrew", "hi": "Hindi", "hr": "Croatian",
+    "hu": "Hungarian", "hy": "Armenian", "id": "Indonesian", "is": "Icelandic", "it": "Italian", "iu": "Inuktitut",
+    "ja": "Japanese", "ka": "Georgian", "kab": "Kabyle", "kk": "Kazakh", "km": "Khmer", "kn": "Kannada",
+    "ko": "Korean", "kok": "Konkani", "ks": "Kashmiri", "ku": "Kurdish", "lb": "Luxembourgish", "lg": "Ganda",
+    "lt": "Lithuanian", "lv": "Latvian", "mai": "Maithili", "mi": "Maori", "mk": "Macedonian", "ml": "Malayalam",
+    "mn": "Mongolian", "mni": "Manipuri", "mr": "Marathi", "ms": "Malay", "nb": "Norwegian Bokmål", "ne": "Nepali",
+    "nl": "Dutch", "nn": "Norwegian Nynorsk", "no": "Norwegian", "nr": "South Ndebele", "nso": "Northern Sotho",
+    "oc": "Occitan", "oj": "Ojibwe", "or": "Odia", "pa": "Punjabi", "pl": "Polish", "pt": "Portuguese",
+    "quz": "Quechua", "ro": "Romanian", "ru": "Russian", "rw": "Kinyarwanda", "sa": "Sanskrit", "sat": "Santali",
+    "sc": "Sardinian", "sd": "Sindhi", "shs": "Shuswap", "si": "Sinhala", "sk": "Slovak", "sl": "Slovenian",
+    "son": "Songhai", "sq": "Albanian", "sr": "Serbian", "su": "Sundanese", "sv": "Swedish", "sw": "Swahili",
+    "ta": "Tamil", "te": "Telugu", "th": "Thai", "tl": "Tagalog", "tlh": "Klingon", "tr": "Turkish", "tt": "Tatar",
+    "twi": "Twi", "uk": "Ukrainian", "ur": "Urdu", "ve": "Venda", "vec": "Venetian", "vi": "Vietnamese",
+    "wa": "Walloon", "wo": "Wolof", "xh": "Xhosa", "yi": "Yiddish", "zam": "Zapotec", "zh": "Chinese", "zu": "Zulu",
+}  # fmt: skip
+
+
+def language_name(code: str) -> str:
+    """`German` for `de`, `Chinese (CN)` for `zh_CN`, the code itself where it has no name here."""
+    if code in _NAMES:
+        return _NAMES[code]
+    for mark in "_-@":
+        base, found, variant = code.partition(mark)
+        if found and base in _NAMES:
+            return f"{_NAMES[base]} ({variant})"
+    return code
+
+
+def html_language(code: str) -> str:
+    """The code as the HTML attribute `lang` wants it: `sr-latin` for `sr@latin`."""
+    return code.replace("_", "-").replace("@", "-")

@@ -1,0 +1,58 @@
+"""Renders the templates of this package to self-contained pages: styles inside, no scripts, nothing fetched.
+
+Captions, keys and names come from strangers, so every value is escaped; a content security policy in the page
+forbids any fetch besides. Charts are the only markup that is passed through, and `charts` escapes what it is given.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from typing import Any
+
+from flame_core.evaluation.charts import stylesheet
+from flame_core.evaluation.language_names import html_language, language_name
+
+THUMBNAIL = 160  # longer side in pixels
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from `templates/<template>`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("flame_core.evaluation", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "thousands": lambda value: f"{value:,}",
+        "language_name": language_name,
+        "html_language": html_language,
+        "chart": Markup,
+        "pretty_json": lambda value: json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False),
+    }
+    environment.globals["style"] = Markup(stylesheet("charts.css") + stylesheet("page.css"))
+    return environment.get_template(template).render(**values) + "\n"
+
+
+def percent(value: float) -> str:
+    """`31.2 %`, with a narrow no-break space."""
+    return f"{value * 100:.1f}\u202f%"
+
+
+def thumbnail(jpeg: bytes) -> str:
+    """A small JPEG of a picture as a data URI."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(jpeg)) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    encoded = io.BytesIO()
+    small.save(encoded, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()

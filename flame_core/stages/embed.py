@@ -1,0 +1,189 @@
+"""embed: captions -> `data/embeddings/`, facet embeddings of training samples and of the texts evaluation needs.
+
+The LLM is loaded only when a file of the store is not in the work cache, and no stage after this one loads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flame_core import gates
+from flame_core.captions.table import Caption
+from flame_core.data.shards import shard_names
+from flame_core.digest import json_bytes
+from flame_core.evaluation.texts import class_names, evaluation_texts, read_classes, read_validation_captions
+from flame_core.layout import Layout
+from flame_core.params import CaptionKind, Params
+from flame_core.reporting import Bar, facts, progress
+from flame_core.text import store
+from flame_core.text.diagnostics import anisotropy, text_ceiling
+from flame_core.text.jobs import Job, captions_a_sample, facet_names, first_captions, text_jobs, training_job
+from flame_core.text.manifest import MANIFEST, captions_digest, template_content
+from flame_core.work import Ledger, Unit, WorkCache, gather
+
+if TYPE_CHECKING:
+    from flame_core.text.encoder import TextEncoder
+
+REPORT_SAMPLES = 4096  # training samples that the anisotropy report looks at
+TRAIN_FILE, TEXTS_FILE = "train.safetensors", "texts.safetensors"  # in a unit of work
+
+
+def run(params: Params, layout: Layout) -> None:
+    """Embed what is missing, then gather the store, its manifest and its checks."""
+    from flame_core.text.encoder import TextEncoder, encoder_identity
+    from flame_core.text.facets import FacetTokenizer
+    from flame_core.text.llm import load_tokenizer, read_source
+
+    gates.require(layout.captions)
+    captions = read_validation_captions(layout.captions)
+    wanted = evaluation_texts(params, captions, class_names(read_classes(layout.shards)))
+    jobs = [training_job(layout.captions, name, params.text) for name in shard_names(layout.shards, "train")]
+    jobs += text_jobs(layout.captions, wanted)
+
+    folder = layout.llm / params.llm.name
+    tokens = FacetTokenizer(load_tokenizer(folder, params.llm), params.text)
+    identity = encoder_identity(params, read_source(folder), tokens.template_hash)
+    counts = {job.name: sum(tokens.count(kind, texts) for kind, texts in job.texts.items()) for job in jobs}
+
+    cache = WorkCache(layout.work, "embed")
+    digests = {job.name: cache.digest({**identity, "trains": job.trains, "texts": job.texts}) for job in jobs}
+    units = {name: unit for name, digest in digests.items() if (unit := cache.find(digest))}
+    missing = [job for job in jobs if job.name not in units]
+    rate: float | str = "all found in the work cache"
+    if missing:
+        encoder = TextEncoder.open(params, layout)
+        total = sum(counts[job.name] for job in missing)
+        with progress("embed", total, "tokens") as bar:
+            for job in missing:
+                units[job.name] = cache.compute(digests[job.name], _writer(job, encoder, params, bar))
+            rate = total / bar.seconds
+
+    files = {
+        f"{job.name}{Path(name).suffix}": (job, units[job.name].file(name))
+        for job in jobs
+        for name in units[job.name].names()
+    }
+    mean = _training_mean(jobs, units)
+    manifest = {
+        **identity,
+        "template": template_content(params),
+        "center": params.text.center,
+        "facets": facet_names(params.text),
+        "text_facets": [f"{k}/{j}" for k, v in params.text.template.items() for j in range(1, len(v.facets) + 1)],
+        "hidden": int(mean.shape[-1]),
+        "captions": captions_digest(layout.captions),
+        "tokens": sum(counts.values()),
+        "files": {name: units[job.name].sha256[path.name] for name, (job, path) in sorted(files.items())},
+        "report": {
+            "anisotropy": anisotropy(_report_sample(jobs, units)),
+            "ceilings": _ceilings(params, jobs, units, captions),
+        },
+    }
+    checks = _check(params, jobs, units, manifest)
+    contents = {MANIFEST: json_bytes(manifest), gates.CHECKS: gates.to_bytes(checks)}
+    if params.text.center != "none":
+        center = mean if params.text.center == "per_facet" else np.tile(mean.mean(axis=0), (len(mean), 1))
+        contents[store.CENTER] = store.tensor_bytes({store.EMBEDDINGS: center}, "float32")
+    gather(layout.embeddings, layout.state, {name: path for name, (_, path) in files.items()}, contents)
+    facts(
+        "embed",
+        {
+            "LLM": f"{params.llm.name}, layer {params.text.layer}",
+            "tokens": sum(counts.values()),
+            "tokens a second": rate,
+            "files computed / found": f"{len(missing)} / {len(jobs) - len(missing)}",
+            **manifest["report"]["anisotropy"],
+        },
+    )
+
+
+def _writer(job: Job, encoder: TextEncoder, params: Params, bar: Bar) -> Any:
+    def write(folder: Path) -> Ledger:
+        vectors: dict[CaptionKind, tuple[list[str], np.ndarray]] = {
+            kind: (texts, encoder.encode(kind, texts, bar.advance)) for kind, texts in job.texts.items()
+        }
+        if job.trains:
+            slots = []
+            for kind, (_, t) in vectors.items():
+                count = captions_a_sample(kind, params.text)
+                slots.append(t.reshape(len(t) // count, count * t.shape[1], t.shape[2]))
+            tensors = {store.EMBEDDINGS: np.concatenate(slots, axis=1)}  # [rows, facets, hidden]
+            store.write_tensors(folder / TRAIN_FILE, tensors, params.text.store_dtype)
+        else:
+            store.write_texts(folder / TEXTS_FILE, vectors, params.text.store_dtype)
+        return Ledger({"texts": sum(map(len, job.texts.values()))})
+
+    return write
+
+
+def _training_vectors(jobs: Sequence[Job], units: dict[str, Unit]) -> Iterator[np.ndarray]:
+    for job in jobs:
+        if job.trains:
+            yield store.TensorFile(units[job.name].file(TRAIN_FILE)).read(store.EMBEDDINGS, slice(None))
+
+
+def _training_mean(jobs: Sequence[Job], units: dict[str, Unit]) -> np.ndarray:
+    """Mean of the training embeddings, [facets, hidden]."""
+    sums = [(t.sum(axis=0, dtype=np.float64), len(t)) for t in _training_vectors(jobs, units)]
+    return np.asarray(sum(s for s, _ in sums) / sum(n for _, n in sums), dtype=np.float32)
+
+
+def _report_sample(jobs: Sequence[Job], units: dict[str, Unit]) -> np.ndarray:
+    """The first training embeddings, at most `REPORT_SAMPLES`."""
+    taken: list[np.ndarray] = []
+    for t in _training_vectors(jobs, units):
+        taken.append(t)
+        if sum(map(len, taken)) >= REPORT_SAMPLES:
+            break
+    return np.concatenate(taken)[:REPORT_SAMPLES]
+
+
+def _ceilings(
+    params: Params, jobs: Sequence[Job], units: dict[str, Unit], captions: Sequence[Caption]
+) -> dict[str, dict[str, float]]:
+    """Text-to-text recall of each language's first captions against those of the training language."""
+    vectors: dict[str, np.ndarray] = {}
+    for job in jobs:
+        if not job.trains and "raw" in job.texts:
+            t = store.TensorFile(units[job.name].file(TEXTS_FILE)).read("raw", slice(None))
+            vectors.update(zip(job.texts["raw"], t[:, 0], strict=True))
+    first = first_captions(captions)
+    trained = {k: text for k, text in first.get(params.evaluate.train_language, {}).items() if text in vectors}
+    ceilings = {}
+    for language, texts in sorted(first.items()):
+        keys = [key for key, text in texts.items() if text in vectors and key in trained]
+        if keys:
+            own, against = (np.stack([vectors[texts[key]] for key in keys]) for texts in (texts, trained))
+            ceilings[language] = text_ceiling(own, against, [trained[key] for key in keys], params.evaluate.recall_at)
+    return ceilings
+
+
+def _check(params: Params, jobs: Sequence[Job], units: dict[str, Unit], manifest: dict[str, Any]) -> list[gates.Check]:
+    names = [job.name for job in jobs if job.trains]
+    wrong: list[str] = []
+    for name, t in zip(names, _training_vectors(jobs, units), strict=True):
+        right = (np.abs(np.linalg.norm(t, axis=-1) - 1) < 1e-2).all(axis=1)  # false where a value is not finite
+        wrong += [f"{name}:{row}" for row in np.flatnonzero(~right)]
+    cosine = manifest["report"]["anisotropy"]["facet_cosine"]
+    highest = params.text.gates.max_facet_cosine
+    return [
+        gates.Check(
+            "embeddings_unit_norm",
+            not wrong,
+            "training embeddings are finite and of length 1",
+            value=len(wrong),
+            threshold=0,
+            keys=wrong[:20],
+        ),
+        gates.Check(
+            "facets_differ",
+            len(manifest["facets"]) == 1 or cosine <= highest,
+            "mean cosine between different facets of a caption",
+            value=cosine,
+            threshold=highest,
+        ),
+    ]

@@ -1,0 +1,24 @@
+"""fetch_llm: the frozen LLM -> `data/llm/<name>/` (safetensors, tokenizer, `source.json`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.reporting import facts
+from flame_core.text.llm import fetch
+from flame_core.work import Ledger, WorkCache, gather
+
+
+def run(params: Params, layout: Layout) -> None:
+    """Fetch the LLM of `params.llm`, once a source."""
+
+    def write(folder: Path) -> Ledger:
+        fetch(params.llm, layout, folder)
+        return Ledger({"files": len(list(folder.iterdir()))})
+
+    unit = WorkCache(layout.work, "fetch_llm").get({"llm": params.llm.model_dump()}, write)
+    files = {f"{params.llm.name}/{name}": unit.file(name) for name in unit.names()}
+    gather(layout.llm, layout.state, files)
+    facts("fetch_llm", {"LLM": params.llm.name, "source": params.llm.source, "in": layout.llm / params.llm.name})

@@ -1,0 +1,107 @@
+"""train@<recipe>: shards and embeddings -> `data/models/<recipe>/` (weights, config, one line of metrics a step)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+from flame_core import gates
+from flame_core.data.shards import INDEX, IndexRow, read_index
+from flame_core.digest import file_sha256, json_bytes
+from flame_core.errors import InputError
+from flame_core.layout import Layout
+from flame_core.params import Params, TrainParams
+from flame_core.reporting import facts
+from flame_core.text.manifest import MANIFEST, require_fit
+from flame_core.text.store import TrainStore
+from flame_core.work import Ledger, WorkCache, gather
+
+METRICS = "metrics.jsonl"
+
+
+def run(params: Params, layout: Layout, recipe: str) -> None:
+    """Train one recipe, or resume it where it was stopped."""
+    from flame_core.data.loader import TrainingSamples
+    from flame_core.training.loop import train
+    from flame_core.vision.tower import CONFIG, WEIGHTS
+
+    gates.require(layout.shards)
+    gates.require(layout.embeddings)
+    chosen = params.train[recipe]
+    store = TrainStore(layout.embeddings)
+    require_fit(store.manifest, params, layout)
+    rows = read_index(layout.shards, "train")
+    _require_alignment(store, rows, layout)
+    facets = [i for i, name in enumerate(store.facets) if name.split("/")[0] in chosen.kinds]
+    data = {
+        "shards": file_sha256(layout.shards / INDEX),
+        "embeddings": file_sha256(layout.embeddings / MANIFEST),
+    }
+    cache = WorkCache(layout.work, "train")
+    digest = cache.digest({"recipe": chosen.model_dump(exclude={"gates"}), "data": data})
+    checkpoints = layout.work / "train-checkpoints" / digest
+    config = {
+        "recipe_name": recipe,
+        "recipe": chosen.model_dump(mode="json"),
+        "hidden": store.hidden,
+        "samples": len(rows),
+        "facets": [store.facets[i] for i in facets],
+        "llm": store.manifest["llm"],
+        "layer": store.manifest["layer"],
+        "data": data,
+    }
+
+    def write(folder: Path) -> Ledger:
+        from safetensors.torch import save_file
+
+        samples = TrainingSamples(rows, layout.shards, store, facets, chosen)
+        tower, metrics = train(samples, store.hidden, chosen, checkpoints)
+        weights = {name: weight.detach().cpu().contiguous() for name, weight in sorted(tower.state_dict().items())}
+        save_file(weights, folder / WEIGHTS)
+        lines = [json.dumps(row, sort_keys=True) + "\n" for row in metrics]
+        (folder / METRICS).write_text("".join(lines), "utf-8")
+        return Ledger({"steps": len(metrics), "images": len(metrics) * min(chosen.batch_size, len(rows))})
+
+    unit = cache.find(digest) or cache.compute(digest, write)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    losses = [json.loads(line)["loss"] for line in unit.file(METRICS).read_text("utf-8").splitlines()]
+    first, last = _ends(losses)
+    checks = [_loss_went_down(first, last, chosen)]
+    contents = {CONFIG: json_bytes(config), gates.CHECKS: gates.to_bytes(checks)}
+    gather(layout.model(recipe), layout.state, {name: unit.file(name) for name in unit.names()}, contents)
+    facts(
+        f"train@{recipe}",
+        {
+            "samples": len(rows),
+            "texts a picture": f"{chosen.objective.texts_per_image} drawn of {len(facets)}",
+            "steps": len(losses),
+            "first / last loss": f"{first:.3f} / {last:.3f}",
+            "from": "trained now" if unit.computed else "the work cache",
+        },
+    )
+
+
+def _require_alignment(store: TrainStore, rows: list[IndexRow], layout: Layout) -> None:
+    """Refuse embeddings whose row counts are not those of the shards."""
+    samples = Counter(row.shard for row in rows)
+    for shard, count in sorted(samples.items()):
+        if (found := store.rows(shard)) != count:
+            raise InputError(f"{layout.embeddings}: {shard} has {found} rows for {count} samples; run `flame embed`")
+
+
+def _ends(losses: list[float]) -> tuple[float, float]:
+    """Mean loss over the first and the last twentieth of the steps."""
+    window = max(1, len(losses) // 20)
+    return sum(losses[:window]) / window, sum(losses[-window:]) / window
+
+
+def _loss_went_down(first: float, last: float, recipe: TrainParams) -> gates.Check:
+    return gates.Check(
+        "loss_went_down",
+        last / first < recipe.gates.max_loss_ratio,
+        "mean loss of the last twentieth of the steps over that of the first",
+        value=last / first,
+        threshold=recipe.gates.max_loss_ratio,
+    )

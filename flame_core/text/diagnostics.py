@@ -1,0 +1,55 @@
+"""How good the texts can be: the anisotropy of a store, the share that facets carry, and each language's ceiling.
+
+Nothing that an image tower learns from these texts can separate captions that the LLM itself does not separate.
+So text-to-text recall of a language against English bounds its transfer, and the facet share says whether several
+facets hold more than one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def anisotropy(t: np.ndarray) -> dict[str, float]:
+    """Statistics of unit facet embeddings t [N, K, D] in float32.
+
+    Returns:
+        mean_cosine: mean cosine between different captions at the same facet.
+        top_direction_energy: share of the uncentred energy along the first principal direction.
+        caption_share, facet_share, interaction_share: parts of the variance around the grand mean that are due to
+            the caption, to the facet prompt, and to what a facet says of a caption beyond both; they add up to 1.
+        facet_cosine: mean cosine between different facets of the same caption (1 where K is 1).
+    """
+    n, k, d = t.shape
+    t = t.astype(np.float64)
+    sums = t.sum(axis=0)  # [K, D]
+    mean_cosine = float(((sums**2).sum() - (t**2).sum()) / (k * n * (n - 1))) if n > 1 else 1.0
+    flat = t.reshape(-1, d)
+    moment = flat.T @ flat
+    top = float(np.linalg.eigvalsh(moment)[-1] / max(np.trace(moment), 1e-12))
+    mean, captions, facets = t.mean((0, 1)), t.mean(1), t.mean(0)
+    total = max(((t - mean) ** 2).sum(), 1e-12)
+    caption_share = float(k * ((captions - mean) ** 2).sum() / total)
+    facet_share = float(n * ((facets - mean) ** 2).sum() / total)
+    own = t.sum(axis=1)  # [N, D]
+    facet_cosine = float(((own**2).sum() - (t**2).sum()) / (n * k * (k - 1))) if k > 1 else 1.0
+    return {
+        "mean_cosine": mean_cosine,
+        "top_direction_energy": top,
+        "caption_share": caption_share,
+        "facet_share": facet_share,
+        "interaction_share": max(0.0, 1.0 - caption_share - facet_share),
+        "facet_cosine": facet_cosine,
+    }
+
+
+def text_ceiling(t: np.ndarray, english: np.ndarray, texts: list[str], ks: list[int]) -> dict[str, float]:
+    """Recall of a language's captions t [N, D] against the English ones [N, D] of the same pictures.
+
+    A picture counts as found when any picture with the same English caption `texts[i]` is among the first k.
+    """
+    _, group = np.unique(texts, return_inverse=True)
+    order = np.argsort(-(t @ english.T), axis=1, kind="stable")
+    right = group[order] == group[:, None]
+    first = right.argmax(axis=1)
+    return {f"recall@{k}": float((first < k).mean()) for k in ks}

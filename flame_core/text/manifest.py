@@ -1,0 +1,82 @@
+"""The store's manifest: what its vectors depend on, and the refusal of a store that was made for something else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flame_core.digest import file_sha256, value_digest
+from flame_core.errors import InputError
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.text.jobs import facet_names
+
+MANIFEST = "manifest.json"
+
+
+def read_manifest(embeddings: Path) -> dict[str, Any]:
+    """The store's manifest.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = embeddings / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{path} is missing: run `flame embed` first")
+    return json.loads(path.read_text("utf-8"))
+
+
+def require_manifest(manifest: dict[str, Any], expected: dict[str, Any], embeddings: Path) -> None:
+    """Refuse a store that was made under other conditions.
+
+    Raises:
+        InputError: names every condition that differs, with both values.
+    """
+    wrong = [
+        f"  {name}: the store has {found!r}, this run wants {value!r}"
+        for name, value in expected.items()
+        if (found := _at(manifest, name)) != value
+    ]
+    if wrong:
+        raise InputError(f"{embeddings} does not fit this run; run `flame embed` again:\n" + "\n".join(wrong))
+
+
+def _at(manifest: dict[str, Any], name: str) -> Any:
+    value: Any = manifest
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def template_content(params: Params) -> dict[str, Any]:
+    """The templates as the manifest holds them."""
+    return {kind: template.model_dump() for kind, template in params.text.template.items()}
+
+
+def captions_digest(captions: Path) -> str:
+    """Digest of all caption files, by name."""
+    paths = sorted(captions.rglob("*.parquet"))
+    return value_digest({path.relative_to(captions).as_posix(): file_sha256(path) for path in paths})
+
+
+def require_fit(manifest: dict[str, Any], params: Params, layout: Layout) -> None:
+    """Refuse a store that was made with another LLM, layer, template or centring, or from other captions.
+
+    Raises:
+        InputError: names every condition that differs, with both values.
+    """
+    require_manifest(
+        manifest,
+        {
+            "llm.name": params.llm.name,
+            "llm.source": params.llm.source,
+            "layer": params.text.layer,
+            "template": template_content(params),
+            "normalise": params.text.normalise,
+            "center": params.text.center,
+            "facets": facet_names(params.text),
+            "captions": captions_digest(layout.captions),
+        },
+        layout.embeddings,
+    )

@@ -1,0 +1,195 @@
+"""The embedding store: facet embeddings of every training sample, and texts for evaluation found by content.
+
+`data/embeddings/`:
+
+    manifest.json                  what the vectors depend on, and how the facets are named
+    train/00000.safetensors        [rows, facets, hidden], aligned with data/shards/train/00000.tar
+    texts/00000.safetensors        one tensor a caption kind, [texts, facets of the kind, hidden]
+    texts/00000.parquet            kind, row and text of each of them
+    center.safetensors             mean of the training embeddings, [facets, hidden]; only with text.center
+
+Vectors are unit vectors in `text.store_dtype`. Centring happens when they are read, so a stored row depends on its
+caption and the manifest alone. Reading maps the files and never unpickles.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flame_core.errors import ComputationError, InputError
+from flame_core.params import CaptionKind
+from flame_core.text.manifest import read_manifest
+
+EMBEDDINGS = "embeddings"  # name of the one tensor of a training shard
+CENTER = "center.safetensors"
+TEXT_SCHEMA = pa.schema({"kind": pa.string(), "row": pa.int32(), "text": pa.string()})
+
+
+def tensor_bytes(tensors: dict[str, np.ndarray], dtype: str) -> bytes:
+    """Float32 arrays as safetensors of `dtype`; the same bytes for equal values (no metadata).
+
+    Raises:
+        ComputationError: a value is not finite in `dtype`.
+    """
+    import torch
+    from safetensors.torch import save
+
+    converted = {name: torch.from_numpy(array).to(getattr(torch, dtype)) for name, array in tensors.items()}
+    for name, tensor in converted.items():
+        if not torch.isfinite(tensor).all():
+            raise ComputationError(f"embeddings of {name} are not all finite in {dtype}; use a wider text.store_dtype")
+    return save(converted)
+
+
+def write_tensors(path: Path, tensors: dict[str, np.ndarray], dtype: str) -> None:
+    """Write `tensor_bytes`."""
+    path.write_bytes(tensor_bytes(tensors, dtype))
+
+
+class TensorFile:
+    """A safetensors file that is mapped, not loaded: rows are read from the page cache as they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                header: dict[str, Any] = json.loads(file.read(length))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not a readable safetensors file ({error}); run `flame embed` again") from None
+        header.pop("__metadata__", None)
+        self._path = path
+        self._tensors: dict[str, tuple[np.ndarray, str]] = {}
+        size = path.stat().st_size
+        for name, info in header.items():
+            start, end = (8 + length + offset for offset in info["data_offsets"])
+            storage = {"F16": np.float16, "F32": np.float32, "BF16": np.uint16}.get(info["dtype"])
+            if storage is None or end > size or end - start != math.prod(info["shape"]) * np.dtype(storage).itemsize:
+                raise InputError(f"{path}: tensor {name} is cut short or of an unknown type; run `flame embed` again")
+            array = (
+                np.memmap(path, storage, "r", start, tuple(info["shape"]))
+                if end > start
+                else np.empty(info["shape"], storage)
+            )
+            self._tensors[name] = (array, info["dtype"])
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._tensors[name][0].shape
+
+    def read(self, name: str, index: Any) -> np.ndarray:
+        """`tensor[index]` as float32; only those rows are touched."""
+        if name not in self._tensors:
+            raise InputError(f"{self._path}: holds no tensor {name!r}")
+        array, dtype = self._tensors[name]
+        values = np.asarray(array[index])
+        if dtype == "BF16":
+            return (values.astype(np.uint32) << 16).view(np.float32)
+        return values.astype(np.float32)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors over their length, along the last axis; zero stays zero."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+def _load_center(embeddings: Path, manifest: dict[str, Any]) -> np.ndarray | None:
+    if manifest["center"] == "none":
+        return None
+    return TensorFile(embeddings / CENTER).read(EMBEDDINGS, slice(None))
+
+
+class TrainStore:
+    """Facet embeddings of the training samples, aligned with the shards."""
+
+    def __init__(self, embeddings: Path) -> None:
+        self.manifest = read_manifest(embeddings)
+        self.facets: list[str] = self.manifest["facets"]
+        self.hidden: int = self.manifest["hidden"]
+        self._folder = embeddings
+        self._center = _load_center(embeddings, self.manifest)
+        self._files: dict[str, TensorFile] = {}
+
+    def rows(self, shard: str) -> int:
+        """Number of samples in the embeddings of a shard."""
+        return self._file(shard).shape(EMBEDDINGS)[0]
+
+    def read(self, shard: str, row: int, facets: Sequence[int]) -> np.ndarray:
+        """The given facets of one sample: unit vectors [len(facets), hidden] in float32."""
+        t = self._file(shard).read(EMBEDDINGS, (row, list(facets)))
+        return t if self._center is None else unit(t - self._center[list(facets)])
+
+    def _file(self, shard: str) -> TensorFile:
+        if shard not in self._files:
+            self._files[shard] = TensorFile(self._folder / Path(shard).with_suffix(".safetensors"))
+        return self._files[shard]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}}  # maps do not travel to worker processes
+
+
+class TextStore:
+    """Texts that were embedded for evaluation, found by kind and content."""
+
+    def __init__(self, embeddings: Path) -> None:
+        self.manifest = read_manifest(embeddings)
+        self._folder = embeddings
+        self._center = _load_center(embeddings, self.manifest)
+        self._files: dict[str, TensorFile] = {}
+        self._places: dict[tuple[str, str], tuple[str, int]] = {}
+        for path in sorted((embeddings / "texts").glob("*.parquet")):
+            for row in pq.read_table(path, schema=TEXT_SCHEMA).to_pylist():
+                self._places.setdefault((row["kind"], row["text"]), (path.stem, row["row"]))
+
+    @classmethod
+    def open(cls, embeddings: Path) -> TextStore:
+        """The text store below `data/embeddings`."""
+        return cls(embeddings)
+
+    def __contains__(self, place: tuple[CaptionKind, str]) -> bool:
+        return place in self._places
+
+    def lookup(self, kind: CaptionKind, texts: Sequence[str]) -> np.ndarray:
+        """Unit facet embeddings of texts, [N, K of the kind, hidden] in float32, centred when the params say so.
+
+        Raises:
+            InputError: names a text that was not embedded.
+        """
+        try:
+            places = [self._places[kind, text] for text in texts]
+        except KeyError as error:
+            missing = error.args[0][1]
+            raise InputError(
+                f"{self._folder}: no embedding of the {kind} text {missing[:200]!r}; run `flame embed`, "
+                "which embeds what evaluation needs"
+            ) from None
+        names = [name for name in self.manifest["text_facets"] if name.startswith(f"{kind}/")]
+        t = np.empty((len(texts), len(names), self.manifest["hidden"]), dtype=np.float32)
+        for i, (file, row) in enumerate(places):
+            if file not in self._files:
+                self._files[file] = TensorFile(self._folder / "texts" / f"{file}.safetensors")
+            t[i] = self._files[file].read(kind, row)
+        if self._center is None:
+            return t
+        return unit(t - self._center[[self._center_row(name) for name in names]])
+
+    def _center_row(self, facet: str) -> int:
+        """Which mean a facet is centred by: its own where it was trained on, else that of the first facet."""
+        trained: list[str] = self.manifest["facets"]
+        return trained.index(facet) if facet in trained else 0
+
+
+def write_texts(path: Path, vectors: dict[CaptionKind, tuple[list[str], np.ndarray]], dtype: str) -> None:
+    """Write a safetensors file of vectors [N, K, hidden] by kind, and beside it a parquet file with their texts."""
+    rows = [
+        {"kind": kind, "row": i, "text": text} for kind, (texts, _) in vectors.items() for i, text in enumerate(texts)
+    ]
+    write_tensors(path, {kind: t for kind, (_, t) in vectors.items()}, dtype)
+    table = pa.Table.from_pylist(rows, schema=TEXT_SCHEMA)
+    pq.write_table(table, path.with_suffix(".parquet"), compression="zstd")

@@ -1,0 +1,1 @@
+"""Training: the loop, its order of samples, its schedule, its checkpoints."""

@@ -1,0 +1,103 @@
+"""The image tower: a timm backbone without head or final norm, and FLAME's projector on its patch tokens.
+
+The backbone's CLS token, where it has one, stays in the sequence and out of the mean. A model folder
+(`data/models/<recipe>/`) holds `model.safetensors` with the trained weights alone and `config.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flame_core.errors import InputError, ParamsError
+from flame_core.params import ModelParams
+from flame_core.vision.pictures import evaluation_picture
+from flame_core.vision.projector import PatchProjector
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+class ImageTower(nn.Module):
+    """Pictures [B, 3, H, W], normalised, to unit vectors z [B, D] in the LLM's space."""
+
+    def __init__(self, params: ModelParams, hidden: int) -> None:
+        super().__init__()
+        self.backbone = create_backbone(params)
+        self.projector = PatchProjector(cast(int, self.backbone.num_features), hidden)
+
+    def patches(self, pictures: Tensor) -> Tensor:
+        """Patch tokens of the last block, [B, N, C], prefix tokens left out."""
+        backbone = cast(Any, self.backbone)
+        return backbone.forward_features(pictures)[:, backbone.num_prefix_tokens :]
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.projector(self.patches(pictures))
+
+
+def create_backbone(params: ModelParams) -> nn.Module:
+    """A timm backbone that returns tokens [B, T, C], randomly initialised.
+
+    Raises:
+        ParamsError: timm does not know the name or an option, or the model is no token model.
+    """
+    import timm
+
+    try:
+        backbone: Any = timm.create_model(
+            params.backbone, num_classes=0, global_pool="avg", final_norm=False, **params.backbone_options
+        )
+        backbone.eval()
+        with torch.inference_mode():
+            tokens = backbone.forward_features(torch.zeros(1, 3, params.image_size, params.image_size))
+    except Exception as error:  # timm raises many kinds, all of which mean that these params make no model
+        raise ParamsError(
+            f"train.model: timm cannot make {params.backbone!r} with {params.backbone_options} "
+            f"for pictures of {params.image_size} px: {error}"
+        ) from error
+    if not (isinstance(tokens, Tensor) and tokens.ndim == 3 and tokens.shape[-1] == backbone.num_features):
+        raise ParamsError(f"train.model.backbone {params.backbone!r} does not return tokens [B, T, C]; take a ViT")
+    return backbone.train()
+
+
+class ImageEncoder:
+    """A trained tower for evaluation and serving: encoded pictures in, unit vectors out."""
+
+    def __init__(self, tower: ImageTower, config: dict[str, Any], device: str) -> None:
+        self.config = config
+        self._tower = tower.to(device).eval()
+        self._size: int = config["recipe"]["model"]["image_size"]
+        self._device = device
+
+    @torch.inference_mode()
+    def encode(self, jpegs: Sequence[bytes], batch_size: int = 128) -> np.ndarray:
+        """z_0 of each picture, [N, D] in float32."""
+        torch.set_num_threads(self.config["recipe"]["cpu_threads"])
+        rows = []
+        for start in range(0, len(jpegs), batch_size):
+            pictures = torch.stack([evaluation_picture(jpeg, self._size) for jpeg in jpegs[start : start + batch_size]])
+            rows.append(self._tower(pictures.to(self._device)).float().cpu().numpy())
+        return np.concatenate(rows)
+
+
+def load_encoder(model: Path, device: str) -> ImageEncoder:
+    """The encoder in a model folder.
+
+    Raises:
+        InputError: a file is missing, or the weights do not fit the config.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((model / CONFIG).read_text("utf-8"))
+        tower = ImageTower(ModelParams.model_validate(config["recipe"]["model"]), config["hidden"])
+        tower.load_state_dict(load_file(model / WEIGHTS))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{model} is not a usable model ({error}); run `flame train` for it") from error
+    return ImageEncoder(tower, config, device)

@@ -1,0 +1,124 @@
+"""Workspaces: a run with other params happens in `.flame/runs/<params digest>/`, and the tracked tree stays clean.
+
+A workspace holds `dvc.yaml`, `recipes/`, the merged `params.yaml` and its own `dvc.lock`; it shares the DVC cache
+and the work cache with the project, so stages that do not change cost nothing and the same digest resumes.
+
+    flame run                                  # the project itself: `dvc repro`
+    flame run --set train.epochs=5             # a workspace
+    flame run --preset presets/flickr8k.yaml   # a workspace with a whole params file
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flame_core.digest import value_digest
+from flame_core.errors import ParamsError, ResourceError
+from flame_core.layout import Layout
+from flame_core.params import Params, merge, parse_params, read_yaml
+
+TELEMETRY_OFF = {
+    "DVC_NO_ANALYTICS": "1",
+    "DAGSTER_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ResolvedParams:
+    """Params after preset and overrides: as YAML content, validated, and their digest."""
+
+    content: dict[str, Any]
+    params: Params
+    digest: str
+
+
+def resolve_params(layout: Layout, overrides: Sequence[str], preset: Path | None) -> ResolvedParams:
+    """Lay `overrides` (`train.epochs=5`) over the preset or the project's own `params.yaml`, and validate.
+
+    Raises:
+        ParamsError: names the file and the key, or the override.
+    """
+    source = preset or layout.params
+    content = read_yaml(source)
+    for override in overrides:
+        content = merge(content, _nested(override))
+    params = parse_params(content, source, layout.recipes)
+    return ResolvedParams(content, params, value_digest(content)[:12])
+
+
+def _nested(override: str) -> dict[str, Any]:
+    """`a.b=5` as {"a": {"b": 5}}; the value is YAML."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip("."):
+        raise ParamsError(f"--set {override!r}: write key=value, such as train.epochs=5")
+    try:
+        value: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ParamsError(f"--set {override!r}: the value is not valid YAML: {error}") from None
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
+    """The workspace of these params, made or refreshed."""
+    root = layout.state / "runs" / resolved.digest
+    root.mkdir(parents=True, exist_ok=True)
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copyfile(layout.project / name, root / name)
+    for folder in (layout.recipes, layout.project / "flame_core"):
+        (root / folder.name).mkdir(exist_ok=True)
+    for recipe in layout.recipes.glob("*.yaml"):
+        shutil.copyfile(recipe, root / "recipes" / recipe.name)
+    shutil.copyfile(layout.project / "flame_core/versions.yaml", root / "flame_core/versions.yaml")
+    (root / "params.yaml").write_text(yaml.safe_dump(resolved.content, sort_keys=False, allow_unicode=True), "utf-8")
+    config = root / ".dvc"
+    config.mkdir(exist_ok=True)
+    cache = os.path.relpath(_dvc_cache(layout), config)
+    (config / "config").write_text(
+        f"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n[cache]\n    dir = {cache}\n"
+    )
+    return Layout.find(root)
+
+
+def _dvc_cache(layout: Layout) -> Path:
+    """The project's DVC cache, wherever its config puts it."""
+    done = subprocess.run(
+        [*_dvc(), "cache", "dir"], cwd=layout.project, env=environment(), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ResourceError(f"dvc cannot tell its cache folder in {layout.project}: {done.stderr.strip()}")
+    return layout.project / done.stdout.strip()
+
+
+def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str], preset: Path | None) -> int:
+    """Bring `targets` (all stages by default) up to date with `dvc repro`; returns DVC's exit code."""
+    resolved = resolve_params(layout, overrides, preset)
+    if overrides or preset:
+        layout = open_workspace(layout, resolved)
+        log.info("workspace %s", layout.root.relative_to(layout.project))
+    return subprocess.run([*_dvc(), "repro", *targets], cwd=layout.root, env=environment(), check=False).returncode
+
+
+def environment() -> dict[str, str]:
+    """The environment of a DVC process: telemetry off, and this interpreter's commands first on the path."""
+    scripts = str(Path(sys.executable).parent)
+    return {**os.environ, **TELEMETRY_OFF, "PATH": os.pathsep.join([scripts, os.environ.get("PATH", "")])}
+
+
+def _dvc() -> list[str]:
+    return [sys.executable, "-m", "dvc"]

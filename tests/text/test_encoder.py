@@ -1,0 +1,130 @@
+"""Invariants 1 to 3 of the design: packed == separate == FlexAttention, facets are independent, rows are their own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from flame_core.errors import ComputationError
+from flame_core.params import LLMParams
+from flame_core.text.attention import pack, sees
+from flame_core.text.encoder import TextEncoder, plan_batches, separate
+from flame_core.text.llm import load_llm, load_tokenizer
+from tests.conftest import text_params, tiny_llm
+
+FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"]
+CAPTIONS = [
+    "A red kite.",
+    "Two dogs and a boy play in the snow near an old wooden house with a green door",
+    "Ein Pferd auf der Weide?",
+    'A sign that says "stop"',
+]
+
+
+def cut(family: str, folder, layer: int = 2):
+    """The model of a family as the project loads it: from disk, cut at a layer."""
+    tiny_llm(family).save_pretrained(folder)
+    return load_llm(folder, layer, torch.float32, "cpu")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_facets_equal_separate_passes_of_the_unmodified_model(family, byte_tokenizer, tmp_path):
+    """The oracle is the family's own eager attention on each prefix with one facet, cut by hidden_states."""
+    params = text_params(layer=2)
+    encoder = TextEncoder(cut(family, tmp_path), byte_tokenizer, params, "cpu")
+    packed = encoder.encode("short", CAPTIONS)
+    oracle = tiny_llm(family)
+    oracle.set_attn_implementation("eager")
+    for caption, facets in zip(CAPTIONS, packed, strict=True):
+        for j, single in enumerate(separate(encoder.facets.encode("short", caption))):
+            with torch.inference_mode():
+                states = oracle(input_ids=torch.tensor([single.ids]), output_hidden_states=True).hidden_states
+            expected = F.normalize(states[2][0, -1].float(), dim=-1).numpy()
+            np.testing.assert_allclose(facets[j], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_flex_attention_gives_the_same_numbers(family, byte_tokenizer, tmp_path):
+    model = cut(family, tmp_path)
+    encoder = TextEncoder(model, byte_tokenizer, text_params(layer=2), "cpu")
+    expected = encoder.encode("short", CAPTIONS)
+    sequences = [encoder.facets.encode("short", caption) for caption in CAPTIONS]
+    length = sum(map(len, sequences)) + 7  # all captions in one row, and some padding
+    ids, packing = pack([sequences], length, "flex", "cpu")
+    with torch.inference_mode():
+        hidden = model(input_ids=ids, position_ids=packing.position, packing=packing, use_cache=False)[0][0]
+    start = 0
+    for sequence, facets in zip(sequences, expected, strict=True):
+        read = F.normalize(hidden[[start + i for i in sequence.readout]], dim=-1).numpy()
+        np.testing.assert_allclose(read, facets, atol=1e-5, rtol=1e-5)
+        start += len(sequence)
+
+
+def test_changing_one_facet_leaves_the_others_as_they_were(byte_tokenizer, tmp_path):
+    model = cut("llama", tmp_path)
+    before = TextEncoder(model, byte_tokenizer, text_params(layer=2), "cpu").encode("short", CAPTIONS)
+    other = text_params(layer=2).model_dump()
+    other["template"]["short"]["facets"][1] = " something else, and much longer than it was before, in one word:\""
+    after = TextEncoder(model, byte_tokenizer, text_params(**other), "cpu").encode("short", CAPTIONS)
+    np.testing.assert_allclose(after[:, [0, 2]], before[:, [0, 2]], atol=1e-5)
+    assert np.abs(after[:, 1] - before[:, 1]).max() > 1e-2
+
+
+def test_a_row_depends_on_its_caption_alone(byte_tokenizer, tmp_path):
+    encoder = TextEncoder(cut("mistral", tmp_path), byte_tokenizer, text_params(layer=2), "cpu")
+    together = encoder.encode("long", [*CAPTIONS, CAPTIONS[0]])
+    alone = np.concatenate([encoder.encode("long", [caption]) for caption in CAPTIONS])
+    np.testing.assert_allclose(together[:4], alone, atol=1e-5)
+    assert (together[4] == together[0]).all()
+
+
+def test_sees_is_the_rule_written_out():
+    document = [0] * 6 + [1] * 4
+    segment = [0, 0, 1, 1, 2, 2, 0, 0, 1, 2]
+    for bidirectional in (False, True):
+        for q in range(10):
+            for k in range(10):
+                expected = document[q] == document[k] and (
+                    (segment[q] == segment[k] == 0 and bidirectional) or (k <= q and segment[k] in (0, segment[q]))
+                )
+                t = [torch.tensor(v) for v in (document[q], document[k], segment[q], segment[k], q, k)]
+                assert bool(sees(*t, bidirectional=bidirectional)) == expected
+
+
+def test_a_model_that_ignores_the_packing_is_refused_by_name(byte_tokenizer, tmp_path):
+    """Bloom has attention of its own that no registered function replaces."""
+    from transformers import BloomConfig, BloomModel
+
+    model = BloomModel(BloomConfig(vocab_size=300, hidden_size=32, n_layer=2, n_head=2))
+    model.save_pretrained(tmp_path)
+    with pytest.raises((ComputationError, TypeError), match="Bloom"):
+        TextEncoder(load_llm(tmp_path, 2, torch.float32, "cpu"), byte_tokenizer, text_params(layer=2), "cpu")
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "flex"])
+def test_batches_hold_every_sequence_once_within_the_budget(backend):
+    lengths = [7, 30, 12, 90, 30, 5, 300, 41]
+    batches = plan_batches(lengths, 128, backend)
+    assert sorted(i for batch in batches for row in batch.rows for i in row) == list(range(8))
+    for batch in batches:
+        assert all(sum(lengths[i] for i in row) <= batch.length for row in batch.rows)
+        assert batch.length * len(batch.rows) <= 128 or sum(map(len, batch.rows)) == 1
+
+
+@pytest.mark.llm
+def test_smollm2_packed_equals_separate_passes_of_the_unmodified_model(smollm2):
+    from transformers import AutoModel
+
+    params = text_params(layer=29)
+    tokenizer = load_tokenizer(smollm2, LLMParams(name="smollm2", source="path:x"))
+    encoder = TextEncoder(load_llm(smollm2, 29, torch.float32, "cpu"), tokenizer, params, "cpu")
+    oracle = AutoModel.from_pretrained(smollm2, attn_implementation="eager", dtype=torch.float32)
+    packed = encoder.encode("short", CAPTIONS[:2])
+    for caption, facets in zip(CAPTIONS[:2], packed, strict=True):
+        for j, single in enumerate(separate(encoder.facets.encode("short", caption))):
+            with torch.inference_mode():
+                states = oracle(input_ids=torch.tensor([single.ids]), output_hidden_states=True).hidden_states
+            expected = F.normalize(states[29][0, -1], dim=-1).numpy()
+            np.testing.assert_allclose(facets[j], expected, atol=1e-5, rtol=1e-5)
