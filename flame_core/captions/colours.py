@@ -31,21 +31,23 @@ _TO_LMS = np.array(
         [0.4122214708, 0.5363325363, 0.0514459929],
         [0.2119034982, 0.6806995451, 0.1073969566],
         [0.0883024619, 0.2817188376, 0.6299787005],
-    ]
+    ],
+    dtype=np.float32,
 )
 _TO_LAB = np.array(
     [
         [0.2104542553, 0.7936177850, -0.0040720468],
         [1.9779984951, -2.4285922050, 0.4505937099],
         [0.0259040371, 0.7827717662, -0.8086757660],
-    ]
+    ],
+    dtype=np.float32,
 )
 _level = np.arange(256) / 255
-_LINEAR = np.where(_level <= 0.04045, _level / 12.92, ((_level + 0.055) / 1.055) ** 2.4)  # sRGB byte -> light
+_LINEAR = np.where(_level <= 0.04045, _level / 12.92, ((_level + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 def oklab(rgb: np.ndarray) -> np.ndarray:
-    """OKLab of sRGB bytes: [..., 3] uint8 -> [..., 3] float64, L in 0 to 1, a and b within about 0.4 of 0."""
+    """OKLab of sRGB bytes: [..., 3] uint8 -> [..., 3] float32, L in 0 to 1, a and b within about 0.4 of 0."""
     return np.cbrt(_LINEAR[rgb] @ _TO_LMS.T) @ _TO_LAB.T
 
 

@@ -98,6 +98,6 @@ def create_loader(samples: TrainingSamples, order: EpochOrder, workers: int, pin
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,
-        persistent_workers=workers > 0,
+        generator=torch.Generator(),  # it draws seeds for its workers, and must leave the training's alone
         multiprocessing_context="forkserver" if workers else None,
     )

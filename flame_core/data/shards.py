@@ -72,9 +72,13 @@ def read_shard(path: Path) -> Iterator[Sample]:
     """The samples of a shard that `write_shard` wrote, in order.
 
     Raises:
-        InputError: the tar is damaged; names the file and the last key that was read.
+        InputError: the tar is damaged; names the file, and the last key that was read.
     """
     key = "(start)"
+    with path.open("rb") as file:  # tarfile takes a cut archive for a short one
+        file.seek(-min(path.stat().st_size, 2 * tarfile.BLOCKSIZE), os.SEEK_END)
+        if file.read() != bytes(2 * tarfile.BLOCKSIZE):
+            raise InputError(f"{path}: cut short, its end mark is missing; run `flame ingest` again")
     try:
         with tarfile.open(path, "r:") as tar:
             while (image := tar.next()) is not None:

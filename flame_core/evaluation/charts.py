@@ -33,7 +33,7 @@ class Bar:
 
 def bar_chart(bars: Sequence[Bar], title: str) -> str:
     """Horizontal bars from the first to the last, with interval, chance (a line) and ceiling (a diamond)."""
-    left, right, row, top = 118, 52, 22, 6
+    left, right, row, top = 128, 52, 22, 6
     reach = max([0.01, *(max(bar.high, bar.ceiling or 0.0, bar.chance or 0.0) for bar in bars)])
     ticks = nice_ticks(0.0, reach, 4)
     span = max(reach, ticks[-1])
@@ -150,7 +150,7 @@ def _describe(bar: Bar) -> str:
     return ", ".join(parts)
 
 
-def _short(label: str, limit: int = 17) -> str:
+def _short(label: str, limit: int = 16) -> str:
     return label if len(label) <= limit else label[: limit - 1] + "…"
 
 

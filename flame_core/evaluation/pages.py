@@ -31,6 +31,7 @@ def render(template: str, **values: Any) -> str:
     )
     environment.filters |= {
         "percent": percent,
+        "points": points,
         "thousands": lambda value: f"{value:,}",
         "language_name": language_name,
         "html_language": html_language,
@@ -44,6 +45,11 @@ def render(template: str, **values: Any) -> str:
 def percent(value: float) -> str:
     """`31.2 %`, with a narrow no-break space."""
     return f"{value * 100:.1f}\u202f%"
+
+
+def points(value: float) -> str:
+    """A difference in percentage points: `+1.2`, `−0.4`, `+0.0`."""
+    return f"{round(value * 100, 1) + 0.0:+.1f}".replace("-", "−")
 
 
 def thumbnail(jpeg: bytes) -> str:

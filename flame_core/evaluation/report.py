@@ -7,19 +7,21 @@ number stands beside chance, its interval, or the ceiling of the texts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from flame_core.captions.table import Caption
 from flame_core.evaluation import examples
 from flame_core.evaluation.charts import Bar, bar_chart, line_chart
 from flame_core.evaluation.classification import Classification, Lookup
 from flame_core.evaluation.language_names import language_name
 from flame_core.evaluation.measures import OTHERS, Evaluation, headline_k
 from flame_core.evaluation.pages import render, thumbnail
+from flame_core.evaluation.results import NO_CLASSES
 from flame_core.evaluation.retrieval import DIRECTIONS, Direction
+from flame_core.evaluation.run_facts import RunFacts
 from flame_core.evaluation.texts import FACET_KIND
 from flame_core.gates import Check
 from flame_core.params import Params
@@ -28,35 +30,7 @@ WAYS: dict[Direction, str] = {"image_to_text": "Picture → text", "text_to_imag
 _MATRIX_CLASSES = 30  # more do not fit a page
 
 
-@dataclass(frozen=True)
-class RunFacts:
-    """What the report says about a run besides its metrics.
-
-    Attributes:
-        recipe: name of the recipe.
-        params: of the whole run.
-        manifest: of the embedding store.
-        config: `config.json` of the model.
-        training: rows of the training's `metrics.jsonl`.
-        parameters: number of trained weights.
-        pictures: pictures by split.
-        captions: rows of the captions table by split and kind.
-        drops: why pairs were left out, and how many.
-        captions_of: for each validation picture, what it shows (its first caption in the training language).
-    """
-
-    recipe: str
-    params: Params
-    manifest: Mapping[str, Any]
-    config: Mapping[str, Any]
-    training: Sequence[Mapping[str, Any]]
-    parameters: int
-    pictures: Mapping[str, int]
-    captions: Mapping[str, Mapping[str, int]]
-    drops: Mapping[str, int]
-
-
-def charts(evaluation: Evaluation, facts: RunFacts) -> dict[str, str]:
+def report_charts(evaluation: Evaluation, facts: RunFacts) -> dict[str, str]:
     """The charts of a report, {name: SVG}."""
     options = facts.params.evaluate
     k = headline_k(options)
@@ -115,8 +89,8 @@ def render_report(
     evaluation: Evaluation,
     facts: RunFacts,
     checks: Sequence[Check],
+    captions: Sequence[Caption],
     lookup: Lookup,
-    captions_of: Sequence[str],
     jpeg: Callable[[int], bytes],
 ) -> str:
     """The page.
@@ -125,8 +99,8 @@ def render_report(
         evaluation: what was measured.
         facts: what is known of the run.
         checks: the quality gates of this model.
+        captions: of the validation split.
         lookup: embeddings of texts.
-        captions_of: what each of the N pictures shows, for those who cannot see it.
         jpeg: a picture by its row in the validation split.
     """
     options = facts.params.evaluate
@@ -146,15 +120,16 @@ def render_report(
         others=[code for code in evaluation.languages if code != options.train_language],
         cards=cards(evaluation, facts.params),
         checks=checks,
-        charts=charts(evaluation, facts),
+        charts=report_charts(evaluation, facts),
         ways=WAYS,
         concepts=examples.concepts(evaluation, lookup),
         picture_queries=examples.picture_queries(evaluation, lookup),
         failures=examples.failures(evaluation, lookup),
         facets=facts.params.text.template[FACET_KIND].facets if evaluation.facets else [],
         matrix=confusion_rows(evaluation.classification),
+        no_classes=NO_CLASSES,
         thumb=thumb,
-        captions_of=captions_of,
+        captions_of=descriptions(evaluation.keys, captions, options.train_language),
         params=facts.params.model_dump(mode="json"),
     )
 
@@ -188,6 +163,15 @@ def cards(evaluation: Evaluation, params: Params) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def descriptions(keys: Sequence[str], captions: Sequence[Caption], language: str) -> list[str]:
+    """What each picture shows, for those who cannot see it: its first raw caption, in `language` where it has one."""
+    found: dict[str, str] = {}
+    for caption in sorted(captions, key=lambda caption: caption.language != language):
+        if caption.kind == "raw":
+            found.setdefault(caption.key, caption.text)
+    return [found.get(key, key) for key in keys]
 
 
 def confusion_rows(classification: Classification | None) -> list[dict[str, Any]]:

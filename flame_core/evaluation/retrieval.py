@@ -32,7 +32,7 @@ class Pairing:
 
     Attributes:
         pictures: [P] rows of the split, ascending; those with at least one text.
-        texts: T texts, no two equal (`texts.text_identity`).
+        texts: T texts, no two equal (`captions_text.same_text`).
         edges: [E, 2] distinct pairs (index into `pictures`, index into `texts`), sorted.
     """
 

@@ -6,21 +6,16 @@ so nothing after `embed` needs the LLM and no LLM token is spent in vain.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from flame_core.captions.table import Caption, read_captions
+from flame_core.data.captions_text import same_text
 from flame_core.data.shards import read_metas, shard_names
 from flame_core.evaluation.retrieval import Pairing
 from flame_core.params import CaptionKind, EvaluateParams, Params
 
 FACET_KIND: CaptionKind = "short"  # the kind whose facets are queried one by one and averaged
-
-
-def text_identity(text: str) -> str:
-    """Two texts are one gallery entry when these are equal: NFKC, case folded, single spaces."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def evaluated_languages(params: EvaluateParams, captions: Iterable[Caption]) -> list[str]:
@@ -48,11 +43,11 @@ def class_prompts(params: EvaluateParams, category: str) -> list[str]:
 
 
 def distinct_texts(captions: Iterable[Caption], kind: CaptionKind, language: str) -> dict[str, str]:
-    """{identity: first text that has it} of the captions of one kind and language, in their order."""
+    """{identity: first text that has it} of one kind and language, in order; `same_text`, the split's rule, decides."""
     distinct: dict[str, str] = {}
     for caption in captions:
         if caption.kind == kind and caption.language == language:
-            distinct.setdefault(text_identity(caption.text), caption.text)
+            distinct.setdefault(same_text(caption.text), caption.text)
     return distinct
 
 
@@ -61,7 +56,7 @@ def pair_up(captions: Sequence[Caption], rows: dict[str, int], kind: CaptionKind
     distinct = distinct_texts(captions, kind, language)
     number = {identity: index for index, identity in enumerate(distinct)}
     pairs = (
-        (rows[caption.key], number[text_identity(caption.text)])
+        (rows[caption.key], number[same_text(caption.text)])
         for caption in captions
         if caption.kind == kind and caption.language == language
     )

@@ -42,7 +42,9 @@ def tensor_bytes(tensors: dict[str, np.ndarray], dtype: str) -> bytes:
     import torch
     from safetensors.torch import save
 
-    converted = {name: torch.from_numpy(array).to(getattr(torch, dtype)) for name, array in tensors.items()}
+    converted = {
+        name: torch.from_numpy(np.ascontiguousarray(array)).to(getattr(torch, dtype)) for name, array in tensors.items()
+    }
     for name, tensor in converted.items():
         if not torch.isfinite(tensor).all():
             raise ComputationError(f"embeddings of {name} are not all finite in {dtype}; use a wider text.store_dtype")
@@ -169,15 +171,21 @@ class TextStore:
                 f"{self._folder}: no embedding of the {kind} text {missing[:200]!r}; run `flame embed`, "
                 "which embeds what evaluation needs"
             ) from None
-        names = [name for name in self.manifest["text_facets"] if name.startswith(f"{kind}/")]
-        t = np.empty((len(texts), len(names), self.manifest["hidden"]), dtype=np.float32)
+        t = np.empty((len(texts), len(self._facets(kind)), self.manifest["hidden"]), dtype=np.float32)
         for i, (file, row) in enumerate(places):
             if file not in self._files:
                 self._files[file] = TensorFile(self._folder / "texts" / f"{file}.safetensors")
             t[i] = self._files[file].read(kind, row)
+        return self.centred(kind, t)
+
+    def centred(self, kind: CaptionKind, t: np.ndarray) -> np.ndarray:
+        """Unit vectors [N, K of the kind, hidden] from the LLM as `lookup` returns them: centred, or as they are."""
         if self._center is None:
             return t
-        return unit(t - self._center[[self._center_row(name) for name in names]])
+        return unit(t - self._center[[self._center_row(name) for name in self._facets(kind)]])
+
+    def _facets(self, kind: CaptionKind) -> list[str]:
+        return [name for name in self.manifest["text_facets"] if name.startswith(f"{kind}/")]
 
     def _center_row(self, facet: str) -> int:
         """Which mean a facet is centred by: its own where it was trained on, else that of the first facet."""

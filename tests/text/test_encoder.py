@@ -66,7 +66,7 @@ def test_changing_one_facet_leaves_the_others_as_they_were(byte_tokenizer, tmp_p
     model = cut("llama", tmp_path)
     before = TextEncoder(model, byte_tokenizer, text_params(layer=2), "cpu").encode("short", CAPTIONS)
     other = text_params(layer=2).model_dump()
-    other["template"]["short"]["facets"][1] = " something else, and much longer than it was before, in one word:\""
+    other["template"]["short"]["facets"][1] = ' something else, and much longer than it was before, in one word:"'
     after = TextEncoder(model, byte_tokenizer, text_params(**other), "cpu").encode("short", CAPTIONS)
     np.testing.assert_allclose(after[:, [0, 2]], before[:, [0, 2]], atol=1e-5)
     assert np.abs(after[:, 1] - before[:, 1]).max() > 1e-2

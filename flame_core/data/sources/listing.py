@@ -73,7 +73,7 @@ def write_listing(
             writer.write_table(pa.Table.from_pylist(chunk, schema=SCHEMA))
             count += len(chunk)
     if manifest is not None:
-        with (folder / MANIFEST).open("w", encoding="utf-8", errors="surrogateescape") as file:
+        with (folder / MANIFEST).open("w", encoding="utf-8") as file:
             file.writelines(canonical_json(asdict(entry)) + "\n" for entry in manifest)
     record = {**about, "pairs": count, "problems": [asdict(problem) for problem in problems]}
     write_json(folder / SOURCE, record)
@@ -126,7 +126,7 @@ def read_pairs(raw: Path, pictures: Path, start: int = 0, stop: int | None = Non
         stop = file.metadata.num_rows if stop is None else stop
         first = start // _GROUP
         groups = range(first, -(-stop // _GROUP))
-        table = file.read_row_groups(list(groups), schema=SCHEMA) if groups else SCHEMA.empty_table()
+        table = file.read_row_groups(list(groups)) if groups else SCHEMA.empty_table()
     return [_pair(row, pictures) for row in table.slice(start - first * _GROUP, stop - start).to_pylist()]
 
 
@@ -140,7 +140,7 @@ def read_manifest(raw: Path) -> Iterator[SourceFile]:
     """The manifest's lines; none where the source keeps its pictures in `raw` itself."""
     path = raw / MANIFEST
     if path.is_file():
-        with path.open(encoding="utf-8", errors="surrogateescape") as file:
+        with path.open(encoding="utf-8") as file:
             for line in file:
                 yield SourceFile(**json.loads(line))
 

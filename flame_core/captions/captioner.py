@@ -1,0 +1,32 @@
+"""The protocol of all captioners, and the one place that makes them from params."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal, Protocol
+
+from flame_core.data.shards import Sample
+from flame_core.layout import Layout
+from flame_core.params import CaptionParams, MetadataCaptioner, RewriteCaptioner, VLMCaptioner
+
+Kind = Literal["short", "long"]
+KINDS: tuple[Kind, ...] = ("short", "long")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a sample got no caption."""
+
+    reason: str
+
+
+class Captioner(Protocol):
+    """Writes one caption a sample."""
+
+    provenance: str  # as the captions file records it
+
+    def captions(self, samples: Sequence[Sample]) -> list[str | Failure]:
+        """One text, or the reason why there is none, for each sample of a shard, in order."""
+        ...

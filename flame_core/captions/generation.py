@@ -1,0 +1,239 @@
+"""What the captioners that generate text share: finding and loading a model, greedy decoding, cleaning what comes out.
+
+Decoding is greedy and a shard's batches are fixed, so a shard's captions depend on the shard, the model and the params
+alone. Text that users wrote never acts as a template or as a control token: it is put in by `str.replace`, and strings
+that the tokenizer would read as control tokens are broken by a space.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flame_core.captions.captioner import Failure
+from flame_core.captions.subject import fold
+from flame_core.digest import file_sha256, value_digest
+from flame_core.errors import InputError, ResourceError
+from flame_core.layout import Layout
+from flame_core.params import RewriteCaptioner, VLMCaptioner
+from flame_core.settings import settings
+
+if TYPE_CHECKING:
+    import torch
+
+_PROMPT_CHARS = 4000  # of a raw caption that are put to a model
+_ROLE = re.compile(r"^\W{0,3}(?:assistant|model|user|human|system)\b\s*(?::|\n|$)\s*", re.I)
+_NEXT_ROLE = re.compile(r"\n\s*(?:assistant|user|human|system)\s*:", re.I)
+_THINKING = re.compile(r"<think>.*?(?:</think>|$)", re.S)
+_QUOTED = re.compile(r"^([\"“'])(.*)([\"”'])$", re.S)
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model on its device with its tokenizer or processor."""
+
+    model: Any
+    processor: Any  # a tokenizer, or a processor that has one
+    device: str
+    dtype: torch.dtype
+
+    @property
+    def tokenizer(self) -> Any:
+        return getattr(self.processor, "tokenizer", self.processor)
+
+
+def model_location(spec: str, layout: Layout) -> tuple[str, str | None]:
+    """(id or absolute path, revision) of `hub:<id>@<revision>` or `path:<folder>`.
+
+    Raises:
+        InputError: the folder does not exist or holds no `config.json`.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "hub":
+        name, _, revision = rest.partition("@")
+        return name, revision or None
+    folder = layout.resolve(rest)
+    if not (folder / "config.json").is_file():
+        missing = "no config.json in it" if folder.is_dir() else "no such folder"
+        raise InputError(f"model {spec}: {missing} ({folder})")
+    return str(folder), None
+
+
+def model_name(spec: str) -> str:
+    """The model's name as captions record it: `<id>@<revision>`, or the folder's own name."""
+    kind, _, rest = spec.partition(":")
+    return rest if kind == "hub" else rest.rstrip("/").rpartition("/")[2]
+
+
+@cache
+def model_identity(spec: str, layout: Layout) -> str:
+    """Digest of what the model is: its id and revision, or the bytes of all files of its folder."""
+    location, revision = model_location(spec, layout)
+    if spec.startswith("hub:"):
+        return value_digest({"id": location, "revision": revision})
+    folder = layout.resolve(spec.partition(":")[2])
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return value_digest({path.relative_to(folder).as_posix(): file_sha256(path) for path in paths})
+
+
+def load_model(params: RewriteCaptioner | VLMCaptioner, layout: Layout) -> Loaded:
+    """The model of a captioner, loaded once a process.
+
+    Raises:
+        InputError: the model, its processor or its tokenizer is not there or is of another kind.
+        ResourceError: a package or memory is missing, or the download failed.
+    """
+    location, revision = model_location(params.model, layout)
+    return _load(params.captioner, params.model, location, revision, params.dtype, params.trust_remote_code)
+
+
+@lru_cache(maxsize=2)  # one for each kind of caption
+def _load(captioner: str, spec: str, location: str, revision: str | None, dtype: str, remote_code: bool) -> Loaded:
+    import torch
+    import transformers
+
+    options = {"revision": revision, "trust_remote_code": remote_code}
+    device = settings().torch_device()
+    with _clear_errors(spec), _clear_memory_errors(spec):
+        if captioner == "vlm":
+            processor = transformers.AutoProcessor.from_pretrained(location, **options)
+            if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+                raise InputError(f"model {spec}: it has no processor for pictures and text (processor_config.json)")
+            model_class = transformers.AutoModelForImageTextToText
+        else:
+            processor = transformers.AutoTokenizer.from_pretrained(location, **options)
+            model_class = transformers.AutoModelForCausalLM
+        model = model_class.from_pretrained(location, dtype=getattr(torch, dtype), **options)
+        loaded = Loaded(model.eval().requires_grad_(False).to(device), processor, device, getattr(torch, dtype))
+    tokenizer = loaded.tokenizer
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return loaded
+
+
+@contextmanager
+def _clear_errors(spec: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise ResourceError(f"model {spec}: {_first_line(error)}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if spec.startswith("hub:") and isinstance(error, OSError):
+            raise ResourceError(f"model {spec}: it could not be fetched or read: {_first_line(error)}") from error
+        raise InputError(f"model {spec}: it cannot be loaded: {_first_line(error)}") from error
+
+
+@contextmanager
+def _clear_memory_errors(spec: str) -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _no_memory(spec) from error
+    except RuntimeError as error:
+        if "allocate memory" in str(error):  # the CPU allocator has no class of its own
+            raise _no_memory(spec) from error
+        raise
+
+
+def _no_memory(spec: str) -> ResourceError:
+    return ResourceError(f"model {spec}: out of memory; use a smaller batch_size, a narrower dtype or a smaller model")
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0][:300]}"
+
+
+def fill_prompt(prompt: str, meta: Mapping[str, Any], tokenizer: Any) -> str | Failure:
+    """The prompt with `{caption}` replaced by the sample's raw caption, which is English if there is an English one."""
+    if "{caption}" not in prompt:
+        return prompt
+    texts = [text for _, texts in sorted(meta["captions"].items(), key=lambda item: (item[0] != "en", item[0]))
+             for text in map(fold, texts) if text]
+    if not texts:
+        return Failure("no raw caption to put into the prompt")
+    return prompt.replace("{caption}", as_plain_text(texts[0][:_PROMPT_CHARS], tokenizer))
+
+
+def as_plain_text(text: str, tokenizer: Any) -> str:
+    """A text in which no special token of the tokenizer occurs: each is broken by a space after its first letter."""
+    tokens = sorted({str(token) for token in tokenizer.all_special_tokens if len(str(token)) > 1})
+    while found := [token for token in tokens if token in text]:
+        for token in found:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
+def generate(loaded: Loaded, inputs: Any, max_new_tokens: int) -> list[str]:
+    """Greedy continuations of a left-padded batch, decoded without special tokens."""
+    import torch
+
+    inputs = inputs.to(loaded.device)
+    for name, value in inputs.items():
+        if torch.is_floating_point(value):
+            inputs[name] = value.to(loaded.dtype)
+    prompt = inputs["input_ids"]  # [B, L]
+    with torch.inference_mode():
+        ids = loaded.model.generate(
+            **inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens,
+            pad_token_id=loaded.tokenizer.pad_token_id,
+        )
+    if ids.shape[1] > prompt.shape[1] and torch.equal(ids[:, : prompt.shape[1]], prompt):
+        ids = ids[:, prompt.shape[1] :]  # decoders return the prompt as well, encoder-decoders do not
+    return loaded.tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+def caption_in_batches(
+    items: Sequence[Item | Failure], batch_size: int, write: Callable[[list[Item]], list[str]], spec: str
+) -> list[str | Failure]:
+    """`write` over fixed batches of items; items that are failures already stay as they are.
+
+    Where a batch raises, its items are tried one by one, and those that raise again become failures.
+
+    Raises:
+        ResourceError: out of memory.
+    """
+    results: list[str | Failure] = []
+    for start in range(0, len(items), batch_size):
+        batch = items[start : start + batch_size]
+        with _clear_memory_errors(spec):
+            written = iter(_write(write, [item for item in batch if not isinstance(item, Failure)]))
+        results += [item if isinstance(item, Failure) else next(written) for item in batch]
+    return results
+
+
+def _write(write: Callable[[list[Item]], list[str]], items: list[Item]) -> list[str | Failure]:
+    import torch
+
+    if not items:
+        return []
+    try:
+        return [clean(text) or Failure("the model wrote no text") for text in write(items)]
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
+        if "allocate memory" in str(error):
+            raise
+        if len(items) == 1:
+            return [Failure(_first_line(error))]
+        return [result for item in items for result in _write(write, [item])]
+
+
+def clean(text: str) -> str:
+    """The caption in what a model wrote: its first paragraph on one line, without role marks and quotes."""
+    text = _ROLE.sub("", _THINKING.sub("", text).strip())
+    text = _NEXT_ROLE.split(text)[0]
+    paragraphs = [fold(part) for part in re.split(r"\n\s*\n", text)]
+    paragraphs = [part for part in paragraphs if part]
+    if len(paragraphs) > 1 and paragraphs[0].endswith(":"):
+        paragraphs = paragraphs[1:]  # "Here is the caption:"
+    text = paragraphs[0] if paragraphs else ""
+    quoted = _QUOTED.match(text)
+    return quoted[2].strip() if quoted and not set("\"“”") & set(quoted[2]) else text

@@ -1,0 +1,163 @@
+"""What a pair is about, in a few English words: the subject of a caption, taken from its raw text or its title.
+
+A raw caption may be a noun phrase ("An owl."), a label ("Queen. Can move in any direction.") or sentences. The
+subject is its first noun phrase or clause, cut at a boundary so that an ending can be joined to it with a comma:
+
+    "A little girl is climbing the stairs." -> "A little girl climbing the stairs"
+    "Saturn—the second largest planet."     -> "Saturn"
+    "The yellow light means you should stop if it is safe." -> "The yellow light"
+
+All of it is plain word work, without a model: deterministic, and wrong only in style where English is hard.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flame_core.captions.colours import COLOURS
+
+_PREPOSITIONS = frozenset(
+    "about above across after against along among around as at atop before behind below beneath beside between beyond "
+    "by down during for from in inside into like near off on onto out outside over past through toward towards under "
+    "underneath up upon while with within without".split()
+)
+_JOINING = _PREPOSITIONS | frozenset("and or of to that which who whose where when but so because if".split())
+_BOUNDARIES = _PREPOSITIONS | frozenset("that which who where when because if but".split())
+_FINITE = frozenset(
+    "am is are was were be has have had can could will would shall should may might must do does did mean means "
+    "isn't aren't wasn't weren't can't don't doesn't makes made lives live gets goes comes".split()
+)
+_BEFORE_COLOUR = frozenset(
+    "big large huge giant small little tiny tall short long old young new happy sad angry funny cute pretty beautiful "
+    "lovely nice good bad strange scary friendly".split()
+)
+_PRONOUNS = frozenset("i you he she it we they this that these those there here what who".split())
+_NUMBERS = "two three four five six seven eight nine ten".split()
+_DETERMINERS = frozenset(["a", "an", "the", "some", "several", "many", "another", "our", "your", "my", *_NUMBERS])
+_ABBREVIATIONS = frozenset("mr mrs ms dr st no vs inc jr sr prof fig e.g i.e u.s".split())
+_QUOTES = "\"'“”‘’«»„‹›`"
+_OPENING = re.compile(
+    r"^(?:(?:this|it|here|there|these|those|they) (?:is|are)|it's|here's|there's|that's)\s+(?=\S+\s+\S)", re.I
+)
+_PICTURE_OF = re.compile(r"^(?:(?:a|an|the|this)\s+)?(?:picture|photo|photograph|image|pic)s?\s+of\s+", re.I)
+_AUXILIARY = re.compile(rf"\b(?:is|are|was|were)\s+(?=(?:\w+ing|{'|'.join(sorted(_PREPOSITIONS))})\b)", re.I)
+_SENTENCE_END = re.compile(r"[.!?…]+[”’\"')]*\s+(?=[^a-z\s])")
+_TAIL = " \t.,;:!?…-–—"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A phrase that starts a sentence. `before` and `noun` split it where a colour may stand, if there is such a place."""
+
+    text: str
+    before: str | None = None
+    noun: str | None = None
+
+    @property
+    def words(self) -> frozenset[str]:
+        return words(self.text)
+
+    @property
+    def colours(self) -> frozenset[str]:
+        """Colour names that the phrase mentions."""
+        found = {word.removesuffix("ish") for word in self.words}
+        found |= {"grey"} if found & {"gray", "silver"} else set()
+        return frozenset(found & set(COLOURS))
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of a text in lower case, each also without a plural s."""
+    found = set(re.findall(r"[^\W_]+", text.lower()))
+    return frozenset(found | {word.removesuffix("s") for word in found})
+
+
+def fold(text: str) -> str:
+    """One line without control characters: whitespace folded, ends stripped."""
+    text = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
+    return " ".join(text.split())
+
+
+def find_subject(meta: Mapping[str, Any], limit: int, *, longest: bool = False) -> Subject | None:
+    """The subject of a pair in about `limit` words at most, from its shortest (or longest) English caption or its title."""
+    captions = [text for text in map(fold, meta["captions"].get("en", [])) if text]
+    captions.sort(key=lambda text: len(text.split()), reverse=longest)
+    title = fold((meta.get("title") or "").replace("_", " "))
+    for text in (*captions, title):
+        phrase = noun_phrase(text, limit)
+        if phrase:
+            return _subject(phrase)
+    return None
+
+
+def noun_phrase(text: str, limit: int) -> str:
+    """The first noun phrase or clause of a text, about `limit` words at most, without a full stop; may be empty."""
+    text = _first_sentence(fold(text).strip(_QUOTES + " "))
+    text = re.sub(r"\s*\([^)]*\)", "", text).strip(_TAIL)
+    text = re.sub(r"\s+(?=[,;:])", "", text)
+    text = _PICTURE_OF.sub("", _OPENING.sub("", text))
+    text = _AUXILIARY.sub("", text)
+    text = re.split(r"\s*—\s*|\s+[-–]\s+|[:;]\s", text)[0]
+    found = _before_verb(text.split())
+    if len(found) > limit + 2:  # a word or two more read better than a cut
+        found = _cut(found, limit)
+    text = " ".join(found).strip(_TAIL)
+    if text.count('"') % 2 or text.count("“") != text.count("”"):
+        text = re.sub(r"[\"“”]", "", text)
+    return text[:1].upper() + text[1:]
+
+
+def _first_sentence(text: str) -> str:
+    for match in _SENTENCE_END.finditer(text):
+        last = text[: match.start()].split()[-1:]
+        abbreviated = bool(last) and (last[0].lower().strip("(") in _ABBREVIATIONS or len(last[0]) == 1)
+        if not abbreviated:
+            return text[: match.start()]
+    return text
+
+
+def _before_verb(found: list[str]) -> list[str]:
+    """The noun phrase before a finite verb, where there is one that is not a mere pronoun."""
+    for i, word in enumerate(found):
+        if word.lower() in _FINITE and i:
+            plain = found[0].lower().strip(",") in _PRONOUNS or any(w.lower() in _BOUNDARIES for w in found[:i])
+            return found if plain else found[:i]
+    return found
+
+
+def _cut(found: list[str], limit: int) -> list[str]:
+    """At most `limit` words, cut before a preposition or after a comma if there is one in the second half."""
+    for i in range(limit, limit // 3, -1):
+        if found[i].lower() in _BOUNDARIES or found[i - 1].endswith((",", ";")):
+            return _without_joining(found[:i])
+    return _without_joining(found[:limit])
+
+
+def _without_joining(found: list[str]) -> list[str]:
+    while found and found[-1].lower() in _JOINING | _DETERMINERS:
+        found = found[:-1]
+    return found
+
+
+def _subject(phrase: str) -> Subject:
+    first, _, rest = phrase.partition(" ")
+    plain = [re.fullmatch(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*", word) for word in rest.split()]
+    simple = first.lower() in _DETERMINERS and 1 <= len(plain) <= 4 and all(plain)
+    simple = simple and not any(w in _JOINING | _FINITE or w.endswith("ing") and len(w) > 5 for w in rest.split())
+    if not simple:
+        return Subject(phrase)
+    nouns = rest.split()
+    while len(nouns) > 1 and nouns[0].lower() in _BEFORE_COLOUR:
+        first, nouns = f"{first} {nouns[0]}", nouns[1:]
+    return Subject(phrase, first, " ".join(nouns)) if nouns[0].lower() not in ("very", "too", "so") else Subject(phrase)
+
+
+def with_colour(subject: Subject, colour: str) -> str:
+    """`An owl` + `brown and white` -> `A brown and white owl`; the subject has a place for it (`noun`)."""
+    before = subject.before or ""
+    if before.lower() in ("a", "an"):
+        before = before[0] + ("n" if colour[0] in "aeiou" else "")
+    return f"{before} {colour} {subject.noun}"

@@ -1,0 +1,72 @@
+"""Pictures that look like one of another set: few different bits in the hash and nearly the same colours.
+
+Scales to millions against tens of thousands. Where two hashes differ in at most d bits, at least one of d + 1 disjoint
+groups of bits agrees (the pigeonhole principle), so only pictures that agree in a whole group are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+COLOUR_TOLERANCE = 8.0  # mean difference of the miniatures' values, of 255; chosen in docs/decisions/near-duplicates.md
+_BLOCK = 1 << 21  # pairs of hashes compared at once
+_COLOUR_BLOCK = 1 << 14  # pairs of miniatures compared at once
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Of N pictures: hashes [N] (uint64) and colour miniatures [N, 192] (uint8), from `perceptual.py`."""
+
+    hashes: NDArray[np.uint64]
+    colours: NDArray[np.uint8]
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Looks:
+        return Looks(self.hashes[rows], self.colours[rows])
+
+
+def near_duplicates(pictures: Looks, others: Looks, distance: int) -> NDArray[np.int64]:
+    """For each picture the number of one of `others` that it nearly equals, or -1.
+
+    `distance`: bits that may differ; below 0 nothing is a near-duplicate.
+    """
+    found = np.full(len(pictures.hashes), -1, np.int64)
+    if distance < 0 or not len(others.hashes):
+        return found
+    for i, j in _alike(pictures.hashes, others.hashes, distance):
+        open_ = found[i] < 0
+        i, j = i[open_], j[open_]
+        for start in range(0, len(i), _COLOUR_BLOCK):
+            part = slice(start, start + _COLOUR_BLOCK)
+            difference = pictures.colours[i[part]].astype(np.int16) - others.colours[j[part]]
+            close = np.abs(difference).mean(axis=1) <= COLOUR_TOLERANCE
+            found[i[part][close]] = j[part][close]
+    return found
+
+
+def _alike(
+    hashes: NDArray[np.uint64], others: NDArray[np.uint64], distance: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Pairs (i, j) with at most `distance` different bits, in blocks; a pair may come more than once."""
+    groups = distance + 1
+    for group in range(groups):
+        mask = np.uint64(sum(1 << bit for bit in range(group, 64, groups)))
+        order = np.argsort(others & mask, kind="stable")
+        values = (others & mask)[order]
+        first = np.searchsorted(values, hashes & mask, "left")
+        counts = np.searchsorted(values, hashes & mask, "right") - first
+        ends = np.cumsum(counts)
+        start = 0
+        while start < len(hashes):
+            before = ends[start] - counts[start]
+            stop = max(start + 1, int(np.searchsorted(ends, before + _BLOCK, "right")))
+            n = counts[start:stop]
+            i = np.repeat(np.arange(start, stop), n)
+            within = np.arange(len(i)) - np.repeat(np.cumsum(n) - n, n)
+            j = order[np.repeat(first[start:stop], n) + within]
+            near = np.bitwise_count(hashes[i] ^ others[j]) <= distance
+            yield i[near], j[near]
+            start = stop

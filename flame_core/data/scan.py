@@ -1,0 +1,192 @@
+"""Scanning a chunk of a source's pairs: every picture decoded, shrunk, hashed and measured, every caption cleaned.
+
+This is the expensive part of ingest, and looks at one pair at a time: whatever concerns several pairs (duplicates, the
+split) is decided afterwards from the small tables that scans leave behind (`selection.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flame_core.data.captions_text import clean_captions, primary_language, same_text, text_id
+from flame_core.data.perceptual import COLOURS, colour_miniature, perceptual_hash
+from flame_core.data.pictures import PictureError, read_picture
+from flame_core.data.sources import ImageRef, RawPair
+from flame_core.data.sources.keys import safe_key
+from flame_core.data.sources.listing import read_pairs
+from flame_core.data.split import side_number
+from flame_core.digest import canonical_json, value_digest
+from flame_core.params import IngestParams
+from flame_core.work import Ledger, Unit, WorkCache
+
+TABLE = "scan.parquet"
+PICTURES = "pictures.bin"
+SCHEMA = pa.schema(
+    {
+        "key": pa.string(),
+        "reason": pa.string(),  # why the pair is dropped; null: it is good, and all that follows is there
+        "detail": pa.string(),
+        "digest": pa.string(),  # of all that the sample in a shard follows from
+        "sha256": pa.string(),  # of the source's picture
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "file": pa.string(),  # where the JPEG is: in this file of the source; null: in `pictures.bin`
+        "offset": pa.int64(),
+        "size": pa.int64(),
+        "hash": pa.uint64(),
+        "colours": pa.binary(COLOURS),
+        "split": pa.string(),  # fixed by the source
+        "side": pa.uint64(),  # the number that decides otherwise
+        "primary_texts": pa.list_(pa.uint64()),  # ids of the captions in the primary language
+        "other_texts": pa.list_(pa.uint64()),  # and in all others
+        "meta": pa.string(),  # JSON, as it goes into the shard
+    }
+)
+
+
+@dataclass(frozen=True)
+class ScanTask:
+    """The rows `start` to `stop` of the list of a source."""
+
+    source: str
+    raw: Path  # data/raw/<source>
+    pictures: Path  # what the listed files are relative to
+    start: int
+    stop: int
+    params: IngestParams
+    work: WorkCache
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """A finished scan: `folder` of its unit."""
+
+    source: str
+    pictures: Path
+    folder: Path
+    pairs: int
+    cut_captions: int
+    computed: bool
+
+
+def scan(task: ScanTask) -> Scanned:
+    """The scan of a chunk, found or computed.
+
+    Raises:
+        InputError: a file of the source changed since it was listed.
+    """
+    pairs = read_pairs(task.raw, task.pictures, task.start, task.stop)
+    params = task.params.model_dump(include={"max_pixels", "max_side", "jpeg_quality", "max_caption_chars"})
+    inputs = {
+        "unit": "scan",
+        "source": task.source,
+        "params": params,
+        "pairs": [_identity(pair, task.pictures) for pair in pairs],
+    }
+    unit = task.work.get(inputs, lambda folder: _write(task, pairs, folder))
+    return Scanned(
+        source=task.source,
+        pictures=task.pictures,
+        folder=unit.folder,
+        pairs=len(pairs),
+        cut_captions=unit.ledger.counts["cut_captions"],
+        computed=unit.computed,
+    )
+
+
+def _identity(pair: RawPair, pictures: Path) -> dict[str, Any]:
+    image = pair.image
+    file = image and [image.path.relative_to(pictures).as_posix(), image.offset, image.size, image.sha256]
+    return {**asdict(pair), "image": file}
+
+
+def _write(task: ScanTask, pairs: list[RawPair], folder: Path) -> Ledger:
+    rows: list[dict[str, Any]] = []
+    failures: dict[str, str] = {}
+    cut_captions = 0
+    with (folder / PICTURES).open("wb") as jpegs:
+        for pair in pairs:
+            captions, cuts = clean_captions(pair.captions, task.params.max_caption_chars)
+            cut_captions += cuts
+            row: dict[str, Any] = {"key": safe_key(f"{task.source}/{pair.key}")}
+            try:
+                if not captions:
+                    raise PictureError("no_caption", "no text is left after cleaning")
+                if pair.image is None:
+                    raise PictureError("image_missing", "the source has the caption and not the picture")
+                picture = read_picture(pair.image.read(), task.params)
+            except PictureError as error:
+                failures[row["key"]] = error.reason
+                rows.append({**row, "reason": error.reason, "detail": error.detail})
+                continue
+            if picture.jpeg is None:
+                place = (pair.image.path.relative_to(task.pictures).as_posix(), pair.image.offset, pair.image.size)
+            else:
+                place = (None, jpegs.tell(), len(picture.jpeg))
+                jpegs.write(picture.jpeg)
+            row |= dict(zip(("file", "offset", "size"), place, strict=True))
+            row |= {"hash": perceptual_hash(picture.rgb), "colours": colour_miniature(picture.rgb).tobytes()}
+            rows.append(row | _described(task, pair, captions, picture.rgb.size))
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / TABLE, compression="zstd")
+    return Ledger(counts={"pairs": len(pairs), "cut_captions": cut_captions}, failures=failures)
+
+
+def _described(
+    task: ScanTask, pair: RawPair, captions: dict[str, list[str]], size: tuple[int, int]
+) -> dict[str, Any]:
+    """The columns of a good pair that do not depend on its picture's bytes."""
+    assert pair.image is not None
+    primary = primary_language(captions)
+    meta = {
+        "captions": captions,
+        "title": pair.title,
+        "keywords": pair.keywords,
+        "category": pair.category,
+        "licence": pair.licence,
+        "source": task.source,
+        "sha256": pair.image.sha256,
+        "width": size[0],
+        "height": size[1],
+    }
+    return {
+        "digest": value_digest([meta, task.params.max_side, task.params.jpeg_quality]),
+        "sha256": pair.image.sha256,
+        "width": size[0],
+        "height": size[1],
+        "split": pair.split,
+        "side": side_number(captions, pair.group),
+        "primary_texts": [text_id(same_text(text)) for text in captions[primary]],
+        "other_texts": [
+            text_id(same_text(text)) for code, texts in captions.items() if code != primary for text in texts
+        ],
+        "meta": canonical_json(meta),
+    }
+
+
+@lru_cache(maxsize=16)
+def _table(folder: Path) -> pa.Table:
+    return pq.read_table(folder / TABLE, columns=["key", "digest", "file", "offset", "size", "sha256", "meta"])
+
+
+def read_row(folder: Path, row: int) -> dict[str, Any]:
+    """Key, digest, place of the JPEG and meta of a good pair."""
+    return {name: column[row].as_py() for name, column in zip(*_columns(_table(folder)), strict=True)}
+
+
+def _columns(table: pa.Table) -> tuple[list[str], list[pa.ChunkedArray]]:
+    return table.column_names, table.columns
+
+
+def read_jpeg(folder: Path, pictures: Path, row: dict[str, Any]) -> bytes:
+    """The JPEG of a row that `read_row` gave."""
+    if row["file"] is not None:
+        return ImageRef(pictures / row["file"], row["offset"], row["size"], row["sha256"]).read()
+    with (folder / PICTURES).open("rb") as file:
+        file.seek(row["offset"])
+        return file.read(row["size"])

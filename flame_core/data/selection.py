@@ -1,0 +1,199 @@
+"""What concerns several pairs at once: duplicates, the split, and that nothing of validation is seen in training.
+
+1. A pair's side is a function of the pair alone (`split.py`); a second good pair of the same key is dropped.
+2. Pictures with equal bytes on the same side become one sample: the first key's, with the captions of all.
+3. A training picture whose very bytes stand on a validation sample is dropped.
+4. A training sample loses every caption, of any language, that stands on a validation sample in any language. When
+   no caption is left in the language that decided its side, it is dropped.
+5. A training picture that looks like a validation one is dropped (`near_duplicates.py`).
+
+Validation is never touched by training data: adding pairs may take training samples away, and never moves or alters
+what is measured, apart from pairs that are themselves validation.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from flame_core.data.ledger import Entry, Outcome
+from flame_core.data.near_duplicates import Looks, near_duplicates
+from flame_core.data.perceptual import COLOURS
+from flame_core.data.scan import TABLE, Scanned
+from flame_core.data.shards import SPLITS, Split
+from flame_core.data.split import side
+from flame_core.params import IngestParams
+
+_COLUMNS = ["key", "reason", "detail", "sha256", "hash", "colours", "split", "side", "primary_texts", "other_texts"]
+Ids = NDArray[np.uint64]
+Note = Callable[[int, Outcome, str, str], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A scanned pair: the row `row` of the table of the scan number `scan`."""
+
+    scan: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A sample to be written: its pairs (the first gives all but the captions) and the ids of captions to leave out."""
+
+    key: str
+    pairs: tuple[Place, ...]
+    without: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The samples of each split, sorted by key, what happened to all other pairs, and how the samples look."""
+
+    samples: dict[Split, list[Chosen]]
+    entries: list[Entry]
+    looks: dict[Split, Looks]
+
+
+class _Pairs:
+    """The good pairs of all scans, column by column, in the order of sources and listings."""
+
+    def __init__(self, scans: Sequence[Scanned], params: IngestParams) -> None:
+        tables = [pq.read_table(scan.folder / TABLE, columns=_COLUMNS) for scan in scans]
+        numbers = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+        rows = np.concatenate([np.arange(len(table)) for table in tables])
+        whole = pa.concat_tables(tables)
+        good = pc.is_null(whole.column("reason"))
+        self.bad = [
+            Entry(scans[number].source, row["key"], "dropped", row["reason"], row["detail"])
+            for number, row in zip(
+                numbers[~good.to_numpy()], whole.filter(pc.invert(good)).select(_COLUMNS[:3]).to_pylist(), strict=True
+            )
+        ]
+        table = whole.filter(good).combine_chunks()
+        self.scan, self.row = numbers[good.to_numpy()], rows[good.to_numpy()]
+        self.source = [scans[number].source for number in self.scan]
+        self.key: list[str] = table.column("key").to_pylist()
+        self.sha256: list[str] = table.column("sha256").to_pylist()
+        colours = b"".join(table.column("colours").to_pylist())
+        self.looks = Looks(
+            table.column("hash").to_numpy(), np.frombuffer(colours, np.uint8).reshape(-1, COLOURS)
+        )
+        fixed: list[Split | None] = table.column("split").to_pylist()
+        numbers_ = table.column("side").to_pylist()
+        self.side = [side(f, number, params.val_fraction) for f, number in zip(fixed, numbers_, strict=True)]
+        self._primary, self._other = (_Lists(table.column(name)) for name in ("primary_texts", "other_texts"))
+
+    def primary_texts(self, pair: int) -> Ids:
+        return self._primary[pair]
+
+    def texts(self, pair: int) -> Ids:
+        """Ids of all captions of a pair."""
+        return np.concatenate([self._primary[pair], self._other[pair]])
+
+
+class _Lists:
+    """A column of lists of ids."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        lists = pa.chunked_array(column.chunks or [pa.array([], column.type)]).combine_chunks()
+        self._values = lists.flatten().to_numpy()
+        self._ends = np.concatenate([[0], np.cumsum(pc.list_value_length(lists).to_numpy(zero_copy_only=False))])
+
+    def __getitem__(self, row: int) -> Ids:
+        return self._values[self._ends[row] : self._ends[row + 1]]
+
+
+def select(scans: Sequence[Scanned], params: IngestParams) -> Selection:
+    """Decide about every scanned pair."""
+    pairs = _Pairs(scans, params)
+    entries = list(pairs.bad)
+
+    def note(pair: int, outcome: Outcome, reason: str, detail: str) -> None:
+        entries.append(Entry(pairs.source[pair], pairs.key[pair], outcome, reason, detail))
+
+    merged = _merge(pairs, note)
+    val = merged["val"]
+    val_texts = _unique([pairs.texts(pair) for members in val.values() for pair in members])
+    val_pictures = {pairs.sha256[first]: first for first in val}
+    train: dict[int, list[int]] = {}
+    without: dict[int, Ids] = {}
+    for first, members in merged["train"].items():
+        twin = val_pictures.get(pairs.sha256[first])
+        if twin is not None:
+            note(first, "dropped", "duplicate_of_val", f"the same bytes as {pairs.key[twin]}")
+            continue
+        primary = pairs.primary_texts(first)
+        if np.isin(primary, val_texts).all():
+            note(first, "dropped", "caption_of_val", "its captions stand on validation samples")
+            continue
+        texts = _unique([pairs.texts(pair) for pair in members])
+        without[first] = texts[np.isin(texts, val_texts)]
+        train[first] = members
+    twins = _near_twins(pairs, list(train), list(val), params.near_duplicate_distance)
+    for first, twin in twins.items():
+        note(first, "dropped", "near_duplicate_of_val", f"looks like {pairs.key[twin]}")
+        del train[first]
+    for first in train:
+        if len(without[first]):
+            detail = f"{len(without[first])} captions stand on validation samples and were taken away"
+            note(first, "changed", "caption_of_val", detail)
+    kept: dict[Split, dict[int, list[int]]] = {"train": train, "val": val}
+    order = {split: sorted(kept[split], key=pairs.key.__getitem__) for split in SPLITS}
+    nothing = np.array([], np.uint64)
+    return Selection(
+        samples={
+            split: [
+                Chosen(
+                    key=pairs.key[first],
+                    pairs=tuple(Place(int(pairs.scan[pair]), int(pairs.row[pair])) for pair in kept[split][first]),
+                    without=tuple(without.get(first, nothing).tolist()),
+                )
+                for first in order[split]
+            ]
+            for split in SPLITS
+        },
+        entries=entries,
+        looks={split: pairs.looks[np.array(order[split], np.int64)] for split in SPLITS},
+    )
+
+
+def _merge(pairs: _Pairs, note: Note) -> dict[Split, dict[int, list[int]]]:
+    """The pairs of each sample by its first pair, on each side."""
+    samples: dict[Split, dict[int, list[int]]] = {split: {} for split in SPLITS}
+    keys: set[str] = set()
+    pictures: dict[tuple[str, str], int] = {}
+    for pair, key in enumerate(pairs.key):
+        if key in keys:
+            note(pair, "dropped", "duplicate_key", "an earlier picture of the source has this key")
+            continue
+        keys.add(key)
+        first = pictures.setdefault((pairs.side[pair], pairs.sha256[pair]), pair)
+        samples[pairs.side[pair]].setdefault(first, []).append(pair)
+        if first != pair:
+            note(pair, "merged", "duplicate", f"the same bytes as {pairs.key[first]}, which has its captions now")
+    return samples
+
+
+def _near_twins(pairs: _Pairs, train: list[int], val: list[int], distance: int) -> dict[int, int]:
+    """{training pair: validation pair that it looks like}."""
+    looks = [pairs.looks[np.array(some, np.int64)] for some in (train, val)]
+    found = near_duplicates(*looks, distance)
+    return {train[i]: val[found[i]] for i in np.flatnonzero(found >= 0)}
+
+
+def _unique(arrays: list[Ids]) -> Ids:
+    return np.unique(np.concatenate([*arrays, np.array([], np.uint64)]))
+
+
+def reasons(entries: Sequence[Entry]) -> dict[str, int]:
+    """How many pairs were dropped or merged, by reason."""
+    return dict(sorted(Counter(entry.reason for entry in entries if entry.outcome != "changed").items()))

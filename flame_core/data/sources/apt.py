@@ -1,0 +1,169 @@
+"""Debian packages through `apt-get download`, as an ordinary user and beside the system's own apt.
+
+The machine's package sources are used, with lists, cache and state in a private folder. Packages are kept under
+their sha256, so what was fetched once serves again, without a network too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flame_core.digest import file_sha256
+from flame_core.errors import ResourceError
+
+log = logging.getLogger(__name__)
+
+_OTHERS = "Use a source of the kind `folder` or `webdataset` instead"
+_PROGRAMS = ("apt-get", "dpkg-deb")
+_CONFIGURATION = """\
+Dir::State "{apt}/state/";
+Dir::State::Lists "{apt}/lists/";
+Dir::Cache "{apt}/cache/";
+Dir::Log "{apt}/log/";
+APT::Sandbox::User "root"; // no second user: the folders are ours alone
+Acquire::Languages "none";
+Acquire::Retries "2";
+Acquire::http::Timeout "20";
+Acquire::https::Timeout "20";
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+"""
+_URI = re.compile(r"^'(?P<uri>[^']+)' \S+ \d+ SHA256:(?P<sha256>[0-9a-f]{64})$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Deb:
+    """A package file that lies on this machine, named by its bytes."""
+
+    package: str
+    version: str
+    sha256: str
+    path: Path
+
+
+def fetch_packages(packages: Sequence[str], cache: Path) -> list[Deb]:
+    """The newest version of each package that the machine's package sources offer, downloaded at most once.
+
+    Raises:
+        ResourceError: apt is not there, offers no such package, or cannot fetch it and never did.
+    """
+    missing = [program for program in _PROGRAMS if shutil.which(program) is None]
+    if missing:
+        raise ResourceError(
+            f"{', '.join(missing)} not found: packages can be fetched on Debian and its derivatives only. {_OTHERS}"
+        )
+    apt = Apt(cache.resolve() / "apt")
+    apt.update()
+    return [apt.fetch(package) for package in packages]
+
+
+class Apt:
+    """apt-get with everything it writes under one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._debs = folder / "debs"
+        self._configuration = folder / "apt.conf"
+        self._offline: str | None = None  # why the lists could not be read anew
+        for name in ("state", "lists/partial", "cache/archives/partial", "log", "debs"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        self._configuration.write_text(_CONFIGURATION.format(apt=folder))
+
+    def update(self) -> None:
+        """Read the machine's package sources anew; where that fails the lists from before serve."""
+        result = self._run("update", "-o", "APT::Update::Error-Mode=any")
+        if result.returncode:
+            self._offline = _last_line(result)
+            log.warning("apt-get update failed, going on with the lists from before: %s", self._offline)
+
+    def fetch(self, package: str) -> Deb:
+        """The package's file: from the cache where it is there already, or downloaded."""
+        answer = self._run("download", "--print-uris", package)
+        found = _URI.search(answer.stdout)
+        if answer.returncode == 0 and found:
+            path = self._path(package, found["sha256"])
+            if path.is_file() and file_sha256(path) == found["sha256"]:
+                return self._deb(package, path)
+            answer = self._download(package, path, found["sha256"])
+            if answer.returncode == 0:
+                return self._deb(package, path)
+        cached = self._newest_cached(package)
+        if cached is None:
+            reasons = "; ".join(filter(None, [_last_line(answer), self._offline]))
+            raise ResourceError(
+                f"package {package} cannot be fetched: {reasons}. "
+                f"Check the network and that the machine's apt sources offer it (`apt-cache policy {package}`). {_OTHERS}"
+            )
+        deb = self._deb(package, cached)
+        log.warning("%s: %s; using version %s from the cache", package, _last_line(answer), deb.version)
+        return deb
+
+    def _download(self, package: str, path: Path, sha256: str) -> subprocess.CompletedProcess[str]:
+        log.info("downloading package %s", package)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=self._debs) as scratch:
+            answer = self._run("download", package, folder=scratch)
+            fetched = next(Path(scratch).glob("*.deb"), None)
+            if answer.returncode == 0 and (fetched is None or file_sha256(fetched) != sha256):
+                raise ResourceError(f"apt-get left no intact file of package {package}; try again")
+            if fetched is not None and answer.returncode == 0:
+                fetched.replace(path)
+        return answer
+
+    def _path(self, package: str, sha256: str) -> Path:
+        return self._debs / package / f"{sha256}.deb"
+
+    def _newest_cached(self, package: str) -> Path | None:
+        cached = sorted((self._debs / package).glob("*.deb"), key=lambda path: path.stat().st_mtime, reverse=True)
+        return next((path for path in cached if file_sha256(path) == path.stem), None)
+
+    def _deb(self, package: str, path: Path) -> Deb:
+        return Deb(package, dpkg_deb("--field", path, "Version").strip(), path.stem, path)
+
+    def _run(self, *arguments: str, folder: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["apt-get", "-c", str(self._configuration), "-q", *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            cwd=folder,
+            env=os.environ | {"LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+
+
+def dpkg_deb(*arguments: str | Path) -> str:
+    """What `dpkg-deb` prints.
+
+    Raises:
+        ResourceError: it failed; says why.
+    """
+    result = subprocess.run(
+        ["dpkg-deb", *map(str, arguments)], capture_output=True, text=True, errors="replace", check=False
+    )
+    if result.returncode:
+        raise ResourceError(f"dpkg-deb {arguments[0]} failed: {_last_line(result)}")
+    return result.stdout
+
+
+def licence_of(copyright_file: Path) -> str | None:
+    """The licence that a package's copyright file names: of `Files: *`, or the first line below `Copyright:`."""
+    text = copyright_file.read_text("utf-8", errors="replace") if copyright_file.is_file() else ""
+    for pattern in (r"^Files: \*$(?:\n.+)*?\nLicense: *(.+)", r"^License: *(.+)", r"^Copyright:\s+(.+)"):
+        if found := re.search(pattern, text, re.MULTILINE):
+            return found[1].strip()
+    return None
+
+
+def _last_line(result: subprocess.CompletedProcess[str]) -> str:
+    lines = [line for line in result.stderr.splitlines() if line.startswith(("E:", "W:", "dpkg"))]
+    return (lines or result.stderr.splitlines() or [f"exit status {result.returncode}"])[-1].strip()

@@ -1,0 +1,54 @@
+"""The stamps of Tux Paint: a picture, what it is in English, and translations by volunteers.
+
+`stamps/<category>/<name>.png|svg` stands beside `<name>.txt`, whose first line is English and whose other lines read
+`<language>.utf8=<text>`. Languages keep their codes as written (`de`, `pt_BR`, `ca@valencia`). Of a stamp with both
+files the PNG is taken: the SVG's margins differ, and its text would need fonts. `<name>_mirror` and `<name>_flip`
+without a text of their own are the same stamp turned over for the program's buttons, and no pairs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from flame_core.data.sources import RawPair
+from flame_core.data.sources.keys import safe_key, words_of
+from flame_core.data.sources.unpacked import Package
+
+_STAMPS = Path("usr/share/tuxpaint/stamps")
+_TRANSLATION = re.compile(r"^(?P<language>[A-Za-z_]+(?:@[A-Za-z]+)?)\.utf8=(?P<text>.*)$")
+
+
+def stamps(package: Package) -> Iterator[RawPair]:
+    """The pairs of `tuxpaint-stamps-default`, sorted by path."""
+    root = package.tree / _STAMPS
+    files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.suffix in _SUFFIXES}
+    for stem in sorted({name.rpartition(".")[0] for name in files}):
+        picture = files.get(f"{stem}.png") or files.get(f"{stem}.svg")
+        text = files.get(f"{stem}.txt")
+        if text is None and stem.endswith(("_mirror", "_flip")):
+            continue
+        category, _, name = stem.rpartition("/")
+        key = safe_key(f"stamps/{stem}")
+        yield RawPair(
+            key=key,
+            image=package.keep(picture, f"{key}{picture.suffix}") if picture else None,
+            captions=read_captions(text) if text else {},
+            title=words_of(name),
+            category=category or None,
+            licence=package.licence,
+        )
+
+
+_SUFFIXES = (".png", ".svg", ".txt")
+
+
+def read_captions(path: Path) -> dict[str, list[str]]:
+    """The captions of a stamp's text file by language."""
+    first, *others = path.read_text("utf-8", errors="replace").split("\n")
+    captions = {"en": [first]}
+    for line in others:
+        if match := _TRANSLATION.match(line):
+            captions.setdefault(match["language"], []).append(match["text"])
+    return captions

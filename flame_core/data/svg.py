@@ -1,0 +1,145 @@
+"""SVG pictures, rendered by resvg in a process of its own.
+
+A few bytes of SVG can overflow resvg's stack, and a damaged or hostile file must cost one sample, not the run: so a
+helper process renders, with a limit on memory and time, and is started again when it dies. It may open no files, so
+that a picture follows from its own bytes: those that refer to files are refused, and no fonts are read (text in
+an SVG is not drawn, which also makes the pixels the same on every machine).
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import struct
+import subprocess
+import sys
+import threading
+from functools import cache
+from typing import IO
+from xml.parsers import expat
+
+_REQUEST = struct.Struct(">IQ")  # longer side in pixels, bytes of SVG
+_REPLY = struct.Struct(">?Q")  # whether it went well, bytes of PNG or of a message
+_SECONDS = 60.0
+_MEMORY = 4 << 30
+_ENCODING = re.compile(rb"""(?:\xef\xbb\xbf)?<\?xml[^>]*?encoding=["']([\w.-]+)["']""")
+_START = re.compile(rb"<(?:\w+:)?svg[\s>]")
+
+
+class SvgError(ValueError):
+    """The picture cannot be rendered."""
+
+
+def is_svg(content: bytes) -> bool:
+    """Whether it looks like an SVG: markup with an `svg` element near its start."""
+    return content[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and bool(_START.search(content[:65536]))
+
+
+def render(content: bytes, side: int) -> bytes:
+    """A PNG with transparency, its longer side `side` pixels.
+
+    Raises:
+        SvgError: says why it cannot be rendered.
+    """
+    return _renderer().render(content, side)
+
+
+@cache
+def _renderer() -> Renderer:
+    renderer = Renderer()
+    atexit.register(renderer.close)
+    return renderer
+
+
+class Renderer:
+    """The helper process, started when it is first needed."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def render(self, content: bytes, side: int) -> bytes:
+        """See `render` above."""
+        process = self._process = self._process or self._start()
+        assert process.stdin is not None and process.stdout is not None
+        limit = threading.Timer(_SECONDS, process.kill)
+        limit.start()
+        try:
+            process.stdin.write(_REQUEST.pack(side, len(content)) + content)
+            process.stdin.flush()
+            good, size = _REPLY.unpack(_exactly(process.stdout, _REPLY.size))
+            answer = _exactly(process.stdout, size)
+        except (EOFError, BrokenPipeError):
+            self.close()
+            raise SvgError("it crashes the renderer, or takes too much time or memory") from None
+        finally:
+            limit.cancel()
+        if not good:
+            raise SvgError(answer.decode("utf-8", "replace"))
+        return answer
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-P", __file__]
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+def _exactly(file: IO[bytes], size: int) -> bytes:
+    content = file.read(size)
+    if len(content) != size:
+        raise EOFError
+    return content
+
+
+def _serve() -> None:
+    """The helper process: a picture for each request, until there are no more."""
+    import resource
+
+    import resvg_py
+
+    def draw(content: bytes, side: int) -> bytes:
+        _refuse_references(content)
+        declared = _ENCODING.match(content)
+        text = content.decode(declared[1].decode() if declared else "utf-8-sig").lstrip("\ufeff")
+        return bytes(resvg_py.svg_to_bytes(svg_string=text, width=side, height=side, dpi=96, skip_system_fonts=True))
+
+    draw(b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>', 1)  # whatever is opened late, is by now
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))  # stdin, stdout and stderr are open; nothing else can be
+    requests, replies = sys.stdin.buffer, sys.stdout.buffer
+    while header := requests.read(_REQUEST.size):
+        side, size = _REQUEST.unpack(header)
+        try:
+            good, answer = True, draw(requests.read(size), side)
+        except Exception as error:  # whatever resvg or the parser make of a broken file
+            good, answer = False, str(error).encode()
+        replies.write(_REPLY.pack(good, len(answer)) + answer)
+        replies.flush()
+
+
+def _refuse_references(content: bytes) -> None:
+    """Refuse a picture that shows other files: it would lack them here, and differ between machines."""
+    parser = expat.ParserCreate()
+
+    def element(name: str, attributes: dict[str, str]) -> None:
+        if name.rpartition(":")[2] in ("image", "feImage"):
+            for attribute, value in attributes.items():
+                if attribute.rpartition(":")[2] == "href" and not value.lstrip().startswith(("data:", "#")):
+                    raise SvgError(f"it refers to another file: {value[:80]}")
+
+    parser.StartElementHandler = element
+    parser.Parse(content, True)
+
+
+if __name__ == "__main__":
+    os.environ.clear()
+    _serve()

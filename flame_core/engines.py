@@ -1,0 +1,76 @@
+"""Engines: one function mapped over units of work, in this process or in several.
+
+    results = map_units(scan, tasks, settings().workers, title="scan pictures", unit="chunk")
+
+Results come in the order of the tasks, so what is made of them does not depend on the engine. A unit publishes its
+own result (`work.py`); what travels between processes is small.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import TypeVar
+
+from flame_core import reporting
+from flame_core.errors import ResourceError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+_AHEAD = 4  # tasks a worker has waiting for it
+
+
+def map_units(
+    fn: Callable[[Task], Result], tasks: Sequence[Task], workers: int, title: str, unit: str
+) -> Iterator[Result]:
+    """`fn(task)` of each task, in order, with progress; by `workers` processes, or right here when that is 1.
+
+    `fn` and the tasks must be picklable. The first error that a task raises is raised here; tasks that have begun are
+    waited for, so finished units stay in the work cache.
+
+    Raises:
+        ResourceError: a process was killed from outside, mostly for want of memory.
+    """
+    with reporting.progress(title, len(tasks), unit) as bar:
+        results = map(fn, tasks) if min(workers, len(tasks)) <= 1 else _in_processes(fn, tasks, workers)
+        for result in results:
+            bar.advance()
+            yield result
+
+
+def _in_processes(fn: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
+    workers = min(workers, len(tasks))
+    level = logging.getLogger("flame_core").getEffectiveLevel()
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (level,))
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(fn, task))
+            if len(waiting) > workers * _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise ResourceError(
+            "a worker process was killed, mostly for want of memory; run the same command again with a smaller "
+            "FLAME_WORKERS: finished work is kept"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(level: int) -> None:
+    """Log like the parent, leave Ctrl-C to it, and end when it ends (a killed parent leaves no process behind)."""
+    reporting.configure_logging(logging.getLevelName(level))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()

@@ -1,0 +1,141 @@
+"""Recipes side by side: their headline metrics, and whether a difference is more than chance.
+
+All recipes are judged on the same pictures, so a difference has an interval of its own: the same drawn pictures for
+both recipes, draw by draw. That interval is narrower than those of the two metrics, which share the luck of the
+draw. A difference whose interval holds zero is "within the interval": these pictures do not tell the two apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from flame_core.errors import InputError
+from flame_core.evaluation.bootstrap import Bootstrap
+from flame_core.evaluation.charts import Bar, bar_chart
+from flame_core.evaluation.estimates import mean_of_known
+from flame_core.evaluation.language_names import language_name
+from flame_core.evaluation.measures import OTHERS
+from flame_core.evaluation.pages import render
+from flame_core.evaluation.report import WAYS
+from flame_core.evaluation.results import Results
+from flame_core.gates import Check
+from flame_core.params import BootstrapParams
+
+_DIGITS = 6
+_PARTS = {"value": "", "low": "/low", "high": "/high"}
+
+
+def compare(results: Sequence[Results], params: BootstrapParams) -> dict[str, Any]:
+    """The comparison of recipes with the first of them.
+
+    Returns:
+        `baseline`, `pictures`, and `recipes`: for each recipe and headline metric `value`, `low`, `high`; for all
+        but the baseline also `difference` with `difference_low`, `difference_high` and `within_interval`.
+
+    Raises:
+        InputError: the recipes were not evaluated on the same pictures and metrics.
+    """
+    first = results[0]
+    for other in results[1:]:
+        if (other.split, other.headline) != (first.split, first.headline):
+            raise InputError(
+                f"recipes {first.recipe} and {other.recipe} were not evaluated on the same pictures and languages; "
+                "run `flame evaluate` for both"
+            )
+    bootstrap = Bootstrap(first.pictures, params)
+    baseline = _headline_draws(first, bootstrap)
+    recipes: dict[str, dict[str, dict[str, Any]]] = {}
+    for result in results:
+        draws = _headline_draws(result, bootstrap)
+        recipes[result.recipe] = rows = {}
+        for metric in result.headline:
+            rows[metric] = {part: result.metrics[metric + end] for part, end in _PARTS.items()}
+            if result is not first:
+                low, high = bootstrap.interval((draws[metric] - baseline[metric])[:, None])
+                rows[metric] |= {
+                    "difference": round(result.metrics[metric] - first.metrics[metric], _DIGITS),
+                    "difference_low": round(float(low[0]), _DIGITS),
+                    "difference_high": round(float(high[0]), _DIGITS),
+                    "within_interval": bool(low[0] <= 0 <= high[0]),
+                }
+    return {"baseline": first.recipe, "pictures": first.pictures, "recipes": recipes}
+
+
+def check(comparison: dict[str, Any]) -> Check:
+    """Whether the recipes can be told apart at all; it informs and never blocks."""
+    apart = [
+        f"{recipe}: {metric}"
+        for recipe, metrics in comparison["recipes"].items()
+        for metric, row in metrics.items()
+        if row.get("within_interval") is False
+    ]
+    return Check(
+        name="recipes_differ",
+        passed=bool(apart) or len(comparison["recipes"]) == 1,
+        description=f"some headline metric differs from that of {comparison['baseline']} by more than its interval",
+        value=apart,
+        blocking=False,
+    )
+
+
+def render_comparison(comparison: dict[str, Any], results: Sequence[Results], params: BootstrapParams) -> str:
+    """The page."""
+    first = results[0]
+    metrics = [
+        {
+            "name": metric,
+            "title": metric_title(metric),
+            "chart": bar_chart(
+                [
+                    Bar(
+                        recipe, row[metric]["value"], row[metric]["low"], row[metric]["high"],
+                        first.metrics.get(chance_of(metric)), main=recipe == first.recipe,
+                    )
+                    for recipe, row in comparison["recipes"].items()
+                ],
+                metric_title(metric),
+            ),
+        }
+        for metric in first.headline
+    ]  # fmt: skip
+    chances = {metric: first.metrics.get(chance_of(metric)) for metric in first.headline}
+    return render("comparison.html.j2", comparison=comparison, metrics=metrics, chances=chances, bootstrap=params)
+
+
+def metric_title(metric: str) -> str:
+    """`English, picture → text, recall@10` for `retrieval/en/image_to_text/recall@10`."""
+    match metric.split("/"):
+        case ["retrieval", language, direction, recall]:
+            who = "Unseen languages" if language == OTHERS else language_name(language)
+            way = next(title for name, title in WAYS.items() if name == direction)
+            return f"{who}, {way.lower()}, {recall}"
+        case ["classification", top]:
+            return f"Zero-shot class, {top}"
+        case _:
+            return metric
+
+
+def chance_of(metric: str) -> str:
+    """The key of a metric's chance."""
+    head, _, tail = metric.rpartition("/")
+    return f"{head}/chance/{tail}"
+
+
+def _headline_draws(result: Results, bootstrap: Bootstrap) -> dict[str, np.ndarray]:
+    """{metric: its value in each draw [samples]}."""
+    measures = sorted({measure for members in result.headline.values() for measure in members})
+    column = {measure: index for index, measure in enumerate(measures)}
+    table = result.outcomes
+    at = np.array([column[measure] for measure in table["measure"].to_pylist()])
+    sums, counts = (np.zeros((result.pictures, len(measures))) for _ in range(2))
+    pictures = table["picture"].to_numpy()
+    sums[pictures, at] = table["sum"].to_numpy()
+    counts[pictures, at] = table["queries"].to_numpy()
+    draws = bootstrap.means(sums, counts)
+    return {
+        metric: mean_of_known(draws[:, [column[member] for member in members]])
+        for metric, members in result.headline.items()
+    }

@@ -1,0 +1,102 @@
+"""Find pictures by a text: `flame query "a red bird"`.
+
+The text is put to the LLM with the raw template, as single-prompt evaluation does; a text that the store holds
+needs no LLM. The gallery's embeddings are computed once a model and kept in the work cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flame_core import gates
+from flame_core.captions.table import read_captions
+from flame_core.data.shards import INDEX, IndexRow, Split, read_index
+from flame_core.digest import file_sha256
+from flame_core.evaluation.pictures import encode_pictures
+from flame_core.evaluation.retrieval import best_candidates
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.settings import settings
+from flame_core.text.manifest import require_fit
+from flame_core.text.store import TextStore
+from flame_core.work import Ledger, WorkCache
+
+_GALLERY = "gallery.npy"
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A picture that a text brought up: where it lies, its cosine, and its first raw caption."""
+
+    key: str
+    shard: str
+    score: float
+    caption: str
+
+
+def search(
+    params: Params, layout: Layout, recipe: str, text: str, top: int, splits: Sequence[Split] = ("val",)
+) -> list[Hit]:
+    """The `top` pictures of the splits for a text, the best first.
+
+    Raises:
+        InputError: the model, the shards or the store is missing, or does not fit this run.
+        GateError: one of them failed a quality gate.
+    """
+    for source in (layout.shards, layout.embeddings, layout.model(recipe)):
+        gates.require(source)
+    rows = [row for split in splits for row in read_index(layout.shards, split)]
+    z = np.concatenate([_gallery(layout, recipe, split) for split in splits])
+    order, scores = best_candidates(_embed(params, layout, text)[None], z, top)
+    found = [rows[index] for index in order[0]]
+    captions = _captions(layout.captions, found)
+    return [
+        Hit(row.key, row.shard, float(score), captions.get(row.key, ""))
+        for row, score in zip(found, scores[0], strict=True)
+    ]
+
+
+def _gallery(layout: Layout, recipe: str, split: Split) -> np.ndarray:
+    """Picture embeddings [N, D] of a split by the model of a recipe."""
+    from flame_core.vision.tower import CONFIG, WEIGHTS, load_encoder
+
+    model = layout.model(recipe)
+    inputs = {
+        "config": file_sha256(model / CONFIG),
+        "weights": file_sha256(model / WEIGHTS),
+        "index": file_sha256(layout.shards / INDEX),
+        "split": split,
+    }
+
+    def write(folder: Path) -> Ledger:
+        encoder = load_encoder(model, settings().torch_device())
+        z = encode_pictures(encoder, layout.shards, read_index(layout.shards, split))
+        np.save(folder / _GALLERY, z)
+        return Ledger({"pictures": len(z)})
+
+    return np.load(WorkCache(layout.work, "query").get(inputs, write).file(_GALLERY))
+
+
+def _embed(params: Params, layout: Layout, text: str) -> np.ndarray:
+    """[D], from the store where it holds the text, else from the LLM."""
+    store = TextStore.open(layout.embeddings)
+    require_fit(store.manifest, params, layout)
+    if ("raw", text) in store:
+        return store.lookup("raw", [text])[0, 0]
+    from flame_core.text.encoder import TextEncoder
+
+    return store.centred("raw", TextEncoder.open(params, layout).encode("raw", [text]))[0, 0]
+
+
+def _captions(captions: Path, rows: Sequence[IndexRow]) -> dict[str, str]:
+    """{key: first raw caption} of pictures."""
+    found: dict[str, str] = {}
+    for shard in sorted({row.shard for row in rows}):
+        for caption in read_captions(captions / Path(shard).with_suffix(".parquet")):
+            if caption.kind == "raw":
+                found.setdefault(caption.key, caption.text)
+    return found

@@ -1,0 +1,85 @@
+"""What a report says about a run besides what was measured: the model, its training, the data."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from flame_core.data.ledger import read_ledger
+from flame_core.data.shards import SPLITS, read_index
+from flame_core.layout import Layout
+from flame_core.params import Params
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Facts of one run.
+
+    Attributes:
+        recipe: name of the recipe.
+        params: of the whole run.
+        manifest: of the embedding store.
+        config: `config.json` of the model.
+        training: rows of the training's `metrics.jsonl`.
+        parameters: number of trained weights.
+        pictures: pictures by split.
+        captions: captions by split and kind.
+        ledger: (outcome, reason, number) of pairs that did not become samples as they came.
+    """
+
+    recipe: str
+    params: Params
+    manifest: Mapping[str, Any]
+    config: Mapping[str, Any]
+    training: Sequence[Mapping[str, Any]]
+    parameters: int
+    pictures: Mapping[str, int]
+    captions: Mapping[str, Mapping[str, int]]
+    ledger: Sequence[tuple[str, str, int]]
+
+
+def read_run_facts(params: Params, layout: Layout, recipe: str, manifest: Mapping[str, Any]) -> RunFacts:
+    """The facts of a run, from the outs that evaluation reads anyway."""
+    model = layout.model(recipe)
+    log = (model / "metrics.jsonl").read_text("utf-8")
+    return RunFacts(
+        recipe=recipe,
+        params=params,
+        manifest=manifest,
+        config=json.loads((model / "config.json").read_text("utf-8")),
+        training=[json.loads(line) for line in log.splitlines()],
+        parameters=count_parameters(model / "model.safetensors"),
+        pictures={split: len(read_index(layout.shards, split)) for split in SPLITS},
+        captions={split: captions_by_kind(layout.captions / split) for split in SPLITS},
+        ledger=ledger_by_reason(layout.shards),
+    )
+
+
+def count_parameters(weights: Path) -> int:
+    """Number of values in a safetensors file, from its header."""
+    with weights.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def captions_by_kind(captions: Path) -> dict[str, int]:
+    """{kind: number of captions} of a folder of caption files."""
+    counts: Counter[str] = Counter()
+    for path in sorted(captions.glob("*.parquet")):
+        for kind in pq.read_table(path, columns=["kind"])["kind"].value_counts().to_pylist():
+            counts[kind["values"]] += kind["counts"]
+    return dict(sorted(counts.items()))
+
+
+def ledger_by_reason(shards: Path) -> list[tuple[str, str, int]]:
+    """(outcome, reason, number) of ingest's ledger, most frequent first."""
+    counts = Counter((entry.outcome, entry.reason) for entry in read_ledger(shards))
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [(outcome, reason, count) for (outcome, reason), count in ordered]

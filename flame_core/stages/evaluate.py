@@ -1,0 +1,64 @@
+"""evaluate@<recipe>: model, embeddings, shards, captions -> `data/reports/<recipe>/`.
+
+metrics.json, results.json, outcomes.parquet    for programs (`evaluation.results`)
+report.html, plots/*.svg                        for readers
+checks.json                                     quality gates
+"""
+
+from __future__ import annotations
+
+from flame_core import gates
+from flame_core.data.shards import PictureReader, read_index
+from flame_core.evaluation.charts import standalone
+from flame_core.evaluation.measures import checks, evaluate
+from flame_core.evaluation.pictures import encode_pictures
+from flame_core.evaluation.report import render_report, report_charts
+from flame_core.evaluation.results import result_files
+from flame_core.evaluation.run_facts import read_run_facts
+from flame_core.evaluation.texts import read_classes, read_validation_captions
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.reporting import facts
+from flame_core.settings import settings
+from flame_core.text.manifest import require_fit
+from flame_core.text.store import TextStore
+from flame_core.work import gather
+
+REPORT = "report.html"
+
+
+def run(params: Params, layout: Layout, recipe: str) -> None:
+    """Measure one recipe's model on the held-out split and write its report."""
+    from flame_core.vision.tower import load_encoder
+
+    for source in (layout.shards, layout.captions, layout.embeddings, layout.model(recipe)):
+        gates.require(source)
+    store = TextStore.open(layout.embeddings)
+    require_fit(store.manifest, params, layout)
+    rows = read_index(layout.shards, "val")
+    captions = read_validation_captions(layout.captions)
+    z = encode_pictures(load_encoder(layout.model(recipe), settings().torch_device()), layout.shards, rows)
+    evaluation = evaluate(
+        params,
+        z,
+        [row.key for row in rows],
+        captions,
+        read_classes(layout.shards),
+        store.lookup,
+        store.manifest["report"]["ceilings"],
+    )
+    verdict = checks(evaluation, params.evaluate)
+    about = read_run_facts(params, layout, recipe, store.manifest)
+    reader = PictureReader(layout.shards)
+    page = render_report(evaluation, about, verdict, captions, store.lookup, lambda row: reader.jpeg(rows[row]))
+    plots = {f"plots/{name}.svg": standalone(svg) for name, svg in report_charts(evaluation, about).items()}
+    contents = {REPORT: page.encode(), gates.CHECKS: gates.to_bytes(verdict)}
+    gather(layout.report(recipe), layout.state, {}, {**plots, **result_files(evaluation, recipe), **contents})
+    facts(
+        f"evaluate@{recipe}",
+        {
+            **{name: evaluation.metrics[name] for name in evaluation.headline},
+            "gates": "passed" if all(check.passed for check in verdict if check.blocking) else "failed",
+            "report": layout.report(recipe) / REPORT,
+        },
+    )

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import io
+import tarfile
+
+import pytest
+import webdataset as wds
+from PIL import Image
+
+from flame_core.data.shards import IndexRow, PictureReader, Sample, read_shard, write_shard
+from flame_core.errors import InputError
+
+
+def samples(count: int = 5) -> list[Sample]:
+    made = []
+    for i in range(count):
+        buffer = io.BytesIO()
+        Image.new("RGB", (16 + i, 12), (40 * i, 90, 200)).save(buffer, "JPEG")
+        made.append(Sample(f"toys/ball_{i}", buffer.getvalue(), {"captions": {"en": [f"Ball {i}"], "de": ["Bäll"]}}))
+    return made
+
+
+def test_what_was_written_is_read_back(tmp_path):
+    write_shard(tmp_path / "0.tar", samples())
+    assert list(read_shard(tmp_path / "0.tar")) == samples()
+
+
+def test_offsets_find_each_picture(tmp_path):
+    places = write_shard(tmp_path / "0.tar", samples())
+    reader = PictureReader(tmp_path)
+    for sample, (offset, size) in zip(samples(), places, strict=True):
+        row = IndexRow(sample.key, "train", "0.tar", 0, offset, size, 1, 1, "", 1)
+        assert reader.jpeg(row) == sample.jpeg
+
+
+def test_equal_samples_give_equal_bytes_and_no_time(tmp_path):
+    write_shard(tmp_path / "a.tar", samples())
+    write_shard(tmp_path / "b.tar", samples())
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        assert {member.mtime for member in tar} == {0}
+
+
+def test_webdataset_reads_our_shards(tmp_path):
+    write_shard(tmp_path / "0.tar", samples())
+    read = list(wds.WebDataset(str(tmp_path / "0.tar"), shardshuffle=False).decode("pil"))
+    assert [item["__key__"] for item in read] == [sample.key for sample in samples()]
+    assert read[2]["json"]["captions"]["en"] == ["Ball 2"]
+    assert read[2]["jpg"].size == (18, 12)
+
+
+@pytest.mark.parametrize("length", [0, 700, 3000, 5120])
+def test_a_cut_shard_is_refused_by_name(tmp_path, length):
+    path = tmp_path / "0.tar"
+    write_shard(path, samples())
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(InputError, match=r"0\.tar: cut short"):
+        list(read_shard(path))
+
+
+def test_a_damaged_shard_names_the_sample(tmp_path):
+    path = tmp_path / "0.tar"
+    write_shard(path, samples())
+    content = bytearray(path.read_bytes())
+    header = content.index(b"toys/ball_2.json")
+    content[header + 150] ^= 0xFF  # the header's checksum
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"0\.tar.*toys/ball_2"):
+        list(read_shard(path))
+
+
+def test_a_picture_beyond_the_end_names_its_key(tmp_path):
+    write_shard(tmp_path / "0.tar", samples(1))
+    row = IndexRow("toys/ball_0", "train", "0.tar", 0, 1 << 20, 100, 1, 1, "", 1)
+    with pytest.raises(InputError, match="toys/ball_0"):
+        PictureReader(tmp_path).jpeg(row)

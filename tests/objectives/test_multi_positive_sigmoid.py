@@ -1,0 +1,56 @@
+"""FLAME's loss against its formula, term by term, and SigLIP's as its special case."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
+from flame_core.params import ObjectiveParams
+
+
+def vectors(*shape: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    return F.normalize(torch.randn(*shape, generator=generator, dtype=torch.float32), dim=-1)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_loss_is_the_formula(k):
+    z, t = vectors(4, 8), vectors(4, k, 8)
+    loss = MultiPositiveSigmoid(ObjectiveParams(logit_scale=7.0, logit_bias=-3.0), batch_size=4)(z, t)
+    expected = 0.0
+    for i in range(4):
+        for j in range(4):
+            for m in range(k):
+                logit = 7.0 * float(z[i] @ t[j, m]) - 3.0
+                expected += math.log1p(math.exp(-logit if i == j else logit))
+    assert loss.item() == pytest.approx(expected / (4 * k), rel=1e-5)
+
+
+def test_auto_bias_is_the_log_odds_of_a_positive():
+    loss = MultiPositiveSigmoid(ObjectiveParams(logit_bias="auto"), batch_size=128)
+    assert loss.logit_bias.item() == pytest.approx(-math.log(127))
+    assert loss.logit_scale.item() == pytest.approx(math.log(10))
+
+
+def test_logits_stay_in_float32_under_autocast():
+    z, t = vectors(4, 8), vectors(4, 2, 8)
+    objective = MultiPositiveSigmoid(ObjectiveParams(), batch_size=4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert objective(z, t).item() == objective(z, t).item()
+        inside = objective(z, t)
+    assert inside.dtype == torch.float32
+    assert inside.item() == pytest.approx(objective(z, t).item(), rel=1e-6)
+
+
+def test_scale_is_clamped_and_bias_is_free():
+    objective = MultiPositiveSigmoid(ObjectiveParams(), batch_size=4)
+    with torch.no_grad():
+        objective.logit_scale.fill_(9.0)
+        objective.logit_bias.fill_(-77.0)
+    objective.clamp()
+    assert objective.logit_scale.exp().item() == pytest.approx(100.0)
+    assert objective.logit_bias.item() == -77.0

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flame_core.errors import ParamsError
+from flame_core.params import load_params, merge, parse_params, read_yaml
+
+ROOT = Path(__file__).parent.parent
+
+
+def content() -> dict:
+    return read_yaml(ROOT / "params.yaml")
+
+
+def parse(raw: dict):
+    return parse_params(raw, Path("params.yaml"), ROOT / "recipes")
+
+
+def test_the_shipped_params_are_valid_and_overrule_the_recipe():
+    params = parse(content())
+    recipe = yaml.safe_load((ROOT / "recipes/flame.yaml").read_text())
+    assert params.train["flame"].epochs == content()["train"]["epochs"] != recipe["epochs"]
+    assert params.train["flame"].optimizer.betas == tuple(recipe["optimizer"]["betas"])
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ({"ingest": {"val_fracton": 0.1}}, r"ingest\.val_fracton: unknown key; did you mean 'val_fraction'"),
+        ({"sources": {"mine": {"kind": "folder", "pth": "x"}}}, r"sources\.mine\.folder\.pth: unknown key.*'path'"),
+        ({"sources": {"mine": {"kind": "ftp"}}}, r"sources\.mine: .*'debian', 'folder', 'webdataset'"),
+        ({"text": {"layer": 0}}, r"text\.layer: .*greater than 0 \(got 0\)"),
+        ({"text": {"template": {"raw": {"prefix": "no place", "facets": ["x"]}}}}, r"must contain \{caption\} exactly"),
+        ({"train": {"epoch": 3}}, r"train\.flame\.epoch: unknown key; did you mean 'epochs'"),
+        ({"train": {"kinds": ["long"]}}, r"recipe flame draws from \['long'\]"),
+        ({"recipes": ["flam"]}, r"recipes: .*flam\.yaml does not exist \(known recipes: .*flame"),
+        ({"llm": {"trust_remote_code": True}}, r"trust_remote_code needs a source of the form hub:"),
+        ({"evalute": {}}, r"evalute: unknown key; did you mean 'evaluate'"),
+    ],
+)
+def test_a_mistake_names_file_key_and_what_is_accepted(over, message):
+    with pytest.raises(ParamsError, match=f"(?s)params.yaml.*{message}"):
+        parse(merge(content(), over))
+
+
+def test_a_file_that_is_no_yaml_names_the_line(tmp_path):
+    (tmp_path / "params.yaml").write_text("a: [1\nb: 2")
+    with pytest.raises(ParamsError, match=r"(?s)params\.yaml is not valid YAML.*line 2"):
+        read_yaml(tmp_path / "params.yaml")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ParamsError, match=r"params\.yaml does not exist"):
+        read_yaml(tmp_path / "params.yaml")
+
+
+def test_merge_goes_key_by_key_and_leaves_its_arguments():
+    base = {"a": {"b": 1, "c": [1, 2]}, "d": 1}
+    assert merge(base, {"a": {"c": [3]}, "e": 2}) == {"a": {"b": 1, "c": [3]}, "d": 1, "e": 2}
+    assert base == {"a": {"b": 1, "c": [1, 2]}, "d": 1}
+
+
+def test_every_recipe_and_preset_is_valid():
+    for path in sorted((ROOT / "presets").glob("*.yaml")):
+        parse_params(read_yaml(path), path, ROOT / "recipes")
+    for path in sorted((ROOT / "recipes").glob("*.yaml")):
+        parse(merge(content(), {"recipes": [path.stem]}))
+
+
+def test_load_params_reads_the_layout(tmp_path):
+    from flame_core.layout import Layout
+
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    assert load_params(Layout.find(tmp_path)).recipes == ["flame"]

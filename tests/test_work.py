@@ -1,0 +1,88 @@
+"""The work cache: whole or not at all, verified byte for byte, recomputed when it rotted."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from flame_core.errors import ResourceError
+from flame_core.work import Ledger, WorkCache, clear_disk_errors, gather
+
+
+def writer(calls: list[int], text: str = "result", failures: dict[str, str] | None = None):
+    def write(folder):
+        calls.append(1)
+        (folder / "out.bin").write_text(text)
+        return Ledger({"samples": 3}, failures or {})
+
+    return write
+
+
+def test_a_unit_is_computed_once(tmp_path):
+    cache, calls = WorkCache(tmp_path, "embed"), []
+    first = cache.get({"input": "a"}, writer(calls))
+    again = cache.get({"input": "a"}, writer(calls))
+    assert (first.computed, again.computed, len(calls)) == (True, False, 1)
+    assert again.file("out.bin").read_text() == "result"
+    assert again.names() == ["out.bin"]
+    assert again.ledger == Ledger({"samples": 3}, {})
+
+
+def test_other_inputs_or_another_stage_are_another_unit(tmp_path):
+    calls: list[int] = []
+    WorkCache(tmp_path, "embed").get({"input": "a"}, writer(calls))
+    WorkCache(tmp_path, "embed").get({"input": "b"}, writer(calls))
+    WorkCache(tmp_path, "caption").get({"input": "a"}, writer(calls))
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "ledger"])
+def test_a_damaged_unit_is_computed_again(tmp_path, damage):
+    cache, calls = WorkCache(tmp_path, "embed"), []
+    unit = cache.get({"input": "a"}, writer(calls))
+    path = unit.file("ledger.json" if damage == "ledger" else "out.bin")
+    if damage == "flip":
+        path.write_text("resulT")
+    elif damage == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-3])
+    again = cache.get({"input": "a"}, writer(calls))
+    assert (again.computed, again.file("out.bin").read_text(), len(calls)) == (True, "result", 2)
+
+
+def test_a_failing_unit_leaves_nothing(tmp_path):
+    cache = WorkCache(tmp_path, "embed")
+
+    def fail(folder):
+        (folder / "out.bin").write_text("half")
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        cache.get({"input": "a"}, fail)
+    assert list((tmp_path / "embed").iterdir()) == []
+
+
+def test_retry_failed_computes_only_units_with_failures(tmp_path):
+    calls: list[int] = []
+    WorkCache(tmp_path, "caption").get({"input": "a"}, writer(calls, failures={"key": "empty answer"}))
+    WorkCache(tmp_path, "caption").get({"input": "b"}, writer(calls))
+    retry = WorkCache(tmp_path, "caption", retry_failed=True)
+    assert retry.get({"input": "a"}, writer(calls)).computed
+    assert not retry.get({"input": "b"}, writer(calls)).computed
+    assert len(calls) == 3
+
+
+def test_gather_links_files_and_replaces_the_old_out(tmp_path):
+    unit = WorkCache(tmp_path / "work", "embed").get({"input": "a"}, writer([]))
+    out = tmp_path / "data" / "out"
+    gather(out, tmp_path, {"train/0.bin": unit.file("out.bin")}, {"note.txt": b"one"})
+    gather(out, tmp_path, {"train/1.bin": unit.file("out.bin")})
+    assert [path.relative_to(out).as_posix() for path in sorted(out.rglob("*"))] == ["train", "train/1.bin"]
+    assert (out / "train/1.bin").samefile(unit.file("out.bin"))
+
+
+def test_no_room_on_the_disk_says_where(tmp_path):
+    with pytest.raises(ResourceError, match=r"embeddings.*No space left"), clear_disk_errors(tmp_path / "embeddings"):
+        raise OSError(28, os.strerror(28))

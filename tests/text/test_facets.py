@@ -1,0 +1,84 @@
+"""Templates, normalisation and truncation, against the rules written out."""
+
+from __future__ import annotations
+
+import pytest
+
+from flame_core.params import LLMParams
+from flame_core.text.facets import FacetTokenizer, normalise_sentence
+from flame_core.text.llm import load_tokenizer
+from tests.conftest import text_params
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A cat", "A cat."),
+        ("A cat.", "A cat."),
+        ("A cat!", "A cat!."),
+        ("A cat?", "A cat."),
+        ('He says "stop"', "He says 'stop'"),
+        ("", ""),
+        ("  two\nlines\x00here ", "two lines here."),
+    ],
+)
+def test_flame_normalisation(text, expected):
+    assert normalise_sentence(text, "flame") == expected
+
+
+def test_normalisation_can_be_left_out():
+    assert normalise_sentence('A "cat"?', "none") == 'A "cat"?'
+
+
+def test_segments_positions_and_readout(byte_tokenizer):
+    sequence = FacetTokenizer(byte_tokenizer, text_params()).encode("short", "A cat")
+    prefix = sequence.segment.count(0)
+    text = 'Image description : "A cat." . After thinking step by step ,'
+    assert prefix == 1 + len(text)  # BOS, and one token a byte
+    lengths = [sequence.segment.count(j) for j in (1, 2, 3)]
+    assert sequence.segment == [0] * prefix + [1] * lengths[0] + [2] * lengths[1] + [3] * lengths[2]
+    assert sequence.position == [*range(prefix)] + [prefix + i for n in lengths for i in range(n)]
+    assert sequence.readout == [prefix + sum(lengths[: j + 1]) - 1 for j in range(3)]
+    assert byte_tokenizer.decode([sequence.ids[i] for i in sequence.readout]) == '"""'
+    assert sequence.ids[prefix] == byte_tokenizer.bos_token_id  # {bos} opens facet 1
+
+
+def test_bos_is_empty_where_the_tokenizer_adds_none(smollm2):
+    tokenizer = load_tokenizer(smollm2, LLMParams(name="smollm2", source="path:x"))
+    sequence = FacetTokenizer(tokenizer, text_params()).encode("short", "A cat")
+    assert tokenizer.bos_token_id not in sequence.ids
+    assert tokenizer.decode(sequence.ids[sequence.segment.count(0) :]).startswith(" this image description means")
+
+
+def test_words_of_the_template_and_special_tokens_in_a_caption_stay_plain_text(smollm2):
+    tokenizer = load_tokenizer(smollm2, LLMParams(name="smollm2", source="path:x"))
+    facets = FacetTokenizer(tokenizer, text_params(normalise="none"))
+    caption = 'A {caption} and {bos} with <|im_start|> and a "quote"'
+    sequence = facets.encode("raw", caption)
+    assert not set(tokenizer.all_special_ids) & set(sequence.ids)
+    assert caption in tokenizer.decode(sequence.ids)
+
+
+def test_truncation_cuts_the_text_itself(byte_tokenizer):
+    facets = FacetTokenizer(byte_tokenizer, text_params(max_caption_tokens=5, normalise="none"))
+    sequence = facets.encode("raw", "abcdefghij" * 10_000)
+    assert '"abcde"' in byte_tokenizer.decode(sequence.ids)
+
+
+def test_truncation_keeps_whole_characters(byte_tokenizer):
+    facets = FacetTokenizer(byte_tokenizer, text_params(max_caption_tokens=4, normalise="none"))
+    decoded = byte_tokenizer.decode(facets.encode("raw", "aéé€€").ids)
+    assert "�" not in decoded
+
+
+def test_the_template_hash_follows_everything_that_makes_ids(byte_tokenizer, smollm2):
+    base = FacetTokenizer(byte_tokenizer, text_params()).template_hash
+    other = load_tokenizer(smollm2, LLMParams(name="smollm2", source="path:x"))
+    hashes = {
+        base,
+        FacetTokenizer(byte_tokenizer, text_params(normalise="none")).template_hash,
+        FacetTokenizer(byte_tokenizer, text_params(max_caption_tokens=9)).template_hash,
+        FacetTokenizer(other, text_params()).template_hash,
+    }
+    assert len(hashes) == 4
+    assert FacetTokenizer(byte_tokenizer, text_params(layer=7)).template_hash == base

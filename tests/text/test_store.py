@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from flame_core.digest import write_json
+from flame_core.errors import ComputationError, InputError
+from flame_core.text.diagnostics import anisotropy, text_ceiling
+from flame_core.text.store import (
+    CENTER,
+    EMBEDDINGS,
+    TensorFile,
+    TextStore,
+    TrainStore,
+    unit,
+    write_tensors,
+    write_texts,
+)
+
+
+def random_units(*shape: int) -> np.ndarray:
+    return unit(np.random.default_rng(sum(shape)).normal(size=shape)).astype(np.float32)
+
+
+def make_store(folder, t: np.ndarray, center: str = "none", dtype: str = "float32"):
+    (folder / "train").mkdir(parents=True)
+    (folder / "texts").mkdir()
+    write_tensors(folder / "train/00000.safetensors", {EMBEDDINGS: t}, dtype)
+    write_json(
+        folder / "manifest.json",
+        {
+            "facets": ["raw/1", "short/1", "short/2"],
+            "text_facets": ["raw/1", "short/1", "short/2"],
+            "hidden": t.shape[-1],
+            "center": center,
+        },
+    )
+    return folder
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0), ("float16", 5e-4), ("bfloat16", 4e-3)])
+def test_rows_and_facets_are_read_back(tmp_path, dtype, tolerance):
+    t = random_units(5, 3, 8)
+    store = TrainStore(make_store(tmp_path, t, dtype=dtype))
+    np.testing.assert_allclose(store.read("train/00000.tar", 3, [2, 0]), t[3, [2, 0]], atol=tolerance)
+    assert store.rows("train/00000.tar") == 5
+
+
+def test_the_file_is_plain_safetensors_and_its_bytes_repeat(tmp_path):
+    t = random_units(4, 2, 6)
+    write_tensors(tmp_path / "a.safetensors", {EMBEDDINGS: t}, "float16")
+    write_tensors(tmp_path / "b.safetensors", {EMBEDDINGS: t}, "float16")
+    np.testing.assert_array_equal(load_file(tmp_path / "a.safetensors")[EMBEDDINGS], t.astype(np.float16))
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_centring_subtracts_the_mean_at_reading(tmp_path):
+    t = random_units(5, 3, 8)
+    center = t.mean(axis=0)
+    folder = make_store(tmp_path, t, center="per_facet")
+    write_tensors(folder / CENTER, {EMBEDDINGS: center}, "float32")
+    write_texts(folder / "texts/0.safetensors", {"short": (["a text"], t[:1, 1:])}, "float32")
+    expected = t[2, [1]] - center[[1]]
+    expected /= np.linalg.norm(expected)
+    np.testing.assert_allclose(TrainStore(folder).read("train/00000.tar", 2, [1]), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        TextStore.open(folder).lookup("short", ["a text"]), unit(t[:1, 1:] - center[1:]), atol=1e-6
+    )
+
+
+def test_texts_are_found_by_kind_and_content(tmp_path):
+    t = random_units(3, 3, 8)
+    folder = make_store(tmp_path, t)
+    write_texts(folder / "texts/0.safetensors", {"raw": (["eins", "zwei"], t[:2, :1])}, "float32")
+    write_texts(
+        folder / "texts/1.safetensors", {"raw": (["drei"], t[2:, :1]), "short": (["eins"], t[:1, 1:])}, "float32"
+    )
+    store = TextStore.open(folder)
+    np.testing.assert_array_equal(store.lookup("raw", ["drei", "eins"]), t[[2, 0], :1])
+    np.testing.assert_array_equal(store.lookup("short", ["eins"]), t[:1, 1:])
+    with pytest.raises(InputError, match="no embedding of the short text 'zwei'; run `flame embed`"):
+        store.lookup("short", ["zwei"])
+
+
+@pytest.mark.parametrize("length", [4, 40, 200])
+def test_a_cut_file_is_refused_by_name(tmp_path, length):
+    path = tmp_path / "00000.safetensors"
+    write_tensors(path, {EMBEDDINGS: random_units(9, 3, 8)}, "float32")
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(InputError, match=r"00000\.safetensors"):
+        TensorFile(path).read(EMBEDDINGS, 0)
+
+
+def test_values_beyond_the_stored_type_are_refused(tmp_path):
+    with pytest.raises(ComputationError, match="float16"):
+        write_tensors(tmp_path / "x.safetensors", {EMBEDDINGS: np.full((1, 1, 2), 1e6, np.float32)}, "float16")
+
+
+def test_anisotropy_of_a_hand_made_store():
+    """Two captions, two facets, in 4-d: caption, facet and interaction directions of known size."""
+    common, caption, facet, both = np.eye(4) * np.array([[2.0], [1.0], [0.5], [0.25]])
+    signs = np.array([1.0, -1.0])
+    t = common + signs[:, None, None] * caption + signs[None, :, None] * facet
+    t = t + (signs[:, None] * signs[None, :])[..., None] * both
+    report = anisotropy(t.astype(np.float32))
+    total = 1.0 + 0.25 + 0.0625
+    assert report["caption_share"] == pytest.approx(1.0 / total)
+    assert report["facet_share"] == pytest.approx(0.25 / total)
+    assert report["interaction_share"] == pytest.approx(0.0625 / total, abs=1e-6)
+    assert report["mean_cosine"] == pytest.approx(4 - 1 + 0.25 - 0.0625)
+    assert report["facet_cosine"] == pytest.approx(4 + 1 - 0.25 - 0.0625)
+    assert report["top_direction_energy"] == pytest.approx(4 / (4 + total))
+
+
+def test_the_text_ceiling_counts_pictures_with_the_same_caption_as_right():
+    english = np.eye(4, dtype=np.float32)[[0, 1, 2, 2]]
+    other = np.eye(4, dtype=np.float32)[[0, 0, 3, 2]]
+    ceiling = text_ceiling(other, english, ["a", "b", "c", "c"], [1, 2])
+    assert ceiling == {"recall@1": 0.5, "recall@2": 0.75}
