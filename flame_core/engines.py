@@ -49,7 +49,9 @@ def map_units(
 def _in_processes(fn: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
     workers = min(workers, len(tasks))
     level = logging.getLogger("flame_core").getEffectiveLevel()
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (level,))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([fn.__module__])  # what the workers need is imported once, and never a thread copied
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (level,))
     waiting: deque[Future[Result]] = deque()
     try:
         for task in tasks:

@@ -102,10 +102,11 @@ class IngestParams(Section):
     jpeg_quality: int = Field(default=95, ge=1, le=100)
     max_caption_chars: Positive = Field(default=10_000, description="longer captions are cut, and counted")
     near_duplicate_distance: int = Field(
-        default=4,
+        default=6,
         ge=-1,
         le=16,
-        description="perceptual hashes (64 bits) within this many bits are near-duplicates; -1: off",
+        description="pictures of like colours are near-duplicates when their perceptual hashes (64 bits) differ in "
+        "at most so many bits; -1: off",
     )
     gates: IngestGates = IngestGates()
 
@@ -117,18 +118,31 @@ class MetadataCaptioner(Section):
 
 
 class _GeneratingCaptioner(Section):
-    model: str = Field(description="hub:<id>@<revision> or path:<folder>")
+    model: str = Field(pattern=r"^(hub:[^@]+@.+|path:.+)$", description="hub:<id>@<revision> or path:<folder>")
     prompt: str
     max_new_tokens: Positive = 64
     batch_size: Positive = 8
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     trust_remote_code: bool = False
 
+    @model_validator(mode="after")
+    def _remote_code_needs_a_revision(self) -> _GeneratingCaptioner:
+        if self.trust_remote_code and not self.model.startswith("hub:"):
+            raise ValueError("trust_remote_code needs a model of the form hub:<id>@<revision>")
+        return self
+
 
 class RewriteCaptioner(_GeneratingCaptioner):
     """A local causal LM rewrites the raw caption; `{caption}` in the prompt is replaced."""
 
     captioner: Literal["rewrite"]
+
+    @field_validator("prompt")
+    @classmethod
+    def _with_the_caption(cls, prompt: str) -> str:
+        if "{caption}" not in prompt:
+            raise ValueError("the prompt must contain {caption}")
+        return prompt
 
 
 class VLMCaptioner(_GeneratingCaptioner):

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
+from scipy import ndimage as _ndimage
 
 from flame_core.captions.colours import COLOURS, name_colours, oklab
 
 Outline = Literal["round", "oval", "square", "rectangular", "slender", "tall", "wide"]
 Rendering = Literal["outlined", "solid", "flat", "smooth", "shaded", "textured"]
+ndimage: Any = _ndimage  # it has no types
 _SIDE = 112  # pixels of the longer side that is measured
 _ALIKE = 0.04  # OKLab distance below which a pixel has the background's colour
 _PLAIN = 0.02  # of nine tenths of the background's pixels
@@ -157,7 +158,7 @@ def _colours(lab: np.ndarray, names: np.ndarray) -> tuple[Colour, ...]:
     shares = np.bincount(names, minlength=len(COLOURS)) / names.size
     found = []
     for index in np.argsort(-shares, kind="stable"):
-        if shares[index] >= 0.08:
+        if shares[index] >= 0.08 or not found:
             lightness = float(np.median(lab[names == index, 0]))
             found.append(Colour(COLOURS[index], float(shares[index]), _shade(COLOURS[index], lightness)))
     return tuple(found)
@@ -234,22 +235,29 @@ def _parts(thing: np.ndarray) -> int:
 
 def _rendering(lab: np.ndarray, inner: np.ndarray, names: np.ndarray) -> Rendering:
     """How the object is drawn, from the steps between neighbouring pixels inside it."""
-    seen = np.where(lab[..., :1] < 0.25, np.float32([0.25, 0, 0]), lab)  # the space magnifies noise in black
+    darkest = np.array([0.25, 0, 0], dtype=np.float32)
+    seen = np.where(lab[..., :1] < darkest[0], darkest, lab)  # the space magnifies noise in black
     across, down = _distance(seen[:-1, 1:], seen[:-1, :-1]), _distance(seen[1:, :-1], seen[:-1, :-1])
-    steps = np.maximum(across, down)
-    lit = inner & (lab[..., 0] >= 0.25)
-    steps = steps[(lit if lit.sum() > 0.1 * inner.sum() else inner)[:-1, :-1]]
+    lit = inner & (lab[..., 0] >= darkest[0])
+    where = (lit if lit.sum() > 0.1 * inner.sum() else inner)[:-1, :-1]
+    steps = np.maximum(across, down)[where]
     if steps.size == 0:
         return "solid"
     none, small, rough = (steps < 0.012).mean(), ((steps >= 0.012) & (steps < 0.05)).mean(), (steps >= 0.05).mean()
     shares = np.bincount(names[inner], minlength=len(COLOURS)) / inner.sum()
     black, grey, white = shares[:3]
-    if white >= 0.4 and black >= 0.12 and black + grey + white > 0.95 and small < 0.15:
+    if white >= 0.4 and black >= 0.05 and black + grey + white > 0.95 and small < 0.15:
         strokes = ndimage.distance_transform_edt(np.pad(names == COLOURS.index("black"), 1))
         if strokes.max() < 0.06 * max(names.shape):
             return "outlined"
     if shares.max() > 0.93 and none > 0.5 and rough < 0.2 and np.std(seen[inner], axis=0).max() < 0.05:
         return "solid"
-    if none > 0.25 and small < 0.42 * (none + small):
+    if none > 0.25 and small < 0.42 * (none + small) and _few_colours(lab[:-1, :-1][where][steps < 0.012]):
         return "flat"
     return "textured" if rough > 0.45 else "smooth" if rough < 0.2 else "shaded"
+
+
+def _few_colours(lab: np.ndarray) -> bool:
+    """Whether eight colours make up most of the pixels [N, 3], which a slow gradient does not allow."""
+    _, counts = np.unique((lab / 0.03).round().astype(np.int8), axis=0, return_counts=True)
+    return bool(np.sort(counts)[-8:].sum() > 0.6 * len(lab))

@@ -1,15 +1,12 @@
-"""The protocol of all captioners, and the one place that makes them from params."""
+"""The protocol of all captioners."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal, Protocol
 
 from flame_core.data.shards import Sample
-from flame_core.layout import Layout
-from flame_core.params import CaptionParams, MetadataCaptioner, RewriteCaptioner, VLMCaptioner
 
 Kind = Literal["short", "long"]
 KINDS: tuple[Kind, ...] = ("short", "long")

@@ -55,7 +55,8 @@ def name_colours(lab: np.ndarray) -> np.ndarray:
     """Index into `COLOURS` of each OKLab colour: [..., 3] -> [...] int8."""
     lightness, a, b = lab[..., 0], lab[..., 1], lab[..., 2]
     chroma = np.hypot(a, b)
-    hue = np.degrees(np.arctan2(b, a)) % 360  # red 29, orange 71, yellow 110, green 142, cyan 195, blue 264, magenta 328
+    # red 29, orange 71, yellow 110, green 142, cyan 195, blue 264, magenta 328
+    hue = np.degrees(np.arctan2(b, a)) % 360
     cool = (hue > 160) & (hue < 330)
     olive = (hue >= 93) & (hue < 130)  # the hues where a weak tint is seen least
     greyish = chroma < np.select([lightness > 0.9, olive, cool], [0.022, 0.05, 0.042], 0.036)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flame_core.captions.captioner import Failure
 from flame_core.captions.subject import fold
+from flame_core.data.captions_text import primary_language
 from flame_core.digest import file_sha256, value_digest
 from flame_core.errors import InputError, ResourceError
 from flame_core.layout import Layout
@@ -97,14 +98,14 @@ def _load(captioner: str, spec: str, location: str, revision: str | None, dtype:
     import torch
     import transformers
 
-    options = {"revision": revision, "trust_remote_code": remote_code}
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": remote_code}
     device = settings().torch_device()
     with _clear_errors(spec), _clear_memory_errors(spec):
         if captioner == "vlm":
             processor = transformers.AutoProcessor.from_pretrained(location, **options)
             if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
                 raise InputError(f"model {spec}: it has no processor for pictures and text (processor_config.json)")
-            model_class = transformers.AutoModelForImageTextToText
+            model_class: Any = transformers.AutoModelForImageTextToText
         else:
             processor = transformers.AutoTokenizer.from_pretrained(location, **options)
             model_class = transformers.AutoModelForCausalLM
@@ -155,8 +156,8 @@ def fill_prompt(prompt: str, meta: Mapping[str, Any], tokenizer: Any) -> str | F
     """The prompt with `{caption}` replaced by the sample's raw caption, which is English if there is an English one."""
     if "{caption}" not in prompt:
         return prompt
-    texts = [text for _, texts in sorted(meta["captions"].items(), key=lambda item: (item[0] != "en", item[0]))
-             for text in map(fold, texts) if text]
+    captions = meta["captions"]
+    texts = [text for text in map(fold, captions[primary_language(captions)]) if text] if captions else []
     if not texts:
         return Failure("no raw caption to put into the prompt")
     return prompt.replace("{caption}", as_plain_text(texts[0][:_PROMPT_CHARS], tokenizer))
@@ -182,7 +183,10 @@ def generate(loaded: Loaded, inputs: Any, max_new_tokens: int) -> list[str]:
     prompt = inputs["input_ids"]  # [B, L]
     with torch.inference_mode():
         ids = loaded.model.generate(
-            **inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens,
+            **inputs,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
             pad_token_id=loaded.tokenizer.pad_token_id,
         )
     if ids.shape[1] > prompt.shape[1] and torch.equal(ids[:, : prompt.shape[1]], prompt):
@@ -236,4 +240,4 @@ def clean(text: str) -> str:
         paragraphs = paragraphs[1:]  # "Here is the caption:"
     text = paragraphs[0] if paragraphs else ""
     quoted = _QUOTED.match(text)
-    return quoted[2].strip() if quoted and not set("\"“”") & set(quoted[2]) else text
+    return quoted[2].strip() if quoted and not set('"“”') & set(quoted[2]) else text

@@ -21,15 +21,6 @@ from flame_core.data.shards import Sample
 
 _SHORT_WORDS = 10  # of the subject
 _LONG_WORDS = 18
-_OUTLINES = {
-    "round": "round",
-    "oval": "oval",
-    "square": "square",
-    "rectangular": "rectangular",
-    "slender": "long and thin",
-    "tall": "tall",
-    "wide": "wide",
-}
 _RENDERINGS = {
     "outlined": "drawn in black outlines",
     "flat": "drawn in flat colours",
@@ -39,7 +30,14 @@ _RENDERINGS = {
 }
 _FORMATS = {"wide": "wider than it is tall", "tall": "taller than it is wide", "square": "as wide as it is tall"}
 _COUNTS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
-_SHARES = ((0.9, "nearly all"), (0.7, "most"), (0.58, "about two thirds"), (0.42, "about half"), (0.29, "about a third"))
+_SHARES = (  # at least
+    (0.9, "nearly all"),
+    (0.7, "most"),
+    (0.58, "about two thirds"),
+    (0.42, "about half"),
+    (0.29, "about a third"),
+    (0.2, "about a quarter"),
+)
 
 
 class MetadataCaptioner:
@@ -70,6 +68,9 @@ def compose_short(meta: Mapping[str, Any], appearance: Appearance) -> str:
     category = [part for part in category_words(meta)[:2] if not words(part) <= subject.words]
     if category and len(subject.text.split()) < _SHORT_WORDS - 2:
         pieces.append(f"filed under {category[-1]}")
+    title = _title(meta, subject)
+    if title and not subject.noun and not words(title) & subject.words:
+        pieces.append(f"titled {title}")  # the caption seems to be about something else
     if appearance.background:
         pieces.append(_listed([*_traits(appearance)[:2], _drawn(appearance)]))
     else:
@@ -104,6 +105,13 @@ def category_words(meta: Mapping[str, Any]) -> list[str]:
     """The parts of the category path as words, outermost first, without numbers: ["animals", "birds"]."""
     parts = (re.sub(r"[\W\d_]+", " ", fold(part)).strip().lower() for part in (meta.get("category") or "").split("/"))
     return list(dict.fromkeys(part for part in parts if part))
+
+
+def _title(meta: Mapping[str, Any], subject: Subject) -> str:
+    """The title without numbers, if it says something new: a word with other first five letters than those known."""
+    title = re.findall(r"[^\W\d_]{2,}", fold(meta.get("title") or ""))[:8]
+    known = {word[:5] for word in subject.words | words(" ".join(category_words(meta)))}
+    return " ".join(title) if any(len(word) > 3 and word.lower()[:5] not in known for word in title) else ""
 
 
 def _coloured(subject: Subject, appearance: Appearance) -> str:
@@ -160,7 +168,7 @@ def _drawn(appearance: Appearance) -> str:
 
 
 def _traits(appearance: Appearance) -> list[str]:
-    traits = [_OUTLINES[appearance.outline]] if appearance.outline else []
+    traits = [appearance.outline] if appearance.outline else []
     if appearance.parts > 1:
         traits.append(f"in {_COUNTS.get(appearance.parts, 'many')} parts")
     if appearance.symmetric:
@@ -184,8 +192,8 @@ def _palette(appearance: Appearance) -> str:
 def _form(appearance: Appearance) -> str:
     facts = []
     if appearance.outline or appearance.slanted:
-        shape = [_OUTLINES[appearance.outline]] if appearance.outline else []
-        facts.append("is " + " and ".join(shape + (["slanted"] if appearance.slanted else [])))
+        shape = [appearance.outline] if appearance.outline else []
+        facts.append("is " + " and ".join([*shape, *["slanted"] * appearance.slanted]))
     if appearance.parts > 1:
         facts.append(f"comes in {_COUNTS.get(appearance.parts, 'many')} separate parts")
     if appearance.symmetric:
@@ -197,16 +205,18 @@ def _form(appearance: Appearance) -> str:
 
 def _filed(meta: Mapping[str, Any], subject: Subject) -> str | None:
     categories = category_words(meta)
-    known = subject.words | words(" ".join(categories))
+    known = subject.words | words(" ".join([*categories, _title(meta, subject)]))
     keywords = [fold(str(word)).lower() for word in meta.get("keywords") or []]
     keywords = [word for word in dict.fromkeys(keywords) if word and not words(word) <= known][:4]
-    facts = [f"filed under {_listed(categories[:4])}"] if categories else []
+    title = _title(meta, subject)
+    facts = [f"titled {title}"] if title else []
+    facts += [f"filed under {_listed(categories[:4])}"] if categories else []
     facts += [f"tagged {_listed(keywords)}"] if keywords else []
-    return f"The picture is {' and '.join(facts)}" if facts else None
+    return f"The picture is {_listed(facts)}" if facts else None
 
 
 def _share(share: float) -> str:
-    return next((name for least, name in _SHARES if share >= least), "about a quarter" if share >= 0.2 else "a small part")
+    return next((name for least, name in _SHARES if share >= least), "a small part")
 
 
 def _listed(items: Sequence[str]) -> str:

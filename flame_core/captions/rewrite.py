@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from flame_core.captions.captioner import Failure
 from flame_core.captions.generation import caption_in_batches, fill_prompt, generate, load_model, model_name
@@ -37,7 +38,7 @@ class RewriteCaptioner:
         return caption_in_batches(turns, self._params.batch_size, write, self._params.model)
 
 
-def _turn(tokenizer, prompt: str) -> str:
+def _turn(tokenizer: Any, prompt: str) -> str:
     """The prompt as a user's turn in the tokenizer's chat template, where it has one."""
     if tokenizer.chat_template is None:
         return prompt

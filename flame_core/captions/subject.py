@@ -20,25 +20,29 @@ from typing import Any
 
 from flame_core.captions.colours import COLOURS
 
-_PREPOSITIONS = frozenset(
+
+def _lexicon(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_PREPOSITIONS = _lexicon(
     "about above across after against along among around as at atop before behind below beneath beside between beyond "
     "by down during for from in inside into like near off on onto out outside over past through toward towards under "
-    "underneath up upon while with within without".split()
+    "underneath up upon while with within without"
 )
-_JOINING = _PREPOSITIONS | frozenset("and or of to that which who whose where when but so because if".split())
-_BOUNDARIES = _PREPOSITIONS | frozenset("that which who where when because if but".split())
-_FINITE = frozenset(
+_JOINING = _PREPOSITIONS | _lexicon("and or of to that which who whose where when but so because if")
+_BOUNDARIES = _PREPOSITIONS | _lexicon("that which who where when because if but")
+_FINITE = _lexicon(
     "am is are was were be has have had can could will would shall should may might must do does did mean means "
-    "isn't aren't wasn't weren't can't don't doesn't makes made lives live gets goes comes".split()
+    "isn't aren't wasn't weren't can't don't doesn't makes made lives live gets goes comes"
 )
-_BEFORE_COLOUR = frozenset(
+_BEFORE_COLOUR = _lexicon(
     "big large huge giant small little tiny tall short long old young new happy sad angry funny cute pretty beautiful "
-    "lovely nice good bad strange scary friendly".split()
+    "lovely nice good bad strange scary friendly"
 )
-_PRONOUNS = frozenset("i you he she it we they this that these those there here what who".split())
-_NUMBERS = "two three four five six seven eight nine ten".split()
-_DETERMINERS = frozenset(["a", "an", "the", "some", "several", "many", "another", "our", "your", "my", *_NUMBERS])
-_ABBREVIATIONS = frozenset("mr mrs ms dr st no vs inc jr sr prof fig e.g i.e u.s".split())
+_PRONOUNS = _lexicon("i you he she it we they this that these those there here what who")
+_DETERMINERS = _lexicon("a an the some several many another our your my two three four five six seven eight nine ten")
+_ABBREVIATIONS = _lexicon("mr mrs ms dr st no vs inc jr sr prof fig e.g i.e u.s")
 _QUOTES = "\"'“”‘’«»„‹›`"
 _OPENING = re.compile(
     r"^(?:(?:this|it|here|there|these|those|they) (?:is|are)|it's|here's|there's|that's)\s+(?=\S+\s+\S)", re.I
@@ -51,7 +55,7 @@ _TAIL = " \t.,;:!?…-–—"
 
 @dataclass(frozen=True)
 class Subject:
-    """A phrase that starts a sentence. `before` and `noun` split it where a colour may stand, if there is such a place."""
+    """A phrase that starts a sentence. `before` and `noun` split it where a colour may stand."""
 
     text: str
     before: str | None = None
@@ -82,7 +86,7 @@ def fold(text: str) -> str:
 
 
 def find_subject(meta: Mapping[str, Any], limit: int, *, longest: bool = False) -> Subject | None:
-    """The subject of a pair in about `limit` words at most, from its shortest (or longest) English caption or its title."""
+    """The subject in about `limit` words at most, from the shortest (or longest) English caption, or the title."""
     captions = [text for text in map(fold, meta["captions"].get("en", [])) if text]
     captions.sort(key=lambda text: len(text.split()), reverse=longest)
     title = fold((meta.get("title") or "").replace("_", " "))
@@ -146,7 +150,7 @@ def _subject(phrase: str) -> Subject:
     first, _, rest = phrase.partition(" ")
     plain = [re.fullmatch(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*", word) for word in rest.split()]
     simple = first.lower() in _DETERMINERS and 1 <= len(plain) <= 4 and all(plain)
-    simple = simple and not any(w in _JOINING | _FINITE or w.endswith("ing") and len(w) > 5 for w in rest.split())
+    simple = simple and not any(w in _JOINING | _FINITE or (w.endswith("ing") and len(w) > 5) for w in rest.split())
     if not simple:
         return Subject(phrase)
     nouns = rest.split()

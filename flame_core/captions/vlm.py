@@ -1,4 +1,4 @@
-"""The `vlm` captioner: an image-text-to-text model of `transformers` describes the picture, greedily, in fixed batches."""
+"""The `vlm` captioner: an image-text-to-text model describes the picture, greedily and in fixed batches."""
 
 from __future__ import annotations
 

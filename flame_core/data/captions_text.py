@@ -43,9 +43,19 @@ def primary_language(captions: Mapping[str, list[str]]) -> str:
 
 def same_text(caption: str) -> str:
     """What equal captions have in common; the caption itself where it is nothing but punctuation."""
-    folded = unicodedata.normalize("NFKC", caption).casefold()
-    letters = "".join(" " if unicodedata.category(letter)[0] in "PZC" else letter for letter in folded)
-    return " ".join(letters.split()) or caption
+    return " ".join(unicodedata.normalize("NFKC", caption).casefold().translate(_WORDS).split()) or caption
+
+
+class _Words(dict[int, str]):
+    """For `str.translate`: punctuation, separators and control characters to spaces. Fills as characters are met."""
+
+    def __missing__(self, code: int) -> str:
+        letter = chr(code)
+        self[code] = " " if unicodedata.category(letter)[0] in "PZC" else letter
+        return self[code]
+
+
+_WORDS = _Words()
 
 
 def text_id(text: str) -> int:

@@ -41,4 +41,4 @@ def ledger_table(entries: Iterable[Entry]) -> pa.Table:
 
 def read_ledger(shards: Path) -> list[Entry]:
     """The rows of the ledger in a folder of shards."""
-    return [Entry(**row) for row in pq.read_table(shards / LEDGER).to_pylist()]
+    return [Entry(**row) for row in pq.ParquetFile(shards / LEDGER).read().to_pylist()]

@@ -6,7 +6,7 @@ split) is decided afterwards from the small tables that scans leave behind (`sel
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def scan(task: ScanTask) -> Scanned:
 def _identity(pair: RawPair, pictures: Path) -> dict[str, Any]:
     image = pair.image
     file = image and [image.path.relative_to(pictures).as_posix(), image.offset, image.size, image.sha256]
-    return {**asdict(pair), "image": file}
+    return vars(pair) | {"image": file}
 
 
 def _write(task: ScanTask, pairs: list[RawPair], folder: Path) -> Ledger:
@@ -171,7 +171,7 @@ def _described(
 
 @lru_cache(maxsize=16)
 def _table(folder: Path) -> pa.Table:
-    return pq.read_table(folder / TABLE, columns=["key", "digest", "file", "offset", "size", "sha256", "meta"])
+    return pq.ParquetFile(folder / TABLE).read(["key", "digest", "file", "offset", "size", "sha256", "meta"])
 
 
 def read_row(folder: Path, row: int) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from flame_core.params import IngestParams
 
 _COLUMNS = ["key", "reason", "detail", "sha256", "hash", "colours", "split", "side", "primary_texts", "other_texts"]
 Ids = NDArray[np.uint64]
+_NOTHING = np.array([], np.uint64)
 Note = Callable[[int, Outcome, str, str], None]
 
 
@@ -67,7 +68,7 @@ class _Pairs:
     """The good pairs of all scans, column by column, in the order of sources and listings."""
 
     def __init__(self, scans: Sequence[Scanned], params: IngestParams) -> None:
-        tables = [pq.read_table(scan.folder / TABLE, columns=_COLUMNS) for scan in scans]
+        tables = [pq.ParquetFile(scan.folder / TABLE).read(_COLUMNS) for scan in scans]
         numbers = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
         rows = np.concatenate([np.arange(len(table)) for table in tables])
         whole = pa.concat_tables(tables)
@@ -92,12 +93,22 @@ class _Pairs:
         self.side = [side(f, number, params.val_fraction) for f, number in zip(fixed, numbers_, strict=True)]
         self._primary, self._other = (_Lists(table.column(name)) for name in ("primary_texts", "other_texts"))
 
-    def primary_texts(self, pair: int) -> Ids:
-        return self._primary[pair]
-
     def texts(self, pair: int) -> Ids:
         """Ids of all captions of a pair."""
         return np.concatenate([self._primary[pair], self._other[pair]])
+
+    def forbid(self, texts: Ids) -> None:
+        """Take note of the captions that must not stand in training."""
+        for lists in (self._primary, self._other):
+            lists.forbid(texts)
+
+    def forbidden(self, pair: int) -> Ids:
+        """Those of a pair's captions that must not stand in training."""
+        return np.concatenate([self._primary.forbidden(pair), self._other.forbidden(pair)])
+
+    def loses_primary(self, pair: int) -> bool:
+        """Whether no caption in the pair's primary language may stand in training."""
+        return len(self._primary.forbidden(pair)) == len(self._primary[pair])
 
 
 class _Lists:
@@ -107,6 +118,14 @@ class _Lists:
         lists = pa.chunked_array(column.chunks or [pa.array([], column.type)]).combine_chunks()
         self._values = lists.flatten().to_numpy()
         self._ends = np.concatenate([[0], np.cumsum(pc.list_value_length(lists).to_numpy(zero_copy_only=False))])
+        self._forbidden = np.zeros(len(self._values), bool)
+
+    def forbid(self, texts: Ids) -> None:
+        self._forbidden = np.isin(self._values, texts)
+
+    def forbidden(self, row: int) -> Ids:
+        part = slice(self._ends[row], self._ends[row + 1])
+        return self._values[part][self._forbidden[part]]
 
     def __getitem__(self, row: int) -> Ids:
         return self._values[self._ends[row] : self._ends[row + 1]]
@@ -122,40 +141,37 @@ def select(scans: Sequence[Scanned], params: IngestParams) -> Selection:
 
     merged = _merge(pairs, note)
     val = merged["val"]
-    val_texts = _unique([pairs.texts(pair) for members in val.values() for pair in members])
+    pairs.forbid(np.concatenate([_NOTHING, *(pairs.texts(pair) for members in val.values() for pair in members)]))
     val_pictures = {pairs.sha256[first]: first for first in val}
     train: dict[int, list[int]] = {}
-    without: dict[int, Ids] = {}
+    without: dict[int, list[int]] = {}
     for first, members in merged["train"].items():
         twin = val_pictures.get(pairs.sha256[first])
         if twin is not None:
             note(first, "dropped", "duplicate_of_val", f"the same bytes as {pairs.key[twin]}")
             continue
-        primary = pairs.primary_texts(first)
-        if np.isin(primary, val_texts).all():
+        if pairs.loses_primary(first):
             note(first, "dropped", "caption_of_val", "its captions stand on validation samples")
             continue
-        texts = _unique([pairs.texts(pair) for pair in members])
-        without[first] = texts[np.isin(texts, val_texts)]
+        without[first] = sorted({int(text) for pair in members for text in pairs.forbidden(pair)})
         train[first] = members
     twins = _near_twins(pairs, list(train), list(val), params.near_duplicate_distance)
     for first, twin in twins.items():
         note(first, "dropped", "near_duplicate_of_val", f"looks like {pairs.key[twin]}")
         del train[first]
     for first in train:
-        if len(without[first]):
-            detail = f"{len(without[first])} captions stand on validation samples and were taken away"
+        if without[first]:
+            detail = f"lost {len(without[first])} of its captions, which stand on validation samples"
             note(first, "changed", "caption_of_val", detail)
     kept: dict[Split, dict[int, list[int]]] = {"train": train, "val": val}
     order = {split: sorted(kept[split], key=pairs.key.__getitem__) for split in SPLITS}
-    nothing = np.array([], np.uint64)
     return Selection(
         samples={
             split: [
                 Chosen(
                     key=pairs.key[first],
                     pairs=tuple(Place(int(pairs.scan[pair]), int(pairs.row[pair])) for pair in kept[split][first]),
-                    without=tuple(without.get(first, nothing).tolist()),
+                    without=tuple(without.get(first, ())),
                 )
                 for first in order[split]
             ]
@@ -188,10 +204,6 @@ def _near_twins(pairs: _Pairs, train: list[int], val: list[int], distance: int) 
     looks = [pairs.looks[np.array(some, np.int64)] for some in (train, val)]
     found = near_duplicates(*looks, distance)
     return {train[i]: val[found[i]] for i in np.flatnonzero(found >= 0)}
-
-
-def _unique(arrays: list[Ids]) -> Ids:
-    return np.unique(np.concatenate([*arrays, np.array([], np.uint64)]))
 
 
 def reasons(entries: Sequence[Entry]) -> dict[str, int]:

@@ -129,7 +129,8 @@ def _headline_draws(result: Results, bootstrap: Bootstrap) -> dict[str, np.ndarr
     measures = sorted({measure for members in result.headline.values() for measure in members})
     column = {measure: index for index, measure in enumerate(measures)}
     table = result.outcomes
-    at = np.array([column[measure] for measure in table["measure"].to_pylist()])
+    names = table["measure"].unify_dictionaries().combine_chunks()
+    at = np.array([column[name] for name in names.dictionary.to_pylist()])[names.indices.to_numpy()]
     sums, counts = (np.zeros((result.pictures, len(measures))) for _ in range(2))
     pictures = table["picture"].to_numpy()
     sums[pictures, at] = table["sum"].to_numpy()

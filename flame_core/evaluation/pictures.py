@@ -1,14 +1,15 @@
-"""Picture embeddings of a split."""
+"""Picture embeddings of a split, and whether a model and a store of texts share a space at all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flame_core.data.shards import IndexRow, PictureReader
+from flame_core.errors import InputError
 from flame_core.reporting import progress
 
 if TYPE_CHECKING:
@@ -26,3 +27,16 @@ def encode_pictures(encoder: ImageEncoder, shards: Path, rows: Sequence[IndexRow
             found.append(encoder.encode([reader.jpeg(row) for row in rows[first : first + _CHUNK]]))
             bar.advance(len(found[-1]))
     return np.concatenate(found)
+
+
+def require_same_space(config: Mapping[str, Any], manifest: Mapping[str, Any], model: Path) -> None:
+    """Refuse a model that was trained into another space than that of the store.
+
+    Raises:
+        InputError: names what differs.
+    """
+    wrong = [name for name in ("llm", "layer", "hidden") if config.get(name) != manifest.get(name)]
+    if wrong:
+        raise InputError(
+            f"{model} was trained against embeddings that differ in {', '.join(wrong)}; run `flame train {model.name}`"
+        )

@@ -6,9 +6,11 @@ needs no LLM. The gallery's embeddings are computed once a model and kept in the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from flame_core import gates
 from flame_core.captions.table import read_captions
 from flame_core.data.shards import INDEX, IndexRow, Split, read_index
 from flame_core.digest import file_sha256
-from flame_core.evaluation.pictures import encode_pictures
+from flame_core.evaluation.pictures import encode_pictures, require_same_space
 from flame_core.evaluation.retrieval import best_candidates
 from flame_core.layout import Layout
 from flame_core.params import Params
@@ -49,9 +51,11 @@ def search(
     """
     for source in (layout.shards, layout.embeddings, layout.model(recipe)):
         gates.require(source)
+    store = TextStore.open(layout.embeddings)
+    require_fit(store.manifest, params, layout)
     rows = [row for split in splits for row in read_index(layout.shards, split)]
-    z = np.concatenate([_gallery(layout, recipe, split) for split in splits])
-    order, scores = best_candidates(_embed(params, layout, text)[None], z, top)
+    z = np.concatenate([_gallery(layout, recipe, split, store.manifest) for split in splits])
+    order, scores = best_candidates(_embed(params, layout, store, text)[None], z, top)
     found = [rows[index] for index in order[0]]
     captions = _captions(layout.captions, found)
     return [
@@ -60,11 +64,12 @@ def search(
     ]
 
 
-def _gallery(layout: Layout, recipe: str, split: Split) -> np.ndarray:
+def _gallery(layout: Layout, recipe: str, split: Split, manifest: dict[str, Any]) -> np.ndarray:
     """Picture embeddings [N, D] of a split by the model of a recipe."""
     from flame_core.vision.tower import CONFIG, WEIGHTS, load_encoder
 
     model = layout.model(recipe)
+    require_same_space(json.loads((model / CONFIG).read_text("utf-8")), manifest, model)
     inputs = {
         "config": file_sha256(model / CONFIG),
         "weights": file_sha256(model / WEIGHTS),
@@ -81,10 +86,8 @@ def _gallery(layout: Layout, recipe: str, split: Split) -> np.ndarray:
     return np.load(WorkCache(layout.work, "query").get(inputs, write).file(_GALLERY))
 
 
-def _embed(params: Params, layout: Layout, text: str) -> np.ndarray:
+def _embed(params: Params, layout: Layout, store: TextStore, text: str) -> np.ndarray:
     """[D], from the store where it holds the text, else from the LLM."""
-    store = TextStore.open(layout.embeddings)
-    require_fit(store.manifest, params, layout)
     if ("raw", text) in store:
         return store.lookup("raw", [text])[0, 0]
     from flame_core.text.encoder import TextEncoder

@@ -130,7 +130,10 @@ def render_report(
         no_classes=NO_CLASSES,
         thumb=thumb,
         captions_of=descriptions(evaluation.keys, captions, options.train_language),
-        params=facts.params.model_dump(mode="json"),
+        params={
+            "train": facts.params.train[facts.recipe].model_dump(mode="json"),
+            "evaluate": options.model_dump(mode="json"),
+        },
     )
 
 

@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow.parquet as pq
 
 from flame_core.data.ledger import read_ledger
 from flame_core.data.shards import SPLITS, read_index
 from flame_core.layout import Layout
-from flame_core.params import Params
+from flame_core.params import CaptionKind, Params
+
+KINDS: tuple[CaptionKind, ...] = get_args(CaptionKind)
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,13 @@ class RunFacts:
 
     Attributes:
         recipe: name of the recipe.
-        params: of the whole run.
+        params: of the run; the report shows those that its stage depends on.
         manifest: of the embedding store.
         config: `config.json` of the model.
         training: rows of the training's `metrics.jsonl`.
         parameters: number of trained weights.
         pictures: pictures by split.
-        captions: captions by split and kind.
+        captions: (kind, origin, number in training, number in validation) of captions.
         ledger: (outcome, reason, number) of pairs that did not become samples as they came.
     """
 
@@ -41,7 +43,7 @@ class RunFacts:
     training: Sequence[Mapping[str, Any]]
     parameters: int
     pictures: Mapping[str, int]
-    captions: Mapping[str, Mapping[str, int]]
+    captions: Sequence[tuple[str, str, int, int]]
     ledger: Sequence[tuple[str, str, int]]
 
 
@@ -57,7 +59,7 @@ def read_run_facts(params: Params, layout: Layout, recipe: str, manifest: Mappin
         training=[json.loads(line) for line in log.splitlines()],
         parameters=count_parameters(model / "model.safetensors"),
         pictures={split: len(read_index(layout.shards, split)) for split in SPLITS},
-        captions={split: captions_by_kind(layout.captions / split) for split in SPLITS},
+        captions=captions_by_origin(layout.captions),
         ledger=ledger_by_reason(layout.shards),
     )
 
@@ -69,13 +71,16 @@ def count_parameters(weights: Path) -> int:
     return sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
-def captions_by_kind(captions: Path) -> dict[str, int]:
-    """{kind: number of captions} of a folder of caption files."""
-    counts: Counter[str] = Counter()
-    for path in sorted(captions.glob("*.parquet")):
-        for kind in pq.read_table(path, columns=["kind"])["kind"].value_counts().to_pylist():
-            counts[kind["values"]] += kind["counts"]
-    return dict(sorted(counts.items()))
+def captions_by_origin(captions: Path) -> list[tuple[str, str, int, int]]:
+    """(kind, origin, number in training, number in validation), the source's own captions first."""
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for split in SPLITS:
+        for path in sorted((captions / split).glob("*.parquet")):
+            table = pq.read_table(path, columns=["kind", "provenance"])
+            for row in table.group_by(["kind", "provenance"]).aggregate([([], "count_all")]).to_pylist():
+                counts.setdefault((row["kind"], row["provenance"]), Counter())[split] += row["count_all"]
+    ordered = sorted(counts.items(), key=lambda item: (KINDS.index(item[0][0]), item[0][1]))
+    return [(kind, origin, count["train"], count["val"]) for (kind, origin), count in ordered]
 
 
 def ledger_by_reason(shards: Path) -> list[tuple[str, str, int]]:

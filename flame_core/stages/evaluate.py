@@ -11,7 +11,7 @@ from flame_core import gates
 from flame_core.data.shards import PictureReader, read_index
 from flame_core.evaluation.charts import standalone
 from flame_core.evaluation.measures import checks, evaluate
-from flame_core.evaluation.pictures import encode_pictures
+from flame_core.evaluation.pictures import encode_pictures, require_same_space
 from flame_core.evaluation.report import render_report, report_charts
 from flame_core.evaluation.results import result_files
 from flame_core.evaluation.run_facts import read_run_facts
@@ -37,7 +37,9 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     require_fit(store.manifest, params, layout)
     rows = read_index(layout.shards, "val")
     captions = read_validation_captions(layout.captions)
-    z = encode_pictures(load_encoder(layout.model(recipe), settings().torch_device()), layout.shards, rows)
+    encoder = load_encoder(layout.model(recipe), settings().torch_device())
+    require_same_space(encoder.config, store.manifest, layout.model(recipe))
+    z = encode_pictures(encoder, layout.shards, rows)
     evaluation = evaluate(
         params,
         z,

@@ -37,8 +37,17 @@ def test_bars_are_as_long_as_their_values():
     assert "chance 10.0%, text ceiling 90.0%" in elements(svg, "title")[0].text
 
 
-def test_nothing_is_drawn_outside():
-    svg = bar_chart([Bar("everything", 1.0, 1.0, 1.0, chance=1.0, ceiling=1.0)], "recall")
+@pytest.mark.parametrize(
+    "bar",
+    [
+        Bar("all", 1.0, 1.0, 1.0, chance=1.0, ceiling=1.0),
+        Bar("uncertain", 0.1, 0.0, 0.9),
+        Bar("unlucky", 0.1, 0.1, 0.1, chance=0.9),
+        Bar("nothing", 0.0, 0.0, 0.0, chance=0.0, ceiling=0.0),
+    ],
+)
+def test_nothing_is_drawn_outside(bar):
+    svg = bar_chart([bar], "recall")
     width = float(ET.fromstring(svg).get("viewBox", "").split()[2])
     for line in elements(svg, "line"):
         assert 0 <= float(line.get("x1", "-1")) <= width

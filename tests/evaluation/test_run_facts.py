@@ -6,7 +6,7 @@ from safetensors.numpy import save_file
 
 from flame_core.captions.table import write_captions
 from flame_core.data.ledger import Entry, ledger_table
-from flame_core.evaluation.run_facts import captions_by_kind, count_parameters, ledger_by_reason
+from flame_core.evaluation.run_facts import captions_by_origin, count_parameters, ledger_by_reason
 from tests.evaluation import world
 
 
@@ -16,12 +16,13 @@ def test_parameters_are_counted_from_the_header(tmp_path):
     assert count_parameters(tmp_path / "w.safetensors") == 12 + 5 + 1
 
 
-def test_captions_by_kind_over_all_files(tmp_path):
+def test_captions_by_origin_over_all_files(tmp_path):
     rows = world.captions()
-    write_captions(tmp_path / "00000.parquet", rows[:9])
-    write_captions(tmp_path / "00001.parquet", rows[9:])
-    assert captions_by_kind(tmp_path) == {"raw": 23, "short": 12}
-    assert captions_by_kind(tmp_path / "nothing") == {}
+    for split, name, part in (("val", "00000", rows[:9]), ("val", "00001", rows[9:]), ("train", "00000", rows[:2])):
+        (tmp_path / split).mkdir(exist_ok=True)
+        write_captions(tmp_path / split / f"{name}.parquet", part)
+    assert captions_by_origin(tmp_path) == [("raw", "made", 2, 23), ("short", "metadata", 0, 12)]
+    assert captions_by_origin(tmp_path / "nothing") == []
 
 
 def test_ledger_by_reason_most_frequent_first(tmp_path):

@@ -13,7 +13,7 @@ from flame_core.captions.table import Caption
 from flame_core.evaluation.run_facts import RunFacts
 from flame_core.params import Params, parse_params
 
-DIMENSIONS = 16
+DIMENSIONS = 64
 COLOURS = ["red", "green", "blue", "yellow", "black", "white", "orange", "purple", "brown", "grey", "pink", "gold"]
 KEYS = [f"made_{index:02}" for index in range(len(COLOURS))]
 CLASSES = ["toys", "boats", "houses"]
@@ -134,7 +134,7 @@ def facts(settings: Params, **changes) -> RunFacts:
         ],
         "parameters": 1234567,
         "pictures": {"train": 40, "val": 12},
-        "captions": {"train": {"raw": 40, "short": 40}, "val": {"raw": 23, "short": 12}},
+        "captions": [("raw", "source:made", 40, 23), ("short", "metadata", 40, 12)],
         "ledger": [("dropped", "near_duplicate_of_val", 3)],
     }
     return RunFacts(**{**values, **changes})

@@ -17,7 +17,7 @@ _LONGEST = 90  # characters; with .json this fits into the 100 of a tar header
 def safe_key(name: str) -> str:
     """`name` as a key of the characters `A-Z a-z 0-9 _ - /`: itself where it is one already."""
     key = "/".join(part for part in _FORBIDDEN.sub("_", name).split("/") if part)
-    if key == name and len(key) <= _LONGEST:
+    if key and key == name and len(key) <= _LONGEST:
         return key
     mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return f"{key[: _LONGEST - len(mark) - 1]}-{mark}"

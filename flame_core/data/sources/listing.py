@@ -117,7 +117,7 @@ def read_source(raw: Path) -> dict[str, Any]:
 
 def read_keys(raw: Path) -> list[str]:
     """The keys of all pairs, in listing order."""
-    return pq.read_table(raw / PAIRS, columns=["key"]).column("key").to_pylist()
+    return pq.ParquetFile(raw / PAIRS).read(["key"]).column("key").to_pylist()
 
 
 def read_pairs(raw: Path, pictures: Path, start: int = 0, stop: int | None = None) -> list[RawPair]:

@@ -1,0 +1,186 @@
+"""caption: shards -> `data/captions/`, raw, short and long captions of every sample, aligned with the shards.
+
+The unit of work is a shard. A captioner that generates text loads its model only when a shard is not in the work
+cache, and one process uses it; without such a captioner several processes share the shards.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from flame_core import gates
+from flame_core.captions.captioner import KINDS, Captioner, Failure, Kind
+from flame_core.captions.generation import model_identity, model_name
+from flame_core.captions.summary import check, summarise
+from flame_core.captions.table import Caption, write_captions
+from flame_core.data.captions_text import primary_language
+from flame_core.data.shards import SPLITS, Sample, read_index, read_shard, shard_names
+from flame_core.digest import file_sha256, json_bytes, text_sha256, write_json
+from flame_core.engines import map_units
+from flame_core.errors import InputError
+from flame_core.layout import Layout
+from flame_core.params import CaptionParams, MetadataCaptioner, Params, RewriteCaptioner, VLMCaptioner
+from flame_core.reporting import facts
+from flame_core.settings import settings
+from flame_core.work import Ledger, Unit, WorkCache, gather
+
+CAPTIONS = "captions.parquet"
+SUMMARY = "summary.json"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A shard whose captions become the unit `digest`."""
+
+    shard: Path
+    digest: str
+    params: CaptionParams
+    layout: Layout
+    work: WorkCache
+
+
+def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
+    """Caption the shards that are missing, then gather the captions, their manifest and their checks.
+
+    Raises:
+        GateError: the shards failed a blocking check.
+        InputError: shards, or a model that a captioner needs, are missing or damaged.
+        ResourceError: memory, room on the disk or a package is missing.
+    """
+    gates.require(layout.shards)
+    names = [name for split in SPLITS for name in shard_names(layout.shards, split)]
+    if not names:
+        raise InputError(f"{layout.shards} holds no shards: run `flame ingest` first")
+    writers = {kind: describe(captioner, layout) for kind, captioner in _chosen(params.caption).items()}
+    work = WorkCache(layout.work, "caption", retry_failed=retry_failed)
+    shards = {name: file_sha256(layout.shards / name) for name in names}
+    digests = {name: work.digest({"shard": shards[name], "writers": writers}) for name in names}
+    units = {digest: unit for digest in dict.fromkeys(digests.values()) if (unit := work.find(digest))}
+    tasks = {
+        digest: Task(layout.shards / name, digest, params.caption, layout, work)
+        for name, digest in digests.items()
+        if digest not in units
+    }
+    generating = any(writer["captioner"] != "metadata" for writer in writers.values())
+    workers = 1 if generating else settings().workers  # a model is loaded once, on one device
+    done = map_units(caption_shard, list(tasks.values()), workers, "caption", "shards")
+    units |= dict(zip(tasks, done, strict=True))
+
+    by_name = {name: units[digest] for name, digest in digests.items()}
+    summaries = {name: json.loads(unit.file(SUMMARY).read_text("utf-8")) for name, unit in by_name.items()}
+    checks = check(params.caption.gates, summaries, _index_keys(layout.shards))
+    manifest = {
+        "kinds": {"raw": {"captioner": "source"}, **writers},
+        "shards": {
+            name: {
+                "shard_sha256": shards[name],
+                "captions_sha256": file_sha256(unit.file(CAPTIONS)),
+                "samples": summaries[name]["samples"],
+                "rows": summaries[name]["rows"],
+            }
+            for name, unit in by_name.items()
+        },
+    }
+    files = {Path(name).with_suffix(".parquet").as_posix(): unit.file(CAPTIONS) for name, unit in by_name.items()}
+    gather(layout.captions, layout.state, files, {MANIFEST: json_bytes(manifest), gates.CHECKS: gates.to_bytes(checks)})
+    facts("caption", _facts(by_name, len(tasks), checks))
+
+
+def caption_shard(task: Task) -> Unit:
+    """Write the captions of one shard and publish them as its unit.
+
+    Raises:
+        InputError: the shard is damaged, or a captioner's model cannot be used.
+    """
+    return task.work.compute(task.digest, lambda folder: _write(task, folder))
+
+
+def open_captioners(params: CaptionParams, layout: Layout) -> dict[Kind, Captioner]:
+    """A captioner for each kind that params choose. None loads a model before its first shard."""
+    from flame_core.captions import metadata, rewrite, vlm
+    from flame_core.captions.appearance import measure_jpeg
+
+    measured = cache(measure_jpeg)  # a picture is measured once for both kinds
+    captioners: dict[Kind, Captioner] = {}
+    for kind, chosen in _chosen(params).items():
+        match chosen:
+            case MetadataCaptioner():
+                captioners[kind] = metadata.MetadataCaptioner(kind, measured)
+            case RewriteCaptioner():
+                captioners[kind] = rewrite.RewriteCaptioner(chosen, layout)
+            case VLMCaptioner():
+                captioners[kind] = vlm.VLMCaptioner(chosen, layout)
+    return captioners
+
+
+def describe(captioner: MetadataCaptioner | RewriteCaptioner | VLMCaptioner, layout: Layout) -> dict[str, Any]:
+    """What a captioner's texts depend on, for a unit's digest and the manifest: no paths, prompts by digest."""
+    if isinstance(captioner, MetadataCaptioner):
+        return captioner.model_dump()
+    return {
+        **captioner.model_dump(exclude={"model", "prompt"}),
+        "model": model_name(captioner.model),
+        "model_sha256": model_identity(captioner.model, layout),
+        "prompt_sha256": text_sha256(captioner.prompt),
+    }
+
+
+def _chosen(params: CaptionParams) -> dict[Kind, MetadataCaptioner | RewriteCaptioner | VLMCaptioner]:
+    return {kind: captioner for kind in KINDS if (captioner := getattr(params, kind))}
+
+
+def _write(task: Task, folder: Path) -> Ledger:
+    samples = list(read_shard(task.shard))
+    captions: list[Caption] = []
+    failures: dict[str, str] = {}
+    captioners = open_captioners(task.params, task.layout)
+    written: dict[Kind, list[str | Failure]] = {kind: c.captions(samples) for kind, c in captioners.items()}
+    for row, sample in enumerate(samples):
+        captions += _raw(row, sample)
+        reasons = []
+        for kind, captioner in captioners.items():
+            text = written[kind][row]
+            if isinstance(text, Failure):
+                reasons.append(f"{kind}: {text.reason}")
+            else:
+                captions.append(Caption(row, sample.key, kind, text, "en", captioner.provenance))
+        if reasons:
+            failures[sample.key] = "; ".join(reasons)
+    write_captions(folder / CAPTIONS, captions)
+    write_json(folder / SUMMARY, summarise(samples, captions, written))
+    return Ledger({"samples": len(samples), **Counter(caption.kind for caption in captions)}, failures)
+
+
+def _raw(row: int, sample: Sample) -> Iterator[Caption]:
+    """The source's own captions: those of the primary language first, then the other languages by code."""
+    captions: dict[str, list[str]] = sample.meta["captions"]
+    first = primary_language(captions) if captions else ""
+    for language in sorted(captions, key=lambda code: (code != first, code)):
+        for text in captions[language]:
+            yield Caption(row, sample.key, "raw", text, language, f"source:{sample.meta['source']}")
+
+
+def _index_keys(shards: Path) -> dict[str, list[str]]:
+    keys: dict[str, list[str]] = {}
+    for row in read_index(shards):
+        keys.setdefault(row.shard, []).append(row.key)
+    return keys
+
+
+def _facts(units: Mapping[str, Unit], computed: int, checks: Sequence[gates.Check]) -> dict[str, Any]:
+    counts = sum((Counter(unit.ledger.counts) for unit in units.values()), Counter())
+    reasons = Counter(reason for unit in units.values() for reason in unit.ledger.failures.values())
+    values: dict[str, Any] = {
+        "shards": f"{len(units)} ({computed} computed, {len(units) - computed} found)",
+        **{name if name == "samples" else f"{name} captions": count for name, count in counts.items()},
+    }
+    values |= {f"failed: {reason}": count for reason, count in reasons.most_common(5)}
+    failed = [check.name for check in checks if not check.passed]
+    return values | ({"failed checks": ", ".join(failed)} if failed else {})

@@ -1,0 +1,159 @@
+"""The stage `ingest`: `data/raw/` to shards, an index, a ledger and checks in `data/shards/`.
+
+    flame ingest
+
+Three steps: chunks of pairs are scanned (`data/scan.py`), the samples are chosen (`data/selection.py`), shards are
+written (`data/build.py`). Scans and shards are units of the work cache, over `FLAME_WORKERS` processes.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flame_core import gates, reporting
+from flame_core.data import chunks
+from flame_core.data.build import ROWS, SCHEMA, SHARD, BuiltShard, SampleTask, ScannedPair, ShardTask, build
+from flame_core.data.ingest_checks import ingest_checks
+from flame_core.data.ledger import LEDGER, Entry, ledger_table
+from flame_core.data.scan import Scanned, ScanTask, scan
+from flame_core.data.selection import Chosen, Selection, reasons, select
+from flame_core.data.shards import INDEX, INDEX_SCHEMA, SPLITS, Split
+from flame_core.data.sources import open_source
+from flame_core.data.sources.listing import check_manifest, read_keys, read_source
+from flame_core.engines import map_units
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.settings import settings
+from flame_core.work import WorkCache, gather
+
+log = logging.getLogger(__name__)
+_SCAN_PAIRS = 64  # pairs a scan, on average: seconds of work, so little is lost when a run is killed
+
+
+def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
+    """Write `data/shards/`.
+
+    Raises:
+        InputError: a source was not downloaded, or changed since.
+        GateError: the download recorded a failed check.
+        ResourceError: there is no room on the disk.
+    """
+    gates.require(layout.raw)
+    work = WorkCache(layout.work, "ingest", retry_failed=retry_failed)
+    tasks: list[ScanTask] = []
+    damaged: list[Entry] = []
+    for name, source in sorted(params.sources.items()):
+        raw = layout.raw / name
+        pictures = open_source(source, layout).pictures(raw)
+        problems = read_source(raw)["problems"]
+        damaged += [Entry(name, p["file"], "dropped", p["reason"], p["detail"]) for p in problems]
+        check_manifest(raw, pictures)
+        bounds = chunks.cut(read_keys(raw), _SCAN_PAIRS)
+        tasks += [ScanTask(name, raw, pictures, start, stop, params.ingest, work) for start, stop in bounds]
+    scans = list(map_units(scan, tasks, settings().workers, "scan pictures", "chunk"))
+    selection = select(scans, params.ingest)
+    bounds = {
+        split: chunks.cut([sample.key for sample in selection.samples[split]], params.ingest.shard_samples)
+        for split in SPLITS
+    }
+    shard_tasks = [
+        ShardTask(tuple(_sample_task(sample, scans) for sample in selection.samples[split][start:stop]), work)
+        for split in SPLITS
+        for start, stop in bounds[split]
+    ]
+    shards = list(map_units(build, shard_tasks, settings().workers, "write shards", "shard"))
+    _gather(params, layout, scans, selection, _by_split(shards, bounds), damaged)
+
+
+def _sample_task(sample: Chosen, scans: Sequence[Scanned]) -> SampleTask:
+    pairs = (ScannedPair(scans[p.scan].folder, p.row, scans[p.scan].pictures) for p in sample.pairs)
+    return SampleTask(sample.key, tuple(pairs), sample.without)
+
+
+def _by_split(
+    shards: list[BuiltShard], bounds: dict[Split, list[tuple[int, int]]]
+) -> dict[Split, list[BuiltShard]]:
+    rest = iter(shards)
+    return {split: [next(rest) for _ in bounds[split]] for split in SPLITS}
+
+
+def _gather(
+    params: Params,
+    layout: Layout,
+    scans: list[Scanned],
+    selection: Selection,
+    shards: dict[Split, list[BuiltShard]],
+    damaged: list[Entry],
+) -> None:
+    rows = {split: _rows(shards[split]) for split in SPLITS}
+    files = {
+        f"{split}/{number:05d}.tar": shard.folder / SHARD
+        for split in SPLITS
+        for number, shard in enumerate(shards[split])
+    }
+    entries = [*selection.entries, *damaged]
+    built = [shard for split in SPLITS for shard in shards[split]]
+    listed = sum(scan.pairs for scan in scans)
+    kept = sum(len(sample.pairs) for split in SPLITS for sample in selection.samples[split])
+    checks = ingest_checks(
+        rows,
+        selection.looks,
+        listed=listed,
+        kept=kept,
+        undecodable=[key for shard in built for key in shard.undecodable],
+        damaged_files=[entry.key for entry in damaged],
+        params=params.ingest,
+    )
+    texts = {
+        INDEX: _parquet(_index(rows, shards)),
+        LEDGER: _parquet(ledger_table(entries)),
+        gates.CHECKS: gates.to_bytes(checks),
+    }
+    gather(layout.shards, layout.state, files, texts)
+    computed = [unit.computed for unit in (*scans, *built)]
+    reporting.facts(
+        "Shards",
+        {
+            "pairs": listed,
+            **{f"{split} samples": f"{len(rows[split]):,} in {len(shards[split]):,} shards" for split in SPLITS},
+            **{f"without: {reason}": number for reason, number in reasons(entries).items()},
+            "captions cut": sum(scan.cut_captions for scan in scans),
+            "units": f"{sum(computed):,} computed, {len(computed) - sum(computed):,} found",
+        },
+    )
+    for check in checks:
+        if not check.passed:
+            log.warning("check %s: %s (measured %s)", check.name, check.description, check.value)
+
+
+def _rows(shards: list[BuiltShard]) -> pa.Table:
+    return pa.concat_tables([SCHEMA.empty_table(), *(pq.ParquetFile(shard.folder / ROWS).read() for shard in shards)])
+
+
+def _index(rows: dict[Split, pa.Table], shards: dict[Split, list[BuiltShard]]) -> pa.Table:
+    tables = []
+    for split in SPLITS:
+        sizes = [shard.samples for shard in shards[split]]
+        names = np.repeat([f"{split}/{number:05d}.tar" for number in range(len(sizes))], sizes)
+        place = np.concatenate([np.arange(size) for size in sizes]) if sizes else []
+        added = {"split": [split] * len(rows[split]), "shard": names.tolist(), "row": place}
+        arrays = [
+            pa.chunked_array([pa.array(added[field.name], field.type)])
+            if field.name in added
+            else rows[split].column(field.name)
+            for field in INDEX_SCHEMA
+        ]
+        tables.append(pa.table(arrays, schema=INDEX_SCHEMA))
+    return pa.concat_tables(tables)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()

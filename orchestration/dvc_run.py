@@ -1,0 +1,214 @@
+"""Bringing one DVC stage up to date inside a Dagster step.
+
+DVC's status is asked in this process first, which takes a fraction of a second: a stage whose ancestor is not up to
+date is refused by that ancestor's name, since `dvc repro --single-item` would build on it without a word; an unchanged
+stage is done. Anything else runs as `dvc --wait-for-lock repro --single-item <stage>` under Dagster Pipes: the stage's
+process inherits the Pipes session through DVC and may report log lines and metadata; it needs to know nothing of
+Dagster.
+
+A terminated run ends the stage's whole process tree (`process_tree.py`). A path that another DVC process works on is
+waited for, and the log says who has it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any, TypeVar
+
+import dagster as dg
+from dagster._core.definitions.metadata.external_metadata import metadata_map_from_external
+from dagster._core.pipes.context import build_external_execution_context_data
+
+from orchestration.dvc_project import DvcBusyError, DvcProject, LockedStage
+from orchestration.process_tree import ProcessTree
+
+Context = dg.AssetExecutionContext | dg.OpExecutionContext
+T = TypeVar("T")
+UNCHANGED, RESTORED, COMPUTED = "unchanged", "restored from DVC's run cache", "computed"
+_SHOWN_LINES = 20  # of a failed stage
+_BUSY = re.compile(r"'(?P<path>[^']*)' is busy, it is being blocked by:\s*(?P<who>.*?)(?:\n\s*\n|\Z)", re.DOTALL)
+_EXITED = re.compile(r"failed to run: .*, exited with (-?\d+)")
+_DVC_CHATTER = ("ERROR: failed to reproduce", "ERROR: failed to run", "Running stage '", "> ")
+
+
+@dataclass(frozen=True)
+class Runner:
+    """How stages are run: variables added to their environment, and how long to wait for what."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    grace_seconds: float = 60.0  # for a stage to stop before it is killed
+    busy_seconds: float = 6 * 3600.0  # for another DVC process to finish with a path
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What bringing a stage up to date took. `reported` is what its process sent through Pipes."""
+
+    outcome: str
+    reasons: tuple[str, ...]
+    locked: LockedStage
+    reported: Mapping[str, Any]
+
+
+class StageFailed(Exception):
+    """A stage's command failed: its exit code, its last lines, and what it reported before."""
+
+    def __init__(self, stage: str, code: int, lines: list[str], reported: Mapping[str, Any]) -> None:
+        super().__init__(f"{stage} failed with exit code {code}:\n" + "\n".join(lines))
+        self.code = code
+        self.reported = reported
+
+
+def bring_up_to_date(context: Context, project: DvcProject, stage: str, runner: Runner, force: bool) -> StageRun:
+    """Run a stage if DVC or `force` asks for it.
+
+    Raises:
+        dagster.Failure: an ancestor is not up to date, or a path stayed busy; retrying would not help.
+        StageFailed: the command failed; holds its last lines.
+    """
+    changes = _patient(context, runner, lambda: project.changes(stage))
+    reasons = tuple(changes.pop(stage, ()))
+    if changes:
+        why = "; ".join(f"{name} ({', '.join(what)})" for name, what in sorted(changes.items()))
+        raise dg.Failure(
+            f"{stage} builds on what is not up to date: {why}. Materialize {', '.join(sorted(changes))} first.",
+            allow_retries=False,
+        )
+    outcome, reported = UNCHANGED, {}
+    if force:
+        reasons = (*reasons, "asked to look again")
+    if reasons:
+        context.log.info(f"{stage}: {'; '.join(reasons)}")
+        outcome, reported = _repro(context, project, stage, runner, force)
+    return StageRun(outcome, reasons, _patient(context, runner, project.locked)[stage], reported)
+
+
+def _patient(context: Context, runner: Runner, ask: Callable[[], T]) -> T:
+    """`ask()`, again and again while another DVC process is in the way."""
+    deadline = time.monotonic() + runner.busy_seconds
+    said = ""
+    while True:
+        try:
+            return ask()
+        except DvcBusyError as busy:
+            said = _wait(context, str(busy), said, deadline)
+
+
+def _wait(context: Context, why: str, said: str, deadline: float) -> str:
+    if time.monotonic() > deadline:
+        raise dg.Failure(f"Waited too long for another DVC process. {why}", allow_retries=False)
+    if why != said:
+        context.log.info(f"Waiting for another DVC process. {why}")
+    time.sleep(1.0)
+    return why
+
+
+def _repro(
+    context: Context, project: DvcProject, stage: str, runner: Runner, force: bool
+) -> tuple[str, Mapping[str, Any]]:
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+    if force:
+        command.insert(-1, "--force")
+    deadline = time.monotonic() + runner.busy_seconds
+    said = ""
+    while True:
+        with _pipes(context) as session:
+            code, lines = _run(context, command, project, runner, session.get_bootstrap_env_vars())
+        text = "\n".join(lines)
+        busy = _BUSY.search(text)
+        if code == 0:
+            restored = any(line.endswith("is cached - skipping run, checking out outputs") for line in lines)
+            return (RESTORED if restored else COMPUTED), _reported(session)
+        if busy is None:
+            exited = _EXITED.search(text)
+            raise StageFailed(stage, int(exited[1]) if exited else code, _last_words(lines), _reported(session))
+        said = _wait(context, f"{busy['path']} is busy: {' '.join(busy['who'].split())}", said, deadline)
+
+
+def _run(
+    context: Context, command: list[str], project: DvcProject, runner: Runner, pipes: Mapping[str, str]
+) -> tuple[int, list[str]]:
+    """Exit code and last lines of `command`, which are passed on to standard output as they come."""
+    tree = ProcessTree()
+    environment = {**os.environ, **runner.environment, **pipes, **tree.environment()}
+    lines: deque[str] = deque(maxlen=400)
+    process = subprocess.Popen(
+        command,
+        cwd=project.root,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # a Ctrl-C in the terminal comes to us alone, and we stop the tree in order
+    )
+    assert process.stdout is not None
+    reader = threading.Thread(target=_pass_on, args=(process.stdout, lines), daemon=True)
+    reader.start()
+    try:
+        while process.poll() is None:
+            time.sleep(0.05)
+    except BaseException:
+        _stop(context, tree, process, runner)
+        raise
+    reader.join(timeout=5.0)  # a process that the stage left behind may hold the pipe open
+    return process.returncode, list(lines)
+
+
+def _pass_on(stream: IO[str], lines: deque[str]) -> None:
+    for line in stream:
+        lines.append(line.rstrip("\n"))
+        sys.stdout.write(line)
+        sys.stdout.flush()
+
+
+def _stop(context: Context, tree: ProcessTree, process: subprocess.Popen[str], runner: Runner) -> None:
+    """Stop the tree, however often this process is interrupted meanwhile."""
+    while True:
+        try:
+            tree.stop(process.pid, runner.grace_seconds, context.log.info)
+            process.wait()
+            return
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+            continue
+
+
+@contextmanager
+def _pipes(context: Context) -> Iterator[dg.PipesSession]:
+    """A Pipes session that takes silence for an answer: a stage may be restored from the cache, or not speak Pipes."""
+    handler = dg.PipesMessageHandler(context, dg.PipesTempFileMessageReader())
+    data = build_external_execution_context_data(context, None)
+    with dg.PipesTempFileContextInjector().inject_context(data) as injected, handler.handle_messages() as reading:
+        yield dg.PipesSession(data, handler, injected, reading, context)
+
+
+def _reported(session: dg.PipesSession) -> Mapping[str, Any]:
+    """Metadata that the stage's process reported.
+
+    Either at once, with `report_asset_materialization(metadata)`, or as it goes, with
+    `report_custom_message({"metadata": {name: {"raw_value": ..., "type": ...}}})`, which a failure does not lose.
+    """
+    metadata: dict[str, Any] = {}
+    for message in session.get_custom_messages():
+        if isinstance(message, Mapping) and "metadata" in message:
+            metadata |= metadata_map_from_external(message["metadata"])
+    for result in session.get_reported_results():
+        if isinstance(result, dg.MaterializeResult):
+            metadata |= result.metadata or {}
+    return metadata
+
+
+def _last_words(lines: list[str]) -> list[str]:
+    """The last lines of a stage's own output."""
+    own = [line for line in lines if line.strip() and not line.startswith(_DVC_CHATTER)]
+    return own[-_SHOWN_LINES:] or lines[-_SHOWN_LINES:]

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flame_core.data.sources import RawPair
+from flame_core.data.sources.folder import Folder
+from flame_core.data.sources.listing import read_manifest, read_pairs, read_source
+from flame_core.errors import InputError
+from flame_core.params import FolderSource
+from flame_core.work import WorkCache
+from tests.data.drawings import png
+
+
+def _download(folder: Path, **params):
+    source = Folder(FolderSource(kind="folder", path="unused", **params), folder)
+    unit = source.download(WorkCache(folder.parent / "work", "download"))
+    return unit, read_pairs(unit.folder, folder)
+
+
+def _by_key(pairs: list[RawPair]) -> dict[str, RawPair]:
+    assert len({pair.key for pair in pairs}) == len(pairs)
+    return {pair.key: pair for pair in pairs}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    (folder / "animals" / "birds").mkdir(parents=True)
+    return folder
+
+
+def test_sidecars(folder: Path):
+    (folder / "animals/birds/jay.png").write_bytes(png(1))
+    (folder / "animals/birds/jay.txt").write_text("A jay.\n\n  \nA blue bird.\n")
+    (folder / "animals/birds/jay.json").write_text(
+        json.dumps({"captions": {"de": ["Ein Häher"]}, "keywords": ["bird"], "title": "jay", "licence": "CC0"})
+    )
+    (folder / "Sun Set.JPG").write_bytes(png(2))
+    (folder / "Sun Set.txt").write_text("\ufeffThe sun.", "utf-8")
+    (folder / "orphan.txt").write_text("Nothing to see.")
+    (folder / "silent.png").write_bytes(png(3))
+    (folder / "notes.md").write_text("not a pair")
+    (folder / ".hidden.png").write_bytes(png(4))
+    _, pairs = _download(folder, licence="own")
+    pairs = _by_key(pairs)
+    jay = pairs["animals/birds/jay"]
+    assert jay.captions == {"en": ["A jay.", "A blue bird."], "de": ["Ein Häher"]}
+    assert (jay.category, jay.title, jay.keywords, jay.licence) == ("animals/birds", "jay", ["bird"], "CC0")
+    assert jay.image is not None and jay.image.read() == png(1)
+    sun = next(pair for key, pair in pairs.items() if key.startswith("Sun_Set-"))
+    assert (sun.captions, sun.category, sun.licence) == ({"en": ["The sun."]}, None, "own")
+    assert pairs["orphan"].image is None
+    assert pairs["silent"].captions == {}
+    assert len(pairs) == 4
+
+
+def test_two_pictures_of_one_stem_are_both_listed(folder: Path):
+    for name in ("a.jpg", "a.png"):
+        (folder / name).write_bytes(png(1))
+    _, pairs = _download(folder)
+    assert [pair.key for pair in pairs] == ["a", "a"]
+
+
+def test_a_damaged_sidecar_is_a_problem_and_no_crash(folder: Path):
+    (folder / "a.png").write_bytes(png(1))
+    (folder / "a.json").write_text('{"caption": ')
+    (folder / "b.png").write_bytes(png(2))
+    (folder / "b.json").write_text("[" * 100_000)
+    unit, pairs = _download(folder)
+    assert [pair.captions for pair in pairs] == [{}, {}]
+    assert [problem["file"] for problem in read_source(unit.folder)["problems"]] == ["a.json", "b.json"]
+    assert unit.ledger.failures == {"a.json": "damaged_file", "b.json": "damaged_file"}
+
+
+ROWS = [
+    {"image": "animals/a.png", "caption": "One", "language": "en", "album": "x"},
+    {"image": "animals/a.png", "caption": "Eins", "language": "de", "album": "x"},
+    {"image": "./gone.png", "caption": "Gone", "language": "", "album": "y"},
+]
+
+
+def _write_table(path: Path, rows: list[dict]) -> None:
+    match path.suffix:
+        case ".csv":
+            lines = [",".join(rows[0]), *(",".join(f'"{value}"' for value in row.values()) for row in rows)]
+            path.write_text("\r\n".join(lines), "utf-8-sig")
+        case ".jsonl":
+            path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+        case ".parquet":
+            pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_tables(folder: Path, kind: str):
+    (folder / "animals/a.png").write_bytes(png(1))
+    (folder / "unnamed.png").write_bytes(png(2))
+    (folder / "a.txt").write_text("sidecars do not count beside a table")
+    _write_table(folder / f"list.{kind}", ROWS)
+    _, pairs = _download(folder, table=f"list.{kind}", group_field="album", language="fr")
+    pairs = _by_key(pairs)
+    assert sorted(pairs) == ["animals/a", "gone", "unnamed"]
+    assert pairs["animals/a"].captions == {"en": ["One"], "de": ["Eins"]}
+    assert (pairs["animals/a"].group, pairs["animals/a"].category) == ("x", "animals")
+    assert (pairs["gone"].captions, pairs["gone"].image) == ({"fr": ["Gone"]}, None)
+    assert (pairs["unnamed"].captions, pairs["unnamed"].image is None) == ({}, False)
+
+
+def test_awkward_captions_survive_a_csv(folder: Path):
+    (folder / "a.png").write_bytes(png(1))
+    long = "very " * 40_000
+    (folder / "t.csv").write_text(f'image,caption\na.png,"says ""hi"", {{caption}}\nnext <|endoftext|>"\na.png,{long}\n')
+    _, pairs = _download(folder, table="t.csv")
+    assert pairs[0].captions == {"en": ['says "hi", {caption}\nnext <|endoftext|>', long]}
+
+
+def test_damaged_rows_are_problems(folder: Path):
+    (folder / "a.png").write_bytes(png(1))
+    (folder / "t.jsonl").write_text('{"image": "a.png", "caption": "A"}\n{"image": \n{"image": null, "caption": "B"}\n')
+    unit, pairs = _download(folder, table="t.jsonl")
+    assert [pair.captions for pair in pairs] == [{"en": ["A"]}]
+    details = [problem["detail"] for problem in read_source(unit.folder)["problems"]]
+    assert details == ["line 2 is not a JSON object", "row 3 names no picture"]
+
+
+@pytest.mark.parametrize(
+    ("table", "content", "message"),
+    [
+        ("t.csv", "image,text\na.png,x\n", "no column 'caption'; it has image, text"),
+        ("t.csv", "", "no column 'image'"),
+        ("t.tsv", "image\tcaption\n", "must be .csv, .jsonl or .parquet"),
+        ("t.parquet", "PAR1 no", "not a readable parquet file"),
+        (None, "", "does not exist"),
+    ],
+)
+def test_tables_that_cannot_be_used(folder: Path, table: str | None, content: str, message: str):
+    (folder / "a.png").write_bytes(png(1))
+    if table:
+        (folder / table).write_text(content)
+    with pytest.raises(InputError, match=message):
+        _download(folder, table=table or "none.csv")
+
+
+def test_a_table_cannot_reach_out_of_its_folder(folder: Path):
+    (folder.parent / "secret.png").write_bytes(png(1))
+    (folder / "a.png").write_bytes(png(2))
+    _write_table(folder / "t.jsonl", [{"image": "../secret.png", "caption": "x"}, {"image": str(folder.parent / "secret.png"), "caption": "y"}])
+    _, pairs = _download(folder, table="t.jsonl")
+    assert [pair.image is None for pair in pairs if pair.captions] == [True, True]
+
+
+def test_an_unreadable_file_is_a_problem(folder: Path):
+    (folder / "a.png").write_bytes(png(1))
+    (folder / "b.png").symlink_to(folder / "nowhere.png")
+    os.close(os.open(os.fsencode(folder) + b"/\xff.png", os.O_CREAT | os.O_WRONLY))
+    unit, pairs = _download(folder)
+    assert [pair.key for pair in pairs] == ["a"]
+    problems = {problem["file"]: problem["detail"] for problem in read_source(unit.folder)["problems"]}
+    assert problems == {"b.png": "No such file or directory", "\\udcff.png": "its name is not UTF-8"}
+
+
+def test_the_manifest_and_what_has_not_changed(folder: Path):
+    (folder / "a.png").write_bytes(png(1))
+    (folder / "a.txt").write_text("A")
+    first, _ = _download(folder)
+    entries = {entry.path: entry.size for entry in read_manifest(first.folder)}
+    assert entries == {"a.png": len(png(1)), "a.txt": 1}
+    again, _ = _download(folder)
+    assert (again.folder, again.computed) == (first.folder, False)
+    (folder / "a.txt").write_text("B")
+    changed, pairs = _download(folder)
+    assert changed.computed and pairs[0].captions == {"en": ["B"]}
+
+
+def test_no_such_folder(tmp_path: Path):
+    with pytest.raises(InputError, match="is not a folder"):
+        _download(tmp_path / "nowhere")

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from flame_core.data.sources.listing import read_pairs, read_source
+from flame_core.data.sources.webdataset import Webdataset, read_samples
+from flame_core.errors import InputError
+from flame_core.params import WebdatasetSource
+from flame_core.work import WorkCache
+from tests.data.drawings import encoded, drawing, png
+
+Member = tuple[str, bytes]
+
+
+def write_tar(path: Path, members: Sequence[Member], kind: int = tarfile.GNU_FORMAT) -> None:
+    with tarfile.open(path, "w", format=kind) as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def members_of(*numbers: int) -> list[Member]:
+    """Samples as img2dataset writes them."""
+    found: list[Member] = []
+    for number in numbers:
+        found += [
+            (f"{number:06d}.jpg", encoded(drawing(number), "JPEG")),
+            (f"{number:06d}.json", json.dumps({"key": f"{number:06d}", "caption": f"drawing {number}"}).encode()),
+            (f"{number:06d}.txt", f"drawing {number}".encode()),
+        ]
+    return found
+
+
+def _download(folder: Path, **params):
+    source = Webdataset(WebdatasetSource(kind="webdataset", path="unused", **params), folder)
+    unit = source.download(WorkCache(folder.parent / "work", "download"))
+    return unit, read_pairs(unit.folder, folder)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_shards_as_img2dataset_writes_them(folder: Path, kind: int):
+    write_tar(folder / "00000.tar", members_of(0, 1), kind)
+    write_tar(folder / "00001.tar", members_of(2), kind)
+    (folder / "00000_stats.json").write_text("{}")
+    _, pairs = _download(folder)
+    assert [pair.key for pair in pairs] == ["00000/000000", "00000/000001", "00001/000002"]
+    assert [pair.captions for pair in pairs] == [{"en": [f"drawing {number}"]} for number in range(3)]
+    assert [pair.image and pair.image.read() for pair in pairs] == [encoded(drawing(n), "JPEG") for n in range(3)]
+    assert {pair.split for pair in pairs} == {None}
+
+
+def test_captions_by_language_in_json(folder: Path):
+    record = {"captions": {"en": ["One", "Two"], "zh": ["一"]}, "album": 4, "license": "CC-BY"}
+    write_tar(folder / "a.tar", [("x/1.png", png(1)), ("x/1.json", json.dumps(record).encode())])
+    _, pairs = _download(folder, group_field="album")
+    assert pairs[0].key == "a/x/1"
+    assert (pairs[0].captions, pairs[0].group, pairs[0].licence) == (record["captions"], "4", "CC-BY")
+
+
+def test_other_members_and_kinds(folder: Path):
+    members = [
+        ("1.WEBP", encoded(drawing(1), "WEBP")),
+        ("1.cls", b"7"),
+        ("1.seg.png", png(5)),
+        ("1.png", png(6)),
+        ("1.txt", "Caf\xe9".encode("latin-1")),
+        ("2.txt", b"no picture"),
+        ("3.jpg", png(3)),
+    ]
+    write_tar(folder / "a.tar", members)
+    with tarfile.open(folder / "a.tar", "a") as tar:
+        link = tarfile.TarInfo("4.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    _, pairs = _download(folder)
+    assert [(pair.key, pair.captions, pair.image is None) for pair in pairs] == [
+        ("a/1", {"en": ["Caf\ufffd"]}, False),
+        ("a/2", {"en": ["no picture"]}, True),
+        ("a/3", {}, False),
+    ]
+    assert pairs[0].image is not None and pairs[0].image.read() == encoded(drawing(1), "WEBP")
+
+
+def test_validation_shards_and_a_limit_of_samples(folder: Path):
+    write_tar(folder / "set-train-0.tar", members_of(0, 1, 2))
+    write_tar(folder / "set-train-1.tar", members_of(3, 4, 5))
+    write_tar(folder / "set-val-0.tar", members_of(6, 7))
+    _, pairs = _download(folder, val_shards="*-val-*", max_samples=4)
+    assert [(pair.key[-1], pair.split) for pair in pairs] == [
+        *((str(number), "train") for number in range(4)),
+        ("6", "val"),
+        ("7", "val"),
+    ]
+    _, pairs = _download(folder, max_samples=4)
+    assert [(pair.key[-1], pair.split) for pair in pairs] == [(str(number), None) for number in range(4)]
+
+
+def _samples(folder: Path, content: bytes) -> tuple[list[str], list[str]]:
+    """Keys that can be read of a tar with this content, and what is said about it."""
+    (folder / "bad.tar").write_bytes(content)
+    problems = []
+    keys = [sample.key for sample in read_samples(folder, "bad.tar", problems) if sample.image]
+    assert {problem.file for problem in problems} <= {"bad.tar"}
+    return keys, [problem.detail for problem in problems]
+
+
+def test_damaged_tars_give_what_can_be_read_and_are_named(folder: Path):
+    write_tar(folder / "good.tar", members_of(*range(6)))
+    good = (folder / "good.tar").read_bytes()
+    everything = [f"{number:06d}" for number in range(6)]
+    assert _samples(folder, good) == (everything, [])
+    with tarfile.open(folder / "good.tar") as tar:
+        third = tar.getmember("000002.jpg")
+        last = tar.getmembers()[-1]
+    end = last.offset_data + 512
+
+    cut = good[: third.offset_data + 100]
+    keys, details = _samples(folder, cut)
+    assert keys == everything[:2]
+    assert len(details) == 1 and "cut off: 000002.jpg is not complete" in details[0]
+
+    keys, details = _samples(folder, good[: third.offset])  # between two samples
+    assert keys == everything[:2] and "no end mark" in details[0]
+
+    keys, details = _samples(folder, good[: third.offset + 200])  # within a header
+    assert keys == everything[:2] and "no end mark" in details[0]
+
+    keys, details = _samples(folder, good[: third.offset + 5] + b"\xff\xff" + good[third.offset + 7 :])
+    assert keys == [*everything[:2], *everything[3:]]
+    assert len(details) == 1 and "damaged behind 000001.txt" in details[0]
+
+    keys, details = _samples(folder, good[:end] + b"\x07" * 512 + good[end + 512 :])
+    assert keys == everything and len(details) == 1
+
+    assert _samples(folder, b"\x1f\x8b not a tar at all " * 100)[0] == []
+    assert _samples(folder, b"\x1f\x8b not a tar at all " * 100)[1] != []
+    assert _samples(folder, b"")[1] != []
+
+
+def test_a_damaged_tar_does_not_stop_the_download(folder: Path, caplog: pytest.LogCaptureFixture):
+    write_tar(folder / "a.tar", members_of(0, 1))
+    write_tar(folder / "b.tar", members_of(2, 3))
+    content = (folder / "a.tar").read_bytes()
+    (folder / "a.tar").write_bytes(content[: len(content) // 2])
+    unit, pairs = _download(folder)
+    assert {"b/000002", "b/000003"} <= {pair.key for pair in pairs}
+    assert [problem["file"] for problem in read_source(unit.folder)["problems"]] == ["a.tar"]
+    assert unit.ledger.failures == {"a.tar": "damaged_file"}
+    assert "a.tar" in caplog.text
+
+
+def test_broken_json_is_a_problem(folder: Path):
+    write_tar(folder / "a.tar", [("1.jpg", png(1)), ("1.json", b"{nope"), ("1.txt", b"still good")])
+    unit, pairs = _download(folder)
+    assert pairs[0].captions == {"en": ["still good"]}
+    assert read_source(unit.folder)["problems"][0]["detail"] == "1.json is not a JSON object"
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [({"shards": "x-*.tar"}, "holds no file 'x-"), ({"val_shards": "y*"}, "none of the shards matches val_shards 'y")],
+)
+def test_patterns_that_match_nothing(folder: Path, params: dict, message: str):
+    write_tar(folder / "a.tar", members_of(0))
+    with pytest.raises(InputError, match=message):
+        _download(folder, **params)
+
+
+def test_no_such_folder(tmp_path: Path):
+    with pytest.raises(InputError, match="is not a folder"):
+        _download(tmp_path / "nowhere")
