@@ -139,7 +139,7 @@ class DvcProject:
         path = self.root / LOCK_FILE
         if not path.exists():
             return {}
-        with self._repo() as repo, self._holding(repo):
+        with self._errors_named(), self._repo() as repo, self._holding(repo):
             content = Lockfile(repo, str(path)).load().get("stages") or {}
         return {name: _locked_stage(entry) for name, entry in content.items()}
 

@@ -21,6 +21,7 @@ from flame_core.data.shards import Sample
 
 _SHORT_WORDS = 10  # of the subject
 _LONG_WORDS = 18
+_LABEL_CHARS = 40  # of a keyword or a part of a category; a longer one is a sentence
 _RENDERINGS = {
     "outlined": "drawn in black outlines",
     "flat": "drawn in flat colours",
@@ -104,7 +105,7 @@ def compose_long(meta: Mapping[str, Any], appearance: Appearance) -> str:
 def category_words(meta: Mapping[str, Any]) -> list[str]:
     """The parts of the category path as words, outermost first, without numbers: ["animals", "birds"]."""
     parts = (re.sub(r"[\W\d_]+", " ", fold(part)).strip().lower() for part in (meta.get("category") or "").split("/"))
-    return list(dict.fromkeys(part for part in parts if part))
+    return list(dict.fromkeys(part for part in parts if 0 < len(part) <= _LABEL_CHARS))
 
 
 def _title(meta: Mapping[str, Any], subject: Subject) -> str:
@@ -207,7 +208,7 @@ def _filed(meta: Mapping[str, Any], subject: Subject) -> str | None:
     categories = category_words(meta)
     known = subject.words | words(" ".join([*categories, _title(meta, subject)]))
     keywords = [fold(str(word)).lower() for word in meta.get("keywords") or []]
-    keywords = [word for word in dict.fromkeys(keywords) if word and not words(word) <= known][:4]
+    keywords = [word for word in dict.fromkeys(keywords) if len(word) <= _LABEL_CHARS and not words(word) <= known][:4]
     title = _title(meta, subject)
     facts = [f"titled {title}"] if title else []
     facts += [f"filed under {_listed(categories[:4])}"] if categories else []

@@ -43,6 +43,8 @@ _BEFORE_COLOUR = _lexicon(
 _PRONOUNS = _lexicon("i you he she it we they this that these those there here what who")
 _DETERMINERS = _lexicon("a an the some several many another our your my two three four five six seven eight nine ten")
 _ABBREVIATIONS = _lexicon("mr mrs ms dr st no vs inc jr sr prof fig e.g i.e u.s")
+_CHARS = 1000  # of a text that are looked at
+_WORD_CHARS = 40
 _QUOTES = "\"'“”‘’«»„‹›`"
 _OPENING = re.compile(
     r"^(?:(?:this|it|here|there|these|those|they) (?:is|are)|it's|here's|there's|that's)\s+(?=\S+\s+\S)", re.I
@@ -99,13 +101,14 @@ def find_subject(meta: Mapping[str, Any], limit: int, *, longest: bool = False) 
 
 def noun_phrase(text: str, limit: int) -> str:
     """The first noun phrase or clause of a text, about `limit` words at most, without a full stop; may be empty."""
-    text = _first_sentence(fold(text).strip(_QUOTES + " "))
+    text = fold(text[:_CHARS])
+    text = _first_sentence(text.strip(_QUOTES) if text.startswith(tuple(_QUOTES)) else text)
     text = re.sub(r"\s*\([^)]*\)", "", text).strip(_TAIL)
     text = re.sub(r"\s+(?=[,;:])", "", text)
     text = _PICTURE_OF.sub("", _OPENING.sub("", text))
     text = _AUXILIARY.sub("", text)
     text = re.split(r"\s*—\s*|\s+[-–]\s+|[:;]\s", text)[0]
-    found = _before_verb(text.split())
+    found = [word[:_WORD_CHARS] for word in _before_verb(text.split())]
     if len(found) > limit + 2:  # a word or two more read better than a cut
         found = _cut(found, limit)
     text = " ".join(found).strip(_TAIL)

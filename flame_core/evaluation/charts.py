@@ -67,7 +67,7 @@ def bar_chart(bars: Sequence[Bar], title: str) -> str:
 def line_chart(xs: Sequence[float], ys: Sequence[float], title: str, x_title: str) -> str:
     """One curve; a long one is averaged to at most 240 points, and a noisy one gets a smooth line over it."""
     left, right, top, height = 62, 12, 8, 210
-    bottom = top + height - 34
+    bottom = top + height - 38
     x_values, y_values = _averaged(np.asarray(xs, float)), _averaged(np.asarray(ys, float))
     x_end = float(x_values.max())
     x_ticks = nice_ticks(0.0, x_end, 4)

@@ -1,0 +1,107 @@
+"""Asset checks: what a stage wrote into its out's `checks.json` (`flame_core/gates.py`), shown by Dagster.
+
+Nothing is measured here. Dagster has to know the names of checks before anything runs, so each stage of `dvc.yaml`
+lists them (`meta: dagster: checks:`). A check that a stage makes once for each source or language is named
+`<source>/<name>` in the file and shown as one asset check, `<name>`, which fails where one of them does.
+
+A check that blocks in the file gets severity ERROR and stops the run; any other is a warning. A failed check that the
+stage does not list fails the asset as well, if it blocks: nothing passes unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from flame_core import gates
+from flame_core.errors import InputError
+from flame_core.gates import Check
+from orchestration.dvc_project import DvcProject, Stage
+
+
+def read_checks(project: DvcProject, stage: Stage, declared: Sequence[str]) -> list[dg.AssetCheckResult]:
+    """One result for each declared check of a stage, from the `checks.json` of its outs.
+
+    Raises:
+        dagster.Failure: a blocking check failed that the stage does not declare.
+    """
+    try:
+        found = [check for out in stage.outs for check in _read(project.root / out)]
+    except InputError as error:
+        return [_absent(name, str(error)) for name in declared]
+    by_name: dict[str, list[Check]] = {name: [] for name in declared}
+    for check in found:
+        by_name.setdefault(check.name.rsplit("/", 1)[-1], []).append(check)
+    undeclared = [check for name in by_name.keys() - set(declared) for check in by_name[name]]
+    if failed := [check.name for check in undeclared if check.blocking and not check.passed]:
+        raise dg.Failure(
+            f"{stage.name} failed blocking checks that dvc.yaml does not list in its meta.dagster.checks: "
+            + ", ".join(sorted(failed)),
+            allow_retries=False,
+        )
+    return [_result(name, by_name[name]) for name in declared]
+
+
+def _read(out: Path) -> list[Check]:
+    if out.is_dir() and not (out / gates.CHECKS).exists():
+        return []  # one of several outs
+    return gates.read(out)
+
+
+def _absent(name: str, why: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=name, passed=False, severity=dg.AssetCheckSeverity.WARN, description=f"not measured: {why}"
+    )
+
+
+def _result(name: str, checks: Sequence[Check]) -> dg.AssetCheckResult:
+    if not checks:
+        return _absent(name, f"the stage's {gates.CHECKS} does not hold it")
+    failed = [check for check in checks if not check.passed]
+    blocking = any(check.blocking for check in failed or checks)
+    rows = [
+        dg.TableRecord(
+            {
+                "check": check.name,
+                "passed": check.passed,
+                "measured": _text(check.value),
+                "threshold": _text(check.threshold),
+                "examples": ", ".join(check.keys),
+            }
+        )
+        for check in (*failed, *(check for check in checks if check.passed))
+    ]
+    metadata: dict[str, Any] = {"checks": dg.MetadataValue.table(rows, _COLUMNS)}
+    if len(checks) == 1:  # a number is drawn over time
+        metadata |= {key: value for key in ("value", "threshold") if _is_number(value := getattr(checks[0], key))}
+    if keys := [key for check in failed for key in check.keys]:
+        metadata["keys"] = dg.MetadataValue.md("\n".join(f"- `{key}`" for key in keys))
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,
+        description="; ".join(sorted({check.description for check in failed or checks})),
+        metadata=metadata,
+    )
+
+
+_COLUMNS = dg.TableSchema(
+    [
+        dg.TableColumn("check"),
+        dg.TableColumn("passed", "bool"),
+        dg.TableColumn("measured"),
+        dg.TableColumn("threshold"),
+        dg.TableColumn("examples"),
+    ]
+)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)

@@ -1,0 +1,217 @@
+"""Assets of a foreign DVC project: how they look, and what a materialization does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from orchestration.dvc_assets import asset_key, dvc_assets, dvc_lock_sensor, op_name
+from orchestration.dvc_project import DvcProject, DvcProjectError, Stage
+from tests.orchestration.conftest import dvc, edit
+
+KEYS = [dg.AssetKey(path) for path in (["grow"], ["scale", "10"], ["scale", "2"], ["total"])]
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def read_checks(project: DvcProject, stage: Stage, declared) -> list[dg.AssetCheckResult]:
+    enough = (project.root / "numbers" / "enough").read_text() == "yes"
+    return [dg.AssetCheckResult(check_name=name, passed=enough) for name in declared]
+
+
+def assets(project: DvcProject) -> list[dg.AssetsDefinition]:
+    return dvc_assets(project, read_checks=read_checks, read_tags=lambda project: {"params": "p1"})
+
+
+def materialize(project: DvcProject, instance: dg.DagsterInstance, **options) -> dg.ExecuteInProcessResult:
+    return dg.materialize(assets(project), instance=instance, raise_on_error=False, **options)
+
+
+def outcomes(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    return {
+        event.asset_key.to_user_string(): event.materialization.metadata["outcome"].text
+        for event in result.get_asset_materialization_events()
+    }
+
+
+def failure(result: dg.ExecuteInProcessResult, step: str) -> str:
+    error = result.failure_data_for_node(step)
+    assert error is not None
+    data = error.user_failure_data
+    return f"{data.description if data else ''}\n{error.error.to_string() if error.error else ''}"
+
+
+def test_specs_follow_the_file(foreign: DvcProject) -> None:
+    graph = dg.Definitions(assets=assets(foreign)).resolve_asset_graph()
+    assert sorted(graph.get_all_asset_keys()) == KEYS
+    grow = graph.get(KEYS[0])
+    assert grow.description is not None and grow.description.startswith("Grow some numbers.")
+    assert (grow.group_name, grow.kinds, list(grow.owners)) == ("data", {"dvc", "python"}, ["someone@example.org"])
+    assert grow.pools == {"field"}
+    assert {key.name for key in grow.check_keys} == {"enough"}
+    total = graph.get(KEYS[3])
+    assert (total.group_name, total.kinds, total.parent_keys) == ("default", {"dvc"}, {KEYS[1], KEYS[2]})
+
+
+def test_names_that_dagster_refuses_are_spelled_otherwise() -> None:
+    assert asset_key("train@0.1-big") == dg.AssetKey(["train", "0.1-big"])
+    assert op_name("train@0.1-big") == "train__0_1_big"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("pool: field", "pol: field", r"stages\.grow\.meta\.dagster: pol: Extra inputs.*accepted: group, kinds"),
+        ("max: 1", "max: none", r"stages\.grow\.meta\.dagster: retries\.max: .*valid integer"),
+    ],
+)
+def test_a_wrong_meta_is_named(foreign: DvcProject, old: str, new: str, message: str) -> None:
+    edit(foreign.root / "dvc.yaml", old, new)
+    with pytest.raises(DvcProjectError, match=message):
+        assets(foreign)
+
+
+def test_materialize_then_unchanged(
+    foreign: DvcProject, reproduced_template: Path, instance: dg.DagsterInstance
+) -> None:
+    result = materialize(foreign, instance)
+    assert result.success
+    assert set(outcomes(result).values()) == {"computed"}
+    # as `dvc repro` from a shell leaves it
+    assert (foreign.root / "dvc.lock").read_bytes() == (reproduced_template / "dvc.lock").read_bytes()
+    assert (foreign.root / "total.txt").read_text() == "72\n"
+    event = instance.get_latest_materialization_event(KEYS[0])
+    assert event is not None and event.asset_materialization is not None
+    assert event.asset_materialization.metadata["grown"].value == 4  # reported by the stage's process
+    assert event.asset_materialization.tags["params"] == "p1"
+    assert result.dagster_run.run_id in {run.run_id for run in instance.get_runs(dg.RunsFilter(tags={"params": "p1"}))}
+    locked = foreign.locked()
+    for stage, key in zip(locked, KEYS, strict=True):
+        version = instance.get_latest_data_version_record(key).event_log_entry.tags["dagster/data_version"]
+        assert version == locked[stage].data_version
+
+    again = materialize(foreign, instance)
+    assert again.success
+    assert set(outcomes(again).values()) == {"unchanged"}
+    event = instance.get_latest_materialization_event(KEYS[0])
+    assert event.asset_materialization.metadata["grown"].value == 4  # a cached stage keeps what it showed
+
+
+def test_a_dirty_ancestor_is_refused_by_name(reproduced: DvcProject, instance: dg.DagsterInstance) -> None:
+    edit(reproduced.root / "params.yaml", "count: 4", "count: 5")
+    before = (reproduced.root / "dvc.lock").read_bytes()
+    result = materialize(reproduced, instance, selection="total")
+    assert not result.success
+    assert "grow (params.yaml: count modified)" in failure(result, "total")
+    assert (reproduced.root / "dvc.lock").read_bytes() == before
+
+
+def test_a_failing_stage_shows_its_last_lines(foreign: DvcProject, instance: dg.DagsterInstance) -> None:
+    edit(foreign.root / "params.yaml", "count: 4", "count: -1")
+    result = materialize(foreign, instance)
+    assert not result.success
+    said = failure(result, "grow")
+    assert "grow failed with exit code 1" in said
+    assert "number-7 is negative; give count a value above 0" in said
+    assert outcomes(result) == {}
+    assert len(result.get_step_failure_events()) == 1  # exit code 1 is not listed as transient: no retry
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+
+
+def test_a_transient_exit_code_is_retried(foreign: DvcProject, instance: dg.DagsterInstance) -> None:
+    edit(
+        foreign.root / "grow.py",
+        "count =",
+        "f = pathlib.Path('tried'); t = f.exists(); f.touch(); t or sys.exit(5)\ncount =",
+    )
+    result = materialize(foreign, instance, selection="grow")
+    assert result.success
+    assert len([event for event in result.all_events if event.is_step_up_for_retry]) == 1
+
+
+def test_a_failed_check_stops_the_run(foreign: DvcProject, instance: dg.DagsterInstance) -> None:
+    edit(foreign.root / "params.yaml", "count: 4", "count: 2")
+    result = materialize(foreign, instance)
+    assert not result.success
+    assert outcomes(result) == {"grow": "computed"}
+    (evaluation,) = result.get_asset_check_evaluations()
+    assert (evaluation.check_name, evaluation.passed) == ("enough", False)
+
+
+def test_refresh_forces_one_stage_and_equal_bytes_stop_there(
+    reproduced: DvcProject, instance: dg.DagsterInstance
+) -> None:
+    result = materialize(reproduced, instance, tags={"refresh": "grow"})
+    assert result.success
+    assert outcomes(result) == {
+        "grow": "computed",
+        "scale/10": "unchanged",
+        "scale/2": "unchanged",
+        "total": "unchanged",
+    }
+
+
+def test_a_path_in_use_is_waited_for_and_its_user_named(
+    foreign: DvcProject, instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
+) -> None:
+    edit(foreign.root / "grow.py", "count =", "time.sleep(6)\ncount =")
+    other = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "--single-item", "grow"],
+        cwd=foreign.root,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout is not None and "Running stage" in other.stdout.readline()
+    result = materialize(foreign, instance, selection="grow")
+    other.communicate()
+    assert result.success
+    assert outcomes(result) == {"grow": "unchanged"}  # the other one had done it
+    assert f"(PID {other.pid}): " in capfd.readouterr().err
+
+
+def test_a_run_from_the_shell_shows_up_once(reproduced: DvcProject, instance: dg.DagsterInstance) -> None:
+    sensor = dvc_lock_sensor(reproduced, read_checks=read_checks)
+
+    def tick() -> list:
+        data = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+        for event in data.asset_events:
+            instance.report_runless_asset_event(event)
+        return list(data.asset_events)
+
+    reported = tick()
+    assert [e.asset_key for e in reported if isinstance(e, dg.AssetMaterialization)] == KEYS
+    assert [e.check_name for e in reported if isinstance(e, dg.AssetCheckEvaluation)] == ["enough"]
+    assert stale(reproduced, instance) == {key: "FRESH" for key in KEYS}
+    assert tick() == []
+
+    edit(reproduced.root / "params.yaml", "count: 4", "count: 5")
+    assert stale(reproduced, instance)[KEYS[0]] == "STALE"  # another code version
+    dvc(reproduced.root, "repro", "--quiet", "grow")
+    assert [event.asset_key for event in tick() if isinstance(event, dg.AssetMaterialization)] == KEYS[:1]
+    assert stale(reproduced, instance) == {KEYS[0]: "FRESH", KEYS[1]: "STALE", KEYS[2]: "STALE", KEYS[3]: "STALE"}
+
+
+def test_materialized_assets_are_in_sync(foreign: DvcProject, instance: dg.DagsterInstance) -> None:
+    assert set(stale(foreign, instance).values()) == {"MISSING"}
+    assert materialize(foreign, instance).success
+    assert stale(foreign, instance) == {key: "FRESH" for key in KEYS}
+    tick = dvc_lock_sensor(foreign, read_checks=read_checks).evaluate_tick(dg.build_sensor_context(instance=instance))
+    assert not tick.asset_events  # what Dagster ran is not reported again
+
+
+def stale(project: DvcProject, instance: dg.DagsterInstance) -> dict[dg.AssetKey, str]:
+    from dagster._core.definitions.data_version import CachingStaleStatusResolver
+    from dagster._core.loader import LoadingContextForTest
+
+    graph = dg.Definitions(assets=assets(project)).resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    return {key: resolver.get_status(key).value for key in KEYS}
