@@ -318,6 +318,13 @@ class EvaluateParams(Section):
     bootstrap: BootstrapParams = BootstrapParams()
     gates: EvaluateGates = EvaluateGates()
 
+    @field_validator("class_prompts")
+    @classmethod
+    def _prompts_name_the_class(cls, prompts: list[str]) -> list[str]:
+        if not prompts or any("{class}" not in prompt for prompt in prompts):
+            raise ValueError("every prompt must contain {class}")
+        return prompts
+
 
 # --- the whole ---------------------------------------------------------------------------------------------------
 

@@ -27,8 +27,7 @@ up through `dvc_lock_sensor`. How a stage is run, stopped and refused is told in
 
 `dvc_project.py`, `dvc_run.py`, `process_tree.py` and this module need only dagster, dvc, pydantic and psutil.
 """
-
-from __future__ import annotations
+# No postponed annotations here: Dagster reads those of a step's context as they stand.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -177,10 +176,12 @@ def run_stage(context: Context, project: DvcProject, stage: Stage, runner: Runne
         dagster.Failure: what failed, and whether a retry may help.
     """
     if tags:
-        context.instance.add_run_tags(context.run_id, dict(tags))
+        context.instance.add_run_tags(context.run.run_id, dict(tags))
     force = stage.name in context.run.tags.get(REFRESH_TAG, "").split(",")
     try:
         return bring_up_to_date(context, project, stage.name, runner, force)
+    except DvcProjectError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
     except StageFailed as failed:
         retries = stage_meta(stage).retries
         transient = retries is not None and (not retries.exit_codes or failed.code in retries.exit_codes)
@@ -241,7 +242,7 @@ def _retry_policy(retries: Retries | None) -> dg.RetryPolicy | None:
 # --- runs outside Dagster ----------------------------------------------------------------------------------------
 
 DATA_VERSION_TAG, CODE_VERSION_TAG = "dagster/data_version", "dagster/code_version"
-INPUT_VERSION_TAG = "dagster/input_data_version"
+INPUT_VERSION_TAG, INPUT_POINTER_TAG = "dagster/input_data_version", "dagster/input_event_pointer"
 
 
 def dvc_lock_sensor(
@@ -311,6 +312,7 @@ def _runless(stage: Stage, entry: LockedStage, locked: Mapping[str, LockedStage]
         # What was read of an upstream's out is compared where it is recorded under the same path.
         same = all(read.get(out.path, out.digest) == out.digest for out in up.outs)
         tags[f"{INPUT_VERSION_TAG}/{asset_key(name).to_user_string()}"] = up.data_version if same else "older"
+        tags[f"{INPUT_POINTER_TAG}/{asset_key(name).to_user_string()}"] = "NULL"
     return dg.AssetMaterialization(
         asset_key(stage.name),
         metadata=run_metadata(stage, StageRun("ran outside Dagster", ("dvc.lock changed",), entry, {})),

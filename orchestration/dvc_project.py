@@ -143,6 +143,33 @@ class DvcProject:
             content = Lockfile(repo, str(path)).load().get("stages") or {}
         return {name: _locked_stage(entry) for name, entry in content.items()}
 
+    def sort_lock(self) -> None:
+        """Put the stages of `dvc.lock` into the order in which a plain `dvc repro` runs and records them.
+
+        DVC appends a stage when it first runs, so without this the file would tell in which order stages that do not
+        depend on each other happened to end.
+
+        Raises:
+            DvcBusyError: DVC's lock was not to be had within its timeout (3 s).
+        """
+        from dvc.repo.reproduce import get_active_graph, plan_repro
+        from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
+
+        path = self.root / LOCK_FILE
+        with self._errors_named(), self._repo() as repo, self._holding(repo):
+            content: Any = parse_yaml_for_update(path.read_text("utf-8"), str(path))
+            stages = content.get("stages") or {}
+            planned = [getattr(stage, "name", None) for stage in plan_repro(get_active_graph(repo.index.graph))]
+            order = [name for name in planned if name in stages]
+            order += [name for name in stages if name not in set(order)]
+            if order == list(stages):
+                return
+            for name in order:
+                stages.move_to_end(name)
+            beside = path.with_name(f".{LOCK_FILE}.{os.getpid()}")
+            beside.write_text(dumps_yaml(content), "utf-8")
+            beside.replace(path)
+
     def changes(self, name: str) -> dict[str, list[str]]:
         """What DVC sees as changed in a stage and its ancestors; whatever is up to date is absent.
 
@@ -183,10 +210,13 @@ class DvcProject:
         from dvc.lock import LockError
 
         try:
-            with repo.lock:
-                yield
+            repo.lock.lock()
         except LockError as error:
             raise DvcBusyError(self.holder() or _first_lines(str(error))) from None
+        try:
+            yield
+        finally:
+            repo.lock.unlock()
 
     def holder(self) -> str | None:
         """Who holds the repository lock, as far as the lock file tells."""

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -127,6 +128,7 @@ def _repro(
         busy = _BUSY.search(text)
         if code == 0:
             restored = any(line.endswith("is cached - skipping run, checking out outputs") for line in lines)
+            _patient(context, runner, project.sort_lock)
             return (RESTORED if restored else COMPUTED), _reported(session)
         if busy is None:
             exited = _EXITED.search(text)
@@ -162,6 +164,8 @@ def _run(
         _stop(context, tree, process, runner)
         raise
     reader.join(timeout=5.0)  # a process that the stage left behind may hold the pipe open
+    if not reader.is_alive():
+        process.stdout.close()
     return process.returncode, list(lines)
 
 
@@ -186,8 +190,11 @@ def _stop(context: Context, tree: ProcessTree, process: subprocess.Popen[str], r
 @contextmanager
 def _pipes(context: Context) -> Iterator[dg.PipesSession]:
     """A Pipes session that takes silence for an answer: a stage may be restored from the cache, or not speak Pipes."""
-    handler = dg.PipesMessageHandler(context, dg.PipesTempFileMessageReader())
-    data = build_external_execution_context_data(context, None)
+    with warnings.catch_warnings():  # of Dagster about itself
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        handler = dg.PipesMessageHandler(context, dg.PipesTempFileMessageReader())
+        data = build_external_execution_context_data(context, None)
     with dg.PipesTempFileContextInjector().inject_context(data) as injected, handler.handle_messages() as reading:
         yield dg.PipesSession(data, handler, injected, reading, context)
 

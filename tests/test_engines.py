@@ -59,7 +59,7 @@ def test_an_error_of_a_task_comes_back_as_it_is(workers):
 
 
 def test_a_killed_worker_is_told_as_what_it_is():
-    with pytest.raises(ResourceError, match="memory.*FLAME_WORKERS"):
+    with pytest.raises(ResourceError, match=r"memory.*FLAME_WORKERS"):
         list(map_units(_die, range(8), 2, "test", "unit"))
 
 

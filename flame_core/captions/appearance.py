@@ -192,7 +192,7 @@ def _outline(thing: np.ndarray) -> tuple[Outline | None, bool]:
     (yy, xy), (_, xx) = np.cov(y, x)
     variances, axes = np.linalg.eigh(np.array([[xx, xy], [xy, yy]]) + np.eye(2) / 12)
     elongation = float(np.sqrt(variances[1] / variances[0]))
-    angle = abs(np.degrees(np.arctan2(axes[1, 1], axes[0, 1])))
+    angle = abs(float(np.degrees(np.arctan2(axes[1, 1], axes[0, 1]))))
     slanted = elongation > 2.6 and 20 < min(angle, 180 - angle) < 70
     ratio = height / width
     filled = ndimage.binary_fill_holes(thing)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 _PROMPT_CHARS = 4000  # of a raw caption that are put to a model
-_ROLE = re.compile(r"^\W{0,3}(?:assistant|model|user|human|system)\b\s*(?::|\n|$)\s*", re.I)
+_ROLE = re.compile(r"^\W{0,3}(?:assistant|model|user|human|system)\b\s*(?::[*_]*|\n|$)\s*", re.I)
 _NEXT_ROLE = re.compile(r"\n\s*(?:assistant|user|human|system)\s*:", re.I)
 _THINKING = re.compile(r"<think>.*?(?:</think>|$)", re.S)
 _QUOTED = re.compile(r"^([\"“'])(.*)([\"”'])$", re.S)

@@ -66,7 +66,7 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class BuiltShard:
-    """A finished shard: `folder` of its unit, and the keys of pictures that cannot be decoded (there should be none)."""
+    """A finished shard: `folder` of its unit, and keys of pictures that cannot be decoded (there should be none)."""
 
     folder: Path
     samples: int

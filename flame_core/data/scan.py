@@ -23,7 +23,7 @@ from flame_core.data.sources.listing import read_pairs
 from flame_core.data.split import side_number
 from flame_core.digest import canonical_json, value_digest
 from flame_core.params import IngestParams
-from flame_core.work import Ledger, Unit, WorkCache
+from flame_core.work import Ledger, WorkCache
 
 TABLE = "scan.parquet"
 PICTURES = "pictures.bin"
@@ -137,9 +137,7 @@ def _write(task: ScanTask, pairs: list[RawPair], folder: Path) -> Ledger:
     return Ledger(counts={"pairs": len(pairs), "cut_captions": cut_captions}, failures=failures)
 
 
-def _described(
-    task: ScanTask, pair: RawPair, captions: dict[str, list[str]], size: tuple[int, int]
-) -> dict[str, Any]:
+def _described(task: ScanTask, pair: RawPair, captions: dict[str, list[str]], size: tuple[int, int]) -> dict[str, Any]:
     """The columns of a good pair that do not depend on its picture's bytes."""
     assert pair.image is not None
     primary = primary_language(captions)

@@ -16,11 +16,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -72,25 +70,22 @@ class _Pairs:
         numbers = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
         rows = np.concatenate([np.arange(len(table)) for table in tables])
         whole = pa.concat_tables(tables)
-        good = pc.is_null(whole.column("reason"))
+        good = np.array([reason is None for reason in whole.column("reason").to_pylist()], bool)
+        bad = whole.select(["key", "reason", "detail"]).filter(pa.array(~good)).to_pylist()
         self.bad = [
             Entry(scans[number].source, row["key"], "dropped", row["reason"], row["detail"])
-            for number, row in zip(
-                numbers[~good.to_numpy()], whole.filter(pc.invert(good)).select(_COLUMNS[:3]).to_pylist(), strict=True
-            )
+            for number, row in zip(numbers[~good], bad, strict=True)
         ]
-        table = whole.filter(good).combine_chunks()
-        self.scan, self.row = numbers[good.to_numpy()], rows[good.to_numpy()]
+        table = whole.filter(pa.array(good)).combine_chunks()
+        self.scan, self.row = numbers[good], rows[good]
         self.source = [scans[number].source for number in self.scan]
         self.key: list[str] = table.column("key").to_pylist()
         self.sha256: list[str] = table.column("sha256").to_pylist()
         colours = b"".join(table.column("colours").to_pylist())
-        self.looks = Looks(
-            table.column("hash").to_numpy(), np.frombuffer(colours, np.uint8).reshape(-1, COLOURS)
-        )
+        self.looks = Looks(table.column("hash").to_numpy(), np.frombuffer(colours, np.uint8).reshape(-1, COLOURS))
         fixed: list[Split | None] = table.column("split").to_pylist()
-        numbers_ = table.column("side").to_pylist()
-        self.side = [side(f, number, params.val_fraction) for f, number in zip(fixed, numbers_, strict=True)]
+        sides = zip(fixed, table.column("side").to_pylist(), strict=True)
+        self.side: list[Split] = [side(split, number, params.val_fraction) for split, number in sides]
         self._primary, self._other = (_Lists(table.column(name)) for name in ("primary_texts", "other_texts"))
 
     def texts(self, pair: int) -> Ids:
@@ -115,9 +110,9 @@ class _Lists:
     """A column of lists of ids."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
-        lists = pa.chunked_array(column.chunks or [pa.array([], column.type)]).combine_chunks()
-        self._values = lists.flatten().to_numpy()
-        self._ends = np.concatenate([[0], np.cumsum(pc.list_value_length(lists).to_numpy(zero_copy_only=False))])
+        lists: list[list[int]] = column.to_pylist()
+        self._values = np.array([text for some in lists for text in some], np.uint64)
+        self._ends = np.concatenate([[0], np.cumsum([len(some) for some in lists], dtype=np.int64)])
         self._forbidden = np.zeros(len(self._values), bool)
 
     def forbid(self, texts: Ids) -> None:
@@ -150,7 +145,7 @@ def select(scans: Sequence[Scanned], params: IngestParams) -> Selection:
         if twin is not None:
             note(first, "dropped", "duplicate_of_val", f"the same bytes as {pairs.key[twin]}")
             continue
-        if pairs.loses_primary(first):
+        if all(pairs.loses_primary(pair) for pair in members):
             note(first, "dropped", "caption_of_val", "its captions stand on validation samples")
             continue
         without[first] = sorted({int(text) for pair in members for text in pairs.forbidden(pair)})
@@ -163,23 +158,20 @@ def select(scans: Sequence[Scanned], params: IngestParams) -> Selection:
         if without[first]:
             detail = f"lost {len(without[first])} of its captions, which stand on validation samples"
             note(first, "changed", "caption_of_val", detail)
-    kept: dict[Split, dict[int, list[int]]] = {"train": train, "val": val}
-    order = {split: sorted(kept[split], key=pairs.key.__getitem__) for split in SPLITS}
-    return Selection(
-        samples={
-            split: [
-                Chosen(
-                    key=pairs.key[first],
-                    pairs=tuple(Place(int(pairs.scan[pair]), int(pairs.row[pair])) for pair in kept[split][first]),
-                    without=tuple(without.get(first, ())),
-                )
-                for first in order[split]
-            ]
-            for split in SPLITS
-        },
-        entries=entries,
-        looks={split: pairs.looks[np.array(order[split], np.int64)] for split in SPLITS},
-    )
+    selection = Selection({}, entries, {})
+    sides: dict[Split, dict[int, list[int]]] = {"train": train, "val": val}
+    for split, kept in sides.items():
+        order = sorted(kept, key=pairs.key.__getitem__)
+        selection.samples[split] = [
+            Chosen(
+                key=pairs.key[first],
+                pairs=tuple(Place(int(pairs.scan[pair]), int(pairs.row[pair])) for pair in kept[first]),
+                without=tuple(without.get(first, ())) if split == "train" else (),
+            )
+            for first in order
+        ]
+        selection.looks[split] = pairs.looks[np.array(order, np.int64)]
+    return selection
 
 
 def _merge(pairs: _Pairs, note: Note) -> dict[Split, dict[int, list[int]]]:
@@ -201,8 +193,8 @@ def _merge(pairs: _Pairs, note: Note) -> dict[Split, dict[int, list[int]]]:
 
 def _near_twins(pairs: _Pairs, train: list[int], val: list[int], distance: int) -> dict[int, int]:
     """{training pair: validation pair that it looks like}."""
-    looks = [pairs.looks[np.array(some, np.int64)] for some in (train, val)]
-    found = near_duplicates(*looks, distance)
+    train_looks, val_looks = (pairs.looks[np.array(some, np.int64)] for some in (train, val))
+    found = near_duplicates(train_looks, val_looks, distance)
     return {train[i]: val[found[i]] for i in np.flatnonzero(found >= 0)}
 
 

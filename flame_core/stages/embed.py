@@ -15,12 +15,20 @@ from flame_core import gates
 from flame_core.captions.table import Caption
 from flame_core.data.shards import shard_names
 from flame_core.digest import json_bytes
-from flame_core.evaluation.texts import class_names, evaluation_texts, read_classes, read_validation_captions
+from flame_core.evaluation.retrieval import retrieve
+from flame_core.evaluation.texts import (
+    class_names,
+    evaluated_languages,
+    evaluation_texts,
+    pair_up,
+    read_classes,
+    read_validation_captions,
+)
 from flame_core.layout import Layout
 from flame_core.params import CaptionKind, Params
 from flame_core.reporting import Bar, facts, progress
 from flame_core.text import store
-from flame_core.text.diagnostics import anisotropy, text_ceiling
+from flame_core.text.diagnostics import anisotropy
 from flame_core.text.jobs import Job, captions_a_sample, facet_names, first_captions, text_jobs, training_job
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
 from flame_core.work import Ledger, Unit, WorkCache, gather
@@ -41,7 +49,9 @@ def run(params: Params, layout: Layout) -> None:
     gates.require(layout.captions)
     captions = read_validation_captions(layout.captions)
     wanted = evaluation_texts(params, captions, class_names(read_classes(layout.shards)))
-    jobs = [training_job(layout.captions, name, params.text) for name in shard_names(layout.shards, "train")]
+    language = params.evaluate.train_language
+    names = shard_names(layout.shards, "train")
+    jobs = [training_job(layout.captions, name, params.text, language) for name in names]
     jobs += text_jobs(layout.captions, wanted)
 
     folder = layout.llm / params.llm.name
@@ -145,20 +155,23 @@ def _report_sample(jobs: Sequence[Job], units: dict[str, Unit]) -> np.ndarray:
 def _ceilings(
     params: Params, jobs: Sequence[Job], units: dict[str, Unit], captions: Sequence[Caption]
 ) -> dict[str, dict[str, float]]:
-    """Text-to-text recall of each language's first captions against those of the training language."""
+    """Text-to-text recall by language: its captions look for a picture's first caption in the training language."""
     vectors: dict[str, np.ndarray] = {}
     for job in jobs:
         if not job.trains and "raw" in job.texts:
             t = store.TensorFile(units[job.name].file(TEXTS_FILE)).read("raw", slice(None))
             vectors.update(zip(job.texts["raw"], t[:, 0], strict=True))
-    first = first_captions(captions)
-    trained = {k: text for k, text in first.get(params.evaluate.train_language, {}).items() if text in vectors}
+    trained = first_captions(captions, params.evaluate.train_language)
+    rows = {key: row for row, key in enumerate(trained)}
+    pictures = np.stack([vectors[text] for text in trained.values()])  # what a perfect tower would say: [N, D]
     ceilings = {}
-    for language, texts in sorted(first.items()):
-        keys = [key for key, text in texts.items() if text in vectors and key in trained]
-        if keys:
-            own, against = (np.stack([vectors[texts[key]] for key in keys]) for texts in (texts, trained))
-            ceilings[language] = text_ceiling(own, against, [trained[key] for key in keys], params.evaluate.recall_at)
+    for language in evaluated_languages(params.evaluate, captions):
+        own = [caption for caption in captions if caption.key in rows]
+        pairing = pair_up(own, rows, "raw", language)
+        if pairing.texts:
+            t = np.stack([vectors[text] for text in pairing.texts])
+            found = retrieve(pictures, t, pairing, "text_to_image")
+            ceilings[language] = {f"recall@{k}": found.recall(k) for k in params.evaluate.recall_at}
     return ceilings
 
 

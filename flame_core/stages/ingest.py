@@ -54,11 +54,11 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         problems = read_source(raw)["problems"]
         damaged += [Entry(name, p["file"], "dropped", p["reason"], p["detail"]) for p in problems]
         check_manifest(raw, pictures)
-        bounds = chunks.cut(read_keys(raw), _SCAN_PAIRS)
-        tasks += [ScanTask(name, raw, pictures, start, stop, params.ingest, work) for start, stop in bounds]
+        rows = chunks.cut(read_keys(raw), _SCAN_PAIRS)
+        tasks += [ScanTask(name, raw, pictures, start, stop, params.ingest, work) for start, stop in rows]
     scans = list(map_units(scan, tasks, settings().workers, "scan pictures", "chunk"))
     selection = select(scans, params.ingest)
-    bounds = {
+    bounds: dict[Split, list[tuple[int, int]]] = {
         split: chunks.cut([sample.key for sample in selection.samples[split]], params.ingest.shard_samples)
         for split in SPLITS
     }
@@ -76,9 +76,7 @@ def _sample_task(sample: Chosen, scans: Sequence[Scanned]) -> SampleTask:
     return SampleTask(sample.key, tuple(pairs), sample.without)
 
 
-def _by_split(
-    shards: list[BuiltShard], bounds: dict[Split, list[tuple[int, int]]]
-) -> dict[Split, list[BuiltShard]]:
+def _by_split(shards: list[BuiltShard], bounds: dict[Split, list[tuple[int, int]]]) -> dict[Split, list[BuiltShard]]:
     rest = iter(shards)
     return {split: [next(rest) for _ in bounds[split]] for split in SPLITS}
 
@@ -91,7 +89,7 @@ def _gather(
     shards: dict[Split, list[BuiltShard]],
     damaged: list[Entry],
 ) -> None:
-    rows = {split: _rows(shards[split]) for split in SPLITS}
+    rows: dict[Split, pa.Table] = {split: _rows(shards[split]) for split in SPLITS}
     files = {
         f"{split}/{number:05d}.tar": shard.folder / SHARD
         for split in SPLITS

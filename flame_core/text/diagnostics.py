@@ -1,8 +1,7 @@
-"""How good the texts can be: the anisotropy of a store, the share that facets carry, and each language's ceiling.
+"""How good the texts can be: the anisotropy of a store, and the share that facets carry.
 
-Nothing that an image tower learns from these texts can separate captions that the LLM itself does not separate.
-So text-to-text recall of a language against English bounds its transfer, and the facet share says whether several
-facets hold more than one.
+Nothing that an image tower learns from these texts can separate captions that the LLM itself does not separate, and
+several facets hold more than one only as far as they say different things of different captions.
 """
 
 from __future__ import annotations
@@ -41,15 +40,3 @@ def anisotropy(t: np.ndarray) -> dict[str, float]:
         "interaction_share": max(0.0, 1.0 - caption_share - facet_share),
         "facet_cosine": facet_cosine,
     }
-
-
-def text_ceiling(t: np.ndarray, english: np.ndarray, texts: list[str], ks: list[int]) -> dict[str, float]:
-    """Recall of a language's captions t [N, D] against the English ones [N, D] of the same pictures.
-
-    A picture counts as found when any picture with the same English caption `texts[i]` is among the first k.
-    """
-    _, group = np.unique(texts, return_inverse=True)
-    order = np.argsort(-(t @ english.T), axis=1, kind="stable")
-    right = group[order] == group[:, None]
-    first = right.argmax(axis=1)
-    return {f"recall@{k}": float((first < k).mean()) for k in ks}

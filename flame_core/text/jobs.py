@@ -29,21 +29,26 @@ def captions_a_sample(kind: CaptionKind, params: TextParams) -> int:
     return params.captions_per_image if kind == "raw" else 1
 
 
-def training_job(captions: Path, shard: str, params: TextParams) -> Job:
-    """The texts of one training shard, by kind and then by sample.
+def training_job(captions: Path, shard: str, params: TextParams, language: str) -> Job:
+    """The texts of one training shard in the training language, by kind and then by sample.
 
     A sample with fewer raw captions than `captions_per_image` repeats them; one without a short or long caption
     (its captioner failed) stands in with its raw one.
 
     Raises:
-        InputError: the captions file leaves samples out.
+        InputError: a sample has no raw caption in that language; names it.
     """
     path = captions / Path(shard).with_suffix(".parquet")
     by_row: dict[int, dict[str, list[str]]] = {}
+    keys: dict[int, str] = {}
     for caption in read_captions(path):
-        by_row.setdefault(caption.row, {}).setdefault(caption.kind, []).append(caption.text)
-    if sorted(by_row) != list(range(len(by_row))) or any("raw" not in kinds for kinds in by_row.values()):
-        raise InputError(f"{path}: samples without a raw caption; run `flame caption` again")
+        kinds = by_row.setdefault(caption.row, {})
+        if caption.language == language:
+            kinds.setdefault(caption.kind, []).append(caption.text)
+        keys[caption.row] = caption.key
+    for row, key in keys.items():
+        if "raw" not in by_row[row]:
+            raise InputError(f"{path}: sample {key} has no raw caption in {language!r}, the language of training")
     texts: dict[CaptionKind, list[str]] = {}
     for kind in params.train_kinds:
         count = captions_a_sample(kind, params)
@@ -75,10 +80,10 @@ def facet_names(params: TextParams) -> list[str]:
     return names
 
 
-def first_captions(captions: Sequence[Caption]) -> dict[str, dict[str, str]]:
-    """{language: {key: first raw caption}} of a split."""
-    first: dict[str, dict[str, str]] = {}
+def first_captions(captions: Sequence[Caption], language: str) -> dict[str, str]:
+    """{key: first raw caption in a language} of a split."""
+    first: dict[str, str] = {}
     for caption in captions:
-        if caption.kind == "raw":
-            first.setdefault(caption.language, {}).setdefault(caption.key, caption.text)
+        if caption.kind == "raw" and caption.language == language:
+            first.setdefault(caption.key, caption.text)
     return first

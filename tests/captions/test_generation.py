@@ -29,6 +29,7 @@ SPEC = "path:model"
         ("A red bus.", "A red bus."),
         ("\n  A red\n bus.\t\n\nIt is large.\n", "A red bus."),
         ("assistant: A red bus.", "A red bus."),
+        ("assistant:A red bus.", "A red bus."),
         ("Assistant\nA red bus.", "A red bus."),
         ("**Assistant:** A red bus.", "A red bus."),
         ("A red bus.\nUser: another\nAssistant: A tree.", "A red bus."),

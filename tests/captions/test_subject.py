@@ -64,7 +64,8 @@ def test_a_colour_stands_before_the_noun(raw, colour, expected):
 
 
 @pytest.mark.parametrize(
-    "raw", ["Saturn.", "A spider playing football.", "A pair of shoes.", "A boy and a girl.", "Some 5 cent pieces.", "A"]
+    "raw",
+    ["Saturn.", "A spider playing football.", "A pair of shoes.", "A boy and a girl.", "Some 5 cent pieces.", "A"],
 )
 def test_no_colour_is_put_where_it_may_belong_to_something_else(raw):
     subject = find_subject({"captions": {"en": [raw]}}, 10)

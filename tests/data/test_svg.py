@@ -62,7 +62,9 @@ def test_bombs_cost_one_picture_and_not_the_run(bomb):
     assert _picture(SQUARE).size == (64, 32)
 
 
-@pytest.mark.parametrize("reference", ["other.png", "{folder}/other.png", "file://{folder}/other.png", "http://x.test/a"])
+@pytest.mark.parametrize(
+    "reference", ["other.png", "{folder}/other.png", "file://{folder}/other.png", "http://x.test/a"]
+)
 def test_references_to_files_are_refused(reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "other.png").write_bytes(png(1))
     monkeypatch.chdir(tmp_path)

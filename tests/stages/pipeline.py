@@ -63,6 +63,8 @@ def start_stage(stage: str, params: Params, layout: Layout, **settings: str) -> 
     )
     script = layout.root / "run_stage.py"
     script.write_text(code)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | {f"FLAME_{name.upper()}": value for name, value in settings.items()}
+    environment = (
+        os.environ | {"PYTHONPATH": str(ROOT)} | {f"FLAME_{name.upper()}": value for name, value in settings.items()}
+    )
     command = [sys.executable, str(script), stage, str(layout.root), json.dumps(params.model_dump(mode="json"))]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

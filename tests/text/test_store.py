@@ -6,7 +6,7 @@ from safetensors.numpy import load_file
 
 from flame_core.digest import write_json
 from flame_core.errors import ComputationError, InputError
-from flame_core.text.diagnostics import anisotropy, text_ceiling
+from flame_core.text.diagnostics import anisotropy
 from flame_core.text.store import (
     CENTER,
     EMBEDDINGS,
@@ -112,9 +112,3 @@ def test_anisotropy_of_a_hand_made_store():
     assert report["facet_cosine"] == pytest.approx(4 + 1 - 0.25 - 0.0625)
     assert report["top_direction_energy"] == pytest.approx(4 / (4 + total))
 
-
-def test_the_text_ceiling_counts_pictures_with_the_same_caption_as_right():
-    english = np.eye(4, dtype=np.float32)[[0, 1, 2, 2]]
-    other = np.eye(4, dtype=np.float32)[[0, 0, 3, 2]]
-    ceiling = text_ceiling(other, english, ["a", "b", "c", "c"], [1, 2])
-    assert ceiling == {"recall@1": 0.5, "recall@2": 0.75}

@@ -99,8 +99,8 @@ class Apt:
         if cached is None:
             reasons = "; ".join(filter(None, [_last_line(answer), self._offline]))
             raise ResourceError(
-                f"package {package} cannot be fetched: {reasons}. "
-                f"Check the network and that the machine's apt sources offer it (`apt-cache policy {package}`). {_OTHERS}"
+                f"package {package} cannot be fetched: {reasons}. Check the network, and that the machine's apt "
+                f"sources offer it (`apt-cache policy {package}`). {_OTHERS}"
             )
         deb = self._deb(package, cached)
         log.warning("%s: %s; using version %s from the cache", package, _last_line(answer), deb.version)

@@ -65,9 +65,7 @@ class Debian:
             dpkg_deb("--extract", deb.path, tree)
             licence = licence_of(tree / "usr/share/doc" / deb.package / "copyright")
             has[deb.package] = Package(tree, licence, folder / "pictures")
-            facts.append(
-                {"package": deb.package, "version": deb.version, "sha256": deb.sha256, "licence": licence}
-            )
+            facts.append({"package": deb.package, "version": deb.version, "sha256": deb.sha256, "licence": licence})
         pairs = (pair for reader in self._readers for pair in reader.pairs(has))
         record = write_listing(folder, folder, pairs, about={"kind": "debian", "packages": facts}, problems=[])
         shutil.rmtree(unpacked)

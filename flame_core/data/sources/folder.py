@@ -103,9 +103,7 @@ class Folder:
                 image = self._image(files[name]) if name else None
                 yield self._reader.pair(safe_key(stem), image, records, texts=texts, category=_category(stem))
 
-    def _table_pairs(
-        self, table: Path, files: Mapping[str, SourceFile], problems: list[Problem]
-    ) -> Iterator[RawPair]:
+    def _table_pairs(self, table: Path, files: Mapping[str, SourceFile], problems: list[Problem]) -> Iterator[RawPair]:
         """One pair a picture that the table names or the folder holds."""
         rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
         columns: set[str] = set()

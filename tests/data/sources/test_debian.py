@@ -23,13 +23,16 @@ from tests.data.drawings import png
 needs_apt = pytest.mark.skipif(not (shutil.which("apt-get") and shutil.which("dpkg-deb")), reason="apt is not here")
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>'
-COPYRIGHT = b"Format: x\n\nFiles: *\nCopyright: 2002 somebody\n  and others\nLicense: GPL-2\n\nFiles: debian/*\nLicense: MIT\n"
+COPYRIGHT = (
+    b"Format: x\n\nFiles: *\nCopyright: 2002 somebody\n  and others\nLicense: GPL-2\n\nFiles: debian/*\nLicense: MIT\n"
+)
+JAY = "A jay.\nde.utf8=Ein Häher.\nca@valencia.utf8=Un gaig.\npt_BR.utf8=\nnonsense\n"
 STAMPS = {
     "animals/birds/blue-jay.png": png(1),
     "animals/birds/blue-jay.svg": SVG,
     "animals/birds/blue-jay.ogg": b"tweet",
     "animals/birds/blue-jay.dat": b"noflip\n",
-    "animals/birds/blue-jay.txt": "A jay.\nde.utf8=Ein Häher.\nca@valencia.utf8=Un gaig.\npt_BR.utf8=\nnonsense\n".encode(),
+    "animals/birds/blue-jay.txt": JAY.encode(),
     "animals/birds/blue-jay_mirror.png": png(2),
     "food/pie.svg": SVG,
     "food/pie.txt": b"A pie.",
@@ -52,9 +55,13 @@ class Repository:
     def point_to(self, folder: Path) -> None:
         self.sources.write_text(f"deb [trusted=yes] file:{folder} ./\n")
 
-    def add(self, package: str, version: str, files: Mapping[str, bytes], links: Mapping[str, str] | None = None) -> None:
+    def add(
+        self, package: str, version: str, files: Mapping[str, bytes], links: Mapping[str, str] | None = None
+    ) -> None:
         tree = self.folder.parent / f"tree-{package}-{version}"
-        control = f"Package: {package}\nVersion: {version}\nArchitecture: all\nMaintainer: a <a@b.test>\nDescription: x\n"
+        control = (
+            f"Package: {package}\nVersion: {version}\nArchitecture: all\nMaintainer: a <a@b.test>\nDescription: x\n"
+        )
         everything = {"DEBIAN/control": control.encode(), f"usr/share/doc/{package}/copyright": COPYRIGHT, **files}
         for name, content in everything.items():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
@@ -96,14 +103,23 @@ def test_tux_paint(repository: Repository, tmp_path: Path, caplog: pytest.LogCap
     unit = _download(tmp_path)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     pairs = {pair.key: pair for pair in read_pairs(unit.folder, unit.folder)}
-    assert sorted(pairs) == ["stamps/animals/birds/blue-jay", "stamps/food/gone", "stamps/food/pie", "stamps/food/silent"]
+    assert sorted(pairs) == [
+        "stamps/animals/birds/blue-jay",
+        "stamps/food/gone",
+        "stamps/food/pie",
+        "stamps/food/silent",
+    ]
     jay = pairs["stamps/animals/birds/blue-jay"]
     assert jay.captions == {"en": ["A jay."], "de": ["Ein Häher."], "ca@valencia": ["Un gaig."], "pt_BR": [""]}
     assert (jay.title, jay.category, jay.licence) == ("blue jay", "animals/birds", "GPL-2")
     assert jay.image is not None and jay.image.read() == png(1)
     assert pairs["stamps/food/gone"].image is None
     assert pairs["stamps/food/silent"].captions == {}
-    names = ["pairs.parquet", "source.json", *(f"pictures/stamps/{name}" for name in ("animals/birds/blue-jay.png", "food/pie.svg", "food/silent.png"))]
+    names = [
+        "pairs.parquet",
+        "source.json",
+        *(f"pictures/stamps/{name}" for name in ("animals/birds/blue-jay.png", "food/pie.svg", "food/silent.png")),
+    ]
     assert unit.names() == sorted(names)
     (package,) = read_source(unit.folder)["packages"]
     (deb,) = repository.folder.glob("*.deb")
@@ -163,7 +179,9 @@ def test_a_machine_without_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         _download(tmp_path)
 
 
-def _clipart(title: str, description: str = "", keywords: tuple[str, ...] = (), licence: str = "", language: str = "en") -> bytes:
+def _clipart(
+    title: str, description: str = "", keywords: tuple[str, ...] = (), licence: str = "", language: str = "en"
+) -> bytes:
     items = "".join(f"<rdf:li>{keyword}</rdf:li>" for keyword in keywords)
     return f"""<?xml version="1.0"?>
 <svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><metadata>
@@ -172,12 +190,15 @@ def _clipart(title: str, description: str = "", keywords: tuple[str, ...] = (), 
 <dc:title>{title}</dc:title><dc:description>{description}</dc:description>
 <dc:subject><rdf:Bag>{items}</rdf:Bag></dc:subject>
 <dc:creator><cc:Agent><dc:title>Somebody</dc:title></cc:Agent></dc:creator>
-<cc:license rdf:resource="{licence}"/><dc:language>{language}</dc:language></cc:Work></rdf:RDF></metadata></svg>""".encode()
+<cc:license rdf:resource="{licence}"/><dc:language>{language}</dc:language>
+</cc:Work></rdf:RDF></metadata></svg>""".encode()
 
 
 @needs_apt
 def test_open_clip_art(repository: Repository, tmp_path: Path):
-    pictures = {f"usr/share/openclipart/png/{name}.png": png(i) for i, name in enumerate(["a/apple_01", "b/house", "c/odd"])}
+    pictures = {
+        f"usr/share/openclipart/png/{name}.png": png(i) for i, name in enumerate(["a/apple_01", "b/house", "c/odd"])
+    }
     pictures |= {f"usr/share/openclipart/png/icons/icon_{i}.png": png(10 + i) for i in range(4)}
     texts = {
         "a/apple_01": _clipart("Red &amp; green\n apple", "From a tree.", ("fruit", "", "red"), "http://cc.test/pd"),
@@ -185,7 +206,9 @@ def test_open_clip_art(repository: Repository, tmp_path: Path):
         "c/odd": b"<svg",
         **{f"icons/icon_{i}": _clipart("Icon collection", f"Icon {i}") for i in range(4)},
     }
-    repository.add("openclipart-png", "1:2", pictures, {"usr/share/openclipart/png/b/apple_copy.png": "../a/apple_01.png"})
+    repository.add(
+        "openclipart-png", "1:2", pictures, {"usr/share/openclipart/png/b/apple_copy.png": "../a/apple_01.png"}
+    )
     svgs = {f"usr/share/openclipart/svg/{name}.svg": content for name, content in texts.items()}
     repository.add("openclipart-svg", "1:2", svgs, {"usr/share/openclipart/svg/b/apple_copy.svg": "../a/apple_01.svg"})
     unit = _download(tmp_path, "openclipart-png")
@@ -193,19 +216,30 @@ def test_open_clip_art(repository: Repository, tmp_path: Path):
     assert sorted(pairs) == ["a/apple_01", "b/apple_copy", "b/house", "c/odd", *(f"icons/icon_{i}" for i in range(4))]
     apple = pairs["a/apple_01"]
     assert apple.captions == {"en": ["Red & green apple", "From a tree."]}
-    assert (apple.title, apple.keywords, apple.category, apple.licence) == ("Red & green apple", ["fruit", "red"], "a", "http://cc.test/pd")
+    assert (apple.title, apple.keywords, apple.category, apple.licence) == (
+        "Red & green apple",
+        ["fruit", "red"],
+        "a",
+        "http://cc.test/pd",
+    )
     assert pairs["b/apple_copy"].image == apple.image
     assert pairs["b/house"].captions == {"fr": ["Maison"]}
     assert (pairs["c/odd"].captions, pairs["c/odd"].licence) == ({"en": ["odd"]}, "GPL-2")
     assert pairs["icons/icon_3"].captions == {"en": ["icon", "Icon 3"]}  # the collection's name says nothing
-    assert [package["package"] for package in read_source(unit.folder)["packages"]] == ["openclipart-png", "openclipart-svg"]
+    assert [package["package"] for package in read_source(unit.folder)["packages"]] == [
+        "openclipart-png",
+        "openclipart-svg",
+    ]
 
 
 @pytest.mark.parametrize(
     ("text", "licence"),
     [
         (COPYRIGHT.decode(), "GPL-2"),
-        ("It was packaged.\n\nCopyright:\n\n creative commons Public Domain\n\n more", "creative commons Public Domain"),
+        (
+            "It was packaged.\n\nCopyright:\n\n creative commons Public Domain\n\n more",
+            "creative commons Public Domain",
+        ),
         ("nothing", None),
         (None, None),
     ],

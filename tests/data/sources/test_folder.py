@@ -114,7 +114,9 @@ def test_tables(folder: Path, kind: str):
 def test_awkward_captions_survive_a_csv(folder: Path):
     (folder / "a.png").write_bytes(png(1))
     long = "very " * 40_000
-    (folder / "t.csv").write_text(f'image,caption\na.png,"says ""hi"", {{caption}}\nnext <|endoftext|>"\na.png,{long}\n')
+    (folder / "t.csv").write_text(
+        f'image,caption\na.png,"says ""hi"", {{caption}}\nnext <|endoftext|>"\na.png,{long}\n'
+    )
     _, pairs = _download(folder, table="t.csv")
     assert pairs[0].captions == {"en": ['says "hi", {caption}\nnext <|endoftext|>', long]}
 
@@ -149,7 +151,10 @@ def test_tables_that_cannot_be_used(folder: Path, table: str | None, content: st
 def test_a_table_cannot_reach_out_of_its_folder(folder: Path):
     (folder.parent / "secret.png").write_bytes(png(1))
     (folder / "a.png").write_bytes(png(2))
-    _write_table(folder / "t.jsonl", [{"image": "../secret.png", "caption": "x"}, {"image": str(folder.parent / "secret.png"), "caption": "y"}])
+    _write_table(
+        folder / "t.jsonl",
+        [{"image": "../secret.png", "caption": "x"}, {"image": str(folder.parent / "secret.png"), "caption": "y"}],
+    )
     _, pairs = _download(folder, table="t.jsonl")
     assert [pair.image is None for pair in pairs if pair.captions] == [True, True]
 

@@ -33,7 +33,12 @@ def test_a_key_fits_into_a_tar_header(name):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("iso_fire-engine_02", "iso fire engine"), ("025quarter", "quarter"), ("1984", "1984"), ("Äpfel_rot", "Äpfel rot")],
+    [
+        ("iso_fire-engine_02", "iso fire engine"),
+        ("025quarter", "quarter"),
+        ("1984", "1984"),
+        ("Äpfel_rot", "Äpfel rot"),
+    ],
 )
 def test_words_of_a_file_name(name, words):
     assert words_of(name) == words

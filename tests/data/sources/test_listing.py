@@ -27,7 +27,13 @@ def test_pairs_come_back_as_they_were_also_in_parts(tmp_path):
     pairs = [_pair(number, tmp_path) for number in range(2500)]
     pairs[3] = _pair(3, tmp_path, image=None, captions={}, group="g", split="val")
     pairs[4] = _pair(
-        4, tmp_path, captions={"fr": ["a", "b"], "en": ["c\x00\n\"'{caption}"]}, title="t", keywords=["k"], category="c", licence="l"
+        4,
+        tmp_path,
+        captions={"fr": ["a", "b"], "en": ["c\x00\n\"'{caption}"]},
+        title="t",
+        keywords=["k"],
+        category="c",
+        licence="l",
     )
     record = write_listing(tmp_path, tmp_path, iter(pairs), about={"kind": "test"}, problems=[])
     assert record == {"kind": "test", "pairs": 2500, "problems": []}
@@ -41,7 +47,9 @@ def test_the_list_does_not_say_where_the_folder_is(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         pairs = [_pair(number, tmp_path / name) for number in range(3)]
-        write_listing(tmp_path / name, tmp_path / name, pairs, about={}, problems=[], manifest=[SourceFile("x", 1, "s")])
+        write_listing(
+            tmp_path / name, tmp_path / name, pairs, about={}, problems=[], manifest=[SourceFile("x", 1, "s")]
+        )
     for name in ("pairs.parquet", "source.json", "manifest.jsonl"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 

@@ -13,7 +13,10 @@ READER = RecordReader(("caption", "captions"), "de", "album", "CC0")
         ({"caption": "Ein Hund"}, {"de": ["Ein Hund"]}),
         ({"caption": "A dog", "language": "en"}, {"en": ["A dog"]}),
         ({"captions": ["Eins", "Zwei", "Eins", None, 3]}, {"de": ["Eins", "Zwei"]}),
-        ({"captions": {"en": "One", "fr": ["Un", "Une"]}, "caption": "Eins"}, {"de": ["Eins"], "en": ["One"], "fr": ["Un", "Une"]}),
+        (
+            {"captions": {"en": "One", "fr": ["Un", "Une"]}, "caption": "Eins"},
+            {"de": ["Eins"], "en": ["One"], "fr": ["Un", "Une"]},
+        ),
         ({"caption": None, "captions": 7}, {}),
     ],
 )

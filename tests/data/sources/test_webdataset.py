@@ -13,7 +13,7 @@ from flame_core.data.sources.webdataset import Webdataset, read_samples
 from flame_core.errors import InputError
 from flame_core.params import WebdatasetSource
 from flame_core.work import WorkCache
-from tests.data.drawings import encoded, drawing, png
+from tests.data.drawings import drawing, encoded, png
 
 Member = tuple[str, bytes]
 
