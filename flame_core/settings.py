@@ -34,6 +34,12 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     checkpoint_seconds: float = Field(default=60.0, ge=0, description="time between two checkpoints")
 
+    stop_grace_seconds: float = Field(default=120.0, ge=0, description="for a stage to stop before it is killed")
+    timezone: str = Field(default="UTC", description="of the schedules, such as Europe/Berlin")
+    ui_host: str = Field(default="127.0.0.1", description="where `make ui` listens; it has no login of its own")
+    dagster_port: int = Field(default=3000, ge=1, le=65535)
+    mlflow_port: int = Field(default=5000, ge=1, le=65535)
+
     def torch_device(self) -> str:
         """`cuda` or `cpu`; asking for a GPU that is not there is an error, never a silent fallback."""
         import torch

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -78,21 +77,27 @@ def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
     """The workspace of these params, made or refreshed."""
     root = layout.state / "runs" / resolved.digest
     root.mkdir(parents=True, exist_ok=True)
-    for name in ("dvc.yaml", ".dvcignore"):
-        shutil.copyfile(layout.project / name, root / name)
-    for folder in (layout.recipes, layout.project / "flame_core"):
-        (root / folder.name).mkdir(exist_ok=True)
-    for recipe in layout.recipes.glob("*.yaml"):
-        shutil.copyfile(recipe, root / "recipes" / recipe.name)
-    shutil.copyfile(layout.project / "flame_core/versions.yaml", root / "flame_core/versions.yaml")
-    (root / "params.yaml").write_text(yaml.safe_dump(resolved.content, sort_keys=False, allow_unicode=True), "utf-8")
-    config = root / ".dvc"
-    config.mkdir(exist_ok=True)
-    cache = os.path.relpath(_dvc_cache(layout), config)
-    (config / "config").write_text(
+    copied = ["dvc.yaml", ".dvcignore", "flame_core/versions.yaml"]
+    copied += [f"recipes/{recipe.name}" for recipe in layout.recipes.glob("*.yaml")]
+    contents = {name: (layout.project / name).read_bytes() for name in copied}
+    contents["params.yaml"] = yaml.safe_dump(resolved.content, sort_keys=False, allow_unicode=True).encode()
+    cache = os.path.relpath(_dvc_cache(layout), root / ".dvc")
+    contents[".dvc/config"] = (
         f"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n[cache]\n    dir = {cache}\n"
-    )
+    ).encode()
+    for name, content in contents.items():
+        _put(root / name, content)
     return Layout.find(root)
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file whole, and leave it alone where it is the same: another run may be reading this workspace."""
+    if path.is_file() and path.read_bytes() == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(content)
+    beside.replace(path)
 
 
 def _dvc_cache(layout: Layout) -> Path:

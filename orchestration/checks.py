@@ -1,8 +1,9 @@
 """Asset checks: what a stage wrote into its out's `checks.json` (`flame_core/gates.py`), shown by Dagster.
 
 Nothing is measured here. Dagster has to know the names of checks before anything runs, so each stage of `dvc.yaml`
-lists them (`meta: dagster: checks:`). A check that a stage makes once for each source or language is named
-`<source>/<name>` in the file and shown as one asset check, `<name>`, which fails where one of them does.
+lists them (`meta: dagster: checks:`). A check that a stage makes once for each source, language or direction is named
+`<source>/<name>` or `<name>/<direction>` in the file and shown as one asset check, `<name>`, which fails where one of
+them does.
 
 A check that blocks in the file gets severity ERROR and stops the run; any other is a warning. A failed check that the
 stage does not list fails the asset as well, if it blocks: nothing passes unseen.
@@ -32,17 +33,16 @@ def read_checks(project: DvcProject, stage: Stage, declared: Sequence[str]) -> l
         found = [check for out in stage.outs for check in _read(project.root / out)]
     except InputError as error:
         return [_absent(name, str(error)) for name in declared]
-    by_name: dict[str, list[Check]] = {name: [] for name in declared}
-    for check in found:
-        by_name.setdefault(check.name.rsplit("/", 1)[-1], []).append(check)
-    undeclared = [check for name in by_name.keys() - set(declared) for check in by_name[name]]
+    by_name = {name: [check for check in found if name in check.name.split("/")] for name in declared}
+    undeclared = [check for check in found if not set(declared).intersection(check.name.split("/"))]
     if failed := [check.name for check in undeclared if check.blocking and not check.passed]:
         raise dg.Failure(
             f"{stage.name} failed blocking checks that dvc.yaml does not list in its meta.dagster.checks: "
             + ", ".join(sorted(failed)),
             allow_retries=False,
         )
-    return [_result(name, by_name[name]) for name in declared]
+    unlisted = ", ".join(sorted(check.name for check in undeclared))
+    return [_result(name, checks) if checks else _none(name, unlisted) for name, checks in by_name.items()]
 
 
 def _read(out: Path) -> list[Check]:
@@ -57,9 +57,14 @@ def _absent(name: str, why: str) -> dg.AssetCheckResult:
     )
 
 
+def _none(name: str, unlisted: str) -> dg.AssetCheckResult:
+    """A listed check that the file does not hold: either params leave it nothing to look at, or it has a new name."""
+    if unlisted:
+        return _absent(name, f"{gates.CHECKS} holds it no longer, but {unlisted}, which dvc.yaml does not list")
+    return dg.AssetCheckResult(check_name=name, passed=True, description="nothing to look at with these params")
+
+
 def _result(name: str, checks: Sequence[Check]) -> dg.AssetCheckResult:
-    if not checks:
-        return _absent(name, f"the stage's {gates.CHECKS} does not hold it")
     failed = [check for check in checks if not check.passed]
     blocking = any(check.blocking for check in failed or checks)
     rows = [

@@ -100,6 +100,7 @@ def op_name(stage: str) -> str:
 
 def dvc_assets(
     project: DvcProject,
+    stages: Mapping[str, Stage] | None = None,
     *,
     runner: Runner | None = None,
     read_checks: ReadChecks | None = None,
@@ -109,6 +110,7 @@ def dvc_assets(
 
     Args:
         project: Where the stages are read from and run.
+        stages: `project.stages()`, where they have been read already.
         runner: How they are run.
         read_checks: Called after a stage is up to date, with the names that its meta declares; returns one result for
             each. A failed result of severity ERROR stops what comes after it.
@@ -117,7 +119,7 @@ def dvc_assets(
     Raises:
         DvcProjectError: `dvc.yaml`, a params file or a stage's meta is broken; names the file, line and key.
     """
-    stages = project.stages()
+    stages = stages or project.stages()
     names: dict[str, str] = {}
     for name in stages:
         if (other := names.setdefault(op_name(name), name)) != name:
@@ -247,6 +249,7 @@ INPUT_VERSION_TAG, INPUT_POINTER_TAG = "dagster/input_data_version", "dagster/in
 
 def dvc_lock_sensor(
     project: DvcProject,
+    stages: Mapping[str, Stage] | None = None,
     *,
     read_checks: ReadChecks | None = None,
     name: str = "dvc_lock",
@@ -257,7 +260,7 @@ def dvc_lock_sensor(
     Each becomes a runless materialization with its code version, data version and those of its inputs, and with the
     checks that travel with the data. Stages of a run in progress are left to that run.
     """
-    stages = project.stages()
+    stages = stages or project.stages()
     keys = {name: asset_key(name) for name in stages}
 
     @dg.sensor(

@@ -158,7 +158,7 @@ class DvcProject:
         path = self.root / LOCK_FILE
         with self._errors_named(), self._repo() as repo, self._holding(repo):
             content: Any = parse_yaml_for_update(path.read_text("utf-8"), str(path))
-            stages = content.get("stages") or {}
+            stages: Any = content.get("stages") or {}
             planned = [getattr(stage, "name", None) for stage in plan_repro(get_active_graph(repo.index.graph))]
             order = [name for name in planned if name in stages]
             order += [name for name in stages if name not in set(order)]

@@ -76,3 +76,15 @@ def test_load_params_reads_the_layout(tmp_path):
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     assert load_params(Layout.find(tmp_path)).recipes == ["flame"]
+
+
+def test_params_files_hold_every_key_that_the_graph_tracks():
+    """DVC refuses to run a stage when a tracked key is absent, defaults or not."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    tracked = {key for stage in stages.values() for key in stage["params"] if isinstance(key, str)}
+    for path in [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))]:
+        for key in tracked:
+            value = read_yaml(path)
+            for part in key.split("."):
+                assert part in value, f"{path.name} lacks {key}"
+                value = value[part]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flame_core.captions.captioner import Failure
@@ -71,7 +71,6 @@ def model_name(spec: str) -> str:
     return rest if kind == "hub" else rest.rstrip("/").rpartition("/")[2]
 
 
-@cache
 def model_identity(spec: str, layout: Layout) -> str:
     """Digest of what the model is: its id and revision, or the bytes of all files of its folder."""
     location, revision = model_location(spec, layout)
@@ -83,7 +82,7 @@ def model_identity(spec: str, layout: Layout) -> str:
 
 
 def load_model(params: RewriteCaptioner | VLMCaptioner, layout: Layout) -> Loaded:
-    """The model of a captioner, loaded once a process.
+    """The model of a captioner, loaded once until `release_models`.
 
     Raises:
         InputError: the model, its processor or its tokenizer is not there or is of another kind.
@@ -116,6 +115,11 @@ def _load(captioner: str, spec: str, location: str, revision: str | None, dtype:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return loaded
+
+
+def release_models() -> None:
+    """Forget the loaded models: their memory is free, and files that changed since are read again."""
+    _load.cache_clear()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from flame_core import gates
 from flame_core.captions.captioner import KINDS, Captioner, Failure, Kind
-from flame_core.captions.generation import model_identity, model_name
+from flame_core.captions.generation import model_identity, model_name, release_models
 from flame_core.captions.summary import check, summarise
 from flame_core.captions.table import Caption, write_captions
 from flame_core.data.captions_text import primary_language
@@ -25,6 +25,7 @@ from flame_core.digest import file_sha256, json_bytes, text_sha256, write_json
 from flame_core.engines import map_units
 from flame_core.errors import InputError
 from flame_core.layout import Layout
+from flame_core.params import Captioner as AnyCaptioner
 from flame_core.params import CaptionParams, MetadataCaptioner, Params, RewriteCaptioner, VLMCaptioner
 from flame_core.reporting import facts
 from flame_core.settings import settings
@@ -58,7 +59,8 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     names = [name for split in SPLITS for name in shard_names(layout.shards, split)]
     if not names:
         raise InputError(f"{layout.shards} holds no shards: run `flame ingest` first")
-    writers = {kind: describe(captioner, layout) for kind, captioner in _chosen(params.caption).items()}
+    identify = cache(lambda spec: model_identity(spec, layout))  # of a model that both kinds use, once
+    writers = {kind: describe(captioner, identify) for kind, captioner in _chosen(params.caption).items()}
     work = WorkCache(layout.work, "caption", retry_failed=retry_failed)
     shards = {name: file_sha256(layout.shards / name) for name in names}
     digests = {name: work.digest({"shard": shards[name], "writers": writers}) for name in names}
@@ -70,8 +72,11 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     }
     generating = any(writer["captioner"] != "metadata" for writer in writers.values())
     workers = 1 if generating else settings().workers  # a model is loaded once, on one device
-    done = map_units(caption_shard, list(tasks.values()), workers, "caption", "shards")
-    units |= dict(zip(tasks, done, strict=True))
+    try:
+        done = map_units(caption_shard, list(tasks.values()), workers, "caption", "shards")
+        units |= dict(zip(tasks, done, strict=True))
+    finally:
+        release_models()
 
     by_name = {name: units[digest] for name, digest in digests.items()}
     summaries = {name: json.loads(unit.file(SUMMARY).read_text("utf-8")) for name, unit in by_name.items()}
@@ -120,19 +125,19 @@ def open_captioners(params: CaptionParams, layout: Layout) -> dict[Kind, Caption
     return captioners
 
 
-def describe(captioner: MetadataCaptioner | RewriteCaptioner | VLMCaptioner, layout: Layout) -> dict[str, Any]:
+def describe(captioner: AnyCaptioner, identify: Callable[[str], str]) -> dict[str, Any]:
     """What a captioner's texts depend on, for a unit's digest and the manifest: no paths, prompts by digest."""
     if isinstance(captioner, MetadataCaptioner):
         return captioner.model_dump()
     return {
         **captioner.model_dump(exclude={"model", "prompt"}),
         "model": model_name(captioner.model),
-        "model_sha256": model_identity(captioner.model, layout),
+        "model_sha256": identify(captioner.model),
         "prompt_sha256": text_sha256(captioner.prompt),
     }
 
 
-def _chosen(params: CaptionParams) -> dict[Kind, MetadataCaptioner | RewriteCaptioner | VLMCaptioner]:
+def _chosen(params: CaptionParams) -> dict[Kind, AnyCaptioner]:
     return {kind: captioner for kind in KINDS if (captioner := getattr(params, kind))}
 
 

@@ -15,6 +15,7 @@ from flame_core.captions.generation import (
     model_identity,
     model_location,
     model_name,
+    release_models,
 )
 from flame_core.errors import InputError, ResourceError
 from flame_core.params import RewriteCaptioner, VLMCaptioner
@@ -165,3 +166,5 @@ def test_a_model_is_loaded_once_with_its_numeric_type(layout, llm):
     loaded = load_model(params, layout)
     assert loaded.model.dtype == torch.bfloat16
     assert load_model(params.model_copy(update={"prompt": "Again {caption}"}), layout) is loaded
+    release_models()
+    assert load_model(params, layout) is not loaded

@@ -1,0 +1,103 @@
+"""What starts runs: jobs, schedules (off until someone turns them on), and a sensor that watches local sources."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+
+from flame_core.digest import value_digest
+from flame_core.errors import FlameError
+from flame_core.layout import Layout
+from flame_core.params import load_params
+from flame_core.settings import settings
+from orchestration.dvc_assets import REFRESH_TAG
+
+LOOK_AGAIN = {REFRESH_TAG: "download"}  # sources are looked at anew; equal bytes stop there
+
+
+def jobs(training: dg.AssetSelection) -> list[dg.UnresolvedAssetJobDefinition]:
+    """`pretrain`, and `retrain` of what is selected and all that comes after it."""
+    return [
+        dg.define_asset_job(
+            "pretrain", dg.AssetSelection.all(), description="Everything, from the sources to the comparison."
+        ),
+        dg.define_asset_job(
+            "retrain", training.downstream(), description="Train, evaluate and compare on the data that are there."
+        ),
+    ]
+
+
+def schedules() -> list[dg.ScheduleDefinition]:
+    """A weekly run that looks for new data, and a nightly one that trains with what changed since."""
+    zone = settings().timezone
+    return [
+        dg.ScheduleDefinition(
+            name="weekly_pretrain",
+            job_name="pretrain",
+            cron_schedule="0 1 * * 6",
+            execution_timezone=zone,
+            tags=LOOK_AGAIN,
+            description="Saturdays at 1: look at the sources again and bring everything up to date.",
+        ),
+        dg.ScheduleDefinition(
+            name="nightly_retrain",
+            job_name="retrain",
+            cron_schedule="0 3 * * *",
+            execution_timezone=zone,
+            description="Every night at 3: train and evaluate again if a recipe or the data changed.",
+        ),
+    ]
+
+
+def source_sensor(layout: Layout) -> dg.SensorDefinition:
+    """Requests one run of `pretrain` for each change of a local source (a folder or shards).
+
+    A change counts once it has been the same for two looks, so half-copied data start nothing. What is there when the
+    sensor is turned on is not a change.
+    """
+
+    @dg.sensor(
+        name="new_data",
+        job_name="pretrain",
+        minimum_interval_seconds=60,
+        description="Notices new, changed or removed files of local sources and requests a run that downloads again.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        try:
+            now = sources_fingerprint(layout)
+        except FlameError as error:
+            return dg.SkipReason(f"params.yaml cannot be used: {error}")
+        cursor = json.loads(context.cursor) if context.cursor else {"seen": now, "pending": now}
+        seen, pending = cursor["seen"], cursor["pending"]
+        settled = now == pending and now != seen
+        saved = json.dumps({"seen": now if settled else seen, "pending": now})
+        if not settled:
+            why = "The sources are as they were." if now == seen else "The sources change; waiting until they settle."
+            return dg.SensorResult(skip_reason=dg.SkipReason(why), cursor=saved)
+        return dg.SensorResult(run_requests=[dg.RunRequest(run_key=now, tags=LOOK_AGAIN)], cursor=saved)
+
+    return sensor
+
+
+def sources_fingerprint(layout: Layout) -> str:
+    """A digest of name, size and time of every file of the local sources in params."""
+    sources = load_params(layout).sources
+    files = {
+        name: sorted(_files(layout.resolve(path)))
+        for name, source in sources.items()
+        if (path := getattr(source, "path", None)) is not None
+    }
+    return value_digest(files)[:16]
+
+
+def _files(place: Path) -> Iterator[tuple[str, int, int]]:
+    for path in (place, *place.rglob("*")) if place.is_dir() else (place,):
+        try:
+            if path.is_file():
+                about = path.stat()
+                yield path.relative_to(place).as_posix(), about.st_size, about.st_mtime_ns
+        except OSError:
+            continue  # it went away

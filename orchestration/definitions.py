@@ -1,0 +1,47 @@
+"""What Dagster loads: every stage of `dvc.yaml` as an asset, with its checks, jobs, schedules and sensors.
+
+    make ui                                          # the web interface
+    dagster definitions validate -m orchestration.definitions
+
+Run in the project's root folder. Nothing here imports torch, transformers or mlflow.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from flame_core.layout import Layout
+from orchestration.automation import jobs, schedules, source_sensor
+from orchestration.checks import read_checks
+from orchestration.dvc_assets import asset_key, dvc_assets, dvc_lock_sensor
+from orchestration.dvc_project import DvcProject
+from orchestration.experiment import experiment_job
+from orchestration.resources import read_tags, runner
+
+PARALLEL_STEPS = 4  # of one run; pools (dagster.yaml) bound what is scarce
+
+
+def build(layout: Layout) -> dg.Definitions:
+    """The definitions of the project in `layout`.
+
+    Raises:
+        DvcProjectError: `dvc.yaml` or a params file is broken; names the file, line and key.
+    """
+    project = DvcProject(layout.root)
+    stages = project.stages()
+    training = dg.AssetSelection.assets(*(asset_key(name) for name in stages if name.startswith("train@")))
+    return dg.Definitions(
+        assets=dvc_assets(project, stages, runner=runner(), read_checks=read_checks, read_tags=read_tags),
+        jobs=[*jobs(training), experiment_job(layout, stages, runner())],
+        schedules=schedules(),
+        sensors=[dvc_lock_sensor(project, stages, read_checks=read_checks), source_sensor(layout)],
+        executor=dg.multiprocess_executor.configured(
+            {
+                "max_concurrent": PARALLEL_STEPS,
+                "start_method": {"forkserver": {"preload_modules": ["orchestration.definitions"]}},
+            }
+        ),
+    )
+
+
+defs = build(Layout.find())

@@ -1,0 +1,140 @@
+"""The job `experiment`: the pipeline with other params, in a workspace, beside the main line.
+
+Preset and overrides are given once, in the Launchpad of the job:
+
+    ops:
+      workspace:
+        config:
+          preset: flickr8k               # a file of presets/, or nothing
+          overrides: {train.epochs: 5}   # as `flame run --set train.epochs=5`
+
+They are validated before any stage starts. The run then works in `.flame/runs/<params digest>/`; stages that do not
+change are taken from DVC's cache. What it makes are materializations of `workspaces/<digest>/<asset>`, tagged with the
+workspace, so they are never taken for the main line's assets, their data versions or their freshness.
+"""
+# No postponed annotations here: Dagster reads those of an op's context and config as they stand.
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from flame_core.errors import FlameError, ParamsError
+from flame_core.layout import Layout
+from flame_core.workspace import open_workspace, resolve_params
+from orchestration.checks import read_checks
+from orchestration.dvc_assets import DATA_VERSION_TAG, asset_key, op_name, run_metadata, run_stage, stage_meta
+from orchestration.dvc_project import DvcProject, Stage
+from orchestration.dvc_run import Runner
+from orchestration.resources import WORKSPACE_TAG, read_tags
+
+WORKSPACE = "workspace"
+
+
+class Workspace(dg.Config):
+    """Other params for a run."""
+
+    preset: str | None = Field(default=None, description="a file of presets/, with or without .yaml; or a path")
+    overrides: dict[str, Any] = Field(default_factory=dict, description="params to change: {train.epochs: 5}")
+
+
+def experiment_job(layout: Layout, stages: Mapping[str, Stage], runner: Runner) -> dg.JobDefinition:
+    """The pipeline of `stages` as a job of plain ops, after one that opens the workspace."""
+    ops = {name: _stage_op(layout, stage, runner) for name, stage in stages.items()}
+    after = {
+        ops[name].name: {
+            "after": dg.MultiDependencyDefinition(
+                [dg.DependencyDefinition(ops[up].name, "done") for up in stage.upstream]
+                or [dg.DependencyDefinition(WORKSPACE, "done")]
+            )
+        }
+        for name, stage in stages.items()
+    }
+    graph = dg.GraphDefinition(
+        "experiment",
+        node_defs=[_workspace_op(layout, stages), *ops.values()],
+        dependencies=after,
+        description="The pipeline with a preset or overrides, in a workspace of its own: the main line stays as it is.",
+    )
+    return graph.to_job()
+
+
+def _workspace_op(layout: Layout, stages: Mapping[str, Stage]) -> dg.OpDefinition:
+    @dg.op(name=WORKSPACE, out={"done": dg.Out(dg.Nothing)}, description="Validate the params and open the workspace.")
+    def workspace(context: dg.OpExecutionContext, config: Workspace) -> None:
+        try:
+            if not config.preset and not config.overrides:
+                raise ParamsError("give a preset or overrides; without them, materialize the assets instead")
+            overrides = [f"{key}={json.dumps(value)}" for key, value in config.overrides.items()]
+            preset = find_preset(layout, config.preset) if config.preset else None
+            opened = open_workspace(layout, resolve_params(layout, overrides, preset))
+        except FlameError as error:
+            raise dg.Failure(str(error), allow_retries=False) from None
+        project = DvcProject(opened.root)
+        if unknown := sorted(project.stages().keys() - stages.keys()):
+            raise dg.Failure(
+                f"these params have stages that dvc.yaml with params.yaml has not: {', '.join(unknown)}. List their "
+                "recipes in params.yaml and reload the definitions, or use `flame run`.",
+                allow_retries=False,
+            )
+        context.instance.add_run_tags(context.run_id, {**read_tags(project), "overrides": json.dumps(config.overrides)})
+        context.log.info(f"workspace {opened.root.relative_to(layout.project)}")
+
+    return workspace
+
+
+def find_preset(layout: Layout, name: str) -> Path:
+    """The params file that a preset's name or path means.
+
+    Raises:
+        ParamsError: there is none; names those there are.
+    """
+    folder = layout.project / "presets"
+    for path in (folder / f"{name}.yaml", folder / name, layout.project / name):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "none"
+    raise ParamsError(f"preset {name!r} does not exist (known presets: {known})")
+
+
+def _stage_op(layout: Layout, stage: Stage, runner: Runner) -> dg.OpDefinition:
+    meta = stage_meta(stage)
+
+    @dg.op(
+        name=op_name(stage.name),
+        ins={"after": dg.In(dg.Nothing)},
+        out={"done": dg.Out(dg.Nothing)},
+        description=stage.description,
+        pool=meta.pool,
+        tags={f"dagster/kind/{kind}": "" for kind in ("dvc", *meta.kinds)},
+    )
+    def run(context: dg.OpExecutionContext) -> None:
+        current = context.instance.get_run_by_id(context.run_id)
+        digest = current.tags.get(WORKSPACE_TAG) if current else None
+        if digest is None:
+            raise dg.Failure(f"no workspace is open: select the op {WORKSPACE!r} as well", allow_retries=False)
+        project = DvcProject(layout.state / "runs" / digest)
+        here = project.stages().get(stage.name)
+        if here is None:
+            context.log.info(f"{stage.name} is not part of workspace {digest}")
+            return
+        tags = read_tags(project)
+        done = run_stage(context, project, here, runner, tags)
+        results = read_checks(project, here, meta.checks)
+        checks = {f"check: {result.check_name}": "passed" if result.passed else "failed" for result in results}
+        context.log_event(
+            dg.AssetMaterialization(
+                dg.AssetKey(["workspaces", digest, *asset_key(stage.name).path]),
+                description=stage.description,
+                metadata={**run_metadata(here, done), **checks},
+                tags={**tags, DATA_VERSION_TAG: done.locked.data_version},
+            )
+        )
+        if failed := [r for r in results if not r.passed and r.severity is dg.AssetCheckSeverity.ERROR]:
+            said = "; ".join(f"{result.check_name}: {result.description}" for result in failed)
+            raise dg.Failure(f"{stage.name} failed checks: {said}", allow_retries=False)
+
+    return run

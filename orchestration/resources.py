@@ -1,0 +1,46 @@
+"""What the steps take from this machine and this source tree: how stages are run, and the tags of a run."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from flame_core.layout import Layout
+from flame_core.settings import settings
+from flame_core.workspace import environment, resolve_params
+from orchestration.dvc_project import DvcProject
+from orchestration.dvc_run import Runner
+
+GIT_TAG, PARAMS_TAG, WORKSPACE_TAG = "git_commit", "params_digest", "workspace"
+
+
+def runner() -> Runner:
+    """How stages are run here; settings say for how long a stage may take to stop."""
+    return Runner(environment(), grace_seconds=settings().stop_grace_seconds)
+
+
+def read_tags(project: DvcProject) -> dict[str, str]:
+    """Git commit (with `-dirty` where the tree has changes) and params digest, and the workspace where there is one."""
+    layout = Layout.find(project.root)
+    tags = {PARAMS_TAG: resolve_params(layout, [], None).digest}
+    if commit := git_commit(layout.project):
+        tags[GIT_TAG] = commit
+    if layout.is_workspace:
+        tags[WORKSPACE_TAG] = layout.root.name
+    return tags
+
+
+def git_commit(project: Path) -> str | None:
+    """The commit of a source tree, or None outside git."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty"],
+            cwd=project,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,126 @@
+"""A project of its own with a few dozen real pictures and the real SmolLM2, driven as a user drives it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flame_core.data.sources.debian import Debian
+from flame_core.data.sources.listing import read_pairs
+from flame_core.params import DebianSource, merge, read_yaml
+from flame_core.settings import settings
+from flame_core.work import WorkCache
+
+ROOT = Path(__file__).parents[2]
+PICTURES = 60
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with `params.yaml`, `dvc.yaml`, recipes and a DVC repository."""
+
+    root: Path
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """`flame <arguments>` in a process group of its own."""
+        scripts = Path(sys.executable).parent
+        path = os.pathsep.join([str(scripts), os.environ["PATH"]])
+        env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "2", **environment}
+        return subprocess.Popen(
+            [scripts / "flame", *arguments],
+            cwd=self.root,
+            env=env,
+            text=True,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def flame(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """Run `flame <arguments>`; returns what it printed."""
+        process = self.start(*arguments, **environment)
+        output, _ = process.communicate()
+        assert process.returncode == code, output
+        return output
+
+    def outs(self, root: Path | None = None) -> dict[str, bytes]:
+        """Every file below `data/`, by name."""
+        data = (root or self.root) / "data"
+        return {path.relative_to(data).as_posix(): path.read_bytes() for path in data.rglob("*") if path.is_file()}
+
+    def metrics(self, root: Path | None = None) -> dict[str, float]:
+        return json.loads(((root or self.root) / "data/reports/flame/metrics.json").read_text())
+
+    def change(self, over: dict) -> None:
+        """Lay values over `params.yaml`."""
+        path = self.root / "params.yaml"
+        path.write_text(yaml.safe_dump(merge(read_yaml(path), over), sort_keys=False, allow_unicode=True))
+
+
+@pytest.fixture(scope="session")
+def stamps() -> Iterator[list]:
+    """Pairs of Debian's Tux Paint stamps; the package is kept in the user's cache between test runs."""
+    work = WorkCache(settings().cache_dir / "tests", "download")
+    folder = Debian(DebianSource(kind="debian", packages=["tuxpaint-stamps-default"])).download(work).folder
+    return list(read_pairs(folder, folder))
+
+
+@pytest.fixture(scope="session")
+def pictures(stamps, tmp_path_factory) -> Path:
+    """A folder of real pictures with their captions in every language beside them."""
+    folder = tmp_path_factory.mktemp("pictures")
+    chosen = [pair for pair in stamps if pair.image and "de" in pair.captions and "fr" in pair.captions]
+    for pair in chosen[:: len(chosen) // PICTURES][:PICTURES]:
+        place = folder / pair.category.partition("/")[2] / pair.key.rpartition("/")[2]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.with_suffix(pair.image.path.suffix).write_bytes(pair.image.read())
+        place.with_suffix(".json").write_text(json.dumps({"captions": pair.captions}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def project(pictures, smollm2, tmp_path_factory) -> Project:
+    """A fresh project on those pictures, without git; nothing has run in it yet."""
+    root = tmp_path_factory.mktemp("project")
+    for name in ("dvc.yaml", ".dvcignore", "params.yaml"):
+        shutil.copy(ROOT / name, root / name)
+    shutil.copytree(ROOT / "recipes", root / "recipes")
+    (root / "flame_core").mkdir()
+    shutil.copy(ROOT / "flame_core/versions.yaml", root / "flame_core/versions.yaml")
+    (root / ".dvc").mkdir()
+    (root / ".dvc/config").write_text((ROOT / ".dvc/config").read_text() + "    no_scm = true\n")
+    made = Project(root)
+    made.change(
+        {
+            "ingest": {"shard_samples": 16, "val_fraction": 0.3},
+            "llm": {"name": "smollm2", "source": f"path:{smollm2}"},
+            "text": {"layer": 4},
+            "evaluate": {
+                "languages": ["de", "fr"],
+                "bootstrap": {"samples": 50},
+                "gates": {"min_recall_over_chance": 0.0},
+            },
+            "train": {
+                "model": {
+                    "image_size": 32,
+                    "backbone_options": {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3},
+                },
+                "batch_size": 16,
+                "epochs": 6,
+                "warmup_steps": 2,
+            },
+        }
+    )
+    content = read_yaml(root / "params.yaml")
+    content["sources"] = {"pictures": {"kind": "folder", "path": str(pictures)}}
+    (root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    return made
