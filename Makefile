@@ -26,7 +26,7 @@ install: .venv/installed  ## set up .venv with the locked versions
 	  python3 -m venv .flame/uv || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }; \
 	  .flame/uv/bin/pip install --quiet --disable-pip-version-check uv; }
 	$(UV) venv --quiet --allow-existing --python '>=3.11,<3.14' .venv
-	$(UV) pip sync --quiet --python $(BIN)/python requirements.lock
+	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@test -e .git || $(BIN)/dvc config --local core.no_scm true
 	@touch $@

@@ -311,6 +311,9 @@ class EvaluateGates(Section):
 class EvaluateParams(Section):
     """Held-out retrieval in several languages and zero-shot classification into the source's categories."""
 
+    max_pictures: Positive | None = Field(
+        default=None, description="validation pictures that are measured, chosen by a hash of their key; null: all"
+    )
     languages: list[str] | Literal["all"] = ["en"]
     train_language: str = "en"
     recall_at: list[Positive] = [1, 5, 10]

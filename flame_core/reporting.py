@@ -1,15 +1,17 @@
-"""What a run is like while it runs: log lines, progress with time left, and facts at the end.
+"""What a run is like while it runs: log lines, progress with time left, and facts, tables and pictures at the end.
 
 Nothing here reaches an out. A terminal gets rich progress bars and tables; without one, plain lines at intervals.
+A process that Dagster started reports the same to the asset's page (`pipes.py`), and pictures as well.
 """
 
 from __future__ import annotations
 
+import base64
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -25,8 +27,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from flame_core import pipes
+
 console = Console(stderr=True)
-_PLAIN_INTERVAL = 10.0  # seconds between two progress lines without a terminal
+_PLAIN_INTERVAL = 10.0  # seconds between two progress lines without a terminal, and
+_PLAIN_SHARE = 0.02  # more as a stage takes longer, since Dagster keeps every line
+_PICTURE_BYTES = 200_000  # Dagster keeps pictures in its event log
 log = logging.getLogger(__name__)
 
 
@@ -34,7 +40,10 @@ def configure_logging(level: str) -> None:
     """Send log records of this project to the terminal, and only warnings of everyone else's."""
     handler = RichHandler(console=console, show_path=False, show_time=False, rich_tracebacks=False, markup=False)
     logging.basicConfig(level="WARNING", format="%(message)s", handlers=[handler], force=True)
-    logging.getLogger("flame_core").setLevel(level)
+    logger = logging.getLogger("flame_core")
+    logger.setLevel(level)
+    if pipes.session() and not any(isinstance(each, pipes.PipesHandler) for each in logger.handlers):
+        logger.addHandler(pipes.PipesHandler())
 
 
 class Bar:
@@ -56,7 +65,7 @@ class Bar:
         detail = f"{rate:,.1f} {self.unit}/s" + "".join(f"  {k} {_short(v)}" for k, v in values.items())
         if self._progress and self._task is not None:
             self._progress.update(self._task, completed=self.done, detail=detail)
-        elif now - self._last_line >= _PLAIN_INTERVAL:
+        elif now - self._last_line >= max(_PLAIN_INTERVAL, _PLAIN_SHARE * (now - self._start)):
             self._last_line = now
             left = (self.total - self.done) / max(rate, 1e-9)
             log.info("%s %d/%d  %s  %.0f s left", self.title, self.done, self.total, detail, left)
@@ -80,18 +89,58 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
 
 def facts(title: str, values: Mapping[str, Any]) -> None:
     """Show what a stage did as a small table."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    shown = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
     for name, value in values.items():
-        table.add_row(str(name), _short(value))
-    console.print(table)
+        shown.add_row(str(name), _short(value))
+    console.print(shown)
+    pipes.send(values)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows to standard output."""
+    rows = list(rows)
     shown = Table(*columns, title=title, title_justify="left")
     for row in rows:
         shown.add_row(*(escape(cell) for cell in row))
     Console().print(shown)
+    pipes.send({title: pipes.table(columns, rows)})
+
+
+def picture(name: str, content: bytes, kind: Literal["png", "jpeg", "svg+xml"]) -> None:
+    """Show a picture or a plot on the asset's page; a terminal shows nothing.
+
+    A bitmap that is too large for Dagster's event log is made smaller; a drawing that is, is left out with a warning.
+    """
+    if not pipes.session():
+        return
+    if len(content) > _PICTURE_BYTES and kind != "svg+xml":
+        content, kind = _smaller(content), "jpeg"
+    if len(content) > _PICTURE_BYTES:
+        log.warning("%s is not shown: %d bytes are more than %d", name, len(content), _PICTURE_BYTES)
+        return
+    pipes.send({name: pipes.markdown(f"![{name}](data:image/{kind};base64,{base64.b64encode(content).decode()})")})
+
+
+def link(name: str, url: str) -> None:
+    """Show an address."""
+    console.print(f"{name}: {url}", markup=False, highlight=False, soft_wrap=True)
+    pipes.send({name: pipes.link(url)})
+
+
+def _smaller(content: bytes) -> bytes:
+    """The picture as a JPEG that fits."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    with Image.open(BytesIO(content)) as image:
+        picture = image.convert("RGB")
+    while True:
+        buffer = BytesIO()
+        picture.save(buffer, "jpeg", quality=80)
+        if buffer.tell() <= _PICTURE_BYTES or max(picture.size) <= 64:
+            return buffer.getvalue()
+        picture.thumbnail((picture.width * 3 // 4, picture.height * 3 // 4))
 
 
 def _short(value: Any) -> str:

@@ -38,7 +38,7 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestration.dvc_project import PROJECT_FILE, DvcBusyError, DvcProject, DvcProjectError, LockedStage, Stage
-from orchestration.dvc_run import Context, Runner, StageFailed, StageRun, bring_up_to_date
+from orchestration.dvc_run import Context, Runner, StageFailed, StageRun, bring_up_to_date, recall
 
 REFRESH_TAG = "refresh"  # a run's tag: names of stages, separated by commas, that are run with `--force`
 ReadChecks = Callable[[DvcProject, Stage, Sequence[str]], Iterable[dg.AssetCheckResult]]
@@ -163,7 +163,7 @@ def _asset(
         yield dg.MaterializeResult(
             asset_key=key,
             data_version=dg.DataVersion(run.locked.data_version),
-            metadata={**_last_metadata(context, key, run), **run_metadata(stage, run)},
+            metadata=run_metadata(stage, run),
             tags=tags,
             check_results=list(read_checks(project, stage, meta.checks)) if read_checks and meta.checks else [],
         )
@@ -219,15 +219,6 @@ _OUTS = dg.TableSchema(
 )
 
 
-def _last_metadata(context: dg.AssetExecutionContext, key: dg.AssetKey, run: StageRun) -> Mapping[str, Any]:
-    """What the last materialization of the very same data showed: a cached stage keeps its pictures and numbers."""
-    event = context.instance.get_latest_materialization_event(key)
-    if run.reported or event is None or event.asset_materialization is None:
-        return {}
-    same = (event.asset_materialization.tags or {}).get(DATA_VERSION_TAG) == run.locked.data_version
-    return event.asset_materialization.metadata if same else {}
-
-
 def _freshness(freshness: Freshness | None) -> dg.FreshnessPolicy | None:
     if freshness is None:
         return None
@@ -280,7 +271,7 @@ def dvc_lock_sensor(
             entry, key = locked.get(stage.name), keys[stage.name]
             if entry is None or key in busy_keys or _known(context.instance, key) == entry.data_version:
                 continue
-            events.append(_runless(stage, entry, locked))
+            events.append(_runless(project, stage, entry, locked))
             declared = stage_meta(stage).checks
             if read_checks and declared:
                 events += [_evaluation(key, result) for result in read_checks(project, stage, declared)]
@@ -306,7 +297,9 @@ def _known(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
     return None if event is None else (event.tags or {}).get(DATA_VERSION_TAG)
 
 
-def _runless(stage: Stage, entry: LockedStage, locked: Mapping[str, LockedStage]) -> dg.AssetMaterialization:
+def _runless(
+    project: DvcProject, stage: Stage, entry: LockedStage, locked: Mapping[str, LockedStage]
+) -> dg.AssetMaterialization:
     tags = {DATA_VERSION_TAG: entry.data_version, CODE_VERSION_TAG: entry.code_version}
     read = {dep.path: dep.digest for dep in entry.deps}
     for name in stage.upstream:
@@ -318,7 +311,9 @@ def _runless(stage: Stage, entry: LockedStage, locked: Mapping[str, LockedStage]
         tags[f"{INPUT_POINTER_TAG}/{asset_key(name).to_user_string()}"] = "NULL"
     return dg.AssetMaterialization(
         asset_key(stage.name),
-        metadata=run_metadata(stage, StageRun("ran outside Dagster", ("dvc.lock changed",), entry, {})),
+        metadata=run_metadata(
+            stage, StageRun("ran outside Dagster", ("dvc.lock changed",), entry, recall(project, stage.name, entry))
+        ),
         tags=tags,
     )
 

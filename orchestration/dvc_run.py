@@ -23,11 +23,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import dagster as dg
 from dagster._core.definitions.metadata.external_metadata import metadata_map_from_external
 from dagster._core.pipes.context import build_external_execution_context_data
+from dagster_shared.serdes.errors import DeserializationError
 
 from orchestration.dvc_project import DvcBusyError, DvcProject, LockedStage
 from orchestration.process_tree import ProcessTree
@@ -36,6 +38,7 @@ Context = dg.AssetExecutionContext | dg.OpExecutionContext
 T = TypeVar("T")
 UNCHANGED, RESTORED, COMPUTED = "unchanged", "restored from DVC's run cache", "computed"
 _SHOWN_LINES = 20  # of a failed stage
+_REMEMBERED = 20  # versions of a stage's data whose report is kept
 _BUSY = re.compile(r"'(?P<path>[^']*)' is busy, it is being blocked by:\s*(?P<who>.*?)(?:\n\s*\n|\Z)", re.DOTALL)
 _EXITED = re.compile(r"failed to run: .*, exited with (-?\d+)")
 _DVC_CHATTER = ("ERROR: failed to reproduce", "ERROR: failed to run", "Running stage '", "> ")
@@ -90,7 +93,31 @@ def bring_up_to_date(context: Context, project: DvcProject, stage: str, runner: 
     if reasons:
         context.log.info(f"{stage}: {'; '.join(reasons)}")
         outcome, reported = _repro(context, project, stage, runner, force)
-    return StageRun(outcome, reasons, _patient(context, runner, project.locked)[stage], reported)
+    locked = _patient(context, runner, project.locked)[stage]
+    if reported:
+        _remember(project, stage, locked, reported)
+    return StageRun(outcome, reasons, locked, reported or recall(project, stage, locked))
+
+
+def _remember(project: DvcProject, stage: str, locked: LockedStage, reported: Mapping[str, Any]) -> None:
+    """Keep what a stage reported, beside DVC's own temporary files, for when the same data come from the cache."""
+    path = _memory(project, stage, locked)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dg.serialize_value(dict(reported)), "utf-8")
+    for old in sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime)[:-_REMEMBERED]:
+        old.unlink(missing_ok=True)
+
+
+def recall(project: DvcProject, stage: str, locked: LockedStage) -> Mapping[str, Any]:
+    """What the stage reported when it last made these very data; a cached stage keeps its pictures and numbers."""
+    try:
+        return dg.deserialize_value(_memory(project, stage, locked).read_text("utf-8"), dict)
+    except (OSError, DeserializationError):
+        return {}
+
+
+def _memory(project: DvcProject, stage: str, locked: LockedStage) -> Path:
+    return project.root / ".dvc" / "tmp" / "dagster" / stage / f"{locked.data_version}.json"
 
 
 def _patient(context: Context, runner: Runner, ask: Callable[[], T]) -> T:

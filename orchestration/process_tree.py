@@ -31,8 +31,11 @@ class ProcessTree:
         self.token = uuid.uuid4().hex
 
     def environment(self) -> dict[str, str]:
-        """What a process and its descendants must have in their environment to belong to the tree."""
-        return {TOKEN: self.token}
+        """What a process and its descendants must have in their environment to belong to the tree.
+
+        They still belong to every tree that this process belongs to.
+        """
+        return {TOKEN: " ".join(filter(None, (os.environ.get(TOKEN), self.token)))}
 
     def members(self) -> list[psutil.Process]:
         """The living processes of the tree, in no order."""
@@ -40,7 +43,8 @@ class ProcessTree:
 
     def _owns(self, process: psutil.Process) -> bool:
         try:
-            return process.environ().get(TOKEN) == self.token and process.status() != psutil.STATUS_ZOMBIE
+            owned = self.token in process.environ().get(TOKEN, "").split()
+            return owned and process.status() != psutil.STATUS_ZOMBIE
         except (psutil.Error, OSError):
             return False
 
@@ -70,6 +74,10 @@ class ProcessTree:
                 asked.add(process.pid)
                 _signal(process, signal.SIGTERM)
             time.sleep(_POLL_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """End every process of the tree at once."""
         self._kill(self.members)
 
     def _without(self, command: int) -> list[psutil.Process]:

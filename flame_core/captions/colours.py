@@ -75,7 +75,7 @@ def name_colours(lab: np.ndarray) -> np.ndarray:
         ((hue < 40) & (pale | (lightness < 0.44) & (chroma < 0.12)), "brown"),
         ((hue < 36) | (hue < 40) & (lightness < 0.6), "red"),
         ((hue < 100) & pale & (lightness > 0.75), "beige"),
-        ((hue < 74) & (lightness > 0.75), "orange"),
+        ((hue < 79) & (lightness > 0.7) & ~pale, "orange"),
         ((hue < 74) & (lightness > 0.55) & (chroma > 0.14), "orange"),
         (hue < 74, "brown"),
         ((hue < 100) & (lightness > 0.74), "yellow"),

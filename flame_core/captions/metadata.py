@@ -2,7 +2,7 @@
 
 `short` rephrases the raw caption and adds the colours, the outline, the way it is drawn and the background:
 
-    A brown horse, filed under mammals, finely shaded on a white background.
+    A brown horse, finely shaded on a white background.
 
 `long` is a paragraph of three to five sentences with all that was measured. Nothing is generated and nothing is
 guessed: each phrase stands for a field of the metadata or a threshold in `appearance.py`.
@@ -63,17 +63,14 @@ class MetadataCaptioner:
 
 
 def compose_short(meta: Mapping[str, Any], appearance: Appearance) -> str:
-    """One sentence: subject, colours, category, outline, rendering, background."""
+    """One sentence: subject, colours, outline, rendering, background."""
     subject = find_subject(meta, _SHORT_WORDS) or Subject("A picture", "A", "picture")
     pieces = [_coloured(subject, appearance) if appearance.background else subject.text]
-    category = [part for part in category_words(meta)[:2] if not words(part) <= subject.words]
-    if category and len(subject.text.split()) < _SHORT_WORDS - 2:
-        pieces.append(f"filed under {category[-1]}")
     title = _title(meta, subject)
     if title and not subject.noun and not words(title) & subject.words:
         pieces.append(f"titled {title}")  # the caption seems to be about something else
     if appearance.background:
-        pieces.append(_listed([*_traits(appearance)[:2], _drawn(appearance)]))
+        pieces.append(_listed([*_traits(appearance)[:1], _drawn(appearance)]))
     else:
         pieces.append(_whole_picture(appearance))
         if appearance.upper:
@@ -112,7 +109,9 @@ def _title(meta: Mapping[str, Any], subject: Subject) -> str:
     """The title without numbers, if it says something new: a word with other first five letters than those known."""
     title = re.findall(r"[^\W\d_]{2,}", fold(meta.get("title") or ""))[:8]
     known = {word[:5] for word in subject.words | words(" ".join(category_words(meta)))}
-    return " ".join(title) if any(len(word) > 3 and word.lower()[:5] not in known for word in title) else ""
+    joined = "".join(subject.text.lower().split())  # a file's name often joins words
+    new = [word for word in map(str.lower, title) if len(word) > 3 and word[:5] not in known and word not in joined]
+    return " ".join(title) if new else ""
 
 
 def _coloured(subject: Subject, appearance: Appearance) -> str:

@@ -13,6 +13,7 @@ from flame_core.captions.table import Caption, read_captions
 from flame_core.data.captions_text import same_text
 from flame_core.data.shards import read_metas, shard_names
 from flame_core.evaluation.retrieval import Pairing
+from flame_core.digest import text_sha256
 from flame_core.params import CaptionKind, EvaluateParams, Params
 
 FACET_KIND: CaptionKind = "short"  # the kind whose facets are queried one by one and averaged
@@ -84,9 +85,17 @@ def evaluation_texts(
     return list(wanted)
 
 
-def read_validation_captions(captions: Path) -> list[Caption]:
-    """The captions of the validation split, in the order of its shards."""
-    return [caption for path in sorted((captions / "val").glob("*.parquet")) for caption in read_captions(path)]
+def evaluated_keys(keys: Iterable[str], limit: int | None) -> set[str]:
+    """The pictures that are measured: all, or `limit` of them, chosen by a hash of the key."""
+    distinct = set(keys)
+    return distinct if limit is None else set(sorted(distinct, key=text_sha256)[:limit])
+
+
+def read_validation_captions(captions: Path, params: EvaluateParams) -> list[Caption]:
+    """The captions of the evaluated validation pictures, in the order of the shards."""
+    rows = [caption for path in sorted((captions / "val").glob("*.parquet")) for caption in read_captions(path)]
+    chosen = evaluated_keys((caption.key for caption in rows), params.max_pictures)
+    return [caption for caption in rows if caption.key in chosen]
 
 
 def read_classes(shards: Path) -> dict[str, str]:

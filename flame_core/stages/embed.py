@@ -47,7 +47,7 @@ def run(params: Params, layout: Layout) -> None:
     from flame_core.text.llm import load_tokenizer, read_source
 
     gates.require(layout.captions)
-    captions = read_validation_captions(layout.captions)
+    captions = read_validation_captions(layout.captions, params.evaluate)
     wanted = evaluation_texts(params, captions, class_names(read_classes(layout.shards)))
     language = params.evaluate.train_language
     names = shard_names(layout.shards, "train")

@@ -35,8 +35,9 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         gates.require(source)
     store = TextStore.open(layout.embeddings)
     require_fit(store.manifest, params, layout)
-    rows = read_index(layout.shards, "val")
-    captions = read_validation_captions(layout.captions)
+    captions = read_validation_captions(layout.captions, params.evaluate)
+    chosen = {caption.key for caption in captions}
+    rows = [row for row in read_index(layout.shards, "val") if row.key in chosen]
     encoder = load_encoder(layout.model(recipe), settings().torch_device())
     require_same_space(encoder.config, store.manifest, layout.model(recipe))
     z = encode_pictures(encoder, layout.shards, rows)

@@ -13,7 +13,7 @@ NAMED = {
     "white": ["white", "snow", "whitesmoke", "ghostwhite"],
     "red": ["red", "crimson", "firebrick", "darkred", "tomato"],
     "orange": ["orange", "darkorange", "coral", "#ff7518"],
-    "brown": ["saddlebrown", "sienna", "#5c4033", "#7b3f00"],
+    "brown": ["saddlebrown", "sienna", "#5c4033", "#7b3f00", "#b09880"],
     "beige": ["beige", "wheat", "tan", "burlywood", "bisque", "cornsilk"],
     "yellow": ["yellow", "gold", "khaki", "#ffef00", "goldenrod"],
     "green": ["green", "lime", "forestgreen", "darkgreen", "olivedrab", "seagreen", "palegreen", "darkolivegreen"],

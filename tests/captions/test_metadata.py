@@ -22,9 +22,7 @@ def long(picture, **meta):
 
 def test_a_red_disc_is_called_red_and_round():
     meta = {"captions": {"en": ["A button."]}, "category": "clothes/fasteners"}
-    assert short(disc("red"), **meta) == (
-        "A button, filed under fasteners, round, symmetrical and in solid red on a white background."
-    )
+    assert short(disc("red"), **meta) == ("A button, round and in solid red on a white background.")
     assert long(disc("red"), **meta) == (
         "A button, in solid red on a white background. The shape is round and is the same on the left and the right. "
         "The background takes up about half of the picture. The picture is filed under clothes and fasteners."
@@ -68,13 +66,14 @@ def test_title_and_keywords_appear_where_they_say_something_new():
     assert ", titled football helmet, " in short(disc(), **meta)
     end = "The picture is titled football helmet, filed under sports and tagged head gear."
     assert long(disc(), **meta).endswith(end)
-    same = {"captions": {"en": ["A football helmet."]}, "title": "football helmet"}
-    assert "titled" not in short(disc(), **same) + long(disc(), **same)
+    for title in ("football helmet", "footballhelmet_2", "helmets"):
+        same = {"captions": {"en": ["A football helmet."]}, "title": title}
+        assert "titled" not in short(disc(), **same) + long(disc(), **same)
 
 
 def test_without_any_english_text_the_pixels_still_speak():
     text = short(disc("green"), captions={"de": ["Ein Knopf."]})
-    assert text == "A picture, round, symmetrical and in solid green on a white background."
+    assert text == "A picture, round and in solid green on a white background."
 
 
 @pytest.mark.parametrize(
@@ -113,9 +112,9 @@ def test_a_captioner_gives_one_result_a_sample_in_order_and_fails_on_damaged_pic
     bad = Sample("b", good.jpeg[:300], good.meta)
     measured = cache(measure_jpeg)
     texts = MetadataCaptioner("short", measured).captions([good, bad, other])
-    assert texts[0] == "A thing, round, symmetrical and in solid red on a white background."
+    assert texts[0] == "A thing, round and in solid red on a white background."
     assert texts[1] == Failure("the picture cannot be decoded (OSError)")
-    assert texts[2] == "A thing, rectangular, symmetrical and in solid blue on a white background."
+    assert texts[2] == "A thing, rectangular and in solid blue on a white background."
     assert MetadataCaptioner("short", measured).captions([other]) == texts[2:]
     MetadataCaptioner("long", measured).captions([good, other])
     assert measured.cache_info().misses == 3

@@ -12,6 +12,7 @@ from flame_core.evaluation.texts import (
     read_classes,
     read_validation_captions,
 )
+from flame_core.params import EvaluateParams
 from tests.evaluation import world
 
 
@@ -89,7 +90,7 @@ def test_classes_and_captions_are_read_from_the_validation_split(tmp_path):
     rows = world.captions()
     write_captions(tmp_path / "captions" / "val" / "00001.parquet", rows[7:])
     write_captions(tmp_path / "captions" / "val" / "00000.parquet", rows[:7])
-    assert read_validation_captions(tmp_path / "captions") == rows
+    assert read_validation_captions(tmp_path / "captions", EvaluateParams()) == rows
 
 
 def test_one_class_is_nothing_to_tell_apart():

@@ -1,0 +1,117 @@
+"""Materialize assets in this process, without a web server: what `make demo` runs.
+
+    python -m orchestration.materialize                            # everything
+    python -m orchestration.materialize --select 'train/flame*'    # Dagster's asset selection
+    python -m orchestration.materialize --refresh download         # look at the sources again
+    python -m orchestration.materialize --set train.epochs=5       # the job `experiment`, in a workspace
+
+Leaves the same `dvc.lock` as `dvc repro`. Runs are kept on an instance of their own, `.flame/dagster-inline/`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import dagster as dg
+import typer
+import yaml
+
+from flame_core.errors import FlameError, ParamsError
+from flame_core.layout import Layout
+from flame_core.reporting import configure_logging, console, facts
+from flame_core.settings import settings
+from orchestration.dvc_assets import REFRESH_TAG
+from orchestration.dvc_project import DvcProjectError
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # the stages' own output is what counts
+
+
+def materialize(
+    layout: Layout,
+    select: str = "*",
+    overrides: Sequence[str] = (),
+    preset: str | None = None,
+    refresh: Sequence[str] = (),
+) -> bool:
+    """Bring the selected assets up to date; with overrides or a preset, the whole pipeline in a workspace.
+
+    Returns:
+        Whether all went well. What failed has been said on the terminal.
+
+    Raises:
+        DvcProjectError: the project's files cannot be used.
+    """
+    from orchestration.definitions import build
+
+    definitions = build(layout)
+    home = layout.state / "dagster-inline"
+    home.mkdir(parents=True, exist_ok=True)
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+        if overrides or preset:
+            values = dict(_key_value(override) for override in overrides)
+            workspace = {"config": {"overrides": values, **({"preset": preset} if preset else {})}}
+            result = definitions.resolve_job_def("experiment").execute_in_process(
+                instance=instance, raise_on_error=False, run_config={**QUIET, "ops": {"workspace": workspace}}
+            )
+        else:
+            result = dg.materialize(
+                list(definitions.assets or ()),  # type: ignore[arg-type]
+                selection=select,
+                instance=instance,
+                raise_on_error=False,
+                run_config=QUIET,
+                tags={REFRESH_TAG: ",".join(refresh)} if refresh else None,
+            )
+        _show(result)
+        return result.success
+
+
+def _key_value(override: str) -> tuple[str, Any]:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise ParamsError(f"--set {override!r}: write key=value, such as train.epochs=5")
+    return key, yaml.safe_load(value)
+
+
+def _show(result: dg.ExecuteInProcessResult) -> None:
+    """One line an asset, and what failed."""
+    lines: dict[str, str] = {}
+    for event in result.filter_events(lambda event: event.is_step_materialization):
+        materialization = event.step_materialization_data.materialization
+        lines[materialization.asset_key.to_user_string()] = str(materialization.metadata["outcome"].value)
+    facts("Materialized", lines)
+    for evaluation in result.get_asset_check_evaluations():
+        if not evaluation.passed:
+            name = f"{evaluation.asset_key.to_user_string()}: {evaluation.check_name}"
+            console.print(f"check failed: {name}: {evaluation.description}", markup=False, soft_wrap=True)
+    for event in result.get_step_failure_events():
+        failure = event.step_failure_data
+        said = failure.user_failure_data.description if failure.user_failure_data else None
+        error = failure.error
+        said = said or (error.cause.message if error and error.cause else error.message if error else "")
+        console.print(f"{event.step_key} failed: {said}", markup=False, highlight=False, soft_wrap=True)
+
+
+def main(
+    select: Annotated[str, typer.Option(help="Assets, in Dagster's selection syntax.")] = "*",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a param, in a workspace.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="A file of presets/, in a workspace.")] = None,
+    refresh: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run a stage that did not change.")] = None,
+) -> None:
+    """Materialize assets in this process."""
+    configure_logging(settings().log_level)
+    try:
+        done = materialize(Layout.find(Path.cwd()), select, overrides or (), preset, refresh or ())
+    except (FlameError, DvcProjectError) as error:
+        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(getattr(error, "exit_code", ParamsError.exit_code))
+    sys.exit(0 if done else 1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,241 @@
+"""One command for the web interfaces: Dagster (web server, daemon, code server) and MLflow, all on loopback.
+
+    make ui
+
+State is kept below `.flame/`: Dagster's in `dagster/`, MLflow's in `mlflow/`, what the servers say in `logs/`. Ctrl-C
+or SIGTERM first terminates the runs in progress (a training writes a checkpoint), then the servers; no process is left.
+A second Ctrl-C does not wait for the runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from flame_core.errors import FlameError, ResourceError
+from flame_core.layout import Layout
+from flame_core.reporting import configure_logging, console
+from flame_core.settings import settings
+from flame_core.workspace import environment
+from orchestration.process_tree import ProcessTree
+
+log = logging.getLogger("flame_core.ui")
+_READY_SECONDS = 180.0
+_STOP_SECONDS = 20.0  # for a server to end by itself
+
+
+@dataclass(frozen=True)
+class Server:
+    """A process of the interface; `url` answers once it is ready."""
+
+    name: str
+    command: list[str]
+    url: str | None = None
+
+
+class _Stop(Exception):
+    """SIGINT or SIGTERM came."""
+
+
+def servers(layout: Layout, home: Path) -> list[Server]:
+    """The processes, in the order in which they start."""
+    here = settings()
+    python = [sys.executable, "-m"]
+    host, workspace = here.ui_host, str(home / "workspace.yaml")
+    store = layout.state / "mlflow"
+    code = ["dagster", "code-server", "start", "--socket", str(code_socket(home)), "-m", "orchestration.definitions"]
+    daemon = ["dagster._daemon", "run", "-w", workspace]
+    web = ["dagster_webserver", "-h", host, "-p", str(here.dagster_port), "-w", workspace]
+    tracking = ["mlflow", "server", "--host", host, "--port", str(here.mlflow_port), "--workers", "1"]
+    tracking += ["--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"]
+    tracking += ["--artifacts-destination", str(store / "artifacts")]
+    return [
+        Server("dagster-code", [*python, *code, "--working-directory", str(layout.root)]),
+        Server("dagster-webserver", [*python, *web], f"http://{host}:{here.dagster_port}/server_info"),
+        Server("dagster-daemon", [*python, *daemon]),
+        Server("mlflow", [*python, *tracking], f"http://{host}:{here.mlflow_port}/health"),
+    ]
+
+
+def code_socket(home: Path) -> Path:
+    """The code server's socket; its path must stay below the 107 characters that Linux allows."""
+    path = home / "code.sock"
+    if len(str(path)) > 100:
+        raise ResourceError(f"{path} is too long for a socket; move the project to a shorter path")
+    return path
+
+
+def prepare(layout: Layout) -> Path:
+    """DAGSTER_HOME of the interface: `.flame/dagster/`, with its configuration and the place of the code server."""
+    home = layout.state / "dagster"
+    for folder in (home, layout.state / "mlflow", layout.state / "logs"):
+        folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(Path(__file__).with_name("dagster.yaml"), home / "dagster.yaml")
+    code_socket(home).unlink(missing_ok=True)
+    location = f"  - grpc_server: {{socket: {code_socket(home)}, location_name: flame}}\n"
+    (home / "workspace.yaml").write_text("load_from:\n" + location)
+    return home
+
+
+def serve(layout: Layout, ready: Callable[[], None]) -> None:
+    """Run all servers until SIGINT or SIGTERM; `ready` is called once all answer.
+
+    Raises:
+        ResourceError: a port is taken, or a server ended; names the setting or the log.
+    """
+    here = settings()
+    _require_free(here.ui_host, here.dagster_port, "FLAME_DAGSTER_PORT")
+    _require_free(here.ui_host, here.mlflow_port, "FLAME_MLFLOW_PORT")
+    home = prepare(layout)
+    tree = ProcessTree()
+    variables = {**environment(), **tree.environment(), "DAGSTER_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+    started: dict[Server, subprocess.Popen[bytes]] = {}
+    with _stop_signals(), ExitStack() as logs:
+        try:
+            for server in servers(layout, home):
+                output = logs.enter_context((layout.state / "logs" / f"{server.name}.log").open("ab"))
+                started[server] = subprocess.Popen(
+                    server.command,
+                    cwd=layout.root,
+                    env=variables,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C comes to us alone
+                )
+                if server.name == "dagster-code":
+                    _wait(started, layout, lambda: code_socket(home).exists())
+            _wait(started, layout, lambda: all(_answers(server.url) for server in started if server.url))
+            ready()
+            while True:
+                _require_alive(started, layout)
+                time.sleep(0.5)
+        except _Stop:
+            pass
+        finally:
+            _end(started, tree, home)
+
+
+def _end(started: dict[Server, subprocess.Popen[bytes]], tree: ProcessTree, home: Path) -> None:
+    """Terminate the runs in progress, then the servers, the last started first."""
+    try:
+        _end_runs(home)
+    except _Stop:
+        log.warning("not waiting for the runs any longer")
+    for process in reversed(started.values()):
+        process.terminate()
+    deadline = time.monotonic() + _STOP_SECONDS
+    while tree.members() and time.monotonic() < deadline:
+        for process in started.values():
+            process.poll()
+        time.sleep(0.1)
+    tree.kill()
+
+
+def _end_runs(home: Path) -> None:
+    import dagster as dg
+
+    active = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        runs = instance.get_runs(active)
+        for run in runs:
+            log.info(
+                "terminating run %s (%s); up to %.0f s", run.run_id[:8], run.job_name, settings().stop_grace_seconds
+            )
+            instance.run_launcher.terminate(run.run_id)
+        deadline = time.monotonic() + settings().stop_grace_seconds + _STOP_SECONDS
+        while runs and time.monotonic() < deadline:
+            time.sleep(0.5)
+            runs = [run for run in runs if not _finished(instance, run.run_id)]
+
+
+def _finished(instance: object, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id)  # type: ignore[attr-defined]
+    return run is None or run.is_finished
+
+
+def _wait(started: dict[Server, subprocess.Popen[bytes]], layout: Layout, done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while not done():
+        _require_alive(started, layout)
+        if time.monotonic() > deadline:
+            raise ResourceError(
+                f"the servers did not answer within {_READY_SECONDS:.0f} s; see {layout.state / 'logs'}"
+            )
+        time.sleep(0.2)
+
+
+def _require_alive(started: dict[Server, subprocess.Popen[bytes]], layout: Layout) -> None:
+    for server, process in started.items():
+        if process.poll() is not None:
+            path = layout.state / "logs" / f"{server.name}.log"
+            last = "\n".join(path.read_text("utf-8", "replace").splitlines()[-15:])
+            raise ResourceError(f"{server.name} ended with code {process.returncode}; {path} ends with:\n{last}")
+
+
+def _require_free(host: str, port: int, setting: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ResourceError(
+                f"cannot listen on {host}:{port} ({error.strerror}); set {setting} to another"
+            ) from None
+
+
+def _answers(url: str | None) -> bool:
+    try:
+        with urllib.request.urlopen(url or "", timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+@contextmanager
+def _stop_signals() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Stop
+
+    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def main() -> None:
+    """Start the interfaces and say where they are."""
+    here = settings()
+    configure_logging(here.log_level)
+    layout = Layout.find()
+    console.print("Starting Dagster and MLflow; this takes half a minute.")
+    try:
+        serve(
+            layout,
+            lambda: console.print(
+                f"Dagster  http://{here.ui_host}:{here.dagster_port}/asset-groups   graph, runs, schedules\n"
+                f"MLflow   http://{here.ui_host}:{here.mlflow_port}   trainings and models\n"
+                "Ctrl-C ends both and whatever runs.",
+                highlight=False,
+            ),
+        )
+    except FlameError as error:
+        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
