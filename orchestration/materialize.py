@@ -11,6 +11,7 @@ Leaves the same `dvc.lock` as `dvc repro`. Runs are kept on an instance of their
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,7 +32,7 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # the s
 
 def materialize(
     layout: Layout,
-    select: str = "*",
+    select: str | None = None,
     overrides: Sequence[str] = (),
     preset: str | None = None,
     refresh: Sequence[str] = (),
@@ -49,7 +50,7 @@ def materialize(
     definitions = build(layout)
     home = layout.state / "dagster-inline"
     home.mkdir(parents=True, exist_ok=True)
-    with dg.DagsterInstance.local_temp(str(home)) as instance:
+    with dg.DagsterInstance.local_temp(str(home), {"telemetry": {"enabled": False}}) as instance:
         if overrides or preset:
             values = dict(_key_value(override) for override in overrides)
             workspace = {"config": {"overrides": values, **({"preset": preset} if preset else {})}}
@@ -96,7 +97,7 @@ def _show(result: dg.ExecuteInProcessResult) -> None:
 
 
 def main(
-    select: Annotated[str, typer.Option(help="Assets, in Dagster's selection syntax.")] = "*",
+    select: Annotated[str | None, typer.Option(help="Assets, in Dagster's selection syntax (default: all).")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a param, in a workspace.")
     ] = None,
@@ -105,6 +106,7 @@ def main(
 ) -> None:
     """Materialize assets in this process."""
     configure_logging(settings().log_level)
+    warnings.simplefilter("ignore", dg.BetaWarning)  # the selection syntax
     try:
         done = materialize(Layout.find(Path.cwd()), select, overrides or (), preset, refresh or ())
     except (FlameError, DvcProjectError) as error:
