@@ -28,7 +28,7 @@ app.add_typer(params_app, name="params")
 
 STAGES = "Stages"
 RESULTS = "Results"
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Compute shards with failed samples again.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed samples again.")]
 Recipe = Annotated[str, typer.Argument(help="A recipe that params.yaml lists.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a param: train.epochs=5")
@@ -79,9 +79,9 @@ def _run_stage(name: str, **arguments: object) -> None:
 
 
 @app.command(rich_help_panel=STAGES)
-def download() -> None:
+def download(retry_failed: RetryFailed = False) -> None:
     """Fetch image-text pairs from every source."""
-    _run_stage("download")
+    _run_stage("download", retry_failed=retry_failed)
 
 
 @app.command(rich_help_panel=STAGES)

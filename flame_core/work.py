@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from flame_core.digest import file_sha256, value_digest, write_json
@@ -118,9 +120,17 @@ class WorkCache:
 
 @contextmanager
 def scratch(parent: Path) -> Iterator[Path]:
-    """A private folder beside the final ones (so a rename is atomic); removed at the end if it still exists."""
+    """A private folder beside the final ones (so a rename is atomic); removed at the end if it still exists.
+
+    Folders that processes of this machine left behind when they were killed are removed on the way.
+    """
     parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".tmp-", dir=parent))
+    own = f".tmp-{socket.gethostname()}-"
+    for left in parent.glob(f"{own}*"):
+        pid = left.name.removeprefix(own).partition("-")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{own}{os.getpid()}-", dir=parent))
     try:
         yield folder
     finally:

@@ -104,7 +104,7 @@ def _stage_op(layout: Layout, stage: Stage, runner: Runner) -> dg.OpDefinition:
     meta = stage_meta(stage)
 
     @dg.op(
-        name=op_name(stage.name),
+        name=f"{WORKSPACE}_{op_name(stage.name)}",  # the assets' own steps have the plain names
         ins={"after": dg.In(dg.Nothing)},
         out={"done": dg.Out(dg.Nothing)},
         description=stage.description,

@@ -40,7 +40,7 @@ class Server:
     """A process of the interface; `url` answers once it is ready."""
 
     name: str
-    command: list[str]
+    command: tuple[str, ...]
     url: str | None = None
 
 
@@ -61,10 +61,10 @@ def servers(layout: Layout, home: Path) -> list[Server]:
     tracking += ["--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"]
     tracking += ["--artifacts-destination", str(store / "artifacts")]
     return [
-        Server("dagster-code", [*python, *code, "--working-directory", str(layout.root)]),
-        Server("dagster-webserver", [*python, *web], f"http://{host}:{here.dagster_port}/server_info"),
-        Server("dagster-daemon", [*python, *daemon]),
-        Server("mlflow", [*python, *tracking], f"http://{host}:{here.mlflow_port}/health"),
+        Server("dagster-code", (*python, *code, "--working-directory", str(layout.root))),
+        Server("dagster-webserver", (*python, *web), f"http://{host}:{here.dagster_port}/server_info"),
+        Server("dagster-daemon", (*python, *daemon)),
+        Server("mlflow", (*python, *tracking), f"http://{host}:{here.mlflow_port}/health"),
     ]
 
 

@@ -86,3 +86,16 @@ def test_gather_links_files_and_replaces_the_old_out(tmp_path):
 def test_no_room_on_the_disk_says_where(tmp_path):
     with pytest.raises(ResourceError, match=r"embeddings.*No space left"), clear_disk_errors(tmp_path / "embeddings"):
         raise OSError(28, os.strerror(28))
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    import multiprocessing
+    import socket
+
+    child = multiprocessing.get_context("spawn").Process(target=int)
+    child.start()
+    child.join()
+    left = tmp_path / "embed" / f".tmp-{socket.gethostname()}-{child.pid}-abc"
+    (left / "half").mkdir(parents=True)
+    WorkCache(tmp_path, "embed").get({"input": "a"}, writer([]))
+    assert not left.exists()

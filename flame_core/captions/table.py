@@ -49,6 +49,6 @@ def read_captions(path: Path) -> list[Caption]:
         InputError: the file is missing or damaged.
     """
     try:
-        return [Caption(**row) for row in pq.read_table(path, schema=SCHEMA).to_pylist()]
-    except (OSError, pa.ArrowInvalid) as error:
+        return [Caption(**row) for row in pq.ParquetFile(path).read().cast(SCHEMA).to_pylist()]
+    except (OSError, ValueError, pa.ArrowInvalid) as error:
         raise InputError(f"{path}: not a readable captions file ({error}); run `flame caption` again") from None

@@ -130,7 +130,7 @@ def read_index(shards: Path, split: Split | None = None) -> list[IndexRow]:
     path = shards / INDEX
     if not path.is_file():
         raise InputError(f"{path} is missing: run `flame ingest` first")
-    rows = (IndexRow(**row) for row in pq.read_table(path).to_pylist())
+    rows = (IndexRow(**row) for row in pq.ParquetFile(path).read().to_pylist())
     return [row for row in rows if split is None or row.split == split]
 
 

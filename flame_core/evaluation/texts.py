@@ -12,8 +12,8 @@ from pathlib import Path
 from flame_core.captions.table import Caption, read_captions
 from flame_core.data.captions_text import same_text
 from flame_core.data.shards import read_metas, shard_names
-from flame_core.evaluation.retrieval import Pairing
 from flame_core.digest import text_sha256
+from flame_core.evaluation.retrieval import Pairing
 from flame_core.params import CaptionKind, EvaluateParams, Params
 
 FACET_KIND: CaptionKind = "short"  # the kind whose facets are queried one by one and averaged

@@ -146,7 +146,7 @@ class TextStore:
         self._files: dict[str, TensorFile] = {}
         self._places: dict[tuple[str, str], tuple[str, int]] = {}
         for path in sorted((embeddings / "texts").glob("*.parquet")):
-            for row in pq.read_table(path, schema=TEXT_SCHEMA).to_pylist():
+            for row in pq.ParquetFile(path).read().to_pylist():
                 self._places.setdefault((row["kind"], row["text"]), (path.stem, row["row"]))
 
     @classmethod

@@ -111,4 +111,3 @@ def test_anisotropy_of_a_hand_made_store():
     assert report["mean_cosine"] == pytest.approx(4 - 1 + 0.25 - 0.0625)
     assert report["facet_cosine"] == pytest.approx(4 + 1 - 0.25 - 0.0625)
     assert report["top_direction_energy"] == pytest.approx(4 / (4 + total))
-
