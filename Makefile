@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench lock clean
+.PHONY: help install demo ui test lint bench lock clean
 
 BIN := .venv/bin
 export DVC_NO_ANALYTICS := 1
@@ -37,6 +37,9 @@ demo: install  ## run the whole pipeline on the embedded default, and say where 
 	echo "  data/reports/flame/report.html    the report: open it in a browser"; \
 	echo "  data/reports/flame/metrics.json   its numbers"; \
 	echo "  flame query 'a small bird'        ask the model (after: . .venv/bin/activate)"
+
+ui: install  ## open Dagster and MLflow on this machine; Ctrl-C ends both
+	@$(BIN)/python -m orchestration.ui
 
 test: install  ## run the tests
 	$(BIN)/python -m pytest -q

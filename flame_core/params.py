@@ -221,6 +221,7 @@ class TextParams(Section):
     captions_per_image: Positive = Field(default=1, description="raw captions an image that are embedded for training")
     train_kinds: list[CaptionKind] = Field(default=["raw", "short", "long"], min_length=1)
     cpu_threads: Positive = 2
+    max_tokens: Positive | None = Field(default=None, description="refuse to embed more tokens than this; null: any")
     gates: TextGates = TextGates()
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -106,13 +106,14 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     pipes.send({title: pipes.table(columns, rows)})
 
 
-def picture(name: str, content: bytes, kind: Literal["png", "jpeg", "svg+xml"]) -> None:
-    """Show a picture or a plot on the asset's page; a terminal shows nothing.
+def picture(name: str, make: Callable[[], bytes], kind: Literal["png", "jpeg", "svg+xml"]) -> None:
+    """Show the picture or plot that `make` makes on the asset's page; without Dagster it is not made.
 
     A bitmap that is too large for Dagster's event log is made smaller; a drawing that is, is left out with a warning.
     """
     if not pipes.session():
         return
+    content = make()
     if len(content) > _PICTURE_BYTES and kind != "svg+xml":
         content, kind = _smaller(content), "jpeg"
     if len(content) > _PICTURE_BYTES:

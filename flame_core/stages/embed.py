@@ -15,6 +15,7 @@ from flame_core import gates
 from flame_core.captions.table import Caption
 from flame_core.data.shards import shard_names
 from flame_core.digest import json_bytes
+from flame_core.errors import ParamsError
 from flame_core.evaluation.retrieval import retrieve
 from flame_core.evaluation.texts import (
     class_names,
@@ -29,7 +30,7 @@ from flame_core.params import CaptionKind, Params
 from flame_core.reporting import Bar, facts, progress
 from flame_core.text import store
 from flame_core.text.diagnostics import anisotropy
-from flame_core.text.jobs import Job, captions_a_sample, facet_names, first_captions, text_jobs, training_job
+from flame_core.text.jobs import Job, captions_a_sample, facet_names, text_jobs, training_job
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
 from flame_core.work import Ledger, Unit, WorkCache, gather
 
@@ -48,16 +49,12 @@ def run(params: Params, layout: Layout) -> None:
 
     gates.require(layout.captions)
     captions = read_validation_captions(layout.captions, params.evaluate)
-    wanted = evaluation_texts(params, captions, class_names(read_classes(layout.shards)))
-    language = params.evaluate.train_language
-    names = shard_names(layout.shards, "train")
-    jobs = [training_job(layout.captions, name, params.text, language) for name in names]
-    jobs += text_jobs(layout.captions, wanted)
-
+    jobs = plan_jobs(params, layout, captions)
     folder = layout.llm / params.llm.name
     tokens = FacetTokenizer(load_tokenizer(folder, params.llm), params.text)
     identity = encoder_identity(params, read_source(folder), tokens.template_hash)
     counts = {job.name: sum(tokens.count(kind, texts) for kind, texts in job.texts.items()) for job in jobs}
+    _require_budget(counts, params)
 
     cache = WorkCache(layout.work, "embed")
     digests = {job.name: cache.digest({**identity, "trains": job.trains, "texts": job.texts}) for job in jobs}
@@ -111,6 +108,26 @@ def run(params: Params, layout: Layout) -> None:
     )
 
 
+def plan_jobs(params: Params, layout: Layout, captions: Sequence[Caption]) -> list[Job]:
+    """The files of the store to be: training shards, and texts for the evaluation of these captions."""
+    wanted = evaluation_texts(params, captions, class_names(read_classes(layout.shards)))
+    names = shard_names(layout.shards, "train")
+    training = [training_job(layout.captions, name, params.text, params.evaluate.train_language) for name in names]
+    return training + text_jobs(layout.captions, wanted)
+
+
+def _require_budget(counts: dict[str, int], params: Params) -> None:
+    """Refuse, before anything is spent, to put more tokens through the LLM than `text.max_tokens`."""
+    limit = params.text.max_tokens
+    if limit is not None and sum(counts.values()) > limit:
+        largest = max(counts, key=lambda name: counts[name])
+        raise ParamsError(
+            f"embedding takes {sum(counts.values()):,} tokens ({largest} alone {counts[largest]:,}), and "
+            f"text.max_tokens is {limit:,}: raise it, or lower evaluate.max_pictures, evaluate.languages or "
+            "text.train_kinds"
+        )
+
+
 def _writer(job: Job, encoder: TextEncoder, params: Params, bar: Bar) -> Any:
     def write(folder: Path) -> Ledger:
         vectors: dict[CaptionKind, tuple[list[str], np.ndarray]] = {
@@ -155,15 +172,18 @@ def _report_sample(jobs: Sequence[Job], units: dict[str, Unit]) -> np.ndarray:
 def _ceilings(
     params: Params, jobs: Sequence[Job], units: dict[str, Unit], captions: Sequence[Caption]
 ) -> dict[str, dict[str, float]]:
-    """Text-to-text recall by language: its captions look for a picture's first caption in the training language."""
+    """Text-to-text recall by language: its captions look for a picture's caption in the training language."""
     vectors: dict[str, np.ndarray] = {}
     for job in jobs:
         if not job.trains and "raw" in job.texts:
             t = store.TensorFile(units[job.name].file(TEXTS_FILE)).read("raw", slice(None))
             vectors.update(zip(job.texts["raw"], t[:, 0], strict=True))
-    trained = first_captions(captions, params.evaluate.train_language)
+    language = params.evaluate.train_language
+    trained = list(dict.fromkeys(c.key for c in captions if c.kind == "raw" and c.language == language))
     rows = {key: row for row, key in enumerate(trained)}
-    pictures = np.stack([vectors[text] for text in trained.values()])  # what a perfect tower would say: [N, D]
+    read = pair_up(captions, rows, "raw", language)
+    texts = read.edges[np.searchsorted(read.edges[:, 0], np.arange(len(rows))), 1]  # the first one of each picture
+    pictures = np.stack([vectors[read.texts[text]] for text in texts])  # what a perfect tower would say: [N, D]
     ceilings = {}
     for language in evaluated_languages(params.evaluate, captions):
         own = [caption for caption in captions if caption.key in rows]

@@ -7,6 +7,9 @@ checks.json                                     quality gates
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 from flame_core import gates
 from flame_core.data.shards import PictureReader, read_index
 from flame_core.evaluation.charts import standalone
@@ -18,7 +21,7 @@ from flame_core.evaluation.run_facts import read_run_facts
 from flame_core.evaluation.texts import read_classes, read_validation_captions
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.reporting import facts
+from flame_core.reporting import facts, picture
 from flame_core.settings import settings
 from flame_core.text.manifest import require_fit
 from flame_core.text.store import TextStore
@@ -65,3 +68,5 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             "report": layout.report(recipe) / REPORT,
         },
     )
+    for name, svg in plots.items():
+        picture(Path(name).stem, partial(bytes, svg), "svg+xml")

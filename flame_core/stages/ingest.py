@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from flame_core import gates, reporting
 from flame_core.data import chunks
 from flame_core.data.build import ROWS, SCHEMA, SHARD, BuiltShard, SampleTask, ScannedPair, ShardTask, build
+from flame_core.data.contact_sheet import contact_sheet
 from flame_core.data.ingest_checks import ingest_checks
 from flame_core.data.ledger import LEDGER, Entry, ledger_table
 from flame_core.data.scan import Scanned, ScanTask, scan
@@ -125,6 +127,9 @@ def _gather(
             "units": f"{sum(computed):,} computed, {len(computed) - sum(computed):,} found",
         },
     )
+    for split in SPLITS:
+        if rows[split].num_rows:
+            reporting.picture(f"{split} pictures", partial(contact_sheet, layout.shards, split), "jpeg")
     for check in checks:
         if not check.passed:
             log.warning("check %s: %s (measured %s)", check.name, check.description, check.value)

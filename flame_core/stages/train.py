@@ -11,9 +11,10 @@ from flame_core import gates
 from flame_core.data.shards import INDEX, IndexRow, read_index
 from flame_core.digest import file_sha256, json_bytes
 from flame_core.errors import InputError
+from flame_core.evaluation.charts import line_chart, standalone
 from flame_core.layout import Layout
 from flame_core.params import Params, TrainParams
-from flame_core.reporting import facts
+from flame_core.reporting import facts, picture
 from flame_core.text.manifest import MANIFEST, require_fit
 from flame_core.text.store import TrainStore
 from flame_core.work import Ledger, WorkCache, gather
@@ -81,6 +82,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             "from": "trained now" if unit.computed else "the work cache",
         },
     )
+    picture("loss", lambda: standalone(line_chart(range(len(losses)), losses, "Training loss by step", "step")), "svg+xml")
 
 
 def _require_alignment(store: TrainStore, rows: list[IndexRow], layout: Layout) -> None:

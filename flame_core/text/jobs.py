@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flame_core.captions.table import Caption, read_captions
+from flame_core.captions.table import read_captions
 from flame_core.errors import InputError
 from flame_core.params import CaptionKind, TextParams
 
@@ -78,12 +78,3 @@ def facet_names(params: TextParams) -> list[str]:
             mark = f"#{caption + 1}" if caption else ""
             names += [f"{kind}/{j}{mark}" for j in range(1, len(params.template[kind].facets) + 1)]
     return names
-
-
-def first_captions(captions: Sequence[Caption], language: str) -> dict[str, str]:
-    """{key: first raw caption in a language} of a split."""
-    first: dict[str, str] = {}
-    for caption in captions:
-        if caption.kind == "raw" and caption.language == language:
-            first.setdefault(caption.key, caption.text)
-    return first

@@ -1,0 +1,29 @@
+"""A contact sheet: one picture of many pictures, to see at a glance what went into the shards."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+from flame_core.data.shards import PictureReader, Split, read_index
+
+_SIDE = 96  # pixels of a picture
+
+
+def contact_sheet(shards: Path, split: Split, columns: int = 8, lines: int = 4) -> bytes:
+    """A JPEG of pictures taken evenly from a split, in index order, at most `columns` x `lines` of them."""
+    from PIL import Image
+
+    rows = read_index(shards, split)
+    count = min(len(rows), columns * lines)
+    reader = PictureReader(shards)
+    sheet = Image.new("RGB", (columns * _SIDE, -(-count // columns) * _SIDE), "white")
+    for place in range(count):
+        with Image.open(BytesIO(reader.jpeg(rows[place * len(rows) // count]))) as image:
+            picture = image.convert("RGB")
+        picture.thumbnail((_SIDE - 4, _SIDE - 4))
+        x, y = place % columns * _SIDE, place // columns * _SIDE
+        sheet.paste(picture, (x + (_SIDE - picture.width) // 2, y + (_SIDE - picture.height) // 2))
+    buffer = BytesIO()
+    sheet.save(buffer, "jpeg", quality=80)
+    return buffer.getvalue()

@@ -1,0 +1,98 @@
+"""The sensor of local sources: one run for one change, once it has settled; and the tags of a run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from flame_core.layout import Layout
+from flame_core.params import read_yaml
+from orchestration.automation import source_sensor
+from orchestration.dvc_project import DvcProject
+from orchestration.resources import read_tags
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A project whose one source is the folder `pictures`."""
+    content = read_yaml(ROOT / "params.yaml")
+    content["sources"] = {"mine": {"kind": "folder", "path": "pictures"}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.jpg").write_bytes(b"one")
+    return Layout.find(tmp_path)
+
+
+class Ticks:
+    """Evaluates a sensor as the daemon does, with its cursor."""
+
+    def __init__(self, sensor: dg.SensorDefinition) -> None:
+        self.sensor = sensor
+        self.cursor: str | None = None
+
+    def tick(self) -> list[dg.RunRequest]:
+        with dg.DagsterInstance.ephemeral() as instance:
+            data = self.sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=self.cursor))
+        self.cursor = data.cursor
+        return list(data.run_requests or ())
+
+
+def test_one_change_makes_one_run_once_it_has_settled(layout: Layout) -> None:
+    ticks = Ticks(source_sensor(layout))
+    assert ticks.tick() == []  # what is there at first is no change
+    assert ticks.tick() == []
+    (layout.root / "pictures" / "b.jpg").write_bytes(b"two")
+    assert ticks.tick() == []  # it may still be copied
+    (layout.root / "pictures" / "b.jpg").write_bytes(b"two and more")
+    assert ticks.tick() == []
+    (request,) = ticks.tick()
+    assert request.tags["refresh"] == "download"
+    assert request.run_key
+    assert ticks.tick() == []
+
+
+@pytest.mark.parametrize("change", ["removed", "same size", "renamed"])
+def test_every_kind_of_change_counts(layout: Layout, change: str) -> None:
+    ticks = Ticks(source_sensor(layout))
+    ticks.tick()
+    path = layout.root / "pictures" / "a.jpg"
+    if change == "removed":
+        path.unlink()
+    elif change == "same size":
+        path.write_bytes(b"two")
+        os.utime(path, ns=(1, 1))
+    else:
+        path.rename(path.with_name("c.jpg"))
+    ticks.tick()
+    assert len(ticks.tick()) == 1
+
+
+def test_broken_params_skip_with_the_reason(layout: Layout) -> None:
+    layout.params.write_text("sources: [")
+    with dg.DagsterInstance.ephemeral() as instance:
+        data = source_sensor(layout).evaluate_tick(dg.build_sensor_context(instance=instance))
+    assert "params.yaml is not valid YAML" in str(data.skip_message)
+
+
+def test_tags_carry_the_params_and_the_commit(layout: Layout) -> None:
+    tags = read_tags(DvcProject(layout.root))
+    assert set(tags) == {"params_digest"}  # no git here
+    git = ["git", "-C", str(layout.root), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "add", "--all"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", "first"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert read_tags(DvcProject(layout.root))["git_commit"] == head[:12]
+    layout.params.write_text(layout.params.read_text().replace("epochs: 40", "epochs: 41"))
+    changed = read_tags(DvcProject(layout.root))
+    assert changed["git_commit"] == f"{head[:12]}-dirty"
+    assert changed["params_digest"] != tags["params_digest"]

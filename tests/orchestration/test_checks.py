@@ -1,0 +1,76 @@
+"""Asset checks from `checks.json`: good and bad data, blocking and not, files and names that are missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from flame_core import gates
+from flame_core.gates import Check
+from orchestration.checks import read_checks
+from orchestration.dvc_project import DvcProject, Stage
+
+STAGE = Stage("ingest", "flame ingest", None, {}, (), (), ("data/shards",), "v1")
+GOOD = [Check("keys_unique", True, "no key stands twice", 0, 0), Check("kept_fraction", True, "enough kept", 0.97, 0.5)]
+
+
+def read(root: Path, checks: list[Check] | None, *declared: str) -> dict[str, dg.AssetCheckResult]:
+    out = root / "data" / "shards"
+    out.mkdir(parents=True)
+    if checks is not None:
+        (out / gates.CHECKS).write_bytes(gates.to_bytes(checks))
+    return {str(result.check_name): result for result in read_checks(DvcProject(root), STAGE, declared)}
+
+
+def rows(result: dg.AssetCheckResult) -> list[dict]:
+    table = result.metadata["checks"]
+    assert isinstance(table, dg.TableMetadataValue)
+    return [dict(record.data) for record in table.records]
+
+
+def test_good_data_pass_with_value_and_threshold(tmp_path: Path) -> None:
+    results = read(tmp_path, GOOD, "keys_unique", "kept_fraction")
+    assert [result.passed for result in results.values()] == [True, True]
+    assert results["kept_fraction"].metadata["value"].value == 0.97
+    assert results["kept_fraction"].metadata["threshold"].value == 0.5
+    assert results["kept_fraction"].description == "enough kept"
+
+
+@pytest.mark.parametrize(("blocking", "severity"), [(True, "ERROR"), (False, "WARN")])
+def test_bad_data_fail_with_the_keys(tmp_path: Path, blocking: bool, severity: str) -> None:
+    bad = Check("keys_unique", False, "no key stands twice", 2, 0, blocking, ["pictures/a", "pictures/b"])
+    result = read(tmp_path, [bad], "keys_unique")["keys_unique"]
+    assert (result.passed, result.severity.value) == (False, severity)
+    assert "`pictures/a`" in str(result.metadata["keys"].value) and "`pictures/b`" in str(result.metadata["keys"].value)
+
+
+@pytest.mark.parametrize("names", [("a/pairs", "b/pairs"), ("pairs/a", "pairs/b")])
+def test_one_check_a_source_is_shown_as_one_that_fails_where_one_does(tmp_path: Path, names) -> None:
+    found = [Check(names[0], True, "lists pairs", 4, 1), Check(names[1], False, "lists pairs", 0, 1, keys=["b"])]
+    result = read(tmp_path, found, "pairs")["pairs"]
+    assert not result.passed
+    assert [row["check"] for row in rows(result)] == [names[1], names[0]]  # what failed comes first
+
+
+def test_a_warning_does_not_hide_behind_a_blocking_check_that_passed(tmp_path: Path) -> None:
+    found = [Check("x/a", True, "d"), Check("x/b", False, "d", blocking=False)]
+    result = read(tmp_path, found, "x")["x"]
+    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
+
+
+def test_a_blocking_failure_that_is_not_listed_fails_the_asset(tmp_path: Path) -> None:
+    with pytest.raises(dg.Failure, match=r"does not list.*: keys_unique"):
+        read(tmp_path, [Check("keys_unique", False, "no key stands twice", 2, 0)], "kept_fraction")
+
+
+def test_a_listed_check_with_nothing_to_look_at_passes_and_a_renamed_one_warns(tmp_path: Path) -> None:
+    assert read(tmp_path / "one", GOOD, "keys_unique", "kept_fraction", "long_failed")["long_failed"].passed
+    renamed = read(tmp_path / "two", GOOD, "keys_unique", "kept_share")["kept_share"]
+    assert not renamed.passed
+    assert "kept_fraction" in str(renamed.description)
+
+
+def test_an_absent_out_is_not_measured(tmp_path: Path) -> None:
+    assert not read_checks(DvcProject(tmp_path), STAGE, ["keys_unique"])[0].passed

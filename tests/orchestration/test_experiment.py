@@ -1,0 +1,119 @@
+"""The job `experiment`: other params, validated first, run beside the main line and never taken for it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from flame_core.layout import Layout
+from orchestration.definitions import build
+from orchestration.dvc_project import DvcProject
+from tests.orchestration.conftest import edit
+
+ROOT = Path(__file__).parents[2]
+DVC_YAML = """\
+stages:
+  train:
+    matrix: {recipe: "${recipes}"}
+    desc: Train.
+    cmd: mkdir -p data/models && echo ${train.epochs} > data/models/${item.recipe}
+    params: [train.epochs]
+    outs: ['data/models/${item.recipe}']
+  compare:
+    cmd: cat data/models/* > data/comparison && echo done
+    deps: [data/models]
+    outs: [data/comparison]
+"""
+
+
+@pytest.fixture
+def layout(foreign: DvcProject) -> Layout:
+    """A project with FLAME's params and two cheap stages."""
+    root = foreign.root
+    for name in ("params.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, root / name)
+    shutil.copytree(ROOT / "recipes", root / "recipes")
+    (root / "flame_core").mkdir()
+    shutil.copy(ROOT / "flame_core/versions.yaml", root / "flame_core/versions.yaml")
+    (root / "dvc.yaml").write_text(DVC_YAML)
+    (root / "presets").mkdir()
+    (root / "presets" / "long.yaml").write_text((root / "params.yaml").read_text().replace("epochs: 40", "epochs: 90"))
+    return Layout.find(root)
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def run(layout: Layout, instance: dg.DagsterInstance, **config) -> dg.ExecuteInProcessResult:
+    job = build(layout).resolve_job_def("experiment")
+    return job.execute_in_process(
+        instance=instance, raise_on_error=False, run_config={"ops": {"workspace": {"config": config}}}
+    )
+
+
+def test_overrides_run_beside_the_main_line(layout: Layout, instance: dg.DagsterInstance) -> None:
+    result = run(layout, instance, overrides={"train.epochs": 5})
+    assert result.success
+    run_tags = instance.get_run_by_id(result.run_id).tags
+    workspace = layout.state / "runs" / run_tags["workspace"]
+    assert (workspace / "data/comparison").read_text() == "5\n"
+    assert json.loads(run_tags["overrides"]) == {"train.epochs": 5}
+    assert run_tags["params_digest"] == run_tags["workspace"] == workspace.name
+    keys = {dg.AssetKey(["workspaces", workspace.name, *path]) for path in (["train", "flame"], ["compare"])}
+    assert set(instance.all_asset_keys()) == keys  # nothing of the main line
+    for key in keys:
+        event = instance.get_latest_materialization_event(key)
+        assert event.asset_materialization.tags["workspace"] == workspace.name
+    assert not (layout.root / "data").exists()
+    assert not (layout.root / "dvc.lock").exists()
+
+
+def test_a_preset_is_a_whole_params_file(layout: Layout, instance: dg.DagsterInstance) -> None:
+    result = run(layout, instance, preset="long", overrides={"train.seed": 3})
+    assert result.success
+    workspace = layout.state / "runs" / instance.get_run_by_id(result.run_id).tags["workspace"]
+    assert (workspace / "data/models/flame").read_text() == "90\n"
+    assert "seed: 3" in (workspace / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"overrides": {"train.epoch": 5}}, "epoch: unknown key; did you mean 'epochs'?"),
+        ({"overrides": {"train.epochs": "many"}}, "train.flame.epochs: "),
+        ({"preset": "longer"}, "preset 'longer' does not exist (known presets: long)"),
+        ({}, "give a preset or overrides"),
+    ],
+)
+def test_wrong_params_stop_it_before_any_stage(
+    layout: Layout, instance: dg.DagsterInstance, config: dict, message: str
+) -> None:
+    result = run(layout, instance, **config)
+    assert not result.success
+    (failed,) = result.get_step_failure_events()
+    assert failed.step_key == "workspace"
+    assert message in failed.step_failure_data.user_failure_data.description
+    assert not (layout.state / "runs").exists()
+
+
+def test_stages_that_the_definitions_lack_are_named(layout: Layout, instance: dg.DagsterInstance) -> None:
+    shutil.copy(layout.recipes / "flame.yaml", layout.recipes / "other.yaml")
+    result = run(layout, instance, overrides={"recipes": ["flame", "other"]})
+    (failed,) = result.get_step_failure_events()
+    assert "train@other" in failed.step_failure_data.user_failure_data.description
+
+
+def test_a_failing_stage_fails_the_run(layout: Layout, instance: dg.DagsterInstance) -> None:
+    edit(layout.root / "dvc.yaml", "echo done", "echo no room for key-9 && exit 3")
+    result = run(layout, instance, overrides={"train.epochs": 5})
+    (failed,) = result.get_step_failure_events()
+    assert failed.step_key == "workspace_compare"
+    assert "no room for key-9" in failed.step_failure_data.user_failure_data.description

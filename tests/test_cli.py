@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flame_core import cli
+
+ROOT = Path(__file__).parent.parent
+STAGES = ["download", "fetch-llm", "ingest", "caption", "embed", "train", "evaluate", "compare"]
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_help_lists_every_stage_and_imports_nothing_heavy():
+    done = python(
+        "import sys\n"
+        "sys.argv = ['flame', '--help']\n"
+        "from flame_core.cli import main\n"
+        "try:\n    main()\n"
+        "finally:\n"
+        "    heavy = {'torch', 'transformers', 'timm', 'numpy', 'pyarrow', 'pydantic', 'dvc', 'dagster', 'mlflow'}\n"
+        "    print('HEAVY', sorted(heavy & set(sys.modules)))\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "HEAVY []" in done.stdout
+    for stage in STAGES:
+        assert stage in done.stdout
+
+
+def test_every_module_imports_without_dagster_and_dvc():
+    done = python(
+        "import importlib, pkgutil, sys\n"
+        "for name in ('dagster', 'dvc', 'mlflow'):\n    sys.modules[name] = None\n"
+        "import flame_core\n"
+        "for module in pkgutil.walk_packages(flame_core.__path__, 'flame_core.'):\n"
+        "    importlib.import_module(module.name)\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_stages_of_dvc_yaml_are_commands():
+    import yaml
+
+    commands = {info.name or info.callback.__name__.replace("_", "-") for info in cli.app.registered_commands}
+    for stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values():
+        assert stage["cmd"].split()[1] in commands
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    for name in ("params.yaml", "dvc.yaml", "recipes"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fails(capsys, monkeypatch, *arguments: str) -> tuple[int, str]:
+    """Exit code and message of a command line that ends with an error."""
+    monkeypatch.setattr(sys, "argv", ["flame", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code, " ".join(capsys.readouterr().err.split())
+
+
+def test_a_wrong_override_is_a_usage_error(project, capsys, monkeypatch):
+    code, message = fails(capsys, monkeypatch, "params", "check", "--set", "train.epoch=3")
+    assert code == 2
+    assert "train.flame.epoch: unknown key; did you mean 'epochs'" in message
+
+
+@pytest.mark.parametrize("override", ["train.epochs", "=3", "train.epochs=[1"])
+def test_an_override_that_cannot_be_read_is_quoted(project, capsys, monkeypatch, override):
+    code, message = fails(capsys, monkeypatch, "params", "check", "--set", override)
+    assert code == 2
+    assert override in message
+
+
+def test_an_unknown_recipe_names_the_known_ones(project, capsys, monkeypatch):
+    code, message = fails(capsys, monkeypatch, "train", "flam")
+    assert code == 2
+    assert "'flam' is not among the recipes" in message
+    assert message.endswith("flame")
+
+
+def test_a_stage_without_its_input_says_what_to_run(project, capsys, monkeypatch):
+    code, message = fails(capsys, monkeypatch, "train", "flame")
+    assert code == 3
+    assert "checks.json is missing: run the stage that makes shards/" in message
+
+
+def test_a_wrong_setting_names_its_variable(project, capsys, monkeypatch):
+    from flame_core.settings import settings
+
+    monkeypatch.setenv("FLAME_WORKERS", "none")
+    settings.cache_clear()
+    try:
+        code, message = fails(capsys, monkeypatch, "params", "check")
+    finally:
+        monkeypatch.undo()
+        settings.cache_clear()
+    assert code == 2
+    assert "FLAME_WORKERS" in message
+
+
+def test_params_check_shows_what_would_run(project):
+    shown = CliRunner().invoke(cli.app, ["params", "check"])
+    assert shown.exit_code == 0

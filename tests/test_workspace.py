@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flame_core.errors import ParamsError
+from flame_core.layout import Layout
+from flame_core.params import load_params
+from flame_core.workspace import open_workspace, resolve_params
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def layout(tmp_path) -> Layout:
+    for name in ("params.yaml", "dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    (tmp_path / "flame_core").mkdir()
+    shutil.copy(ROOT / "flame_core/versions.yaml", tmp_path / "flame_core/versions.yaml")
+    shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+    with (tmp_path / ".dvc/config").open("a") as config:
+        config.write("    no_scm = true\n")
+    return Layout.find(tmp_path)
+
+
+def test_overrides_are_laid_over_key_by_key_and_typed_by_yaml(layout):
+    resolved = resolve_params(layout, ["train.epochs=5", "evaluate.languages=[de, fr]"], None)
+    assert resolved.params.train["flame"].epochs == 5
+    assert resolved.params.evaluate.languages == ["de", "fr"]
+    assert resolved.params.ingest == resolve_params(layout, [], None).params.ingest
+
+
+def test_equal_params_have_one_digest_however_they_are_written(layout):
+    one = resolve_params(layout, ["train.epochs=5", "train.seed=1"], None)
+    other = resolve_params(layout, ["train.seed=1", "train.epochs=5"], None)
+    assert one.digest == other.digest != resolve_params(layout, [], None).digest
+
+
+def test_a_workspace_holds_its_own_params_and_shares_the_caches(layout):
+    resolved = resolve_params(layout, ["train.epochs=5"], None)
+    workspace = open_workspace(layout, resolved)
+    assert workspace.root == layout.project / ".flame/runs" / resolved.digest
+    assert workspace.project == layout.project
+    assert workspace.work == layout.work
+    assert load_params(workspace) == resolved.params
+    config = (workspace.root / ".dvc/config").read_text()
+    assert (workspace.root / ".dvc" / config.split("dir = ")[1].strip()).resolve() == layout.project / ".dvc/cache"
+    assert load_params(layout) == resolve_params(layout, [], None).params  # the project's own are untouched
+
+
+def test_relative_paths_resolve_against_the_project(layout):
+    workspace = open_workspace(layout, resolve_params(layout, ["train.epochs=5"], None))
+    assert workspace.resolve("pictures") == layout.project / "pictures"
+    assert workspace.shards == workspace.root / "data/shards"
+
+
+def test_a_preset_is_a_whole_params_file(layout):
+    preset = layout.project / "mine.yaml"
+    content = yaml.safe_load(layout.params.read_text())
+    content["train"]["epochs"] = 2
+    preset.write_text(yaml.safe_dump(content))
+    assert resolve_params(layout, [], preset).params.train["flame"].epochs == 2
+
+
+def test_a_mistake_stops_before_a_workspace_exists(layout):
+    with pytest.raises(ParamsError, match="epoch"):
+        resolve_params(layout, ["train.epoch=5"], None)
+    assert not layout.state.exists()
