@@ -18,7 +18,7 @@ from flame_core import gates
 from flame_core.captions.captioner import KINDS, Captioner, Failure, Kind
 from flame_core.captions.generation import model_identity, model_name, release_models
 from flame_core.captions.summary import check, summarise
-from flame_core.captions.table import Caption, write_captions
+from flame_core.captions.table import Caption, read_captions, write_captions
 from flame_core.data.captions_text import primary_language
 from flame_core.data.shards import SPLITS, Sample, read_index, read_shard, shard_names
 from flame_core.digest import file_sha256, json_bytes, text_sha256, write_json
@@ -27,13 +27,14 @@ from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import Captioner as AnyCaptioner
 from flame_core.params import CaptionParams, MetadataCaptioner, Params, RewriteCaptioner, VLMCaptioner
-from flame_core.reporting import facts
+from flame_core.reporting import facts, table
 from flame_core.settings import settings
 from flame_core.work import Ledger, Unit, WorkCache, gather
 
 CAPTIONS = "captions.parquet"
 SUMMARY = "summary.json"
 MANIFEST = "manifest.json"
+_EXAMPLES = 5  # samples whose captions are shown
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,16 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     files = {Path(name).with_suffix(".parquet").as_posix(): unit.file(CAPTIONS) for name, unit in by_name.items()}
     gather(layout.captions, layout.state, files, {MANIFEST: json_bytes(manifest), gates.CHECKS: gates.to_bytes(checks)})
     facts("caption", _facts(by_name, len(tasks), checks))
+    kinds = ["raw", *writers]
+    table("sample captions", ["sample", *kinds], _examples(by_name[names[0]].file(CAPTIONS), kinds))
+
+
+def _examples(path: Path, kinds: Sequence[str]) -> list[list[str]]:
+    """The first samples of a captions file: key, and the first caption of each kind."""
+    samples: dict[str, dict[str, str]] = {}
+    for caption in read_captions(path):
+        samples.setdefault(caption.key, {}).setdefault(caption.kind, caption.text)
+    return [[key, *(texts.get(kind, "") for kind in kinds)] for key, texts in list(samples.items())[:_EXAMPLES]]
 
 
 def caption_shard(task: Task) -> Unit:

@@ -82,7 +82,9 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             "from": "trained now" if unit.computed else "the work cache",
         },
     )
-    picture("loss", lambda: standalone(line_chart(range(len(losses)), losses, "Training loss by step", "step")), "svg+xml")
+    picture(
+        "loss", lambda: standalone(line_chart(range(len(losses)), losses, "Training loss by step", "step")), "svg+xml"
+    )
 
 
 def _require_alignment(store: TrainStore, rows: list[IndexRow], layout: Layout) -> None:

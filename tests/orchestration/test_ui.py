@@ -1,0 +1,146 @@
+"""`make ui` on a small project: everything answers, a run succeeds in several processes, and ending leaves no process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from flame_core.layout import Layout
+from orchestration.process_tree import TOKEN
+from tests.orchestration.conftest import edit
+from tests.orchestration.test_experiment import layout as layout  # the fixture: FLAME's params, two cheap stages
+
+pytestmark = pytest.mark.slow
+LAUNCH = """
+mutation($p: ExecutionParams!) { launchRun(executionParams: $p) {
+  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }
+"""
+STATUS = "query($r: ID!) { runOrError(runId: $r) { ... on Run { status stepStats { stepKey status } } } }"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Ui:
+    """A running `python -m orchestration.ui`."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.port = free_port()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "orchestration.ui"],
+            cwd=layout.root,
+            env={**os.environ, "FLAME_DAGSTER_PORT": str(self.port), "FLAME_MLFLOW_PORT": str(free_port())},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr is not None
+        self.said = ""
+        while "Ctrl-C" not in self.said:
+            line = self.process.stderr.readline()
+            assert line, f"it ended: {self.said}"
+            self.said += line
+        self.tokens = set(self._token(psutil.Process(self.process.pid).children()[0]).split())
+
+    @staticmethod
+    def _token(process: psutil.Process) -> str:
+        try:
+            return process.environ().get(TOKEN, "")
+        except psutil.Error:
+            return ""
+
+    def processes(self) -> list[psutil.Process]:
+        return [p for p in psutil.process_iter() if self.tokens.intersection(self._token(p).split())]
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/graphql", body, {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)["data"]
+
+    def materialize_all(self) -> str:
+        selector = {
+            "repositoryLocationName": "flame",
+            "repositoryName": "__repository__",
+            "pipelineName": "__ASSET_JOB",
+        }
+        params = {"selector": selector, "runConfigData": {}, "mode": "default"}
+        answer = self.ask(LAUNCH, p=params)["launchRun"]
+        assert answer["__typename"] == "LaunchRunSuccess", answer
+        return answer["run"]["runId"]
+
+    def wait(self, run: str, *statuses: str) -> dict[str, Any]:
+        deadline = time.monotonic() + 180
+        while (state := self.ask(STATUS, r=run)["runOrError"])["status"] not in statuses:
+            assert time.monotonic() < deadline, state
+            time.sleep(0.5)
+        return state
+
+    def end(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        self.process.communicate(timeout=120)
+
+
+@pytest.fixture
+def ui(layout: Layout) -> Iterator[Ui]:
+    # train waits for a file, so that a run is in progress for as long as the test wants
+    edit(
+        layout.root / "dvc.yaml",
+        "mkdir -p data/models &&",
+        "while test -e wait; do sleep 0.1; done; mkdir -p data/models &&",
+    )
+    ui = Ui(layout)
+    yield ui
+    if ui.process.poll() is None:
+        ui.end()
+    for process in ui.processes():
+        process.kill()
+
+
+def test_a_run_succeeds_and_ending_it_all_leaves_no_process(ui: Ui, layout: Layout) -> None:
+    state = ui.wait(ui.materialize_all(), "SUCCESS", "FAILURE")
+    assert state["status"] == "SUCCESS", state
+    assert (layout.root / "data/comparison").read_text() == "40\n"
+
+    edit(layout.params, "epochs: 40", "epochs: 41")
+    (layout.root / "wait").touch()
+    run = ui.materialize_all()
+    ui.wait(run, "STARTED")
+    deadline = time.monotonic() + 60
+    while not any("while test -e wait" in " ".join(p.cmdline()) for p in ui.processes()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert len(ui.processes()) >= 6  # servers, the run, its step, dvc, the stage
+    ui.end()
+    assert ui.processes() == []
+    assert ui.process.returncode == 0
+
+
+def test_a_port_in_use_is_named_with_its_setting(layout: Layout) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = subprocess.run(
+            [sys.executable, "-m", "orchestration.ui"],
+            cwd=layout.root,
+            env={**os.environ, "FLAME_DAGSTER_PORT": str(taken.getsockname()[1])},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 5
+    assert "set FLAME_DAGSTER_PORT to another" in done.stderr
