@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -19,18 +18,25 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def twin(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def fresh(project: Project) -> Project:
+    """The project with a training that is long enough to pass its gate."""
+    project.change({"train": {"epochs": 24}})
+    return project
+
+
+@pytest.fixture(scope="module")
+def twin(fresh: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The same project, brought up to date from a shell."""
     twin = Project(tmp_path_factory.mktemp("twin") / "project")
-    shutil.copytree(project.root, twin.root)
+    shutil.copytree(fresh.root, twin.root)
     twin.flame("run")
     return twin
 
 
 @pytest.fixture(scope="module")
-def materialized(project: Project) -> Layout:
+def materialized(fresh: Project) -> Layout:
     """The project after everything was materialized."""
-    layout = Layout.find(project.root)
+    layout = Layout.find(fresh.root)
     assert materialize(layout)
     return layout
 
