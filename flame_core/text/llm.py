@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,14 +104,15 @@ def convert_gguf(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     log.info("converting %s to safetensors", file.name)
-    model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
-    config = type(model.config)(
-        **{key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
-    )
-    plain = AutoModelForCausalLM.from_config(config)  # a model that was read from GGUF refuses to be saved
-    plain.load_state_dict(model.state_dict())
-    plain.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+        config = type(model.config)(
+            **{key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
+        )
+        plain = AutoModelForCausalLM.from_config(config)  # a model that was read from GGUF refuses to be saved
+        plain.load_state_dict(model.state_dict())
+        plain.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
 
 
 def read_source(folder: Path) -> dict[str, Any]:
@@ -157,7 +160,7 @@ def load_llm(
         text_config.layer_types = text_config.layer_types[:layer]
     text_config.use_cache = False
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             model: Any = AutoModel.from_pretrained(
                 folder, config=config, dtype=dtype, attn_implementation=register(), trust_remote_code=trust_remote_code
             )
@@ -173,18 +176,16 @@ def load_llm(
     return model.eval().requires_grad_(False).to(device)
 
 
-class _quiet_transformers:
-    """Silences the report of weights above the cut, which are left out on purpose."""
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence progress bars, and reports of weights that are left out on purpose."""
+    from transformers.utils import logging as transformers_logging
 
-    def __enter__(self) -> None:
-        from transformers.utils import logging as transformers_logging
-
-        self._level = transformers_logging.get_verbosity()
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.set_verbosity(self._level)
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
         transformers_logging.enable_progress_bar()

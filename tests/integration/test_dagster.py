@@ -58,7 +58,8 @@ def test_pictures_tables_and_numbers_are_shown(materialized: Layout) -> None:
     shards = shown(materialized, "ingest")
     assert shards["outcome"] == "computed"
     assert shards["train pictures"].startswith("![train pictures](data:image/jpeg;base64,")
-    assert [record.data["sample"] for record in shown(materialized, "caption")["sample captions"]]
+    samples = shown(materialized, "caption")["sample captions"].records
+    assert samples and set(samples[0].data) == {"sample", "raw", "short", "long"}
     assert shown(materialized, "train", "flame")["loss"].startswith("![loss](data:image/svg+xml;base64,")
     evaluation = shown(materialized, "evaluate", "flame")
     assert 0 <= evaluation["retrieval/en/image_to_text/recall@10"] <= 1
