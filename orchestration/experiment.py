@@ -59,7 +59,7 @@ def experiment_job(layout: Layout, stages: Mapping[str, Stage], runner: Runner) 
         dependencies=after,
         description="The pipeline with a preset or overrides, in a workspace of its own: the main line stays as it is.",
     )
-    return graph.to_job()
+    return graph.to_job(config={"ops": {WORKSPACE: {"config": {"overrides": {}}}}})  # what the Launchpad begins with
 
 
 def _workspace_op(layout: Layout, stages: Mapping[str, Stage]) -> dg.OpDefinition:

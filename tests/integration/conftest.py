@@ -115,7 +115,7 @@ def project(pictures, smollm2, tmp_path_factory) -> Project:
                     "backbone_options": {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3},
                 },
                 "batch_size": 16,
-                "epochs": 6,
+                "epochs": 24,
                 "warmup_steps": 2,
                 "gates": {"max_loss_ratio": 10.0},  # a dozen steps learn little
             },

@@ -18,25 +18,18 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def fresh(project: Project) -> Project:
-    """The project with a training that is long enough to pass its gate."""
-    project.change({"train": {"epochs": 24}})
-    return project
-
-
-@pytest.fixture(scope="module")
-def twin(fresh: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def twin(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The same project, brought up to date from a shell."""
     twin = Project(tmp_path_factory.mktemp("twin") / "project")
-    shutil.copytree(fresh.root, twin.root)
+    shutil.copytree(project.root, twin.root)
     twin.flame("run")
     return twin
 
 
 @pytest.fixture(scope="module")
-def materialized(fresh: Project) -> Layout:
+def materialized(project: Project) -> Layout:
     """The project after everything was materialized."""
-    layout = Layout.find(fresh.root)
+    layout = Layout.find(project.root)
     assert materialize(layout)
     return layout
 

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ class Browser:
         port = self._port()
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
             page = next(page for page in json.load(answer) if page["type"] == "page")
-        self._socket = connect(page["webSocketDebuggerUrl"], max_size=None)
+        self._open = ExitStack()
+        self._socket = self._open.enter_context(connect(page["webSocketDebuggerUrl"], max_size=None))
         self._number = 0
         self._call("Page.enable")
 
@@ -106,7 +107,7 @@ class Browser:
     def close(self) -> None:
         with suppress(Exception):
             self._call("Browser.close")
-        self._socket.close()
+            self._open.close()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:

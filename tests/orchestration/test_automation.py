@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from flame_core.layout import Layout
-from flame_core.params import read_yaml
+from flame_core.params import merge, read_yaml
 from orchestration.automation import source_sensor
 from orchestration.dvc_project import DvcProject
 from orchestration.resources import read_tags
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     """A project whose one source is the folder `pictures`."""
-    content = read_yaml(ROOT / "params.yaml")
+    content = merge(read_yaml(ROOT / "params.yaml"), {"recipes": ["flame"], "train": {"epochs": 40}})
     content["sources"] = {"mine": {"kind": "folder", "path": "pictures"}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")

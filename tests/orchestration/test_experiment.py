@@ -9,8 +9,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from flame_core.layout import Layout
+from flame_core.params import merge, read_yaml
 from orchestration.definitions import build
 from orchestration.dvc_project import DvcProject
 from tests.orchestration.conftest import edit
@@ -35,8 +37,9 @@ stages:
 def layout(foreign: DvcProject) -> Layout:
     """A project with FLAME's params and two cheap stages."""
     root = foreign.root
-    for name in ("params.yaml", ".dvcignore"):
-        shutil.copy(ROOT / name, root / name)
+    shutil.copy(ROOT / ".dvcignore", root / ".dvcignore")
+    content = merge(read_yaml(ROOT / "params.yaml"), {"recipes": ["flame"], "train": {"epochs": 40}})
+    (root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     shutil.copytree(ROOT / "recipes", root / "recipes")
     (root / "flame_core").mkdir()
     shutil.copy(ROOT / "flame_core/versions.yaml", root / "flame_core/versions.yaml")
