@@ -78,21 +78,24 @@ def test_an_override_runs_in_a_workspace_and_leaves_the_project_alone(project, f
 @pytest.mark.parametrize("folder", ["shards/train", "captions/train", "embeddings/train"])
 @pytest.mark.parametrize("cached", [True, False], ids=["dvc cache", "no dvc cache"])
 def test_a_flipped_byte_is_undone_by_the_next_run(project, first, folder, cached):
-    """From DVC's cache; and where that has lost the file too, by computing that one shard again."""
+    """From DVC's cache; and where that lost the file and the work cache rotted too, by computing that one shard."""
     path = sorted((project.root / "data" / folder).iterdir())[0]
-    content = bytearray(path.read_bytes())
+    original = path.read_bytes()
+    content = bytearray(original)
     content[len(content) // 2] ^= 0xFF
+    stage = {"shards": "ingest", "captions": "caption", "embeddings": "embed"}[folder.partition("/")[0]]
+    work = project.root / ".flame/work" / stage
+
+    def copies(place: Path) -> list[Path]:
+        found = [file for file in place.rglob("*") if file.is_file() and file.stat().st_size == len(original)]
+        return [file for file in found if file.read_bytes() == original]
+
     if not cached:
-        (project.root / ".dvc/tmp").mkdir(exist_ok=True)
-        for copy in (project.root / ".dvc/cache/files").rglob("*"):
-            if copy.is_file() and copy.stat().st_size == len(content) and copy.read_bytes() == path.read_bytes():
-                copy.unlink()
+        (unit,) = copies(work)
+        for copy in copies(project.root / ".dvc/cache/files"):
+            copy.unlink()
+        unit.write_bytes(content)
     path.write_bytes(content)
-    work = (
-        project.root
-        / ".flame/work"
-        / {"shards": "ingest", "captions": "caption", "embeddings": "embed"}[folder.partition("/")[0]]
-    )
     before = {unit.name: unit.stat().st_mtime_ns for unit in work.iterdir()}
     project.flame("run")
     assert project.outs() == first
@@ -103,7 +106,7 @@ def test_a_flipped_byte_is_undone_by_the_next_run(project, first, folder, cached
 
 @pytest.mark.parametrize("stage", ["embed", "train"])
 def test_killed_at_a_random_moment_it_ends_with_the_same_bytes(project, first, stage, tmp_path):
-    """`kill -9` of the whole process group, five times, then an undisturbed run; the work cache of the stage is emptied."""
+    """Its work cache emptied, `kill -9` of the whole process group five times, then a run to the end."""
     draw = random.Random(stage)
     command = {"embed": ["embed"], "train": ["train", "flame"]}[stage]
     work = project.root / ".flame/work"
