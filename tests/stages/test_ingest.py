@@ -69,7 +69,7 @@ def _failed(layout: Layout) -> set[str]:
 
 def _units(layout: Layout) -> dict[str, int]:
     """{digest: when it was made} of the units in the work cache."""
-    return {path.parent.name: path.stat().st_mtime_ns for path in (layout.work / "ingest").glob("*/ledger.json")}
+    return {path.parent.name: path.stat().st_mtime_ns for path in (layout.work / "ingest").glob("[!.]*/ledger.json")}
 
 
 def _pair(folder: Path, name: str, picture: bytes, **record: Any) -> None:
