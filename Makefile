@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test lint bench lock clean
+.PHONY: help install demo ui test lint lock clean
 
 BIN := .venv/bin
 export DVC_NO_ANALYTICS := 1

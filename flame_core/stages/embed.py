@@ -5,7 +5,7 @@ The LLM is loaded only when a file of the store is not in the work cache, and no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ def run(params: Params, layout: Layout) -> None:
         for job in jobs
         for name in units[job.name].names()
     }
-    mean = _training_mean(jobs, units)
+    mean, sample, wrong = _survey(jobs, units)
     manifest = {
         **identity,
         "template": template_content(params),
@@ -86,11 +86,11 @@ def run(params: Params, layout: Layout) -> None:
         "tokens": sum(counts.values()),
         "files": {name: units[job.name].sha256[path.name] for name, (job, path) in sorted(files.items())},
         "report": {
-            "anisotropy": anisotropy(_report_sample(jobs, units)),
+            "anisotropy": anisotropy(sample),
             "ceilings": _ceilings(params, jobs, units, captions),
         },
     }
-    checks = _check(params, jobs, units, manifest)
+    checks = _check(params, wrong, manifest)
     contents = {MANIFEST: json_bytes(manifest), gates.CHECKS: gates.to_bytes(checks)}
     if params.text.center != "none":
         center = mean if params.text.center == "per_facet" else np.tile(mean.mean(axis=0), (len(mean), 1))
@@ -147,26 +147,21 @@ def _writer(job: Job, encoder: TextEncoder, params: Params, bar: Bar) -> Any:
     return write
 
 
-def _training_vectors(jobs: Sequence[Job], units: dict[str, Unit]) -> Iterator[np.ndarray]:
-    for job in jobs:
-        if job.trains:
-            yield store.TensorFile(units[job.name].file(TRAIN_FILE)).read(store.EMBEDDINGS, slice(None))
-
-
-def _training_mean(jobs: Sequence[Job], units: dict[str, Unit]) -> np.ndarray:
-    """Mean of the training embeddings, [facets, hidden]."""
-    sums = [(t.sum(axis=0, dtype=np.float64), len(t)) for t in _training_vectors(jobs, units)]
-    return np.asarray(sum(s for s, _ in sums) / sum(n for _, n in sums), dtype=np.float32)
-
-
-def _report_sample(jobs: Sequence[Job], units: dict[str, Unit]) -> np.ndarray:
-    """The first training embeddings, at most `REPORT_SAMPLES`."""
+def _survey(jobs: Sequence[Job], units: dict[str, Unit]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """One pass over the training embeddings: their mean [K, D], the first `REPORT_SAMPLES`, broken rows."""
+    total, count = 0.0, 0
     taken: list[np.ndarray] = []
-    for t in _training_vectors(jobs, units):
-        taken.append(t)
-        if sum(map(len, taken)) >= REPORT_SAMPLES:
-            break
-    return np.concatenate(taken)[:REPORT_SAMPLES]
+    wrong: list[str] = []
+    for job in jobs:
+        if not job.trains:
+            continue
+        t = store.TensorFile(units[job.name].file(TRAIN_FILE)).read(store.EMBEDDINGS, slice(None))
+        if sum(map(len, taken)) < REPORT_SAMPLES:
+            taken.append(t)
+        total, count = total + t.sum(axis=0, dtype=np.float64), count + len(t)
+        right = (np.abs(np.linalg.norm(t, axis=-1) - 1) < 1e-2).all(axis=1)  # false where a value is not finite
+        wrong += [f"{job.name}:{row}" for row in np.flatnonzero(~right)]
+    return np.asarray(total / count, dtype=np.float32), np.concatenate(taken)[:REPORT_SAMPLES], wrong
 
 
 def _ceilings(
@@ -195,12 +190,7 @@ def _ceilings(
     return ceilings
 
 
-def _check(params: Params, jobs: Sequence[Job], units: dict[str, Unit], manifest: dict[str, Any]) -> list[gates.Check]:
-    names = [job.name for job in jobs if job.trains]
-    wrong: list[str] = []
-    for name, t in zip(names, _training_vectors(jobs, units), strict=True):
-        right = (np.abs(np.linalg.norm(t, axis=-1) - 1) < 1e-2).all(axis=1)  # false where a value is not finite
-        wrong += [f"{name}:{row}" for row in np.flatnonzero(~right)]
+def _check(params: Params, wrong: list[str], manifest: dict[str, Any]) -> list[gates.Check]:
     cosine = manifest["report"]["anisotropy"]["facet_cosine"]
     highest = params.text.gates.max_facet_cosine
     return [

@@ -1,6 +1,6 @@
 """Checkpoints: everything that the next step needs, written whole or not at all.
 
-They live in the work cache, `.flame/work/train/checkpoints/<digest of the training>/`, so a training resumes only
+They live in the work cache, `.flame/work/train-checkpoints/<digest of the training>/`, so a training resumes only
 under the very inputs and params that it was started with.
 """
 
