@@ -57,7 +57,7 @@ class ProcessTree:
         asked: set[int] = set()
         while (stage := self._without(command)) and time.monotonic() < deadline:
             for process in _heads(stage):
-                if process.pid not in asked:
+                if process.pid not in asked and self._owns(process):  # it may have ended since it was listed
                     asked.add(process.pid)
                     say(f"asking process {process.pid} ({_name(process)}) to stop; up to {grace_seconds:.0f} s for it")
                     _signal(process, signal.SIGTERM)
@@ -93,12 +93,13 @@ class ProcessTree:
 def _heads(processes: list[psutil.Process]) -> list[psutil.Process]:
     """The outermost processes that are no shell; shells that run nothing are heads as well."""
     workers = {process.pid for process in processes if not _is_shell(process)}
+    ancestors = {process.pid: _ancestors(process) for process in processes}
     heads = []
     for process in processes:
         if process.pid in workers:
-            if not workers.intersection(_ancestors(process)):
+            if not workers.intersection(ancestors[process.pid]):
                 heads.append(process)
-        elif not any(process.pid in _ancestors(other) for other in processes):
+        elif not any(process.pid in above for above in ancestors.values()):
             heads.append(process)
     return heads
 
