@@ -1,7 +1,7 @@
 """Settings: everything that may not change a result (device, workers, folders, addresses, log level).
 
 Read from `FLAME_*` variables and `.env` in the project root. What changes a result is a param instead
-(`params.py`); a value never lives in both.
+(`params/`); a value never lives in both.
 """
 
 from __future__ import annotations

@@ -1,0 +1,54 @@
+"""Params: everything that changes a result, one model a section, read from `params.yaml` and `recipes/<name>.yaml`.
+
+DVC tracks the same files. An unknown key or a wrong value is an error that names the file, the key and what is
+accepted. What may not change a result (device, workers, folders) is a setting instead (`settings.py`).
+
+`train:` in `params.yaml` overrides the values of every recipe, so one recipe file serves a laptop and a cluster:
+
+    flame params check
+"""
+
+from flame_core.params.captions import (
+    Captioner,
+    CaptionGates,
+    CaptionParams,
+    IngestParams,
+    MetadataCaptioner,
+    RewriteCaptioner,
+    VLMCaptioner,
+)
+from flame_core.params.evaluation import BootstrapParams, EvaluateParams
+from flame_core.params.section import CaptionKind
+from flame_core.params.sources import DebianSource, FolderSource, Source, WebdatasetSource
+from flame_core.params.text import LLMParams, TextParams
+from flame_core.params.training import AugmentationParams, ModelParams, ObjectiveParams, TrainParams
+from flame_core.params.validation import merge, read_yaml
+from flame_core.params.whole import Params, load_params, parse_params
+
+__all__ = [
+    "AugmentationParams",
+    "BootstrapParams",
+    "CaptionGates",
+    "CaptionKind",
+    "CaptionParams",
+    "Captioner",
+    "DebianSource",
+    "EvaluateParams",
+    "FolderSource",
+    "IngestParams",
+    "LLMParams",
+    "MetadataCaptioner",
+    "ModelParams",
+    "ObjectiveParams",
+    "Params",
+    "RewriteCaptioner",
+    "Source",
+    "TextParams",
+    "TrainParams",
+    "VLMCaptioner",
+    "WebdatasetSource",
+    "load_params",
+    "merge",
+    "parse_params",
+    "read_yaml",
+]

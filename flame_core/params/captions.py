@@ -1,0 +1,92 @@
+"""`ingest` and `caption`: raw pairs to shards, and who writes the captions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from flame_core.params.section import Fraction, Positive, Section
+
+
+class IngestGates(Section):
+    min_kept_fraction: Fraction = 0.5
+    min_train_samples: Positive = 2
+    min_val_samples: Positive = 2
+
+
+class IngestParams(Section):
+    """Raw pairs to shards."""
+
+    val_fraction: Fraction = 0.02
+    shard_samples: Positive = Field(default=1000, description="samples a shard, on average")
+    max_pixels: Positive = Field(default=100_000_000, description="a larger picture is dropped before it is decoded")
+    max_side: Positive = Field(
+        default=512, description="longer side of the stored picture; larger ones are scaled down"
+    )
+    jpeg_quality: int = Field(default=95, ge=1, le=100)
+    max_caption_chars: Positive = Field(default=10_000, description="longer captions are cut, and counted")
+    near_duplicate_distance: int = Field(
+        default=6,
+        ge=-1,
+        le=16,
+        description="pictures of like colours are near-duplicates when their perceptual hashes (64 bits) differ in "
+        "at most so many bits; -1: off",
+    )
+    gates: IngestGates = IngestGates()
+
+
+class MetadataCaptioner(Section):
+    """Composes captions from title, keywords, category and what is measured on the picture. Deterministic."""
+
+    captioner: Literal["metadata"] = "metadata"
+
+
+class _GeneratingCaptioner(Section):
+    model: str = Field(pattern=r"^(hub:[^@]+@.+|path:.+)$", description="hub:<id>@<revision> or path:<folder>")
+    prompt: str
+    max_new_tokens: Positive = 64
+    batch_size: Positive = 8
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _remote_code_needs_a_revision(self) -> _GeneratingCaptioner:
+        if self.trust_remote_code and not self.model.startswith("hub:"):
+            raise ValueError("trust_remote_code needs a model of the form hub:<id>@<revision>")
+        return self
+
+
+class RewriteCaptioner(_GeneratingCaptioner):
+    """A local causal LM rewrites the raw caption; `{caption}` in the prompt is replaced."""
+
+    captioner: Literal["rewrite"]
+
+    @field_validator("prompt")
+    @classmethod
+    def _with_the_caption(cls, prompt: str) -> str:
+        if "{caption}" not in prompt:
+            raise ValueError("the prompt must contain {caption}")
+        return prompt
+
+
+class VLMCaptioner(_GeneratingCaptioner):
+    """An image-text-to-text model describes the picture; `{caption}` in the prompt is replaced if present."""
+
+    captioner: Literal["vlm"]
+
+
+Captioner = Annotated[MetadataCaptioner | RewriteCaptioner | VLMCaptioner, Field(discriminator="captioner")]
+
+
+class CaptionGates(Section):
+    max_identical_fraction: Fraction = 0.9
+    max_failed_fraction: Fraction = 0.05
+
+
+class CaptionParams(Section):
+    """Short and long captions; raw ones are the source's own. A kind set to null is not made."""
+
+    short: Captioner | None = MetadataCaptioner()
+    long: Captioner | None = MetadataCaptioner()
+    gates: CaptionGates = CaptionGates()

@@ -1,0 +1,54 @@
+"""`sources`: where image-text pairs come from, one model a kind."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from flame_core.params.section import Positive, Section
+
+
+class DebianSource(Section):
+    """Image-text pairs inside Debian packages, fetched with `apt-get download` (no root, nothing installed)."""
+
+    kind: Literal["debian"]
+    packages: list[Literal["tuxpaint-stamps-default", "openclipart-png"]] = Field(min_length=1)
+
+
+class FolderSource(Section):
+    """A folder of pictures with captions beside them (`.txt`, `.json`) or in one table."""
+
+    kind: Literal["folder"]
+    path: str
+    table: str | None = Field(
+        default=None, description=".csv, .jsonl or .parquet with the captions, relative to `path`"
+    )
+    image_column: str = "image"
+    caption_column: str = "caption"
+    language: str = Field(default="en", description="language of captions that do not name one")
+    group_field: str | None = Field(
+        default=None, description="field whose value decides the split instead of the caption"
+    )
+    licence: str | None = None
+
+
+class WebdatasetSource(Section):
+    """Existing shards: tars with `jpg|jpeg|png|webp` and `txt` and/or `json` for each key."""
+
+    kind: Literal["webdataset"]
+    path: str = Field(description="folder of the shards")
+    shards: str = Field(default="*.tar", description="which files in it")
+    val_shards: str | None = Field(default=None, description="which of them are the validation split, whole")
+    max_samples: Positive | None = Field(
+        default=None, description="only the first samples of each split, in shard order"
+    )
+    caption_field: str = Field(
+        default="captions", description="JSON field: a text, a list, or {language: text or list}"
+    )
+    language: str = "en"
+    group_field: str | None = None
+    licence: str | None = None
+
+
+Source = Annotated[DebianSource | FolderSource | WebdatasetSource, Field(discriminator="kind")]

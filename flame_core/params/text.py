@@ -1,0 +1,73 @@
+"""`llm` and `text`: the frozen language model, the facet templates, and how captions are put to it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from flame_core.params.section import CaptionKind, Positive, Section
+
+
+class LLMParams(Section):
+    """The frozen language model."""
+
+    name: str = Field(pattern=r"^[\w.-]+$", description="folder below data/llm")
+    source: str = Field(
+        pattern=r"^(hub:[^@]+(@.+)?|path:.+|pypi:[\w.-]+==[^#]+#.+)$",
+        description="hub:<id>@<revision>, path:<folder> or pypi:<package>==<version>#<file in the wheel>",
+    )
+    trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _remote_code_needs_a_revision(self) -> LLMParams:
+        if self.trust_remote_code and not (self.source.startswith("hub:") and "@" in self.source):
+            raise ValueError("trust_remote_code needs a source of the form hub:<id>@<revision>")
+        return self
+
+
+class KindTemplate(Section):
+    """How one kind of caption is put to the LLM: a prefix with `{caption}` and the facets read from it."""
+
+    prefix: str
+    facets: list[str] = Field(min_length=1)
+
+    @field_validator("prefix")
+    @classmethod
+    def _one_caption(cls, prefix: str) -> str:
+        if prefix.count("{caption}") != 1:
+            raise ValueError("the prefix must contain {caption} exactly once")
+        return prefix
+
+
+class TextGates(Section):
+    max_facet_cosine: float = Field(
+        default=0.9999, description="mean cosine of different facets of a caption above this fails"
+    )
+
+
+class TextParams(Section):
+    """Captions to facet embeddings."""
+
+    template: dict[CaptionKind, KindTemplate]
+    normalise: Literal["flame", "none"] = "flame"
+    layer: Positive = Field(description="decoder layer that is read (1-based), before the final norm")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    store_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    center: Literal["none", "global", "per_facet"] = "none"
+    max_caption_tokens: Positive = 512
+    batch_tokens: Positive = Field(default=2048, description="tokens a batch, pads included")
+    captions_per_image: Positive = Field(default=1, description="raw captions an image that are embedded for training")
+    train_kinds: list[CaptionKind] = Field(default=["raw", "short", "long"], min_length=1)
+    cpu_threads: Positive = 2
+    max_tokens: Positive | None = Field(default=None, description="refuse to embed more tokens than this; null: any")
+    gates: TextGates = TextGates()
+
+    @model_validator(mode="after")
+    def _kinds_have_templates(self) -> TextParams:
+        if "raw" not in self.template:
+            raise ValueError("template.raw is needed: queries and class names are put to the LLM with it")
+        missing = [kind for kind in self.train_kinds if kind not in self.template]
+        if missing:
+            raise ValueError(f"train_kinds names {missing}, which template does not hold")
+        return self

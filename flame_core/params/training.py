@@ -1,0 +1,68 @@
+"""A training recipe: `recipes/<name>.yaml` with `train` of `params.yaml` laid over it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from flame_core.params.section import CaptionKind, Fraction, Positive, Section
+
+
+class ModelParams(Section):
+    """A timm backbone and the projector into the LLM's space."""
+
+    backbone: str = "vit_base_patch16_clip_224"
+    backbone_options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of timm")
+    image_size: Positive = 224
+
+
+class ObjectiveParams(Section):
+    """Multi-positive sigmoid loss (FLAME)."""
+
+    name: Literal["multi_positive_sigmoid"] = "multi_positive_sigmoid"
+    texts_per_image: Positive = Field(default=6, description="facet embeddings drawn anew for each image and step")
+    logit_scale: float = Field(default=10.0, gt=0, description="initial value; its logarithm is learned")
+    logit_bias: float | Literal["auto"] = Field(default=-10.0, description="initial value; auto is -ln(batch_size - 1)")
+    learning_rate_multiplier: float = Field(default=1.0, gt=0, description="of logit scale and bias")
+
+
+class AugmentationParams(Section):
+    """Random resized crop, and a flip where left and right do not matter."""
+
+    scale: tuple[Fraction, Fraction] = (0.9, 1.0)
+    ratio: tuple[float, float] = (0.75, 4 / 3)
+    flip: Fraction = 0.0
+
+
+class OptimizerParams(Section):
+    """AdamW; no decay on 1-d parameters."""
+
+    learning_rate: float = Field(default=5e-4, gt=0)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.5, ge=0)
+    clip_grad_norm: float | None = Field(default=None, gt=0)
+
+
+class TrainGates(Section):
+    max_loss_ratio: float = Field(default=1.0, description="last loss over first loss must stay below this")
+
+
+class TrainParams(Section):
+    """A training recipe: `recipes/<name>.yaml` with `train:` of params.yaml laid over it."""
+
+    model: ModelParams = ModelParams()
+    objective: ObjectiveParams = ObjectiveParams()
+    augmentation: AugmentationParams = AugmentationParams()
+    optimizer: OptimizerParams = OptimizerParams()
+    kinds: list[CaptionKind] = Field(
+        default=["raw", "short", "long"], min_length=1, description="captions that are drawn from"
+    )
+    batch_size: Positive = Field(default=3072, description="images a step, over all ranks")
+    epochs: Positive = 32
+    warmup_steps: int = Field(default=2000, ge=0)
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    seed: int = 0
+    cpu_threads: Positive = 2
+    gates: TrainGates = TrainGates()

@@ -1,0 +1,97 @@
+"""YAML files to models, with errors that name the file, the key and what is accepted."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from flame_core.errors import ParamsError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ParamsError: the file is absent, is not YAML (with the line), or holds no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path} does not exist; run the command in the project's root folder") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path} must hold a mapping of sections")
+    return content
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `over` laid over it: mappings merge key by key, anything else replaces."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def validate(model: type[M], content: dict[str, Any], path: Path, prefix: tuple[str, ...] = ()) -> M:
+    """The model of a file's content.
+
+    Raises:
+        ParamsError: names the file, every wrong key and what is accepted there.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors():
+            location = (*prefix, *map(str, fault["loc"]))
+            key = ".".join(location) or "(whole file)"
+            message = fault["msg"].removeprefix("Value error, ")
+            if fault["type"] == "extra_forbidden":
+                message = f"unknown key{_accepted(model, fault['loc'])}"
+            elif "input" in fault and not isinstance(fault["input"], dict | BaseModel):
+                message += f" (got {fault['input']!r})"
+            faults.append(f"  {key}: {message}")
+        raise ParamsError(f"{path} is not valid:\n" + "\n".join(faults)) from None
+
+
+def _accepted(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    """`; did you mean x? accepted here: ...` for an unknown key at `location`."""
+    here: Any = model
+    for part in location[:-1]:
+        here = _inside(here, part)
+    if not (isinstance(here, type) and issubclass(here, BaseModel)):
+        return ""
+    names = list(here.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return (f"; did you mean {close[0]!r}?" if close else ";") + f" accepted here: {', '.join(names)}"
+
+
+def _inside(kind: Any, part: int | str) -> Any:
+    """The type found at `part` inside the type `kind`; tags of discriminated unions are parts as well."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        info = kind.model_fields.get(str(part))
+        return info.annotation if info else None
+    origin = get_origin(kind)
+    if origin is Annotated:
+        return _inside(get_args(kind)[0], part)
+    if origin in (Union, UnionType):
+        for option in get_args(kind):
+            fields = getattr(option, "model_fields", {})
+            tags = {tag for info in fields.values() for tag in get_args(info.annotation)}
+            if part in tags:
+                return option
+        return next((found for option in get_args(kind) if (found := _inside(option, part))), None)
+    if origin is dict:
+        return get_args(kind)[1]
+    if origin is list:
+        return get_args(kind)[0]
+    return None

@@ -1,0 +1,68 @@
+"""All of `params.yaml`, and how it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from flame_core.errors import ParamsError
+from flame_core.layout import Layout
+from flame_core.params.captions import CaptionParams, IngestParams
+from flame_core.params.evaluation import EvaluateParams
+from flame_core.params.section import Section
+from flame_core.params.sources import Source
+from flame_core.params.text import LLMParams, TextParams
+from flame_core.params.training import TrainParams
+from flame_core.params.validation import merge, read_yaml, validate
+
+
+class Params(Section):
+    """`params.yaml`, with the recipes it names resolved into `train`."""
+
+    sources: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Source] = Field(min_length=1)
+    ingest: IngestParams = IngestParams()
+    caption: CaptionParams = CaptionParams()
+    llm: LLMParams
+    text: TextParams
+    recipes: list[Annotated[str, Field(pattern=r"^[\w-]+$")]] = Field(min_length=1)
+    train: dict[str, TrainParams]
+    evaluate: EvaluateParams = EvaluateParams()
+
+    @model_validator(mode="after")
+    def _recipes_use_embedded_kinds(self) -> Params:
+        for name, recipe in self.train.items():
+            missing = [kind for kind in recipe.kinds if kind not in self.text.train_kinds]
+            if missing:
+                raise ValueError(f"recipe {name} draws from {missing}, which text.train_kinds does not embed")
+        return self
+
+
+def load_params(layout: Layout) -> Params:
+    """Read and validate `params.yaml` and the recipes it names.
+
+    Raises:
+        ParamsError: names the file, the key and what is accepted.
+    """
+    return parse_params(read_yaml(layout.params), layout.params, layout.recipes)
+
+
+def parse_params(raw: dict[str, Any], path: Path, recipes: Path) -> Params:
+    """Validate the content of a params file; `path` is for messages, `recipes` the folder of the recipe files."""
+    overrides = raw.get("train") or {}
+    if not isinstance(overrides, dict):
+        raise ParamsError(f"{path}: train: must be a mapping of values that override the recipes")
+    trains: dict[str, Any] = {}
+    names = raw.get("recipes") or []
+    for name in names if isinstance(names, list) else []:
+        recipe = recipes / f"{name}.yaml"
+        if not recipe.is_file():
+            known = ", ".join(sorted(p.stem for p in recipes.glob("*.yaml"))) or "none"
+            raise ParamsError(f"{path}: recipes: {recipe} does not exist (known recipes: {known})")
+        content = read_yaml(recipe)
+        validate(TrainParams, content, recipe)
+        trains[name] = merge(content, overrides)
+    if not names:
+        validate(TrainParams, overrides, path, prefix=("train",))
+    return validate(Params, {**raw, "train": trains}, path)
