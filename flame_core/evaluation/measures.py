@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from flame_core.captions.table import Caption
+from flame_core.digest import value_digest
 from flame_core.errors import InputError
 from flame_core.evaluation.bootstrap import Bootstrap
 from flame_core.evaluation.classification import Classification, Lookup, class_embeddings, classify
@@ -75,6 +76,11 @@ class Evaluation:
     metrics: dict[str, float]
     headline: dict[str, list[str]]
     outcomes: pa.Table
+
+    @property
+    def split(self) -> str:
+        """Digest of the keys, in order: two models can be compared where it is the same."""
+        return value_digest(self.keys)
 
 
 def headline_k(params: EvaluateParams) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flame_core.digest import json_bytes, value_digest
+from flame_core.digest import json_bytes
 from flame_core.errors import InputError
 from flame_core.evaluation.estimates import OUTCOMES_SCHEMA
 from flame_core.evaluation.measures import Evaluation
@@ -52,7 +52,7 @@ def result_files(evaluation: Evaluation, recipe: str) -> dict[str, bytes]:
         "recipe": recipe,
         "headline": list(evaluation.headline.items()),  # in the order that readers see
         "pictures": len(evaluation.keys),
-        "split": value_digest(evaluation.keys),
+        "split": evaluation.split,
         "languages": {code: len(result.pairing.pictures) for code, result in evaluation.languages.items()},
         "missing_languages": evaluation.missing_languages,
         "classification": {"names": classes.names, "confusion": classes.confusion().tolist()}

@@ -18,6 +18,7 @@ from flame_core.params.captions import (
     VLMCaptioner,
 )
 from flame_core.params.evaluation import BootstrapParams, EvaluateParams
+from flame_core.params.promotion import PromoteParams
 from flame_core.params.section import CaptionKind
 from flame_core.params.sources import DebianSource, FolderSource, Source, WebdatasetSource
 from flame_core.params.text import LLMParams, TextParams
@@ -41,6 +42,7 @@ __all__ = [
     "ModelParams",
     "ObjectiveParams",
     "Params",
+    "PromoteParams",
     "RewriteCaptioner",
     "Source",
     "TextParams",

@@ -11,6 +11,7 @@ from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.params.captions import CaptionParams, IngestParams
 from flame_core.params.evaluation import EvaluateParams
+from flame_core.params.promotion import PromoteParams
 from flame_core.params.section import Section
 from flame_core.params.sources import Source
 from flame_core.params.text import LLMParams, TextParams
@@ -29,6 +30,7 @@ class Params(Section):
     recipes: list[Annotated[str, Field(pattern=r"^[\w-]+$")]] = Field(min_length=1)
     train: dict[str, TrainParams]
     evaluate: EvaluateParams = EvaluateParams()
+    promote: PromoteParams = PromoteParams()
 
     @model_validator(mode="after")
     def _recipes_use_embedded_kinds(self) -> Params:

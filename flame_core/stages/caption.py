@@ -18,7 +18,7 @@ from flame_core import gates
 from flame_core.captions.captioner import KINDS, Captioner, Failure, Kind
 from flame_core.captions.generation import model_identity, model_name, release_models
 from flame_core.captions.summary import check, summarise
-from flame_core.captions.table import Caption, read_captions, write_captions
+from flame_core.captions.table import MANIFEST, Caption, read_captions, write_captions
 from flame_core.data.captions_text import primary_language
 from flame_core.data.shards import SPLITS, Sample, read_index, read_shard, shard_names
 from flame_core.digest import file_sha256, json_bytes, text_sha256, write_json
@@ -33,7 +33,6 @@ from flame_core.work import Ledger, Unit, WorkCache, gather
 
 CAPTIONS = "captions.parquet"
 SUMMARY = "summary.json"
-MANIFEST = "manifest.json"
 _EXAMPLES = 5  # samples whose captions are shown
 
 

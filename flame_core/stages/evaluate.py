@@ -11,20 +11,17 @@ from functools import partial
 from pathlib import Path
 
 from flame_core import gates
-from flame_core.data.shards import PictureReader, read_index
+from flame_core.data.shards import PictureReader
 from flame_core.evaluation.charts import standalone
-from flame_core.evaluation.measures import checks, evaluate
-from flame_core.evaluation.pictures import encode_pictures, require_same_space
+from flame_core.evaluation.held_out import measure
+from flame_core.evaluation.measures import checks
 from flame_core.evaluation.report import render_report, report_charts
 from flame_core.evaluation.results import result_files
 from flame_core.evaluation.run_facts import read_run_facts
-from flame_core.evaluation.texts import read_classes, read_validation_captions
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts, picture
-from flame_core.settings import settings
-from flame_core.text.manifest import require_fit
-from flame_core.text.store import TextStore
+from flame_core.tracking.evaluation import track_evaluation
 from flame_core.work import gather
 
 REPORT = "report.html"
@@ -32,34 +29,22 @@ REPORT = "report.html"
 
 def run(params: Params, layout: Layout, recipe: str) -> None:
     """Measure one recipe's model on the held-out split and write its report."""
-    from flame_core.vision.tower import load_encoder
-
     for source in (layout.shards, layout.captions, layout.embeddings, layout.model(recipe)):
         gates.require(source)
-    store = TextStore.open(layout.embeddings)
-    require_fit(store.manifest, params, layout)
-    captions = read_validation_captions(layout.captions, params.evaluate)
-    chosen = {caption.key for caption in captions}
-    rows = [row for row in read_index(layout.shards, "val") if row.key in chosen]
-    encoder = load_encoder(layout.model(recipe), settings().torch_device())
-    require_same_space(encoder.config, store.manifest, layout.model(recipe))
-    z = encode_pictures(encoder, layout.shards, rows)
-    evaluation = evaluate(
-        params,
-        z,
-        [row.key for row in rows],
-        captions,
-        read_classes(layout.shards),
-        store.lookup,
-        store.manifest["report"]["ceilings"],
-    )
+    held_out = measure(params, layout, layout.model(recipe))
+    evaluation, store = held_out.evaluation, held_out.store
     verdict = checks(evaluation, params.evaluate)
     about = read_run_facts(params, layout, recipe, store.manifest)
     reader = PictureReader(layout.shards)
-    page = render_report(evaluation, about, verdict, captions, store.lookup, lambda row: reader.jpeg(rows[row]))
+
+    def jpeg(row: int) -> bytes:
+        return reader.jpeg(held_out.rows[row])
+
+    page = render_report(evaluation, about, verdict, held_out.captions, store.lookup, jpeg)
     plots = {f"plots/{name}.svg": standalone(svg) for name, svg in report_charts(evaluation, about).items()}
     contents = {REPORT: page.encode(), gates.CHECKS: gates.to_bytes(verdict)}
     gather(layout.report(recipe), layout.state, {}, {**plots, **result_files(evaluation, recipe), **contents})
+    track_evaluation(params, layout, recipe, evaluation, about, store.lookup)
     facts(
         f"evaluate@{recipe}",
         {

@@ -17,6 +17,7 @@ from flame_core.params import Params, TrainParams
 from flame_core.reporting import facts, picture
 from flame_core.text.manifest import MANIFEST, require_fit
 from flame_core.text.store import TrainStore
+from flame_core.tracking.run import track_training
 from flame_core.work import Ledger, WorkCache, gather
 
 METRICS = "metrics.jsonl"
@@ -58,16 +59,19 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         from safetensors.torch import save_file
 
         samples = TrainingSamples(rows, layout.shards, store, facets, chosen)
-        tower, metrics = train(samples, store.hidden, chosen, checkpoints)
+        tower, metrics = train(samples, store.hidden, chosen, checkpoints, tracked.step)
         weights = {name: weight.detach().cpu().contiguous() for name, weight in sorted(tower.state_dict().items())}
         save_file(weights, folder / WEIGHTS)
         lines = [json.dumps(row, sort_keys=True) + "\n" for row in metrics]
         (folder / METRICS).write_text("".join(lines), "utf-8")
         return Ledger({"steps": len(metrics), "images": len(metrics) * min(chosen.batch_size, len(rows))})
 
-    unit = cache.find(digest) or cache.compute(digest, write)
+    with track_training(params, layout, recipe, digest) as tracked:
+        unit = cache.find(digest) or cache.compute(digest, write)
+        steps = [json.loads(line) for line in unit.file(METRICS).read_text("utf-8").splitlines()]
+        tracked.trained(steps, unit.file(WEIGHTS))
     shutil.rmtree(checkpoints, ignore_errors=True)
-    losses = [json.loads(line)["loss"] for line in unit.file(METRICS).read_text("utf-8").splitlines()]
+    losses = [step["loss"] for step in steps]
     first, last = _ends(losses)
     checks = [_loss_went_down(first, last, chosen)]
     contents = {CONFIG: json_bytes(config), gates.CHECKS: gates.to_bytes(checks)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -46,8 +46,14 @@ def stop_requested() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def train(samples: TrainingSamples, hidden: int, params: TrainParams, checkpoints: Path) -> tuple[ImageTower, Metrics]:
-    """Train a tower into a space of `hidden` dimensions.
+def train(
+    samples: TrainingSamples,
+    hidden: int,
+    params: TrainParams,
+    checkpoints: Path,
+    on_step: Callable[[dict[str, float]], None] = lambda row: None,
+) -> tuple[ImageTower, Metrics]:
+    """Train a tower into a space of `hidden` dimensions; `on_step` sees the metrics of each step as it is done.
 
     Returns:
         The tower, and for each step: step, epoch, loss, learning_rate, logit_scale, logit_bias.
@@ -104,6 +110,7 @@ def train(samples: TrainingSamples, hidden: int, params: TrainParams, checkpoint
                     "logit_bias": objective.logit_bias.item(),
                 }
             )
+            on_step(metrics[-1])
             step += 1
             bar.advance(images, loss=loss, lr=rate)
             if stopped and step < total:

@@ -1,0 +1,159 @@
+"""Commands that read and move MLflow's records: `flame tracking`, `promote`, `lineage`, `reproduce`, `register`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+AUDIT = "Audit"
+Model = Annotated[
+    str, typer.Argument(help="models:/flame@champion, models:/flame/3, runs:/<id>, or a folder like data/models/flame")
+]
+tracking = typer.Typer(help="What is recorded in MLflow, and what still waits.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.add_typer(tracking, name="tracking", rich_help_panel=AUDIT)
+    for command in (promote, register, lineage, reproduce):
+        app.command(rich_help_panel=AUDIT)(command)
+
+
+@tracking.command()
+def replay(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Send whole journals again, such as to another server.")
+    ] = False,
+) -> None:
+    """Send what an outage left behind."""
+    from flame_core.layout import Layout
+    from flame_core.reporting import facts
+    from flame_core.tracking.journal import Delivered
+    from flame_core.tracking.shipper import deliver_all
+    from flame_core.tracking.store import all_journals, require_tracking
+
+    layout = Layout.find()
+    address = require_tracking(layout)
+    journals = all_journals(layout)
+    if everything:
+        for journal in journals:
+            journal.mark(Delivered(address))
+    sent = deliver_all(journals, address)
+    facts("tracking replay", {"journals": len(journals), "events sent": sent, "address": address})
+
+
+@tracking.command()
+def status() -> None:
+    """Show every training's journal, and how much of it has arrived."""
+    from flame_core.layout import Layout
+    from flame_core.reporting import table
+    from flame_core.tracking.store import all_journals, require_tracking
+
+    layout = Layout.find()
+    address = require_tracking(layout)
+    rows = []
+    for journal in all_journals(layout):
+        mark = journal.delivered(address)
+        rows.append((journal.folder.parent.name, journal.key, mark.run_id or "", str(journal.pending(address))))
+    table(f"trainings, against {address}", ["workspace", "training", "MLflow run", "events waiting"], rows)
+
+
+def promote(
+    version: Annotated[str | None, typer.Option(help="Version to judge (default: the challenger).")] = None,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Make the champion before this one champion.")] = False,
+    reason: Annotated[str, typer.Option(help="Why, for --rollback.")] = "",
+) -> None:
+    """Make the challenger champion where the gate lets it; exit code 4 where it does not."""
+    from flame_core.errors import GateError
+    from flame_core.layout import Layout
+    from flame_core.params import load_params
+    from flame_core.reporting import facts
+    from flame_core.settings import settings
+    from flame_core.tracking import promotion
+    from flame_core.tracking.gate import show
+
+    layout = Layout.find()
+    name = settings().registered_model
+    if rollback:
+        old, now = promotion.rollback(layout, reason)
+        facts("promote --rollback", {"rolled back": f"{name} version {old}", "champion": f"{name} version {now}"})
+        return
+    found = promotion.promote(load_params(layout), layout, version)
+    if found.verdict is None:
+        facts("promote", {"challenger": "none", "champion": found.champion or "none"})
+        return
+    show(found.verdict)
+    facts("promote", {"challenger": f"{name} version {found.challenger}", "champion": found.champion or "none"})
+    if not found.verdict.promoted:
+        raise GateError(f"{name} version {found.challenger} is not promoted: {found.verdict.reason}")
+
+
+def register(
+    recipe: Annotated[str, typer.Argument(help="A recipe that was trained in the workspace.")],
+    workspace: Annotated[str, typer.Option(help="Digest of the workspace, a folder of .flame/runs/.")],
+) -> None:
+    """Make the model of a workspace a version and the challenger; the main line's become so by themselves."""
+    from flame_core.layout import Layout
+    from flame_core.reporting import facts
+    from flame_core.tracking.evaluation import register_workspace
+
+    facts("register", register_workspace(Layout.find(), workspace, recipe))
+
+
+def lineage(
+    model: Model,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the chain.")] = None,
+) -> None:
+    """Print the chain from a model to its sources, each link verified; exit code 1 where one is broken."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.tree import Tree
+
+    from flame_core.layout import Layout
+    from flame_core.tracking.lineage import trace
+    from flame_core.tracking.lineage_page import MARKS, lineage_page
+
+    found = trace(Layout.find(), model)
+    if html:
+        html.write_text(lineage_page(found), "utf-8")
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+    else:
+        tree = Tree(escape(model))
+        for link in found.links:
+            branch = tree.add(f"{MARKS[link.status]} [bold]{escape(link.name)}[/] [dim]{link.status}[/]")
+            for name, value in link.facts.items():
+                branch.add(f"{escape(name)}: {escape(value)}")
+            for note in link.notes:
+                branch.add(f"[red]{escape(note)}[/]" if link in found.broken else escape(note))
+        Console().print(tree, highlight=False)
+    sys.exit(1 if found.broken else 0)
+
+
+def reproduce(
+    model: Model,
+    everything: Annotated[bool, typer.Option("--all", help="Compute the inputs again as well.")] = False,
+) -> None:
+    """Make a recorded model again and say whether bytes and metrics agree; exit code 1 where they do not."""
+    from flame_core.layout import Layout
+    from flame_core.reporting import facts
+    from flame_core.tracking.reproduce import reproduce as make_again
+
+    found = make_again(Layout.find(), model, everything)
+    facts(
+        f"reproduce {model}",
+        {
+            "recorded weights": found.recorded_sha256,
+            "weights now": found.sha256,
+            "bytes": "the same" if found.same_bytes else "differ",
+            "metrics": "the same" if not found.differing else f"{len(found.differing)} differ",
+            **{name: f"{old} then, {new} now" for name, (old, new) in list(found.differing.items())[:10]},
+            "folder": found.folder,
+        },
+    )
+    sys.exit(0 if found.same_bytes and not found.differing else 1)

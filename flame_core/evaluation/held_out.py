@@ -1,0 +1,57 @@
+"""A model measured on the held-out split of a run: what `evaluate` does, and what a promotion asks of an old model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flame_core.captions.table import Caption
+from flame_core.data.shards import IndexRow, read_index
+from flame_core.evaluation.measures import Evaluation, evaluate
+from flame_core.evaluation.pictures import encode_pictures, require_same_space
+from flame_core.evaluation.texts import read_classes, read_validation_captions
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.settings import settings
+from flame_core.text.manifest import require_fit
+from flame_core.text.store import TextStore
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """An evaluation, and what it was measured on.
+
+    Attributes:
+        evaluation: of the model.
+        captions: of the measured pictures.
+        rows: of the index, in the order of the evaluation's keys.
+        store: the texts.
+    """
+
+    evaluation: Evaluation
+    captions: Sequence[Caption]
+    rows: Sequence[IndexRow]
+    store: TextStore
+
+
+def measure(params: Params, layout: Layout, model: Path) -> HeldOut:
+    """Measure the model in a folder.
+
+    Raises:
+        InputError: the store does not fit the run, or the model was trained into another space.
+    """
+    from flame_core.vision.tower import load_encoder
+
+    store = TextStore.open(layout.embeddings)
+    require_fit(store.manifest, params, layout)
+    captions = read_validation_captions(layout.captions, params.evaluate)
+    chosen = {caption.key for caption in captions}
+    rows = [row for row in read_index(layout.shards, "val") if row.key in chosen]
+    encoder = load_encoder(model, settings().torch_device())
+    require_same_space(encoder.config, store.manifest, model)
+    z = encode_pictures(encoder, layout.shards, rows)
+    keys = [row.key for row in rows]
+    ceilings = store.manifest["report"]["ceilings"]
+    found = evaluate(params, z, keys, captions, read_classes(layout.shards), store.lookup, ceilings)
+    return HeldOut(found, captions, rows, store)

@@ -1,0 +1,12 @@
+"""`promote`: when a challenger becomes champion (`flame_core/tracking/gate.py` has the rule)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from flame_core.params.section import Section
+
+
+class PromoteParams(Section):
+    tolerance: float = Field(default=0.02, ge=0, description="a measure may fall by so much, absolutely")
+    min_gain: float = Field(default=0.0, description="the mean over all measures must rise by at least so much")

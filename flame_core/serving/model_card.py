@@ -1,0 +1,105 @@
+"""The model card: what the model is, what it was trained on under which licences, how it scores, where it ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flame_core.evaluation.compare import chance_of, metric_title
+from flame_core.evaluation.language_names import language_name
+from flame_core.evaluation.measures import headline_k
+from flame_core.params import Params
+
+
+def model_card(
+    recipe: str,
+    params: Params,
+    config: Mapping[str, Any],
+    sources: Mapping[str, Any],
+    pictures: Mapping[str, int],
+    metrics: Mapping[str, float],
+    headline: Sequence[str],
+    languages: Sequence[str],
+) -> str:
+    """The card in Markdown.
+
+    Args:
+        recipe: its name.
+        params: of the run.
+        config: the model's `config.json`.
+        sources: records of the sources (`provenance.read_sources`).
+        pictures: number of pictures by split.
+        metrics: flat scores.
+        headline: the metrics to show first.
+        languages: evaluated languages, in order.
+    """
+    trained = params.train[recipe]
+    k = headline_k(params.evaluate)
+    data = [f"| {name} | {_what(source)} | {_licences(source)} |" for name, source in sources.items()]
+    scores = [
+        f"| {metric_title(name)} | {_percent(metrics.get(name))} | {_percent(metrics.get(chance_of(name)))} |"
+        for name in headline
+    ]
+    by_language = [
+        f"| {language_name(code)} | "
+        + " | ".join(
+            _percent(metrics.get(f"retrieval/{code}/{way}/recall@{k}")) for way in ("image_to_text", "text_to_image")
+        )
+        + " |"
+        for code in languages
+    ]
+    return "\n".join(
+        [
+            f"# {recipe}",
+            "",
+            "An image encoder in the text space of a frozen large language model (FLAME, CVPR 2025).",
+            "",
+            "## Model",
+            f"- tower: timm `{trained.model.backbone}` {trained.model.backbone_options or ''} at "
+            f"{trained.model.image_size} px, projector into {config['hidden']} dimensions",
+            f"- text side: `{params.llm.source}`, hidden states of layer {params.text.layer}, frozen, not included",
+            f"- trained on {config['samples']} pictures, {trained.epochs} epochs, batch {trained.batch_size}, texts: "
+            f"{', '.join(config['facets'])}",
+            "",
+            "## Data",
+            f"{pictures['train']} pictures for training, {pictures['val']} held out.",
+            "",
+            "| source | what | licence |",
+            "|---|---|---|",
+            *data,
+            "",
+            "## Scores on the held-out split",
+            "",
+            "| measure | score | chance |",
+            "|---|---|---|",
+            *scores,
+            "",
+            f"| language | picture to text, recall@{k} | text to picture, recall@{k} |",
+            "|---|---|---|",
+            *by_language,
+            "",
+            "## Limits",
+            f"- Captions in `{params.evaluate.train_language}` alone were trained on; other languages are what the LLM "
+            "makes of them, and differ as the table shows.",
+            "- It knows what its training pictures show; scores on other kinds of pictures were not measured.",
+            "- Texts other than the cached class names need the LLM named above at query time.",
+            "- Biases of the captions and of the LLM are its own; they were not measured.",
+            "",
+        ]
+    )
+
+
+def _what(source: Mapping[str, Any]) -> str:
+    if packages := source.get("packages"):
+        return ", ".join(f"{p['package']} {p['version']}" if isinstance(p, dict) else str(p) for p in packages)
+    return f"{source.get('kind', 'unknown')}, {source.get('pairs', 'unknown number of')} pairs"
+
+
+def _licences(source: Mapping[str, Any]) -> str:
+    found = Counter(str(p.get("licence") or "not stated") for p in source.get("packages", []) if isinstance(p, dict))
+    return ", ".join(found) or str(source.get("licence") or "not stated")
+
+
+def _percent(value: float | None) -> str:
+    return "not measured" if value is None else f"{100 * value:.1f} %"

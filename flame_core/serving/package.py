@@ -1,0 +1,80 @@
+"""What a servable model consists of: weights, config, cached class texts, what is needed to embed more, a card.
+
+model.safetensors     trained weights
+config.json           architecture and space
+classes.safetensors   [classes, hidden]: the class texts of the evaluation, so that zero-shot labels need no LLM
+serving.json          class names, and the params by which pictures and texts are prepared
+center.safetensors    only with text.center
+MODEL_CARD.md         data, licences, recipe, scores by language, limits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flame_core.digest import json_bytes
+from flame_core.errors import InputError
+from flame_core.evaluation.classification import Lookup, class_embeddings
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.text.store import CENTER, tensor_bytes
+from flame_core.vision.tower import CONFIG, WEIGHTS
+
+CLASSES, SERVING, CARD = "classes.safetensors", "serving.json", "MODEL_CARD.md"
+CLASS_TENSOR = "classes"
+
+
+def package_files(
+    params: Params,
+    layout: Layout,
+    recipe: str,
+    manifest: Mapping[str, Any],
+    names: Sequence[str],
+    lookup: Lookup,
+    card: str,
+) -> tuple[dict[str, Path], dict[str, bytes]]:
+    """The files of a servable model: those that exist, and the contents of new ones.
+
+    Args:
+        params: of the run.
+        layout: of the run.
+        recipe: whose model it is.
+        manifest: of the embedding store.
+        names: top-level classes of the held-out split; may be empty.
+        lookup: the store's texts.
+        card: the model card.
+    """
+    existing = {name: layout.model(recipe) / name for name in (WEIGHTS, CONFIG)}
+    if (center := layout.embeddings / CENTER).is_file():
+        existing[CENTER] = center
+    hidden = int(manifest["hidden"])
+    t = class_embeddings(params.evaluate, names, lookup) if names else np.zeros((0, hidden), np.float32)  # [C, D]
+    content = params.model_dump(mode="json")
+    serving = {
+        "classes": list(names),
+        "ingest": content["ingest"],
+        "llm": content["llm"],
+        "text": content["text"],
+        "text_facets": manifest["text_facets"],
+        "facets": manifest["facets"],
+    }
+    new = {
+        CLASSES: tensor_bytes({CLASS_TENSOR: t}, "float32"),
+        SERVING: json_bytes(serving),
+        CARD: card.encode(),
+    }
+    return existing, new
+
+
+def require_package(folder: Path) -> None:
+    """Refuse a folder that is no servable model.
+
+    Raises:
+        InputError: names the missing files.
+    """
+    if missing := [name for name in (WEIGHTS, CONFIG, CLASSES, SERVING) if not (folder / name).is_file()]:
+        raise InputError(f"{folder} is no servable model: {', '.join(missing)} missing")

@@ -1,0 +1,132 @@
+"""Pictures and texts to embeddings, similarities or zero-shot labels, from a packaged model (`package`).
+
+Texts that are not the cached class texts need the LLM: `FLAME_SERVING_LLM` names its folder (`data/llm/<name>`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flame_core.data.pictures import PictureError, read_picture
+from flame_core.errors import InputError
+from flame_core.params import IngestParams, LLMParams, TextParams
+from flame_core.serving.package import CLASS_TENSOR, CLASSES, SERVING, require_package
+from flame_core.settings import settings
+from flame_core.text.store import CENTER, EMBEDDINGS, TensorFile, unit
+from flame_core.vision.tower import load_encoder
+
+if TYPE_CHECKING:
+    from flame_core.text.encoder import TextEncoder
+
+LLM_VARIABLE = "FLAME_SERVING_LLM"
+PATHS_VARIABLE = "FLAME_SERVING_PATHS"
+
+
+class Predictor:
+    """A packaged model in memory.
+
+    Attributes:
+        classes: names of the classes that `label` knows.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        require_package(folder)
+        content: dict[str, Any] = json.loads((folder / SERVING).read_text("utf-8"))
+        self.classes: list[str] = content["classes"]
+        self._class_texts = TensorFile(folder / CLASSES).read(CLASS_TENSOR, slice(None))  # [C, D]
+        self._encoder = load_encoder(folder, settings().torch_device())
+        self._ingest = IngestParams.model_validate(content["ingest"])
+        self._llm = LLMParams.model_validate(content["llm"])
+        self._text = TextParams.model_validate(content["text"])
+        self._center = folder / CENTER
+        self._center_row = content["facets"].index("raw/1") if "raw/1" in content["facets"] else 0
+
+    def pictures(self, images: Sequence[str | bytes]) -> np.ndarray:
+        """Unit vectors z [N, D] of pictures: bytes, base64 (or a data: URI), or the path of a file here.
+
+        Raises:
+            InputError: names the picture by its place, and what is wrong with it.
+        """
+        return self._encoder.encode([self._jpeg(image, place) for place, image in enumerate(images)])
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors [N, D] of texts, put to the LLM with the raw template.
+
+        Raises:
+            InputError: the LLM is not here; says how to name it.
+        """
+        t = self._llm_encoder.encode("raw", list(texts))[:, 0]
+        if self._center.is_file():
+            t = unit(t - TensorFile(self._center).read(EMBEDDINGS, self._center_row))
+        return t
+
+    def labels(self, z: np.ndarray) -> np.ndarray:
+        """Cosine of pictures z [N, D] and class texts, [N, C].
+
+        Raises:
+            InputError: the model was evaluated without classes, so it has no class texts.
+        """
+        if not self.classes:
+            raise InputError("this model holds no class texts: its held-out pictures had no categories")
+        return z @ self._class_texts.T
+
+    @cached_property
+    def _llm_encoder(self) -> TextEncoder:
+        from flame_core.text.encoder import DTYPES, TextEncoder
+        from flame_core.text.llm import load_llm, load_tokenizer
+
+        named = os.environ.get(LLM_VARIABLE)
+        if not named or not Path(named).is_dir():
+            raise InputError(
+                f"texts need the frozen LLM {self._llm.name} ({self._llm.source}): set {LLM_VARIABLE} to its folder "
+                f"(`data/llm/{self._llm.name}` after `flame fetch-llm`), which is {named or 'not set'} now; pictures "
+                "and zero-shot labels need none"
+            )
+        device = settings().torch_device()
+        model = load_llm(
+            Path(named),
+            self._text.layer,
+            DTYPES[self._text.dtype],
+            device,
+            trust_remote_code=self._llm.trust_remote_code,
+        )
+        return TextEncoder(model, load_tokenizer(Path(named), self._llm), self._text, device)
+
+    def _jpeg(self, image: str | bytes, place: int) -> bytes:
+        content = image if isinstance(image, bytes) else _content(image, place)
+        try:
+            picture = read_picture(content, self._ingest)
+        except PictureError as error:
+            raise InputError(f"picture {place}: {error.reason}: {error.detail}") from None
+        return picture.jpeg or content
+
+
+def _content(image: str, place: int) -> bytes:
+    """The bytes that a text stands for."""
+    if image.startswith(("http://", "https://", "ftp://", "s3://", "gs://", "file://")):
+        raise InputError(f"picture {place}: addresses are not fetched; send the bytes, base64, or a path")
+    if not image.startswith("data:") and _is_path(image):
+        if os.environ.get(PATHS_VARIABLE, "true").lower() in ("0", "false", "no"):
+            raise InputError(f"picture {place}: paths are off here ({PATHS_VARIABLE}); send bytes or base64")
+        return Path(image).read_bytes()
+    encoded = image.partition(",")[2] if image.startswith("data:") else image
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raise InputError(f"picture {place}: {image[:80]!r} is neither a file here nor base64") from None
+
+
+def _is_path(image: str) -> bool:
+    try:
+        return len(image) < 4096 and Path(image).is_file()
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,97 @@
+"""The code of the model in MLflow (models from code: this file is stored and run again, nothing is pickled).
+
+model = mlflow.pyfunc.load_model("models:/flame@champion")
+model.predict(pd.DataFrame({"image": ["bird.png"]}))                                # image_embedding
+model.predict(pd.DataFrame({"image": ["bird.png"]}), params={"task": "classify"})   # labels and scores
+model.predict(pd.DataFrame({"image": [...], "text": [...]}), params={"task": "similarity"})
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow.models
+from mlflow.pyfunc.model import PythonModel
+
+from flame_core.errors import InputError
+from flame_core.serving.predictor import Predictor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")  # the signature is given
+TASKS = ("embed", "similarity", "classify")
+
+
+class FlameModel(PythonModel):
+    """Rows of pictures and texts in, a row of results for each."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the packaged model."""
+        self.predictor = Predictor(Path(context.artifacts["package"]))
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
+        """Answer a batch.
+
+        Args:
+            context: MLflow's.
+            model_input: columns `image` (path, base64 or data: URI), `image_bytes`, `text`; each may be absent or null.
+            params: `task`: `embed` returns `image_embedding` and `text_embedding` for each row, `similarity` the
+                cosine of each picture with every text (`similarities`), `classify` the `top` best `labels` of each
+                picture with their `scores`.
+
+        Raises:
+            InputError: names the picture or what is missing.
+        """
+        import pandas as pd
+
+        options = {"task": "embed", "top": 5, **(params or {})}
+        if options["task"] not in TASKS:
+            raise InputError(f"task {options['task']!r} is unknown; known are {', '.join(TASKS)}")
+        rows = model_input.to_dict("records")
+        pictures = [(place, image) for place, row in enumerate(rows) if (image := _image(row)) is not None]
+        texts = [(place, row["text"]) for place, row in enumerate(rows) if isinstance(row.get("text"), str)]
+        if not pictures and not texts:
+            raise InputError("no row holds a picture (`image`, `image_bytes`) or a text (`text`)")
+        z = self.predictor.pictures([image for _, image in pictures]) if pictures else None
+        if options["task"] == "classify":
+            return self._classify(z, options["top"])
+        t = self.predictor.texts([text for _, text in texts]) if texts else None
+        if options["task"] == "similarity":
+            if z is None or t is None:
+                raise InputError("similarity needs at least one picture and one text")
+            return pd.DataFrame({"similarities": (z @ t.T).tolist()})
+        columns: dict[str, list[Any]] = {}
+        for name, places, vectors in (("image_embedding", pictures, z), ("text_embedding", texts, t)):
+            if vectors is not None:
+                found = dict(zip([place for place, _ in places], vectors.tolist(), strict=True))
+                columns[name] = [found.get(place) for place in range(len(rows))]
+        return pd.DataFrame(columns)
+
+    def _classify(self, z: Any, top: int) -> pd.DataFrame:
+        import pandas as pd
+
+        if z is None:
+            raise InputError("classify needs at least one picture")
+        scores = self.predictor.labels(z)
+        order = (-scores).argsort(axis=1, kind="stable")[:, :top]
+        names = self.predictor.classes
+        return pd.DataFrame(
+            {
+                "labels": [[names[column] for column in row] for row in order],
+                "scores": [line[row].tolist() for line, row in zip(scores, order, strict=True)],
+            }
+        )
+
+
+def _image(row: dict[Any, Any]) -> str | bytes | None:
+    content = row.get("image_bytes")
+    if isinstance(content, bytes):
+        return content
+    image = row.get("image")
+    return image if isinstance(image, str | bytes) else None
+
+
+mlflow.models.set_model(FlameModel())

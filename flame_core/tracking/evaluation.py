@@ -1,0 +1,153 @@
+"""An evaluation in the record of the training: scores tied to model and held-out split, the report, the model itself.
+
+In the main line the model becomes a version of the registered model and its challenger.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flame_core.digest import file_sha256, value_digest
+from flame_core.errors import InputError
+from flame_core.evaluation.classification import Lookup
+from flame_core.evaluation.measures import Evaluation
+from flame_core.evaluation.run_facts import RunFacts
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.settings import settings
+from flame_core.tracking import provenance
+from flame_core.tracking.delivery import deliver
+from flame_core.tracking.journal import Journal
+from flame_core.tracking.registry import CHALLENGER
+from flame_core.tracking.run import now, shipping, show_links
+from flame_core.tracking.store import journals, require_tracking, tracking_address
+
+REPORT = "report"  # folder of the report among the run's artifacts
+HELD_OUT = "held-out"
+log = logging.getLogger(__name__)
+
+
+def track_evaluation(
+    params: Params, layout: Layout, recipe: str, evaluation: Evaluation, about: RunFacts, lookup: Lookup
+) -> None:
+    """Record an evaluation whose report has just been written; nothing where tracking is off."""
+    address = tracking_address(layout)
+    if address is None:
+        return
+    from flame_core.serving.package import package_files
+    from flame_core.vision.tower import WEIGHTS
+
+    sha256 = file_sha256(layout.model(recipe) / WEIGHTS)
+    journal = Journal.of_model(journals(layout), sha256)
+    if journal is None:
+        log.warning("the training of %s was not tracked, so its evaluation is not either", layout.model(recipe))
+        return
+    names = evaluation.classification.names if evaluation.classification else []
+    files, contents = package_files(
+        params, layout, recipe, about.manifest, names, lookup, _card(params, layout, evaluation, about)
+    )
+    tags = {
+        "flame.recipe": recipe,
+        "flame.model_sha256": sha256,
+        "flame.training": journal.key,
+        **provenance.dagster_tags(),
+    }
+    split = {
+        "name": HELD_OUT,
+        "digest": evaluation.split[:36],
+        "source_type": "local",
+        "source": json.dumps({"path": "data/shards", "split": "val", "pictures": len(evaluation.keys)}),
+        "profile": json.dumps({"languages": list(evaluation.languages)}),
+    }
+    report = layout.report(recipe)
+    artifacts = {f"{REPORT}/{path.relative_to(report)}": path for path in sorted(report.rglob("*")) if path.is_file()}
+    run = {path.name: path for path in (layout.params, layout.root / provenance.LOCK) if path.is_file()}
+    digests = provenance.out_digests(layout.root)
+    journal.append(
+        {"kind": "tags", "tags": {"flame.dvc_digest": value_digest(digests)} if digests else {}},
+        {"kind": "inputs", "context": "evaluation", "datasets": [split]},
+        {"kind": "artifacts", "files": _keep(journal, {**artifacts, **run})},
+        {
+            "kind": "model",
+            "name": recipe,
+            "files": {**_keep(journal, files), **_write(journal, contents)},
+            "tags": tags,
+        },
+        {
+            "kind": "metrics",
+            "time": now(),
+            "step": 0,
+            "values": {name: value for name, value in evaluation.metrics.items() if value == value},
+            "of_model": True,
+            "dataset": {"name": split["name"], "digest": split["digest"]},
+        },
+    )
+    if not layout.is_workspace:
+        journal.append(_version(tags))
+    with shipping(journal, address):
+        pass
+    show_links(journal, address)
+
+
+def register_workspace(layout: Layout, workspace: str, recipe: str) -> dict[str, str]:
+    """Make the tracked model of a workspace a version and the challenger; returns what it became.
+
+    Raises:
+        InputError: there is no such workspace, or its model was not tracked.
+        ResourceError: tracking is off, or MLflow does not answer.
+    """
+    address = require_tracking(layout)
+    place = Layout.find(layout.state / "runs" / workspace)
+    weights = place.model(recipe) / "model.safetensors"
+    if not weights.is_file():
+        raise InputError(f"{weights} does not exist; workspaces are the folders of {layout.state / 'runs'}")
+    journal = Journal.of_model(journals(place), file_sha256(weights))
+    if journal is None or journal.delivered(address).model_id is None:
+        raise InputError(f"the model of workspace {workspace} was not recorded in MLflow; evaluate it there first")
+    tags = next(event["tags"] for event, _ in journal.events() if event["kind"] == "model")
+    journal.append(_version(tags))
+    deliver(journal, address)
+    return {
+        "version": f"{settings().registered_model} version {journal.delivered(address).version}",
+        "alias": CHALLENGER,
+    }
+
+
+def _version(tags: Mapping[str, str]) -> dict[str, Any]:
+    """The event that makes a logged model a version and the challenger."""
+    return {"kind": "version", "name": settings().registered_model, "tags": dict(tags)}
+
+
+def _card(params: Params, layout: Layout, evaluation: Evaluation, about: RunFacts) -> str:
+    from flame_core.serving.model_card import model_card
+
+    return model_card(
+        about.recipe,
+        params,
+        about.config,
+        provenance.read_sources(params, layout),
+        about.pictures,
+        evaluation.metrics,
+        list(evaluation.headline),
+        list(evaluation.languages),
+    )
+
+
+def _keep(journal: Journal, files: Mapping[str, Path]) -> dict[str, str]:
+    return {name: journal.keep(path) for name, path in files.items()}
+
+
+def _write(journal: Journal, contents: Mapping[str, bytes]) -> dict[str, str]:
+    """Keep new files."""
+    kept = {}
+    with tempfile.TemporaryDirectory(dir=journal.folder) as folder:
+        for name, content in contents.items():
+            path = Path(folder) / name
+            path.write_bytes(content)
+            kept[name] = journal.keep(path)
+    return kept

@@ -1,0 +1,264 @@
+"""The chain from a model back to its sources, with every link verified.
+
+    flame lineage models:/flame@champion
+    flame lineage data/models/flame --json
+
+A link is `verified`, `broken` (then the command exits with 1) or `not checked`, with the reason. Bytes are hashed
+again: the weights in MLflow, and every out that `dvc.lock` of the run names, in the tree, the cache or the remote.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import urllib.request
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flame_core.digest import file_sha256, value_digest
+from flame_core.evaluation.results import METRICS
+from flame_core.layout import Layout
+from flame_core.tracking.delivery import metric_name
+from flame_core.tracking.evaluation import REPORT
+from flame_core.tracking.outs import find_bytes
+from flame_core.tracking.promotion import REASON, VERDICT
+from flame_core.tracking.provenance import LOCK
+from flame_core.tracking.registry import MODEL_TAG, PACKAGE
+from flame_core.tracking.runs import WEIGHTS, Record, find_record, read_yaml_artifact
+from flame_core.tracking.store import run_url, version_url
+
+VERIFIED, BROKEN, UNCHECKED = "verified", "broken", "not checked"
+
+
+@dataclass
+class Link:
+    """One link of the chain: what it is, what is known of it, and whether that holds."""
+
+    name: str
+    facts: dict[str, str] = field(default_factory=dict)
+    status: str = VERIFIED
+    notes: list[str] = field(default_factory=list)
+    url: str | None = None
+
+    def fail(self, *problems: str) -> None:
+        """Mark the link broken."""
+        self.status = BROKEN
+        self.notes += problems
+
+    def skip(self, why: str) -> None:
+        """Mark a link that is not broken as not checked."""
+        if self.status == VERIFIED:
+            self.status = UNCHECKED
+        self.notes.append(why)
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The chain of a model, its newest link first."""
+
+    model: str
+    links: list[Link]
+
+    @property
+    def broken(self) -> list[Link]:
+        return [link for link in self.links if link.status == BROKEN]
+
+    def to_json(self) -> dict[str, Any]:
+        """The chain as JSON values."""
+        return {"model": self.model, "verified": not self.broken, "links": [asdict(link) for link in self.links]}
+
+
+def trace(layout: Layout, model: str) -> Lineage:
+    """The lineage of a model (`find_record` says how it may be named).
+
+    Raises:
+        InputError: MLflow knows no such model, or its run recorded no `dvc.lock`.
+        ResourceError: tracking is off.
+    """
+    record = find_record(layout, model)
+    with record.files() as files:
+        lock = read_yaml_artifact(files, LOCK)
+        outs = {out["path"]: out.get("md5", "") for stage in lock["stages"].values() for out in stage.get("outs", [])}
+        recipe = record.tags.get("flame.recipe", "")
+        inputs = {
+            each.dataset.name: each.dataset for each in (record.run.inputs.dataset_inputs if record.run.inputs else [])
+        }
+        links = [_model(record), _run(record), _metrics(record, files), _recipe(record, files, outs)]
+        links.append(_out(layout, f"data/models/{recipe}", "weights", outs, lock, {}))
+        for name, path in (("embeddings", "data/embeddings"), ("captions", "data/captions"), ("shards", "data/shards")):
+            link = _out(layout, path, name, outs, lock, _described(inputs, name))
+            if name in inputs and inputs[name].source_type == "dvc" and inputs[name].digest != outs.get(path):
+                link.fail(f"the run read {inputs[name].digest}, and its {LOCK} names {outs.get(path)}")
+            links.append(link)
+        links.append(_out(layout, "data/llm", "LLM", outs, lock, {}))
+        links.append(_out(layout, "data/raw", "sources", outs, lock, _sources(inputs)))
+    return Lineage(model, [*links, _code(layout, record), _dagster(record)])
+
+
+def _model(record: Record) -> Link:
+    version = record.version
+    if version is None:
+        link = Link("model version")
+        link.skip("the model is no version of a registered model")
+        return link
+    link = Link(
+        "model version",
+        {
+            "model": f"{version.name} version {version.version}",
+            "aliases": ", ".join(version.aliases) or "none",
+            "gate": f"{version.tags.get(VERDICT, 'not judged')} {version.tags.get(REASON, '')}".strip(),
+            "weights sha256": version.tags.get(MODEL_TAG, ""),
+        },
+        url=version_url(record.address, version.name, str(version.version)),
+    )
+    from tempfile import TemporaryDirectory
+
+    from mlflow.artifacts import download_artifacts
+
+    with TemporaryDirectory() as folder:
+        uri = f"models:/{version.name}/{version.version}/artifacts/{PACKAGE}/{WEIGHTS}"
+        try:
+            found = file_sha256(Path(download_artifacts(uri, dst_path=folder)))
+        except Exception as error:  # artifact stores raise what their libraries raise
+            link.fail(f"its weights cannot be read from MLflow: {str(error).splitlines()[0]}")
+            return link
+    if found != version.tags.get(MODEL_TAG):
+        link.fail(f"its weights in MLflow have sha256 {found}")
+    return link
+
+
+def _run(record: Record) -> Link:
+    run, tags = record.run, record.tags
+    link = Link(
+        "run",
+        {
+            "id": run.info.run_id,
+            "name": run.info.run_name or "",
+            "status": run.info.status,
+            "by": f"{tags.get('mlflow.user', 'unknown')} on {tags.get('host', 'unknown')}",
+            "packages": ", ".join(
+                f"{key.removeprefix('package.')} {value}"
+                for key, value in sorted(tags.items())
+                if key.startswith("package.")
+            ),
+        },
+        url=run_url(record.address, run.info.experiment_id, run.info.run_id),
+    )
+    if run.info.status != "FINISHED":
+        link.fail(f"the run is {run.info.status}")
+    return link
+
+
+def _metrics(record: Record, files: Path) -> Link:
+    link = Link("metrics")
+    path = files / REPORT / METRICS
+    if not path.is_file():
+        link.skip("the model was not evaluated in this run")
+        return link
+    reported = json.loads(path.read_text("utf-8"))
+    logged = record.run.data.metrics
+    shown = ("retrieval/en/image_to_text/recall@10", "retrieval/en/text_to_image/recall@10", "classification/top1")
+    link.facts = {name: f"{reported[name]:.4f}" for name in shown if name in reported} | {
+        "loss, last step": f"{logged['train/loss']:.4f}" if "train/loss" in logged else "not recorded"
+    }
+    differing = [name for name, value in reported.items() if value == value and logged.get(metric_name(name)) != value]
+    if differing:
+        link.fail(f"{len(differing)} metrics of the run differ from its report, such as {differing[0]}")
+    return link
+
+
+def _recipe(record: Record, files: Path, outs: dict[str, str]) -> Link:
+    link = Link(
+        "recipe and params",
+        {
+            "recipe": record.tags.get("flame.recipe", ""),
+            "params digest": record.tags.get("flame.params_digest", ""),
+            "dvc.lock digest": record.tags.get("flame.dvc_digest", ""),
+        },
+    )
+    if "flame.workspace" in record.tags:
+        link.facts["workspace"] = record.tags["flame.workspace"]
+    if value_digest(outs) != record.tags.get("flame.dvc_digest"):
+        link.fail(f"{LOCK} of the run has another digest than the run's tag")
+    params = read_yaml_artifact(files, "params.yaml")
+    logged = record.run.data.params
+    stated = params.get("llm", {}).get("source")
+    if stated != logged.get("llm.source"):
+        link.fail(f"params.yaml of the run names the LLM {stated}, and its params {logged.get('llm.source')}")
+    return link
+
+
+def _out(
+    layout: Layout, path: str, name: str, outs: dict[str, str], lock: dict[str, Any], facts: dict[str, str]
+) -> Link:
+    digest = outs.get(path)
+    link = Link(name, {"path": path, "digest": digest or "not recorded", **facts})
+    if not digest:
+        link.fail(f"{LOCK} of the run names no {path}")
+        return link
+    finding = find_bytes(layout, path, digest, lock)
+    if finding.where:
+        link.facts["found in"] = finding.where
+    else:
+        link.fail(*finding.problems)
+    return link
+
+
+def _described(inputs: dict[str, Any], name: str) -> dict[str, str]:
+    """The facts of a dataset that the run read."""
+    if name not in inputs:
+        return {}
+    source, profile = (json.loads(text or "{}") for text in (inputs[name].source, inputs[name].profile))
+    facts = {**{key: value for key, value in source.items() if key not in ("path", "dvc", "sources")}, **profile}
+    return {key: _text(value) for key, value in facts.items()}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _sources(inputs: dict[str, Any]) -> dict[str, str]:
+    """A line for each source: package or address, version, licence."""
+    if "shards" not in inputs:
+        return {}
+    sources: dict[str, Any] = json.loads(inputs["shards"].source).get("sources", {})
+    return {name: _text(record) for name, record in sources.items()}
+
+
+def _code(layout: Layout, record: Record) -> Link:
+    commit = record.tags.get("git.commit")
+    link = Link("code", {"commit": commit or "not recorded", "clean": record.tags.get("git.clean", "unknown")})
+    if not commit:
+        link.skip("the training ran outside git")
+        return link
+    if record.tags.get("git.clean") == "false":
+        link.notes.append("tracked files had changes that the commit does not hold")
+    done = subprocess.run(
+        ["git", "cat-file", "-e", f"{commit}^{{commit}}"], cwd=layout.project, capture_output=True, check=False
+    )  # fmt: skip
+    if done.returncode:
+        link.fail(f"commit {commit} is not in this repository")
+    return link
+
+
+def _dagster(record: Record) -> Link:
+    run_id, url = record.tags.get("dagster.run_id"), record.tags.get("dagster.run_url")
+    link = Link("Dagster run", url=url)
+    if not run_id or not url:
+        link.skip("the training was not started by Dagster")
+        return link
+    link.facts = {"run": run_id, "asset": record.tags.get("dagster.asset", "")}
+    query = {"query": "query($id: ID!){runOrError(runId: $id){__typename}}", "variables": {"id": run_id}}
+    request = urllib.request.Request(
+        f"{url.partition('/runs/')[0]}/graphql", json.dumps(query).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            kind = json.load(answer)["data"]["runOrError"]["__typename"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        link.skip(f"Dagster does not answer at {url.partition('/runs/')[0]} ({error})")
+        return link
+    if kind != "Run":
+        link.fail(f"Dagster knows no run {run_id}")
+    return link

@@ -1,0 +1,13 @@
+"""The lineage of a model as a page: the chain as a graph, and a card for each link."""
+
+from __future__ import annotations
+
+from flame_core.evaluation.pages import render
+from flame_core.tracking.lineage import BROKEN, UNCHECKED, VERIFIED, Lineage
+
+MARKS = {VERIFIED: "✓", BROKEN: "✗", UNCHECKED: "–"}
+
+
+def lineage_page(lineage: Lineage) -> str:
+    """A self-contained HTML page."""
+    return render("lineage.html.j2", lineage=lineage, marks=MARKS, broken=BROKEN, verified=VERIFIED)

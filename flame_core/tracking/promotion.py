@@ -1,0 +1,207 @@
+"""Promotion: the challenger against the champion, by the gate's rule; and the way back.
+
+    flame promote                                   # the challenger, if the gate lets it
+    flame promote --rollback --reason "..."         # the champion before this one
+
+The verdict, its table and its rule are stored on the version. Promotions of one project wait for each other, and
+the champion is looked up inside, so each is judged against the champion of its moment.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flame_core import gates
+from flame_core.digest import canonical_json, file_sha256, value_digest
+from flame_core.errors import InputError, ParamsError
+from flame_core.evaluation.results import METRICS, Results, read_results
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.settings import settings
+from flame_core.tracking.evaluation import REPORT
+from flame_core.tracking.gate import Verdict, first_champion, judge
+from flame_core.tracking.registry import CHALLENGER, CHAMPION, PACKAGE, number_with
+from flame_core.tracking.store import open_client, require_tracking
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+PROMOTED, PREVIOUS, ROLLED_BACK = "promotion.at", "promotion.previous_champion", "promotion.rolled_back"
+VERDICT, REASON, RULE, TABLE = "gate.verdict", "gate.reason", "gate.rule", "gate.table"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What came of it: version numbers, and the gate's verdict (None where there was nothing to judge)."""
+
+    challenger: str | None
+    champion: str | None
+    verdict: Verdict | None
+
+
+def promote(params: Params, layout: Layout, version: str | None = None) -> Promotion:
+    """Judge a version (the challenger by default) and make it champion where the gate says so.
+
+    Raises:
+        InputError: there is no such version, or its results or the champion's cannot be read or compared.
+        GateError: its own evaluation failed a blocking check.
+        ResourceError: tracking is off.
+    """
+    address, name = require_tracking(layout), settings().registered_model
+    client = open_client(address)
+    with _one_at_a_time(layout), tempfile.TemporaryDirectory() as scratch:
+        champion = number_with(client, name, CHAMPION)
+        chosen = version or number_with(client, name, CHALLENGER)
+        if chosen is None or chosen == champion:
+            return Promotion(None, champion, None)
+        new = _version(client, name, chosen)
+        challenger = _results(client, new, Path(scratch) / "challenger")
+        if champion is None:
+            verdict = first_champion(params.promote, params.evaluate.bootstrap)
+        else:
+            old = _champion_results(client, _version(client, name, champion), challenger, params, layout, Path(scratch))
+            verdict = judge(old, challenger, params.promote, params.evaluate.bootstrap)
+        _store(client, new, verdict)
+        if verdict.promoted:
+            _crown(client, name, chosen, champion)
+        return Promotion(chosen, chosen if verdict.promoted else champion, verdict)
+
+
+def promote_if_new(params: Params, layout: Layout) -> Promotion | None:
+    """`promote`, or None (without asking MLflow) where these very models were judged by this very rule before."""
+    reports = [layout.report(recipe) / METRICS for recipe in params.recipes]
+    weights = [layout.model(recipe) / "model.safetensors" for recipe in params.recipes]
+    judged = value_digest(
+        {
+            "files": [file_sha256(path) for path in (*weights, *reports) if path.is_file()],
+            "rule": params.promote.model_dump(),
+            "address": require_tracking(layout),
+        }
+    )
+    mark = layout.state / "tracking" / "judged"
+    if mark.is_file() and mark.read_text("utf-8") == judged:
+        return None
+    found = promote(params, layout)
+    mark.write_text(judged, "utf-8")
+    return found
+
+
+def rollback(layout: Layout, reason: str) -> tuple[str, str]:
+    """Make the champion before this one champion again; returns (the one rolled back, the champion now).
+
+    Raises:
+        ParamsError: no reason is given.
+        InputError: there is no champion, or none before it.
+    """
+    if not reason.strip():
+        raise ParamsError("--rollback needs --reason: it is stored on the version that is rolled back")
+    address, name = require_tracking(layout), settings().registered_model
+    client = open_client(address)
+    with _one_at_a_time(layout):
+        current = number_with(client, name, CHAMPION)
+        if current is None:
+            raise InputError(f"models:/{name} has no champion to roll back")
+        previous = _version(client, name, current).tags.get(PREVIOUS)
+        if not previous:
+            raise InputError(f"version {current} of {name} was the first champion; there is none before it")
+        client.set_model_version_tag(name, current, ROLLED_BACK, f"{_now()}: {reason}")
+        client.set_registered_model_alias(name, CHAMPION, previous)
+        return current, previous
+
+
+@contextmanager
+def _one_at_a_time(layout: Layout) -> Iterator[None]:
+    from filelock import FileLock
+
+    folder = layout.state / "tracking"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "promotion.lock"):
+        yield
+
+
+def _version(client: MlflowClient, name: str, number: str) -> ModelVersion:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version(name, number)
+    except MlflowException as error:
+        raise InputError(f"models:/{name}/{number}: {error.message}") from None
+
+
+def _results(client: MlflowClient, version: ModelVersion, folder: Path) -> Results:
+    """The results that were recorded with a version, whose own checks must have passed."""
+    from mlflow.exceptions import MlflowException
+
+    folder.mkdir(parents=True)
+    try:
+        report = Path(client.download_artifacts(str(version.run_id), REPORT, str(folder)))
+    except (MlflowException, OSError) as error:
+        raise InputError(
+            f"the report of version {version.version} of {version.name} cannot be read from run {version.run_id}: "
+            f"{error}"
+        ) from None
+    gates.require(report)
+    return read_results(report)
+
+
+def _champion_results(
+    client: MlflowClient, version: ModelVersion, challenger: Results, params: Params, layout: Layout, scratch: Path
+) -> Results:
+    """The champion's results on the challenger's pictures: as recorded, or measured now where the split has changed."""
+    recorded = _results(client, version, scratch / "champion")
+    if recorded.split == challenger.split:
+        return recorded
+    from mlflow.artifacts import download_artifacts
+
+    from flame_core.evaluation.held_out import measure
+
+    (scratch / "model").mkdir()
+    uri = f"models:/{version.name}/{version.version}"
+    folder = Path(download_artifacts(f"{uri}/artifacts/{PACKAGE}", dst_path=str(scratch / "model")))
+    evaluation = measure(params, layout, folder).evaluation
+    found = replace(
+        recorded,
+        metrics=evaluation.metrics,
+        headline=evaluation.headline,
+        pictures=len(evaluation.keys),
+        split=evaluation.split,
+        outcomes=evaluation.outcomes,
+    )
+    if found.split != challenger.split:
+        raise InputError(
+            f"version {version.version} (champion) and the challenger were measured on different pictures, and the "
+            f"held-out split in {layout.shards} is neither's: evaluate the challenger again, then promote"
+        )
+    return found
+
+
+def _store(client: MlflowClient, version: ModelVersion, verdict: Verdict) -> None:
+    """The verdict on the version, as tags."""
+    content = {
+        VERDICT: "promoted" if verdict.promoted else "refused",
+        REASON: verdict.reason,
+        RULE: verdict.rule,
+        TABLE: canonical_json(verdict.to_json()["differences"]),
+    }
+    for key, value in content.items():
+        client.set_model_version_tag(version.name, str(version.version), key, value)
+
+
+def _crown(client: MlflowClient, name: str, chosen: str, previous: str | None) -> None:
+    client.set_model_version_tag(name, chosen, PROMOTED, _now())
+    if previous:
+        client.set_model_version_tag(name, chosen, PREVIOUS, previous)
+    client.set_registered_model_alias(name, CHAMPION, chosen)
+    if number_with(client, name, CHALLENGER) == chosen:
+        client.delete_registered_model_alias(name, CHALLENGER)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

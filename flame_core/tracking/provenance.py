@@ -1,0 +1,191 @@
+"""What a training run is described by: tags, the params of all stages, and the datasets it read, by digest.
+
+DVC's digests come from `dvc.lock`, which DVC rewrites in place: a torn read is tried again. The own digests (of the
+shard index and of the embedding manifest, which name every file below them) hold without DVC too.
+"""
+
+from __future__ import annotations
+
+import getpass
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flame_core import pipes
+from flame_core.captions.table import MANIFEST as CAPTION_MANIFEST
+from flame_core.data.ledger import read_ledger
+from flame_core.data.shards import INDEX, SPLITS, read_index
+from flame_core.data.sources.listing import SOURCE
+from flame_core.digest import file_sha256, value_digest
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.settings import settings
+from flame_core.text.manifest import MANIFEST, read_manifest
+
+PACKAGES = ("torch", "torchvision", "timm", "transformers", "safetensors", "webdataset", "numpy", "dvc", "dagster")
+LOCK = "dvc.lock"
+_TRIES = 20  # reads of a lock that is being rewritten
+
+
+def read_lock(root: Path) -> dict[str, Any]:
+    """The stages of `dvc.lock`, {} where there is none (a stage was run without DVC)."""
+    for _ in range(_TRIES):
+        try:
+            content = yaml.safe_load((root / LOCK).read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        except yaml.YAMLError:
+            content = None
+        if isinstance(content, dict) and isinstance(content.get("stages"), dict):
+            return content["stages"]
+        time.sleep(0.1)
+    return {}
+
+
+def out_digests(root: Path) -> dict[str, str]:
+    """{path of an out: DVC's digest} of every stage in `dvc.lock`."""
+    stages = read_lock(root).values()
+    return {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", []) if "md5" in out}
+
+
+def git_state(project: Path) -> dict[str, str]:
+    """`git.commit` and `git.clean` ("true" or "false") of the source tree; {} outside git."""
+    try:
+        commit = _git(project, "rev-parse", "HEAD")
+        return {"git.commit": commit, "git.clean": str(not _changes(project)).lower()}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def _changes(project: Path) -> str:
+    """Changes to tracked files, but for `dvc.lock`, which every run rewrites."""
+    return _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{LOCK}")
+
+
+def _git(project: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=project, capture_output=True, text=True, check=True, timeout=30
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def tags(params: Params, layout: Layout, recipe: str) -> dict[str, str]:
+    """Tags of a training run."""
+    found = {
+        "flame.recipe": recipe,
+        "flame.params_digest": value_digest(params.model_dump(mode="json")),
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        **git_state(layout.project),
+        **{f"package.{name}": version for name in PACKAGES if (version := _version(name))},
+    }
+    try:
+        found["mlflow.user"] = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        found["mlflow.user"] = str(os.getuid())
+    if digests := out_digests(layout.root):
+        found["flame.dvc_digest"] = value_digest(digests)
+    if layout.is_workspace:
+        found["flame.workspace"] = layout.root.name
+    return found
+
+
+def dagster_tags() -> dict[str, str]:
+    """Where in Dagster this process runs; {} without Dagster."""
+    opened = pipes.session()
+    if opened is None:
+        return {}
+    here = settings()
+    found = {
+        "dagster.run_id": opened.run_id,
+        "dagster.run_url": f"http://{here.ui_host}:{here.dagster_port}/runs/{opened.run_id}",
+    }
+    if keys := opened.asset_keys if opened.is_asset_step else None:
+        found["dagster.asset"] = keys[0]
+        found["dagster.asset_url"] = f"http://{here.ui_host}:{here.dagster_port}/assets/{keys[0]}"
+    return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def flat_params(params: Params, recipe: str) -> dict[str, str]:
+    """{dotted key: value} of all stages and of the recipe."""
+    content = params.model_dump(mode="json")
+    content["train"] = content["train"][recipe]
+    return dict(_flatten(content, ""))
+
+
+def _flatten(value: Any, prefix: str) -> list[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        return [item for key, inner in value.items() for item in _flatten(inner, f"{prefix}{key}.")]
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return [(prefix.removesuffix("."), text)]
+
+
+def datasets(params: Params, layout: Layout) -> list[dict[str, Any]]:
+    """The datasets a training read: name, digest, source (JSON) and profile (JSON), as MLflow's entities want them."""
+    digests = out_digests(layout.root)
+    index, manifest = layout.shards / INDEX, read_manifest(layout.embeddings)
+    ledger = Counter(f"{entry.outcome}: {entry.reason}" for entry in read_ledger(layout.shards))
+    captions = layout.captions / CAPTION_MANIFEST
+    described: list[tuple[str, Path, str, dict[str, Any], dict[str, Any]]] = [
+        (
+            "shards",
+            layout.shards,
+            file_sha256(index),
+            {"sources": read_sources(params, layout)},
+            {"samples": {split: len(read_index(layout.shards, split)) for split in SPLITS}, "ledger": dict(ledger)},
+        ),
+        (
+            "captions",
+            layout.captions,
+            manifest["captions"],
+            {"captioners": json.loads(captions.read_text("utf-8"))["kinds"]},
+            {},
+        ),
+        (
+            "embeddings",
+            layout.embeddings,
+            file_sha256(layout.embeddings / MANIFEST),
+            {name: manifest[name] for name in ("llm", "layer", "center", "normalise", "facets")},
+            {"hidden": manifest["hidden"], "tokens": manifest["tokens"]},
+        ),
+    ]
+    rows = []
+    for name, folder, own, more, profile in described:
+        path = folder.relative_to(layout.root).as_posix()
+        source = {"path": path, "dvc": digests.get(path), "sha256": own, **more}
+        rows.append(
+            {
+                "name": name,
+                "digest": (digests.get(path) or own)[:36],  # MLflow's limit, and the length of DVC's digest of a folder
+                "source_type": "dvc" if path in digests else "local",
+                "source": json.dumps(source, sort_keys=True, ensure_ascii=False),
+                "profile": json.dumps(profile, sort_keys=True, ensure_ascii=False),
+            }
+        )
+    return rows
+
+
+def read_sources(params: Params, layout: Layout) -> dict[str, Any]:
+    """{name: what the download recorded about a source: package, version, licence, digests}."""
+    found: dict[str, Any] = {}
+    for name, source in sorted(params.sources.items()):
+        record = layout.raw / name / SOURCE
+        found[name] = json.loads(record.read_text("utf-8")) if record.is_file() else source.model_dump(mode="json")
+    return found

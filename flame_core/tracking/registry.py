@@ -1,0 +1,177 @@
+"""The model registry: what is logged of a model, its versions, and the aliases `challenger` and `champion`.
+
+Every evaluated model of the main line becomes a version and the challenger; `promote` alone makes a champion
+(`gate`). An alias names one version at a time, so there is never a second champion; promotions are made one after
+the other, each against the champion of its moment.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import flame_core
+from flame_core.serving.package import CARD
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHALLENGER, CHAMPION = "challenger", "champion"
+MODEL_TAG = "flame.model_sha256"
+PACKAGE = "package"  # the artifact of the pyfunc that holds the servable model
+# What the model's code imports; MLflow itself is added by the scoring environment.
+REQUIREMENTS = (
+    "mlflow", "numpy", "pandas", "pillow", "platformdirs", "psutil", "pyarrow", "pydantic", "pydantic-settings",
+    "pyyaml", "resvg-py", "rich", "safetensors", "scipy", "timm", "torch", "torchvision", "transformers",
+)  # fmt: skip
+log = logging.getLogger(__name__)
+
+
+def log_model(
+    client: MlflowClient, experiment: str, run_id: str, package: Path, event: Mapping[str, Any]
+) -> str:  # fmt: skip
+    """Log a packaged model to its run; returns MLflow's model id. The same model is logged once.
+
+    Args:
+        client: of the store.
+        experiment: id of the run's experiment.
+        run_id: the run that trained it.
+        package: folder of the servable model.
+        event: `name` and `tags`, which hold the sha256 of the weights and the training's key.
+    """
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    sha256, key = event["tags"][MODEL_TAG], event["tags"]["flame.training"]
+    found = client.search_logged_models(
+        [experiment], filter_string=f"tags.`{MODEL_TAG}` = '{sha256}' AND tags.`flame.training` = '{key}'"
+    )
+    model = found[0] if found else None
+    if model is None:
+        model = client.create_logged_model(experiment, event["name"], run_id, dict(event["tags"]), model_type="flame")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        _save(folder, package, model.model_id, run_id)
+        client.log_model_artifacts(model.model_id, str(folder))
+    if model.status != LoggedModelStatus.READY:
+        client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+    return model.model_id
+
+
+def _save(folder: Path, package: Path, model_id: str, run_id: str) -> None:
+    """Write MLflow's model folder: models from code, with the code of `flame_core` beside, a signature, an example."""
+    import pandas as pd
+    from mlflow.models import Model, ModelSignature
+    from mlflow.pyfunc import save_model
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array, DataType
+
+    vector, names = Array(DataType.double), Array(DataType.string)
+    signature = ModelSignature(
+        inputs=Schema(
+            [
+                ColSpec(DataType.string, "image", required=False),
+                ColSpec(DataType.binary, "image_bytes", required=False),
+                ColSpec(DataType.string, "text", required=False),
+            ]
+        ),
+        outputs=Schema(
+            [
+                ColSpec(vector, "image_embedding", required=False),
+                ColSpec(vector, "text_embedding", required=False),
+                ColSpec(vector, "similarities", required=False),
+                ColSpec(names, "labels", required=False),
+                ColSpec(vector, "scores", required=False),
+            ]
+        ),
+        params=ParamSchema([ParamSpec("task", DataType.string, "embed"), ParamSpec("top", DataType.long, 5)]),
+    )
+    source = Path(flame_core.__file__).parent
+    save_model(
+        str(folder),
+        python_model=str(source / "serving" / "pyfunc_model.py"),
+        artifacts={PACKAGE: str(package)},
+        code_paths=[str(source)],
+        signature=signature,
+        input_example=pd.DataFrame({"image": [_example()]}),
+        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
+        mlflow_model=Model(model_id=model_id, run_id=run_id),
+    )
+    for cache in list((folder / "code").rglob("__pycache__")):
+        shutil.rmtree(cache)
+
+
+def _example() -> str:
+    """A small picture in base64."""
+    import base64
+    import io
+
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGB", (64, 64), "white")
+    ImageDraw.Draw(picture).ellipse((12, 12, 52, 52), fill="orange")
+    buffer = io.BytesIO()
+    picture.save(buffer, "png")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def register(client: MlflowClient, name: str, run_id: str, model_id: str, tags: Mapping[str, str]) -> str:
+    """Make a logged model a version of `name` and the challenger; returns its number. The same model is one version."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = find_version(client, name, tags[MODEL_TAG])
+    if version is None:
+        description = _card(client, model_id)
+        version = client.create_model_version(
+            name, f"models:/{model_id}", run_id, dict(tags), description=description, model_id=model_id
+        )
+    if number_with(client, name, CHAMPION) != str(version.version):
+        client.set_registered_model_alias(name, CHALLENGER, str(version.version))
+    return str(version.version)
+
+
+def _card(client: MlflowClient, model_id: str) -> str | None:
+    """The model card of a logged model, as the description of its version."""
+    from mlflow.artifacts import download_artifacts
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            uri = f"models:/{model_id}/artifacts/{PACKAGE}/{CARD}"
+            path = download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri)
+        except Exception as error:  # the description is a courtesy; the card itself is in the model
+            log.debug("no card of %s: %s", model_id, error)
+            return None
+        return Path(path).read_text("utf-8")
+
+
+def find_version(client: MlflowClient, name: str, sha256: str) -> ModelVersion | None:
+    """The version of the model with those weights; the newest where there are several."""
+    return newest(client.search_model_versions(f"name = '{name}' AND tags.`{MODEL_TAG}` = '{sha256}'"))
+
+
+def newest(versions: Iterable[ModelVersion]) -> ModelVersion | None:
+    """The version with the highest number."""
+    return max(versions, key=lambda version: int(version.version), default=None)
+
+
+def number_with(client: MlflowClient, name: str, alias: str) -> str | None:
+    """The number of the version that has an alias; None where no version has it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_model_version_by_alias(name, alias).version)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise

@@ -1,0 +1,135 @@
+"""The same model again: from the commit, the params and the lock of its run, in a project of its own.
+
+    flame reproduce models:/flame@champion         # inputs by digest, training and evaluation computed again
+    flame reproduce models:/flame/3 --all          # everything from the sources on
+
+`.flame/reproduce/<run id>/` holds that commit's `dvc.yaml` and recipes, the run's `params.yaml` and `dvc.lock`, and a
+work cache of its own, so nothing is taken from the results that it is to confirm. Inputs come from DVC's cache or
+remote and, where those have lost them, are computed as well.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import shutil
+import subprocess
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from flame_core.digest import file_sha256
+from flame_core.errors import ComputationError, InputError
+from flame_core.evaluation.results import METRICS
+from flame_core.layout import Layout
+from flame_core.params import read_yaml
+from flame_core.tracking.evaluation import REPORT
+from flame_core.tracking.provenance import LOCK, git_state
+from flame_core.tracking.registry import MODEL_TAG
+from flame_core.tracking.runs import WEIGHTS, Record, find_record, read_yaml_artifact
+from flame_core.workspace import dvc, dvc_cache, environment
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came out: digests of the weights, and the metrics that differ as {name: (recorded, now)}."""
+
+    folder: Path
+    recorded_sha256: str
+    sha256: str
+    differing: dict[str, tuple[float | None, float | None]]
+
+    @property
+    def same_bytes(self) -> bool:
+        return self.recorded_sha256 == self.sha256
+
+
+def reproduce(layout: Layout, model: str, everything: bool = False) -> Reproduction:
+    """Train and evaluate a recorded model again, and compare.
+
+    Raises:
+        InputError: MLflow knows no such model, or its commit is not here.
+        ComputationError: a stage failed.
+    """
+    record = find_record(layout, model)
+    recipe = record.tags["flame.recipe"]
+    with record.files() as files:
+        read_yaml_artifact(files, LOCK)
+        root = _project(layout, record, files)
+        code = _code(layout, record, root)
+        recorded = json.loads((files / REPORT / METRICS).read_text("utf-8"))
+    variables = {**environment(), "PYTHONPATH": str(code), "FLAME_TRACKING_URI": "off", "PYTHONSAFEPATH": "1"}
+    target = f"evaluate@{recipe}"
+    if everything:
+        _dvc(root, variables, "repro", "--no-run-cache", "--force", target)
+    else:
+        for command in ("pull", "checkout"):  # what neither has is computed by `repro`
+            _dvc(root, variables, command, "--force", "--allow-missing", required=False)
+        _dvc(root, variables, "repro", "--no-run-cache", "embed")
+        for stage in (f"train@{recipe}", target):
+            _dvc(root, variables, "repro", "--no-run-cache", "--force", "--single-item", stage)
+    found = Layout.find(root)
+    metrics = json.loads((found.report(recipe) / METRICS).read_text("utf-8"))
+    differing = {
+        name: (recorded.get(name), metrics.get(name))
+        for name in sorted(recorded.keys() | metrics.keys())
+        if recorded.get(name) != metrics.get(name)
+    }
+    sha256 = file_sha256(found.model(recipe) / WEIGHTS)
+    return Reproduction(root, record.tags.get(MODEL_TAG, ""), sha256, differing)
+
+
+def _project(layout: Layout, record: Record, files: Path) -> Path:
+    """A fresh project folder with the run's params and lock, and the cache of this one."""
+    root = layout.state / "reproduce" / record.run.info.run_id
+    shutil.rmtree(root, ignore_errors=True)
+    (root / ".dvc").mkdir(parents=True)
+    own = layout.project / ".dvc"
+    shutil.copy(own / "config", root / ".dvc" / "config")
+    cache = os.path.relpath(dvc_cache(layout), root / ".dvc")
+    (root / ".dvc" / "config.local").write_text(f"[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n", "utf-8")
+    for name in ("params.yaml", LOCK):
+        shutil.copy(files / name, root / name)
+    for source in read_yaml(root / "params.yaml").get("sources", {}).values():
+        path = source.get("path")
+        if path and not Path(path).is_absolute():  # relative to the project that the run was in
+            link = root / path
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((layout.project / path).resolve())
+    return root
+
+
+def _code(layout: Layout, record: Record, root: Path) -> Path:
+    """The tree of the run's commit: this one where it is that commit, else a copy; its definitions go into `root`."""
+    commit = record.tags.get("git.commit")
+    here = git_state(layout.project)
+    code = layout.project
+    if commit and here != {"git.commit": commit, "git.clean": "true"}:
+        code = root / "code"
+        done = subprocess.run(["git", "archive", commit], cwd=layout.project, capture_output=True, check=False)
+        if done.returncode:
+            raise InputError(f"commit {commit} of the run is not in this repository: {done.stderr.decode().strip()}")
+        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+            archive.extractall(code, filter="data")
+    if not commit:
+        log.warning("the run recorded no commit; this tree's code is used")
+    elif record.tags.get("git.clean") == "false":
+        log.warning("the run's tree had changes that commit %s does not hold", commit[:12])
+    for name in ("dvc.yaml", ".dvcignore", "flame_core/versions.yaml"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(code / name, root / name)
+    shutil.copytree(code / "recipes", root / "recipes")
+    return code
+
+
+def _dvc(root: Path, variables: dict[str, str], *arguments: str, required: bool = True) -> None:
+    log.info("dvc %s", " ".join(arguments))
+    done = subprocess.run(
+        [*dvc(), *arguments], cwd=root, env=variables, check=False, stderr=None if required else subprocess.DEVNULL
+    )
+    if required and done.returncode:
+        raise ComputationError(f"`dvc {' '.join(arguments)}` failed in {root} with exit code {done.returncode}")

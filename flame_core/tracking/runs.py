@@ -1,0 +1,114 @@
+"""From what a user names (a version, a run, a model's folder) to the run that made it, and the files it recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from flame_core.digest import file_sha256
+from flame_core.errors import InputError
+from flame_core.layout import Layout
+from flame_core.settings import settings
+from flame_core.tracking.registry import MODEL_TAG, find_version
+from flame_core.tracking.store import open_client, require_tracking
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What MLflow recorded of a model.
+
+    Attributes:
+        address: of the store.
+        client: of the store.
+        run: that trained it.
+        version: of the registered model; None where it is none.
+    """
+
+    address: str
+    client: MlflowClient
+    run: Run
+    version: ModelVersion | None
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return self.run.data.tags
+
+    @contextmanager
+    def files(self) -> Iterator[Path]:
+        """The run's artifacts in a folder, for as long as the context is open."""
+        with TemporaryDirectory() as folder:
+            self.client.download_artifacts(self.run.info.run_id, "", folder)
+            yield Path(folder)
+
+
+def find_record(layout: Layout, name: str) -> Record:
+    """The record of `models:/flame@champion`, `models:/flame/3`, `runs:/<id>`, or a model's folder.
+
+    Raises:
+        InputError: MLflow knows no such model.
+        ResourceError: tracking is off.
+    """
+    from mlflow.exceptions import MlflowException
+
+    address = require_tracking(layout)
+    client = open_client(address)
+    try:
+        if name.startswith("models:/"):
+            version = _version(client, name.removeprefix("models:/"))
+            return Record(address, client, client.get_run(str(version.run_id)), version)
+        if name.startswith("runs:/"):
+            return _with_version(address, client, client.get_run(name.removeprefix("runs:/")))
+    except MlflowException as error:
+        raise InputError(f"{name}: {error.message}") from None
+    weights = (layout.root / name / WEIGHTS) if not Path(name).is_absolute() else Path(name) / WEIGHTS
+    if not weights.is_file():
+        raise InputError(
+            f"{name!r} is no model: write models:/<name>@<alias>, models:/<name>/<version>, runs:/<id>, or the folder "
+            f"of a model ({weights} does not exist)"
+        )
+    sha256 = file_sha256(weights)
+    experiment = client.get_experiment_by_name(settings().experiment)
+    found = client.search_runs([experiment.experiment_id], f"tags.`{MODEL_TAG}` = '{sha256}'") if experiment else []
+    if not found:
+        raise InputError(f"no run at {address} made {weights} (sha256 {sha256[:12]})")
+    return _with_version(address, client, found[0])
+
+
+def _version(client: MlflowClient, name: str) -> ModelVersion:
+    model, at, alias = name.partition("@")
+    if at:
+        return client.get_model_version_by_alias(model, alias)
+    model, slash, number = name.partition("/")
+    if not slash:
+        raise InputError(f"models:/{name}: name a version (models:/{name}/1) or an alias (models:/{name}@champion)")
+    return client.get_model_version(model, number)
+
+
+def _with_version(address: str, client: MlflowClient, run: Run) -> Record:
+    sha256 = run.data.tags.get(MODEL_TAG)
+    return Record(address, client, run, find_version(client, settings().registered_model, sha256) if sha256 else None)
+
+
+def read_yaml_artifact(folder: Path, name: str) -> dict[str, Any]:
+    """A YAML file among a run's artifacts.
+
+    Raises:
+        InputError: the run did not record it.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise InputError(f"the run recorded no {name}; runs of `flame run`, `dvc repro` and Dagster do")
+    return yaml.safe_load(path.read_text("utf-8"))

@@ -1,0 +1,84 @@
+"""The process that delivers a journal while its training runs: `python -m flame_core.tracking.shipper <folder>`.
+
+A process of its own, of low priority, so that neither MLflow's import nor a slow or absent server takes time from the
+training. Its standard input is a pipe that its parent holds: when that closes, because the stage is done or died, the
+shipper delivers what is left and ends; an outage at that moment leaves the rest for the next run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from flame_core.reporting import configure_logging
+from flame_core.settings import settings
+from flame_core.tracking.delivery import Outage, deliver
+from flame_core.tracking.journal import Journal
+
+_INTERVAL = 2.0  # seconds between two looks at the journal
+_LONGEST_WAIT = 60.0  # seconds between two attempts during an outage
+_NICE = 10
+_PENDING = 75  # exit code: an outage left events behind
+log = logging.getLogger(__name__)
+
+
+def start(journal: Journal, address: str) -> subprocess.Popen[bytes]:
+    """Start the shipper of a journal; close its standard input to let it finish."""
+    command = [sys.executable, "-m", "flame_core.tracking.shipper", str(journal.folder), address]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+
+def finish(shipper: subprocess.Popen[bytes]) -> bool:
+    """Let the shipper deliver what is left; whether all arrived. MLflow's own time limits bound every attempt."""
+    if shipper.stdin:
+        shipper.stdin.close()
+    return shipper.wait() == 0
+
+
+def deliver_all(journals: list[Journal], address: str) -> int:
+    """Send what is left in all journals, the oldest first; returns the number of events.
+
+    Raises:
+        Outage: the server did not take one of them.
+    """
+    return sum(deliver(journal, address) for journal in journals)
+
+
+def main(folder: Path, address: str) -> int:
+    """Deliver until the parent closes the pipe."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a stop is the training's business; it closes the pipe when it ends
+    os.nice(_NICE)
+    configure_logging(settings().log_level)
+    closing = threading.Event()
+    threading.Thread(target=_wait_for_end, args=(closing,), daemon=True).start()
+    wait, said = _INTERVAL, False
+    others = Journal.all(folder.parent)  # what earlier outages left behind
+    while True:
+        last = closing.is_set()
+        try:
+            deliver_all([Journal(folder), *others], address)
+            wait, said, others = _INTERVAL, False, []
+        except Outage as outage:
+            if not said:
+                log.warning("%s; events are kept and sent later", outage)
+            if last:
+                return _PENDING
+            wait, said = min(2 * wait, _LONGEST_WAIT), True
+        if last:
+            return 0
+        closing.wait(wait)
+
+
+def _wait_for_end(closing: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    closing.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
