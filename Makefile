@@ -53,6 +53,7 @@ lock:  ## resolve requirements.lock anew
 	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
 	  --no-annotate --custom-compile-command "make lock" --quiet --output-file requirements.lock
 
-clean:  ## remove outs, caches and workspaces; .venv stays
-	rm -rf .flame .dvc/cache .dvc/tmp dvc.lock data/raw data/llm data/shards data/captions data/embeddings \
+clean:  ## remove outs, caches and workspaces; .venv and MLflow's records stay
+	-test -d .flame && find .flame -mindepth 1 -maxdepth 1 ! -name mlflow ! -name tracking -exec rm -rf {} +
+	rm -rf .dvc/cache .dvc/tmp dvc.lock data/raw data/llm data/shards data/captions data/embeddings \
 	  data/models data/reports data/comparison

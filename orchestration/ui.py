@@ -27,10 +27,12 @@ from flame_core.errors import FlameError, ResourceError
 from flame_core.layout import Layout
 from flame_core.reporting import configure_logging, console
 from flame_core.settings import settings
+from flame_core.tracking.store import local_store
 from flame_core.workspace import environment
 from orchestration.process_tree import ProcessTree
 
 log = logging.getLogger("flame_core.ui")
+_MLFLOW = Path(__file__).parents[1] / "mlflow" / "server.sh"
 _READY_SECONDS = 180.0
 _STOP_SECONDS = 20.0  # for a server to end by itself
 
@@ -53,18 +55,14 @@ def servers(layout: Layout, home: Path) -> list[Server]:
     here = settings()
     python = [sys.executable, "-m"]
     host, workspace = here.ui_host, str(home / "workspace.yaml")
-    store = layout.state / "mlflow"
     code = ["dagster", "code-server", "start", "--socket", str(code_socket(home)), "-m", "orchestration.definitions"]
     daemon = ["dagster._daemon", "run", "-w", workspace]
     web = ["dagster_webserver", "-h", host, "-p", str(here.dagster_port), "-w", workspace]
-    tracking = ["mlflow", "server", "--host", host, "--port", str(here.mlflow_port), "--workers", "1"]
-    tracking += ["--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"]
-    tracking += ["--artifacts-destination", str(store / "artifacts")]
     return [
         Server("dagster-code", (*python, *code, "--working-directory", str(layout.root))),
         Server("dagster-webserver", (*python, *web), f"http://{host}:{here.dagster_port}/server_info"),
         Server("dagster-daemon", (*python, *daemon)),
-        Server("mlflow", (*python, *tracking), f"http://{host}:{here.mlflow_port}/health"),
+        Server("mlflow", ("bash", str(_MLFLOW)), f"http://{host}:{here.mlflow_port}/health"),
     ]
 
 
@@ -79,7 +77,7 @@ def code_socket(home: Path) -> Path:
 def prepare(layout: Layout) -> Path:
     """DAGSTER_HOME of the interface: `.flame/dagster/`, with its configuration and the place of the code server."""
     home = layout.state / "dagster"
-    for folder in (home, layout.state / "mlflow", layout.state / "logs"):
+    for folder in (home, local_store(layout), layout.state / "logs"):
         folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(Path(__file__).with_name("dagster.yaml"), home / "dagster.yaml")
     code_socket(home).unlink(missing_ok=True)
@@ -99,7 +97,16 @@ def serve(layout: Layout, ready: Callable[[], None]) -> None:
     _require_free(here.ui_host, here.mlflow_port, "FLAME_MLFLOW_PORT")
     home = prepare(layout)
     tree = ProcessTree()
-    variables = {**environment(), **tree.environment(), "DAGSTER_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+    variables = {
+        **environment(),
+        **tree.environment(),
+        "DAGSTER_HOME": str(home),
+        "PYTHONUNBUFFERED": "1",
+        "MLFLOW_HOST": settings().ui_host,
+        "MLFLOW_PORT": str(settings().mlflow_port),
+        "MLFLOW_STORE": str(local_store(layout)),
+        "MLFLOW_PYTHON": sys.executable,
+    }
     started: dict[Server, subprocess.Popen[bytes]] = {}
     with _stop_signals(), ExitStack() as logs:
         try:

@@ -39,7 +39,8 @@ def test_every_module_imports_without_dagster_and_dvc():
         "for name in ('dagster', 'dvc', 'mlflow'):\n    sys.modules[name] = None\n"
         "import flame_core\n"
         "for module in pkgutil.walk_packages(flame_core.__path__, 'flame_core.'):\n"
-        "    importlib.import_module(module.name)\n"
+        "    if module.name != 'flame_core.serving.pyfunc_model':  # the code that MLflow itself runs\n"
+        "        importlib.import_module(module.name)\n"
     )
     assert done.returncode == 0, done.stderr
 

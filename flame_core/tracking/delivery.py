@@ -175,7 +175,10 @@ class _Delivery:
         if self.state.model_id is None:
             log.warning("the model of %s could not be logged, so it gets no version", self.journal.key)
             return
-        self.state.version = register(self.client, event["name"], self._run_id, self.state.model_id, event["tags"])
+        card = self.journal.file(event["card"]).read_text("utf-8")
+        self.state.version = register(
+            self.client, event["name"], self._run_id, self.state.model_id, event["tags"], card
+        )
         self.journal.mark(self.state)
 
     def _end(self, event: dict[str, Any]) -> None:

@@ -67,17 +67,14 @@ def track_evaluation(
     report = layout.report(recipe)
     artifacts = {f"{REPORT}/{path.relative_to(report)}": path for path in sorted(report.rglob("*")) if path.is_file()}
     run = {path.name: path for path in (layout.params, layout.root / provenance.LOCK) if path.is_file()}
+    package = {**_keep(journal, files), **_write(journal, contents)}
+    model = {"kind": "model", "name": recipe, "files": package, "tags": tags}
     digests = provenance.out_digests(layout.root)
     journal.append(
         {"kind": "tags", "tags": {"flame.dvc_digest": value_digest(digests)} if digests else {}},
         {"kind": "inputs", "context": "evaluation", "datasets": [split]},
         {"kind": "artifacts", "files": _keep(journal, {**artifacts, **run})},
-        {
-            "kind": "model",
-            "name": recipe,
-            "files": {**_keep(journal, files), **_write(journal, contents)},
-            "tags": tags,
-        },
+        model,
         {
             "kind": "metrics",
             "time": now(),
@@ -88,7 +85,7 @@ def track_evaluation(
         },
     )
     if not layout.is_workspace:
-        journal.append(_version(tags))
+        journal.append(_version(model))
     with shipping(journal, address):
         pass
     show_links(journal, address)
@@ -109,8 +106,8 @@ def register_workspace(layout: Layout, workspace: str, recipe: str) -> dict[str,
     journal = Journal.of_model(journals(place), file_sha256(weights))
     if journal is None or journal.delivered(address).model_id is None:
         raise InputError(f"the model of workspace {workspace} was not recorded in MLflow; evaluate it there first")
-    tags = next(event["tags"] for event, _ in journal.events() if event["kind"] == "model")
-    journal.append(_version(tags))
+    model = [event for event, _ in journal.events() if event["kind"] == "model"][-1]
+    journal.append(_version(model))
     deliver(journal, address)
     return {
         "version": f"{settings().registered_model} version {journal.delivered(address).version}",
@@ -118,9 +115,12 @@ def register_workspace(layout: Layout, workspace: str, recipe: str) -> dict[str,
     }
 
 
-def _version(tags: Mapping[str, str]) -> dict[str, Any]:
-    """The event that makes a logged model a version and the challenger."""
-    return {"kind": "version", "name": settings().registered_model, "tags": dict(tags)}
+def _version(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The event that makes a logged model a version and the challenger, from the event of the model."""
+    from flame_core.serving.package import CARD
+
+    name = settings().registered_model
+    return {"kind": "version", "name": name, "tags": model["tags"], "card": model["files"][CARD]}
 
 
 def _card(params: Params, layout: Layout, evaluation: Evaluation, about: RunFacts) -> str:

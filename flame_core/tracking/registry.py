@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import flame_core
-from flame_core.serving.package import CARD
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -121,7 +120,9 @@ def _example() -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def register(client: MlflowClient, name: str, run_id: str, model_id: str, tags: Mapping[str, str]) -> str:
+def register(
+    client: MlflowClient, name: str, run_id: str, model_id: str, tags: Mapping[str, str], description: str
+) -> str:
     """Make a logged model a version of `name` and the challenger; returns its number. The same model is one version."""
     from mlflow.exceptions import MlflowException
 
@@ -132,27 +133,12 @@ def register(client: MlflowClient, name: str, run_id: str, model_id: str, tags: 
             raise
     version = find_version(client, name, tags[MODEL_TAG])
     if version is None:
-        description = _card(client, model_id)
         version = client.create_model_version(
             name, f"models:/{model_id}", run_id, dict(tags), description=description, model_id=model_id
         )
     if number_with(client, name, CHAMPION) != str(version.version):
         client.set_registered_model_alias(name, CHALLENGER, str(version.version))
     return str(version.version)
-
-
-def _card(client: MlflowClient, model_id: str) -> str | None:
-    """The model card of a logged model, as the description of its version."""
-    from mlflow.artifacts import download_artifacts
-
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            uri = f"models:/{model_id}/artifacts/{PACKAGE}/{CARD}"
-            path = download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri)
-        except Exception as error:  # the description is a courtesy; the card itself is in the model
-            log.debug("no card of %s: %s", model_id, error)
-            return None
-        return Path(path).read_text("utf-8")
 
 
 def find_version(client: MlflowClient, name: str, sha256: str) -> ModelVersion | None:

@@ -74,7 +74,7 @@ def test_selections_are_parsed_and_resolved(definitions: dg.Definitions) -> None
 def test_retrain_starts_at_the_training(definitions: dg.Definitions) -> None:
     job = definitions.resolve_job_def("retrain")
     keys = {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
-    assert keys == {"train/flame", "evaluate/flame", "compare"}
+    assert keys == {"train/flame", "evaluate/flame", "compare", "promote"}
 
 
 def test_schedules_are_off_and_know_their_time_zone(definitions: dg.Definitions) -> None:

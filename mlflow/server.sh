@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# MLflow's tracking server: SQLite and local artifacts on loopback, unless the environment says otherwise.
+#
+#   bash mlflow/server.sh
+#   MLFLOW_BACKEND=postgresql://flame@db/mlflow MLFLOW_ARTIFACTS=s3://bucket/mlflow bash mlflow/server.sh
+#
+# README.md in this folder lists the variables.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=${MLFLOW_PYTHON:-.venv/bin/python}
+store=${MLFLOW_STORE:-$PWD/.flame/mlflow}
+host=${MLFLOW_HOST:-127.0.0.1}
+port=${MLFLOW_PORT:-5000}
+backend=${MLFLOW_BACKEND:-sqlite:///$store/mlflow.db}
+mkdir -p "$store"
+
+# The schema is made or upgraded by one process at a time, and before the server's workers start.
+(
+  flock 9
+  "$python" -m mlflow db upgrade "$backend" >/dev/null 2>&1 || {
+    echo "cannot prepare the database ${backend%%://*}; try: $python -m mlflow db upgrade <address>" >&2
+    exit 1
+  }
+) 9>"$store/mlflow.lock"
+
+arguments=(
+  --host "$host" --port "$port" --workers "${MLFLOW_WORKERS:-1}"
+  --backend-store-uri "$backend"
+  --artifacts-destination "${MLFLOW_ARTIFACTS:-$store/artifacts}"
+)
+# By default only loopback names are answered; a server that others reach needs its own.
+[[ -z ${MLFLOW_ALLOWED_HOSTS:-} ]] || arguments+=(--allowed-hosts "$MLFLOW_ALLOWED_HOSTS")
+if [[ ${MLFLOW_AUTH:-} == basic ]]; then
+  : "${MLFLOW_FLASK_SERVER_SECRET_KEY:?basic auth needs a secret key: MLFLOW_FLASK_SERVER_SECRET_KEY}"
+  arguments+=(--app-name basic-auth)
+fi
+exec "$python" -m mlflow server "${arguments[@]}"

@@ -1,0 +1,43 @@
+"""A project's layout with tracking on: journals and MLflow's embedded store in a folder of the test."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flame_core.layout import Layout
+from flame_core.settings import settings
+
+
+@pytest.fixture
+def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
+    """An empty project whose tracking goes to its own embedded store."""
+    monkeypatch.delenv("FLAME_TRACKING_URI")
+    settings.cache_clear()
+    yield Layout.find(tmp_path)
+    settings.cache_clear()
+
+
+def start(key: str = "abc", **tags: str) -> dict:
+    return {"kind": "start", "time": 1_000, "name": f"plain-{key}", "tags": {"flame.recipe": "plain", **tags}}
+
+
+def steps(count: int, seed: int = 0) -> list[dict]:
+    """Metrics events of a made-up training."""
+    draw = random.Random(seed)
+    return [
+        {
+            "kind": "metrics",
+            "time": 2_000 + step,
+            "step": step,
+            "values": {"train/loss": draw.random(), "train/epoch": 0},
+        }
+        for step in range(count)
+    ]
+
+
+def end(status: str = "FINISHED") -> dict:
+    return {"kind": "end", "status": status, "time": 9_000}

@@ -1,0 +1,149 @@
+"""Delivery to MLflow's embedded store: everything arrives, in order, once, whatever is sent twice."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from flame_core.tracking.delivery import KEY_TAG, Outage, deliver, metric_name
+from flame_core.tracking.journal import DELIVERED, Delivered, Journal
+from flame_core.tracking.store import journals, open_client, tracking_address
+from tests.tracking.conftest import end, start, steps
+
+DATASET = {"name": "shards", "digest": "d1", "source_type": "dvc", "source": '{"path": "data/shards"}', "profile": "{}"}
+
+
+@pytest.fixture
+def journal(tracked) -> Journal:
+    return Journal(journals(tracked) / "abc")
+
+
+@pytest.fixture
+def address(tracked) -> str:
+    found = tracking_address(tracked)
+    assert found
+    return found
+
+
+def fill(journal: Journal, tmp_path) -> list[dict]:
+    """A training's events; returns its steps."""
+    (tmp_path / "params.yaml").write_text("a: 1\n")
+    rows = steps(450)
+    journal.append(
+        start(),
+        {"kind": "params", "params": {f"key.{i}": str(i) for i in range(150)} | {"long": "x" * 7000}},
+        {"kind": "inputs", "context": "training", "datasets": [DATASET]},
+        {"kind": "artifacts", "files": {"deep/params.yaml": journal.keep(tmp_path / "params.yaml")}},
+        *rows,
+        {"kind": "tags", "tags": {"flame.model_sha256": "f00"}},
+        end(),
+    )
+    return rows
+
+
+def history(client, run_id: str, key: str) -> list[tuple[int, float, int]]:
+    return sorted((point.step, point.value, point.timestamp) for point in client.get_metric_history(run_id, key))
+
+
+def expected(rows: list[dict], key: str) -> list[tuple[int, float, int]]:
+    return [(row["step"], row["values"][key], row["time"]) for row in rows]
+
+
+def test_a_whole_training_arrives(journal, address, tmp_path):
+    rows = fill(journal, tmp_path)
+    assert deliver(journal, address) == len(rows) + 6
+    assert deliver(journal, address) == 0
+    client, state = open_client(address), journal.delivered(address)
+    run = client.get_run(state.run_id)
+    assert (run.info.status, run.info.start_time, run.info.end_time) == ("FINISHED", 1_000, 9_000)
+    assert run.data.tags[KEY_TAG] == "abc" and run.data.tags["flame.model_sha256"] == "f00"
+    assert run.data.params["key.149"] == "149" and len(run.data.params["long"]) == 6000
+    [read] = run.inputs.dataset_inputs
+    assert (read.dataset.name, read.dataset.digest) == ("shards", "d1")
+    assert [tag.value for tag in read.tags if tag.key == "mlflow.data.context"] == ["training"]
+    path = client.download_artifacts(state.run_id, "deep/params.yaml", str(tmp_path))
+    assert Path(path).read_text() == "a: 1\n"
+    for key in ("train/loss", "train/epoch"):
+        assert history(client, state.run_id, key) == expected(rows, key)
+
+
+def test_what_arrived_but_was_not_acknowledged_is_not_there_twice(journal, address, tmp_path):
+    rows = fill(journal, tmp_path)
+    deliver(journal, address)
+    mark = json.loads((journal.folder / DELIVERED).read_text())
+    (journal.folder / DELIVERED).unlink()  # as if the process had died before it could note anything
+    deliver(journal, address)
+    client, state = open_client(address), journal.delivered(address)
+    assert (state.run_id, state.position) == (mark["run_id"], mark["position"])
+    assert history(client, state.run_id, "train/loss") == expected(rows, "train/loss")
+    assert len(client.search_runs([state.experiment_id])) == 1
+
+
+def test_another_server_gets_the_whole_journal(journal, address, tmp_path):
+    rows = fill(journal, tmp_path)
+    deliver(journal, address)
+    other = f"sqlite:///{tmp_path / 'other' / 'mlflow.db'}"
+    assert deliver(journal, other) == len(rows) + 6
+    state = journal.delivered(other)
+    assert history(open_client(other), state.run_id, "train/loss") == expected(rows, "train/loss")
+
+
+def test_a_run_goes_on_after_an_interruption(journal, address):
+    rows = steps(10)
+    journal.append(start(), *rows[:4], end("KILLED"))
+    deliver(journal, address)
+    first = journal.delivered(address).run_id
+    client = open_client(address)
+    assert client.get_run(first).info.status == "KILLED"
+    journal.append(start(host="other"), *rows[4:])
+    deliver(journal, address)
+    assert journal.delivered(address).run_id == first
+    assert client.get_run(first).info.status == "RUNNING"
+    assert client.get_run(first).data.tags["host"] == "other"
+    assert history(client, first, "train/loss") == expected(rows, "train/loss")
+
+
+def test_a_store_that_lost_the_run_gets_it_again(journal, address, caplog):
+    rows = steps(5)
+    journal.append(start(), *rows)
+    deliver(journal, address)
+    state = journal.delivered(address)
+    journal.mark(Delivered(address, state.position, run_id="0" * 32, experiment_id=state.experiment_id))
+    journal.append(end())
+    deliver(journal, address)
+    assert "no longer has run" in caplog.text
+    found = journal.delivered(address).run_id
+    assert history(open_client(address), found, "train/loss") == expected(rows, "train/loss")
+
+
+def test_what_mlflow_refuses_is_named_and_the_rest_arrives(journal, address, caplog):
+    journal.append(start(), {"kind": "params", "params": {"a": "1"}}, {"kind": "params", "params": {"a": "2"}}, end())
+    deliver(journal, address)
+    run = open_client(address).get_run(journal.delivered(address).run_id)
+    assert (run.data.params["a"], run.info.status) == ("1", "FINISHED")
+    assert "MLflow refused params of abc" in caplog.text
+
+
+def test_a_damaged_kept_file_is_named_and_the_rest_arrives(journal, address, tmp_path, caplog):
+    (tmp_path / "x").write_text("x")
+    kept = journal.keep(tmp_path / "x")
+    journal.append(start(), {"kind": "artifacts", "files": {"x": kept}}, end())
+    (journal.folder / "files" / kept).write_text("y")
+    deliver(journal, address)
+    assert kept in caplog.text
+    assert open_client(address).get_run(journal.delivered(address).run_id).info.status == "FINISHED"
+
+
+def test_a_server_that_is_not_there_is_an_outage_and_nothing_is_lost(journal):
+    journal.append(start(), *steps(3))
+    nowhere = "http://127.0.0.1:9"
+    with pytest.raises(Outage, match=re.escape(nowhere)):
+        deliver(journal, nowhere)
+    assert journal.pending(nowhere) == 4
+
+
+def test_metric_names_that_mlflow_does_not_take_are_written_out():
+    assert metric_name("retrieval/en/image_to_text/recall@10") == "retrieval/en/image_to_text/recall_at_10"

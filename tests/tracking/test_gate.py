@@ -1,0 +1,92 @@
+"""The gate's rule on made-up results: what counts as worse, as better, and as luck."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from flame_core.errors import InputError
+from flame_core.evaluation.estimates import OUTCOMES_SCHEMA
+from flame_core.evaluation.results import Results
+from flame_core.params import BootstrapParams, PromoteParams
+from flame_core.tracking.gate import MEAN, first_champion, judge
+
+PICTURES = 200
+BOOTSTRAP = BootstrapParams(samples=400)
+RULE = PromoteParams(tolerance=0.02, min_gain=0.0)
+
+
+def results(split: str = "s", **hits: np.ndarray) -> Results:
+    """Results whose measures have these outcomes [pictures], one query a picture."""
+    rows = [
+        {"measure": name, "picture": picture, "sum": float(value), "queries": 1}
+        for name, values in hits.items()
+        for picture, value in enumerate(values)
+    ]
+    return Results("plain", {}, {}, PICTURES, split, pa.Table.from_pylist(rows, schema=OUTCOMES_SCHEMA))
+
+
+def right(count: int, seed: int = 0) -> np.ndarray:
+    """Outcomes of which `count` are right, at places that the seed decides."""
+    values = np.zeros(PICTURES)
+    values[np.random.default_rng(seed).permutation(PICTURES)[:count]] = 1
+    return values
+
+
+def verdicts(verdict) -> dict[str, str]:
+    return {row.measure: row.verdict for row in verdict.differences}
+
+
+def test_a_challenger_that_is_better_everywhere_is_promoted():
+    verdict = judge(results(en=right(60), de=right(40)), results(en=right(100), de=right(80)), RULE, BOOTSTRAP)
+    assert verdict.promoted
+    assert verdicts(verdict) == {MEAN: "better", "en": "better", "de": "better"}
+    row = next(row for row in verdict.differences if row.measure == "en")
+    assert (row.champion, row.challenger, row.difference) == (0.3, 0.5, 0.2)
+    assert 0.1 < row.low < 0.2 < row.high < 0.3
+
+
+def test_one_language_that_is_worse_stops_it_however_much_the_mean_rose():
+    verdict = judge(results(en=right(60), de=right(60)), results(en=right(180), de=right(30)), RULE, BOOTSTRAP)
+    assert not verdict.promoted
+    assert verdicts(verdict) == {MEAN: "better", "en": "better", "de": "worse"}
+    assert "worse in 1 of 2 measures: de" in verdict.reason
+
+
+def test_a_small_certain_loss_within_the_tolerance_is_let_through():
+    champion, challenger = right(100), right(100)
+    challenger[np.flatnonzero(challenger)[:3]] = 0  # 1.5 points, on the same pictures
+    gained = results(en=challenger, de=right(90))
+    assert judge(results(en=champion, de=right(60)), gained, RULE, BOOTSTRAP).promoted
+    strict = PromoteParams(tolerance=0.0)
+    many = right(100)
+    many[np.flatnonzero(many)[:12]] = 0
+    assert not judge(results(en=champion, de=right(60)), results(en=many, de=right(90)), strict, BOOTSTRAP).promoted
+
+
+def test_a_loss_that_may_be_luck_is_not_worse_but_the_mean_must_not_fall():
+    champion, challenger = results(en=right(60, seed=1)), results(en=right(55, seed=2))
+    verdict = judge(champion, challenger, RULE, BOOTSTRAP)
+    assert verdicts(verdict)["en"] == "same"
+    assert not verdict.promoted and "the mean over 1 measures changed by -0.0250" in verdict.reason
+
+
+def test_the_gain_that_params_ask_for():
+    champion, challenger = results(en=right(60)), results(en=right(64))
+    assert judge(champion, challenger, PromoteParams(min_gain=0.02), BOOTSTRAP).promoted
+    assert not judge(champion, challenger, PromoteParams(min_gain=0.03), BOOTSTRAP).promoted
+
+
+def test_only_shared_measures_are_compared_and_other_pictures_are_refused():
+    champion = results(en=right(60), de=right(60))
+    assert set(verdicts(judge(champion, results(en=right(60), fr=right(9)), RULE, BOOTSTRAP))) == {MEAN, "en"}
+    with pytest.raises(InputError, match="no measure in common"):
+        judge(champion, results(fr=right(9)), RULE, BOOTSTRAP)
+    with pytest.raises(InputError, match="different pictures"):
+        judge(champion, results(split="other", en=right(60)), RULE, BOOTSTRAP)
+
+
+def test_the_first_champion_needs_no_comparison():
+    verdict = first_champion(RULE, BOOTSTRAP)
+    assert verdict.promoted and "0.02" in verdict.rule and verdict.differences == []
