@@ -5,7 +5,8 @@
     python -m orchestration.materialize --refresh download         # look at the sources again
     python -m orchestration.materialize --set train.epochs=5       # the job `experiment`, in a workspace
 
-Leaves the same `dvc.lock` as `dvc repro`. Runs are kept on an instance of their own, `.flame/dagster-inline/`.
+Leaves the same `dvc.lock` as `dvc repro`. Runs are kept on an instance of their own, `.flame/dagster-inline/`. The
+stages' output comes to the terminal as if they ran there by themselves.
 """
 
 from __future__ import annotations
@@ -13,21 +14,24 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import dagster as dg
 import typer
 import yaml
 
-from flame_core.errors import FlameError, ParamsError
+from flame_core.errors import FlameError, Interrupted, ParamsError
 from flame_core.layout import Layout
 from flame_core.reporting import configure_logging, console, facts
 from flame_core.settings import settings
 from orchestration.dvc_assets import REFRESH_TAG
-from orchestration.dvc_project import DvcProjectError
+from orchestration.dvc_errors import DvcProjectError
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # the stages' own output is what counts
+INSTANCE: Any = {
+    "telemetry": {"enabled": False},
+    "compute_logs": {"module": "dagster", "class": "NoOpComputeLogManager"},  # leaves the terminal to the stages
+}
 
 
 def materialize(
@@ -50,7 +54,7 @@ def materialize(
     definitions = build(layout)
     home = layout.state / "dagster-inline"
     home.mkdir(parents=True, exist_ok=True)
-    with dg.DagsterInstance.local_temp(str(home), {"telemetry": {"enabled": False}}) as instance:
+    with dg.DagsterInstance.local_temp(str(home), INSTANCE) as instance:
         if overrides or preset:
             values = dict(_key_value(override) for override in overrides)
             workspace = {"config": {"overrides": values, **({"preset": preset} if preset else {})}}
@@ -108,7 +112,10 @@ def main(
     configure_logging(settings().log_level)
     warnings.simplefilter("ignore", dg.BetaWarning)  # the selection syntax
     try:
-        done = materialize(Layout.find(Path.cwd()), select, overrides or (), preset, refresh or ())
+        done = materialize(Layout.find(), select, overrides or (), preset, refresh or ())
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+        console.print("Stopped; the same command resumes.")
+        sys.exit(Interrupted.exit_code)
     except (FlameError, DvcProjectError) as error:
         console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(getattr(error, "exit_code", ParamsError.exit_code))
