@@ -115,4 +115,7 @@ def _terminal() -> tuple[int, int]:
     """Both ends of a pseudo-terminal of the size of ours."""
     read, write = pty.openpty()
     termios.tcsetwinsize(write, termios.tcgetwinsize(sys.stdout.fileno()))
+    attributes = termios.tcgetattr(write)
+    attributes[1] &= ~termios.OPOST  # our terminal ends the lines its own way
+    termios.tcsetattr(write, termios.TCSANOW, attributes)
     return read, write

@@ -65,6 +65,6 @@ def test_on_a_terminal_it_has_a_terminal_of_that_size_and_draws_its_bars(tmp_pat
         pass  # the end of a pseudo-terminal
     os.close(ours)
     assert process.wait() == 0
-    assert b"True True 133" in output
+    assert b"True True 133\r\n" in output
     assert b"\rstep" not in output and all(f"\r\x1b[2Kstep {i}".encode() in output for i in range(3))
     assert (tmp_path / "lines").read_text().splitlines() == ["True True 133", "step 2"]  # as it stood in the end
