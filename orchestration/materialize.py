@@ -11,6 +11,7 @@ stages' output comes to the terminal as if they ran there by themselves.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import warnings
@@ -53,6 +54,7 @@ def materialize(
 
     Raises:
         DvcProjectError: the project's files cannot be used.
+        Interrupted: a signal stopped it, and the stage at work as well.
         ParamsError: `select` or an override cannot be read; says how to write it.
     """
     from orchestration.definitions import build
@@ -79,6 +81,8 @@ def materialize(
                 tags={REFRESH_TAG: ",".join(refresh)} if refresh else None,
             )
         _show(result)
+        if any(map(_is_interruption, result.get_step_failure_events())):
+            raise Interrupted("stopped; the same command resumes")
         return result.success
 
 
@@ -117,13 +121,19 @@ def _show(result: dg.ExecuteInProcessResult) -> None:
         event = result.get_run_failure_event()
         error = event.job_failure_data.error
         console.print(f"error: {error.message if error else event.message}", markup=False, soft_wrap=True)
-    for event in failures:
+    for event in itertools.filterfalse(_is_interruption, failures):
         failure = event.step_failure_data
         said = failure.user_failure_data.description if failure.user_failure_data else None
         error = failure.error
         said = said or (error.cause.message if error and error.cause else error.message if error else "")
         said = said if said.startswith(event.step_key) else f"{event.step_key} failed: {said}"
         console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+def _is_interruption(event: dg.DagsterEvent) -> bool:
+    """Whether a step ended because this process was asked to."""
+    source = event.step_failure_data.error_source
+    return source is not None and source.name == "INTERRUPT"
 
 
 def _as_said(record: logging.LogRecord) -> bool:
@@ -149,9 +159,6 @@ def main(
     warnings.simplefilter("ignore", dg.BetaWarning)  # the selection syntax
     try:
         done = materialize(Layout.find(), select, overrides or (), preset, refresh or ())
-    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-        console.print("Stopped; the same command resumes.")
-        sys.exit(Interrupted.exit_code)
     except (FlameError, DvcProjectError) as error:
         console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(getattr(error, "exit_code", ParamsError.exit_code))

@@ -66,7 +66,7 @@ def stop(project: Project, stage: str, at_work: Callable[[], bool], output: Path
         )
     while not at_work():
         assert run.poll() is None, output.read_text()
-        time.sleep(0.005)
+        time.sleep(0.02)
     flame = str(Path(sys.executable).with_name("flame"))
     (held,) = [process for process in processes_in(project.root) if process.cmdline()[1:3] == [flame, stage]]
     held.suspend()
