@@ -126,7 +126,7 @@ def _show(result: dg.ExecuteInProcessResult) -> None:
         said = failure.user_failure_data.description if failure.user_failure_data else None
         error = failure.error
         said = said or (error.cause.message if error and error.cause else error.message if error else "")
-        said = said if said.startswith(event.step_key) else f"{event.step_key} failed: {said}"
+        said = said if said.startswith(str(event.step_key)) else f"{event.step_key} failed: {said}"
         console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 

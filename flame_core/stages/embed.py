@@ -173,12 +173,12 @@ def _survey(jobs: Sequence[Job], units: dict[str, Unit]) -> tuple[np.ndarray, np
 
 def _neighbours(params: Params, jobs: Sequence[Job], sample: np.ndarray) -> list[list[str]]:
     """What a few training samples look like to each facet: the caption nearest to theirs, of the same kind."""
-    slots = [(kind, i) for kind in params.text.train_kinds for i in range(captions_a_sample(kind, params.text))]
     facets: list[list[str]] = []  # of each facet in order, the captions that it read: [K][N]
-    for kind, i in slots:
-        step = captions_a_sample(kind, params.text)
-        texts = [text for job in jobs if job.trains for text in job.texts[kind][i::step]]
-        facets += [texts] * len(params.text.template[kind].facets)
+    for kind in params.text.train_kinds:
+        count = captions_a_sample(kind, params.text)
+        for i in range(count):
+            texts = [text for job in jobs if job.trains for text in job.texts[kind][i::count]]
+            facets += [texts] * len(params.text.template[kind].facets)
     rows = sorted({len(sample) * i // _SHOWN_SAMPLES for i in range(_SHOWN_SAMPLES)}) if len(sample) > 1 else []
     found, cosines = nearest(sample, rows)
     return [
