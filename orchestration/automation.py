@@ -70,14 +70,17 @@ def source_sensor(layout: Layout) -> dg.SensorDefinition:
             now = sources_fingerprint(layout)
         except FlameError as error:
             return dg.SkipReason(f"params.yaml cannot be used: {error}")
-        cursor = json.loads(context.cursor) if context.cursor else {"seen": now, "pending": now}
+        cursor = json.loads(context.cursor) if context.cursor else {"seen": now, "pending": now, "changes": 0}
         seen, pending = cursor["seen"], cursor["pending"]
         settled = now == pending and now != seen
-        saved = json.dumps({"seen": now if settled else seen, "pending": now})
+        changes = cursor["changes"] + settled
+        saved = json.dumps({"seen": now if settled else seen, "pending": now, "changes": changes})
         if not settled:
             why = "The sources are as they were." if now == seen else "The sources change; waiting until they settle."
             return dg.SensorResult(skip_reason=dg.SkipReason(why), cursor=saved)
-        return dg.SensorResult(run_requests=[dg.RunRequest(run_key=now, tags=LOOK_AGAIN)], cursor=saved)
+        # A run key is used once, and a state of the sources may come back.
+        request = dg.RunRequest(run_key=f"{changes}-{now}", tags=LOOK_AGAIN)
+        return dg.SensorResult(run_requests=[request], cursor=saved)
 
     return sensor
 

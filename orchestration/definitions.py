@@ -1,7 +1,7 @@
 """What Dagster loads: every stage of `dvc.yaml` as an asset, with its checks, jobs, schedules and sensors.
 
     make ui                                          # the web interface
-    dagster definitions validate -m orchestration.definitions
+    dg check defs                                    # whether Dagster accepts all of it
 
 Run in the project's root folder. Nothing here imports torch, transformers or mlflow.
 """
@@ -13,7 +13,8 @@ import dagster as dg
 from flame_core.layout import Layout
 from orchestration.automation import jobs, schedules, source_sensor
 from orchestration.checks import read_checks
-from orchestration.dvc_assets import asset_key, dvc_assets, dvc_lock_sensor
+from orchestration.dvc_assets import asset_key, dvc_assets
+from orchestration.dvc_lock_sensor import dvc_lock_sensor
 from orchestration.dvc_project import DvcProject
 from orchestration.experiment import experiment_job
 from orchestration.promotion import promotion_asset

@@ -6,42 +6,54 @@ stage is done. Anything else runs as `dvc --wait-for-lock repro --single-item <s
 process inherits the Pipes session through DVC and may report log lines and metadata; it needs to know nothing of
 Dagster.
 
-A terminated run ends the stage's whole process tree (`process_tree.py`). A path that another DVC process works on is
-waited for, and the log says who has it.
+A terminated run ends the stage's whole process tree (`process_tree.py`). So does a `dvc` that was killed while its
+stage went on; and what a killed run itself left behind in this project is ended by the next run, before it looks at
+anything. A path that another DVC process works on is waited for, and the log says who has it.
+
+What happens here is said to Dagster's logger: it stands in the run's log and, where Python's logging has a handler,
+on the terminal.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-import subprocess
 import sys
-import threading
 import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
+import psutil
 from dagster._core.definitions.metadata.external_metadata import metadata_map_from_external
 from dagster._core.pipes.context import build_external_execution_context_data
 from dagster_shared.serdes.errors import DeserializationError
 
-from orchestration.dvc_project import DvcBusyError, DvcProject, LockedStage
+from orchestration.dvc_errors import DvcBusyError
+from orchestration.dvc_lock import LockedStage, sort_lock
+from orchestration.dvc_project import DvcProject
 from orchestration.process_tree import ProcessTree
+from orchestration.shown_process import ShownProcess
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
 T = TypeVar("T")
+_DVC = [sys.executable, "-m", "dvc"]
 UNCHANGED, RESTORED, COMPUTED = "unchanged", "restored from DVC's run cache", "computed"
 _SHOWN_LINES = 20  # of a failed stage
 _REMEMBERED = 20  # versions of a stage's data whose report is kept
 _BUSY = re.compile(r"'(?P<path>[^']*)' is busy, it is being blocked by:\s*(?P<who>.*?)(?:\n\s*\n|\Z)", re.DOTALL)
 _EXITED = re.compile(r"failed to run: .*, exited with (-?\d+)")
-_DVC_CHATTER = ("ERROR: failed to reproduce", "ERROR: failed to run", "Running stage '", "> ")
+_DVC_ERRORS = ("ERROR: failed to reproduce", "ERROR: failed to run", "Running stage '", "> ")
+_DVC_ADVICE = re.compile(  # right for a shell, and eightfold here
+    r"Use `dvc push`|To track the changes with git|\tgit add |To enable auto staging|\tdvc config core\.autostage"
+    r"|(Updating|Generating) lock file "
+)
+log = dg.get_dagster_logger("dvc")
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,8 @@ def bring_up_to_date(context: Context, project: DvcProject, stage: str, runner: 
         dagster.Failure: an ancestor is not up to date, or a path stayed busy; retrying would not help.
         StageFailed: the command failed; holds its last lines.
     """
-    changes = _patient(context, runner, lambda: project.changes(stage))
+    _end_abandoned(project, runner)
+    changes = _patient(runner, lambda: project.changes(stage))
     reasons = tuple(changes.pop(stage, ()))
     if changes:
         why = "; ".join(f"{name} ({', '.join(what)})" for name, what in sorted(changes.items()))
@@ -91,9 +104,11 @@ def bring_up_to_date(context: Context, project: DvcProject, stage: str, runner: 
     if force:
         reasons = (*reasons, "asked to look again")
     if reasons:
-        context.log.info(f"{stage}: {'; '.join(reasons)}")
+        log.info(f"{stage}: {'; '.join(reasons)}")
         outcome, reported = _repro(context, project, stage, runner, force)
-    locked = _patient(context, runner, project.locked)[stage]
+    else:
+        log.info(f"{stage}: {outcome}")
+    locked = _patient(runner, project.locked)[stage]
     if reported:
         _remember(project, stage, locked, reported)
     return StageRun(outcome, reasons, locked, reported or recall(project, stage, locked))
@@ -120,7 +135,7 @@ def _memory(project: DvcProject, stage: str, locked: LockedStage) -> Path:
     return project.root / ".dvc" / "tmp" / "dagster" / stage / f"{locked.data_version}.json"
 
 
-def _patient(context: Context, runner: Runner, ask: Callable[[], T]) -> T:
+def _patient(runner: Runner, ask: Callable[[], T]) -> T:
     """`ask()`, again and again while another DVC process is in the way."""
     deadline = time.monotonic() + runner.busy_seconds
     said = ""
@@ -128,14 +143,14 @@ def _patient(context: Context, runner: Runner, ask: Callable[[], T]) -> T:
         try:
             return ask()
         except DvcBusyError as busy:
-            said = _wait(context, str(busy), said, deadline)
+            said = _wait(str(busy), said, deadline)
 
 
-def _wait(context: Context, why: str, said: str, deadline: float) -> str:
+def _wait(why: str, said: str, deadline: float) -> str:
     if time.monotonic() > deadline:
         raise dg.Failure(f"Waited too long for another DVC process. {why}", allow_retries=False)
     if why != said:
-        context.log.info(f"Waiting for another DVC process. {why}")
+        log.info(f"Waiting for another DVC process. {why}")
     time.sleep(1.0)
     return why
 
@@ -143,75 +158,72 @@ def _wait(context: Context, why: str, said: str, deadline: float) -> str:
 def _repro(
     context: Context, project: DvcProject, stage: str, runner: Runner, force: bool
 ) -> tuple[str, Mapping[str, Any]]:
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+    command = [*_DVC, "--wait-for-lock", "repro", "--single-item", stage]
     if force:
         command.insert(-1, "--force")
     deadline = time.monotonic() + runner.busy_seconds
     said = ""
     while True:
         with _pipes(context) as session:
-            code, lines = _run(context, command, project, runner, session.get_bootstrap_env_vars())
+            code, lines = _run(command, project, runner, session.get_bootstrap_env_vars())
         text = "\n".join(lines)
         busy = _BUSY.search(text)
         if code == 0:
             restored = any(line.endswith("is cached - skipping run, checking out outputs") for line in lines)
-            _patient(context, runner, project.sort_lock)
+            _patient(runner, lambda: sort_lock(project.root))
             return (RESTORED if restored else COMPUTED), _reported(session)
         if busy is None:
             exited = _EXITED.search(text)
             raise StageFailed(stage, int(exited[1]) if exited else code, _last_words(lines), _reported(session))
-        said = _wait(context, f"{busy['path']} is busy: {' '.join(busy['who'].split())}", said, deadline)
+        said = _wait(f"{busy['path']} is busy: {' '.join(busy['who'].split())}", said, deadline)
 
 
-def _run(
-    context: Context, command: list[str], project: DvcProject, runner: Runner, pipes: Mapping[str, str]
-) -> tuple[int, list[str]]:
-    """Exit code and last lines of `command`, which are passed on to standard output as they come."""
-    tree = ProcessTree()
+def _run(command: list[str], project: DvcProject, runner: Runner, pipes: Mapping[str, str]) -> tuple[int, list[str]]:
+    """Exit code and last lines of `command`, which is shown while it runs."""
+    tree = ProcessTree(_label(project))
     environment = {**os.environ, **runner.environment, **pipes, **tree.environment()}
-    lines: deque[str] = deque(maxlen=400)
-    process = subprocess.Popen(
-        command,
-        cwd=project.root,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # a Ctrl-C in the terminal comes to us alone, and we stop the tree in order
-    )
-    assert process.stdout is not None
-    reader = threading.Thread(target=_pass_on, args=(process.stdout, lines), daemon=True)
-    reader.start()
+    process = ShownProcess(command, project.root, environment, _DVC_ADVICE)
     try:
-        while process.poll() is None:
+        while (code := process.poll()) is None:
             time.sleep(0.05)
     except BaseException:
-        _stop(context, tree, process, runner)
+        _stop(tree, process, runner)
         raise
-    reader.join(timeout=5.0)  # a process that the stage left behind may hold the pipe open
-    if not reader.is_alive():
-        process.stdout.close()
-    return process.returncode, list(lines)
+    if code and tree.members():  # `dvc` was killed, and its locks are void; the stage must not write on
+        log.warning(f"dvc ended with code {code} while its stage went on; ending that")
+        tree.stop(None, runner.grace_seconds, log.info)
+    return code, process.lines()
 
 
-def _pass_on(stream: IO[str], lines: deque[str]) -> None:
-    for line in stream:
-        lines.append(line.rstrip("\n"))
-        sys.stdout.write(line)
-        sys.stdout.flush()
-
-
-def _stop(context: Context, tree: ProcessTree, process: subprocess.Popen[str], runner: Runner) -> None:
+def _stop(tree: ProcessTree, process: ShownProcess, runner: Runner) -> None:
     """Stop the tree, however often this process is interrupted meanwhile."""
     while True:
         try:
-            tree.stop(process.pid, runner.grace_seconds, context.log.info)
+            tree.stop(process.pid, runner.grace_seconds, log.info)
             process.wait()
             return
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             continue
+
+
+def _end_abandoned(project: DvcProject, runner: Runner) -> None:
+    """End what runs in this project whose own process was killed left at work; nobody waits for it."""
+    for tree in ProcessTree.abandoned(_label(project)):
+        log.warning("A run was killed and left processes at work; ending them first.")
+        command = next(filter(_is_dvc, tree.members()), None)
+        tree.stop(command.pid if command else None, runner.grace_seconds, log.info)
+
+
+def _is_dvc(process: psutil.Process) -> bool:
+    try:
+        return process.cmdline()[: len(_DVC)] == _DVC
+    except psutil.Error:
+        return False
+
+
+def _label(project: DvcProject) -> str:
+    """Of the process trees of this project's stages."""
+    return "dvc-" + hashlib.sha256(str(project.root).encode()).hexdigest()[:12]
 
 
 @contextmanager
@@ -244,5 +256,5 @@ def _reported(session: dg.PipesSession) -> Mapping[str, Any]:
 
 def _last_words(lines: list[str]) -> list[str]:
     """The last lines of a stage's own output."""
-    own = [line for line in lines if line.strip() and not line.startswith(_DVC_CHATTER)]
+    own = [line for line in lines if line and not line.startswith(_DVC_ERRORS)]
     return own[-_SHOWN_LINES:] or lines[-_SHOWN_LINES:]

@@ -26,10 +26,11 @@ from flame_core.errors import FlameError, ParamsError
 from flame_core.layout import Layout
 from flame_core.workspace import open_workspace, resolve_params
 from orchestration.checks import read_checks
-from orchestration.dvc_assets import DATA_VERSION_TAG, asset_key, op_name, run_metadata, run_stage, stage_meta
+from orchestration.dvc_assets import DATA_VERSION_TAG, asset_key, op_name, run_metadata, run_stage
 from orchestration.dvc_project import DvcProject, Stage
 from orchestration.dvc_run import Runner
 from orchestration.resources import WORKSPACE_TAG, read_tags
+from orchestration.stage_meta import stage_meta
 
 WORKSPACE = "workspace"
 

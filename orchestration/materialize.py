@@ -5,29 +5,39 @@
     python -m orchestration.materialize --refresh download         # look at the sources again
     python -m orchestration.materialize --set train.epochs=5       # the job `experiment`, in a workspace
 
-Leaves the same `dvc.lock` as `dvc repro`. Runs are kept on an instance of their own, `.flame/dagster-inline/`.
+Leaves the same `dvc.lock` as `dvc repro`. Runs are kept on an instance of their own, `.flame/dagster-inline/`. The
+stages' output comes to the terminal as if they ran there by themselves.
 """
 
 from __future__ import annotations
 
+import itertools
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import dagster as dg
 import typer
 import yaml
+from dagster._core.definitions.asset_selection import DagsterInvalidAssetSelectionError
 
-from flame_core.errors import FlameError, ParamsError
+from flame_core.errors import FlameError, Interrupted, ParamsError
 from flame_core.layout import Layout
 from flame_core.reporting import configure_logging, console, facts
 from flame_core.settings import settings
 from orchestration.dvc_assets import REFRESH_TAG
-from orchestration.dvc_project import DvcProjectError
+from orchestration.dvc_errors import DvcProjectError
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # the stages' own output is what counts
+INSTANCE: Any = {
+    "telemetry": {"enabled": False},
+    "compute_logs": {  # leaves the terminal to the stages
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    },
+}
 
 
 def materialize(
@@ -44,13 +54,17 @@ def materialize(
 
     Raises:
         DvcProjectError: the project's files cannot be used.
+        Interrupted: a signal stopped it, and the stage at work as well.
+        ParamsError: `select` or an override cannot be read; says how to write it.
     """
     from orchestration.definitions import build
 
     definitions = build(layout)
+    if select:
+        _require_assets(select, definitions)
     home = layout.state / "dagster-inline"
     home.mkdir(parents=True, exist_ok=True)
-    with dg.DagsterInstance.local_temp(str(home), {"telemetry": {"enabled": False}}) as instance:
+    with dg.DagsterInstance.local_temp(str(home), INSTANCE) as instance:
         if overrides or preset:
             values = dict(_key_value(override) for override in overrides)
             workspace = {"config": {"overrides": values, **({"preset": preset} if preset else {})}}
@@ -67,7 +81,21 @@ def materialize(
                 tags={REFRESH_TAG: ",".join(refresh)} if refresh else None,
             )
         _show(result)
+        if any(map(_is_interruption, result.get_step_failure_events())):
+            raise Interrupted("stopped; the same command resumes")
         return result.success
+
+
+def _require_assets(select: str, definitions: dg.Definitions) -> None:
+    """Refuse a selection that cannot be read, or holds nothing."""
+    try:
+        found = dg.AssetSelection.from_string(select).resolve(definitions.resolve_asset_graph())
+        problem = "" if found else "it selects no asset"
+    except (dg.DagsterInvalidSubsetError, DagsterInvalidAssetSelectionError) as error:
+        problem = str(error)
+    if problem:
+        forms = 'key:ingest, key:"train/flame"+, group:data, or several of these with `or` between'
+        raise ParamsError(f"--select {select!r}: {problem}; write {forms}")
 
 
 def _key_value(override: str) -> tuple[str, Any]:
@@ -88,12 +116,32 @@ def _show(result: dg.ExecuteInProcessResult) -> None:
         if not evaluation.passed:
             name = f"{evaluation.asset_key.to_user_string()}: {evaluation.check_name}"
             console.print(f"check failed: {name}: {evaluation.description}", markup=False, soft_wrap=True)
-    for event in result.get_step_failure_events():
+    failures = result.get_step_failure_events()
+    if not result.success and not failures:
+        event = result.get_run_failure_event()
+        error = event.job_failure_data.error
+        console.print(f"error: {error.message if error else event.message}", markup=False, soft_wrap=True)
+    for event in itertools.filterfalse(_is_interruption, failures):
         failure = event.step_failure_data
         said = failure.user_failure_data.description if failure.user_failure_data else None
         error = failure.error
         said = said or (error.cause.message if error and error.cause else error.message if error else "")
-        console.print(f"{event.step_key} failed: {said}", markup=False, highlight=False, soft_wrap=True)
+        said = said if said.startswith(str(event.step_key)) else f"{event.step_key} failed: {said}"
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+def _is_interruption(event: dg.DagsterEvent) -> bool:
+    """Whether a step ended because this process was asked to."""
+    source = event.step_failure_data.error_source
+    return source is not None and source.name == "INTERRUPT"
+
+
+def _as_said(record: logging.LogRecord) -> bool:
+    """A log line without the run, job and step that Dagster puts before it."""
+    about = record.__dict__.get("dagster_meta")
+    if about:
+        record.msg, record.args = about["orig_message"], ()
+    return True
 
 
 def main(
@@ -106,9 +154,11 @@ def main(
 ) -> None:
     """Materialize assets in this process."""
     configure_logging(settings().log_level)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_as_said)
     warnings.simplefilter("ignore", dg.BetaWarning)  # the selection syntax
     try:
-        done = materialize(Layout.find(Path.cwd()), select, overrides or (), preset, refresh or ())
+        done = materialize(Layout.find(), select, overrides or (), preset, refresh or ())
     except (FlameError, DvcProjectError) as error:
         console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(getattr(error, "exit_code", ParamsError.exit_code))
@@ -116,4 +166,6 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

@@ -6,6 +6,9 @@ whole, also where a process began a session of its own (torchrun's workers do) o
 `stop` asks the heads first: the outermost processes of a stage that are no shell, such as `flame train` or torchrun's
 agent. They get SIGTERM, finish their step, checkpoint and take their workers along. The command that started them
 (`dvc`) is left to see them end, so that it releases its locks. What is left after the grace period is killed.
+
+A process that made a tree can be killed itself, and then stops nobody. Its pid is part of the token, so whoever comes
+next finds such an `abandoned` tree, and stops it in the same order.
 """
 
 from __future__ import annotations
@@ -25,10 +28,23 @@ _POLL_SECONDS = 0.1
 
 
 class ProcessTree:
-    """All processes that carry this tree's token."""
+    """All processes that carry this tree's token. `label` says what trees of a kind are for, in one word."""
 
-    def __init__(self) -> None:
-        self.token = uuid.uuid4().hex
+    def __init__(self, label: str) -> None:
+        self.token = f"{label}:{os.getpid()}:{uuid.uuid4().hex}"
+
+    @classmethod
+    def abandoned(cls, label: str) -> list[ProcessTree]:
+        """Trees of that label whose owner, the process that made them, was killed, while some of them still run."""
+        found = {token for process in psutil.process_iter() for token in _tokens(process)}
+        trees = []
+        for token in sorted(found):
+            kind, _, rest = token.partition(":")
+            if kind == label and not _alive(int(rest.partition(":")[0])):
+                tree = cls(label)
+                tree.token = token
+                trees.append(tree)
+        return trees
 
     def environment(self) -> dict[str, str]:
         """What a process and its descendants must have in their environment to belong to the tree.
@@ -42,22 +58,21 @@ class ProcessTree:
         return [process for process in psutil.process_iter() if self._owns(process)]
 
     def _owns(self, process: psutil.Process) -> bool:
-        try:
-            owned = self.token in process.environ().get(TOKEN, "").split()
-            return owned and process.status() != psutil.STATUS_ZOMBIE
-        except (psutil.Error, OSError):
-            return False
+        return self.token in _tokens(process)
 
-    def stop(self, command: int, grace_seconds: float, say: Callable[[str], None]) -> None:
-        """End the tree; `command` is the pid of the process that started the rest.
+    def stop(self, command: int | None, grace_seconds: float, say: Callable[[str], None]) -> None:
+        """End the tree; `command` is the pid of the process that started the rest, where that still runs.
 
         Returns when no process of the tree is left. May be called again when it was interrupted.
         """
         deadline = time.monotonic() + grace_seconds
         asked: set[int] = set()
+        idle: set[int] = set()
         while (stage := self._without(command)) and time.monotonic() < deadline:
             for process in _heads(stage):
-                if process.pid not in asked and self._owns(process):  # it may have ended since it was listed
+                if _is_shell(process) and process.pid not in idle:
+                    idle.add(process.pid)  # what it ran has ended, and so may the shell in a moment, with its exit code
+                elif process.pid not in asked and self._owns(process):  # it may have ended since it was listed
                     asked.add(process.pid)
                     say(f"asking process {process.pid} ({_name(process)}) to stop; up to {grace_seconds:.0f} s for it")
                     _signal(process, signal.SIGTERM)
@@ -66,7 +81,7 @@ class ProcessTree:
             names = ", ".join(f"{process.pid} ({_name(process)})" for process in stage)
             say(f"killing what did not stop within {grace_seconds:.0f} s: {names}")
             self._kill(lambda: self._without(command))
-        if not asked and psutil.pid_exists(command):  # no stage ran: the command itself was at work
+        if command and not asked and psutil.pid_exists(command):  # no stage ran: the command itself was at work
             _signal_pid(command, signal.SIGINT)
         settle = time.monotonic() + _SETTLE_SECONDS
         while (left := self.members()) and time.monotonic() < settle:
@@ -80,7 +95,7 @@ class ProcessTree:
         """End every process of the tree at once."""
         self._kill(self.members)
 
-    def _without(self, command: int) -> list[psutil.Process]:
+    def _without(self, command: int | None) -> list[psutil.Process]:
         return [process for process in self.members() if process.pid != command]
 
     def _kill(self, find: Callable[[], Iterable[psutil.Process]]) -> None:
@@ -88,6 +103,22 @@ class ProcessTree:
             for process in found:
                 _signal(process, signal.SIGKILL)
             time.sleep(_POLL_SECONDS)
+
+
+def _tokens(process: psutil.Process) -> list[str]:
+    """The tokens that a living process carries."""
+    try:
+        tokens = process.environ().get(TOKEN, "").split()
+        return tokens if tokens and process.status() != psutil.STATUS_ZOMBIE else []
+    except (psutil.Error, OSError):
+        return []
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _heads(processes: list[psutil.Process]) -> list[psutil.Process]:

@@ -96,7 +96,7 @@ def serve(layout: Layout, ready: Callable[[], None]) -> None:
     _require_free(here.ui_host, here.dagster_port, "FLAME_DAGSTER_PORT")
     _require_free(here.ui_host, here.mlflow_port, "FLAME_MLFLOW_PORT")
     home = prepare(layout)
-    tree = ProcessTree()
+    tree = ProcessTree("ui")
     variables = {
         **environment(),
         **tree.environment(),

@@ -99,8 +99,10 @@ def line_chart(xs: Sequence[float], ys: Sequence[float], title: str, x_title: st
 
 
 def standalone(svg: str) -> bytes:
-    """A chart as a file of its own, with its colours inside."""
+    """A chart as a file of its own, with its colours inside and a size, which a page that shows it may not give."""
     root = ET.fromstring(svg)
+    _, _, width, height = root.attrib["viewBox"].split()
+    root.attrib.update(width=width, height=height)
     style = ET.Element("style")
     style.text = stylesheet("charts.css") + "svg { background: var(--surface); }"
     root.insert(0, style)

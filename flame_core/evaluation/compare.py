@@ -84,25 +84,27 @@ def check(comparison: dict[str, Any]) -> Check:
 def render_comparison(comparison: dict[str, Any], results: Sequence[Results], params: BootstrapParams) -> str:
     """The page."""
     first = results[0]
-    metrics = [
-        {
-            "name": metric,
-            "title": metric_title(metric),
-            "chart": bar_chart(
-                [
-                    Bar(
-                        recipe, row[metric]["value"], row[metric]["low"], row[metric]["high"],
-                        first.metrics.get(chance_of(metric)), main=recipe == first.recipe,
-                    )
-                    for recipe, row in comparison["recipes"].items()
-                ],
-                metric_title(metric),
-            ),
-        }
-        for metric in first.headline
-    ]  # fmt: skip
+    charts = comparison_charts(comparison, first)
+    metrics = [{"name": metric, "title": metric_title(metric), "chart": chart} for metric, chart in charts.items()]
     chances = {metric: first.metrics.get(chance_of(metric)) for metric in first.headline}
     return render("comparison.html.j2", comparison=comparison, metrics=metrics, chances=chances, bootstrap=params)
+
+
+def comparison_charts(comparison: dict[str, Any], first: Results) -> dict[str, str]:
+    """{headline metric: its value of every recipe as a bar, the `first` in the accent colour}."""
+    return {
+        metric: bar_chart(
+            [
+                Bar(
+                    recipe, row[metric]["value"], row[metric]["low"], row[metric]["high"],
+                    first.metrics.get(chance_of(metric)), main=recipe == first.recipe,
+                )
+                for recipe, row in comparison["recipes"].items()
+            ],
+            metric_title(metric),
+        )
+        for metric in first.headline
+    }  # fmt: skip
 
 
 def metric_title(metric: str) -> str:

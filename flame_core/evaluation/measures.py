@@ -146,21 +146,25 @@ def evaluate(
 
 
 def checks(evaluation: Evaluation, options: EvaluateParams) -> list[Check]:
-    """Quality gates of a model: recall against chance, both directions, and the languages that were asked for."""
-    k, floor = headline_k(options), options.gates.min_recall_over_chance
+    """Quality gates of a model: recall against chance by language, and the languages that were asked for."""
+    k = headline_k(options)
     found = []
-    for direction in DIRECTIONS:
-        prefix = f"retrieval/{options.train_language}/{direction}"
-        ratio = evaluation.metrics[f"{prefix}/recall@{k}"] / evaluation.metrics[f"{prefix}/chance/recall@{k}"]
-        found.append(
-            Check(
-                name=f"recall_over_chance/{direction}",
-                passed=ratio >= floor,
-                description=f"recall@{k} in {options.train_language} over that of a random order",
-                value=round(ratio, 4),
-                threshold=floor,
+    floors = {options.train_language: options.gates.min_recall_over_chance, **options.gates.language_floors}
+    for language, floor in floors.items():
+        for direction in DIRECTIONS:
+            prefix = f"retrieval/{language}/{direction}"
+            ratio = None
+            if language in evaluation.languages:
+                ratio = evaluation.metrics[f"{prefix}/recall@{k}"] / evaluation.metrics[f"{prefix}/chance/recall@{k}"]
+            found.append(
+                Check(
+                    name=f"recall_over_chance/{language}/{direction}",
+                    passed=ratio is not None and ratio >= floor,
+                    description=f"recall@{k} in {language} over that of a random order",
+                    value=None if ratio is None else round(ratio, 4),
+                    threshold=floor,
+                )
             )
-        )
     found.append(
         Check(
             name="languages_present",

@@ -17,6 +17,9 @@ class BootstrapParams(Section):
 
 class EvaluateGates(Section):
     min_recall_over_chance: float = Field(default=1.0, description="English recall@10 over chance, in both directions")
+    language_floors: dict[str, float] = Field(
+        default={}, description="the same for other languages: {de: 1.5}; a language that is not measured fails"
+    )
 
 
 class EvaluateParams(Section):

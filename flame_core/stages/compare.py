@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from flame_core import gates
 from flame_core.digest import json_bytes
-from flame_core.evaluation.compare import check, compare, render_comparison
+from flame_core.evaluation.charts import standalone
+from flame_core.evaluation.compare import check, compare, comparison_charts, metric_title, render_comparison
 from flame_core.evaluation.results import read_results
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.reporting import facts
+from flame_core.reporting import facts, picture
 from flame_core.work import gather
 
 COMPARISON, PAGE = "comparison.json", "comparison.html"
@@ -28,3 +31,5 @@ def run(params: Params, layout: Layout) -> None:
     }
     gather(layout.comparison, layout.state, {}, contents)
     facts("compare", {"recipes": ", ".join(params.recipes), "page": layout.comparison / PAGE})
+    for metric, chart in comparison_charts(comparison, results[0]).items():
+        picture(metric_title(metric), partial(standalone, chart), "svg+xml")

@@ -8,6 +8,7 @@ A source is looked at anew whenever the stage runs; what has not changed since i
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 from flame_core import gates, reporting
@@ -33,6 +34,8 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     files: dict[str, Path] = {}
     checks: list[Check] = []
     shown: dict[str, str] = {}
+    pairs = 0
+    unreadable: Counter[str] = Counter()
     for name, source in sorted(params.sources.items()):
         unit = open_source(source, layout).download(work)
         about = read_source(unit.folder)
@@ -40,10 +43,14 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
             raise InputError(f"source {name} ({source.kind}) is empty: there is not a single pair in it")
         files |= {f"{name}/{file}": unit.file(file) for file in unit.names()}
         checks += _checks(name, about["pairs"], about["problems"])
+        pairs += about["pairs"]
+        unreadable.update(problem["reason"] for problem in about["problems"])
         problems = f", {len(about['problems'])} unreadable" if about["problems"] else ""
         shown[name] = f"{about['pairs']:,} pairs{problems} ({'new' if unit.computed else 'as before'})"
     gather(layout.raw, layout.state, files, {gates.CHECKS: gates.to_bytes(checks)})
-    reporting.facts("Sources", shown)
+    reporting.facts(
+        "Sources", {**shown, "pairs": pairs, **{f"unreadable: {why}": count for why, count in unreadable.most_common()}}
+    )
 
 
 def _checks(name: str, pairs: int, problems: list[dict[str, str]]) -> list[Check]:

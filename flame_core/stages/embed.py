@@ -5,15 +5,17 @@ The LLM is loaded only when a file of the store is not in the work cache, and no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flame_core import gates
 from flame_core.captions.table import Caption
-from flame_core.data.shards import shard_names
+from flame_core.data.shards import read_index, shard_names
 from flame_core.digest import json_bytes
 from flame_core.errors import ParamsError
 from flame_core.evaluation.retrieval import retrieve
@@ -27,9 +29,9 @@ from flame_core.evaluation.texts import (
 )
 from flame_core.layout import Layout
 from flame_core.params import CaptionKind, Params
-from flame_core.reporting import Bar, facts, progress
+from flame_core.reporting import Bar, facts, progress, table
 from flame_core.text import store
-from flame_core.text.diagnostics import anisotropy
+from flame_core.text.diagnostics import anisotropy, nearest
 from flame_core.text.jobs import Job, captions_a_sample, facet_names, text_jobs, training_job
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
 from flame_core.work import Ledger, Unit, WorkCache, gather
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from flame_core.text.encoder import TextEncoder
 
 REPORT_SAMPLES = 4096  # training samples that the anisotropy report looks at
+_SHOWN_SAMPLES = 3  # whose nearest captions are shown
 TRAIN_FILE, TEXTS_FILE = "train.safetensors", "texts.safetensors"  # in a unit of work
 
 
@@ -75,6 +78,9 @@ def run(params: Params, layout: Layout) -> None:
         for name in units[job.name].names()
     }
     mean, sample, wrong = _survey(jobs, units)
+    samples = Counter(row.shard for row in read_index(layout.shards, "train"))
+    embedded = {f"{job.name}.tar": _rows(job, params) for job in jobs if job.trains}
+    misaligned = sorted(shard for shard in samples | embedded if samples[shard] != embedded.get(shard))
     manifest = {
         **identity,
         "template": template_content(params),
@@ -90,7 +96,7 @@ def run(params: Params, layout: Layout) -> None:
             "ceilings": _ceilings(params, jobs, units, captions),
         },
     }
-    checks = _check(params, wrong, manifest)
+    checks = _check(params, wrong, misaligned, manifest)
     contents = {MANIFEST: json_bytes(manifest), gates.CHECKS: gates.to_bytes(checks)}
     if params.text.center != "none":
         center = mean if params.text.center == "per_facet" else np.tile(mean.mean(axis=0), (len(mean), 1))
@@ -106,6 +112,7 @@ def run(params: Params, layout: Layout) -> None:
             **manifest["report"]["anisotropy"],
         },
     )
+    table("nearest captions by facet", ["caption", "facet", "nearest", "cosine"], _neighbours(params, jobs, sample))
 
 
 def plan_jobs(params: Params, layout: Layout, captions: Sequence[Caption]) -> list[Job]:
@@ -164,6 +171,23 @@ def _survey(jobs: Sequence[Job], units: dict[str, Unit]) -> tuple[np.ndarray, np
     return np.asarray(total / count, dtype=np.float32), np.concatenate(taken)[:REPORT_SAMPLES], wrong
 
 
+def _neighbours(params: Params, jobs: Sequence[Job], sample: np.ndarray) -> list[list[str]]:
+    """What a few training samples look like to each facet: the caption nearest to theirs, of the same kind."""
+    facets: list[list[str]] = []  # of each facet in order, the captions that it read: [K][N]
+    for kind in params.text.train_kinds:
+        count = captions_a_sample(kind, params.text)
+        for i in range(count):
+            texts = [text for job in jobs if job.trains for text in job.texts[kind][i::count]]
+            facets += [texts] * len(params.text.template[kind].facets)
+    rows = sorted({len(sample) * i // _SHOWN_SAMPLES for i in range(_SHOWN_SAMPLES)}) if len(sample) > 1 else []
+    found, cosines = nearest(sample, rows)
+    return [
+        [shorten(facets[k][row], 90), name, shorten(facets[k][found[r, k]], 90), f"{cosines[r, k]:.3f}"]
+        for r, row in enumerate(rows)
+        for k, name in enumerate(facet_names(params.text))
+    ]
+
+
 def _ceilings(
     params: Params, jobs: Sequence[Job], units: dict[str, Unit], captions: Sequence[Caption]
 ) -> dict[str, dict[str, float]]:
@@ -190,7 +214,13 @@ def _ceilings(
     return ceilings
 
 
-def _check(params: Params, wrong: list[str], manifest: dict[str, Any]) -> list[gates.Check]:
+def _rows(job: Job, params: Params) -> int:
+    """How many samples a job of training embeds."""
+    kind, texts = next(iter(job.texts.items()))
+    return len(texts) // captions_a_sample(kind, params.text)
+
+
+def _check(params: Params, wrong: list[str], misaligned: list[str], manifest: dict[str, Any]) -> list[gates.Check]:
     cosine = manifest["report"]["anisotropy"]["facet_cosine"]
     highest = params.text.gates.max_facet_cosine
     return [
@@ -201,6 +231,14 @@ def _check(params: Params, wrong: list[str], manifest: dict[str, Any]) -> list[g
             value=len(wrong),
             threshold=0,
             keys=wrong[:20],
+        ),
+        gates.Check(
+            "embeddings_aligned",
+            not misaligned,
+            "every training shard has one row of embeddings a sample",
+            value=len(misaligned),
+            threshold=0,
+            keys=misaligned[:20],
         ),
         gates.Check(
             "facets_differ",

@@ -6,7 +6,21 @@ several facets hold more than one only as far as they say different things of di
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+
+def nearest(t: np.ndarray, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """For unit facet embeddings t [N, K, D], the row nearest to each of `rows` [R] by each facet.
+
+    Returns:
+        Rows [R, K], and their cosines [R, K]. A row is never its own neighbour.
+    """
+    cosines = np.einsum("rkd,nkd->rkn", t[rows], t)
+    cosines[np.arange(len(rows)), :, rows] = -2.0
+    found = cosines.argmax(axis=2)
+    return found, np.take_along_axis(cosines, found[..., None], axis=2)[..., 0]
 
 
 def anisotropy(t: np.ndarray) -> dict[str, float]:

@@ -82,5 +82,6 @@ def test_a_file_of_its_own_carries_its_colours_and_is_always_the_same():
     assert file == standalone(bar_chart([Bar("Grün", 0.5, 0.4, 0.6, 0.1)], "Wiederfinden ü"))
     root = ET.fromstring(file)
     assert root.tag == NS + "svg"
+    assert root.get("viewBox") == f"0 0 {root.get('width')} {root.get('height')}"  # else a page draws it at any size
     assert "--accent" in file.decode()
     assert "ns0:" not in file.decode()

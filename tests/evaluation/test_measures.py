@@ -130,6 +130,17 @@ def test_gates_compare_recall_with_chance(tmp_path):
     assert bad[1].value == pytest.approx(1, abs=1e-3)  # constant scores are chance
 
 
+def test_a_language_has_a_floor_of_its_own(tmp_path):
+    options = {"recall_at": [1], "gates": {"language_floors": {"de": 0.0, "fr": 4.0, "eo": 0.0}}}
+    params = world.params(tmp_path, **options).evaluate
+    verdict = {check.name: check.passed for check in checks(measure(tmp_path, **options), params)}
+    assert {name: verdict[name] for name in verdict if name.startswith("recall_over_chance/")} == {
+        f"recall_over_chance/{language}/{direction}": language in ("en", "de")  # eo has no caption at all
+        for language in ("en", "de", "fr", "eo")
+        for direction in ("image_to_text", "text_to_image")
+    }
+
+
 def test_headline_k(tmp_path):
     assert headline_k(world.params(tmp_path, recall_at=[1, 10, 50]).evaluate) == 10
     assert headline_k(world.params(tmp_path, recall_at=[1, 5]).evaluate) == 5

@@ -1,16 +1,19 @@
-"""A small DVC project that has nothing to do with FLAME: templating, a matrix, a stage that speaks Pipes."""
+"""A DVC project that has nothing to do with FLAME, and its assets: templating, a matrix, a stage that speaks Pipes."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from flame_core.workspace import environment
-from orchestration.dvc_project import DvcProject
+from orchestration.dvc_assets import dvc_assets
+from orchestration.dvc_project import DvcProject, Stage
 
 DVC_YAML = """\
 stages:
@@ -56,6 +59,9 @@ if "DAGSTER_PIPES_CONTEXT" in os.environ:
         pipes.log.info("growing now")
         pipes.report_custom_message({"metadata": {"grown": {"raw_value": count, "type": "int"}}})
 """
+
+
+KEYS = [dg.AssetKey(path) for path in (["grow"], ["scale", "10"], ["scale", "2"], ["total"])]
 
 
 @pytest.fixture(scope="session")
@@ -109,3 +115,28 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def read_checks(project: DvcProject, stage: Stage, declared) -> list[dg.AssetCheckResult]:
+    enough = (project.root / "numbers" / "enough").read_text() == "yes"
+    return [dg.AssetCheckResult(check_name=name, passed=enough) for name in declared]
+
+
+def assets(project: DvcProject) -> list[dg.AssetsDefinition]:
+    return dvc_assets(project, read_checks=read_checks, read_tags=lambda project: {"params": "p1"})
+
+
+def stale(project: DvcProject, instance: dg.DagsterInstance) -> dict[dg.AssetKey, str]:
+    """FRESH, STALE or MISSING, as the asset pages say it."""
+    from dagster._core.definitions.data_version import CachingStaleStatusResolver
+    from dagster._core.loader import LoadingContextForTest
+
+    graph = dg.Definitions(assets=assets(project)).resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    return {key: resolver.get_status(key).value for key in KEYS}

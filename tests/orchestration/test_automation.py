@@ -60,6 +60,17 @@ def test_one_change_makes_one_run_once_it_has_settled(layout: Layout) -> None:
     assert ticks.tick() == []
 
 
+def test_a_state_that_comes_back_is_a_change_again(layout: Layout) -> None:
+    ticks = Ticks(source_sensor(layout))
+    path = layout.root / "pictures" / "a.jpg"
+    keys = [request.run_key for request in ticks.tick()]
+    for content, time in [(b"two", 2), (b"one", 1), (b"two", 2)]:
+        path.write_bytes(content)
+        os.utime(path, ns=(time, time))
+        keys += [request.run_key for _ in range(3) for request in ticks.tick()]
+    assert len(keys) == len(set(keys)) == 3
+
+
 @pytest.mark.parametrize("change", ["removed", "same size", "renamed"])
 def test_every_kind_of_change_counts(layout: Layout, change: str) -> None:
     ticks = Ticks(source_sensor(layout))

@@ -6,7 +6,6 @@ After an intended change of the graph: `python -m tests.orchestration.test_defin
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ import dagster as dg
 import pytest
 
 from flame_core.layout import Layout
+from flame_core.workspace import environment
 from orchestration.definitions import build
 from orchestration.dvc_project import DvcProject
 
@@ -102,15 +102,9 @@ def test_the_general_half_knows_nothing_of_flame() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_command_line_check_passes(tmp_path: Path) -> None:
-    environment = {**os.environ, "DAGSTER_HOME": str(tmp_path), "DAGSTER_DISABLE_TELEMETRY": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "dagster", "definitions", "validate", "-m", "orchestration.definitions"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+def test_dg_check_defs_passes(tmp_path: Path) -> None:
+    variables = {**environment(), "DAGSTER_HOME": str(tmp_path)}
+    done = subprocess.run(["dg", "check", "defs"], cwd=ROOT, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from orchestration.dvc_assets import asset_key, dvc_assets, dvc_lock_sensor, op_name
-from orchestration.dvc_project import DvcProject, DvcProjectError, Stage
-from tests.orchestration.conftest import dvc, edit
-
-KEYS = [dg.AssetKey(path) for path in (["grow"], ["scale", "10"], ["scale", "2"], ["total"])]
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
-
-
-def read_checks(project: DvcProject, stage: Stage, declared) -> list[dg.AssetCheckResult]:
-    enough = (project.root / "numbers" / "enough").read_text() == "yes"
-    return [dg.AssetCheckResult(check_name=name, passed=enough) for name in declared]
-
-
-def assets(project: DvcProject) -> list[dg.AssetsDefinition]:
-    return dvc_assets(project, read_checks=read_checks, read_tags=lambda project: {"params": "p1"})
+from orchestration.dvc_assets import asset_key, op_name
+from orchestration.dvc_lock_sensor import dvc_lock_sensor
+from orchestration.dvc_project import DvcProject
+from tests.orchestration.conftest import KEYS, assets, edit, read_checks, stale
 
 
 def materialize(project: DvcProject, instance: dg.DagsterInstance, **options) -> dg.ExecuteInProcessResult:
@@ -65,19 +48,6 @@ def test_specs_follow_the_file(foreign: DvcProject) -> None:
 def test_names_that_dagster_refuses_are_spelled_otherwise() -> None:
     assert asset_key("train@0.1-big") == dg.AssetKey(["train", "0.1-big"])
     assert op_name("train@0.1-big") == "train__0_1_big"
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("pool: field", "pol: field", r"stages\.grow\.meta\.dagster: pol: Extra inputs.*accepted: group, kinds"),
-        ("max: 1", "max: none", r"stages\.grow\.meta\.dagster: retries\.max: .*valid integer"),
-    ],
-)
-def test_a_wrong_meta_is_named(foreign: DvcProject, old: str, new: str, message: str) -> None:
-    edit(foreign.root / "dvc.yaml", old, new)
-    with pytest.raises(DvcProjectError, match=message):
-        assets(foreign)
 
 
 def test_materialize_then_unchanged(
@@ -181,39 +151,3 @@ def test_a_path_in_use_is_waited_for_and_its_user_named(
     assert result.success
     assert outcomes(result) == {"grow": "unchanged"}  # the other one had done it
     assert f"(PID {other.pid}): " in capfd.readouterr().err
-
-
-def test_a_run_from_the_shell_shows_up_once(reproduced: DvcProject, instance: dg.DagsterInstance) -> None:
-    sensor = dvc_lock_sensor(reproduced, read_checks=read_checks)
-
-    def tick() -> list:
-        data = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
-        for event in data.asset_events:
-            instance.report_runless_asset_event(event)
-        return list(data.asset_events)
-
-    reported = tick()
-    assert [e.asset_key for e in reported if isinstance(e, dg.AssetMaterialization)] == KEYS
-    assert [e.check_name for e in reported if isinstance(e, dg.AssetCheckEvaluation)] == ["enough"]
-    assert stale(reproduced, instance) == dict.fromkeys(KEYS, "FRESH")
-    assert tick() == []
-
-    edit(reproduced.root / "params.yaml", "count: 4", "count: 5")
-    assert stale(reproduced, instance)[KEYS[0]] == "STALE"  # another code version
-    dvc(reproduced.root, "repro", "--quiet", "grow")
-    assert [event.asset_key for event in tick() if isinstance(event, dg.AssetMaterialization)] == KEYS[:1]
-    assert stale(reproduced, instance) == {
-        KEYS[0]: "FRESH",
-        KEYS[1]: "STALE",  # read another version of it
-        KEYS[2]: "STALE",
-        KEYS[3]: "FRESH",
-    }
-
-
-def stale(project: DvcProject, instance: dg.DagsterInstance) -> dict[dg.AssetKey, str]:
-    from dagster._core.definitions.data_version import CachingStaleStatusResolver
-    from dagster._core.loader import LoadingContextForTest
-
-    graph = dg.Definitions(assets=assets(project)).resolve_asset_graph()
-    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
-    return {key: resolver.get_status(key).value for key in KEYS}

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.process_tree import ProcessTree
+from tests.orchestration.test_ui import free_port
 
 # An agent as torchrun's: its workers live in sessions of their own, and it passes SIGTERM on to them.
 AGENT = """\
@@ -34,6 +35,25 @@ def stop(*_):
 signal.signal(signal.SIGTERM, stop)
 while True: time.sleep(0.05)
 """
+# Two ranks that add up over gloo; a stop signal to any ends all after the same step, with a checkpoint and code 75.
+TRAIN = """\
+import pathlib, signal, sys, time
+import torch, torch.distributed as dist
+stop = []
+signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+dist.init_process_group("gloo")
+rank, step, asked = dist.get_rank(), 0, torch.zeros(1)
+while not asked.item():
+    step += 1
+    asked[0] = len(stop)
+    dist.all_reduce(asked)
+    pathlib.Path(f"step{rank}").write_text(str(step))
+    time.sleep(0.05)
+time.sleep(0.5)
+pathlib.Path(f"checkpoint{rank}").write_text(str(step))
+dist.destroy_process_group()
+sys.exit(75)
+"""
 OUTER = """\
 import pathlib, subprocess, sys
 code = subprocess.run(["/bin/bash", "-c", sys.argv[1]]).returncode
@@ -43,7 +63,7 @@ pathlib.Path("outer").write_text(str(code))
 
 @pytest.fixture
 def tree() -> Iterator[ProcessTree]:
-    tree = ProcessTree()
+    tree = ProcessTree("test")
     yield tree
     for process in tree.members():
         process.kill()
@@ -113,6 +133,46 @@ def test_a_command_without_a_stage_is_interrupted(tree: ProcessTree, tmp_path: P
     tree.stop(command.pid, 20, lambda line: None)
     command.wait()
     assert (tmp_path / "clean").exists()
+
+
+def test_a_tree_whose_owner_was_killed_is_found_and_stopped(tree: ProcessTree, tmp_path: Path) -> None:
+    owner = (
+        "import os, subprocess, sys, time\n"
+        "from orchestration.process_tree import ProcessTree\n"
+        "tree = ProcessTree('killed')\n"
+        "subprocess.Popen(['sleep', '600'], env={**os.environ, **tree.environment()}, start_new_session=True)\n"
+        "print(flush=True); time.sleep(600)"
+    )
+    variables = {**os.environ, **tree.environment(), "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen([sys.executable, "-c", owner], env=variables, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline()
+    assert ProcessTree.abandoned("killed") == []  # its owner lives
+    process.stdout.close()  # what it started holds the other end
+    process.kill()
+    process.wait()
+    assert ProcessTree.abandoned("test") == []
+    (left,) = ProcessTree.abandoned("killed")
+    assert [member.cmdline() for member in left.members()] == [["sleep", "600"]]
+    left.stop(None, 20, lambda line: None)
+    assert left.members() == ProcessTree.abandoned("killed") == []
+
+
+def test_torchrun_workers_checkpoint_and_none_is_left(tree: ProcessTree, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(TRAIN)
+    torchrun = f"{sys.executable} -m torch.distributed.run --nproc-per-node 2 --master-port {free_port()} train.py"
+    outer = start(tree, tmp_path, f"{torchrun}; exit $?")
+    wait_for(tmp_path / "step0", tmp_path / "step1")
+    assert len(tree.members()) >= 5  # command, shell, agent, two workers
+    (agent,) = [p for p in tree.members() if p.cmdline()[1:3] == ["-m", "torch.distributed.run"]]
+    said: list[str] = []
+    tree.stop(outer.pid, 60, said.append)
+    outer.wait()
+    assert tree.members() == []
+    assert [int((tmp_path / f"checkpoint{rank}").read_text()) for rank in range(2)] == [
+        int((tmp_path / f"step{rank}").read_text()) for rank in range(2)
+    ]
+    assert (tmp_path / "checkpoint0").read_text() == (tmp_path / "checkpoint1").read_text()  # both after the same step
+    assert len(said) == 1 and f"asking process {agent.pid} " in said[0]  # it takes its workers along
 
 
 def test_other_processes_are_left_alone(tree: ProcessTree, tmp_path: Path) -> None:

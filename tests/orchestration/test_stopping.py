@@ -114,6 +114,40 @@ def test_a_terminated_run_checkpoints_and_the_next_resumes(training: DvcProject,
     assert (training.root / "model.txt").read_text().split() == [str(step**2) for step in range(40)]
 
 
+def test_after_a_killed_run_the_next_ends_what_it_left_and_resumes(training: DvcProject) -> None:
+    run = start(training, grace=30)
+    wait_for_step(training, 21)
+    below = processes_below(run.pid)
+    run.kill()
+    run.communicate()
+    assert len(alive(below)) >= 3  # dvc, the training, its helper: nobody was there to stop them
+    again = start(training, grace=30)
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, output
+    assert "A run was killed and left processes at work" in output
+    assert alive(below) == []
+    saved = (training.root / "checkpoint").read_text().split()
+    assert f"resumes at {len(saved)}" in output
+    assert (training.root / "model.txt").read_text().split() == [str(step**2) for step in range(40)]
+
+
+def test_a_stage_does_not_outlive_its_dvc(training: DvcProject) -> None:
+    run = start(training, grace=30)
+    wait_for_step(training, 21)
+    below = processes_below(run.pid)
+    dvc = next(process for process in below if process.cmdline()[1:3] == ["-m", "dvc"])
+    dvc.kill()
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "dvc ended with code -9 while its stage went on" in output
+    assert alive(below) == []
+    saved = (training.root / "checkpoint").read_text().split()
+    again = start(training, grace=30)
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, output
+    assert f"resumes at {len(saved)}" in output
+
+
 def test_a_stage_that_does_not_stop_is_killed(training: DvcProject) -> None:
     edit(training.root / "train.py", "stopped.append(1)", "None")
     run = start(training, grace=1)

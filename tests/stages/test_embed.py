@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from flame_core import gates
 from flame_core.captions.table import read_captions
-from flame_core.data.shards import shard_names
+from flame_core.data.shards import INDEX, shard_names
 from flame_core.digest import write_json
 from flame_core.errors import GateError, InputError, ParamsError
 from flame_core.evaluation.texts import read_validation_captions
@@ -154,6 +157,18 @@ def test_facets_that_are_all_alike_fail_their_check(prepared):
     (failed,) = [check for check in gates.read(layout.embeddings) if not check.passed]
     assert failed.name == "facets_differ"
     assert failed.blocking
+
+
+def test_captions_of_fewer_samples_than_the_shards_hold_are_a_blocking_check(prepared):
+    params, layout = prepared
+    path = layout.shards / INDEX
+    table = pq.read_table(path)
+    row = table.filter(pc.equal(table["split"], "train")).slice(0, 1)
+    path.unlink()
+    pq.write_table(pa.concat_tables([table, row]), path)
+    embed.run(params, layout)
+    (failed,) = [check for check in gates.read(layout.embeddings) if not check.passed]
+    assert (failed.name, failed.blocking, failed.keys) == ("embeddings_aligned", True, ["train/00000.tar"])
 
 
 @pytest.mark.slow

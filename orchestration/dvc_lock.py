@@ -1,0 +1,122 @@
+"""`dvc.lock`: what it records of each stage's last run, and the order of its entries.
+
+DVC rewrites it in place, so it is read under DVC's lock, and a torn read is repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestration.dvc_repo import LOCK_FILE, opened, untorn
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A dep or an out as `dvc.lock` records it."""
+
+    path: str
+    digest: str
+    size: int | None
+    files: int | None
+
+
+@dataclass(frozen=True)
+class LockedStage:
+    """What `dvc.lock` records of a stage's last run."""
+
+    code_version: str
+    data_version: str
+    deps: tuple[Entry, ...]
+    outs: tuple[Entry, ...]
+
+
+def read_lock(root: Path) -> dict[str, LockedStage]:
+    """What `dvc.lock` of the project in `root` records, by stage; empty before the first run.
+
+    Raises:
+        DvcBusyError: DVC's lock was not to be had within its timeout (3 s).
+    """
+    return untorn(lambda: _read(root))
+
+
+def _read(root: Path) -> dict[str, LockedStage]:
+    from dvc.dvcfile import Lockfile
+
+    path = root / LOCK_FILE
+    if not path.exists():
+        return {}
+    with opened(root, locked=True) as repo:
+        content = Lockfile(repo, str(path)).load().get("stages") or {}
+    return {name: _locked_stage(entry) for name, entry in content.items()}
+
+
+def sort_lock(root: Path) -> None:
+    """Put the stages of `dvc.lock` into the order in which a plain `dvc repro` runs and records them.
+
+    DVC appends a stage when it first runs, so without this the file would tell in which order stages that do not
+    depend on each other happened to end.
+
+    Raises:
+        DvcBusyError: DVC's lock was not to be had within its timeout (3 s).
+    """
+    from dvc.repo.reproduce import get_active_graph, plan_repro
+    from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
+
+    path = root / LOCK_FILE
+    with opened(root, locked=True) as repo:
+        content: Any = parse_yaml_for_update(path.read_text("utf-8"), str(path))
+        stages: Any = content.get("stages") or {}
+        planned = [getattr(stage, "name", None) for stage in plan_repro(get_active_graph(repo.index.graph))]
+        order = [name for name in planned if name in stages]
+        order += [name for name in stages if name not in set(order)]
+        if order == list(stages):
+            return
+        for name in order:
+            stages.move_to_end(name)
+        beside = path.with_name(f".{LOCK_FILE}.{os.getpid()}")
+        beside.write_text(dumps_yaml(content), "utf-8")
+        beside.replace(path)
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def code_version(command: str | Sequence[str], params: Mapping[str, Mapping[str, Any]]) -> str:
+    """Equal for `dvc.yaml` as it is and for `dvc.lock`, as long as a rerun would use the same command and params."""
+    commands = [command] if isinstance(command, str) else list(command)
+    return _digest([commands, {file: flatten(values) for file, values in params.items()}])
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _locked_stage(entry: Mapping[str, Any]) -> LockedStage:
+    deps, outs = (tuple(_entry(row) for row in entry.get(key) or ()) for key in ("deps", "outs"))
+    return LockedStage(
+        code_version=code_version(entry["cmd"], entry.get("params") or {}),
+        data_version=_digest(sorted((out.path, out.digest) for out in outs)),
+        deps=deps,
+        outs=outs,
+    )
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    algorithm = row.get("hash", "md5")
+    digest = next((row[key] for key in (algorithm, "md5", "etag", "checksum", "version_id") if key in row), "")
+    return Entry(row["path"], str(digest), row.get("size"), row.get("nfiles"))

@@ -1,0 +1,93 @@
+"""Opening a DVC project in this process: its lock, who holds it, and DVC's errors as two of our own.
+
+Serves any DVC project. Imports DVC only where a project is opened.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from orchestration.dvc_errors import DvcBusyError, DvcProjectError, located
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+LOCK_FILE = "dvc.lock"
+_TORN_READS = 20  # attempts, 50 ms apart
+T = TypeVar("T")
+
+
+class _TornRead(Exception):
+    """`dvc.lock` was read while DVC rewrote it."""
+
+
+@contextmanager
+def opened(root: Path, *, locked: bool = False) -> Iterator[Repo]:
+    """The project in `root`, where `locked` with DVC's repository lock.
+
+    Raises:
+        DvcProjectError: one of its files is broken; names the file and, where known, the line.
+        DvcBusyError: the lock was not to be had within DVC's timeout (3 s), or a path is in use.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo, _holding(repo, root) if locked else nullcontext():
+            yield repo
+    except LockError as error:
+        raise DvcBusyError(_first_lines(error)) from None
+    except DvcException as error:
+        if LOCK_FILE in str(getattr(error, "path", "")):
+            raise _TornRead(error) from None
+        raise DvcProjectError(located(error, root)) from None
+
+
+@contextmanager
+def _holding(repo: Repo, root: Path) -> Iterator[None]:
+    """DVC's repository lock, and who has it if it is not to be had."""
+    from dvc.lock import LockError
+
+    try:
+        repo.lock.lock()
+    except LockError as error:
+        raise DvcBusyError(_holder(root) or _first_lines(error)) from None
+    try:
+        yield
+    finally:
+        repo.lock.unlock()
+
+
+def _holder(root: Path) -> str | None:
+    """Who holds the repository lock, as far as the lock file tells."""
+    import psutil
+
+    try:
+        pid = int((root / ".dvc" / "tmp" / "lock").read_text().split()[0])
+        command = " ".join(psutil.Process(pid).cmdline())
+    except (OSError, ValueError, IndexError, psutil.Error):
+        return None
+    return f"DVC's lock in {root} is held by process {pid} ({command[:200]})"
+
+
+def _first_lines(error: Exception) -> str:
+    """A lock error without its advice."""
+    return str(error).split("\n\nIf there are no processes")[0]
+
+
+def untorn(read: Callable[[], T]) -> T:
+    """`read()`, again where it met a `dvc.lock` that DVC was rewriting."""
+    for _ in range(_TORN_READS):
+        try:
+            return read()
+        except _TornRead:
+            time.sleep(0.05)
+    try:
+        return read()
+    except _TornRead as torn:
+        raise DvcProjectError(f"{LOCK_FILE} cannot be read: {torn}") from None

@@ -1,0 +1,40 @@
+"""`python -m orchestration.materialize`: what it says on the way, when a stage fails, and of a wrong selection."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from flame_core.errors import ParamsError
+from flame_core.layout import Layout
+from flame_core.workspace import environment
+from orchestration.materialize import materialize
+from tests.orchestration.conftest import edit
+from tests.orchestration.test_experiment import layout as layout  # the fixture: FLAME's params, two cheap stages
+
+
+def test_a_failing_stage_shows_its_last_lines_and_the_command_fails(layout: Layout) -> None:
+    edit(layout.root / "dvc.yaml", "echo done", "echo no room for key-9 && exit 3")
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestration.materialize"],
+        cwd=layout.root,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 1
+    said = done.stdout.splitlines()
+    assert "Running stage 'train@flame':" in said
+    assert any(line.split() == ["train/flame", "computed"] for line in said)
+    assert said[-2:] == ["compare failed with exit code 3:", "no room for key-9"]
+    assert "dvc push" not in done.stdout and "git add" not in done.stdout
+    assert any(line.split("INFO")[-1].strip().startswith("compare: ") for line in said)  # why it runs, and no run id
+
+
+@pytest.mark.parametrize("select", ["key:nothing", "compare or train"])
+def test_a_selection_that_means_nothing_is_refused(layout: Layout, select: str) -> None:
+    with pytest.raises(ParamsError, match=r"--select .*write key:ingest"):
+        materialize(layout, select)
