@@ -109,6 +109,12 @@ def embed() -> None:
 
 
 @app.command(rich_help_panel=STAGES)
+def embed_texts() -> None:
+    """Add the texts of new benchmarks to the embeddings: `embed` without going through the training set again."""
+    _run_stage("embed_texts")
+
+
+@app.command(rich_help_panel=STAGES)
 def train(recipe: Recipe) -> None:
     """Train the image tower of a recipe."""
     _run_stage("train", recipe=recipe)
