@@ -44,9 +44,7 @@ def test_clip_benchmark_classes(tmp_path):
 def test_clip_benchmark_with_samples_that_lack_something(tmp_path):
     folder = tmp_path / "set"
     datasets.clip_benchmark_captions(folder)
-    datasets.tar(
-        folder / "test/0.tar", [(name, b"x") for name in ("a.jpg", "b.txt", "./c.d/c.jpg", "./c.d/c.txt")]
-    )
+    datasets.tar(folder / "test/0.tar", [(name, b"x") for name in ("a.jpg", "b.txt", "./c.d/c.jpg", "./c.d/c.txt")])
     content = read_content(benchmark("retrieval", "clip_benchmark"), tmp_path)
     assert [each.name for each in content.pictures] == ["./c.d/c"]
     assert content.skips.counts == {"pictures without a caption": 1, "captions whose picture is missing": 1}

@@ -42,7 +42,9 @@ class TransformersModel(Model):
         self.identity = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
         try:
             with quiet_transformers():
-                model, report = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+                model, report = AutoModel.from_pretrained(
+                    folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+                )  # the report says which are mismatched; they are refused below, by name
                 self._processor: Any = AutoImageProcessor.from_pretrained(folder)
                 self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
