@@ -55,4 +55,4 @@ lock:  ## resolve requirements.lock anew
 
 clean:  ## remove outs, caches and workspaces; .venv stays
 	rm -rf .flame .dvc/cache .dvc/tmp dvc.lock data/raw data/llm data/shards data/captions data/embeddings \
-	  data/models data/reports data/comparison
+	  data/models data/reports data/baselines data/comparison

@@ -127,6 +127,12 @@ def evaluate(recipe: Recipe) -> None:
 
 
 @app.command(rich_help_panel=STAGES)
+def baselines() -> None:
+    """Measure other people's models on the same benchmarks."""
+    _run_stage("baselines")
+
+
+@app.command(rich_help_panel=STAGES)
 def compare() -> None:
     """Put all recipes into one table and one chart."""
     _run_stage("compare")

@@ -26,6 +26,7 @@ LayoutName = Literal[
     "crossmodal3600",
     "dci",
     "docci",
+    "held_out",
     "image_folder",
     "karpathy",
     "masks",

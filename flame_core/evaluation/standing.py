@@ -16,7 +16,13 @@ from flame_core.digest import json_bytes
 from flame_core.errors import InputError
 from flame_core.evaluation.bootstrap import Bootstrap
 from flame_core.evaluation.collection import Collected
-from flame_core.evaluation.definition import Benchmark
+from flame_core.evaluation.definition import (
+    Benchmark,
+    ClassificationTask,
+    ProbeTask,
+    RetrievalTask,
+    SegmentationTask,
+)
 from flame_core.evaluation.tasks.score import MEAN, Score
 
 INDEX, FOLDER = "benchmarks.json", "benchmarks"
@@ -72,8 +78,8 @@ class Standings:
 
     @property
     def main(self) -> LanguageRow | None:
-        """The mean over languages where there is one, else the only row."""
-        return self.rows[-1] if self.rows else None
+        """The mean over languages where there is one, else the first row."""
+        return self.row(MEAN) or (self.rows[0] if self.rows else None)
 
 
 def of_scores(each: Collected, scores: Sequence[Score], missing: list[str], bootstrap: Bootstrap) -> Standings:
@@ -147,7 +153,8 @@ def read_standings(report: Path) -> list[Standings]:
                 LanguageRow(**{**row, "intervals": {name: tuple(ends) for name, ends in row["intervals"].items()}})
                 for row in entry["rows"]
             ]
-            benchmark = Benchmark.model_validate(entry["benchmark"])
+            languages = entry["benchmark"].pop("languages")  # those of the held-out split are the data's own
+            benchmark = Benchmark.model_validate(entry["benchmark"]).model_copy(update={"languages": languages})
             found.append(Standings(**{**entry, "benchmark": benchmark, "rows": rows}))
         return found
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -156,15 +163,14 @@ def read_standings(report: Path) -> list[Standings]:
 
 def headline_metrics(benchmark: Benchmark) -> list[str]:
     """The metrics that a benchmark is compared by."""
-    match benchmark.task.kind:
-        case "retrieval":
-            k = min(benchmark.task.recall_at)
-            return [f"text_retrieval_recall@{k}", f"image_retrieval_recall@{k}"]
-        case "classification":
+    match benchmark.task:
+        case RetrievalTask(recall_at=recall_at):
+            return [f"text_retrieval_recall@{min(recall_at)}", f"image_retrieval_recall@{min(recall_at)}"]
+        case ClassificationTask():
             return ["acc1"]
-        case "linear_probe":
+        case ProbeTask():
             return ["lp_acc1"]
-        case "segmentation":
+        case SegmentationTask():
             return ["miou"]
     return ["text_acc", "image_acc", "acc"]
 

@@ -1,6 +1,7 @@
 """evaluate@<recipe>: model, embeddings, shards, captions -> `data/reports/<recipe>/`.
 
 metrics.json, results.json, outcomes.parquet    for programs (`evaluation.results`)
+benchmarks.json, benchmarks/*.json              every benchmark and language (`evaluation.standing`)
 report.html, plots/*.svg                        for readers
 checks.json                                     quality gates
 """
@@ -13,11 +14,14 @@ from pathlib import Path
 from flame_core import gates
 from flame_core.data.shards import PictureReader, read_index
 from flame_core.evaluation.charts import standalone
+from flame_core.evaluation.meaning import read_meaning
 from flame_core.evaluation.measures import checks, evaluate
 from flame_core.evaluation.pictures import encode_pictures, require_same_space
+from flame_core.evaluation.recipe_benchmarks import recipe_standings
 from flame_core.evaluation.report import render_report, report_charts
 from flame_core.evaluation.results import result_files
 from flame_core.evaluation.run_facts import read_run_facts
+from flame_core.evaluation.standing import standing_files
 from flame_core.evaluation.texts import read_classes, read_validation_captions
 from flame_core.layout import Layout
 from flame_core.params import Params
@@ -56,9 +60,14 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     verdict = checks(evaluation, params.evaluate)
     about = read_run_facts(params, layout, recipe, store.manifest)
     reader = PictureReader(layout.shards)
-    page = render_report(evaluation, about, verdict, captions, store.lookup, lambda row: reader.jpeg(rows[row]))
+    standings = recipe_standings(params, layout, recipe, evaluation)
+    meaning = read_meaning(params, layout, recipe, evaluation, captions, lambda row: reader.jpeg(rows[row]))
+    page = render_report(
+        evaluation, about, verdict, captions, store.lookup, lambda row: reader.jpeg(rows[row]), standings, meaning
+    )
     plots = {f"plots/{name}.svg": standalone(svg) for name, svg in report_charts(evaluation, about).items()}
     contents = {REPORT: page.encode(), gates.CHECKS: gates.to_bytes(verdict)}
+    contents |= standing_files(standings, recipe, "flame")
     gather(layout.report(recipe), layout.state, {}, {**plots, **result_files(evaluation, recipe), **contents})
     facts(
         f"evaluate@{recipe}",

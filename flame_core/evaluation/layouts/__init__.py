@@ -26,6 +26,8 @@ def read_content(benchmark: Benchmark, data: Path, split: str | None = None) -> 
         InputError: they are damaged; names the file and row.
         ParamsError: its layout does not hold what its task needs.
     """
+    if benchmark.data.layout == "held_out":
+        raise ParamsError(f"benchmark {benchmark.name}: the held-out split is always measured; leave it out")
     folder = data / benchmark.data.path
     if not folder.is_dir():
         raise NotAvailable(f"{folder} does not exist")

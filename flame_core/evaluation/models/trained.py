@@ -46,10 +46,11 @@ class TrainedModel(Model):
 
     def patches(self, pictures: Sequence[bytes]) -> np.ndarray:
         """Every patch through the projector."""
-        return self.encoder.encode_with(_patch_grid, pictures, batch_size=16)
+        return self.encoder.encode_with(patch_grid, pictures, batch_size=16)
 
 
-def _patch_grid(tower: ImageTower, batch: Tensor) -> Tensor:
+def patch_grid(tower: ImageTower, batch: Tensor) -> Tensor:
+    """Unit vectors [B, g, g, D] of the patches of pictures [B, 3, H, W], in the space of the texts."""
     grid: tuple[int, int] = cast(Any, tower.backbone).patch_embed.grid_size
     vectors = F.normalize(tower.patch_vectors(batch).float(), dim=-1)
     return vectors.unflatten(1, grid)  # [B, g, g, D]
