@@ -131,7 +131,10 @@ def _table_row(benchmark: Benchmark, metric: str, found: Mapping[str, Standings 
     if all(cell.value is None for cell in cells):
         return None
     best = published(benchmark, metric, language)
-    return TableRow(benchmark.title, metric_name(metric), cells, chance, best[0] if best else None)
+    title = metric_name(metric)
+    if language != MEAN and len(benchmark.languages) > 1:
+        title += f", {language_name(language)}"
+    return TableRow(benchmark.title, title, cells, chance, best[0] if best else None)
 
 
 def _bars(benchmark: Benchmark, metric: str, found: Mapping[str, Standings | None]) -> str:
@@ -176,7 +179,9 @@ def _overview(benchmarks: Sequence[Benchmark], models: Models) -> list[tuple[str
     sets = [
         b
         for b in benchmarks
-        if b.task.kind == "classification" and all(_value(models[n], b, "acc1") is not None for n in names)
+        if b.task.kind == "classification"
+        and b.data.layout != "held_out"
+        and all(_value(models[n], b, "acc1") is not None for n in names)
     ]
     if len(sets) >= RADAR_SETS:
         series = [[_value(models[name], b, "acc1") or 0.0 for b in sets] for name in names]

@@ -26,7 +26,7 @@ class DotRow:
 
 def dot_chart(rows: Sequence[DotRow], title: str) -> str:
     """Rows from the first to the last, a dot for each series, a diamond for what was published."""
-    top, right = 6, 16
+    top, right = 6, 26
     marks = [value for row in rows for value in [*row.values.values(), row.chance or 0, (row.quoted or ("", 0))[1]]]
     ticks = nice_ticks(0.0, max(0.01, *marks), 4)
     bottom = top + _ROW * len(rows)
@@ -56,8 +56,8 @@ def dot_chart(rows: Sequence[DotRow], title: str) -> str:
 
 
 def radar_chart(axes: Sequence[str], series: Sequence[Sequence[float]], title: str) -> str:
-    """A polygon a series over three axes or more, all from 0 to the largest value."""
-    height, radius = 380.0, 128.0
+    """A polygon a series over three axes or more, all from 0 to the tick above the largest value."""
+    height, radius = 340.0, 132.0
     middle = (WIDTH / 2, height / 2)
     reach = nice_ticks(0.0, max(0.01, *(value for values in series for value in values)), 4)
     svg = new_svg(height, title)
@@ -72,7 +72,8 @@ def radar_chart(axes: Sequence[str], series: Sequence[Sequence[float]], title: s
 
     for tick in reach[1:]:
         add_element(svg, "polygon", points=ring([tick] * len(axes)), class_="web")
-        add_text(svg, middle[0] + 4, place(0, tick)[1] - 2, f"{tick * 100:g} %", "tick")
+        if tick < reach[-1]:
+            add_text(svg, middle[0] + 4, place(0, tick)[1] - 2, f"{tick * 100:g} %", "tick")
     for axis, name in enumerate(axes):
         end = place(axis, reach[-1])
         add_line(svg, *middle, *end, "grid")

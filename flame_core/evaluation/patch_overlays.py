@@ -47,6 +47,6 @@ def likeness_overlay(cosine: np.ndarray, title: str) -> str:
 def _svg(height: int, width: int, title: str) -> ET.Element:
     box = f"0 0 {width} {height}"
     return add_element(
-        None, "svg", xmlns="http://www.w3.org/2000/svg", viewBox=box, class_="over", role="img", aria_label=title,
+        None, "svg", xmlns="http://www.w3.org/2000/svg", viewBox=box, class_="cells", role="img", aria_label=title,
         preserveAspectRatio="none",
     )  # fmt: skip
