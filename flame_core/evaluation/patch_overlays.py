@@ -25,7 +25,7 @@ def word_overlay(grid: Sequence[Sequence[str]], words: Sequence[str], title: str
 
 def likeness_overlay(cosine: np.ndarray, title: str) -> str:
     """Cells [g, g] that are clear where the cosine is lowest and covered where it is highest."""
-    svg = _svg(*cosine.shape, title)
+    svg = _svg(len(cosine), cosine.shape[1], title)
     low, high = float(cosine.min()), float(cosine.max())
     for y, row in enumerate(cosine):
         for x, value in enumerate(row):
