@@ -79,12 +79,14 @@ def benchmark_section(models: Models) -> BenchmarkSection:
     rows, charts, languages = [], [], []
     for benchmark in benchmarks:
         found = {name: standing_of(models[name], benchmark.name) for name in names}
+        shown_here = benchmark.data.layout != "held_out" or len(names) > 1  # a model's own report has them above
         for metric in headline_metrics(benchmark):
             if row := _table_row(benchmark, metric, found):
                 rows.append(row)
-                if benchmark.data.layout != "held_out" or len(names) > 1:
+                if shown_here:
                     charts.append((f"{benchmark.title}: {metric_name(metric)}", _bars(benchmark, metric, found)))
-            languages += _by_language(benchmark, metric, found, names)
+            if shown_here:
+                languages += _by_language(benchmark, metric, found, names)
     return BenchmarkSection(
         names, rows, charts, languages, _overview(benchmarks, models),
         _absent(models), _skipped(models), [b.title for b in benchmarks if getattr(b.task, "ties", "") == "first"],
