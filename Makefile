@@ -56,4 +56,4 @@ lock:  ## resolve requirements.lock anew
 clean:  ## remove outs, caches and workspaces; .venv and MLflow's records stay
 	-test -d .flame && find .flame -mindepth 1 -maxdepth 1 ! -name mlflow ! -name tracking -exec rm -rf {} +
 	rm -rf .dvc/cache .dvc/tmp dvc.lock data/raw data/llm data/shards data/captions data/embeddings \
-	  data/models data/reports data/comparison
+	  data/models data/reports data/baselines data/comparison

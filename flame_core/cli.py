@@ -111,6 +111,12 @@ def embed() -> None:
 
 
 @app.command(rich_help_panel=STAGES)
+def embed_texts() -> None:
+    """Add the texts of new benchmarks to the embeddings: `embed` without going through the training set again."""
+    _run_stage("embed_texts")
+
+
+@app.command(rich_help_panel=STAGES)
 def train(recipe: Recipe) -> None:
     """Train the image tower of a recipe."""
     _run_stage("train", recipe=recipe)
@@ -120,6 +126,12 @@ def train(recipe: Recipe) -> None:
 def evaluate(recipe: Recipe) -> None:
     """Measure a trained model on the held-out split and write its report."""
     _run_stage("evaluate", recipe=recipe)
+
+
+@app.command(rich_help_panel=STAGES)
+def baselines() -> None:
+    """Measure other people's models on the same benchmarks."""
+    _run_stage("baselines")
 
 
 @app.command(rich_help_panel=STAGES)

@@ -77,6 +77,10 @@ class Layout:
     def comparison(self) -> Path:
         return self.data / "comparison"
 
+    @property
+    def baselines(self) -> Path:
+        return self.data / "baselines"
+
     def model(self, recipe: str) -> Path:
         return self.data / "models" / recipe
 

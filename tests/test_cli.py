@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from flame_core import cli
 
 ROOT = Path(__file__).parent.parent
-STAGES = ["download", "fetch-llm", "ingest", "caption", "embed", "train", "evaluate", "compare"]
+STAGES = ["download", "fetch-llm", "ingest", "caption", "embed", "train", "evaluate", "baselines", "compare"]
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.sparse import sparray
 
 from flame_core.params import BootstrapParams
 
@@ -35,11 +36,11 @@ class Bootstrap:
             counts = np.bincount(drawn.ravel(), minlength=rows * self.pictures)
             yield counts.reshape(rows, self.pictures).astype(np.float64)
 
-    def means(self, sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    def means(self, sums: np.ndarray | sparray, counts: np.ndarray | sparray) -> np.ndarray:
         """Means over the drawn pictures.
 
         Args:
-            sums: [pictures, C] sum of a metric's values over the queries of a picture.
+            sums: [pictures, C] sum of a metric's values over the queries of a picture, dense or sparse.
             counts: [pictures, C] number of those queries; 0 where the picture has none.
 
         Returns:

@@ -29,38 +29,46 @@ class Bar:
     chance: float | None = None
     ceiling: float | None = None
     main: bool = False  # drawn in the accent colour
+    published: bool = False  # somebody else's figure, which has no interval here
 
 
-def bar_chart(bars: Sequence[Bar], title: str) -> str:
-    """Horizontal bars from the first to the last, with interval, chance (a line) and ceiling (a diamond)."""
-    left, right, row, top = 128, 52, 22, 6
+def bar_chart(bars: Sequence[Bar], title: str, labels: int = 128) -> str:
+    """Horizontal bars from the first to the last, with interval, chance (a line) and ceiling (a diamond).
+
+    `labels` is the width of the labels; published figures are outlined.
+    """
+    left, right, row, top = labels, 52, 22, 6
     reach = max([0.01, *(max(bar.high, bar.ceiling or 0.0, bar.chance or 0.0) for bar in bars)])
     ticks = nice_ticks(0.0, reach, 4)
     span = max(reach, ticks[-1])
     bottom = top + row * len(bars)
-    svg = _svg(bottom + 24, title)
+    svg = new_svg(bottom + 24, title)
 
     def x(value: float) -> float:
         return left + (WIDTH - left - right) * value / span
 
     for tick in ticks:
-        _line(svg, x(tick), top, x(tick), bottom, "grid")
-        _text(svg, x(tick), bottom + 16, f"{tick * 100:g} %", "tick middle")
+        add_line(svg, x(tick), top, x(tick), bottom, "grid")
+        add_text(svg, x(tick), bottom + 16, f"{tick * 100:g} %", "tick middle")
     for index, bar in enumerate(bars):
         y = top + row * index + row / 2
         group = ET.SubElement(svg, "g")
         ET.SubElement(group, "title").text = _describe(bar)
-        _text(group, left - 8, y + 4, _short(bar.label), "name end" + (" strong" if bar.main else ""))
+        add_text(
+            group, left - 8, y + 4, shortened(bar.label, labels // 8), "name end" + (" strong" if bar.main else "")
+        )
         width = max(x(bar.value) - left, 0.5)
-        _element(group, "rect", x=left, y=y - 7, width=width, height=14, rx=2, class_="bar main" if bar.main else "bar")
-        _line(group, x(bar.low), y, x(bar.high), y, "interval")
+        style = "bar quoted" if bar.published else "bar main" if bar.main else "bar"
+        add_element(group, "rect", x=left, y=y - 7, width=width, height=14, rx=2, class_=style)
+        if not bar.published:
+            add_line(group, x(bar.low), y, x(bar.high), y, "interval")
         if bar.ceiling is not None:
             at = x(bar.ceiling)
-            _element(group, "path", d=f"M{_n(at)} {_n(y - 5)}l5 5l-5 5l-5 -5z", class_="ceiling")
+            add_element(group, "path", d=f"M{_n(at)} {_n(y - 5)}l5 5l-5 5l-5 -5z", class_="ceiling")
         if bar.chance is not None:
-            _line(group, x(bar.chance), y - 10, x(bar.chance), y + 10, "chance")
-        _text(group, WIDTH, y + 4, f"{bar.value * 100:.1f} %", "value end")
-    _line(svg, left, top, left, bottom, "axis")
+            add_line(group, x(bar.chance), y - 10, x(bar.chance), y + 10, "chance")
+        add_text(group, WIDTH, y + 4, f"{bar.value * 100:.1f} %", "value end")
+    add_line(svg, left, top, left, bottom, "axis")
     return ET.tostring(svg, "unicode")
 
 
@@ -72,7 +80,7 @@ def line_chart(xs: Sequence[float], ys: Sequence[float], title: str, x_title: st
     x_end = float(x_values.max())
     x_ticks = nice_ticks(0.0, x_end, 4)
     y_ticks = nice_ticks(min(0.0, float(y_values.min())), float(y_values.max()), 4)
-    svg = _svg(top + height, title)
+    svg = new_svg(top + height, title)
 
     def x(value: float) -> float:
         return left + (WIDTH - left - right) * value / max(x_end, 1e-12)
@@ -83,18 +91,18 @@ def line_chart(xs: Sequence[float], ys: Sequence[float], title: str, x_title: st
         return bottom - (bottom - top) * (value - y_low) / (y_high - y_low)
 
     for tick in y_ticks:
-        _line(svg, left, y(tick), WIDTH - right, y(tick), "grid")
-        _text(svg, left - 8, y(tick) + 4, f"{tick:.3g}", "tick end")
+        add_line(svg, left, y(tick), WIDTH - right, y(tick), "grid")
+        add_text(svg, left - 8, y(tick) + 4, f"{tick:.3g}", "tick end")
     for tick in x_ticks:
         if tick <= x_end:
-            _text(svg, x(tick), bottom + 16, f"{tick:,.0f}", "tick middle")
-    _text(svg, (left + WIDTH - right) / 2, bottom + 32, x_title, "tick middle")
+            add_text(svg, x(tick), bottom + 16, f"{tick:,.0f}", "tick middle")
+    add_text(svg, (left + WIDTH - right) / 2, bottom + 32, x_title, "tick middle")
     smooth = _smooth(y_values)
     shown = [(y_values, "curve faint"), (smooth, "curve")] if _noisy(y_values, smooth) else [(y_values, "curve")]
     for values, kind in shown:
         points = " ".join(f"{_n(x(a))},{_n(y(b))}" for a, b in zip(x_values, values, strict=True))
-        _element(svg, "polyline", points=points, class_=kind)
-    _line(svg, left, bottom, WIDTH - right, bottom, "axis")
+        add_element(svg, "polyline", points=points, class_=kind)
+    add_line(svg, left, bottom, WIDTH - right, bottom, "axis")
     return ET.tostring(svg, "unicode")
 
 
@@ -144,7 +152,8 @@ def _noisy(values: np.ndarray, smooth: np.ndarray) -> bool:
 
 
 def _describe(bar: Bar) -> str:
-    parts = [f"{bar.label}: {bar.value:.1%} (interval {bar.low:.1%} to {bar.high:.1%})"]
+    interval = "published" if bar.published else f"interval {bar.low:.1%} to {bar.high:.1%}"
+    parts = [f"{bar.label}: {bar.value:.1%} ({interval})"]
     if bar.chance is not None:
         parts.append(f"chance {bar.chance:.1%}")
     if bar.ceiling is not None:
@@ -152,7 +161,7 @@ def _describe(bar: Bar) -> str:
     return ", ".join(parts)
 
 
-def _short(label: str, limit: int = 16) -> str:
+def shortened(label: str, limit: int = 16) -> str:
     return label if len(label) <= limit else label[: limit - 1] + "…"
 
 
@@ -160,14 +169,14 @@ def _n(value: float) -> str:
     return f"{value:.1f}"
 
 
-def _svg(height: float, title: str) -> ET.Element:
-    return _element(
+def new_svg(height: float, title: str) -> ET.Element:
+    return add_element(
         None, "svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {WIDTH} {_n(height)}", class_="chart",
         role="img", aria_label=title,
     )  # fmt: skip
 
 
-def _element(parent: ET.Element | None, tag: str, **attributes: str | float) -> ET.Element:
+def add_element(parent: ET.Element | None, tag: str, **attributes: str | float) -> ET.Element:
     named = {
         name.rstrip("_").replace("_", "-"): value if isinstance(value, str) else _n(value)
         for name, value in attributes.items()
@@ -175,9 +184,9 @@ def _element(parent: ET.Element | None, tag: str, **attributes: str | float) -> 
     return ET.Element(tag, named) if parent is None else ET.SubElement(parent, tag, named)
 
 
-def _line(parent: ET.Element, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
-    _element(parent, "line", x1=x1, y1=y1, x2=x2, y2=y2, class_=kind)
+def add_line(parent: ET.Element, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
+    add_element(parent, "line", x1=x1, y1=y1, x2=x2, y2=y2, class_=kind)
 
 
-def _text(parent: ET.Element, x: float, y: float, text: str, kind: str) -> None:
-    _element(parent, "text", x=x, y=y, class_=kind).text = text
+def add_text(parent: ET.Element, x: float, y: float, text: str, kind: str) -> None:
+    add_element(parent, "text", x=x, y=y, class_=kind).text = text

@@ -7,12 +7,13 @@ draw. A difference whose interval holds zero is "within the interval": these pic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from flame_core.errors import InputError
+from flame_core.evaluation.benchmark_section import benchmark_section
 from flame_core.evaluation.bootstrap import Bootstrap
 from flame_core.evaluation.charts import Bar, bar_chart
 from flame_core.evaluation.estimates import mean_of_known
@@ -21,6 +22,7 @@ from flame_core.evaluation.measures import OTHERS
 from flame_core.evaluation.pages import render
 from flame_core.evaluation.report import WAYS
 from flame_core.evaluation.results import Results
+from flame_core.evaluation.standing import Standings
 from flame_core.gates import Check
 from flame_core.params import BootstrapParams
 
@@ -81,13 +83,25 @@ def check(comparison: dict[str, Any]) -> Check:
     )
 
 
-def render_comparison(comparison: dict[str, Any], results: Sequence[Results], params: BootstrapParams) -> str:
-    """The page."""
+def render_comparison(
+    comparison: dict[str, Any],
+    results: Sequence[Results],
+    params: BootstrapParams,
+    standings: Mapping[str, Sequence[Standings]],
+) -> str:
+    """The page; `standings` on all benchmarks, by the model's name."""
     first = results[0]
     charts = comparison_charts(comparison, first)
     metrics = [{"name": metric, "title": metric_title(metric), "chart": chart} for metric, chart in charts.items()]
     chances = {metric: first.metrics.get(chance_of(metric)) for metric in first.headline}
-    return render("comparison.html.j2", comparison=comparison, metrics=metrics, chances=chances, bootstrap=params)
+    return render(
+        "comparison.html.j2",
+        comparison=comparison,
+        metrics=metrics,
+        chances=chances,
+        bootstrap=params,
+        section=benchmark_section(standings),
+    )
 
 
 def comparison_charts(comparison: dict[str, Any], first: Results) -> dict[str, str]:

@@ -37,6 +37,11 @@ def language_name(code: str) -> str:
     return code
 
 
+def is_language(code: str) -> bool:
+    """Whether the code, or the part before its variant, is one of a language."""
+    return language_name(code) != code
+
+
 def html_language(code: str) -> str:
     """The code as the HTML attribute `lang` wants it: `sr-latin` for `sr@latin`."""
     return code.replace("_", "-").replace("@", "-")

@@ -9,10 +9,13 @@ from __future__ import annotations
 import base64
 import io
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flame_core.evaluation.charts import stylesheet
 from flame_core.evaluation.language_names import html_language, language_name
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 THUMBNAIL = 160  # longer side in pixels
 
@@ -59,6 +62,11 @@ def thumbnail(jpeg: bytes) -> str:
     with Image.open(io.BytesIO(jpeg)) as picture:
         small = picture.convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    return data_uri(small)
+
+
+def data_uri(picture: Image.Image) -> str:
+    """A picture as a JPEG in a data URI."""
     encoded = io.BytesIO()
-    small.save(encoded, "JPEG", quality=82)
+    picture.save(encoded, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()

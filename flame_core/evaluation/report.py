@@ -14,14 +14,18 @@ import numpy as np
 
 from flame_core.captions.table import Caption
 from flame_core.evaluation import examples
+from flame_core.evaluation.benchmark_section import benchmark_section
 from flame_core.evaluation.charts import Bar, bar_chart, line_chart
 from flame_core.evaluation.classification import Classification, Lookup
 from flame_core.evaluation.language_names import language_name
+from flame_core.evaluation.meaning import PictureMeaning
 from flame_core.evaluation.measures import OTHERS, Evaluation, headline_k
 from flame_core.evaluation.pages import render, thumbnail
+from flame_core.evaluation.patch_overlays import likeness_overlay, word_overlay
 from flame_core.evaluation.results import NO_CLASSES
 from flame_core.evaluation.retrieval import DIRECTIONS, Direction
 from flame_core.evaluation.run_facts import RunFacts
+from flame_core.evaluation.standing import Standings
 from flame_core.evaluation.texts import FACET_KIND
 from flame_core.gates import Check
 from flame_core.params import Params
@@ -92,6 +96,8 @@ def render_report(
     captions: Sequence[Caption],
     lookup: Lookup,
     jpeg: Callable[[int], bytes],
+    standings: Sequence[Standings] = (),
+    meaning: Sequence[PictureMeaning] = (),
 ) -> str:
     """The page.
 
@@ -102,6 +108,8 @@ def render_report(
         captions: of the validation split.
         lookup: embeddings of texts.
         jpeg: a picture by its row in the validation split.
+        standings: on all benchmarks.
+        meaning: what the patches of some pictures mean.
     """
     options = facts.params.evaluate
 
@@ -121,6 +129,8 @@ def render_report(
         cards=cards(evaluation, facts.params),
         checks=checks,
         charts=report_charts(evaluation, facts),
+        section=benchmark_section({facts.recipe: standings}),
+        meaning=[drawn_meaning(each) for each in meaning],
         ways=WAYS,
         concepts=examples.concepts(evaluation, lookup),
         picture_queries=examples.picture_queries(evaluation, lookup),
@@ -135,6 +145,16 @@ def render_report(
             "evaluate": options.model_dump(mode="json"),
         },
     )
+
+
+def drawn_meaning(meaning: PictureMeaning) -> dict[str, Any]:
+    """The overlays of a picture: its patches' words, and each facet's likeness."""
+    words = [word for word, _ in meaning.words]
+    return {
+        "meaning": meaning,
+        "words": word_overlay(meaning.patch_words, words, "words of the patches") if meaning.patch_words else "",
+        "maps": [(each.facet, likeness_overlay(each.cosine, f"facet {each.facet}")) for each in meaning.maps],
+    }
 
 
 def cards(evaluation: Evaluation, params: Params) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -22,6 +22,16 @@ class EvaluateGates(Section):
     )
 
 
+class BenchmarksParams(Section):
+    """Benchmarks besides the held-out split, and where their data lie."""
+
+    names: list[str] = Field(
+        default=[],
+        description="names of evaluation/benchmarks/*.yaml, or paths of such files; `@facets` sets the prompt",
+    )
+    data: str = Field(default="datasets", description="folder that holds the data of every benchmark")
+
+
 class EvaluateParams(Section):
     """Held-out retrieval in several languages and zero-shot classification into the source's categories."""
 
@@ -32,6 +42,12 @@ class EvaluateParams(Section):
     train_language: str = "en"
     recall_at: list[Positive] = Field(default=[1, 5, 10])
     class_prompts: list[str] = Field(default=["{class}"])
+    benchmarks: BenchmarksParams = BenchmarksParams()
+    baselines: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], str] = Field(
+        default={},
+        description="other people's models by a name of one's own: transformers:<folder or id[@revision]>, "
+        "open_clip:<architecture>[@<weights>], timm:<name>[@<weights>]",
+    )
     bootstrap: BootstrapParams = BootstrapParams()
     gates: EvaluateGates = EvaluateGates()
 
@@ -41,3 +57,11 @@ class EvaluateParams(Section):
         if not prompts or any("{class}" not in prompt for prompt in prompts):
             raise ValueError("every prompt must contain {class}")
         return prompts
+
+    @field_validator("baselines")
+    @classmethod
+    def _baselines_name_a_kind(cls, baselines: dict[str, str]) -> dict[str, str]:
+        for name, source in baselines.items():
+            if source.partition(":")[0] not in ("transformers", "open_clip", "timm") or not source.partition(":")[2]:
+                raise ValueError(f"{name}: {source!r} must be transformers:..., open_clip:... or timm:...")
+        return baselines

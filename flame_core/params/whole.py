@@ -33,6 +33,12 @@ class Params(Section):
     promote: PromoteParams = PromoteParams()
 
     @model_validator(mode="after")
+    def _baselines_have_names_of_their_own(self) -> Params:
+        if twice := sorted(set(self.recipes) & set(self.evaluate.baselines)):
+            raise ValueError(f"evaluate.baselines: {', '.join(twice)} is the name of a recipe; take another")
+        return self
+
+    @model_validator(mode="after")
     def _recipes_use_embedded_kinds(self) -> Params:
         for name, recipe in self.train.items():
             missing = [kind for kind in recipe.kinds if kind not in self.text.train_kinds]

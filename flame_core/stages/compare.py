@@ -1,4 +1,7 @@
-"""compare: the reports of all recipes -> `data/comparison/` (comparison.json, comparison.html, checks.json)."""
+"""compare: the reports of all recipes and the baselines -> `data/comparison/`.
+
+comparison.json, comparison.html, checks.json
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from flame_core import gates
 from flame_core.digest import json_bytes
 from flame_core.evaluation.charts import standalone
 from flame_core.evaluation.compare import check, compare, comparison_charts, metric_title, render_comparison
-from flame_core.evaluation.results import read_results
+from flame_core.evaluation.results import METRICS, read_results
+from flame_core.evaluation.standing import read_standings
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts, picture
@@ -18,18 +22,22 @@ COMPARISON, PAGE = "comparison.json", "comparison.html"
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Put the recipes of `params` side by side; the first is the baseline."""
+    """Put the recipes and baselines of `params` side by side; each is compared with the first recipe."""
     for recipe in params.recipes:
         gates.require(layout.report(recipe))
-    results = [read_results(layout.report(recipe)) for recipe in params.recipes]
+    gates.require(layout.baselines)
+    folders = {recipe: layout.report(recipe) for recipe in params.recipes}
+    folders |= {name: layout.baselines / name for name in params.evaluate.baselines}
+    results = [read_results(folder) for folder in folders.values() if (folder / METRICS).is_file()]
+    standings = {name: read_standings(folder) for name, folder in folders.items()}
     comparison = compare(results, params.evaluate.bootstrap)
-    page = render_comparison(comparison, results, params.evaluate.bootstrap)
+    page = render_comparison(comparison, results, params.evaluate.bootstrap, standings)
     contents = {
         COMPARISON: json_bytes(comparison),
         PAGE: page.encode(),
         gates.CHECKS: gates.to_bytes([check(comparison)]),
     }
     gather(layout.comparison, layout.state, {}, contents)
-    facts("compare", {"recipes": ", ".join(params.recipes), "page": layout.comparison / PAGE})
+    facts("compare", {"models": ", ".join(folders), "page": layout.comparison / PAGE})
     for metric, chart in comparison_charts(comparison, results[0]).items():
         picture(metric_title(metric), partial(standalone, chart), "svg+xml")

@@ -18,6 +18,8 @@ from flame_core.captions.table import Caption
 from flame_core.data.shards import read_index, shard_names
 from flame_core.digest import json_bytes
 from flame_core.errors import ParamsError
+from flame_core.evaluation.collection import Collected, collect, digests
+from flame_core.evaluation.collection import jobs as benchmark_jobs
 from flame_core.evaluation.retrieval import retrieve
 from flame_core.evaluation.texts import (
     class_names,
@@ -28,7 +30,7 @@ from flame_core.evaluation.texts import (
     read_validation_captions,
 )
 from flame_core.layout import Layout
-from flame_core.params import CaptionKind, Params
+from flame_core.params import Params
 from flame_core.reporting import Bar, facts, progress, table
 from flame_core.text import store
 from flame_core.text.diagnostics import anisotropy, nearest
@@ -46,37 +48,23 @@ TRAIN_FILE, TEXTS_FILE = "train.safetensors", "texts.safetensors"  # in a unit o
 
 def run(params: Params, layout: Layout) -> None:
     """Embed what is missing, then gather the store, its manifest and its checks."""
-    from flame_core.text.encoder import TextEncoder, encoder_identity
+    from flame_core.text.encoder import encoder_identity
     from flame_core.text.facets import FacetTokenizer
     from flame_core.text.llm import load_tokenizer, read_source
 
     gates.require(layout.captions)
     captions = read_validation_captions(layout.captions, params.evaluate)
-    jobs = plan_jobs(params, layout, captions)
+    collected = collect(params, layout)
+    jobs = plan_jobs(params, layout, captions) + benchmark_jobs(collected)
     folder = layout.llm / params.llm.name
     tokens = FacetTokenizer(load_tokenizer(folder, params.llm), params.text)
     identity = encoder_identity(params, read_source(folder), tokens.template_hash)
     counts = {job.name: sum(tokens.count(kind, texts) for kind, texts in job.texts.items()) for job in jobs}
-    _require_budget(counts, params)
+    require_budget(counts, params)
 
-    cache = WorkCache(layout.work, "embed")
-    digests = {job.name: cache.digest({**identity, "trains": job.trains, "texts": job.texts}) for job in jobs}
-    units = {name: unit for name, digest in digests.items() if (unit := cache.find(digest))}
-    missing = [job for job in jobs if job.name not in units]
-    rate: float | str = "all found in the work cache"
-    if missing:
-        encoder = TextEncoder.open(params, layout)
-        total = sum(counts[job.name] for job in missing)
-        with progress("embed", total, "tokens") as bar:
-            for job in missing:
-                units[job.name] = cache.compute(digests[job.name], _writer(job, encoder, params, bar))
-            rate = total / bar.seconds
-
-    files = {
-        f"{job.name}{Path(name).suffix}": (job, units[job.name].file(name))
-        for job in jobs
-        for name in units[job.name].names()
-    }
+    units, rate = compute_jobs(params, layout, jobs, identity, counts)
+    computed = sum(unit.computed for unit in units.values())
+    files = store_files(jobs, units)
     mean, sample, wrong = _survey(jobs, units)
     samples = Counter(row.shard for row in read_index(layout.shards, "train"))
     embedded = {f"{job.name}.tar": _rows(job, params) for job in jobs if job.trains}
@@ -89,13 +77,15 @@ def run(params: Params, layout: Layout) -> None:
         "text_facets": [f"{k}/{j}" for k, v in params.text.template.items() for j in range(1, len(v.facets) + 1)],
         "hidden": int(mean.shape[-1]),
         "captions": captions_digest(layout.captions),
-        "tokens": sum(counts.values()),
+        "tokens": sum(counts[job.name] for job in jobs if not job.of_benchmark),
         "files": {name: units[job.name].sha256[path.name] for name, (job, path) in sorted(files.items())},
         "report": {
             "anisotropy": anisotropy(sample),
             "ceilings": _ceilings(params, jobs, units, captions),
         },
     }
+    if collected:
+        manifest["benchmarks"] = digests(collected)
     checks = _check(params, wrong, misaligned, manifest)
     contents = {MANIFEST: json_bytes(manifest), gates.CHECKS: gates.to_bytes(checks)}
     if params.text.center != "none":
@@ -108,11 +98,50 @@ def run(params: Params, layout: Layout) -> None:
             "LLM": f"{params.llm.name}, layer {params.text.layer}",
             "tokens": sum(counts.values()),
             "tokens a second": rate,
-            "files computed / found": f"{len(missing)} / {len(jobs) - len(missing)}",
+            "files computed / found": f"{computed} / {len(units) - computed}",
+            **benchmark_facts(collected),
             **manifest["report"]["anisotropy"],
         },
     )
     table("nearest captions by facet", ["caption", "facet", "nearest", "cosine"], _neighbours(params, jobs, sample))
+
+
+def compute_jobs(
+    params: Params, layout: Layout, jobs: Sequence[Job], identity: dict[str, Any], counts: dict[str, int]
+) -> tuple[dict[str, Unit], float | str]:
+    """The finished unit of every job by its name, found or computed, and the tokens a second, or why there are none."""
+    from flame_core.text.encoder import TextEncoder
+
+    cache = WorkCache(layout.work, "embed")
+    digests = {job.name: cache.digest({**identity, "trains": job.trains, "texts": job.texts}) for job in jobs}
+    units = {name: unit for name, digest in digests.items() if (unit := cache.find(digest))}
+    missing = [job for job in jobs if job.name not in units]
+    if not missing:
+        return units, "all found in the work cache"
+    encoder = TextEncoder.open(params, layout)
+    total = sum(counts[job.name] for job in missing)
+    with progress("embed", total, "tokens") as bar:
+        for job in missing:
+            units[job.name] = cache.compute(digests[job.name], _writer(job, encoder, params, bar))
+        return units, total / bar.seconds
+
+
+def store_files(jobs: Sequence[Job], units: dict[str, Unit]) -> dict[str, tuple[Job, Path]]:
+    """{name in the store: (job, file of its unit)}."""
+    return {
+        f"{job.name}{Path(name).suffix}": (job, units[job.name].file(name))
+        for job in jobs
+        for name in units[job.name].names()
+    }
+
+
+def benchmark_facts(collected: Sequence[Collected]) -> dict[str, str]:
+    """What to show about the configured benchmarks."""
+    if not collected:
+        return {}
+    there = [each.benchmark.name for each in collected if each.content]
+    missing = [f"{each.benchmark.name} ({each.why})" for each in collected if not each.content]
+    return {"benchmarks": ", ".join(there) or "none", "not available": ", ".join(missing) or "none"}
 
 
 def plan_jobs(params: Params, layout: Layout, captions: Sequence[Caption]) -> list[Job]:
@@ -123,23 +152,21 @@ def plan_jobs(params: Params, layout: Layout, captions: Sequence[Caption]) -> li
     return training + text_jobs(layout.captions, wanted)
 
 
-def _require_budget(counts: dict[str, int], params: Params) -> None:
+def require_budget(counts: dict[str, int], params: Params) -> None:
     """Refuse, before anything is spent, to put more tokens through the LLM than `text.max_tokens`."""
     limit = params.text.max_tokens
     if limit is not None and sum(counts.values()) > limit:
         largest = max(counts, key=lambda name: counts[name])
         raise ParamsError(
             f"embedding takes {sum(counts.values()):,} tokens ({largest} alone {counts[largest]:,}), and "
-            f"text.max_tokens is {limit:,}: raise it, or lower evaluate.max_pictures, evaluate.languages or "
-            "text.train_kinds"
+            f"text.max_tokens is {limit:,}: raise it, or lower evaluate.max_pictures, evaluate.languages, "
+            "evaluate.benchmarks or text.train_kinds"
         )
 
 
 def _writer(job: Job, encoder: TextEncoder, params: Params, bar: Bar) -> Any:
     def write(folder: Path) -> Ledger:
-        vectors: dict[CaptionKind, tuple[list[str], np.ndarray]] = {
-            kind: (texts, encoder.encode(kind, texts, bar.advance)) for kind, texts in job.texts.items()
-        }
+        vectors = {kind: (texts, encoder.encode(kind, texts, bar.advance)) for kind, texts in job.texts.items()}
         if job.trains:
             slots = []
             for kind, (_, t) in vectors.items():
@@ -194,7 +221,7 @@ def _ceilings(
     """Text-to-text recall by language: its captions look for a picture's caption in the training language."""
     vectors: dict[str, np.ndarray] = {}
     for job in jobs:
-        if not job.trains and "raw" in job.texts:
+        if not job.trains and not job.of_benchmark and "raw" in job.texts:
             t = store.TensorFile(units[job.name].file(TEXTS_FILE)).read("raw", slice(None))
             vectors.update(zip(job.texts["raw"], t[:, 0], strict=True))
     language = params.evaluate.train_language

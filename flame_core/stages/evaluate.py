@@ -1,6 +1,7 @@
 """evaluate@<recipe>: model, embeddings, shards, captions -> `data/reports/<recipe>/`.
 
 metrics.json, results.json, outcomes.parquet    for programs (`evaluation.results`)
+benchmarks.json, benchmarks/*.json              every benchmark and language (`evaluation.standing`)
 report.html, plots/*.svg                        for readers
 checks.json                                     quality gates
 """
@@ -14,10 +15,13 @@ from flame_core import gates
 from flame_core.data.shards import PictureReader
 from flame_core.evaluation.charts import standalone
 from flame_core.evaluation.held_out import measure
+from flame_core.evaluation.meaning import read_meaning
 from flame_core.evaluation.measures import checks
+from flame_core.evaluation.recipe_benchmarks import recipe_standings
 from flame_core.evaluation.report import render_report, report_charts
 from flame_core.evaluation.results import result_files
 from flame_core.evaluation.run_facts import read_run_facts
+from flame_core.evaluation.standing import standing_files
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts, picture
@@ -40,9 +44,12 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     def jpeg(row: int) -> bytes:
         return reader.jpeg(held_out.rows[row])
 
-    page = render_report(evaluation, about, verdict, held_out.captions, store.lookup, jpeg)
+    standings = recipe_standings(params, layout, recipe, evaluation)
+    meaning = read_meaning(params, layout, recipe, evaluation, held_out.captions, jpeg)
+    page = render_report(evaluation, about, verdict, held_out.captions, store.lookup, jpeg, standings, meaning)
     plots = {f"plots/{name}.svg": standalone(svg) for name, svg in report_charts(evaluation, about).items()}
     contents = {REPORT: page.encode(), gates.CHECKS: gates.to_bytes(verdict)}
+    contents |= standing_files(standings, recipe, "flame")
     gather(layout.report(recipe), layout.state, {}, {**plots, **result_files(evaluation, recipe), **contents})
     track_evaluation(params, layout, recipe, evaluation, about, store.lookup)
     facts(

@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from flame_core.digest import value_digest
 from flame_core.errors import ComputationError
 from flame_core.layout import Layout
-from flame_core.params import CaptionKind, Params, TextParams
+from flame_core.params import Params, TextParams
 from flame_core.settings import settings
 from flame_core.text.attention import Backend, pack
-from flame_core.text.facets import FacetSequence, FacetTokenizer
+from flame_core.text.facets import REFERENCE, FacetSequence, FacetTokenizer
 from flame_core.text.llm import load_llm, load_tokenizer
 
 if TYPE_CHECKING:
@@ -115,19 +115,24 @@ class TextEncoder:
                 )
 
     def encode(
-        self, kind: CaptionKind, texts: Sequence[str], advance: Callable[[int], None] = lambda tokens: None
+        self, kind: str, texts: Sequence[str], advance: Callable[[int], None] = lambda tokens: None
     ) -> np.ndarray:
         """Unit facet embeddings of texts, [N, K, D] in float32; `advance` is told the tokens of each batch.
+
+        A kind with `@reference` behind it gives one vector a text, [N, 1, D]: the mean of the facets before
+        normalisation, as FLAME's released code queries (facets with a large norm dominate there).
 
         Raises:
             ComputationError: a value is not finite; names the text.
         """
         unique = list(dict.fromkeys(texts))
         sequences = [self.facets.encode(kind, text) for text in unique]
-        result = np.empty((len(unique), self.facets.facet_count(kind), self.hidden), dtype=np.float32)
+        merged = kind.endswith(REFERENCE)
+        result = np.empty((len(unique), 1 if merged else self.facets.facet_count(kind), self.hidden), dtype=np.float32)
         for batch in plan_batches([len(s) for s in sequences], self._params.batch_tokens, self._backend):
             numbers = [i for row in batch.rows for i in row]
-            t = self._forward([[sequences[i] for i in row] for row in batch.rows], batch.length)
+            hidden = self._hidden([[sequences[i] for i in row] for row in batch.rows], batch.length)
+            t = F.normalize(hidden.mean(dim=1, keepdim=True) if merged else hidden, dim=-1)
             for i, vectors in zip(numbers, t.cpu().numpy(), strict=True):
                 if not np.isfinite(vectors).all():
                     raise ComputationError(f"the LLM's embedding of {unique[i][:200]!r} is not finite; use float32")
@@ -137,11 +142,11 @@ class TextEncoder:
         return result[[place[text] for text in texts]]
 
     def _embed(self, sequences: Sequence[FacetSequence]) -> Tensor:
-        return self._forward([[sequence] for sequence in sequences], max(map(len, sequences)))
+        return F.normalize(self._hidden([[sequence] for sequence in sequences], max(map(len, sequences))), dim=-1)
 
     @torch.inference_mode()
-    def _forward(self, rows: Sequence[Sequence[FacetSequence]], length: int) -> Tensor:
-        """Unit vectors [N, K, D] of the sequences in row order; all have the same K."""
+    def _hidden(self, rows: Sequence[Sequence[FacetSequence]], length: int) -> Tensor:
+        """Hidden values [N, K, D] at the ends of the facets of the sequences in row order; all have the same K."""
         ids, packing = pack(rows, length, self._backend, self._device)
         hidden = self._model(input_ids=ids, position_ids=packing.position, packing=packing, use_cache=False)[0]
         places = []
@@ -151,7 +156,7 @@ class TextEncoder:
                 places.append([b * length + start + i for i in sequence.readout])
                 start += len(sequence)
         read = hidden.reshape(-1, hidden.shape[-1])[torch.tensor(places, device=self._device)]  # [N, K, D]
-        return F.normalize(read.float(), dim=-1)
+        return read.float()
 
 
 def separate(sequence: FacetSequence) -> list[FacetSequence]:

@@ -15,13 +15,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from flame_core.digest import value_digest
-from flame_core.params import CaptionKind, TextParams
+from flame_core.params import TextParams
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BOS = "{bos}"  # in a facet: the tokenizer's BOS id, or nothing where the tokenizer adds none
 CAPTION = "{caption}"
+REFERENCE = "@reference"  # behind a caption kind: one vector a text, the mean of its facets before normalisation
 _END_MARKS = '.?"' + "'"
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
 
@@ -63,9 +64,11 @@ class FacetTokenizer:
         bos: Any = tokenizer.bos_token_id
         adds_bos = isinstance(bos, int) and tokenizer("a").input_ids[:1] == [bos]
         self._bos: list[int] = [bos] if adds_bos else []
-        self._facets = {
+        self._facets: dict[str, list[list[int]]] = {
             kind: [self._facet_ids(facet) for facet in template.facets] for kind, template in params.template.items()
         }
+
+        self._prefixes: dict[str, str] = {kind: template.prefix for kind, template in params.template.items()}
 
     @cached_property
     def template_hash(self) -> str:
@@ -80,13 +83,14 @@ class FacetTokenizer:
             }
         )
 
-    def facet_count(self, kind: CaptionKind) -> int:
+    def facet_count(self, kind: str) -> int:
         """K of a caption kind."""
         return len(self._facets[kind])
 
-    def encode(self, kind: CaptionKind, text: str) -> FacetSequence:
-        """The sequence of one caption: prefix, then the facets of its kind."""
-        head, tail = self._params.template[kind].prefix.split(CAPTION)
+    def encode(self, kind: str, text: str) -> FacetSequence:
+        """The sequence of one caption: prefix, then the facets of its kind (`@reference` asks the same ones)."""
+        kind = kind.removesuffix(REFERENCE)
+        head, tail = self._prefixes[kind].split(CAPTION)
         caption = normalise_sentence(self._truncate(text), self._params.normalise)
         ids = self._bos + self._plain_ids(head + caption + tail)
         prefix = len(ids)
@@ -98,7 +102,7 @@ class FacetTokenizer:
             readout.append(len(ids) - 1)
         return FacetSequence(ids, segment, position, readout)
 
-    def count(self, kind: CaptionKind, texts: Iterable[str]) -> int:
+    def count(self, kind: str, texts: Iterable[str]) -> int:
         """Tokens that these texts put through the LLM; equal texts count once, pads never."""
         return sum(len(self.encode(kind, text)) for text in dict.fromkeys(texts))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,21 +10,29 @@ from flame_core.captions.table import read_captions
 from flame_core.errors import InputError
 from flame_core.params import CaptionKind, TextParams
 
+BENCHMARK = "texts/benchmark-"
+BENCHMARK_TEXTS = 4096  # texts of a benchmark in one file: what a killed run loses at most
+
 
 @dataclass(frozen=True)
 class Job:
     """One file of the store to be, `train/00000` or `texts/00000`, and its texts by kind."""
 
     name: str
-    texts: dict[CaptionKind, list[str]]
+    texts: Mapping[str, list[str]]
 
     @property
     def trains(self) -> bool:
         """Whether it holds training samples, rather than texts for evaluation."""
         return self.name.startswith("train/")
 
+    @property
+    def of_benchmark(self) -> bool:
+        """Whether it holds texts of a benchmark, rather than of the held-out split."""
+        return self.name.startswith(BENCHMARK)
 
-def captions_a_sample(kind: CaptionKind, params: TextParams) -> int:
+
+def captions_a_sample(kind: str, params: TextParams) -> int:
     """How many captions of a kind every training sample has in the store."""
     return params.captions_per_image if kind == "raw" else 1
 
@@ -49,7 +57,7 @@ def training_job(captions: Path, shard: str, params: TextParams, language: str) 
     for row, key in keys.items():
         if "raw" not in by_row[row]:
             raise InputError(f"{path}: sample {key} has no raw caption in {language!r}, the language of training")
-    texts: dict[CaptionKind, list[str]] = {}
+    texts: dict[str, list[str]] = {}
     for kind in params.train_kinds:
         count = captions_a_sample(kind, params)
         for row in range(len(by_row)):
@@ -64,10 +72,19 @@ def text_jobs(captions: Path, texts: Sequence[tuple[CaptionKind, str]]) -> list[
     for path in sorted((captions / "val").glob("*.parquet")):
         for caption in read_captions(path):
             first.setdefault((caption.kind, caption.text), path.stem)
-    jobs: dict[str, dict[CaptionKind, list[str]]] = {}
+    jobs: dict[str, dict[str, list[str]]] = {}
     for kind, text in texts:
         jobs.setdefault(first.get((kind, text), "prompts"), {}).setdefault(kind, []).append(text)
     return [Job(f"texts/{name}", own) for name, own in sorted(jobs.items())]
+
+
+def benchmark_jobs(name: str, kind: str, texts: Sequence[str]) -> list[Job]:
+    """The texts of one benchmark, in files of `BENCHMARK_TEXTS`."""
+    starts = range(0, len(texts), BENCHMARK_TEXTS)
+    return [
+        Job(f"{BENCHMARK}{name}-{number:05}", {kind: list(texts[start : start + BENCHMARK_TEXTS])})
+        for number, start in enumerate(starts)
+    ]
 
 
 def facet_names(params: TextParams) -> list[str]:

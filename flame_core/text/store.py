@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flame_core.errors import ComputationError, InputError
-from flame_core.params import CaptionKind
+from flame_core.text.facets import REFERENCE
 from flame_core.text.manifest import read_manifest
 
 EMBEDDINGS = "embeddings"  # name of the one tensor of a training shard
@@ -154,10 +154,10 @@ class TextStore:
         """The text store below `data/embeddings`."""
         return cls(embeddings)
 
-    def __contains__(self, place: tuple[CaptionKind, str]) -> bool:
+    def __contains__(self, place: tuple[str, str]) -> bool:
         return place in self._places
 
-    def lookup(self, kind: CaptionKind, texts: Sequence[str]) -> np.ndarray:
+    def lookup(self, kind: str, texts: Sequence[str]) -> np.ndarray:
         """Unit facet embeddings of texts, [N, K of the kind, hidden] in float32, centred when the params say so.
 
         Raises:
@@ -168,8 +168,8 @@ class TextStore:
         except KeyError as error:
             missing = error.args[0][1]
             raise InputError(
-                f"{self._folder}: no embedding of the {kind} text {missing[:200]!r}; run `flame embed`, "
-                "which embeds what evaluation needs"
+                f"{self._folder}: no embedding of the {kind} text {missing[:200]!r}; run `flame embed`, which embeds "
+                "what evaluation needs, or `flame embed-texts` where a benchmark is new"
             ) from None
         t = np.empty((len(texts), len(self._facets(kind)), self.manifest["hidden"]), dtype=np.float32)
         for i, (file, row) in enumerate(places):
@@ -178,13 +178,15 @@ class TextStore:
             t[i] = self._files[file].read(kind, row)
         return self.centred(kind, t)
 
-    def centred(self, kind: CaptionKind, t: np.ndarray) -> np.ndarray:
+    def centred(self, kind: str, t: np.ndarray) -> np.ndarray:
         """Unit vectors [N, K of the kind, hidden] from the LLM as `lookup` returns them: centred, or as they are."""
         if self._center is None:
             return t
         return unit(t - self._center[[self._center_row(name) for name in self._facets(kind)]])
 
-    def _facets(self, kind: CaptionKind) -> list[str]:
+    def _facets(self, kind: str) -> list[str]:
+        if kind.endswith(REFERENCE):
+            return [f"{kind}/1"]
         return [name for name in self.manifest["text_facets"] if name.startswith(f"{kind}/")]
 
     def _center_row(self, facet: str) -> int:
@@ -193,7 +195,7 @@ class TextStore:
         return trained.index(facet) if facet in trained else 0
 
 
-def write_texts(path: Path, vectors: dict[CaptionKind, tuple[list[str], np.ndarray]], dtype: str) -> None:
+def write_texts(path: Path, vectors: Mapping[str, tuple[list[str], np.ndarray]], dtype: str) -> None:
     """Write a safetensors file of vectors [N, K, hidden] by kind, and beside it a parquet file with their texts."""
     rows = [
         {"kind": kind, "row": i, "text": text} for kind, (texts, _) in vectors.items() for i, text in enumerate(texts)

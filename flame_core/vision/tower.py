@@ -7,7 +7,7 @@ The backbone's CLS token, where it has one, stays in the sequence and out of the
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +38,10 @@ class ImageTower(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         return self.projector(self.patches(pictures))
+
+    def patch_vectors(self, pictures: Tensor) -> Tensor:
+        """Every patch in the LLM's space, [B, N, D], not normalised; z is the direction of their mean."""
+        return self.projector.layers(self.patches(pictures))
 
 
 def create_backbone(params: ModelParams) -> nn.Module:
@@ -74,14 +78,20 @@ class ImageEncoder:
         self._size: int = config["recipe"]["model"]["image_size"]
         self._device = device
 
-    @torch.inference_mode()
     def encode(self, jpegs: Sequence[bytes], batch_size: int = 128) -> np.ndarray:
         """z_0 of each picture, [N, D] in float32."""
+        return self.encode_with(lambda tower, pictures: tower(pictures), jpegs, batch_size)
+
+    @torch.inference_mode()
+    def encode_with(
+        self, read: Callable[[ImageTower, Tensor], Tensor], jpegs: Sequence[bytes], batch_size: int = 128
+    ) -> np.ndarray:
+        """What `read` makes of the tower and normalised pictures [B, 3, H, W], for all pictures, in float32."""
         torch.set_num_threads(self.config["recipe"]["cpu_threads"])
         rows = []
         for start in range(0, len(jpegs), batch_size):
             pictures = torch.stack([evaluation_picture(jpeg, self._size) for jpeg in jpegs[start : start + batch_size]])
-            rows.append(self._tower(pictures.to(self._device)).float().cpu().numpy())
+            rows.append(read(self._tower, pictures.to(self._device)).float().cpu().numpy())
         return np.concatenate(rows)
 
 

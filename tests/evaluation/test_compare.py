@@ -98,8 +98,8 @@ def test_damaged_results_are_refused(tmp_path, name):
 def test_the_page_says_what_differs(tmp_path):
     found = [results(tmp_path, name, noise, recall_at=[1]) for name, noise in [("good", 0.0), ("broken", 30.0)]]
     comparison = compare(found, DRAWS)
-    page = render_comparison(comparison, found, DRAWS)
-    assert page == render_comparison(comparison, found, DRAWS)
+    page = render_comparison(comparison, found, DRAWS, {})
+    assert page == render_comparison(comparison, found, DRAWS, {})
     assert "worse" in page
     assert "English, picture → text, recall@1" in page
     assert "<script" not in page
@@ -110,7 +110,7 @@ def test_one_recipe_alone(tmp_path):
     only = results(tmp_path, "only", 0.1)
     comparison = compare([only], DRAWS)
     assert check(comparison).passed
-    assert "1 recipe," in render_comparison(comparison, [only], DRAWS)
+    assert "1 model," in render_comparison(comparison, [only], DRAWS, {})
 
 
 def test_names_for_readers():

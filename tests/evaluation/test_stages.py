@@ -22,7 +22,7 @@ from flame_core.errors import GateError, InputError
 from flame_core.evaluation.query import search
 from flame_core.evaluation.texts import class_names, evaluation_texts
 from flame_core.layout import Layout
-from flame_core.stages import compare, evaluate
+from flame_core.stages import baselines, compare, evaluate
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
 from flame_core.text.store import CENTER, EMBEDDINGS, write_tensors, write_texts
 from tests.conftest import tiny_llm
@@ -120,6 +120,7 @@ def test_evaluate_writes_the_same_report_twice_and_compare_reads_it(run):
 
     evaluate.run(params, layout, "other")
     assert contents(layout.report("other"))["metrics.json"] != first["metrics.json"]
+    baselines.run(params, layout)
     compare.run(params, layout)
     table = json.loads((layout.comparison / compare.COMPARISON).read_text())
     assert list(table["recipes"]) == ["other", "plain"]  # sorted by JSON; the baseline is named

@@ -67,7 +67,7 @@ def test_selections_are_parsed_and_resolved(definitions: dg.Definitions) -> None
     graph = definitions.resolve_asset_graph()
     selected = dg.AssetSelection.from_string('1+key:"train/flame" or group:evaluation').resolve(graph)
     assert {key.to_user_string() for key in selected} == {
-        "ingest", "caption", "embed", "train/flame", "evaluate/flame", "compare"
+        "ingest", "caption", "embed", "train/flame", "evaluate/flame", "baselines", "compare"
     }  # fmt: skip
 
 

@@ -1,0 +1,142 @@
+"""What a benchmark holds once its files are read: pictures that are read when needed, and what is asked of them.
+
+Every layout becomes one of four kinds of content, and a task works on the content alone. `Skips` says what could not
+be used; it is counted and named, never silent. `digest` covers texts, pairs, labels and the names and sizes of the
+pictures, so a store that was filled for other data is noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from flame_core.digest import value_digest
+from flame_core.errors import InputError
+
+
+class NotAvailable(Exception):
+    """The data of a benchmark are not there; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in a file, or in a tar at a byte offset. `name` tells it from the others of its benchmark."""
+
+    name: str
+    path: Path
+    offset: int = 0
+    size: int | None = None  # to the end of the file
+
+    def read(self) -> bytes:
+        """The encoded picture.
+
+        Raises:
+            InputError: it cannot be read; names it.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                return file.read() if self.size is None else file.read(self.size)
+        except OSError as error:
+            raise InputError(f"{self.path}: picture {self.name} cannot be read ({error.strerror})") from None
+
+    def bytes_size(self) -> int:
+        return self.path.stat().st_size if self.size is None else self.size
+
+
+@dataclass
+class Skips:
+    """What was left out, by reason, with the names of some."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, reason: str, name: str) -> None:
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        shown = self.names.setdefault(reason, [])
+        if len(shown) < 10:
+            shown.append(name)
+
+
+@dataclass
+class Captioned:
+    """Pictures with texts: {language: [(index of the picture, text)]}."""
+
+    pictures: list[Picture]
+    captions: dict[str, list[tuple[int, str]]]
+    skips: Skips = field(default_factory=Skips)
+
+    def digest(self) -> str:
+        return _digest(self.pictures, self.captions)
+
+
+@dataclass
+class Labelled:
+    """Pictures with one class each, and the names of the classes by language.
+
+    `templates` are the data set's own, {language: [template with {c}]}; empty where it has none.
+    """
+
+    pictures: list[Picture]
+    labels: np.ndarray  # [N]
+    names: dict[str, list[str]]
+    templates: dict[str, list[str]] = field(default_factory=dict)
+    skips: Skips = field(default_factory=Skips)
+
+    def digest(self) -> str:
+        return _digest(self.pictures, [self.labels.tolist(), self.names, self.templates])
+
+    @property
+    def classes(self) -> int:
+        return len(next(iter(self.names.values())))
+
+
+@dataclass(frozen=True)
+class Question:
+    """Pictures and texts where the first picture belongs to the first text, the second to the second."""
+
+    name: str
+    group: str
+    pictures: tuple[int, ...]
+    texts: tuple[str, ...]
+
+
+@dataclass
+class Questions:
+    """Compositional questions, in groups that are scored apart (SugarCrepe's seven tasks)."""
+
+    pictures: list[Picture]
+    questions: list[Question]
+    skips: Skips = field(default_factory=Skips)
+
+    def digest(self) -> str:
+        rows = [[q.name, q.group, q.pictures, q.texts] for q in self.questions]
+        return _digest(self.pictures, rows)
+
+
+@dataclass
+class Masked:
+    """Pictures with a mask each (a picture whose values are class numbers), and the names of the classes."""
+
+    pictures: list[Picture]
+    masks: list[Picture]
+    names: dict[str, list[str]]
+    skips: Skips = field(default_factory=Skips)
+
+    def digest(self) -> str:
+        return _digest([*self.pictures, *self.masks], self.names)
+
+
+Content = Captioned | Labelled | Questions | Masked
+
+
+def pictures_digest(pictures: Sequence[Picture]) -> str:
+    """Digest of the names and sizes of pictures, in order."""
+    return value_digest([[picture.name, picture.bytes_size()] for picture in pictures])
+
+
+def _digest(pictures: Sequence[Picture], rest: Mapping | Sequence) -> str:
+    return value_digest([pictures_digest(pictures), rest])

@@ -1,0 +1,32 @@
+"""Crossmodal-3600: `captions.jsonl` with one image a line and its captions by language, pictures in `images/`.
+
+A line is {"image/key": ..., "en": {"caption": [...], ...}, "de": {...}, ...}; the picture is `images/<key>.jpg`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from flame_core.evaluation.content import Captioned
+from flame_core.evaluation.definition import Benchmark
+from flame_core.evaluation.layouts.reading import caption_texts, captioned, existing, read_json_lines, value
+
+
+def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:
+    """Its content; the data set has one split."""
+    images = existing(folder / (benchmark.data.images or "images"))
+
+    def rows() -> Iterator[tuple[str, Path, str, list[str]]]:
+        for place, row in read_json_lines(folder / (benchmark.data.annotations or "captions.jsonl")):
+            key = value(row, "image/key", place)
+            for language in benchmark.languages:
+                if isinstance(own := row.get(language), dict):
+                    yield (
+                        key,
+                        images / f"{key}.jpg",
+                        language,
+                        caption_texts(own.get("caption"), f"{place}, {language}"),
+                    )
+
+    return captioned(benchmark, rows(), images)

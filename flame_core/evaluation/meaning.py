@@ -1,0 +1,152 @@
+"""What single patches mean: their words through the LLM's output matrix, their likeness to facets, and neighbours.
+
+A patch goes through the projector into the LLM's space, where a text's facets lie. Words are those whose rows of the
+output matrix (`lm_head`) are largest for the patch less the mean over the shown pictures, since all patches share a
+direction that says nothing about any of them. This is a reading aid, never a metric; PatchDis is the metric
+(`tasks.segmentation`).
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flame_core.captions.table import Caption
+from flame_core.digest import text_sha256
+from flame_core.evaluation.lm_head import LMHead
+from flame_core.evaluation.measures import Evaluation
+from flame_core.evaluation.pages import data_uri
+from flame_core.evaluation.texts import FACET_KIND
+from flame_core.layout import Layout
+from flame_core.params import CaptionKind, Params
+from flame_core.settings import settings
+from flame_core.text.llm import SOURCE
+from flame_core.text.store import TextStore
+
+PICTURES, WORDS, NEIGHBOURS = 6, 6, 4
+_VIEW = 168  # pixels of a shown picture's side
+
+
+@dataclass(frozen=True)
+class FacetMap:
+    """A text's facet j and the cosine of every patch with it, [g, g]."""
+
+    facet: int
+    cosine: np.ndarray
+
+
+@dataclass(frozen=True)
+class PictureMeaning:
+    """One picture.
+
+    Attributes:
+        picture: its row in the split.
+        view: the centre square that the model sees, as a data URI.
+        patch_words: [g][g] the first word of each patch; empty where no LLM folder is at hand.
+        words: the most frequent of them with their share of the patches.
+        text: the caption whose facets are mapped.
+        maps: one a facet.
+        neighbours: (row, cosine) of the pictures nearest to it.
+    """
+
+    picture: int
+    view: str
+    patch_words: list[list[str]]
+    words: list[tuple[str, float]]
+    text: str
+    maps: list[FacetMap]
+    neighbours: list[tuple[int, float]]
+
+
+def read_meaning(
+    params: Params,
+    layout: Layout,
+    recipe: str,
+    evaluation: Evaluation,
+    captions: Sequence[Caption],
+    jpeg: Callable[[int], bytes],
+) -> list[PictureMeaning]:
+    """The meaning of some held-out pictures, drawn by the digest of their keys.
+
+    Args:
+        params: of the run.
+        layout: where model, LLM and store lie.
+        recipe: whose model.
+        evaluation: what was measured.
+        captions: of the validation split.
+        jpeg: a picture by its row in the split.
+    """
+    from flame_core.evaluation.models.trained import patch_grid
+    from flame_core.vision.tower import load_encoder
+
+    language = params.evaluate.train_language
+    kind: CaptionKind = FACET_KIND if evaluation.facets else "raw"
+    texts: dict[str, str] = {}
+    for caption in captions:
+        if caption.kind == kind and caption.language == language:
+            texts.setdefault(caption.key, caption.text)
+    rows = [row for row, key in enumerate(evaluation.keys) if key in texts]
+    rows = sorted(rows, key=lambda row: text_sha256("meaning " + evaluation.keys[row]))[:PICTURES]
+    encoder = load_encoder(layout.model(recipe), settings().torch_device())
+    patches = encoder.encode_with(patch_grid, [jpeg(row) for row in rows])  # [N, g, g, D]
+    store = TextStore.open(layout.embeddings)
+    words = _patch_words(params, layout, patches)
+    return [
+        PictureMeaning(
+            row,
+            square_view(jpeg(row)),
+            words[i],
+            frequent(words[i]),
+            texts[evaluation.keys[row]],
+            [
+                FacetMap(j, patches[i] @ t)
+                for j, t in enumerate(store.lookup(kind, [texts[evaluation.keys[row]]])[0], start=1)
+            ],
+            nearest(evaluation.z, row, NEIGHBOURS),
+        )
+        for i, row in enumerate(rows)
+    ]
+
+
+def _patch_words(params: Params, layout: Layout, patches: np.ndarray) -> list[list[list[str]]]:
+    """[N][g][g] first words; empty grids where the LLM's folder is not at hand."""
+    from flame_core.text.llm import load_tokenizer
+
+    count, height, width, dimensions = patches.shape
+    folder = layout.llm / params.llm.name
+    if not (folder / SOURCE).is_file():
+        return [[] for _ in range(count)]
+    flat = patches.reshape(-1, dimensions)
+    found = LMHead(folder, load_tokenizer(folder, params.llm)).top_words(flat - flat.mean(axis=0), 1)
+    first = np.array([row[0] for row in found], dtype=object).reshape(count, height, width)
+    return first.tolist()
+
+
+def frequent(grid: Sequence[Sequence[str]]) -> list[tuple[str, float]]:
+    """The most frequent words of a grid with their share, equals in alphabetical order."""
+    counts = Counter(word for row in grid for word in row)
+    total = counts.total()
+    return [(word, n / total) for word, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:WORDS]]
+
+
+def nearest(z: np.ndarray, row: int, count: int) -> list[tuple[int, float]]:
+    """(row, cosine) of the pictures nearest to one, itself left out."""
+    scores = z @ z[row]
+    order = [int(other) for other in np.argsort(-scores, kind="stable") if other != row][:count]
+    return [(other, float(scores[other])) for other in order]
+
+
+def square_view(jpeg: bytes) -> str:
+    """The centre square of a picture as a data URI."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(jpeg)) as opened:
+        picture = opened.convert("RGB")
+    side = min(picture.size)
+    left, top = (picture.width - side) / 2, (picture.height - side) / 2
+    box = (left, top, left + side, top + side)
+    return data_uri(picture.resize((_VIEW, _VIEW), Image.Resampling.LANCZOS, box=box))

@@ -1,0 +1,171 @@
+"""All configured benchmarks on one model: each picture is encoded once for all languages and tasks.
+
+Encoded pictures are kept in the work cache under the model's identity and the pictures' names and sizes, so a killed
+run goes on where it was, and two benchmarks over the same pictures, or two prompt modes, share them. They are mapped,
+not loaded, when read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from flame_core.errors import InputError
+from flame_core.evaluation.bootstrap import Bootstrap
+from flame_core.evaluation.collection import Collected
+from flame_core.evaluation.content import Captioned, Labelled, Masked, Picture, Questions, pictures_digest
+from flame_core.evaluation.definition import (
+    ChoiceTask,
+    ClassificationTask,
+    ProbeTask,
+    RetrievalTask,
+    SegmentationTask,
+)
+from flame_core.evaluation.models.protocol import Model, NotOffered
+from flame_core.evaluation.standing import Standings, of_scores
+from flame_core.evaluation.tasks import choice, classification, probe, retrieval, segmentation
+from flame_core.evaluation.tasks.score import Score, Texts, over_languages
+from flame_core.params import BootstrapParams
+from flame_core.reporting import progress
+from flame_core.text.store import unit
+from flame_core.work import Ledger, WorkCache
+
+_CHUNK = 256  # pictures whose bytes are held at once
+_VECTORS = "vectors.npy"
+
+
+def run_benchmarks(
+    model: Model, collected: Sequence[Collected], params: BootstrapParams, work: Path
+) -> list[Standings]:
+    """Measure a model on each benchmark; `work` is the work cache.
+
+    Raises:
+        InputError: a picture cannot be decoded, or a text is not in the store.
+    """
+    found = []
+    with progress(f"benchmarks of {model.name}", len(collected), "benchmarks") as bar:
+        for each in collected:
+            if each.content is None:
+                found.append(Standings(each.benchmark, "not available", each.why))
+            else:
+                try:
+                    found.append(of_scores(each, *_measure(model, each, params, work)))
+                except NotOffered as error:
+                    found.append(Standings(each.benchmark, "not offered", str(error)))
+            bar.advance()
+    return found
+
+
+def _measure(
+    model: Model, each: Collected, params: BootstrapParams, work: Path
+) -> tuple[list[Score], list[str], Bootstrap]:
+    """(scores by language and their mean, languages without a text, the draws)."""
+    assert each.content is not None
+    bootstrap = Bootstrap(len(each.content.pictures), params)
+    encode = partial(model.texts, each.benchmark.text_kind)
+    scores: list[Score] = []
+    missing: list[str] = []
+    for language, measure in _by_language(model, each, encode, bootstrap, work).items():
+        score = measure()
+        if score is None:
+            missing.append(language)
+        else:
+            scores.append(score)
+    if len(scores) > 1:
+        scores.append(over_languages(scores))
+    return scores, missing, bootstrap
+
+
+def _by_language(
+    model: Model, each: Collected, encode: Texts, bootstrap: Bootstrap, work: Path
+) -> dict[str, Callable[[], Score | None]]:
+    """How to measure each language of a benchmark; the pictures are encoded here, once."""
+    languages = each.benchmark.languages
+    match each.benchmark.task, each.content:
+        case RetrievalTask() as task, Captioned() as content:
+            z = encoded(model, "pictures", content.pictures, work)
+            return {code: partial(retrieval.measure, task, content, code, z, encode, bootstrap) for code in languages}
+        case ClassificationTask() as task, Labelled() as content:
+            z = encoded(model, "pictures", content.pictures, work)
+            return {
+                code: partial(classification.measure, task, content, code, z, encode, bootstrap) for code in languages
+            }
+        case ChoiceTask() as task, Questions() as content:
+            z = encoded(model, "pictures", content.pictures, work)
+            return {languages[0]: partial(choice.measure, task, content, languages[0], z, encode, bootstrap)}
+        case ProbeTask() as task, Labelled() as content:
+            return {languages[0]: partial(_probe, model, task, each, content, bootstrap, work)}
+        case SegmentationTask() as task, Masked() as content:
+            return {
+                code: partial(_segmentation, model, task, content, code, encode, bootstrap) for code in content.names
+            }
+    raise AssertionError(each.benchmark.task.kind)  # `layouts.read_content` has refused all others
+
+
+def _probe(
+    model: Model, task: ProbeTask, each: Collected, content: Labelled, bootstrap: Bootstrap, work: Path
+) -> Score:
+    training = each.training
+    assert training is not None
+    language = each.benchmark.languages[0]
+    if training.names != content.names:
+        raise InputError(f"benchmark {each.benchmark.name}: training and test split name other classes")
+    train, test = (unit(encoded(model, "features", part.pictures, work)) for part in (training, content))
+    return probe.measure(
+        task, (train, training.labels), (test, content.labels), content.names[language], language, bootstrap
+    )
+
+
+def _segmentation(
+    model: Model, task: SegmentationTask, content: Masked, language: str, encode: Texts, bootstrap: Bootstrap
+) -> Score:
+    t = segmentation.vectors(task, content, language, encode)
+    overlaps = []
+    with progress("patches", len(content.pictures), "pictures") as bar:
+        for picture, shown in zip(content.pictures, content.masks, strict=True):
+            mask = segmentation.view_of_mask(shown.read(), shown.name, len(t), task.ignore)
+            patches = decoded(model.patches, [picture])[0]
+            predicted = segmentation.label_patches(patches, t, mask, task)
+            overlaps.append(segmentation.overlap(predicted, mask, len(t), task.ignore))
+            bar.advance()
+    return segmentation.score_overlaps(overlaps, language, bootstrap)
+
+
+def encoded(model: Model, what: str, pictures: Sequence[Picture], work: Path) -> np.ndarray:
+    """Vectors [N, D] of pictures by `model.pictures` or `model.features`, mapped from the work cache."""
+    read: Callable[[Sequence[bytes]], np.ndarray] = getattr(model, what)
+
+    def write(folder: Path) -> Ledger:
+        blocks = []
+        with progress(f"{what} of {model.name}", len(pictures), "pictures") as bar:
+            for start in range(0, len(pictures), _CHUNK):
+                blocks.append(decoded(read, pictures[start : start + _CHUNK]))
+                bar.advance(len(blocks[-1]))
+        np.save(folder / _VECTORS, np.concatenate(blocks))
+        return Ledger({"pictures": len(pictures)})
+
+    inputs = {"model": dict(model.identity), "what": what, "pictures": pictures_digest(pictures)}
+    return np.load(WorkCache(work, "encode").get(inputs, write).file(_VECTORS), mmap_mode="r")
+
+
+def decoded(read: Callable[[Sequence[bytes]], np.ndarray], pictures: Sequence[Picture]) -> np.ndarray:
+    """What `read` makes of pictures.
+
+    Raises:
+        InputError: one of them is no picture; names it.
+    """
+    from PIL import UnidentifiedImageError
+
+    contents = [picture.read() for picture in pictures]
+    try:
+        return read(contents)
+    except (UnidentifiedImageError, OSError, SyntaxError):
+        for picture, content in zip(pictures, contents, strict=True):
+            try:
+                read([content])
+            except (UnidentifiedImageError, OSError, SyntaxError) as error:
+                raise InputError(f"{picture.path}: {picture.name} cannot be decoded ({error}); remove it") from None
+        raise

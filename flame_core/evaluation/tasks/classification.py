@@ -1,0 +1,81 @@
+"""Zero-shot classification: a class is the normalised mean of its normalised prompts (CLIP, arXiv 2103.00020)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from flame_core.evaluation.bootstrap import Bootstrap
+from flame_core.evaluation.content import Labelled
+from flame_core.evaluation.definition import ClassificationTask
+from flame_core.evaluation.estimates import mean_of_known
+from flame_core.evaluation.retrieval import stand
+from flame_core.evaluation.tasks.score import Score, Texts
+from flame_core.text.store import unit
+
+
+def prompts(names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
+    """The prompts of each class; without templates the bare name."""
+    return [[template.replace("{c}", name) for template in templates or ["{c}"]] for name in names]
+
+
+def templates_of(task: ClassificationTask, content: Labelled, language: str) -> list[str]:
+    """Those of the benchmark, else those of the data set, else none."""
+    return task.templates.get(language) or content.templates.get(language) or []
+
+
+def texts(task: ClassificationTask, content: Labelled) -> list[str]:
+    """What is looked up, each text once."""
+    found: dict[str, None] = {}
+    for language, names in content.names.items():
+        for rows in prompts(names, templates_of(task, content, language)):
+            found.update(dict.fromkeys(rows))
+    return list(found)
+
+
+def class_vectors(rows: Sequence[Sequence[str]], encode: Texts) -> np.ndarray:
+    """[C, D] unit vectors of classes by their prompts; one class at a time, so 80,000 prompts need little memory."""
+    return unit(np.stack([unit(encode(prompts)).mean(axis=0) for prompts in rows]))
+
+
+def measure(
+    task: ClassificationTask, content: Labelled, language: str, z: np.ndarray, encode: Texts, bootstrap: Bootstrap
+) -> Score | None:
+    """Top-1, top-5 (of five classes or more) and mean per class recall in one language.
+
+    Args:
+        task: its templates.
+        content: pictures, labels, names.
+        language: one of its languages.
+        z: [N, D] of all pictures.
+        encode: texts to [T, D].
+        bootstrap: draws the pictures.
+    """
+    if language not in content.names:
+        return None
+    t = class_vectors(prompts(content.names[language], templates_of(task, content, language)), encode)
+    return score_labels("", language, z, t, content.labels, bootstrap)
+
+
+def score_labels(
+    prefix: str, language: str, z: np.ndarray, t: np.ndarray, labels: np.ndarray, bootstrap: Bootstrap
+) -> Score:
+    """The metrics of pictures z [N, D] against class vectors t [C, D], names behind `prefix`."""
+    count, classes = len(labels), len(t)
+    edges = np.stack([np.arange(count), labels], axis=1)
+    standing = stand(z, t, edges)
+    score = Score(language, facts={"pictures": count, "classes": classes})
+    for k in (1, 5) if classes >= 5 else (1,):
+        hits = standing.hits(k)
+        draws = bootstrap.means(hits[:, None], np.ones((count, 1)))[:, 0]
+        score.add(f"{prefix}acc{k}", float(hits.mean()), draws, k / classes)
+    hits = standing.hits(1)
+    present = np.unique(labels)
+    belongs = csr_array((np.ones(count), (np.arange(count), np.searchsorted(present, labels))))  # [N, classes present]
+    hit = csr_array((hits, (np.arange(count), np.searchsorted(present, labels))), shape=belongs.shape)
+    recall = hit.sum(axis=0) / belongs.sum(axis=0)
+    draws = mean_of_known(bootstrap.means(hit, belongs))
+    score.add(f"{prefix}mean_per_class_recall", float(recall.mean()), draws, 1 / classes)
+    return score

@@ -1,0 +1,68 @@
+"""Retrieval benchmarks: every caption is a text of its own and belongs to its picture alone, as papers count.
+
+`text_retrieval_*` asks with a picture (right: any of its captions), `image_retrieval_*` with a caption. Ties are
+resolved by expectation (`evaluation.retrieval`), so a model that sees no difference gets chance.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flame_core.evaluation.bootstrap import Bootstrap, by_picture
+from flame_core.evaluation.content import Captioned
+from flame_core.evaluation.definition import RetrievalTask
+from flame_core.evaluation.retrieval import Direction, Pairing, both_ways
+from flame_core.evaluation.tasks.score import Score, Texts
+
+NAMES: dict[Direction, str] = {"image_to_text": "text_retrieval", "text_to_image": "image_retrieval"}
+
+
+def used_captions(task: RetrievalTask, content: Captioned, language: str) -> list[tuple[int, str]]:
+    """(picture, text) of a language: all captions, or the first of each picture."""
+    rows = content.captions.get(language, [])
+    if task.captions == "all":
+        return rows
+    first: dict[int, str] = {}
+    for picture, text in rows:
+        first.setdefault(picture, text)
+    return list(first.items())
+
+
+def texts(task: RetrievalTask, content: Captioned) -> list[str]:
+    """What is looked up, each text once."""
+    found: dict[str, None] = {}
+    for language in content.captions:
+        found.update(dict.fromkeys(text for _, text in used_captions(task, content, language)))
+    return list(found)
+
+
+def measure(
+    task: RetrievalTask, content: Captioned, language: str, z: np.ndarray, encode: Texts, bootstrap: Bootstrap
+) -> Score | None:
+    """Recall, median rank and chance of one language, both directions; None where no picture has a caption.
+
+    Args:
+        task: which captions, which k.
+        content: pictures and captions.
+        language: one of its languages.
+        z: [N, D] of all pictures.
+        encode: texts to [T, D].
+        bootstrap: draws the pictures.
+    """
+    rows = used_captions(task, content, language)
+    if not rows:
+        return None
+    pairing = Pairing.of(((picture, index) for index, (picture, _) in enumerate(rows)), [text for _, text in rows])
+    score = Score(language, facts={"pictures": len(pairing.pictures), "texts": len(rows)})
+    columns: list[tuple[np.ndarray, np.ndarray]] = []
+    names: list[str] = []
+    for direction, found in both_ways(z, encode(pairing.texts), pairing).items():
+        score.facts[f"{NAMES[direction]}_median_rank"] = found.median_rank()
+        for k in task.recall_at:
+            name = f"{NAMES[direction]}_recall@{k}"
+            score.metrics[name], score.chance[name] = found.recall(k), found.chance(k)
+            columns.append(by_picture(found.standing.hits(k), found.pictures, len(z)))
+            names.append(name)
+    draws = bootstrap.means(*(np.stack(part, axis=1) for part in zip(*columns, strict=True)))
+    score.draws = {name: draws[:, column] for column, name in enumerate(names)}
+    return score

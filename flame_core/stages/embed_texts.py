@@ -1,0 +1,58 @@
+"""embed-texts: put the texts of new benchmarks into the store, and touch nothing else of it.
+
+The fast path of `embed`: the store that lies there is kept, its training embeddings are neither verified nor read
+again, and the outcome is byte for byte what `flame embed` would make of the same params and data
+(docs/decisions/benchmark-texts.md). `dvc commit -f embed` then tells DVC that this is so.
+"""
+
+from __future__ import annotations
+
+from flame_core import gates
+from flame_core.digest import json_bytes
+from flame_core.errors import InputError
+from flame_core.evaluation.collection import collect, digests, jobs
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.reporting import facts
+from flame_core.stages.embed import benchmark_facts, compute_jobs, require_budget, store_files
+from flame_core.text.jobs import BENCHMARK
+from flame_core.text.manifest import MANIFEST, read_manifest, require_fit
+from flame_core.work import gather
+
+
+def run(params: Params, layout: Layout) -> None:
+    """Embed the configured benchmarks' texts that are missing, and write the store anew around them.
+
+    Raises:
+        InputError: the store was made under other conditions; `flame embed` makes it anew.
+    """
+    from flame_core.text.encoder import encoder_identity
+    from flame_core.text.facets import FacetTokenizer
+    from flame_core.text.llm import load_tokenizer, read_source
+
+    gates.require(layout.embeddings)
+    manifest = read_manifest(layout.embeddings)
+    require_fit(manifest, params, layout)
+    folder = layout.llm / params.llm.name
+    tokens = FacetTokenizer(load_tokenizer(folder, params.llm), params.text)
+    identity = encoder_identity(params, read_source(folder), tokens.template_hash)
+    if wrong := [name for name, value in identity.items() if manifest.get(name) != value]:
+        raise InputError(f"{layout.embeddings}: {', '.join(wrong)} differ from this run; run `flame embed`")
+    collected = collect(params, layout)
+    planned = jobs(collected)
+    counts = {job.name: sum(tokens.count(kind, texts) for kind, texts in job.texts.items()) for job in planned}
+    require_budget({"the rest of the store": manifest["tokens"], **counts}, params)
+    units, rate = compute_jobs(params, layout, planned, identity, counts)
+
+    new = store_files(planned, units)
+    kept = [name for name in manifest["files"] if not name.startswith(BENCHMARK)]
+    sha256 = {name: manifest["files"][name] for name in kept}
+    sha256 |= {name: units[job.name].sha256[path.name] for name, (job, path) in new.items()}
+    manifest |= {"files": dict(sorted(sha256.items())), "benchmarks": digests(collected)}
+    if not collected:
+        del manifest["benchmarks"]
+    whole = [path for path in layout.embeddings.iterdir() if path.is_file() and path.name != MANIFEST]
+    files = {name: layout.embeddings / name for name in kept} | {path.name: path for path in whole}
+    files |= {name: path for name, (_, path) in new.items()}
+    gather(layout.embeddings, layout.state, files, {MANIFEST: json_bytes(manifest)})
+    facts("embed-texts", {"tokens": sum(counts.values()), "tokens a second": rate, **benchmark_facts(collected)})

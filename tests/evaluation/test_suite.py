@@ -1,0 +1,124 @@
+"""A tiny random CLIP, saved by the test, through every task; and what the suite says of data it cannot use."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from flame_core.errors import InputError
+from flame_core.evaluation.collection import Collected
+from flame_core.evaluation.models.protocol import open_model
+from flame_core.evaluation.standing import read_standings, standing_files
+from flame_core.evaluation.suite import encoded, run_benchmarks
+from flame_core.params import BootstrapParams
+from tests.evaluation import datasets, tiny_clip
+from tests.evaluation.datasets import COLOURS, benchmark, collected, picture, put
+
+BOOTSTRAP = BootstrapParams(samples=30)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, byte_tokenizer):
+    return open_model("tiny", f"transformers:{tiny_clip.save(tmp_path_factory.mktemp('clip'), byte_tokenizer)}", "cpu")
+
+
+@pytest.fixture
+def every_task(tmp_path):
+    datasets.clip_benchmark_classes(tmp_path / "classes", 3)
+    datasets.clip_benchmark_classes(tmp_path / "classes", 5, "train")
+    datasets.crossmodal(tmp_path / "many")
+    datasets.sugarcrepe(tmp_path / "sugar")
+    datasets.winoground(tmp_path / "wino")
+    datasets.masks(tmp_path / "masks")
+    definitions = [
+        benchmark("classification", "clip_benchmark", "classes", name="classes"),
+        benchmark("retrieval", "crossmodal3600", "many", name="many", languages=["en", "de", "zh", "fr"]),
+        benchmark("choice", "sugarcrepe", "sugar", name="sugar"),
+        benchmark("choice", "winoground", "wino", name="wino"),
+        benchmark({"kind": "linear_probe", "epochs": 3}, "clip_benchmark", "classes", name="probe"),
+        benchmark({"kind": "linear_probe", "method": "logistic"}, "clip_benchmark", "classes", name="logistic"),
+        benchmark("segmentation", "masks", "masks", name="masks"),
+    ]
+    return [collected(definition, tmp_path) for definition in definitions]
+
+
+def test_every_task_is_measured_with_intervals(model, every_task, tmp_path):
+    found = {each.benchmark.name: each for each in run_benchmarks(model, every_task, BOOTSTRAP, tmp_path / "work")}
+    assert {each.status for each in found.values()} == {"measured"}
+    for each in found.values():
+        for row in each.rows:
+            assert row.metrics.keys() == row.intervals.keys()
+            for name, (low, high) in row.intervals.items():
+                assert 0 <= low <= high <= 1, name
+                assert 0 <= row.metrics[name] <= 1
+    assert set(found["classes"].main.metrics) == {"acc1", "acc5", "mean_per_class_recall"}
+    assert [row.language for row in found["many"].rows] == ["en", "de", "zh", "mean"]
+    assert found["many"].missing_languages == ["fr"]
+    assert found["many"].row("zh").facts["pictures"] == 5
+    assert len(found["sugar"].main.metrics) == 8
+    assert set(found["wino"].main.metrics) == {"text_acc", "image_acc", "acc"}
+    assert found["probe"].main.metrics["lp_acc1"] > 0.5  # six colours
+    assert "penalty" in found["logistic"].main.facts
+    assert "miou" in found["masks"].main.metrics
+
+
+def test_the_numbers_are_those_of_the_models_own_embeddings(model, every_task, tmp_path):
+    (classes,) = run_benchmarks(model, every_task[:1], BOOTSTRAP, tmp_path / "work")
+    content = every_task[0].content
+    z = model.pictures([each.read() for each in content.pictures])
+    rows = [[f"a {name} thing", f"a photo of {name}"] for name in COLOURS]
+    t = np.stack([model.texts("raw", prompts).mean(axis=0) for prompts in rows])
+    scores = z @ (t / np.linalg.norm(t, axis=1, keepdims=True)).T
+    assert classes.main.metrics["acc1"] == pytest.approx(np.mean(scores.argmax(axis=1) == content.labels), abs=1e-6)
+
+
+def test_pictures_are_encoded_once_for_all_tasks_and_prompts(model, every_task, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        type(model), "pictures", lambda self, rows: calls.append(len(rows)) or datasets.vectors(len(rows), 24)
+    )
+    twice = [every_task[1], every_task[1]]
+    run_benchmarks(model, twice, BOOTSTRAP, tmp_path / "work")
+    assert calls == [6]
+    z = encoded(model, "pictures", every_task[1].content.pictures, tmp_path / "work")
+    assert isinstance(z, np.memmap)
+
+
+def test_data_that_are_missing_and_tasks_a_model_cannot_do_are_said(model, every_task, tmp_path):
+    import timm
+    from safetensors.torch import save_file
+
+    save_file(timm.create_model("resnet10t", num_classes=0).state_dict(), tmp_path / "w.safetensors")
+    backbone = open_model("net", f"timm:resnet10t@{tmp_path / 'w.safetensors'}", "cpu")
+    absent = Collected(benchmark("retrieval", "urban1k"), None, why="data/set does not exist")
+    found = run_benchmarks(backbone, [absent, every_task[0], every_task[4]], BOOTSTRAP, tmp_path / "work")
+    assert [each.status for each in found] == ["not available", "not offered", "measured"]
+    assert found[0].why == "data/set does not exist"
+    assert "backbone has no texts" in found[1].why
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(model, tmp_path):
+    datasets.crossmodal(tmp_path / "set")
+    put(tmp_path / "set/images/003.jpg", picture("red")[:60])
+    each = collected(benchmark("retrieval", "crossmodal3600"), tmp_path)
+    with pytest.raises(InputError, match=r"003.jpg: 003 cannot be decoded"):
+        run_benchmarks(model, [each], BOOTSTRAP, tmp_path / "work")
+
+
+def test_files_are_read_back_and_have_the_fields_of_clip_benchmarks_build(model, every_task, tmp_path):
+    found = run_benchmarks(model, every_task, BOOTSTRAP, tmp_path / "work")
+    files = standing_files(found, "tiny", "random")
+    assert files == standing_files(run_benchmarks(model, every_task, BOOTSTRAP, tmp_path / "work"), "tiny", "random")
+    for name, content in files.items():
+        put(tmp_path / "report" / name, content)
+    assert read_standings(tmp_path / "report") == found
+    for path in (tmp_path / "report/benchmarks").glob("*.json"):
+        row = json.loads(path.read_text())
+        assert row.keys() >= {"dataset", "model", "pretrained", "task", "language", "metrics"}
+        assert all(isinstance(value, int | float) for value in row["metrics"].values())
+    assert (tmp_path / "report/benchmarks/many_zh.json").is_file()
+    put(tmp_path / "report/benchmarks.json", "[{}]")
+    with pytest.raises(InputError, match=r"benchmarks.json: no readable benchmark results"):
+        read_standings(tmp_path / "report")
