@@ -109,19 +109,21 @@ def _fetched(layout: Layout, path: str, lock: dict[str, Any]) -> bool:
         return False
     with tempfile.TemporaryDirectory(dir=layout.state) as folder:
         root = Path(folder)
-        stages = {name: stage for name, stage in lock["stages"].items() if _makes(stage, path)}
         (root / ".dvc").mkdir()
-        (root / ".dvc" / "config").write_text("[core]\n    no_scm = true\n", "utf-8")
         for name in ("config", "config.local"):
             if (own := layout.project / ".dvc" / name).is_file():
-                absolute = _absolute(own.read_text("utf-8"), layout.project)
-                with (root / ".dvc" / name).open("a", encoding="utf-8") as file:
-                    file.write(absolute)
+                (root / ".dvc" / name).write_text(_absolute(own.read_text("utf-8"), layout.project), "utf-8")
+        makers = [stage for stage in lock["stages"].values() if _makes(stage, path)]
+        stages = {f"stage{i}": stage for i, stage in enumerate(makers)}  # a plain name for `train@flame` and the like
         described = {name: {"cmd": stage["cmd"], "outs": [path]} for name, stage in stages.items()}
         (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": described}), "utf-8")
         (root / LOCK).write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False), "utf-8")
-        cache = str(dvc_cache(layout))
-        return _dvc(root, "cache", "dir", "--local", cache) is not None and _dvc(root, "fetch", *stages) is not None
+        commands = (
+            ("config", "--local", "core.no_scm", "true"),
+            ("cache", "dir", "--local", str(dvc_cache(layout).resolve())),
+            ("fetch", *stages),
+        )
+        return all(_dvc(root, *command) is not None for command in commands)
 
 
 def _makes(stage: dict[str, Any], path: str) -> bool:

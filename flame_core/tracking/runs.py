@@ -98,8 +98,10 @@ def _version(client: MlflowClient, name: str) -> ModelVersion:
 
 
 def _with_version(address: str, client: MlflowClient, run: Run) -> Record:
-    sha256 = run.data.tags.get(MODEL_TAG)
-    return Record(address, client, run, find_version(client, settings().registered_model, sha256) if sha256 else None)
+    sha256, name = run.data.tags.get(MODEL_TAG), settings().registered_model
+    found = find_version(client, name, sha256) if sha256 else None
+    # a search does not tell aliases
+    return Record(address, client, run, client.get_model_version(name, str(found.version)) if found else None)
 
 
 def read_yaml_artifact(folder: Path, name: str) -> dict[str, Any]:
