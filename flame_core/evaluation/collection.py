@@ -42,9 +42,9 @@ class Collected:
     why: str = ""
 
     def digest(self) -> str:
-        """Digest of all that is read of it, and of how its texts are put to the LLM."""
+        """Digest of its definition and of all that is read of it."""
         parts = [part.digest() for part in (self.content, self.training) if part]
-        return value_digest([self.benchmark.text_kind, *parts])
+        return value_digest([self.benchmark.model_dump(mode="json"), *parts])
 
     def texts(self) -> list[str]:
         """The texts that it looks up, each once, in a stable order."""
@@ -105,7 +105,7 @@ def digests(collected: Sequence[Collected]) -> dict[str, str]:
 
 
 def require_collected(collected: Sequence[Collected], manifest: Mapping[str, Any]) -> None:
-    """Refuse benchmarks whose data came, went or changed after their texts were embedded.
+    """Refuse benchmarks whose data or definition came, went or changed after their texts were embedded.
 
     Raises:
         InputError: names the benchmarks and the command that brings the store up to date.

@@ -46,7 +46,7 @@ class EvaluateParams(Section):
     baselines: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], str] = Field(
         default={},
         description="other people's models by a name of one's own: transformers:<folder or id[@revision]>, "
-        "open_clip:<architecture>[@<weights>], timm:<name>[@<weights>]",
+        "open_clip:<architecture>@<weights>, timm:<name>[@<weights>]",
     )
     bootstrap: BootstrapParams = BootstrapParams()
     gates: EvaluateGates = EvaluateGates()

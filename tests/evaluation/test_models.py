@@ -118,6 +118,17 @@ def test_a_timm_backbone_has_features_and_no_texts(tmp_path):
         open_model("net", f"timm:resnet18@{tmp_path / 'weights.safetensors'}", "cpu")
 
 
+def test_embeddings_are_kept_under_the_digest_of_the_weights():
+    from flame_core.evaluation.models.weights import weights_sha256
+
+    model = torch.nn.Linear(3, 2)
+    first = weights_sha256(model)
+    assert weights_sha256(model) == first
+    with torch.no_grad():
+        model.bias[1] += 1e-6
+    assert weights_sha256(model) != first
+
+
 def test_open_clip_is_asked_for_by_name_where_it_is_not_installed(monkeypatch):
     import sys
 

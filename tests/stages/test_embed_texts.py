@@ -120,6 +120,14 @@ def test_data_that_came_went_or_changed_are_refused_with_the_command_to_run(proj
             require_collected(collect(wanted, layout), manifest)
     finally:
         file.write_bytes(content)
+    definition = layout.root / "many.yaml"
+    written = definition.read_text()
+    definition.write_text(written.replace("facets", "single"))
+    try:
+        with pytest.raises(InputError, match="many changed since"):
+            require_collected(collect(wanted, layout), manifest)
+    finally:
+        definition.write_text(written)
     moved = layout.root / "datasets/many"
     moved.rename(layout.root / "datasets/away")
     try:

@@ -1,13 +1,12 @@
-"""Checkpoints of open_clip, where that package is installed: `open_clip:<architecture>[@<weights>]`.
+"""Checkpoints of open_clip, where that package is installed: `open_clip:<architecture>@<weights>`.
 
-`<weights>` is a name that open_clip knows or a file; without it the model is random, as open_clip has it.
+`<weights>` is a name that open_clip knows, or a file.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from flame_core.digest import file_sha256
-from flame_core.errors import InputError, ResourceError
+from flame_core.errors import InputError, ParamsError, ResourceError
 from flame_core.evaluation.models.protocol import Model
+from flame_core.evaluation.models.weights import weights_sha256
 
 _PICTURES, _TEXTS = 64, 256
 
@@ -27,6 +26,7 @@ class OpenClipModel(Model):
 
     Raises:
         InputError: open_clip does not know the architecture or the weights, or they do not fit each other.
+        ParamsError: no weights are named.
         ResourceError: the package is not installed.
     """
 
@@ -37,16 +37,19 @@ class OpenClipModel(Model):
             raise ResourceError(f"evaluate.baselines.{name}: the package open_clip_torch is not installed") from None
         self.name, self.source, self._device = name, source, device
         architecture, _, weights = source.partition("@")
+        if not weights:
+            raise ParamsError(
+                f"evaluate.baselines.{name}: {source} names no weights; write {source}@<name or file>"
+            )
         try:
             model, _, self._preprocess = open_clip.create_model_and_transforms(
-                architecture, pretrained=weights or None, device=device
+                architecture, pretrained=weights, device=device
             )
             self._tokenizer: Any = open_clip.get_tokenizer(architecture)
         except (RuntimeError, OSError, ValueError) as error:
             raise InputError(f"open_clip:{source} cannot be loaded ({error})") from None
         self._model: Any = model.eval().requires_grad_(False)
-        file = Path(weights)
-        self.identity = {"architecture": architecture, "weights": file_sha256(file) if file.is_file() else weights}
+        self.identity = {"architecture": architecture, "weights": weights_sha256(model)}
 
     @torch.inference_mode()
     def pictures(self, pictures: Sequence[bytes]) -> np.ndarray:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from flame_core.digest import file_sha256
 from flame_core.errors import InputError
 from flame_core.evaluation.models.protocol import Model, NotOffered
+from flame_core.evaluation.models.weights import weights_sha256
 
 _PICTURES = 64
 _NO_TEXTS = "a backbone has no texts; it can be probed with linear_probe benchmarks"
@@ -41,7 +41,7 @@ class TimmBackbone(Model):
                 model.load_state_dict(load_file(Path(weights).expanduser()))
         except Exception as error:  # timm and the hub raise many kinds, all of which mean that there is no model
             raise InputError(f"timm:{source} cannot be loaded ({type(error).__name__}: {error})") from None
-        self.identity = {"backbone": backbone, "weights": file_sha256(Path(weights).expanduser()) if weights else ""}
+        self.identity = {"backbone": backbone, "weights": weights_sha256(model)}
         self._model: Any = model.eval().requires_grad_(False).to(device)
         self._transform: Any = create_transform(**resolve_model_data_config(model), is_training=False)
 
