@@ -87,6 +87,7 @@ def benchmark_section(models: Models) -> BenchmarkSection:
                     charts.append((f"{benchmark.title}: {metric_name(metric)}", _bars(benchmark, metric, found)))
             if shown_here:
                 languages += _by_language(benchmark, metric, found, names)
+        languages += _by_group(benchmark, found, names)
     return BenchmarkSection(
         names, rows, charts, languages, _overview(benchmarks, models),
         _absent(models), _skipped(models), [b.title for b in benchmarks if getattr(b.task, "ties", "") == "first"],
@@ -171,6 +172,27 @@ def _by_language(
         quoted = (figures[0][0], figures[0][1]) if figures else None
         rows.append(DotRow(language_name(code), values[code], quoted, chances[code], names))
     title = f"{benchmark.title}: {metric_name(metric)} by language"
+    return [(title, dot_chart(rows, title))]
+
+
+def _by_group(benchmark: Benchmark, found: Mapping[str, Standings | None], names: list[str]) -> list[tuple[str, str]]:
+    """One chart of the groups that a choice is scored by, such as SugarCrepe's seven tasks, by name."""
+    values: dict[str, dict[int, float]] = {}
+    chances: dict[str, float] = {}
+    for number, each in enumerate(found.values()):
+        row = each.main if each else None
+        for metric in (name for name in (row.metrics if row else {}) if "/" in name):
+            assert row is not None
+            values.setdefault(metric, {})[number] = row.metrics[metric]
+            chances[metric] = row.chance.get(metric, 0.0)
+    if not values:
+        return []
+    rows = []
+    for metric in sorted(values):
+        figures = published(benchmark, metric, benchmark.languages[0])
+        quoted = (figures[0][0], figures[0][1]) if figures else None
+        rows.append(DotRow(metric.partition("/")[0], values[metric], quoted, chances[metric], names))
+    title = f"{benchmark.title}: {metric_name(sorted(values)[0].partition('/')[2])} by group"
     return [(title, dot_chart(rows, title))]
 
 

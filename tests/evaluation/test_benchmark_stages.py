@@ -100,6 +100,8 @@ def test_pages_hold_benchmarks_and_baselines_and_are_the_same_twice(project, wor
     assert "A tie counts as right, as in CLIP_benchmark, on: sugar" in page.text
     assert "Zero-shot top-1 on 10 data sets" in page.text
     assert "Short texts against long ones" in page.text
+    assert "sugar: right text by group" in page.text
+    assert "replace_rel" in page.text
     assert page.text.count("nearest pictures") == 6
     assert sum(attributes.get("class") == "cells" for _, attributes in page.tags) == 6 * 3  # words and two facets
 

@@ -38,9 +38,7 @@ class OpenClipModel(Model):
         self.name, self.source, self._device = name, source, device
         architecture, _, weights = source.partition("@")
         if not weights:
-            raise ParamsError(
-                f"evaluate.baselines.{name}: {source} names no weights; write {source}@<name or file>"
-            )
+            raise ParamsError(f"evaluate.baselines.{name}: {source} names no weights; write {source}@<name or file>")
         try:
             model, _, self._preprocess = open_clip.create_model_and_transforms(
                 architecture, pretrained=weights, device=device
