@@ -144,6 +144,7 @@ def query(
     text: Annotated[str, typer.Argument(help="What to look for, in any language the LLM reads.")],
     recipe: Annotated[str | None, typer.Option(help="Model to ask (default: the first recipe).")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 10,
+    facets: Annotated[bool, typer.Option("--facets", help="Ask facet by facet instead of with one prompt.")] = False,
 ) -> None:
     """Find the pictures that answer a text best."""
     from flame_core.evaluation.query import search
@@ -153,7 +154,7 @@ def query(
 
     layout = Layout.find()
     params = load_params(layout)
-    hits = search(params, layout, recipe or params.recipes[0], text, top)
+    hits = search(params, layout, recipe or params.recipes[0], text, top, facets=facets)
     table(f"pictures for {text!r}", ["score", "key", "caption"], [(f"{h.score:.3f}", h.key, h.caption) for h in hits])
 
 

@@ -53,7 +53,9 @@ class TextParams(Section):
     normalise: Literal["flame", "none"] = "flame"
     layer: Positive = Field(description="decoder layer that is read (1-based), before the final norm")
     dtype: Literal["float32", "bfloat16"] = "float32"
-    store_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    store_dtype: Literal["float16", "bfloat16", "float32", "int8"] = Field(
+        default="float16", description="of the stored vectors; int8 has one scale a vector"
+    )
     center: Literal["none", "global", "per_facet"] = "none"
     max_caption_tokens: Positive = 512
     batch_tokens: Positive = Field(default=2048, description="tokens a batch, pads included")

@@ -51,7 +51,8 @@ def run(params: Params, layout: Layout) -> None:
     captions = read_validation_captions(layout.captions, params.evaluate)
     jobs = plan_jobs(params, layout, captions)
     folder = layout.llm / params.llm.name
-    tokens = FacetTokenizer(load_tokenizer(folder, params.llm), params.text)
+    tokenizer = load_tokenizer(folder, params.llm)
+    tokens = FacetTokenizer(tokenizer, params.text)
     identity = encoder_identity(params, read_source(folder), tokens.template_hash)
     counts = {job.name: sum(tokens.count(kind, texts) for kind, texts in job.texts.items()) for job in jobs}
     _require_budget(counts, params)
@@ -92,6 +93,7 @@ def run(params: Params, layout: Layout) -> None:
     }
     checks = _check(params, wrong, manifest)
     contents = {MANIFEST: json_bytes(manifest), gates.CHECKS: gates.to_bytes(checks)}
+    contents[store.TOKENIZER] = tokenizer.backend_tokenizer.to_str().encode()
     if params.text.center != "none":
         center = mean if params.text.center == "per_facet" else np.tile(mean.mean(axis=0), (len(mean), 1))
         contents[store.CENTER] = store.tensor_bytes({store.EMBEDDINGS: center}, "float32")

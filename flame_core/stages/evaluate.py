@@ -18,6 +18,7 @@ from flame_core.evaluation.pictures import encode_pictures, require_same_space
 from flame_core.evaluation.report import render_report, report_charts
 from flame_core.evaluation.results import result_files
 from flame_core.evaluation.run_facts import read_run_facts
+from flame_core.evaluation.text_side import trained_texts
 from flame_core.evaluation.texts import read_classes, read_validation_captions
 from flame_core.layout import Layout
 from flame_core.params import Params
@@ -38,25 +39,27 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         gates.require(source)
     store = TextStore.open(layout.embeddings)
     require_fit(store.manifest, params, layout)
+    lookup = trained_texts(layout.model(recipe)) or store.lookup
     captions = read_validation_captions(layout.captions, params.evaluate)
     chosen = {caption.key for caption in captions}
     rows = [row for row in read_index(layout.shards, "val") if row.key in chosen]
     encoder = load_encoder(layout.model(recipe), settings().torch_device())
     require_same_space(encoder.config, store.manifest, layout.model(recipe))
-    z = encode_pictures(encoder, layout.shards, rows)
+    encoded = encode_pictures(encoder, layout.shards, rows)  # [N, 1 + F, D]
     evaluation = evaluate(
         params,
-        z,
+        encoded[:, 0],
         [row.key for row in rows],
         captions,
         read_classes(layout.shards),
-        store.lookup,
+        lookup,
         store.manifest["report"]["ceilings"],
+        encoded[:, 1:],
     )
     verdict = checks(evaluation, params.evaluate)
     about = read_run_facts(params, layout, recipe, store.manifest)
     reader = PictureReader(layout.shards)
-    page = render_report(evaluation, about, verdict, captions, store.lookup, lambda row: reader.jpeg(rows[row]))
+    page = render_report(evaluation, about, verdict, captions, lookup, lambda row: reader.jpeg(rows[row]))
     plots = {f"plots/{name}.svg": standalone(svg) for name, svg in report_charts(evaluation, about).items()}
     contents = {REPORT: page.encode(), gates.CHECKS: gates.to_bytes(verdict)}
     gather(layout.report(recipe), layout.state, {}, {**plots, **result_files(evaluation, recipe), **contents})

@@ -89,12 +89,13 @@ def model(params, folder: Path, recipe: str, seed: int) -> None:
     from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
 
     torch.manual_seed(seed)
-    tower = ImageTower(params.train[recipe].model, world.DIMENSIONS)
+    tower = ImageTower(params.train[recipe].model, world.DIMENSIONS, facets=3)
     folder.mkdir(parents=True)
     save_file(tower.state_dict(), folder / WEIGHTS)
     recipe_params = params.train[recipe].model_dump(mode="json")
     llm = {"name": params.llm.name, "source": params.llm.source}
-    config = {"recipe": recipe_params, "hidden": world.DIMENSIONS, "llm": llm, "layer": params.text.layer}
+    config = {"recipe": recipe_params, "hidden": world.DIMENSIONS, "facets": ["raw/1"]}
+    config |= {"llm": llm, "layer": params.text.layer}
     write_json(folder / CONFIG, config)
     lines = [{"step": s, "loss": 2.0 - s / 10, "learning_rate": 0.1} for s in range(5)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -165,7 +166,7 @@ def test_query_ranks_the_gallery_and_keeps_its_embeddings(run):
     before = file_sha256(unit / "gallery.npy"), (unit / "gallery.npy").stat().st_mtime_ns
     assert search(params, layout, "plain", text, top=4) == hits
     assert (file_sha256(unit / "gallery.npy"), (unit / "gallery.npy").stat().st_mtime_ns) == before
-    assert np.load(io.BytesIO((unit / "gallery.npy").read_bytes())).shape == (12, world.DIMENSIONS)
+    assert np.load(io.BytesIO((unit / "gallery.npy").read_bytes())).shape == (12, 1, world.DIMENSIONS)
 
     both = search(params, layout, "plain", text, top=20, splits=("val", "train"))
     assert len(both) == 12 + 3
