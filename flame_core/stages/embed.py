@@ -45,7 +45,7 @@ def run(params: Params, layout: Layout) -> None:
     """Embed what is missing, then gather the store, its manifest and its checks."""
     from flame_core.text.encoder import TextEncoder, encoder_identity
     from flame_core.text.facets import FacetTokenizer
-    from flame_core.text.llm import load_tokenizer, read_source
+    from flame_core.text.llm import load_tokenizer, read_source, tokenizer_bytes
 
     gates.require(layout.captions)
     captions = read_validation_captions(layout.captions, params.evaluate)
@@ -93,7 +93,7 @@ def run(params: Params, layout: Layout) -> None:
     }
     checks = _check(params, wrong, manifest)
     contents = {MANIFEST: json_bytes(manifest), gates.CHECKS: gates.to_bytes(checks)}
-    contents[store.TOKENIZER] = tokenizer.backend_tokenizer.to_str().encode()
+    contents[store.TOKENIZER] = tokenizer_bytes(tokenizer)
     if params.text.center != "none":
         center = mean if params.text.center == "per_facet" else np.tile(mean.mean(axis=0), (len(mean), 1))
         contents[store.CENTER] = store.tensor_bytes({store.EMBEDDINGS: center}, "float32")

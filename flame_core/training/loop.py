@@ -22,6 +22,7 @@ from flame_core.data.loader import EpochOrder, TrainingSamples, create_loader
 from flame_core.errors import ComputationError, InputError, Interrupted, ParamsError
 from flame_core.objectives import create_objective
 from flame_core.params import TrainParams
+from flame_core.plan.memory import require_training_memory
 from flame_core.reporting import progress
 from flame_core.settings import settings
 from flame_core.text.transformer import CaptionSamples, TextTower
@@ -71,6 +72,7 @@ def train(
         Interrupted: a stop signal came to any rank; the state was saved.
         InputError: fewer than two samples.
         ParamsError: the batch cannot be shared out evenly among the ranks.
+        ResourceError: the GPU has no room; says how much is missing and which setting helps.
     """
     if len(samples) < 2:
         raise InputError(f"training needs at least 2 samples, and the training split holds {len(samples)}")
@@ -84,6 +86,9 @@ def train(
             f"train.batch_size {batch_size} cannot be shared out evenly among {ranks.world} processes "
             "(FLAME_TRAIN_PROCESSES)"
         )
+    if device == "cuda":
+        free, _ = torch.cuda.mem_get_info()
+        require_training_memory(params, hidden, samples.facets, len(samples), ranks.world, free)
     tower = ImageTower(params.model, hidden, samples.facets).to(device)
     objective = create_objective(params.objective, batch_size).to(device)
     towers = nn.ModuleDict({"image": tower})
