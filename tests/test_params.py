@@ -112,7 +112,7 @@ def test_every_preset_is_valid_and_says_what_it_takes(path):
 
 
 def test_facet_tokens_and_their_loss_go_together():
-    with pytest.raises(ValidationError, match="facet_sigmoid and model.facet_blocks go together"):
+    with pytest.raises(ValidationError, match=r"facet_sigmoid and model\.facet_blocks go together"):
         TrainParams.model_validate({"objective": {"name": "facet_sigmoid"}})
     with pytest.raises(ValidationError, match="go together"):
         TrainParams.model_validate({"model": {"facet_blocks": 2}})

@@ -47,7 +47,7 @@ class Ranks:
             return module
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(module, gradient_as_bucket_view=True)
 
     def barrier(self) -> None:
         """Wait for all ranks."""
