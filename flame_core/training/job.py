@@ -13,6 +13,7 @@ import shutil
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -96,6 +97,9 @@ def _main(path: Path) -> int:
     from flame_core.training.distributed import join
 
     rank = int(os.environ["RANK"])
+    warnings.filterwarnings(
+        "ignore", "Grad strides do not match bucket view strides"
+    )  # a dimension of size 1: harmless
     configure_logging(settings().log_level if rank == 0 else "WARNING")
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     job = TrainingJob.model_validate_json(path.read_text("utf-8"))
