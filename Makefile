@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test lint lock clean
+.PHONY: help install demo ui test lint lock clean bench bench-gpu
 
 BIN := .venv/bin
 export DVC_NO_ANALYTICS := 1
@@ -48,6 +48,13 @@ lint: install  ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+bench: install  ## measure the engines on this CPU (after `make demo`), some minutes; leave the machine alone meanwhile
+	for case in store loader training_step ddp_scaling text_engine; do $(BIN)/python -m benchmarks.$$case; done
+
+bench-gpu: install  ## measure the engines on this GPU
+	$(BIN)/python -m benchmarks.text_engine --shape nemo
+	$(BIN)/python -m benchmarks.training_step --tower vit_b16 --batch 384 --compile
 
 lock:  ## resolve requirements.lock anew
 	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \

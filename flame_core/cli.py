@@ -158,6 +158,7 @@ def query(
     text: Annotated[str, typer.Argument(help="What to look for, in any language the LLM reads.")],
     recipe: Annotated[str | None, typer.Option(help="Model to ask (default: the first recipe).")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 10,
+    facets: Annotated[bool, typer.Option("--facets", help="Ask facet by facet instead of with one prompt.")] = False,
 ) -> None:
     """Find the pictures that answer a text best."""
     from flame_core.evaluation.query import search
@@ -167,8 +168,33 @@ def query(
 
     layout = Layout.find()
     params = load_params(layout)
-    hits = search(params, layout, recipe or params.recipes[0], text, top)
+    hits = search(params, layout, recipe or params.recipes[0], text, top, facets=facets)
     table(f"pictures for {text!r}", ["score", "key", "caption"], [(f"{h.score:.3f}", h.key, h.caption) for h in hits])
+
+
+@app.command(rich_help_panel=RESULTS)
+def plan(
+    overrides: Overrides = None,
+    preset: Annotated[Path | None, typer.Option(help="A whole params file to plan instead of params.yaml.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Training pictures (default: in data/shards).")] = None,
+    caption_tokens: Annotated[
+        list[str] | None, typer.Option(metavar="KIND=TOKENS", help="Mean length of captions: long=150")
+    ] = None,
+    tflops: Annotated[float, typer.Option(min=1e-6, help="Rate that one device keeps up, in TFLOP/s.")] = 100.0,
+    processes: Annotated[int, typer.Option(min=1, help="Processes (GPUs) of a training.")] = 1,
+) -> None:
+    """Show what a run will take: tokens, FLOPs, hours, storage, memory, before anything is spent."""
+    from flame_core.layout import Layout
+    from flame_core.plan.report import given, read_lengths
+    from flame_core.plan.report import plan as make
+    from flame_core.reporting import facts
+    from flame_core.workspace import resolve_params
+
+    layout = Layout.find()
+    params = resolve_params(layout, overrides or [], preset).params
+    start = given(params, layout, images, read_lengths(caption_tokens or []))
+    for title, values in make(params, layout, start, tflops, processes).items():
+        facts(title, values)
 
 
 @params_app.command("check")

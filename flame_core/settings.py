@@ -30,9 +30,11 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int = Field(default_factory=_default_workers, ge=1, description="processes that map over shards")
     loader_workers: int = Field(default=0, ge=0, description="processes that decode pictures during training")
+    train_processes: int = Field(default=1, ge=1, description="processes of a training, one a GPU")
     cache_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_dir("flame")))
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     checkpoint_seconds: float = Field(default=60.0, ge=0, description="time between two checkpoints")
+    checkpoints_kept: int = Field(default=2, ge=1, description="newest checkpoints that stay during a training")
 
     stop_grace_seconds: float = Field(default=120.0, ge=0, description="for a stage to stop before it is killed")
     timezone: str = Field(default="UTC", description="of the schedules, such as Europe/Berlin")

@@ -45,6 +45,15 @@ def test_every_module_imports_without_dagster_and_dvc():
     assert done.returncode == 0, done.stderr
 
 
+def test_training_needs_no_package_of_the_pipeline():
+    done = python(
+        "import sys\n"
+        "for name in ('dagster', 'dvc', 'mlflow', 'webdataset', 'transformers'):\n    sys.modules[name] = None\n"
+        "import flame_core.training.loop, flame_core.training.launcher, flame_core.training.job\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_stages_of_dvc_yaml_are_commands():
     import yaml
 

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from flame_core.errors import ParamsError
-from flame_core.params import load_params, merge, parse_params, read_yaml
+from flame_core.layout import Layout
+from flame_core.params import TrainParams, load_params, merge, parse_params, read_yaml
+from flame_core.workspace import resolve_params
 
 ROOT = Path(__file__).parent.parent
 
@@ -88,3 +91,28 @@ def test_params_files_hold_every_key_that_the_graph_tracks():
             for part in key.split("."):
                 assert part in value, f"{path.name} lacks {key}"
                 value = value[part]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_valid_alone_and_under_the_demo_s_values(path):
+    TrainParams.model_validate(read_yaml(path))
+    layout = Layout.find(ROOT)
+    content = read_yaml(layout.params) | {"recipes": [path.stem]}
+    content["train"].pop("kinds")  # a recipe's own kinds, of which the demo embeds two
+    content["text"]["train_kinds"] = ["raw", "short", "long"]
+    assert parse_params(content, layout.params, layout.recipes).train[path.stem].batch_size == 128
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "presets").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_preset_is_valid_and_says_what_it_takes(path):
+    assert resolve_params(Layout.find(ROOT), [], path).params.recipes
+    head = path.read_text().partition("\nsources:")[0]
+    for word in ("Command:", "Hardware:", "Time:", "Score:"):
+        assert word in head
+
+
+def test_facet_tokens_and_their_loss_go_together():
+    with pytest.raises(ValidationError, match=r"facet_sigmoid and model\.facet_blocks go together"):
+        TrainParams.model_validate({"objective": {"name": "facet_sigmoid"}})
+    with pytest.raises(ValidationError, match="go together"):
+        TrainParams.model_validate({"model": {"facet_blocks": 2}})

@@ -19,31 +19,47 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from flame_core.data.shards import IndexRow, PictureReader
 from flame_core.digest import text_sha256
 from flame_core.params import TrainParams
+from flame_core.text.jobs import facet_number
 from flame_core.text.store import TrainStore
+from flame_core.text.transformer import CaptionSamples
+from flame_core.training.distributed import ALONE, Ranks
 from flame_core.vision.pictures import training_picture
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures [B, 3, H, W], texts t [B, K, D] (both float32) and the samples' keys."""
+    """Pictures [b, 3, H, W], texts [b, K, D] or ids [b, K, L], the texts' facet numbers [b, K], the samples' keys."""
 
     pictures: Tensor
     texts: Tensor
+    facets: Tensor
     keys: list[str]
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All but the keys."""
+        return self.pictures, self.texts, self.facets
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; DataLoader calls it."""
-        return Batch(self.pictures.pin_memory(), self.texts.pin_memory(), self.keys)
+        pictures, texts, facets = (part.pin_memory() for part in self.tensors)
+        return Batch(pictures, texts, facets, self.keys)
 
 
 class EpochOrder(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, sample number) from a step on; an epoch's last samples that fill no batch are left out."""
+    """This rank's part of each batch, as (epoch, sample number), from a step on.
 
-    def __init__(self, samples: int, batch_size: int, epochs: int, seed: int, first_step: int = 0) -> None:
+    An epoch's last samples that fill no batch are left out. The parts of all ranks, in order, are the batch of one.
+    """
+
+    def __init__(
+        self, samples: int, batch_size: int, epochs: int, seed: int, first_step: int = 0, ranks: Ranks = ALONE
+    ) -> None:
         self.batch_size = min(batch_size, samples)
         self.steps_per_epoch = samples // self.batch_size
         self.total_steps = self.steps_per_epoch * epochs
         self._samples, self._seed, self._first = samples, seed, first_step
+        self._ranks = ranks
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         first_epoch = self._first // self.steps_per_epoch
@@ -51,8 +67,9 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
             order = self._permutation(epoch)
             for i in range(self.steps_per_epoch):
                 if epoch * self.steps_per_epoch + i >= self._first:
-                    part = order[i * self.batch_size : (i + 1) * self.batch_size]
-                    yield [(epoch, number) for number in part]
+                    own = self.batch_size // self._ranks.world
+                    start = i * self.batch_size + self._ranks.rank * own
+                    yield [(epoch, number) for number in order[start : start + own]]
 
     def __len__(self) -> int:
         return self.total_steps - self._first
@@ -63,31 +80,46 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
         return order
 
 
-class TrainingSamples(Dataset[tuple[Tensor, np.ndarray, str]]):
-    """A sample by (epoch, number): its augmented picture, K drawn texts [K, D] and its key."""
+Drawn = tuple[Tensor, np.ndarray, list[int], str]
+
+
+class TrainingSamples(Dataset[Drawn]):
+    """A sample by (epoch, number): its augmented picture, K drawn texts, their facet numbers and its key.
+
+    Texts are vectors [K, D] of the store, or token ids [K, L] where a text tower is trained along.
+    """
 
     def __init__(
-        self, rows: Sequence[IndexRow], shards: Path, store: TrainStore, facets: Sequence[int], params: TrainParams
+        self,
+        rows: Sequence[IndexRow],
+        shards: Path,
+        texts: TrainStore | CaptionSamples,
+        slots: Sequence[int],
+        params: TrainParams,
     ) -> None:
-        self._rows, self._store, self._facets, self._params = list(rows), store, list(facets), params
+        self._rows, self._slots, self._params = list(rows), list(slots), params
+        self.texts = texts
+        self._numbers = [facet_number(name) for name in texts.facets]
+        self.facets = max(self._numbers[slot] for slot in self._slots)  # F, how many facets a picture may have
         self._pictures = PictureReader(shards)
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, np.ndarray, str]:
+    def __getitem__(self, place: tuple[int, int]) -> Drawn:
         epoch, number = place
         row, params = self._rows[number], self._params
         draw = random.Random(text_sha256(f"sample {params.seed} {epoch} {row.key}"))
         picture = training_picture(self._pictures.jpeg(row), params.model.image_size, params.augmentation, draw)
-        count = min(params.objective.texts_per_image, len(self._facets))
-        return picture, self._store.read(row.shard, row.row, draw.sample(self._facets, count)), row.key
+        count = min(params.objective.texts_per_image, len(self._slots))
+        slots = draw.sample(self._slots, count)
+        return picture, self.texts.read(row.shard, row.row, slots), [self._numbers[slot] for slot in slots], row.key
 
 
-def collate(samples: Sequence[tuple[Tensor, np.ndarray, str]]) -> Batch:
+def collate(samples: Sequence[Drawn]) -> Batch:
     """Samples to a batch."""
-    pictures, texts, keys = zip(*samples, strict=True)
-    return Batch(torch.stack(pictures), torch.from_numpy(np.stack(texts)), list(keys))
+    pictures, texts, facets, keys = zip(*samples, strict=True)
+    return Batch(torch.stack(pictures), torch.from_numpy(np.stack(texts)), torch.tensor(facets), list(keys))
 
 
 def create_loader(samples: TrainingSamples, order: EpochOrder, workers: int, pin_memory: bool) -> Iterable[Batch]:

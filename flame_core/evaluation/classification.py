@@ -16,7 +16,7 @@ from flame_core.evaluation.retrieval import Standing, stand
 from flame_core.evaluation.texts import class_names, class_prompts
 from flame_core.params import CaptionKind, EvaluateParams
 
-Lookup = Callable[[CaptionKind, Sequence[str]], np.ndarray]  # (kind, texts) -> [N, K, D], facets normalised
+Lookup = Callable[[str, Sequence[str]], np.ndarray]  # (kind, texts) -> [N, K, D], facets normalised
 
 
 @dataclass(frozen=True)

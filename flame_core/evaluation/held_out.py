@@ -8,8 +8,10 @@ from pathlib import Path
 
 from flame_core.captions.table import Caption
 from flame_core.data.shards import IndexRow, read_index
+from flame_core.evaluation.classification import Lookup
 from flame_core.evaluation.measures import Evaluation, evaluate
 from flame_core.evaluation.pictures import encode_pictures, require_same_space
+from flame_core.evaluation.text_side import trained_texts
 from flame_core.evaluation.texts import read_classes, read_validation_captions
 from flame_core.layout import Layout
 from flame_core.params import Params
@@ -26,13 +28,15 @@ class HeldOut:
         evaluation: of the model.
         captions: of the measured pictures.
         rows: of the index, in the order of the evaluation's keys.
-        store: the texts.
+        store: the texts of the LLM.
+        lookup: the texts as the model knows them: the store's, or its own text tower's.
     """
 
     evaluation: Evaluation
     captions: Sequence[Caption]
     rows: Sequence[IndexRow]
     store: TextStore
+    lookup: Lookup
 
 
 def measure(params: Params, layout: Layout, model: Path) -> HeldOut:
@@ -50,8 +54,10 @@ def measure(params: Params, layout: Layout, model: Path) -> HeldOut:
     rows = [row for row in read_index(layout.shards, "val") if row.key in chosen]
     encoder = load_encoder(model, settings().torch_device())
     require_same_space(encoder.config, store.manifest, model)
-    z = encode_pictures(encoder, layout.shards, rows)
+    encoded = encode_pictures(encoder, layout.shards, rows)  # [N, 1 + F, D]
+    lookup = trained_texts(model) or store.lookup
     keys = [row.key for row in rows]
     ceilings = store.manifest["report"]["ceilings"]
-    found = evaluate(params, z, keys, captions, read_classes(layout.shards), store.lookup, ceilings)
-    return HeldOut(found, captions, rows, store)
+    classes = read_classes(layout.shards)
+    found = evaluate(params, encoded[:, 0], keys, captions, classes, lookup, ceilings, encoded[:, 1:])
+    return HeldOut(found, captions, rows, store, lookup)

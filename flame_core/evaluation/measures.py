@@ -15,8 +15,8 @@ Keys (a direction is `image_to_text` or `text_to_image`, k comes from `evaluate.
 | `classification/top1`, `top5`, `mean_per_class`, `majority`, `chance/top1`, `chance/top5` | zero-shot |
 | `classification/classes`, `classification/pictures` | 0 where the source has no categories |
 
-Facet queries score a picture by the mean over facets j of <z_0, t_j>, each facet normalised on its own. The inner
-product is linear, so this is <z_0, mean_j t_j> with the mean left as it is.
+Facet queries score a picture by the mean over facets j of <z_j, t_j>, each facet normalised on its own; z_j is the
+picture's facet j where the tower has facet tokens, else z_0.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from flame_core.errors import InputError
 from flame_core.evaluation.bootstrap import Bootstrap
 from flame_core.evaluation.classification import Classification, Lookup, class_embeddings, classify
 from flame_core.evaluation.estimates import Estimates
+from flame_core.evaluation.pictures import by_facet
 from flame_core.evaluation.retrieval import DIRECTIONS, Direction, Pairing, Retrieval, both_ways
 from flame_core.evaluation.texts import FACET_KIND, class_names, evaluated_languages, facet_queries, pair_up
 from flame_core.gates import Check
@@ -96,6 +97,7 @@ def evaluate(
     classes: Mapping[str, str],
     lookup: Lookup,
     ceilings: Mapping[str, Mapping[str, float]],
+    z_facets: np.ndarray | None = None,
 ) -> Evaluation:
     """Measure a model.
 
@@ -107,6 +109,7 @@ def evaluate(
         classes: {key: top-level class}.
         lookup: embeddings of the texts that `evaluation_texts` lists.
         ceilings: {language: {recall@k: value}} from the store's manifest.
+        z_facets: [N, F, D] embeddings of the pictures by facet, of a tower with facet tokens.
 
     Raises:
         InputError: a caption of an unknown picture, or no caption in the training language.
@@ -130,7 +133,7 @@ def evaluate(
         raise InputError(
             f"captions: no validation picture has a raw caption in {options.train_language!r} (evaluate.train_language)"
         )
-    facets = _facets(params, z, captions, rows, lookup)
+    facets = _facets(params, z, z_facets, captions, rows, lookup)
     names = class_names(dict(classes))
     classification = classify(z, keys, dict(classes), class_embeddings(options, names, lookup)) if names else None
     estimates = Estimates(len(keys))
@@ -179,7 +182,12 @@ def checks(evaluation: Evaluation, options: EvaluateParams) -> list[Check]:
 
 
 def _facets(
-    params: Params, z: np.ndarray, captions: Sequence[Caption], rows: dict[str, int], lookup: Lookup
+    params: Params,
+    z: np.ndarray,
+    z_facets: np.ndarray | None,
+    captions: Sequence[Caption],
+    rows: dict[str, int],
+    lookup: Lookup,
 ) -> dict[str, dict[Direction, Retrieval]]:
     if not facet_queries(params):
         return {}
@@ -187,8 +195,10 @@ def _facets(
     if not pairing.texts:
         return {}
     t = lookup(FACET_KIND, pairing.texts)  # [T, K, D]
-    queries = {str(j + 1): t[:, j] for j in range(t.shape[1])} | {"mean": t.mean(axis=1)}
-    return {name: both_ways(z, query, pairing) for name, query in queries.items()}
+    own = by_facet(z, z_facets, t.shape[1])  # [N, K, D]
+    found = {str(j + 1): both_ways(own[:, j], t[:, j], pairing) for j in range(t.shape[1])}
+    # the mean of inner products is that of the vectors laid end to end
+    return found | {"mean": both_ways(own.reshape(len(z), -1), t.reshape(len(t), -1) / t.shape[1], pairing)}
 
 
 def _describe(

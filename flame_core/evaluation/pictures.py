@@ -19,14 +19,20 @@ _CHUNK = 512  # pictures whose bytes are held at once
 
 
 def encode_pictures(encoder: ImageEncoder, shards: Path, rows: Sequence[IndexRow]) -> np.ndarray:
-    """Z [N, D], one row of the index after the other."""
+    """z_0 and the F facets of pictures, [N, 1 + F, D], one row of the index after the other."""
     reader = PictureReader(shards)
     found = []
     with progress("encode", len(rows), "pictures") as bar:
         for first in range(0, len(rows), _CHUNK):
-            found.append(encoder.encode([reader.jpeg(row) for row in rows[first : first + _CHUNK]]))
+            found.append(encoder.encode_facets([reader.jpeg(row) for row in rows[first : first + _CHUNK]]))
             bar.advance(len(found[-1]))
     return np.concatenate(found)
+
+
+def by_facet(z: np.ndarray, z_facets: np.ndarray | None, count: int) -> np.ndarray:
+    """What facets 1 to `count` of a text meet, [N, count, D]: z_facets [N, F, D] as far as they go, else z [N, D]."""
+    own = z[:, None][:, :0] if z_facets is None else z_facets[:, :count]
+    return np.concatenate([own, np.repeat(z[:, None], count - own.shape[1], axis=1)], axis=1)
 
 
 def require_same_space(config: Mapping[str, Any], manifest: Mapping[str, Any], model: Path) -> None:

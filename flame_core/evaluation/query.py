@@ -1,6 +1,7 @@
 """Find pictures by a text: `flame query "a red bird"`.
 
-The text is put to the LLM with the raw template, as single-prompt evaluation does; a text that the store holds
+The text is put to the LLM with the raw template, as single-prompt evaluation does, or with every facet of the short
+template (`--facets`): then a picture's score is the mean over facets j of <z_j, t_j>. A text that the store holds
 needs no LLM. The gallery's embeddings are computed once a model and kept in the work cache.
 """
 
@@ -18,10 +19,13 @@ from flame_core import gates
 from flame_core.captions.table import read_captions
 from flame_core.data.shards import INDEX, IndexRow, Split, read_index
 from flame_core.digest import file_sha256
-from flame_core.evaluation.pictures import encode_pictures, require_same_space
+from flame_core.errors import ParamsError
+from flame_core.evaluation.pictures import by_facet, encode_pictures, require_same_space
 from flame_core.evaluation.retrieval import best_candidates
+from flame_core.evaluation.text_side import trained_texts
+from flame_core.evaluation.texts import FACET_KIND
 from flame_core.layout import Layout
-from flame_core.params import Params
+from flame_core.params import CaptionKind, Params
 from flame_core.settings import settings
 from flame_core.text.manifest import require_fit
 from flame_core.text.store import TextStore
@@ -41,12 +45,19 @@ class Hit:
 
 
 def search(
-    params: Params, layout: Layout, recipe: str, text: str, top: int, splits: Sequence[Split] = ("val",)
+    params: Params,
+    layout: Layout,
+    recipe: str,
+    text: str,
+    top: int,
+    splits: Sequence[Split] = ("val",),
+    facets: bool = False,
 ) -> list[Hit]:
-    """The `top` pictures of the splits for a text, the best first.
+    """The `top` pictures of the splits for a text, the best first; with `facets` it is asked facet by facet.
 
     Raises:
         InputError: the model, the shards or the store is missing, or does not fit this run.
+        ParamsError: `facets`, and `text.template` has no short template.
         GateError: one of them failed a quality gate.
     """
     for source in (layout.shards, layout.embeddings, layout.model(recipe)):
@@ -54,8 +65,13 @@ def search(
     store = TextStore.open(layout.embeddings)
     require_fit(store.manifest, params, layout)
     rows = [row for split in splits for row in read_index(layout.shards, split)]
-    z = np.concatenate([_gallery(layout, recipe, split, store.manifest) for split in splits])
-    order, scores = best_candidates(_embed(params, layout, store, text)[None], z, top)
+    z = np.concatenate([_gallery(layout, recipe, split, store.manifest) for split in splits])  # [N, 1 + F, D]
+    if facets and FACET_KIND not in params.text.template:
+        raise ParamsError(f"facet queries need text.template.{FACET_KIND}, which params.yaml does not have")
+    kind = FACET_KIND if facets else "raw"
+    t = _embed(params, layout, recipe, store, kind, text)  # [K, D]
+    pictures = by_facet(z[:, 0], z[:, 1:], len(t)).reshape(len(z), -1) if facets else z[:, 0]
+    order, scores = best_candidates(t.reshape(1, -1) / len(t), pictures, top)
     found = [rows[index] for index in order[0]]
     captions = _captions(layout.captions, found)
     return [
@@ -65,7 +81,7 @@ def search(
 
 
 def _gallery(layout: Layout, recipe: str, split: Split, manifest: dict[str, Any]) -> np.ndarray:
-    """Picture embeddings [N, D] of a split by the model of a recipe."""
+    """Picture embeddings [N, 1 + F, D] of a split by the model of a recipe."""
     from flame_core.vision.tower import CONFIG, WEIGHTS, load_encoder
 
     model = layout.model(recipe)
@@ -86,13 +102,15 @@ def _gallery(layout: Layout, recipe: str, split: Split, manifest: dict[str, Any]
     return np.load(WorkCache(layout.work, "query").get(inputs, write).file(_GALLERY))
 
 
-def _embed(params: Params, layout: Layout, store: TextStore, text: str) -> np.ndarray:
-    """[D], from the store where it holds the text, else from the LLM."""
-    if ("raw", text) in store:
-        return store.lookup("raw", [text])[0, 0]
+def _embed(params: Params, layout: Layout, recipe: str, store: TextStore, kind: CaptionKind, text: str) -> np.ndarray:
+    """[K, D] by the model's own text tower; without one, from the store where it holds the text, else from the LLM."""
+    if trained := trained_texts(layout.model(recipe)):
+        return trained(kind, [text])[0]
+    if (kind, text) in store:
+        return store.lookup(kind, [text])[0]
     from flame_core.text.encoder import TextEncoder
 
-    return store.centred("raw", TextEncoder.open(params, layout).encode("raw", [text]))[0, 0]
+    return store.centred(kind, TextEncoder.open(params, layout).encode(kind, [text]))[0]
 
 
 def _captions(captions: Path, rows: Sequence[IndexRow]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from flame_core.evaluation.measures import Evaluation
 from flame_core.evaluation.models.trained import TrainedModel
 from flame_core.evaluation.standing import Standings
 from flame_core.evaluation.suite import run_benchmarks
+from flame_core.evaluation.text_side import trained_texts
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.settings import settings
@@ -36,5 +37,6 @@ def recipe_standings(params: Params, layout: Layout, recipe: str, evaluation: Ev
         return own
     folder = layout.model(recipe)
     encoder = load_encoder(folder, settings().torch_device())
-    model = TrainedModel(recipe, encoder, folder, TextStore.open(layout.embeddings))
+    lookup = trained_texts(folder) or TextStore.open(layout.embeddings).lookup
+    model = TrainedModel(recipe, encoder, folder, lookup)
     return own + run_benchmarks(model, collected, params.evaluate.bootstrap, layout.work)

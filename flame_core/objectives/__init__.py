@@ -1,1 +1,24 @@
-"""Training objectives, one a file."""
+"""Training objectives, one a file; `objective.Objective` says what they share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flame_core.objectives.objective import Objective
+    from flame_core.params import ObjectiveParams
+
+
+def create_objective(params: ObjectiveParams, batch_size: int) -> Objective:
+    """The objective that a recipe names, for batches of `batch_size` pictures over all ranks."""
+    from flame_core.objectives.facet_sigmoid import FacetSigmoid
+    from flame_core.objectives.infonce import InfoNCE
+    from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
+
+    match params.name:
+        case "multi_positive_sigmoid":
+            return MultiPositiveSigmoid(params, batch_size)
+        case "facet_sigmoid":
+            return FacetSigmoid(params, batch_size)
+        case "infonce":
+            return InfoNCE(params)

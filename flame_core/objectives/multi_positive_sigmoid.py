@@ -14,28 +14,40 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flame_core.objectives.objective import Objective
 from flame_core.params import ObjectiveParams
+from flame_core.training.distributed import Ranks
 
-MAX_SCALE = 100.0
 
+class MultiPositiveSigmoid(Objective):
+    """Unit vectors z [b, 1 + F, D] of this rank's pictures and t [b, K, D] of their texts to its share of the loss.
 
-class MultiPositiveSigmoid(nn.Module):
-    """Unit vectors z [B, D] of pictures and t [B, K, D] of their texts to the loss."""
+    The shares of all ranks add up to the loss of the whole batch. Only z_0 = z[:, 0] takes part.
+    """
 
     def __init__(self, params: ObjectiveParams, batch_size: int) -> None:
-        super().__init__()
+        super().__init__(params.logit_scale)
         bias = -math.log(max(batch_size - 1, 1)) if params.logit_bias == "auto" else params.logit_bias
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(params.logit_scale)))
         self.logit_bias = nn.Parameter(torch.tensor(float(bias)))
 
-    def forward(self, z: Tensor, t: Tensor) -> Tensor:
-        batch, k, hidden = t.shape
+    def forward(self, z: Tensor, t: Tensor, facets: Tensor, ranks: Ranks) -> Tensor:
+        own, k, hidden = t.shape
         with torch.autocast(z.device.type, enabled=False):
-            logits = self.logit_scale.exp() * z.float() @ t.float().reshape(batch * k, hidden).T + self.logit_bias
-            positive = torch.eye(batch, device=z.device).repeat_interleave(k, dim=1)  # [B, B K]
-            return -F.logsigmoid((2 * positive - 1) * logits).sum() / (batch * k)
+            images = ranks.gather(z[:, 0].float())  # [B, D]
+            logits = self.logits(images, t.float().reshape(own * k, hidden))  # [B, b K]
+            return self.share(logits, own, k, ranks)
 
-    @torch.no_grad()
-    def clamp(self) -> None:
-        """Keep the scale in [1, 100]; call it after every optimiser step."""
-        self.logit_scale.clamp_(0.0, math.log(MAX_SCALE))
+    def logits(self, images: Tensor, texts: Tensor) -> Tensor:
+        """S <z, t> + b: images [B, D], texts [N, D] -> [B, N]."""
+        return self.logit_scale.exp() * images @ texts.T + self.logit_bias
+
+    def share(self, logits: Tensor, own: int, k: int, ranks: Ranks) -> Tensor:
+        """This rank's part of the loss from logits [B, b K] of all pictures with its own texts."""
+        batch = len(logits)
+        mine = torch.eye(own, device=logits.device).repeat_interleave(k, dim=1)  # [b, b K]
+        positive = torch.zeros_like(logits)
+        positive[ranks.rank * own : (ranks.rank + 1) * own] = mine
+        return -F.logsigmoid((2 * positive - 1) * logits).sum() / (batch * k)
+
+    def scalars(self) -> dict[str, float]:
+        return {**super().scalars(), "logit_bias": self.logit_bias.item()}

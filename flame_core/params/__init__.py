@@ -22,7 +22,13 @@ from flame_core.params.promotion import PromoteParams
 from flame_core.params.section import CaptionKind
 from flame_core.params.sources import DebianSource, FolderSource, Source, WebdatasetSource
 from flame_core.params.text import LLMParams, TextParams
-from flame_core.params.training import AugmentationParams, ModelParams, ObjectiveParams, TrainParams
+from flame_core.params.training import (
+    AugmentationParams,
+    ModelParams,
+    ObjectiveParams,
+    TextTowerParams,
+    TrainParams,
+)
 from flame_core.params.validation import merge, read_yaml
 from flame_core.params.whole import Params, load_params, parse_params
 
@@ -46,6 +52,7 @@ __all__ = [
     "RewriteCaptioner",
     "Source",
     "TextParams",
+    "TextTowerParams",
     "TrainParams",
     "VLMCaptioner",
     "WebdatasetSource",

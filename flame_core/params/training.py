@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from flame_core.params.section import CaptionKind, Fraction, Positive, Section
 
@@ -15,15 +15,31 @@ class ModelParams(Section):
     backbone: str = "vit_base_patch16_clip_224"
     backbone_options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of timm")
     image_size: Positive = 224
+    facet_blocks: Positive | Literal["all"] | None = Field(
+        default=None, description="last blocks of the ViT that hold a token for each facet; null: no facet tokens"
+    )
+    checkpoint_activations: bool = Field(default=False, description="recompute blocks in backward to save memory")
+
+
+class TextTowerParams(Section):
+    """A text transformer trained from scratch with the LLM's tokenizer, instead of the frozen LLM's embeddings."""
+
+    width: Positive = 512
+    depth: Positive = 12
+    heads: Positive = 8
+    max_tokens: int = Field(default=77, ge=2, description="longer captions are cut; one is the end token")
 
 
 class ObjectiveParams(Section):
-    """Multi-positive sigmoid loss (FLAME)."""
+    """The loss: FLAME's multi-positive sigmoid, the same with facet tokens, or CLIP's InfoNCE."""
 
-    name: Literal["multi_positive_sigmoid"] = "multi_positive_sigmoid"
+    name: Literal["multi_positive_sigmoid", "facet_sigmoid", "infonce"] = "multi_positive_sigmoid"
     texts_per_image: Positive = Field(default=6, description="facet embeddings drawn anew for each image and step")
     logit_scale: float = Field(default=10.0, gt=0, description="initial value; its logarithm is learned")
-    logit_bias: float | Literal["auto"] = Field(default=-10.0, description="initial value; auto is -ln(batch_size - 1)")
+    logit_bias: float | Literal["auto"] = Field(
+        default=-10.0, description="initial value of a sigmoid loss; auto is -ln(batch_size - 1)"
+    )
+    facet_weight: float = Field(default=1.0, gt=0, description="lambda of facet_sigmoid's second term")
     learning_rate_multiplier: float = Field(default=1.0, gt=0, description="of logit scale and bias")
 
 
@@ -53,16 +69,29 @@ class TrainParams(Section):
     """A training recipe: `recipes/<name>.yaml` with `train:` of params.yaml laid over it."""
 
     model: ModelParams = ModelParams()
+    text_tower: TextTowerParams | None = Field(
+        default=None, description="a text side that is trained along; null: the stored embeddings of the frozen LLM"
+    )
     objective: ObjectiveParams = ObjectiveParams()
     augmentation: AugmentationParams = AugmentationParams()
     optimizer: OptimizerParams = OptimizerParams()
     kinds: list[CaptionKind] = Field(
         default=["raw", "short", "long"], min_length=1, description="captions that are drawn from"
     )
-    batch_size: Positive = Field(default=3072, description="images a step, over all ranks")
+    batch_size: Positive = Field(default=3072, description="images a step, over all processes")
+    micro_batch_size: Positive | None = Field(
+        default=None, description="images a process holds with their graph at once; the loss stays that of the batch"
+    )
+    compile: bool = Field(default=False, description="torch.compile of the image tower")
     epochs: Positive = 32
     warmup_steps: int = Field(default=2000, ge=0)
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     seed: int = 0
     cpu_threads: Positive = 2
     gates: TrainGates = TrainGates()
+
+    @model_validator(mode="after")
+    def _facet_tokens_have_their_loss(self) -> TrainParams:
+        if (self.objective.name == "facet_sigmoid") != (self.model.facet_blocks is not None):
+            raise ValueError("objective.name facet_sigmoid and model.facet_blocks go together: set both or neither")
+        return self

@@ -50,14 +50,15 @@ def run(params: Params, layout: Layout) -> None:
     """Embed what is missing, then gather the store, its manifest and its checks."""
     from flame_core.text.encoder import encoder_identity
     from flame_core.text.facets import FacetTokenizer
-    from flame_core.text.llm import load_tokenizer, read_source
+    from flame_core.text.llm import load_tokenizer, read_source, tokenizer_bytes
 
     gates.require(layout.captions)
     captions = read_validation_captions(layout.captions, params.evaluate)
     collected = collect(params, layout)
     jobs = plan_jobs(params, layout, captions) + benchmark_jobs(collected)
     folder = layout.llm / params.llm.name
-    tokens = FacetTokenizer(load_tokenizer(folder, params.llm), params.text)
+    tokenizer = load_tokenizer(folder, params.llm)
+    tokens = FacetTokenizer(tokenizer, params.text)
     identity = encoder_identity(params, read_source(folder), tokens.template_hash)
     counts = {job.name: sum(tokens.count(kind, texts) for kind, texts in job.texts.items()) for job in jobs}
     require_budget(counts, params)
@@ -88,6 +89,7 @@ def run(params: Params, layout: Layout) -> None:
         manifest["benchmarks"] = digests(collected)
     checks = _check(params, wrong, misaligned, manifest)
     contents = {MANIFEST: json_bytes(manifest), gates.CHECKS: gates.to_bytes(checks)}
+    contents[store.TOKENIZER] = tokenizer_bytes(tokenizer)
     if params.text.center != "none":
         center = mean if params.text.center == "per_facet" else np.tile(mean.mean(axis=0), (len(mean), 1))
         contents[store.CENTER] = store.tensor_bytes({store.EMBEDDINGS: center}, "float32")

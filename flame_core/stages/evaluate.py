@@ -46,12 +46,12 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
 
     standings = recipe_standings(params, layout, recipe, evaluation)
     meaning = read_meaning(params, layout, recipe, evaluation, held_out.captions, jpeg)
-    page = render_report(evaluation, about, verdict, held_out.captions, store.lookup, jpeg, standings, meaning)
+    page = render_report(evaluation, about, verdict, held_out.captions, held_out.lookup, jpeg, standings, meaning)
     plots = {f"plots/{name}.svg": standalone(svg) for name, svg in report_charts(evaluation, about).items()}
     contents = {REPORT: page.encode(), gates.CHECKS: gates.to_bytes(verdict)}
     contents |= standing_files(standings, recipe, "flame")
     gather(layout.report(recipe), layout.state, {}, {**plots, **result_files(evaluation, recipe), **contents})
-    track_evaluation(params, layout, recipe, evaluation, about, store.lookup)
+    track_evaluation(params, layout, recipe, evaluation, about, held_out.lookup)
     facts(
         f"evaluate@{recipe}",
         {

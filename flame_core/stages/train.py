@@ -15,18 +15,17 @@ from flame_core.evaluation.charts import line_chart, standalone
 from flame_core.layout import Layout
 from flame_core.params import Params, TrainParams
 from flame_core.reporting import facts, picture
+from flame_core.settings import settings
 from flame_core.text.manifest import MANIFEST, require_fit
-from flame_core.text.store import TrainStore
+from flame_core.text.store import TOKENIZER, TrainStore
 from flame_core.tracking.run import track_training
+from flame_core.training.job import METRICS, CaptionSource, TrainingJob
 from flame_core.work import Ledger, WorkCache, gather
-
-METRICS = "metrics.jsonl"
 
 
 def run(params: Params, layout: Layout, recipe: str) -> None:
     """Train one recipe, or resume it where it was stopped."""
-    from flame_core.data.loader import TrainingSamples
-    from flame_core.training.loop import train
+    from flame_core.training.launcher import launch
     from flame_core.vision.tower import CONFIG, WEIGHTS
 
     gates.require(layout.shards)
@@ -36,7 +35,8 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     require_fit(store.manifest, params, layout)
     rows = read_index(layout.shards, "train")
     _require_alignment(store, rows, layout)
-    facets = [i for i, name in enumerate(store.facets) if name.split("/")[0] in chosen.kinds]
+    slots = [i for i, name in enumerate(store.facets) if name.split("/")[0] in chosen.kinds]
+    captions = _caption_source(params, layout) if chosen.text_tower else None
     data = {
         "shards": file_sha256(layout.shards / INDEX),
         "embeddings": file_sha256(layout.embeddings / MANIFEST),
@@ -49,22 +49,30 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         "recipe": chosen.model_dump(mode="json"),
         "hidden": store.hidden,
         "samples": len(rows),
-        "facets": [store.facets[i] for i in facets],
+        "facets": [store.facets[i] for i in slots],
+        "text_facets": {kind: len(template.facets) for kind, template in params.text.template.items()},
         "llm": store.manifest["llm"],
         "layer": store.manifest["layer"],
         "data": data,
     }
 
     def write(folder: Path) -> Ledger:
-        from safetensors.torch import save_file
-
-        samples = TrainingSamples(rows, layout.shards, store, facets, chosen)
-        tower, metrics = train(samples, store.hidden, chosen, checkpoints, tracked.step)
-        weights = {name: weight.detach().cpu().contiguous() for name, weight in sorted(tower.state_dict().items())}
-        save_file(weights, folder / WEIGHTS)
-        lines = [json.dumps(row, sort_keys=True) + "\n" for row in metrics]
-        (folder / METRICS).write_text("".join(lines), "utf-8")
-        return Ledger({"steps": len(metrics), "images": len(metrics) * min(chosen.batch_size, len(rows))})
+        job = TrainingJob(
+            recipe=chosen,
+            shards=layout.shards,
+            embeddings=layout.embeddings,
+            slots=slots,
+            captions=captions,
+            checkpoints=checkpoints,
+            out=folder,
+            journal=tracked.journal,
+        )
+        if (processes := settings().train_processes) > 1:
+            launch(job, processes)
+        else:
+            job.run()
+        steps = len((folder / METRICS).read_text("utf-8").splitlines())
+        return Ledger({"steps": steps, "images": steps * min(chosen.batch_size, len(rows))})
 
     with track_training(params, layout, recipe, digest) as tracked:
         unit = cache.find(digest) or cache.compute(digest, write)
@@ -80,7 +88,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         f"train@{recipe}",
         {
             "samples": len(rows),
-            "texts a picture": f"{chosen.objective.texts_per_image} drawn of {len(facets)}",
+            "texts a picture": f"{chosen.objective.texts_per_image} drawn of {len(slots)}",
             "steps": len(losses),
             "first / last loss": f"{first:.3f} / {last:.3f}",
             "from": "trained now" if unit.computed else "the work cache",
@@ -88,6 +96,15 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     )
     picture(
         "loss", lambda: standalone(line_chart(range(len(losses)), losses, "Training loss by step", "step")), "svg+xml"
+    )
+
+
+def _caption_source(params: Params, layout: Layout) -> CaptionSource:
+    return CaptionSource(
+        captions=layout.captions,
+        tokenizer=layout.embeddings / TOKENIZER,
+        text=params.text,
+        language=params.evaluate.train_language,
     )
 
 

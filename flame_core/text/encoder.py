@@ -21,6 +21,8 @@ from flame_core.digest import value_digest
 from flame_core.errors import ComputationError
 from flame_core.layout import Layout
 from flame_core.params import Params, TextParams
+from flame_core.plan.memory import require_llm_memory
+from flame_core.plan.texts import read_shape
 from flame_core.settings import settings
 from flame_core.text.attention import Backend, pack
 from flame_core.text.facets import REFERENCE, FacetSequence, FacetTokenizer
@@ -85,11 +87,19 @@ class TextEncoder:
 
     @classmethod
     def open(cls, params: Params, layout: Layout) -> TextEncoder:
-        """The encoder that the params of this run describe, on the device of the settings."""
+        """The encoder that the params of this run describe, on the device of the settings.
+
+        Raises:
+            ResourceError: the GPU has no room for the LLM; says how much is missing.
+        """
         folder = layout.llm / params.llm.name
         tokenizer = load_tokenizer(folder, params.llm)
         device = settings().torch_device()
         torch.set_num_threads(params.text.cpu_threads)
+        if device == "cuda":
+            shape = read_shape(params, folder)
+            free, _ = torch.cuda.mem_get_info()
+            require_llm_memory(params, shape.weight_bytes(params.text.layer, params.text.dtype), free)
         model = load_llm(
             folder, params.text.layer, DTYPES[params.text.dtype], device, trust_remote_code=params.llm.trust_remote_code
         )
@@ -181,7 +191,12 @@ def encoder_identity(params: Params, source: dict, template_hash: str) -> dict:
     """What a stored embedding depends on besides its text: LLM, layer, template, numeric types."""
     text = params.text
     return {
-        "llm": {"name": params.llm.name, "source": params.llm.source, "digest": value_digest(source["files"])},
+        "llm": {
+            "name": params.llm.name,
+            "source": params.llm.source,
+            "random_seed": params.llm.random_seed,
+            "digest": value_digest(source["files"]),
+        },
         "layer": text.layer,
         "template_hash": template_hash,
         "normalise": text.normalise,

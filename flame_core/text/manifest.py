@@ -61,7 +61,7 @@ def captions_digest(captions: Path) -> str:
 
 
 def require_fit(manifest: dict[str, Any], params: Params, layout: Layout) -> None:
-    """Refuse a store that was made with another LLM, layer, template or centring, or from other captions.
+    """Refuse a store that was made with another LLM, layer, template, numeric type or centring, or from other captions.
 
     Raises:
         InputError: names every condition that differs, with both values.
@@ -71,10 +71,12 @@ def require_fit(manifest: dict[str, Any], params: Params, layout: Layout) -> Non
         {
             "llm.name": params.llm.name,
             "llm.source": params.llm.source,
+            "llm.random_seed": params.llm.random_seed,
             "layer": params.text.layer,
             "template": template_content(params),
             "normalise": params.text.normalise,
             "center": params.text.center,
+            "store_dtype": params.text.store_dtype,
             "facets": facet_names(params.text),
             "captions": captions_digest(layout.captions),
         },

@@ -6,17 +6,21 @@
     train/00000.safetensors        [rows, facets, hidden], aligned with data/shards/train/00000.tar
     texts/00000.safetensors        one tensor a caption kind, [texts, facets of the kind, hidden]
     texts/00000.parquet            kind, row and text of each of them
+    tokenizer.json                 the LLM's, for recipes that train a text side of their own
     center.safetensors             mean of the training embeddings, [facets, hidden]; only with text.center
 
-Vectors are unit vectors in `text.store_dtype`. Centring happens when they are read, so a stored row depends on its
-caption and the manifest alone. Reading maps the files and never unpickles.
+Vectors are unit vectors in `text.store_dtype`; int8 keeps a float32 scale a vector beside them, in a tensor of its
+own (`<name>.scale`). Centring happens when they are read, so a stored row depends on its caption and the manifest
+alone. Reading maps the files, touches the rows that are asked for, and never unpickles.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +33,10 @@ from flame_core.text.facets import REFERENCE
 from flame_core.text.manifest import read_manifest
 
 EMBEDDINGS = "embeddings"  # name of the one tensor of a training shard
+SCALE = ".scale"  # behind the name of an int8 tensor: that of its scales
 CENTER = "center.safetensors"
+TOKENIZER = "tokenizer.json"
+_STORAGE = {"F16": np.float16, "F32": np.float32, "BF16": np.uint16, "I8": np.int8}
 TEXT_SCHEMA = pa.schema({"kind": pa.string(), "row": pa.int32(), "text": pa.string()})
 
 
@@ -42,11 +49,16 @@ def tensor_bytes(tensors: dict[str, np.ndarray], dtype: str) -> bytes:
     import torch
     from safetensors.torch import save
 
-    converted = {
-        name: torch.from_numpy(np.ascontiguousarray(array)).to(getattr(torch, dtype)) for name, array in tensors.items()
-    }
-    for name, tensor in converted.items():
-        if not torch.isfinite(tensor).all():
+    converted = {}
+    for name, array in tensors.items():
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if dtype == "int8" and tensor.isfinite().all():
+            scale = tensor.abs().amax(dim=-1) / 127  # so the largest number of a vector uses all 7 bits
+            codes = (tensor / scale.clamp(min=torch.finfo(torch.float32).tiny)[..., None]).round()
+            converted |= {name: codes.to(torch.int8), name + SCALE: scale}
+        else:
+            converted[name] = tensor if dtype == "int8" else tensor.to(getattr(torch, dtype))
+        if not converted[name].isfinite().all():
             raise ComputationError(f"embeddings of {name} are not all finite in {dtype}; use a wider text.store_dtype")
     return save(converted)
 
@@ -57,7 +69,7 @@ def write_tensors(path: Path, tensors: dict[str, np.ndarray], dtype: str) -> Non
 
 
 class TensorFile:
-    """A safetensors file that is mapped, not loaded: rows are read from the page cache as they are asked for."""
+    """A safetensors file whose header is read and whose tensors are not: rows come as they are asked for."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -68,32 +80,73 @@ class TensorFile:
             raise InputError(f"{path}: not a readable safetensors file ({error}); run `flame embed` again") from None
         header.pop("__metadata__", None)
         self._path = path
-        self._tensors: dict[str, tuple[np.ndarray, str]] = {}
+        self._descriptor: int | None = None
+        self._tensors: dict[str, _Tensor] = {}
         size = path.stat().st_size
         for name, info in header.items():
             start, end = (8 + length + offset for offset in info["data_offsets"])
-            storage = {"F16": np.float16, "F32": np.float32, "BF16": np.uint16}.get(info["dtype"])
-            if storage is None or end > size or end - start != math.prod(info["shape"]) * np.dtype(storage).itemsize:
+            storage = _STORAGE.get(info["dtype"])
+            shape = tuple(info["shape"])
+            if storage is None or end > size or end - start != math.prod(shape) * np.dtype(storage).itemsize:
                 raise InputError(f"{path}: tensor {name} is cut short or of an unknown type; run `flame embed` again")
-            array = (
-                np.memmap(path, storage, "r", start, tuple(info["shape"]))
-                if end > start
-                else np.empty(info["shape"], storage)
-            )
-            self._tensors[name] = (array, info["dtype"])
+            self._tensors[name] = _Tensor(start, shape, info["dtype"], np.dtype(storage))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self._tensors[name][0].shape
+        return self._tensors[name].shape
 
     def read(self, name: str, index: Any) -> np.ndarray:
-        """`tensor[index]` as float32; only those rows are touched."""
+        """`tensor[index]` as float32, from the mapped file."""
         if name not in self._tensors:
             raise InputError(f"{self._path}: holds no tensor {name!r}")
-        array, dtype = self._tensors[name]
-        values = np.asarray(array[index])
-        if dtype == "BF16":
+        tensor = self._tensors[name]
+        if not math.prod(tensor.shape):
+            return np.empty(tensor.shape, np.float32)[index]
+        mapped = np.memmap(self._path, tensor.storage, "r", tensor.start, tensor.shape)
+        scale = self.read(name + SCALE, index)[..., None] if tensor.dtype == "I8" else None
+        return tensor.floats(np.asarray(mapped[index]), scale)
+
+    def read_vectors(self, name: str, row: int, columns: Sequence[int]) -> np.ndarray:
+        """`tensor[row, columns]` of a tensor [rows, columns, D] as float32, by reads of just these bytes."""
+        tensor = self._tensors[name]
+        rows, width, hidden = tensor.shape
+        if not (0 <= row < rows and all(0 <= column < width for column in columns)):
+            raise IndexError(f"{self._path}: no row {row} with columns {list(columns)} in {tensor.shape}")
+        size = hidden * tensor.storage.itemsize
+        first = tensor.start + row * width * size
+        values = np.frombuffer(b"".join(self._bytes(first + c * size, size) for c in columns), tensor.storage)
+        scale = None
+        if tensor.dtype == "I8":
+            scales = self._tensors[name + SCALE]
+            own = np.frombuffer(self._bytes(scales.start + row * width * 4, width * 4), np.float32)
+            scale = own[list(columns), None]
+        return tensor.floats(values.reshape(len(columns), hidden), scale)
+
+    def _bytes(self, offset: int, size: int) -> bytes:
+        if self._descriptor is None:
+            self._descriptor = os.open(self._path, os.O_RDONLY)
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # no reading ahead
+        return os.pread(self._descriptor, size, offset)
+
+    def __del__(self) -> None:
+        descriptor: int | None = getattr(self, "_descriptor", None)  # absent where the constructor raised
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """Where a tensor lies in its file, and how its numbers are stored."""
+
+    start: int
+    shape: tuple[int, ...]
+    dtype: str
+    storage: np.dtype
+
+    def floats(self, values: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+        """Stored numbers as float32; int8 takes its scale, one a vector."""
+        if self.dtype == "BF16":
             return (values.astype(np.uint32) << 16).view(np.float32)
-        return values.astype(np.float32)
+        return values.astype(np.float32) if scale is None else values * scale.astype(np.float32)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -124,7 +177,7 @@ class TrainStore:
 
     def read(self, shard: str, row: int, facets: Sequence[int]) -> np.ndarray:
         """The given facets of one sample: unit vectors [len(facets), hidden] in float32."""
-        t = self._file(shard).read(EMBEDDINGS, (row, list(facets)))
+        t = self._file(shard).read_vectors(EMBEDDINGS, row, facets)
         return t if self._center is None else unit(t - self._center[list(facets)])
 
     def _file(self, shard: str) -> TensorFile:

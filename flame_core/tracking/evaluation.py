@@ -24,7 +24,8 @@ from flame_core.tracking import provenance
 from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import Journal
 from flame_core.tracking.registry import CHALLENGER
-from flame_core.tracking.run import now, shipping, show_links
+from flame_core.tracking.run import shipping, show_links
+from flame_core.tracking.steps import now
 from flame_core.tracking.store import journals, require_tracking, tracking_address
 
 REPORT = "report"  # folder of the report among the run's artifacts

@@ -1,7 +1,7 @@
 """What training calls: one MLflow run a training, continued after any interruption.
 
     with track_training(params, layout, recipe, digest) as run:
-        ...                                 # run.step(row) after every step
+        ...                                 # steps.StepRecorder(...).record(row) after every step, at run.journal
         run.trained(rows, weights)
 
 Everything goes to the run's journal (`journal`); a shipper delivers it beside. Where tracking is off, the same calls
@@ -11,7 +11,6 @@ do nothing.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.tracking import provenance, shipper
 from flame_core.tracking.journal import Journal
-from flame_core.tracking.machine import MachineMonitor
+from flame_core.tracking.steps import StepRecorder, now
 from flame_core.tracking.store import journals, run_url, tracking_address, version_url
 
 _KEY_LENGTH = 16
@@ -37,19 +36,14 @@ class TrainingRun:
 
     def __init__(self, journal: Journal | None) -> None:
         self._journal = journal
-        self._last_step = -1
-        self._started = self._complete = False
-        self._machine = MachineMonitor()
-        for event, _ in journal.events() if journal else ():
-            self._started = True
-            if event["kind"] == "metrics" and "step" in event and not event.get("dataset"):
-                self._last_step = max(self._last_step, event["step"])
-            self._complete = self._complete or (event["kind"] == "end" and event["status"] == "FINISHED")
+        kinds = [(event["kind"], event.get("status")) for event, _ in journal.events()] if journal else []
+        self._started = bool(kinds)
+        self.complete = ("end", "FINISHED") in kinds  # an earlier process recorded all of this training
 
     @property
-    def complete(self) -> bool:
-        """Whether an earlier process recorded all of this training."""
-        return self._complete
+    def journal(self) -> Path | None:
+        """Folder of the journal, for the process that trains (`steps.StepRecorder`)."""
+        return self._journal.folder if self._journal else None
 
     def open(self, params: Params, layout: Layout, recipe: str) -> None:
         """Record the start, or that it goes on."""
@@ -67,21 +61,13 @@ class TrainingRun:
         ]
         self._journal.append(start, *described)
 
-    def step(self, row: Mapping[str, float]) -> None:
-        """Record a step's metrics; those of a step that was recorded before an interruption are left out."""
-        if self._journal is None or row["step"] <= self._last_step:
-            return
-        self._last_step = int(row["step"])
-        values = {f"train/{name}": value for name, value in row.items() if name != "step"}
-        values |= self._machine.due()
-        self._journal.append({"kind": "metrics", "time": now(), "step": self._last_step, "values": values})
-
     def trained(self, rows: Sequence[Mapping[str, float]], weights: Path) -> None:
         """Record the end, with what is missing where the training was found in the work cache."""
-        if self._journal is None or self._complete:
+        if self._journal is None or self.complete:
             return
+        recorder = StepRecorder(self._journal)
         for row in rows:
-            self.step(row)
+            recorder.record(row)
         sha256 = file_sha256(weights)
         self._journal.append(
             {"kind": "tags", "tags": {"flame.model_sha256": sha256}},
@@ -153,8 +139,3 @@ def show_links(journal: Journal, address: str) -> None:
         reporting.link("MLflow run", run_url(address, state.experiment_id, state.run_id))
     if state.version:
         reporting.link("MLflow model", version_url(address, settings().registered_model, state.version))
-
-
-def now() -> int:
-    """Time in milliseconds since 1970, as MLflow counts time."""
-    return time.time_ns() // 1_000_000

@@ -1,7 +1,7 @@
 """The training loop: batches of pictures and cached texts, AdamW, checkpoints, and a clean stop on a signal.
 
 The loop is a function of its inputs: interrupted at any step and resumed, it ends with the same weights, bit for
-bit on a CPU. The LLM is never loaded.
+bit on a CPU, also over several ranks. The LLM is never loaded.
 """
 
 from __future__ import annotations
@@ -13,21 +13,34 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from flame_core.data.loader import Batch, EpochOrder, TrainingSamples, create_loader
-from flame_core.errors import ComputationError, InputError, Interrupted
-from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
+from flame_core.data.loader import EpochOrder, TrainingSamples, create_loader
+from flame_core.errors import ComputationError, InputError, Interrupted, ParamsError
+from flame_core.objectives import create_objective
 from flame_core.params import TrainParams
+from flame_core.plan.memory import require_training_memory
 from flame_core.reporting import progress
 from flame_core.settings import settings
+from flame_core.text.transformer import CaptionSamples, TextTower
 from flame_core.training import checkpoint
+from flame_core.training.distributed import ALONE, Ranks
 from flame_core.training.schedule import create_optimizer, learning_rate, set_learning_rate
+from flame_core.training.step import Step, random_state, set_random_state
 from flame_core.vision.tower import ImageTower
 
 Metrics = list[dict[str, float]]
+
+
+class Trained(NamedTuple):
+    """What a training ends with; `metrics` has a row a step."""
+
+    tower: ImageTower
+    metrics: Metrics
+    text_tower: TextTower | None  # where the recipe trains one
 
 
 @contextmanager
@@ -51,17 +64,22 @@ def train(
     hidden: int,
     params: TrainParams,
     checkpoints: Path,
+    ranks: Ranks = ALONE,
     on_step: Callable[[dict[str, float]], None] = lambda row: None,
-) -> tuple[ImageTower, Metrics]:
-    """Train a tower into a space of `hidden` dimensions; `on_step` sees the metrics of each step as it is done.
+) -> Trained:
+    """Train a tower into a space of `hidden` dimensions; every rank calls it and returns the same.
+
+    `on_step` sees the metrics of each step as it is done.
 
     Returns:
-        The tower, and for each step: step, epoch, loss, learning_rate, logit_scale, logit_bias.
+        The towers, and for each step: step, epoch, loss, learning_rate and the objective's scalars.
 
     Raises:
         ComputationError: the loss is not finite; names the step and the batch's keys.
-        Interrupted: a stop signal came; the state was saved.
+        Interrupted: a stop signal came to any rank; the state was saved.
         InputError: fewer than two samples.
+        ParamsError: the batch cannot be shared out evenly among the ranks.
+        ResourceError: the GPU has no room; says how much is missing and which setting helps.
     """
     if len(samples) < 2:
         raise InputError(f"training needs at least 2 samples, and the training split holds {len(samples)}")
@@ -70,33 +88,54 @@ def train(
     torch.use_deterministic_algorithms(device == "cpu")
     torch.manual_seed(params.seed)
     batch_size = min(params.batch_size, len(samples))
-    tower = ImageTower(params.model, hidden).to(device)
-    objective = MultiPositiveSigmoid(params.objective, batch_size).to(device)
-    optimizer = create_optimizer(tower, objective, params)
+    if batch_size % ranks.world:
+        raise ParamsError(
+            f"train.batch_size {batch_size} cannot be shared out evenly among {ranks.world} processes "
+            "(FLAME_TRAIN_PROCESSES)"
+        )
+    if device == "cuda":
+        free, _ = torch.cuda.mem_get_info()
+        require_training_memory(params, hidden, samples.facets, len(samples), ranks.world, free)
+    tower = ImageTower(params.model, hidden, samples.facets).to(device)
+    objective = create_objective(params.objective, batch_size).to(device)
+    towers = nn.ModuleDict({"image": tower})
+    text_tower = None
+    if params.text_tower is not None and isinstance(samples.texts, CaptionSamples):
+        text_tower = TextTower(params.text_tower, samples.texts.vocabulary, hidden).to(device)
+        towers["text"] = text_tower
+    trained = nn.ModuleDict({"towers": towers, "objective": objective})
+    optimizer = create_optimizer(towers, objective, params)
+    if ranks.rank:
+        torch.manual_seed(params.seed + ranks.rank)  # dropout and stochastic depth of their own
     metrics: Metrics = []
-    saved = checkpoint.load(checkpoints)
+    saved = checkpoint.load(checkpoints, ranks)
     if saved:
-        tower.load_state_dict(saved.tower)
-        objective.load_state_dict(saved.objective)
+        trained.load_state_dict(saved.model)
         optimizer.load_state_dict(saved.optimizer)
-        torch.set_rng_state(saved.random_state)
+        set_random_state(saved.random, torch.device(device))
         metrics = saved.metrics
+    if params.compile:
+        tower.compile()
+    wrapped = None if text_tower is None else ranks.wrap(text_tower)
+    step_of = Step(ranks.wrap(tower), wrapped, objective, optimizer, params, ranks, device)
     step = len(metrics)
-    order = EpochOrder(len(samples), params.batch_size, params.epochs, params.seed, first_step=step)
+    order = EpochOrder(len(samples), params.batch_size, params.epochs, params.seed, step, ranks)
     loader = create_loader(samples, order, settings().loader_workers, pin_memory=device == "cuda")
 
     def save() -> None:
-        state = (tower.state_dict(), objective.state_dict(), optimizer.state_dict(), torch.get_rng_state())
-        checkpoint.save(checkpoints, checkpoint.Checkpoint(step, *state, metrics))
+        state = (trained.state_dict(), optimizer.state_dict(), random_state(torch.device(device)))
+        checkpoint.save(checkpoints, checkpoint.Checkpoint(step, *state, metrics), settings().checkpoints_kept, ranks)
 
     total = order.total_steps
-    images = order.batch_size
     last_save = time.monotonic()
-    with stop_requested() as stopped, progress("train", total * images, "images", done=step * images) as bar:
+    with stop_requested() as stopped, progress("train", total * batch_size, "images", step * batch_size) as bar:
         for batch in loader:
             rate = learning_rate(step, total, params.warmup_steps, params.optimizer.learning_rate)
             set_learning_rate(optimizer, rate)
-            loss = _step(tower, objective, optimizer, batch, params, device)
+            pictures, texts, facets = (part.to(device, non_blocking=True) for part in batch.tensors)
+            share = step_of(pictures, texts, facets)
+            due = time.monotonic() - last_save >= settings().checkpoint_seconds
+            loss, stop, save_due = _agree(share, bool(stopped), due and ranks.first, ranks)
             if not math.isfinite(loss):
                 keys = ", ".join(batch.keys[:8])
                 raise ComputationError(f"the loss of step {step} is {loss}; the batch's keys begin with {keys}")
@@ -106,39 +145,24 @@ def train(
                     "epoch": step // order.steps_per_epoch,
                     "loss": loss,
                     "learning_rate": rate,
-                    "logit_scale": objective.logit_scale.exp().item(),
-                    "logit_bias": objective.logit_bias.item(),
+                    **objective.scalars(),
                 }
             )
             on_step(metrics[-1])
             step += 1
-            bar.advance(images, loss=loss, lr=rate)
-            if stopped and step < total:
+            bar.advance(batch_size, loss=loss, lr=rate)
+            if stop and step < total:
                 save()
-                raise Interrupted(f"stopped by signal {stopped[0]} after step {step} of {total}; run again to resume")
-            if step < total and time.monotonic() - last_save >= settings().checkpoint_seconds:
+                raise Interrupted(f"stopped after step {step} of {total}; run again to resume")
+            if save_due and step < total:
                 save()
                 last_save = time.monotonic()
-    return tower, metrics
+    return Trained(tower, metrics, text_tower)
 
 
-def _step(
-    tower: nn.Module,
-    objective: MultiPositiveSigmoid,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    params: TrainParams,
-    device: str,
-) -> float:
-    pictures = batch.pictures.to(device, non_blocking=True)  # [B, 3, H, W]
-    t = batch.texts.to(device, non_blocking=True)  # [B, K, D]
-    with torch.autocast(device, torch.bfloat16, enabled=params.precision == "bfloat16"):
-        z = tower(pictures)  # [B, D]
-    loss = objective(z, t)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    if params.optimizer.clip_grad_norm is not None:
-        nn.utils.clip_grad_norm_(tower.parameters(), params.optimizer.clip_grad_norm)
-    optimizer.step()
-    objective.clamp()
-    return loss.item()
+def _agree(share: Tensor, stopped: bool, save_due: bool, ranks: Ranks) -> tuple[float, bool, bool]:
+    """The loss of all ranks, and whether any of them was told to stop or wants to save, so that all do as one."""
+    told = torch.stack([share.double(), share.new_tensor(stopped).double(), share.new_tensor(save_due).double()])
+    ranks.sum_(told)
+    loss, stop, save = told.tolist()
+    return loss, stop > 0, save > 0

@@ -17,12 +17,12 @@ def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
     return 0.5 * peak * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def create_optimizer(tower: nn.Module, objective: nn.Module, params: TrainParams) -> torch.optim.AdamW:
+def create_optimizer(towers: nn.Module, objective: nn.Module, params: TrainParams) -> torch.optim.AdamW:
     """AdamW over three groups: matrices with decay, 1-d parameters without, and the loss's own scalars.
 
     Each group has a `multiplier` of the learning rate.
     """
-    trained = [p for p in tower.parameters() if p.requires_grad]
+    trained = [p for p in towers.parameters() if p.requires_grad]
     optimizer = params.optimizer
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": optimizer.weight_decay, "multiplier": 1.0},
@@ -33,7 +33,10 @@ def create_optimizer(tower: nn.Module, objective: nn.Module, params: TrainParams
             "multiplier": params.objective.learning_rate_multiplier,
         },
     ]
-    return torch.optim.AdamW(groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.eps)
+    fused = trained[0].is_cuda  # one kernel for all weights; on a CPU the plain one, whose bytes are promised
+    return torch.optim.AdamW(
+        groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.eps, fused=fused or None
+    )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

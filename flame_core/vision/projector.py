@@ -1,24 +1,38 @@
-"""FLAME's projector: every patch token into the LLM's space, then the mean over patches, then unit length.
+"""FLAME's projector: every token into the LLM's space, then the mean over patches, then unit length.
 
 Linear -> GELU -> Linear -> LayerNorm on each token; the mean comes after the LayerNorm, which does not commute with
-it. (FLAME, arXiv 2411.11927; reference: model.py of the released code.)
+it. (FLAME, arXiv 2411.11927; reference: model.py of the released code.) Facet tokens pass the same layers one by one.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 class PatchProjector(nn.Module):
-    """Patch tokens [B, N, C] to one unit vector a picture, z [B, D]."""
+    """Patch tokens [B, N, C] and facet tokens [B, F, C] to unit vectors z [B, 1 + F, D].
 
-    def __init__(self, width: int, hidden: int) -> None:
+    z_0 = n(mean over patches of P(h_p)), z_j = n(P(h_facet_j)). With `recompute` the layers' activations are made
+    again in backward instead of kept.
+    """
+
+    def __init__(self, width: int, hidden: int, recompute: bool = False) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.LayerNorm(hidden)
         )
+        self._recompute = recompute
 
-    def forward(self, patches: Tensor) -> Tensor:
-        z = self.layers(patches)  # [B, N, D]
-        return F.normalize(z.mean(dim=1).float(), dim=-1)  # [B, D]
+    def forward(self, patches: Tensor, facets: Tensor | None = None) -> Tensor:
+        z = self._project(patches).mean(dim=1, keepdim=True).float()  # [B, 1, D]
+        if facets is not None:
+            z = torch.cat([z, self._project(facets).float()], dim=1)  # [B, 1 + F, D]
+        return F.normalize(z, dim=-1)
+
+    def _project(self, tokens: Tensor) -> Tensor:
+        if self._recompute and self.training and torch.is_grad_enabled():
+            return checkpoint(self.layers, tokens, use_reentrant=False)
+        return self.layers(tokens)

@@ -1,7 +1,8 @@
 """The image tower: a timm backbone without head or final norm, and FLAME's projector on its patch tokens.
 
-The backbone's CLS token, where it has one, stays in the sequence and out of the mean. A model folder
-(`data/models/<recipe>/`) holds `model.safetensors` with the trained weights alone and `config.json`.
+The backbone's CLS token, where it has one, stays in the sequence and out of the mean; facet tokens are an option
+(`facet_tokens`). A model folder (`data/models/<recipe>/`) holds `model.safetensors` with the trained weights alone
+and `config.json`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from flame_core.errors import InputError, ParamsError
 from flame_core.params import ModelParams
+from flame_core.text.jobs import facet_count
+from flame_core.vision.facet_tokens import FacetTokens
 from flame_core.vision.pictures import evaluation_picture
 from flame_core.vision.projector import PatchProjector
 
@@ -24,20 +27,31 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 class ImageTower(nn.Module):
-    """Pictures [B, 3, H, W], normalised, to unit vectors z [B, D] in the LLM's space."""
+    """Pictures [B, 3, H, W], normalised, to unit vectors z [B, 1 + F, D] in the LLM's space.
 
-    def __init__(self, params: ModelParams, hidden: int) -> None:
+    z[:, 0] is the picture as a whole; the F others are its facets, where `model.facet_blocks` asks for them.
+    """
+
+    def __init__(self, params: ModelParams, hidden: int, facets: int) -> None:
         super().__init__()
-        self.backbone = create_backbone(params)
-        self.projector = PatchProjector(cast(int, self.backbone.num_features), hidden)
+        self.backbone: Any = create_backbone(params)
+        if params.checkpoint_activations:
+            self.backbone.set_grad_checkpointing(True)
+        self.projector = PatchProjector(self.backbone.num_features, hidden, params.checkpoint_activations)
+        blocks = params.facet_blocks
+        self.facet_tokens = FacetTokens(self.backbone, facets, blocks) if blocks is not None else None
 
     def patches(self, pictures: Tensor) -> Tensor:
-        """Patch tokens of the last block, [B, N, C], prefix tokens left out."""
-        backbone = cast(Any, self.backbone)
-        return backbone.forward_features(pictures)[:, backbone.num_prefix_tokens :]
+        """Patch tokens of the last block, [B, N, C], prefix tokens left out; facet tokens leave them as they are."""
+        return self.backbone.forward_features(pictures)[:, self.backbone.num_prefix_tokens :]
 
     def forward(self, pictures: Tensor) -> Tensor:
-        return self.projector(self.patches(pictures))
+        prefix = self.backbone.num_prefix_tokens
+        if self.facet_tokens is None:
+            return self.projector(self.patches(pictures))
+        tokens = self.facet_tokens(self.backbone, pictures)  # [B, T + F, C]
+        own = tokens.shape[1] - len(self.facet_tokens.tokens)
+        return self.projector(tokens[:, prefix:own], tokens[:, own:])
 
     def patch_vectors(self, pictures: Tensor) -> Tensor:
         """Every patch in the LLM's space, [B, N, D], not normalised; z is the direction of their mean."""
@@ -80,6 +94,10 @@ class ImageEncoder:
 
     def encode(self, jpegs: Sequence[bytes], batch_size: int = 128) -> np.ndarray:
         """z_0 of each picture, [N, D] in float32."""
+        return self.encode_facets(jpegs, batch_size)[:, 0]
+
+    def encode_facets(self, jpegs: Sequence[bytes], batch_size: int = 128) -> np.ndarray:
+        """z_0 and the F facets of each picture, [N, 1 + F, D] in float32."""
         return self.encode_with(lambda tower, pictures: tower(pictures), jpegs, batch_size)
 
     @torch.inference_mode()
@@ -106,7 +124,8 @@ def load_encoder(model: Path, device: str) -> ImageEncoder:
 
     try:
         config = json.loads((model / CONFIG).read_text("utf-8"))
-        tower = ImageTower(ModelParams.model_validate(config["recipe"]["model"]), config["hidden"])
+        facets = facet_count(config["facets"])
+        tower = ImageTower(ModelParams.model_validate(config["recipe"]["model"]), config["hidden"], facets)
         tower.load_state_dict(load_file(model / WEIGHTS))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{model} is not a usable model ({error}); run `flame train` for it") from error

@@ -9,7 +9,9 @@ from flame_core.evaluation.measures import checks, evaluate, headline_k
 from tests.evaluation import world
 
 
-def measure(tmp_path, z=None, captions=None, classes=None, lookup=world.lookup, ceilings=None, **options):
+def measure(
+    tmp_path, z=None, captions=None, classes=None, lookup=world.lookup, ceilings=None, z_facets=None, **options
+):
     captions = world.captions() if captions is None else captions
     return evaluate(
         world.params(tmp_path, **options),
@@ -19,6 +21,7 @@ def measure(tmp_path, z=None, captions=None, classes=None, lookup=world.lookup, 
         world.classes() if classes is None else classes,
         lookup,
         ceilings or {},
+        z_facets,
     )
 
 
@@ -76,6 +79,19 @@ def test_the_average_of_facets_is_the_mean_of_their_similarities(tmp_path):
         ranks = 1 + (scores > np.diag(scores)[:, None]).sum(axis=1)
         assert found.facets["mean"][direction].standing.ranks().tolist() == ranks.tolist()
         assert found.metrics[f"facets/short/mean/{direction}/recall@3"] == pytest.approx((ranks <= 3).mean(), abs=1e-6)
+
+
+def test_a_picture_s_own_facet_answers_where_it_has_one(tmp_path):
+    """One facet token: facet 1 meets it, facet 2 meets the whole picture, the mean takes both."""
+    short = [c.text for c in world.captions() if c.kind == "short"]
+    t = world.lookup("short", short)
+    z, z_1 = (np.stack([world.vector(place, key) for key in world.KEYS]) for place in ("whole", "facet"))
+    found = measure(tmp_path, z, z_facets=z_1[:, None], recall_at=[3])
+    similarity = {"1": z_1 @ t[:, 0].T, "2": z @ t[:, 1].T}
+    similarity["mean"] = (similarity["1"] + similarity["2"]) / 2
+    for facet, scores in similarity.items():
+        ranks = 1 + (scores > np.diag(scores)[:, None]).sum(axis=1)
+        assert found.facets[facet]["image_to_text"].standing.ranks().tolist() == ranks.tolist()
 
 
 def test_classification_numbers(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from flame_core.errors import GateError, InputError
 from flame_core.evaluation.query import search
 from flame_core.evaluation.texts import class_names, evaluation_texts
 from flame_core.layout import Layout
+from flame_core.params import TrainParams, merge
 from flame_core.stages import baselines, compare, evaluate
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
 from flame_core.text.store import CENTER, EMBEDDINGS, write_tensors, write_texts
@@ -71,6 +73,7 @@ def run(tmp_path):
         "template": template_content(params),
         "normalise": params.text.normalise,
         "center": "none",
+        "store_dtype": params.text.store_dtype,
         "facets": ["raw/1", "short/1", "short/2"],
         "text_facets": ["raw/1", "short/1", "short/2"],
         "captions": captions_digest(layout.captions),
@@ -89,12 +92,13 @@ def model(params, folder: Path, recipe: str, seed: int) -> None:
     from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
 
     torch.manual_seed(seed)
-    tower = ImageTower(params.train[recipe].model, world.DIMENSIONS)
+    tower = ImageTower(params.train[recipe].model, world.DIMENSIONS, facets=2)
     folder.mkdir(parents=True)
     save_file(tower.state_dict(), folder / WEIGHTS)
     recipe_params = params.train[recipe].model_dump(mode="json")
     llm = {"name": params.llm.name, "source": params.llm.source}
-    config = {"recipe": recipe_params, "hidden": world.DIMENSIONS, "llm": llm, "layer": params.text.layer}
+    config = {"recipe": recipe_params, "hidden": world.DIMENSIONS, "facets": ["raw/1", "short/1", "short/2"]}
+    config |= {"llm": llm, "layer": params.text.layer}
     write_json(folder / CONFIG, config)
     lines = [{"step": s, "loss": 2.0 - s / 10, "learning_rate": 0.1} for s in range(5)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -149,6 +153,31 @@ def test_inputs_with_a_failed_gate_or_of_another_run_are_refused(run):
         search(params, layout, "other", "Eine grüne Sache.", top=1)
 
 
+def test_a_query_by_facets_meets_the_picture_facet_by_facet(run):
+    """The tower of `other` gets facet tokens; that of `plain` has none, so there every facet meets the whole."""
+    from flame_core.vision.tower import load_encoder
+
+    params, layout = run
+    changed = {"model": {"facet_blocks": "all"}, "objective": {"name": "facet_sigmoid"}}
+    recipe = TrainParams.model_validate(merge(params.train["other"].model_dump(), changed))
+    params = params.model_copy(update={"train": params.train | {"other": recipe}})
+    shutil.rmtree(layout.model("other"))
+    model(params, layout.model("other"), "other", seed=5)
+    (layout.model("other") / gates.CHECKS).write_bytes(gates.to_bytes([]))
+    jpegs = [world.jpeg(index) for index in range(12)]
+    text = "Thing number 3."
+    t = world.lookup("short", [text])[0]  # [2, D]
+    for name in ("plain", "other"):
+        z = load_encoder(layout.model(name), "cpu").encode_facets(jpegs)
+        assert z.shape[1] == {"plain": 1, "other": 3}[name]
+        own = z[:, 1:] if name == "other" else np.repeat(z, 2, axis=1)
+        scores = (own[:, 0] @ t[0] + own[:, 1] @ t[1]) / 2
+        hits = search(params, layout, name, text, top=12, facets=True)
+        assert [hit.score for hit in hits] == pytest.approx(sorted(scores, reverse=True), abs=1e-5)
+        assert hits[0].key == world.KEYS[int(np.argmax(scores))]
+    evaluate.run(params, layout, "other")
+
+
 def test_query_ranks_the_gallery_and_keeps_its_embeddings(run):
     from flame_core.vision.tower import load_encoder
 
@@ -166,7 +195,7 @@ def test_query_ranks_the_gallery_and_keeps_its_embeddings(run):
     before = file_sha256(unit / "gallery.npy"), (unit / "gallery.npy").stat().st_mtime_ns
     assert search(params, layout, "plain", text, top=4) == hits
     assert (file_sha256(unit / "gallery.npy"), (unit / "gallery.npy").stat().st_mtime_ns) == before
-    assert np.load(io.BytesIO((unit / "gallery.npy").read_bytes())).shape == (12, world.DIMENSIONS)
+    assert np.load(io.BytesIO((unit / "gallery.npy").read_bytes())).shape == (12, 1, world.DIMENSIONS)
 
     both = search(params, layout, "plain", text, top=20, splits=("val", "train"))
     assert len(both) == 12 + 3

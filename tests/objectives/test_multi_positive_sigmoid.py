@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
 from flame_core.params import ObjectiveParams
+from flame_core.training.distributed import ALONE
 
 
 def vectors(*shape: int) -> torch.Tensor:
@@ -20,7 +21,8 @@ def vectors(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("k", [1, 3])
 def test_loss_is_the_formula(k):
     z, t = vectors(4, 8), vectors(4, k, 8)
-    loss = MultiPositiveSigmoid(ObjectiveParams(logit_scale=7.0, logit_bias=-3.0), batch_size=4)(z, t)
+    objective = MultiPositiveSigmoid(ObjectiveParams(logit_scale=7.0, logit_bias=-3.0), batch_size=4)
+    loss = objective(z[:, None], t, torch.ones(4, k), ALONE)
     expected = 0.0
     for i in range(4):
         for j in range(4):
@@ -37,13 +39,12 @@ def test_auto_bias_is_the_log_odds_of_a_positive():
 
 
 def test_logits_stay_in_float32_under_autocast():
-    z, t = vectors(4, 8), vectors(4, 2, 8)
+    batch = vectors(4, 1, 8), vectors(4, 2, 8), torch.ones(4, 2), ALONE
     objective = MultiPositiveSigmoid(ObjectiveParams(), batch_size=4)
     with torch.autocast("cpu", torch.bfloat16):
-        assert objective(z, t).item() == objective(z, t).item()
-        inside = objective(z, t)
+        inside = objective(*batch)
     assert inside.dtype == torch.float32
-    assert inside.item() == pytest.approx(objective(z, t).item(), rel=1e-6)
+    assert inside.item() == pytest.approx(objective(*batch).item(), rel=1e-6)
 
 
 def test_scale_is_clamped_and_bias_is_free():

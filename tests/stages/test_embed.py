@@ -123,6 +123,8 @@ def test_captions_that_changed_are_noticed_by_consumers(prepared):
     embed.run(params, layout)
     manifest = read_manifest(layout.embeddings)
     require_fit(manifest, params, layout)
+    with pytest.raises(InputError, match="store_dtype: the store has 'float16', this run wants 'int8'"):
+        require_fit(manifest, with_text(params, store_dtype="int8"), layout)
     path = layout.captions / "train/00000.parquet"
     content = path.read_bytes()
     path.unlink()

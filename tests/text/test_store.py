@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -10,6 +12,7 @@ from flame_core.text.diagnostics import anisotropy
 from flame_core.text.store import (
     CENTER,
     EMBEDDINGS,
+    SCALE,
     TensorFile,
     TextStore,
     TrainStore,
@@ -39,12 +42,54 @@ def make_store(folder, t: np.ndarray, center: str = "none", dtype: str = "float3
     return folder
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0), ("float16", 5e-4), ("bfloat16", 4e-3)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", 0), ("float16", 5e-4), ("bfloat16", 4e-3), ("int8", 0.5 / 127)]
+)
 def test_rows_and_facets_are_read_back(tmp_path, dtype, tolerance):
     t = random_units(5, 3, 8)
-    store = TrainStore(make_store(tmp_path, t, dtype=dtype))
-    np.testing.assert_allclose(store.read("train/00000.tar", 3, [2, 0]), t[3, [2, 0]], atol=tolerance)
+    folder = make_store(tmp_path, t, dtype=dtype)
+    store = TrainStore(folder)
+    read = store.read("train/00000.tar", 3, [2, 0])
+    assert read.dtype == np.float32
+    np.testing.assert_allclose(read, t[3, [2, 0]], atol=tolerance)
     assert store.rows("train/00000.tar") == 5
+    whole = TensorFile(folder / "train/00000.safetensors").read(EMBEDDINGS, slice(None))
+    np.testing.assert_array_equal(whole[3, [2, 0]], read)
+    write_texts(folder / "texts/0.safetensors", {"raw": (["eins", "zwei"], t[:2, :1])}, dtype)
+    np.testing.assert_array_equal(TextStore.open(folder).lookup("raw", ["zwei"]), whole[[1], :1])
+
+
+def test_int8_is_the_nearest_of_127_steps_of_the_largest_number(tmp_path):
+    vectors = np.array([[[0.5, -1.0, 0.25, 0.1], [0.0, 0.0, 0.0, 0.0], [1e-3, 0.0, 0.0, -2e-3]]], np.float32)
+    write_tensors(tmp_path / "x.safetensors", {EMBEDDINGS: vectors}, "int8")
+    stored = load_file(tmp_path / "x.safetensors")
+    np.testing.assert_array_equal(
+        stored[EMBEDDINGS], [[[64, -127, 32, 13], [0, 0, 0, 0], [64, 0, 0, -127]]]
+    )  # 63.5 and 31.75 round to even and up
+    np.testing.assert_allclose(stored[EMBEDDINGS + SCALE], [[1 / 127, 0.0, 2e-3 / 127]])
+    read = TensorFile(tmp_path / "x.safetensors").read(EMBEDDINGS, slice(None))
+    np.testing.assert_allclose(read[0, 2], [64 / 127 * 2e-3, 0, 0, -2e-3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_training_reads_the_drawn_rows_and_little_else(tmp_path, dtype):
+    """Counted by the kernel: the bytes that this process read, for 6 of 11 rows of 512 samples."""
+    t = random_units(512, 11, 640)
+    store = TrainStore(make_store(tmp_path, t, dtype=dtype))
+    store.read("train/00000.tar", 0, [0])  # opens the file and reads its header
+
+    def bytes_read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])  # rchar
+
+    own = bytes_read()
+    own = bytes_read() - own  # what the count itself reads
+    before = bytes_read()
+    draw = np.random.default_rng(0)
+    for row in draw.permutation(512):
+        store.read("train/00000.tar", row, draw.permutation(11)[:6])
+    found = bytes_read() - before - own
+    wanted = 512 * 6 * 640 * {"float16": 2, "int8": 1}[dtype]
+    assert wanted <= found <= 1.05 * wanted
 
 
 def test_the_file_is_plain_safetensors_and_its_bytes_repeat(tmp_path):
@@ -92,9 +137,13 @@ def test_a_cut_file_is_refused_by_name(tmp_path, length):
         TensorFile(path).read(EMBEDDINGS, 0)
 
 
-def test_values_beyond_the_stored_type_are_refused(tmp_path):
-    with pytest.raises(ComputationError, match="float16"):
-        write_tensors(tmp_path / "x.safetensors", {EMBEDDINGS: np.full((1, 1, 2), 1e6, np.float32)}, "float16")
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("float16", 1e6), ("float16", np.nan), ("int8", np.inf), ("int8", np.nan)]
+)
+def test_values_beyond_the_stored_type_are_refused(tmp_path, dtype, value):
+    with pytest.raises(ComputationError, match=f"not all finite in {dtype}"):
+        write_tensors(tmp_path / "x.safetensors", {EMBEDDINGS: np.full((1, 1, 2), value, np.float32)}, dtype)
+    assert not (tmp_path / "x.safetensors").exists()
 
 
 def test_anisotropy_of_a_hand_made_store():

@@ -19,8 +19,9 @@ import pytest
 from flame_core.layout import Layout
 from flame_core.settings import settings
 from flame_core.tracking.journal import Journal
-from flame_core.tracking.run import TrainingRun, shipping
+from flame_core.tracking.run import shipping
 from flame_core.tracking.shipper import deliver_all
+from flame_core.tracking.steps import StepRecorder
 from flame_core.tracking.store import journals, open_client
 from tests.tracking.conftest import start
 
@@ -92,11 +93,11 @@ def rows(seed: int) -> list[dict[str, float]]:
 def record(journal: Journal, server: Server, trained: list[dict[str, float]], at_step) -> None:
     """Record a training, calling `at_step` before every step."""
     journal.append(start(journal.key))
-    run = TrainingRun(journal)
+    run = StepRecorder(journal)
     with shipping(journal, server.address):
         for row in trained:
             at_step(int(row["step"]))
-            run.step(row)
+            run.record(row)
     journal.append({"kind": "end", "status": "FINISHED", "time": 9_000})
 
 
@@ -141,11 +142,11 @@ def test_two_trainings_at_once_are_two_runs(server: Server, layout: Layout) -> N
     both = [Journal(journals(layout) / name) for name in ("one", "two")]
     for journal in both:
         journal.append(start(journal.key))
-    runs = [TrainingRun(journal) for journal in both]
+    runs = [StepRecorder(journal) for journal in both]
     with shipping(both[0], server.address), shipping(both[1], server.address):
         for first, second in zip(rows(4), rows(5), strict=True):
-            runs[0].step(first)
-            runs[1].step(second)
+            runs[0].record(first)
+            runs[1].record(second)
     assert len({journal.delivered(server.address).run_id for journal in both}) == 2
     for journal, seed in zip(both, (4, 5), strict=True):
         assert losses(server, journal) == [(row["step"], row["loss"]) for row in rows(seed)]
@@ -171,11 +172,11 @@ def test_the_shipper_ends_with_a_killed_training(server: Server, layout: Layout)
 def test_a_resumed_training_records_no_step_twice(server: Server, layout: Layout) -> None:
     journal = Journal(journals(layout) / "resumed")
     journal.append(start(journal.key))
-    first = TrainingRun(journal)
+    first = StepRecorder(journal)
     for row in rows(6)[:30]:
-        first.step(row)
-    resumed = TrainingRun(journal)  # from the checkpoint after step 19
+        first.record(row)
+    resumed = StepRecorder(journal)  # from the checkpoint after step 19
     with shipping(journal, server.address):
         for row in rows(6)[20:60]:
-            resumed.step(row)
+            resumed.record(row)
     assert losses(server, journal) == [(row["step"], row["loss"]) for row in rows(6)[:60]]

@@ -2,76 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 
 from flame_core.data.loader import EpochOrder, TrainingSamples, collate, create_loader
-from flame_core.data.shards import INDEX_SCHEMA, Sample, read_index, write_shard
-from flame_core.digest import write_json
 from flame_core.errors import ComputationError, Interrupted
-from flame_core.params import TrainParams
 from flame_core.settings import settings
-from flame_core.text.store import EMBEDDINGS, TrainStore, unit, write_tensors
 from flame_core.training import checkpoint
+from flame_core.training.distributed import Ranks
 from flame_core.training.loop import train
-
-HIDDEN = 16
-FACETS = ["raw/1", "short/1", "short/2"]
-
-
-def recipe(**changes) -> TrainParams:
-    options = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "drop_path_rate": 0.2}
-    base = {
-        "model": {"backbone_options": options, "image_size": 16},
-        "objective": {"texts_per_image": 2, "logit_bias": "auto"},
-        "optimizer": {"learning_rate": 3e-3, "weight_decay": 0.1},
-        "kinds": ["raw", "short"],
-        "batch_size": 8,
-        "epochs": 6,
-        "warmup_steps": 2,
-        "precision": "float32",
-        "cpu_threads": 1,
-    }
-    return TrainParams.model_validate(base | changes)
+from tests.training.world import HIDDEN, recipe, samples_of, write_world
 
 
 @pytest.fixture
 def data(tmp_path):
-    """24 pictures of one of four colours, with texts near their colour's vector."""
-    rng = np.random.default_rng(0)
-    colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30)]
-    vectors = rng.normal(size=(4, HIDDEN))
-    samples, rows, texts = [], [], []
-    for i in range(24):
-        pixels = np.clip(np.array(colours[i % 4]) + rng.normal(scale=20, size=(24, 24, 3)), 0, 255).astype(np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG")
-        samples.append(Sample(f"toys/{i:02}", buffer.getvalue(), {}))
-        texts.append(unit(vectors[i % 4] + 0.3 * rng.normal(size=(len(FACETS), HIDDEN))))
-    (tmp_path / "shards/train").mkdir(parents=True)
-    (tmp_path / "embeddings/train").mkdir(parents=True)
-    for i, (offset, size) in enumerate(write_shard(tmp_path / "shards/train/00000.tar", samples)):
-        place = {"key": samples[i].key, "split": "train", "shard": "train/00000.tar", "row": i, "offset": offset}
-        rows.append(place | {"size": size, "width": 24, "height": 24, "sha256": "", "captions": 1})
-    pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), tmp_path / "shards/index.parquet")
-    t = np.stack(texts).astype(np.float32)
-    write_tensors(tmp_path / "embeddings/train/00000.safetensors", {EMBEDDINGS: t}, "float16")
-    write_json(tmp_path / "embeddings/manifest.json", {"facets": FACETS, "hidden": HIDDEN, "center": "none"})
-
-    def make(params: TrainParams) -> TrainingSamples:
-        store = TrainStore(tmp_path / "embeddings")
-        index = read_index(tmp_path / "shards", "train")
-        return TrainingSamples(index, tmp_path / "shards", store, range(len(FACETS)), params)
-
-    return make
+    """Training samples of a recipe."""
+    write_world(tmp_path)
+    return lambda params: samples_of(tmp_path, params)
 
 
 def weights(tower: torch.nn.Module) -> dict[str, bytes]:
@@ -80,7 +31,7 @@ def weights(tower: torch.nn.Module) -> dict[str, bytes]:
 
 def test_it_learns_and_reports_every_step(data, tmp_path):
     params = recipe(epochs=20)
-    _, metrics = train(data(params), HIDDEN, params, tmp_path / "checkpoints")
+    _, metrics, _ = train(data(params), HIDDEN, params, tmp_path / "checkpoints")
     assert [row["step"] for row in metrics] == list(range(60))
     assert metrics[-1]["epoch"] == 19
     assert metrics[-1]["loss"] < 0.75 * metrics[0]["loss"]
@@ -92,7 +43,7 @@ def test_a_stopped_training_resumes_bit_for_bit(data, tmp_path, monkeypatch, sto
     """Stopped by a real signal after `stop` steps, with stochastic depth, it ends like the undisturbed one."""
     params = recipe()
     handler = signal.getsignal(signal.SIGTERM)
-    whole, whole_metrics = train(data(params), HIDDEN, params, tmp_path / "a")
+    whole, whole_metrics, _ = train(data(params), HIDDEN, params, tmp_path / "a")
     samples = data(params)
     batches = stop * params.batch_size
     fetched = 0
@@ -110,7 +61,7 @@ def test_a_stopped_training_resumes_bit_for_bit(data, tmp_path, monkeypatch, sto
         train(samples, HIDDEN, params, tmp_path / "b")
     monkeypatch.undo()
     torch.manual_seed(1234)  # nothing of the first process survives but the checkpoint
-    resumed, resumed_metrics = train(data(params), HIDDEN, params, tmp_path / "b")
+    resumed, resumed_metrics, _ = train(data(params), HIDDEN, params, tmp_path / "b")
     assert weights(resumed) == weights(whole)
     assert resumed_metrics == whole_metrics
     assert signal.getsignal(signal.SIGTERM) == handler
@@ -118,24 +69,28 @@ def test_a_stopped_training_resumes_bit_for_bit(data, tmp_path, monkeypatch, sto
 
 def test_checkpoints_by_time_do_not_change_the_result(data, tmp_path, monkeypatch):
     params = recipe()
-    plain, _ = train(data(params), HIDDEN, params, tmp_path / "a")
+    plain, _, _ = train(data(params), HIDDEN, params, tmp_path / "a")
     every_step = settings().model_copy(update={"checkpoint_seconds": 0.0})
     monkeypatch.setattr("flame_core.training.loop.settings", lambda: every_step)
-    saved, _ = train(data(params), HIDDEN, params, tmp_path / "b")
+    saved, _, _ = train(data(params), HIDDEN, params, tmp_path / "b")
     assert weights(saved) == weights(plain)
     assert checkpoint.load(tmp_path / "b").step == 17  # all but the last of 18
 
 
-def test_a_damaged_checkpoint_starts_again_and_says_so(data, tmp_path, monkeypatch, caplog):
+def test_a_damaged_checkpoint_is_said_and_the_one_before_it_taken(data, tmp_path, monkeypatch, caplog):
     params = recipe(epochs=2)
     every_step = settings().model_copy(update={"checkpoint_seconds": 0.0})
     monkeypatch.setattr("flame_core.training.loop.settings", lambda: every_step)
-    plain, _ = train(data(params), HIDDEN, params, tmp_path / "a")
-    path = tmp_path / "a" / checkpoint.FILE
-    path.write_bytes(path.read_bytes()[:-2000])
-    again, _ = train(data(params), HIDDEN, params, tmp_path / "a")
+    plain, _, _ = train(data(params), HIDDEN, params, tmp_path / "a")
+    newest, before = sorted((tmp_path / "a").iterdir(), reverse=True)  # the last two stay
+    assert (newest.name, before.name) == ("step-00000005", "step-00000004")
+    part = newest / "00000.pt"
+    part.write_bytes(part.read_bytes()[:-2000])
+    assert checkpoint.load(tmp_path / "a").step == 4
+    (before / "00000.pt").unlink()
+    again, _, _ = train(data(params), HIDDEN, params, tmp_path / "a")
     assert weights(again) == weights(plain)
-    assert "damaged" in caplog.text
+    assert caplog.text.count("is damaged") == 3
 
 
 def test_a_non_finite_loss_names_the_step_and_the_keys(data, tmp_path):
@@ -164,17 +119,24 @@ def test_the_order_is_a_permutation_an_epoch_and_continues_at_any_step():
     assert list(EpochOrder(10, 4, 3, seed=6)) != whole
 
 
+def test_the_parts_of_the_ranks_are_the_batch_of_one():
+    whole = list(EpochOrder(10, 4, 3, seed=5, first_step=2))
+    parts = [list(EpochOrder(10, 4, 3, 5, 2, Ranks(rank, 2))) for rank in range(2)]
+    assert [first + second for first, second in zip(*parts, strict=True)] == whole
+
+
 def test_texts_are_drawn_without_repetition_and_anew_each_epoch(data):
     params = recipe()
     samples = data(params)
-    store = TrainStore(samples._store._folder)
+    store = samples.texts
     every = store.read("train/00000.tar", 3, [0, 1, 2])
     drawn = set()
     for epoch in range(30):
-        _, t, key = samples[epoch, 3]
+        _, t, numbers, key = samples[epoch, 3]
         assert key == "toys/03"
         rows = tuple(int(np.flatnonzero((every == row).all(axis=1))[0]) for row in t)
         assert len(set(rows)) == 2
+        assert numbers == [{0: 1, 1: 1, 2: 2}[row] for row in rows]  # of raw/1, short/1, short/2
         drawn.add(rows)
     assert {i for rows in drawn for i in rows} == {0, 1, 2}
     assert collate([samples[0, 3]]).texts.shape == (1, 2, HIDDEN)

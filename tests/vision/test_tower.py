@@ -23,13 +23,13 @@ def model_params(**changes) -> ModelParams:
 
 def test_z_is_the_unit_mean_of_projected_patches_without_cls():
     torch.manual_seed(0)
-    tower = ImageTower(model_params(), hidden=10).eval()
+    tower = ImageTower(model_params(), hidden=10, facets=1).eval()
     pictures = torch.randn(3, 3, 32, 32)
     tokens = tower.backbone.forward_features(pictures)  # [3, 17, 24]: CLS and 16 patches
     assert tokens.shape == (3, 17, 24)
     linear1, gelu, linear2, norm = tower.projector.layers
     each = torch.stack([norm(linear2(gelu(linear1(tokens[:, 1 + i])))) for i in range(16)])
-    torch.testing.assert_close(tower(pictures), F.normalize(each.mean(0), dim=-1))
+    torch.testing.assert_close(tower(pictures), F.normalize(each.mean(0), dim=-1)[:, None])
 
 
 @pytest.mark.parametrize(
@@ -43,15 +43,15 @@ def test_z_is_the_unit_mean_of_projected_patches_without_cls():
 )
 def test_a_backbone_that_does_not_fit_is_refused_by_name(changes, message):
     with pytest.raises(ParamsError, match=message):
-        ImageTower(model_params(**changes), hidden=10)
+        ImageTower(model_params(**changes), hidden=10, facets=1)
 
 
 def test_a_saved_model_encodes_the_same(tmp_path):
     torch.manual_seed(0)
     recipe = TrainParams(model=model_params(), cpu_threads=1)
-    tower = ImageTower(recipe.model, hidden=10).eval()
+    tower = ImageTower(recipe.model, hidden=10, facets=1).eval()
     save_file(tower.state_dict(), tmp_path / "model.safetensors")
-    write_json(tmp_path / "config.json", {"recipe": recipe.model_dump(mode="json"), "hidden": 10})
+    write_json(tmp_path / "config.json", {"recipe": recipe.model_dump(mode="json"), "hidden": 10, "facets": ["raw/1"]})
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32), (255, 0, 0)).save(buffer, "PNG")
     encoder = load_encoder(tmp_path, "cpu")
@@ -59,14 +59,14 @@ def test_a_saved_model_encodes_the_same(tmp_path):
     from flame_core.vision.pictures import evaluation_picture
 
     with torch.inference_mode():
-        expected = tower(evaluation_picture(buffer.getvalue(), 32)[None]).numpy()
+        expected = tower(evaluation_picture(buffer.getvalue(), 32)[None])[:, 0].numpy()
     np.testing.assert_allclose(z, np.repeat(expected, 3, axis=0), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-6)
 
 
 def test_a_model_of_another_shape_is_refused_with_its_folder(tmp_path):
     recipe = TrainParams(model=model_params(), cpu_threads=1)
-    save_file(ImageTower(recipe.model, hidden=12).state_dict(), tmp_path / "model.safetensors")
-    write_json(tmp_path / "config.json", {"recipe": recipe.model_dump(mode="json"), "hidden": 10})
+    save_file(ImageTower(recipe.model, hidden=12, facets=1).state_dict(), tmp_path / "model.safetensors")
+    write_json(tmp_path / "config.json", {"recipe": recipe.model_dump(mode="json"), "hidden": 10, "facets": ["raw/1"]})
     with pytest.raises(InputError, match=f"{tmp_path.name} is not a usable model"):
         load_encoder(tmp_path, "cpu")

@@ -1,4 +1,7 @@
-"""A tower of this project with the store of the LLM's texts: no LLM is loaded."""
+"""A tower of this project with the store of the LLM's texts, or its own text tower: no LLM is loaded.
+
+A picture answers facet prompts with z_0 here, also where the tower has facet tokens.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flame_core.digest import file_sha256
+from flame_core.evaluation.classification import Lookup
 from flame_core.evaluation.models.protocol import Model
-from flame_core.text.store import TextStore
 from flame_core.vision.tower import CONFIG, WEIGHTS, ImageEncoder, ImageTower
 
 _TEXTS = 512  # texts whose facets are held at once
 
 
 class TrainedModel(Model):
-    """An encoder of `data/models/<recipe>` and the texts of `data/embeddings`."""
+    """An encoder of `data/models/<recipe>` and texts as it knows them."""
 
     tells_prompts = True
 
-    def __init__(self, name: str, encoder: ImageEncoder, model: Path, store: TextStore) -> None:
+    def __init__(self, name: str, encoder: ImageEncoder, model: Path, lookup: Lookup) -> None:
         self.name, self.source = name, "flame"
-        self.encoder, self._store = encoder, store
+        self.encoder, self._lookup = encoder, lookup
         self.identity = {"weights": file_sha256(model / WEIGHTS), "config": file_sha256(model / CONFIG)}
 
     def pictures(self, pictures: Sequence[bytes]) -> np.ndarray:
@@ -35,8 +38,7 @@ class TrainedModel(Model):
     def texts(self, kind: str, texts: Sequence[str]) -> np.ndarray:
         """The mean over facets j of t_j, each of unit length: <z, mean_j t_j> is the mean of the similarities."""
         blocks = [
-            self._store.lookup(kind, texts[start : start + _TEXTS]).mean(axis=1)
-            for start in range(0, len(texts), _TEXTS)
+            self._lookup(kind, texts[start : start + _TEXTS]).mean(axis=1) for start in range(0, len(texts), _TEXTS)
         ]
         return np.concatenate(blocks)
 

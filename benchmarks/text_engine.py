@@ -1,0 +1,163 @@
+"""The text engine against separate passes and against the reference's padded dense batch, on the same texts.
+
+    python -m benchmarks.text_engine                     # SmolLM2 and the demo's captions on a CPU (after `make demo`)
+    python -m benchmarks.text_engine --shape nemo        # a random-weight model of Mistral-Nemo's shape on a GPU
+
+separate: a pass for each facet, batched by length under the same token budget, by the same cut model.
+padded:   batches of 32 in the order they come, padded to the longest, a mask [B, heads, L, L] in the model's type,
+          all layers and the final norm computed: the way of FLAME's released code, with restarted positions.
+All three must give the same vectors.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from benchmarks.measure import in_turns, matmul_ceiling, peak_bytes, record
+from flame_core.captions.table import read_captions
+from flame_core.layout import Layout
+from flame_core.params import LLMParams, TextParams, read_yaml
+from flame_core.plan.texts import LLMShape, Sequence
+from flame_core.settings import settings
+from flame_core.text.attention import pack
+from flame_core.text.encoder import DTYPES, TextEncoder, plan_batches, separate
+from flame_core.text.facets import FacetSequence
+from flame_core.text.llm import load_llm, load_tokenizer
+
+KINDS = ("raw", "short", "long")
+Texts = dict[Any, list[str]]
+
+
+def padded(model: Any, sequences: list[FacetSequence], layer: int, device: str) -> list[torch.Tensor]:
+    """Unit vectors [K, D] of each sequence, the reference's way."""
+    found = []
+    for start in range(0, len(sequences), 32):
+        part = sequences[start : start + 32]
+        length = max(map(len, part))
+        ids, packing = pack([[each] for each in part], length, "sdpa", device)
+        seen = packing.dense_mask(None)
+        mask = torch.zeros_like(seen, dtype=model.dtype).masked_fill_(~seen, torch.finfo(model.dtype).min)
+        mask = mask.expand(-1, model.config.num_attention_heads, -1, -1).contiguous()
+        with torch.inference_mode():
+            out = model(ids, attention_mask=mask, position_ids=packing.position, output_hidden_states=True)
+        for row, each in zip(out.hidden_states[layer], part, strict=True):
+            found.append(F.normalize(row[each.readout].float(), dim=-1))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=["smollm2", "nemo"], default="smollm2")
+    parser.add_argument("--captions", type=Path, default=Path("data/captions"))
+    parser.add_argument("--pictures", type=int, default=16)
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+    device = settings().torch_device()
+    folder = settings().cache_dir / "llm" / "smollm2"
+    params = TextParams.model_validate(read_yaml(Layout.find().params)["text"])
+    if options.shape == "nemo":
+        params = params.model_copy(update={"layer": 39, "dtype": "bfloat16", "batch_tokens": 16384})
+        folder = random_nemo(settings().cache_dir / "llm" / "nemo-shape", folder)
+    tokenizer = load_tokenizer(folder, LLMParams(name="bench", source="path:none"))
+    torch.set_num_threads(params.cpu_threads)
+    model = load_llm(folder, params.layer, DTYPES[params.dtype], device)
+    engine = TextEncoder(model, tokenizer, params, device)
+    whole = reference_model(folder, DTYPES[params.dtype], device)
+
+    rows = read_captions(sorted((options.captions / "train").glob("*.parquet"))[0])
+    texts: Texts = {k: [c.text for c in rows if c.kind == k and c.language == "en"][: options.pictures] for k in KINDS}
+    sequences = {kind: [engine.facets.encode(kind, text) for text in own] for kind, own in texts.items()}
+    singles = [single for own in sequences.values() for each in own for single in separate(each)]
+
+    def ours() -> list[np.ndarray]:
+        return [engine.encode(kind, own) for kind, own in texts.items()]
+
+    def apart() -> torch.Tensor:
+        result = torch.empty(len(singles), engine.hidden)
+        for batch in plan_batches([len(each) for each in singles], params.batch_tokens, "sdpa"):
+            numbers = [row[0] for row in batch.rows]
+            result[numbers] = engine._forward([[singles[i]] for i in numbers], batch.length)[:, 0].cpu()
+        return result
+
+    def dense() -> list[list[torch.Tensor]]:
+        return [padded(whole, own, params.layer, device) for own in sequences.values()]
+
+    expected = torch.from_numpy(np.concatenate([t.reshape(-1, engine.hidden) for t in ours()]))
+    others = {"separate": apart(), "padded": torch.cat([t.cpu() for own in dense() for t in own])}
+    for name, found in others.items():
+        error = (found - expected).abs().max().item()
+        cosine = (found * expected).sum(dim=1).min().item()
+        print(f"ours against {name}: largest difference {error:.1e}, smallest cosine {cosine:.6f}")
+        assert error < 1e-5 if params.dtype == "float32" else cosine > 0.999, name
+
+    cases = {"packed": ours, "separate": apart, "padded": dense}
+    measured = in_turns(cases, options.turns, warm=0)  # the comparison above was the warm-up
+    tokens = sum(len(each) for own in sequences.values() for each in own)
+    name = f"text_engine/{options.shape}"
+    ceiling = matmul_ceiling(device, DTYPES[params.dtype])
+    shape = LLMShape.of(model.config.to_dict())
+    flops = sum(
+        shape.flops(params.layer, each.packed, each.pairs) for own in sequences.values() for each in map(_counts, own)
+    )
+    record(name, "token ratio, separate", sum(map(len, singles)) / tokens, "x")
+    for case in cases:
+        record(name, case, tokens / measured.median(case), "tokens/s")
+    for case in ("separate", "padded"):
+        record(
+            name, f"packed against {case}", measured.ratio("packed", case), "x", measured.ratio("packed", case), case
+        )
+    achieved = flops / measured.median("packed")
+    record(name, "packed, achieved", achieved / 1e9, "GFLOP/s", achieved / ceiling, "matmul ceiling")
+    record(name, "peak memory", peak_bytes() / 1e9, "GB")
+
+
+def _counts(sequence: FacetSequence) -> Sequence:
+    numbers = range(1, len(sequence.readout) + 1)
+    return Sequence(sequence.segment.count(0), [sequence.segment.count(j) for j in numbers])
+
+
+def reference_model(folder: Path, dtype: torch.dtype, device: str) -> Any:
+    """The whole model as `transformers` runs it."""
+    from transformers import AutoModel
+
+    return AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval().to(device)
+
+
+def random_nemo(folder: Path, tokenizer: Path) -> Path:
+    """A model of Mistral-Nemo's shape with random weights and SmolLM2's tokenizer, made once."""
+    if (folder / "source.json").is_file():
+        return folder
+    from transformers import AutoTokenizer, MistralConfig, MistralModel
+
+    config = MistralConfig(
+        hidden_size=5120,
+        num_hidden_layers=40,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        intermediate_size=14336,
+        vocab_size=131072,
+        sliding_window=None,
+        max_position_embeddings=4096,
+    )
+    device = settings().torch_device()
+    with torch.device(device):
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.bfloat16)
+        model = MistralModel(config)
+        torch.set_default_dtype(default)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+    (folder / "source.json").write_text('{"files": {}}')
+    return folder
+
+
+if __name__ == "__main__":
+    main()

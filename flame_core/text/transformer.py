@@ -1,0 +1,132 @@
+"""A text transformer trained along with the image tower: CLIP's text side, for a fair baseline (arXiv 2103.00020).
+
+It reads the captions with the LLM's tokenizer, whose file is copied into the model folder, and none of the LLM's
+weights: causal blocks, read at an end token of its own, and a linear map into the LLM's space, so that image tower,
+projector and loss are those of a FLAME recipe.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flame_core.errors import InputError
+from flame_core.params import CaptionKind, TextTowerParams
+from flame_core.text.jobs import training_job
+from flame_core.text.store import TOKENIZER
+
+if TYPE_CHECKING:
+    from flame_core.params import TextParams
+
+PAD = -1
+WEIGHTS = "text.safetensors"  # in a model folder, beside a copy of the tokenizer
+_BATCH = 256
+
+
+class Captions:
+    """Token ids of texts, [N, L] with L = `max_tokens`, cut and ended by an id of their own, then `PAD`."""
+
+    def __init__(self, tokenizer: Path, params: TextTowerParams) -> None:
+        from tokenizers import Tokenizer
+
+        if not tokenizer.is_file():
+            raise InputError(f"{tokenizer} is missing: run `flame embed` first")
+        self._tokenizer = Tokenizer.from_file(str(tokenizer))
+        self._length = params.max_tokens
+        self.end = self._tokenizer.get_vocab_size()
+
+    def ids(self, texts: Sequence[str]) -> np.ndarray:
+        encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        rows = np.full((len(texts), self._length), PAD, dtype=np.int64)
+        for row, each in zip(rows, encoded, strict=True):
+            own = [*each.ids[: self._length - 1], self.end]
+            row[: len(own)] = own
+        return rows
+
+
+class CaptionSamples:
+    """Captions of the training samples by the same slots as the store's facets: what `TrainStore` is to vectors."""
+
+    def __init__(
+        self, captions: Path, tokens: Captions, facets: Sequence[str], params: TextParams, language: str
+    ) -> None:
+        self.facets = list(facets)
+        self.vocabulary = tokens.end + 1
+        self._captions, self._tokens, self._params, self._language = captions, tokens, params, language
+        self._shards: dict[str, Mapping[str, list[str]]] = {}
+
+    def read(self, shard: str, row: int, facets: Sequence[int]) -> np.ndarray:
+        """Token ids [len(facets), L] of the captions that these facets of a sample were read from."""
+        if shard not in self._shards:
+            self._shards[shard] = training_job(self._captions, shard, self._params, self._language).texts
+        texts = []
+        for facet in facets:
+            name, _, number = self.facets[facet].partition("#")
+            kind: Any = name.partition("/")[0]
+            own = self._shards[shard][kind]
+            count = self._params.captions_per_image if kind == "raw" else 1
+            texts.append(own[row * count + int(number or 1) - 1])
+        return self._tokens.ids(texts)
+
+
+class TextTower(nn.Module):
+    """Token ids [N, L] to unit vectors [N, D]."""
+
+    def __init__(self, params: TextTowerParams, vocabulary: int, hidden: int) -> None:
+        super().__init__()
+        width = params.width
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.positions = nn.Parameter(torch.empty(params.max_tokens, width))
+        layer = nn.TransformerEncoderLayer(
+            width, params.heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(layer, params.depth, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.projection = nn.Linear(width, hidden, bias=False)
+        for weight, deviation in ((self.tokens.weight, 0.02), (self.positions, 0.01)):
+            nn.init.normal_(weight, std=deviation)
+        for weight in self.blocks.parameters():
+            if weight.ndim > 1:
+                nn.init.normal_(weight, std=width**-0.5)  # the stack starts as copies of one layer
+
+    def forward(self, ids: Tensor) -> Tensor:
+        ends = (ids != PAD).sum(dim=1) - 1  # [N]
+        ids = ids[:, : int(ends.max()) + 1]
+        x = self.tokens(ids.clamp(min=0)) + self.positions[: ids.shape[1]]  # [N, L, C]
+        mask = nn.Transformer.generate_square_subsequent_mask(ids.shape[1], device=x.device, dtype=x.dtype)
+        x = self.blocks(x, mask=mask, is_causal=True)  # pads stand behind every token that is read
+        read = x[torch.arange(len(ids), device=ids.device), ends]
+        return F.normalize(self.projection(read).float(), dim=-1)
+
+
+class TrainedTexts:
+    """The text side of a model folder for evaluation: a text is one vector, whatever the facet."""
+
+    def __init__(self, model: Path, device: str) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            config = json.loads((model / "config.json").read_text("utf-8"))
+            params = TextTowerParams.model_validate(config["recipe"]["text_tower"])
+            self._captions = Captions(model / TOKENIZER, params)
+            tower = TextTower(params, self._captions.end + 1, config["hidden"])
+            tower.load_state_dict(load_file(model / WEIGHTS))
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise InputError(f"{model} is not a usable model ({error}); run `flame train` for it") from error
+        self._tower = tower.to(device).eval()
+        self._facets: dict[str, int] = config["text_facets"]  # K by kind
+        self._device = device
+
+    @torch.inference_mode()
+    def lookup(self, kind: CaptionKind, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors [N, K of the kind, D] in float32, all K alike."""
+        ids = torch.from_numpy(self._captions.ids(texts))
+        t = torch.cat([self._tower(part.to(self._device)).cpu() for part in ids.split(_BATCH)])
+        return np.repeat(t.numpy()[:, None], self._facets[kind], axis=1)

@@ -1,0 +1,64 @@
+"""Facet tokens in a ViT: one learned token a facet behind the patches, under the same rule as facets in the LLM.
+
+Patches see patches; facet token j sees the patches and itself, never another facet. So a patch's output is what it
+is without facet tokens, and a facet can be left out without changing the others. The prefix is bidirectional here
+(`text.attention.sees`). In the last m blocks only, the tokens enter before the first of these.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from flame_core.errors import ParamsError
+from flame_core.text.attention import sees
+
+_PARTS = ("patch_embed", "_pos_embed", "patch_drop", "norm_pre", "blocks", "norm")
+
+
+class FacetTokens(nn.Module):
+    """F learned tokens in the last `blocks` blocks of a timm VisionTransformer of width C."""
+
+    def __init__(self, backbone: Any, facets: int, blocks: int | Literal["all"]) -> None:
+        super().__init__()
+        missing = [part for part in _PARTS if not hasattr(backbone, part)]
+        depth = 0 if missing else len(backbone.blocks)
+        if missing or (blocks != "all" and blocks > depth):
+            why = f"has no {', '.join(missing)}" if missing else f"has {depth} blocks"
+            raise ParamsError(
+                f"train.model.facet_blocks {blocks}: the backbone {type(backbone).__name__} {why}; facet tokens need "
+                "a plain ViT with at least as many blocks"
+            )
+        self.tokens = nn.Parameter(torch.empty(facets, backbone.num_features))
+        nn.init.trunc_normal_(self.tokens, std=0.02)
+        self._blocks = depth if blocks == "all" else blocks
+
+    def forward(self, backbone: Any, pictures: Tensor) -> Tensor:
+        """Tokens of the last block [B, T + F, C]: the backbone's own, then the facets."""
+        x = backbone.patch_embed(pictures)
+        x = backbone.norm_pre(backbone.patch_drop(backbone._pos_embed(x)))  # [B, T, C]
+        first = len(backbone.blocks) - self._blocks
+        for block in backbone.blocks[:first]:
+            x = self._run(backbone, block, x, None)
+        own = x.shape[1]
+        x = torch.cat([x, self.tokens.to(x.dtype).expand(len(x), -1, -1)], dim=1)
+        mask = facet_mask(own, len(self.tokens), x.device)
+        for block in backbone.blocks[first:]:
+            x = self._run(backbone, block, x, mask)
+        return backbone.norm(x)
+
+    def _run(self, backbone: Any, block: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
+        if backbone.grad_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, x, attn_mask=mask, use_reentrant=False)
+        return block(x, attn_mask=mask)
+
+
+def facet_mask(tokens: int, facets: int, device: torch.device) -> Tensor:
+    """Who sees whom, [T + F, T + F]: `tokens` of the picture are segment 0, facet j is segment j."""
+    index = torch.arange(tokens + facets, device=device)
+    segment = (index - tokens + 1).clamp(min=0)
+    one = torch.zeros(1, dtype=torch.long, device=device)  # a picture is one document
+    return sees(one, one, segment[:, None], segment[None], index[:, None], index[None], bidirectional=True)

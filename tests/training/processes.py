@@ -1,0 +1,32 @@
+"""Functions run by several real processes that talk through gloo."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import multiprocessing
+
+from flame_core.training.distributed import Ranks, join
+
+
+def on_ranks(world: int, fn: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
+    """What `fn(ranks, *arguments)` returns on each rank; `fn` stands in a module."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(_child, (world, port, fn, folder, arguments), nprocs=world)
+    return [torch.load(folder / f"{rank}-of-{world}.pt", weights_only=False) for rank in range(world)]
+
+
+def _child(rank: int, world: int, port: int, fn: Callable[..., Any], folder: Path, arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with join("cpu") as ranks:
+        assert ranks == Ranks(rank, world)
+        torch.save(fn(ranks, *arguments), folder / f"{rank}-of-{world}.pt")

@@ -1,0 +1,132 @@
+"""A step over ranks and in pieces is the step of one process: same loss, same gradients (invariant 5)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from flame_core.objectives import create_objective
+from flame_core.params import TrainParams
+from flame_core.text.transformer import PAD, TextTower
+from flame_core.training.distributed import ALONE, Ranks
+from flame_core.training.step import Step, features
+from flame_core.vision.tower import ImageTower
+from tests.training.processes import on_ranks
+from tests.training.world import HIDDEN, recipe
+
+BATCH, TEXTS = 8, 2
+PLAIN = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+
+
+def params_of(name: str = "multi_positive_sigmoid", **model) -> TrainParams:
+    if name == "facet_sigmoid":
+        model["facet_blocks"] = 1
+    objective = {"name": name, "texts_per_image": TEXTS, "logit_bias": "auto"}
+    text_tower = {"width": 16, "depth": 1, "heads": 2, "max_tokens": 5} if name == "infonce" else None
+    return recipe(
+        model={"backbone_options": PLAIN, "image_size": 16, **model}, objective=objective, text_tower=text_tower
+    )
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    pictures = torch.randn(BATCH, 3, 16, 16, generator=generator)
+    t = F.normalize(torch.randn(BATCH, TEXTS, HIDDEN, generator=generator), dim=-1)
+    return pictures, t, torch.randint(1, 3, (BATCH, TEXTS), generator=generator)
+
+
+def token_ids() -> torch.Tensor:
+    """[BATCH, TEXTS, 5] of texts of 2 to 5 tokens."""
+    generator = torch.Generator().manual_seed(6)
+    ids = torch.randint(0, 9, (BATCH, TEXTS, 5), generator=generator)
+    lengths = torch.randint(2, 6, (BATCH, TEXTS, 1), generator=generator)
+    return ids.masked_fill(torch.arange(5) >= lengths, PAD)
+
+
+def trained(params: TrainParams) -> torch.nn.ModuleDict:
+    """All that has gradients, with the same weights every time."""
+    torch.manual_seed(0)
+    modules = {"image": ImageTower(params.model, HIDDEN, facets=2)}
+    modules["objective"] = create_objective(params.objective, BATCH)
+    if params.text_tower is not None:
+        modules["text"] = TextTower(params.text_tower, 9, HIDDEN)
+    return torch.nn.ModuleDict(modules)
+
+
+def one_step(ranks: Ranks, params: TrainParams) -> dict[str, torch.Tensor]:
+    """The loss of a step and the gradients that it leaves on a rank."""
+    modules = trained(params)
+    optimizer = torch.optim.SGD(modules.parameters(), lr=0.0)
+    own = slice(ranks.rank * BATCH // ranks.world, (ranks.rank + 1) * BATCH // ranks.world)
+    text_tower = ranks.wrap(modules["text"]) if "text" in modules else None
+    step = Step(ranks.wrap(modules["image"]), text_tower, modules["objective"], optimizer, params, ranks, "cpu")
+    pictures, t, facets = batch()
+    texts = t if text_tower is None else token_ids()
+    for _ in range(2):  # nothing of the first may stay
+        share = step(pictures[own], texts[own], facets[own])
+    ranks.sum_(share)
+    return {"loss": share, **{name: p.grad for name, p in modules.named_parameters()}}
+
+
+def formula(params: TrainParams) -> dict[str, torch.Tensor]:
+    """The same by autograd through the loss written out, in one graph."""
+    modules = trained(params)
+    pictures, t, facets = batch()
+    if "text" in modules:
+        t = modules["text"](token_ids().reshape(BATCH * TEXTS, -1)).reshape(BATCH, TEXTS, HIDDEN)
+    loss = modules["objective"](modules["image"](pictures), t, facets, ALONE)
+    loss.backward()
+    return {"loss": loss.detach(), **{name: p.grad for name, p in modules.named_parameters()}}
+
+
+def assert_equal_to(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        error = (found[name] - value).norm().item()
+        assert error <= 1e-6 * max(1.0, value.norm().item()), f"{name}: {error} of {value.norm().item()}"
+
+
+CASES = [
+    ("multi_positive_sigmoid", None),
+    ("multi_positive_sigmoid", 2),
+    ("facet_sigmoid", None),
+    ("infonce", None),  # with a text tower that is trained along
+    ("infonce", 1),
+]
+
+
+def every_case(ranks: Ranks) -> list[dict[str, torch.Tensor]]:
+    return [one_step(ranks, params_of(name).model_copy(update={"micro_batch_size": micro})) for name, micro in CASES]
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_loss_and_gradients_over_ranks_are_those_of_one_process(tmp_path, world):
+    expected = [formula(params_of(name)) for name, _ in CASES]
+    assert all(each["objective.logit_scale"].abs() > 1e-3 for each in expected)  # nothing is compared with zeros
+    for of_rank in on_ranks(world, every_case, tmp_path):
+        for found, right in zip(of_rank, expected, strict=True):
+            assert_equal_to(found, right)
+
+
+@pytest.mark.parametrize("micro", [1, 3, 8, 100])
+def test_pieces_of_any_size_give_the_gradients_of_the_whole(micro):
+    params = params_of()
+    assert_equal_to(one_step(ALONE, params.model_copy(update={"micro_batch_size": micro})), formula(params))
+
+
+def test_a_piece_runs_twice_with_the_same_dropout():
+    """Features from the run without a graph, gradients from the run with one: they must have dropped alike."""
+    torch.manual_seed(0)
+    tower = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(64, 1))
+    torch.nn.init.ones_(tower[1].weight)
+    inputs = torch.ones(6, 64)
+    z, backward = features(tower, inputs, 2, lambda: torch.autocast("cpu", enabled=False))
+    z.grad = torch.ones_like(z)
+    backward(1)
+    assert tower[1].weight.grad.sum().item() == pytest.approx((z - tower[1].bias).sum().item())  # = what was kept
+
+
+def test_activation_checkpointing_changes_no_gradient():
+    for name in ("multi_positive_sigmoid", "facet_sigmoid"):
+        assert_equal_to(one_step(ALONE, params_of(name, checkpoint_activations=True)), formula(params_of(name)))
