@@ -14,7 +14,7 @@ import numpy as np
 
 from flame_core.evaluation.retrieval import Standing, stand
 from flame_core.evaluation.texts import class_names, class_prompts
-from flame_core.params import CaptionKind, EvaluateParams
+from flame_core.params import EvaluateParams
 
 Lookup = Callable[[str, Sequence[str]], np.ndarray]  # (kind, texts) -> [N, K, D], facets normalised
 

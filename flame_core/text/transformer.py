@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flame_core.errors import InputError
-from flame_core.params import CaptionKind, TextTowerParams
+from flame_core.params import TextTowerParams
 from flame_core.text.jobs import training_job
 from flame_core.text.store import TOKENIZER
 
@@ -125,7 +125,7 @@ class TrainedTexts:
         self._device = device
 
     @torch.inference_mode()
-    def lookup(self, kind: CaptionKind, texts: Sequence[str]) -> np.ndarray:
+    def lookup(self, kind: str, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors [N, K of the kind, D] in float32, all K alike."""
         ids = torch.from_numpy(self._captions.ids(texts))
         t = torch.cat([self._tower(part.to(self._device)).cpu() for part in ids.split(_BATCH)])
