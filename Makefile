@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test lint lock clean bench bench-gpu
+.PHONY: help install demo ui test test-slow lint lock clean bench bench-gpu
 
 BIN := .venv/bin
 export DVC_NO_ANALYTICS := 1
@@ -41,8 +41,11 @@ demo: install  ## materialize the whole pipeline on the embedded default, and sa
 ui: install  ## open Dagster and MLflow on this machine; Ctrl-C ends both
 	@$(BIN)/python -m orchestration.ui
 
-test: install  ## run the tests
-	$(BIN)/python -m pytest -q
+test: install  ## run the tests, one run of the whole graph on real pictures among them
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: install  ## run the tests that take minutes: interruptions, Dagster, browser, MLflow outages, oracles
+	$(BIN)/python -m pytest -q -m slow
 
 lint: install  ## ruff and pyright
 	$(BIN)/ruff check .

@@ -169,7 +169,7 @@ def test_two_promotions_at_once_leave_one_champion(tracked: Tracked) -> None:
     for process in both:
         process.communicate()
     assert {process.returncode for process in both} == {0}
-    assert tracked.client.get_registered_model("flame").aliases["champion"] == "2" == tracked.alias("champion")
+    assert str(tracked.client.get_registered_model("flame").aliases["champion"]) == "2" == tracked.alias("champion")
 
 
 def test_a_workspace_is_no_challenger_until_asked(tracked: Tracked) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 STAGES = ["download", "fetch_llm", "ingest", "caption", "embed", "train@flame", "evaluate@flame", "compare"]
 EVALUATED = {"train@flame", "evaluate@flame", "compare"}
 
@@ -50,12 +50,14 @@ def test_one_command_leaves_a_model_a_report_and_numbers(project, first):
     assert set(manifest["report"]["ceilings"]) == {"en", "de", "fr"}
 
 
+@slow
 def test_running_again_does_nothing_and_says_so(project, first):
     output = project.flame("run")
     assert ran(output) == set()
     assert "up to date" in output
 
 
+@slow
 def test_one_changed_param_reruns_what_depends_on_it_and_changing_it_back_costs_nothing(project, first):
     project.change({"train": {"epochs": 3}})
     assert ran(project.flame("run")) == EVALUATED
@@ -65,6 +67,7 @@ def test_one_changed_param_reruns_what_depends_on_it_and_changing_it_back_costs_
     assert project.outs() == first
 
 
+@slow
 def test_an_override_runs_in_a_workspace_and_leaves_the_project_alone(project, first):
     output = project.flame("run", "--set", "train.epochs=4")
     assert ran(output) == EVALUATED
@@ -77,6 +80,7 @@ def test_an_override_runs_in_a_workspace_and_leaves_the_project_alone(project, f
 
 @pytest.mark.parametrize("folder", ["shards/train", "captions/train", "embeddings/train"])
 @pytest.mark.parametrize("cached", [True, False], ids=["dvc cache", "no dvc cache"])
+@slow
 def test_a_flipped_byte_is_undone_by_the_next_run(project, first, folder, cached):
     """From DVC's cache; and where that lost the file and the work cache rotted too, by computing that one shard."""
     path = sorted((project.root / "data" / folder).iterdir())[0]
@@ -105,6 +109,7 @@ def test_a_flipped_byte_is_undone_by_the_next_run(project, first, folder, cached
 
 
 @pytest.mark.parametrize("stage", ["embed", "train"])
+@slow
 def test_killed_at_a_random_moment_it_ends_with_the_same_bytes(project, first, stage, tmp_path):
     """Its work cache emptied, `kill -9` of the whole process group five times, then a run to the end."""
     draw = random.Random(stage)
@@ -127,6 +132,7 @@ def test_killed_at_a_random_moment_it_ends_with_the_same_bytes(project, first, s
     assert project.outs() == first
 
 
+@slow
 def test_a_stop_signal_ends_training_with_its_code_and_it_resumes(project, first, tmp_path):
     work = project.root / ".flame/work"
     for cache in work.glob("train*"):
@@ -145,6 +151,7 @@ def test_a_stop_signal_ends_training_with_its_code_and_it_resumes(project, first
     assert project.outs() == first
 
 
+@slow
 def test_nothing_after_embed_needs_the_llm(project, first, tmp_path):
     llm = project.root / "data/llm"
     llm.rename(tmp_path / "llm")
@@ -158,11 +165,13 @@ def test_nothing_after_embed_needs_the_llm(project, first, tmp_path):
     assert project.outs() == first
 
 
+@slow
 def test_query_answers_with_pictures_of_the_index(project, first):
     output = project.flame("query", "a red fruit", "--top", "3")
     assert output.count("pictures/") == 3
 
 
+@slow
 def test_a_store_of_another_llm_is_refused_with_both_names(project, first):
     project.change({"llm": {"name": "other"}})
     output = project.flame("train", "flame", code=3)
@@ -170,6 +179,7 @@ def test_a_store_of_another_llm_is_refused_with_both_names(project, first):
     project.change({"llm": {"name": "smollm2"}})
 
 
+@slow
 def test_a_failed_check_stops_every_consumer(project, first):
     path = project.root / "data/embeddings/checks.json"
     checks = json.loads(path.read_text())
@@ -183,6 +193,7 @@ def test_a_failed_check_stops_every_consumer(project, first):
     path.write_bytes(content)
 
 
+@slow
 def test_a_project_without_git_or_network_runs_from_its_caches(project, first):
     assert not (project.root / ".git").exists()
     Path(project.root / "dvc.lock").unlink()

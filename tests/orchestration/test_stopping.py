@@ -16,6 +16,7 @@ from orchestration.dvc_project import DvcProject
 from tests.orchestration.conftest import edit
 
 # Counts to 40 with a helper in a session of its own; SIGTERM finishes the step, checkpoints and leaves with code 75.
+pytestmark = pytest.mark.slow
 TRAIN = """\
 import pathlib, signal, subprocess, sys, time
 helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
