@@ -124,7 +124,8 @@ def test_orphans_and_the_next_command_of_a_shell_are_found(tree: ProcessTree, tm
 
 def test_a_command_without_a_stage_is_interrupted(tree: ProcessTree, tmp_path: Path) -> None:
     code = (
-        "import pathlib, time\n"
+        "import pathlib, signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "try:\n pathlib.Path('up').touch(); time.sleep(600)\n"
         "except KeyboardInterrupt:\n pathlib.Path('clean').touch()"
     )

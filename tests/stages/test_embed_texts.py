@@ -86,7 +86,7 @@ def test_texts_come_from_the_store_in_the_prompt_mode_of_the_benchmark(project):
     text = "red de"
     facets = encoder.encode("long", [text])[0]
     model = TrainedModel.__new__(TrainedModel)
-    model._store = store
+    model._lookup = store.lookup
     np.testing.assert_allclose(model.texts("long", [text])[0], facets.mean(axis=0), atol=1e-3)
     np.testing.assert_allclose(
         model.texts("raw", ["a red thing"]), encoder.encode("raw", ["a red thing"])[:, 0], atol=1e-3
