@@ -50,7 +50,7 @@ def stopped(project: Project, twin: Project, tmp_path_factory: pytest.TempPathFa
     work = project.root / ".flame/work"
     return {
         "embed": stop(project, "embed", lambda: any(work.glob("embed/[!.]*")), folder / "embed.log"),
-        "train": stop(project, "train", lambda: any(work.glob("train-checkpoints/*/checkpoint.pt")), folder / "log"),
+        "train": stop(project, "train", lambda: any(work.glob("train-checkpoints/*/[!.]*/*.pt")), folder / "log"),
     }
 
 

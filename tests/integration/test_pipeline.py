@@ -140,7 +140,7 @@ def test_a_stop_signal_ends_training_with_its_code_and_it_resumes(project, first
     project.change({"train": {"epochs": 400}})
     process = project.start("train", "flame", FLAME_CHECKPOINT_SECONDS="0")
     checkpoints = work / "train-checkpoints"
-    while not list(checkpoints.rglob("checkpoint.pt")) and process.poll() is None:
+    while not list(checkpoints.glob("*/[!.]*/*.pt")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
