@@ -25,6 +25,7 @@ from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import Journal
 from flame_core.tracking.registry import CHALLENGER
 from flame_core.tracking.run import shipping, show_links
+from flame_core.tracking.runs import WEIGHTS
 from flame_core.tracking.steps import now
 from flame_core.tracking.store import journals, require_tracking, tracking_address
 
@@ -41,7 +42,6 @@ def track_evaluation(
     if address is None:
         return
     from flame_core.serving.package import package_files
-    from flame_core.vision.tower import WEIGHTS
 
     sha256 = file_sha256(layout.model(recipe) / WEIGHTS)
     journal = Journal.of_model(journals(layout), sha256)
@@ -101,7 +101,7 @@ def register_workspace(layout: Layout, workspace: str, recipe: str) -> dict[str,
     """
     address = require_tracking(layout)
     place = Layout.find(layout.state / "runs" / workspace)
-    weights = place.model(recipe) / "model.safetensors"
+    weights = place.model(recipe) / WEIGHTS
     if not weights.is_file():
         raise InputError(f"{weights} does not exist; workspaces are the folders of {layout.state / 'runs'}")
     journal = Journal.of_model(journals(place), file_sha256(weights))

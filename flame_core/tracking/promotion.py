@@ -27,6 +27,7 @@ from flame_core.settings import settings
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.gate import Verdict, first_champion, judge
 from flame_core.tracking.registry import CHALLENGER, CHAMPION, PACKAGE, number_with
+from flame_core.tracking.runs import WEIGHTS
 from flame_core.tracking.store import open_client, require_tracking
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def promote(params: Params, layout: Layout, version: str | None = None) -> Promo
 def promote_if_new(params: Params, layout: Layout) -> Promotion | None:
     """`promote`, or None (without asking MLflow) where these very models were judged by this very rule before."""
     reports = [layout.report(recipe) / METRICS for recipe in params.recipes]
-    weights = [layout.model(recipe) / "model.safetensors" for recipe in params.recipes]
+    weights = [layout.model(recipe) / WEIGHTS for recipe in params.recipes]
     judged = value_digest(
         {
             "files": [file_sha256(path) for path in (*weights, *reports) if path.is_file()],

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-WEIGHTS = "model.safetensors"
+WEIGHTS = "model.safetensors"  # as vision.tower names it, which imports torch
 
 
 @dataclass(frozen=True)
