@@ -216,6 +216,6 @@ def params_check(
             "sources": ", ".join(f"{name} ({source.kind})" for name, source in params.sources.items()),
             "LLM": f"{params.llm.source}, layer {params.text.layer}",
             "recipes": ", ".join(params.recipes),
-            "params digest": resolved.digest,
+            "params digest": resolved.params.digest,
         },
     )

@@ -21,7 +21,6 @@ from typing import Any
 
 import yaml
 
-from flame_core.digest import value_digest
 from flame_core.errors import ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.params import Params, merge, parse_params, read_yaml
@@ -38,11 +37,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ResolvedParams:
-    """Params after preset and overrides: as YAML content, validated, and their digest."""
+    """Params after preset and overrides: as YAML content, and validated."""
 
     content: dict[str, Any]
     params: Params
-    digest: str
 
 
 def resolve_params(layout: Layout, overrides: Sequence[str], preset: Path | None) -> ResolvedParams:
@@ -55,8 +53,7 @@ def resolve_params(layout: Layout, overrides: Sequence[str], preset: Path | None
     content = read_yaml(source)
     for override in overrides:
         content = merge(content, _nested(override))
-    params = parse_params(content, source, layout.recipes)
-    return ResolvedParams(content, params, value_digest(content)[:12])
+    return ResolvedParams(content, parse_params(content, source, layout.recipes))
 
 
 def _nested(override: str) -> dict[str, Any]:
@@ -75,7 +72,7 @@ def _nested(override: str) -> dict[str, Any]:
 
 def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
     """The workspace of these params, made or refreshed."""
-    root = layout.state / "runs" / resolved.digest
+    root = layout.state / "runs" / resolved.params.digest
     root.mkdir(parents=True, exist_ok=True)
     copied = ["dvc.yaml", ".dvcignore", "flame_core/versions.yaml"]
     copied += [f"recipes/{recipe.name}" for recipe in layout.recipes.glob("*.yaml")]

@@ -6,8 +6,9 @@ import subprocess
 from pathlib import Path
 
 from flame_core.layout import Layout
+from flame_core.params import load_params
 from flame_core.settings import settings
-from flame_core.workspace import environment, resolve_params
+from flame_core.workspace import environment
 from orchestration.dvc_project import DvcProject
 from orchestration.dvc_run import Runner
 
@@ -22,7 +23,7 @@ def runner() -> Runner:
 def read_tags(project: DvcProject) -> dict[str, str]:
     """Git commit (with `-dirty` where the tree has changes) and params digest, and the workspace where there is one."""
     layout = Layout.find(project.root)
-    tags = {PARAMS_TAG: resolve_params(layout, [], None).digest}
+    tags = {PARAMS_TAG: load_params(layout).digest}
     if commit := git_commit(layout.project):
         tags[GIT_TAG] = commit
     if layout.is_workspace:

@@ -37,13 +37,16 @@ def test_overrides_are_laid_over_key_by_key_and_typed_by_yaml(layout):
 def test_equal_params_have_one_digest_however_they_are_written(layout):
     one = resolve_params(layout, ["train.epochs=5", "train.seed=1"], None)
     other = resolve_params(layout, ["train.seed=1", "train.epochs=5"], None)
-    assert one.digest == other.digest != resolve_params(layout, [], None).digest
+    assert one.params.digest == other.params.digest != resolve_params(layout, [], None).params.digest
+    a_default = f"ingest.max_pixels={one.params.ingest.max_pixels}"
+    spelled_out = resolve_params(layout, ["train.epochs=5", "train.seed=1", a_default], None)
+    assert spelled_out.params.digest == one.params.digest
 
 
 def test_a_workspace_holds_its_own_params_and_shares_the_caches(layout):
     resolved = resolve_params(layout, ["train.epochs=5"], None)
     workspace = open_workspace(layout, resolved)
-    assert workspace.root == layout.project / ".flame/runs" / resolved.digest
+    assert workspace.root == layout.project / ".flame/runs" / resolved.params.digest
     assert workspace.project == layout.project
     assert workspace.work == layout.work
     assert load_params(workspace) == resolved.params

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from flame_core.digest import value_digest
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.params.captions import CaptionParams, IngestParams
@@ -31,6 +32,11 @@ class Params(Section):
     train: dict[str, TrainParams]
     evaluate: EvaluateParams = EvaluateParams()
     promote: PromoteParams = PromoteParams()
+
+    @property
+    def digest(self) -> str:
+        """Names these params, with their defaults and recipes, in workspaces, in Dagster and in MLflow alike."""
+        return value_digest(self.model_dump(mode="json"))[:12]
 
     @model_validator(mode="after")
     def _baselines_have_names_of_their_own(self) -> Params:

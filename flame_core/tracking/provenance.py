@@ -83,7 +83,7 @@ def tags(params: Params, layout: Layout, recipe: str) -> dict[str, str]:
     """Tags of a training run."""
     found = {
         "flame.recipe": recipe,
-        "flame.params_digest": value_digest(params.model_dump(mode="json")),
+        "flame.params_digest": params.digest,
         "host": socket.gethostname(),
         "python": platform.python_version(),
         **git_state(layout.project),
