@@ -80,7 +80,8 @@ def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
     copied = ["dvc.yaml", ".dvcignore", "flame_core/versions.yaml"]
     copied += [f"recipes/{recipe.name}" for recipe in layout.recipes.glob("*.yaml")]
     contents = {name: (layout.project / name).read_bytes() for name in copied}
-    contents["params.yaml"] = yaml.safe_dump(resolved.content, sort_keys=False, allow_unicode=True).encode()
+    params = {**resolved.content, "storage": resolved.params.storage.model_dump()}  # dvc.yaml asks for it
+    contents["params.yaml"] = yaml.safe_dump(params, sort_keys=False, allow_unicode=True).encode()
     cache = os.path.relpath(dvc_cache(layout), root / ".dvc")
     contents[".dvc/config"] = (
         f"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n[cache]\n    dir = {cache}\n"
