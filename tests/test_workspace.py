@@ -83,14 +83,6 @@ def test_shards_and_embeddings_stay_out_of_the_cache_where_params_say_so(layout)
         assert kept["flame"]
 
 
-def test_a_preset_without_a_word_on_storage_keeps_everything(layout):
-    content = yaml.safe_load(layout.params.read_text())
-    del content["storage"]
-    preset = layout.project / "mine.yaml"
-    preset.write_text(yaml.safe_dump(content))
-    assert all(outs(open_workspace(layout, resolve_params(layout, [], preset))).values())
-
-
 def test_a_mistake_stops_before_a_workspace_exists(layout):
     with pytest.raises(ParamsError, match="epoch"):
         resolve_params(layout, ["train.epoch=5"], None)

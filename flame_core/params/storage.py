@@ -8,7 +8,7 @@ from flame_core.params.section import Section
 
 
 class StorageParams(Section):
-    """Read by `dvc.yaml` as well, which is why every params file holds it."""
+    """Honoured by workspaces, whose `dvc.yaml` is written by `flame run`."""
 
     cache: bool = Field(
         default=True,
