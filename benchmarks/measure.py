@@ -80,12 +80,12 @@ def record(
     print(f"{benchmark:<16} {case:<28} {figure:>12,.4g} {unit}{beside}", flush=True)
     line = {"benchmark": benchmark, "case": case, "figure": float(f"{figure:.5g}"), "unit": unit}
     line |= {"ratio": None if ratio is None else float(f"{ratio:.4g}"), "baseline": baseline}
-    line |= {"machine": _machine(), "versions": {"torch": torch.__version__}, "commit": _commit()}
+    line |= {"machine": machine(), "versions": {"torch": torch.__version__}, "commit": commit()}
     with RESULTS.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, sort_keys=True) + "\n")
 
 
-def _machine() -> str:
+def machine() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
@@ -93,6 +93,8 @@ def _machine() -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
-def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+def commit() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS.parent, capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() or "unknown"

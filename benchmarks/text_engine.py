@@ -1,12 +1,14 @@
 """The text engine against separate passes and against the reference's padded dense batch, on the same texts.
 
     python -m benchmarks.text_engine                     # SmolLM2 and the demo's captions on a CPU (after `make demo`)
+    python -m benchmarks.text_engine --pairs /where/flickr8k-train-00000.tar    # captions that people wrote
     python -m benchmarks.text_engine --shape nemo        # a random-weight model of Mistral-Nemo's shape on a GPU
 
 separate: a pass for each facet, batched by length under the same token budget, by the same cut model.
 padded:   batches of 32 in the order they come, padded to the longest, a mask [B, heads, L, L] in the model's type,
           all layers and the final norm computed: the way of FLAME's released code, with restarted positions.
-All three must give the same vectors.
+All three must give the same vectors. Every caption gives all its facets: 11 vectors a picture, 1 raw, 3 short, 7 long.
+Of a tar of pairs with several captions a picture, raw is the first, short the second, and long all of them in one.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from torch.nn import functional as F
 
 from benchmarks.measure import in_turns, matmul_ceiling, peak_bytes, record
 from flame_core.captions.table import read_captions
+from flame_core.data.shards import read_metas
 from flame_core.layout import Layout
-from flame_core.params import LLMParams, TextParams, read_yaml
+from flame_core.params import load_params
 from flame_core.plan.texts import LLMShape, Sequence
 from flame_core.settings import settings
 from flame_core.text.attention import pack
@@ -55,23 +58,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=["smollm2", "nemo"], default="smollm2")
     parser.add_argument("--captions", type=Path, default=Path("data/captions"))
-    parser.add_argument("--pictures", type=int, default=16)
+    parser.add_argument("--pairs", type=Path)
+    parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     device = settings().torch_device()
-    folder = settings().cache_dir / "llm" / "smollm2"
-    params = TextParams.model_validate(read_yaml(Layout.find().params)["text"])
+    layout = Layout.find()
+    project = load_params(layout)
+    folder, params = layout.llm / project.llm.name, project.text
     if options.shape == "nemo":
         params = params.model_copy(update={"layer": 39, "dtype": "bfloat16", "batch_tokens": 16384})
         folder = random_nemo(settings().cache_dir / "llm" / "nemo-shape", folder)
-    tokenizer = load_tokenizer(folder, LLMParams(name="bench", source="path:none"))
+    tokenizer = load_tokenizer(folder, project.llm)
     torch.set_num_threads(params.cpu_threads)
     model = load_llm(folder, params.layer, DTYPES[params.dtype], device)
     engine = TextEncoder(model, tokenizer, params, device)
     whole = reference_model(folder, DTYPES[params.dtype], device)
 
-    rows = read_captions(sorted((options.captions / "train").glob("*.parquet"))[0])
-    texts: Texts = {k: [c.text for c in rows if c.kind == k and c.language == "en"][: options.pictures] for k in KINDS}
+    texts = of_pairs(options.pairs) if options.pairs else of_captions(options.captions)
+    texts = {kind: own[: options.pictures] for kind, own in texts.items()}
     sequences = {kind: [engine.facets.encode(kind, text) for text in own] for kind, own in texts.items()}
     singles = [single for own in sequences.values() for each in own for single in separate(each)]
 
@@ -82,8 +87,8 @@ def main() -> None:
         result = torch.empty(len(singles), engine.hidden)
         for batch in plan_batches([len(each) for each in singles], params.batch_tokens, "sdpa"):
             numbers = [row[0] for row in batch.rows]
-            result[numbers] = engine._forward([[singles[i]] for i in numbers], batch.length)[:, 0].cpu()
-        return result
+            result[numbers] = engine._hidden([[singles[i]] for i in numbers], batch.length)[:, 0].cpu()
+        return F.normalize(result, dim=-1)
 
     def dense() -> list[list[torch.Tensor]]:
         return [padded(whole, own, params.layer, device) for own in sequences.values()]
@@ -99,7 +104,7 @@ def main() -> None:
     cases = {"packed": ours, "separate": apart, "padded": dense}
     measured = in_turns(cases, options.turns, warm=0)  # the comparison above was the warm-up
     tokens = sum(len(each) for own in sequences.values() for each in own)
-    name = f"text_engine/{options.shape}"
+    name = f"text_engine/{options.shape}/{'pairs' if options.pairs else 'demo'}"
     ceiling = matmul_ceiling(device, DTYPES[params.dtype])
     shape = LLMShape.of(model.config.to_dict())
     flops = sum(
@@ -115,6 +120,22 @@ def main() -> None:
     achieved = flops / measured.median("packed")
     record(name, "packed, achieved", achieved / 1e9, "GFLOP/s", achieved / ceiling, "matmul ceiling")
     record(name, "peak memory", peak_bytes() / 1e9, "GB")
+
+
+def of_captions(folder: Path) -> Texts:
+    """The English captions of the first training shard."""
+    rows = read_captions(sorted((folder / "train").glob("*.parquet"))[0])
+    return {kind: [c.text for c in rows if c.kind == kind and c.language == "en"] for kind in KINDS}
+
+
+def of_pairs(path: Path) -> Texts:
+    """The English captions of a tar of pairs, put together to the lengths of the three kinds."""
+    own = [meta["captions"]["en"] for _, meta in read_metas(path)]
+    return {
+        "raw": [captions[0] for captions in own],
+        "short": [captions[1] for captions in own],
+        "long": [" ".join(captions) for captions in own],
+    }
 
 
 def _counts(sequence: FacetSequence) -> Sequence:

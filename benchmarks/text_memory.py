@@ -1,6 +1,6 @@
 """Peak memory of the text engine over more and more captions, shard by shard: it must stay flat.
 
-    python -m benchmarks.text_memory [--captions 1000 100000]
+    python -m benchmarks.text_memory [--captions 1000 100000]     # after `make demo`, for the tokenizer
 
 A tiny random LLM with SmolLM2's tokenizer, a process of its own for each number, 1,000 made captions a shard.
 """
@@ -16,8 +16,7 @@ import torch
 
 from benchmarks.measure import peak_bytes, record
 from flame_core.layout import Layout
-from flame_core.params import LLMParams, TextParams, read_yaml
-from flame_core.settings import settings
+from flame_core.params import load_params
 from flame_core.text.attention import register
 from flame_core.text.encoder import TextEncoder
 from flame_core.text.llm import load_tokenizer
@@ -52,15 +51,16 @@ def embed(captions: int) -> int:
     from transformers import LlamaConfig, LlamaModel
 
     torch.set_num_threads(1)
-    tokenizer = load_tokenizer(settings().cache_dir / "llm" / "smollm2", LLMParams(name="bench", source="path:none"))
+    layout = Layout.find()
+    project = load_params(layout)
+    tokenizer = load_tokenizer(layout.llm / project.llm.name, project.llm)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4
     )
     config._attn_implementation = register()
     model = LlamaModel(config).eval()
     model.norm = torch.nn.Identity()
-    params = TextParams.model_validate(read_yaml(Layout.find().params)["text"])
-    engine = TextEncoder(model, tokenizer, params, "cpu")
+    engine = TextEncoder(model, tokenizer, project.text, "cpu")
     draw = random.Random(0)
     for _ in range(0, captions, SHARD):
         engine.encode("raw", [" ".join(draw.choices(WORDS, k=draw.randint(4, 30))) for _ in range(SHARD)])

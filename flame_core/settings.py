@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int = Field(default_factory=_default_workers, ge=1, description="processes that map over shards")
     loader_workers: int = Field(default=0, ge=0, description="processes that decode pictures during training")
+    embed_processes: int = Field(default=1, ge=1, description="processes that embed captions, one a GPU")
     train_processes: int = Field(default=1, ge=1, description="processes of a training, one a GPU")
     cache_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_dir("flame")))
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

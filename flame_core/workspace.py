@@ -32,6 +32,7 @@ TELEMETRY_OFF = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+LARGE_OUTS = ("data/shards", "data/embeddings")
 log = logging.getLogger(__name__)
 
 
@@ -78,6 +79,8 @@ def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
     copied += [f"recipes/{recipe.name}" for recipe in layout.recipes.glob("*.yaml")]
     contents = {name: (layout.project / name).read_bytes() for name in copied}
     contents["params.yaml"] = yaml.safe_dump(resolved.content, sort_keys=False, allow_unicode=True).encode()
+    if not resolved.params.storage.cache:
+        contents["dvc.yaml"] = _existing_once(contents["dvc.yaml"])
     cache = os.path.relpath(dvc_cache(layout), root / ".dvc")
     contents[".dvc/config"] = (
         f"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n[cache]\n    dir = {cache}\n"
@@ -85,6 +88,14 @@ def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
     for name, content in contents.items():
         _put(root / name, content)
     return Layout.find(root)
+
+
+def _existing_once(pipeline: bytes) -> bytes:
+    """A `dvc.yaml` whose large outs stay out of DVC's cache: it knows their digests and keeps no copy of them."""
+    content = yaml.safe_load(pipeline)
+    for stage in content["stages"].values():
+        stage["outs"] = [{out: {"cache": False}} if out in LARGE_OUTS else out for out in stage["outs"]]
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
 
 
 def _put(path: Path, content: bytes) -> None:
@@ -110,7 +121,7 @@ def dvc_cache(layout: Layout) -> Path:
 def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str], preset: Path | None) -> int:
     """Bring `targets` (all stages by default) up to date with `dvc repro`; returns DVC's exit code."""
     resolved = resolve_params(layout, overrides, preset)
-    if overrides or preset:
+    if overrides or preset or not resolved.params.storage.cache:
         layout = open_workspace(layout, resolved)
         log.info("workspace %s", layout.root.relative_to(layout.project))
     return subprocess.run([*dvc(), "repro", *targets], cwd=layout.root, env=environment(), check=False).returncode

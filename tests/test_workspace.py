@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.repo import Repo
 
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
@@ -67,6 +68,22 @@ def test_a_preset_is_a_whole_params_file(layout):
     content["train"]["epochs"] = 2
     preset.write_text(yaml.safe_dump(content))
     assert resolve_params(layout, [], preset).params.train["flame"].epochs == 2
+
+
+def outs(workspace: Layout) -> dict[str, bool]:
+    """The outs of a workspace as DVC sees them, and whether its cache keeps them."""
+    with Repo(str(workspace.root)) as repo:
+        return {Path(out.fs_path).name: out.use_cache for stage in repo.index.stages for out in stage.outs}
+
+
+def test_shards_and_embeddings_stay_out_of_the_cache_where_params_say_so(layout):
+    assert all(outs(open_workspace(layout, resolve_params(layout, ["train.epochs=5"], None))).values())
+    for name in ("cc3m-vitb16", "yfcc15m-vitb16"):
+        workspace = open_workspace(layout, resolve_params(layout, [], ROOT / f"presets/{name}.yaml"))
+        kept = outs(workspace)
+        assert {out for out, cached in kept.items() if not cached} == {"shards", "embeddings"}
+        assert kept["raw"]
+        assert kept["flame"]
 
 
 def test_a_mistake_stops_before_a_workspace_exists(layout):

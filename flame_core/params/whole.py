@@ -15,6 +15,7 @@ from flame_core.params.evaluation import EvaluateParams
 from flame_core.params.promotion import PromoteParams
 from flame_core.params.section import Section
 from flame_core.params.sources import Source
+from flame_core.params.storage import StorageParams
 from flame_core.params.text import LLMParams, TextParams
 from flame_core.params.training import TrainParams
 from flame_core.params.validation import merge, read_yaml, validate
@@ -32,6 +33,7 @@ class Params(Section):
     train: dict[str, TrainParams]
     evaluate: EvaluateParams = EvaluateParams()
     promote: PromoteParams = PromoteParams()
+    storage: StorageParams = StorageParams()
 
     @property
     def digest(self) -> str:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from flame_core import gates
 from flame_core.captions.table import Caption
 from flame_core.data.shards import read_index, shard_names
 from flame_core.digest import json_bytes
-from flame_core.errors import ParamsError
+from flame_core.errors import ParamsError, ResourceError
 from flame_core.evaluation.collection import Collected, collect, digests
 from flame_core.evaluation.collection import jobs as benchmark_jobs
 from flame_core.evaluation.retrieval import retrieve
@@ -31,19 +32,16 @@ from flame_core.evaluation.texts import (
 )
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.reporting import Bar, facts, progress, table
+from flame_core.reporting import facts, table
 from flame_core.text import store
 from flame_core.text.diagnostics import anisotropy, nearest
+from flame_core.text.embedding import STAGE, TEXTS_FILE, TRAIN_FILE, Task, embed_files
 from flame_core.text.jobs import Job, captions_a_sample, facet_names, text_jobs, training_job
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
-from flame_core.work import Ledger, Unit, WorkCache, gather
-
-if TYPE_CHECKING:
-    from flame_core.text.encoder import TextEncoder
+from flame_core.work import Unit, WorkCache, gather
 
 REPORT_SAMPLES = 4096  # training samples that the anisotropy report looks at
 _SHOWN_SAMPLES = 3  # whose nearest captions are shown
-TRAIN_FILE, TEXTS_FILE = "train.safetensors", "texts.safetensors"  # in a unit of work
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -112,20 +110,22 @@ def compute_jobs(
     params: Params, layout: Layout, jobs: Sequence[Job], identity: dict[str, Any], counts: dict[str, int]
 ) -> tuple[dict[str, Unit], float | str]:
     """The finished unit of every job by its name, found or computed, and the tokens a second, or why there are none."""
-    from flame_core.text.encoder import TextEncoder
-
-    cache = WorkCache(layout.work, "embed")
+    cache = WorkCache(layout.work, STAGE)
     digests = {job.name: cache.digest({**identity, "trains": job.trains, "texts": job.texts}) for job in jobs}
     units = {name: unit for name, digest in digests.items() if (unit := cache.find(digest))}
-    missing = [job for job in jobs if job.name not in units]
+    missing = [
+        Task(digest=digests[job.name], job=job, tokens=counts[job.name]) for job in jobs if job.name not in units
+    ]
     if not missing:
         return units, "all found in the work cache"
-    encoder = TextEncoder.open(params, layout)
-    total = sum(counts[job.name] for job in missing)
-    with progress("embed", total, "tokens") as bar:
-        for job in missing:
-            units[job.name] = cache.compute(digests[job.name], _writer(job, encoder, params, bar))
-        return units, total / bar.seconds
+    rate = embed_files(missing, params, layout)
+    for task in missing:
+        if (unit := cache.find(task.digest)) is None:
+            raise ResourceError(
+                f"{cache.folder}: {task.job.name} was lost as soon as it was written; is the disk sound?"
+            )
+        units[task.job.name] = replace(unit, computed=True)
+    return units, rate
 
 
 def store_files(jobs: Sequence[Job], units: dict[str, Unit]) -> dict[str, tuple[Job, Path]]:
@@ -164,23 +164,6 @@ def require_budget(counts: dict[str, int], params: Params) -> None:
             f"text.max_tokens is {limit:,}: raise it, or lower evaluate.max_pictures, evaluate.languages, "
             "evaluate.benchmarks or text.train_kinds"
         )
-
-
-def _writer(job: Job, encoder: TextEncoder, params: Params, bar: Bar) -> Any:
-    def write(folder: Path) -> Ledger:
-        vectors = {kind: (texts, encoder.encode(kind, texts, bar.advance)) for kind, texts in job.texts.items()}
-        if job.trains:
-            slots = []
-            for kind, (_, t) in vectors.items():
-                count = captions_a_sample(kind, params.text)
-                slots.append(t.reshape(len(t) // count, count * t.shape[1], t.shape[2]))
-            tensors = {store.EMBEDDINGS: np.concatenate(slots, axis=1)}  # [rows, facets, hidden]
-            store.write_tensors(folder / TRAIN_FILE, tensors, params.text.store_dtype)
-        else:
-            store.write_texts(folder / TEXTS_FILE, vectors, params.text.store_dtype)
-        return Ledger({"texts": sum(map(len, job.texts.values()))})
-
-    return write
 
 
 def _survey(jobs: Sequence[Job], units: dict[str, Unit]) -> tuple[np.ndarray, np.ndarray, list[str]]:

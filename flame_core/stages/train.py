@@ -25,7 +25,6 @@ from flame_core.work import Ledger, WorkCache, gather
 
 def run(params: Params, layout: Layout, recipe: str) -> None:
     """Train one recipe, or resume it where it was stopped."""
-    from flame_core.training.launcher import launch
     from flame_core.vision.tower import CONFIG, WEIGHTS
 
     gates.require(layout.shards)
@@ -68,7 +67,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             journal=tracked.journal,
         )
         if (processes := settings().train_processes) > 1:
-            launch(job, processes)
+            job.run_on(processes)
         else:
             job.run()
         steps = len((folder / METRICS).read_text("utf-8").splitlines())

@@ -49,11 +49,15 @@ def sees(
 
 @dataclass
 class Packing:
-    """Which document and segment each token of a batch belongs to, and its position. All are [B, L]."""
+    """Which document and segment each token of a batch belongs to, and its position. All are [B, L].
+
+    `reads` are the flat places in [B, L] of the tokens that are read, facet by facet, sequence by sequence.
+    """
 
     document: Tensor
     segment: Tensor
     position: Tensor
+    reads: Tensor
     backend: Backend = "sdpa"
     _masks: dict[int | None, Any] = field(default_factory=dict, repr=False)
 
@@ -175,6 +179,7 @@ def pack(rows: Sequence[Sequence[FacetSequence]], length: int, backend: Backend,
     document = torch.full(shape, PAD_DOCUMENT)
     segment = torch.zeros(shape, dtype=torch.long)
     position = torch.zeros(shape, dtype=torch.long)
+    reads: list[int] = []
     for b, row in enumerate(rows):
         start = 0
         for number, sequence in enumerate(row):
@@ -183,6 +188,8 @@ def pack(rows: Sequence[Sequence[FacetSequence]], length: int, backend: Backend,
             document[b, span] = number
             segment[b, span] = torch.tensor(sequence.segment)
             position[b, span] = torch.tensor(sequence.position)
+            reads += [b * length + start + i for i in sequence.readout]
             start += len(sequence)
         position[b, start:] = torch.arange(length - start)
-    return ids.to(device), Packing(document.to(device), segment.to(device), position.to(device), backend)
+    tensors = (each.to(device) for each in (document, segment, position, torch.tensor(reads)))
+    return ids.to(device), Packing(*tensors, backend)

@@ -71,6 +71,15 @@ def plan_batches(lengths: Sequence[int], budget: int, backend: Backend) -> list[
     return batches
 
 
+@dataclass(frozen=True)
+class TokenisedTexts:
+    """Texts of a kind, and the sequence that each distinct one makes."""
+
+    kind: str
+    texts: list[str]
+    sequences: dict[str, FacetSequence]
+
+
 class TextEncoder:
     """A frozen LLM that answers each facet prompt about a caption with a unit vector."""
 
@@ -124,21 +133,29 @@ class TextEncoder:
                     f"{error:.2g} (at most {tolerance:g}); this architecture cannot be used as the frozen LLM"
                 )
 
-    def encode(
-        self, kind: str, texts: Sequence[str], advance: Callable[[int], None] = lambda tokens: None
-    ) -> np.ndarray:
-        """Unit facet embeddings of texts, [N, K, D] in float32; `advance` is told the tokens of each batch.
+    def encode(self, kind: str, texts: Sequence[str]) -> np.ndarray:
+        """Unit facet embeddings of texts, [N, K, D] in float32: `embed` of `tokenise`."""
+        return self.embed(self.tokenise(kind, texts))
+
+    def tokenise(self, kind: str, texts: Sequence[str]) -> TokenisedTexts:
+        """Texts in the template of their kind; needs no GPU, so that it may be done ahead in another thread.
 
         A kind with `@reference` behind it gives one vector a text, [N, 1, D]: the mean of the facets before
         normalisation, as FLAME's released code queries (facets with a large norm dominate there).
+        """
+        unique = dict.fromkeys(texts)
+        return TokenisedTexts(kind, list(texts), {text: self.facets.encode(kind, text) for text in unique})
+
+    def embed(self, tokenised: TokenisedTexts, advance: Callable[[int], None] = lambda tokens: None) -> np.ndarray:
+        """Unit facet embeddings of the texts, [N, K, D] in float32; `advance` is told the tokens of each batch.
 
         Raises:
             ComputationError: a value is not finite; names the text.
         """
-        unique = list(dict.fromkeys(texts))
-        sequences = [self.facets.encode(kind, text) for text in unique]
-        merged = kind.endswith(REFERENCE)
-        result = np.empty((len(unique), 1 if merged else self.facets.facet_count(kind), self.hidden), dtype=np.float32)
+        unique, sequences = list(tokenised.sequences), list(tokenised.sequences.values())
+        merged = tokenised.kind.endswith(REFERENCE)
+        facets = 1 if merged else self.facets.facet_count(tokenised.kind)
+        result = np.empty((len(unique), facets, self.hidden), dtype=np.float32)
         for batch in plan_batches([len(s) for s in sequences], self._params.batch_tokens, self._backend):
             numbers = [i for row in batch.rows for i in row]
             hidden = self._hidden([[sequences[i] for i in row] for row in batch.rows], batch.length)
@@ -149,7 +166,7 @@ class TextEncoder:
                 result[i] = vectors
             advance(sum(len(sequences[i]) for i in numbers))
         place = {text: i for i, text in enumerate(unique)}
-        return result[[place[text] for text in texts]]
+        return result[[place[text] for text in tokenised.texts]]
 
     def _embed(self, sequences: Sequence[FacetSequence]) -> Tensor:
         return F.normalize(self._hidden([[sequence] for sequence in sequences], max(map(len, sequences))), dim=-1)
@@ -159,14 +176,8 @@ class TextEncoder:
         """Hidden values [N, K, D] at the ends of the facets of the sequences in row order; all have the same K."""
         ids, packing = pack(rows, length, self._backend, self._device)
         hidden = self._model(input_ids=ids, position_ids=packing.position, packing=packing, use_cache=False)[0]
-        places = []
-        for b, row in enumerate(rows):
-            start = 0
-            for sequence in row:
-                places.append([b * length + start + i for i in sequence.readout])
-                start += len(sequence)
-        read = hidden.reshape(-1, hidden.shape[-1])[torch.tensor(places, device=self._device)]  # [N, K, D]
-        return read.float()
+        read = hidden.flatten(0, 1)[packing.reads]  # [N K, D]
+        return read.unflatten(0, (sum(map(len, rows)), -1)).float()
 
 
 def separate(sequence: FacetSequence) -> list[FacetSequence]:

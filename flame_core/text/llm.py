@@ -165,6 +165,8 @@ def load_llm(
 ) -> PreTrainedModel:
     """The LLM's decoder layers 1 to `layer`, without final norm and head: its output is `hidden_states[layer]`.
 
+    Of the last one only the tokens that a packing reads are computed, where its parts are known (`last_block`).
+
     Raises:
         InputError: the model has fewer layers.
         ComputationError: the final norm was not found, or the model does not take registered attention.
@@ -173,6 +175,7 @@ def load_llm(
     from transformers import AutoConfig, AutoModel
 
     from flame_core.text.attention import register
+    from flame_core.text.last_block import compute_read_tokens_alone
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     text_config = config.get_text_config(decoder=True)
@@ -196,6 +199,7 @@ def load_llm(
             break
     else:
         raise ComputationError(f"{type(model).__name__}: its final norm was not found, so layer {layer} cannot be read")
+    compute_read_tokens_alone(model)
     return model.eval().requires_grad_(False).to(device)
 
 

@@ -1,18 +1,14 @@
 """A training as one value: what is trained, on which data, and where weights and metrics go.
 
-The stage runs it in its own process, or hands it to `launcher`, which starts this module once a process:
-
-    python -m flame_core.training.job job.json
+It runs in the stage's own process, or on several: `FLAME_TRAIN_PROCESSES=8 flame train flame`. The launcher then starts
+this module once a process.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
-import threading
-import time
 import warnings
 from pathlib import Path
 
@@ -20,13 +16,11 @@ from pydantic import BaseModel, ConfigDict
 from torch.nn import Module
 
 from flame_core.data.shards import read_index
-from flame_core.digest import write_json
-from flame_core.errors import FlameError
+from flame_core.launcher import Launch, launch, serve
 from flame_core.params import TextParams, TrainParams
 from flame_core.training.distributed import ALONE, Ranks
 
 METRICS = "metrics.jsonl"
-_PARENT_SECONDS = 2.0  # between two looks whether the launcher is still there
 
 
 class CaptionSource(BaseModel):
@@ -85,6 +79,17 @@ class TrainingJob(BaseModel):
                 shutil.copyfile(source.tokenizer, self.out / TOKENIZER)
         ranks.barrier()
 
+    def run_on(self, processes: int) -> None:
+        """Train, or resume, on several processes of this machine.
+
+        Raises:
+            ResourceError: more processes than GPUs, or a process was killed.
+            Interrupted: a stop signal came; the state was saved.
+            FlameError: what a process raised.
+        """
+        again = "to resume from the last checkpoint"
+        launch(Launch(__name__, self.model_dump_json(), "FLAME_TRAIN_PROCESSES", again), processes)
+
 
 def _save(tower: Module, path: Path) -> None:
     from safetensors.torch import save_file
@@ -92,38 +97,16 @@ def _save(tower: Module, path: Path) -> None:
     save_file({name: w.detach().cpu().contiguous() for name, w in sorted(tower.state_dict().items())}, path)
 
 
-def error_file(folder: Path, rank: int) -> Path:
-    """Where a rank of a job writes the error that it ended with."""
-    return folder / f"error-{rank:05}.json"
-
-
-def _main(path: Path) -> int:
-    from flame_core.reporting import configure_logging
+def _on_rank(content: str, rank: int) -> None:
     from flame_core.settings import settings
     from flame_core.training.distributed import join
 
-    rank = int(os.environ["RANK"])
     warnings.filterwarnings(
         "ignore", "Grad strides do not match bucket view strides"
     )  # a dimension of size 1: harmless
-    configure_logging(settings().log_level if rank == 0 else "WARNING")
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    job = TrainingJob.model_validate_json(path.read_text("utf-8"))
-    try:
-        with join(settings().torch_device()) as ranks:
-            job.run(ranks)
-    except FlameError as error:
-        write_json(error_file(path.parent, rank), {"code": error.exit_code, "message": str(error)})
-        return error.exit_code
-    return 0
-
-
-def _end_with(parent: int) -> None:
-    """A launcher that was killed leaves no process behind."""
-    while os.getppid() == parent:
-        time.sleep(_PARENT_SECONDS)
-    os._exit(1)
+    with join(settings().torch_device()) as ranks:
+        TrainingJob.model_validate_json(content).run(ranks)
 
 
 if __name__ == "__main__":
-    sys.exit(_main(Path(sys.argv[1])))
+    sys.exit(serve(_on_rank))

@@ -47,11 +47,10 @@ class Step:
         t = texts
         if self.text_tower is not None:
             b, k, length = texts.shape
-            t, backward_texts = features(
-                self.text_tower, texts.reshape(b * k, length), micro and micro * k, self._autocast
-            )
+            captions, place = torch.unique(texts.reshape(b * k, length), dim=0, return_inverse=True)  # drawn twice
+            t, backward_texts = features(self.text_tower, captions, micro and micro * k, self._autocast)
             backward.append(backward_texts)
-            t = t.reshape(b, k, -1)
+            t = t[place].reshape(b, k, -1)
         share = self.objective(z, t, facets, self.ranks)
         share.backward()
         for into_tower in backward:

@@ -1,4 +1,7 @@
-"""Params of a small pipeline, folders of pairs, and stages run in a child process that may be killed."""
+"""Params of a small pipeline, folders of pairs, a project as far as `embed`, and stages in a child process.
+
+That process may be killed.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
+from flame_core.digest import write_json
 from flame_core.layout import Layout
-from flame_core.params import Params
+from flame_core.params import LLMParams, Params
+from flame_core.stages import caption, download, ingest
+from flame_core.text.llm import SOURCE
+from tests.conftest import text_params, tiny_llm
 from tests.data.drawings import png
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +50,25 @@ def write_pairs(folder: Path, numbers: range, captions: str = "drawing number {}
     for number in numbers:
         (folder / f"{number:04d}.png").write_bytes(png(number))
         (folder / f"{number:04d}.txt").write_text(captions.format(number))
+
+
+def captioned_project(root: Path, tokenizer: PreTrainedTokenizerBase, pictures: int) -> tuple[Params, Layout]:
+    """Shards and captions of so many drawings, and a tiny LLM: all that `embed` reads."""
+    write_pairs(root / "pairs", range(pictures))
+    params = pipeline_params({"pairs": folder_source(root / "pairs")}).model_copy(
+        update={
+            "text": text_params(layer=2, train_kinds=["raw", "short"]),
+            "llm": LLMParams(name="tiny", source="path:x"),
+        }
+    )
+    layout = Layout.find(root)
+    folder = layout.llm / "tiny"
+    tiny_llm("llama").save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_json(folder / SOURCE, {"name": "tiny", "source": "path:x", "files": {"model.safetensors": "0"}})
+    for stage in (download, ingest, caption):
+        stage.run(params, layout)
+    return params, layout
 
 
 def tree(folder: Path) -> dict[str, bytes]:

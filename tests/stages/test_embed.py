@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,40 +15,23 @@ import pytest
 from flame_core import gates
 from flame_core.captions.table import read_captions
 from flame_core.data.shards import INDEX, shard_names
-from flame_core.digest import write_json
 from flame_core.errors import GateError, InputError, ParamsError
 from flame_core.evaluation.texts import read_validation_captions
 from flame_core.layout import Layout
-from flame_core.params import LLMParams, Params, load_params
+from flame_core.params import Params, load_params
 from flame_core.stages import caption, download, embed, ingest
 from flame_core.text.encoder import TextEncoder
 from flame_core.text.facets import FacetTokenizer
-from flame_core.text.llm import SOURCE, load_tokenizer
+from flame_core.text.llm import load_tokenizer
 from flame_core.text.manifest import read_manifest, require_fit
 from flame_core.text.store import TextStore, TrainStore
-from tests.conftest import text_params, tiny_llm
-from tests.stages.pipeline import ROOT, folder_source, pipeline_params, tree, write_pairs
+from tests.stages.pipeline import ROOT, captioned_project, start_stage, tree
 
 
 @pytest.fixture
 def prepared(tmp_path, byte_tokenizer) -> tuple[Params, Layout]:
     """Shards and captions of 40 drawings, and a tiny LLM."""
-    write_pairs(tmp_path / "pairs", range(40), captions="drawing number {}")
-    params = pipeline_params({"pairs": folder_source(tmp_path / "pairs")}).model_copy(
-        update={
-            "text": text_params(layer=2, train_kinds=["raw", "short"]),
-            "llm": LLMParams(name="tiny", source="path:x"),
-        }
-    )
-    layout = Layout.find(tmp_path)
-    folder = layout.llm / "tiny"
-    tiny_llm("llama").save_pretrained(folder)
-    byte_tokenizer.save_pretrained(folder)
-    write_json(folder / SOURCE, {"name": "tiny", "source": "path:x", "files": {"model.safetensors": "0"}})
-    download.run(params, layout)
-    ingest.run(params, layout)
-    caption.run(params, layout)
-    return params, layout
+    return captioned_project(tmp_path, byte_tokenizer, 40)
 
 
 def with_text(params: Params, **changes) -> Params:
@@ -81,8 +65,6 @@ def test_running_again_computes_nothing_and_gives_the_same_bytes(prepared, monke
 
 def test_bytes_do_not_depend_on_what_was_done_before(prepared):
     """One unit lost, or everything at once: the same bytes."""
-    import shutil
-
     params, layout = prepared
     embed.run(params, layout)
     before = tree(layout.embeddings)
@@ -93,6 +75,31 @@ def test_bytes_do_not_depend_on_what_was_done_before(prepared):
     shutil.rmtree(layout.work / "embed")
     embed.run(params, layout)
     assert tree(layout.embeddings) == before
+
+
+@pytest.mark.slow
+def test_two_processes_leave_the_bytes_of_one(prepared):
+    params, layout = prepared
+    embed.run(params, layout)
+    before = tree(layout.embeddings)
+    units = tree(layout.work / "embed")
+    shutil.rmtree(layout.work / "embed")
+    shutil.rmtree(layout.embeddings)
+    process = start_stage("embed", params, layout, embed_processes="2", device="cpu")
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert tree(layout.embeddings) == before
+    assert tree(layout.work / "embed") == units
+
+
+@pytest.mark.slow
+def test_what_a_process_raises_is_raised_here_and_finished_files_are_kept(prepared):
+    """Shards of several captions; the LLM that lies there has too few layers."""
+    params, layout = prepared
+    process = start_stage("embed", with_text(params, layer=3), layout, embed_processes="2", device="cpu")
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode != 0
+    assert "InputError: text.layer is 3, but tiny has 2 layers" in output.decode()
 
 
 def test_centring_is_kept_in_the_manifest_and_applied_to_samples_and_texts(prepared):

@@ -5,41 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flame_core.digest import write_json
 from flame_core.errors import InputError, ParamsError
 from flame_core.evaluation.collection import collect, require_collected
 from flame_core.evaluation.models.trained import TrainedModel
 from flame_core.layout import Layout
-from flame_core.params import LLMParams, Params
+from flame_core.params import Params
 from flame_core.params.evaluation import BenchmarksParams
-from flame_core.stages import caption, download, embed, embed_texts, ingest
+from flame_core.stages import embed, embed_texts
 from flame_core.text.encoder import TextEncoder
-from flame_core.text.llm import SOURCE
 from flame_core.text.manifest import read_manifest
 from flame_core.text.store import TextStore
-from tests.conftest import text_params, tiny_llm
 from tests.evaluation import datasets
-from tests.stages.pipeline import folder_source, pipeline_params, tree, write_pairs
+from tests.stages.pipeline import captioned_project, tree
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, byte_tokenizer) -> tuple[Params, Layout]:
     """A project whose store holds no benchmark yet, and three benchmarks, the data of one of which are absent."""
     root = tmp_path_factory.mktemp("project")
-    write_pairs(root / "pairs", range(24), captions="drawing number {}")
-    params = pipeline_params({"pairs": folder_source(root / "pairs")}).model_copy(
-        update={
-            "text": text_params(layer=2, train_kinds=["raw", "short"]),
-            "llm": LLMParams(name="tiny", source="path:x"),
-        }
-    )
-    layout = Layout.find(root)
-    folder = layout.llm / "tiny"
-    tiny_llm("llama").save_pretrained(folder)
-    byte_tokenizer.save_pretrained(folder)
-    write_json(folder / SOURCE, {"name": "tiny", "source": "path:x", "files": {"model.safetensors": "0"}})
-    for stage in (download, ingest, caption):
-        stage.run(params, layout)
+    params, layout = captioned_project(root, byte_tokenizer, 24)
     datasets.clip_benchmark_classes(root / "datasets/colours")
     datasets.crossmodal(root / "datasets/many")
     datasets.definition_file(root / "colours.yaml", {"kind": "classification"}, "clip_benchmark", "colours")

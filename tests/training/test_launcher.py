@@ -26,9 +26,8 @@ import sys
 from pathlib import Path
 from flame_core.errors import FlameError
 from flame_core.training.job import TrainingJob
-from flame_core.training.launcher import launch
 try:
-    launch(TrainingJob.model_validate_json(Path(sys.argv[1]).read_text()), 2)
+    TrainingJob.model_validate_json(Path(sys.argv[1]).read_text()).run_on(2)
 except FlameError as error:
     print(error)
     sys.exit(error.exit_code)
@@ -50,7 +49,7 @@ def job(folder: Path, name: str, params: TrainParams) -> TrainingJob:
 
 
 def start(work: TrainingJob, **settings: str) -> subprocess.Popen[str]:
-    """`launch(work, 2)` in a process of its own."""
+    """`work.run_on(2)` in a process of its own."""
     path = work.out / "job.json"
     path.write_text(work.model_dump_json())
     environment = os.environ | {"PYTHONPATH": str(ROOT), "FLAME_DEVICE": "cpu"}

@@ -37,11 +37,13 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def token_ids() -> torch.Tensor:
-    """[BATCH, TEXTS, 5] of texts of 2 to 5 tokens."""
+    """[BATCH, TEXTS, 5] of texts of 2 to 5 tokens; every other picture draws the same one twice."""
     generator = torch.Generator().manual_seed(6)
     ids = torch.randint(0, 9, (BATCH, TEXTS, 5), generator=generator)
     lengths = torch.randint(2, 6, (BATCH, TEXTS, 1), generator=generator)
-    return ids.masked_fill(torch.arange(5) >= lengths, PAD)
+    ids = ids.masked_fill(torch.arange(5) >= lengths, PAD)
+    ids[::2, 1] = ids[::2, 0]
+    return ids
 
 
 def trained(params: TrainParams) -> torch.nn.ModuleDict:
@@ -125,6 +127,18 @@ def test_a_piece_runs_twice_with_the_same_dropout():
     z.grad = torch.ones_like(z)
     backward(1)
     assert tower[1].weight.grad.sum().item() == pytest.approx((z - tower[1].bias).sum().item())  # = what was kept
+
+
+def test_a_caption_that_is_drawn_twice_is_read_once():
+    params = params_of("infonce")
+    modules = trained(params)
+    read = []
+    modules["text"].register_forward_hook(lambda _, inputs, out: read.append(len(inputs[0])))
+    optimizer = torch.optim.SGD(modules.parameters(), lr=0.0)
+    step = Step(modules["image"], modules["text"], modules["objective"], optimizer, params, ALONE, "cpu")
+    pictures, _, facets = batch()
+    step(pictures, token_ids(), facets)
+    assert read == [BATCH * TEXTS - BATCH // 2]
 
 
 def test_activation_checkpointing_changes_no_gradient():

@@ -1,0 +1,185 @@
+"""Trainings of a benchmark: a store of one project, a recipe trained on it in this process, and its recall.
+
+A training leaves nothing but its scores: a line of a results file, by which a rerun finds what is done.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flame_core.data.shards import INDEX, INDEX_SCHEMA, IndexRow, read_index
+from flame_core.digest import file_sha256, text_sha256, value_digest, write_json
+from flame_core.evaluation.classification import Lookup
+from flame_core.evaluation.pictures import encode_pictures
+from flame_core.evaluation.retrieval import Pairing, both_ways
+from flame_core.evaluation.text_side import trained_texts
+from flame_core.evaluation.texts import evaluated_languages, pair_up, read_validation_captions
+from flame_core.layout import Layout
+from flame_core.params import Params, TrainParams
+from flame_core.settings import settings
+from flame_core.text.jobs import training_job
+from flame_core.text.manifest import MANIFEST
+from flame_core.text.store import TOKENIZER, TextStore, TrainStore
+from flame_core.training.job import CaptionSource, TrainingJob
+from flame_core.vision.tower import CONFIG, load_encoder
+from flame_core.workspace import open_workspace, resolve_params
+
+AT = 10
+HELD_OUT = 5  # one training picture in so many, for the choice of params
+Scores = dict[str, float]  # recall@10 by language, the mean of both directions
+
+
+@dataclass(frozen=True)
+class Store:
+    """The outs that a training reads, made by `embed`."""
+
+    params: Params
+    layout: Layout
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the pictures, the captions and their embeddings."""
+        files = [self.layout.shards / INDEX, self.layout.embeddings / MANIFEST]
+        return value_digest([file_sha256(path) for path in files])
+
+
+def embedded(overrides: list[str], preset: Path | None) -> Store:
+    """Bring the store of these params up to date, in a workspace where they are not the project's own."""
+    command = [sys.executable, "-c", "from flame_core.cli import main; main()", "run", "embed"]
+    command += [word for override in overrides for word in ("--set", override)]
+    command += ["--preset", str(preset)] if preset else []
+    subprocess.run(command, check=True)
+    layout = Layout.find()
+    resolved = resolve_params(layout, overrides, preset)
+    return Store(resolved.params, open_workspace(layout, resolved) if overrides or preset else layout)
+
+
+class Results:
+    """One line a finished training: its scores, what it was, and its processor time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+
+    def find(self, run: str) -> dict[str, Any] | None:
+        return next((row for row in self.rows if row["run"] == run), None)
+
+    def add(self, row: dict[str, Any]) -> dict[str, Any]:
+        self.rows.append(row)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, sort_keys=True) + "\n")
+        print(row["arm"], row["phase"], f"rate {row['rate']:g}, seed {row['seed']}:", row["scores"], flush=True)
+        return row
+
+
+def held_out_scores(store: Store, recipe: TrainParams) -> Scores:
+    """Scores on a fifth of the training pictures after a training on the others."""
+    params, layout = store.params, store.layout
+    rows = read_index(layout.shards, "train")
+    held = [row for row in rows if is_held_out(row)]
+    language = params.evaluate.train_language
+    jobs = {name: training_job(layout.captions, name, params.text, language) for name in {row.shard for row in held}}
+    raw = [jobs[row.shard].texts["raw"][row.row * params.text.captions_per_image] for row in held]
+    number = {text: i for i, text in enumerate(dict.fromkeys(raw))}
+    pairing = Pairing.of(((i, number[text]) for i, text in enumerate(raw)), list(number))
+    facets = TrainStore(layout.embeddings)
+    first = {text: held[raw.index(text)] for text in number}
+    slot = [facets.facets.index("raw/1")]
+
+    def vectors(kind: str, texts: Sequence[str]) -> np.ndarray:
+        return np.stack([facets.read(first[text].shard, first[text].row, slot) for text in texts])
+
+    with tempfile.TemporaryDirectory() as name:
+        shards = Path(name) / "shards"
+        write_part(shards, layout.shards, [row for row in rows if not is_held_out(row)])
+        z, lookup = trained(store, recipe, Path(name), shards, held)
+        t = (lookup or vectors)("raw", pairing.texts)[:, 0]
+    return {language: mean(each.recall(AT) for each in both_ways(z, t, pairing).values())}
+
+
+def is_held_out(row: IndexRow) -> bool:
+    """Whether a training picture is among those that params are chosen on."""
+    return int(text_sha256(row.key), 16) % HELD_OUT == 0
+
+
+def validation_scores(store: Store, recipe: TrainParams) -> Scores:
+    """Scores on the validation split, in all its languages, after a training on all training pictures."""
+    rows = validation_rows(store)
+    with tempfile.TemporaryDirectory() as name:
+        z, lookup = trained(store, recipe, Path(name), store.layout.shards, rows)
+    return scores(store, rows, z, lookup or TextStore.open(store.layout.embeddings).lookup)
+
+
+def validation_rows(store: Store) -> list[IndexRow]:
+    """The validation pictures that are measured."""
+    captions = read_validation_captions(store.layout.captions, store.params.evaluate)
+    chosen = {caption.key for caption in captions}
+    return [row for row in read_index(store.layout.shards, "val") if row.key in chosen]
+
+
+def scores(store: Store, rows: Sequence[IndexRow], z: np.ndarray, lookup: Lookup) -> Scores:
+    """Recall of pictures z [N, D] among their captions, by language."""
+    params = store.params
+    captions = read_validation_captions(store.layout.captions, params.evaluate)
+    place = {row.key: i for i, row in enumerate(rows)}
+    found: Scores = {}
+    for language in evaluated_languages(params.evaluate, captions):
+        pairing = pair_up(captions, place, "raw", language)
+        if pairing.texts:
+            both = both_ways(z, lookup("raw", pairing.texts)[:, 0], pairing)
+            found[language] = mean(each.recall(AT) for each in both.values())
+    return found
+
+
+def trained(
+    store: Store, recipe: TrainParams, folder: Path, shards: Path, rows: list[IndexRow]
+) -> tuple[np.ndarray, Lookup | None]:
+    """z_0 [N, D] of pictures by a model that was trained now on `shards`, and its own text side, if it has one."""
+    params, layout = store.params, store.layout
+    facets = TrainStore(layout.embeddings)
+    source = CaptionSource(
+        captions=layout.captions,
+        tokenizer=layout.embeddings / TOKENIZER,
+        text=params.text,
+        language=params.evaluate.train_language,
+    )
+    slots = [i for i, name in enumerate(facets.facets) if name.split("/")[0] in recipe.kinds]
+    out = folder / "model"
+    out.mkdir()
+    TrainingJob(
+        recipe=recipe,
+        shards=shards,
+        embeddings=layout.embeddings,
+        slots=slots,
+        captions=source if recipe.text_tower else None,
+        checkpoints=folder / "checkpoints",
+        out=out,
+    ).run()
+    config = {"recipe": recipe.model_dump(mode="json"), "hidden": facets.hidden}
+    config["facets"] = [facets.facets[i] for i in slots]
+    config["text_facets"] = {kind: len(each.facets) for kind, each in params.text.template.items()}
+    write_json(out / CONFIG, config)
+    z = encode_pictures(load_encoder(out, settings().torch_device()), layout.shards, rows)[:, 0]
+    return z, trained_texts(out)
+
+
+def write_part(folder: Path, shards: Path, rows: list[IndexRow]) -> None:
+    """The same shards with an index of some of their rows."""
+    folder.mkdir()
+    (folder / "train").symlink_to((shards / "train").resolve())
+    table = pa.Table.from_pylist([vars(row) for row in rows], schema=INDEX_SCHEMA)
+    pq.write_table(table, folder / INDEX)

@@ -1,0 +1,158 @@
+"""The files of a store, computed: tokenised ahead, written behind, in this process or on one process a GPU.
+
+A file's bytes follow from its texts and the params, so neither the order of files nor the process that takes one
+changes anything. `FLAME_EMBED_PROCESSES=8 flame embed` starts this module once a GPU; each process claims the next
+file, the largest first, and puts it into the work cache that all of them share.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from flame_core.launcher import Launch, launch, serve
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.reporting import progress
+from flame_core.settings import settings
+from flame_core.text import store
+from flame_core.text.jobs import Job, captions_a_sample
+from flame_core.work import Ledger, Unit, WorkCache
+
+if TYPE_CHECKING:
+    from flame_core.text.encoder import TextEncoder, TokenisedTexts
+
+STAGE = "embed"  # whose work cache holds the files
+TRAIN_FILE, TEXTS_FILE = "train.safetensors", "texts.safetensors"  # in a unit of work
+
+
+class Task(BaseModel):
+    """A file to be computed, the digest of its unit in the work cache, and the tokens that it takes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    digest: str
+    job: Job
+    tokens: int
+
+
+class _Share(BaseModel):
+    """What a process is told that `embed_files` started: the run, and where files are claimed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    params: Params
+    root: Path
+    tasks: Path
+    tokens: int  # of all files, over the processes
+
+
+def embed_files(tasks: Sequence[Task], params: Params, layout: Layout) -> float:
+    """Put the units of all tasks into the work cache; returns the tokens a second.
+
+    Raises:
+        ResourceError: more processes than GPUs, or a process was killed.
+        FlameError: what an encoder or a disk raised; finished files are kept.
+    """
+    from flame_core.text.encoder import TextEncoder
+
+    total = sum(task.tokens for task in tasks)
+    processes = min(settings().embed_processes, len(tasks))
+    if processes > 1:
+        start = time.monotonic()
+        _start_processes(processes, tasks, params, layout, total)
+        return total / (time.monotonic() - start)
+    encoder = TextEncoder.open(params, layout)
+    with progress("embed", total, "tokens") as bar:
+        compute(tasks, encoder, WorkCache(layout.work, STAGE), params, bar.advance)
+        return total / bar.seconds
+
+
+def compute(
+    tasks: Iterable[Task], encoder: TextEncoder, cache: WorkCache, params: Params, advance: Callable[[int], None]
+) -> None:
+    """Embed one file after the other; the next one is tokenised and the one before is written meanwhile."""
+    coming = iter(tasks)
+
+    def tokenised() -> tuple[Task, dict[str, TokenisedTexts]] | None:
+        task = next(coming, None)
+        return task and (task, {kind: encoder.tokenise(kind, texts) for kind, texts in task.job.texts.items()})
+
+    with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as behind:
+        following = ahead.submit(tokenised)
+        written: Future[Unit] | None = None
+        while (found := following.result()) is not None:
+            task, tokens = found
+            following = ahead.submit(tokenised)
+            vectors = {kind: encoder.embed(own, advance) for kind, own in tokens.items()}
+            if written is not None:
+                written.result()
+            written = behind.submit(cache.compute, task.digest, partial(_write, task.job, vectors, params))
+        if written is not None:
+            written.result()
+
+
+def _write(job: Job, vectors: Mapping[str, np.ndarray], params: Params, folder: Path) -> Ledger:
+    """Write the vectors [N, K, hidden] of each kind as the file of a unit."""
+    dtype = params.text.store_dtype
+    if job.trains:
+        slots = []
+        for kind, t in vectors.items():
+            count = captions_a_sample(kind, params.text)
+            slots.append(t.reshape(len(t) // count, count * t.shape[1], t.shape[2]))
+        tensors = {store.EMBEDDINGS: np.concatenate(slots, axis=1)}  # [rows, facets, hidden]
+        store.write_tensors(folder / TRAIN_FILE, tensors, dtype)
+    else:
+        own = {kind: (list(job.texts[kind]), t) for kind, t in vectors.items()}
+        store.write_texts(folder / TEXTS_FILE, own, dtype)
+    return Ledger({"texts": sum(map(len, job.texts.values()))})
+
+
+def _start_processes(processes: int, tasks: Sequence[Task], params: Params, layout: Layout, total: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="flame-embed-") as name:
+        folder = Path(name)
+        for number, task in enumerate(sorted(tasks, key=lambda task: -task.tokens)):
+            (folder / f"{number:08}.json").write_text(task.model_dump_json(), "utf-8")
+        share = _Share(params=params, root=layout.root, tasks=folder, tokens=total)
+        again = "to go on: finished files are kept"
+        launch(Launch(__name__, share.model_dump_json(), "FLAME_EMBED_PROCESSES", again), processes)
+
+
+def _claimed(folder: Path) -> Iterator[Task]:
+    """The tasks that no other process has taken, one at a time."""
+    for path in sorted(folder.glob("*.json")):
+        own = path.with_suffix(f".{os.getpid()}")
+        try:
+            path.rename(own)
+        except FileNotFoundError:
+            continue
+        yield Task.model_validate_json(own.read_text("utf-8"))
+
+
+def _on_rank(content: str, rank: int) -> None:
+    import torch
+
+    from flame_core.text.encoder import TextEncoder
+
+    share = _Share.model_validate_json(content)
+    layout = Layout.find(share.root)
+    if settings().torch_device() == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    encoder = TextEncoder.open(share.params, layout)
+    world = int(os.environ["WORLD_SIZE"])
+    with progress(f"embed, one of {world} processes", share.tokens // world, "tokens") as bar:
+        compute(_claimed(share.tasks), encoder, WorkCache(layout.work, STAGE), share.params, bar.advance)
+
+
+if __name__ == "__main__":
+    sys.exit(serve(_on_rank))
