@@ -20,7 +20,7 @@ _NAMES = ("lm_head.weight", "embed_tokens.weight", "wte.weight", "embed_in.weigh
 
 
 class LMHead:
-    """The words of an LLM folder.
+    """The words of an LLM folder, by token; none where its tokenizer does not mark how a word begins.
 
     Raises:
         InputError: no file of the folder holds such a matrix.
@@ -28,13 +28,13 @@ class LMHead:
 
     def __init__(self, folder: Path, tokenizer: Any) -> None:
         self._file, self._name = _find(folder)
-        self._words = word_tokens(tokenizer)
+        self.words = word_tokens(tokenizer)
 
     def top_words(self, vectors: np.ndarray, count: int) -> list[list[str]]:
         """The `count` words with the largest logits for each of vectors [N, D], the first one first."""
         from safetensors import safe_open
 
-        ids = np.array(sorted(self._words), dtype=np.int64)
+        ids = np.array(sorted(self.words), dtype=np.int64)
         best = np.full((len(vectors), count), -np.inf, dtype=np.float32)
         chosen = np.zeros((len(vectors), count), dtype=np.int64)
         with safe_open(self._file, "pt") as file:
@@ -49,7 +49,7 @@ class LMHead:
                 known = np.concatenate([chosen, np.broadcast_to(own, (len(vectors), len(own)))], axis=1)
                 order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
                 best, chosen = np.take_along_axis(scores, order, 1), np.take_along_axis(known, order, 1)
-        return [[self._words[token] for token in row] for row in chosen.tolist()]
+        return [[self.words[token] for token in row] for row in chosen.tolist()]
 
 
 def word_tokens(tokenizer: Any) -> dict[int, str]:

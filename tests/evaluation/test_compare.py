@@ -18,7 +18,7 @@ def results(tmp_path, recipe, noise, keys=world.KEYS, **options):
     captions = world.captions()
     z = world.pictures_that_know("en", captions)
     z = z + noise * np.stack([world.vector(recipe, key) for key in world.KEYS])
-    found = evaluate(world.params(tmp_path, **options), z, keys, captions, world.classes(), world.lookup, {})
+    found = evaluate(world.params(tmp_path, **options), z[:, None], keys, captions, world.classes(), world.lookup, {})
     folder = tmp_path / recipe
     folder.mkdir(exist_ok=True)
     for name, content in result_files(found, recipe).items():
