@@ -1,20 +1,23 @@
 """What single patches mean: their words through the LLM's output matrix, their likeness to facets, and neighbours.
 
-A patch goes through the projector into the LLM's space, where a text's facets lie. Words are those whose rows of the
-output matrix (`lm_head`) are largest for the patch less the mean over the shown pictures, since all patches share a
-direction that says nothing about any of them. This is a reading aid, never a metric; PatchDis is the metric
-(`tasks.segmentation`).
+A patch goes through the projector into the LLM's space, where a text's facets lie. Its word is the one, of the words in
+the training captions, whose row of the output matrix (`lm_head`) is largest for the patch less the mean over the shown
+pictures, since all patches share a direction that says nothing about any of them. This is a reading aid, never a
+metric; PatchDis is the metric (`tasks.segmentation`).
 """
 
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from flame_core.captions.table import read_captions
 from flame_core.digest import text_sha256
 from flame_core.evaluation.held_out import HeldOut
 from flame_core.evaluation.lm_head import LMHead
@@ -25,7 +28,9 @@ from flame_core.params import CaptionKind, Params
 from flame_core.text.llm import SOURCE
 
 PICTURES, WORDS, NEIGHBOURS = 6, 6, 4
+_WORD = re.compile(r"[^\W\d_]{3,}")
 _VIEW = 168  # pixels of a shown picture's side
+_CAPTIONS = 20_000  # training captions whose words are read; whole shards
 
 
 @dataclass(frozen=True)
@@ -112,13 +117,27 @@ def _patch_words(params: Params, layout: Layout, patches: np.ndarray) -> list[li
     folder = layout.llm / params.llm.name
     if not (folder / SOURCE).is_file():
         return [[] for _ in range(count)]
-    head = LMHead(folder, load_tokenizer(folder, params.llm))
+    vocabulary = caption_words(layout.captions, params.evaluate.train_language)
+    head = LMHead(folder, load_tokenizer(folder, params.llm), vocabulary)
     if not head.words:
         return [[] for _ in range(count)]
     flat = patches.reshape(-1, dimensions)
     found = head.top_words(flat - flat.mean(axis=0), 1)
     first = np.array([row[0] for row in found], dtype=object).reshape(count, height, width)
     return first.tolist()
+
+
+def caption_words(captions: Path, language: str) -> set[str]:
+    """The words of three letters or more, in lower case, in training captions of a language."""
+    words: set[str] = set()
+    read = 0
+    for path in sorted((captions / "train").glob("*.parquet")):
+        texts = [caption.text for caption in read_captions(path) if caption.language == language]
+        words.update(word for text in texts for word in _WORD.findall(text.lower()))
+        read += len(texts)
+        if read >= _CAPTIONS:
+            break
+    return words
 
 
 def frequent(grid: Sequence[Sequence[str]]) -> list[tuple[str, float]]:
