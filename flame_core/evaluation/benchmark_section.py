@@ -69,7 +69,13 @@ class BenchmarkSection:
     overview: list[tuple[str, str]]
     absent: list[Absent]
     skipped: list[Skipped]
+    only_held_out: bool  # no other benchmark was configured
     ties: list[str]  # titles of benchmarks that count a tie as right
+
+    @property
+    def quoted(self) -> bool:
+        """Whether any figure was published."""
+        return any(row.best for row in self.rows)
 
 
 def benchmark_section(models: Models) -> BenchmarkSection:
@@ -88,9 +94,10 @@ def benchmark_section(models: Models) -> BenchmarkSection:
             if shown_here:
                 languages += _by_language(benchmark, metric, found, names)
         languages += _by_group(benchmark, found, names)
+    held_out = [each.benchmark.data.layout == "held_out" for standings in models.values() for each in standings]
     return BenchmarkSection(
-        names, rows, charts, languages, _overview(benchmarks, models),
-        _absent(models), _skipped(models), [b.title for b in benchmarks if getattr(b.task, "ties", "") == "first"],
+        names, rows, charts, languages, _overview(benchmarks, models), _absent(models), _skipped(models), all(held_out),
+        [b.title for b in benchmarks if getattr(b.task, "ties", "") == "first"],
     )  # fmt: skip
 
 

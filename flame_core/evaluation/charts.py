@@ -79,7 +79,8 @@ def line_chart(xs: Sequence[float], ys: Sequence[float], title: str, x_title: st
     x_values, y_values = _averaged(np.asarray(xs, float)), _averaged(np.asarray(ys, float))
     x_end = float(x_values.max())
     x_ticks = nice_ticks(0.0, x_end, 4)
-    y_ticks = nice_ticks(min(0.0, float(y_values.min())), float(y_values.max()), 4)
+    low, high = float(y_values.min()), float(y_values.max())
+    y_ticks = nice_ticks(low if high / 2 < low < high else min(0.0, low), high, 4)  # no axis that is mostly empty
     svg = new_svg(top + height, title)
 
     def x(value: float) -> float:

@@ -129,7 +129,7 @@ def metric_title(metric: str) -> str:
             way = next(title for name, title in WAYS.items() if name == direction)
             return f"{who}, {way.lower()}, {recall}"
         case ["classification", top]:
-            return f"Zero-shot class, {top}"
+            return f"Zero-shot class, {top.replace('top', 'top-')}"
         case _:
             return metric
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flame_core.captions.table import Caption
 from flame_core.data.shards import IndexRow, read_index
@@ -19,6 +20,9 @@ from flame_core.settings import settings
 from flame_core.text.manifest import require_fit
 from flame_core.text.store import TextStore
 
+if TYPE_CHECKING:
+    from flame_core.vision.tower import ImageEncoder
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -30,6 +34,8 @@ class HeldOut:
         rows: of the index, in the order of the evaluation's keys.
         store: the texts of the LLM.
         lookup: the texts as the model knows them: the store's, or its own text tower's.
+        own_texts: whether they are its own text tower's, so that its space is not the LLM's.
+        encoder: of the pictures.
     """
 
     evaluation: Evaluation
@@ -37,6 +43,8 @@ class HeldOut:
     rows: Sequence[IndexRow]
     store: TextStore
     lookup: Lookup
+    own_texts: bool
+    encoder: ImageEncoder
 
 
 def measure(params: Params, layout: Layout, model: Path) -> HeldOut:
@@ -55,9 +63,10 @@ def measure(params: Params, layout: Layout, model: Path) -> HeldOut:
     encoder = load_encoder(model, settings().torch_device())
     require_same_space(encoder.config, store.manifest, model)
     encoded = encode_pictures(encoder, layout.shards, rows)  # [N, 1 + F, D]
-    lookup = trained_texts(model) or store.lookup
+    own = trained_texts(model)
+    lookup = own or store.lookup
     keys = [row.key for row in rows]
     ceilings = store.manifest["report"]["ceilings"]
     classes = read_classes(layout.shards)
-    found = evaluate(params, encoded[:, 0], keys, captions, classes, lookup, ceilings, encoded[:, 1:])
-    return HeldOut(found, captions, rows, store, lookup)
+    found = evaluate(params, encoded, keys, captions, classes, lookup, ceilings)
+    return HeldOut(found, captions, rows, store, lookup, own is not None, encoder)

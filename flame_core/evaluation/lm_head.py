@@ -1,13 +1,14 @@
 """Vectors of the LLM's space in words: its output matrix read as a list of words.
 
 Of the LLM only that matrix is read, from its safetensors files, a block of rows at a time; nothing else of it is
-loaded. A tied model has no `lm_head`: its input embeddings are the same matrix. Tokens that do not begin a word of
-three letters or more are left out.
+loaded. A tied model has no `lm_head`: its input embeddings are the same matrix. Only tokens that are a whole word of a
+given vocabulary are read: among the others are many beginnings of words, which say nothing to a reader.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,21 @@ _NAMES = ("lm_head.weight", "embed_tokens.weight", "wte.weight", "embed_in.weigh
 
 
 class LMHead:
-    """The words of an LLM folder.
+    """The words of a vocabulary (in lower case) by token of an LLM folder; none where its tokenizer marks no words.
 
     Raises:
         InputError: no file of the folder holds such a matrix.
     """
 
-    def __init__(self, folder: Path, tokenizer: Any) -> None:
+    def __init__(self, folder: Path, tokenizer: Any, vocabulary: Container[str]) -> None:
         self._file, self._name = _find(folder)
-        self._words = word_tokens(tokenizer)
+        self.words = {index: word for index, word in word_tokens(tokenizer).items() if word in vocabulary}
 
     def top_words(self, vectors: np.ndarray, count: int) -> list[list[str]]:
         """The `count` words with the largest logits for each of vectors [N, D], the first one first."""
         from safetensors import safe_open
 
-        ids = np.array(sorted(self._words), dtype=np.int64)
+        ids = np.array(sorted(self.words), dtype=np.int64)
         best = np.full((len(vectors), count), -np.inf, dtype=np.float32)
         chosen = np.zeros((len(vectors), count), dtype=np.int64)
         with safe_open(self._file, "pt") as file:
@@ -49,7 +50,7 @@ class LMHead:
                 known = np.concatenate([chosen, np.broadcast_to(own, (len(vectors), len(own)))], axis=1)
                 order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
                 best, chosen = np.take_along_axis(scores, order, 1), np.take_along_axis(known, order, 1)
-        return [[self._words[token] for token in row] for row in chosen.tolist()]
+        return [[self.words[token] for token in row] for row in chosen.tolist()]
 
 
 def word_tokens(tokenizer: Any) -> dict[int, str]:

@@ -1,34 +1,36 @@
 """What single patches mean: their words through the LLM's output matrix, their likeness to facets, and neighbours.
 
-A patch goes through the projector into the LLM's space, where a text's facets lie. Words are those whose rows of the
-output matrix (`lm_head`) are largest for the patch less the mean over the shown pictures, since all patches share a
-direction that says nothing about any of them. This is a reading aid, never a metric; PatchDis is the metric
-(`tasks.segmentation`).
+A patch goes through the projector into the LLM's space, where a text's facets lie. Its word is the one, of the words in
+the training captions, whose row of the output matrix (`lm_head`) is largest for the patch less the mean over the shown
+pictures, since all patches share a direction that says nothing about any of them. This is a reading aid, never a
+metric; PatchDis is the metric (`tasks.segmentation`).
 """
 
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from flame_core.captions.table import Caption
+from flame_core.captions.table import read_captions
 from flame_core.digest import text_sha256
+from flame_core.evaluation.held_out import HeldOut
 from flame_core.evaluation.lm_head import LMHead
-from flame_core.evaluation.measures import Evaluation
 from flame_core.evaluation.pages import data_uri
 from flame_core.evaluation.texts import FACET_KIND
 from flame_core.layout import Layout
 from flame_core.params import CaptionKind, Params
-from flame_core.settings import settings
 from flame_core.text.llm import SOURCE
-from flame_core.text.store import TextStore
 
 PICTURES, WORDS, NEIGHBOURS = 6, 6, 4
+_WORD = re.compile(r"[^\W\d_]{3,}")
 _VIEW = 168  # pixels of a shown picture's side
+_CAPTIONS = 20_000  # training captions whose words are read; whole shards
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class PictureMeaning:
     Attributes:
         picture: its row in the split.
         view: the centre square that the model sees, as a data URI.
-        patch_words: [g][g] the first word of each patch; empty where no LLM folder is at hand.
+        patch_words: [g][g] the first word of each patch; empty where no LLM folder is at hand, or where the model was
+            trained into a space of its own.
         words: the most frequent of them with their share of the patches.
         text: the caption whose facets are mapped.
         maps: one a facet.
@@ -65,36 +68,30 @@ class PictureMeaning:
 def read_meaning(
     params: Params,
     layout: Layout,
-    recipe: str,
-    evaluation: Evaluation,
-    captions: Sequence[Caption],
+    held_out: HeldOut,
     jpeg: Callable[[int], bytes],
 ) -> list[PictureMeaning]:
     """The meaning of some held-out pictures, drawn by the digest of their keys.
 
     Args:
         params: of the run.
-        layout: where model, LLM and store lie.
-        recipe: whose model.
-        evaluation: what was measured.
-        captions: of the validation split.
+        layout: where the LLM lies.
+        held_out: the model, what was measured of it, and the captions of the split.
         jpeg: a picture by its row in the split.
     """
     from flame_core.evaluation.models.trained import patch_grid
-    from flame_core.vision.tower import load_encoder
 
+    evaluation = held_out.evaluation
     language = params.evaluate.train_language
     kind: CaptionKind = FACET_KIND if evaluation.facets else "raw"
     texts: dict[str, str] = {}
-    for caption in captions:
+    for caption in held_out.captions:
         if caption.kind == kind and caption.language == language:
             texts.setdefault(caption.key, caption.text)
     rows = [row for row, key in enumerate(evaluation.keys) if key in texts]
     rows = sorted(rows, key=lambda row: text_sha256("meaning " + evaluation.keys[row]))[:PICTURES]
-    encoder = load_encoder(layout.model(recipe), settings().torch_device())
-    patches = encoder.encode_with(patch_grid, [jpeg(row) for row in rows])  # [N, g, g, D]
-    store = TextStore.open(layout.embeddings)
-    words = _patch_words(params, layout, patches)
+    patches = held_out.encoder.encode_with(patch_grid, [jpeg(row) for row in rows])  # [N, g, g, D]
+    words = [[] for _ in rows] if held_out.own_texts else _patch_words(params, layout, patches)
     return [
         PictureMeaning(
             row,
@@ -104,7 +101,7 @@ def read_meaning(
             texts[evaluation.keys[row]],
             [
                 FacetMap(j, patches[i] @ t)
-                for j, t in enumerate(store.lookup(kind, [texts[evaluation.keys[row]]])[0], start=1)
+                for j, t in enumerate(held_out.lookup(kind, [texts[evaluation.keys[row]]])[0], start=1)
             ],
             nearest(evaluation.z, row, NEIGHBOURS),
         )
@@ -113,17 +110,34 @@ def read_meaning(
 
 
 def _patch_words(params: Params, layout: Layout, patches: np.ndarray) -> list[list[list[str]]]:
-    """[N][g][g] first words; empty grids where the LLM's folder is not at hand."""
+    """[N][g][g] first words; empty grids where the LLM's folder is not at hand, or its tokens are no words."""
     from flame_core.text.llm import load_tokenizer
 
     count, height, width, dimensions = patches.shape
     folder = layout.llm / params.llm.name
     if not (folder / SOURCE).is_file():
         return [[] for _ in range(count)]
+    vocabulary = caption_words(layout.captions, params.evaluate.train_language)
+    head = LMHead(folder, load_tokenizer(folder, params.llm), vocabulary)
+    if not head.words:
+        return [[] for _ in range(count)]
     flat = patches.reshape(-1, dimensions)
-    found = LMHead(folder, load_tokenizer(folder, params.llm)).top_words(flat - flat.mean(axis=0), 1)
+    found = head.top_words(flat - flat.mean(axis=0), 1)
     first = np.array([row[0] for row in found], dtype=object).reshape(count, height, width)
     return first.tolist()
+
+
+def caption_words(captions: Path, language: str) -> set[str]:
+    """The words of three letters or more, in lower case, in training captions of a language."""
+    words: set[str] = set()
+    read = 0
+    for path in sorted((captions / "train").glob("*.parquet")):
+        texts = [caption.text for caption in read_captions(path) if caption.language == language]
+        words.update(word for text in texts for word in _WORD.findall(text.lower()))
+        read += len(texts)
+        if read >= _CAPTIONS:
+            break
+    return words
 
 
 def frequent(grid: Sequence[Sequence[str]]) -> list[tuple[str, float]]:

@@ -33,7 +33,7 @@ from flame_core.errors import InputError
 from flame_core.evaluation.bootstrap import Bootstrap
 from flame_core.evaluation.classification import Classification, Lookup, class_embeddings, classify
 from flame_core.evaluation.estimates import Estimates
-from flame_core.evaluation.pictures import by_facet
+from flame_core.evaluation.facet_pairing import picture_facet, picture_vectors, text_vectors
 from flame_core.evaluation.retrieval import DIRECTIONS, Direction, Pairing, Retrieval, both_ways
 from flame_core.evaluation.texts import FACET_KIND, class_names, evaluated_languages, facet_queries, pair_up
 from flame_core.gates import Check
@@ -91,30 +91,29 @@ def headline_k(params: EvaluateParams) -> int:
 
 def evaluate(
     params: Params,
-    z: np.ndarray,
+    views: np.ndarray,
     keys: Sequence[str],
     captions: Sequence[Caption],
     classes: Mapping[str, str],
     lookup: Lookup,
     ceilings: Mapping[str, Mapping[str, float]],
-    z_facets: np.ndarray | None = None,
 ) -> Evaluation:
     """Measure a model.
 
     Args:
         params: `evaluate`, and which kinds are embedded.
-        z: [N, D] picture embeddings, L2-normalised.
-        keys: N keys, in the order of `z`.
+        views: [N, 1 + F, D] picture embeddings, L2-normalised: the whole, then the F facets of a tower that has any.
+        keys: N keys, in the order of `views`.
         captions: of these pictures, all kinds and languages.
         classes: {key: top-level class}.
         lookup: embeddings of the texts that `evaluation_texts` lists.
         ceilings: {language: {recall@k: value}} from the store's manifest.
-        z_facets: [N, F, D] embeddings of the pictures by facet, of a tower with facet tokens.
 
     Raises:
         InputError: a caption of an unknown picture, or no caption in the training language.
     """
     options = params.evaluate
+    z = views[:, 0]
     rows = {key: row for row, key in enumerate(keys)}
     if stray := sorted({caption.key for caption in captions} - rows.keys()):
         raise InputError(
@@ -133,7 +132,7 @@ def evaluate(
         raise InputError(
             f"captions: no validation picture has a raw caption in {options.train_language!r} (evaluate.train_language)"
         )
-    facets = _facets(params, z, z_facets, captions, rows, lookup)
+    facets = _facets(params, views, captions, rows, lookup)
     names = class_names(dict(classes))
     classification = classify(z, keys, dict(classes), class_embeddings(options, names, lookup)) if names else None
     estimates = Estimates(len(keys))
@@ -183,8 +182,7 @@ def checks(evaluation: Evaluation, options: EvaluateParams) -> list[Check]:
 
 def _facets(
     params: Params,
-    z: np.ndarray,
-    z_facets: np.ndarray | None,
+    views: np.ndarray,
     captions: Sequence[Caption],
     rows: dict[str, int],
     lookup: Lookup,
@@ -195,10 +193,8 @@ def _facets(
     if not pairing.texts:
         return {}
     t = lookup(FACET_KIND, pairing.texts)  # [T, K, D]
-    own = by_facet(z, z_facets, t.shape[1])  # [N, K, D]
-    found = {str(j + 1): both_ways(own[:, j], t[:, j], pairing) for j in range(t.shape[1])}
-    # the mean of inner products is that of the vectors laid end to end
-    return found | {"mean": both_ways(own.reshape(len(z), -1), t.reshape(len(t), -1) / t.shape[1], pairing)}
+    found = {str(j): both_ways(picture_facet(views, j), t[:, j - 1], pairing) for j in range(1, t.shape[1] + 1)}
+    return found | {"mean": both_ways(picture_vectors(views), text_vectors(t, views.shape[1] - 1), pairing)}
 
 
 def _describe(

@@ -10,6 +10,8 @@ import numpy as np
 from flame_core.evaluation.charts import add_element
 from flame_core.evaluation.comparison_charts import SERIES
 
+_COVER = 0.65  # opacity where a likeness is highest: the picture must be seen through it
+
 
 def word_overlay(grid: Sequence[Sequence[str]], words: Sequence[str], title: str) -> str:
     """Cells coloured by word, in the order of `words`; a word that is not among them stays clear."""
@@ -38,7 +40,7 @@ def likeness_overlay(cosine: np.ndarray, title: str) -> str:
                 width="1",
                 height="1",
                 class_="heat",
-                fill_opacity=f"{0.85 * share:.2f}",
+                fill_opacity=f"{_COVER * share:.2f}",
             )
             ET.SubElement(cell, "title").text = f"{value:.3f}"
     return ET.tostring(svg, "unicode")

@@ -29,12 +29,6 @@ def encode_pictures(encoder: ImageEncoder, shards: Path, rows: Sequence[IndexRow
     return np.concatenate(found)
 
 
-def by_facet(z: np.ndarray, z_facets: np.ndarray | None, count: int) -> np.ndarray:
-    """What facets 1 to `count` of a text meet, [N, count, D]: z_facets [N, F, D] as far as they go, else z [N, D]."""
-    own = z[:, None][:, :0] if z_facets is None else z_facets[:, :count]
-    return np.concatenate([own, np.repeat(z[:, None], count - own.shape[1], axis=1)], axis=1)
-
-
 def require_same_space(config: Mapping[str, Any], manifest: Mapping[str, Any], model: Path) -> None:
     """Refuse a model that was trained into another space than that of the store.
 

@@ -20,7 +20,8 @@ from flame_core.captions.table import read_captions
 from flame_core.data.shards import INDEX, IndexRow, Split, read_index
 from flame_core.digest import file_sha256
 from flame_core.errors import ParamsError
-from flame_core.evaluation.pictures import by_facet, encode_pictures, require_same_space
+from flame_core.evaluation.facet_pairing import picture_vectors, text_vectors
+from flame_core.evaluation.pictures import encode_pictures, require_same_space
 from flame_core.evaluation.retrieval import best_candidates
 from flame_core.evaluation.text_side import trained_texts
 from flame_core.evaluation.texts import FACET_KIND
@@ -70,8 +71,8 @@ def search(
         raise ParamsError(f"facet queries need text.template.{FACET_KIND}, which params.yaml does not have")
     kind = FACET_KIND if facets else "raw"
     t = _embed(params, layout, recipe, store, kind, text)  # [K, D]
-    pictures = by_facet(z[:, 0], z[:, 1:], len(t)).reshape(len(z), -1) if facets else z[:, 0]
-    order, scores = best_candidates(t.reshape(1, -1) / len(t), pictures, top)
+    asked, pictures = (text_vectors(t[None], z.shape[1] - 1), picture_vectors(z)) if facets else (t, z[:, 0])
+    order, scores = best_candidates(asked, pictures, top)
     found = [rows[index] for index in order[0]]
     captions = _captions(layout.captions, found)
     return [

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from flame_core.evaluation.collection import Collected, collect, require_collected
+from flame_core.evaluation.held_out import HeldOut
 from flame_core.evaluation.held_out_standings import held_out_standings
-from flame_core.evaluation.measures import Evaluation
 from flame_core.evaluation.models.trained import TrainedModel
 from flame_core.evaluation.standing import Standings
 from flame_core.evaluation.suite import run_benchmarks
-from flame_core.evaluation.text_side import trained_texts
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.settings import settings
 from flame_core.text.manifest import read_manifest
-from flame_core.text.store import TextStore
 
 
 def collected_benchmarks(params: Params, layout: Layout) -> list[Collected]:
@@ -27,16 +24,8 @@ def collected_benchmarks(params: Params, layout: Layout) -> list[Collected]:
     return collected
 
 
-def recipe_standings(params: Params, layout: Layout, recipe: str, evaluation: Evaluation) -> list[Standings]:
-    """How the model of a recipe stands on all of them."""
-    from flame_core.vision.tower import load_encoder
-
-    own = held_out_standings(evaluation, params.evaluate)
-    collected = collected_benchmarks(params, layout)
-    if not collected:
-        return own
-    folder = layout.model(recipe)
-    encoder = load_encoder(folder, settings().torch_device())
-    lookup = trained_texts(folder) or TextStore.open(layout.embeddings).lookup
-    model = TrainedModel(recipe, encoder, folder, lookup)
-    return own + run_benchmarks(model, collected, params.evaluate.bootstrap, layout.work)
+def recipe_standings(params: Params, layout: Layout, recipe: str, held_out: HeldOut) -> list[Standings]:
+    """How the model of a recipe stands on all of them; `held_out` holds it and what it did on the split."""
+    own = held_out_standings(held_out.evaluation, params.evaluate)
+    model = TrainedModel(recipe, held_out.encoder, layout.model(recipe), held_out.lookup)
+    return own + run_benchmarks(model, collected_benchmarks(params, layout), params.evaluate.bootstrap, layout.work)

@@ -136,6 +136,7 @@ def render_report(
         picture_queries=examples.picture_queries(evaluation, lookup),
         failures=examples.failures(evaluation, lookup),
         facets=facts.params.text.template[FACET_KIND].facets if evaluation.facets else [],
+        raw_facets=facts.params.text.template["raw"].facets,
         matrix=confusion_rows(evaluation.classification),
         no_classes=NO_CLASSES,
         thumb=thumb,

@@ -7,6 +7,7 @@ not loaded, when read again.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,16 +25,18 @@ from flame_core.evaluation.definition import (
     RetrievalTask,
     SegmentationTask,
 )
+from flame_core.evaluation.facet_pairing import meets_whole, picture_vectors, text_vectors
 from flame_core.evaluation.models.protocol import Model, NotOffered
 from flame_core.evaluation.standing import Standings, of_scores
 from flame_core.evaluation.tasks import choice, classification, probe, retrieval, segmentation
 from flame_core.evaluation.tasks.score import Score, Texts, over_languages
 from flame_core.params import BootstrapParams
-from flame_core.reporting import progress
+from flame_core.reporting import Bar, progress
 from flame_core.text.store import unit
-from flame_core.work import Ledger, WorkCache
+from flame_core.work import Ledger, WorkCache, clear_disk_errors
 
 _CHUNK = 256  # pictures whose bytes are held at once
+_TEXTS = 256  # texts whose facets are held at once
 _VECTORS = "vectors.npy"
 
 
@@ -46,61 +49,62 @@ def run_benchmarks(
         InputError: a picture cannot be decoded, or a text is not in the store.
     """
     found = []
-    with progress(f"benchmarks of {model.name}", len(collected), "benchmarks") as bar:
+    total = sum(len(each.benchmark.languages) for each in collected if each.content)
+    with progress(f"benchmarks of {model.name}", total, "languages") as bar:
         for each in collected:
             if each.content is None:
                 found.append(Standings(each.benchmark, "not available", each.why))
             else:
                 try:
-                    found.append(of_scores(each, *_measure(model, each, params, work)))
+                    found.append(of_scores(each, *_measure(model, each, params, work, bar)))
                 except NotOffered as error:
                     found.append(Standings(each.benchmark, "not offered", str(error)))
-            bar.advance()
     return found
 
 
 def _measure(
-    model: Model, each: Collected, params: BootstrapParams, work: Path
+    model: Model, each: Collected, params: BootstrapParams, work: Path, bar: Bar
 ) -> tuple[list[Score], list[str], Bootstrap]:
     """(scores by language and their mean, languages without a text, the draws)."""
     assert each.content is not None
     bootstrap = Bootstrap(len(each.content.pictures), params)
-    encode = partial(model.texts, each.benchmark.text_kind)
     scores: list[Score] = []
     missing: list[str] = []
-    for language, measure in _by_language(model, each, encode, bootstrap, work).items():
+    for language, measure in _by_language(model, each, bootstrap, work).items():
         score = measure()
         if score is None:
             missing.append(language)
         else:
             scores.append(score)
+        bar.advance(benchmark=each.benchmark.name)
     if len(scores) > 1:
         scores.append(over_languages(scores))
     return scores, missing, bootstrap
 
 
 def _by_language(
-    model: Model, each: Collected, encode: Texts, bootstrap: Bootstrap, work: Path
+    model: Model, each: Collected, bootstrap: Bootstrap, work: Path
 ) -> dict[str, Callable[[], Score | None]]:
     """How to measure each language of a benchmark; the pictures are encoded here, once."""
-    languages = each.benchmark.languages
+    languages, kind = each.benchmark.languages, each.benchmark.text_kind
     match each.benchmark.task, each.content:
         case RetrievalTask() as task, Captioned() as content:
-            z = encoded(model, "pictures", content.pictures, work)
+            z, encode = paired(model, kind, content.pictures, work)
             return {code: partial(retrieval.measure, task, content, code, z, encode, bootstrap) for code in languages}
         case ClassificationTask() as task, Labelled() as content:
-            z = encoded(model, "pictures", content.pictures, work)
+            z, encode = paired(model, kind, content.pictures, work)
             return {
                 code: partial(classification.measure, task, content, code, z, encode, bootstrap) for code in languages
             }
         case ChoiceTask() as task, Questions() as content:
-            z = encoded(model, "pictures", content.pictures, work)
+            z, encode = paired(model, kind, content.pictures, work)
             return {languages[0]: partial(choice.measure, task, content, languages[0], z, encode, bootstrap)}
         case ProbeTask() as task, Labelled() as content:
             return {languages[0]: partial(_probe, model, task, each, content, bootstrap, work)}
         case SegmentationTask() as task, Masked() as content:
+            texts = partial(model.texts, kind)  # a patch has no facets
             return {
-                code: partial(_segmentation, model, task, content, code, encode, bootstrap) for code in content.names
+                code: partial(_segmentation, model, task, content, code, texts, bootstrap) for code in content.names
             }
     raise AssertionError(each.benchmark.task.kind)  # `layouts.read_content` has refused all others
 
@@ -134,17 +138,38 @@ def _segmentation(
     return segmentation.score_overlaps(overlaps, language, bootstrap)
 
 
+def paired(model: Model, kind: str, pictures: Sequence[Picture], work: Path) -> tuple[np.ndarray, Texts]:
+    """(vectors [N, V] of the pictures, texts of `kind` to vectors [T, V]): their inner product is the similarity."""
+    views = encoded(model, "views", pictures, work)  # [N, 1 + F, D]
+    facets = views.shape[1] - 1
+    if facets and not meets_whole(kind):
+        return picture_vectors(views), partial(_facet_texts, model, kind, facets, work)
+    return views[:, 0], partial(model.texts, kind)
+
+
+def _facet_texts(model: Model, kind: str, facets: int, work: Path, texts: Sequence[str]) -> np.ndarray:
+    """`text_vectors` of texts, mapped from a file without a name: COCO's take 4 GB at 5,120 dimensions."""
+    with clear_disk_errors(work), tempfile.TemporaryFile(dir=work) as file:
+        for start in range(0, len(texts), _TEXTS):
+            file.write(text_vectors(model.facets(kind, texts[start : start + _TEXTS]), facets).tobytes())
+        file.flush()
+        return np.memmap(file, np.float32, "r").reshape(len(texts), -1)
+
+
 def encoded(model: Model, what: str, pictures: Sequence[Picture], work: Path) -> np.ndarray:
-    """Vectors [N, D] of pictures by `model.pictures` or `model.features`, mapped from the work cache."""
+    """What `model.views` or `model.features` makes of pictures, mapped from the work cache."""
     read: Callable[[Sequence[bytes]], np.ndarray] = getattr(model, what)
 
     def write(folder: Path) -> Ledger:
-        blocks = []
-        with progress(f"{what} of {model.name}", len(pictures), "pictures") as bar:
+        shown = progress(f"{what} of {model.name}", len(pictures), "pictures")
+        with shown as bar, (folder / _VECTORS).open("wb") as file:
             for start in range(0, len(pictures), _CHUNK):
-                blocks.append(decoded(read, pictures[start : start + _CHUNK]))
-                bar.advance(len(blocks[-1]))
-        np.save(folder / _VECTORS, np.concatenate(blocks))
+                block = decoded(read, pictures[start : start + _CHUNK])
+                if start == 0:
+                    header = {"descr": "<f4", "fortran_order": False, "shape": (len(pictures), *block.shape[1:])}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(block.astype("<f4").tobytes())
+                bar.advance(len(block))
         return Ledger({"pictures": len(pictures)})
 
     inputs = {"model": dict(model.identity), "what": what, "pictures": pictures_digest(pictures)}

@@ -67,6 +67,4 @@ def _on_held_out(
             bar.advance(len(blocks[-1]))
     keys = [row.key for row in rows]
     classes = read_classes(layout.shards)
-    return evaluate(
-        params, np.concatenate(blocks), keys, captions, classes, lambda kind, t: model.texts(kind, t)[:, None], {}
-    )
+    return evaluate(params, np.concatenate(blocks)[:, None], keys, captions, classes, model.facets, {})

@@ -44,14 +44,14 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     def jpeg(row: int) -> bytes:
         return reader.jpeg(held_out.rows[row])
 
-    standings = recipe_standings(params, layout, recipe, evaluation)
-    meaning = read_meaning(params, layout, recipe, evaluation, held_out.captions, jpeg)
+    standings = recipe_standings(params, layout, recipe, held_out)
+    meaning = read_meaning(params, layout, held_out, jpeg)
     page = render_report(evaluation, about, verdict, held_out.captions, held_out.lookup, jpeg, standings, meaning)
     plots = {f"plots/{name}.svg": standalone(svg) for name, svg in report_charts(evaluation, about).items()}
     contents = {REPORT: page.encode(), gates.CHECKS: gates.to_bytes(verdict)}
     contents |= standing_files(standings, recipe, "flame")
     gather(layout.report(recipe), layout.state, {}, {**plots, **result_files(evaluation, recipe), **contents})
-    track_evaluation(params, layout, recipe, evaluation, about, held_out.lookup)
+    track_evaluation(params, layout, recipe, evaluation, about, held_out.lookup, standings)
     facts(
         f"evaluate@{recipe}",
         {

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from flame_core.errors import InputError
 from flame_core.params import TextTowerParams
+from flame_core.text.facets import REFERENCE
 from flame_core.text.jobs import training_job
 from flame_core.text.store import TOKENIZER
 
@@ -129,4 +130,5 @@ class TrainedTexts:
         """Unit vectors [N, K of the kind, D] in float32, all K alike."""
         ids = torch.from_numpy(self._captions.ids(texts))
         t = torch.cat([self._tower(part.to(self._device)).cpu() for part in ids.split(_BATCH)])
-        return np.repeat(t.numpy()[:, None], self._facets[kind], axis=1)
+        count = 1 if kind.endswith(REFERENCE) else self._facets[kind]
+        return np.repeat(t.numpy()[:, None], count, axis=1)

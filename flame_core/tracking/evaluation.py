@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from flame_core.errors import InputError
 from flame_core.evaluation.classification import Lookup
 from flame_core.evaluation.measures import Evaluation
 from flame_core.evaluation.run_facts import RunFacts
+from flame_core.evaluation.standing import Standings
+from flame_core.evaluation.tasks.score import MEAN
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.settings import settings
@@ -35,7 +37,13 @@ log = logging.getLogger(__name__)
 
 
 def track_evaluation(
-    params: Params, layout: Layout, recipe: str, evaluation: Evaluation, about: RunFacts, lookup: Lookup
+    params: Params,
+    layout: Layout,
+    recipe: str,
+    evaluation: Evaluation,
+    about: RunFacts,
+    lookup: Lookup,
+    standings: Sequence[Standings],
 ) -> None:
     """Record an evaluation whose report has just been written; nothing where tracking is off."""
     address = tracking_address(layout)
@@ -65,6 +73,7 @@ def track_evaluation(
         "source": json.dumps({"path": "data/shards", "split": "val", "pictures": len(evaluation.keys)}),
         "profile": json.dumps({"languages": list(evaluation.languages)}),
     }
+    benchmarks = [each for each in standings if each.digest]  # the held-out split is tracked by its own metrics
     report = layout.report(recipe)
     artifacts = {f"{REPORT}/{path.relative_to(report)}": path for path in sorted(report.rglob("*")) if path.is_file()}
     run = {path.name: path for path in (layout.params, layout.root / provenance.LOCK) if path.is_file()}
@@ -73,7 +82,7 @@ def track_evaluation(
     digests = provenance.out_digests(layout.root)
     journal.append(
         {"kind": "tags", "tags": {"flame.dvc_digest": value_digest(digests)} if digests else {}},
-        {"kind": "inputs", "context": "evaluation", "datasets": [split]},
+        {"kind": "inputs", "context": "evaluation", "datasets": [split, *map(benchmark_dataset, benchmarks)]},
         {"kind": "artifacts", "files": _keep(journal, {**artifacts, **run})},
         model,
         {
@@ -84,6 +93,7 @@ def track_evaluation(
             "of_model": True,
             "dataset": {"name": split["name"], "digest": split["digest"]},
         },
+        *map(benchmark_metrics, benchmarks),
     )
     if not layout.is_workspace:
         journal.append(_version(model))
@@ -113,6 +123,36 @@ def register_workspace(layout: Layout, workspace: str, recipe: str) -> dict[str,
     return {
         "version": f"{settings().registered_model} version {journal.delivered(address).version}",
         "alias": CHALLENGER,
+    }
+
+
+def benchmark_dataset(standing: Standings) -> dict[str, str]:
+    """The data of a benchmark as an input of the run."""
+    benchmark = standing.benchmark
+    return {
+        "name": benchmark.name,
+        "digest": standing.digest[:36],
+        "source_type": "local",
+        "source": json.dumps({"path": benchmark.data.path, "split": benchmark.data.split}),
+        "profile": json.dumps({"languages": [row.language for row in standing.rows if row.language != MEAN]}),
+    }
+
+
+def benchmark_metrics(standing: Standings) -> dict[str, Any]:
+    """The event of a benchmark's metrics, `benchmark/<name>/<language>/<metric>`."""
+    name = standing.benchmark.name
+    return {
+        "kind": "metrics",
+        "time": now(),
+        "step": 0,
+        "values": {
+            f"benchmark/{name}/{row.language}/{metric}": value
+            for row in standing.rows
+            for metric, value in row.metrics.items()
+            if value == value
+        },
+        "of_model": True,
+        "dataset": {"name": name, "digest": standing.digest[:36]},
     }
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 
 import pytest
+from safetensors.torch import save_file
 
 from flame_core import gates
 from flame_core.digest import write_json
 from flame_core.errors import InputError, ParamsError
+from flame_core.evaluation import lm_head
 from flame_core.evaluation.collection import collect, digests, jobs
 from flame_core.evaluation.lm_head import LMHead
 from flame_core.evaluation.standing import read_standings
+from flame_core.params import TextTowerParams
 from flame_core.params.evaluation import BenchmarksParams
 from flame_core.stages import baselines, compare, evaluate
 from flame_core.text.manifest import MANIFEST
 from flame_core.text.store import write_texts
+from flame_core.text.transformer import WEIGHTS, Captions, TextTower
 from tests.conftest import tiny_llm
 from tests.evaluation import datasets, tiny_clip, world
 from tests.evaluation.datasets import COLOURS, definition_file, picture, put
@@ -75,6 +79,7 @@ def words(monkeypatch):
     def top_words(self, vectors, count):
         return [[COLOURS[int(abs(vector[0]) * 997) % 4]] * count for vector in vectors]
 
+    monkeypatch.setattr(lm_head, "word_tokens", lambda tokenizer: dict(enumerate(COLOURS)))
     monkeypatch.setattr(LMHead, "top_words", top_words)
 
 
@@ -120,9 +125,30 @@ def test_pages_hold_benchmarks_and_baselines_and_are_the_same_twice(project, wor
     assert gates.read(layout.comparison)
 
 
-def test_a_model_without_texts_is_compared_by_its_probes_alone(project, words):
+def test_a_text_side_of_its_own_is_mapped_with_its_texts_and_not_read_in_the_llms_words(project, words, byte_tokenizer):
+    params, layout = project
+    tower = TextTowerParams(width=16, depth=1, heads=2, max_tokens=32)
+    recipe = params.train["other"].model_copy(update={"text_tower": tower})
+    params = params.model_copy(update={"train": params.train | {"other": recipe}})
+    folder = layout.model("other")
+    byte_tokenizer.save_pretrained(folder)
+    vocabulary = Captions(folder / "tokenizer.json", tower).end + 1
+    save_file(TextTower(tower, vocabulary, world.DIMENSIONS).state_dict(), folder / WEIGHTS)
+    config = json.loads((folder / "config.json").read_text())
+    kinds = {"recipe": recipe.model_dump(mode="json"), "text_facets": {"raw": 1, "short": 2}}
+    write_json(folder / "config.json", config | kinds)
+
+    evaluate.run(params, layout, "other")
+    page = Page((layout.report("other") / evaluate.REPORT).read_text())
+    assert sum(attributes.get("class") == "cells" for _, attributes in page.tags) == 6 * 2  # the facets alone
+    assert "output matrix" not in page.text
+    store = json.loads((layout.report("other") / "benchmarks/long_en.json").read_text())["metrics"]
+    evaluate.run(params, layout, "plain")
+    assert store != json.loads((layout.report("plain") / "benchmarks/long_en.json").read_text())["metrics"]
+
+
+def test_a_model_without_texts_is_compared_by_its_probes_alone(project):
     import timm
-    from safetensors.torch import save_file
 
     params, layout = project
     save_file(timm.create_model("resnet10t", num_classes=0).state_dict(), layout.root / "w.safetensors")
@@ -134,6 +160,8 @@ def test_a_model_without_texts_is_compared_by_its_probes_alone(project, words):
     assert "linear_probe" in found["many"].why
     for recipe in params.recipes:
         evaluate.run(params, layout, recipe)
+        page = Page((layout.report(recipe) / evaluate.REPORT).read_text())  # this LLM's tokens are no words
+        assert sum(attributes.get("class") == "cells" for _, attributes in page.tags) == 6 * 2
     compare.run(params, layout)
     assert set(json.loads((layout.comparison / compare.COMPARISON).read_text())["recipes"]) == {"plain", "other"}
 

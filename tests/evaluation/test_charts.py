@@ -69,6 +69,15 @@ def test_a_noisy_curve_gets_a_smooth_line_and_a_clean_one_does_not():
     assert [curve.get("class") for curve in curves] == ["curve faint", "curve"]
 
 
+def test_the_axis_of_a_curve_begins_at_zero_unless_most_of_it_were_empty():
+    def labels(values):
+        return [float(text.text) for text in elements(line_chart(range(3), values, "loss", "step"), "text", "tick end")]
+
+    assert labels([5.9, 5.2, 5.1]) == [5.0, 5.2, 5.4, 5.6, 5.8, 6.0]
+    assert labels([5.9, 3.0, 2.0])[0] == 0
+    assert labels([-1.0, 0.0, 1.0])[0] == -1
+
+
 @pytest.mark.parametrize("count", [1, 2, 240, 5000])
 def test_curves_of_any_length(count):
     svg = line_chart(range(count), [3.0 / (i + 1) for i in range(count)], "loss", "step")

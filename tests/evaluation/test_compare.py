@@ -18,7 +18,7 @@ def results(tmp_path, recipe, noise, keys=world.KEYS, **options):
     captions = world.captions()
     z = world.pictures_that_know("en", captions)
     z = z + noise * np.stack([world.vector(recipe, key) for key in world.KEYS])
-    found = evaluate(world.params(tmp_path, **options), z, keys, captions, world.classes(), world.lookup, {})
+    found = evaluate(world.params(tmp_path, **options), z[:, None], keys, captions, world.classes(), world.lookup, {})
     folder = tmp_path / recipe
     folder.mkdir(exist_ok=True)
     for name, content in result_files(found, recipe).items():
@@ -110,13 +110,15 @@ def test_one_recipe_alone(tmp_path):
     only = results(tmp_path, "only", 0.1)
     comparison = compare([only], DRAWS)
     assert check(comparison).passed
-    assert "1 model," in render_comparison(comparison, [only], DRAWS, {})
+    page = render_comparison(comparison, [only], DRAWS, {})
+    assert "1 model," in page
+    assert "nothing to be compared with" in page
 
 
 def test_names_for_readers():
     assert metric_title("retrieval/other_languages/image_to_text/recall@5") == (
         "Unseen languages, picture → text, recall@5"
     )
-    assert metric_title("classification/top1") == "Zero-shot class, top1"
+    assert metric_title("classification/top1") == "Zero-shot class, top-1"
     assert chance_of("retrieval/en/image_to_text/recall@10") == "retrieval/en/image_to_text/chance/recall@10"
     assert chance_of("classification/top1") == "classification/chance/top1"

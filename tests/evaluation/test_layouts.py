@@ -122,7 +122,7 @@ def test_urban1k_reads_the_first_line_alone(tmp_path):
 
 
 def test_dci_joins_short_and_extra_captions_of_every_split(tmp_path):
-    assert dci_text("A cat. ", "It sleeps.\n\nOn a mat") == "A cat. It sleeps. On a mat"
+    assert dci_text("A cat. ", "It sleeps.\n\nOn a mat</s> indoors") == "A cat. It sleeps. On a mat. indoors"
     put(tmp_path / "set/splits.json", {"train": ["a.json"], "test": ["b.json"]})
     for name in ("a", "b"):
         entry = {"image": f"{name}.jpg", "short_caption": f"Short {name}", "extra_caption": "Extra."}

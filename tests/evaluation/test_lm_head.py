@@ -26,6 +26,9 @@ class Tokenizer:
         return self.vocabulary[ids[0]].replace("Ġ", " ").replace("▁", " ")
 
 
+WORDS = {"cat", "dog", "haus", "snow", "red", "cats"}
+
+
 def matrix(seed=0):
     return torch.from_numpy(np.random.default_rng(seed).normal(size=(9, 16)).astype(np.float32))
 
@@ -42,7 +45,14 @@ def test_the_largest_logits_whatever_the_block(tmp_path, monkeypatch, rows):
     ids = np.array([1, 3, 5, 7, 8])
     order = np.argsort(-(vectors @ matrix().numpy()[ids].T), axis=1)[:, :3]
     words = np.array(["cat", "dog", "haus", "snow", "red"])
-    assert LMHead(tmp_path, Tokenizer()).top_words(vectors, 3) == words[order].tolist()
+    assert LMHead(tmp_path, Tokenizer(), WORDS).top_words(vectors, 3) == words[order].tolist()
+
+
+def test_words_that_are_not_in_the_vocabulary_are_never_said(tmp_path):
+    save_file({"lm_head.weight": matrix()}, tmp_path / "model.safetensors")
+    head = LMHead(tmp_path, Tokenizer(), {"snow", "red"})
+    assert head.words == {7: "snow", 8: "red"}
+    assert {word for row in head.top_words(matrix().numpy(), 1) for word in row} == {"snow", "red"}
 
 
 def test_a_tied_model_reads_its_input_embeddings_from_the_file_that_the_index_names(tmp_path):
@@ -55,10 +65,10 @@ def test_a_tied_model_reads_its_input_embeddings_from_the_file_that_the_index_na
         }
     }
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert LMHead(tmp_path, Tokenizer()).top_words(matrix().numpy()[[3, 8]], 1) == [["dog"], ["red"]]
+    assert LMHead(tmp_path, Tokenizer(), WORDS).top_words(matrix().numpy()[[3, 8]], 1) == [["dog"], ["red"]]
 
 
 def test_a_folder_without_such_a_matrix_is_refused(tmp_path):
     save_file({"model.norm.weight": torch.ones(16)}, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="no output matrix"):
-        LMHead(tmp_path, Tokenizer())
+        LMHead(tmp_path, Tokenizer(), WORDS)

@@ -7,7 +7,9 @@ import xml.etree.ElementTree as ET
 import numpy as np
 from PIL import Image
 
-from flame_core.evaluation.meaning import frequent, nearest, square_view
+from flame_core.captions.table import Caption, write_captions
+from flame_core.evaluation import meaning
+from flame_core.evaluation.meaning import caption_words, frequent, nearest, square_view
 from flame_core.evaluation.patch_overlays import likeness_overlay, word_overlay
 from tests.evaluation.datasets import vectors
 
@@ -19,6 +21,17 @@ def cells(svg):
 
 def test_frequent_words_with_their_share():
     assert frequent([["sea", "sky"], ["sky", "boat"]]) == [("sky", 0.5), ("boat", 0.25), ("sea", 0.25)]
+
+
+def test_words_of_the_training_captions_of_a_language(tmp_path, monkeypatch):
+    rows = [("A red Fire-truck of 1950", "en"), ("Ein rotes Auto", "de"), ("Trees", "en")]
+    (tmp_path / "train").mkdir()
+    for shard, (text, language) in enumerate(rows):
+        caption = Caption(0, f"k{shard}", "raw", text, language, "made")
+        write_captions(tmp_path / f"train/{shard:05}.parquet", [caption])
+    assert caption_words(tmp_path, "en") == {"red", "fire", "truck", "trees"}
+    monkeypatch.setattr(meaning, "_CAPTIONS", 1)
+    assert caption_words(tmp_path, "en") == {"red", "fire", "truck"}
 
 
 def test_neighbours_leave_the_picture_itself_out():
@@ -53,6 +66,6 @@ def test_words_are_laid_over_their_patches():
 
 def test_likeness_is_darkest_where_it_is_highest():
     _, found = cells(likeness_overlay(np.array([[0.1, 0.3], [0.2, 0.1]]), "facet 1"))
-    assert [cell.get("fill-opacity") for cell in found] == ["0.00", "0.85", "0.43", "0.00"]
+    assert [cell.get("fill-opacity") for cell in found] == ["0.00", "0.65", "0.33", "0.00"]
     _, flat = cells(likeness_overlay(np.full((2, 2), 0.4), "facet 1"))
     assert {cell.get("fill-opacity") for cell in flat} == {"0.00"}

@@ -9,19 +9,17 @@ from flame_core.evaluation.measures import checks, evaluate, headline_k
 from tests.evaluation import world
 
 
-def measure(
-    tmp_path, z=None, captions=None, classes=None, lookup=world.lookup, ceilings=None, z_facets=None, **options
-):
+def measure(tmp_path, z=None, captions=None, classes=None, lookup=world.lookup, ceilings=None, **options):
     captions = world.captions() if captions is None else captions
+    z = world.pictures_that_know("en", captions) if z is None else z
     return evaluate(
         world.params(tmp_path, **options),
-        world.pictures_that_know("en", captions) if z is None else z,
+        z if z.ndim == 3 else z[:, None],
         world.KEYS,
         captions,
         world.classes() if classes is None else classes,
         lookup,
         ceilings or {},
-        z_facets,
     )
 
 
@@ -86,7 +84,7 @@ def test_a_picture_s_own_facet_answers_where_it_has_one(tmp_path):
     short = [c.text for c in world.captions() if c.kind == "short"]
     t = world.lookup("short", short)
     z, z_1 = (np.stack([world.vector(place, key) for key in world.KEYS]) for place in ("whole", "facet"))
-    found = measure(tmp_path, z, z_facets=z_1[:, None], recall_at=[3])
+    found = measure(tmp_path, np.stack([z, z_1], axis=1), recall_at=[3])
     similarity = {"1": z_1 @ t[:, 0].T, "2": z @ t[:, 1].T}
     similarity["mean"] = (similarity["1"] + similarity["2"]) / 2
     for facet, scores in similarity.items():

@@ -46,7 +46,7 @@ def measured(tmp_path, mark="", classes=None, **options):
     z[5] = -z[5]  # one failure
     classes = world.classes() if classes is None else classes
     ceilings = {"de": {"recall@10": 0.83}}
-    return params, captions, evaluate(params, z, world.KEYS, captions, classes, world.lookup, ceilings)
+    return params, captions, evaluate(params, z[:, None], world.KEYS, captions, classes, world.lookup, ceilings)
 
 
 def page(tmp_path, mark="", classes=None, facts=None, **options):

@@ -134,6 +134,16 @@ def test_evaluate_writes_the_same_report_twice_and_compare_reads_it(run):
     assert gates.read(layout.comparison)
 
 
+def test_the_tower_is_loaded_once(run, monkeypatch):
+    from flame_core.vision import tower
+
+    loaded = []
+    load = tower.load_encoder
+    monkeypatch.setattr(tower, "load_encoder", lambda *given: loaded.append(given) or load(*given))
+    evaluate.run(*run, "plain")
+    assert len(loaded) == 1
+
+
 def test_inputs_with_a_failed_gate_or_of_another_run_are_refused(run):
     params, layout = run
     bad = gates.Check("loss_went_down", False, "it did not")

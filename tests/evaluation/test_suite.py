@@ -6,14 +6,21 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from flame_core.digest import write_json
 from flame_core.errors import InputError
+from flame_core.evaluation import suite
 from flame_core.evaluation.collection import Collected
+from flame_core.evaluation.content import Picture
 from flame_core.evaluation.models.protocol import open_model
+from flame_core.evaluation.models.trained import TrainedModel
 from flame_core.evaluation.standing import read_standings, standing_files
 from flame_core.evaluation.suite import encoded, run_benchmarks
 from flame_core.params import BootstrapParams
-from tests.evaluation import datasets, tiny_clip
+from flame_core.vision.tower import CONFIG, WEIGHTS, ImageEncoder, ImageTower
+from tests.evaluation import datasets, tiny_clip, world
 from tests.evaluation.datasets import COLOURS, benchmark, collected, picture, put
 
 BOOTSTRAP = BootstrapParams(samples=30)
@@ -82,13 +89,12 @@ def test_pictures_are_encoded_once_for_all_tasks_and_prompts(model, every_task, 
     twice = [every_task[1], every_task[1]]
     run_benchmarks(model, twice, BOOTSTRAP, tmp_path / "work")
     assert calls == [6]
-    z = encoded(model, "pictures", every_task[1].content.pictures, tmp_path / "work")
+    z = encoded(model, "views", every_task[1].content.pictures, tmp_path / "work")
     assert isinstance(z, np.memmap)
 
 
 def test_data_that_are_missing_and_tasks_a_model_cannot_do_are_said(model, every_task, tmp_path):
     import timm
-    from safetensors.torch import save_file
 
     save_file(timm.create_model("resnet10t", num_classes=0).state_dict(), tmp_path / "w.safetensors")
     backbone = open_model("net", f"timm:resnet10t@{tmp_path / 'w.safetensors'}", "cpu")
@@ -122,3 +128,47 @@ def test_files_are_read_back_and_have_the_fields_of_clip_benchmarks_build(model,
     put(tmp_path / "report/benchmarks.json", "[{}]")
     with pytest.raises(InputError, match=r"benchmarks.json: no readable benchmark results"):
         read_standings(tmp_path / "report")
+
+
+@pytest.mark.parametrize(("prompt", "met"), [("facets", [1, 2, 0]), ("single", [0])])
+def test_a_tower_with_facet_tokens_answers_facet_by_facet(tmp_path, monkeypatch, prompt, met):
+    """Two facet tokens and texts of three facets: the third meets the picture as a whole, and so does one prompt."""
+    monkeypatch.setattr(suite, "_TEXTS", 4)  # several blocks
+    content = datasets.captioned([2, 1, 3, 1, 1, 2])
+    rows = [(picture(colour), colour) for colour in COLOURS]
+    content.pictures = [Picture(name, put(tmp_path / f"{name}.jpg", jpeg)) for jpeg, name in rows]
+    tower = facet_model(tmp_path, tmp_path / "model")
+    definition = benchmark("retrieval", "captions_jsonl", prompt=prompt, template="short", name="made")
+    (found,) = run_benchmarks(tower, [Collected(definition, content)], BOOTSTRAP, tmp_path / "work")
+
+    views = tower.encoder.encode_facets([jpeg for jpeg, _ in rows])  # [6, 3, D]
+    t = facets_of("short" if prompt == "facets" else "raw", [text for _, text in content.captions["en"]])
+    scores = np.mean([views[:, view] @ t[:, j].T for j, view in enumerate(met)], axis=0)  # [pictures, texts]
+    owners = np.array([owner for owner, _ in content.captions["en"]])
+    first = np.mean([owners[row.argmax()] == index for index, row in enumerate(scores)])
+    own = np.mean([scores[:, j].argmax() == owner for j, owner in enumerate(owners)])
+    assert found.main.metrics["text_retrieval_recall@1"] == pytest.approx(first, abs=1e-6)
+    assert found.main.metrics["image_retrieval_recall@1"] == pytest.approx(own, abs=1e-6)
+    assert not list((tmp_path / "work").glob("tmp*"))
+
+
+def facets_of(kind, texts):
+    """Three facets of short texts, one of raw ones."""
+    return np.stack([[world.vector(kind, text, j) for j in range(3 if kind == "short" else 1)] for text in texts])
+
+
+def facet_model(tmp_path, folder):
+    """An untrained tower with two facet tokens, far enough from its start for pictures to differ."""
+    params = world.params(tmp_path).train["plain"]
+    params = params.model_copy(update={"model": params.model.model_copy(update={"facet_blocks": "all"})})
+    torch.manual_seed(3)
+    tower = ImageTower(params.model, world.DIMENSIONS, facets=2)
+    with torch.no_grad():
+        for weight in tower.parameters():
+            if weight.ndim > 1:
+                weight.mul_(6)
+    folder.mkdir()
+    save_file(tower.state_dict(), folder / WEIGHTS)
+    write_json(folder / CONFIG, {"recipe": params.model_dump(mode="json")})
+    encoder = ImageEncoder(tower, {"recipe": {"model": {"image_size": 32}, "cpu_threads": 1}}, "cpu")
+    return TrainedModel("plain", encoder, folder, facets_of)

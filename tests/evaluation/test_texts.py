@@ -53,7 +53,7 @@ def test_what_is_embedded_is_exactly_what_is_looked_up(tmp_path):
         used.update((kind, text) for text in texts)
         return world.lookup(kind, texts)
 
-    evaluate(params, world.pictures_that_know("en", captions), world.KEYS, captions, classes, lookup, {})
+    evaluate(params, world.pictures_that_know("en", captions)[:, None], world.KEYS, captions, classes, lookup, {})
     listed = evaluation_texts(params, captions, class_names(classes))
     assert set(listed) == used
     assert len(listed) == len(used) == 11 + 10 + 1 + 12 + 3 * 2

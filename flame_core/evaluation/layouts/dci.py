@@ -1,7 +1,7 @@
 """Densely Captioned Images: `splits.json`, `annotations/*.json`, `photos/`; the entries of every split.
 
-A text is the short caption, a newline and the extra caption, cut at newlines and full stops, the parts stripped and
-joined by ". ", as FLAME's evaluation does.
+A text is the short caption, a newline and the extra caption, cut at newlines, full stops and `</s>`, the parts
+stripped and joined by ". ", as FLAME's evaluation does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flame_core.evaluation.layouts.reading import captioned, existing, read_json
 
 def dci_text(short: str, extra: str) -> str:
     """The text of an entry."""
-    parts = (part.strip() for part in re.split(r"[\n.]", f"{short}\n{extra}"))
+    parts = (part.strip() for part in re.split(r"\n|</s>|[.]", f"{short}\n{extra}"))
     return ". ".join(part for part in parts if part)
 
 

@@ -47,6 +47,14 @@ class Model(ABC):
         `kind` is `Benchmark.text_kind`: how the text is put to the LLM. Models without one ignore it.
         """
 
+    def views(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """[N, 1 + F, D] in float32: the picture vectors, then those of F facets, where the model tells any apart."""
+        return self.pictures(pictures)[:, None]
+
+    def facets(self, kind: str, texts: Sequence[str]) -> np.ndarray:
+        """[N, K, D] in float32: a text's facets one by one, where the model tells any apart (`facet_pairing`)."""
+        return self.texts(kind, texts)[:, None]
+
     def features(self, pictures: Sequence[bytes]) -> np.ndarray:
         """[N, C] in float32, for linear probes: by default the picture vectors."""
         return self.pictures(pictures)

@@ -1,7 +1,4 @@
-"""A tower of this project with the store of the LLM's texts, or its own text tower: no LLM is loaded.
-
-A picture answers facet prompts with z_0 here, also where the tower has facet tokens.
-"""
+"""A tower of this project with the store of the LLM's texts, or its own text tower: no LLM is loaded."""
 
 from __future__ import annotations
 
@@ -35,12 +32,20 @@ class TrainedModel(Model):
         """z_0 of each picture."""
         return self.encoder.encode(pictures)
 
+    def views(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """z_0, and one vector for each facet token of the tower."""
+        return self.encoder.encode_facets(pictures)
+
     def texts(self, kind: str, texts: Sequence[str]) -> np.ndarray:
         """The mean over facets j of t_j, each of unit length: <z, mean_j t_j> is the mean of the similarities."""
         blocks = [
             self._lookup(kind, texts[start : start + _TEXTS]).mean(axis=1) for start in range(0, len(texts), _TEXTS)
         ]
         return np.concatenate(blocks)
+
+    def facets(self, kind: str, texts: Sequence[str]) -> np.ndarray:
+        """t_j of each text, each of unit length."""
+        return self._lookup(kind, texts)
 
     def features(self, pictures: Sequence[bytes]) -> np.ndarray:
         """The mean of the patch tokens before the projector, as FLAME's linear probe reads it."""
