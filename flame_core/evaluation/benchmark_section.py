@@ -111,7 +111,7 @@ def metric_name(metric: str) -> str:
     head, _, tail = metric.rpartition("/")
     ways = {"text_retrieval_": "picture → text, ", "image_retrieval_": "text → picture, "}
     names = {
-        "acc1": "top-1", "acc5": "top-5", "lp_acc1": "linear probe, top-1", "miou": "mean IoU of patches",
+        "acc1": "top-1", "acc5": "top-5", "lp_acc1": "top-1", "miou": "mean IoU of patches",
         "text_acc": "right text", "image_acc": "right picture", "acc": "both right",
     }  # fmt: skip
     for prefix, way in ways.items():
@@ -227,7 +227,7 @@ def _overview(benchmarks: Sequence[Benchmark], models: Models) -> list[tuple[str
             label = ("long: " if benchmark.long_text else "short: ") + benchmark.title
             rows.append(DotRow(label, found, names=names))
         title = "Short texts against long ones: picture → text"
-        charts.append((title, dot_chart(rows, title)))
+        charts.append((title, dot_chart(rows, title, _LABELS)))
     return charts
 
 

@@ -55,7 +55,7 @@ def bar_chart(bars: Sequence[Bar], title: str, labels: int = 128) -> str:
         group = ET.SubElement(svg, "g")
         ET.SubElement(group, "title").text = _describe(bar)
         add_text(
-            group, left - 8, y + 4, shortened(bar.label, labels // 8), "name end" + (" strong" if bar.main else "")
+            group, left - 8, y + 4, shortened(bar.label, letters(labels)), "name end" + (" strong" if bar.main else "")
         )
         width = max(x(bar.value) - left, 0.5)
         style = "bar quoted" if bar.published else "bar main" if bar.main else "bar"
@@ -160,6 +160,11 @@ def _describe(bar: Bar) -> str:
     if bar.ceiling is not None:
         parts.append(f"text ceiling {bar.ceiling:.1%}")
     return ", ".join(parts)
+
+
+def letters(width: float) -> int:
+    """How many letters of a label fit a width."""
+    return int(width / 7.4)
 
 
 def shortened(label: str, limit: int = 16) -> str:

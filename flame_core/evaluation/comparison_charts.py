@@ -7,10 +7,10 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flame_core.evaluation.charts import WIDTH, add_element, add_line, add_text, new_svg, nice_ticks, shortened
+from flame_core.evaluation.charts import WIDTH, add_element, add_line, add_text, letters, new_svg, nice_ticks, shortened
 
 SERIES = 6  # colours; a seventh model takes the first again
-_LABELS, _ROW = 128, 20
+_ROW = 20
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,11 @@ class DotRow:
     names: Sequence[str] = field(default_factory=list)  # of the series, for the description
 
 
-def dot_chart(rows: Sequence[DotRow], title: str) -> str:
-    """Rows from the first to the last, a dot for each series, a diamond for what was published."""
+def dot_chart(rows: Sequence[DotRow], title: str, labels: int = 128) -> str:
+    """Rows from the first to the last, a dot for each series, a diamond for what was published.
+
+    `labels` is the width of the labels.
+    """
     top, right = 6, 26
     marks = [value for row in rows for value in [*row.values.values(), row.chance or 0, (row.quoted or ("", 0))[1]]]
     ticks = nice_ticks(0.0, max(0.01, *marks), 4)
@@ -33,7 +36,7 @@ def dot_chart(rows: Sequence[DotRow], title: str) -> str:
     svg = new_svg(bottom + 24, title)
 
     def x(value: float) -> float:
-        return _LABELS + (WIDTH - _LABELS - right) * value / ticks[-1]
+        return labels + (WIDTH - labels - right) * value / ticks[-1]
 
     for tick in ticks:
         add_line(svg, x(tick), top, x(tick), bottom, "grid")
@@ -42,8 +45,8 @@ def dot_chart(rows: Sequence[DotRow], title: str) -> str:
         y = top + _ROW * index + _ROW / 2
         group = ET.SubElement(svg, "g")
         ET.SubElement(group, "title").text = _described(row)
-        add_text(group, _LABELS - 8, y + 4, shortened(row.label), "name end")
-        add_line(group, _LABELS, y, WIDTH - right, y, "grid")
+        add_text(group, labels - 8, y + 4, shortened(row.label, letters(labels)), "name end")
+        add_line(group, labels, y, WIDTH - right, y, "grid")
         if row.chance is not None:
             add_line(group, x(row.chance), y - 6, x(row.chance), y + 6, "chance")
         if row.quoted:
@@ -51,7 +54,7 @@ def dot_chart(rows: Sequence[DotRow], title: str) -> str:
             add_element(group, "path", d=f"M{at:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z", class_="quote")
         for series, value in row.values.items():
             add_element(group, "circle", cx=x(value), cy=y, r=4.5, class_=f"dot series-{series % SERIES}")
-    add_line(svg, _LABELS, top, _LABELS, bottom, "axis")
+    add_line(svg, labels, top, labels, bottom, "axis")
     return ET.tostring(svg, "unicode")
 
 
