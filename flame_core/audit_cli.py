@@ -62,6 +62,35 @@ def status() -> None:
     table(f"trainings, against {address}", ["workspace", "training", "MLflow run", "events waiting"], rows)
 
 
+@tracking.command()
+def history(html: Annotated[Path | None, typer.Option(help="Write a page with charts.")] = None) -> None:
+    """Show every model that was measured, over recipes and over time."""
+    from flame_core.evaluation.compare import metric_title
+    from flame_core.layout import Layout
+    from flame_core.params import load_params
+    from flame_core.reporting import link, table
+    from flame_core.settings import settings
+    from flame_core.tracking.history import read_history
+    from flame_core.tracking.history_page import history_page
+
+    layout = Layout.find()
+    found = read_history(load_params(layout), layout)
+    model = settings().registered_model
+    columns = ["trained", "recipe", model, "standing", *map(metric_title, found.metrics), "pictures", "commit"]
+    rows = []
+    for entry in found.entries:
+        scores = [entry.scores.get(metric) for metric in found.metrics]
+        shown = [f"{100 * score.value:.1f} %" if score else "not measured" for score in scores]
+        version = f"version {entry.version}" if entry.version else ""
+        about = (f"{entry.when:%Y-%m-%d %H:%M}", entry.recipe, version, entry.standing)
+        rows.append((*about, *shown, entry.split, entry.commit))
+    table("models over time", columns, rows)
+    if found.comparison:
+        link("MLflow comparison", found.comparison)
+    if html:
+        html.write_text(history_page(found, model), "utf-8")
+
+
 def promote(
     version: Annotated[str | None, typer.Option(help="Version to judge (default: the challenger).")] = None,
     rollback: Annotated[bool, typer.Option("--rollback", help="Make the champion before this one champion.")] = False,

@@ -29,10 +29,24 @@ arguments=(
   --backend-store-uri "$backend"
   --artifacts-destination "${MLFLOW_ARTIFACTS:-$store/artifacts}"
 )
-# By default only loopback names are answered; a server that others reach needs its own.
+# By default loopback and private addresses are answered; a server with a name needs that name.
 [[ -z ${MLFLOW_ALLOWED_HOSTS:-} ]] || arguments+=(--allowed-hosts "$MLFLOW_ALLOWED_HOSTS")
-if [[ ${MLFLOW_AUTH:-} == basic ]]; then
-  : "${MLFLOW_FLASK_SERVER_SECRET_KEY:?basic auth needs a secret key: MLFLOW_FLASK_SERVER_SECRET_KEY}"
-  arguments+=(--app-name basic-auth)
-fi
+case ${MLFLOW_AUTH:-none} in
+  none) ;;
+  basic)
+    : "${MLFLOW_FLASK_SERVER_SECRET_KEY:?basic auth needs a secret key that stays the same}"
+    # The users' own database; MLflow would put it into the working directory.
+    if [[ -z ${MLFLOW_AUTH_CONFIG_PATH:-} ]]; then
+      export MLFLOW_AUTH_CONFIG_PATH=$store/basic_auth.ini
+      [[ -e $MLFLOW_AUTH_CONFIG_PATH ]] || printf '%s\n' '[mlflow]' 'default_permission = READ' \
+        "database_uri = ${MLFLOW_AUTH_BACKEND:-sqlite:///$store/basic_auth.db}" 'admin_username = admin' \
+        >"$MLFLOW_AUTH_CONFIG_PATH"
+    fi
+    arguments+=(--app-name basic-auth)
+    ;;
+  *)
+    echo "MLFLOW_AUTH=$MLFLOW_AUTH is unknown; it is basic or none" >&2
+    exit 2
+    ;;
+esac
 exec "$python" -m mlflow server "${arguments[@]}"

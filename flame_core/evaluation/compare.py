@@ -130,6 +130,8 @@ def metric_title(metric: str) -> str:
             return f"{who}, {way.lower()}, {recall}"
         case ["classification", top]:
             return f"Zero-shot class, {top.replace('top', 'top-')}"
+        case ["benchmarks", benchmark, language, name]:
+            return f"{benchmark}, {language}, {name}"
         case _:
             return metric
 

@@ -8,7 +8,6 @@ model.predict(pd.DataFrame({"image": [...], "text": [...]}), params={"task": "si
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +20,10 @@ from flame_core.serving.predictor import Predictor
 if TYPE_CHECKING:
     import pandas as pd
 
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")  # the signature is given
 TASKS = ("embed", "similarity", "classify")
 
 
-class FlameModel(PythonModel):
+class Answers:
     """Rows of pictures and texts in, a row of results for each."""
 
     def load_context(self, context: Any) -> None:
@@ -92,6 +90,10 @@ def _image(row: dict[Any, Any]) -> str | bytes | None:
         return content
     image = row.get("image")
     return image if isinstance(image, str | bytes) else None
+
+
+class FlameModel(Answers, PythonModel):
+    """The same as MLflow's model. It inherits `predict`, for whose own type hints MLflow would ask."""
 
 
 mlflow.models.set_model(FlameModel())

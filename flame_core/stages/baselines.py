@@ -23,6 +23,7 @@ from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts, progress
 from flame_core.settings import settings
+from flame_core.tracking.benchmarks import track_baselines
 from flame_core.work import gather
 
 _CHUNK = 256  # pictures whose bytes are held at once
@@ -53,6 +54,7 @@ def run(params: Params, layout: Layout) -> None:
         files |= standing_files(standings, name, source)
         contents |= {f"{name}/{file}": content for file, content in files.items()}
     gather(layout.baselines, layout.state, {}, contents)
+    track_baselines(params, layout)
     facts("baselines", {"models": ", ".join(options.baselines) or "none (evaluate.baselines)"})
 
 

@@ -16,6 +16,7 @@ from flame_core.evaluation.standing import read_standings
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts, picture
+from flame_core.tracking.history import show_comparison
 from flame_core.work import gather
 
 COMPARISON, PAGE = "comparison.json", "comparison.html"
@@ -39,5 +40,6 @@ def run(params: Params, layout: Layout) -> None:
     }
     gather(layout.comparison, layout.state, {}, contents)
     facts("compare", {"models": ", ".join(folders), "page": layout.comparison / PAGE})
+    show_comparison(params, layout)
     for metric, chart in comparison_charts(comparison, results[0]).items():
         picture(metric_title(metric), partial(standalone, chart), "svg+xml")

@@ -51,7 +51,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     contents = {REPORT: page.encode(), gates.CHECKS: gates.to_bytes(verdict)}
     contents |= standing_files(standings, recipe, "flame")
     gather(layout.report(recipe), layout.state, {}, {**plots, **result_files(evaluation, recipe), **contents})
-    track_evaluation(params, layout, recipe, evaluation, about, held_out.lookup, standings)
+    track_evaluation(params, layout, recipe, evaluation, standings, about, held_out.lookup)
     facts(
         f"evaluate@{recipe}",
         {

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flame_core.errors import InputError, ResourceError
-from flame_core.tracking.journal import Delivered, Journal
+from flame_core.tracking.journal import KEY_TAG, Delivered, Journal
 from flame_core.tracking.store import experiment_id, open_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-KEY_TAG = "flame.training"  # a run is found by it: the journal's key
 _BATCH = 1000  # metrics that MLflow takes at once
 _PARAM_LENGTH = 6000  # characters of a param that MLflow keeps
 _PARAMS = 100  # params that MLflow takes at once
@@ -167,6 +166,12 @@ class _Delivery:
         with self._files({f"{PACKAGE}/{name}": kept for name, kept in event["files"].items()}) as folder:
             package = folder / PACKAGE  # its name is kept in the logged model
             self.state.model_id = log_model(self.client, str(self.state.experiment_id), self._run_id, package, event)
+        self.journal.mark(self.state)
+
+    def _external(self, event: dict[str, Any]) -> None:
+        from flame_core.tracking.registry import log_external_model
+
+        self.state.model_id = log_external_model(self.client, str(self.state.experiment_id), self._run_id, event)
         self.journal.mark(self.state)
 
     def _version(self, event: dict[str, Any]) -> None:

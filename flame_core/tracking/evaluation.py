@@ -1,11 +1,10 @@
-"""An evaluation in the record of the training: scores tied to model and held-out split, the report, the model itself.
+"""An evaluation in the record of the training: scores tied to model and data, the report, the model itself.
 
 In the main line the model becomes a version of the registered model and its challenger.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,21 +17,19 @@ from flame_core.evaluation.classification import Lookup
 from flame_core.evaluation.measures import Evaluation
 from flame_core.evaluation.run_facts import RunFacts
 from flame_core.evaluation.standing import Standings
-from flame_core.evaluation.tasks.score import MEAN
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.tracking import provenance
+from flame_core.tracking.benchmarks import benchmark_events, held_out_events
 from flame_core.tracking.delivery import deliver
-from flame_core.tracking.journal import Journal
-from flame_core.tracking.registry import CHALLENGER
+from flame_core.tracking.journal import KEY_TAG, Journal
+from flame_core.tracking.registry import CHALLENGER, MODEL_TAG
 from flame_core.tracking.run import shipping, show_links
 from flame_core.tracking.runs import WEIGHTS
-from flame_core.tracking.steps import now
 from flame_core.tracking.store import journals, require_tracking, tracking_address
 
 REPORT = "report"  # folder of the report among the run's artifacts
-HELD_OUT = "held-out"
 log = logging.getLogger(__name__)
 
 
@@ -41,9 +38,9 @@ def track_evaluation(
     layout: Layout,
     recipe: str,
     evaluation: Evaluation,
+    standings: Sequence[Standings],
     about: RunFacts,
     lookup: Lookup,
-    standings: Sequence[Standings],
 ) -> None:
     """Record an evaluation whose report has just been written; nothing where tracking is off."""
     address = tracking_address(layout)
@@ -62,18 +59,10 @@ def track_evaluation(
     )
     tags = {
         "flame.recipe": recipe,
-        "flame.model_sha256": sha256,
-        "flame.training": journal.key,
+        MODEL_TAG: sha256,
+        KEY_TAG: journal.key,
         **provenance.dagster_tags(),
     }
-    split = {
-        "name": HELD_OUT,
-        "digest": evaluation.split[:36],
-        "source_type": "local",
-        "source": json.dumps({"path": "data/shards", "split": "val", "pictures": len(evaluation.keys)}),
-        "profile": json.dumps({"languages": list(evaluation.languages)}),
-    }
-    benchmarks = [each for each in standings if each.digest]  # the held-out split is tracked by its own metrics
     report = layout.report(recipe)
     artifacts = {f"{REPORT}/{path.relative_to(report)}": path for path in sorted(report.rglob("*")) if path.is_file()}
     run = {path.name: path for path in (layout.params, layout.root / provenance.LOCK) if path.is_file()}
@@ -82,18 +71,10 @@ def track_evaluation(
     digests = provenance.out_digests(layout.root)
     journal.append(
         {"kind": "tags", "tags": {"flame.dvc_digest": value_digest(digests)} if digests else {}},
-        {"kind": "inputs", "context": "evaluation", "datasets": [split, *map(benchmark_dataset, benchmarks)]},
         {"kind": "artifacts", "files": _keep(journal, {**artifacts, **run})},
         model,
-        {
-            "kind": "metrics",
-            "time": now(),
-            "step": 0,
-            "values": {name: value for name, value in evaluation.metrics.items() if value == value},
-            "of_model": True,
-            "dataset": {"name": split["name"], "digest": split["digest"]},
-        },
-        *map(benchmark_metrics, benchmarks),
+        *held_out_events(evaluation.metrics, evaluation.split, len(evaluation.keys), standings),
+        *benchmark_events(standings),
     )
     if not layout.is_workspace:
         journal.append(_version(model))
@@ -123,36 +104,6 @@ def register_workspace(layout: Layout, workspace: str, recipe: str) -> dict[str,
     return {
         "version": f"{settings().registered_model} version {journal.delivered(address).version}",
         "alias": CHALLENGER,
-    }
-
-
-def benchmark_dataset(standing: Standings) -> dict[str, str]:
-    """The data of a benchmark as an input of the run."""
-    benchmark = standing.benchmark
-    return {
-        "name": benchmark.name,
-        "digest": standing.digest[:36],
-        "source_type": "local",
-        "source": json.dumps({"path": benchmark.data.path, "split": benchmark.data.split}),
-        "profile": json.dumps({"languages": [row.language for row in standing.rows if row.language != MEAN]}),
-    }
-
-
-def benchmark_metrics(standing: Standings) -> dict[str, Any]:
-    """The event of a benchmark's metrics, `benchmark/<name>/<language>/<metric>`."""
-    name = standing.benchmark.name
-    return {
-        "kind": "metrics",
-        "time": now(),
-        "step": 0,
-        "values": {
-            f"benchmark/{name}/{row.language}/{metric}": value
-            for row in standing.rows
-            for metric, value in row.metrics.items()
-            if value == value
-        },
-        "of_model": True,
-        "dataset": {"name": name, "digest": standing.digest[:36]},
     }
 
 

@@ -1,14 +1,16 @@
 """Whether a challenger may become champion: the rule, as a function of two results on the same held-out pictures.
 
-Every measure of every benchmark and language is compared picture by picture (paired bootstrap, as `flame compare`
-does), so the interval of a difference is free of the luck of the split that both models share. A measure counts as
-worse when its whole interval lies below zero and it fell by more than `promote.tolerance`; as better when its whole
-interval lies above zero. The challenger is promoted when no measure is worse and the plain mean over all measures
-rose by at least `promote.min_gain`.
+Every measure of the held-out split, in every language, is compared picture by picture (paired bootstrap, as `flame
+compare` does), so the interval of a difference is free of the luck of the split that both models share. Benchmarks of
+`evaluate.benchmarks` come with the intervals that `benchmark_gate` gives them. A measure counts as worse when its whole
+interval lies below zero and it fell by more than `promote.tolerance`; as better when its whole interval lies above
+zero. The challenger is promoted when no measure is worse and the plain mean over the held-out measures rose by at least
+`promote.min_gain`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,7 +23,7 @@ from flame_core.evaluation.bootstrap import Bootstrap
 from flame_core.evaluation.results import Results
 from flame_core.params import BootstrapParams, PromoteParams
 
-MEAN = "mean of all measures"
+MEAN = "mean of the held-out measures"
 _DIGITS = 6
 
 
@@ -56,7 +58,7 @@ def rule(params: PromoteParams, bootstrap: BootstrapParams) -> str:
     """The rule in words."""
     return (
         f"no measure may fall by more than {params.tolerance:g} with its {bootstrap.confidence:.0%} interval wholly "
-        f"below zero, and the mean over all measures must rise by at least {params.min_gain:g}"
+        f"below zero, and the mean over the held-out measures must rise by at least {params.min_gain:g}"
     )
 
 
@@ -65,8 +67,14 @@ def first_champion(params: PromoteParams, bootstrap: BootstrapParams) -> Verdict
     return Verdict(True, "there was no champion to compare with", rule(params, bootstrap), [])
 
 
-def judge(champion: Results, challenger: Results, params: PromoteParams, bootstrap: BootstrapParams) -> Verdict:
-    """Compare two models on the same pictures.
+def judge(
+    champion: Results,
+    challenger: Results,
+    params: PromoteParams,
+    bootstrap: BootstrapParams,
+    benchmarks: Sequence[Difference] = (),
+) -> Verdict:
+    """Compare two models on the same pictures, and by what is known of them on `benchmarks`.
 
     Raises:
         InputError: the results are of different pictures, or share no measure.
@@ -81,20 +89,24 @@ def judge(champion: Results, challenger: Results, params: PromoteParams, bootstr
     new, new_draws = _estimates(challenger, measures, draws)
     low, high = draws.interval(new_draws - old_draws)
     rows = [
-        _difference(measure, old[i], new[i], low[i], high[i], params.tolerance) for i, measure in enumerate(measures)
+        difference(measure, old[i], new[i], low[i], high[i], params.tolerance) for i, measure in enumerate(measures)
     ]
     ends = draws.interval((new_draws - old_draws).mean(axis=1, keepdims=True))
-    mean = _difference(MEAN, old.mean(), new.mean(), ends[0][0], ends[1][0], params.tolerance)
-    worse = [row.measure for row in rows if row.verdict == "worse"]
+    mean = difference(MEAN, old.mean(), new.mean(), ends[0][0], ends[1][0], params.tolerance)
+    compared = [*rows, *benchmarks]
+    worse = [row.measure for row in compared if row.verdict == "worse"]
     if worse:
-        promoted, reason = False, f"worse in {len(worse)} of {len(rows)} measures: {', '.join(worse[:5])}"
+        promoted, reason = False, f"worse in {len(worse)} of {len(compared)} measures: {', '.join(worse[:5])}"
     elif mean.difference < params.min_gain:
-        promoted, reason = False, f"the mean over {len(rows)} measures changed by {mean.difference:+.4f}"
+        promoted, reason = False, f"the mean over {len(rows)} held-out measures changed by {mean.difference:+.4f}"
     else:
-        better = sum(row.verdict == "better" for row in rows)
+        better = sum(row.verdict == "better" for row in compared)
         promoted = True
-        reason = f"the mean over {len(rows)} measures rose by {mean.difference:.4f}; {better} better, none worse"
-    return Verdict(promoted, reason, rule(params, bootstrap), [mean, *rows])
+        reason = (
+            f"the mean over {len(rows)} held-out measures rose by {mean.difference:.4f}; {better} of {len(compared)} "
+            "measures better, none worse"
+        )
+    return Verdict(promoted, reason, rule(params, bootstrap), [mean, *compared])
 
 
 def show(verdict: Verdict) -> None:
@@ -131,7 +143,8 @@ def _estimates(results: Results, measures: list[str], draws: Bootstrap) -> tuple
     return sums.sum(axis=0) / counts.sum(axis=0), draws.means(sums, counts)
 
 
-def _difference(measure: str, old: float, new: float, low: float, high: float, tolerance: float) -> Difference:
+def difference(measure: str, old: float, new: float, low: float, high: float, tolerance: float) -> Difference:
+    """One row of the table, with its verdict."""
     change = float(new - old)
     verdict = "worse" if high < 0 and change < -tolerance else "better" if low > 0 else "same"
     a, b, c, d, e = (round(float(value), _DIGITS) for value in (old, new, change, low, high))

@@ -27,6 +27,7 @@ from typing import Any
 from flame_core.digest import file_sha256, write_json
 from flame_core.errors import InputError
 
+KEY_TAG = "flame.training"  # of a run and its model in MLflow: the journal's key, by which they are found again
 EVENTS, FILES, DELIVERED, MODELS = "events.jsonl", "files", "delivered.json", "models"
 
 

@@ -18,7 +18,9 @@ from typing import Any
 
 from flame_core.digest import file_sha256, value_digest
 from flame_core.evaluation.results import METRICS
+from flame_core.evaluation.standing import read_standings
 from flame_core.layout import Layout
+from flame_core.tracking.benchmarks import EVALUATION, benchmark_metrics
 from flame_core.tracking.delivery import metric_name
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.outs import find_bytes
@@ -82,7 +84,9 @@ def trace(layout: Layout, model: str) -> Lineage:
         outs = {out["path"]: out.get("md5", "") for stage in lock["stages"].values() for out in stage.get("outs", [])}
         recipe = record.tags.get("flame.recipe", "")
         inputs = {
-            each.dataset.name: each.dataset for each in (record.run.inputs.dataset_inputs if record.run.inputs else [])
+            each.dataset.name: each.dataset
+            for each in (record.run.inputs.dataset_inputs if record.run.inputs else [])
+            if not any(tag.key == "mlflow.data.context" and tag.value == EVALUATION for tag in each.tags)
         }
         links = [_model(record), _run(record), _metrics(record, files), _recipe(record, files, outs)]
         links.append(_out(layout, f"data/models/{recipe}", "weights", outs, lock, {}))
@@ -156,7 +160,7 @@ def _metrics(record: Record, files: Path) -> Link:
     if not path.is_file():
         link.skip("the model was not evaluated in this run")
         return link
-    reported = json.loads(path.read_text("utf-8"))
+    reported = json.loads(path.read_text("utf-8")) | benchmark_metrics(read_standings(files / REPORT))
     logged = record.run.data.metrics
     shown = ("retrieval/en/image_to_text/recall@10", "retrieval/en/text_to_image/recall@10", "classification/top1")
     link.facts = {name: f"{reported[name]:.4f}" for name in shown if name in reported} | {

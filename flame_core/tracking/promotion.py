@@ -9,6 +9,7 @@ the champion is looked up inside, so each is judged against the champion of its 
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +22,11 @@ from flame_core import gates
 from flame_core.digest import canonical_json, file_sha256, value_digest
 from flame_core.errors import InputError, ParamsError
 from flame_core.evaluation.results import METRICS, Results, read_results
+from flame_core.evaluation.standing import read_standings
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.settings import settings
+from flame_core.tracking.benchmark_gate import benchmark_differences
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.gate import Verdict, first_champion, judge
 from flame_core.tracking.registry import CHALLENGER, CHAMPION, PACKAGE, number_with
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 PROMOTED, PREVIOUS, ROLLED_BACK = "promotion.at", "promotion.previous_champion", "promotion.rolled_back"
 VERDICT, REASON, RULE, TABLE = "gate.verdict", "gate.reason", "gate.rule", "gate.table"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,16 @@ def promote(params: Params, layout: Layout, version: str | None = None) -> Promo
         if chosen is None or chosen == champion:
             return Promotion(None, champion, None)
         new = _version(client, name, chosen)
-        challenger = _results(client, new, Path(scratch) / "challenger")
+        challenger = _results(client, new, Path(scratch) / CHALLENGER)
         if champion is None:
             verdict = first_champion(params.promote, params.evaluate.bootstrap)
         else:
             old = _champion_results(client, _version(client, name, champion), challenger, params, layout, Path(scratch))
-            verdict = judge(old, challenger, params.promote, params.evaluate.bootstrap)
+            before, now = (read_standings(Path(scratch) / model / REPORT) for model in (CHAMPION, CHALLENGER))
+            benchmarks, apart = benchmark_differences(before, now, params.promote.tolerance)
+            if apart:
+                log.warning("not measured for both on the same data, so not compared: %s", ", ".join(apart))
+            verdict = judge(old, challenger, params.promote, params.evaluate.bootstrap, benchmarks)
         _store(client, new, verdict)
         if verdict.promoted:
             _crown(client, name, chosen, champion)
@@ -156,7 +164,7 @@ def _champion_results(
     client: MlflowClient, version: ModelVersion, challenger: Results, params: Params, layout: Layout, scratch: Path
 ) -> Results:
     """The champion's results on the challenger's pictures: as recorded, or measured now where the split has changed."""
-    recorded = _results(client, version, scratch / "champion")
+    recorded = _results(client, version, scratch / CHAMPION)
     if recorded.split == challenger.split:
         return recorded
     from mlflow.artifacts import download_artifacts

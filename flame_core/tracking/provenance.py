@@ -79,10 +79,9 @@ def _git(project: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def tags(params: Params, layout: Layout, recipe: str) -> dict[str, str]:
-    """Tags of a training run."""
+def tags(params: Params, layout: Layout) -> dict[str, str]:
+    """Tags of a run: by whom, where, with which code, params and packages."""
     found = {
-        "flame.recipe": recipe,
         "flame.params_digest": params.digest,
         "host": socket.gethostname(),
         "python": platform.python_version(),

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import flame_core
+from flame_core.tracking.journal import KEY_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
 CHALLENGER, CHAMPION = "challenger", "champion"
@@ -44,23 +46,42 @@ def log_model(
         package: folder of the servable model.
         event: `name` and `tags`, which hold the sha256 of the weights and the training's key.
     """
-    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
-
-    sha256, key = event["tags"][MODEL_TAG], event["tags"]["flame.training"]
-    found = client.search_logged_models(
-        [experiment], filter_string=f"tags.`{MODEL_TAG}` = '{sha256}' AND tags.`flame.training` = '{key}'"
-    )
-    model = found[0] if found else None
+    tags = event["tags"]
+    model = _model_with(client, experiment, {name: tags[name] for name in (MODEL_TAG, KEY_TAG)})
     if model is None:
-        model = client.create_logged_model(experiment, event["name"], run_id, dict(event["tags"]), model_type="flame")
+        model = client.create_logged_model(experiment, event["name"], run_id, dict(tags), model_type="flame")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         _save(folder, package, model.model_id, run_id)
         client.log_model_artifacts(model.model_id, str(folder))
+    _finish(client, run_id, model)
+    return model.model_id
+
+
+def log_external_model(client: MlflowClient, experiment: str, run_id: str, event: Mapping[str, Any]) -> str:
+    """A model that others trained and keep, so that scores can be tied to it; returns MLflow's model id."""
+    tags = {**event["tags"], "mlflow.model.isExternal": "true"}
+    model = _model_with(client, experiment, {KEY_TAG: tags[KEY_TAG]})
+    if model is None:
+        name = event["name"].replace(".", "-")  # MLflow takes no dot there
+        model = client.create_logged_model(experiment, name, run_id, tags, model_type="baseline")
+    _finish(client, run_id, model)
+    return model.model_id
+
+
+def _model_with(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> LoggedModel | None:
+    wanted = " AND ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    found = client.search_logged_models([experiment], filter_string=wanted)
+    return found[0] if found else None
+
+
+def _finish(client: MlflowClient, run_id: str, model: LoggedModel) -> None:
+    """Mark a model as logged, and as an output of its run, once."""
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
     if model.status != LoggedModelStatus.READY:
         client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
-    return model.model_id
 
 
 def _save(folder: Path, package: Path, model_id: str, run_id: str) -> None:

@@ -27,7 +27,7 @@ from flame_core.tracking.journal import Journal
 from flame_core.tracking.steps import StepRecorder, now
 from flame_core.tracking.store import journals, run_url, tracking_address, version_url
 
-_KEY_LENGTH = 16
+KEY_LENGTH = 16  # of a journal's name
 log = logging.getLogger(__name__)
 
 
@@ -38,7 +38,7 @@ class TrainingRun:
         self._journal = journal
         kinds = [(event["kind"], event.get("status")) for event, _ in journal.events()] if journal else []
         self._started = bool(kinds)
-        self.complete = ("end", "FINISHED") in kinds  # an earlier process recorded all of this training
+        self.complete = ("end", "FINISHED") in kinds  # all of this training is recorded
 
     @property
     def journal(self) -> Path | None:
@@ -49,7 +49,8 @@ class TrainingRun:
         """Record the start, or that it goes on."""
         if self._journal is None:
             return
-        tags = {**provenance.tags(params, layout, recipe), **provenance.dagster_tags()}
+        about = {**provenance.tags(params, layout), **provenance.dagster_tags()}
+        tags = {"flame.recipe": recipe, **about}
         start = {"kind": "start", "time": now(), "name": f"{recipe}-{self._journal.key[:8]}", "tags": tags}
         if self._started:
             self._journal.append(start)
@@ -74,10 +75,11 @@ class TrainingRun:
             {"kind": "end", "status": "FINISHED", "time": now()},
         )
         self._journal.remember_model(sha256)
+        self.complete = True
 
     def failed(self, error: BaseException) -> None:
         """Record an end before the end: KILLED where the training will resume, FAILED otherwise."""
-        if self._journal is None:
+        if self._journal is None or self.complete:  # then it failed after the training, such as in the delivery
             return
         status = "KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED"
         reason = f"{type(error).__name__}: {error}"[:500]
@@ -100,7 +102,7 @@ def track_training(params: Params, layout: Layout, recipe: str, digest: str) -> 
     if address is None:
         yield TrainingRun(None)
         return
-    journal = Journal(journals(layout) / digest[:_KEY_LENGTH])
+    journal = Journal(journals(layout) / digest[:KEY_LENGTH])
     run = TrainingRun(journal)
     if run.complete and not journal.pending(address):
         yield TrainingRun(None)  # nothing happens that was not recorded

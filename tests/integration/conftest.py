@@ -16,8 +16,11 @@ import yaml
 
 from flame_core.data.sources.debian import Debian
 from flame_core.data.sources.listing import read_pairs
+from flame_core.layout import Layout
 from flame_core.params import DebianSource, merge, read_yaml
 from flame_core.settings import settings
+from flame_core.tracking.registry import number_with
+from flame_core.tracking.store import local_address, open_client
 from flame_core.work import WorkCache
 
 ROOT = Path(__file__).parents[2]
@@ -78,13 +81,23 @@ def stamps() -> Iterator[list]:
 def pictures(stamps, tmp_path_factory) -> Path:
     """A folder of real pictures with their captions in every language beside them."""
     folder = tmp_path_factory.mktemp("pictures")
-    chosen = [pair for pair in stamps if pair.image and "de" in pair.captions and "fr" in pair.captions]
-    for pair in chosen[:: len(chosen) // PICTURES][:PICTURES]:
+    chosen = in_three_languages(stamps)
+    write_pictures(folder, chosen[:: len(chosen) // PICTURES][:PICTURES])
+    return folder
+
+
+def in_three_languages(stamps: list) -> list:
+    """The pairs that have English, German and French captions."""
+    return [pair for pair in stamps if pair.image and "de" in pair.captions and "fr" in pair.captions]
+
+
+def write_pictures(folder: Path, pairs: list) -> None:
+    """Pairs as a folder source holds them: a picture, and its captions beside it."""
+    for pair in pairs:
         place = folder / pair.category.partition("/")[2] / pair.key.rpartition("/")[2]
         place.parent.mkdir(parents=True, exist_ok=True)
         place.with_suffix(pair.image.path.suffix).write_bytes(pair.image.read())
         place.with_suffix(".json").write_text(json.dumps({"captions": pair.captions}))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -124,4 +137,34 @@ def project(pictures, smollm2, tmp_path_factory) -> Project:
     content = read_yaml(root / "params.yaml")
     content["sources"] = {"pictures": {"kind": "folder", "path": str(pictures)}}
     (root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    return made
+
+
+@dataclass(frozen=True)
+class Tracked(Project):
+    """A project with tracking on."""
+
+    address: str
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        return super().start(*arguments, **{"FLAME_TRACKING_URI": self.address, **environment})
+
+    def alias(self, name: str) -> str | None:
+        return number_with(self.client, "flame", name)
+
+    @property
+    def client(self):
+        return open_client(self.address)
+
+    def lineage(self, model: str, code: int = 0) -> dict:
+        return json.loads(self.flame("lineage", model, "--json", code=code, FLAME_LOG_LEVEL="ERROR"))
+
+
+@pytest.fixture(scope="module")
+def tracked(project: Project) -> Tracked:
+    """The project after a tracked run, whose model was promoted."""
+    project.change({"evaluate": {"gates": {"min_recall_over_chance": 0.0}}, "promote": {"tolerance": 0.02}})
+    made = Tracked(project.root, local_address(Layout.find(project.root)))
+    made.flame("run")
+    assert "promoted" in made.flame("promote")
     return made

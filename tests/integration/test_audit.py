@@ -11,48 +11,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flame_core.layout import Layout
 from flame_core.tracking.promotion import PREVIOUS, REASON, TABLE, VERDICT
 from flame_core.tracking.provenance import out_digests
-from flame_core.tracking.store import local_address, open_client
+from flame_core.tracking.store import open_client
 from flame_core.workspace import dvc, environment
-from tests.integration.conftest import Project
+from tests.integration.conftest import Tracked
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def tracked(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project after a tracked run, whose model was promoted."""
-    project.change({"evaluate": {"gates": {"min_recall_over_chance": 0.0}}, "promote": {"tolerance": 0.02}})
-    address = local_address(Layout.find(project.root))
-    made = Tracked(project.root, address)
-    made.flame("run")
-    assert "promoted" in made.flame("promote")
-    return made
-
-
-class Tracked(Project):
-    """A project with tracking on."""
-
-    def __init__(self, root: Path, address: str) -> None:
-        super().__init__(root)
-        object.__setattr__(self, "address", address)
-
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        return super().start(*arguments, **{"FLAME_TRACKING_URI": self.address, **environment})
-
-    def alias(self, name: str) -> str | None:
-        from flame_core.tracking.registry import number_with
-
-        return number_with(self.client, "flame", name)
-
-    @property
-    def client(self):
-        return open_client(self.address)
-
-    def lineage(self, model: str, code: int = 0) -> dict:
-        return json.loads(self.flame("lineage", model, "--json", code=code, FLAME_LOG_LEVEL="ERROR"))
 
 
 def test_the_run_knows_params_data_and_scores(tracked: Tracked) -> None:
@@ -135,6 +100,33 @@ def test_bytes_that_left_tree_and_cache_are_found_in_the_remote(tracked: Tracked
     run("pull")
     assert (tracked.root / "data/shards/index.parquet").is_file()
     run("remote", "remove", "--local", "store")
+
+
+def test_a_push_may_leave_the_embeddings_out_and_a_clone_computes_them_again(tracked: Tracked, tmp_path: Path) -> None:
+    """The commands of docs/lineage.md."""
+
+    def run(root: Path, *arguments: str) -> None:
+        subprocess.run([*dvc(), *arguments], cwd=root, env=environment(), check=True, capture_output=True)
+
+    clone = Tracked(tmp_path / "clone", tracked.address)
+    shutil.copytree(tracked.root, clone.root, ignore=shutil.ignore_patterns("data", ".flame", "cache", "tmp"))
+    for root in (tracked.root, clone.root):
+        run(root, "remote", "add", "--local", "--default", "store", str(tmp_path / "remote"))
+    pushed = ["download", "ingest", "caption", "train@flame", "evaluate@flame", "baselines", "compare"]
+    run(tracked.root, "push", *pushed)
+    run(tracked.root, "remote", "remove", "--local", "store")
+    held = {f"{path.parent.name}{path.name}" for path in (tmp_path / "remote/files/md5").rglob("*") if path.is_file()}
+    digests = out_digests(tracked.root)
+    assert {digests["data/shards"], digests["data/models/flame"]} <= held
+    assert not {digests["data/embeddings"], digests["data/llm"]} & held
+
+    run(clone.root, "pull", "--allow-missing")
+    there = clone.outs()
+    assert "shards/index.parquet" in there and not any(name.startswith(("embeddings/", "llm/")) for name in there)
+    said = clone.flame("run")
+    assert said.count("Running stage") == 2 and "Running stage 'embed'" in said  # and the LLM, which it needs
+    assert clone.outs() == tracked.outs()
+    assert (clone.root / "dvc.lock").read_bytes() == (tracked.root / "dvc.lock").read_bytes()
 
 
 def test_a_worse_model_is_refused_and_a_better_one_promoted(tracked: Tracked) -> None:

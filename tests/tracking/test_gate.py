@@ -69,7 +69,7 @@ def test_a_loss_that_may_be_luck_is_not_worse_but_the_mean_must_not_fall():
     champion, challenger = results(en=right(60, seed=1)), results(en=right(55, seed=2))
     verdict = judge(champion, challenger, RULE, BOOTSTRAP)
     assert verdicts(verdict)["en"] == "same"
-    assert not verdict.promoted and "the mean over 1 measures changed by -0.0250" in verdict.reason
+    assert not verdict.promoted and "the mean over 1 held-out measures changed by -0.0250" in verdict.reason
 
 
 def test_the_gain_that_params_ask_for():

@@ -1,0 +1,108 @@
+"""What tracking costs a training: the demo's model on the demo's data, with tracking and without, in turns.
+
+    python -m benchmarks.tracking_cost                    # after `make demo`: its 100 steps, three times each
+    python -m benchmarks.tracking_cost --epochs 5 --turns 1
+
+The work is that of the stage `train`, from the run's description to the last event that MLflow has taken: the journal,
+the sampling of the machine, and the process beside the training that delivers to a SQLite store. The store is set up
+before the clock starts, as it is in a project that has trained before. `--project` is read, never written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from benchmarks.measure import in_turns, record
+from flame_core.layout import Layout
+from flame_core.params import Params, load_params
+from flame_core.settings import settings
+from flame_core.text.store import TrainStore
+from flame_core.tracking.delivery import deliver
+from flame_core.tracking.journal import Journal
+from flame_core.tracking.run import track_training
+from flame_core.tracking.steps import now
+from flame_core.tracking.store import OFF, local_address
+from flame_core.training.job import METRICS, TrainingJob
+from flame_core.vision.tower import WEIGHTS
+
+RECIPE = "flame"
+LIMIT = 0.02  # of the training's time
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--project", type=Path, default=Path())
+    parser.add_argument("--epochs", type=int, help="of a training (default: the project's own)")
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tracking-cost-") as folder:
+        layout = Layout.find(Path(folder))
+        for name in ("data", "recipes", "params.yaml", "dvc.lock", ".git"):
+            if (target := options.project.resolve() / name).exists():
+                (layout.root / name).symlink_to(target)
+        params = load_params(layout)
+        if options.epochs:
+            recipe = params.train[RECIPE].model_copy(update={"epochs": options.epochs})
+            params = params.model_copy(update={"train": {**params.train, RECIPE: recipe}})
+        prepare_store(layout)
+        numbers = itertools.count()
+
+        def case(address: str) -> None:
+            os.environ["FLAME_TRACKING_URI"] = address
+            settings.cache_clear()
+            train_once(params, layout, f"{next(numbers):016}")
+
+        cases = {"off": lambda: case(OFF), "on": lambda: case(local_address(layout))}
+        measured = in_turns(cases, options.turns, warm=0)
+        require_delivered(layout)
+    cost = 1 / measured.ratio("on", "off")
+    record("tracking_cost", "training, tracking off", measured.median("off"), "s")
+    record("tracking_cost", "training, tracking on", measured.median("on"), "s", cost, "tracking off")
+    print(f"tracking costs {cost - 1:+.2%} of the training's time; the limit is {LIMIT:.0%}")
+
+
+def train_once(params: Params, layout: Layout, digest: str) -> None:
+    """What the stage does between its checks and its out."""
+    chosen, store = params.train[RECIPE], TrainStore(layout.embeddings)
+    slots = [place for place, name in enumerate(store.facets) if name.split("/")[0] in chosen.kinds]
+    out = layout.state / "out" / digest
+    out.mkdir(parents=True)
+    with track_training(params, layout, RECIPE, digest) as tracked:
+        TrainingJob(
+            recipe=chosen,
+            shards=layout.shards,
+            embeddings=layout.embeddings,
+            slots=slots,
+            captions=None,
+            checkpoints=layout.state / "checkpoints" / digest,
+            out=out,
+            journal=tracked.journal,
+        ).run()
+        rows = [json.loads(line) for line in (out / METRICS).read_text("utf-8").splitlines()]
+        tracked.trained(rows, out / WEIGHTS)
+
+
+def prepare_store(layout: Layout) -> None:
+    """Set the store up with a first run."""
+    journal = Journal(layout.state / "first")
+    journal.append(
+        {"kind": "start", "time": now(), "name": "first", "tags": {}},
+        {"kind": "end", "status": "FINISHED", "time": now()},
+    )
+    deliver(journal, local_address(layout))
+
+
+def require_delivered(layout: Layout) -> None:
+    """A cost counts only if all of it was paid."""
+    address = local_address(layout)
+    if left := sum(journal.pending(address) for journal in Journal.all(layout.state)):
+        raise SystemExit(f"{left} events were not delivered, so the figure would be too small")
+
+
+if __name__ == "__main__":
+    main()

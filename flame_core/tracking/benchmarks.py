@@ -1,0 +1,153 @@
+"""Standings on benchmarks as events of a journal: our own beside a model's other scores, other people's as runs.
+
+A score is `benchmarks/<benchmark>/<language>/<metric>`, with `/low` and `/high` of its interval and chance as
+`benchmarks/<benchmark>/<language>/chance/<metric>`, tied to the model and to the benchmark's data by their digest.
+The held-out split is left out of it: its scores are those of `metrics.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flame_core.digest import file_sha256, value_digest
+from flame_core.evaluation.held_out_standings import RETRIEVAL
+from flame_core.evaluation.results import METRICS, read_results
+from flame_core.evaluation.standing import Standings, read_standings
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.tracking import provenance
+from flame_core.tracking.journal import KEY_TAG, Journal
+from flame_core.tracking.run import KEY_LENGTH, shipping, show_links
+from flame_core.tracking.steps import now
+from flame_core.tracking.store import journals, tracking_address
+
+EVALUATION = "evaluation"  # the context of a dataset that was measured on, not trained on
+BASELINE_TAG, SOURCE_TAG = "flame.baseline", "flame.baseline_source"
+_DIGEST_LENGTH = 36  # that MLflow keeps
+
+
+def track_baselines(params: Params, layout: Layout) -> None:
+    """Record the models of `evaluate.baselines`, whose results were just written: a run and an external model each.
+
+    Equal results are recorded once; nothing is where tracking is off.
+    """
+    address = tracking_address(layout)
+    if address is None:
+        return
+    found = []
+    for name, source in params.evaluate.baselines.items():
+        found.append(journal := baseline_journal(layout, name, source))
+        if not any(event["kind"] == "end" for event, _ in journal.events()):
+            journal.append(*_baseline_events(journal, params, layout, name, source))
+    if not any(journal.pending(address) for journal in found):
+        return
+    with shipping(found[-1], address):  # which delivers its neighbours too
+        pass
+    for journal in found:
+        show_links(journal, address)
+
+
+def baseline_journal(layout: Layout, name: str, source: str) -> Journal:
+    """The journal of a measured baseline, found by its results."""
+    digests = {file: file_sha256(path) for file, path in _files(layout.baselines / name).items()}
+    described = {"baseline": name, "source": source, "files": digests}
+    return Journal(journals(layout) / value_digest(described)[:KEY_LENGTH])
+
+
+def _baseline_events(journal: Journal, params: Params, layout: Layout, name: str, source: str) -> list[dict[str, Any]]:
+    folder = layout.baselines / name
+    files = _files(folder)
+    tags = {BASELINE_TAG: name, SOURCE_TAG: source}
+    about = {**provenance.tags(params, layout), **provenance.dagster_tags()}
+    events: list[dict[str, Any]] = [
+        {"kind": "start", "time": now(), "name": f"baseline-{name}", "tags": {**about, **tags}},
+        {"kind": "external", "name": name, "tags": {**tags, KEY_TAG: journal.key}},
+        {"kind": "artifacts", "files": {f"baseline/{file}": journal.keep(path) for file, path in files.items()}},
+    ]
+    standings = read_standings(folder)
+    if METRICS in files:  # it has texts
+        results = read_results(folder)
+        events += held_out_events(results.metrics, results.split, results.pictures, standings)
+    events += benchmark_events(standings)
+    return [*events, {"kind": "end", "status": "FINISHED", "time": now()}]
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """{relative name: path} of all files below a folder."""
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def held_out_events(
+    metrics: Mapping[str, float], split: str, pictures: int, standings: Sequence[Standings]
+) -> list[dict[str, Any]]:
+    """The scores on the held-out split of that digest."""
+    languages = [row.language for each in standings if each.benchmark.name == RETRIEVAL for row in each.rows]
+    dataset = {
+        "name": RETRIEVAL,
+        "digest": split[:_DIGEST_LENGTH],
+        "source_type": "local",
+        "source": json.dumps({"path": "data/shards", "split": "val", "pictures": pictures}),
+        "profile": json.dumps({"languages": languages}),
+    }
+    return _measured([dataset], [(metrics, dataset)])
+
+
+def benchmark_events(standings: Sequence[Standings]) -> list[dict[str, Any]]:
+    """The scores on every benchmark that was measured; [] where none was."""
+    described = [(benchmark_metrics([each]), _dataset(each)) for each in recorded(standings)]
+    return _measured([dataset for _, dataset in described], described)
+
+
+def benchmark_metrics(standings: Sequence[Standings]) -> dict[str, float]:
+    """{name of a score: value} of every benchmark that was measured."""
+    found = {}
+    for each in recorded(standings):
+        for row in each.rows:
+            place = f"benchmarks/{each.benchmark.name}/{row.language}"
+            found |= {f"{place}/{name}": value for name, value in row.metrics.items()}
+            for name, (low, high) in row.intervals.items():
+                found |= {f"{place}/{name}/low": low, f"{place}/{name}/high": high}
+            found |= {f"{place}/chance/{name}": value for name, value in row.chance.items()}
+    return found
+
+
+def recorded(standings: Sequence[Standings]) -> list[Standings]:
+    """Those that were measured, without the held-out split."""
+    return [each for each in standings if each.status == "measured" and each.benchmark.data.layout != "held_out"]
+
+
+def _dataset(each: Standings) -> dict[str, Any]:
+    """A benchmark's data as MLflow's entities want them."""
+    profile: dict[str, Any] = {"languages": [row.language for row in each.rows], "skipped": each.skipped}
+    return {
+        "name": each.benchmark.name,
+        "digest": each.digest[:_DIGEST_LENGTH],
+        "source_type": "local",
+        "source": json.dumps(each.benchmark.data.model_dump(mode="json"), sort_keys=True, ensure_ascii=False),
+        "profile": json.dumps(profile, sort_keys=True, ensure_ascii=False),
+    }
+
+
+def _measured(
+    datasets: Sequence[dict[str, Any]], scores: Sequence[tuple[Mapping[str, float], dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The events of datasets and of the scores on each, tied to the model."""
+    if not datasets:
+        return []
+    return [
+        {"kind": "inputs", "context": EVALUATION, "datasets": list(datasets)},
+        *(
+            {
+                "kind": "metrics",
+                "time": now(),
+                "step": 0,
+                "values": {name: value for name, value in values.items() if value == value},  # NaN: not measured
+                "of_model": True,
+                "dataset": {"name": dataset["name"], "digest": dataset["digest"]},
+            }
+            for values, dataset in scores
+        ),
+    ]

@@ -1,0 +1,238 @@
+"""All models that were measured, over recipes and over time, from MLflow's records.
+
+    flame tracking history                          # a table, and the address where MLflow compares the runs
+    flame tracking history --html history.html      # the same as a page, with a chart for each headline metric
+
+`flame compare` puts the models of today's params side by side and is an out, so it can hold no time. This is the rest:
+every training of the main line and of workspaces, and every baseline, the oldest first, as far as the tracking server
+knows them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from flame_core import reporting
+from flame_core.digest import file_sha256
+from flame_core.evaluation.definition import load_benchmarks
+from flame_core.evaluation.held_out_standings import RETRIEVAL
+from flame_core.evaluation.measures import OTHERS, headline_k
+from flame_core.evaluation.retrieval import DIRECTIONS
+from flame_core.evaluation.standing import headline_metrics
+from flame_core.evaluation.tasks.score import MEAN
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.settings import settings
+from flame_core.tracking.benchmarks import BASELINE_TAG, baseline_journal
+from flame_core.tracking.delivery import metric_name
+from flame_core.tracking.journal import Journal
+from flame_core.tracking.promotion import VERDICT
+from flame_core.tracking.registry import MODEL_TAG
+from flame_core.tracking.runs import WEIGHTS
+from flame_core.tracking.store import (
+    journals,
+    open_client,
+    page_address,
+    require_tracking,
+    run_url,
+    tracking_address,
+    version_url,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+_PAGE = 500  # runs that MLflow is asked for at once
+_COMPARED = 20  # runs of a comparison in MLflow: they stand in its address
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric of a model, with its interval where the run recorded one."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model that was measured.
+
+    Attributes:
+        run_id: MLflow's.
+        url: of the run's page.
+        when: it was trained.
+        recipe: its name, or the baseline's.
+        commit: of the code, short; marked where tracked files had changes.
+        workspace: digest of the workspace; "" in the main line.
+        version: of the registered model; "" where it is none.
+        version_url: of the version's page.
+        standing: its aliases and the gate's verdict.
+        split: digest of the held-out pictures, short: scores of different ones cannot be compared.
+        scores: by headline metric, as far as they were measured.
+    """
+
+    run_id: str
+    url: str
+    when: datetime
+    recipe: str
+    commit: str
+    workspace: str
+    version: str
+    version_url: str
+    standing: str
+    split: str
+    scores: dict[str, Score]
+
+
+@dataclass(frozen=True)
+class History:
+    """The models, the oldest first; the metrics that any of them has; MLflow's page that compares the newest."""
+
+    entries: list[Entry]
+    metrics: list[str]
+    comparison: str | None
+
+
+def read_history(params: Params, layout: Layout) -> History:
+    """The history by the headline metrics of these params.
+
+    Raises:
+        ResourceError: tracking is off.
+    """
+    address = require_tracking(layout)
+    client = open_client(address)
+    experiment = client.get_experiment_by_name(settings().experiment)
+    if experiment is None:
+        return History([], [], None)
+    wanted = headline(params, layout)
+    name = settings().registered_model
+    versions = _versions(client, name)
+    aliases = _aliases(client, name)
+    entries = []
+    for run in _runs(client, experiment.experiment_id):
+        scores = {metric: score for metric in wanted if (score := _score(run, metric))}
+        if scores:
+            version = versions.get(run.data.tags.get(MODEL_TAG, ""))
+            entries.append(_entry(address, run, version, aliases, scores))
+    metrics = [metric for metric in wanted if any(metric in entry.scores for entry in entries)]
+    newest = [entry.run_id for entry in entries][-_COMPARED:]
+    return History(entries, metrics, comparison_url(address, experiment.experiment_id, newest))
+
+
+def headline(params: Params, layout: Layout) -> list[str]:
+    """The metrics by which models are compared: of the held-out split, then of every configured benchmark."""
+    options = params.evaluate
+    k = headline_k(options)
+    found = [
+        f"retrieval/{language}/{direction}/recall@{k}"
+        for language in (options.train_language, OTHERS)
+        for direction in DIRECTIONS
+    ]
+    found.append("classification/top1")
+    for benchmark in load_benchmarks(options.benchmarks.names, layout.project):
+        language = MEAN if len(benchmark.languages) > 1 else benchmark.languages[0]
+        found += [f"benchmarks/{benchmark.name}/{language}/{metric}" for metric in headline_metrics(benchmark)]
+    return found
+
+
+def comparison_url(address: str, experiment_id: str, runs: Sequence[str]) -> str | None:
+    """The page where MLflow compares runs; None for fewer than two."""
+    if len(runs) < 2:
+        return None
+    asked = f"runs={quote(json.dumps(list(runs)))}&experiments={quote(json.dumps([experiment_id]))}"
+    return f"{page_address(address)}/#/compare-runs?{asked}"
+
+
+def show_comparison(params: Params, layout: Layout) -> None:
+    """Show where MLflow compares the models that `flame compare` does, as far as it has their runs."""
+    address = tracking_address(layout)
+    if address is None:
+        return
+    weights = [layout.model(recipe) / WEIGHTS for recipe in params.recipes]
+    found = [Journal.of_model(journals(layout), file_sha256(path)) for path in weights if path.is_file()]
+    found += [baseline_journal(layout, name, source) for name, source in params.evaluate.baselines.items()]
+    marks = [journal.delivered(address) for journal in found if journal]
+    runs = [mark.run_id for mark in marks if mark.run_id]
+    experiment = next((mark.experiment_id for mark in marks if mark.experiment_id), None)
+    if experiment and (url := comparison_url(address, experiment, runs)):
+        reporting.link("MLflow comparison", url)
+
+
+def _runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
+    """The finished runs of trainings and baselines, the oldest first."""
+    token = None
+    while True:
+        found = client.search_runs(
+            [experiment_id],
+            "attributes.status = 'FINISHED'",
+            max_results=_PAGE,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        yield from found
+        token = found.token
+        if not token:
+            return
+
+
+def _versions(client: MlflowClient, name: str) -> dict[str, ModelVersion]:
+    """{sha256 of the weights: the newest version with them}."""
+    found: dict[str, ModelVersion] = {}
+    token = None
+    while True:
+        page = client.search_model_versions(f"name = '{name}'", page_token=token)
+        for version in sorted(page, key=lambda version: int(version.version)):
+            sha256 = version.tags.get(MODEL_TAG)
+            if sha256 and (sha256 not in found or int(found[sha256].version) < int(version.version)):
+                found[sha256] = version
+        token = page.token
+        if not token:
+            return found
+
+
+def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
+    """{alias: number of its version}; a search for versions does not tell."""
+    models = client.search_registered_models(f"name = '{name}'")
+    return {alias: str(number) for model in models for alias, number in model.aliases.items()}
+
+
+def _score(run: Run, metric: str) -> Score | None:
+    logged = run.data.metrics
+    value = logged.get(metric_name(metric))
+    if value is None:
+        return None
+    return Score(value, *(logged.get(metric_name(f"{metric}/{end}")) for end in ("low", "high")))
+
+
+def _entry(
+    address: str, run: Run, version: ModelVersion | None, aliases: dict[str, str], scores: dict[str, Score]
+) -> Entry:
+    tags = run.data.tags
+    number = str(version.version) if version else ""
+    verdict = version.tags.get(VERDICT, "not judged") if version else ""
+    standing = [alias for alias, holder in sorted(aliases.items()) if number and holder == number]
+    standing += [verdict] if verdict else ["baseline"] if BASELINE_TAG in tags else []
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    splits = [each.dataset.digest for each in inputs if each.dataset.name == RETRIEVAL]
+    return Entry(
+        run_id=run.info.run_id,
+        url=run_url(address, run.info.experiment_id, run.info.run_id),
+        when=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+        recipe=tags.get("flame.recipe") or tags.get(BASELINE_TAG, ""),
+        commit=tags.get("git.commit", "")[:12] + (" and changes" if tags.get("git.clean") == "false" else ""),
+        workspace=tags.get("flame.workspace", ""),
+        version=number,
+        version_url=version_url(address, settings().registered_model, number) if number else "",
+        standing=", ".join(standing),
+        split=splits[-1][:8] if splits else "",
+        scores=scores,
+    )

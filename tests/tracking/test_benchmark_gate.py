@@ -1,0 +1,80 @@
+"""Benchmarks in the gate: the interval of a difference from two intervals, and what can be compared at all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flame_core.evaluation.definition import Benchmark
+from flame_core.evaluation.standing import LanguageRow, Standings
+from flame_core.params import BootstrapParams, PromoteParams
+from flame_core.tracking.benchmark_gate import benchmark_differences
+from flame_core.tracking.gate import judge
+from tests.tracking.test_gate import results, right
+
+
+def standing(
+    name: str, digest: str = "d", layout: str = "clip_benchmark", **values: tuple[float, float, float]
+) -> Standings:
+    """A classification benchmark with (accuracy, low, high) by language."""
+    data = {"layout": layout, "path": name, "obtain": "make it"}
+    benchmark = Benchmark.model_validate(
+        {"name": name, "title": name, "task": {"kind": "classification"}, "data": data}
+    )
+    rows = [
+        LanguageRow(language, {"acc1": value, "acc5": 1.0}, {"acc1": (low, high)}, {}, {})
+        for language, (value, low, high) in values.items()
+    ]
+    return Standings(benchmark, "measured", rows=rows, digest=digest)
+
+
+def binomial(hits: int, pictures: int) -> tuple[float, float, float]:
+    """An accuracy with its 95 % bootstrap interval."""
+    draws = np.random.default_rng(hits).binomial(pictures, hits / pictures, 20_000) / pictures
+    return (hits / pictures, *map(float, np.quantile(draws, [0.025, 0.975])))
+
+
+@pytest.mark.parametrize(("old", "new", "verdict"), [(500, 600, "better"), (600, 500, "worse"), (500, 520, "same")])
+def test_the_interval_is_that_of_a_bootstrap_of_two_independent_samples(old: int, new: int, verdict: str) -> None:
+    [row], apart = benchmark_differences(
+        [standing("birds", en=binomial(old, 1000))], [standing("birds", en=binomial(new, 1000))], 0.02
+    )
+    drawn = np.random.default_rng(1).binomial(1000, [[old / 1000], [new / 1000]], (2, 20_000)) / 1000
+    low, high = np.quantile(drawn[1] - drawn[0], [0.025, 0.975])
+    assert (row.low, row.high) == (pytest.approx(low, abs=0.004), pytest.approx(high, abs=0.004))
+    assert (row.measure, row.difference, row.verdict) == (
+        "benchmarks/birds/en/acc1",
+        pytest.approx((new - old) / 1000),
+        verdict,
+    )
+    assert apart == []
+
+
+def test_only_the_same_data_and_languages_are_compared_and_the_held_out_split_is_not_twice() -> None:
+    sure = (0.5, 0.49, 0.51)
+    old = [standing("a", "d1", en=sure), standing("b", en=sure, de=sure), standing("h", layout="held_out", en=sure)]
+    new = [
+        standing("a", "d2", en=sure),
+        standing("b", en=sure, fr=sure),
+        standing("h", layout="held_out", en=sure),
+        standing("c", en=sure),
+    ]
+    rows, apart = benchmark_differences(old, new, 0.0)
+    assert [row.measure for row in rows] == ["benchmarks/b/en/acc1"]
+    assert apart == ["a", "c"]
+
+
+def test_a_benchmark_that_got_worse_stops_a_challenger_that_is_better_on_the_held_out_split() -> None:
+    birds = [standing("birds", en=(0.6, 0.58, 0.62))], [standing("birds", en=(0.5, 0.48, 0.52))]
+    rows, _ = benchmark_differences(*birds, 0.02)
+    old, new, rule, bootstrap = (
+        results(en=right(60)),
+        results(en=right(120)),
+        PromoteParams(),
+        BootstrapParams(samples=100),
+    )
+    assert judge(old, new, rule, bootstrap).promoted
+    verdict = judge(old, new, rule, bootstrap, rows)
+    assert not verdict.promoted and "worse in 1 of 2 measures: benchmarks/birds/en/acc1" in verdict.reason
+    tolerated, _ = benchmark_differences(*birds, 0.2)
+    assert judge(old, new, rule, bootstrap, tolerated).promoted

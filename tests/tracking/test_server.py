@@ -1,0 +1,114 @@
+"""`mlflow/server.sh` as it is started: on a fresh store, twice at once, and with names and passwords."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flame_core.tracking.delivery import Outage, deliver
+from flame_core.tracking.journal import Journal
+from tests.tracking.conftest import end, start, steps
+from tests.tracking.server import Server
+
+pytestmark = pytest.mark.slow
+SEARCH = "/api/2.0/mlflow/experiments/search"
+PASSWORD = "a password of twenty"
+BASIC = {"MLFLOW_AUTH": "basic", "MLFLOW_FLASK_SERVER_SECRET_KEY": "for-this-test-alone"}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    yield server
+    server.kill()
+
+
+def status(server: Server, login: str | None = None, host: str | None = None) -> int:
+    """The status code of a search for experiments."""
+    headers = {"Content-Type": "application/json"}
+    if login:
+        headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
+    if host:
+        headers["Host"] = host
+    request = urllib.request.Request(server.address + SEARCH, json.dumps({"max_results": 1}).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_a_fresh_store_answers_on_loopback_takes_a_training_and_ends_whole(server: Server) -> None:
+    server.start()
+    assert {path.name for path in server.folder.iterdir()} >= {"mlflow.db", "mlflow.lock"}
+    assert status(server) == 200
+    assert status(server, host="flame.example.org") == 403  # a name that it was not given
+    journal = Journal(server.folder / "journal")
+    (server.folder / "params.yaml").write_text("a: 1\n")
+    journal.append(
+        start(), {"kind": "artifacts", "files": {"params.yaml": journal.keep(server.folder / "params.yaml")}}
+    )
+    journal.append(*steps(3), end())
+    assert deliver(journal, server.address) == 6
+    assert [path.name for path in (server.folder / "artifacts").rglob("*") if path.is_file()] == ["params.yaml"]
+    assert server.stop() == []
+    assert not server.answers()
+
+
+def test_a_name_is_answered_once_it_is_allowed(server: Server) -> None:
+    server.variables = {"MLFLOW_ALLOWED_HOSTS": f"flame.example.org,127.0.0.1:{server.port}"}
+    server.start()
+    assert (status(server, host="flame.example.org"), status(server)) == (200, 200)
+    assert status(server, host="other.example.org") == 403
+
+
+def test_two_servers_that_start_at_once_on_one_fresh_store(server: Server) -> None:
+    other = Server(server.folder)
+    try:
+        server.launch()
+        other.start()
+        server.wait()
+        assert (status(other), status(server)) == (200, 200)
+    finally:
+        other.kill()
+
+
+def test_basic_auth_refuses_strangers_and_takes_the_trainings_of_who_has_a_password(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.variables = {**BASIC, "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD}
+    server.start()
+    assert status(server) == 401
+    assert status(server, "admin:password1234") == 401
+    assert status(server, f"admin:{PASSWORD}") == 200
+    assert (server.folder / "basic_auth.db").is_file()
+    assert PASSWORD not in (server.folder / "basic_auth.ini").read_text()
+    journal = Journal(server.folder / "journal")
+    journal.append(start(), *steps(3), end())
+    with pytest.raises(Outage, match="did not answer as it should"):
+        deliver(journal, server.address)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    assert deliver(journal, server.address) == 5
+    assert server.stop() == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"MLFLOW_AUTH": "basic"}, "MLFLOW_FLASK_SERVER_SECRET_KEY"),
+        (BASIC, "MLFLOW_AUTH_ADMIN_PASSWORD"),
+        ({"MLFLOW_AUTH": "kerberos"}, "MLFLOW_AUTH=kerberos is unknown"),
+        ({"MLFLOW_BACKEND": "sqlite:////nowhere/mlflow.db"}, "cannot prepare the database sqlite"),
+    ],
+)
+def test_what_it_cannot_start_with_is_named(server: Server, variables: dict[str, str], message: str) -> None:
+    server.variables = variables
+    assert server.launch().wait(timeout=120) != 0
+    assert message in server.said
