@@ -14,6 +14,8 @@ host=${MLFLOW_HOST:-127.0.0.1}
 port=${MLFLOW_PORT:-5000}
 backend=${MLFLOW_BACKEND:-sqlite:///$store/mlflow.db}
 mkdir -p "$store"
+# Its job runner serves what we do not use (evaluation of LLM applications), and would start six processes more.
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=${MLFLOW_SERVER_ENABLE_JOB_EXECUTION:-false}
 
 # The schema is made or upgraded by one process at a time, and before the server's workers start.
 (

@@ -9,4 +9,4 @@ from flame_core.params.section import Section
 
 class PromoteParams(Section):
     tolerance: float = Field(default=0.02, ge=0, description="a measure may fall by so much, absolutely")
-    min_gain: float = Field(default=0.0, description="the mean over all measures must rise by at least so much")
+    min_gain: float = Field(default=0.0, description="the mean over the held-out measures must rise by so much")

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flame_core.errors import InputError, ResourceError
 from flame_core.tracking.journal import KEY_TAG, Delivered, Journal
-from flame_core.tracking.store import experiment_id, open_client
+from flame_core.tracking.notes import dagster_link
+from flame_core.tracking.store import experiment_id, open_client, run_url
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -180,9 +181,13 @@ class _Delivery:
         if self.state.model_id is None:
             log.warning("the model of %s could not be logged, so it gets no version", self.journal.key)
             return
+        run = self.client.get_run(self._run_id)
+        url = run_url(self.address, run.info.experiment_id, self._run_id)
+        origin = f"Trained in [MLflow run {run.info.run_name}]({url}) by {dagster_link(run.data.tags)}."
         card = self.journal.file(event["card"]).read_text("utf-8")
+        description = f"{card}\n## Origin\n{origin}\n"
         self.state.version = register(
-            self.client, event["name"], self._run_id, self.state.model_id, event["tags"], card
+            self.client, event["name"], self._run_id, self.state.model_id, event["tags"], description
         )
         self.journal.mark(self.state)
 

@@ -29,7 +29,7 @@ PACKAGE = "package"  # the artifact of the pyfunc that holds the servable model
 # What the model's code imports; MLflow itself is added by the scoring environment.
 REQUIREMENTS = (
     "mlflow", "numpy", "pandas", "pillow", "platformdirs", "psutil", "pyarrow", "pydantic", "pydantic-settings",
-    "pyyaml", "resvg-py", "rich", "safetensors", "scipy", "timm", "torch", "torchvision", "transformers",
+    "pyyaml", "resvg-py", "safetensors", "scipy", "timm", "torch", "torchvision", "transformers",
 )  # fmt: skip
 log = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.tracking import provenance, shipper
 from flame_core.tracking.journal import Journal
+from flame_core.tracking.notes import NOTE_TAG, note
 from flame_core.tracking.steps import StepRecorder, now
 from flame_core.tracking.store import journals, run_url, tracking_address, version_url
 
@@ -50,14 +51,15 @@ class TrainingRun:
         if self._journal is None:
             return
         about = {**provenance.tags(params, layout), **provenance.dagster_tags()}
-        tags = {"flame.recipe": recipe, **about}
+        datasets = provenance.datasets(params, layout)
+        tags = {"flame.recipe": recipe, **about, NOTE_TAG: note(about, datasets)}
         start = {"kind": "start", "time": now(), "name": f"{recipe}-{self._journal.key[:8]}", "tags": tags}
         if self._started:
             self._journal.append(start)
             return
         described = [
             {"kind": "params", "params": provenance.flat_params(params, recipe)},
-            {"kind": "inputs", "context": "training", "datasets": provenance.datasets(params, layout)},
+            {"kind": "inputs", "context": "training", "datasets": datasets},
             self._artifacts({path.name: path for path in (layout.params, layout.root / provenance.LOCK)}),
         ]
         self._journal.append(start, *described)

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from flame_core.layout import Layout
+from orchestration.dvc_assets import REFRESH_TAG
 from orchestration.process_tree import TOKEN
 from tests.orchestration.conftest import edit
 from tests.orchestration.test_experiment import layout as layout  # the fixture: FLAME's params, two cheap stages
@@ -39,11 +40,11 @@ class Ui:
     """A running `python -m orchestration.ui`."""
 
     def __init__(self, layout: Layout) -> None:
-        self.port = free_port()
+        self.port, self.mlflow_port = free_port(), free_port()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "orchestration.ui"],
             cwd=layout.root,
-            env={**os.environ, "FLAME_DAGSTER_PORT": str(self.port), "FLAME_MLFLOW_PORT": str(free_port())},
+            env={**os.environ, "FLAME_DAGSTER_PORT": str(self.port), "FLAME_MLFLOW_PORT": str(self.mlflow_port)},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -73,19 +74,21 @@ class Ui:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)["data"]
 
-    def materialize_all(self) -> str:
+    def materialize_all(self, refresh: str = "") -> str:
         selector = {
             "repositoryLocationName": "flame",
             "repositoryName": "__repository__",
             "pipelineName": "__ASSET_JOB",
         }
-        params = {"selector": selector, "runConfigData": {}, "mode": "default"}
+        tags = [{"key": REFRESH_TAG, "value": refresh}] if refresh else []
+        metadata = {"tags": tags}
+        params = {"selector": selector, "runConfigData": {}, "mode": "default", "executionMetadata": metadata}
         answer = self.ask(LAUNCH, p=params)["launchRun"]
         assert answer["__typename"] == "LaunchRunSuccess", answer
         return answer["run"]["runId"]
 
-    def wait(self, run: str, *statuses: str) -> dict[str, Any]:
-        deadline = time.monotonic() + 180
+    def wait(self, run: str, *statuses: str, seconds: float = 180) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
         while (state := self.ask(STATUS, r=run)["runOrError"])["status"] not in statuses:
             assert time.monotonic() < deadline, state
             time.sleep(0.5)

@@ -59,7 +59,7 @@ class Server:
         self.wait()
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not self.answers():
             assert self.process and self.process.poll() is None and time.monotonic() < deadline, self.said
             time.sleep(0.2)

@@ -105,7 +105,7 @@ def test_basic_auth_refuses_strangers_and_takes_the_trainings_of_who_has_a_passw
         ({"MLFLOW_AUTH": "basic"}, "MLFLOW_FLASK_SERVER_SECRET_KEY"),
         (BASIC, "MLFLOW_AUTH_ADMIN_PASSWORD"),
         ({"MLFLOW_AUTH": "kerberos"}, "MLFLOW_AUTH=kerberos is unknown"),
-        ({"MLFLOW_BACKEND": "sqlite:////nowhere/mlflow.db"}, "cannot prepare the database sqlite"),
+        ({"MLFLOW_BACKEND": "nosuch://host/mlflow"}, "cannot prepare the database nosuch"),
     ],
 )
 def test_what_it_cannot_start_with_is_named(server: Server, variables: dict[str, str], message: str) -> None:

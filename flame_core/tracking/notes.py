@@ -1,0 +1,24 @@
+"""What MLflow's pages say in Markdown: tags are no links there, and a description's are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NOTE_TAG = "mlflow.note.content"  # a run's description
+
+
+def note(tags: Mapping[str, str], datasets: Sequence[Mapping[str, Any]]) -> str:
+    """What MLflow's page of a run says first, in Markdown: the way to Dagster, and the digests of the data."""
+    rows = [f"| {each['name']} | `{each['digest']}` | {each['source_type']} |" for each in datasets]
+    return "\n".join([f"Trained by {dagster_link(tags)}.", "", "| data | digest | by |", "|---|---|---|", *rows])
+
+
+def dagster_link(tags: Mapping[str, str]) -> str:
+    """The Dagster run and asset of a run's tags as Markdown links; where there is none, what else it was."""
+    if "dagster.run_url" not in tags:
+        return "a command, outside Dagster"
+    run = f"[Dagster run {tags['dagster.run_id'][:8]}]({tags['dagster.run_url']})"
+    if "dagster.asset_url" not in tags:
+        return run
+    return f"{run}, asset [{tags['dagster.asset']}]({tags['dagster.asset_url']})"
