@@ -7,8 +7,9 @@
 separate: a pass for each facet, batched by length under the same token budget, by the same cut model.
 padded:   batches of 32 in the order they come, padded to the longest, a mask [B, heads, L, L] in the model's type,
           all layers and the final norm computed: the way of FLAME's released code, with restarted positions.
-All three must give the same vectors. Every caption gives all its facets: 11 vectors a picture, 1 raw, 3 short, 7 long.
-Of a tar of pairs with several captions a picture, raw is the first, short the second, and long all of them in one.
+All three must give the same vectors; a CPU is measured by one thread in processor seconds. Every caption gives all its
+facets: 11 vectors a picture, 1 raw, 3 short, 7 long. Of a tar of pairs with several captions a picture, raw is the
+first, short the second, and long all of them in one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from benchmarks.measure import in_turns, matmul_ceiling, peak_bytes, record
+from benchmarks.measure import PROCESSOR, WALL, in_turns, matmul_ceiling, peak_bytes, record
 from flame_core.captions.table import read_captions
 from flame_core.data.shards import read_metas
 from flame_core.layout import Layout
@@ -70,7 +71,8 @@ def main() -> None:
         params = params.model_copy(update={"layer": 39, "dtype": "bfloat16", "batch_tokens": 16384})
         folder = random_nemo(settings().cache_dir / "llm" / "nemo-shape", folder)
     tokenizer = load_tokenizer(folder, project.llm)
-    torch.set_num_threads(params.cpu_threads)
+    torch.set_num_threads(1)
+    clock = PROCESSOR if device == "cpu" else WALL
     model = load_llm(folder, params.layer, DTYPES[params.dtype], device)
     engine = TextEncoder(model, tokenizer, params, device)
     whole = reference_model(folder, DTYPES[params.dtype], device)
@@ -102,10 +104,10 @@ def main() -> None:
         assert error < 1e-5 if params.dtype == "float32" else cosine > 0.999, name
 
     cases = {"packed": ours, "separate": apart, "padded": dense}
-    measured = in_turns(cases, options.turns, warm=0)  # the comparison above was the warm-up
+    measured = in_turns(cases, options.turns, warm=0, clock=clock)  # the comparison above was the warm-up
     tokens = sum(len(each) for own in sequences.values() for each in own)
     name = f"text_engine/{options.shape}/{'pairs' if options.pairs else 'demo'}"
-    ceiling = matmul_ceiling(device, DTYPES[params.dtype])
+    ceiling = matmul_ceiling(device, DTYPES[params.dtype], clock=clock)
     shape = LLMShape.of(model.config.to_dict())
     flops = sum(
         shape.flops(params.layer, each.packed, each.pairs) for own in sequences.values() for each in map(_counts, own)

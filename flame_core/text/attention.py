@@ -191,5 +191,5 @@ def pack(rows: Sequence[Sequence[FacetSequence]], length: int, backend: Backend,
             reads += [b * length + start + i for i in sequence.readout]
             start += len(sequence)
         position[b, start:] = torch.arange(length - start)
-    tensors = (each.to(device) for each in (document, segment, position, torch.tensor(reads)))
-    return ids.to(device), Packing(*tensors, backend)
+    places = torch.tensor(reads, device=device)
+    return ids.to(device), Packing(document.to(device), segment.to(device), position.to(device), places, backend)

@@ -39,7 +39,7 @@ def compute_read_tokens_alone(model: Any) -> None:
     attention, mlp = getattr(block, "self_attn", None), getattr(block, "mlp", None)
     linear = [getattr(attention, name, None) for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
     linear += [getattr(mlp, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
-    if block is None or attention is None or not all(isinstance(each, nn.Linear) for each in linear):
+    if block is None or attention is None or mlp is None or not all(isinstance(each, nn.Linear) for each in linear):
         return
     narrowed = [AtReadTokens(each) for each in (attention.q_proj, attention.o_proj, mlp)]
     attention.q_proj, attention.o_proj, block.mlp = narrowed
