@@ -10,8 +10,8 @@ NOTE_TAG = "mlflow.note.content"  # a run's description
 
 def note(tags: Mapping[str, str], datasets: Sequence[Mapping[str, Any]]) -> str:
     """What MLflow's page of a run says first, in Markdown: the way to Dagster, and the digests of the data."""
-    rows = [f"| {each['name']} | `{each['digest']}` | {each['source_type']} |" for each in datasets]
-    return "\n".join([f"Trained by {dagster_link(tags)}.", "", "| data | digest | by |", "|---|---|---|", *rows])
+    data = ", ".join(f"{each['name']} `{each['digest']}`" for each in datasets)
+    return f"Trained by {dagster_link(tags)} from {data}."
 
 
 def dagster_link(tags: Mapping[str, str]) -> str:

@@ -75,7 +75,7 @@ def test_from_the_champion_to_the_digests_of_its_data_and_its_dagster_run(opened
         tab.wait_for_text(digests[f"data/{name}"], 120)
     opened.follow(f"{opened.dagster}/runs/")
     tab.wait_for_text(opened.run[:8], 120)
-    tab.wait_for_text("train__flame", 120)
+    tab.wait_for_text("Success", 120)
 
 
 def test_from_the_dagster_asset_to_the_mlflow_run_and_the_version(opened: Open) -> None:
