@@ -15,6 +15,7 @@ first, short the second, and long all of them in one.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ from benchmarks.measure import PROCESSOR, WALL, in_turns, matmul_ceiling, peak_b
 from flame_core.captions.table import read_captions
 from flame_core.data.shards import read_metas
 from flame_core.layout import Layout
-from flame_core.params import load_params
+from flame_core.params import TextParams, load_params
 from flame_core.plan.texts import LLMShape, Sequence
 from flame_core.settings import settings
-from flame_core.text.attention import pack
+from flame_core.text.attention import Backend, pack
 from flame_core.text.encoder import DTYPES, TextEncoder, plan_batches, separate
-from flame_core.text.facets import FacetSequence
+from flame_core.text.facets import FacetSequence, FacetTokenizer
 from flame_core.text.llm import load_llm, load_tokenizer
 
 KINDS = ("raw", "short", "long")
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--captions", type=Path, default=Path("data/captions"))
     parser.add_argument("--pairs", type=Path)
     parser.add_argument("--pictures", type=int, default=64)
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=3, help="0: count tokens and pads alone")
     options = parser.parse_args()
     device = settings().torch_device()
     layout = Layout.find()
@@ -71,16 +72,23 @@ def main() -> None:
         params = params.model_copy(update={"layer": 39, "dtype": "bfloat16", "batch_tokens": 16384})
         folder = random_nemo(settings().cache_dir / "llm" / "nemo-shape", folder)
     tokenizer = load_tokenizer(folder, project.llm)
+    facets = FacetTokenizer(tokenizer, params)
+    texts = of_pairs(options.pairs) if options.pairs else of_captions(options.captions)
+    texts = {kind: own[: options.pictures] for kind, own in texts.items()}
+    sequences = {kind: [facets.encode(kind, text) for text in own] for kind, own in texts.items()}
+    singles = [single for own in sequences.values() for each in own for single in separate(each)]
+    tokens = sum(len(each) for own in sequences.values() for each in own)
+    name = f"text_engine/{options.shape}/{'pairs' if options.pairs else 'demo'}"
+    shape = LLMShape.of(read_config(folder))
+    count_bound(name, list(sequences.values()), shape, params, "flex" if device == "cuda" else "sdpa")
+    if not options.turns:
+        return
+
     torch.set_num_threads(1)
     clock = PROCESSOR if device == "cpu" else WALL
     model = load_llm(folder, params.layer, DTYPES[params.dtype], device)
     engine = TextEncoder(model, tokenizer, params, device)
     whole = reference_model(folder, DTYPES[params.dtype], device)
-
-    texts = of_pairs(options.pairs) if options.pairs else of_captions(options.captions)
-    texts = {kind: own[: options.pictures] for kind, own in texts.items()}
-    sequences = {kind: [engine.facets.encode(kind, text) for text in own] for kind, own in texts.items()}
-    singles = [single for own in sequences.values() for each in own for single in separate(each)]
 
     def ours() -> list[np.ndarray]:
         return [engine.encode(kind, own) for kind, own in texts.items()]
@@ -97,22 +105,18 @@ def main() -> None:
 
     expected = torch.from_numpy(np.concatenate([t.reshape(-1, engine.hidden) for t in ours()]))
     others = {"separate": apart(), "padded": torch.cat([t.cpu() for own in dense() for t in own])}
-    for name, found in others.items():
+    for other, found in others.items():
         error = (found - expected).abs().max().item()
         cosine = (found * expected).sum(dim=1).min().item()
-        print(f"ours against {name}: largest difference {error:.1e}, smallest cosine {cosine:.6f}")
-        assert error < 1e-5 if params.dtype == "float32" else cosine > 0.999, name
+        print(f"ours against {other}: largest difference {error:.1e}, smallest cosine {cosine:.6f}")
+        assert error < 1e-5 if params.dtype == "float32" else cosine > 0.999, other
 
     cases = {"packed": ours, "separate": apart, "padded": dense}
     measured = in_turns(cases, options.turns, warm=0, clock=clock)  # the comparison above was the warm-up
-    tokens = sum(len(each) for own in sequences.values() for each in own)
-    name = f"text_engine/{options.shape}/{'pairs' if options.pairs else 'demo'}"
     ceiling = matmul_ceiling(device, DTYPES[params.dtype], clock=clock)
-    shape = LLMShape.of(model.config.to_dict())
     flops = sum(
         shape.flops(params.layer, each.packed, each.pairs) for own in sequences.values() for each in map(_counts, own)
     )
-    record(name, "token ratio, separate", sum(map(len, singles)) / tokens, "x")
     for case in cases:
         record(name, case, tokens / measured.median(case), "tokens/s")
     for case in ("separate", "padded"):
@@ -122,6 +126,31 @@ def main() -> None:
     achieved = flops / measured.median("packed")
     record(name, "packed, achieved", achieved / 1e9, "GFLOP/s", achieved / ceiling, "matmul ceiling")
     record(name, "peak memory", peak_bytes() / 1e9, "GB")
+
+
+def count_bound(
+    name: str, kinds: list[list[FacetSequence]], shape: LLMShape, params: TextParams, backend: Backend
+) -> None:
+    """How much faster than the padded way the engine can be by arithmetic: by pads, and by what it leaves out."""
+    lengths = [[len(each) for each in own] for own in kinds]
+    tokens = sum(map(sum, lengths))
+    batches = [batch for own in lengths for batch in plan_batches(own, params.batch_tokens, backend)]
+    packed = sum(batch.length * len(batch.rows) for batch in batches)
+    dense = sum(max(own[i : i + 32]) * len(own[i : i + 32]) for own in lengths for i in range(0, len(own), 32))
+    separated = sum(len(single) for own in kinds for each in own for single in separate(each))
+    reads = sum(len(each.readout) for own in kinds for each in own)
+    keys = 2 * shape.hidden * shape.head_dim * shape.key_value_heads  # weights that every token of the last block meets
+    last = (keys * packed + (shape.layer_weights - keys) * reads) / shape.layer_weights
+    bound = dense * shape.layers / (packed * (params.layer - 1) + last)
+    record(name, "token ratio, separate", separated / tokens, "x")
+    record(name, "tokens computed, packed", packed / tokens, "x")
+    record(name, "tokens computed, padded", dense / tokens, "x")
+    record(name, "packed against padded, bound", bound, "x")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The LLM's `config.json`."""
+    return json.loads((folder / "config.json").read_text("utf-8"))
 
 
 def of_captions(folder: Path) -> Texts:

@@ -86,7 +86,7 @@ def test_two_processes_leave_the_bytes_of_one(prepared):
     shutil.rmtree(layout.work / "embed")
     shutil.rmtree(layout.embeddings)
     process = start_stage("embed", params, layout, embed_processes="2", device="cpu")
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     assert tree(layout.embeddings) == before
     assert tree(layout.work / "embed") == units
@@ -97,7 +97,7 @@ def test_what_a_process_raises_is_raised_here_and_finished_files_are_kept(prepar
     """Shards of several captions; the LLM that lies there has too few layers."""
     params, layout = prepared
     process = start_stage("embed", with_text(params, layer=3), layout, embed_processes="2", device="cpu")
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode != 0
     assert "InputError: text.layer is 3, but tiny has 2 layers" in output.decode()
 
