@@ -45,7 +45,8 @@ class Estimates:
         names = list(self.sums)
         sums = np.stack([self.sums[name] for name in names], axis=1)
         counts = np.stack([self.counts[name] for name in names], axis=1)
-        values = sums.sum(axis=0) / counts.sum(axis=0)
+        with np.errstate(invalid="ignore"):  # a class of which no picture was measured
+            values = sums.sum(axis=0) / counts.sum(axis=0)
         draws = bootstrap.means(sums, counts)
         column = {name: index for index, name in enumerate(names)}
         shown = {name: [name] for name in names if name not in self._hidden} | self.groups
@@ -53,7 +54,8 @@ class Estimates:
         for name, members in shown.items():
             at = [column[member] for member in members]
             low, high = bootstrap.interval(mean_of_known(draws[:, at])[:, None])
-            found[name] = float(values[at].mean())
+            known = values[at][~np.isnan(values[at])]
+            found[name] = float(known.mean()) if known.size else float("nan")
             found[f"{name}/low"], found[f"{name}/high"] = float(low[0]), float(high[0])
         return found
 
