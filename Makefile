@@ -53,7 +53,7 @@ lint: install  ## ruff and pyright
 	$(BIN)/pyright
 
 bench: install  ## measure the engines on this CPU (after `make demo`), some minutes; leave the machine alone meanwhile
-	for case in store loader training_step ddp_scaling text_memory text_engine; do $(BIN)/python -m benchmarks.$$case; done
+	for case in store loader training_step ddp_scaling text_memory text_engine tracking_cost; do $(BIN)/python -m benchmarks.$$case; done
 
 bench-gpu: install  ## measure the engines on this GPU
 	$(BIN)/python -m benchmarks.text_engine --shape nemo
