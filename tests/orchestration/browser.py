@@ -21,6 +21,10 @@ def find() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+class Left(Exception):
+    """The page was left for another one while it was asked."""
+
+
 class Browser:
     """One page of a headless Chromium with a profile of its own."""
 
@@ -65,6 +69,8 @@ class Browser:
         while True:
             answer = json.loads(self._socket.recv(timeout=60))
             if answer.get("id") == self._number:
+                if "navigated" in answer.get("error", {}).get("message", ""):
+                    raise Left(answer["error"]["message"])
                 assert "error" not in answer, answer
                 return answer["result"]
 
@@ -84,10 +90,13 @@ class Browser:
     def wait(self, condition: str, seconds: float = 60.0) -> Any:
         """Wait until a JavaScript expression is true, and return its value."""
         deadline = time.monotonic() + seconds
-        while not (value := self.run(condition)):
-            assert time.monotonic() < deadline, f"{condition} did not come true; the page reads:\n{self.text()[:2000]}"
+        while True:
+            with suppress(Left):
+                if value := self.run(condition):
+                    return value
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"{condition} did not come true; the page reads:\n{self.text()[:2000]}")
             time.sleep(0.25)
-        return value
 
     def wait_for_text(self, text: str, seconds: float = 60.0) -> None:
         self.wait(f"document.body && document.body.innerText.includes({json.dumps(text)})", seconds)
