@@ -34,6 +34,7 @@ from flame_core.text.attention import Backend, pack
 from flame_core.text.encoder import DTYPES, TextEncoder, plan_batches, separate
 from flame_core.text.facets import FacetSequence, FacetTokenizer
 from flame_core.text.llm import load_llm, load_tokenizer
+from flame_core.text.shared_head import split_head
 
 KINDS = ("raw", "short", "long")
 Texts = dict[Any, list[str]]
@@ -134,8 +135,11 @@ def count_bound(
     """How much faster than the padded way the engine can be by arithmetic: by pads, and by what it leaves out."""
     lengths = [[len(each) for each in own] for own in kinds]
     tokens = sum(map(sum, lengths))
-    batches = [batch for own in lengths for batch in plan_batches(own, params.batch_tokens, backend)]
-    packed = sum(batch.length * len(batch.rows) for batch in batches)
+    packed = 0
+    for own in kinds:
+        head, rest = split_head(own) if backend == "sdpa" else ([], own)
+        batches = plan_batches([len(each) for each in rest], params.batch_tokens, backend)
+        packed += len(head) + sum(batch.length * len(batch.rows) for batch in batches)
     dense = sum(max(own[i : i + 32]) * len(own[i : i + 32]) for own in lengths for i in range(0, len(own), 32))
     separated = sum(len(single) for own in kinds for each in own for single in separate(each))
     reads = sum(len(each.readout) for own in kinds for each in own)

@@ -6,67 +6,25 @@ benchmarks.json, benchmarks/*.json               all benchmarks (`evaluation.sta
 
 from __future__ import annotations
 
-import numpy as np
-
 from flame_core import gates
-from flame_core.captions.table import Caption
-from flame_core.data.shards import IndexRow, PictureReader, read_index
-from flame_core.evaluation.held_out_standings import held_out_refused, held_out_standings
-from flame_core.evaluation.measures import Evaluation, evaluate
-from flame_core.evaluation.models.protocol import Model, NotOffered, open_model
-from flame_core.evaluation.recipe_benchmarks import collected_benchmarks
-from flame_core.evaluation.results import result_files
-from flame_core.evaluation.standing import Standings, standing_files
-from flame_core.evaluation.suite import run_benchmarks
-from flame_core.evaluation.texts import read_classes, read_validation_captions
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.reporting import facts, progress
-from flame_core.settings import settings
-from flame_core.tracking.benchmarks import track_baselines
+from flame_core.reporting import facts
 from flame_core.work import gather
-
-_CHUNK = 256  # pictures whose bytes are held at once
 
 
 def run(params: Params, layout: Layout) -> None:
     """Measure every model of `evaluate.baselines`; without any, the out holds its (empty) checks alone."""
     for source in (layout.shards, layout.captions, layout.embeddings):
         gates.require(source)
-    options = params.evaluate
-    collected = collected_benchmarks(params, layout)
-    captions = read_validation_captions(layout.captions, options)
-    chosen = {caption.key for caption in captions}
-    rows = [row for row in read_index(layout.shards, "val") if row.key in chosen]
     contents = {gates.CHECKS: gates.to_bytes([])}
-    for name, source in options.baselines.items():
-        model = open_model(name, source, settings().torch_device())
-        standings: list[Standings] = []
-        files: dict[str, bytes] = {}
-        try:
-            evaluation = _on_held_out(params, layout, model, rows, captions)
-        except NotOffered as error:
-            standings.append(held_out_refused(options, str(error)))
-        else:
-            standings += held_out_standings(evaluation, options)
-            files |= result_files(evaluation, name)
-        standings += run_benchmarks(model, collected, options.bootstrap, layout.work)
-        files |= standing_files(standings, name, source)
-        contents |= {f"{name}/{file}": content for file, content in files.items()}
-    gather(layout.baselines, layout.state, {}, contents)
-    track_baselines(params, layout)
-    facts("baselines", {"models": ", ".join(options.baselines) or "none (evaluate.baselines)"})
+    names = params.evaluate.baselines
+    if names:
+        from flame_core.evaluation.baselines import measure
+        from flame_core.tracking.benchmarks import track_baselines
 
-
-def _on_held_out(
-    params: Params, layout: Layout, model: Model, rows: list[IndexRow], captions: list[Caption]
-) -> Evaluation:
-    reader = PictureReader(layout.shards)
-    blocks = []
-    with progress(f"pictures of {model.name}", len(rows), "pictures") as bar:
-        for start in range(0, len(rows), _CHUNK):
-            blocks.append(model.pictures([reader.jpeg(row) for row in rows[start : start + _CHUNK]]))
-            bar.advance(len(blocks[-1]))
-    keys = [row.key for row in rows]
-    classes = read_classes(layout.shards)
-    return evaluate(params, np.concatenate(blocks)[:, None], keys, captions, classes, model.facets, {})
+        gather(layout.baselines, layout.state, {}, contents | measure(params, layout))
+        track_baselines(params, layout)
+    else:
+        gather(layout.baselines, layout.state, {}, contents)
+    facts("baselines", {"models": ", ".join(names) or "none (evaluate.baselines)"})

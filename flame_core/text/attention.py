@@ -4,7 +4,8 @@ One rule, `sees`, for every backend. It is registered with `transformers`' Atten
 packing travels as a keyword of the model's forward, so the model never builds or receives a mask of its own, and
 scaling, soft-capping and sliding windows (on the restarted positions) are honoured layer by layer.
 
-On a CPU: SDPA with a boolean mask [B, 1, L, L]. On a GPU: FlexAttention with a block mask, compiled.
+On a CPU: SDPA with a boolean mask [B, 1, L, H + L], the keys and values of a head of H tokens that all rows begin with
+being computed once (`shared_head`). On a GPU: FlexAttention with a block mask, compiled.
 (FLAME, arXiv 2411.11927, section 3.2; the reference's released mask leaks padding, this one does not.)
 """
 
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 
 from flame_core.errors import ComputationError
 from flame_core.text.facets import FacetSequence
+from flame_core.text.shared_head import SharedHead
 
 NAME = "flame_facets"
 PAD_DOCUMENT = -1
@@ -51,7 +53,8 @@ def sees(
 class Packing:
     """Which document and segment each token of a batch belongs to, and its position. All are [B, L].
 
-    `reads` are the flat places in [B, L] of the tokens that are read, facet by facet, sequence by sequence.
+    `reads` are the flat places in [B, L] of the tokens that are read, facet by facet, sequence by sequence. The first H
+    tokens of every sequence may stand in `head` instead of the rows; `recorded` is a head that this pass computes.
     """
 
     document: Tensor
@@ -59,16 +62,23 @@ class Packing:
     position: Tensor
     reads: Tensor
     backend: Backend = "sdpa"
+    head: SharedHead | None = None
+    recorded: SharedHead | None = None
     _masks: dict[int | None, Any] = field(default_factory=dict, repr=False)
 
     def dense_mask(self, window: int | None) -> Tensor:
-        """Boolean mask [B, 1, L, L]; `window` limits the distance in restarted positions."""
+        """Boolean mask [B, 1, L, H + L]; `window` limits the distance in restarted positions."""
         if window not in self._masks:
             index = torch.arange(self.document.shape[1], device=self.document.device)
             d, s, p = self.document, self.segment, self.position
             mask = sees(d[:, :, None], d[:, None, :], s[:, :, None], s[:, None, :], index[:, None], index[None, :])
             if window is not None:
                 mask &= p[:, :, None] - p[:, None, :] < window
+            if self.head is not None:
+                ahead = torch.arange(self.head.length, device=p.device)
+                distance = p[:, :, None] - ahead
+                seen = torch.ones_like(distance, dtype=torch.bool) if window is None else distance < window
+                mask = torch.cat([seen, mask], dim=2)
             self._masks[window] = mask[:, None]
         return self._masks[window]
 
@@ -122,6 +132,12 @@ def facet_attention(
             enable_gqa=True,
         )
         return out.transpose(1, 2), None
+    if packing.recorded is not None:
+        packing.recorded.of[module] = key, value
+    if packing.head is not None:
+        head_key, head_value = packing.head.of[module]
+        key = torch.cat([head_key.expand(len(key), -1, -1, -1), key], dim=2)
+        value = torch.cat([head_value.expand(len(value), -1, -1, -1), value], dim=2)
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     mask = packing.dense_mask(sliding_window)
@@ -191,5 +207,5 @@ def pack(rows: Sequence[Sequence[FacetSequence]], length: int, backend: Backend,
             reads += [b * length + start + i for i in sequence.readout]
             start += len(sequence)
         position[b, start:] = torch.arange(length - start)
-    places = torch.tensor(reads, device=device)
+    places = torch.tensor(reads, dtype=torch.long, device=device)
     return ids.to(device), Packing(document.to(device), segment.to(device), position.to(device), places, backend)

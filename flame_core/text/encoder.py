@@ -1,8 +1,8 @@
 """Captions to facet embeddings: a cut LLM, batches planned by length alone, and a probe of the decoupling.
 
 A batch plan depends on the texts and the params only, so the bytes of a result do not depend on what was computed
-before. On a CPU every caption has a row of its own, bucketed by length; on a GPU rows hold many captions without
-padding. Equal texts are computed once a call.
+before. On a CPU every caption has a row of its own, bucketed by length, and what all of them begin with is computed
+once; on a GPU rows hold many captions without padding. Equal texts are computed once a call.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from flame_core.settings import settings
 from flame_core.text.attention import Backend, pack
 from flame_core.text.facets import REFERENCE, FacetSequence, FacetTokenizer
 from flame_core.text.llm import load_llm, load_tokenizer
+from flame_core.text.shared_head import SharedHead, split_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -156,9 +157,10 @@ class TextEncoder:
         merged = tokenised.kind.endswith(REFERENCE)
         facets = 1 if merged else self.facets.facet_count(tokenised.kind)
         result = np.empty((len(unique), facets, self.hidden), dtype=np.float32)
-        for batch in plan_batches([len(s) for s in sequences], self._params.batch_tokens, self._backend):
+        head, own = self._share(sequences)
+        for batch in plan_batches([len(s) for s in own], self._params.batch_tokens, self._backend):
             numbers = [i for row in batch.rows for i in row]
-            hidden = self._hidden([[sequences[i] for i in row] for row in batch.rows], batch.length)
+            hidden = self._hidden([[own[i] for i in row] for row in batch.rows], batch.length, head)
             t = F.normalize(hidden.mean(dim=1, keepdim=True) if merged else hidden, dim=-1)
             for i, vectors in zip(numbers, t.cpu().numpy(), strict=True):
                 if not np.isfinite(vectors).all():
@@ -169,12 +171,28 @@ class TextEncoder:
         return result[[place[text] for text in tokenised.texts]]
 
     def _embed(self, sequences: Sequence[FacetSequence]) -> Tensor:
-        return F.normalize(self._hidden([[sequence] for sequence in sequences], max(map(len, sequences))), dim=-1)
+        head, own = self._share(sequences)
+        return F.normalize(self._hidden([[sequence] for sequence in own], max(map(len, own)), head), dim=-1)
 
     @torch.inference_mode()
-    def _hidden(self, rows: Sequence[Sequence[FacetSequence]], length: int) -> Tensor:
+    def _share(self, sequences: Sequence[FacetSequence]) -> tuple[SharedHead | None, Sequence[FacetSequence]]:
+        """What all sequences begin with, computed, and the sequences without it; where rows are shared, neither."""
+        if self._backend == "flex" or not sequences:
+            return None, sequences
+        first, own = split_head(sequences)
+        if not len(first):
+            return None, sequences
+        head = SharedHead(len(first))
+        ids, packing = pack([[first]], len(first), self._backend, self._device)
+        packing.recorded = head
+        self._model(input_ids=ids, position_ids=packing.position, packing=packing, use_cache=False)
+        return head, own
+
+    @torch.inference_mode()
+    def _hidden(self, rows: Sequence[Sequence[FacetSequence]], length: int, head: SharedHead | None = None) -> Tensor:
         """Hidden values [N, K, D] at the ends of the facets of the sequences in row order; all have the same K."""
         ids, packing = pack(rows, length, self._backend, self._device)
+        packing.head = head
         hidden = self._model(input_ids=ids, position_ids=packing.position, packing=packing, use_cache=False)[0]
         read = hidden.flatten(0, 1)[packing.reads]  # [N K, D]
         return read.unflatten(0, (sum(map(len, rows)), -1)).float()

@@ -1,0 +1,60 @@
+"""The tokens that all texts begin with are computed once; what comes out is checked against whole rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from flame_core.text.attention import pack
+from flame_core.text.encoder import TextEncoder
+from flame_core.text.llm import load_llm
+from flame_core.text.shared_head import split_head
+from tests.conftest import text_params, tiny_llm
+from tests.text.test_encoder import CAPTIONS, FAMILIES
+
+HEAD = 'Image description : "'  # a token a byte, behind BOS
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_behind_a_shared_head_equal_whole_rows(family, byte_tokenizer, tmp_path):
+    """The families of the sliding windows have 24 tokens in sight, so that the head of 22 leaves it within the text."""
+    tiny_llm(family).save_pretrained(tmp_path)
+    model = load_llm(tmp_path, 2, torch.float32, "cpu")
+    encoder = TextEncoder(model, byte_tokenizer, text_params(layer=2), "cpu")
+    sequences = [encoder.facets.encode("short", caption) for caption in CAPTIONS]
+    ids, packing = pack([[each] for each in sequences], max(map(len, sequences)), "sdpa", "cpu")
+    with torch.inference_mode():
+        hidden = model(input_ids=ids, position_ids=packing.position, packing=packing, use_cache=False)[0]
+    expected = F.normalize(hidden.flatten(0, 1)[packing.reads], dim=-1).reshape(len(CAPTIONS), 3, -1)
+
+    lengths: list[tuple[int, int]] = []
+    model.layers[0].register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[:2]))
+    found = encoder.encode("short", CAPTIONS)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5, rtol=1e-5)
+    head = 1 + len(HEAD)
+    assert lengths[0] == (1, head)
+    assert lengths[1] == (len(CAPTIONS), max(map(len, sequences)) - head)
+    assert len(lengths) == 2
+
+
+def test_the_head_ends_where_texts_differ_and_with_the_prefix(byte_tokenizer):
+    from flame_core.text.facets import FacetTokenizer
+
+    facets = FacetTokenizer(byte_tokenizer, text_params())
+    whole = [facets.encode("short", text) for text in ("A red kite", "A red bus")]
+    head, rest = split_head(whole)
+    assert byte_tokenizer.decode(head.ids[1:]) == HEAD + "A red "
+    assert [head.ids + each.ids for each in rest] == [each.ids for each in whole]
+    assert [each.position[0] for each in rest] == [len(head)] * 2
+    assert [[i + len(head) for i in each.readout] for each in rest] == [each.readout for each in whole]
+
+    equal = [facets.encode("short", text) for text in ("A cat", "A cat.")]  # normalised alike: facets are never shared
+    head, rest = split_head(equal)
+    assert len(head) == equal[0].segment.count(0)
+    assert {*rest[0].segment} == {1, 2, 3}
+
+    head, rest = split_head(whole[:1])
+    assert len(head) == 0
+    assert rest == whole[:1]
