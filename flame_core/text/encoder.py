@@ -123,11 +123,13 @@ class TextEncoder:
         """
         kind = max(self._params.template, key=self.facets.facet_count)
         packed = [self.facets.encode(kind, caption) for caption in PROBE_CAPTIONS]
-        together = self._embed(packed)
+        head, own = self._share(packed)
+        together = F.normalize(self._hidden([[each] for each in own], max(map(len, own)), head), dim=-1)
         tolerance = 1e-4 if self._params.dtype == "float32" else 2e-2
         for i, sequence in enumerate(packed):
-            alone = torch.cat([self._embed([single])[0] for single in separate(sequence)])
-            error = (together[i] - alone).abs().max().item()
+            singles = separate(sequence)  # a row each, nothing shared
+            alone = self._hidden([[single] for single in singles], max(map(len, singles)))[:, 0]
+            error = (together[i] - F.normalize(alone, dim=-1)).abs().max().item()
             if not error <= tolerance:
                 raise ComputationError(
                     f"{type(self._model).__name__}: facets packed into one pass differ from separate passes by "
@@ -169,10 +171,6 @@ class TextEncoder:
             advance(sum(len(sequences[i]) for i in numbers))
         place = {text: i for i, text in enumerate(unique)}
         return result[[place[text] for text in tokenised.texts]]
-
-    def _embed(self, sequences: Sequence[FacetSequence]) -> Tensor:
-        head, own = self._share(sequences)
-        return F.normalize(self._hidden([[sequence] for sequence in own], max(map(len, own)), head), dim=-1)
 
     @torch.inference_mode()
     def _share(self, sequences: Sequence[FacetSequence]) -> tuple[SharedHead | None, Sequence[FacetSequence]]:
