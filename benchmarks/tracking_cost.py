@@ -3,9 +3,10 @@
     python -m benchmarks.tracking_cost                    # after `make demo`: its 100 steps, three times each
     python -m benchmarks.tracking_cost --epochs 5 --turns 1
 
-The work is that of the stage `train`, from the run's description to the last event that MLflow has taken: the journal,
-the sampling of the machine, and the process beside the training that delivers to a SQLite store. The store is set up
-before the clock starts, as it is in a project that has trained before. `--project` is read, never written.
+The work is that of the stage `train` in a process of its own, as `flame train` is, from its imports to the last event
+that MLflow has taken: the journal, the sampling of the machine, and the process beside the training that delivers to a
+SQLite store. The store is set up before, as it is in a project that has trained before. `--project` is read, never
+written.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import argparse
 import itertools
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks.measure import in_turns, record
 from flame_core.layout import Layout
 from flame_core.params import Params, load_params
-from flame_core.settings import settings
 from flame_core.text.store import TrainStore
 from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import Journal
@@ -39,23 +41,25 @@ def main() -> None:
     parser.add_argument("--project", type=Path, default=Path())
     parser.add_argument("--epochs", type=int, help="of a training (default: the project's own)")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--once", metavar="DIGEST", help="one training in the folder --project, not measured")
     options = parser.parse_args()
+    if options.once:
+        layout = Layout.find(options.project)
+        train_once(shortened(load_params(layout), options.epochs), layout, options.once)
+        return
     with tempfile.TemporaryDirectory(prefix="tracking-cost-") as folder:
         layout = Layout.find(Path(folder))
         for name in ("data", "recipes", "params.yaml", "dvc.lock", ".git"):
             if (target := options.project.resolve() / name).exists():
                 (layout.root / name).symlink_to(target)
-        params = load_params(layout)
-        if options.epochs:
-            recipe = params.train[RECIPE].model_copy(update={"epochs": options.epochs})
-            params = params.model_copy(update={"train": {**params.train, RECIPE: recipe}})
         prepare_store(layout)
         numbers = itertools.count()
+        again = [sys.executable, "-P", "-m", "benchmarks.tracking_cost", "--project", folder]
+        again += ["--epochs", str(options.epochs)] if options.epochs else []
 
         def case(address: str) -> None:
-            os.environ["FLAME_TRACKING_URI"] = address
-            settings.cache_clear()
-            train_once(params, layout, f"{next(numbers):016}")
+            environment = {**os.environ, "FLAME_TRACKING_URI": address, "PYTHONPATH": str(Path(__file__).parent.parent)}
+            subprocess.run([*again, "--once", f"{next(numbers):016}"], env=environment, check=True)
 
         cases = {"off": lambda: case(OFF), "on": lambda: case(local_address(layout))}
         measured = in_turns(cases, options.turns, warm=0)
@@ -64,6 +68,14 @@ def main() -> None:
     record("tracking_cost", "training, tracking off", measured.median("off"), "s")
     record("tracking_cost", "training, tracking on", measured.median("on"), "s", cost, "tracking off")
     print(f"tracking costs {cost - 1:+.2%} of the training's time; the limit is {LIMIT:.0%}")
+
+
+def shortened(params: Params, epochs: int | None) -> Params:
+    """The params with another number of epochs, where one is given."""
+    if epochs is None:
+        return params
+    recipe = params.train[RECIPE].model_copy(update={"epochs": epochs})
+    return params.model_copy(update={"train": {**params.train, RECIPE: recipe}})
 
 
 def train_once(params: Params, layout: Layout, digest: str) -> None:

@@ -20,7 +20,7 @@ from flame_core.settings import settings
 from flame_core.tracking.delivery import Outage, deliver
 from flame_core.tracking.journal import Journal
 
-_INTERVAL = 2.0  # seconds between two looks at the journal
+_INTERVAL = 5.0  # seconds between two looks at the journal
 _LONGEST_WAIT = 60.0  # seconds between two attempts during an outage
 _NICE = 19  # the lowest: MLflow's import alone is seconds of a core
 _PENDING = 75  # exit code: an outage left events behind
@@ -81,4 +81,6 @@ def _wait_for_end(closing: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    code = main(Path(sys.argv[1]), sys.argv[2])
+    logging.shutdown()
+    os._exit(code)  # all is delivered; to unload MLflow's modules would take a second, for which the training waits
