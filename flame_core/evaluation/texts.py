@@ -1,7 +1,7 @@
 """Which texts evaluation looks up in the embedding store, and how they are told apart.
 
 `evaluation_texts` is the one list: the embed stage embeds exactly these texts, and evaluation reads exactly these,
-so nothing after `embed` needs the LLM and no LLM token is spent in vain.
+so nothing after `embed` runs the LLM and no LLM token is spent in vain. (`meaning` reads its output matrix alone.)
 """
 
 from __future__ import annotations

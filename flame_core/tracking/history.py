@@ -190,7 +190,7 @@ def _versions(client: MlflowClient, name: str) -> dict[str, ModelVersion]:
     token = None
     while True:
         page = client.search_model_versions(f"name = '{name}'", page_token=token)
-        for version in sorted(page, key=lambda version: int(version.version)):
+        for version in page:
             sha256 = version.tags.get(MODEL_TAG)
             if sha256 and (sha256 not in found or int(found[sha256].version) < int(version.version)):
                 found[sha256] = version

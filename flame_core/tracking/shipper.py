@@ -7,6 +7,7 @@ shipper delivers what is left and ends; an outage at that moment leaves the rest
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -54,6 +55,7 @@ def main(folder: Path, address: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # a stop is the training's business; it closes the pipe when it ends
     os.nice(_NICE)
+    gc.disable()  # until MLflow is there: what its import makes stays, and to look through it costs time
     configure_logging(settings().log_level)
     closing = threading.Event()
     threading.Thread(target=_wait_for_end, args=(closing,), daemon=True).start()
@@ -64,6 +66,7 @@ def main(folder: Path, address: str) -> int:
         try:
             deliver_all([Journal(folder), *others], address)
             wait, said, others = _INTERVAL, False, []
+            gc.enable()
         except Outage as outage:
             if not said:
                 log.warning("%s; events are kept and sent later", outage)
