@@ -66,13 +66,13 @@ def main(folder: Path, address: str) -> int:
         try:
             deliver_all([Journal(folder), *others], address)
             wait, said, others = _INTERVAL, False, []
-            gc.enable()
         except Outage as outage:
             if not said:
                 log.warning("%s; events are kept and sent later", outage)
             if last:
                 return _PENDING
             wait, said = min(2 * wait, _LONGEST_WAIT), True
+        gc.enable()
         if last:
             return 0
         closing.wait(wait)
@@ -86,4 +86,4 @@ def _wait_for_end(closing: threading.Event) -> None:
 if __name__ == "__main__":
     code = main(Path(sys.argv[1]), sys.argv[2])
     logging.shutdown()
-    os._exit(code)  # all is delivered; to unload MLflow's modules would take a second, for which the training waits
+    os._exit(code)  # to unload MLflow's modules would take a second, for which the training waits

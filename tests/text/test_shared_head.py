@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from flame_core.text.attention import pack
 from flame_core.text.encoder import TextEncoder
+from flame_core.text.facets import FacetTokenizer
 from flame_core.text.llm import load_llm
 from flame_core.text.shared_head import split_head
 from tests.conftest import text_params, tiny_llm
@@ -40,8 +41,6 @@ def test_rows_behind_a_shared_head_equal_whole_rows(family, byte_tokenizer, tmp_
 
 
 def test_the_head_ends_where_texts_differ_and_with_the_prefix(byte_tokenizer):
-    from flame_core.text.facets import FacetTokenizer
-
     facets = FacetTokenizer(byte_tokenizer, text_params())
     whole = [facets.encode("short", text) for text in ("A red kite", "A red bus")]
     head, rest = split_head(whole)
