@@ -13,6 +13,7 @@ rerun does what is missing. docs/decisions/clip-baseline.md says why so.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from benchmarks.measure import commit, machine
 from benchmarks.trainings import Results, Store, embedded, held_out_scores, validation_scores
 from flame_core.digest import value_digest
 from flame_core.layout import Layout
+from flame_core.params import Params
 from flame_core.workspace import resolve_params
 
 RESULTS = Path(__file__).parent / "clip_baseline.jsonl"
@@ -35,29 +37,39 @@ SMALL = [
     "train.cpu_threads=1",
 ]
 SMALL_TEXT = "train.text_tower={width: 192, depth: 2, heads: 3, max_tokens: 64}"
-TUNING = ["train.epochs=6"]
-FULL = ["train.epochs=20"]
-RANDOM = ["llm.name=random-llm", "llm.random_seed=0"]
+TUNING = 0.3  # of the project's epochs, while rates are compared
+RANDOM = ("llm.name=random-llm", "llm.random_seed=0")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A row of the table: a recipe, and what is laid over its training; `llm` for another LLM than the project's."""
+    """A row of the table: a recipe, what is laid over its training, and what over its texts.
+
+    `one_facet` keeps of the raw caption's facets the one that describes the whole.
+    """
 
     name: str
     recipe: str
     train: tuple[str, ...] = ()
-    llm: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    one_facet: bool = False
+
+    def store(self, params: Params) -> tuple[str, ...]:
+        """What makes its store of the project's."""
+        raw = params.text.template["raw"].facets
+        less = self.one_facet and len(raw) > 1
+        return (*self.texts, f"text.template.raw.facets={json.dumps(raw[:1])}") if less else self.texts
 
 
+ONE_TEXT = ("train.kinds=[raw]", "train.objective.texts_per_image=1")
 ARMS = [
     Arm("frozen LLM, sigmoid (FLAME)", "flame"),
     Arm("frozen LLM, InfoNCE", "flame-infonce"),
-    Arm("random LLM, sigmoid", "flame", llm=tuple(RANDOM)),
-    Arm("random LLM, InfoNCE", "flame-infonce", llm=tuple(RANDOM)),
+    Arm("random LLM, sigmoid", "flame", texts=RANDOM),
+    Arm("random LLM, InfoNCE", "flame-infonce", texts=RANDOM),
     Arm("trained text, sigmoid", "clip-sigmoid", (SMALL_TEXT,)),
     Arm("trained text, InfoNCE (CLIP)", "clip", (SMALL_TEXT,)),
-    Arm("FLAME, raw caption alone", "flame-raw", ("train.kinds=[raw]", "train.objective.texts_per_image=1")),
+    Arm("FLAME, raw caption alone", "flame-raw", ONE_TEXT, one_facet=True),
     Arm("FLAME with facet tokens", "flame-facets"),
 ]
 
@@ -73,11 +85,13 @@ def main() -> None:
     name = options.preset.stem if options.preset else "demo"
     if not options.table:
         stores: dict[tuple[str, ...], Store] = {}
+        params = resolve_params(Layout.find(), options.overrides, options.preset).params
         for rate_or_seed in ("rates", *SEEDS):  # a seed after the other, so that a table exists early
             for arm in ARMS:
-                if arm.llm not in stores:
-                    stores[arm.llm] = embedded([*options.overrides, *arm.llm], options.preset)
-                bench = Bench(name, stores[arm.llm], options.overrides, options.preset, results)
+                overrides = (*options.overrides, *arm.store(params))
+                if overrides not in stores:
+                    stores[overrides] = embedded(list(overrides), options.preset)
+                bench = Bench(name, stores[overrides], overrides, options.preset, results)
                 if rate_or_seed == "rates":
                     bench.best_rate(arm)
                 else:
@@ -91,25 +105,26 @@ class Bench:
 
     name: str
     store: Store
-    overrides: list[str]
+    overrides: tuple[str, ...]
     preset: Path | None
     results: Results
 
     def best_rate(self, arm: Arm) -> float:
         """The rate with the best recall on held-out training pictures, after a shorter schedule."""
-        found = [self._measured(arm, "rate", TUNING, rate, 0) for rate in RATES]
+        found = [self._measured(arm, "rate", rate, 0) for rate in RATES]
         language = self.store.params.evaluate.train_language
         return max(found, key=lambda row: row["scores"][language])["rate"]
 
     def final(self, arm: Arm, rate: float, seed: int) -> None:
         """A training on all pictures, measured on the validation split."""
-        self._measured(arm, "final", FULL, rate, seed)
+        self._measured(arm, "final", rate, seed)
 
-    def _measured(self, arm: Arm, phase: str, schedule: list[str], rate: float, seed: int) -> dict[str, Any]:
-        own = [*SMALL, *schedule, *arm.train, f"train.optimizer.learning_rate={rate}", f"train.seed={seed}"]
-        overrides = [*self.overrides, *arm.llm, f"recipes=[{arm.recipe}]", *own]
-        params = resolve_params(Layout.find(), overrides, self.preset).params
+    def _measured(self, arm: Arm, phase: str, rate: float, seed: int) -> dict[str, Any]:
+        own = [*SMALL, *arm.train, f"train.optimizer.learning_rate={rate}", f"train.seed={seed}"]
+        params = resolve_params(Layout.find(), [*self.overrides, f"recipes=[{arm.recipe}]", *own], self.preset).params
         recipe = params.train[arm.recipe]
+        if phase == "rate":
+            recipe = recipe.model_copy(update={"epochs": round(TUNING * recipe.epochs)})
         run = value_digest({"store": self.store.digest, "phase": phase, "recipe": recipe.model_dump(exclude={"gates"})})
         if found := self.results.find(run):
             return found
