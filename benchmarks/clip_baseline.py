@@ -71,6 +71,7 @@ ARMS = [
     Arm("trained text, InfoNCE (CLIP)", "clip", (SMALL_TEXT,)),
     Arm("FLAME, raw caption alone", "flame-raw", ONE_TEXT, one_facet=True),
     Arm("FLAME with facet tokens", "flame-facets"),
+    Arm("FLAME with facet tokens, weight 1", "flame-facets", ("train.objective.facet_weight=1.0",)),
 ]
 
 
