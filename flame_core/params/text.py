@@ -57,7 +57,7 @@ class TextParams(Section):
     layer: Positive = Field(description="decoder layer that is read (1-based), before the final norm")
     dtype: Literal["float32", "bfloat16"] = "float32"
     store_dtype: Literal["float16", "bfloat16", "float32", "int8"] = Field(
-        default="float16", description="of the stored vectors; int8 has one scale a vector"
+        default="float16", description="of the stored vectors; int8 has a scale a vector and the mean of each file"
     )
     center: Literal["none", "global", "per_facet"] = "none"
     max_caption_tokens: Positive = 512

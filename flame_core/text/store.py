@@ -9,9 +9,11 @@
     tokenizer.json                 the LLM's, for recipes that train a text side of their own
     center.safetensors             mean of the training embeddings, [facets, hidden]; only with text.center
 
-Vectors are unit vectors in `text.store_dtype`; int8 keeps a float32 scale a vector beside them, in a tensor of its
-own (`<name>.scale`). Centring happens when they are read, so a stored row depends on its caption and the manifest
-alone. Reading maps the files, touches the rows that are asked for, and never unpickles.
+Vectors are unit vectors in `text.store_dtype`. int8 stores what a vector is beyond the mean of its file and facet, with
+a float32 scale a vector: `<name>.offset` [facets, hidden] and `<name>.scale` [rows, facets]. Without the mean, the few
+huge components that all of an LLM's vectors share would take the 127 steps for themselves. Centring happens when they
+are read, so a stored row depends on its caption and the manifest alone (in int8 on its file's mean too). Reading maps
+the files, touches the rows that are asked for, and never unpickles.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from flame_core.text.facets import REFERENCE
 from flame_core.text.manifest import read_manifest
 
 EMBEDDINGS = "embeddings"  # name of the one tensor of a training shard
-SCALE = ".scale"  # behind the name of an int8 tensor: that of its scales
+SCALE, OFFSET = ".scale", ".offset"  # behind the name of an int8 tensor: those of its scales and of its means
 CENTER = "center.safetensors"
 TOKENIZER = "tokenizer.json"
 _STORAGE = {"F16": np.float16, "F32": np.float32, "BF16": np.uint16, "I8": np.int8}
@@ -41,7 +43,7 @@ TEXT_SCHEMA = pa.schema({"kind": pa.string(), "row": pa.int32(), "text": pa.stri
 
 
 def tensor_bytes(tensors: dict[str, np.ndarray], dtype: str) -> bytes:
-    """Float32 arrays as safetensors of `dtype`; the same bytes for equal values (no metadata).
+    """Float32 arrays [rows, facets, hidden] as safetensors of `dtype`; the same bytes for equal values (no metadata).
 
     Raises:
         ComputationError: a value is not finite in `dtype`.
@@ -53,9 +55,11 @@ def tensor_bytes(tensors: dict[str, np.ndarray], dtype: str) -> bytes:
     for name, array in tensors.items():
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if dtype == "int8" and tensor.isfinite().all():
-            scale = tensor.abs().amax(dim=-1) / 127  # so the largest number of a vector uses all 7 bits
-            codes = (tensor / scale.clamp(min=torch.finfo(torch.float32).tiny)[..., None]).round()
-            converted |= {name: codes.to(torch.int8), name + SCALE: scale}
+            offset = tensor.double().sum(dim=0).div(max(1, len(tensor))).float()
+            own = tensor - offset
+            scale = own.abs().amax(dim=-1) / 127  # so the largest number of a vector uses all 7 bits
+            codes = (own / scale.clamp(min=torch.finfo(torch.float32).tiny)[..., None]).round()
+            converted |= {name: codes.to(torch.int8), name + SCALE: scale, name + OFFSET: offset}
         else:
             converted[name] = tensor if dtype == "int8" else tensor.to(getattr(torch, dtype))
         if not converted[name].isfinite().all():
@@ -82,6 +86,7 @@ class TensorFile:
         self._path = path
         self._descriptor: int | None = None
         self._tensors: dict[str, _Tensor] = {}
+        self._offsets: dict[str, np.ndarray] = {}
         size = path.stat().st_size
         for name, info in header.items():
             start, end = (8 + length + offset for offset in info["data_offsets"])
@@ -95,15 +100,17 @@ class TensorFile:
         return self._tensors[name].shape
 
     def read(self, name: str, index: Any) -> np.ndarray:
-        """`tensor[index]` as float32, from the mapped file."""
+        """`tensor[index]` as float32, from the mapped file; of an int8 tensor `index` chooses rows."""
         if name not in self._tensors:
             raise InputError(f"{self._path}: holds no tensor {name!r}")
         tensor = self._tensors[name]
         if not math.prod(tensor.shape):
             return np.empty(tensor.shape, np.float32)[index]
         mapped = np.memmap(self._path, tensor.storage, "r", tensor.start, tensor.shape)
-        scale = self.read(name + SCALE, index)[..., None] if tensor.dtype == "I8" else None
-        return tensor.floats(np.asarray(mapped[index]), scale)
+        values = tensor.floats(np.asarray(mapped[index]))
+        if tensor.dtype == "I8":
+            values = values * self.read(name + SCALE, index)[..., None] + self._offset(name)
+        return values
 
     def read_vectors(self, name: str, row: int, columns: Sequence[int]) -> np.ndarray:
         """`tensor[row, columns]` of a tensor [rows, columns, D] as float32, by reads of just these bytes."""
@@ -113,13 +120,19 @@ class TensorFile:
             raise IndexError(f"{self._path}: no row {row} with columns {list(columns)} in {tensor.shape}")
         size = hidden * tensor.storage.itemsize
         first = tensor.start + row * width * size
-        values = np.frombuffer(b"".join(self._bytes(first + c * size, size) for c in columns), tensor.storage)
-        scale = None
+        stored = np.frombuffer(b"".join(self._bytes(first + c * size, size) for c in columns), tensor.storage)
+        values = tensor.floats(stored.reshape(len(columns), hidden))
         if tensor.dtype == "I8":
-            scales = self._tensors[name + SCALE]
-            own = np.frombuffer(self._bytes(scales.start + row * width * 4, width * 4), np.float32)
-            scale = own[list(columns), None]
-        return tensor.floats(values.reshape(len(columns), hidden), scale)
+            start = self._tensors[name + SCALE].start + row * width * 4
+            scale = np.frombuffer(self._bytes(start, width * 4), np.float32)[list(columns), None]
+            values = values * scale + self._offset(name)[list(columns)]
+        return values
+
+    def _offset(self, name: str) -> np.ndarray:
+        """The means [facets, hidden] of an int8 tensor, read once."""
+        if name not in self._offsets:
+            self._offsets[name] = self.read(name + OFFSET, slice(None))
+        return self._offsets[name]
 
     def _bytes(self, offset: int, size: int) -> bytes:
         if self._descriptor is None:
@@ -142,11 +155,11 @@ class _Tensor:
     dtype: str
     storage: np.dtype
 
-    def floats(self, values: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
-        """Stored numbers as float32; int8 takes its scale, one a vector."""
+    def floats(self, values: np.ndarray) -> np.ndarray:
+        """Stored numbers as float32."""
         if self.dtype == "BF16":
             return (values.astype(np.uint32) << 16).view(np.float32)
-        return values.astype(np.float32) if scale is None else values * scale.astype(np.float32)
+        return values.astype(np.float32)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
