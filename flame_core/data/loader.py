@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -20,7 +19,7 @@ from flame_core.data.shards import IndexRow, PictureReader
 from flame_core.digest import text_sha256
 from flame_core.params import TrainParams
 from flame_core.text.jobs import facet_number
-from flame_core.text.store import TrainStore
+from flame_core.text.store import Drawn, TrainStore
 from flame_core.text.transformer import CaptionSamples
 from flame_core.training.distributed import ALONE, Ranks
 from flame_core.vision.pictures import training_picture
@@ -28,7 +27,10 @@ from flame_core.vision.pictures import training_picture
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures [b, 3, H, W], texts [b, K, D] or ids [b, K, L], the texts' facet numbers [b, K], the samples' keys."""
+    """Pictures [b, 3, H, W], texts, the texts' facet numbers [b, K], the samples' keys.
+
+    Texts are vectors [b, K, D] in a type of the store's, or token ids [b, K, L] where a text tower is trained along.
+    """
 
     pictures: Tensor
     texts: Tensor
@@ -80,14 +82,8 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
         return order
 
 
-Drawn = tuple[Tensor, np.ndarray, list[int], str]
-
-
-class TrainingSamples(Dataset[Drawn]):
-    """A sample by (epoch, number): its augmented picture, K drawn texts, their facet numbers and its key.
-
-    Texts are vectors [K, D] of the store, or token ids [K, L] where a text tower is trained along.
-    """
+class TrainingSamples(Dataset[Batch]):
+    """A batch by (epoch, number) of its samples: augmented pictures, K drawn texts each, facet numbers and keys."""
 
     def __init__(
         self,
@@ -106,29 +102,29 @@ class TrainingSamples(Dataset[Drawn]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, place: tuple[int, int]) -> Drawn:
-        epoch, number = place
-        row, params = self._rows[number], self._params
-        draw = random.Random(text_sha256(f"sample {params.seed} {epoch} {row.key}"))
-        picture = training_picture(self._pictures.jpeg(row), params.model.image_size, params.augmentation, draw)
+    def __getitem__(self, samples: Sequence[tuple[int, int]]) -> Batch:
+        params = self._params
         count = min(params.objective.texts_per_image, len(self._slots))
-        slots = draw.sample(self._slots, count)
-        return picture, self.texts.read(row.shard, row.row, slots), [self._numbers[slot] for slot in slots], row.key
-
-
-def collate(samples: Sequence[Drawn]) -> Batch:
-    """Samples to a batch."""
-    pictures, texts, facets, keys = zip(*samples, strict=True)
-    return Batch(torch.stack(pictures), torch.from_numpy(np.stack(texts)), torch.tensor(facets), list(keys))
+        pictures, drawn, keys = [], [], []
+        for epoch, number in samples:
+            row = self._rows[number]
+            draw = random.Random(text_sha256(f"sample {params.seed} {epoch} {row.key}"))
+            jpeg = self._pictures.jpeg(row)
+            pictures.append(training_picture(jpeg, params.model.image_size, params.augmentation, draw))
+            slots = sorted(draw.sample(self._slots, count))  # neighbours in the store are read together
+            drawn.append(Drawn(row.shard, row.row, slots))
+            keys.append(row.key)
+        facets = torch.tensor([[self._numbers[slot] for slot in each.facets] for each in drawn])
+        return Batch(torch.stack(pictures), self.texts.read(drawn), facets, keys)
 
 
 def create_loader(samples: TrainingSamples, order: EpochOrder, workers: int, pin_memory: bool) -> Iterable[Batch]:
     """Batches in the order given, decoded by `workers` processes (0: in this one)."""
     return DataLoader(
         samples,
-        batch_sampler=order,
+        batch_size=None,  # the order gives the samples of a batch, and they are read together
+        sampler=order,
         num_workers=workers,
-        collate_fn=collate,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # it draws seeds for its workers, and must leave the training's alone
         multiprocessing_context="forkserver" if workers else None,

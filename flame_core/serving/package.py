@@ -21,7 +21,8 @@ from flame_core.errors import InputError
 from flame_core.evaluation.classification import Lookup, class_embeddings
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.text.store import CENTER, tensor_bytes
+from flame_core.text.store import CENTER
+from flame_core.text.tensor_file import tensor_bytes
 from flame_core.vision.tower import CONFIG, WEIGHTS
 
 CLASSES, SERVING, CARD = "classes.safetensors", "serving.json", "MODEL_CARD.md"

@@ -21,7 +21,8 @@ from flame_core.errors import InputError
 from flame_core.params import IngestParams, LLMParams, TextParams
 from flame_core.serving.package import CLASS_TENSOR, CLASSES, SERVING, require_package
 from flame_core.settings import settings
-from flame_core.text.store import CENTER, EMBEDDINGS, TensorFile, unit
+from flame_core.text.store import CENTER, EMBEDDINGS, unit
+from flame_core.text.tensor_file import TensorFile
 from flame_core.vision.tower import load_encoder
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from flame_core.evaluation.texts import (
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts, table
-from flame_core.text import store
+from flame_core.text import store, tensor_file
 from flame_core.text.diagnostics import anisotropy, nearest
 from flame_core.text.embedding import STAGE, TEXTS_FILE, TRAIN_FILE, Task, embed_files
 from flame_core.text.jobs import Job, captions_a_sample, facet_names, text_jobs, training_job
@@ -90,7 +90,7 @@ def run(params: Params, layout: Layout) -> None:
     contents[store.TOKENIZER] = tokenizer_bytes(tokenizer)
     if params.text.center != "none":
         center = mean if params.text.center == "per_facet" else np.tile(mean.mean(axis=0), (len(mean), 1))
-        contents[store.CENTER] = store.tensor_bytes({store.EMBEDDINGS: center}, "float32")
+        contents[store.CENTER] = tensor_file.tensor_bytes({store.EMBEDDINGS: center}, "float32")
     gather(layout.embeddings, layout.state, {name: path for name, (_, path) in files.items()}, contents)
     facts(
         "embed",
@@ -174,7 +174,7 @@ def _survey(jobs: Sequence[Job], units: dict[str, Unit]) -> tuple[np.ndarray, np
     for job in jobs:
         if not job.trains:
             continue
-        t = store.TensorFile(units[job.name].file(TRAIN_FILE)).read(store.EMBEDDINGS, slice(None))
+        t = tensor_file.TensorFile(units[job.name].file(TRAIN_FILE)).read(store.EMBEDDINGS, slice(None))
         if sum(map(len, taken)) < REPORT_SAMPLES:
             taken.append(t)
         total, count = total + t.sum(axis=0, dtype=np.float64), count + len(t)
@@ -207,7 +207,7 @@ def _ceilings(
     vectors: dict[str, np.ndarray] = {}
     for job in jobs:
         if not job.trains and not job.of_benchmark and "raw" in job.texts:
-            t = store.TensorFile(units[job.name].file(TEXTS_FILE)).read("raw", slice(None))
+            t = tensor_file.TensorFile(units[job.name].file(TEXTS_FILE)).read("raw", slice(None))
             vectors.update(zip(job.texts["raw"], t[:, 0], strict=True))
     language = params.evaluate.train_language
     trained = list(dict.fromkeys(c.key for c in captions if c.kind == "raw" and c.language == language))

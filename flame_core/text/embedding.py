@@ -27,6 +27,7 @@ from flame_core.reporting import progress
 from flame_core.settings import settings
 from flame_core.text import store
 from flame_core.text.jobs import Job, captions_a_sample
+from flame_core.text.tensor_file import write_tensors
 from flame_core.work import Ledger, Unit, WorkCache
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _write(job: Job, vectors: Mapping[str, np.ndarray], params: Params, folder: 
             count = captions_a_sample(kind, params.text)
             slots.append(t.reshape(len(t) // count, count * t.shape[1], t.shape[2]))
         tensors = {store.EMBEDDINGS: np.concatenate(slots, axis=1)}  # [rows, facets, hidden]
-        store.write_tensors(folder / TRAIN_FILE, tensors, dtype)
+        write_tensors(folder / TRAIN_FILE, tensors, dtype)
     else:
         own = {kind: (list(job.texts[kind]), t) for kind, t in vectors.items()}
         store.write_texts(folder / TEXTS_FILE, own, dtype)

@@ -21,7 +21,7 @@ from flame_core.errors import InputError
 from flame_core.params import TextTowerParams
 from flame_core.text.facets import REFERENCE
 from flame_core.text.jobs import training_job
-from flame_core.text.store import TOKENIZER
+from flame_core.text.store import TOKENIZER, Drawn
 
 if TYPE_CHECKING:
     from flame_core.params import TextParams
@@ -63,18 +63,18 @@ class CaptionSamples:
         self._captions, self._tokens, self._params, self._language = captions, tokens, params, language
         self._shards: dict[str, Mapping[str, list[str]]] = {}
 
-    def read(self, shard: str, row: int, facets: Sequence[int]) -> np.ndarray:
-        """Token ids [len(facets), L] of the captions that these facets of a sample were read from."""
+    def read(self, samples: Sequence[Drawn]) -> Tensor:
+        """Token ids [B, K, L] of the captions that the drawn facets of samples were read from."""
+        texts = [self._text(shard, row, facet) for shard, row, facets in samples for facet in facets]
+        return torch.from_numpy(self._tokens.ids(texts)).unflatten(0, (len(samples), -1))
+
+    def _text(self, shard: str, row: int, facet: int) -> str:
         if shard not in self._shards:
             self._shards[shard] = training_job(self._captions, shard, self._params, self._language).texts
-        texts = []
-        for facet in facets:
-            name, _, number = self.facets[facet].partition("#")
-            kind: Any = name.partition("/")[0]
-            own = self._shards[shard][kind]
-            count = self._params.captions_per_image if kind == "raw" else 1
-            texts.append(own[row * count + int(number or 1) - 1])
-        return self._tokens.ids(texts)
+        name, _, number = self.facets[facet].partition("#")
+        kind: Any = name.partition("/")[0]
+        count = self._params.captions_per_image if kind == "raw" else 1
+        return self._shards[shard][kind][row * count + int(number or 1) - 1]
 
 
 class TextTower(nn.Module):

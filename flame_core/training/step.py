@@ -36,7 +36,9 @@ class Step:
     device: str
 
     def __call__(self, pictures: Tensor, texts: Tensor, facets: Tensor) -> Tensor:
-        """Train on this rank's pictures [b, 3, H, W], texts [b, K, D] or [b, K, L] ids, and facet numbers [b, K].
+        """Train on this rank's pictures [b, 3, H, W], texts and facet numbers [b, K].
+
+        Texts are vectors [b, K, D] of any float type, or ids [b, K, L].
 
         Returns:
             This rank's share of the loss, a scalar.
@@ -44,8 +46,9 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         micro = self.params.micro_batch_size
         z, *backward = features(self.tower, pictures, micro, self._autocast)
-        t = texts
-        if self.text_tower is not None:
+        if self.text_tower is None:
+            t = texts.float()
+        else:
             b, k, length = texts.shape
             captions, place = torch.unique(texts.reshape(b * k, length), dim=0, return_inverse=True)  # drawn twice
             t, backward_texts = features(self.text_tower, captions, micro and micro * k, self._autocast)

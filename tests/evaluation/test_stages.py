@@ -26,7 +26,8 @@ from flame_core.layout import Layout
 from flame_core.params import TrainParams, merge
 from flame_core.stages import baselines, compare, evaluate
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
-from flame_core.text.store import CENTER, EMBEDDINGS, write_tensors, write_texts
+from flame_core.text.store import CENTER, EMBEDDINGS, write_texts
+from flame_core.text.tensor_file import write_tensors
 from tests.conftest import tiny_llm
 from tests.evaluation import world
 

@@ -24,7 +24,7 @@ from flame_core.text.encoder import TextEncoder
 from flame_core.text.facets import FacetTokenizer
 from flame_core.text.llm import load_tokenizer
 from flame_core.text.manifest import read_manifest, require_fit
-from flame_core.text.store import TextStore, TrainStore
+from flame_core.text.store import Drawn, TextStore, TrainStore
 from tests.stages.pipeline import ROOT, captioned_project, start_stage, tree
 
 
@@ -51,7 +51,7 @@ def test_every_sample_has_its_facets_in_order(prepared):
         assert store.rows(shard) == len(raw)
         for row in raw:
             expected = np.concatenate([encoder.encode("raw", [raw[row]])[0], encoder.encode("short", [short[row]])[0]])
-            np.testing.assert_allclose(store.read(shard, row, [0, 1, 2, 3]), expected, atol=1e-3)
+            np.testing.assert_allclose(store.read([Drawn(shard, row, [0, 1, 2, 3])])[0], expected, atol=1e-3)
 
 
 def test_running_again_computes_nothing_and_gives_the_same_bytes(prepared, monkeypatch):
@@ -107,7 +107,8 @@ def test_centring_is_kept_in_the_manifest_and_applied_to_samples_and_texts(prepa
     embed.run(params, layout)
     plain = TrainStore(layout.embeddings)
     shards = shard_names(layout.shards, "train")
-    every = np.stack([plain.read(s, r, [0, 1, 2, 3]) for s in shards for r in range(plain.rows(s))])
+    places = [Drawn(s, r, [0, 1, 2, 3]) for s in shards for r in range(plain.rows(s))]
+    every = plain.read(places).float().numpy()
     text = next(c.text for c in read_captions(layout.captions / "val/00000.parquet") if c.kind == "raw")
     t = TextStore.open(layout.embeddings).lookup("raw", [text])[0, 0]
 
@@ -118,7 +119,7 @@ def test_centring_is_kept_in_the_manifest_and_applied_to_samples_and_texts(prepa
     def expected(vector: np.ndarray) -> np.ndarray:
         return (vector - mean) / np.linalg.norm(vector - mean)
 
-    read = TrainStore(layout.embeddings).read(shards[0], 0, [2])[0]
+    read = TrainStore(layout.embeddings).read([Drawn(shards[0], 0, [2])])[0, 0]
     np.testing.assert_allclose(read, expected(every[0, 2]), atol=1e-4)
     np.testing.assert_allclose(TextStore.open(layout.embeddings).lookup("raw", [text])[0, 0], expected(t), atol=1e-4)
     with pytest.raises(InputError, match="center: the store has 'global', this run wants 'none'"):

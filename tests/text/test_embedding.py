@@ -14,6 +14,7 @@ from flame_core.text.embedding import TEXTS_FILE, Task, compute
 from flame_core.text.encoder import TextEncoder
 from flame_core.text.jobs import Job
 from flame_core.text.llm import load_llm
+from flame_core.text.tensor_file import TensorFile
 from flame_core.work import WorkCache
 from tests.conftest import text_params, tiny_llm
 from tests.stages.pipeline import folder_source, pipeline_params, tree
@@ -44,7 +45,7 @@ def test_files_hold_what_the_encoder_says_of_their_own_texts(tmp_path, params, e
     compute(tasks(3), encoder, cache, params, lambda tokens: None)
     for task in tasks(3):
         unit = cache.find(task.digest)
-        read = store.TensorFile(unit.file(TEXTS_FILE))
+        read = TensorFile(unit.file(TEXTS_FILE))
         for kind, texts in task.job.texts.items():
             stored = encoder.encode(kind, texts).astype("float16").astype("float32")
             assert (read.read(kind, slice(None)) == stored).all()

@@ -1,26 +1,25 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+import torch
 
 from flame_core.digest import write_json
-from flame_core.errors import ComputationError, InputError
+from flame_core.errors import InputError
 from flame_core.text.diagnostics import anisotropy
 from flame_core.text.store import (
     CENTER,
     EMBEDDINGS,
-    OFFSET,
-    SCALE,
-    TensorFile,
+    Drawn,
     TextStore,
     TrainStore,
     unit,
-    write_tensors,
     write_texts,
 )
+from flame_core.text.tensor_file import TensorFile, write_tensors
 
 
 def random_units(*shape: int) -> np.ndarray:
@@ -50,42 +49,16 @@ def test_rows_and_facets_are_read_back(tmp_path, dtype, tolerance):
     t = random_units(5, 3, 8)
     folder = make_store(tmp_path, t, dtype=dtype)
     store = TrainStore(folder)
-    read = store.read("train/00000.tar", 3, [2, 0])
-    assert read.dtype == np.float32
-    np.testing.assert_allclose(read, t[3, [2, 0]], atol=tolerance)
+    rows, facets = [3, 1, 3], [[2, 0], [1, 2], [1, 1]]
+    read = store.read([Drawn("train/00000.tar", row, own) for row, own in zip(rows, facets, strict=True)])
+    assert read.dtype == (torch.float32 if dtype == "int8" else getattr(torch, dtype))
+    read = read.float().numpy()
+    np.testing.assert_allclose(read, t[np.array(rows)[:, None], facets], atol=tolerance)
     assert store.rows("train/00000.tar") == 5
     whole = TensorFile(folder / "train/00000.safetensors").read(EMBEDDINGS, slice(None))
-    np.testing.assert_array_equal(whole[3, [2, 0]], read)
+    np.testing.assert_array_equal(whole[np.array(rows)[:, None], facets], read)
     write_texts(folder / "texts/0.safetensors", {"raw": (["eins", "zwei", "drei", "vier", "fünf"], t[:, :1])}, dtype)
     np.testing.assert_array_equal(TextStore.open(folder).lookup("raw", ["zwei"]), whole[[1], :1])
-
-
-def test_int8_is_the_nearest_of_127_steps_beyond_the_mean(tmp_path):
-    beyond = np.array([[0.5, -1.0, 0.25, 0.1], [1e-3, 0.0, 0.0, -2e-3], [0.0, 0.0, 0.0, 0.0]], np.float32)
-    vectors = np.concatenate([beyond, -beyond])[:, None] + np.float32(8)  # their mean is 8
-    write_tensors(tmp_path / "x.safetensors", {EMBEDDINGS: vectors}, "int8")
-    stored = load_file(tmp_path / "x.safetensors")
-    np.testing.assert_array_equal(stored[EMBEDDINGS + OFFSET], [[8, 8, 8, 8]])
-    np.testing.assert_array_equal(stored[EMBEDDINGS][[0, 2, 3], 0], [[64, -127, 32, 13], [0] * 4, [-64, 127, -32, -13]])
-    # 63.5 and 31.75 round to even and up
-    np.testing.assert_allclose(stored[EMBEDDINGS + SCALE][:3, 0], [1 / 127, 2e-3 / 127, 0.0], rtol=1e-3)
-    read = TensorFile(tmp_path / "x.safetensors").read(EMBEDDINGS, slice(None))
-    np.testing.assert_allclose(read[0, 0], 8 + np.array([64, -127, 32, 13]) / 127, rtol=1e-6)
-
-
-def test_int8_keeps_what_tells_vectors_apart_beside_a_huge_shared_component(tmp_path):
-    """As LLMs have it: one component holds most of the length of every vector."""
-    t = 0.16 * random_units(50, 2, 64)
-    t[..., 7] += 0.85
-    write_tensors(tmp_path / "x.safetensors", {EMBEDDINGS: t}, "int8")
-    error = TensorFile(tmp_path / "x.safetensors").read(EMBEDDINGS, slice(None)) - t
-    own = t - t.mean(axis=0)
-    assert np.linalg.norm(error) < 0.02 * np.linalg.norm(own)
-
-
-def test_an_int8_file_may_be_empty(tmp_path):
-    write_tensors(tmp_path / "x.safetensors", {EMBEDDINGS: np.empty((0, 2, 4), np.float32)}, "int8")
-    assert TensorFile(tmp_path / "x.safetensors").read(EMBEDDINGS, slice(None)).shape == (0, 2, 4)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
@@ -93,7 +66,7 @@ def test_training_reads_the_drawn_rows_and_little_else(tmp_path, dtype):
     """Counted by the kernel: the bytes that this process read, for 6 of 11 rows of 512 samples."""
     t = random_units(512, 11, 640)
     store = TrainStore(make_store(tmp_path, t, dtype=dtype))
-    store.read("train/00000.tar", 0, [0])  # opens the file and reads its header
+    store.read([Drawn("train/00000.tar", 0, [0])])  # opens the file and reads its header
 
     def bytes_read() -> int:
         return int(Path("/proc/self/io").read_text().split()[1])  # rchar
@@ -102,19 +75,11 @@ def test_training_reads_the_drawn_rows_and_little_else(tmp_path, dtype):
     own = bytes_read() - own  # what the count itself reads
     before = bytes_read()
     draw = np.random.default_rng(0)
-    for row in draw.permutation(512):
-        store.read("train/00000.tar", row, draw.permutation(11)[:6])
+    for rows in draw.permutation(512).reshape(8, 64):
+        store.read([Drawn("train/00000.tar", int(row), draw.permutation(11)[:6].tolist()) for row in rows])
     found = bytes_read() - before - own
     wanted = 512 * 6 * 640 * {"float16": 2, "int8": 1}[dtype]
     assert wanted <= found <= 1.05 * wanted
-
-
-def test_the_file_is_plain_safetensors_and_its_bytes_repeat(tmp_path):
-    t = random_units(4, 2, 6)
-    write_tensors(tmp_path / "a.safetensors", {EMBEDDINGS: t}, "float16")
-    write_tensors(tmp_path / "b.safetensors", {EMBEDDINGS: t}, "float16")
-    np.testing.assert_array_equal(load_file(tmp_path / "a.safetensors")[EMBEDDINGS], t.astype(np.float16))
-    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
 def test_centring_subtracts_the_mean_at_reading(tmp_path):
@@ -125,7 +90,8 @@ def test_centring_subtracts_the_mean_at_reading(tmp_path):
     write_texts(folder / "texts/0.safetensors", {"short": (["a text"], t[:1, 1:])}, "float32")
     expected = t[2, [1]] - center[[1]]
     expected /= np.linalg.norm(expected)
-    np.testing.assert_allclose(TrainStore(folder).read("train/00000.tar", 2, [1]), expected, atol=1e-6)
+    read = TrainStore(folder).read([Drawn("train/00000.tar", 2, [1])])
+    np.testing.assert_allclose(read[0], expected, atol=1e-6)
     np.testing.assert_allclose(
         TextStore.open(folder).lookup("short", ["a text"]), unit(t[:1, 1:] - center[1:]), atol=1e-6
     )
@@ -145,22 +111,27 @@ def test_texts_are_found_by_kind_and_content(tmp_path):
         store.lookup("short", ["zwei"])
 
 
-@pytest.mark.parametrize("length", [4, 40, 200])
-def test_a_cut_file_is_refused_by_name(tmp_path, length):
-    path = tmp_path / "00000.safetensors"
-    write_tensors(path, {EMBEDDINGS: random_units(9, 3, 8)}, "float32")
-    path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(InputError, match=r"00000\.safetensors"):
-        TensorFile(path).read(EMBEDDINGS, 0)
+def test_a_file_cut_after_it_was_opened_is_said_by_name(tmp_path):
+    folder = make_store(tmp_path, random_units(5, 3, 8))
+    store = TrainStore(folder)
+    store.read([Drawn("train/00000.tar", 0, [0])])
+    os.truncate(folder / "train/00000.safetensors", 200)
+    with pytest.raises(InputError, match=r"train/00000\.safetensors: ends before byte"):
+        store.read([Drawn("train/00000.tar", 4, [2])])
 
 
-@pytest.mark.parametrize(
-    ("dtype", "value"), [("float16", 1e6), ("float16", np.nan), ("int8", np.inf), ("int8", np.nan)]
-)
-def test_values_beyond_the_stored_type_are_refused(tmp_path, dtype, value):
-    with pytest.raises(ComputationError, match=f"not all finite in {dtype}"):
-        write_tensors(tmp_path / "x.safetensors", {EMBEDDINGS: np.full((1, 1, 2), value, np.float32)}, dtype)
-    assert not (tmp_path / "x.safetensors").exists()
+def test_files_of_another_type_beside_each_other_are_refused_by_name(tmp_path):
+    folder = make_store(tmp_path, random_units(5, 3, 8))
+    write_tensors(folder / "train/00001.safetensors", {EMBEDDINGS: random_units(5, 3, 8)}, "float16")
+    with pytest.raises(InputError, match=r"train/00001\.safetensors: .* F16"):
+        TrainStore(folder).read([Drawn("train/00000.tar", 0, [0, 1]), Drawn("train/00001.tar", 0, [0, 1])])
+
+
+def test_a_row_beyond_the_file_is_refused_by_name(tmp_path):
+    store = TrainStore(make_store(tmp_path, random_units(5, 3, 8)))
+    for row, facet in ((5, 0), (-1, 0), (0, 3), (0, -1)):
+        with pytest.raises(IndexError, match=r"train/00000\.safetensors: (no row|columns)"):
+            store.read([Drawn("train/00000.tar", row, [facet])])
 
 
 def test_anisotropy_of_a_hand_made_store():

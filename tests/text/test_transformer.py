@@ -13,6 +13,7 @@ from flame_core.digest import write_json
 from flame_core.errors import InputError
 from flame_core.params import TextTowerParams
 from flame_core.settings import settings
+from flame_core.text.store import Drawn
 from flame_core.text.transformer import PAD, Captions, CaptionSamples, TextTower, TrainedTexts
 from flame_core.training.job import METRICS, CaptionSource, TrainingJob
 from tests.conftest import text_params
@@ -64,8 +65,9 @@ def test_a_slot_of_the_store_stands_for_the_caption_it_was_read_from(tokenizer, 
     names = ["raw/1", "raw/1#2", "short/1", "short/2", "short/3"]
     text = text_params(train_kinds=["raw", "short"], captions_per_image=2)
     samples = CaptionSamples(tmp_path / "captions", tokens, names, text, "en")
-    read = samples.read("train/00000.tar", 1, [1, 4, 0])
-    np.testing.assert_array_equal(read, tokens.ids(["y two", "y s", "y one"]))
+    read = samples.read([Drawn("train/00000.tar", 1, [1, 4, 0]), Drawn("train/00000.tar", 0, [0, 2, 3])])
+    texts = [["y two", "y s", "y one"], ["x one", "x s", "x s"]]
+    np.testing.assert_array_equal(read, np.stack([tokens.ids(own) for own in texts]))
 
 
 def test_it_learns_with_the_image_tower_and_is_read_back(tokenizer, tmp_path):

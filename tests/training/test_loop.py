@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 
-import numpy as np
 import pytest
 import torch
 
-from flame_core.data.loader import EpochOrder, TrainingSamples, collate, create_loader
+from flame_core.data.loader import EpochOrder, TrainingSamples, create_loader
 from flame_core.errors import ComputationError, Interrupted
 from flame_core.settings import settings
+from flame_core.text.store import Drawn
 from flame_core.training import checkpoint
 from flame_core.training.distributed import Ranks
 from flame_core.training.loop import train
@@ -45,16 +45,15 @@ def test_a_stopped_training_resumes_bit_for_bit(data, tmp_path, monkeypatch, sto
     handler = signal.getsignal(signal.SIGTERM)
     whole, whole_metrics, _ = train(data(params), HIDDEN, params, tmp_path / "a")
     samples = data(params)
-    batches = stop * params.batch_size
     fetched = 0
     original = TrainingSamples.__getitem__
 
-    def counting(self, place):
+    def counting(self, batch):
         nonlocal fetched
         fetched += 1
-        if fetched == batches:
+        if fetched == stop:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, place)
+        return original(self, batch)
 
     monkeypatch.setattr(TrainingSamples, "__getitem__", counting)
     with pytest.raises(Interrupted, match="run again to resume"):
@@ -129,14 +128,14 @@ def test_texts_are_drawn_without_repetition_and_anew_each_epoch(data):
     params = recipe()
     samples = data(params)
     store = samples.texts
-    every = store.read("train/00000.tar", 3, [0, 1, 2])
+    every = store.read([Drawn("train/00000.tar", 3, [0, 1, 2])])[0]
     drawn = set()
     for epoch in range(30):
-        _, t, numbers, key = samples[epoch, 3]
-        assert key == "toys/03"
-        rows = tuple(int(np.flatnonzero((every == row).all(axis=1))[0]) for row in t)
+        batch = samples[[(epoch, 3), (epoch, 5)]]
+        assert batch.keys == ["toys/03", "toys/05"]
+        assert batch.texts.shape == (2, 2, HIDDEN)
+        rows = tuple(int((every == row).all(dim=1).nonzero()) for row in batch.texts[0])
         assert len(set(rows)) == 2
-        assert numbers == [{0: 1, 1: 1, 2: 2}[row] for row in rows]  # of raw/1, short/1, short/2
+        assert batch.facets[0].tolist() == [{0: 1, 1: 1, 2: 2}[row] for row in rows]  # of raw/1, short/1, short/2
         drawn.add(rows)
     assert {i for rows in drawn for i in rows} == {0, 1, 2}
-    assert collate([samples[0, 3]]).texts.shape == (1, 2, HIDDEN)
