@@ -32,7 +32,7 @@ from flame_core.params import Params, TrainParams
 from flame_core.settings import settings
 from flame_core.text.jobs import training_job
 from flame_core.text.manifest import MANIFEST
-from flame_core.text.store import TOKENIZER, TextStore, TrainStore
+from flame_core.text.store import TOKENIZER, Drawn, TextStore, TrainStore
 from flame_core.training.job import CaptionSource, TrainingJob
 from flame_core.vision.tower import CONFIG, load_encoder
 from flame_core.workspace import open_workspace, resolve_params
@@ -101,7 +101,8 @@ def held_out_scores(store: Store, recipe: TrainParams) -> Scores:
     slot = [facets.facets.index("raw/1")]
 
     def vectors(kind: str, texts: Sequence[str]) -> np.ndarray:
-        return np.stack([facets.read(first[text].shard, first[text].row, slot) for text in texts])
+        drawn = [Drawn(first[text].shard, first[text].row, slot) for text in texts]
+        return facets.read(drawn).float().numpy()
 
     with tempfile.TemporaryDirectory() as name:
         shards = Path(name) / "shards"

@@ -7,16 +7,20 @@ Workers, restarts and machines do not change a batch: the order of an epoch is a
 from __future__ import annotations
 
 import random
+import resource
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from flame_core.data.shards import IndexRow, PictureReader
+from flame_core.data.shards import Index, PictureReader
+from flame_core.data.shared_index import SharedIndex
 from flame_core.digest import text_sha256
+from flame_core.errors import ResourceError
 from flame_core.params import TrainParams
 from flame_core.text.jobs import facet_number
 from flame_core.text.store import Drawn, TrainStore
@@ -87,27 +91,32 @@ class TrainingSamples(Dataset[Batch]):
 
     def __init__(
         self,
-        rows: Sequence[IndexRow],
+        index: Index,
         shards: Path,
         texts: TrainStore | CaptionSamples,
         slots: Sequence[int],
         params: TrainParams,
     ) -> None:
-        self._rows, self._slots, self._params = list(rows), list(slots), params
+        self._index, self._slots, self._params = SharedIndex(index), list(slots), params
         self.texts = texts
         self._numbers = [facet_number(name) for name in texts.facets]
         self.facets = max(self._numbers[slot] for slot in self._slots)  # F, how many facets a picture may have
         self._pictures = PictureReader(shards)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._index)
+
+    @property
+    def open_files(self) -> int:
+        """How many files a process that reads all of them has open, with some to spare for everything else."""
+        return 2 * len(self._index.shards) + 256
 
     def __getitem__(self, samples: Sequence[tuple[int, int]]) -> Batch:
         params = self._params
         count = min(params.objective.texts_per_image, len(self._slots))
         pictures, drawn, keys = [], [], []
         for epoch, number in samples:
-            row = self._rows[number]
+            row = self._index[number]
             draw = random.Random(text_sha256(f"sample {params.seed} {epoch} {row.key}"))
             jpeg = self._pictures.jpeg(row)
             pictures.append(training_picture(jpeg, params.model.image_size, params.augmentation, draw))
@@ -119,7 +128,12 @@ class TrainingSamples(Dataset[Batch]):
 
 
 def create_loader(samples: TrainingSamples, order: EpochOrder, workers: int, pin_memory: bool) -> Iterable[Batch]:
-    """Batches in the order given, decoded by `workers` processes (0: in this one)."""
+    """Batches in the order given, decoded by `workers` processes (0: in this one).
+
+    Raises:
+        ResourceError: there are more shards than this machine lets a process open.
+    """
+    _allow_open_files(samples.open_files)
     return DataLoader(
         samples,
         batch_size=None,  # the order gives the samples of a batch, and they are read together
@@ -128,4 +142,21 @@ def create_loader(samples: TrainingSamples, order: EpochOrder, workers: int, pin
         pin_memory=pin_memory,
         generator=torch.Generator(),  # it draws seeds for its workers, and must leave the training's alone
         multiprocessing_context="forkserver" if workers else None,
+        worker_init_fn=partial(_in_worker, samples.open_files),
     )
+
+
+def _in_worker(open_files: int, number: int) -> None:
+    _allow_open_files(open_files)
+
+
+def _allow_open_files(count: int) -> None:
+    """Raise this process' own limit where it is lower; many systems set it to 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise ResourceError(
+            f"training keeps two files a shard open, {count} in all, and this machine allows a process {hard}: "
+            "raise that limit (`ulimit -Hn`), or make ingest.shard_samples larger"
+        )
+    if soft != resource.RLIM_INFINITY and soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))

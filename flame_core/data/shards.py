@@ -10,12 +10,13 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, overload
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flame_core.digest import canonical_json
@@ -121,8 +122,35 @@ class IndexRow:
     captions: int
 
 
-def read_index(shards: Path, split: Split | None = None) -> list[IndexRow]:
-    """Rows of `index.parquet` in shard order, of one split or of both.
+class Index(Sequence[IndexRow]):
+    """Rows of `index.parquet` in shard order, kept as columns: millions of them take a hundred bytes each."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table.combine_chunks()
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __iter__(self) -> Iterator[IndexRow]:
+        for batch in self.table.to_batches(max_chunksize=4096):
+            yield from (IndexRow(**row) for row in batch.to_pylist())
+
+    @overload
+    def __getitem__(self, place: int) -> IndexRow: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[IndexRow]: ...
+    def __getitem__(self, place: int | slice) -> IndexRow | list[IndexRow]:
+        if isinstance(place, slice):
+            return list(Index(self.table[place]))
+        return next(iter(Index(self.table.slice(range(len(self))[place], 1))))
+
+    def shard_sizes(self) -> dict[str, int]:
+        """Number of samples by shard."""
+        return {each["values"]: each["counts"] for each in self.table.column("shard").value_counts().to_pylist()}
+
+
+def read_index(shards: Path, split: Split | None = None) -> Index:
+    """The index of a folder of shards, of one split or of both.
 
     Raises:
         InputError: there is no index.
@@ -130,13 +158,26 @@ def read_index(shards: Path, split: Split | None = None) -> list[IndexRow]:
     path = shards / INDEX
     if not path.is_file():
         raise InputError(f"{path} is missing: run `flame ingest` first")
-    rows = (IndexRow(**row) for row in pq.ParquetFile(path).read().to_pylist())
-    return [row for row in rows if split is None or row.split == split]
+    table = pq.ParquetFile(path).read()
+    return Index(table if split is None else table.filter(pc.field("split") == split))
 
 
 def shard_names(shards: Path, split: Split) -> list[str]:
     """Names of the split's shards, such as `train/00000.tar`, in order."""
     return sorted(path.relative_to(shards).as_posix() for path in (shards / split).glob("*.tar"))
+
+
+class StoredPicture(Protocol):
+    """What of an index row is needed to read its picture."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def shard(self) -> str: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def size(self) -> int: ...
 
 
 class PictureReader:
@@ -146,7 +187,7 @@ class PictureReader:
         self._shards = shards
         self._files: dict[str, int] = {}
 
-    def jpeg(self, row: IndexRow) -> bytes:
+    def jpeg(self, row: StoredPicture) -> bytes:
         """The encoded picture of a row."""
         file = self._files.get(row.shard)
         if file is None:

@@ -65,7 +65,7 @@ def run(params: Params, layout: Layout) -> None:
     computed = sum(unit.computed for unit in units.values())
     files = store_files(jobs, units)
     mean, sample, wrong = _survey(jobs, units)
-    samples = Counter(row.shard for row in read_index(layout.shards, "train"))
+    samples = Counter(read_index(layout.shards, "train").shard_sizes())
     embedded = {f"{job.name}.tar": _rows(job, params) for job in jobs if job.trains}
     misaligned = sorted(shard for shard in samples | embedded if samples[shard] != embedded.get(shard))
     manifest = {

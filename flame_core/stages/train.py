@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from pathlib import Path
 
 from flame_core import gates
-from flame_core.data.shards import INDEX, IndexRow, read_index
+from flame_core.data.shards import INDEX, Index, read_index
 from flame_core.digest import file_sha256, json_bytes
 from flame_core.errors import InputError
 from flame_core.evaluation.charts import line_chart, standalone
@@ -32,8 +31,8 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     chosen = params.train[recipe]
     store = TrainStore(layout.embeddings)
     require_fit(store.manifest, params, layout)
-    rows = read_index(layout.shards, "train")
-    _require_alignment(store, rows, layout)
+    index = read_index(layout.shards, "train")
+    _require_alignment(store, index, layout)
     slots = [i for i, name in enumerate(store.facets) if name.split("/")[0] in chosen.kinds]
     captions = _caption_source(params, layout) if chosen.text_tower else None
     data = {
@@ -47,7 +46,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         "recipe_name": recipe,
         "recipe": chosen.model_dump(mode="json"),
         "hidden": store.hidden,
-        "samples": len(rows),
+        "samples": len(index),
         "facets": [store.facets[i] for i in slots],
         "text_facets": {kind: len(template.facets) for kind, template in params.text.template.items()},
         "llm": store.manifest["llm"],
@@ -71,7 +70,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         else:
             job.run()
         steps = len((folder / METRICS).read_text("utf-8").splitlines())
-        return Ledger({"steps": steps, "images": steps * min(chosen.batch_size, len(rows))})
+        return Ledger({"steps": steps, "images": steps * min(chosen.batch_size, len(index))})
 
     with track_training(params, layout, recipe, digest) as tracked:
         unit = cache.find(digest) or cache.compute(digest, write)
@@ -86,7 +85,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     facts(
         f"train@{recipe}",
         {
-            "samples": len(rows),
+            "samples": len(index),
             "texts a picture": f"{chosen.objective.texts_per_image} drawn of {len(slots)}",
             "steps": len(losses),
             "first / last loss": f"{first:.3f} / {last:.3f}",
@@ -107,10 +106,9 @@ def _caption_source(params: Params, layout: Layout) -> CaptionSource:
     )
 
 
-def _require_alignment(store: TrainStore, rows: list[IndexRow], layout: Layout) -> None:
+def _require_alignment(store: TrainStore, index: Index, layout: Layout) -> None:
     """Refuse embeddings whose row counts are not those of the shards."""
-    samples = Counter(row.shard for row in rows)
-    for shard, count in sorted(samples.items()):
+    for shard, count in sorted(index.shard_sizes().items()):
         if (found := store.rows(shard)) != count:
             raise InputError(f"{layout.embeddings}: {shard} has {found} rows for {count} samples; run `flame embed`")
 

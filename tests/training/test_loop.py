@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -106,6 +109,18 @@ def test_loader_workers_do_not_change_a_batch(data):
         assert a.keys == b.keys
         assert torch.equal(a.pictures, b.pictures)
         assert torch.equal(a.texts, b.texts)
+
+
+@pytest.mark.parametrize(
+    ("hard", "said"), [(400, "3\n3\n"), (250, "open, 300 in all, and this machine allows a process 250")]
+)
+def test_more_shards_than_a_process_may_open_files_at_first(tmp_path, hard, said):
+    """In a process of its own, since a hard limit once lowered stays."""
+    write_world(tmp_path)
+    command = [sys.executable, "-m", "tests.training.open_files", str(tmp_path), str(hard)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert said in done.stdout, done.stderr
 
 
 def test_the_order_is_a_permutation_an_epoch_and_continues_at_any_step():
