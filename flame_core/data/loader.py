@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import resource
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -80,8 +81,8 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return self.total_steps - self._first
 
-    def _permutation(self, epoch: int) -> list[int]:
-        order = list(range(self._samples))
+    def _permutation(self, epoch: int) -> array[int]:
+        order = array("q", range(self._samples))
         random.Random(f"order {self._seed} {epoch}").shuffle(order)
         return order
 
