@@ -20,7 +20,7 @@ from flame_core.data.loader import EpochOrder, TrainingSamples, create_loader
 from flame_core.data.shards import read_index
 from flame_core.params import ModelParams, TrainParams
 from flame_core.text.store import TrainStore
-from flame_core.vision.pictures import MEAN, STD
+from flame_core.vision.pictures import MEAN, STD, normalised
 
 BATCH = 64
 
@@ -48,8 +48,8 @@ def main() -> None:
     tars = [str(path) for path in sorted((options.shards / "train").glob("*.tar"))]
 
     def ours() -> None:
-        for _ in create_loader(samples, order, 0, pin_memory=False):
-            pass
+        for batch in create_loader(samples, order, 0, pin_memory=False):
+            normalised(batch.pictures)
 
     def plain() -> None:
         pipeline = webdataset.WebDataset(tars, shardshuffle=False).shuffle(1000).decode("pilrgb")

@@ -32,7 +32,7 @@ from flame_core.vision.pictures import training_picture
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures [b, 3, H, W], texts, the texts' facet numbers [b, K], the samples' keys.
+    """Pictures [b, H, W, 3] in uint8, texts, the texts' facet numbers [b, K], the samples' keys.
 
     Texts are vectors [b, K, D] in a type of the store's, or token ids [b, K, L] where a text tower is trained along.
     """

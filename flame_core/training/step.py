@@ -36,7 +36,7 @@ class Step:
     device: str
 
     def __call__(self, pictures: Tensor, texts: Tensor, facets: Tensor) -> Tensor:
-        """Train on this rank's pictures [b, 3, H, W], texts and facet numbers [b, K].
+        """Train on this rank's normalised pictures [b, 3, H, W], texts and facet numbers [b, K].
 
         Texts are vectors [b, K, D] of any float type, or ids [b, K, L].
 

@@ -1,5 +1,7 @@
 """Pictures to tensors: the augmented view of a training step, and the plain view of evaluation.
 
+They stay bytes [H, W, 3] on their way to the GPU, a quarter of what floats take, and are normalised there.
+
 An augmentation is drawn from a generator of its own, so it depends on (seed, epoch, key) and on nothing else: not
 on workers, ranks or restarts.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import random
+from functools import cache
 
 import numpy as np
 import torch
@@ -39,28 +42,39 @@ def crop_box(width: int, height: int, params: AugmentationParams, draw: random.R
 
 
 def training_picture(jpeg: bytes, size: int, params: AugmentationParams, draw: random.Random) -> Tensor:
-    """A randomly cropped and perhaps mirrored picture, normalised: [3, size, size]."""
+    """A randomly cropped and perhaps mirrored picture, [size, size, 3] in uint8."""
     picture = _open(jpeg)
     box = crop_box(*picture.size, params, draw)
     mirrored = draw.random() < params.flip
     picture = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
     if mirrored:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return _normalised(picture)
+    return _bytes(picture)
 
 
 def evaluation_picture(jpeg: bytes, size: int) -> Tensor:
-    """Short side to `size`, centre crop, normalised: [3, size, size]."""
+    """Short side to `size` and centre crop, [size, size, 3] in uint8."""
     picture = _open(jpeg)
     side = min(picture.size)
     left, top = (picture.width - side) / 2, (picture.height - side) / 2
-    return _normalised(picture.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)))
+    return _bytes(picture.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)))
+
+
+def normalised(pictures: Tensor) -> Tensor:
+    """What a tower sees, [B, 3, H, W] in float32 on the same device, of pictures [B, H, W, 3] in uint8."""
+    mean, std = _moments(pictures.device)
+    values = pictures.permute(0, 3, 1, 2).contiguous().float()
+    return values.div_(255).sub_(mean).div_(std)
 
 
 def _open(jpeg: bytes) -> Image.Image:
     return Image.open(io.BytesIO(jpeg)).convert("RGB")
 
 
-def _normalised(picture: Image.Image) -> Tensor:
-    values = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255  # [3, H, W]
-    return (values - MEAN) / STD
+def _bytes(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture))
+
+
+@cache
+def _moments(device: torch.device) -> tuple[Tensor, Tensor]:
+    return MEAN.to(device), STD.to(device)

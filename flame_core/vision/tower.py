@@ -20,7 +20,7 @@ from flame_core.errors import InputError, ParamsError
 from flame_core.params import ModelParams
 from flame_core.text.jobs import facet_count
 from flame_core.vision.facet_tokens import FacetTokens
-from flame_core.vision.pictures import evaluation_picture
+from flame_core.vision.pictures import evaluation_picture, normalised
 from flame_core.vision.projector import PatchProjector
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -109,7 +109,7 @@ class ImageEncoder:
         rows = []
         for start in range(0, len(jpegs), batch_size):
             pictures = torch.stack([evaluation_picture(jpeg, self._size) for jpeg in jpegs[start : start + batch_size]])
-            rows.append(read(self._tower, pictures.to(self._device)).float().cpu().numpy())
+            rows.append(read(self._tower, normalised(pictures.to(self._device))).float().cpu().numpy())
         return np.concatenate(rows)
 
 

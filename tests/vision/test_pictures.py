@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from flame_core.params import AugmentationParams
-from flame_core.vision.pictures import MEAN, STD, crop_box, evaluation_picture, training_picture
+from flame_core.vision.pictures import MEAN, STD, crop_box, evaluation_picture, normalised, training_picture
 
 
 def jpeg(pixels: np.ndarray) -> bytes:
@@ -37,7 +37,7 @@ def test_an_impossible_ratio_falls_back_to_the_centre():
 def test_evaluation_takes_the_centre_square_and_normalises():
     pixels = np.zeros((40, 80, 3))
     pixels[:, 20:60] = (255, 128, 0)
-    picture = evaluation_picture(jpeg(pixels), 16)
+    picture = normalised(evaluation_picture(jpeg(pixels), 16)[None])[0]
     expected = (torch.tensor([255, 128, 0])[:, None, None] / 255 - MEAN) / STD
     assert picture.shape == (3, 16, 16)
     torch.testing.assert_close(picture[:, 4:12, 4:12], expected.expand(3, 8, 8), atol=1e-5, rtol=0)
@@ -49,7 +49,8 @@ def test_a_flip_mirrors_left_and_right(flip):
     pixels[:, :16] = 255
     params = AugmentationParams(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=flip)
     picture = training_picture(jpeg(pixels), 32, params, random.Random(1))
-    bright_left = bool(picture[0, :, 0].mean() > picture[0, :, -1].mean())
+    assert picture.dtype == torch.uint8
+    bright_left = bool((picture[:, 0] > picture[:, -1]).all())
     assert bright_left == (flip == 0.0)
 
 

@@ -56,10 +56,10 @@ def test_a_saved_model_encodes_the_same(tmp_path):
     Image.new("RGB", (32, 32), (255, 0, 0)).save(buffer, "PNG")
     encoder = load_encoder(tmp_path, "cpu")
     z = encoder.encode([buffer.getvalue()] * 3, batch_size=2)
-    from flame_core.vision.pictures import evaluation_picture
+    from flame_core.vision.pictures import evaluation_picture, normalised
 
     with torch.inference_mode():
-        expected = tower(evaluation_picture(buffer.getvalue(), 32)[None])[:, 0].numpy()
+        expected = tower(normalised(evaluation_picture(buffer.getvalue(), 32)[None]))[:, 0].numpy()
     np.testing.assert_allclose(z, np.repeat(expected, 3, axis=0), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-6)
 
