@@ -111,6 +111,18 @@ def test_texts_are_found_by_kind_and_content(tmp_path):
         store.lookup("short", ["zwei"])
 
 
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_what_the_kernel_no_longer_holds_is_read_from_the_disk(tmp_path, dtype):
+    folder = make_store(tmp_path, random_units(300, 11, 640), dtype=dtype)
+    store = TrainStore(folder)
+    drawn = [Drawn("train/00000.tar", row, [7, 1, 2, 3]) for row in range(0, 300, 7)]
+    held = store.read(drawn)
+    with (folder / "train/00000.safetensors").open("rb+") as file:
+        os.fsync(file)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    assert torch.equal(store.read(drawn), held)
+
+
 def test_a_file_cut_after_it_was_opened_is_said_by_name(tmp_path):
     folder = make_store(tmp_path, random_units(5, 3, 8))
     store = TrainStore(folder)
