@@ -20,7 +20,7 @@ from flame_core.data.loader import EpochOrder, TrainingSamples, create_loader
 from flame_core.data.shards import read_index
 from flame_core.params import ModelParams, TrainParams
 from flame_core.text.store import TrainStore
-from flame_core.vision.pictures import MEAN, STD, normalised
+from flame_core.vision.pictures import MEAN, STD
 
 BATCH = 64
 
@@ -49,7 +49,7 @@ def main() -> None:
 
     def ours() -> None:
         for batch in create_loader(samples, order, 0, pin_memory=False):
-            normalised(batch.pictures)
+            batch.on("cpu")
 
     def plain() -> None:
         pipeline = webdataset.WebDataset(tars, shardshuffle=False).shuffle(1000).decode("pilrgb")

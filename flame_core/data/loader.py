@@ -27,30 +27,35 @@ from flame_core.text.jobs import facet_number
 from flame_core.text.store import Drawn, TrainStore
 from flame_core.text.transformer import CaptionSamples
 from flame_core.training.distributed import ALONE, Ranks
-from flame_core.vision.pictures import training_picture
+from flame_core.vision.pictures import normalised, training_picture
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures [b, H, W, 3] in uint8, texts, the texts' facet numbers [b, K], the samples' keys.
+    """A batch on its way to the device: pictures [b, H, W, 3] in uint8, texts in the order in which they lie in a file.
 
     Texts are vectors [b, K, D] in a type of the store's, or token ids [b, K, L] where a text tower is trained along.
+    `order` [b K] says which of these b K was drawn at each place, `facets` [b, K] the facet number drawn there.
     """
 
     pictures: Tensor
     texts: Tensor
+    order: Tensor
     facets: Tensor
     keys: list[str]
 
-    @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All but the keys."""
-        return self.pictures, self.texts, self.facets
-
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; DataLoader calls it."""
-        pictures, texts, facets = (part.pin_memory() for part in self.tensors)
-        return Batch(pictures, texts, facets, self.keys)
+        pictures, texts, order, facets = (part.pin_memory() for part in self._tensors())
+        return Batch(pictures, texts, order, facets, self.keys)
+
+    def on(self, device: str) -> tuple[Tensor, Tensor, Tensor]:
+        """What a step takes, on a device: normalised pictures [b, 3, H, W], texts and facet numbers as drawn."""
+        pictures, texts, order, facets = (part.to(device, non_blocking=True) for part in self._tensors())
+        return normalised(pictures), texts.flatten(0, 1)[order].view_as(texts), facets
+
+    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.pictures, self.texts, self.order, self.facets
 
 
 class EpochOrder(Sampler[list[tuple[int, int]]]):
@@ -110,22 +115,25 @@ class TrainingSamples(Dataset[Batch]):
     @property
     def open_files(self) -> int:
         """How many files a process that reads all of them has open, with some to spare for everything else."""
-        return 2 * len(self._index.shards) + 256
+        return (2 if isinstance(self.texts, TrainStore) else 1) * len(self._index.shards) + 256
 
     def __getitem__(self, samples: Sequence[tuple[int, int]]) -> Batch:
         params = self._params
         count = min(params.objective.texts_per_image, len(self._slots))
-        pictures, drawn, keys = [], [], []
+        pictures, drawn, order, facets, keys = [], [], [], [], []
         for epoch, number in samples:
             row = self._index[number]
             draw = random.Random(text_sha256(f"sample {params.seed} {epoch} {row.key}"))
             jpeg = self._pictures.jpeg(row)
             pictures.append(training_picture(jpeg, params.model.image_size, params.augmentation, draw))
-            slots = sorted(draw.sample(self._slots, count))  # neighbours in the store are read together
-            drawn.append(Drawn(row.shard, row.row, slots))
+            slots = draw.sample(self._slots, count)
+            in_file = sorted(slots)  # neighbours in the store are read together
+            order += [len(drawn) * count + in_file.index(slot) for slot in slots]
+            drawn.append(Drawn(row.shard, row.row, in_file))
+            facets.append([self._numbers[slot] for slot in slots])
             keys.append(row.key)
-        facets = torch.tensor([[self._numbers[slot] for slot in each.facets] for each in drawn])
-        return Batch(torch.stack(pictures), self.texts.read(drawn), facets, keys)
+        texts = self.texts.read(drawn)
+        return Batch(torch.stack(pictures), texts, torch.tensor(order), torch.tensor(facets), keys)
 
 
 def create_loader(samples: TrainingSamples, order: EpochOrder, workers: int, pin_memory: bool) -> Iterable[Batch]:
@@ -156,7 +164,7 @@ def _allow_open_files(count: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count:
         raise ResourceError(
-            f"training keeps two files a shard open, {count} in all, and this machine allows a process {hard}: "
+            f"training keeps the files of all shards open, {count} in all, and this machine allows a process {hard}: "
             "raise that limit (`ulimit -Hn`), or make ingest.shard_samples larger"
         )
     if soft != resource.RLIM_INFINITY and soft < count:

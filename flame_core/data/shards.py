@@ -123,7 +123,7 @@ class IndexRow:
 
 
 class Index(Sequence[IndexRow]):
-    """Rows of `index.parquet` in shard order, kept as columns: millions of them take a hundred bytes each."""
+    """Rows of `index.parquet` in shard order, kept as columns: millions of them take 150 bytes each."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table.combine_chunks()

@@ -30,7 +30,7 @@ class ImageCost:
         batch_size: pictures a step.
         forwards: how often a picture passes forward in a step.
         held: pictures whose activations a process holds at once.
-        loss_bytes: pictures, texts and logits of a step on one process.
+        loss_bytes: pictures, texts (as stored in 16 bits, and in 32) and logits of a step on one process.
     """
 
     weights: int
@@ -78,7 +78,7 @@ def image_cost(params: TrainParams, hidden: int, facets: int, samples: int, proc
         batch_size=batch,
         forwards=1 + (held < own) + params.model.checkpoint_activations,
         held=held,
-        loss_bytes=logits + own * 4 * (3 * size * size + k * hidden),
+        loss_bytes=logits + own * (4 * 3 * size * size + (4 + 2) * k * hidden),
     )
 
 

@@ -90,7 +90,7 @@ class TrainStore:
         return self._files[shard]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}  # maps do not travel to worker processes
+        return {**self.__dict__, "_files": {}}  # descriptors do not travel to worker processes
 
 
 class TextStore:

@@ -97,21 +97,19 @@ class TensorFile:
             return np.empty(tensor.shape, np.float32)[index]
         import torch
 
-        values = tensor.typed(self._mapped(tensor)[index]).to(torch.float32, copy=True)
+        mapped = np.memmap(self.path, tensor.storage, "c", tensor.start, tensor.shape)  # torch asks for writable memory
+        values = tensor.typed(np.asarray(mapped[index])).to(torch.float32, copy=True)
         if tensor.dtype == "I8":
             values.mul_(torch.from_numpy(self.read(name + SCALE, index))[..., None]).add_(self.offset(name))
         return values.numpy()
 
     def offset(self, name: str) -> Tensor:
-        """The means [columns, D] of an int8 tensor, mapped: all processes of a machine share them."""
-        if name not in self._offsets:
-            tensor = self.tensor(name + OFFSET)
-            self._offsets[name] = tensor.typed(self._mapped(tensor))
-        return self._offsets[name]
+        """The means [columns, D] of an int8 tensor, read once."""
+        import torch
 
-    def _mapped(self, tensor: _Tensor) -> np.ndarray:
-        """A tensor that is not empty, in memory that torch takes: writable, and apart from the file once written."""
-        return np.asarray(np.memmap(self.path, tensor.storage, "c", tensor.start, tensor.shape))
+        if name not in self._offsets:
+            self._offsets[name] = torch.from_numpy(self.read(name + OFFSET, slice(None)))  # a map would stay open
+        return self._offsets[name]
 
     def tensor_like(self, name: str, like: _Tensor) -> _Tensor:
         """A tensor whose rows are as those of another file's.

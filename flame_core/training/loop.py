@@ -30,7 +30,6 @@ from flame_core.training import checkpoint
 from flame_core.training.distributed import ALONE, Ranks
 from flame_core.training.schedule import create_optimizer, learning_rate, set_learning_rate
 from flame_core.training.step import Step, random_state, set_random_state
-from flame_core.vision.pictures import normalised
 from flame_core.vision.tower import ImageTower
 
 Metrics = list[dict[str, float]]
@@ -133,8 +132,7 @@ def train(
         for batch in loader:
             rate = learning_rate(step, total, params.warmup_steps, params.optimizer.learning_rate)
             set_learning_rate(optimizer, rate)
-            pictures, texts, facets = (part.to(device, non_blocking=True) for part in batch.tensors)
-            share = step_of(normalised(pictures), texts, facets)
+            share = step_of(*batch.on(device))
             due = time.monotonic() - last_save >= settings().checkpoint_seconds
             loss, stop, save_due = _agree(share, bool(stopped), due and ranks.first, ranks)
             if not math.isfinite(loss):
