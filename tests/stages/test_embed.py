@@ -96,10 +96,10 @@ def test_two_processes_leave_the_bytes_of_one(prepared):
 def test_what_a_process_raises_is_raised_here_and_finished_files_are_kept(prepared):
     """Shards of several captions; the LLM that lies there has too few layers."""
     params, layout = prepared
-    process = start_stage("embed", with_text(params, layer=3), layout, embed_processes="2", device="cpu")
+    process = start_stage("embed", with_text(params, layer=4), layout, embed_processes="2", device="cpu")
     output, _ = process.communicate(timeout=900)
     assert process.returncode != 0
-    assert "InputError: text.layer is 3, but tiny has 2 layers" in output.decode()
+    assert "InputError: text.layer is 4, but tiny has 3 layers" in output.decode()
 
 
 def test_centring_is_kept_in_the_manifest_and_applied_to_samples_and_texts(prepared):
