@@ -4,7 +4,7 @@
     python -m benchmarks.text_engine --pairs /where/flickr8k-train-00000.tar    # captions that people wrote
     python -m benchmarks.text_engine --shape nemo        # a random-weight model of Mistral-Nemo's shape on a GPU
 
-separate: a pass for each facet, batched by length under the same token budget, by the same cut model.
+separate: a pass for each facet, rows without pads under the same token budget, by the same cut model.
 padded:   batches of 32 in the order they come, padded to the longest, a mask [B, heads, L, L] in the model's type,
           all layers and the final norm computed: the way of FLAME's released code, with restarted positions.
 All three must give the same vectors; a CPU is measured by one thread in processor seconds. Every caption gives all its
@@ -30,7 +30,7 @@ from flame_core.layout import Layout
 from flame_core.params import TextParams, load_params
 from flame_core.plan.texts import LLMShape, Sequence
 from flame_core.settings import settings
-from flame_core.text.attention import Backend, pack
+from flame_core.text.attention import Backend
 from flame_core.text.encoder import DTYPES, TextEncoder, plan_batches, separate
 from flame_core.text.facets import FacetSequence, FacetTokenizer
 from flame_core.text.llm import load_llm, load_tokenizer
@@ -46,12 +46,18 @@ def padded(model: Any, sequences: list[FacetSequence], layer: int, device: str) 
     for start in range(0, len(sequences), 32):
         part = sequences[start : start + 32]
         length = max(map(len, part))
-        ids, packing = pack([[each] for each in part], length, "sdpa", device)
-        seen = packing.dense_mask(None)
+        ids, segment, position = (torch.zeros(len(part), length, dtype=torch.long) for _ in range(3))
+        for row, each in enumerate(part):
+            ids[row, : len(each)] = torch.tensor(each.ids)
+            segment[row, : len(each)] = torch.tensor(each.segment)
+            position[row, : len(each)] = torch.tensor(each.position)
+        ids, segment, position = (each.to(device) for each in (ids, segment, position))
+        causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+        seen = causal & ((segment[:, None] == 0) | (segment[:, None] == segment[:, :, None]))  # pads lie behind
         mask = torch.zeros_like(seen, dtype=model.dtype).masked_fill_(~seen, torch.finfo(model.dtype).min)
-        mask = mask.expand(-1, model.config.num_attention_heads, -1, -1).contiguous()
+        mask = mask[:, None].expand(-1, model.config.num_attention_heads, -1, -1).contiguous()
         with torch.inference_mode():
-            out = model(ids, attention_mask=mask, position_ids=packing.position, output_hidden_states=True)
+            out = model(ids, attention_mask=mask, position_ids=position, output_hidden_states=True)
         for row, each in zip(out.hidden_states[layer], part, strict=True):
             found.append(F.normalize(row[each.readout].float(), dim=-1))
     return found
@@ -81,7 +87,8 @@ def main() -> None:
     tokens = sum(len(each) for own in sequences.values() for each in own)
     name = f"text_engine/{options.shape}/{'pairs' if options.pairs else 'demo'}"
     shape = LLMShape.of(read_config(folder))
-    count_bound(name, list(sequences.values()), shape, params, "flex" if device == "cuda" else "sdpa")
+    backend: Backend = "flex" if device == "cuda" else "sdpa"
+    count_bound(name, list(sequences.values()), shape, params, backend)
     if not options.turns:
         return
 
@@ -96,9 +103,8 @@ def main() -> None:
 
     def apart() -> torch.Tensor:
         result = torch.empty(len(singles), engine.hidden)
-        for batch in plan_batches([len(each) for each in singles], params.batch_tokens, "sdpa"):
-            numbers = [row[0] for row in batch.rows]
-            result[numbers] = engine._hidden([[singles[i]] for i in numbers], batch.length)[:, 0].cpu()
+        for numbers in plan_batches([len(each) for each in singles], params.batch_tokens, backend):
+            result[numbers] = engine._hidden([singles[i] for i in numbers])[:, 0].cpu()
         return F.normalize(result, dim=-1)
 
     def dense() -> list[list[torch.Tensor]]:
@@ -139,7 +145,8 @@ def count_bound(
     for own in kinds:
         head, rest = split_head(own) if backend == "sdpa" else ([], own)
         batches = plan_batches([len(each) for each in rest], params.batch_tokens, backend)
-        packed += len(head) + sum(batch.length * len(batch.rows) for batch in batches)
+        full = params.batch_tokens if backend == "flex" else 0
+        packed += len(head) + sum(max(full, sum(len(rest[i]) for i in batch)) for batch in batches)
     dense = sum(max(own[i : i + 32]) * len(own[i : i + 32]) for own in lengths for i in range(0, len(own), 32))
     separated = sum(len(single) for own in kinds for each in own for single in separate(each))
     reads = sum(len(each.readout) for own in kinds for each in own)

@@ -4,15 +4,16 @@ One rule, `sees`, for every backend. It is registered with `transformers`' Atten
 packing travels as a keyword of the model's forward, so the model never builds or receives a mask of its own, and
 scaling, soft-capping and sliding windows (on the restarted positions) are honoured layer by layer.
 
-On a CPU: SDPA with a boolean mask [B, 1, L, H + L], the keys and values of a head of H tokens that all rows begin with
-being computed once (`shared_head`). On a GPU: FlexAttention with a block mask, compiled.
+Sequences lie behind one another in a single row, so that linear layers and norms never meet a pad. On a CPU: SDPA with
+a boolean mask [L, H + L] for all sequences of a shape at once, the keys and values of a head of H tokens that they all
+begin with being computed once (`shared_head`). On a GPU: FlexAttention with a block mask over the row, compiled.
 (FLAME, arXiv 2411.11927, section 3.2; the reference's released mask leaks padding, this one does not.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -49,38 +50,49 @@ def sees(
     return (document_q == document_k) & allowed
 
 
+@dataclass(frozen=True)
+class Run:
+    """`count` sequences behind one another, each `length` tokens with the same segments and positions: one mask."""
+
+    start: int
+    count: int
+    length: int
+
+
 @dataclass
 class Packing:
-    """Which document and segment each token of a batch belongs to, and its position. All are [B, L].
+    """Which document and segment each token of a row belongs to, and its position. All are [1, L].
 
-    `reads` are the flat places in [B, L] of the tokens that are read, facet by facet, sequence by sequence. The first H
-    tokens of every sequence may stand in `head` instead of the rows; `recorded` is a head that this pass computes.
+    `reads` are the places in the row of the tokens that are read, facet by facet, sequence by sequence; `runs` are its
+    sequences. The first H tokens of every sequence may stand in `head` instead of the row; `recorded` is a head that
+    this pass computes.
     """
 
     document: Tensor
     segment: Tensor
     position: Tensor
     reads: Tensor
+    runs: list[Run]
     backend: Backend = "sdpa"
     head: SharedHead | None = None
     recorded: SharedHead | None = None
-    _masks: dict[int | None, Any] = field(default_factory=dict, repr=False)
+    _masks: dict[Any, Any] = field(default_factory=dict, repr=False)
 
-    def dense_mask(self, window: int | None) -> Tensor:
-        """Boolean mask [B, 1, L, H + L]; `window` limits the distance in restarted positions."""
-        if window not in self._masks:
-            index = torch.arange(self.document.shape[1], device=self.document.device)
-            d, s, p = self.document, self.segment, self.position
-            mask = sees(d[:, :, None], d[:, None, :], s[:, :, None], s[:, None, :], index[:, None], index[None, :])
+    def dense_mask(self, run: Run, window: int | None) -> Tensor:
+        """Boolean mask [length, H + length] of a run; `window` limits the distance in restarted positions."""
+        if (run, window) not in self._masks:
+            own = slice(run.start, run.start + run.length)
+            d, s, p = self.document[0, own], self.segment[0, own], self.position[0, own]
+            index = torch.arange(run.length, device=p.device)
+            mask = sees(d[:, None], d[None], s[:, None], s[None], index[:, None], index[None])
             if window is not None:
-                mask &= p[:, :, None] - p[:, None, :] < window
+                mask &= p[:, None] - p[None] < window
             if self.head is not None:
-                ahead = torch.arange(self.head.length, device=p.device)
-                distance = p[:, :, None] - ahead
+                distance = p[:, None] - torch.arange(self.head.length, device=p.device)
                 seen = torch.ones_like(distance, dtype=torch.bool) if window is None else distance < window
-                mask = torch.cat([seen, mask], dim=2)
-            self._masks[window] = mask[:, None]
-        return self._masks[window]
+                mask = torch.cat([seen, mask], dim=1)
+            self._masks[run, window] = mask
+        return self._masks[run, window]
 
     def block_mask(self, window: int | None) -> Any:
         """The same rule as a FlexAttention block mask."""
@@ -111,10 +123,10 @@ def facet_attention(
     packing: Packing | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function that `transformers` calls: query [B, H, L, E], key and value [B, G, L, E].
+    """The attention function that `transformers` calls: query [1, H, L, E], key and value [1, G, L, E].
 
     Returns:
-        The output [B, L, H, E] and no weights.
+        The output [1, L, H, E] and no weights.
 
     Raises:
         ComputationError: the model did not hand the packing on, so its attention cannot be decoupled.
@@ -134,20 +146,28 @@ def facet_attention(
         return out.transpose(1, 2), None
     if packing.recorded is not None:
         packing.recorded.of[module] = key, value
-    if packing.head is not None:
-        head_key, head_value = packing.head.of[module]
-        key = torch.cat([head_key.expand(len(key), -1, -1, -1), key], dim=2)
-        value = torch.cat([head_value.expand(len(value), -1, -1, -1), value], dim=2)
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    mask = packing.dense_mask(sliding_window)
-    if softcap is None:
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
-    else:
-        scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-        scores = softcap * torch.tanh(scores / softcap)
-        out = scores.masked_fill(~mask, -torch.inf).float().softmax(-1).to(value.dtype) @ value
-    return out.transpose(1, 2), None
+    head = None if packing.head is None else packing.head.of[module]
+    out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+    for run in packing.runs:
+        q, k, v = (_rows(each, run) for each in (query, key, value))
+        if head is not None:
+            k, v = (torch.cat([h.expand(run.count, -1, -1, -1), x], dim=2) for h, x in zip(head, (k, v), strict=True))
+        mask = packing.dense_mask(run, sliding_window)
+        if softcap is None:
+            own = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=True)
+        else:
+            k, v = (each.repeat_interleave(query.shape[1] // key.shape[1], 1) for each in (k, v))
+            scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
+            scores = softcap * torch.tanh(scores / softcap)
+            own = scores.masked_fill(~mask, -torch.inf).float().softmax(-1).to(v.dtype) @ v
+        _rows(out.transpose(1, 2), run).copy_(own)
+    return out, None
+
+
+def _rows(x: Tensor, run: Run) -> Tensor:
+    """The sequences of a run as rows: a view [count, H, length, E] of x [1, H, L, E]."""
+    own = x[0, :, run.start : run.start + run.count * run.length]
+    return own.unflatten(1, (run.count, run.length)).transpose(0, 1)
 
 
 def register() -> str:
@@ -184,28 +204,36 @@ def _softcap_mod(softcap: float | None) -> Any:
     return cap
 
 
-def pack(rows: Sequence[Sequence[FacetSequence]], length: int, backend: Backend, device: str) -> tuple[Tensor, Packing]:
-    """Lay sequences into rows of `length` tokens; what is left of a row is padding, a document of its own.
+def pack(sequences: Sequence[FacetSequence], backend: Backend, device: str, length: int = 0) -> tuple[Tensor, Packing]:
+    """Lay sequences behind one another into a row; what is left of `length` is padding, a document of its own.
 
     Returns:
-        Token ids [B, length] and the packing.
+        Token ids [1, L] and the packing.
     """
-    shape = (len(rows), length)
-    ids = torch.zeros(shape, dtype=torch.long)
-    document = torch.full(shape, PAD_DOCUMENT)
-    segment = torch.zeros(shape, dtype=torch.long)
-    position = torch.zeros(shape, dtype=torch.long)
+    total = max(length, sum(map(len, sequences)))
+    ids = torch.zeros(1, total, dtype=torch.long)
+    document = torch.full_like(ids, PAD_DOCUMENT)
+    segment = torch.zeros_like(ids)
+    position = torch.zeros_like(ids)
     reads: list[int] = []
-    for b, row in enumerate(rows):
-        start = 0
-        for number, sequence in enumerate(row):
-            span = slice(start, start + len(sequence))
-            ids[b, span] = torch.tensor(sequence.ids)
-            document[b, span] = number
-            segment[b, span] = torch.tensor(sequence.segment)
-            position[b, span] = torch.tensor(sequence.position)
-            reads += [b * length + start + i for i in sequence.readout]
-            start += len(sequence)
-        position[b, start:] = torch.arange(length - start)
-    places = torch.tensor(reads, dtype=torch.long, device=device)
-    return ids.to(device), Packing(document.to(device), segment.to(device), position.to(device), places, backend)
+    runs: list[Run] = []
+    start = 0
+    for number, sequence in enumerate(sequences):
+        span = slice(start, start + len(sequence))
+        ids[0, span] = torch.tensor(sequence.ids)
+        document[0, span] = number
+        segment[0, span] = torch.tensor(sequence.segment)
+        position[0, span] = torch.tensor(sequence.position)
+        reads += [start + i for i in sequence.readout]
+        if runs and _alike(sequence, sequences[number - 1]):
+            runs[-1] = replace(runs[-1], count=runs[-1].count + 1)
+        else:
+            runs.append(Run(start, 1, len(sequence)))
+        start += len(sequence)
+    position[0, start:] = torch.arange(total - start)
+    tensors = [each.to(device) for each in (ids, document, segment, position, torch.tensor(reads, dtype=torch.long))]
+    return tensors[0], Packing(*tensors[1:], runs=runs, backend=backend)
+
+
+def _alike(sequence: FacetSequence, other: FacetSequence) -> bool:
+    return sequence.segment == other.segment and sequence.position == other.position

@@ -1,8 +1,9 @@
 """Captions to facet embeddings: a cut LLM, batches planned by length alone, and a probe of the decoupling.
 
 A batch plan depends on the texts and the params only, so the bytes of a result do not depend on what was computed
-before. On a CPU every caption has a row of its own, bucketed by length, and what all of them begin with is computed
-once; on a GPU rows hold many captions without padding. Equal texts are computed once a call.
+before. A batch is a row of captions without padding. On a CPU they lie in order of length, and what all of them begin
+with is computed once; on a GPU rows are filled to the same length, so that one shape is compiled. Equal texts are
+computed once a call.
 """
 
 from __future__ import annotations
@@ -36,39 +37,24 @@ PROBE_CAPTIONS = ("A red kite above the sea.", "Two dogs and a small boy play in
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Rows of sequence numbers, each row `length` tokens long."""
+def plan_batches(lengths: Sequence[int], budget: int, backend: Backend) -> list[list[int]]:
+    """Numbers of the sequences of each batch: at most `budget` tokens, unless one sequence alone is longer.
 
-    rows: list[list[int]]
-    length: int
-
-
-def plan_batches(lengths: Sequence[int], budget: int, backend: Backend) -> list[Batch]:
-    """Batches of at most `budget` tokens (pads included), unless one sequence alone is longer.
-
-    `sdpa`: one sequence a row, in order of length. `flex`: rows of up to `budget` tokens, filled first-fit in order
-    of falling length, one row a batch.
+    `sdpa`: in order of falling length, so that equal ones lie together. `flex`: filled first-fit in that order, so that
+    rows have little room left.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    if backend == "flex":
-        rows: list[list[int]] = []
-        room: list[int] = []
-        for i in order:
-            fits = next((r for r, left in enumerate(room) if left >= lengths[i]), None)
-            if fits is None:
-                rows.append([i])
-                room.append(max(budget, lengths[i]) - lengths[i])
-            else:
-                rows[fits].append(i)
-                room[fits] -= lengths[i]
-        return [Batch([row], max(budget, sum(lengths[i] for i in row))) for row in rows]
-    batches: list[Batch] = []
-    while order:
-        length = lengths[order[0]]
-        count = max(1, budget // length)
-        batches.append(Batch([[i] for i in order[:count]], length))
-        order = order[count:]
+    batches: list[list[int]] = []
+    room: list[int] = []
+    for i in order:
+        candidates = range(len(batches)) if backend == "flex" else range(len(batches))[-1:]
+        fits = next((b for b in candidates if room[b] >= lengths[i]), None)
+        if fits is None:
+            batches.append([i])
+            room.append(budget - lengths[i])
+        else:
+            batches[fits].append(i)
+            room[fits] -= lengths[i]
     return batches
 
 
@@ -124,11 +110,10 @@ class TextEncoder:
         kind = max(self._params.template, key=self.facets.facet_count)
         packed = [self.facets.encode(kind, caption) for caption in PROBE_CAPTIONS]
         head, own = self._share(packed)
-        together = F.normalize(self._hidden([[each] for each in own], max(map(len, own)), head), dim=-1)
+        together = F.normalize(self._hidden(own, head), dim=-1)
         tolerance = 1e-4 if self._params.dtype == "float32" else 2e-2
         for i, sequence in enumerate(packed):
-            singles = separate(sequence)  # a row each, nothing shared
-            alone = self._hidden([[single] for single in singles], max(map(len, singles)))[:, 0]
+            alone = self._hidden(separate(sequence))[:, 0]
             error = (together[i] - F.normalize(alone, dim=-1)).abs().max().item()
             if not error <= tolerance:
                 raise ComputationError(
@@ -160,9 +145,8 @@ class TextEncoder:
         facets = 1 if merged else self.facets.facet_count(tokenised.kind)
         result = np.empty((len(unique), facets, self.hidden), dtype=np.float32)
         head, own = self._share(sequences)
-        for batch in plan_batches([len(s) for s in own], self._params.batch_tokens, self._backend):
-            numbers = [i for row in batch.rows for i in row]
-            hidden = self._hidden([[own[i] for i in row] for row in batch.rows], batch.length, head)
+        for numbers in plan_batches([len(s) for s in own], self._params.batch_tokens, self._backend):
+            hidden = self._hidden([own[i] for i in numbers], head)
             t = F.normalize(hidden.mean(dim=1, keepdim=True) if merged else hidden, dim=-1)
             for i, vectors in zip(numbers, t.cpu().numpy(), strict=True):
                 if not np.isfinite(vectors).all():
@@ -174,30 +158,30 @@ class TextEncoder:
 
     @torch.inference_mode()
     def _share(self, sequences: Sequence[FacetSequence]) -> tuple[SharedHead | None, Sequence[FacetSequence]]:
-        """What all sequences begin with, computed, and the sequences without it; where rows are shared, neither."""
+        """What all sequences begin with, computed, and the sequences without it; on a GPU, neither."""
         if self._backend == "flex" or not sequences:
             return None, sequences
         first, own = split_head(sequences)
         if not len(first):
             return None, sequences
         head = SharedHead(len(first))
-        ids, packing = pack([[first]], len(first), self._backend, self._device)
+        ids, packing = pack([first], self._backend, self._device)
         packing.recorded = head
         self._model(input_ids=ids, position_ids=packing.position, packing=packing, use_cache=False)
         return head, own
 
     @torch.inference_mode()
-    def _hidden(self, rows: Sequence[Sequence[FacetSequence]], length: int, head: SharedHead | None = None) -> Tensor:
-        """Hidden values [N, K, D] at the ends of the facets of the sequences in row order; all have the same K."""
-        ids, packing = pack(rows, length, self._backend, self._device)
+    def _hidden(self, sequences: Sequence[FacetSequence], head: SharedHead | None = None) -> Tensor:
+        """Hidden values [N, K, D] at the ends of the facets of sequences that all have the same K."""
+        length = self._params.batch_tokens if self._backend == "flex" else 0
+        ids, packing = pack(sequences, self._backend, self._device, length)
         packing.head = head
         hidden = self._model(input_ids=ids, position_ids=packing.position, packing=packing, use_cache=False)[0]
-        read = hidden.flatten(0, 1)[packing.reads]  # [N K, D]
-        return read.unflatten(0, (sum(map(len, rows)), -1)).float()
+        return hidden[0, packing.reads].unflatten(0, (len(sequences), -1)).float()
 
 
 def separate(sequence: FacetSequence) -> list[FacetSequence]:
-    """The K sequences of prefix and one facet that a packed sequence stands for."""
+    """The K sequences of prefix and one facet that a packed sequence stands for; plain causal ones."""
     prefix = sequence.segment.count(0)
     ends = [prefix, *(i + 1 for i in sequence.readout)]
     singles = []
@@ -206,7 +190,7 @@ def separate(sequence: FacetSequence) -> list[FacetSequence]:
         singles.append(
             FacetSequence(
                 ids=[sequence.ids[i] for i in keep],
-                segment=[min(sequence.segment[i], 1) for i in keep],
+                segment=[0] * len(keep),
                 position=list(range(len(keep))),
                 readout=[len(keep) - 1],
             )

@@ -1,9 +1,9 @@
 """What every text of a kind begins with (`<s> Image description : "`), computed once instead of once a text.
 
 Attention is causal there: keys and values of these first tokens are the same whatever follows. They are recorded in one
-pass over the head alone, and the passes over the rest of each text attend to them. On short captions that leaves out a
-tenth of the tokens. Used where a text has a row of its own; rows of many texts (FlexAttention on a GPU) keep their
-heads, which are 2 % of the tokens of a large model's long captions.
+pass over the head alone, and the passes over the rest of the texts attend to them. On short captions that leaves out a
+tenth of the tokens. Used on a CPU; rows for FlexAttention on a GPU keep their heads, which are 2 % of the tokens of a
+large model's long captions.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from flame_core.errors import ComputationError
 from flame_core.params import LLMParams
-from flame_core.text.attention import pack, sees
+from flame_core.text.attention import Run, pack, sees
 from flame_core.text.encoder import TextEncoder, plan_batches, separate
+from flame_core.text.facets import FacetTokenizer
 from flame_core.text.llm import load_llm, load_tokenizer
 from tests.conftest import text_params, tiny_llm
 
@@ -52,7 +53,7 @@ def test_flex_attention_gives_the_same_numbers(family, byte_tokenizer, tmp_path)
     expected = encoder.encode("short", CAPTIONS)
     sequences = [encoder.facets.encode("short", caption) for caption in CAPTIONS]
     length = sum(map(len, sequences)) + 7  # all captions in one row, and some padding
-    ids, packing = pack([sequences], length, "flex", "cpu")
+    ids, packing = pack(sequences, "flex", "cpu", length)
     with torch.inference_mode():
         hidden = model(input_ids=ids, position_ids=packing.position, packing=packing, use_cache=False)[0][0]
     start = 0
@@ -107,10 +108,25 @@ def test_a_model_that_ignores_the_packing_is_refused_by_name(byte_tokenizer, tmp
 def test_batches_hold_every_sequence_once_within_the_budget(backend):
     lengths = [7, 30, 12, 90, 30, 5, 300, 41]
     batches = plan_batches(lengths, 128, backend)
-    assert sorted(i for batch in batches for row in batch.rows for i in row) == list(range(8))
-    for batch in batches:
-        assert all(sum(lengths[i] for i in row) <= batch.length for row in batch.rows)
-        assert batch.length * len(batch.rows) <= 128 or sum(map(len, batch.rows)) == 1
+    assert sorted(i for batch in batches for i in batch) == list(range(8))
+    assert all(sum(lengths[i] for i in batch) <= 128 or len(batch) == 1 for batch in batches)
+    assert batches[0] == [6]
+    if backend == "sdpa":
+        assert [lengths[i] for batch in batches for i in batch] == sorted(lengths, reverse=True)
+
+
+def test_a_row_has_no_pads_and_sequences_of_a_shape_share_a_mask(byte_tokenizer):
+    facets = FacetTokenizer(byte_tokenizer, text_params())
+    sequences = [facets.encode("short", text) for text in ("A red kite", "A big boat", "Ein Pferd")]
+    ids, packing = pack(sequences, "sdpa", "cpu")
+    assert ids.tolist() == [[token for each in sequences for token in each.ids]]
+    length = len(sequences[0])
+    assert packing.runs == [Run(0, 2, length), Run(2 * length, 1, length - 1)]
+    mask = packing.dense_mask(packing.runs[0], None)
+    segment = sequences[0].segment
+    for q in range(length):
+        for k in range(length):
+            assert mask[q, k] == (k <= q and segment[k] in (0, segment[q]))
 
 
 @pytest.mark.llm

@@ -20,8 +20,7 @@ def test_queries_and_mlp_of_the_last_block_see_the_read_tokens_and_keys_and_valu
     model = load_llm(tmp_path, 2, torch.float32, "cpu")
     encoder = TextEncoder(model, byte_tokenizer, text_params(layer=2), "cpu")
     sequences = [encoder.facets.encode("short", caption) for caption in CAPTIONS]
-    length = max(map(len, sequences))
-    ids, packing = pack([[sequence] for sequence in sequences], length, "sdpa", "cpu")
+    ids, packing = pack(sequences, "sdpa", "cpu")
     tokens: dict[str, list[int]] = {}
     for number, block in enumerate(model.layers):
         for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj"):
@@ -32,7 +31,7 @@ def test_queries_and_mlp_of_the_last_block_see_the_read_tokens_and_keys_and_valu
             )
     with torch.inference_mode():
         model(input_ids=ids, position_ids=packing.position, packing=packing, use_cache=False)
-    everything, read = length * len(CAPTIONS), 3 * len(CAPTIONS)
+    everything, read = sum(map(len, sequences)), 3 * len(CAPTIONS)
     names = {name.partition(" ")[2] for name in tokens}
     assert {tokens[f"0 {name}"] for name in names} == {everything}
     assert {name: tokens[f"1 {name}"] for name in names} == {

@@ -1,4 +1,4 @@
-"""The tokens that all texts begin with are computed once; what comes out is checked against whole rows."""
+"""The tokens that all texts begin with are computed once; what comes out is checked against whole texts."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ HEAD = 'Image description : "'  # a token a byte, behind BOS
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_rows_behind_a_shared_head_equal_whole_rows(family, byte_tokenizer, tmp_path):
+def test_sequences_behind_a_shared_head_equal_whole_ones(family, byte_tokenizer, tmp_path):
     """The families of the sliding windows have 24 tokens in sight, so that the head of 22 leaves it within the text."""
     tiny_llm(family).save_pretrained(tmp_path)
     model = load_llm(tmp_path, 2, torch.float32, "cpu")
     encoder = TextEncoder(model, byte_tokenizer, text_params(layer=2), "cpu")
     sequences = [encoder.facets.encode("short", caption) for caption in CAPTIONS]
-    ids, packing = pack([[each] for each in sequences], max(map(len, sequences)), "sdpa", "cpu")
+    ids, packing = pack(sequences, "sdpa", "cpu")
     with torch.inference_mode():
         hidden = model(input_ids=ids, position_ids=packing.position, packing=packing, use_cache=False)[0]
-    expected = F.normalize(hidden.flatten(0, 1)[packing.reads], dim=-1).reshape(len(CAPTIONS), 3, -1)
+    expected = F.normalize(hidden[0, packing.reads], dim=-1).reshape(len(CAPTIONS), 3, -1)
 
     lengths: list[tuple[int, int]] = []
     model.layers[0].register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[:2]))
@@ -36,7 +36,7 @@ def test_rows_behind_a_shared_head_equal_whole_rows(family, byte_tokenizer, tmp_
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5, rtol=1e-5)
     head = 1 + len(HEAD)
     assert lengths[0] == (1, head)
-    assert lengths[1] == (len(CAPTIONS), max(map(len, sequences)) - head)
+    assert lengths[1] == (1, sum(map(len, sequences)) - head * len(CAPTIONS))
     assert len(lengths) == 2
 
 
