@@ -79,12 +79,22 @@ def tiny_llm(family: str, layers: int = 3):
         "bos_token_id": 0,
         "eos_token_id": 1,
     }
-    windows = {
+    own = {
         "mistral": {"sliding_window": 24},
         "gemma2": {"sliding_window": 24, "query_pre_attn_scalar": 16},
         "gemma3_text": {"sliding_window": 24, "query_pre_attn_scalar": 16},
+        "deepseek_v3": {  # dense, with values narrower than keys
+            "num_key_value_heads": 4,
+            "head_dim": 8,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 16,
+            "v_head_dim": 20,
+            "q_lora_rank": 24,
+            "kv_lora_rank": 32,
+            "first_k_dense_replace": layers,
+        },
     }
-    config = AutoConfig.for_model(family, **sizes, **windows.get(family, {}))
+    config = AutoConfig.for_model(family, **sizes | own.get(family, {}))
     torch.manual_seed(0)
     model = AutoModel.from_config(config)
     with torch.no_grad():

@@ -123,10 +123,10 @@ def facet_attention(
     packing: Packing | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function that `transformers` calls: query [1, H, L, E], key and value [1, G, L, E].
+    """The attention function that `transformers` calls: query [1, H, L, E], key [1, G, L, E], value [1, G, L, V].
 
     Returns:
-        The output [1, L, H, E] and no weights.
+        The output [1, L, H, V] and no weights.
 
     Raises:
         ComputationError: the model did not hand the packing on, so its attention cannot be decoupled.
@@ -147,7 +147,7 @@ def facet_attention(
     if packing.recorded is not None:
         packing.recorded.of[module] = key, value
     head = None if packing.head is None else packing.head.of[module]
-    out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+    out = value.new_empty(1, query.shape[2], query.shape[1], value.shape[-1])
     for run in packing.runs:
         q, k, v = (_rows(each, run) for each in (query, key, value))
         if head is not None:

@@ -30,7 +30,7 @@ def cut(family: str, folder, layer: int = 2):
     return load_llm(folder, layer, torch.float32, "cpu")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "deepseek_v3"])
 def test_packed_facets_equal_separate_passes_of_the_unmodified_model(family, byte_tokenizer, tmp_path):
     """The oracle is the family's own eager attention on each prefix with one facet, cut by hidden_states."""
     params = text_params(layer=2)
