@@ -8,28 +8,23 @@ a caption and captions without a picture are listed too, so that ingest can coun
 
 from __future__ import annotations
 
-import csv
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import SourceFile, write_listing
 from flame_core.data.sources.manifest import make_manifest
-from flame_core.data.sources.record import RecordReader
+from flame_core.data.sources.record import RecordReader, json_object
+from flame_core.data.sources.table import read_table
 from flame_core.errors import InputError
 from flame_core.params import FolderSource
 from flame_core.work import Ledger, Unit, WorkCache
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".svg"}
 SIDECARS = {".txt", ".json"}
-_LONGEST_FIELD = 1 << 27  # characters in a field of a .csv
 
 
 class Folder:
@@ -95,7 +90,7 @@ class Folder:
                 content = (self._folder / name).read_text("utf-8-sig", errors="replace")
                 if name.lower().endswith(".txt"):
                     texts += [line for line in content.splitlines() if line.strip()]
-                elif (record := _json_object(content)) is not None:
+                elif (record := json_object(content)) is not None:
                     records.append(record)
                 else:
                     problems.append(Problem(name, "damaged_file", "not a JSON object"))
@@ -122,54 +117,6 @@ class Folder:
             image = self._image(files[name]) if name in files and name != table_name else None
             stem = PurePosixPath(name).with_suffix("").as_posix()
             yield self._reader.pair(safe_key(stem), image, rows.get(name, []), category=_category(stem))
-
-
-def read_table(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number from 1, row) of a .csv, .jsonl or .parquet table; rows that cannot be read become `problems`.
-
-    Raises:
-        InputError: the file is of another kind, or damaged as a whole.
-    """
-    match path.suffix.lower():
-        case ".csv":
-            yield from enumerate(_csv_rows(path), start=1)
-        case ".jsonl":
-            with path.open(encoding="utf-8-sig", errors="replace") as file:
-                for number, line in enumerate(file, start=1):
-                    if not line.strip():
-                        continue
-                    if (record := _json_object(line)) is None:
-                        problems.append(Problem(path.name, "damaged_row", f"line {number} is not a JSON object"))
-                    else:
-                        yield number, record
-        case ".parquet":
-            try:
-                with pq.ParquetFile(path) as file:
-                    rows = (row for batch in file.iter_batches() for row in batch.to_pylist(maps_as_pydicts="lossy"))
-                    yield from enumerate(rows, start=1)
-            except (pa.ArrowException, OSError) as error:
-                raise InputError(f"{path} is not a readable parquet file: {error}") from None
-        case suffix:
-            raise InputError(f"{path}: a table must be .csv, .jsonl or .parquet, not {suffix or 'without a suffix'}")
-
-
-def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
-    limit = csv.field_size_limit(_LONGEST_FIELD)
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            yield from csv.DictReader(file)
-    except csv.Error as error:
-        raise InputError(f"{path} is not a readable .csv file: {error}") from None
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _json_object(text: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _category(stem: str) -> str | None:

@@ -6,6 +6,7 @@ Captions may be a text, a list of texts, or {language: text or list}. Besides th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,3 +91,12 @@ def _text(value: Any) -> str | None:
     if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
         return str(value)
     return None
+
+
+def json_object(text: str | bytes) -> dict[str, Any] | None:
+    """The JSON object in `text`, or None where it holds none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import json
 import logging
 import re
 import tarfile
@@ -23,7 +22,7 @@ from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import SourceFile, write_listing
 from flame_core.data.sources.manifest import make_manifest
-from flame_core.data.sources.record import RecordReader
+from flame_core.data.sources.record import RecordReader, json_object
 from flame_core.errors import InputError
 from flame_core.params import WebdatasetSource
 from flame_core.work import Ledger, Unit, WorkCache
@@ -117,11 +116,7 @@ def read_samples(folder: Path, shard: str, problems: list[Problem]) -> Iterator[
         elif kind == "txt":
             sample.texts.append(content.decode("utf-8", "replace"))
         else:
-            try:
-                record = json.loads(content)
-            except (ValueError, RecursionError):
-                record = None
-            if isinstance(record, dict):
+            if (record := json_object(content)) is not None:
                 sample.records.append(record)
             else:
                 problems.append(Problem(shard, "damaged_file", f"{key}.json is not a JSON object"))
