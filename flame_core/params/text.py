@@ -55,7 +55,11 @@ class TextParams(Section):
     template: dict[CaptionKind, KindTemplate]
     normalise: Literal["flame", "none"] = "flame"
     layer: Positive = Field(description="decoder layer that is read (1-based), before the final norm")
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float8"] = Field(
+        default="float32",
+        description="of the LLM; float8: matrix products in e4m3 with a scale per token and per channel, the rest in "
+        "bfloat16",
+    )
     store_dtype: Literal["float16", "bfloat16", "float32", "int8"] = Field(
         default="float16", description="of the stored vectors; int8 has a scale a vector and the mean of each file"
     )

@@ -20,7 +20,7 @@ from typing import Any
 from flame_core.errors import InputError
 from flame_core.params import CaptionKind, Params, TextParams
 
-BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "float8": 2}  # float8 weights are loaded as bfloat16
 # Tokens of a caption where none can be measured: MiniCPM's re-captions of CC3M, about.
 ASSUMED: dict[CaptionKind, float] = {"raw": 12, "short": 25, "long": 150}
 _WORD = re.compile(r"[\w']+|[^\w\s]+")

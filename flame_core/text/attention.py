@@ -15,19 +15,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, Literal
+from itertools import chain
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flame_core.errors import ComputationError
 from flame_core.text.facets import FacetSequence
+from flame_core.text.row_plan import BLOCK, Backend
 from flame_core.text.shared_head import SharedHead
 
 NAME = "flame_facets"
 PAD_DOCUMENT = -1
-Backend = Literal["sdpa", "flex"]
 
 
 def sees(
@@ -64,8 +66,9 @@ class Packing:
     """Which document and segment each token of a row belongs to, and its position. All are [1, L].
 
     `reads` are the places in the row of the tokens that are read, facet by facet, sequence by sequence; `runs` are its
-    sequences. The first H tokens of every sequence may stand in `head` instead of the row; `recorded` is a head that
-    this pass computes.
+    sequences; `first_block` [L / 128] is, for each block of queries, the first block of keys that it may see (flex).
+    The first H tokens of every sequence may stand in `head` instead of the row; `recorded` is a head that this pass
+    computes.
     """
 
     document: Tensor
@@ -73,6 +76,7 @@ class Packing:
     position: Tensor
     reads: Tensor
     runs: list[Run]
+    first_block: Tensor
     backend: Backend = "sdpa"
     head: SharedHead | None = None
     recorded: SharedHead | None = None
@@ -95,9 +99,13 @@ class Packing:
         return self._masks[run, window]
 
     def block_mask(self, window: int | None) -> Any:
-        """The same rule as a FlexAttention block mask."""
+        """The same rule as a FlexAttention block mask.
+
+        Which blocks of keys a block of queries meets follows from where its first document begins; the mask is never
+        laid out token by token.
+        """
         if window not in self._masks:
-            from torch.nn.attention.flex_attention import create_block_mask
+            from torch.nn.attention.flex_attention import BlockMask
 
             d, s, p = self.document, self.segment, self.position
 
@@ -105,11 +113,17 @@ class Packing:
                 allowed = sees(d[b, q], d[b, k], s[b, q], s[b, k], q, k)
                 return allowed if window is None else allowed & (p[b, q] - p[b, k] < window)
 
-            rows, length = d.shape
-            self._masks[window] = create_block_mask(rule, rows, None, length, length, device=str(d.device))
+            length = d.shape[1]
+            blocks = torch.arange(len(self.first_block), device=d.device)
+            seen = (blocks - self.first_block + 1).to(torch.int32)  # blocks of keys, of each block of queries
+            indices = (self.first_block[:, None] + blocks[None]).clamp(max=len(blocks) - 1).to(torch.int32)
+            self._masks[window] = BlockMask.from_kv_blocks(
+                seen[None, None], indices[None, None], BLOCK_SIZE=BLOCK, mask_mod=rule, seq_lengths=(length, length)
+            )
         return self._masks[window]
 
 
+@torch.compiler.disable(recursive=False)  # layers are compiled around it; FlexAttention is compiled by itself
 def facet_attention(
     module: nn.Module,
     query: Tensor,
@@ -182,7 +196,7 @@ def register() -> str:
 def _compiled_flex() -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=False)
+    return torch.compile(flex_attention)
 
 
 def _flex(packing: Packing) -> Any:
@@ -207,32 +221,42 @@ def _softcap_mod(softcap: float | None) -> Any:
 def pack(sequences: Sequence[FacetSequence], backend: Backend, device: str, length: int = 0) -> tuple[Tensor, Packing]:
     """Lay sequences behind one another into a row; what is left of `length` is padding, a document of its own.
 
+    Nothing waits for the device: the row is copied to it from page-locked memory.
+
     Returns:
         Token ids [1, L] and the packing.
     """
-    total = max(length, sum(map(len, sequences)))
-    ids = torch.zeros(1, total, dtype=torch.long)
-    document = torch.full_like(ids, PAD_DOCUMENT)
-    segment = torch.zeros_like(ids)
-    position = torch.zeros_like(ids)
-    reads: list[int] = []
+    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+    used = int(lengths.sum())
+    total = max(length, used)
+    starts = np.cumsum(lengths) - lengths
+    columns = np.zeros((4, total), np.int64)  # ids, document, segment, position
+    columns[1] = PAD_DOCUMENT
+    columns[1, :used] = np.repeat(np.arange(len(sequences)), lengths)
+    for column, name in ((0, "ids"), (2, "segment"), (3, "position")):
+        columns[column, :used] = np.fromiter(chain.from_iterable(getattr(s, name) for s in sequences), np.int64, used)
+    columns[3, used:] = np.arange(total - used)
+    counts = [len(sequence.readout) for sequence in sequences]
+    reads = np.fromiter(chain.from_iterable(sequence.readout for sequence in sequences), np.int64, sum(counts))
+    reads += np.repeat(starts, counts)
+    # where the document of the first token of each block begins; the pads are a document too
+    begins = np.append(np.repeat(starts, lengths), np.full(total - used, used))[::BLOCK]
+    ids, document, segment, position = _to(columns, device)[:, None]
     runs: list[Run] = []
-    start = 0
     for number, sequence in enumerate(sequences):
-        span = slice(start, start + len(sequence))
-        ids[0, span] = torch.tensor(sequence.ids)
-        document[0, span] = number
-        segment[0, span] = torch.tensor(sequence.segment)
-        position[0, span] = torch.tensor(sequence.position)
-        reads += [start + i for i in sequence.readout]
         if runs and _alike(sequence, sequences[number - 1]):
             runs[-1] = replace(runs[-1], count=runs[-1].count + 1)
         else:
-            runs.append(Run(start, 1, len(sequence)))
-        start += len(sequence)
-    position[0, start:] = torch.arange(total - start)
-    tensors = [each.to(device) for each in (ids, document, segment, position, torch.tensor(reads, dtype=torch.long))]
-    return tensors[0], Packing(*tensors[1:], runs=runs, backend=backend)
+            runs.append(Run(int(starts[number]), 1, len(sequence)))
+    packing = Packing(
+        document, segment, position, _to(reads, device), runs, first_block=_to(begins // BLOCK, device), backend=backend
+    )
+    return ids, packing
+
+
+def _to(values: np.ndarray, device: str) -> Tensor:
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor
 
 
 def _alike(sequence: FacetSequence, other: FacetSequence) -> bool:

@@ -73,7 +73,7 @@ def embed_files(tasks: Sequence[Task], params: Params, layout: Layout) -> float:
         start = time.monotonic()
         _start_processes(processes, tasks, params, layout, total)
         return total / (time.monotonic() - start)
-    encoder = TextEncoder.open(params, layout)
+    encoder = TextEncoder.open(params, layout, compiled=True)
     with progress("embed", total, "tokens") as bar:
         compute(tasks, encoder, WorkCache(layout.work, STAGE), params, bar.advance)
         return total / bar.seconds
@@ -95,7 +95,7 @@ def compute(
         while (found := following.result()) is not None:
             task, tokens = found
             following = ahead.submit(tokenised)
-            vectors = {kind: encoder.embed(own, advance) for kind, own in tokens.items()}
+            vectors = dict(zip(tokens, encoder.embed(list(tokens.values()), advance), strict=True))
             if written is not None:
                 written.result()
             written = behind.submit(cache.compute, task.digest, partial(_write, task.job, vectors, params))
@@ -149,7 +149,7 @@ def _on_rank(content: str, rank: int) -> None:
     layout = Layout.find(share.root)
     if settings().torch_device() == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    encoder = TextEncoder.open(share.params, layout)
+    encoder = TextEncoder.open(share.params, layout, compiled=True)
     world = int(os.environ["WORLD_SIZE"])
     with progress(f"embed, one of {world} processes", share.tokens // world, "tokens") as bar:
         compute(_claimed(share.tasks), encoder, WorkCache(layout.work, STAGE), share.params, bar.advance)

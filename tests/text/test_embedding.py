@@ -66,7 +66,7 @@ def test_the_next_file_is_tokenised_and_the_last_one_written_while_one_is_comput
         return real(kind, texts)
 
     def embed_when_the_next_is_there(own, advance):
-        if own.texts[0].startswith("picture 1"):
+        if own[0].texts[0].startswith("picture 1"):
             computing.set()
             assert tokenised.wait(SECONDS)
         return embed(own, advance)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from flame_core.errors import ComputationError
 from flame_core.params import LLMParams
 from flame_core.text.attention import Run, pack, sees
-from flame_core.text.encoder import TextEncoder, plan_batches, separate
+from flame_core.text.encoder import TextEncoder, compile_layers, separate
 from flame_core.text.facets import FacetTokenizer
 from flame_core.text.llm import load_llm, load_tokenizer
 from tests.conftest import text_params, tiny_llm
@@ -104,15 +104,48 @@ def test_a_model_that_ignores_the_packing_is_refused_by_name(byte_tokenizer, tmp
         TextEncoder(load_llm(tmp_path, 2, torch.float32, "cpu"), byte_tokenizer, text_params(layer=2), "cpu")
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "flex"])
-def test_batches_hold_every_sequence_once_within_the_budget(backend):
-    lengths = [7, 30, 12, 90, 30, 5, 300, 41]
-    batches = plan_batches(lengths, 128, backend)
-    assert sorted(i for batch in batches for i in batch) == list(range(8))
-    assert all(sum(lengths[i] for i in batch) <= 128 or len(batch) == 1 for batch in batches)
-    assert batches[0] == [6]
-    if backend == "sdpa":
-        assert [lengths[i] for batch in batches for i in batch] == sorted(lengths, reverse=True)
+@pytest.mark.parametrize("window", [None, 9])
+def test_the_block_mask_is_the_rule_and_leaves_out_no_block_that_it_needs(byte_tokenizer, window):
+    """The oracle is the mask laid out token by token, by torch."""
+    from torch.nn.attention.flex_attention import create_block_mask, create_mask
+
+    facets = FacetTokenizer(byte_tokenizer, text_params())
+    sequences = [facets.encode("long", text) for text in CAPTIONS * 3]
+    _, packing = pack(sequences, "flex", "cpu", sum(map(len, sequences)) + 200)
+    length = packing.document.shape[1]
+    mask = packing.block_mask(window)
+    whole = create_mask(mask.mask_mod, 1, 1, length, length, device="cpu")[0, 0]
+    d, s, p = packing.document[0], packing.segment[0], packing.position[0]
+    index = torch.arange(length)
+    expected = sees(d[:, None], d[None], s[:, None], s[None], index[:, None], index[None])
+    if window is not None:
+        expected &= p[:, None] - p[None] < window
+    assert (whole == expected).all()
+    needed = create_block_mask(mask.mask_mod, 1, None, length, length, device="cpu").to_dense()[0, 0]
+    found = mask.to_dense()[0, 0]
+    assert (found >= needed).all()
+    assert found.sum() < 0.2 * found.numel()  # a few blocks beside the diagonal
+
+
+def test_kinds_of_a_file_share_rows_on_a_gpu_with_the_same_numbers(byte_tokenizer, tmp_path):
+    params = text_params(layer=2)
+    encoder = TextEncoder(cut("llama", tmp_path), byte_tokenizer, params, "cpu")
+    kinds = {"raw": CAPTIONS, "short": CAPTIONS[:2], "raw@reference": CAPTIONS[:2], "long@reference": CAPTIONS}
+    expected = [encoder.encode(kind, texts) for kind, texts in kinds.items()]
+    encoder._backend = "flex"  # uncompiled here; the rows are those of a GPU
+    told = []
+    found = encoder.embed([encoder.tokenise(kind, texts) for kind, texts in kinds.items()], told.append)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-5)
+    assert sum(told) == sum(len(encoder.facets.encode(kind, text)) for kind, own in kinds.items() for text in own)
+
+
+def test_compiled_layers_give_the_same_numbers(byte_tokenizer, tmp_path):
+    model = cut("gemma3_text", tmp_path, layer=3)
+    expected = TextEncoder(model, byte_tokenizer, text_params(layer=3), "cpu").encode("short", CAPTIONS)
+    compile_layers(model)
+    found = TextEncoder(model, byte_tokenizer, text_params(layer=3), "cpu").encode("short", CAPTIONS)
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_row_has_no_pads_and_sequences_of_a_shape_share_a_mask(byte_tokenizer):
