@@ -29,7 +29,12 @@ class Settings(BaseSettings):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int = Field(default_factory=_default_workers, ge=1, description="processes that map over shards")
-    loader_workers: int = Field(default=0, ge=0, description="processes that decode pictures during training")
+    loader_workers: int | None = Field(
+        default=None,
+        ge=0,
+        description="processes that decode pictures for one process of a training; by default none on a CPU, and on a "
+        "GPU the machine's cores, less two, shared by its processes",
+    )
     embed_processes: int = Field(default=1, ge=1, description="processes that embed captions, one a GPU")
     train_processes: int = Field(default=1, ge=1, description="processes of a training, one a GPU")
     cache_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_dir("flame")))
@@ -58,6 +63,12 @@ class Settings(BaseSettings):
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ParamsError("FLAME_DEVICE=cuda, but torch sees no GPU here; use FLAME_DEVICE=cpu or auto")
         return self.device
+
+    def decoding_processes(self, ranks: int) -> int:
+        """Processes that decode pictures for each of so many processes of a training."""
+        if self.loader_workers is not None:
+            return self.loader_workers
+        return 0 if self.torch_device() == "cpu" else max(1, ((os.cpu_count() or 1) - 2) // ranks)
 
 
 @cache

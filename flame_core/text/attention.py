@@ -123,7 +123,7 @@ class Packing:
         return self._masks[window]
 
 
-@torch.compiler.disable(recursive=False)  # layers are compiled around it; FlexAttention is compiled by itself
+@torch.compiler.disable  # layers are compiled around it; FlexAttention is compiled by itself
 def facet_attention(
     module: nn.Module,
     query: Tensor,

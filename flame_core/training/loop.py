@@ -114,13 +114,13 @@ def train(
         optimizer.load_state_dict(saved.optimizer)
         set_random_state(saved.random, torch.device(device))
         metrics = saved.metrics
-    if params.compile:
+    if params.compile and device == "cuda":
         tower.compile()
     wrapped = None if text_tower is None else ranks.wrap(text_tower)
     step_of = Step(ranks.wrap(tower), wrapped, objective, optimizer, params, ranks, device)
     step = len(metrics)
     order = EpochOrder(len(samples), params.batch_size, params.epochs, params.seed, step, ranks)
-    loader = create_loader(samples, order, settings().loader_workers, pin_memory=device == "cuda")
+    loader = create_loader(samples, order, settings().decoding_processes(ranks.world), pin_memory=device == "cuda")
 
     def save() -> None:
         state = (trained.state_dict(), optimizer.state_dict(), random_state(torch.device(device)))

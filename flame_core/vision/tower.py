@@ -20,6 +20,7 @@ from flame_core.errors import InputError, ParamsError
 from flame_core.params import ModelParams
 from flame_core.text.jobs import facet_count
 from flame_core.vision.facet_tokens import FacetTokens
+from flame_core.vision.mixed_precision import keep_residual_type, multiply_patches
 from flame_core.vision.pictures import evaluation_picture, normalised
 from flame_core.vision.projector import PatchProjector
 
@@ -35,6 +36,8 @@ class ImageTower(nn.Module):
     def __init__(self, params: ModelParams, hidden: int, facets: int) -> None:
         super().__init__()
         self.backbone: Any = create_backbone(params)
+        keep_residual_type(self.backbone)
+        multiply_patches(self.backbone)
         if params.checkpoint_activations:
             self.backbone.set_grad_checkpointing(True)
         self.projector = PatchProjector(self.backbone.num_features, hidden, params.checkpoint_activations)

@@ -1,0 +1,46 @@
+"""Where autocast leaves a ViT in float32, and where cuDNN takes a slow path: two changes that a GPU gains by.
+
+Positions and the first norm come out of autocast in float32, and every later sum with the residual stream stays there:
+twice the bytes through all additions and norms. So the stream is put back into autocast's type once, behind the first
+norm, as open_clip does. And the patch embedding, a convolution whose patches do not overlap, is a matrix product.
+Neither changes what a CPU computes in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def keep_residual_type(backbone: Any) -> None:
+    """Keep the residual stream of a timm ViT in autocast's type; other backbones stay as they are."""
+    if isinstance(getattr(backbone, "norm_pre", None), nn.Module):
+        backbone.norm_pre.register_forward_hook(_in_autocast_type)
+
+
+def _in_autocast_type(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    device = output.device.type
+    if output.is_meta or not torch.is_autocast_enabled(device):  # meta: only counted, has no autocast
+        return output
+    return output.to(torch.get_autocast_dtype(device))
+
+
+class PatchProduct(nn.Conv2d):
+    """A convolution of patches side by side, x [B, C, H, W] to [B, D, H/P, W/P], as a matrix product on a GPU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not input.is_cuda:
+            return super().forward(input)
+        (p, q), (b, c, h, w) = self.kernel_size, input.shape
+        patches = input.view(b, c, h // p, p, w // q, q).permute(0, 2, 4, 1, 3, 5)  # [B, H/P, W/P, C, P, P]
+        return F.linear(patches.flatten(3), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
+def multiply_patches(backbone: Any) -> None:
+    """Compute a ViT's patch embedding by `PatchProduct` where its patches tile the picture."""
+    conv = getattr(getattr(backbone, "patch_embed", None), "proj", None)
+    if type(conv) is nn.Conv2d and conv.kernel_size == conv.stride and conv.padding == (0, 0) and conv.groups == 1:
+        conv.__class__ = PatchProduct  # the same module with its weights; another way through it
