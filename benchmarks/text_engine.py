@@ -3,19 +3,27 @@
     python -m benchmarks.text_engine                     # SmolLM2 and the demo's captions on a CPU (after `make demo`)
     python -m benchmarks.text_engine --pairs /where/flickr8k-train-00000.tar    # captions that people wrote
     python -m benchmarks.text_engine --shape nemo        # a random-weight model of Mistral-Nemo's shape on a GPU
+    python -m benchmarks.text_engine --shape nemo --cases packed,float8 --pictures 1000      # some of the cases
 
+packed:   the engine; on a GPU with compiled layers.
+float8:   the same with matrix products in float8 (on a GPU).
 separate: a pass for each facet, rows without pads under the same token budget, by the same cut model.
 padded:   batches of 32 in the order they come, padded to the longest, a mask [B, heads, L, L] in the model's type,
           all layers and the final norm computed: the way of FLAME's released code, with restarted positions.
-All three must give the same vectors; a CPU is measured by one thread in processor seconds. Every caption gives all its
-facets: 11 vectors a picture, 1 raw, 3 short, 7 long. Of a tar of pairs with several captions a picture, raw is the
-first, short the second, and long all of them in one.
+sentence-transformers: what users would take, where it is installed: each facet's prompt as a text of its own, read at
+          its last token.
+
+In float32 the first four must give the same vectors. In a lower precision packed facets may be no further from float32
+than separate passes are, on a few texts and the model's first layers. A CPU is measured by one thread in processor
+seconds. Every caption gives all its facets: 11 vectors a picture, 1 raw, 3 short, 7 long. Of a tar of pairs with
+several captions a picture, raw is the first, short the second, and long all of them in one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +36,18 @@ from flame_core.captions.table import read_captions
 from flame_core.data.shards import read_metas
 from flame_core.layout import Layout
 from flame_core.params import TextParams, load_params
-from flame_core.plan.texts import LLMShape, Sequence
+from flame_core.plan import texts as plan
+from flame_core.plan.texts import LLMShape
 from flame_core.settings import settings
-from flame_core.text.attention import Backend
-from flame_core.text.encoder import DTYPES, TextEncoder, plan_batches, separate
-from flame_core.text.facets import FacetSequence, FacetTokenizer
+from flame_core.text.encoder import DTYPES, TextEncoder, separate
+from flame_core.text.facets import BOS, CAPTION, FacetSequence, FacetTokenizer, normalise_sentence
 from flame_core.text.llm import load_llm, load_tokenizer
+from flame_core.text.row_plan import Backend, plan_rows
 from flame_core.text.shared_head import split_head
 
 KINDS = ("raw", "short", "long")
+GPU_ROW = 16_384  # tokens of a row of a large model
+CHECKED_LAYERS, CHECKED_TEXTS = 8, 16  # of the comparison with float32
 Texts = dict[Any, list[str]]
 
 
@@ -68,22 +79,24 @@ def main() -> None:
     parser.add_argument("--shape", choices=["smollm2", "nemo"], default="smollm2")
     parser.add_argument("--captions", type=Path, default=Path("data/captions"))
     parser.add_argument("--pairs", type=Path)
+    parser.add_argument("--tokenizer", type=Path, help="folder of the LLM (default: the one of params.yaml)")
+    parser.add_argument("--layers", type=int, default=40, help="of Nemo's shape; all but the last are read")
     parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--cases", default="packed,separate,padded", type=lambda text: text.split(","))
     parser.add_argument("--turns", type=int, default=3, help="0: count tokens and pads alone")
     options = parser.parse_args()
     device = settings().torch_device()
     layout = Layout.find()
     project = load_params(layout)
-    folder, params = layout.llm / project.llm.name, project.text
+    folder, params = options.tokenizer or layout.llm / project.llm.name, project.text
     if options.shape == "nemo":
-        params = params.model_copy(update={"layer": 39, "dtype": "bfloat16", "batch_tokens": 16384})
-        folder = random_nemo(settings().cache_dir / "llm" / "nemo-shape", folder)
+        params = params.model_copy(update={"layer": options.layers - 1, "dtype": "bfloat16", "batch_tokens": GPU_ROW})
+        folder = random_nemo(settings().cache_dir / "llm" / f"nemo-shape-{options.layers}", folder, options.layers)
     tokenizer = load_tokenizer(folder, project.llm)
     facets = FacetTokenizer(tokenizer, params)
     texts = of_pairs(options.pairs) if options.pairs else of_captions(options.captions)
     texts = {kind: own[: options.pictures] for kind, own in texts.items()}
     sequences = {kind: [facets.encode(kind, text) for text in own] for kind, own in texts.items()}
-    singles = [single for own in sequences.values() for each in own for single in separate(each)]
     tokens = sum(len(each) for own in sequences.values() for each in own)
     name = f"text_engine/{options.shape}/{'pairs' if options.pairs else 'demo'}"
     shape = LLMShape.of(read_config(folder))
@@ -93,46 +106,123 @@ def main() -> None:
         return
 
     torch.set_num_threads(1)
+    sound = True
     clock = PROCESSOR if device == "cpu" else WALL
-    model = load_llm(folder, params.layer, DTYPES[params.dtype], device)
-    engine = TextEncoder(model, tokenizer, params, device)
-    whole = reference_model(folder, DTYPES[params.dtype], device)
 
-    def ours() -> list[np.ndarray]:
-        return [engine.encode(kind, own) for kind, own in texts.items()]
+    def encoder(layer: int, dtype: str) -> TextEncoder:
+        own = params.model_copy(update={"layer": layer, "dtype": dtype})
+        model = load_llm(folder, layer, DTYPES[dtype], device)
+        return TextEncoder(model, tokenizer, own, device, compiled=device == "cuda")
 
-    def apart() -> torch.Tensor:
-        result = torch.empty(len(singles), engine.hidden)
-        for numbers in plan_batches([len(each) for each in singles], params.batch_tokens, backend):
-            result[numbers] = engine._hidden([singles[i] for i in numbers])[:, 0].cpu()
-        return F.normalize(result, dim=-1)
-
-    def dense() -> list[list[torch.Tensor]]:
-        return [padded(whole, own, params.layer, device) for own in sequences.values()]
-
-    expected = torch.from_numpy(np.concatenate([t.reshape(-1, engine.hidden) for t in ours()]))
-    others = {"separate": apart(), "padded": torch.cat([t.cpu() for own in dense() for t in own])}
-    for other, found in others.items():
-        error = (found - expected).abs().max().item()
-        cosine = (found * expected).sum(dim=1).min().item()
-        print(f"ours against {other}: largest difference {error:.1e}, smallest cosine {cosine:.6f}")
-        assert error < 1e-5 if params.dtype == "float32" else cosine > 0.999, other
-
-    cases = {"packed": ours, "separate": apart, "padded": dense}
-    measured = in_turns(cases, options.turns, warm=0, clock=clock)  # the comparison above was the warm-up
-    ceiling = matmul_ceiling(device, DTYPES[params.dtype], clock=clock)
+    if params.dtype != "float32":
+        few = {kind: own[:CHECKED_TEXTS] for kind, own in texts.items()}
+        precisions = [params.dtype, *(["float8"] if "float8" in options.cases else [])]
+        sound = check_precision(encoder, few, precisions)
+        torch._dynamo.reset()  # what was compiled for the comparison counts as variants of the same layers
+    cases: dict[str, Callable[[], Any]] = {}
+    if {"packed", "separate"} & set(options.cases):
+        engine = encoder(params.layer, params.dtype)
+        cases["packed"] = lambda: embed(engine, texts)
+        cases["separate"] = lambda: one_by_one(engine, texts, params.batch_tokens, backend)
+    if "float8" in options.cases:
+        coarse = encoder(params.layer, "float8")
+        cases["float8"] = lambda: embed(coarse, texts)
+    if "padded" in options.cases:
+        whole = reference_model(folder, DTYPES[params.dtype], device)
+        cases["padded"] = lambda: [padded(whole, own, params.layer, device) for own in sequences.values()]
+    if "sentence-transformers" in options.cases:
+        users = sentence_transformer(folder, DTYPES[params.dtype], device)
+        prompts = prompt_texts(texts, params)
+        cases["sentence-transformers"] = lambda: users.encode(prompts, batch_size=32, show_progress_bar=False)
+    cases = {case: run for case, run in cases.items() if case in options.cases}
+    if params.dtype == "float32":
+        compare({case: run() for case, run in cases.items() if case != "float8"})
+    measured = in_turns(cases, options.turns, warm=0 if params.dtype == "float32" else 1, clock=clock)
+    ceiling = matmul_ceiling(device, torch.bfloat16 if params.dtype != "float32" else torch.float32, clock=clock)
     flops = sum(
         shape.flops(params.layer, each.packed, each.pairs) for own in sequences.values() for each in map(_counts, own)
     )
     for case in cases:
         record(name, case, tokens / measured.median(case), "tokens/s")
-    for case in ("separate", "padded"):
-        record(
-            name, f"packed against {case}", measured.ratio("packed", case), "x", measured.ratio("packed", case), case
-        )
-    achieved = flops / measured.median("packed")
-    record(name, "packed, achieved", achieved / 1e9, "GFLOP/s", achieved / ceiling, "matmul ceiling")
+    for case in cases.keys() - {"packed"} if "packed" in cases else []:
+        pair = ("float8", "packed") if case == "float8" else ("packed", case)
+        record(name, f"{pair[0]} against {pair[1]}", measured.ratio(*pair), "x", measured.ratio(*pair), pair[1])
+    for case in ("packed", "float8"):
+        if case in cases:
+            achieved = flops / measured.median(case)
+            record(name, f"{case}, achieved", achieved / 1e9, "GFLOP/s", achieved / ceiling, "matmul ceiling")
     record(name, "peak memory", peak_bytes() / 1e9, "GB")
+    if not sound:
+        raise SystemExit("packed facets are further from float32 than separate passes")
+
+
+def embed(engine: TextEncoder, texts: Texts) -> torch.Tensor:
+    """Unit vectors of all texts and facets, behind one another, as the stage `embed` computes a file."""
+    found = engine.embed([engine.tokenise(kind, own) for kind, own in texts.items()])
+    return torch.from_numpy(np.concatenate([t.reshape(-1, engine.hidden) for t in found]))
+
+
+def one_by_one(engine: TextEncoder, texts: Texts, budget: int, backend: Backend) -> torch.Tensor:
+    """The same vectors from a pass for each facet."""
+    packed = [engine.facets.encode(kind, text) for kind, own in texts.items() for text in own]
+    singles = [single for each in packed for single in separate(each)]
+    result = torch.empty(len(singles), engine.hidden)
+    for row in plan_rows([len(each) for each in singles], budget, backend):
+        members = [singles[i] for i in row.members]
+        result[list(row.members)] = engine._hidden(members, length=row.length).cpu()
+    return F.normalize(result, dim=-1)
+
+
+def compare(found: dict[str, Any]) -> None:
+    """In float32 every way gives the same vectors."""
+    expected = found.pop("packed")
+    for case, other in found.items():
+        vectors = other if isinstance(other, torch.Tensor) else torch.cat([t.cpu() for own in other for t in own])
+        error = (vectors - expected).abs().max().item()
+        print(f"packed against {case}: largest difference {error:.1e}")
+        assert error < 1e-5, case
+
+
+def check_precision(encoder: Callable[[int, str], TextEncoder], texts: Texts, precisions: Sequence[str]) -> bool:
+    """Whether packed facets are no further from float32 than separate passes in the same precision."""
+    exact = encoder(CHECKED_LAYERS, "float32")
+    expected = one_by_one(exact, texts, GPU_ROW, exact._backend)
+    same = (embed(exact, texts) - expected).abs().max().item()
+    print(f"first {CHECKED_LAYERS} layers, float32: packed against separate, largest difference {same:.1e}")
+    sound = same < 1e-4  # a GPU sums a row of 16,384 tokens in other orders
+    del exact
+    for precision in precisions:
+        engine = encoder(CHECKED_LAYERS, precision)
+        ways = {"packed": embed(engine, texts), "separate": one_by_one(engine, texts, GPU_ROW, engine._backend)}
+        far = {way: 1 - (vectors * expected).sum(dim=1) for way, vectors in ways.items()}
+        says = ", ".join(f"{way} {own.mean():.2e} (most {own.max():.2e})" for way, own in far.items())
+        print(f"first {CHECKED_LAYERS} layers, {precision}: 1 - cosine with float32: {says}", flush=True)
+        sound &= bool(far["packed"].mean() < 1.1 * far["separate"].mean())
+        del engine
+    return sound
+
+
+def prompt_texts(texts: Texts, params: TextParams) -> list[str]:
+    """Each facet of each text as one prompt."""
+    prompts = []
+    for kind, own in texts.items():
+        template = params.template[kind]
+        for text in own:
+            prefix = template.prefix.replace(CAPTION, normalise_sentence(text, params.normalise))
+            prompts += [prefix + facet.replace(BOS, "") for facet in template.facets]
+    return prompts
+
+
+def sentence_transformer(folder: Path, dtype: torch.dtype, device: str) -> Any:
+    """sentence-transformers on the whole model, read at the last token."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Normalize, Pooling, Transformer
+
+    reader: Any = Transformer(str(folder), max_seq_length=1024, model_args={"dtype": dtype})
+    if reader.tokenizer.pad_token is None:
+        reader.tokenizer.pad_token = reader.tokenizer.eos_token
+    pooling = Pooling(reader.get_word_embedding_dimension(), pooling_mode="lasttoken")
+    return SentenceTransformer(modules=[reader, pooling, Normalize()], device=device)
 
 
 def count_bound(
@@ -141,12 +231,13 @@ def count_bound(
     """How much faster than the padded way the engine can be by arithmetic: by pads, and by what it leaves out."""
     lengths = [[len(each) for each in own] for own in kinds]
     tokens = sum(map(sum, lengths))
-    packed = 0
-    for own in kinds:
+    budget, packed = params.batch_tokens, 0
+    together = [each for own in kinds for each in own]  # on a GPU all kinds share rows
+    for own in kinds if backend == "sdpa" else [together]:
         head, rest = split_head(own) if backend == "sdpa" else ([], own)
-        batches = plan_batches([len(each) for each in rest], params.batch_tokens, backend)
-        full = params.batch_tokens if backend == "flex" else 0
-        packed += len(head) + sum(max(full, sum(len(rest[i]) for i in batch)) for batch in batches)
+        packed += len(head) + sum(row.length for row in plan_rows([len(each) for each in rest], budget, backend))
+    rows = plan_rows([len(each) for each in together], GPU_ROW, "flex")
+    record(name, f"pads of GPU rows of {GPU_ROW:,}", 100 * (sum(row.length for row in rows) / tokens - 1), "%")
     dense = sum(max(own[i : i + 32]) * len(own[i : i + 32]) for own in lengths for i in range(0, len(own), 32))
     separated = sum(len(single) for own in kinds for each in own for single in separate(each))
     reads = sum(len(each.readout) for own in kinds for each in own)
@@ -180,9 +271,9 @@ def of_pairs(path: Path) -> Texts:
     }
 
 
-def _counts(sequence: FacetSequence) -> Sequence:
+def _counts(sequence: FacetSequence) -> plan.Sequence:
     numbers = range(1, len(sequence.readout) + 1)
-    return Sequence(sequence.segment.count(0), [sequence.segment.count(j) for j in numbers])
+    return plan.Sequence(sequence.segment.count(0), [sequence.segment.count(j) for j in numbers])
 
 
 def reference_model(folder: Path, dtype: torch.dtype, device: str) -> Any:
@@ -192,7 +283,7 @@ def reference_model(folder: Path, dtype: torch.dtype, device: str) -> Any:
     return AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval().to(device)
 
 
-def random_nemo(folder: Path, tokenizer: Path) -> Path:
+def random_nemo(folder: Path, tokenizer: Path, layers: int) -> Path:
     """A model of Mistral-Nemo's shape with random weights and SmolLM2's tokenizer, made once."""
     if (folder / "source.json").is_file():
         return folder
@@ -200,7 +291,7 @@ def random_nemo(folder: Path, tokenizer: Path) -> Path:
 
     config = MistralConfig(
         hidden_size=5120,
-        num_hidden_layers=40,
+        num_hidden_layers=layers,
         num_attention_heads=32,
         num_key_value_heads=8,
         head_dim=128,

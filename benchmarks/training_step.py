@@ -4,13 +4,16 @@
     python -m benchmarks.training_step --tower vit_b16 --batch 384   # ViT-B/16 and FLAME's projector on a GPU
 
 slow: eager, fp16 autocast (bf16 on a CPU) with a gradient scaler, activation checkpointing, the CLS token projected
-as well, AdamW tensor by tensor. ours: bf16 autocast, fused AdamW, `torch.compile` as a case of its own, and a case
-in pieces (GradCache). Texts are not exchanged by a single process; benchmarks/ddp_scaling.py shows that.
+as well, AdamW tensor by tensor. ours: bf16 autocast, fused AdamW, `torch.compile` as a case of its own (`--compile`),
+and a case in pieces (GradCache). open_clip: what users would take, where it is installed: its ViT-B/16 with its text
+tower on 77 tokens and its loss, bf16 autocast, compiled too. Texts are not exchanged by a single process;
+benchmarks/ddp_scaling.py shows that.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from collections.abc import Callable
 
 import torch
@@ -44,6 +47,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--cases", default="slow way,ours,pieces,compiled,open_clip", type=lambda text: text.split(","))
     options = parser.parse_args()
     device = settings().torch_device()
     model, hidden = TOWERS[options.tower]
@@ -62,22 +66,33 @@ def main() -> None:
         step = Step(tower, None, objective, create_optimizer(tower, objective, own), own, ALONE, device)
         return lambda: step(*batch)
 
-    cases = {"slow way": slow_way(params, hidden, batch, device), "ours": ours()}
-    cases["ours, 4 pieces"] = ours(micro_batch_size=max(1, options.batch // 4))
+    made: dict[str, Callable[[], Callable[[], object]]] = {
+        "slow way": lambda: slow_way(params, hidden, batch, device),
+        "ours": lambda: ours(compile=False),
+        "pieces": lambda: ours(compile=False, micro_batch_size=max(1, options.batch // 4)),
+    }
     if options.compile:
-        cases["ours, compiled"] = ours(compile=True)
+        made["compiled"] = lambda: ours(compile=True)
+        if importlib.util.find_spec("open_clip"):
+            made["open_clip"] = lambda: open_clip_step(pictures, device)
+    cases = {case: make() for case, make in made.items() if case in options.cases}
     measured = in_turns(cases, options.turns, warm=2)
     for case in cases:
-        ratio = None if case == "slow way" else measured.ratio(case, "slow way")
+        ratio = None if case == "slow way" or "slow way" not in cases else measured.ratio(case, "slow way")
         rate = options.batch / measured.median(case)
         record(f"training_step/{options.tower}", case, rate, "images/s", ratio, ratio and "slow way")
     cost = image_cost(params, hidden, 1, options.batch)
-    achieved = 3 * cost.forward_flops * options.batch / measured.median("ours")
     ceiling = matmul_ceiling(device, torch.bfloat16 if device == "cuda" else torch.float32)
-    record(
-        f"training_step/{options.tower}", "ours, achieved", achieved / 1e9, "GFLOP/s", achieved / ceiling,
-        "matmul ceiling",
-    )  # fmt: skip
+    for case in {"ours", "compiled"} & cases.keys():
+        achieved = 3 * cost.forward_flops * options.batch / measured.median(case)
+        record(
+            f"training_step/{options.tower}",
+            f"{case}, achieved",
+            achieved / 1e9,
+            "GFLOP/s",
+            achieved / ceiling,
+            "matmul ceiling",
+        )
 
 
 def slow_way(
@@ -100,6 +115,27 @@ def slow_way(
         scaler.step(optimizer)
         scaler.update()
         loss.item()
+
+    return step
+
+
+def open_clip_step(pictures: torch.Tensor, device: str) -> Callable[[], object]:
+    """A step of open_clip's ViT-B/16 CLIP on the same pictures, with captions of 77 tokens."""
+    import open_clip
+
+    model = open_clip.create_model("ViT-B-16").to(device)
+    loss_of = open_clip.ClipLoss()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=device == "cuda")
+    texts = torch.randint(1, 40_000, (len(pictures), 77), device=device)
+    compiled = torch.compile(model)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast(device, torch.bfloat16):
+            z, t, scale = compiled(pictures, texts)
+            loss = loss_of(z, t, scale)
+        loss.backward()
+        optimizer.step()
 
     return step
 
