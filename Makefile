@@ -55,9 +55,9 @@ lint: install  ## ruff and pyright
 bench: install  ## measure the engines on this CPU (after `make demo`), some minutes; leave the machine alone meanwhile
 	for case in store loader training_step ddp_scaling text_memory text_engine tracking_cost; do $(BIN)/python -m benchmarks.$$case; done
 
-bench-gpu: install  ## measure the engines on this GPU
-	$(BIN)/python -m benchmarks.text_engine --shape nemo
-	$(BIN)/python -m benchmarks.training_step --tower vit_b16 --batch 384 --compile
+bench-gpu: install  ## measure the engines on this GPU (after `make demo`), five minutes
+	$(BIN)/python -m benchmarks.text_engine --shape nemo --layers 20 --pictures 400 --turns 2 --cases packed,float8,separate,padded,sentence-transformers
+	$(BIN)/python -m benchmarks.training_step --tower vit_b16 --batch 384 --compile --turns 4
 
 lock:  ## resolve requirements.lock anew
 	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \

@@ -22,6 +22,7 @@ several captions a picture, raw is the first, short the second, and long all of 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -98,7 +99,8 @@ def main() -> None:
     texts = {kind: own[: options.pictures] for kind, own in texts.items()}
     sequences = {kind: [facets.encode(kind, text) for text in own] for kind, own in texts.items()}
     tokens = sum(len(each) for own in sequences.values() for each in own)
-    name = f"text_engine/{options.shape}/{'pairs' if options.pairs else 'demo'}"
+    shape_name = f"nemo-{options.layers}" if options.shape == "nemo" else options.shape
+    name = f"text_engine/{shape_name}/{'pairs' if options.pairs else 'demo'}"
     shape = LLMShape.of(read_config(folder))
     backend: Backend = "flex" if device == "cuda" else "sdpa"
     count_bound(name, list(sequences.values()), shape, params, backend)
@@ -130,7 +132,7 @@ def main() -> None:
     if "padded" in options.cases:
         whole = reference_model(folder, DTYPES[params.dtype], device)
         cases["padded"] = lambda: [padded(whole, own, params.layer, device) for own in sequences.values()]
-    if "sentence-transformers" in options.cases:
+    if "sentence-transformers" in options.cases and importlib.util.find_spec("sentence_transformers"):
         users = sentence_transformer(folder, DTYPES[params.dtype], device)
         prompts = prompt_texts(texts, params)
         cases["sentence-transformers"] = lambda: users.encode(prompts, batch_size=32, show_progress_bar=False)
