@@ -15,10 +15,9 @@ import numpy as np
 from PIL import Image
 
 from flame_core.data import svg
+from flame_core.data.picture_kinds import FORMATS
 from flame_core.params import IngestParams
 
-# No format that runs programs or reads other files (EPS, WMF, ...).
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
