@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from flame_core.params.section import Positive, Section
 
@@ -31,15 +31,32 @@ class FolderSource(Section):
         default=None, description="field whose value decides the split instead of the caption"
     )
     licence: str | None = None
+    links: Literal["inside", "anywhere"] = Field(
+        default="inside", description="which links are followed: within `path`, or out of it too"
+    )
+
+
+def _pattern(value: str) -> str:
+    """A glob pattern of files below a folder."""
+    parts = value.split("/")
+    if value.startswith("/") or ".." in parts:
+        raise ValueError("shards must be a pattern of files in `path`, such as *.tar: not absolute, without ..")
+    if not value.strip() or "\0" in value or set(parts) <= {"", "."}:
+        raise ValueError("shards must be a pattern of files, such as *.tar or sub/*.tar")
+    if any("**" in part and part != "**" for part in parts):
+        raise ValueError("shards: ** stands for folders and must be a whole part of the pattern, as in **/*.tar")
+    return value
 
 
 class WebdatasetSource(Section):
-    """Existing shards: tars with `jpg|jpeg|png|webp` and `txt` and/or `json` for each key."""
+    """Existing shards: tars with a picture (`jpg`, `png`, ...) and `txt` and/or `json` for each key."""
 
     kind: Literal["webdataset"]
     path: str = Field(description="folder of the shards")
-    shards: str = Field(default="*.tar", description="which files in it")
-    val_shards: str | None = Field(default=None, description="which of them are the validation split, whole")
+    shards: Annotated[str, AfterValidator(_pattern)] = Field(default="*.tar", description="which files in it")
+    val_shards: str | None = Field(
+        default=None, min_length=1, description="which of them are the validation split, whole"
+    )
     max_samples: Positive | None = Field(
         default=None, description="only the first samples of each split, in shard order"
     )

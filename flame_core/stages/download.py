@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from flame_core import gates, reporting
-from flame_core.data.sources import open_source
-from flame_core.data.sources.listing import read_source
+from flame_core.data.sources import Problem, open_source
+from flame_core.data.sources.accounting import UnusedGroup
+from flame_core.data.sources.listing import left_out, read_source
 from flame_core.errors import InputError
 from flame_core.gates import Check
 from flame_core.layout import Layout
@@ -21,6 +23,7 @@ from flame_core.params import Params
 from flame_core.work import WorkCache, gather
 
 log = logging.getLogger(__name__)
+_NAMED = 10  # files that the refusal of an empty source names
 
 
 def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
@@ -36,33 +39,48 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     shown: dict[str, str] = {}
     pairs = 0
     unreadable: Counter[str] = Counter()
+    others: Counter[str] = Counter()
     for name, source in sorted(params.sources.items()):
         unit = open_source(source, layout).download(work)
         about = read_source(unit.folder)
+        problems, unused = left_out(about)
         if not about["pairs"]:
-            raise InputError(f"source {name} ({source.kind}) is empty: there is not a single pair in it")
+            raise InputError(
+                f"source {name} ({source.kind}) is empty: there is not a single pair in it{_instead(problems, unused)}"
+            )
         files |= {f"{name}/{file}": unit.file(file) for file in unit.names()}
-        checks += _checks(name, about["pairs"], about["problems"])
+        checks += _checks(name, about["pairs"], problems)
         pairs += about["pairs"]
-        unreadable.update(problem["reason"] for problem in about["problems"])
-        problems = f", {len(about['problems'])} unreadable" if about["problems"] else ""
-        shown[name] = f"{about['pairs']:,} pairs{problems} ({'new' if unit.computed else 'as before'})"
+        for problem in problems:
+            unreadable[f"unreadable: {problem.reason}"] += problem.count
+        for group in unused:
+            others[f"not used: {group.reason}"] += group.count
+        number = sum(problem.count for problem in problems)
+        told = f", {number:,} unreadable" if number else ""
+        shown[name] = f"{about['pairs']:,} pairs{told} ({'new' if unit.computed else 'as before'})"
     gather(layout.raw, layout.state, files, {gates.CHECKS: gates.to_bytes(checks)})
     reporting.facts(
-        "Sources", {**shown, "pairs": pairs, **{f"unreadable: {why}": count for why, count in unreadable.most_common()}}
+        "Sources", {**shown, "pairs": pairs, **dict(unreadable.most_common()), **dict(others.most_common())}
     )
 
 
-def _checks(name: str, pairs: int, problems: list[dict[str, str]]) -> list[Check]:
+def _instead(problems: Sequence[Problem], unused: Sequence[UnusedGroup]) -> str:
+    """What a source without pairs holds, in some lines."""
+    lines = [f"{problem.file}: {problem.detail}" for problem in problems] + [group.detail for group in unused]
+    more = [f"and {len(lines) - _NAMED:,} more"] if len(lines) > _NAMED else []
+    return "".join(f"\n  {line}" for line in (*lines[:_NAMED], *more))
+
+
+def _checks(name: str, pairs: int, problems: Sequence[Problem]) -> list[Check]:
     return [
         Check(f"{name}/pairs", pairs > 0, "the source lists pairs", value=pairs, threshold=1),
         Check(
             f"{name}/readable",
             not problems,
             "every file of the source can be read",
-            value=len(problems),
+            value=sum(problem.count for problem in problems),
             threshold=0,
             blocking=False,
-            keys=sorted({problem["file"] for problem in problems})[:20],
+            keys=sorted({problem.file for problem in problems})[:20],
         ),
     ]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from flame_core.data.regular_files import open_regular
 from flame_core.data.shards import Split
 from flame_core.errors import InputError
 from flame_core.layout import Layout
@@ -35,7 +36,7 @@ class ImageRef:
             InputError: they are not those that `flame download` saw.
         """
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 file.seek(self.offset)
                 content = file.read(self.size)
         except OSError as error:
@@ -61,15 +62,17 @@ class RawPair:
     licence: str | None = None
     group: str | None = None  # decides the split instead of the caption
     split: Split | None = None  # fixed by the source
+    unread: str | None = None  # where `image` is None: the file in the picture's place, which cannot be read
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A file of a source that could not be read, or only in part."""
+    """A file, member or row of a source that could not be read, or only in part."""
 
     file: str
     reason: str
     detail: str
+    count: int = 1  # how many it stands for
 
 
 class PairSource(Protocol):

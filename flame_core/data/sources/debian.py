@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flame_core.data.sources import RawPair
+from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.apt import Deb, dpkg_deb, fetch_packages, licence_of
 from flame_core.data.sources.listing import write_listing
 from flame_core.data.sources.openclipart import clipart
@@ -59,14 +60,17 @@ class Debian:
         unpacked = folder / "unpacked"
         has: dict[str, Package] = {}
         facts = []
+        problems, unused = Problems(), Unused()
         for deb in debs:
             tree = unpacked.resolve() / deb.package
             tree.mkdir(parents=True)
             dpkg_deb("--extract", deb.path, tree)
             licence = licence_of(tree / "usr/share/doc" / deb.package / "copyright")
-            has[deb.package] = Package(tree, licence, folder / "pictures")
+            has[deb.package] = Package(tree, licence, folder / "pictures", problems, unused)
             facts.append({"package": deb.package, "version": deb.version, "sha256": deb.sha256, "licence": licence})
         pairs = (pair for reader in self._readers for pair in reader.pairs(has))
-        record = write_listing(folder, folder, pairs, about={"kind": "debian", "packages": facts}, problems=[])
+        about = {"kind": "debian", "packages": facts}
+        record = write_listing(folder, folder, pairs, about=about, problems=problems, unused=unused)
         shutil.rmtree(unpacked)
-        return Ledger(counts={"pairs": record["pairs"]})
+        failures = {problem.file: problem.reason for problem in problems}
+        return Ledger(counts={"pairs": record["pairs"]}, failures=failures)

@@ -3,28 +3,35 @@
 Without a table, `bird.jpg` goes with `bird.txt` (every line that is not blank is a caption) and `bird.json` (an object
 with `caption` or `captions`, see `record.py`), and folders below it give the category. With one, each row of the
 `.csv`, `.jsonl` or `.parquet` file names a picture and a caption; rows of the same picture add up. Pictures without
-a caption and captions without a picture are listed too, so that ingest can count and name them.
+a caption and captions without a picture are listed too, so that ingest can count and name them; all other files are
+counted by kind (`accounting.py`).
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from flame_core.data.picture_kinds import is_picture, may_be_picture, suffix_of
+from flame_core.data.regular_files import open_regular
 from flame_core.data.sources import ImageRef, Problem, RawPair
+from flame_core.data.sources.accounting import Problems, Unused, printable
 from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import SourceFile, write_listing
-from flame_core.data.sources.manifest import make_manifest
+from flame_core.data.sources.manifest import SIDECARS, make_manifest
 from flame_core.data.sources.record import RecordReader, json_object
 from flame_core.data.sources.table import read_table
+from flame_core.data.sources.walk import Walk
+from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError
 from flame_core.params import FolderSource
 from flame_core.work import Ledger, Unit, WorkCache
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".svg"}
-SIDECARS = {".txt", ".json"}
+_SIDE_FILE = re.compile(r"^\d{4,}(_stats\.json|\.parquet)$")  # of img2dataset, about its folder of that number
 
 
 class Folder:
@@ -45,50 +52,87 @@ class Folder:
             raise InputError(f"{self._folder} is not a folder; `path` of the source must name one")
         if self._table and not self._table.is_file():
             raise InputError(f"{self._table} does not exist; `table` of the source must name a file in its `path`")
-        problems: list[Problem] = []
-        manifest = make_manifest(self._folder, self._files(), problems)
+        if self._table and not self._table.is_relative_to(self._folder):
+            raise InputError(f"{self._table} is not in {self._folder}; `table` is relative to the source's `path`")
+        problems, unused = Problems(), Unused()
+        names, unread = self._names(problems, unused)
+        manifest = make_manifest(self._folder, [self._folder / name for name in names], problems)
+        unread |= {name for name in set(names) - {entry.path for entry in manifest} if is_picture(name)}
         inputs = {
             "params": self._params.model_dump(exclude={"path"}),
             "files": [[entry.path, entry.size, entry.sha256] for entry in manifest],
-            "problems": [problem.file for problem in problems],
+            "problems": [[problem.file, problem.reason] for problem in problems.rows()],
+            "unused": [asdict(group) for group in unused.rows()],
+            "unread": sorted(map(printable, unread)),
         }
-        return work.get({"kind": "folder", **inputs}, lambda folder: self._list(folder, manifest, problems))
 
-    def _files(self) -> list[Path]:
-        wanted = PICTURES if self._table else PICTURES | SIDECARS
-        found = [
-            path
-            for path in self._folder.rglob("*")
-            if path.suffix.lower() in wanted
-            and not any(part.startswith(".") for part in path.relative_to(self._folder).parts)
-            and not path.is_dir()
-        ]
-        return sorted([*found, *([self._table] if self._table else [])])
+        def write(folder: Path) -> Ledger:
+            return self._list(folder, manifest, problems, unused, unread)
 
-    def _list(self, folder: Path, manifest: list[SourceFile], problems: list[Problem]) -> Ledger:
+        return work.get({"kind": "folder", **inputs}, write)
+
+    def _names(self, problems: Problems, unused: Unused) -> tuple[list[str], set[str]]:
+        """Names of the files that are read, and of those that may be pictures and are not."""
+        walk = Walk(self._folder, self._params.links == "anywhere", problems, unused)
+        table = self._table and self._table.relative_to(self._folder).as_posix()
+        if table in walk.failed:
+            told = next((problem.detail for problem in problems if problem.file == table), "cannot be read")
+            raise InputError(f"{self._table}: {told}")
+        pictured = {_stem(name) for name in walk.files if is_picture(name)}
+        read: list[str] = []
+        unread = {name for name in walk.failed if may_be_picture(name)}
+        for name in walk.files:
+            if name == table or is_picture(name):
+                read.append(name)
+            elif _SIDE_FILE.match(PurePosixPath(name).name) and _stem(name) not in pictured:
+                unused.add("side_file", name)
+            elif suffix_of(name) not in SIDECARS:
+                unused.add("unsupported_suffix", name)
+                unread |= {name} if may_be_picture(name) else set()
+            elif table:
+                unused.add("beside_table", name)
+            else:
+                read.append(name)
+        if table and table not in read:  # outside, or hidden
+            read = sorted([*read, table], key=lambda name: name.split("/"))
+        return read, unread
+
+    def _list(
+        self, folder: Path, manifest: list[SourceFile], problems: Problems, unused: Unused, unread: set[str]
+    ) -> Ledger:
         files = {entry.path: entry for entry in manifest}
-        pairs = self._table_pairs(self._table, files, problems) if self._table else self._sidecar_pairs(files, problems)
+        if self._table:
+            pairs = self._table_pairs(self._table, files, problems, unread)
+        else:
+            pairs = self._sidecar_pairs(files, problems, unread)
         about = {"kind": "folder"}
-        record = write_listing(folder, self._folder, pairs, about=about, problems=problems, manifest=manifest)
+        record = write_listing(
+            folder, self._folder, pairs, about=about, problems=problems, unused=unused, manifest=manifest
+        )
         failures = {problem["file"]: problem["reason"] for problem in record["problems"]}
         return Ledger(counts={"pairs": record["pairs"]}, failures=failures)
 
     def _image(self, entry: SourceFile) -> ImageRef:
         return ImageRef(self._folder / entry.path, 0, entry.size, entry.sha256)
 
-    def _sidecar_pairs(self, files: Mapping[str, SourceFile], problems: list[Problem]) -> Iterator[RawPair]:
+    def _sidecar_pairs(
+        self, files: Mapping[str, SourceFile], problems: list[Problem], unread: set[str]
+    ) -> Iterator[RawPair]:
         """One pair a picture, and one for each sidecar without a picture."""
         stems: dict[str, dict[str, list[str]]] = defaultdict(lambda: {"pictures": [], "sidecars": []})
         for name in sorted(files):
-            path = PurePosixPath(name)
-            kind = "sidecars" if path.suffix.lower() in SIDECARS else "pictures"
-            stems[path.with_suffix("").as_posix()][kind].append(name)
+            stems[_stem(name)]["sidecars" if suffix_of(name) in SIDECARS else "pictures"].append(name)
+        in_place = {_stem(name): name for name in sorted(unread, reverse=True)}
         for stem, names in sorted(stems.items()):
             texts: list[str] = []
             records: list[dict[str, Any]] = []
             for name in names["sidecars"]:
-                content = (self._folder / name).read_text("utf-8-sig", errors="replace")
-                if name.lower().endswith(".txt"):
+                try:
+                    content = self._text(name)
+                except TextError as error:
+                    problems.append(Problem(name, "damaged_text", str(error)))
+                    continue
+                if suffix_of(name) == ".txt":
                     texts += [line for line in content.splitlines() if line.strip()]
                 elif (record := json_object(content)) is not None:
                     records.append(record)
@@ -96,9 +140,19 @@ class Folder:
                     problems.append(Problem(name, "damaged_file", "not a JSON object"))
             for name in names["pictures"] or [None]:
                 image = self._image(files[name]) if name else None
-                yield self._reader.pair(safe_key(stem), image, records, texts=texts, category=_category(stem))
+                pair = self._reader.pair(safe_key(stem), image, records, texts=texts, category=_category(stem))
+                yield pair if image else replace(pair, unread=in_place.get(stem))
 
-    def _table_pairs(self, table: Path, files: Mapping[str, SourceFile], problems: list[Problem]) -> Iterator[RawPair]:
+    def _text(self, name: str) -> str:
+        try:
+            with open_regular(self._folder / name) as file:
+                return decode_text(file.read())
+        except OSError as error:
+            raise TextError(error.strerror or str(error)) from None
+
+    def _table_pairs(
+        self, table: Path, files: Mapping[str, SourceFile], problems: list[Problem], unread: set[str]
+    ) -> Iterator[RawPair]:
         """One pair a picture that the table names or the folder holds."""
         rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
         columns: set[str] = set()
@@ -116,7 +170,12 @@ class Folder:
         for name in sorted(rows.keys() | (files.keys() - {table_name})):
             image = self._image(files[name]) if name in files and name != table_name else None
             stem = PurePosixPath(name).with_suffix("").as_posix()
-            yield self._reader.pair(safe_key(stem), image, rows.get(name, []), category=_category(stem))
+            pair = self._reader.pair(safe_key(stem), image, rows.get(name, []), category=_category(stem))
+            yield replace(pair, unread=name) if image is None and name in unread else pair
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()
 
 
 def _category(stem: str) -> str | None:

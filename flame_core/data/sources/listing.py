@@ -1,14 +1,16 @@
 """The list of a source's pairs, as `data/raw/<source>/` keeps it: everything about them but the pictures' bytes.
 
-`pairs.parquet` has one row a pair in the source's own fixed order, `source.json` says what the source is, how many
-pairs it lists and which of its files could not be read, and `manifest.jsonl` (of sources that are read in place)
-holds path, size and sha256 of every file.
+`pairs.parquet` has one row a pair in the source's own fixed order. `source.json` says what the source is, how many
+pairs it lists, which of its files could not be read, and what it holds beside (`accounting.py`). `manifest.jsonl` (of
+sources that are read in place) holds path, size and sha256 of every file.
 """
 
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,8 +18,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, TypeAdapter
 
+from flame_core.data.regular_files import kind_of
+from flame_core.data.shards import SPLITS
 from flame_core.data.sources import ImageRef, Problem, RawPair
+from flame_core.data.sources.accounting import Problems, Unused, UnusedGroup
+from flame_core.data.sources.keys import safe_key
 from flame_core.digest import canonical_json, write_json
 from flame_core.errors import InputError
 
@@ -30,6 +37,7 @@ SCHEMA = pa.schema(
     {
         "key": pa.string(),
         "file": pa.string(),  # relative to the source's folder of pictures; null: the picture is missing
+        # (without a sha256: what stands in the picture's place and cannot be read)
         "offset": pa.int64(),
         "size": pa.int64(),
         "sha256": pa.string(),  # of the picture
@@ -53,6 +61,17 @@ class SourceFile:
     sha256: str
 
 
+class _Record(BaseModel):
+    """What every `source.json` has."""
+
+    pairs: int
+    problems: list[Problem]
+    unused: list[UnusedGroup] = []
+
+
+_LINE = TypeAdapter(SourceFile)
+
+
 def write_listing(
     folder: Path,
     pictures: Path,
@@ -60,11 +79,12 @@ def write_listing(
     *,
     about: Mapping[str, Any],
     problems: list[Problem],
+    unused: Unused | None = None,
     manifest: Iterable[SourceFile] | None = None,
 ) -> dict[str, Any]:
     """Write the list of a source to `folder`; `pictures` is what file names are relative to.
 
-    `problems` may still grow while `pairs` is being consumed. Returns the content of `source.json`.
+    `problems` and `unused` may still grow while `pairs` is being consumed. Returns the content of `source.json`.
     """
     count = 0
     rows = iter(pairs)
@@ -75,9 +95,19 @@ def write_listing(
     if manifest is not None:
         with (folder / MANIFEST).open("w", encoding="utf-8") as file:
             file.writelines(canonical_json(asdict(entry)) + "\n" for entry in manifest)
-    record = {**about, "pairs": count, "problems": [asdict(problem) for problem in problems]}
+    rows_of = problems.rows() if isinstance(problems, Problems) else problems
+    record = {**about, "pairs": count, "problems": [_problem(problem) for problem in rows_of]}
+    if unused is not None and (groups := unused.rows()):
+        record["unused"] = [asdict(group) for group in groups]
     write_json(folder / SOURCE, record)
     return record
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    row = asdict(problem)
+    if problem.count == 1:
+        del row["count"]
+    return row
 
 
 def _row(pair: RawPair, pictures: Path) -> dict[str, Any]:
@@ -95,6 +125,8 @@ def _row(pair: RawPair, pictures: Path) -> dict[str, Any]:
     if image is not None:
         name = image.path.relative_to(pictures).as_posix()
         row |= {"file": name, "offset": image.offset, "size": image.size, "sha256": image.sha256}
+    elif pair.unread is not None:
+        row["file"] = plain(pair.unread)
     return row
 
 
@@ -107,42 +139,83 @@ def read_source(raw: Path) -> dict[str, Any]:
     """The content of `source.json`.
 
     Raises:
-        InputError: the source was not downloaded.
+        InputError: the source was not downloaded, or the file is damaged.
     """
     path = raw / SOURCE
-    if not path.is_file():
-        raise InputError(f"{path} is missing: run `flame download` first")
-    return json.loads(path.read_text("utf-8"))
+    with _intact(path):
+        content = path.read_bytes()
+        _Record.model_validate_json(content, strict=True)
+        return json.loads(content)
+
+
+def left_out(record: Mapping[str, Any]) -> tuple[list[Problem], list[UnusedGroup]]:
+    """The problems and the unused files in the content of `source.json`."""
+    known = _Record.model_validate(record)
+    return known.problems, known.unused
 
 
 def read_keys(raw: Path) -> list[str]:
-    """The keys of all pairs, in listing order."""
-    return pq.ParquetFile(raw / PAIRS).read(["key"]).column("key").to_pylist()
+    """The keys of all pairs, in listing order.
+
+    Raises:
+        InputError: the list is missing or damaged.
+    """
+    with _intact(raw / PAIRS):
+        keys: list[str] = pq.ParquetFile(raw / PAIRS).read(["key"]).column("key").to_pylist()
+        if bad := sum(key is None or safe_key(key) != key for key in keys):
+            raise ValueError(f"{bad:,} of its keys are none")
+    return keys
 
 
 def read_pairs(raw: Path, pictures: Path, start: int = 0, stop: int | None = None) -> list[RawPair]:
-    """The pairs of the rows `start` to `stop` (not included) of the list."""
-    with pq.ParquetFile(raw / PAIRS) as file:
+    """The pairs of the rows `start` to `stop` (not included) of the list.
+
+    Raises:
+        InputError: the list is missing or damaged.
+    """
+    with _intact(raw / PAIRS), pq.ParquetFile(raw / PAIRS) as file:
         stop = file.metadata.num_rows if stop is None else stop
         first = start // _GROUP
         groups = range(first, -(-stop // _GROUP))
         table = file.read_row_groups(list(groups)) if groups else SCHEMA.empty_table()
-    return [_pair(row, pictures) for row in table.slice(start - first * _GROUP, stop - start).to_pylist()]
+        if table.schema != SCHEMA:
+            raise ValueError("its columns are not those of a list of pairs")
+        return [_pair(row, pictures) for row in table.slice(start - first * _GROUP, stop - start).to_pylist()]
 
 
 def _pair(row: dict[str, Any], pictures: Path) -> RawPair:
     file, offset, size, sha256 = (row.pop(name) for name in ("file", "offset", "size", "sha256"))
     row["captions"] = dict(row["captions"])
-    return RawPair(image=None if file is None else ImageRef(pictures / file, offset, size, sha256), **row)
+    if sha256 is None:
+        return RawPair(image=None, unread=file, **row)
+    if offset < 0 or size < 0 or row["split"] not in (None, *SPLITS):
+        raise ValueError(f"the row of {row['key']} cannot be right")
+    return RawPair(image=ImageRef(pictures / file, offset, size, sha256), **row)
 
 
 def read_manifest(raw: Path) -> Iterator[SourceFile]:
-    """The manifest's lines; none where the source keeps its pictures in `raw` itself."""
+    """The manifest's lines; none where the source keeps its pictures in `raw` itself.
+
+    Raises:
+        InputError: the manifest is damaged.
+    """
     path = raw / MANIFEST
     if path.is_file():
-        with path.open(encoding="utf-8") as file:
+        with _intact(path), path.open(encoding="utf-8") as file:
             for line in file:
-                yield SourceFile(**json.loads(line))
+                yield _LINE.validate_json(line, strict=True)
+
+
+@contextmanager
+def _intact(path: Path) -> Iterator[None]:
+    """Turn whatever reading a damaged or missing file leads to into one sentence."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: run `flame download` first") from None
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, RecursionError, MemoryError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} is damaged ({said}); run `flame download` again") from None
 
 
 def check_manifest(raw: Path, pictures: Path) -> None:
@@ -154,9 +227,12 @@ def check_manifest(raw: Path, pictures: Path) -> None:
     for entry in read_manifest(raw):
         path = pictures / entry.path
         try:
-            size = path.stat().st_size
+            about = path.stat()
+            size = about.st_size if stat.S_ISREG(about.st_mode) else -1
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}; run `flame download` again to list what is there") from None
+        if size < 0:
+            raise InputError(f"{path} is {kind_of(about.st_mode)} now; run `flame download` again")
         if size != entry.size:
             raise InputError(
                 f"{path} has {size} bytes, and had {entry.size} when it was listed; run `flame download` again"

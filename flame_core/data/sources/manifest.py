@@ -7,10 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from flame_core import reporting
+from flame_core.data.picture_kinds import is_picture, suffix_of
+from flame_core.data.regular_files import size_and_sha256
 from flame_core.data.sources import Problem
+from flame_core.data.sources.accounting import printable
 from flame_core.data.sources.listing import SourceFile
-from flame_core.digest import file_sha256
 from flame_core.settings import settings
+
+SIDECARS = frozenset({".txt", ".json"})
+LARGEST_TEXT, LARGEST_PICTURE = 1 << 26, 1 << 30  # bytes: files are held in memory whole
+_ANY = 1 << 62
 
 
 def make_manifest(folder: Path, files: Sequence[Path], problems: list[Problem]) -> list[SourceFile]:
@@ -21,7 +27,7 @@ def make_manifest(folder: Path, files: Sequence[Path], problems: list[Problem]) 
             if isinstance(entry, SourceFile):
                 entries.append(entry)
             else:
-                problems.append(Problem(_printable(path.relative_to(folder)), "unreadable_file", entry))
+                problems.append(Problem(printable(path.relative_to(folder).as_posix()), "unreadable_file", entry))
             bar.advance()
     return entries
 
@@ -30,12 +36,15 @@ def _entry(folder: Path, path: Path) -> SourceFile | str:
     name = path.relative_to(folder).as_posix()
     try:
         name.encode()
-        return SourceFile(name, path.stat().st_size, file_sha256(path))
+        return SourceFile(name, *size_and_sha256(path, _largest(name)))
     except UnicodeEncodeError:
         return "its name is not UTF-8"
     except OSError as error:
         return error.strerror or str(error)
 
 
-def _printable(path: Path) -> str:
-    return path.as_posix().encode("utf-8", "backslashreplace").decode()
+def _largest(name: str) -> int:
+    """Bytes of the largest file of this name that is read; tars and tables are read in pieces."""
+    if suffix_of(name) in SIDECARS:
+        return LARGEST_TEXT
+    return LARGEST_PICTURE if is_picture(name) else _ANY

@@ -36,6 +36,7 @@ class Metadata:
 
 def clipart(png: Package, svg: Package) -> Iterator[RawPair]:
     """The pairs of `openclipart-png` and `openclipart-svg`, sorted by path."""
+    png.note_pictures(png.tree / _PNG, (".png",))
     pictures = sorted((png.tree / _PNG).rglob("*.png"), key=Path.as_posix)
     names = [picture.relative_to(png.tree / _PNG).with_suffix("") for picture in pictures]
     metadata = [read_metadata(svg.tree / _SVG / f"{name.as_posix()}.svg") for name in names]
@@ -45,14 +46,16 @@ def clipart(png: Package, svg: Package) -> Iterator[RawPair]:
         title, description = (text if times[text] <= _SHARED else "" for text in (said.title, said.description))
         title = title or words_of(name.name)
         key = safe_key(f"clipart/{name.as_posix()}")
+        image = png.keep(picture, f"{key}.png")
         yield RawPair(
             key=key,
-            image=png.keep(picture, f"{key}.png"),
+            image=image,
             captions={said.language: [text for text in (title, description) if text]},
             title=title,
             keywords=said.keywords,
             category=None if name.parent == Path() else name.parent.as_posix(),
             licence=said.licence or png.licence,
+            unread=None if image else f"{name.as_posix()}.png",
         )
 
 

@@ -36,7 +36,7 @@ class RecordReader:
 
         Captions add up; of every other field the first record that has it counts.
         """
-        captions: dict[str, list[str]] = {}
+        captions: dict[str, dict[str, None]] = {}  # texts in order, each once
         _add(captions, list(texts), self.language)
         for record in records:
             language = _text(record.get("language")) or self.language
@@ -51,7 +51,7 @@ class RecordReader:
         return RawPair(
             key=key,
             image=image,
-            captions=captions,
+            captions={language: list(texts) for language, texts in captions.items()},
             title=first("title"),
             keywords=next(filter(None, (keyword_list(record.get("keywords")) for record in records)), []),
             category=first("category") or category,
@@ -61,18 +61,17 @@ class RecordReader:
         )
 
 
-def _add(captions: dict[str, list[str]], value: Any, language: str) -> None:
-    """Add the texts in `value` (a text, a list, or a mapping by language) that are not there yet."""
-    if isinstance(value, Mapping):
-        for code, texts in value.items():
-            _add(captions, texts, str(code))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _add(captions, item, language)
-    elif isinstance(value, str):
-        texts = captions.setdefault(language, [])
-        if value not in texts:
-            texts.append(value)
+def _add(captions: dict[str, dict[str, None]], value: Any, language: str) -> None:
+    """Add the texts in `value` (a text, a list, or a mapping by language), in order; what is there stays."""
+    left = [(value, language)]
+    while left:
+        value, language = left.pop()
+        if isinstance(value, Mapping):
+            left += [(texts, str(code)) for code, texts in reversed(list(value.items()))]
+        elif isinstance(value, list | tuple):
+            left += [(item, language) for item in reversed(value)]
+        elif isinstance(value, str):
+            captions.setdefault(language, {}).setdefault(value)
 
 
 def keyword_list(value: Any) -> list[str]:

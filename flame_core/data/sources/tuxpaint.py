@@ -23,6 +23,7 @@ _TRANSLATION = re.compile(r"^(?P<language>[A-Za-z_]+(?:@[A-Za-z]+)?)\.utf8=(?P<t
 def stamps(package: Package) -> Iterator[RawPair]:
     """The pairs of `tuxpaint-stamps-default`, sorted by path."""
     root = package.tree / _STAMPS
+    package.note_pictures(root, _SUFFIXES)
     files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.suffix in _SUFFIXES}
     for stem in sorted({name.rpartition(".")[0] for name in files}):
         picture = files.get(f"{stem}.png") or files.get(f"{stem}.svg")
@@ -31,22 +32,26 @@ def stamps(package: Package) -> Iterator[RawPair]:
             continue
         category, _, name = stem.rpartition("/")
         key = safe_key(f"stamps/{stem}")
+        image = package.keep(picture, f"{key}{picture.suffix}") if picture else None
         yield RawPair(
             key=key,
-            image=package.keep(picture, f"{key}{picture.suffix}") if picture else None,
-            captions=read_captions(text) if text else {},
+            image=image,
+            captions=read_captions(package.text(text)) if text else {},
             title=words_of(name),
             category=category or None,
             licence=package.licence,
+            unread=f"{stem}{picture.suffix}" if picture and image is None else None,
         )
 
 
 _SUFFIXES = (".png", ".svg", ".txt")
 
 
-def read_captions(path: Path) -> dict[str, list[str]]:
-    """The captions of a stamp's text file by language."""
-    first, *others = path.read_text("utf-8", errors="replace").split("\n")
+def read_captions(content: str | None) -> dict[str, list[str]]:
+    """The captions in a stamp's text file by language; none where it cannot be read."""
+    if content is None:
+        return {}
+    first, *others = content.split("\n")
     captions = {"en": [first]}
     for line in others:
         if match := _TRANSLATION.match(line):

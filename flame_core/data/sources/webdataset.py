@@ -1,8 +1,9 @@
 """Existing webdataset shards, read in place: as img2dataset, CC3M-wds and the like write them.
 
-A sample is what stands under one key in a tar: a picture (`jpg`, `jpeg`, `png`, `webp`), a caption (`txt`) and a JSON
-object (`json`, see `record.py`). Pictures are listed as ranges of the tar. A tar that is cut off or damaged gives all
-samples that can be read, and is named as a problem.
+A sample is what stands under one key in a tar: a picture (`jpg`, `png`, ..., see `picture_kinds.py`), a caption
+(`txt`) and a JSON object (`json`, see `record.py`); `tar_samples.py` says which members those are. Pictures are listed
+as ranges of the tar, so a compressed tar cannot be used. A tar that is cut off or damaged gives all samples that can
+be read, and is named as a problem; members and files that are no part of a sample are counted by kind.
 """
 
 from __future__ import annotations
@@ -10,37 +11,48 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import logging
-import re
-import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from flame_core.data.regular_files import kind_of, open_regular
 from flame_core.data.shards import Split
 from flame_core.data.sources import ImageRef, Problem, RawPair
+from flame_core.data.sources.accounting import Problems, Unused, printable
+from flame_core.data.sources.beside_shards import note_rest
 from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import SourceFile, write_listing
-from flame_core.data.sources.manifest import make_manifest
+from flame_core.data.sources.manifest import LARGEST_PICTURE, LARGEST_TEXT, make_manifest
 from flame_core.data.sources.record import RecordReader, json_object
+from flame_core.data.sources.tar_headers import Member, read_members
+from flame_core.data.sources.tar_samples import TEXTS, Parts, group_members
+from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError
 from flame_core.params import WebdatasetSource
 from flame_core.work import Ledger, Unit, WorkCache
 
-PICTURES = ("jpg", "jpeg", "png", "webp")
-_NAME = re.compile(r"^(?P<key>(?:.*/)?[^/.]+)\.(?P<kind>[^/]*)$")
-_BLOCK = tarfile.BLOCKSIZE
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip (gunzip)",
+    b"BZh": "bzip2 (bunzip2)",
+    b"\xfd7zXZ\0": "xz (unxz)",
+    b"\x28\xb5\x2f\xfd": "zstd (unzstd)",
+    b"\x04\x22\x4d\x18": "lz4 (unlz4)",
+    b"PK\x03\x04": "zip (unzip, then tar)",
+}
+_LOGGED = 5  # problems of a tar that are logged one by one
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class TarSample:
-    """The parts of a sample that matter here."""
+    """The parts of a sample that matter here; where a tar has two pictures under one key, both in one sample each."""
 
     key: str
     image: ImageRef | None = None
     texts: list[str] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
+    unread: str | None = None  # a member in the picture's place that cannot be read
 
 
 class Webdataset:
@@ -57,43 +69,67 @@ class Webdataset:
     def download(self, work: WorkCache) -> Unit:
         if not self._folder.is_dir():
             raise InputError(f"{self._folder} is not a folder; `path` of the source must name one")
-        tars = sorted(path for path in self._folder.glob(self._params.shards) if path.is_file())
+        problems, unused = Problems(), Unused()
+        matched = sorted(self._folder.glob(self._params.shards))
+        tars = self._tars(matched, problems)
         if not tars:
-            raise InputError(f"{self._folder} holds no file {self._params.shards!r}; `shards` must match some")
+            named = "".join(f"; {problem.file}: {problem.detail}" for problem in problems[:3])
+            raise InputError(f"{self._folder} holds no file {self._params.shards!r}; `shards` must match some{named}")
         val = self._params.val_shards
         if val and not any(fnmatch.fnmatch(path.name, val) for path in tars):
             raise InputError(f"{self._folder}: none of the shards matches val_shards {val!r}")
-        problems: list[Problem] = []
+        note_rest(self._folder, matched, problems, unused)
         manifest = make_manifest(self._folder, tars, problems)
         inputs = {
             "params": self._params.model_dump(exclude={"path"}),
             "files": [[entry.path, entry.size, entry.sha256] for entry in manifest],
-            "problems": [problem.file for problem in problems],
+            "problems": [[problem.file, problem.reason] for problem in problems.rows()],
+            "unused": [asdict(group) for group in unused.rows()],
         }
-        return work.get({"kind": "webdataset", **inputs}, lambda folder: self._list(folder, manifest, problems))
+        return work.get({"kind": "webdataset", **inputs}, lambda folder: self._list(folder, manifest, problems, unused))
 
-    def _list(self, folder: Path, manifest: list[SourceFile], problems: list[Problem]) -> Ledger:
+    def _tars(self, matched: Sequence[Path], problems: list[Problem]) -> list[Path]:
+        """The files among what `shards` matches; all else is a problem."""
+        tars: list[Path] = []
+        for path in matched:
+            name = printable(path.relative_to(self._folder).as_posix())
+            try:
+                kind = kind_of(path.stat().st_mode)
+            except OSError as error:
+                problems.append(Problem(name, "unreadable_file", error.strerror or str(error)))
+                continue
+            if kind is None:
+                tars.append(path)
+            else:
+                problems.append(Problem(name, "not_a_file", f"is {kind}, not a file"))
+        return tars
+
+    def _list(self, folder: Path, manifest: list[SourceFile], problems: Problems, unused: Unused) -> Ledger:
         about = {"kind": "webdataset"}
-        pairs = self._pairs(manifest, problems)
-        record = write_listing(folder, self._folder, pairs, about=about, problems=problems, manifest=manifest)
+        pairs = self._pairs(manifest, problems, unused)
+        record = write_listing(
+            folder, self._folder, pairs, about=about, problems=problems, unused=unused, manifest=manifest
+        )
         failures = {problem["file"]: problem["reason"] for problem in record["problems"]}
         return Ledger(counts={"pairs": record["pairs"]}, failures=failures)
 
-    def _pairs(self, manifest: list[SourceFile], problems: list[Problem]) -> Iterator[RawPair]:
+    def _pairs(self, manifest: Sequence[SourceFile], problems: list[Problem], unused: Unused) -> Iterator[RawPair]:
         limit = self._params.max_samples
         taken: dict[Split | None, int] = {}
         for entry in manifest:
             split = self._split(entry.path)
             shard = entry.path.rpartition(".")[0]
             if limit is not None and taken.get(split, 0) >= limit:
+                unused.add("beyond_max_samples", entry.path, "shards")
                 continue
-            for sample in read_samples(self._folder, entry.path, problems):
+            for sample in read_samples(self._folder, entry.path, problems, unused):
                 if limit is not None and taken.get(split, 0) >= limit:
-                    break
+                    unused.add("beyond_max_samples", f"{entry.path}/{sample.key}", "samples")
+                    continue
                 taken[split] = taken.get(split, 0) + 1
                 key = safe_key(f"{shard}/{sample.key}")
                 pair = self._reader.pair(key, sample.image, sample.records, texts=sample.texts)
-                yield pair if split is None else replace(pair, split=split)
+                yield replace(pair, split=split or pair.split, unread=sample.unread)
 
     def _split(self, shard: str) -> Split | None:
         if self._params.val_shards is None:
@@ -101,78 +137,64 @@ class Webdataset:
         return "val" if fnmatch.fnmatch(Path(shard).name, self._params.val_shards) else "train"
 
 
-def read_samples(folder: Path, shard: str, problems: list[Problem]) -> Iterator[TarSample]:
-    """The samples of a tar, in order. What is damaged is left out and becomes a problem that names the tar."""
+def read_samples(folder: Path, shard: str, problems: list[Problem], unused: Unused) -> Iterator[TarSample]:
+    """The samples of a tar, in order. What is damaged is left out and becomes a problem that names tar and member."""
     found = len(problems)
-    sample: TarSample | None = None
-    for key, kind, content, place in _members(folder / shard, shard, problems):
-        if sample is None or sample.key != key:
-            if sample is not None:
-                yield sample
-            sample = TarSample(key)
-        if kind in PICTURES:
-            if sample.image is None:
-                sample.image = ImageRef(folder / shard, place, len(content), hashlib.sha256(content).hexdigest())
-        elif kind == "txt":
-            sample.texts.append(content.decode("utf-8", "replace"))
-        else:
-            if (record := json_object(content)) is not None:
-                sample.records.append(record)
-            else:
-                problems.append(Problem(shard, "damaged_file", f"{key}.json is not a JSON object"))
-    if sample is not None:
-        yield sample
-    for problem in problems[found:]:
-        log.warning("%s: %s", folder / shard, problem.detail)
-
-
-def _members(path: Path, shard: str, problems: list[Problem]) -> Iterator[tuple[str, str, bytes, int]]:
-    """(key, kind, content, offset) of the pictures, texts and JSON objects of a tar, as far as they can be read."""
-    size = path.stat().st_size
-    end = 0  # of what was read without a fault
-    last = "(start)"
 
     def damaged(detail: str) -> None:
-        problems.append(Problem(shard, "damaged_file", f"{detail} behind {last} (byte {end:,} of {size:,})"))
+        problems.append(Problem(shard, "damaged_file", detail))
 
-    with path.open("rb") as file:
-        for member in _headers(path):
-            if member.offset > end and not _is_zero(file, end, member.offset):
-                damaged("damaged")
-            if member.offset_data + member.size > size:
-                end = member.offset
-                damaged(f"cut off: {member.name} is not complete")
-                return
-            end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
-            last = member.name
-            match = _NAME.match(member.name) if member.type in tarfile.REGULAR_TYPES and not member.issparse() else None
-            kind = match["kind"].lower() if match else ""
-            if match and kind in (*PICTURES, "txt", "json"):
-                file.seek(member.offset_data)
-                yield match["key"], kind, file.read(member.size), member.offset_data
-        if size < end + _BLOCK:
-            damaged("cut off: there is no end mark")
-        elif not _is_zero(file, end, size):
-            damaged("damaged")
-
-
-def _headers(path: Path) -> Iterator[tarfile.TarInfo]:
-    """All headers that can be read; damaged stretches are passed over."""
     try:
-        with tarfile.open(path, "r:", ignore_zeros=True, errors="replace") as tar:
-            yield from tar
-    except (tarfile.TarError, OSError, ValueError):  # nothing more can be read; `_members` sees where it ended
-        return
+        with open_regular(folder / shard) as file:
+            start = file.read(8)
+            packed = next((said for magic, said in _COMPRESSED.items() if start.startswith(magic)), None)
+            if packed:
+                told = f"compressed with {packed}: unpack it, since pictures are read by their place in the tar"
+                problems.append(Problem(shard, "compressed_file", told))
+            else:
+                for parts in group_members(shard, read_members(file, damaged), problems, unused):
+                    yield from _read(file, folder / shard, shard, parts, problems)
+    except OSError as error:
+        problems.append(Problem(shard, "unreadable_file", error.strerror or str(error)))
+    for problem in problems[found : found + _LOGGED]:
+        log.warning("%s: %s", folder / problem.file, problem.detail)
+    if len(problems) > found + _LOGGED:
+        log.warning("%s: and more, which source.json has", folder / shard)
 
 
-def _is_zero(file: BinaryIO, start: int, stop: int) -> bool:
-    """Whether the bytes from `start` to `stop` are all zero."""
-    file.seek(start)
-    while start < stop:
-        content = file.read(min(1 << 20, stop - start))
-        if not content:
-            break
-        if content.strip(b"\0"):
-            return False
-        start += len(content)
-    return True
+def _read(file: BinaryIO, path: Path, shard: str, parts: Parts, problems: list[Problem]) -> Iterator[TarSample]:
+    """The sample of these parts; of several pictures each has the captions, and ingest keeps the first good one."""
+    texts: list[str] = []
+    records: list[dict[str, Any]] = []
+    images: list[ImageRef] = []
+    unread = parts.unread
+    for kind, member in parts.members.items():
+        name = printable(f"{shard}/{member.name}")
+        largest = LARGEST_TEXT if kind in TEXTS else LARGEST_PICTURE
+        if member.size > largest:
+            told = f"has {member.size:,} bytes, more than the {largest:,} that are read"
+            problems.append(Problem(name, "damaged_member", told))
+            unread = name if kind not in TEXTS else unread
+            continue
+        content = _content(file, member)
+        if kind == "txt":
+            try:
+                texts.append(decode_text(content))
+            except TextError as error:
+                problems.append(Problem(name, "damaged_text", str(error)))
+        elif kind == "json":
+            if (record := json_object(content)) is not None:
+                records.append(record)
+            else:
+                problems.append(Problem(name, "damaged_member", "not a JSON object"))
+        else:
+            images.append(ImageRef(path, member.offset, member.size, hashlib.sha256(content).hexdigest()))
+    for image in images:
+        yield TarSample(parts.key, image, texts, records)
+    if not images:
+        yield TarSample(parts.key, None, texts, records, unread)
+
+
+def _content(file: BinaryIO, member: Member) -> bytes:
+    file.seek(member.offset)
+    return file.read(member.size)

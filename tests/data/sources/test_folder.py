@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,6 +29,10 @@ def _by_key(pairs: list[RawPair]) -> dict[str, RawPair]:
     return {pair.key: pair for pair in pairs}
 
 
+def _unused(unit) -> dict[tuple[str, str], int]:
+    return {(group["reason"], group["kind"]): group["count"] for group in read_source(unit.folder).get("unused", [])}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "pictures"
@@ -47,7 +52,8 @@ def test_sidecars(folder: Path):
     (folder / "silent.png").write_bytes(png(3))
     (folder / "notes.md").write_text("not a pair")
     (folder / ".hidden.png").write_bytes(png(4))
-    _, pairs = _download(folder, licence="own")
+    unit, pairs = _download(folder, licence="own")
+    assert _unused(unit) == {("hidden", ".png"): 1, ("unsupported_suffix", ".md"): 1}
     pairs = _by_key(pairs)
     jay = pairs["animals/birds/jay"]
     assert jay.captions == {"en": ["A jay.", "A blue bird."], "de": ["Ein Häher"]}
@@ -185,3 +191,120 @@ def test_the_manifest_and_what_has_not_changed(folder: Path):
 def test_no_such_folder(tmp_path: Path):
     with pytest.raises(InputError, match="is not a folder"):
         _download(tmp_path / "nowhere")
+
+
+def test_a_link_out_of_the_folder_is_no_caption(folder: Path):
+    (folder.parent / "passwd").write_text("root:x:0:0")
+    (folder / "s.png").write_bytes(png(1))
+    (folder / "s.txt").symlink_to("../passwd")
+    (folder / "t.png").symlink_to("/dev/zero")
+    (folder / "t.txt").write_text("T")
+    unit, pairs = _download(folder)
+    assert [(pair.key, pair.captions, pair.unread) for pair in pairs] == [
+        ("s", {}, None),
+        ("t", {"en": ["T"]}, "t.png"),
+    ]
+    assert unit.ledger.failures == {"s.txt": "link_outside", "t.png": "link_outside"}
+    unit, pairs = _download(folder, links="anywhere")
+    assert pairs[0].captions == {"en": ["root:x:0:0"]}
+    assert unit.ledger.failures == {"t.png": "not_a_file"}
+
+
+def test_linked_folders(folder: Path):
+    (folder / "animals/birds/jay.png").write_bytes(png(1))
+    (folder / "animals/birds/jay.txt").write_text("A jay")
+    (folder.parent / "other").mkdir()
+    (folder.parent / "other" / "fox.png").write_bytes(png(2))
+    (folder.parent / "other" / "fox.txt").write_text("A fox")
+    (folder / "more").symlink_to("../other")
+    (folder / "cycle").symlink_to(".")
+    unit, pairs = _download(folder, links="anywhere")
+    assert [(pair.key, pair.category) for pair in pairs] == [
+        ("animals/birds/jay", "animals/birds"),
+        ("more/fox", "more"),
+    ]
+    assert pairs[1].image and pairs[1].image.read() == png(2)
+    assert _unused(unit) == {("linked_folder", "folder"): 1}
+    unit, pairs = _download(folder)
+    assert [pair.key for pair in pairs] == ["animals/birds/jay"]
+    assert unit.ledger.failures == {"more": "link_outside"}
+
+
+def test_kinds_of_pictures_that_are_not_read(folder: Path):
+    for name in ("a.heic", "b", "c.cls", "d.md"):
+        (folder / name).write_bytes(b"x")
+    for name in "abcd":
+        (folder / f"{name}.txt").write_text(name)
+    unit, pairs = _download(folder)
+    assert {pair.key: pair.unread for pair in pairs} == {"a": "a.heic", "b": "b", "c": None, "d": None}
+    assert sum(_unused(unit).values()) == 4
+
+
+def test_sidecars_in_other_encodings(folder: Path):
+    for name, content in {
+        "bom": "Häher".encode("utf-8-sig"),
+        "sixteen": "Häher".encode("utf-16"),
+        "latin": "Häher".encode("cp1252"),
+    }.items():
+        (folder / f"{name}.png").write_bytes(png(1))
+        (folder / f"{name}.txt").write_bytes(content)
+    unit, pairs = _download(folder)
+    assert {pair.key: pair.captions for pair in pairs} == {
+        "bom": {"en": ["Häher"]},
+        "sixteen": {"en": ["Häher"]},
+        "latin": {},
+    }
+    (problem,) = read_source(unit.folder)["problems"]
+    assert (problem["file"], problem["reason"]) == ("latin.txt", "damaged_text")
+
+
+def test_200_000_lines_are_200_000_captions_in_seconds(folder: Path):
+    (folder / "a.png").write_bytes(png(1))
+    (folder / "a.txt").write_text("".join(f"caption {number}\n" for number in range(200_000)))
+    begun = time.monotonic()
+    _, pairs = _download(folder)
+    assert time.monotonic() - begun < 20  # it took many minutes when each was looked for in a list
+    assert len(pairs[0].captions["en"]) == 200_000
+
+
+def test_img2dataset_s_own_files_are_no_captions(folder: Path):
+    (folder / "00000").mkdir()
+    (folder / "00000" / "000000001.jpg").write_bytes(png(1))
+    (folder / "00000" / "000000001.txt").write_text("one")
+    (folder / "00000_stats.json").write_text('{"count": 8}')
+    (folder / "00000.parquet").write_bytes(b"PAR1")
+    unit, pairs = _download(folder)
+    assert [pair.key for pair in pairs] == ["00000/000000001"]
+    assert _unused(unit) == {("side_file", ".json"): 1, ("side_file", ".parquet"): 1}
+
+
+def test_files_too_large_to_be_held_are_not_read(folder: Path):
+    for name in ("a.txt", "a.png"):
+        with (folder / name).open("wb") as file:
+            file.truncate(5 << 30)
+    (folder / "b.png").write_bytes(png(1))
+    unit, pairs = _download(folder)
+    assert [pair.key for pair in pairs] == ["b"]
+    assert unit.ledger.failures == {"a.txt": "unreadable_file", "a.png": "unreadable_file"}
+    assert "more than the" in read_source(unit.folder)["problems"][0]["detail"]
+
+
+def test_a_table_beside_the_folder_is_watched(folder: Path):
+    (folder / "a.png").write_bytes(png(1))
+    (folder.parent / "t.csv").write_text("image,caption\na.png,A\n")
+    first, _ = _download(folder, table="../t.csv")
+    (folder.parent / "t.csv").write_text("image,caption\na.png,B\n")
+    changed, pairs = _download(folder, table="../t.csv")
+    assert changed.folder != first.folder and pairs[0].captions == {"en": ["B"]}
+    with pytest.raises(InputError, match="is not in"):
+        _download(folder, table=str(folder.parent / "t.csv"))
+
+
+def test_a_table_that_is_a_link_out_of_the_folder(folder: Path):
+    (folder / "a.png").write_bytes(png(1))
+    (folder.parent / "t.csv").write_text("image,caption\na.png,A\n")
+    (folder / "t.csv").symlink_to("../t.csv")
+    with pytest.raises(InputError, match=r"t\.csv: a link out of the folder"):
+        _download(folder, table="t.csv")
+    _, pairs = _download(folder, table="t.csv", links="anywhere")
+    assert pairs[0].captions == {"en": ["A"]}

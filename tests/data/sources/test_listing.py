@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import random
 
 import pytest
 
@@ -97,3 +99,68 @@ def test_bytes_that_changed_are_noticed_when_read(tmp_path):
 def test_a_source_that_was_not_downloaded(tmp_path):
     with pytest.raises(InputError, match="flame download"):
         read_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("source.json", b""),
+        ("source.json", b"[1]"),
+        ("source.json", b"\xff{}"),
+        ("source.json", b'{"pairs": "3", "problems": []}'),
+        ("source.json", b'{"pairs": 3, "problems": [{"file": 1}]}'),
+        ("source.json", b"[" * 100_000),
+        ("manifest.jsonl", b"{}\n"),
+        ("manifest.jsonl", b'{"path": "a", "size": "1", "sha256": "x"}\n'),
+        ("manifest.jsonl", b"\xff\n"),
+        ("pairs.parquet", b"PAR1 no PAR1"),
+        ("pairs.parquet", b""),
+        ("pairs.parquet", None),
+    ],
+)
+def test_damaged_lists_are_one_sentence(tmp_path, name, content):
+    write_listing(
+        tmp_path, tmp_path, [_pair(1, tmp_path)], about={}, problems=[], manifest=[SourceFile("1.jpg", 1, "s")]
+    )
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} is (damaged|missing).*flame download"):
+        read_source(tmp_path)
+        read_keys(tmp_path)
+        read_pairs(tmp_path, tmp_path)
+        check_manifest(tmp_path, tmp_path)
+
+
+def test_a_flipped_byte_of_the_list_is_no_traceback(tmp_path):
+    pairs = [_pair(number, tmp_path, title=f"t{number}") for number in range(30)]
+    write_listing(tmp_path, tmp_path, pairs, about={}, problems=[])
+    content = (tmp_path / "pairs.parquet").read_bytes()
+    rng = random.Random(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        damaged[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        (tmp_path / "pairs.parquet").write_bytes(damaged)
+        try:
+            assert all(isinstance(key, str) for key in read_keys(tmp_path))
+            read_pairs(tmp_path, tmp_path)
+        except InputError:
+            refused += 1
+    assert refused > 100
+
+
+def test_what_stands_in_a_picture_s_place_comes_back(tmp_path):
+    pairs = [_pair(1, tmp_path, image=None, unread="1.heic"), _pair(2, tmp_path, image=None)]
+    write_listing(tmp_path, tmp_path, pairs, about={}, problems=[])
+    assert read_pairs(tmp_path, tmp_path) == pairs
+
+
+def test_a_pipe_in_a_file_s_place_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    write_listing(tmp_path, tmp_path, [], about={}, problems=[], manifest=[SourceFile("a.jpg", 0, "s")])
+    with pytest.raises(InputError, match=r"a\.jpg is a pipe"):
+        check_manifest(tmp_path, tmp_path)
+    with pytest.raises(InputError, match="pipe"):
+        ImageRef(tmp_path / "a.jpg", 0, 0, "s").read()

@@ -46,3 +46,11 @@ def test_what_a_record_does_not_say():
 )
 def test_keywords(value, keywords):
     assert keyword_list(value) == keywords
+
+
+@pytest.mark.parametrize("depth", [900, 100_000])
+def test_lists_however_deep_take_no_recursion(depth):
+    value: object = "deep"
+    for _ in range(depth):
+        value = [value]
+    assert READER.pair("k", None, [{"captions": value, "caption": "first"}]).captions == {"de": ["first", "deep"]}

@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from flame_core.data.sources.accounting import Unused
 from flame_core.data.sources.listing import read_pairs, read_source
 from flame_core.data.sources.webdataset import Webdataset, read_samples
-from flame_core.errors import InputError
-from flame_core.params import WebdatasetSource
+from flame_core.errors import InputError, ParamsError
+from flame_core.params import Params, WebdatasetSource
+from flame_core.params.validation import validate
 from flame_core.work import WorkCache
 from tests.data.drawings import drawing, encoded, png
 
@@ -44,6 +47,10 @@ def _download(folder: Path, **params):
     return unit, read_pairs(unit.folder, folder)
 
 
+def _unused(unit) -> dict[tuple[str, str], int]:
+    return {(group["reason"], group["kind"]): group["count"] for group in read_source(unit.folder).get("unused", [])}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "shards"
@@ -56,7 +63,8 @@ def test_shards_as_img2dataset_writes_them(folder: Path, kind: int):
     write_tar(folder / "00000.tar", members_of(0, 1), kind)
     write_tar(folder / "00001.tar", members_of(2), kind)
     (folder / "00000_stats.json").write_text("{}")
-    _, pairs = _download(folder)
+    unit, pairs = _download(folder)
+    assert _unused(unit) == {("side_file", ".json"): 1}
     assert [pair.key for pair in pairs] == ["00000/000000", "00000/000001", "00001/000002"]
     assert [pair.captions for pair in pairs] == [{"en": [f"drawing {number}"]} for number in range(3)]
     assert [pair.image and pair.image.read() for pair in pairs] == [encoded(drawing(n), "JPEG") for n in range(3)]
@@ -86,12 +94,21 @@ def test_other_members_and_kinds(folder: Path):
         link = tarfile.TarInfo("4.jpg")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    _, pairs = _download(folder)
+    unit, pairs = _download(folder)
     assert [(pair.key, pair.captions, pair.image is None) for pair in pairs] == [
-        ("a/1", {"en": ["Caf\ufffd"]}, False),
+        ("a/1", {}, False),
+        ("a/1", {}, False),
         ("a/2", {"en": ["no picture"]}, True),
         ("a/3", {}, False),
     ]
+    (problem,) = read_source(unit.folder)["problems"]
+    assert (problem["file"], problem["reason"]) == ("a.tar/1.txt", "damaged_text")
+    assert "line 1 is not utf-8: byte 0xe9" in problem["detail"]
+    assert _unused(unit) == {
+        ("unsupported_member", ".cls"): 1,
+        ("unsupported_member", ".seg.png"): 1,
+        ("unsupported_member", "no plain file"): 1,
+    }
     assert pairs[0].image is not None and pairs[0].image.read() == encoded(drawing(1), "WEBP")
 
 
@@ -105,7 +122,8 @@ def test_validation_shards_and_a_limit_of_samples(folder: Path):
         ("6", "val"),
         ("7", "val"),
     ]
-    _, pairs = _download(folder, max_samples=4)
+    unit, pairs = _download(folder, max_samples=4)
+    assert _unused(unit) == {("beyond_max_samples", "samples"): 2, ("beyond_max_samples", "shards"): 1}
     assert [(pair.key[-1], pair.split) for pair in pairs] == [(str(number), None) for number in range(4)]
 
 
@@ -113,7 +131,7 @@ def _samples(folder: Path, content: bytes) -> tuple[list[str], list[str]]:
     """Keys that can be read of a tar with this content, and what is said about it."""
     (folder / "bad.tar").write_bytes(content)
     problems = []
-    keys = [sample.key for sample in read_samples(folder, "bad.tar", problems) if sample.image]
+    keys = [sample.key for sample in read_samples(folder, "bad.tar", problems, Unused()) if sample.image]
     assert {problem.file for problem in problems} <= {"bad.tar"}
     return keys, [problem.detail for problem in problems]
 
@@ -167,7 +185,9 @@ def test_broken_json_is_a_problem(folder: Path):
     write_tar(folder / "a.tar", [("1.jpg", png(1)), ("1.json", b"{nope"), ("1.txt", b"still good")])
     unit, pairs = _download(folder)
     assert pairs[0].captions == {"en": ["still good"]}
-    assert read_source(unit.folder)["problems"][0]["detail"] == "1.json is not a JSON object"
+    assert read_source(unit.folder)["problems"] == [
+        {"file": "a.tar/1.json", "reason": "damaged_member", "detail": "not a JSON object"}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -183,3 +203,97 @@ def test_patterns_that_match_nothing(folder: Path, params: dict, message: str):
 def test_no_such_folder(tmp_path: Path):
     with pytest.raises(InputError, match="is not a folder"):
         _download(tmp_path / "nowhere")
+
+
+def test_a_key_that_comes_twice_mixes_nothing(folder: Path):
+    jpg = [encoded(drawing(number), "JPEG") for number in range(3)]
+    members = [("dup.jpg", jpg[0]), ("dup.txt", b"a lighthouse"), ("dup.jpg", jpg[1]), ("dup.txt", b"a bowl")]
+    members += [("two.jpg", jpg[2]), ("two.png", png(3)), ("two.txt", b"of both")]
+    write_tar(folder / "0.tar", members)
+    _, pairs = _download(folder)
+    assert [(pair.key, pair.image and pair.image.read(), pair.captions["en"]) for pair in pairs] == [
+        ("0/dup", jpg[0], ["a lighthouse"]),
+        ("0/dup", jpg[1], ["a bowl"]),
+        ("0/two", jpg[2], ["of both"]),
+        ("0/two", png(3), ["of both"]),
+    ]
+
+
+def test_members_that_do_not_stand_together(folder: Path):
+    pictures = [(f"{number}.jpg", encoded(drawing(number), "JPEG")) for number in range(4)]
+    texts = [(f"{number}.txt", f"drawing {number}".encode()) for number in range(4)]
+    write_tar(folder / "a.tar", pictures + texts)
+    write_tar(folder / "b.tar", texts + pictures)
+    _, pairs = _download(folder)
+    assert [(pair.key, pair.image and pair.image.read(), pair.captions["en"]) for pair in pairs] == [
+        (f"{tar}/{number}", pictures[number][1], [f"drawing {number}"]) for tar in "ab" for number in range(4)
+    ]
+
+
+def test_keys_whose_bytes_are_no_text_stay_apart(folder: Path):
+    members = [(f"caf{letter}.{kind}", letter.encode("utf-8", "surrogateescape") + kind.encode())
+               for letter in ("\udce8", "\udce9") for kind in ("jpg", "json")]  # fmt: skip
+    with tarfile.open(folder / "a.tar", "w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    _, pairs = _download(folder)
+    assert len({pair.key for pair in pairs}) == 2
+    assert [pair.image and pair.image.read() for pair in pairs] == [b"\xe8jpg", b"\xe9jpg"]
+
+
+@pytest.mark.parametrize(("mode", "said"), [("w:gz", "gzip"), ("w:bz2", "bzip2"), ("w:xz", "xz")])
+def test_compressed_tars_are_called_so(folder: Path, mode: str, said: str):
+    write_tar(folder / "a.tar", members_of(0))
+    with tarfile.open(folder / "b.tar", mode) as tar:  # pyright: ignore[reportCallIssue, reportArgumentType]
+        tar.add(folder / "a.tar", "inner.tar")
+    unit, pairs = _download(folder)
+    assert len(pairs) == 1
+    (problem,) = read_source(unit.folder)["problems"]
+    assert (problem["file"], problem["reason"]) == ("b.tar", "compressed_file")
+    assert f"compressed with {said}" in problem["detail"] and "unpack it" in problem["detail"]
+
+
+def test_pipes_and_devices_in_a_shard_s_place(folder: Path):
+    write_tar(folder / "a.tar", members_of(0))
+    os.mkfifo(folder / "b.tar")
+    (folder / "c.tar").symlink_to("/dev/zero")
+    (folder / "d.tar").symlink_to("nowhere.tar")
+    unit, pairs = _download(folder)
+    assert [pair.key for pair in pairs] == ["a/000000"]
+    assert unit.ledger.failures == {"b.tar": "not_a_file", "c.tar": "not_a_file", "d.tar": "unreadable_file"}
+
+
+def test_what_lies_beside_the_shards_is_counted(folder: Path):
+    for name in ("sub/x", "sub/other", "empty", ".cache"):
+        (folder / name).mkdir(parents=True)
+    write_tar(folder / "sub/x/0.tar", members_of(0))
+    write_tar(folder / "1.tar", members_of(1))
+    for name in ("sub/x/0.parquet", "sub/x/0_stats.json", "1.tar.gz", "2_stats.json", "sub/README.md", ".x"):
+        (folder / name).write_bytes(b"x")
+    unit, _ = _download(folder, shards="**/*.tar")
+    assert _unused(unit) == {
+        ("side_file", ".parquet"): 1,
+        ("side_file", ".json"): 1,
+        ("hidden", "folder"): 1,
+        ("hidden", "no suffix"): 1,
+        ("not_matched", "folder"): 2,
+        ("not_matched", ".gz"): 1,
+        ("not_matched", ".json"): 1,
+        ("not_matched", ".md"): 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "shards", ["/abs/*.tar", "**.tar", "sub/**x/*.tar", "", " ", ".", "./", "../*.tar", "a/../b.tar", "a\0.tar"]
+)
+def test_patterns_that_name_no_files_of_the_folder(shards: str):
+    content = {"sources": {"s": {"kind": "webdataset", "path": "x", "shards": shards}}}
+    with pytest.raises(ParamsError, match=r"sources\.s\S*\.shards: shards"):
+        validate(Params, content, Path("params.yaml"))
+
+
+@pytest.mark.parametrize("shards", ["*.tar", "**/*.tar", "sub/[0-9]*.tar", "./*.tar", "0000?.tar"])
+def test_patterns_that_are_fine(shards: str):
+    assert WebdatasetSource(kind="webdataset", path="x", shards=shards).shards == shards

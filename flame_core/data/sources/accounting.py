@@ -1,0 +1,105 @@
+"""What a source saw and did not use: counted exactly, named as far as a bounded number of rows goes.
+
+`Problems` are files, members and rows that should have been used and could not be. `Unused` is what a source's rules
+leave out (hidden files, suffixes that are not read, a tool's own files), by reason and kind, since there may be
+millions. Both end in `source.json`, and as rows of ingest's ledger.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Literal
+
+from flame_core.data.picture_kinds import suffix_of
+from flame_core.data.sources import Problem
+
+NAMED = 1000  # problems of one reason that have a row of their own
+_EXAMPLES = 3
+_KINDS = 100  # of one reason that are told apart
+
+UnusedReason = Literal[
+    "hidden",  # its name, or a folder's above it, begins with a dot, or is macOS's `__MACOSX`
+    "unsupported_suffix",
+    "beside_table",  # a sidecar, where a table has the captions
+    "side_file",  # what img2dataset leaves beside its shards
+    "not_matched",  # by `shards`
+    "linked_folder",  # a link to a folder that is read already
+    "unsupported_member",
+    "beyond_max_samples",
+]
+_SAYS: dict[str, str] = {
+    "hidden": "not read since they are hidden",
+    "unsupported_suffix": "neither pictures nor captions by their suffix",
+    "beside_table": "not read since `table` has the captions",
+    "side_file": "img2dataset's own about its shards",
+    "not_matched": "not matched by `shards`",
+    "linked_folder": "linked to again and read once",
+    "unsupported_member": "not read since members are known by their extension (jpg, png, txt, json and the like)",
+    "beyond_max_samples": "behind the first `max_samples`",
+}
+
+
+class Problems(list[Problem]):
+    """A list of problems that keeps the first `NAMED` of a reason and counts the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._met: Counter[str] = Counter()
+        self._more: dict[str, Problem] = {}
+
+    def append(self, problem: Problem, /) -> None:
+        self._met[problem.reason] += 1
+        if self._met[problem.reason] <= NAMED:
+            super().append(problem)
+            return
+        left = self._more.get(problem.reason)
+        count = problem.count + (left.count if left else 0)
+        first = left.file if left else problem.file
+        self._more[problem.reason] = Problem(first, problem.reason, f"the first of {count:,} more of this kind", count)
+
+    def rows(self) -> list[Problem]:
+        """All problems, what has no row of its own in one row a reason."""
+        return [*self, *(self._more[reason] for reason in sorted(self._more))]
+
+
+@dataclass
+class UnusedGroup:
+    """Files or members of one kind that are left out for one reason."""
+
+    reason: str
+    kind: str  # mostly a suffix
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    @property
+    def detail(self) -> str:
+        """The group in words."""
+        names = ", ".join(self.examples)
+        return f"{self.count:,} of the kind {self.kind}, {_SAYS.get(self.reason, self.reason)}: such as {names}"
+
+
+class Unused:
+    """Counts of what a source's rules leave out, with a few names of each kind."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, dict[str, UnusedGroup]] = defaultdict(dict)
+
+    def add(self, reason: UnusedReason, name: str, kind: str | None = None, count: int = 1) -> None:
+        """`name` was seen and is not used; its suffix is its kind unless `kind` says otherwise."""
+        groups = self._groups[reason]
+        kind = printable(suffix_of(name) or "no suffix") if kind is None else printable(kind)
+        kind = kind if kind in groups or len(groups) < _KINDS else "other kinds"
+        group = groups.setdefault(kind, UnusedGroup(reason, kind))
+        group.count += count
+        if len(group.examples) < _EXAMPLES:
+            group.examples.append(printable(name))
+
+    def rows(self) -> list[UnusedGroup]:
+        """All groups, sorted by reason and kind."""
+        return [group for _, groups in sorted(self._groups.items()) for _, group in sorted(groups.items())]
+
+
+def printable(text: str) -> str:
+    """`text` as it can be written in UTF-8: bytes of a name that are no text become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()

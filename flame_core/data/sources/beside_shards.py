@@ -1,0 +1,42 @@
+"""What lies beside the shards of a webdataset: counted by kind, and not read."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from flame_core.data.sources import Problem
+from flame_core.data.sources.accounting import Unused, printable
+from flame_core.data.sources.walk import is_hidden
+
+_SIDE_FILE = re.compile(r"(_stats\.json|\.parquet)$")  # of img2dataset: 00000_stats.json, 00000.parquet
+
+
+def note_rest(folder: Path, shards: Sequence[Path], problems: list[Problem], unused: Unused) -> None:
+    """Count every file and folder in the folders of `shards` and those above, up to `folder`, that is no shard.
+
+    `shards` is all that the pattern matched. Folders without a shard are counted as one and not looked into.
+    """
+    names = {shard.relative_to(folder).as_posix() for shard in shards}
+    stems = {name.removesuffix(".tar") for name in names}
+    above = {""} | {parent.as_posix() for name in names for parent in Path(name).parents} - {"."}
+    for place in sorted(above):
+        try:
+            with os.scandir(folder / place) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            problems.append(Problem(printable(place), "unreadable_folder", error.strerror or str(error)))
+            continue
+        for entry in entries:
+            name = f"{place}/{entry.name}" if place else entry.name
+            if name in names or name in above:
+                continue
+            kind = "folder" if entry.is_dir() else None
+            if is_hidden(entry.name):
+                unused.add("hidden", name, kind)
+            elif _SIDE_FILE.sub("", name) in stems and _SIDE_FILE.search(name):
+                unused.add("side_file", name)
+            else:
+                unused.add("not_matched", name, kind)
