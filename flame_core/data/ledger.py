@@ -1,4 +1,8 @@
-"""The ledger of ingest, `ledger.parquet`: what happened to every pair that is not a sample as its source gave it."""
+"""The ledger of ingest, `ledger.parquet`: what happened to every pair that is not a sample as its source gave it.
+
+Files, members and rows that a source saw and did not use stand here too: what a source lists is what became samples
+(or was merged into some) and what the ledger drops, pair by pair.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,21 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flame_core.data.sources import Problem
+from flame_core.data.sources.accounting import UnusedGroup
+
 LEDGER = "ledger.parquet"
-Outcome = Literal["dropped", "merged", "changed"]
+Outcome = Literal["dropped", "merged", "changed", "unused"]
 SCHEMA = pa.schema(
     {
-        "key": pa.string(),  # of the sample; the file's name where a whole file of a source could not be read
+        "key": pa.string(),  # of the pair; the name of a file (or of the first of several) that is not one
         "source": pa.string(),
-        "outcome": pa.string(),  # dropped, merged (its captions went to another sample), changed
+        "outcome": pa.string(),  # dropped, merged (its captions went to another sample), changed, unused (no pair)
         "reason": pa.string(),  # counted
         "detail": pa.string(),  # for people
     }
 )
+_COUNT = pa.field("count", pa.int64())
 
 
 @dataclass(frozen=True, order=True)
@@ -32,13 +40,24 @@ class Entry:
     outcome: Outcome
     reason: str
     detail: str
+    count: int = 1  # how many pairs, files, members or rows it stands for
 
 
 def ledger_table(entries: Iterable[Entry]) -> pa.Table:
-    """The ledger's rows, sorted."""
-    return pa.Table.from_pylist([asdict(entry) for entry in sorted(entries)], schema=SCHEMA)
+    """The ledger's rows, sorted; with a column `count` where some row stands for several things."""
+    rows = [asdict(entry) for entry in sorted(entries)]
+    several = any(row["count"] != 1 for row in rows)
+    return pa.Table.from_pylist(rows, schema=SCHEMA.append(_COUNT) if several else SCHEMA)
 
 
 def read_ledger(shards: Path) -> list[Entry]:
     """The rows of the ledger in a folder of shards."""
     return [Entry(**row) for row in pq.ParquetFile(shards / LEDGER).read().to_pylist()]
+
+
+def source_entries(source: str, problems: Iterable[Problem], unused: Iterable[UnusedGroup]) -> list[Entry]:
+    """The rows of what `source` saw and did not list as a pair."""
+    return [
+        *(Entry(source, row.file, "dropped", row.reason, row.detail, row.count) for row in problems),
+        *(Entry(source, group.examples[0], "unused", group.reason, group.detail, group.count) for group in unused),
+    ]

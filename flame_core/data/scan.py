@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from flame_core.data.captions_text import clean_captions, primary_language, same_text, text_id
 from flame_core.data.perceptual import COLOURS, colour_miniature, perceptual_hash
+from flame_core.data.picture_kinds import is_picture, suffix_of
 from flame_core.data.pictures import PictureError, read_picture
 from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.keys import safe_key
@@ -106,6 +107,16 @@ def _identity(pair: RawPair, pictures: Path) -> dict[str, Any]:
     return vars(pair) | {"image": file}
 
 
+def _no_picture(pair: RawPair) -> PictureError:
+    if pair.unread is None:
+        return PictureError("image_missing", "the source has the caption and not the picture")
+    if is_picture(pair.unread):
+        return PictureError("image_unreadable", f"{pair.unread} could not be read; an entry of its own says why")
+    suffix = suffix_of(pair.unread)
+    told = f"pictures of the kind {suffix} are not read" if suffix else "a picture needs a suffix that says its kind"
+    return PictureError("image_unsupported", f"{pair.unread}: {told}")
+
+
 def _write(task: ScanTask, pairs: list[RawPair], folder: Path) -> Ledger:
     rows: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
@@ -119,7 +130,7 @@ def _write(task: ScanTask, pairs: list[RawPair], folder: Path) -> Ledger:
                 if not captions:
                     raise PictureError("no_caption", "no text is left after cleaning")
                 if pair.image is None:
-                    raise PictureError("image_missing", "the source has the caption and not the picture")
+                    raise _no_picture(pair)
                 picture = read_picture(pair.image.read(), task.params)
             except PictureError as error:
                 failures[row["key"]] = error.reason

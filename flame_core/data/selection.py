@@ -134,6 +134,10 @@ def select(scans: Sequence[Scanned], params: IngestParams) -> Selection:
     def note(pair: int, outcome: Outcome, reason: str, detail: str) -> None:
         entries.append(Entry(pairs.source[pair], pairs.key[pair], outcome, reason, detail))
 
+    def drop(members: Sequence[int], reason: str, detail: str) -> None:
+        for pair in members:
+            note(pair, "dropped", reason, detail)
+
     merged = _merge(pairs, note)
     val = merged["val"]
     pairs.forbid(np.concatenate([_NOTHING, *(pairs.texts(pair) for members in val.values() for pair in members)]))
@@ -143,21 +147,25 @@ def select(scans: Sequence[Scanned], params: IngestParams) -> Selection:
     for first, members in merged["train"].items():
         twin = val_pictures.get(pairs.sha256[first])
         if twin is not None:
-            note(first, "dropped", "duplicate_of_val", f"the same bytes as {pairs.key[twin]}")
+            drop(members, "duplicate_of_val", f"the same bytes as {pairs.key[twin]}")
             continue
         if all(pairs.loses_primary(pair) for pair in members):
-            note(first, "dropped", "caption_of_val", "its captions stand on validation samples")
+            drop(members, "caption_of_val", "its captions stand on validation samples")
             continue
         without[first] = sorted({int(text) for pair in members for text in pairs.forbidden(pair)})
         train[first] = members
     twins = _near_twins(pairs, list(train), list(val), params.near_duplicate_distance)
     for first, twin in twins.items():
-        note(first, "dropped", "near_duplicate_of_val", f"looks like {pairs.key[twin]}")
-        del train[first]
+        drop(train.pop(first), "near_duplicate_of_val", f"looks like {pairs.key[twin]}")
     for first in train:
         if without[first]:
             detail = f"lost {len(without[first])} of its captions, which stand on validation samples"
             note(first, "changed", "caption_of_val", detail)
+    for samples in (train, val):
+        for first, members in samples.items():
+            for pair in members[1:]:
+                detail = f"the same bytes as {pairs.key[first]}, which has its captions now"
+                note(pair, "merged", "duplicate", detail)
     selection = Selection({}, entries, {})
     sides: dict[Split, dict[int, list[int]]] = {"train": train, "val": val}
     for split, kept in sides.items():
@@ -186,8 +194,6 @@ def _merge(pairs: _Pairs, note: Note) -> dict[Split, dict[int, list[int]]]:
         keys.add(key)
         first = pictures.setdefault((pairs.side[pair], pairs.sha256[pair]), pair)
         samples[pairs.side[pair]].setdefault(first, []).append(pair)
-        if first != pair:
-            note(pair, "merged", "duplicate", f"the same bytes as {pairs.key[first]}, which has its captions now")
     return samples
 
 
@@ -199,5 +205,9 @@ def _near_twins(pairs: _Pairs, train: list[int], val: list[int], distance: int) 
 
 
 def reasons(entries: Sequence[Entry]) -> dict[str, int]:
-    """How many pairs were dropped or merged, by reason."""
-    return dict(sorted(Counter(entry.reason for entry in entries if entry.outcome != "changed").items()))
+    """How many pairs, and files that should have been some, were dropped or merged, by reason."""
+    counts: Counter[str] = Counter()
+    for entry in entries:
+        if entry.outcome in ("dropped", "merged"):
+            counts[entry.reason] += entry.count
+    return dict(sorted(counts.items()))

@@ -85,6 +85,8 @@ def captions_by_origin(captions: Path) -> list[tuple[str, str, int, int]]:
 
 def ledger_by_reason(shards: Path) -> list[tuple[str, str, int]]:
     """(outcome, reason, number) of ingest's ledger, most frequent first."""
-    counts = Counter((entry.outcome, entry.reason) for entry in read_ledger(shards))
+    counts: Counter[tuple[str, str]] = Counter()
+    for entry in read_ledger(shards):
+        counts[entry.outcome, entry.reason] += entry.count
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [(outcome, reason, count) for (outcome, reason), count in ordered]

@@ -22,13 +22,14 @@ from flame_core.data import chunks
 from flame_core.data.build import ROWS, SCHEMA, SHARD, BuiltShard, SampleTask, ScannedPair, ShardTask, build
 from flame_core.data.contact_sheet import contact_sheet
 from flame_core.data.ingest_checks import ingest_checks
-from flame_core.data.ledger import LEDGER, Entry, ledger_table
+from flame_core.data.ledger import LEDGER, Entry, ledger_table, source_entries
 from flame_core.data.scan import Scanned, ScanTask, scan
 from flame_core.data.selection import Chosen, Selection, reasons, select
 from flame_core.data.shards import INDEX, INDEX_SCHEMA, SPLITS, Split
 from flame_core.data.sources import open_source
-from flame_core.data.sources.listing import check_manifest, read_keys, read_source
+from flame_core.data.sources.listing import check_manifest, left_out, read_keys, read_source
 from flame_core.engines import map_units
+from flame_core.errors import ComputationError
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.settings import settings
@@ -44,17 +45,17 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     Raises:
         InputError: a source was not downloaded, or changed since.
         GateError: the download recorded a failed check.
+        ComputationError: some pairs are neither kept nor in the ledger.
         ResourceError: there is no room on the disk.
     """
     gates.require(layout.raw)
     work = WorkCache(layout.work, "ingest", retry_failed=retry_failed)
     tasks: list[ScanTask] = []
-    damaged: list[Entry] = []
+    beside: list[Entry] = []
     for name, source in sorted(params.sources.items()):
         raw = layout.raw / name
         pictures = open_source(source, layout).pictures(raw)
-        problems = read_source(raw)["problems"]
-        damaged += [Entry(name, p["file"], "dropped", p["reason"], p["detail"]) for p in problems]
+        beside += source_entries(name, *left_out(read_source(raw)))
         check_manifest(raw, pictures)
         rows = chunks.cut(read_keys(raw), _SCAN_PAIRS)
         tasks += [ScanTask(name, raw, pictures, start, stop, params.ingest, work) for start, stop in rows]
@@ -70,7 +71,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         for start, stop in bounds[split]
     ]
     shards = list(map_units(build, shard_tasks, settings().workers, "write shards", "shard"))
-    _gather(params, layout, scans, selection, _by_split(shards, bounds), damaged)
+    _gather(params, layout, scans, selection, _by_split(shards, bounds), beside)
 
 
 def _sample_task(sample: Chosen, scans: Sequence[Scanned]) -> SampleTask:
@@ -89,7 +90,7 @@ def _gather(
     scans: list[Scanned],
     selection: Selection,
     shards: dict[Split, list[BuiltShard]],
-    damaged: list[Entry],
+    beside: list[Entry],
 ) -> None:
     rows: dict[Split, pa.Table] = {split: _rows(shards[split]) for split in SPLITS}
     files = {
@@ -97,17 +98,20 @@ def _gather(
         for split in SPLITS
         for number, shard in enumerate(shards[split])
     }
-    entries = [*selection.entries, *damaged]
+    entries = [*selection.entries, *beside]
     built = [shard for split in SPLITS for shard in shards[split]]
     listed = sum(scan.pairs for scan in scans)
     kept = sum(len(sample.pairs) for split in SPLITS for sample in selection.samples[split])
+    dropped = sum(entry.outcome == "dropped" for entry in selection.entries)
+    if listed != kept + dropped:
+        raise ComputationError(f"{listed} pairs are listed, {kept} kept and {dropped} dropped: some are lost")
     checks = ingest_checks(
         rows,
         selection.looks,
         listed=listed,
         kept=kept,
         undecodable=[key for shard in built for key in shard.undecodable],
-        damaged_files=[entry.key for entry in damaged],
+        damaged_files=[entry.key for entry in beside if entry.outcome == "dropped"],
         params=params.ingest,
     )
     texts = {

@@ -140,7 +140,9 @@ def datasets(params: Params, layout: Layout) -> list[dict[str, Any]]:
     """The datasets a training read: name, digest, source (JSON) and profile (JSON), as MLflow's entities want them."""
     digests = out_digests(layout.root)
     index, manifest = layout.shards / INDEX, read_manifest(layout.embeddings)
-    ledger = Counter(f"{entry.outcome}: {entry.reason}" for entry in read_ledger(layout.shards))
+    ledger: Counter[str] = Counter()
+    for entry in read_ledger(layout.shards):
+        ledger[f"{entry.outcome}: {entry.reason}"] += entry.count
     captions = layout.captions / CAPTION_MANIFEST
     described: list[tuple[str, Path, str, dict[str, Any], dict[str, Any]]] = [
         (

@@ -109,3 +109,20 @@ def test_one_caption_is_on_one_side(layout: Layout, tmp_path: Path):
     assert Counter(side.values())["val"] > 10
     assert all(side[f"s/{number:04d}"] == side[f"s/again{number}"] for number in range(60))
     assert read_dropped(layout) == {}
+
+
+def test_a_pair_that_was_merged_into_a_dropped_one_is_dropped_for_the_same_reason(layout: Layout, tmp_path: Path):
+    write_pairs(tmp_path / "a", range(6))
+    original = drawing(500, (160, 120))
+    write_pair(tmp_path / "a", "v", encoded(original), caption="measured", split="val")
+    copy = encoded(original, "JPEG", quality=60)
+    write_pair(tmp_path / "a", "one", copy, caption="b", split="train")
+    write_pair(tmp_path / "a", "two", copy, caption="c", split="train")
+    write_pair(tmp_path / "a", "kept", png(700), caption="d", split="train")
+    write_pair(tmp_path / "a", "kept-again", png(700), caption="e", split="train")
+    run_ingest(pipeline_params({"s": folder_source(tmp_path / "a")}), layout)
+    assert read_dropped(layout) == {"s/one": "near_duplicate_of_val", "s/two": "near_duplicate_of_val"}
+    merged = [entry for entry in read_ledger(layout.shards) if entry.outcome == "merged"]
+    assert merged == [
+        Entry("s", "s/kept-again", "merged", "duplicate", "the same bytes as s/kept, which has its captions now")
+    ]
