@@ -26,7 +26,8 @@ import psutil
 import yaml
 
 from flame_core.digest import file_sha256, value_digest, write_json
-from flame_core.errors import ResourceError
+from flame_core.errors import InputError, ResourceError
+from flame_core.names import folders_of, shown, stays_inside
 
 LEDGER = "ledger.json"
 log = logging.getLogger(__name__)
@@ -155,7 +156,11 @@ def gather(out: Path, state: Path, files: Mapping[str, Path], texts: Mapping[str
     """Make the folder `out` of hard links to `files` (relative name -> unit file) and small new files `texts`.
 
     The folder is built under `state` and renamed, so `out` is never seen half made.
+
+    Raises:
+        InputError: a name leads out of `out`, or is another file's folder; nothing is written then.
     """
+    _require_places(out, {*files, *(texts or {})})
     with scratch(state / "gather") as root, clear_disk_errors(out):
         new = root / "new"
         new.mkdir()
@@ -174,6 +179,15 @@ def gather(out: Path, state: Path, files: Mapping[str, Path], texts: Mapping[str
         if out.exists():
             out.rename(root / "old")
         new.rename(out)
+
+
+def _require_places(out: Path, names: set[str]) -> None:
+    """Refuse names that are no places of their own below `out`."""
+    for name in names:
+        if not stays_inside(name):
+            raise InputError(f"{out}: a file of it would be called {shown(name)}, which leads out of it")
+        if taken := names.intersection(folders_of(name)):
+            raise InputError(f"{out}: {shown(taken.pop())} would be both a file and the folder of {shown(name)}")
 
 
 @contextmanager

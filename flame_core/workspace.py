@@ -23,7 +23,9 @@ import yaml
 
 from flame_core.errors import ParamsError, ResourceError
 from flame_core.layout import Layout
+from flame_core.names import shown
 from flame_core.params import Params, merge, parse_params, read_yaml
+from flame_core.params.yaml_text import DEEPEST, read_yaml_text
 
 TELEMETRY_OFF = {
     "DVC_NO_ANALYTICS": "1",
@@ -60,13 +62,14 @@ def resolve_params(layout: Layout, overrides: Sequence[str], preset: Path | None
 def _nested(override: str) -> dict[str, Any]:
     """`a.b=5` as {"a": {"b": 5}}; the value is YAML."""
     key, equals, text = override.partition("=")
-    if not equals or not key.strip("."):
-        raise ParamsError(f"--set {override!r}: write key=value, such as train.epochs=5")
-    try:
-        value: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ParamsError(f"--set {override!r}: the value is not valid YAML: {error}") from None
-    for part in reversed(key.split(".")):
+    if not equals or not key:
+        raise ParamsError(f"--set {shown(override)}: write key=value, such as train.epochs=5")
+    where = f"--set {shown(override)}"
+    parts = key.split(".")
+    if not all(parts) or len(parts) > DEEPEST:
+        raise ParamsError(f"{where}: the key is made of at most {DEEPEST} names with dots between")
+    value = read_yaml_text(text, where)
+    for part in reversed(parts):
         value = {part: value}
     return value
 

@@ -41,6 +41,28 @@ def test_the_shipped_params_are_valid_and_overrule_the_recipe():
         ({"train": {"kinds": ["long"]}}, r"recipe flame draws from \['long'\]"),
         ({"recipes": ["flam"]}, r"recipes: .*flam\.yaml does not exist \(known recipes: .*flame"),
         ({"llm": {"trust_remote_code": True}}, r"trust_remote_code needs a source of the form hub:"),
+        ({"llm": {"name": ".."}}, r"llm\.name: a name is made of .* \(got '\.\.'\)"),
+        ({"evaluate": {"baselines": {"..": "timm:x"}}}, r"evaluate\.baselines\.\.\.: a name is made of"),
+        ({"recipes": ["../recipes/flame"]}, r"recipes: '\.\./recipes/flame': a name is made of"),
+        ({"recipes": ["-x"]}, r"recipes: '-x': a name is made of"),
+        ({"recipes": ["x; touch y"]}, r"recipes: 'x; touch y': a name is made of"),
+        ({"sources": {"../x": {"kind": "folder", "path": "x"}}}, r"sources\.\.\./x: a name is made of"),
+        ({"sources": {"x": {"kind": "folder", "path": "x", "language": "../x"}}}, r"language: a language code is"),
+        ({"evaluate": {"languages": ["en", "../x"]}}, r"evaluate\.languages.*a language code is made like"),
+        ({"evaluate": {"languages": [False]}}, r"put such a text in quotes"),
+        ({"evaluate": {"train_language": "x/y"}}, r"evaluate\.train_language: a language code is made like"),
+        ({"evaluate": {"gates": {"language_floors": {"x/y": 1.0}}}}, r"language_floors\.x/y: a language code is"),
+        ({"train": {"optimizer": {"learning_rate": float("inf")}}}, r"learning_rate: .*finite number"),
+        ({"llm": {"source": "pypi:--log==x#y"}}, r"llm\.source: .*write <package>==<version>"),
+        ({"llm": {"source": "pypi:x==1 --index-url=y#z"}}, r"llm\.source: .*is no version of a package"),
+        ({"llm": {"source": "pypi:x==1; y#z"}}, r"llm\.source: .*is no version of a package"),
+        ({"llm": {"source": "pypi:x==1"}}, r"llm\.source: .*name the file in the wheel"),
+        ({"llm": {"source": "hub:../x"}}, r"llm\.source: '\.\./x' is no id of the hub"),
+        ({"llm": {"source": "hub:a/b@../../x"}}, r"llm\.source: '\.\./\.\./x' is no revision"),
+        ({"llm": {"source": "ftp:x"}}, r"llm\.source: .*write hub:<id>@<revision>"),
+        ({"llm": {"source": "path:x"}}, r"sha256 is that of a wheel"),
+        ({"llm": {"sha256": "0" * 63}}, r"llm\.sha256: "),
+        ({"caption": {"long": {"captioner": "vlm", "prompt": "x", "model": "hub:/etc@1"}}}, r"no id of the hub"),
         ({"evalute": {}}, r"evalute: unknown key; did you mean 'evaluate'"),
     ],
 )
@@ -58,6 +80,30 @@ def test_a_file_that_is_no_yaml_names_the_line(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ParamsError, match=r"params\.yaml does not exist"):
         read_yaml(tmp_path / "params.yaml")
+
+
+def test_a_wrong_value_is_shown_in_part():
+    with pytest.raises(ParamsError) as refused:
+        parse(merge(content(), {"ingest": {f"key{n}": "x" * 10**6 for n in range(1000)}, "llm": {"name": "/" * 10**6}}))
+    assert len(str(refused.value)) < 20_000 and "and 981 more" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("a" * 10**6, r"--set 'a+…': write key=value"),
+        ("=1", r"write key=value"),
+        ("a..b=1", r"names with dots between"),
+        (".".join("a" * 5000) + "=1", r"at most 50 names"),
+        ("train.epochs=" + "[" * 5000, r"nested more than 50 deep"),
+        ("train.epochs=2026-01-01", r"timestamp"),
+        ("train.epochs={a: 1, a: 2}", r"a: the key is given twice"),
+    ],
+)
+def test_a_hostile_override_is_one_sentence(override, message):
+    with pytest.raises(ParamsError, match=message) as refused:
+        resolve_params(Layout.find(ROOT), [override], None)
+    assert len(str(refused.value)) < 500
 
 
 def test_merge_goes_key_by_key_and_leaves_its_arguments():

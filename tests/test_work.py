@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from flame_core.errors import ResourceError
+from flame_core.errors import InputError, ResourceError
 from flame_core.work import Ledger, WorkCache, clear_disk_errors, gather
 
 
@@ -99,3 +99,13 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     (left / "half").mkdir(parents=True)
     WorkCache(tmp_path, "embed").get({"input": "a"}, writer([]))
     assert not left.exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/tmp/x", "a//b", "", "a\0b", "b/file/inside"])
+def test_nothing_is_gathered_outside_the_out(tmp_path, name):
+    out, state = tmp_path / "project/out", tmp_path / "project/.flame"
+    gather(out, state, {}, {"a": b"before"})
+    with pytest.raises(InputError, match="out: "):
+        gather(out, state, {}, {"b/file": b"1", name: b"2"})
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert files == ["project/out/a"]

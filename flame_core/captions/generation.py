@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flame_core.captions.captioner import Failure
@@ -52,11 +53,15 @@ def model_location(spec: str, layout: Layout) -> tuple[str, str | None]:
     """(id or absolute path, revision) of `hub:<id>@<revision>` or `path:<folder>`.
 
     Raises:
-        InputError: the folder does not exist or holds no `config.json`.
+        InputError: the folder does not exist or holds no `config.json`, or a folder here hides the hub's model.
     """
     kind, _, rest = spec.partition(":")
     if kind == "hub":
         name, _, revision = rest.partition("@")
+        if Path(name).exists():  # transformers would take it, whatever the revision
+            raise InputError(
+                f"model {spec}: {Path(name).resolve()} has the name of the hub's model; use path: or move it"
+            )
         return name, revision or None
     folder = layout.resolve(rest)
     if not (folder / "config.json").is_file():

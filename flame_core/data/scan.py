@@ -6,6 +6,7 @@ split) is decided afterwards from the small tables that scans leave behind (`sel
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,11 +24,13 @@ from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import read_pairs
 from flame_core.data.split import side_number
 from flame_core.digest import canonical_json, value_digest
+from flame_core.names import is_language_code, shown
 from flame_core.params import IngestParams
 from flame_core.work import Ledger, WorkCache
 
 TABLE = "scan.parquet"
 PICTURES = "pictures.bin"
+LANGUAGE_CODE = "language_code"  # the reason for what `names.is_language_code` refuses
 SCHEMA = pa.schema(
     {
         "key": pa.string(),
@@ -47,6 +50,7 @@ SCHEMA = pa.schema(
         "primary_texts": pa.list_(pa.uint64()),  # ids of the captions in the primary language
         "other_texts": pa.list_(pa.uint64()),  # and in all others
         "meta": pa.string(),  # JSON, as it goes into the shard
+        "left_out": pa.string(),  # what of a good pair did not get that far, for people; null: nothing
     }
 )
 
@@ -123,12 +127,14 @@ def _write(task: ScanTask, pairs: list[RawPair], folder: Path) -> Ledger:
     cut_captions = 0
     with (folder / PICTURES).open("wb") as jpegs:
         for pair in pairs:
-            captions, cuts = clean_captions(pair.captions, task.params.max_caption_chars)
+            coded, left_out = _with_a_language(pair.captions)
+            captions, cuts = clean_captions(coded, task.params.max_caption_chars)
             cut_captions += cuts
             row: dict[str, Any] = {"key": safe_key(f"{task.source}/{pair.key}")}
             try:
                 if not captions:
-                    raise PictureError("no_caption", "no text is left after cleaning")
+                    reason = LANGUAGE_CODE if left_out else "no_caption"
+                    raise PictureError(reason, left_out or "no text is left after cleaning")
                 if pair.image is None:
                     raise _no_picture(pair)
                 picture = read_picture(pair.image.read(), task.params)
@@ -142,10 +148,25 @@ def _write(task: ScanTask, pairs: list[RawPair], folder: Path) -> Ledger:
                 place = (None, jpegs.tell(), len(picture.jpeg))
                 jpegs.write(picture.jpeg)
             row |= dict(zip(("file", "offset", "size"), place, strict=True))
-            row |= {"hash": perceptual_hash(picture.rgb), "colours": colour_miniature(picture.rgb).tobytes()}
+            row |= {
+                "left_out": left_out,
+                "hash": perceptual_hash(picture.rgb),
+                "colours": colour_miniature(picture.rgb).tobytes(),
+            }
             rows.append(row | _described(task, pair, captions, picture.rgb.size))
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / TABLE, compression="zstd")
     return Ledger(counts={"pairs": len(pairs), "cut_captions": cut_captions}, failures=failures)
+
+
+def _with_a_language(captions: Mapping[str, list[str]]) -> tuple[Mapping[str, list[str]], str | None]:
+    """The captions whose language has a code, and what of the others to tell people; None where there is none."""
+    others = sorted(code for code in captions if not is_language_code(code))
+    if not others:
+        return captions, None
+    number = sum(len(captions[code]) for code in others)
+    codes = ", ".join(map(shown, others[:5])) + (", ..." if len(others) > 5 else "")
+    kept = {code: texts for code, texts in captions.items() if code not in others}
+    return kept, f"{number} captions left out: {codes} {'is' if len(others) == 1 else 'are'} no language code"
 
 
 def _described(task: ScanTask, pair: RawPair, captions: dict[str, list[str]], size: tuple[int, int]) -> dict[str, Any]:

@@ -25,12 +25,24 @@ from numpy.typing import NDArray
 from flame_core.data.ledger import Entry, Outcome
 from flame_core.data.near_duplicates import Looks, near_duplicates
 from flame_core.data.perceptual import COLOURS
-from flame_core.data.scan import TABLE, Scanned
+from flame_core.data.scan import LANGUAGE_CODE, TABLE, Scanned
 from flame_core.data.shards import SPLITS, Split
 from flame_core.data.split import side
 from flame_core.params import IngestParams
 
-_COLUMNS = ["key", "reason", "detail", "sha256", "hash", "colours", "split", "side", "primary_texts", "other_texts"]
+_COLUMNS = [
+    "key",
+    "reason",
+    "detail",
+    "sha256",
+    "hash",
+    "colours",
+    "split",
+    "side",
+    "primary_texts",
+    "other_texts",
+    "left_out",
+]
 Ids = NDArray[np.uint64]
 _NOTHING = np.array([], np.uint64)
 Note = Callable[[int, Outcome, str, str], None]
@@ -80,6 +92,7 @@ class _Pairs:
         self.scan, self.row = numbers[good], rows[good]
         self.source = [scans[number].source for number in self.scan]
         self.key: list[str] = table.column("key").to_pylist()
+        self.left_out: list[str | None] = table.column("left_out").to_pylist()
         self.sha256: list[str] = table.column("sha256").to_pylist()
         colours = b"".join(table.column("colours").to_pylist())
         self.looks = Looks(table.column("hash").to_numpy(), np.frombuffer(colours, np.uint8).reshape(-1, COLOURS))
@@ -166,6 +179,9 @@ def select(scans: Sequence[Scanned], params: IngestParams) -> Selection:
             for pair in members[1:]:
                 detail = f"the same bytes as {pairs.key[first]}, which has its captions now"
                 note(pair, "merged", "duplicate", detail)
+            for pair in members:
+                if told := pairs.left_out[pair]:
+                    note(pair, "changed", LANGUAGE_CODE, told)
     selection = Selection({}, entries, {})
     sides: dict[Split, dict[int, list[int]]] = {"train": train, "val": val}
     for split, kept in sides.items():

@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from flame_core.errors import ParamsError
 from flame_core.evaluation.language_names import is_language
+from flame_core.names import DottedName, LanguageCode
 from flame_core.params.section import CaptionKind, Positive, Section
 from flame_core.params.validation import read_yaml, validate
 
@@ -135,11 +136,11 @@ class Published(Section):
 class Benchmark(Section):
     """One evaluation benchmark."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: DottedName
     title: str
     task: Task
     data: DataParams
-    languages: list[str] = Field(default=["en"], min_length=1)
+    languages: list[LanguageCode] = Field(default=["en"], min_length=1)
     prompt: PromptMode = Field(
         default="single",
         description="single: the raw template; facets: the mean over facets of the similarity, each facet normalised; "

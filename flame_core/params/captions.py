@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from flame_core.params.model_source import require_model_source
 from flame_core.params.section import Fraction, Positive, Section
 
 
@@ -43,7 +44,9 @@ class MetadataCaptioner(Section):
 
 
 class _GeneratingCaptioner(Section):
-    model: str = Field(pattern=r"^(hub:[^@]+@.+|path:.+)$", description="hub:<id>@<revision> or path:<folder>")
+    model: Annotated[str, AfterValidator(require_model_source)] = Field(
+        pattern=r"^(hub:[^@]+@.+|path:.+)$", description="hub:<id>@<revision> or path:<folder>"
+    )
     prompt: str
     max_new_tokens: Positive = 64
     batch_size: Positive = 8

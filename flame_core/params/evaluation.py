@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
+from flame_core.names import DottedName, LanguageCode
 from flame_core.params.section import Positive, Section
 
 
@@ -17,7 +18,7 @@ class BootstrapParams(Section):
 
 class EvaluateGates(Section):
     min_recall_over_chance: float = Field(default=1.0, description="English recall@10 over chance, in both directions")
-    language_floors: dict[str, float] = Field(
+    language_floors: dict[LanguageCode, float] = Field(
         default={}, description="the same for other languages: {de: 1.5}; a language that is not measured fails"
     )
 
@@ -38,12 +39,12 @@ class EvaluateParams(Section):
     max_pictures: Positive | None = Field(
         default=None, description="validation pictures that are measured, chosen by a hash of their key; null: all"
     )
-    languages: list[str] | Literal["all"] = Field(default=["en"])
-    train_language: str = "en"
+    languages: list[LanguageCode] | Literal["all"] = Field(default=["en"])
+    train_language: LanguageCode = "en"
     recall_at: list[Positive] = Field(default=[1, 5, 10])
     class_prompts: list[str] = Field(default=["{class}"])
     benchmarks: BenchmarksParams = BenchmarksParams()
-    baselines: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], str] = Field(
+    baselines: dict[DottedName, str] = Field(
         default={},
         description="other people's models by a name of one's own: transformers:<folder or id[@revision]>, "
         "open_clip:<architecture>@<weights>, timm:<name>[@<weights>]",

@@ -12,6 +12,6 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """Base of all sections: no unknown keys, no changes after reading."""
+    """Base of all sections: no unknown keys, no changes after reading, no numbers that are none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

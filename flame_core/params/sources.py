@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from flame_core.names import LanguageCode
 from flame_core.params.section import Positive, Section
 
 
@@ -26,7 +27,7 @@ class FolderSource(Section):
     )
     image_column: str = "image"
     caption_column: str = "caption"
-    language: str = Field(default="en", description="language of captions that do not name one")
+    language: LanguageCode = Field(default="en", description="language of captions that do not name one")
     group_field: str | None = Field(
         default=None, description="field whose value decides the split instead of the caption"
     )
@@ -63,7 +64,7 @@ class WebdatasetSource(Section):
     caption_field: str = Field(
         default="captions", description="JSON field: a text, a list, or {language: text or list}"
     )
-    language: str = "en"
+    language: LanguageCode = "en"
     group_field: str | None = None
     licence: str | None = None
 

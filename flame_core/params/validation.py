@@ -7,26 +7,23 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from flame_core.errors import ParamsError
+from flame_core.names import shown
+from flame_core.params.yaml_text import read_yaml_file
 
 M = TypeVar("M", bound=BaseModel)
+_MOST_FAULTS = 20  # that an error lists
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        ParamsError: the file is absent, is not YAML (with the line), or holds no mapping.
+        ParamsError: the file is absent, is refused by `yaml_text` (with key and line), or holds no mapping.
     """
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ParamsError(f"{path} does not exist; run the command in the project's root folder") from None
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path} is not valid YAML: {error}") from None
+    content = read_yaml_file(path)
     if not isinstance(content, dict):
         raise ParamsError(f"{path} must hold a mapping of sections")
     return content
@@ -51,16 +48,26 @@ def validate(model: type[M], content: dict[str, Any], path: Path, prefix: tuple[
         return model.model_validate(content)
     except ValidationError as error:
         faults = []
-        for fault in error.errors():
-            location = (*prefix, *map(str, fault["loc"]))
-            key = ".".join(location) or "(whole file)"
+        found = error.errors()
+        for fault in found[:_MOST_FAULTS]:
+            location = (*prefix, *(part for part in map(str, fault["loc"]) if part != "[key]"))
+            key = ".".join(shown(part)[1:-1] for part in location) or "(whole file)"
             message = fault["msg"].removeprefix("Value error, ")
             if fault["type"] == "extra_forbidden":
                 message = f"unknown key{_accepted(model, fault['loc'])}"
             elif "input" in fault and not isinstance(fault["input"], dict | BaseModel):
-                message += f" (got {fault['input']!r})"
+                message += f" (got {_shown_value(fault['input'])})"
             faults.append(f"  {key}: {message}")
+        if len(found) > len(faults):
+            faults.append(f"  and {len(found) - len(faults)} more")
         raise ParamsError(f"{path} is not valid:\n" + "\n".join(faults)) from None
+
+
+def _shown_value(value: Any) -> str:
+    """A wrong value, cut where it is long."""
+    if isinstance(value, bool):
+        return f"{value}; in YAML so are the plain words yes, no, on and off: put such a text in quotes"
+    return shown(value) if isinstance(value, str) else repr(value)[:200]
 
 
 def _accepted(model: type[BaseModel], location: tuple[int | str, ...]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field, model_validator
 
 from flame_core.digest import value_digest
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
+from flame_core.names import Name, require_name, shown
 from flame_core.params.captions import CaptionParams, IngestParams
 from flame_core.params.evaluation import EvaluateParams
 from flame_core.params.promotion import PromoteParams
@@ -24,12 +25,12 @@ from flame_core.params.validation import merge, read_yaml, validate
 class Params(Section):
     """`params.yaml`, with the recipes it names resolved into `train`."""
 
-    sources: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Source] = Field(min_length=1)
+    sources: dict[Name, Source] = Field(min_length=1)
     ingest: IngestParams = IngestParams()
     caption: CaptionParams = CaptionParams()
     llm: LLMParams
     text: TextParams
-    recipes: list[Annotated[str, Field(pattern=r"^[\w-]+$")]] = Field(min_length=1)
+    recipes: list[Name] = Field(min_length=1)
     train: dict[str, TrainParams]
     evaluate: EvaluateParams = EvaluateParams()
     promote: PromoteParams = PromoteParams()
@@ -72,7 +73,10 @@ def parse_params(raw: dict[str, Any], path: Path, recipes: Path) -> Params:
     trains: dict[str, Any] = {}
     names = raw.get("recipes") or []
     for name in names if isinstance(names, list) else []:
-        recipe = recipes / f"{name}.yaml"
+        try:
+            recipe = recipes / f"{require_name(str(name))}.yaml"
+        except ValueError as error:
+            raise ParamsError(f"{path}: recipes: {shown(str(name))}: {error}") from None
         if not recipe.is_file():
             known = ", ".join(sorted(p.stem for p in recipes.glob("*.yaml"))) or "none"
             raise ParamsError(f"{path}: recipes: {recipe} does not exist (known recipes: {known})")

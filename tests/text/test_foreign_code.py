@@ -1,0 +1,107 @@
+"""Folders of models with code of their own: it does not run, nobody is asked, and the refusal is one sentence."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from flame_core.captions.generation import load_model
+from flame_core.errors import InputError
+from flame_core.evaluation.models.transformers_clip import TransformersModel
+from flame_core.layout import Layout
+from flame_core.params import LLMParams, RewriteCaptioner
+from flame_core.text.llm import SOURCE, fetch, load_llm, load_tokenizer
+from tests.conftest import tiny_llm
+
+CODE = """
+from pathlib import Path
+from transformers import PretrainedConfig, PreTrainedModel
+Path({mark!r}).touch()
+class OddConfig(PretrainedConfig):
+    model_type = "odd"
+class OddModel(PreTrainedModel):
+    config_class = OddConfig
+"""
+
+
+@pytest.fixture
+def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that the code makes when it runs."""
+
+    def asked(*_: object) -> str:
+        raise AssertionError("somebody was asked on stdin")
+
+    monkeypatch.setattr(builtins, "input", asked)
+    return tmp_path / "code has run"
+
+
+@pytest.fixture
+def odd(mark: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    (folder / "odd.py").write_text(CODE.format(mark=str(mark)))
+    names = ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoTokenizer", "AutoImageProcessor")
+    auto_map = {name: "odd.OddConfig" if name == "AutoConfig" else "odd.OddModel" for name in names}
+    for file in ("config.json", "tokenizer_config.json", "preprocessor_config.json"):
+        (folder / file).write_text(json.dumps({"model_type": "odd", "auto_map": auto_map}))
+    save_file({"x": torch.zeros(1)}, folder / "model.safetensors")
+    return folder
+
+
+def test_an_llm_is_not_drawn_by_foreign_code(odd: Path, mark: Path, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    params = LLMParams(name="odd", source=f"path:{odd}", random_seed=1)
+    with pytest.raises(InputError, match=r"cannot be loaded"):
+        fetch(params, Layout.find(tmp_path), tmp_path / "out")
+    assert not mark.exists()
+
+
+def test_an_llm_is_not_loaded_by_foreign_code(odd: Path, mark: Path):
+    (odd / SOURCE).write_text("{}")
+    with pytest.raises(InputError, match=r"cannot be loaded"):
+        load_llm(odd, 1, torch.float32, "cpu")
+    with pytest.raises(InputError, match=r"cannot be loaded"):
+        load_tokenizer(odd, LLMParams(name="odd", source=f"path:{odd}"))
+    assert not mark.exists()
+
+
+def test_a_baseline_and_a_captioner_run_no_foreign_code(odd: Path, mark: Path, tmp_path: Path):
+    with pytest.raises(InputError, match=r"not a model that transformers can read"):
+        TransformersModel("odd", str(odd), "cpu")
+    captioner = RewriteCaptioner(captioner="rewrite", model=f"path:{odd}", prompt="{caption}")
+    with pytest.raises(InputError, match=r"cannot be loaded"):
+        load_model(captioner, Layout.find(tmp_path))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("source", ["../odd", "/odd", "a/b/c", "odd@../../x"])
+def test_a_baseline_of_the_hub_is_no_path(source: str):
+    with pytest.raises(InputError, match=r"is no folder here, and .* is no (id of the hub|revision)"):
+        TransformersModel("odd", source, "cpu")
+
+
+@pytest.mark.parametrize("damage", ["cut", "header", "config", "tokenizer"])
+def test_damaged_files_of_an_llm_are_named(damage: str, tmp_path: Path, byte_tokenizer):
+    source, out = tmp_path / "source", tmp_path / "out"
+    tiny_llm("llama").save_pretrained(source)
+    byte_tokenizer.save_pretrained(source)
+    out.mkdir()
+    weights = source / "model.safetensors"
+    match damage:
+        case "cut":
+            weights.write_bytes(weights.read_bytes()[:-1000])
+        case "header":
+            weights.write_bytes(struct.pack("<Q", 2**40) + weights.read_bytes()[8:])
+        case "config":
+            (source / "config.json").write_text('{"model_type": ')
+        case "tokenizer":
+            (source / "tokenizer.json").write_text("[" * 100_000)
+    name = {"config": "config.json", "tokenizer": "tokenizer.json"}.get(damage, "model.safetensors")
+    with pytest.raises(InputError, match=rf"path:.*{name} is damaged"):
+        fetch(LLMParams(name="tiny", source=f"path:{source}"), Layout.find(tmp_path), out)
