@@ -31,7 +31,10 @@ audit_cli.add_to(app)
 STAGES = "Stages"
 RESULTS = "Results"
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed samples again.")]
-Recipe = Annotated[str, typer.Argument(help="A recipe that params.yaml lists.")]
+Recipe = Annotated[str | None, typer.Argument(help="A recipe that params.yaml lists.")]
+NamedRecipe = Annotated[
+    str | None, typer.Option("--recipe", metavar="RECIPE", help="The same, as dvc.yaml writes it: quoted by DVC.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a param: train.epochs=5")
 ]
@@ -80,6 +83,13 @@ def _run_stage(name: str, **arguments: object) -> None:
     import_module(f"flame_core.stages.{name}").run(params, layout, **arguments)
 
 
+def _one(recipe: str | None, named: str | None) -> str:
+    """The recipe, given in one way or the other."""
+    if (recipe is None) == (named is None):
+        raise typer.BadParameter("name one recipe: flame train RECIPE, or flame train --recipe RECIPE")
+    return recipe or named or ""
+
+
 @app.command(rich_help_panel=STAGES)
 def download(retry_failed: RetryFailed = False) -> None:
     """Fetch image-text pairs from every source."""
@@ -117,15 +127,15 @@ def embed_texts() -> None:
 
 
 @app.command(rich_help_panel=STAGES)
-def train(recipe: Recipe) -> None:
+def train(recipe: Recipe = None, named: NamedRecipe = None) -> None:
     """Train the image tower of a recipe."""
-    _run_stage("train", recipe=recipe)
+    _run_stage("train", recipe=_one(recipe, named))
 
 
 @app.command(rich_help_panel=STAGES)
-def evaluate(recipe: Recipe) -> None:
+def evaluate(recipe: Recipe = None, named: NamedRecipe = None) -> None:
     """Measure a trained model on the held-out split and write its report."""
-    _run_stage("evaluate", recipe=recipe)
+    _run_stage("evaluate", recipe=_one(recipe, named))
 
 
 @app.command(rich_help_panel=STAGES)

@@ -62,6 +62,13 @@ def test_the_stages_of_dvc_yaml_are_commands():
         assert stage["cmd"].split()[1] in commands
 
 
+@pytest.mark.parametrize("arguments", [[], ["flame", "--recipe", "flame"]])
+def test_one_recipe_is_named(project, arguments):
+    for command in ("train", "evaluate"):
+        done = CliRunner().invoke(cli.app, [command, *arguments])
+        assert done.exit_code == 2 and "name one recipe" in done.output
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
     for name in ("params.yaml", "dvc.yaml", "recipes"):

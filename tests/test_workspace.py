@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -90,3 +91,15 @@ def test_a_mistake_stops_before_a_workspace_exists(layout):
     with pytest.raises(ParamsError, match="epoch"):
         resolve_params(layout, ["train.epoch=5"], None)
     assert not layout.state.exists()
+
+
+def test_names_of_recipes_are_quoted_for_the_shell(layout):
+    """DVC reads params.yaml itself, before any validation of ours."""
+    names = ["flame", "x; touch pwned", "$(touch pwned)", "it's", "--help"]
+    for name in names:
+        shutil.copy(ROOT / "recipes/flame.yaml", layout.recipes / f"{name}.yaml")
+    layout.params.write_text(yaml.safe_dump({**yaml.safe_load(layout.params.read_text()), "recipes": names}))
+    stages = {stage.name: stage.cmd for stage in Repo(str(layout.root)).index.stages}
+    for command in ("train", "evaluate"):
+        found = [cmd for name, cmd in stages.items() if name.startswith(f"{command}@")]
+        assert [shlex.split(cmd) for cmd in found] == [["flame", command, "--recipe", name] for name in names]

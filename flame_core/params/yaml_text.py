@@ -35,13 +35,14 @@ def read_yaml_file(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise ParamsError(f"{path} is too large: more than {MOST_BYTES:,} bytes")
-        text = content.decode("utf-8-sig")  # DVC reads the same file, as UTF-8 alone
     except FileNotFoundError:
         raise ParamsError(f"{path} does not exist; run the command in the project's root folder") from None
     except OSError as error:
         raise ParamsError(f"{path} cannot be read: {error.strerror}") from None
+    if len(content) > MOST_BYTES:
+        raise ParamsError(f"{path} is too large: more than {MOST_BYTES:,} bytes")
+    try:
+        text = content.decode("utf-8-sig")  # DVC reads the same file, as UTF-8 alone
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ParamsError(f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save it so") from None
