@@ -1,6 +1,8 @@
 """Pictures and texts to embeddings, similarities or zero-shot labels, from a packaged model (`package`).
 
 Texts that are not the cached class texts need the LLM: `FLAME_SERVING_LLM` names its folder (`data/llm/<name>`).
+No file of this machine is read for who asks, unless `FLAME_SERVING_PATHS` names a folder: then pictures in it may be
+given by their path. What an error says is for the asker: his own words, and nothing about this machine.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flame_core.data.pictures import PictureError, read_picture
-from flame_core.errors import InputError
+from flame_core.errors import FlameError, InputError
+from flame_core.names import shown
 from flame_core.params import IngestParams, LLMParams, TextParams
 from flame_core.serving.package import CLASS_TENSOR, CLASSES, SERVING, require_package
 from flame_core.settings import settings
@@ -30,6 +34,10 @@ if TYPE_CHECKING:
 
 LLM_VARIABLE = "FLAME_SERVING_LLM"
 PATHS_VARIABLE = "FLAME_SERVING_PATHS"
+MOST_ROWS = 10_000  # of a request
+MOST_BYTES = 64 * 2**20  # of a picture as it is sent
+MOST_CHARS = 20_000  # of a text; more than any LLM here reads
+log = logging.getLogger(__name__)
 
 
 class Predictor:
@@ -52,11 +60,12 @@ class Predictor:
         self._center_row = content["facets"].index("raw/1") if "raw/1" in content["facets"] else 0
 
     def pictures(self, images: Sequence[str | bytes]) -> np.ndarray:
-        """Unit vectors z [N, D] of pictures: bytes, base64 (or a data: URI), or the path of a file here.
+        """Unit vectors z [N, D] of pictures: bytes, base64 (or a data: URI), or a path where paths are on.
 
         Raises:
             InputError: names the picture by its place, and what is wrong with it.
         """
+        _require_few(len(images), "pictures")
         return self._encoder.encode([self._jpeg(image, place) for place, image in enumerate(images)])
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -65,6 +74,10 @@ class Predictor:
         Raises:
             InputError: the LLM is not here; says how to name it.
         """
+        _require_few(len(texts), "texts")
+        for place, text in enumerate(texts):
+            if len(text) > MOST_CHARS:
+                raise InputError(f"text {place}: {len(text):,} characters are more than {MOST_CHARS:,}")
         t = self._llm_encoder.encode("raw", list(texts))[:, 0]
         if self._center.is_file():
             t = unit(t - TensorFile(self._center).read(EMBEDDINGS, self._center_row))
@@ -87,23 +100,32 @@ class Predictor:
 
         named = os.environ.get(LLM_VARIABLE)
         if not named or not Path(named).is_dir():
+            now = "is not there" if named else "is not set"
             raise InputError(
-                f"texts need the frozen LLM {self._llm.name} ({self._llm.source}): set {LLM_VARIABLE} to its folder "
-                f"(`data/llm/{self._llm.name}` after `flame fetch-llm`), which is {named or 'not set'} now; pictures "
-                "and zero-shot labels need none"
+                f"texts need the frozen LLM {self._llm.name}: set {LLM_VARIABLE} to its folder "
+                f"(`data/llm/{self._llm.name}` after `flame fetch-llm`), which {now} now; pictures and zero-shot labels "
+                "need none"
             )
         device = settings().torch_device()
-        model = load_llm(
-            Path(named),
-            self._text.layer,
-            DTYPES[self._text.dtype],
-            device,
-            trust_remote_code=self._llm.trust_remote_code,
-        )
-        return TextEncoder(model, load_tokenizer(Path(named), self._llm), self._text, device)
+        try:
+            model = load_llm(
+                Path(named),
+                self._text.layer,
+                DTYPES[self._text.dtype],
+                device,
+                trust_remote_code=self._llm.trust_remote_code,
+            )
+            return TextEncoder(model, load_tokenizer(Path(named), self._llm), self._text, device)
+        except FlameError as error:
+            log.error("%s: %s", LLM_VARIABLE, error)
+            raise InputError(
+                f"texts need the frozen LLM {self._llm.name}, which cannot be loaded here; the log says why"
+            ) from error
 
     def _jpeg(self, image: str | bytes, place: int) -> bytes:
         content = image if isinstance(image, bytes) else _content(image, place)
+        if len(content) > MOST_BYTES:
+            raise InputError(f"picture {place}: {len(content):,} bytes are more than {MOST_BYTES:,}")
         try:
             picture = read_picture(content, self._ingest)
         except PictureError as error:
@@ -111,23 +133,39 @@ class Predictor:
         return picture.jpeg or content
 
 
+def _require_few(number: int, what: str) -> None:
+    if number > MOST_ROWS:
+        raise InputError(f"{number:,} {what} are more than {MOST_ROWS:,}: ask in parts")
+
+
 def _content(image: str, place: int) -> bytes:
     """The bytes that a text stands for."""
     if image.startswith(("http://", "https://", "ftp://", "s3://", "gs://", "file://")):
-        raise InputError(f"picture {place}: addresses are not fetched; send the bytes, base64, or a path")
-    if not image.startswith("data:") and _is_path(image):
-        if os.environ.get(PATHS_VARIABLE, "true").lower() in ("0", "false", "no"):
-            raise InputError(f"picture {place}: paths are off here ({PATHS_VARIABLE}); send bytes or base64")
-        return Path(image).read_bytes()
+        raise InputError(f"picture {place}: addresses are not fetched; send bytes or base64")
+    if len(image) > MOST_BYTES * 4 // 3 + 100:
+        raise InputError(f"picture {place}: {len(image):,} letters of base64 are more than {MOST_BYTES:,} bytes")
+    folder = _folder_of_pictures()
+    if folder and not image.startswith("data:") and (path := _inside(folder, image)):
+        with path.open("rb") as file:
+            return file.read(MOST_BYTES + 1)
     encoded = image.partition(",")[2] if image.startswith("data:") else image
     try:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
-        raise InputError(f"picture {place}: {image[:80]!r} is neither a file here nor base64") from None
+        paths = "nor a file of the folder that may be read" if folder else f"and paths are off here ({PATHS_VARIABLE})"
+        raise InputError(f"picture {place}: {shown(image)} is no base64, {paths}") from None
 
 
-def _is_path(image: str) -> bool:
+def _folder_of_pictures() -> Path | None:
+    """The folder whose pictures may be asked for by path; None where none is named."""
+    named = os.environ.get(PATHS_VARIABLE)
+    return Path(named).resolve() if named and Path(named).is_dir() else None
+
+
+def _inside(folder: Path, image: str) -> Path | None:
+    """The file in `folder` that a path means, links followed; None where it means another place or no file."""
     try:
-        return len(image) < 4096 and Path(image).is_file()
-    except (OSError, ValueError):
-        return False
+        path = (folder / image).resolve() if len(image) < 4096 else None
+        return path if path and path.is_relative_to(folder) and path.is_file() else None
+    except (OSError, ValueError, RuntimeError):
+        return None

@@ -1,26 +1,56 @@
 """The code of the model in MLflow (models from code: this file is stored and run again, nothing is pickled).
 
 model = mlflow.pyfunc.load_model("models:/flame@champion")
-model.predict(pd.DataFrame({"image": ["bird.png"]}))                                # image_embedding
-model.predict(pd.DataFrame({"image": ["bird.png"]}), params={"task": "classify"})   # labels and scores
+birds = pd.DataFrame({"image_bytes": [Path("bird.png").read_bytes()]})
+model.predict(birds)                                  # image_embedding
+model.predict(birds, params={"task": "classify"})     # labels and scores
 model.predict(pd.DataFrame({"image": [...], "text": [...]}), params={"task": "similarity"})
+
+Behind MLflow's scoring server an answer is the result or one sentence: no stack trace, no path of the server.
 """
 
 from __future__ import annotations
 
+import json
+import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow.models
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
 from flame_core.errors import InputError
+from flame_core.names import shown
 from flame_core.serving.predictor import Predictor
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TASKS = ("embed", "similarity", "classify")
+log = logging.getLogger(__name__)
+
+
+class Refusal(MlflowException):
+    """Why there is no answer, in one sentence, which is all that MLflow's server sends."""
+
+    def __init__(self, sentence: str, error_code: int = INVALID_PARAMETER_VALUE) -> None:
+        super().__init__(sentence, error_code)
+        self._sentence = sentence
+
+    def serialize_as_json(self) -> str:
+        """The body of the answer; the server would put a print of the request before the sentence."""
+        return json.dumps({"error_code": self.error_code, "message": self._sentence})
+
+
+def send_no_traces() -> None:
+    """Where MLflow's scoring server loads this model: let what it says of bodies that it cannot parse be a sentence."""
+    server = sys.modules.get("mlflow.pyfunc.scoring_server")
+    handler = getattr(server, "_handle_serving_error", None)
+    if handler is not None:
+        handler.__defaults__ = (False,)  # include_traceback
 
 
 class Answers:
@@ -28,6 +58,7 @@ class Answers:
 
     def load_context(self, context: Any) -> None:
         """Load the packaged model."""
+        send_no_traces()
         self.predictor = Predictor(Path(context.artifacts["package"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
@@ -35,19 +66,32 @@ class Answers:
 
         Args:
             context: MLflow's.
-            model_input: columns `image` (path, base64 or data: URI), `image_bytes`, `text`; each may be absent or null.
+            model_input: columns `image` (base64, data: URI, or a path in the folder that `FLAME_SERVING_PATHS` names),
+                `image_bytes`, `text`; each may be absent or null.
             params: `task`: `embed` returns `image_embedding` and `text_embedding` for each row, `similarity` the
                 cosine of each picture with every text (`similarities`), `classify` the `top` best `labels` of each
                 picture with their `scores`.
 
         Raises:
-            InputError: names the picture or what is missing.
+            Refusal: names the picture or what is missing.
         """
+        try:
+            return self._answer(model_input, {"task": "embed", "top": 5, **(params or {})})
+        except InputError as error:
+            raise Refusal(str(error)) from error
+        except MlflowException:
+            raise
+        except Exception as error:
+            log.exception("a request was not answered")
+            raise Refusal("the model could not answer; its log says why", INTERNAL_ERROR) from error
+
+    def _answer(self, model_input: pd.DataFrame, options: dict[str, Any]) -> pd.DataFrame:
         import pandas as pd
 
-        options = {"task": "embed", "top": 5, **(params or {})}
         if options["task"] not in TASKS:
-            raise InputError(f"task {options['task']!r} is unknown; known are {', '.join(TASKS)}")
+            raise InputError(f"task {shown(str(options['task']))} is unknown; known are {', '.join(TASKS)}")
+        if options["top"] < 1:
+            raise InputError(f"top must be at least 1, not {options['top']}")
         rows = model_input.to_dict("records")
         pictures = [(place, image) for place, row in enumerate(rows) if (image := _image(row)) is not None]
         texts = [(place, row["text"]) for place, row in enumerate(rows) if isinstance(row.get("text"), str)]

@@ -7,6 +7,7 @@ import importlib.metadata
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,10 +63,12 @@ def answer(tracked: Tracked, requirements: list[Requirement], pictures: Path, tm
             if not (packages / part).exists():
                 (packages / part).symlink_to(Path(str(distribution.locate_file(part))))
     (folder / "drawing.svg").write_text(SVG)
+    shutil.copy(sorted(pictures.rglob("*.png"))[0], folder / "bird.png")
     own = {"PYTHONPATH": str(packages), "MLFLOW_TRACKING_URI": tracked.address, "HF_HUB_OFFLINE": "1"}
+    own |= {"FLAME_SERVING_PATHS": str(folder)}
     own |= {"FLAME_SERVING_LLM": str(tracked.root / "data/llm/smollm2"), "MLFLOW_DISABLE_TELEMETRY": "true"}
     done = subprocess.run(
-        [sys.executable, "-S", "-c", ASK, str(sorted(pictures.rglob("*.png"))[0]), "drawing.svg"],
+        [sys.executable, "-S", "-c", ASK, "bird.png", "drawing.svg"],
         cwd=folder,
         env={"PATH": os.environ["PATH"], "HOME": str(folder), **own},
         capture_output=True,
@@ -120,7 +123,7 @@ def served(tracked: Tracked, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """The address of `mlflow models serve` for the champion."""
     folder, port = tmp_path_factory.mktemp("serve"), free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/flame@champion"]
-    own = {"MLFLOW_TRACKING_URI": tracked.address, "FLAME_SERVING_PATHS": "false"}
+    own = {"MLFLOW_TRACKING_URI": tracked.address}
     own["FLAME_SERVING_LLM"] = str(tracked.root / "data/llm/smollm2")
     scripts = str(Path(sys.executable).parent)
     with (folder / "log").open("wb") as log:
@@ -175,4 +178,26 @@ def test_it_reads_no_file_of_the_server_and_fetches_nothing(served: str, tmp_pat
     for image, message in ((str(tmp_path / "here.png"), "paths are off"), ("https://example.org/a.png", "addresses")):
         with pytest.raises(urllib.error.HTTPError) as refused:
             ask(served, [{"image": image}])
-        assert message in refused.value.read().decode()
+        said = json.loads(refused.value.read())
+        assert message in said["message"] and said.keys() == {"error_code", "message"}
+        assert said["message"].startswith("picture 0: ")
+
+
+def test_it_says_nothing_of_itself(served: str, tracked: Tracked) -> None:
+    """Whatever is sent: no stack trace, and no place on the server's disk."""
+    bodies = [
+        ("application/json", b"{"),
+        ("application/json", b'{"dataframe_records": [1, 2]}'),
+        ("application/json", b'{"dataframe_records": [{"image": "AAAA"}], "params": {"top": "x"}}'),
+        ("application/json", b'{"dataframe_records": [{"image": "AAAA"}], "params": {"task": "no"}}'),
+        ("application/json", b'{"dataframe_split": {"columns": ["image"], "data": [[1, 2]]}}'),
+        ("text/csv", b'"'),
+        ("application/vnd.apache.parquet", b"PAR1"),
+    ]
+    for kind, body in bodies:
+        request = urllib.request.Request(f"{served}/invocations", body, {"Content-Type": kind})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=60)
+        said = refused.value.read().decode()
+        for mark in ("Traceback", "stack_trace", "site-packages", str(tracked.root), 'File "'):
+            assert mark not in said, (kind, body, said)
