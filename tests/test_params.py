@@ -60,7 +60,7 @@ def test_the_shipped_params_are_valid_and_overrule_the_recipe():
         ({"llm": {"source": "hub:../x"}}, r"llm\.source: '\.\./x' is no id of the hub"),
         ({"llm": {"source": "hub:a/b@../../x"}}, r"llm\.source: '\.\./\.\./x' is no revision"),
         ({"llm": {"source": "ftp:x"}}, r"llm\.source: .*write hub:<id>@<revision>"),
-        ({"llm": {"source": "path:x"}}, r"sha256 is that of a wheel"),
+        ({"llm": {"source": "path:x"}}, r"sha256 is that of the wheel"),
         ({"llm": {"sha256": "0" * 63}}, r"llm\.sha256: "),
         ({"caption": {"long": {"captioner": "vlm", "prompt": "x", "model": "hub:/etc@1"}}}, r"no id of the hub"),
         ({"evalute": {}}, r"evalute: unknown key; did you mean 'evaluate'"),

@@ -37,9 +37,7 @@ class LLMParams(Section):
     @model_validator(mode="after")
     def _a_digest_is_of_a_wheel(self) -> LLMParams:
         if self.sha256 and not self.source.startswith("pypi:"):
-            raise ValueError(
-                "sha256 is that of a wheel: it needs a source of the form pypi:<package>==<version>#<file>"
-            )
+            raise ValueError("sha256 is that of the wheel of a pypi: source; for another source set llm.sha256 to null")
         return self
 
 

@@ -102,9 +102,9 @@ class Predictor:
         if not named or not Path(named).is_dir():
             now = "is not there" if named else "is not set"
             raise InputError(
-                f"texts need the frozen LLM {self._llm.name}: set {LLM_VARIABLE} to its folder "
-                f"(`data/llm/{self._llm.name}` after `flame fetch-llm`), which {now} now; pictures and zero-shot labels "
-                "need none"
+                f"texts need the frozen LLM {self._llm.name}: {LLM_VARIABLE} names its folder "
+                f"(`data/llm/{self._llm.name}` after `flame fetch-llm`), which {now} now; pictures and zero-shot "
+                "labels need none"
             )
         device = settings().torch_device()
         try:

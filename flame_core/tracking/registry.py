@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import flame_core
+from flame_core.serving.locked_requirements import FILE as LOCKED
+from flame_core.serving.locked_requirements import locked_requirements
 from flame_core.tracking.journal import KEY_TAG
 
 if TYPE_CHECKING:
@@ -123,6 +125,13 @@ def _save(folder: Path, package: Path, model_id: str, run_id: str) -> None:
         pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
         mlflow_model=Model(model_id=model_id, run_id=run_id),
     )
+    lock = locked_requirements(REQUIREMENTS, source.parent / LOCKED)
+    if lock is None:
+        log.warning(
+            "the model gets no %s: %s is not there, or other versions are installed", LOCKED, source.parent / LOCKED
+        )
+    else:
+        (folder / LOCKED).write_text(lock, "utf-8")
     for cache in list((folder / "code").rglob("__pycache__")):
         shutil.rmtree(cache)
 

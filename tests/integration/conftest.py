@@ -115,7 +115,7 @@ def project(pictures, smollm2, tmp_path_factory) -> Project:
     made.change(
         {
             "ingest": {"shard_samples": 16, "val_fraction": 0.3},
-            "llm": {"name": "smollm2", "source": f"path:{smollm2}"},
+            "llm": {"name": "smollm2", "source": f"path:{smollm2}", "sha256": None},
             "text": {"layer": 4},
             "evaluate": {
                 "languages": ["de", "fr"],

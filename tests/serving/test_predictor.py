@@ -93,14 +93,14 @@ def test_one_folder_may_be_read(model: Answers, tmp_path: Path, monkeypatch: pyt
     (folder / "birds/a.png").write_bytes(png(1))
     (tmp_path / "secret.png").write_bytes(png(2))
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
-    os.mkfifo(folder / "pipe")
+    os.mkfifo(folder / "a.pipe")
     monkeypatch.setenv(PATHS_VARIABLE, str(folder))
     assert len(model.predict(None, pd.DataFrame({"image": ["birds/a.png", str(folder / "birds/a.png")]}))) == 2
     for image in (
         "../secret.png",
         str(tmp_path / "secret.png"),
         "link.png",
-        "pipe",
+        "a.pipe",
         "birds",
         "a\0b",
         "x" * 5000 + ".png",
