@@ -55,7 +55,7 @@ class Bar:
         self._progress = progress
         self._task: TaskID | None = None
         if progress:
-            self._task = progress.add_task(title, total=total, completed=done, detail="")
+            self._task = progress.add_task(escape(title), total=total, completed=done, detail="")
         self._start = self._last_line = time.monotonic()
 
     def advance(self, amount: int = 1, **values: float | str) -> None:
@@ -89,9 +89,9 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
 
 def facts(title: str, values: Mapping[str, Any]) -> None:
     """Show what a stage did as a small table."""
-    shown = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    shown = Table(title=escape(title), title_justify="left", show_header=False, box=None, padding=(0, 2))
     for name, value in values.items():
-        shown.add_row(str(name), _short(value))
+        shown.add_row(escape(str(name)), escape(_short(value)))
     console.print(shown)
     pipes.send(values)
 
@@ -99,7 +99,7 @@ def facts(title: str, values: Mapping[str, Any]) -> None:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows to standard output."""
     rows = list(rows)
-    shown = Table(*columns, title=title, title_justify="left")
+    shown = Table(*map(escape, columns), title=escape(title), title_justify="left")
     for row in rows:
         shown.add_row(*(escape(cell) for cell in row))
     Console().print(shown)

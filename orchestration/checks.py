@@ -20,6 +20,7 @@ import dagster as dg
 from flame_core import gates
 from flame_core.errors import InputError
 from flame_core.gates import Check
+from flame_core.markdown import code_span
 from orchestration.dvc_project import DvcProject, Stage
 
 
@@ -83,7 +84,7 @@ def _result(name: str, checks: Sequence[Check]) -> dg.AssetCheckResult:
     if len(checks) == 1:  # a number is drawn over time
         metadata |= {key: value for key in ("value", "threshold") if _is_number(value := getattr(checks[0], key))}
     if keys := [key for check in failed for key in check.keys]:
-        metadata["keys"] = dg.MetadataValue.md("\n".join(f"- `{key}`" for key in keys))
+        metadata["keys"] = dg.MetadataValue.md("\n".join(f"- {code_span(key)}" for key in keys))
     return dg.AssetCheckResult(
         check_name=name,
         passed=not failed,

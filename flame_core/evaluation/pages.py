@@ -39,10 +39,16 @@ def render(template: str, **values: Any) -> str:
         "language_name": language_name,
         "html_language": html_language,
         "chart": Markup,
+        "web_address": web_address,
         "pretty_json": lambda value: json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False),
     }
     environment.globals["style"] = Markup(stylesheet("charts.css") + stylesheet("page.css"))
     return environment.get_template(template).render(**values) + "\n"
+
+
+def web_address(url: str | None) -> str:
+    """An address that a page may link to; `#` in place of any other, such as one that runs a script."""
+    return url if url and url.startswith(("http://", "https://")) else "#"
 
 
 def percent(value: float) -> str:

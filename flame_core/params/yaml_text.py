@@ -8,6 +8,7 @@ command can carry, and files that grow without bound: too large, nested too deep
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ MOST_VALUES = 100_000  # after every alias is replaced by what it stands for
 DEEPEST = 50
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = {f"{_TAG}{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
+_UNUSABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -141,8 +143,8 @@ class _Checker:
             value = self._loader.construct_object(node)
         except ValueError:
             raise self._error(node, place, f"{shown(node.value)} cannot be read") from None
-        if isinstance(value, str) and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):
-            raise self._error(node, place, "a text with a character that no file can hold")
+        if isinstance(value, str) and (letter := _UNUSABLE.search(value)):
+            raise self._error(node, place, f"a text with the character {ord(letter[0]):#06x}, which no page can show")
         if isinstance(value, float) and not math.isfinite(value):
             raise self._error(node, place, f"{shown(node.value)} is no finite number")
         if isinstance(value, int) and not -(2**63) <= value < 2**63:

@@ -9,6 +9,7 @@ from typing import Any
 from flame_core.evaluation.compare import chance_of, metric_title
 from flame_core.evaluation.language_names import language_name
 from flame_core.evaluation.measures import headline_k
+from flame_core.markdown import code_span, plain_text
 from flame_core.params import Params
 
 
@@ -36,13 +37,18 @@ def model_card(
     """
     trained = params.train[recipe]
     k = headline_k(params.evaluate)
-    data = [f"| {name} | {_what(source)} | {_licences(source)} |" for name, source in sources.items()]
+    options = plain_text(trained.model.backbone_options or "")
+    data = [
+        f"| {plain_text(name)} | {plain_text(_what(source))} | {plain_text(_licences(source))} |"
+        for name, source in sources.items()
+    ]
     scores = [
-        f"| {metric_title(name)} | {_percent(metrics.get(name))} | {_percent(metrics.get(chance_of(name)))} |"
+        f"| {plain_text(metric_title(name))} | {_percent(metrics.get(name))} | "
+        f"{_percent(metrics.get(chance_of(name)))} |"
         for name in headline
     ]
     by_language = [
-        f"| {language_name(code)} | "
+        f"| {plain_text(language_name(code))} | "
         + " | ".join(
             _percent(metrics.get(f"retrieval/{code}/{way}/recall@{k}")) for way in ("image_to_text", "text_to_image")
         )
@@ -56,9 +62,10 @@ def model_card(
             "An image encoder in the text space of a frozen large language model (FLAME, CVPR 2025).",
             "",
             "## Model",
-            f"- tower: timm `{trained.model.backbone}` {trained.model.backbone_options or ''} at "
+            f"- tower: timm {code_span(trained.model.backbone)} {options} at "
             f"{trained.model.image_size} px, projector into {config['hidden']} dimensions",
-            f"- text side: `{params.llm.source}`, hidden states of layer {params.text.layer}, frozen, not included",
+            f"- text side: {code_span(params.llm.source)}, hidden states of layer {params.text.layer}, frozen, "
+            "not included",
             f"- trained on {config['samples']} pictures, {trained.epochs} epochs, batch {trained.batch_size}, texts: "
             f"{', '.join(config['facets'])}",
             "",

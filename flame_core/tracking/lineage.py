@@ -20,6 +20,7 @@ from flame_core.digest import file_sha256, value_digest
 from flame_core.evaluation.results import METRICS
 from flame_core.evaluation.standing import read_standings
 from flame_core.layout import Layout
+from flame_core.names import is_commit, shown
 from flame_core.tracking.benchmarks import EVALUATION, benchmark_metrics
 from flame_core.tracking.delivery import metric_name
 from flame_core.tracking.evaluation import REPORT
@@ -235,6 +236,9 @@ def _code(layout: Layout, record: Record) -> Link:
     link = Link("code", {"commit": commit or "not recorded", "clean": record.tags.get("git.clean", "unknown")})
     if not commit:
         link.skip("the training ran outside git")
+        return link
+    if not is_commit(commit):
+        link.fail(f"{shown(commit)} is no commit")
         return link
     if record.tags.get("git.clean") == "false":
         link.notes.append("tracked files had changes that the commit does not hold")

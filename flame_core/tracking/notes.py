@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flame_core.markdown import code_span, plain_text
+
 NOTE_TAG = "mlflow.note.content"  # a run's description
 
 
 def note(tags: Mapping[str, str], datasets: Sequence[Mapping[str, Any]]) -> str:
     """What MLflow's page of a run says first, in Markdown: the way to Dagster, and the digests of the data."""
-    data = ", ".join(f"{each['name']} `{each['digest']}`" for each in datasets)
+    data = ", ".join(f"{plain_text(each['name'])} {code_span(each['digest'])}" for each in datasets)
     return f"Trained by {dagster_link(tags)} from {data}."
 
 
@@ -21,4 +23,4 @@ def dagster_link(tags: Mapping[str, str]) -> str:
     run = f"[Dagster run {tags['dagster.run_id'][:8]}]({tags['dagster.run_url']})"
     if "dagster.asset_url" not in tags:
         return run
-    return f"{run}, asset [{tags['dagster.asset']}]({tags['dagster.asset_url']})"
+    return f"{run}, asset [{plain_text(tags['dagster.asset'])}]({tags['dagster.asset_url']})"

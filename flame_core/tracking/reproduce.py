@@ -24,6 +24,7 @@ from flame_core.digest import file_sha256
 from flame_core.errors import ComputationError, InputError
 from flame_core.evaluation.results import METRICS
 from flame_core.layout import Layout
+from flame_core.names import is_commit, require_name, shown
 from flame_core.params import read_yaml
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.provenance import LOCK, git_state
@@ -56,7 +57,10 @@ def reproduce(layout: Layout, model: str, everything: bool = False) -> Reproduct
         ComputationError: a stage failed.
     """
     record = find_record(layout, model)
-    recipe = record.tags["flame.recipe"]
+    try:
+        recipe = require_name(record.tags["flame.recipe"])
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{model}: its tag flame.recipe names no recipe ({error})") from None
     with record.files() as files:
         read_yaml_artifact(files, LOCK)
         root = _project(layout, record, files)
@@ -97,7 +101,9 @@ def _project(layout: Layout, record: Record, files: Path) -> Path:
     for source in read_yaml(root / "params.yaml").get("sources", {}).values():
         path = source.get("path")
         if path and not Path(path).is_absolute():  # relative to the project that the run was in
-            link = root / path
+            link = Path(os.path.normpath(root / path))
+            if not link.is_relative_to(layout.state):
+                raise InputError(f"the run read {shown(path)}, far outside its project, which has no place here")
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to((layout.project / path).resolve())
     return root
@@ -106,6 +112,8 @@ def _project(layout: Layout, record: Record, files: Path) -> Path:
 def _code(layout: Layout, record: Record, root: Path) -> Path:
     """The tree of the run's commit: this one where it is that commit, else a copy; its definitions go into `root`."""
     commit = record.tags.get("git.commit")
+    if commit and not is_commit(commit):
+        raise InputError(f"the run's tag git.commit is {shown(commit)}, which is no commit")
     here = git_state(layout.project)
     code = layout.project
     if commit and here != {"git.commit": commit, "git.clean": "true"}:

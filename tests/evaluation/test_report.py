@@ -11,7 +11,7 @@ from PIL import Image
 
 from flame_core.evaluation.examples import concepts, failures, picture_queries, text_query
 from flame_core.evaluation.measures import checks, evaluate
-from flame_core.evaluation.pages import percent, points, thumbnail
+from flame_core.evaluation.pages import percent, points, thumbnail, web_address
 from flame_core.evaluation.report import descriptions, language_bars, render_report, report_charts
 from tests.evaluation import world
 
@@ -95,6 +95,21 @@ def test_captions_are_escaped_everywhere(tmp_path):
     assert all(a["src"].startswith("data:") for tag, a in parsed.tags if tag == "img")
     assert "<script>alert(1)</script>" in parsed.text  # as text
     assert "{{ 7 * 7 }}" in parsed.text
+
+
+def test_class_names_are_escaped_everywhere(tmp_path):
+    mark = "<img src=x onerror=alert(1)>\"'><b>"
+    classes = {key: f"{mark}{name}" for key, name in world.classes().items()}
+    parsed = Page(page(tmp_path, classes=classes))
+    assert parsed.open == []
+    assert all("onerror" not in attributes for _, attributes in parsed.tags)
+    assert f"{mark}toys" in parsed.text
+
+
+def test_a_link_leads_to_a_web_page_or_nowhere():
+    assert web_address("https://example.org/a?b#c") == "https://example.org/a?b#c"
+    for url in ("javascript:alert(1)", "data:text/html,x", " https://x", "//x", "", None):
+        assert web_address(url) == "#"
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path):

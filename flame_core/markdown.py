@@ -1,0 +1,21 @@
+"""Foreign texts in Markdown, as MLflow and Dagster show it: they are read as written and mark nothing up."""
+
+from __future__ import annotations
+
+import re
+
+_MARKS = re.compile(r"([\\`*\[\]<>|~])")
+
+
+def plain_text(value: object) -> str:
+    """A text on one line in which nothing is a link, a picture, an element or the end of a table's cell."""
+    return _MARKS.sub(r"\\\1", " ".join(str(value).split()))
+
+
+def code_span(value: object) -> str:
+    """A text as inline code, fenced by more backticks than it holds in a row."""
+    text = " ".join(str(value).split())
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    space = " " if longest else ""
+    return f"{fence}{space}{text}{space}{fence}"
