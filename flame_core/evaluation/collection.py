@@ -85,7 +85,10 @@ def collect(params: Params, layout: Layout) -> list[Collected]:
                 training = trained if isinstance(trained, Labelled) else None
             found.append(Collected(benchmark, content, training))
         except NotAvailable as error:
-            found.append(Collected(benchmark, None, why=str(error)))
+            why = str(error).replace(
+                str(data), options.data
+            )  # as params say it: a report names no place of its machine
+            found.append(Collected(benchmark, None, why=why))
     return found
 
 

@@ -29,6 +29,15 @@ from tests.evaluation.test_stages import contents, on_cpu, run  # noqa: F401  (f
 SETS = 10
 
 
+def test_what_is_not_there_is_named_as_params_name_it(run):  # noqa: F811
+    params, layout = run
+    definition_file(layout.root / "sets/away.yaml", {"kind": "retrieval"}, "urban1k", "away")
+    options = {"benchmarks": BenchmarksParams(names=["sets/away.yaml"])}
+    [found] = collect(params.model_copy(update={"evaluate": params.evaluate.model_copy(update=options)}), layout)
+    assert found.why.startswith("datasets/away")  # in a project that moves, the report stays as it is
+    assert found.why.endswith("does not exist")
+
+
 @pytest.fixture
 def project(run, byte_tokenizer):  # noqa: F811
     """The run with eleven colour sets, retrieval short and long, one benchmark without data, a CLIP, an LLM."""
