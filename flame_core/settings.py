@@ -52,7 +52,9 @@ class Settings(BaseSettings):
         default=None, description="MLflow's address; `off` for none; by default the store that `make ui` serves"
     )
     experiment: str = Field(default="flame", description="MLflow's experiment of the trainings")
-    registered_model: str = Field(default="flame", description="MLflow's registered model")
+    registered_model: str = Field(
+        default="flame", pattern=r"^[^'\"`/:\\]+$", description="MLflow's registered model; part of its searches"
+    )
 
     def torch_device(self) -> str:
         """`cuda` or `cpu`; asking for a GPU that is not there is an error, never a silent fallback."""
@@ -76,6 +78,8 @@ def settings() -> Settings:
     """The settings of this process, read once."""
     try:
         return Settings()
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"settings: .env must be a text in UTF-8 ({error})") from None
     except ValidationError as error:
         faults = "; ".join(f"FLAME_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise ParamsError(f"settings (environment or .env): {faults}") from None

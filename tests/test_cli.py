@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -128,3 +129,30 @@ def test_a_wrong_setting_names_its_variable(project, capsys, monkeypatch):
 def test_params_check_shows_what_would_run(project):
     shown = CliRunner().invoke(cli.app, ["params", "check"])
     assert shown.exit_code == 0
+
+
+def test_settings_that_cannot_be_read_are_one_sentence(project, capsys, monkeypatch):
+    from flame_core.settings import settings
+
+    for content, message in (
+        (b"FLAME_WORKERS=\xff", ".env must be a text in UTF-8"),
+        (b"FLAME_REGISTERED_MODEL=a'b", "pattern"),
+    ):
+        (project / ".env").write_bytes(content)
+        settings.cache_clear()
+        code, said = fails(capsys, monkeypatch, "params", "check")
+        assert code == 2 and message in said
+    settings.cache_clear()
+
+
+@pytest.mark.parametrize("content", [b"a: caf\xe9", b"a: 1\na: 2", b"[" * 100_000, b"a: &a [*a]", b"a: 2026-01-01"])
+@pytest.mark.parametrize("file", ["params.yaml", "recipes/flame.yaml", "preset.yaml"])
+def test_hostile_files_of_params_are_usage_errors(project, capsys, monkeypatch, file, content):
+    (project / "recipes").unlink()
+    shutil.copytree(ROOT / "recipes", project / "recipes")
+    (project / file).unlink(missing_ok=True)
+    (project / file).write_bytes(content)
+    preset = ["--preset", "preset.yaml"] if file == "preset.yaml" else []
+    code, message = fails(capsys, monkeypatch, "params", "check", *preset)
+    assert code == 2
+    assert Path(file).name in message and "line" in message and len(message) < 500

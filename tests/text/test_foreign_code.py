@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,14 +32,12 @@ class OddModel(PreTrainedModel):
 
 
 @pytest.fixture
-def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that the code makes when it runs."""
-
-    def asked(*_: object) -> str:
-        raise AssertionError("somebody was asked on stdin")
-
-    monkeypatch.setattr(builtins, "input", asked)
-    return tmp_path / "code has run"
+def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file that the code makes when it runs; nobody may be asked on stdin meanwhile."""
+    asked = []
+    monkeypatch.setattr(builtins, "input", lambda question="": asked.append(question) or "n")
+    yield tmp_path / "code has run"
+    assert not asked
 
 
 @pytest.fixture
