@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from flame_core.errors import ParamsError
 
@@ -45,6 +45,12 @@ class Settings(BaseSettings):
     stop_grace_seconds: float = Field(default=120.0, ge=0, description="for a stage to stop before it is killed")
     timezone: str = Field(default="UTC", description="of the schedules, such as Europe/Berlin")
     ui_host: str = Field(default="127.0.0.1", description="where `make ui` listens; it has no login of its own")
+    ui_names: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="names that Dagster answers to beside loopback and ui_host, separated by commas"
+    )
+    code_overrides: bool = Field(
+        default=False, description="whether Dagster's Launchpad may override params that fetch models or run code"
+    )
     dagster_port: int = Field(default=3000, ge=1, le=65535)
     mlflow_port: int = Field(default=5000, ge=1, le=65535)
 
@@ -55,6 +61,11 @@ class Settings(BaseSettings):
     registered_model: str = Field(
         default="flame", pattern=r"^[^'\"`/:\\]+$", description="MLflow's registered model; part of its searches"
     )
+
+    @field_validator("ui_names", mode="before")
+    @classmethod
+    def _between_commas(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     def torch_device(self) -> str:
         """`cuda` or `cpu`; asking for a GPU that is not there is an error, never a silent fallback."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dagster as dg
 
 from flame_core.layout import Layout
+from flame_core.settings import settings
 from orchestration.automation import jobs, schedules, source_sensor
 from orchestration.checks import read_checks
 from orchestration.dvc_assets import asset_key, dvc_assets
@@ -23,21 +24,27 @@ from orchestration.resources import read_tags, runner
 PARALLEL_STEPS = 4  # of one run; pools (dagster.yaml) bound what is scarce
 
 
-def build(layout: Layout) -> dg.Definitions:
+def build(layout: Layout, *, code_overrides: bool | None = None) -> dg.Definitions:
     """The definitions of the project in `layout`.
+
+    Args:
+        layout: of the project.
+        code_overrides: whether `experiment` may override params that fetch models or run code; None: as settings say,
+            which is right wherever a web page starts the runs.
 
     Raises:
         DvcProjectError: `dvc.yaml` or a params file is broken; names the file, line and key.
     """
     project = DvcProject(layout.root)
     stages = project.stages()
+    allowed = settings().code_overrides if code_overrides is None else code_overrides
     training = dg.AssetSelection.assets(*(asset_key(name) for name in stages if name.startswith("train@")))
     return dg.Definitions(
         assets=[
             *dvc_assets(project, stages, runner=runner(), read_checks=read_checks, read_tags=read_tags),
             promotion_asset(layout, stages),
         ],
-        jobs=[*jobs(training), experiment_job(layout, stages, runner())],
+        jobs=[*jobs(training), experiment_job(layout, stages, runner(), code_overrides=allowed)],
         schedules=schedules(),
         sensors=[dvc_lock_sensor(project, stages, read_checks=read_checks), source_sensor(layout)],
         executor=dg.multiprocess_executor.configured(

@@ -11,10 +11,14 @@ Preset and overrides are given once, in the Launchpad of the job:
 They are validated before any stage starts. The run then works in `.flame/runs/<params digest>/`; stages that do not
 change are taken from DVC's cache. What it makes are materializations of `workspaces/<digest>/<asset>`, tagged with the
 workspace, so they are never taken for the main line's assets, their data versions or their freshness.
+
+The Launchpad is a web page, so overrides that fetch models or run code (`flame_core/code_params.py`) are refused unless
+`FLAME_CODE_OVERRIDES` allows them.
 """
 # No postponed annotations here: Dagster reads those of an op's context and config as they stand.
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +26,10 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from flame_core.code_params import changed_code
 from flame_core.errors import FlameError, ParamsError
 from flame_core.layout import Layout
+from flame_core.params import Params
 from flame_core.workspace import open_workspace, resolve_params
 from orchestration.checks import read_checks
 from orchestration.dvc_assets import DATA_VERSION_TAG, asset_key, op_name, run_metadata, run_stage
@@ -33,6 +39,7 @@ from orchestration.resources import WORKSPACE_TAG, read_tags
 from orchestration.stage_meta import stage_meta
 
 WORKSPACE = "workspace"
+_DIGEST = re.compile(r"[0-9a-f]{12}")
 
 
 class Workspace(dg.Config):
@@ -42,8 +49,17 @@ class Workspace(dg.Config):
     overrides: dict[str, Any] = Field(default_factory=dict, description="params to change: {train.epochs: 5}")
 
 
-def experiment_job(layout: Layout, stages: Mapping[str, Stage], runner: Runner) -> dg.JobDefinition:
-    """The pipeline of `stages` as a job of plain ops, after one that opens the workspace."""
+def experiment_job(
+    layout: Layout, stages: Mapping[str, Stage], runner: Runner, *, code_overrides: bool
+) -> dg.JobDefinition:
+    """The pipeline of `stages` as a job of plain ops, after one that opens the workspace.
+
+    Args:
+        layout: of the project.
+        stages: of its `dvc.yaml`.
+        runner: how they are run.
+        code_overrides: whether overrides may fetch models or run code.
+    """
     ops = {name: _stage_op(layout, stage, runner) for name, stage in stages.items()}
     after = {
         ops[name].name: {
@@ -56,14 +72,14 @@ def experiment_job(layout: Layout, stages: Mapping[str, Stage], runner: Runner) 
     }
     graph = dg.GraphDefinition(
         "experiment",
-        node_defs=[_workspace_op(layout, stages), *ops.values()],
+        node_defs=[_workspace_op(layout, stages, code_overrides), *ops.values()],
         dependencies=after,
         description="The pipeline with a preset or overrides, in a workspace of its own: the main line stays as it is.",
     )
     return graph.to_job(config={"ops": {WORKSPACE: {"config": {"overrides": {}}}}})  # what the Launchpad begins with
 
 
-def _workspace_op(layout: Layout, stages: Mapping[str, Stage]) -> dg.OpDefinition:
+def _workspace_op(layout: Layout, stages: Mapping[str, Stage], code_overrides: bool) -> dg.OpDefinition:
     @dg.op(name=WORKSPACE, out={"done": dg.Out(dg.Nothing)}, description="Validate the params and open the workspace.")
     def workspace(context: dg.OpExecutionContext, config: Workspace) -> None:
         try:
@@ -71,7 +87,10 @@ def _workspace_op(layout: Layout, stages: Mapping[str, Stage]) -> dg.OpDefinitio
                 raise ParamsError("give a preset or overrides; without them, materialize the assets instead")
             overrides = [f"{key}={json.dumps(value)}" for key, value in config.overrides.items()]
             preset = find_preset(layout, config.preset) if config.preset else None
-            opened = open_workspace(layout, resolve_params(layout, overrides, preset))
+            resolved = resolve_params(layout, overrides, preset)
+            if not code_overrides:
+                _require_known_code(layout, resolved.params, preset)
+            opened = open_workspace(layout, resolved)
         except FlameError as error:
             raise dg.Failure(str(error), allow_retries=False) from None
         project = DvcProject(opened.root)
@@ -85,6 +104,17 @@ def _workspace_op(layout: Layout, stages: Mapping[str, Stage]) -> dg.OpDefinitio
         context.log.info(f"workspace {opened.root.relative_to(layout.project)}")
 
     return workspace
+
+
+def _require_known_code(layout: Layout, params: Params, preset: Path | None) -> None:
+    """Refuse models and code that neither `params.yaml` nor a file of presets/ names."""
+    own = preset is not None and preset.resolve().is_relative_to((layout.project / "presets").resolve())
+    base = resolve_params(layout, [], preset if own else None).params
+    if keys := changed_code(params, base):
+        raise ParamsError(
+            f"{', '.join(keys)}: a run from the web interface may not set what fetches models or runs code; use "
+            "`flame run --set`, put it into params.yaml or a file of presets/, or set FLAME_CODE_OVERRIDES=true"
+        )
 
 
 def find_preset(layout: Layout, name: str) -> Path:
@@ -114,8 +144,8 @@ def _stage_op(layout: Layout, stage: Stage, runner: Runner) -> dg.OpDefinition:
     )
     def run(context: dg.OpExecutionContext) -> None:
         current = context.instance.get_run_by_id(context.run_id)
-        digest = current.tags.get(WORKSPACE_TAG) if current else None
-        if digest is None:
+        digest = current.tags.get(WORKSPACE_TAG, "") if current else ""
+        if not _DIGEST.fullmatch(digest):  # the tag may come from the Launchpad, and becomes a path
             raise dg.Failure(f"no workspace is open: select the op {WORKSPACE!r} as well", allow_retries=False)
         project = DvcProject(layout.state / "runs" / digest)
         here = project.stages().get(stage.name)

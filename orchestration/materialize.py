@@ -59,7 +59,7 @@ def materialize(
     """
     from orchestration.definitions import build
 
-    definitions = build(layout)
+    definitions = build(layout, code_overrides=True)  # whoever has a shell may run code anyway
     if select:
         _require_assets(select, definitions)
     home = layout.state / "dagster-inline"

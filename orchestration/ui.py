@@ -57,7 +57,7 @@ def servers(layout: Layout, home: Path) -> list[Server]:
     host, workspace = here.ui_host, str(home / "workspace.yaml")
     code = ["dagster", "code-server", "start", "--socket", str(code_socket(home)), "-m", "orchestration.definitions"]
     daemon = ["dagster._daemon", "run", "-w", workspace]
-    web = ["dagster_webserver", "-h", host, "-p", str(here.dagster_port), "-w", workspace]
+    web = ["orchestration.web_server", workspace]  # Dagster's own has no guard
     return [
         Server("dagster-code", (*python, *code, "--working-directory", str(layout.root))),
         Server("dagster-webserver", (*python, *web), f"http://{host}:{here.dagster_port}/server_info"),

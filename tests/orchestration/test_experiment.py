@@ -107,6 +107,58 @@ def test_wrong_params_stop_it_before_any_stage(
     assert not (layout.state / "runs").exists()
 
 
+CAPTIONER = {"captioner": "rewrite", "model": "hub:evil/model@1", "trust_remote_code": True, "prompt": "{caption}"}
+CODE_OVERRIDES = [
+    ({"llm.source": "hub:evil/model@1"}, "llm.source"),
+    ({"llm": {"source": "hub:evil/model@1", "trust_remote_code": True}}, "llm.source, llm.trust_remote_code"),
+    ({"caption.short": CAPTIONER}, "caption.short.model, caption.short.trust_remote_code"),
+    ({"evaluate": {"baselines": {"theirs": "transformers:evil/model"}}}, "evaluate.baselines"),
+    ({"train.model.backbone": "hf-hub:evil/model"}, "train.model.backbone"),
+    (
+        {"train": {"model": {"backbone_options": {"checkpoint_path": "x.pth"}}}},
+        "train.model.backbone_options.checkpoin",
+    ),
+]
+
+
+@pytest.mark.parametrize(("overrides", "keys"), CODE_OVERRIDES)
+def test_a_web_page_may_not_set_what_fetches_models_or_runs_code(
+    layout: Layout, instance: dg.DagsterInstance, overrides: dict, keys: str
+) -> None:
+    result = run(layout, instance, overrides=overrides)
+    (failed,) = result.get_step_failure_events()
+    said = failed.step_failure_data.user_failure_data.description
+    assert said.startswith(f"{keys}") and "FLAME_CODE_OVERRIDES" in said
+    assert not (layout.state / "runs").exists()
+
+
+def test_nor_through_a_preset_from_elsewhere(layout: Layout, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    content = merge(read_yaml(layout.params), {"llm": {"source": "hub:evil/model@1"}})
+    (tmp_path / "evil.yaml").write_text(yaml.safe_dump(content, allow_unicode=True))
+    for preset in (str(tmp_path / "evil.yaml"), "../evil.yaml"):
+        (failed,) = run(layout, instance, preset=preset).get_step_failure_events()
+        assert failed.step_failure_data.user_failure_data.description.startswith("llm.source: ")
+    shutil.copy(tmp_path / "evil.yaml", layout.root / "presets/own.yaml")  # the project's own words
+    assert run(layout, instance, preset="own", overrides={"train.epochs": 3}).success
+
+
+def test_a_tag_names_no_folder_outside_the_workspaces(layout: Layout, instance: dg.DagsterInstance) -> None:
+    job = build(layout).resolve_job_def("experiment")
+    done = job.execute_in_process(
+        instance=instance, raise_on_error=False, op_selection=["workspace_train__flame"], tags={"workspace": "../.."}
+    )
+    (failed,) = done.get_step_failure_events()
+    assert failed.step_failure_data.user_failure_data.description.startswith("no workspace is open")
+    assert not (layout.root / "data").exists()
+
+
+def test_a_setting_and_the_shell_allow_it(layout: Layout, instance: dg.DagsterInstance) -> None:
+    job = build(layout, code_overrides=True).resolve_job_def("experiment")
+    config = {"overrides": {"llm.source": "hub:own/model@1"}}
+    done = job.execute_in_process(instance=instance, run_config={"ops": {"workspace": {"config": config}}})
+    assert done.success
+
+
 def test_stages_that_the_definitions_lack_are_named(layout: Layout, instance: dg.DagsterInstance) -> None:
     shutil.copy(layout.recipes / "flame.yaml", layout.recipes / "other.yaml")
     result = run(layout, instance, overrides={"recipes": ["flame", "other"]})
