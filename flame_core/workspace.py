@@ -122,12 +122,21 @@ def dvc_cache(layout: Layout) -> Path:
 
 
 def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str], preset: Path | None) -> int:
-    """Bring `targets` (all stages by default) up to date with `dvc repro`; returns DVC's exit code."""
+    """Bring `targets` (all stages by default) up to date with `dvc repro`.
+
+    Returns:
+        0, or the exit code of the stage that failed; DVC's own where DVC itself refused.
+
+    Raises:
+        Interrupted: a stop signal came.
+    """
+    from orchestration.pipeline_run import reproduce
+
     resolved = resolve_params(layout, overrides, preset)
     if overrides or preset or not resolved.params.storage.cache:
         layout = open_workspace(layout, resolved)
         log.info("workspace %s", layout.root.relative_to(layout.project))
-    return subprocess.run([*dvc(), "repro", *targets], cwd=layout.root, env=environment(), check=False).returncode
+    return reproduce(layout.root, targets)
 
 
 def environment() -> dict[str, str]:

@@ -28,6 +28,7 @@ from orchestration.dvc_run import Context, Runner, StageFailed, StageRun, bring_
 from orchestration.stage_meta import stage_meta
 
 DATA_VERSION_TAG = "dagster/data_version"
+EXIT_CODE = "exit code"  # of a failed step's metadata
 REFRESH_TAG = "refresh"  # a run's tag: names of stages, separated by commas, that are run with `--force`
 ReadChecks = Callable[[DvcProject, Stage, Sequence[str]], Iterable[dg.AssetCheckResult]]
 ReadTags = Callable[[DvcProject], Mapping[str, str]]
@@ -99,8 +100,7 @@ def _asset(
         name=op_name(stage.name),
         specs=[spec],
         check_specs=[dg.AssetCheckSpec(name, asset=key, blocking=True) for name in meta.checks],
-        pool=meta.pool,
-        retry_policy=meta.retries and meta.retries.policy(),
+        pool=meta.pool,  # and no retry_policy: Dagster would also retry what a person stopped
     )
     def materialize(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
         tags = dict(read_tags(project)) if read_tags else {}
@@ -120,7 +120,8 @@ def run_stage(context: Context, project: DvcProject, stage: Stage, runner: Runne
     """Bring a stage up to date in a step of any kind; a failure ends it with the stage's own last lines.
 
     Raises:
-        dagster.Failure: what failed, and whether a retry may help.
+        dagster.Failure: what failed.
+        dagster.RetryRequested: the same, where the stage's `retries` say that another try may help.
     """
     if tags:
         context.instance.add_run_tags(context.run.run_id, dict(tags))
@@ -130,13 +131,15 @@ def run_stage(context: Context, project: DvcProject, stage: Stage, runner: Runne
     except DvcProjectError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     except StageFailed as failed:
-        retries = stage_meta(stage).retries
-        transient = retries is not None and retries.may_help(failed.code)
-        raise dg.Failure(
+        failure = dg.Failure(
             str(failed),
-            metadata={"command": stage.command, "exit code": failed.code, **failed.reported},
-            allow_retries=transient,
-        ) from None
+            metadata={"command": stage.command, EXIT_CODE: failed.code, **failed.reported},
+            allow_retries=False,
+        )
+        retries = stage_meta(stage).retries
+        if retries is None or not retries.may_help(failed.code):
+            raise failure from None
+        raise dg.RetryRequested(retries.max, retries.delay(context.retry_number + 1)) from failure
 
 
 def run_metadata(stage: Stage, run: StageRun) -> dict[str, Any]:

@@ -5,11 +5,12 @@ Serves any DVC project. Imports DVC only where a project is opened.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestration.dvc_errors import DvcBusyError, DvcProjectError, located
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 LOCK_FILE = "dvc.lock"
+_BUSY = re.compile(r"'(?P<path>[^']*)' is busy, it is being blocked by:\s*(?P<who>.*?)(?:\n\s*\n|\Z)", re.DOTALL)
 _TORN_READS = 20  # attempts, 50 ms apart
 T = TypeVar("T")
 
@@ -73,6 +75,56 @@ def _holder(root: Path) -> str | None:
     except (OSError, ValueError, IndexError, psutil.Error):
         return None
     return f"DVC's lock in {root} is held by process {pid} ({command[:200]})"
+
+
+def busy_with(error: Exception, root: Path) -> str:
+    """What DVC's lock error says that another process holds, and who that is, in one line."""
+    return busy_path(str(error)) or _holder(root) or _first_lines(error)
+
+
+def busy_path(text: str) -> str | None:
+    """The path that another process works on, and that process, if DVC's words hold such an error."""
+    found = _BUSY.search(text)
+    return found and f"{found['path']} is busy: {' '.join(found['who'].split())}"
+
+
+def release_dead(root: Path) -> list[str]:
+    """Release the paths that ended processes hold; returns those processes, as `process 123 (dvc repro)`.
+
+    DVC does so itself, but not while such a process is a zombie.
+    """
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+    from dvc.rwlock import _edit_rwlock
+
+    with Repo(str(root)) as repo:
+        hardlink = repo.config["core"].get("hardlink_lock", False)
+        try:
+            with _edit_rwlock(repo.tmp_dir, repo.fs, hardlink) as lock:
+                return _release(lock)
+        except LockError:  # another process is at that file at this moment
+            return []
+
+
+def _release(lock: Any) -> list[str]:
+    """Take ended processes out of the content of DVC's file of held paths."""
+    readers = [info for infos in lock["read"].values() for info in infos]
+    dead = {info["pid"]: info["cmd"] for info in (*readers, *lock["write"].values()) if _ended(info["pid"])}
+    kept = {path: [info for info in infos if info["pid"] not in dead] for path, infos in lock["read"].items()}
+    lock["read"] = {path: infos for path, infos in kept.items() if infos}
+    lock["write"] = {path: info for path, info in lock["write"].items() if info["pid"] not in dead}
+    return [f"process {pid} ({command[:200]})" for pid, command in sorted(dead.items())]
+
+
+def _ended(pid: int) -> bool:
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
 
 
 def _first_lines(error: Exception) -> str:

@@ -37,16 +37,17 @@ from dagster_shared.serdes.errors import DeserializationError
 from orchestration.dvc_errors import DvcBusyError
 from orchestration.dvc_lock import LockedStage, sort_lock
 from orchestration.dvc_project import DvcProject
+from orchestration.dvc_repo import busy_path, release_dead
 from orchestration.process_tree import ProcessTree
 from orchestration.shown_process import ShownProcess
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
 T = TypeVar("T")
 _DVC = [sys.executable, "-m", "dvc"]
+_COMMAND = [sys.executable, "-m", "orchestration.dvc_command"]  # what a shell's run starts
 UNCHANGED, RESTORED, COMPUTED = "unchanged", "restored from DVC's run cache", "computed"
 _SHOWN_LINES = 20  # of a failed stage
 _REMEMBERED = 20  # versions of a stage's data whose report is kept
-_BUSY = re.compile(r"'(?P<path>[^']*)' is busy, it is being blocked by:\s*(?P<who>.*?)(?:\n\s*\n|\Z)", re.DOTALL)
 _EXITED = re.compile(r"failed to run: .*, exited with (-?\d+)")
 _DVC_ERRORS = ("ERROR: failed to reproduce", "ERROR: failed to run", "Running stage '", "> ")
 _DVC_ADVICE = re.compile(  # right for a shell, and eightfold here
@@ -91,8 +92,8 @@ def bring_up_to_date(context: Context, project: DvcProject, stage: str, runner: 
         dagster.Failure: an ancestor is not up to date, or a path stayed busy; retrying would not help.
         StageFailed: the command failed; holds its last lines.
     """
-    _end_abandoned(project, runner)
-    changes = _patient(runner, lambda: project.changes(stage))
+    end_abandoned(project, runner)
+    changes = _patient(project, runner, lambda: project.changes(stage))
     reasons = tuple(changes.pop(stage, ()))
     if changes:
         why = "; ".join(f"{name} ({', '.join(what)})" for name, what in sorted(changes.items()))
@@ -108,7 +109,7 @@ def bring_up_to_date(context: Context, project: DvcProject, stage: str, runner: 
         outcome, reported = _repro(context, project, stage, runner, force)
     else:
         log.info(f"{stage}: {outcome}")
-    locked = _patient(runner, project.locked)[stage]
+    locked = _patient(project, runner, project.locked)[stage]
     if reported:
         _remember(project, stage, locked, reported)
     return StageRun(outcome, reasons, locked, reported or recall(project, stage, locked))
@@ -135,7 +136,7 @@ def _memory(project: DvcProject, stage: str, locked: LockedStage) -> Path:
     return project.root / ".dvc" / "tmp" / "dagster" / stage / f"{locked.data_version}.json"
 
 
-def _patient(runner: Runner, ask: Callable[[], T]) -> T:
+def _patient(project: DvcProject, runner: Runner, ask: Callable[[], T]) -> T:
     """`ask()`, again and again while another DVC process is in the way."""
     deadline = time.monotonic() + runner.busy_seconds
     said = ""
@@ -143,14 +144,16 @@ def _patient(runner: Runner, ask: Callable[[], T]) -> T:
         try:
             return ask()
         except DvcBusyError as busy:
-            said = _wait(str(busy), said, deadline)
+            said = _wait(project, str(busy), said, deadline)
 
 
-def _wait(why: str, said: str, deadline: float) -> str:
+def _wait(project: DvcProject, why: str, said: str, deadline: float) -> str:
     if time.monotonic() > deadline:
         raise dg.Failure(f"Waited too long for another DVC process. {why}", allow_retries=False)
     if why != said:
         log.info(f"Waiting for another DVC process. {why}")
+    for dead in release_dead(project.root):
+        log.info(f"Released what {dead} held: it has ended.")
     time.sleep(1.0)
     return why
 
@@ -167,20 +170,20 @@ def _repro(
         with _pipes(context) as session:
             code, lines = _run(command, project, runner, session.get_bootstrap_env_vars())
         text = "\n".join(lines)
-        busy = _BUSY.search(text)
+        busy = busy_path(text)
         if code == 0:
             restored = any(line.endswith("is cached - skipping run, checking out outputs") for line in lines)
-            _patient(runner, lambda: sort_lock(project.root))
+            _patient(project, runner, lambda: sort_lock(project.root))
             return (RESTORED if restored else COMPUTED), _reported(session)
         if busy is None:
             exited = _EXITED.search(text)
             raise StageFailed(stage, int(exited[1]) if exited else code, _last_words(lines), _reported(session))
-        said = _wait(f"{busy['path']} is busy: {' '.join(busy['who'].split())}", said, deadline)
+        said = _wait(project, busy, said, deadline)
 
 
 def _run(command: list[str], project: DvcProject, runner: Runner, pipes: Mapping[str, str]) -> tuple[int, list[str]]:
     """Exit code and last lines of `command`, which is shown while it runs."""
-    tree = ProcessTree(_label(project))
+    tree = ProcessTree(tree_label(project.root))
     environment = {**os.environ, **runner.environment, **pipes, **tree.environment()}
     process = ShownProcess(command, project.root, environment, _DVC_ADVICE)
     try:
@@ -206,9 +209,9 @@ def _stop(tree: ProcessTree, process: ShownProcess, runner: Runner) -> None:
             continue
 
 
-def _end_abandoned(project: DvcProject, runner: Runner) -> None:
+def end_abandoned(project: DvcProject, runner: Runner) -> None:
     """End what runs in this project whose own process was killed left at work; nobody waits for it."""
-    for tree in ProcessTree.abandoned(_label(project)):
+    for tree in ProcessTree.abandoned(tree_label(project.root)):
         log.warning("A run was killed and left processes at work; ending them first.")
         command = next(filter(_is_dvc, tree.members()), None)
         tree.stop(command.pid if command else None, runner.grace_seconds, log.info)
@@ -216,14 +219,15 @@ def _end_abandoned(project: DvcProject, runner: Runner) -> None:
 
 def _is_dvc(process: psutil.Process) -> bool:
     try:
-        return process.cmdline()[: len(_DVC)] == _DVC
+        command = process.cmdline()
+        return command[: len(_DVC)] == _DVC or command[:3] == _COMMAND
     except psutil.Error:
         return False
 
 
-def _label(project: DvcProject) -> str:
-    """Of the process trees of this project's stages."""
-    return "dvc-" + hashlib.sha256(str(project.root).encode()).hexdigest()[:12]
+def tree_label(root: Path) -> str:
+    """Of the process trees of the stages of the project in `root`."""
+    return "dvc-" + hashlib.sha256(str(root).encode()).hexdigest()[:12]
 
 
 @contextmanager

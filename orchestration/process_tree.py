@@ -34,6 +34,13 @@ class ProcessTree:
         self.token = f"{label}:{os.getpid()}:{uuid.uuid4().hex}"
 
     @classmethod
+    def of(cls, token: str) -> ProcessTree:
+        """The tree with that token."""
+        tree = cls(token.partition(":")[0])
+        tree.token = token
+        return tree
+
+    @classmethod
     def abandoned(cls, label: str) -> list[ProcessTree]:
         """Trees of that label whose owner, the process that made them, was killed, while some of them still run."""
         found = {token for process in psutil.process_iter() for token in _tokens(process)}
@@ -41,9 +48,7 @@ class ProcessTree:
         for token in sorted(found):
             kind, _, rest = token.partition(":")
             if kind == label and not _alive(int(rest.partition(":")[0])):
-                tree = cls(label)
-                tree.token = token
-                trees.append(tree)
+                trees.append(cls.of(token))
         return trees
 
     def environment(self) -> dict[str, str]:

@@ -9,13 +9,14 @@ group: training                      # default: "default"
 kinds: [pytorch]                     # added to "dvc"
 owners: [someone@example.org, team:vision]
 pool: gpu
-retries: {max: 3, delay_seconds: 30, exit_codes: [5]}    # exit_codes: all, unless listed
+retries: {max: 3, delay_seconds: 30, exit_codes: [5]}    # all but stops, unless listed
 freshness: {warn_days: 14, fail_days: 30}
 checks: [loss_went_down]             # names of the asset checks that `read_checks` reports
 """
 
 from __future__ import annotations
 
+import signal
 from datetime import timedelta
 
 import dagster as dg
@@ -23,6 +24,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestration.dvc_errors import PROJECT_FILE, DvcProjectError
 from orchestration.dvc_project import Stage
+
+SAVED = 75  # EX_TEMPFAIL: a stage saved its state because it was told to stop
+
+
+def is_stop(exit_code: int) -> bool:
+    """Whether a command ended because it was told to: after saving its state, or by a signal (a shell adds 128)."""
+    return exit_code == SAVED or exit_code < 0 or 128 < exit_code <= 128 + signal.NSIG
 
 
 class _Strict(BaseModel):
@@ -35,10 +43,12 @@ class Retries(_Strict):
     exit_codes: tuple[int, ...] = ()
 
     def may_help(self, exit_code: int) -> bool:
-        return not self.exit_codes or exit_code in self.exit_codes
+        """Whether a stage that ended with this code is worth another try; one that was stopped is not."""
+        return not is_stop(exit_code) and (not self.exit_codes or exit_code in self.exit_codes)
 
-    def policy(self) -> dg.RetryPolicy:
-        return dg.RetryPolicy(self.max, delay=self.delay_seconds, backoff=dg.Backoff.EXPONENTIAL)
+    def delay(self, retry: int) -> float:
+        """Seconds to wait before a retry, counted from 1; each waits twice as long as the one before."""
+        return self.delay_seconds * 2 ** (retry - 1)
 
 
 class Freshness(_Strict):

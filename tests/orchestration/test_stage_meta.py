@@ -24,5 +24,15 @@ def test_a_wrong_meta_is_named(foreign: DvcProject, old: str, new: str, message:
 
 
 def test_only_listed_exit_codes_are_worth_a_retry() -> None:
-    assert [Retries(max=2, exit_codes=(5, 75)).may_help(code) for code in (1, 5, 75)] == [False, True, True]
-    assert Retries(max=2).may_help(1)
+    assert [Retries(max=2, exit_codes=(5, 7)).may_help(code) for code in (1, 5, 7)] == [False, True, True]
+    assert [Retries(max=2).may_help(code) for code in (1, 128, 255)] == [True, True, True]
+
+
+def test_what_was_stopped_is_not_run_again() -> None:
+    stopped = (75, -15, -2, -9, 128 + 15, 128 + 2, 128 + 9)
+    assert not any(Retries(max=2).may_help(code) for code in stopped)
+    assert not any(Retries(max=2, exit_codes=stopped).may_help(code) for code in stopped)
+
+
+def test_each_retry_waits_twice_as_long() -> None:
+    assert [Retries(max=3, delay_seconds=30).delay(retry) for retry in (1, 2, 3)] == [30, 60, 120]

@@ -115,6 +115,25 @@ def test_a_terminated_run_checkpoints_and_the_next_resumes(training: DvcProject,
     assert (training.root / "model.txt").read_text().split() == [str(step**2) for step in range(40)]
 
 
+@pytest.mark.parametrize("to_stage", [False, True])
+def test_what_a_person_stopped_is_not_tried_again(training: DvcProject, to_stage: bool) -> None:
+    """Neither where the run is told to stop, nor where its stage is."""
+    edit(
+        training.root / "dvc.yaml",
+        "    outs:",
+        "    meta: {dagster: {retries: {max: 3, delay_seconds: 0.1}}}\n    outs:",
+    )
+    run = start(training, grace=30)
+    wait_for_step(training, 21)
+    stage = next(p for p in processes_below(run.pid) if p.cmdline()[1:] == ["train.py"])
+    (stage if to_stage else run).send_signal(signal.SIGTERM)
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert "starts at 0" in output and "resumes at" not in output
+    assert len((training.root / "checkpoint").read_text().split()) < 40
+    assert not (training.root / "model.txt").exists()
+
+
 def test_after_a_killed_run_the_next_ends_what_it_left_and_resumes(training: DvcProject) -> None:
     run = start(training, grace=30)
     wait_for_step(training, 21)

@@ -1,0 +1,113 @@
+"""DVC's command line with three differences: what `flame run` starts.
+
+    python -m orchestration.dvc_command repro train@flame
+
+- It ends with the exit code of the stage that failed; DVC's own is 255 whatever happened.
+- A lock or path that another DVC process holds is waited for, and that process is named. What a dead process holds is
+  released, also where the dead one is still listed (a zombie, as in containers whose first process collects none).
+- When the process that started it is killed, it stops the stage in order (`process_tree.py`) and ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from pathlib import Path
+
+from flame_core.reporting import console
+from flame_core.settings import settings
+from orchestration.dvc_repo import busy_with, release_dead
+from orchestration.process_tree import TOKEN, ProcessTree
+
+_EXITED = re.compile(r", exited with (-?\d+)\Z")
+_WAIT_SECONDS = 1.0  # between two attempts
+_PARENT_SECONDS = 0.5  # between two looks whether the parent is there
+_SIGNALLED = 128  # what a shell adds to the number of the signal that ended a command
+
+
+class _Seen(logging.Filter):
+    """Catches the error that DVC's command line is about to log, and keeps one that is waited for off the terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chain: list[BaseException] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None:
+            return True
+        self.chain = []
+        while error is not None and error not in self.chain:
+            self.chain.append(error)
+            error = error.__cause__ or error.__context__
+        return not self.busy
+
+    @property
+    def busy(self) -> str | None:
+        """What another process holds, and who that is, if that was the error."""
+        from dvc.lock import LockError
+
+        locked = next((error for error in self.chain if isinstance(error, LockError)), None)
+        return locked and busy_with(locked, Path.cwd())
+
+    @property
+    def stage_code(self) -> int | None:
+        """The exit code of the command that failed, if that was the error."""
+        from dvc.stage.exceptions import StageCmdFailedError
+
+        failed = next((error for error in self.chain if isinstance(error, StageCmdFailedError)), None)
+        found = failed and _EXITED.search(str(failed))
+        return int(found[1]) if found else None
+
+
+def dvc(arguments: list[str]) -> int:
+    """Run DVC's command line in this process and project; returns the exit code that is told above."""
+    from dvc.cli import main
+
+    logger, said = logging.getLogger("dvc.cli"), ""
+    while True:
+        seen = _Seen()
+        logger.addFilter(seen)
+        try:
+            code = main(arguments)
+        finally:
+            logger.removeFilter(seen)
+        if code == 0:
+            return 0
+        if busy := seen.busy:
+            for dead in release_dead(Path.cwd()):
+                console.print(f"released what {dead} held: it has ended", markup=False, soft_wrap=True)
+            if busy != said:
+                console.print(f"waiting for another DVC process: {busy}", markup=False, soft_wrap=True)
+            said = busy
+            time.sleep(_WAIT_SECONDS)
+            continue
+        stage = seen.stage_code
+        return code if stage is None else _SIGNALLED - stage if stage < 0 else stage
+
+
+def _end_with(parent: int, token: str) -> None:
+    """Stop the stage once the parent is gone."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_SECONDS)
+    tree = ProcessTree.of(token)
+    tree.stop(os.getpid(), settings().stop_grace_seconds, lambda line: None)
+
+
+def main() -> None:
+    """Run DVC with this process's arguments."""
+    if tokens := os.environ.get(TOKEN, "").split():
+        threading.Thread(target=_end_with, args=(os.getppid(), tokens[-1]), daemon=True).start()
+    try:
+        code = dvc(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
