@@ -5,8 +5,8 @@
     python -m orchestration.materialize --refresh download         # look at the sources again
     python -m orchestration.materialize --set train.epochs=5       # the job `experiment`, in a workspace
 
-Leaves the same `dvc.lock` as `dvc repro`. Runs are kept on an instance of their own, `.flame/dagster-inline/`. The
-stages' output comes to the terminal as if they ran there by themselves.
+Leaves the same `dvc.lock` as `dvc repro`. Runs are kept in the instance that `make ui` shows. The stages' output comes
+to the terminal as if they ran there by themselves. Ends with the exit code of the stage that failed.
 """
 
 from __future__ import annotations
@@ -27,17 +27,13 @@ from flame_core.errors import FlameError, Interrupted, ParamsError
 from flame_core.layout import Layout
 from flame_core.reporting import configure_logging, console, facts
 from flame_core.settings import settings
-from orchestration.dvc_assets import REFRESH_TAG
+from orchestration.dvc_assets import EXIT_CODE, REFRESH_TAG
 from orchestration.dvc_errors import DvcProjectError
+from orchestration.instance import opened_in_shell, process_tag
 
+ASSETS = "__ASSET_JOB"  # Dagster's name of the job that holds every asset
+STOPPED = "stopped; what was finished is kept, and the same command resumes"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # the stages' own output is what counts
-INSTANCE: Any = {
-    "telemetry": {"enabled": False},
-    "compute_logs": {  # leaves the terminal to the stages
-        "module": "dagster._core.storage.noop_compute_log_manager",
-        "class": "NoOpComputeLogManager",
-    },
-}
 
 
 def materialize(
@@ -46,11 +42,12 @@ def materialize(
     overrides: Sequence[str] = (),
     preset: str | None = None,
     refresh: Sequence[str] = (),
-) -> bool:
+) -> int:
     """Bring the selected assets up to date; with overrides or a preset, the whole pipeline in a workspace.
 
     Returns:
-        Whether all went well. What failed has been said on the terminal.
+        0, or the exit code of the stage that failed first; 1 where it was no stage. What failed has been said on the
+        terminal.
 
     Raises:
         DvcProjectError: the project's files cannot be used.
@@ -60,42 +57,47 @@ def materialize(
     from orchestration.definitions import build
 
     definitions = build(layout, code_overrides=True)  # whoever has a shell may run code anyway
-    if select:
-        _require_assets(select, definitions)
-    home = layout.state / "dagster-inline"
-    home.mkdir(parents=True, exist_ok=True)
-    with dg.DagsterInstance.local_temp(str(home), INSTANCE) as instance:
-        if overrides or preset:
-            values = dict(_key_value(override) for override in overrides)
-            workspace = {"config": {"overrides": values, **({"preset": preset} if preset else {})}}
-            result = definitions.resolve_job_def("experiment").execute_in_process(
-                instance=instance, raise_on_error=False, run_config={**QUIET, "ops": {"workspace": workspace}}
-            )
-        else:
-            result = dg.materialize(
-                list(definitions.assets or ()),  # type: ignore[arg-type]
-                selection=select,
-                instance=instance,
-                raise_on_error=False,
-                run_config=QUIET,
-                tags={REFRESH_TAG: ",".join(refresh)} if refresh else None,
-            )
+    assets = _selected(select, definitions) if select else None
+    job, config, tags = ASSETS, QUIET, {REFRESH_TAG: ",".join(refresh)} if refresh else {}
+    if overrides or preset:
+        values = dict(_key_value(override) for override in overrides)
+        workspace = {"config": {"overrides": values, **({"preset": preset} if preset else {})}}
+        job, config, assets = "experiment", {**QUIET, "ops": {"workspace": workspace}}, None
+    with opened_in_shell(layout) as instance:
+        result = definitions.resolve_job_def(job).execute_in_process(
+            instance=instance,
+            asset_selection=assets,
+            raise_on_error=False,
+            run_config=config,
+            tags={**tags, **process_tag()},
+        )
         _show(result)
-        if any(map(_is_interruption, result.get_step_failure_events())):
-            raise Interrupted("stopped; the same command resumes")
-        return result.success
+        failures = result.get_step_failure_events()
+        if any(map(_is_interruption, failures)):
+            raise Interrupted(STOPPED)
+        return 0 if result.success else next(filter(None, map(_exit_code, failures)), 1)
 
 
-def _require_assets(select: str, definitions: dg.Definitions) -> None:
-    """Refuse a selection that cannot be read, or holds nothing."""
+def _exit_code(failure: dg.DagsterEvent) -> int:
+    """That of the stage, as a shell has it, or 0 where a step failed otherwise."""
+    said = failure.step_failure_data.user_failure_data
+    found = said and said.metadata.get(EXIT_CODE)
+    code = found.value if isinstance(found, dg.IntMetadataValue) and found.value else 0
+    return 128 - code if code < 0 else code
+
+
+def _selected(select: str, definitions: dg.Definitions) -> list[dg.AssetKey]:
+    """The assets of a selection; one that cannot be read, or holds nothing, is refused."""
+    found: set[dg.AssetKey] = set()
     try:
-        found = dg.AssetSelection.from_string(select).resolve(definitions.resolve_asset_graph())
+        found |= dg.AssetSelection.from_string(select).resolve(definitions.resolve_asset_graph())
         problem = "" if found else "it selects no asset"
     except (dg.DagsterInvalidSubsetError, DagsterInvalidAssetSelectionError) as error:
         problem = str(error)
     if problem:
         forms = 'key:ingest, key:"train/flame"+, group:data, or several of these with `or` between'
         raise ParamsError(f"--select {select!r}: {problem}; write {forms}")
+    return sorted(found)
 
 
 def _key_value(override: str) -> tuple[str, Any]:
@@ -162,7 +164,10 @@ def main(
     except (FlameError, DvcProjectError) as error:
         console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(getattr(error, "exit_code", ParamsError.exit_code))
-    sys.exit(0 if done else 1)
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):  # between two stages
+        console.print(f"error: {STOPPED}", soft_wrap=True)
+        sys.exit(Interrupted.exit_code)
+    sys.exit(done)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,12 @@
 
 State is kept below `.flame/`: Dagster's in `dagster/`, MLflow's in `mlflow/`, what the servers say in `logs/`. Ctrl-C
 or SIGTERM first terminates the runs in progress (a training writes a checkpoint), then the servers; no process is left.
-A second Ctrl-C does not wait for the runs.
+A second Ctrl-C does not wait for the runs. Where this process is killed outright, `ui_watch.py` does the same.
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
 import signal
 import socket
 import subprocess
@@ -29,12 +28,14 @@ from flame_core.reporting import configure_logging, console
 from flame_core.settings import settings
 from flame_core.tracking.store import local_store
 from flame_core.workspace import environment
+from orchestration.dvc_run import tree_label
+from orchestration.instance import end_dead_runs, instance_home, only_interface
 from orchestration.process_tree import ProcessTree
+from orchestration.ui_watch import STOP_SECONDS, end_runs
 
 log = logging.getLogger("flame_core.ui")
 _MLFLOW = Path(__file__).parents[1] / "mlflow" / "server.sh"
 _READY_SECONDS = 180.0
-_STOP_SECONDS = 20.0  # for a server to end by itself
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,9 @@ def code_socket(home: Path) -> Path:
 
 def prepare(layout: Layout) -> Path:
     """DAGSTER_HOME of the interface: `.flame/dagster/`, with its configuration and the place of the code server."""
-    home = layout.state / "dagster"
-    for folder in (home, local_store(layout), layout.state / "logs"):
+    home = instance_home(layout)
+    for folder in (local_store(layout), layout.state / "logs"):
         folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(Path(__file__).with_name("dagster.yaml"), home / "dagster.yaml")
     code_socket(home).unlink(missing_ok=True)
     location = f"  - grpc_server: {{socket: {code_socket(home)}, location_name: flame}}\n"
     (home / "workspace.yaml").write_text("load_from:\n" + location)
@@ -90,13 +90,23 @@ def serve(layout: Layout, ready: Callable[[], None]) -> None:
     """Run all servers until SIGINT or SIGTERM; `ready` is called once all answer.
 
     Raises:
-        ResourceError: a port is taken, or a server ended; names the setting or the log.
+        ResourceError: a port is taken, a server ended, or this project's interface is open already; names the setting,
+            the log or the process.
     """
-    here = settings()
+    with only_interface(instance_home(layout)):
+        _serve(layout, ready)
+
+
+def _serve(layout: Layout, ready: Callable[[], None]) -> None:
+    here, label = settings(), f"ui-{tree_label(layout.root)}"
+    for left in ProcessTree.abandoned(label):
+        log.warning("an earlier `make ui` was killed and left servers; ending them first")
+        left.stop(None, STOP_SECONDS, log.info)
     _require_free(here.ui_host, here.dagster_port, "FLAME_DAGSTER_PORT")
     _require_free(here.ui_host, here.mlflow_port, "FLAME_MLFLOW_PORT")
     home = prepare(layout)
-    tree = ProcessTree("ui")
+    _end_dead_runs(home)
+    tree = ProcessTree(label)
     variables = {
         **environment(),
         **tree.environment(),
@@ -122,6 +132,7 @@ def serve(layout: Layout, ready: Callable[[], None]) -> None:
                     start_new_session=True,  # Ctrl-C comes to us alone
                 )
                 if server.name == "dagster-code":
+                    logs.enter_context(_watched(tree, home, layout))
                     _wait(started, layout, lambda: code_socket(home).exists())
             _wait(started, layout, lambda: all(_answers(server.url) for server in started if server.url))
             ready()
@@ -134,42 +145,45 @@ def serve(layout: Layout, ready: Callable[[], None]) -> None:
             _end(started, tree, home)
 
 
+@contextmanager
+def _watched(tree: ProcessTree, home: Path, layout: Layout) -> Iterator[None]:
+    """A process that ends the tree where this one is killed: its standard input closes with us."""
+    with (layout.state / "logs" / "ui.log").open("ab") as output:
+        watch = subprocess.Popen(
+            [sys.executable, "-m", "orchestration.ui_watch", tree.token, str(home)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        watch.communicate()
+
+
+def _end_dead_runs(home: Path) -> None:
+    """No server is up, so what stands in the history as running is not."""
+    import dagster as dg
+
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        end_dead_runs(instance, servers_are_down=True)
+
+
 def _end(started: dict[Server, subprocess.Popen[bytes]], tree: ProcessTree, home: Path) -> None:
     """Terminate the runs in progress, then the servers, the last started first."""
     try:
-        _end_runs(home)
+        end_runs(home)
     except _Stop:
         log.warning("not waiting for the runs any longer")
     for process in reversed(started.values()):
         process.terminate()
-    deadline = time.monotonic() + _STOP_SECONDS
+    deadline = time.monotonic() + STOP_SECONDS
     while tree.members() and time.monotonic() < deadline:
         for process in started.values():
             process.poll()
         time.sleep(0.1)
     tree.kill()
-
-
-def _end_runs(home: Path) -> None:
-    import dagster as dg
-
-    active = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        runs = instance.get_runs(active)
-        for run in runs:
-            log.info(
-                "terminating run %s (%s); up to %.0f s", run.run_id[:8], run.job_name, settings().stop_grace_seconds
-            )
-            instance.run_launcher.terminate(run.run_id)
-        deadline = time.monotonic() + settings().stop_grace_seconds + _STOP_SECONDS
-        while runs and time.monotonic() < deadline:
-            time.sleep(0.5)
-            runs = [run for run in runs if not _finished(instance, run.run_id)]
-
-
-def _finished(instance: object, run_id: str) -> bool:
-    run = instance.get_run_by_id(run_id)  # type: ignore[attr-defined]
-    return run is None or run.is_finished
 
 
 def _wait(started: dict[Server, subprocess.Popen[bytes]], layout: Layout, done: Callable[[], bool]) -> None:

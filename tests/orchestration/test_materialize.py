@@ -25,7 +25,7 @@ def test_a_failing_stage_shows_its_last_lines_and_the_command_fails(layout: Layo
         stderr=subprocess.STDOUT,
         text=True,
     )
-    assert done.returncode == 1
+    assert done.returncode == 3
     said = done.stdout.splitlines()
     assert "Running stage 'train@flame':" in said
     assert any(line.split() == ["train/flame", "computed"] for line in said)

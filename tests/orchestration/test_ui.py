@@ -9,10 +9,12 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+import dagster as dg
 import psutil
 import pytest
 
@@ -132,6 +134,61 @@ def test_a_run_succeeds_and_ending_it_all_leaves_no_process(ui: Ui, layout: Layo
     ui.end()
     assert ui.processes() == []
     assert ui.process.returncode == 0
+
+
+HISTORY = """{
+  runsOrError { ... on Runs { results { runId status jobName } } }
+  assetNodes { assetKey { path } assetMaterializations(limit: 1) { runId } staleStatus }
+}"""
+
+
+def test_the_runs_of_a_shell_are_in_its_history(layout: Layout) -> None:
+    done = subprocess.run([sys.executable, "-m", "orchestration.materialize"], cwd=layout.root, check=False)
+    assert done.returncode == 0
+    ui = Ui(layout)
+    try:
+        found = ui.ask(HISTORY)
+        (run,) = found["runsOrError"]["results"]
+        assert (run["status"], run["jobName"]) == ("SUCCESS", "__ASSET_JOB")
+        assets = {"/".join(node["assetKey"]["path"]): node for node in found["assetNodes"]}
+        assert set(assets) == {"train/flame", "compare", "promote"}
+        assert {node["assetMaterializations"][0]["runId"] for node in assets.values()} == {run["runId"]}
+        assert {node["staleStatus"] for node in assets.values()} == {"FRESH"}
+        again = subprocess.run(
+            [sys.executable, "-m", "orchestration.ui"], cwd=layout.root, capture_output=True, text=True
+        )
+        assert again.returncode == 5 and f"already (process {ui.process.pid})" in again.stderr
+    finally:
+        ui.end()
+
+
+def test_a_killed_interface_leaves_no_process_and_its_run_stops_in_order(ui: Ui, layout: Layout) -> None:
+    (layout.root / "wait").touch()
+    run = ui.materialize_all()
+    ui.wait(run, "STARTED")
+    deadline = time.monotonic() + 60
+    while not any("while test -e wait" in " ".join(p.cmdline()) for p in ui.processes()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    ui.process.kill()
+    ui.process.communicate()
+    deadline = time.monotonic() + 120
+    while left := ui.processes():
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+    with dg.DagsterInstance.from_config(str(layout.state / "dagster")) as instance:
+        ended = instance.get_run_by_id(run)
+        assert ended is not None and ended.is_finished and not ended.is_success
+
+
+def test_mlflow_refuses_other_hosts_and_origins(ui: Ui) -> None:
+    """Its own guard; the test says if a new version comes without."""
+    path = f"http://127.0.0.1:{ui.mlflow_port}/api/2.0/mlflow/experiments/create"
+    for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
+        body = json.dumps({"name": "stolen"}).encode()
+        request = urllib.request.Request(path, body, {"content-type": "application/json", **headers})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(request, timeout=60)
 
 
 def test_a_port_in_use_is_named_with_its_setting(layout: Layout) -> None:

@@ -1,0 +1,106 @@
+"""Dagster's instance, `.flame/dagster/`: one history of runs, shared by `make ui` and `make demo`.
+
+A run that was killed outright can tell nobody, so it would stand there as started for ever and keep its place in a
+pool. A run in a shell therefore carries its process as a tag, and whoever opens the instance next ends what is dead.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+
+from flame_core.errors import ResourceError
+from flame_core.layout import Layout
+
+PROCESS_TAG = "flame/process"  # host, pid and start of the process that a run happens in
+UNFINISHED = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.CANCELING]
+_IN_A_SHELL: Any = {
+    "compute_logs": {  # leaves the terminal to the stages
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    },
+}
+
+
+def instance_home(layout: Layout) -> Path:
+    """DAGSTER_HOME of the project, with its configuration."""
+    home = layout.state / "dagster"
+    home.mkdir(parents=True, exist_ok=True)
+    beside = home / f".dagster.yaml.{os.getpid()}"
+    shutil.copyfile(Path(__file__).with_name("dagster.yaml"), beside)
+    beside.replace(home / "dagster.yaml")  # another process may be reading it
+    return home
+
+
+@contextmanager
+def opened_in_shell(layout: Layout) -> Iterator[dg.DagsterInstance]:
+    """The instance for a run in this process."""
+    ref = InstanceRef.from_dir(str(instance_home(layout)), overrides=_IN_A_SHELL)
+    with dg.DagsterInstance.from_ref(ref) as instance:
+        end_dead_runs(instance)
+        yield instance
+
+
+def process_tag() -> dict[str, str]:
+    """The tag of a run that happens in this process."""
+    return {PROCESS_TAG: _process(psutil.Process())}
+
+
+def end_dead_runs(instance: dg.DagsterInstance, *, servers_are_down: bool = False) -> None:
+    """Fail the unfinished runs whose process has ended, and free their places in pools.
+
+    Args:
+        instance: of the project.
+        servers_are_down: whether no server of this project is up, so that no run of the interface can be alive.
+    """
+    for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
+        process = run.tags.get(PROCESS_TAG)
+        if (servers_are_down and process is None) or (process is not None and _has_ended(process)):
+            instance.report_run_failed(run, "Its process was killed. What its finished stages made is kept.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def _process(process: psutil.Process) -> str:
+    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
+
+
+def _has_ended(tag: str) -> bool:
+    """Whether a process of this machine is gone; one of another machine may be alive."""
+    host, _, rest = tag.partition(":")
+    if host != socket.gethostname():
+        return False
+    try:
+        process = psutil.Process(int(rest.partition(":")[0]))
+        return process.status() == psutil.STATUS_ZOMBIE or _process(process) != tag
+    except (psutil.Error, ValueError):
+        return True
+
+
+@contextmanager
+def only_interface(home: Path) -> Iterator[None]:
+    """Held by `make ui`: a second one of the same project would take the servers' sockets from the first.
+
+    Raises:
+        ResourceError: another one runs; names its process.
+    """
+    with (home / "ui.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise ResourceError(f"`make ui` runs for this project already (process {file.read().strip()})") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield

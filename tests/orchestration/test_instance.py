@@ -1,0 +1,78 @@
+"""One instance for interface and shell: runs whose process is gone end, those that live are left alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+
+from flame_core.errors import ResourceError
+from flame_core.layout import Layout
+from orchestration.instance import (
+    PROCESS_TAG,
+    end_dead_runs,
+    instance_home,
+    only_interface,
+    opened_in_shell,
+    process_tag,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+def begun(instance: dg.DagsterInstance, tags: dict[str, str]) -> str:
+    """A run that has started, and holds the only place of the pool `gpu`."""
+    run = instance.create_run_for_job(begun_job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+    return run.run_id
+
+
+@dg.job
+def begun_job() -> None:
+    """Does nothing."""
+
+
+def test_a_run_whose_process_is_gone_ends_and_its_place_in_the_pool_is_free(tmp_path: Path) -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", "from orchestration.instance import *; print(process_tag()[PROCESS_TAG])"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    dead = {PROCESS_TAG: child.stdout.strip()}
+    with opened_in_shell(Layout.find(tmp_path)) as instance:
+        killed, mine, served = begun(instance, dead), begun(instance, process_tag()), begun(instance, {})
+        instance.event_log_storage.set_concurrency_slots("gpu", 1)
+        assert instance.event_log_storage.claim_concurrency_slot("gpu", killed, "train").is_claimed
+    with opened_in_shell(Layout.find(tmp_path)) as instance:
+        status = {run.run_id: run.status.value for run in instance.get_runs()}
+        assert status == {killed: "FAILURE", mine: "STARTED", served: "STARTED"}
+        assert instance.event_log_storage.claim_concurrency_slot("gpu", mine, "train").is_claimed
+        end_dead_runs(instance, servers_are_down=True)
+        status = {run.run_id: run.status.value for run in instance.get_runs()}
+        assert status == {killed: "FAILURE", mine: "STARTED", served: "FAILURE"}
+
+
+def test_a_process_is_known_by_more_than_its_number(tmp_path: Path) -> None:
+    own = process_tag()[PROCESS_TAG]
+    host, pid, start = own.rsplit(":", 2)
+    assert (int(pid), float(start)) == (psutil.Process().pid, pytest.approx(psutil.Process().create_time(), abs=0.01))
+    with opened_in_shell(Layout.find(tmp_path)) as instance:
+        reused = begun(instance, {PROCESS_TAG: f"{host}:{pid}:{float(start) - 100:.2f}"})
+        elsewhere = begun(instance, {PROCESS_TAG: f"another.{own}"})
+        end_dead_runs(instance)
+        status = {run.run_id: run.status.value for run in instance.get_runs()}
+        assert status == {reused: "FAILURE", elsewhere: "STARTED"}
+
+
+def test_one_interface_a_project(tmp_path: Path) -> None:
+    home = instance_home(Layout.find(tmp_path))
+    with (
+        only_interface(home),
+        pytest.raises(ResourceError, match=f"process {psutil.Process().pid}"),
+        only_interface(home),
+    ):
+        pass
+    with only_interface(home):
+        pass
