@@ -16,10 +16,8 @@ on the terminal.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -29,13 +27,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import dagster as dg
-import psutil
 from dagster._core.definitions.metadata.external_metadata import metadata_map_from_external
 from dagster._core.pipes.context import build_external_execution_context_data
 from dagster_shared.serdes.errors import DeserializationError
 
 from orchestration.dvc_errors import DvcBusyError
 from orchestration.dvc_lock import LockedStage, sort_lock
+from orchestration.dvc_processes import DVC, end_abandoned, tree_label
 from orchestration.dvc_project import DvcProject
 from orchestration.dvc_repo import busy_path, release_dead
 from orchestration.process_tree import ProcessTree
@@ -43,8 +41,6 @@ from orchestration.shown_process import ShownProcess
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
 T = TypeVar("T")
-_DVC = [sys.executable, "-m", "dvc"]
-_COMMAND = [sys.executable, "-m", "orchestration.dvc_command"]  # what a shell's run starts
 UNCHANGED, RESTORED, COMPUTED = "unchanged", "restored from DVC's run cache", "computed"
 _SHOWN_LINES = 20  # of a failed stage
 _REMEMBERED = 20  # versions of a stage's data whose report is kept
@@ -92,7 +88,7 @@ def bring_up_to_date(context: Context, project: DvcProject, stage: str, runner: 
         dagster.Failure: an ancestor is not up to date, or a path stayed busy; retrying would not help.
         StageFailed: the command failed; holds its last lines.
     """
-    end_abandoned(project, runner)
+    end_abandoned(project.root, runner.grace_seconds, log.warning)
     changes = _patient(project, runner, lambda: project.changes(stage))
     reasons = tuple(changes.pop(stage, ()))
     if changes:
@@ -161,7 +157,7 @@ def _wait(project: DvcProject, why: str, said: str, deadline: float) -> str:
 def _repro(
     context: Context, project: DvcProject, stage: str, runner: Runner, force: bool
 ) -> tuple[str, Mapping[str, Any]]:
-    command = [*_DVC, "--wait-for-lock", "repro", "--single-item", stage]
+    command = [*DVC, "--wait-for-lock", "repro", "--single-item", stage]
     if force:
         command.insert(-1, "--force")
     deadline = time.monotonic() + runner.busy_seconds
@@ -207,27 +203,6 @@ def _stop(tree: ProcessTree, process: ShownProcess, runner: Runner) -> None:
             return
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             continue
-
-
-def end_abandoned(project: DvcProject, runner: Runner) -> None:
-    """End what runs in this project whose own process was killed left at work; nobody waits for it."""
-    for tree in ProcessTree.abandoned(tree_label(project.root)):
-        log.warning("A run was killed and left processes at work; ending them first.")
-        command = next(filter(_is_dvc, tree.members()), None)
-        tree.stop(command.pid if command else None, runner.grace_seconds, log.info)
-
-
-def _is_dvc(process: psutil.Process) -> bool:
-    try:
-        command = process.cmdline()
-        return command[: len(_DVC)] == _DVC or command[:3] == _COMMAND
-    except psutil.Error:
-        return False
-
-
-def tree_label(root: Path) -> str:
-    """Of the process trees of the stages of the project in `root`."""
-    return "dvc-" + hashlib.sha256(str(root).encode()).hexdigest()[:12]
 
 
 @contextmanager

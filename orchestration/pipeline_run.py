@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +17,10 @@ from types import FrameType
 from flame_core.errors import Interrupted
 from flame_core.settings import settings
 from flame_core.workspace import environment
-from orchestration.dvc_project import DvcProject
-from orchestration.dvc_run import end_abandoned, tree_label
+from orchestration.dvc_processes import COMMAND, end_abandoned, tree_label
 from orchestration.process_tree import ProcessTree
-from orchestration.resources import runner
 
 log = logging.getLogger("flame_core.run")
-_COMMAND = [sys.executable, "-m", "orchestration.dvc_command", "repro"]
 
 
 class _Stop(BaseException):
@@ -40,10 +36,10 @@ def reproduce(root: Path, targets: Sequence[str]) -> int:
     Raises:
         Interrupted: a stop signal came; all processes have ended.
     """
-    end_abandoned(DvcProject(root), runner())
+    end_abandoned(root, settings().stop_grace_seconds, log.warning)
     tree = ProcessTree(tree_label(root))
     process = subprocess.Popen(
-        [*_COMMAND, *targets],
+        [*COMMAND, "repro", *targets],
         cwd=root,
         env={**environment(), **tree.environment()},
         stdin=subprocess.DEVNULL,

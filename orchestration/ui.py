@@ -28,7 +28,7 @@ from flame_core.reporting import configure_logging, console
 from flame_core.settings import settings
 from flame_core.tracking.store import local_store
 from flame_core.workspace import environment
-from orchestration.dvc_run import tree_label
+from orchestration.dvc_processes import tree_label
 from orchestration.instance import end_dead_runs, instance_home, only_interface
 from orchestration.process_tree import ProcessTree
 from orchestration.ui_watch import STOP_SECONDS, end_runs
