@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from flame_core.data import svg
-from flame_core.data.picture_kinds import FORMATS
+from flame_core.data.picture_bounds import PictureError, require_bounded
+from flame_core.data.picture_formats import FORMATS, why_unreadable
+from flame_core.data.pixel_modes import eight_bits
 from flame_core.params import IngestParams
 
 _ORIENTATION = 0x0112
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -28,14 +33,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class PictureError(Exception):
-    """A picture that is dropped; `reason` is counted, `detail` is for people."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,8 @@ def read_picture(content: bytes, params: IngestParams) -> Picture:
     """Decode, straighten and shrink a picture.
 
     Raises:
-        PictureError: `image_empty`, `image_unreadable`, `image_damaged` or `image_too_large`.
+        PictureError: `image_empty`, `image_unreadable`, `image_unsupported`, `image_damaged`, `image_too_large`,
+            `image_too_many_scans`, `image_too_much_metadata`, or one of `svg.SvgError`.
     """
     if not content:
         raise PictureError("image_empty", "zero bytes")
@@ -58,42 +56,69 @@ def read_picture(content: bytes, params: IngestParams) -> Picture:
         try:
             content = svg.render(content, params.max_side)
         except svg.SvgError as error:
-            raise PictureError("image_unreadable", f"SVG: {error}") from None
+            raise PictureError(error.reason, f"SVG: {error}") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on metadata; what matters is checked here
-        image = _open(content)
-        pixels = image.width * image.height
-        if pixels > params.max_pixels:
-            size = f"{image.width} x {image.height} = {pixels:,} pixels"
-            raise PictureError("image_too_large", f"{size}, more than max_pixels ({params.max_pixels:,})")
-        try:
+        image = open_picture(content, params.max_pixels)
+        with _damage(image):
             return _convert(image, params)
-        except MemoryError:
-            raise
-        except Exception as error:  # Pillow's decoders raise whatever a broken stream leads them to
-            raise PictureError("image_damaged", f"{image.format}: {error}") from None
 
 
-def _open(content: bytes) -> Image.Image:
+def open_picture(content: bytes, max_pixels: int) -> Image.Image:
+    """A picture of which the header is read and nothing decoded, known to be decoded in bounded time and memory.
+
+    Raises:
+        PictureError: as `read_picture`.
+    """
+    require_bounded(content)
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # max_pixels takes its place
     try:
-        return Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.UnidentifiedImageError:
-        raise PictureError("image_unreadable", "not a picture of a known format") from None
+        raise PictureError(*why_unreadable(content)) from None
     except Exception as error:  # a header that begins well and ends in nonsense
+        if "MAX_TEXT" in str(error):
+            raise PictureError("image_too_much_metadata", f"PNG: {error}") from None
         raise PictureError("image_unreadable", f"its header is damaged: {error}") from None
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+    pixels = image.width * image.height
+    size = f"{image.width} x {image.height} = {pixels:,} pixels"
+    if tile := _tile_pixels(image):
+        pixels, size = max(pixels, tile), f"{size} in tiles of {tile:,}"
+    if pixels > max_pixels:
+        raise PictureError("image_too_large", f"{size}, more than max_pixels ({max_pixels:,})")
+    return image
+
+
+def _tile_pixels(image: Image.Image) -> int:
+    """The pixels of a TIFF's tile, which may be far larger than the picture and is decoded as a whole."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = (tags.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_LENGTH))
+    return int(np.max(width)) * int(np.max(height))
+
+
+@contextmanager
+def _damage(image: Image.Image) -> Iterator[None]:
+    """What decoding raises, as a reason."""
+    try:
+        yield
+    except (MemoryError, PictureError):
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever a broken stream leads them to
+        if "MAX_TEXT" in str(error):
+            raise PictureError("image_too_much_metadata", f"{image.format}: {error}") from None
+        raise PictureError("image_damaged", f"{image.format}: {error}") from None
 
 
 def _convert(image: Image.Image, params: IngestParams) -> Picture:
-    turn = _TURNS.get(_orientation(image))
     size = image.size
     if image.format == "JPEG":
         image.draft(None, (2 * params.max_side, 2 * params.max_side))  # decodes fewer pixels of a large one
     image.load()
+    turn = _TURNS.get(_orientation(image))  # asked now: Pillow turns a TIFF while it loads it
     as_is = image.format == "JPEG" and image.mode == "RGB" and max(size) <= params.max_side and turn is None
-    rgb = _flat(_shrink(_eight_bits(image), params.max_side))
+    rgb = _flat(_shrink(eight_bits(image), params.max_side))
     if turn is not None:
         rgb = rgb.transpose(turn)
     if as_is:
@@ -109,19 +134,6 @@ def _orientation(image: Image.Image) -> int:
         return image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF says nothing
         return 1
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """The picture in mode RGB or RGBA."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(image).astype(np.int64)
-        return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        values = values * 255 if values.max(initial=0) <= 1 else values
-        return Image.fromarray(values.clip(0, 255).round().astype(np.uint8)).convert("RGB")
-    transparent = "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
-    return image.convert("RGBA" if transparent else "RGB")
 
 
 def _shrink(image: Image.Image, side: int) -> Image.Image:

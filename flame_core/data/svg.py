@@ -1,9 +1,9 @@
 """SVG pictures, rendered by resvg in a process of its own.
 
 A few bytes of SVG can overflow resvg's stack, and a damaged or hostile file must cost one sample, not the run: so a
-helper process renders, with a limit on memory and time, and is started again when it dies. It may open no files, so
-that a picture follows from its own bytes: those that refer to files are refused, and no fonts are read (text in
-an SVG is not drawn, which also makes the pixels the same on every machine).
+helper process renders, with a limit on memory and on processor time, and is started again when it dies. It may open no
+files, so that a picture follows from its own bytes: those that refer to files are refused, and no fonts are read (text
+in an SVG is not drawn, which also makes the pixels the same on every machine).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -20,15 +21,24 @@ from typing import IO
 from xml.parsers import expat
 
 _REQUEST = struct.Struct(">IQ")  # longer side in pixels, bytes of SVG
-_REPLY = struct.Struct(">?Q")  # whether it went well, bytes of PNG or of a message
-_SECONDS = 60.0
+_REPLY = struct.Struct(">?Q")  # whether it went well, bytes of PNG, or of a reason, a newline and a message
+_SECONDS = 60.0  # of the clock, for a renderer that hangs
+_PROCESSOR_SECONDS = 10  # however busy the machine is
 _MEMORY = 4 << 30
 _ENCODING = re.compile(rb"""(?:\xef\xbb\xbf)?<\?xml[^>]*?encoding=["']([\w.-]+)["']""")
 _START = re.compile(rb"<(?:\w+:)?svg[\s>]")
 
 
 class SvgError(ValueError):
-    """The picture cannot be rendered."""
+    """The picture cannot be rendered.
+
+    `reason` is `image_unreadable`, `image_too_costly` (time, memory, depth), `image_entity_bomb` or
+    `image_external_reference`.
+    """
+
+    def __init__(self, message: str, reason: str = "image_unreadable") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def is_svg(content: bytes) -> bool:
@@ -70,12 +80,15 @@ class Renderer:
             good, size = _REPLY.unpack(_exactly(process.stdout, _REPLY.size))
             answer = _exactly(process.stdout, size)
         except (EOFError, BrokenPipeError):
+            slow = process.wait() in (-signal.SIGXCPU, -signal.SIGKILL)
             self.close()
-            raise SvgError("it crashes the renderer, or takes too much time or memory") from None
+            what = "takes too much time" if slow else "crashes the renderer, or takes too much memory"
+            raise SvgError(f"it {what}", "image_too_costly") from None
         finally:
             limit.cancel()
         if not good:
-            raise SvgError(answer.decode("utf-8", "replace"))
+            reason, _, message = answer.decode("utf-8", "replace").partition("\n")
+            raise SvgError(message, reason)
         return answer
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -118,12 +131,27 @@ def _serve() -> None:
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     while header := requests.read(_REQUEST.size):
         side, size = _REQUEST.unpack(header)
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = int(used.ru_utime + used.ru_stime) + 1 + _PROCESSOR_SECONDS
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
         try:
             good, answer = True, draw(requests.read(size), side)
         except Exception as error:  # whatever resvg or the parser make of a broken file
-            good, answer = False, str(error).encode()
+            good, answer = False, f"{_reason(error)}\n{error}".encode()
         replies.write(_REPLY.pack(good, len(answer)) + answer)
         replies.flush()
+
+
+def _reason(error: Exception) -> str:
+    """The reason of whatever the parser, resvg or this file made of a picture."""
+    if isinstance(error, SvgError):
+        return error.reason
+    message = str(error)
+    if "nodes limit" in message:
+        return "image_too_costly"
+    if any(sign in message for sign in ("amplification", "recursive entity", "entity reference loop")):
+        return "image_entity_bomb"
+    return "image_unreadable"
 
 
 def _refuse_references(content: bytes) -> None:
@@ -134,9 +162,13 @@ def _refuse_references(content: bytes) -> None:
         if name.rpartition(":")[2] in ("image", "feImage"):
             for attribute, value in attributes.items():
                 if attribute.rpartition(":")[2] == "href" and not value.lstrip().startswith(("data:", "#")):
-                    raise SvgError(f"it refers to another file: {value[:80]}")
+                    raise SvgError(f"it refers to another file: {value[:80]}", "image_external_reference")
+
+    def external(_context: str, _base: str | None, system: str | None, _public: str | None) -> int:
+        raise SvgError(f"it refers to another file: {(system or '')[:80]}", "image_external_reference")
 
     parser.StartElementHandler = element
+    parser.ExternalEntityRefHandler = external
     parser.Parse(content, True)
 
 

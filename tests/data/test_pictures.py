@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from flame_core.data.pictures import PictureError, read_picture
 from flame_core.params import IngestParams
@@ -83,13 +83,14 @@ def test_palettes():
     assert _near(_stored(encoded(gif, "PNG")), (10, 10), (255, 0, 0))
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_stored_upright(orientation):
+def test_pictures_are_stored_upright(orientation, kind):
     source = Image.new("RGB", (64, 32), "white")
     source.paste((255, 0, 0), (0, 0, 16, 16))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = _stored(encoded(source, "JPEG", exif=exif, quality=95))
+    stored = _stored(encoded(source, kind, exif=exif, quality=95))
     corner = {1: (0, 0), 2: (1, 0), 3: (1, 1), 4: (0, 1), 5: (0, 0), 6: (1, 0), 7: (1, 1), 8: (0, 1)}[orientation]
     assert stored.size == ((64, 32) if orientation <= 4 else (32, 64))
     assert _near(stored, (corner[0] * (stored.width - 9) + 4, corner[1] * (stored.height - 9) + 4), (255, 0, 0), 40)
@@ -107,9 +108,24 @@ def test_cmyk_grey_and_sixteen_bits():
 
 def test_the_first_frame_counts():
     frames = [Image.new("RGB", (30, 30), colour) for colour in ("red", "green", "blue")]
-    for kind in ("GIF", "WEBP", "TIFF"):
+    for kind in ("GIF", "WEBP", "TIFF", "PNG", "AVIF"):
         content = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
         assert _near(_stored(content), (15, 15), (255, 0, 0), 20)
+
+
+def test_a_tiff_that_a_scanner_turned_is_turned_once():
+    """The tag in the TIFF's own directory, as scanners write it, with the picture's left edge on top."""
+    upright = drawing(3, (96, 64))
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[0x0112] = 6
+    stored = _stored(encoded(upright.transpose(Image.Transpose.ROTATE_90), "TIFF", tiffinfo=tags))
+    assert stored.size == (96, 64)
+    assert np.abs(np.asarray(stored, float) - np.asarray(upright, float)).mean() < 8
+
+
+def test_every_format_that_is_decoded():
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF"):
+        assert _near(_stored(encoded(Image.new("RGB", (40, 40), "blue"), kind)), (20, 20), (0, 0, 255), 20), kind
 
 
 def test_svg():
@@ -134,7 +150,7 @@ def test_nothing_of_the_metadata_is_written():
     [
         (b"", "image_empty", "zero"),
         (b"this is no picture", "image_unreadable", "known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "image_unreadable", "known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "image_unsupported", "PostScript"),
         (encoded(drawing(1), "JPEG")[:900], "image_damaged", "truncated"),
         (png(1)[:300], "image_damaged", "PNG"),
         (png(1)[:20], "image_unreadable", ""),
@@ -143,6 +159,7 @@ def test_nothing_of_the_metadata_is_written():
         (_png_header(900, 900), "image_damaged", ""),
         (b"<svg", "image_unreadable", "not"),
         (b"<svg >", "image_unreadable", "SVG"),
+        (encoded(drawing(1), "JPEG2000"), "image_unsupported", "JPEG 2000"),
     ],
 )
 def test_bad_pictures_have_a_reason(content, reason, detail):

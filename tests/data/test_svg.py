@@ -13,6 +13,17 @@ HEAD = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1
 SQUARE = f'{HEAD} viewBox="0 0 100 50"><rect width="50" height="50" fill="#ff0000"/></svg>'
 
 
+def _document(entities: str, text: str) -> str:
+    return f'<!DOCTYPE svg [{entities}]>{HEAD} width="9" height="9"><text>{text}</text></svg>'
+
+
+def _entities(levels: int) -> str:
+    """Each entity is ten of the one before: ten to the power of `levels` in all."""
+    letters = "abcdefghij"
+    grown = "".join(f'<!ENTITY {letters[i + 1]} "{f"&{letters[i]};" * 10}">' for i in range(levels))
+    return _document('<!ENTITY a "aaaaaaaaaa">' + grown, f"&{letters[levels]};")
+
+
 def _picture(svg: str | bytes, side: int = 64) -> Image.Image:
     return Image.open(io.BytesIO(render(svg.encode() if isinstance(svg, str) else svg, side)))
 
@@ -44,22 +55,63 @@ def test_broken_ones_are_refused(svg):
 
 
 @pytest.mark.parametrize(
-    "bomb",
+    ("bomb", "reason"),
     [
-        f'{HEAD} width="9" height="9">' + "<g>" * 100_000 + "</g>" * 100_000 + "</svg>",
-        f'{HEAD} width="9" height="9">'
-        + "".join(f'<g id="a{i}"><use xlink:href="#a{i + 1}"/></g>' for i in range(5000))
-        + '<rect id="a5000" width="5" height="5"/></svg>',
-        '<!DOCTYPE svg [<!ENTITY a "aaaaaaaaaa">'
-        + "".join(f'<!ENTITY {chr(98 + i)} "{f"&{chr(97 + i)};" * 10}">' for i in range(9))
-        + f']>{HEAD} width="9" height="9"><text>&j;</text></svg>',
+        (f'{HEAD} width="9" height="9">' + "<g>" * 100_000 + "</g>" * 100_000 + "</svg>", "image_too_costly"),
+        (
+            f'{HEAD} width="9" height="9">'
+            + "".join(f'<g id="a{i}"><use xlink:href="#a{i + 1}"/></g>' for i in range(5000))
+            + '<rect id="a5000" width="5" height="5"/></svg>',
+            "image_too_costly",
+        ),
+        (
+            f'{HEAD} width="9" height="9"><g id="a0"><rect width="1" height="1"/></g>'
+            + "".join(f'<g id="a{i + 1}">' + f'<use xlink:href="#a{i}"/>' * 10 + "</g>" for i in range(9))
+            + "</svg>",
+            "image_too_costly",
+        ),
+        (_entities(9), "image_entity_bomb"),
+        (_entities(5), "image_entity_bomb"),
+        (_document('<!ENTITY a "&b;"><!ENTITY b "&a;">', "&a;"), "image_entity_bomb"),
+        (_document(f'<!ENTITY a "{"a" * 100_000}">', "&a;" * 20_000), "image_entity_bomb"),
     ],
-    ids=["depth", "references", "entities"],
+    ids=["depth", "references", "copies", "entities", "fewer entities", "loop", "long entity"],
 )
-def test_bombs_cost_one_picture_and_not_the_run(bomb):
-    with pytest.raises(SvgError):
+def test_bombs_cost_one_picture_and_not_the_run(bomb, reason):
+    with pytest.raises(SvgError) as error:
         render(bomb.encode(), 64)
+    assert error.value.reason == reason
     assert _picture(SQUARE).size == (64, 32)
+
+
+def test_entities_for_names_are_read():
+    text = SQUARE.replace("http://www.w3.org/2000/svg", "&ns;", 1)
+    assert _picture('<!DOCTYPE svg [<!ENTITY ns "http://www.w3.org/2000/svg">]>' + text).size == (64, 32)
+
+
+def test_an_entity_in_another_file_is_refused():
+    with pytest.raises(SvgError, match="refers to another file: file:///etc/hostname") as error:
+        render(_document('<!ENTITY a SYSTEM "file:///etc/hostname">', "&a;").encode(), 64)
+    assert error.value.reason == "image_external_reference"
+
+
+@pytest.mark.parametrize(
+    "size", ['viewBox="0 0 1e30 1e30"', 'viewBox="0 0 1e9 1"', 'width="1e9" height="1e9"', 'width="1e9in" height="1in"']
+)
+def test_the_size_that_a_picture_claims_costs_nothing(size):
+    assert max(_picture(f'{HEAD} {size}><rect width="5" height="5"/></svg>').size) == 64
+
+
+def test_a_filter_without_end_is_ended(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("flame_core.data.svg._SECONDS", 2.0)
+    noise = '<filter id="f"><feTurbulence baseFrequency="0.1" numOctaves="100000000"/></filter>'
+    renderer = Renderer()
+    with pytest.raises(SvgError, match="too much time") as error:
+        renderer.render(
+            f'{HEAD} width="9" height="9">{noise}<rect width="9" height="9" filter="url(#f)"/></svg>'.encode(), 64
+        )
+    assert error.value.reason == "image_too_costly"
+    renderer.close()
 
 
 @pytest.mark.parametrize(

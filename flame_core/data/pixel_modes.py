@@ -1,0 +1,91 @@
+"""Pixels of every kind that decoders give, as eight bits a channel: RGB, or RGBA where there is transparency.
+
+Eight-bit kinds (grey, palettes, CMYK, YCbCr, LAB, ...) are Pillow's to convert. Of the others:
+
+16 bits     the upper eight; of a TIFF of 12 bits, the upper eight of those
+32 bits     no format says which value is white: the least of 255 and 65,535 that holds them all
+floats      likewise, of 1, 255 and 65,535; what is not a number is black, infinities are the ends
+
+What none of these holds, such as measurements in a TIFF, is refused by name, not shown in black.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from flame_core.data.picture_bounds import PictureError
+
+_TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
+_SLACK = 1 / 255  # by which resampling may overshoot a range of floats
+_BLOCK = 1 << 22  # values converted at once
+
+Map = Callable[[np.ndarray], np.ndarray]  # some values -> uint8
+
+
+def needs_mapping(image: Image.Image) -> bool:
+    """Whether the pixels have more than eight bits, so that Pillow's own conversion would clip them."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """A decoded picture in mode RGB or RGBA.
+
+    Raises:
+        PictureError: `image_unsupported`, its values have no known range.
+    """
+    if needs_mapping(image):
+        return Image.fromarray(_mapped(image)).convert("RGB")
+    if image.mode == "La":  # Pillow has no way from here to RGBA
+        image = image.convert("LA")
+    transparent = "transparency" in image.info or image.mode in _TRANSPARENT
+    return image.convert("RGBA" if transparent else "RGB")
+
+
+def _mapped(image: Image.Image) -> np.ndarray:
+    """[H, W] in uint8 of a picture with one channel of more than eight bits."""
+    values = np.asarray(image)
+    blocks = np.array_split(values.reshape(-1), -(-values.size // _BLOCK))
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    if image.mode == "F":
+        convert = _floats(blocks, image.format)
+    elif image.mode == "I" and image.format == "TIFF":
+        white = _white(min(int(b.min()) for b in blocks), max(int(b.max()) for b in blocks), (255, 65535), "integers")
+        convert = _upper(8 if white == 255 else 16)
+    else:  # 16 bits, also those that Pillow gives as 32
+        bits = tags.get(_BITS, (16,))[0]
+        convert = _upper(bits if 8 < bits < 16 else 16)
+    grey = np.concatenate([convert(block) for block in blocks]).reshape(values.shape)
+    return 255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey
+
+
+def _upper(bits: int) -> Map:
+    """The upper eight of so many bits."""
+    return lambda values: (values.astype(np.int64).clip(0, 2**bits - 1) >> (bits - 8)).astype(np.uint8)
+
+
+def _floats(blocks: list[np.ndarray], kind: str | None) -> Map:
+    low, high = 0.0, 0.0
+    for block in blocks:
+        finite = block[np.isfinite(block)]
+        low, high = min(low, float(finite.min(initial=0))), max(high, float(finite.max(initial=0)))
+    white = _white(low, high, (1, 255, 65535), f"floats ({kind})", _SLACK)
+
+    def convert(values: np.ndarray) -> np.ndarray:
+        values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=white, neginf=0.0)
+        return (values * (255 / white)).clip(0, 255).round().astype(np.uint8)
+
+    return convert
+
+
+def _white(low: float, high: float, known: tuple[int, ...], what: str, slack: float = 0.0) -> int:
+    """The least of the known values of white that holds the highest value; black is 0."""
+    white = next((white for white in known if high <= white * (1 + slack)), None)
+    if white is not None and low >= -white * slack:
+        return white
+    raise PictureError(
+        "image_unsupported", f"its pixels are {what} from {low:,.6g} to {high:,.6g}: which is white? Write 8 or 16 bits"
+    )
