@@ -1,4 +1,4 @@
-"""Which formats are decoded, and what bytes are that none of them describes, for a true reason in the ledger."""
+"""What the bytes of a file are that is no picture of a kind that is decoded: a true reason for the ledger."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 
 from PIL import Image
 
-# No format that runs programs or reads other files (EPS, WMF, ...), and none that is rare in data and large in code.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+from flame_core.data.picture_kinds import FORMATS
+
 _NAMED = (
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
     (b"\xff\x4f\xff\x51", "JPEG 2000"),

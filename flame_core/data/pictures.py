@@ -18,7 +18,8 @@ from PIL import Image
 
 from flame_core.data import svg
 from flame_core.data.picture_bounds import PictureError, require_bounded
-from flame_core.data.picture_formats import FORMATS, why_unreadable
+from flame_core.data.picture_formats import why_unreadable
+from flame_core.data.picture_kinds import FORMATS
 from flame_core.data.pixel_modes import eight_bits
 from flame_core.params import IngestParams
 
