@@ -61,7 +61,7 @@ def read_picture(content: bytes, params: IngestParams) -> Picture:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on metadata; what matters is checked here
         image = open_picture(content, params.max_pixels)
-        with _damage(image):
+        with decoding(image):
             return _convert(image, params)
 
 
@@ -100,8 +100,12 @@ def _tile_pixels(image: Image.Image) -> int:
 
 
 @contextmanager
-def _damage(image: Image.Image) -> Iterator[None]:
-    """What decoding raises, as a reason."""
+def decoding(image: Image.Image) -> Iterator[None]:
+    """Decoding of an opened picture.
+
+    Raises:
+        PictureError: for whatever a decoder makes of broken bytes.
+    """
     try:
         yield
     except (MemoryError, PictureError):

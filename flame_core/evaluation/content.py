@@ -1,13 +1,15 @@
 """What a benchmark holds once its files are read: pictures that are read when needed, and what is asked of them.
 
 Every layout becomes one of four kinds of content, and a task works on the content alone. `Skips` says what could not
-be used; it is counted and named, never silent. `digest` covers texts, pairs, labels and the names and sizes of the
-pictures, so a store that was filled for other data is noticed.
+be used; it is counted and named, never silent. `digest` covers texts, pairs, labels and the names and bytes of the
+pictures, so a store that was filled for other data is noticed. The bytes are read once for it, by several threads.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,9 +18,16 @@ import numpy as np
 from flame_core.digest import value_digest
 from flame_core.errors import InputError
 
+_READERS = 8  # threads that wait for the disk; hashing leaves the interpreter to the others
+
 
 class NotAvailable(Exception):
     """The data of a benchmark are not there; the message says what is missing."""
+
+
+def printable(name: str) -> str:
+    """The name of a file as text: file systems and tars allow bytes that are none."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,10 @@ class Picture:
     path: Path
     offset: int = 0
     size: int | None = None  # to the end of the file
+    _sha256: str | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
 
     def read(self) -> bytes:
         """The encoded picture.
@@ -43,8 +56,12 @@ class Picture:
         except OSError as error:
             raise InputError(f"{self.path}: picture {self.name} cannot be read ({error.strerror})") from None
 
-    def bytes_size(self) -> int:
-        return self.path.stat().st_size if self.size is None else self.size
+    def sha256(self) -> str:
+        """Digest of its bytes, which are read the first time it is asked for."""
+        if self._sha256 is None:
+            object.__setattr__(self, "_sha256", hashlib.sha256(self.read()).hexdigest())
+        assert self._sha256 is not None
+        return self._sha256
 
 
 @dataclass
@@ -54,11 +71,16 @@ class Skips:
     counts: dict[str, int] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, reason: str, name: str) -> None:
-        self.counts[reason] = self.counts.get(reason, 0) + 1
+    def add(self, reason: str, name: str, count: int = 1) -> None:
+        self.counts[reason] = self.counts.get(reason, 0) + count
         shown = self.names.setdefault(reason, [])
         if len(shown) < 10:
-            shown.append(name)
+            shown.append(printable(name))
+
+    def told(self) -> str:
+        """All of it in one clause, empty where nothing was left out."""
+        rows = [f"{count:,} {reason}, such as {self.names[reason][0]}" for reason, count in self.counts.items()]
+        return f": {'; '.join(rows)}" if rows else ""
 
 
 @dataclass
@@ -133,10 +155,16 @@ class Masked:
 Content = Captioned | Labelled | Questions | Masked
 
 
-def pictures_digest(pictures: Sequence[Picture]) -> str:
-    """Digest of the names and sizes of pictures, in order."""
-    return value_digest([[picture.name, picture.bytes_size()] for picture in pictures])
+def pictures_sha256(pictures: Sequence[Picture]) -> list[str]:
+    """The digests of the bytes of pictures, in order.
+
+    Raises:
+        InputError: one cannot be read; names it.
+    """
+    with ThreadPoolExecutor(max_workers=_READERS) as pool:
+        return list(pool.map(Picture.sha256, pictures))
 
 
 def _digest(pictures: Sequence[Picture], rest: Mapping | Sequence) -> str:
-    return value_digest([pictures_digest(pictures), rest])
+    names = [picture.name for picture in pictures]
+    return value_digest([list(zip(names, pictures_sha256(pictures), strict=True)), rest])

@@ -38,6 +38,24 @@ LayoutName = Literal[
 ]
 PromptMode = Literal["single", "facets", "reference"]
 PROMPT_MODES: tuple[PromptMode, ...] = get_args(PromptMode)
+DEFAULT_SPLIT = "test"
+_FILES = frozenset({"images", "annotations"})
+USED: dict[LayoutName, frozenset[str]] = {  # keys of `data` that mean something, by layout
+    "captions_jsonl": _FILES,
+    "clip_benchmark": frozenset({"split"}),
+    "crossmodal3600": _FILES,
+    "dci": _FILES,
+    "docci": _FILES | {"split"},
+    "held_out": frozenset(),
+    "image_folder": frozenset({"split"}),
+    "karpathy": _FILES | {"split"},
+    "masks": _FILES,
+    "sharegpt4v": _FILES | {"first"},
+    "sugarcrepe": _FILES,
+    "urban1k": _FILES,
+    "winoground": _FILES,
+}
+_ONE_LANGUAGE = ("choice", "linear_probe", "segmentation")
 
 
 class DataParams(Section):
@@ -45,11 +63,19 @@ class DataParams(Section):
 
     layout: LayoutName
     path: str = Field(description="folder of the benchmark")
-    split: str = "test"
+    split: str = DEFAULT_SPLIT
     images: str | None = Field(default=None, description="folder of the pictures, where it is not the layout's own")
     annotations: str | None = Field(default=None, description="file or folder that says what the pictures show")
     first: Positive | None = Field(default=None, description="use the first so many entries; null: all")
     obtain: str = Field(description="what to fetch and where from, for those who do not have the data")
+
+    @model_validator(mode="after")
+    def _keys_mean_something(self) -> DataParams:
+        for key, default in (("images", None), ("annotations", None), ("split", DEFAULT_SPLIT), ("first", None)):
+            if getattr(self, key) != default and key not in USED[self.layout]:
+                known = ", ".join(sorted(USED[self.layout])) or "none"
+                raise ValueError(f"layout {self.layout} has no use for {key} (it reads {known}); leave it out")
+        return self
 
 
 class RetrievalTask(Section):
@@ -58,6 +84,13 @@ class RetrievalTask(Section):
     kind: Literal["retrieval"]
     captions: Literal["all", "first"] = Field(default="all", description="captions an image and language that are used")
     recall_at: list[Positive] = Field(default=[1, 5, 10], min_length=1)
+
+
+def _templates_hold_the_class(templates: dict[str, list[str]]) -> dict[str, list[str]]:
+    for language, rows in templates.items():
+        if not rows or any("{c}" not in row for row in rows):
+            raise ValueError(f"every template of {language!r} must contain {{c}}")
+    return templates
 
 
 class ClassificationTask(Section):
@@ -69,13 +102,7 @@ class ClassificationTask(Section):
         default={}, description="{language: templates with {c}}; without, the data set's own or the bare name"
     )
 
-    @field_validator("templates")
-    @classmethod
-    def _templates_hold_the_class(cls, templates: dict[str, list[str]]) -> dict[str, list[str]]:
-        for language, rows in templates.items():
-            if not rows or any("{c}" not in row for row in rows):
-                raise ValueError(f"every template of {language!r} must contain {{c}}")
-        return templates
+    _templates_hold_the_class = field_validator("templates")(_templates_hold_the_class)
 
 
 class ChoiceTask(Section):
@@ -115,6 +142,8 @@ class SegmentationTask(Section):
     candidates: Literal["present", "all"] = Field(default="present", description="classes that compete in a picture")
     ignore: int = Field(default=255, description="mask value that is not counted")
     templates: dict[str, list[str]] = Field(default={}, description="{language: templates with {c}}")
+
+    _templates_hold_the_class = field_validator("templates")(_templates_hold_the_class)
 
 
 Task = Annotated[
@@ -157,6 +186,14 @@ class Benchmark(Section):
         if unknown:
             raise ValueError(f"unknown language code(s) {', '.join(unknown)}: use ISO 639 codes, such as en, zh or fil")
         return languages
+
+    @model_validator(mode="after")
+    def _one_language_where_one_is_asked(self) -> Benchmark:
+        if self.task.kind in _ONE_LANGUAGE and len(self.languages) > 1:
+            raise ValueError(
+                f"task {self.task.kind} asks in one language, but languages are {', '.join(self.languages)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _templates_are_of_its_languages(self) -> Benchmark:

@@ -1,8 +1,8 @@
 """All configured benchmarks on one model: each picture is encoded once for all languages and tasks.
 
-Encoded pictures are kept in the work cache under the model's identity and the pictures' names and sizes, so a killed
-run goes on where it was, and two benchmarks over the same pictures, or two prompt modes, share them. They are mapped,
-not loaded, when read again.
+Encoded pictures are kept in the work cache under the model's identity and the pictures' bytes, so a killed run goes on
+where it was, and two benchmarks over the same pictures, or two prompt modes, share them. They are mapped, not loaded,
+when read again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 from flame_core.errors import InputError
 from flame_core.evaluation.bootstrap import Bootstrap
 from flame_core.evaluation.collection import Collected
-from flame_core.evaluation.content import Captioned, Labelled, Masked, Picture, Questions, pictures_digest
+from flame_core.evaluation.content import Captioned, Labelled, Masked, Picture, Questions, pictures_sha256
+from flame_core.evaluation.decodable import decodable, opened
 from flame_core.evaluation.definition import (
     ChoiceTask,
     ClassificationTask,
@@ -172,7 +173,7 @@ def encoded(model: Model, what: str, pictures: Sequence[Picture], work: Path) ->
                 bar.advance(len(block))
         return Ledger({"pictures": len(pictures)})
 
-    inputs = {"model": dict(model.identity), "what": what, "pictures": pictures_digest(pictures)}
+    inputs = {"model": dict(model.identity), "what": what, "pictures": pictures_sha256(pictures)}
     return np.load(WorkCache(work, "encode").get(inputs, write).file(_VECTORS), mmap_mode="r")
 
 
@@ -182,15 +183,10 @@ def decoded(read: Callable[[Sequence[bytes]], np.ndarray], pictures: Sequence[Pi
     Raises:
         InputError: one of them is no picture; names it.
     """
-    from PIL import UnidentifiedImageError
-
-    contents = [picture.read() for picture in pictures]
+    contents = [decodable(picture) for picture in pictures]
     try:
         return read(contents)
-    except (UnidentifiedImageError, OSError, SyntaxError):
+    except Exception:  # a decoder's, perhaps, which raise whatever broken bytes lead them to
         for picture, content in zip(pictures, contents, strict=True):
-            try:
-                read([content])
-            except (UnidentifiedImageError, OSError, SyntaxError) as error:
-                raise InputError(f"{picture.path}: {picture.name} cannot be decoded ({error}); remove it") from None
+            opened(content, f"{picture.path}: {picture.name}")
         raise

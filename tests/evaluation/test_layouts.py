@@ -100,7 +100,10 @@ def test_karpathy_takes_the_split_and_all_sentences(tmp_path):
     pictures(tmp_path / "set/images", ["val/1.jpg", "val/2.jpg"])
     content = read_content(benchmark("retrieval", "karpathy"), tmp_path)
     assert captions_of(content) == {"val/1.jpg": ["one", "uno"]}
-    assert content.skips.names == {"captions whose picture is missing": ["3.jpg"]}
+    assert content.skips.names == {
+        "captions whose picture is missing": ["3.jpg"],
+        "entries of other splits": ["val/2.jpg (train)"],
+    }
 
 
 def test_crossmodal3600_keeps_the_languages_of_the_benchmark(tmp_path):

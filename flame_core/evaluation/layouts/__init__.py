@@ -37,5 +37,5 @@ def read_content(benchmark: Benchmark, data: Path, split: str | None = None) -> 
     if not isinstance(content, wanted):
         raise ParamsError(f"benchmark {benchmark.name}: task {benchmark.task.kind} needs {what}, not layout {layout}")
     if not content.pictures:
-        raise NotAvailable(f"{folder} holds no picture that can be used")
+        raise NotAvailable(f"{folder} holds no picture that can be used{content.skips.told()}")
     return content

@@ -10,23 +10,21 @@ from pathlib import Path
 
 from flame_core.evaluation.content import Captioned
 from flame_core.evaluation.definition import Benchmark
-from flame_core.evaluation.layouts.reading import caption_texts, captioned, existing, read_json_lines, value
+from flame_core.evaluation.layouts.captions import Row, captioned
+from flame_core.evaluation.layouts.reading import caption_texts, existing, inside, read_json_lines, value
 
 
 def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:
     """Its content; the data set has one split."""
     images = existing(folder / (benchmark.data.images or "images"))
 
-    def rows() -> Iterator[tuple[str, Path, str, list[str]]]:
+    def rows() -> Iterator[Row]:
         for place, row in read_json_lines(folder / (benchmark.data.annotations or "captions.jsonl")):
             key = value(row, "image/key", place)
-            for language in benchmark.languages:
-                if isinstance(own := row.get(language), dict):
-                    yield (
-                        key,
-                        images / f"{key}.jpg",
-                        language,
-                        caption_texts(own.get("caption"), f"{place}, {language}"),
-                    )
+            path = inside(images, f"{key}.jpg", place)
+            for language in dict.fromkeys([*benchmark.languages, *row]):
+                own = row.get(language)
+                if isinstance(own, dict) and ("caption" in own or language in benchmark.languages):
+                    yield Row(key, path, language, caption_texts(own.get("caption"), f"{place}, {language}"))
 
     return captioned(benchmark, rows(), images)

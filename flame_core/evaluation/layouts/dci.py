@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from flame_core.evaluation.content import Captioned
+from flame_core.evaluation.content import Captioned, Skips
 from flame_core.evaluation.definition import Benchmark
-from flame_core.evaluation.layouts.reading import captioned, existing, read_json, value
+from flame_core.evaluation.layouts.captions import Row, captioned
+from flame_core.evaluation.layouts.reading import existing, inside, read_json, value
 
 
 def dci_text(short: str, extra: str) -> str:
@@ -25,15 +26,20 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:
     """All entries of all splits, as the papers use them."""
     images = existing(folder / (benchmark.data.images or "photos"))
     annotations = existing(folder / (benchmark.data.annotations or "annotations"))
-    splits = read_json(folder / "splits.json")
-    listed = [name for names in splits.values() for name in names]
+    place = folder / "splits.json"
+    splits = read_json(place, dict)
+    listed = [name for split in splits for name in value(splits, split, str(place), list)]
+    skips = Skips()
 
-    def rows() -> Iterator[tuple[str, Path, str, list[str]]]:
+    def rows() -> Iterator[Row]:
         for name in listed:
-            path = annotations / name
-            entry = read_json(path)
+            path = inside(annotations, str(name), str(place))
+            entry = read_json(path, dict)
             image = value(entry, "image", str(path))
             text = dci_text(value(entry, "short_caption", str(path)), value(entry, "extra_caption", str(path)))
-            yield name, images / image, benchmark.languages[0], [text] if text else []
+            yield Row(name, inside(images, image, str(path)), benchmark.languages[0], [text] if text else [])
+        for path in sorted(annotations.glob("*.json")):
+            if path.name not in listed:
+                skips.add("annotations that no split names", path.name)
 
-    return captioned(benchmark, rows())
+    return captioned(benchmark, rows(), skips=skips)

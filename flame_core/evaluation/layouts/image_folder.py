@@ -10,27 +10,52 @@ from pathlib import Path
 
 import numpy as np
 
-from flame_core.evaluation.content import Labelled, NotAvailable, Picture, Skips
-from flame_core.evaluation.definition import Benchmark
+from flame_core.evaluation.content import Labelled, NotAvailable, Picture, Skips, printable
+from flame_core.evaluation.definition import DEFAULT_SPLIT, Benchmark
 from flame_core.evaluation.layouts.class_names import class_names, read_lines
-from flame_core.evaluation.layouts.reading import pictures_below
+from flame_core.evaluation.layouts.reading import HIDDEN, is_hidden, is_picture, pictures_below
+
+_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
 
 
 def read(benchmark: Benchmark, folder: Path, split: str) -> Labelled:
-    """Its content, class after class."""
-    root = folder / split if (folder / split).is_dir() else folder
-    classes = sorted(path for path in root.iterdir() if path.is_dir())
+    """Its content, class after class.
+
+    Raises:
+        NotAvailable: there is no such split, or it has fewer than two classes.
+        InputError: the names of the classes are wrong.
+    """
+    skips = Skips()
+    root = _root(folder, split)
+    classes = []
+    for path in sorted(root.iterdir()):
+        if is_hidden(path.name):
+            skips.add(HIDDEN, path.name)
+        elif path.is_dir():
+            classes.append(path)
+        elif is_picture(path.name):
+            skips.add("pictures without a class", path.name)
     if len(classes) < 2:
         raise NotAvailable(f"{root} holds fewer than two class folders")
-    own = read_lines(folder / "classnames.txt") or [path.name.replace("_", " ") for path in classes]
+    own = read_lines(folder / "classnames.txt") or [printable(path.name.replace("_", " ")) for path in classes]
     pictures: list[Picture] = []
     labels: list[int] = []
-    skips = Skips()
     for label, path in enumerate(classes):
-        found = pictures_below(path)
+        found = pictures_below(path, skips)
         if not found:
             skips.add("classes without a picture", path.name)
         pictures += [Picture(image.relative_to(root).as_posix(), image) for image in found]
         labels += [label] * len(found)
-    names, templates = class_names(benchmark, folder, own, len(classes))
+    names, templates = class_names(benchmark, folder, own, len(classes), skips)
     return Labelled(pictures, np.array(labels, dtype=np.int64), names, templates, skips)
+
+
+def _root(folder: Path, split: str) -> Path:
+    """The folder of a split's classes."""
+    if (folder / split).is_dir():
+        return folder / split
+    others = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name.lower() in _SPLITS)
+    if others or split != DEFAULT_SPLIT:  # without split folders there is one split, which needs no name
+        hint = f"; it has {', '.join(others)}: name one as data.split" if others else ""
+        raise NotAvailable(f"{folder} has no split {split!r}{hint}")
+    return folder

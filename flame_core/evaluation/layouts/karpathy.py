@@ -8,24 +8,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from flame_core.evaluation.content import Captioned
+from flame_core.evaluation.content import Captioned, Skips
 from flame_core.evaluation.definition import Benchmark
-from flame_core.evaluation.layouts.reading import captioned, existing, read_json, value
+from flame_core.evaluation.layouts.captions import OTHER_SPLIT, Row, captioned
+from flame_core.evaluation.layouts.reading import existing, inside, read_json, value
 
 
 def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:
     """The pictures of `split` with all their sentences."""
     images = existing(folder / (benchmark.data.images or "images"))
-    path = folder / (benchmark.data.annotations or "dataset.json")
+    file = folder / (benchmark.data.annotations or "dataset.json")
+    skips = Skips()
 
-    def rows() -> Iterator[tuple[str, Path, str, list[str]]]:
-        for number, row in enumerate(value(read_json(path), "images", str(path), list)):
-            place = f"{path}, image {number}"
-            if value(row, "split", place) != split:
+    def rows() -> Iterator[Row]:
+        for number, row in enumerate(value(read_json(file, dict), "images", str(file), list)):
+            place = f"{file}, image {number}"
+            name = value(row, "filename", place)
+            if "filepath" in row:
+                name = f"{value(row, 'filepath', place)}/{name}"
+            if (other := value(row, "split", place)) != split:
+                skips.add(OTHER_SPLIT, f"{name} ({other})")
                 continue
-            name = str(Path(row.get("filepath", "")) / value(row, "filename", place))
             sentences = value(row, "sentences", place, list)
             texts = [value(sentence, "raw", place).strip() for sentence in sentences]
-            yield name, images / name, benchmark.languages[0], [text for text in texts if text]
+            path = inside(images, name, place)
+            yield Row(name, path, benchmark.languages[0], [text for text in texts if text])
 
-    return captioned(benchmark, rows())
+    return captioned(benchmark, rows(), skips=skips)

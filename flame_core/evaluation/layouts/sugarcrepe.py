@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flame_core.evaluation.content import Picture, Question, Questions, Skips
 from flame_core.evaluation.definition import Benchmark
-from flame_core.evaluation.layouts.reading import existing, read_json, value
+from flame_core.evaluation.layouts.reading import existing, inside, read_json, value
 
 GROUPS = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
 NO_PICTURE = "questions whose picture is missing"
@@ -24,15 +24,16 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Questions:
     skips = Skips()
     for group in GROUPS:
         path = folder / (benchmark.data.annotations or ".") / f"{group}.json"
-        for number, row in read_json(path).items():
+        for number, row in read_json(path, dict).items():
             place = f"{path}, {number}"
             name = value(row, "filename", place)
             if name not in numbers:
-                if not (images / name).is_file():
+                image = inside(images, name, place)
+                if not image.is_file():
                     skips.add(NO_PICTURE, f"{group} {number}")
                     continue
                 numbers[name] = len(pictures)
-                pictures.append(Picture(name, images / name))
+                pictures.append(Picture(name, image))
             texts = (value(row, "caption", place), value(row, "negative_caption", place))
             questions.append(Question(f"{group} {number}", group, (numbers[name],), texts))
     return Questions(pictures, questions, skips)

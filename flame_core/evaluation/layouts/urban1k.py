@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from flame_core.evaluation.content import Captioned
+from flame_core.evaluation.content import Captioned, Skips
 from flame_core.evaluation.definition import Benchmark
-from flame_core.evaluation.layouts.reading import captioned, existing, pictures_below
+from flame_core.evaluation.layouts.captions import Row, captioned
+from flame_core.evaluation.layouts.reading import HIDDEN, by_stem, existing, is_hidden, pictures_below, read_text
 
 
 def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:
     """Its content, by the names of the captions; the data set has one split."""
     images = existing(folder / (benchmark.data.images or "image"))
     texts = existing(folder / (benchmark.data.annotations or "caption"))
-    by_stem = {path.stem: path for path in pictures_below(images)}
+    pictures = by_stem(pictures_below(images, Skips()))  # `captioned` counts what lies beside them
+    skips = Skips()
 
-    def rows() -> Iterator[tuple[str, Path, str, list[str]]]:
+    def rows() -> Iterator[Row]:
         for path in sorted(texts.glob("*.txt")):
-            with path.open(encoding="utf-8") as file:
-                line = file.readline().strip()
-            image = by_stem.get(path.stem, images / f"{path.stem}.jpg")
-            yield path.stem, image, benchmark.languages[0], [line] if line else []
+            if is_hidden(path.name):
+                skips.add(HIDDEN, path.name)
+                continue
+            line = read_text(path).partition("\n")[0].strip()
+            image = pictures.get(path.stem, images / f"{path.stem}.jpg")
+            yield Row(path.stem, image, benchmark.languages[0], [line] if line else [])
 
-    return captioned(benchmark, rows(), images)
+    return captioned(benchmark, rows(), images, skips)

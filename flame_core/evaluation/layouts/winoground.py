@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flame_core.evaluation.content import Picture, Question, Questions, Skips
 from flame_core.evaluation.definition import Benchmark
-from flame_core.evaluation.layouts.reading import existing, read_json_lines, value
+from flame_core.evaluation.layouts.reading import existing, inside, read_json_lines, value
 from flame_core.evaluation.layouts.sugarcrepe import NO_PICTURE
 
 
@@ -18,7 +18,7 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Questions:
     skips = Skips()
     for place, row in read_json_lines(folder / (benchmark.data.annotations or "examples.jsonl")):
         name = str(row.get("id", place))
-        paths = [_image(images, value(row, key, place)) for key in ("image_0", "image_1")]
+        paths = [_image(images, value(row, key, place), place) for key in ("image_0", "image_1")]
         if not all(path.is_file() for path in paths):
             skips.add(NO_PICTURE, name)
             continue
@@ -29,5 +29,5 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Questions:
     return Questions(pictures, questions, skips)
 
 
-def _image(images: Path, name: str) -> Path:
-    return images / (name if Path(name).suffix else f"{name}.png")
+def _image(images: Path, name: str, place: str) -> Path:
+    return inside(images, name if Path(name).suffix else f"{name}.png", place)

@@ -7,7 +7,6 @@ all pictures IoU_m = |predicted m and m| / |predicted m or m|, and the mean is o
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from flame_core.errors import InputError
 from flame_core.evaluation.bootstrap import Bootstrap
 from flame_core.evaluation.content import Masked
+from flame_core.evaluation.decodable import opened
 from flame_core.evaluation.definition import SegmentationTask
 from flame_core.evaluation.estimates import mean_of_known
 from flame_core.evaluation.tasks.classification import class_vectors, prompts
@@ -39,14 +39,12 @@ def view_of_mask(png: bytes, name: str, classes: int, ignore: int) -> np.ndarray
     """The mask as the model sees its picture: the centre square, [S, S] class numbers.
 
     Raises:
-        InputError: a value is no class.
+        InputError: it cannot be decoded, or a value is no class.
     """
-    from PIL import Image
-
-    with Image.open(io.BytesIO(png)) as picture:
-        if picture.mode not in ("L", "P", "I", "I;16", "1"):
-            raise InputError(f"mask {name}: must have one channel whose values are class numbers, not {picture.mode}")
-        mask = np.asarray(picture).astype(np.int64)
+    picture = opened(png, f"mask {name}")
+    if picture.mode not in ("L", "P", "I", "I;16", "1"):
+        raise InputError(f"mask {name}: must have one channel whose values are class numbers, not {picture.mode}")
+    mask = np.asarray(picture).astype(np.int64)
     height, width = mask.shape
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
