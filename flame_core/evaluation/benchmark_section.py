@@ -14,6 +14,7 @@ from flame_core.evaluation.tasks.score import MEAN
 
 RADAR_SETS = 10  # with fewer axes a polygon says less than bars
 _LABELS = 200
+CUT = "texts cut at text.max_caption_tokens"
 
 Models = Mapping[str, Sequence[Standings]]  # by the model's name, the first one is the main one
 
@@ -50,7 +51,7 @@ class Absent:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Data of a benchmark that could not be used."""
+    """Data of a benchmark that were not used, or cut."""
 
     title: str
     reason: str
@@ -253,4 +254,8 @@ def _skipped(models: Models) -> list[Skipped]:
         for each in standings
         for reason, count in each.skipped.items()
     }
+    for standings in models.values():
+        for each in standings:
+            if each.cut_texts:
+                rows[each.benchmark.title, CUT] = Skipped(each.benchmark.title, CUT, each.cut_texts, [])
     return list(rows.values())

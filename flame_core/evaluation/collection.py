@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flame_core.digest import value_digest
 from flame_core.errors import InputError, ParamsError
@@ -29,7 +29,11 @@ from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.text.jobs import Job, benchmark_jobs
 
+if TYPE_CHECKING:
+    from flame_core.text.facets import FacetTokenizer
+
 COMMAND = "flame embed-texts"
+CUT_TEXTS = "cut_texts"  # in the manifest
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,12 @@ def jobs(collected: Sequence[Collected]) -> list[Job]:
 def digests(collected: Sequence[Collected]) -> dict[str, str]:
     """{name: digest} of those whose data are there, for the manifest."""
     return {each.benchmark.name: each.digest() for each in collected if each.content}
+
+
+def cut_texts(collected: Sequence[Collected], tokens: FacetTokenizer) -> dict[str, int]:
+    """{name: number of texts that `text.max_caption_tokens` cuts} of benchmarks that have any, for the manifest."""
+    counts = {each.benchmark.name: sum(map(tokens.is_cut, each.texts())) for each in collected if each.content}
+    return {name: count for name, count in counts.items() if count}
 
 
 def require_collected(collected: Sequence[Collected], manifest: Mapping[str, Any]) -> None:

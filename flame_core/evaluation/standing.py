@@ -61,6 +61,7 @@ class Standings:
         skipped: {reason: number} of what could not be used.
         skipped_names: {reason: some names}.
         digest: of the data.
+        cut_texts: number of its texts of which the LLM read the first `text.max_caption_tokens` tokens alone.
     """
 
     benchmark: Benchmark
@@ -71,6 +72,7 @@ class Standings:
     skipped: dict[str, int] = field(default_factory=dict)
     skipped_names: dict[str, list[str]] = field(default_factory=dict)
     digest: str = ""
+    cut_texts: int = 0
 
     def row(self, language: str) -> LanguageRow | None:
         """The row of a language, or of `mean`."""
@@ -118,6 +120,9 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
 def standing_files(standings: Sequence[Standings], model: str, source: str) -> dict[str, bytes]:
     """{file name: content}: the index, and one file a language that was measured."""
     index = [{**asdict(each), "benchmark": each.benchmark.model_dump(mode="json")} for each in standings]
+    for entry in index:
+        if not entry["cut_texts"]:
+            del entry["cut_texts"]
     files = {INDEX: json_bytes(index)}
     for each in standings:
         for row in each.rows:

@@ -6,7 +6,7 @@ The LLM is loaded only when a file of the store is not in the work cache, and no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
@@ -19,7 +19,7 @@ from flame_core.captions.table import Caption
 from flame_core.data.shards import read_index, shard_names
 from flame_core.digest import json_bytes
 from flame_core.errors import ParamsError, ResourceError
-from flame_core.evaluation.collection import Collected, collect, digests
+from flame_core.evaluation.collection import CUT_TEXTS, Collected, collect, cut_texts, digests
 from flame_core.evaluation.collection import jobs as benchmark_jobs
 from flame_core.evaluation.retrieval import retrieve
 from flame_core.evaluation.texts import (
@@ -85,6 +85,9 @@ def run(params: Params, layout: Layout) -> None:
     }
     if collected:
         manifest["benchmarks"] = digests(collected)
+    cut = cut_texts(collected, tokens)
+    if cut:
+        manifest[CUT_TEXTS] = cut
     checks = _check(params, wrong, misaligned, manifest)
     contents = {MANIFEST: json_bytes(manifest), gates.CHECKS: gates.to_bytes(checks)}
     contents[store.TOKENIZER] = tokenizer_bytes(tokenizer)
@@ -99,7 +102,7 @@ def run(params: Params, layout: Layout) -> None:
             "tokens": sum(counts.values()),
             "tokens a second": rate,
             "files computed / found": f"{computed} / {len(units) - computed}",
-            **benchmark_facts(collected),
+            **benchmark_facts(collected, cut),
             **manifest["report"]["anisotropy"],
         },
     )
@@ -137,13 +140,16 @@ def store_files(jobs: Sequence[Job], units: dict[str, Unit]) -> dict[str, tuple[
     }
 
 
-def benchmark_facts(collected: Sequence[Collected]) -> dict[str, str]:
+def benchmark_facts(collected: Sequence[Collected], cut: Mapping[str, int]) -> dict[str, str]:
     """What to show about the configured benchmarks."""
     if not collected:
         return {}
     there = [each.benchmark.name for each in collected if each.content]
     missing = [f"{each.benchmark.name} ({each.why})" for each in collected if not each.content]
-    return {"benchmarks": ", ".join(there) or "none", "not available": ", ".join(missing) or "none"}
+    found = {"benchmarks": ", ".join(there) or "none", "not available": ", ".join(missing) or "none"}
+    if cut:
+        found["cut at text.max_caption_tokens"] = ", ".join(f"{count:,} texts of {name}" for name, count in cut.items())
+    return found
 
 
 def plan_jobs(params: Params, layout: Layout, captions: Sequence[Caption]) -> list[Job]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from flame_core import gates
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError
-from flame_core.evaluation.collection import collect, digests, jobs
+from flame_core.evaluation.collection import CUT_TEXTS, collect, cut_texts, digests, jobs
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts
@@ -51,8 +51,11 @@ def run(params: Params, layout: Layout) -> None:
     manifest |= {"files": dict(sorted(sha256.items())), "benchmarks": digests(collected)}
     if not collected:
         del manifest["benchmarks"]
+    manifest.pop(CUT_TEXTS, None)
+    if cut := cut_texts(collected, tokens):
+        manifest[CUT_TEXTS] = cut
     whole = [path for path in layout.embeddings.iterdir() if path.is_file() and path.name != MANIFEST]
     files = {name: layout.embeddings / name for name in kept} | {path.name: path for path in whole}
     files |= {name: path for name, (_, path) in new.items()}
     gather(layout.embeddings, layout.state, files, {MANIFEST: json_bytes(manifest)})
-    facts("embed-texts", {"tokens": sum(counts.values()), "tokens a second": rate, **benchmark_facts(collected)})
+    facts("embed-texts", {"tokens": sum(counts.values()), "tokens a second": rate, **benchmark_facts(collected, cut)})

@@ -106,6 +106,10 @@ class FacetTokenizer:
         """Tokens that these texts put through the LLM; equal texts count once, pads never."""
         return sum(len(self.encode(kind, text)) for text in dict.fromkeys(texts))
 
+    def is_cut(self, text: str) -> bool:
+        """Whether a caption has more than `max_caption_tokens` tokens, so that its end is not read."""
+        return len(text.encode()) >= self._params.max_caption_tokens and self._truncate(text) != text
+
     def _truncate(self, text: str) -> str:
         """The text up to its token number `max_caption_tokens`, cut in the text itself: no decoding."""
         limit = self._params.max_caption_tokens

@@ -12,16 +12,16 @@ import yaml
 from PIL import Image
 
 from flame_core.evaluation.collection import Collected
-from flame_core.evaluation.content import Captioned, Labelled
+from flame_core.evaluation.content import Captioned, Content, Labelled
 from flame_core.evaluation.definition import Benchmark
 from flame_core.evaluation.layouts import read_content
 
 COLOURS = ["red", "green", "blue", "yellow", "black", "white"]
 
 
-def picture(colour: str, kind: str = "JPEG", size: tuple[int, int] = (40, 32)) -> bytes:
+def picture(colour: str, kind: str = "JPEG", size: tuple[int, int] = (40, 32), **options: bool) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", size, colour).save(file, kind)
+    Image.new("RGB", size, colour).save(file, kind, **options)
     return file.getvalue()
 
 
@@ -69,6 +69,15 @@ def tar(path: Path, members: list[tuple[str, bytes]]) -> None:
             info = tarfile.TarInfo(name)
             info.size = len(content)
             file.addfile(info, io.BytesIO(content))
+
+
+def captions_of(content: Content, language: str = "en") -> dict[str, list[str]]:
+    """{picture name: texts}."""
+    assert isinstance(content, Captioned)
+    found: dict[str, list[str]] = {}
+    for index, text in content.captions[language]:
+        found.setdefault(content.pictures[index].name, []).append(text)
+    return found
 
 
 def clip_benchmark_classes(folder: Path, per_class: int = 2, split: str = "test") -> None:

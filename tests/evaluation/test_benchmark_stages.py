@@ -11,7 +11,7 @@ from flame_core import gates
 from flame_core.digest import write_json
 from flame_core.errors import InputError, ParamsError
 from flame_core.evaluation import lm_head
-from flame_core.evaluation.collection import collect, digests, jobs
+from flame_core.evaluation.collection import CUT_TEXTS, collect, digests, jobs
 from flame_core.evaluation.lm_head import LMHead
 from flame_core.evaluation.standing import read_standings
 from flame_core.params import TextTowerParams
@@ -73,7 +73,7 @@ def project(run, byte_tokenizer):  # noqa: F811
         vectors = {kind: (texts, world.lookup(kind, texts)) for kind, texts in job.texts.items()}
         write_texts(layout.embeddings / f"{job.name}.safetensors", vectors, "float32")
     manifest = json.loads((layout.embeddings / MANIFEST).read_text())
-    write_json(layout.embeddings / MANIFEST, {**manifest, "benchmarks": digests(collected)})
+    write_json(layout.embeddings / MANIFEST, {**manifest, "benchmarks": digests(collected), CUT_TEXTS: {"long": 3}})
     folder = layout.llm / params.llm.name
     tiny_llm("llama").save_pretrained(folder)
     byte_tokenizer.save_pretrained(folder)
@@ -111,6 +111,9 @@ def test_pages_hold_benchmarks_and_baselines_and_are_the_same_twice(project, wor
     assert "make it" in page.text
     assert "pictures without a caption" in page.text
     assert "stray.jpg" in page.text
+    assert "long texts cut at text.max_caption_tokens 3" in " ".join(page.text.split())
+    cut = {each.benchmark.name: each.cut_texts for each in read_standings(layout.report("plain"))}
+    assert {name for name, count in cut.items() if count} == {"long"}
     assert "A tie counts as right, as in CLIP_benchmark, on: sugar" in page.text
     assert "Zero-shot top-1 on 10 data sets" in page.text
     assert "Short texts against long ones" in page.text

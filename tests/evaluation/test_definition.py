@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
+
 import pytest
 
 from flame_core.errors import ParamsError
-from flame_core.evaluation.definition import load_benchmark, load_benchmarks, shipped
+from flame_core.evaluation.definition import USED, load_benchmark, load_benchmarks, shipped
 from flame_core.evaluation.standing import headline_metrics, published
 from tests.evaluation.datasets import benchmark, definition_file, put
 
@@ -60,6 +64,12 @@ def test_a_file_of_ones_own(tmp_path):
         ({"task": {"kind": "retreival"}}, "task: .*retreival"),
         ({"task": {"kind": "classification", "templates": {"en": ["a photo"]}}}, r"must contain \{c\}"),
         ({"task": {"kind": "classification", "templates": {"de": ["{c}"]}}}, "templates in de, but languages are en"),
+        ({"task": {"kind": "segmentation", "templates": {"en": ["a {}"]}}}, r"must contain \{c\}"),
+        ({"task": {"kind": "choice"}, "languages": ["en", "de"]}, "task choice asks in one language"),
+        ({"data": {"first": 5}}, r"layout urban1k has no use for first \(it reads annotations, images\); leave it out"),
+        ({"data": {"split": "train"}}, "layout urban1k has no use for split"),
+        ({"data": {"layout": "clip_benchmark", "images": "x"}}, "layout clip_benchmark has no use for images"),
+        ({"data": {"layout": "image_folder", "annotations": "x"}}, "layout image_folder has no use for annotations"),
         ({"prompt": "facet"}, "prompt: .*(got 'facet')"),
         ({"published": [{"model": "x", "percent": {"acc1": 360}, "source": "y"}]}, "less than or equal to 100"),
     ],
@@ -70,10 +80,25 @@ def test_a_typo_is_named_with_its_file(tmp_path, change, message):
     put(path, path.read_text() + "\n")
     import yaml
 
-    content = yaml.safe_load(path.read_text()) | change
+    content = yaml.safe_load(path.read_text())
+    data = content["data"] | change.get("data", {})
+    content = content | change | {"data": data}
     put(path, yaml.safe_dump(content))
     with pytest.raises(ParamsError, match=rf"(?s)mine.yaml is not valid.*{message}"):
         load_benchmark("mine.yaml", tmp_path)
+
+
+def test_the_keys_that_a_layout_has_use_for_are_those_that_it_reads():
+    for layout, used in USED.items():
+        if layout == "held_out":
+            continue
+        module = importlib.import_module(f"flame_core.evaluation.layouts.{layout}")
+        nodes = list(ast.walk(ast.parse(inspect.getsource(module.read))))
+        read = {
+            node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value)[-4:] == "data"
+        }
+        read |= {node.id for node in nodes if isinstance(node, ast.Name) and node.id == "split"}
+        assert read == used, layout
 
 
 def test_headlines_are_metrics_of_the_task():

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
 from flame_core.errors import InputError, ParamsError
-from flame_core.evaluation.content import Captioned, Labelled, Masked, NotAvailable, Questions
+from flame_core.evaluation.content import Labelled, Masked, NotAvailable, Questions
 from flame_core.evaluation.layouts import read_content
 from flame_core.evaluation.layouts.dci import dci_text
 from tests.evaluation import datasets
-from tests.evaluation.datasets import COLOURS, benchmark, lines, picture, pictures, put
-
-
-def captions_of(content, language="en"):
-    """{picture name: texts}"""
-    assert isinstance(content, Captioned)
-    found = {}
-    for index, text in content.captions[language]:
-        found.setdefault(content.pictures[index].name, []).append(text)
-    return found
+from tests.evaluation.datasets import COLOURS, benchmark, captions_of, lines, picture, pictures, put
 
 
 def test_clip_benchmark_captions_are_lines_and_pictures_are_read_from_the_tar(tmp_path):
@@ -238,3 +231,15 @@ def test_the_digest_sees_texts_labels_and_pictures(tmp_path):
     assert read_content(definition, tmp_path).digest() != first
     content = Labelled([], np.array([0, 1]), {"en": ["a", "b"]})
     assert content.digest() != Labelled([], np.array([1, 0]), {"en": ["a", "b"]}).digest()
+
+
+def test_the_digest_sees_another_picture_of_the_same_size(tmp_path):
+    datasets.crossmodal(tmp_path / "set")
+    definition = benchmark("retrieval", "crossmodal3600")
+    first = read_content(definition, tmp_path).digest()
+    path = tmp_path / "set/images/000.jpg"
+    about, content = path.stat(), bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert read_content(definition, tmp_path).digest() != first

@@ -31,6 +31,10 @@ def project(tmp_path_factory, byte_tokenizer) -> tuple[Params, Layout]:
     datasets.definition_file(
         root / "many.yaml", {"kind": "retrieval"}, "crossmodal3600", "many", prompt="facets", languages=languages
     )
+    rows = [{"image": f"{name}.jpg", "captions": [text]} for name, text in (("a", "short"), ("b", "long " * 200))]
+    datasets.put(root / "datasets/long/captions.jsonl", datasets.lines(rows))
+    datasets.pictures(root / "datasets/long/images", ["a.jpg", "b.jpg"])
+    datasets.definition_file(root / "long.yaml", {"kind": "retrieval"}, "captions_jsonl", "long")
     datasets.definition_file(root / "absent.yaml", {"kind": "retrieval"}, "urban1k", "nowhere")
     embed.run(params, layout)
     return params, layout
@@ -45,11 +49,12 @@ def test_embed_texts_leaves_the_bytes_that_embed_leaves(project, monkeypatch):
     params, layout = project
     before = tree(layout.embeddings)
     assert "benchmarks" not in read_manifest(layout.embeddings)
-    wanted = with_benchmarks(params, "colours.yaml", "many.yaml", "many.yaml@reference", "absent.yaml")
+    wanted = with_benchmarks(params, "colours.yaml", "many.yaml", "many.yaml@reference", "long.yaml", "absent.yaml")
     embed_texts.run(wanted, layout)
     quick = tree(layout.embeddings)
-    assert len(quick) == len(before) + 6
+    assert len(quick) == len(before) + 8
     assert all(quick[name] == content for name, content in before.items() if name != "manifest.json")
+    assert read_manifest(layout.embeddings)["cut_texts"] == {"long": 1}
     monkeypatch.setattr(TextEncoder, "open", lambda *_: pytest.fail("the LLM was loaded"))
     embed.run(wanted, layout)
     assert tree(layout.embeddings) == quick

@@ -65,6 +65,13 @@ def test_truncation_cuts_the_text_itself(byte_tokenizer):
     assert '"abcde"' in byte_tokenizer.decode(sequence.ids)
 
 
+def test_a_caption_is_cut_from_its_first_token_beyond_the_limit(byte_tokenizer):
+    facets = FacetTokenizer(byte_tokenizer, text_params(max_caption_tokens=5, normalise="none"))
+    assert [facets.is_cut(text) for text in ("", "abcde", "abcdef", "abcd ", "aé€", "aé€b")] == [
+        False, False, True, False, False, True,
+    ]  # fmt: skip
+
+
 def test_truncation_keeps_whole_characters(byte_tokenizer):
     facets = FacetTokenizer(byte_tokenizer, text_params(max_caption_tokens=4, normalise="none"))
     decoded = byte_tokenizer.decode(facets.encode("raw", "aéé€€").ids)

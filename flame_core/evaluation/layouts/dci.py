@@ -28,7 +28,7 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:
     annotations = existing(folder / (benchmark.data.annotations or "annotations"))
     place = folder / "splits.json"
     splits = read_json(place, dict)
-    listed = [name for split in splits for name in value(splits, split, str(place), list)]
+    listed = [name for part in splits for name in value(splits, part, str(place), list)]
     skips = Skips()
 
     def rows() -> Iterator[Row]:
