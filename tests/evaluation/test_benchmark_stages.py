@@ -111,9 +111,9 @@ def test_pages_hold_benchmarks_and_baselines_and_are_the_same_twice(project, wor
     assert "make it" in page.text
     assert "pictures without a caption" in page.text
     assert "stray.jpg" in page.text
-    assert "long texts cut at text.max_caption_tokens 3" in " ".join(page.text.split())
-    cut = {each.benchmark.name: each.cut_texts for each in read_standings(layout.report("plain"))}
-    assert {name for name, count in cut.items() if count} == {"long"}
+    assert "texts cut at text.max_caption_tokens" in page.text
+    cut = {each.benchmark.name: each.cut_texts for each in read_standings(layout.report("plain")) if each.cut_texts}
+    assert cut == {"long": 3}
     assert "A tie counts as right, as in CLIP_benchmark, on: sugar" in page.text
     assert "Zero-shot top-1 on 10 data sets" in page.text
     assert "Short texts against long ones" in page.text
