@@ -41,7 +41,7 @@ class Float8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows, scale = quantised(x.flatten(0, -2))
         if x.is_cuda:
-            y = torch._scaled_mm(
+            y = torch._scaled_mm(  # pyright: ignore[reportPrivateImportUsage]
                 rows, self.weight.T, scale_a=scale, scale_b=self.scale, out_dtype=x.dtype, use_fast_accum=True
             )
         else:
