@@ -41,7 +41,7 @@ def replay(
     journals = all_journals(layout)
     if everything:
         for journal in journals:
-            journal.mark(Delivered(address))
+            journal.mark(Delivered(address))  # what is there already is not there twice, and moves no alias
     sent = deliver_all(journals, address)
     facts("tracking replay", {"journals": len(journals), "events sent": sent, "address": address})
 
@@ -68,10 +68,12 @@ def history(html: Annotated[Path | None, typer.Option(help="Write a page with ch
     from flame_core.evaluation.compare import metric_title
     from flame_core.layout import Layout
     from flame_core.params import load_params
-    from flame_core.reporting import link, table
+    from flame_core.reporting import table
     from flame_core.settings import settings
     from flame_core.tracking.history import read_history
     from flame_core.tracking.history_page import history_page
+    from flame_core.tracking.pages import served, show_pages
+    from flame_core.tracking.store import require_tracking
 
     layout = Layout.find()
     found = read_history(load_params(layout), layout)
@@ -86,7 +88,8 @@ def history(html: Annotated[Path | None, typer.Option(help="Write a page with ch
         rows.append((*about, *shown, entry.split, entry.commit))
     table("models over time", columns, rows)
     if found.comparison:
-        link("MLflow comparison", found.comparison)
+        running = served(require_tracking(layout), found.entries[-1].run_id)
+        show_pages({"MLflow comparison": found.comparison}, running)
     if html:
         html.write_text(history_page(found, model), "utf-8")
 
@@ -94,10 +97,11 @@ def history(html: Annotated[Path | None, typer.Option(help="Write a page with ch
 def promote(
     version: Annotated[str | None, typer.Option(help="Version to judge (default: the challenger).")] = None,
     rollback: Annotated[bool, typer.Option("--rollback", help="Make the champion before this one champion.")] = False,
-    reason: Annotated[str, typer.Option(help="Why, for --rollback.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Judge --version although it was rolled back.")] = False,
+    reason: Annotated[str, typer.Option(help="Why, for --rollback and --again.")] = "",
 ) -> None:
     """Make the challenger champion where the gate lets it; exit code 4 where it does not."""
-    from flame_core.errors import GateError
+    from flame_core.errors import GateError, ParamsError
     from flame_core.layout import Layout
     from flame_core.params import load_params
     from flame_core.reporting import facts
@@ -107,10 +111,16 @@ def promote(
 
     layout = Layout.find()
     name = settings().registered_model
+    if rollback and (again or version):
+        raise ParamsError("--rollback goes with --reason alone: it is the champion that is rolled back")
+    if reason and not (rollback or again):
+        raise ParamsError("--reason goes with --rollback or --again")
     if rollback:
         old, now = promotion.rollback(layout, reason)
         facts("promote --rollback", {"rolled back": f"{name} version {old}", "champion": f"{name} version {now}"})
         return
+    if again:
+        promotion.allow_again(layout, version, reason)
     found = promotion.promote(load_params(layout), layout, version)
     if found.verdict is None:
         facts("promote", {"challenger": "none", "champion": found.champion or "none"})

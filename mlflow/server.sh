@@ -12,19 +12,21 @@ python=${MLFLOW_PYTHON:-.venv/bin/python}
 store=${MLFLOW_STORE:-$PWD/.flame/mlflow}
 host=${MLFLOW_HOST:-127.0.0.1}
 port=${MLFLOW_PORT:-5000}
-backend=${MLFLOW_BACKEND:-sqlite:///$store/mlflow.db}
 mkdir -p "$store"
 # Its job runner serves what we do not use (evaluation of LLM applications), and would start six processes more.
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=${MLFLOW_SERVER_ENABLE_JOB_EXECUTION:-false}
 
-# The schema is made or upgraded by one process at a time, and before the server's workers start.
-(
-  flock 9
-  "$python" -m mlflow db upgrade "$backend" >/dev/null 2>&1 || {
-    echo "cannot prepare the database ${backend%%://*}; try: $python -m mlflow db upgrade <address>" >&2
-    exit 1
-  }
-) 9>"$store/mlflow.lock"
+# By one process at a time, and before the server's workers start: a store that was copied or moved with its project
+# takes its artifacts along, and the schema is made or upgraded.
+exec 9>"$store/mlflow.lock"
+flock 9
+own=$("$python" -m flame_core.tracking.relocation "$store")
+backend=${MLFLOW_BACKEND:-$own}
+"$python" -m mlflow db upgrade "$backend" >/dev/null 2>&1 || {
+  echo "cannot prepare the database ${backend%%://*}; try: $python -m mlflow db upgrade <address>" >&2
+  exit 1
+}
+exec 9>&-
 
 arguments=(
   --host "$host" --port "$port" --workers "${MLFLOW_WORKERS:-1}"

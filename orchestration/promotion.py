@@ -35,8 +35,9 @@ def promotion_asset(layout: Layout, stages: Mapping[str, Stage]) -> dg.AssetsDef
         check_specs=[dg.AssetCheckSpec(CHECK, asset=ASSET, description="whether the gate let the challenger through")],
     )
     def promote(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        from flame_core.tracking.pages import version_url
         from flame_core.tracking.promotion import promote_if_new
-        from flame_core.tracking.store import tracking_address, version_url
+        from flame_core.tracking.store import tracking_address
 
         address = tracking_address(layout)
         if address is None:

@@ -4,7 +4,11 @@
     provenance   what a run is described by: tags, params, datasets
     run          what the stages call
     store        where MLflow keeps its records, and their first set-up
+    address      addresses of stores: any path, and no password
+    relocation   a project that was copied or moved takes its store along
+    pages        where MLflow's pages are, and whether a server shows them
     delivery     a journal's events to MLflow, each once, in order
+    outages      what keeps events from arriving
     shipper      the process beside a training that delivers while it runs
     registry     model versions, and the aliases challenger and champion
     gate         whether a challenger may become champion

@@ -2,39 +2,39 @@
 
 The mark of what has arrived is moved after every batch. An event that arrived although its answer was lost is sent
 again, and that is harmless: MLflow keeps one of two equal metric points, a run is found by its key before one is
-created, and files, tags and datasets replace themselves.
+created, files, tags and datasets replace themselves, and no alias moves back (`registry.register`).
+
+What a person deleted in MLflow is not made again: its events wait, and a warning says how to restore it.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from flame_core.errors import InputError, ResourceError
-from flame_core.tracking.journal import KEY_TAG, Delivered, Journal
+from flame_core.errors import InputError
+from flame_core.settings import settings
+from flame_core.tracking.address import without_secrets
+from flame_core.tracking.journal import EVENTS, KEY_TAG, Delivered, Journal
+from flame_core.tracking.kept_files import copy_file
 from flame_core.tracking.notes import dagster_link
-from flame_core.tracking.store import experiment_id, open_client, run_url
+from flame_core.tracking.outages import is_refusal, outage, require_experiment, require_run
+from flame_core.tracking.pages import run_url
+from flame_core.tracking.store import experiment_id, open_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
 
 _BATCH = 1000  # metrics that MLflow takes at once
 _PARAM_LENGTH = 6000  # characters of a param that MLflow keeps
 _PARAMS = 100  # params that MLflow takes at once
-# What a server answers to a request that will never be taken; anything else is an outage, to be tried again.
-_REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS"}
-T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-
-class Outage(ResourceError):
-    """The server did not take an event; the journal keeps it and all after it."""
 
 
 def deliver(journal: Journal, address: str) -> int:
@@ -59,31 +59,54 @@ class _Delivery:
         self.journal = journal
         self.address = address
         self.state = journal.delivered(address)
-        self.client: MlflowClient = _outage(address, lambda: open_client(address))
-        if self.state.run_id and not _outage(address, self._run_exists):
+        self.client: MlflowClient = outage(address, lambda: open_client(address))
+        if self.state.run_id and not outage(address, self._run_exists):
             log.warning("MLflow at %s no longer has run %s; sending all of it again", address, self.state.run_id)
             self.state = Delivered(address)
 
     def run(self) -> int:
         sent = 0
+        damaged = 0
         points: list[dict[str, Any]] = []
         end = self.state.position
-        for event, position in self.journal.events(self.state.position):
+        for event, position in self.journal.lines(self.state.position):
+            if event is None:
+                damaged += 1
+                continue
             if event["kind"] != "metrics" or sum(len(point["values"]) for point in points) >= _BATCH:
                 self._send_points(points, end)
                 points = []
             if event["kind"] == "metrics":
                 points.append(event)
             else:
-                self._send(event["kind"], partial(getattr(self, f"_{event['kind']}"), event), position)
+                self._send(event["kind"], partial(self._one, event), position)
             end = position
             sent += 1
         self._send_points(points, end)
+        if damaged:
+            log.warning("%d damaged lines of %s are left out; the rest was sent", damaged, self.journal.folder / EVENTS)
         return sent
 
     def _send_points(self, points: list[dict[str, Any]], position: int) -> None:
         if points:
             self._send("metrics", partial(self._metrics, points), position)
+
+    def _one(self, event: dict[str, Any]) -> None:
+        """Send an event that is no metrics."""
+        calls = {
+            "start": self._start,
+            "params": self._params,
+            "tags": self._tags,
+            "inputs": self._inputs,
+            "artifacts": self._artifacts,
+            "model": self._model,
+            "external": self._external,
+            "version": self._version,
+            "end": self._end,
+        }
+        if event["kind"] not in calls:
+            raise InputError(f"{self.journal.folder / EVENTS}: {event['kind']!r} is no kind of event known here")
+        calls[event["kind"]](event)
 
     def _send(self, what: str, call: Callable[[], None], position: int) -> None:
         """Make a call and move the mark; what MLflow refuses for good is left out with a warning."""
@@ -93,13 +116,15 @@ class _Delivery:
             try:
                 call()
             except MlflowException as error:
-                if error.error_code not in _REFUSALS:
+                if what == "start" or not is_refusal(error):
                     raise
-                log.warning("MLflow refused %s of %s: %s", what, self.journal.key, error.message)
+                self._require_not_deleted()
+                said = without_secrets(str(error.message), settings().tracking_uri).strip().partition("\n")[0]
+                log.warning("MLflow refused %s of %s: %s", what, self.journal.key, said[:300])
             except InputError as error:
                 log.warning("not sent to MLflow: %s", error)
 
-        _outage(self.address, careful)
+        outage(self.address, careful)
         self.state.position = position
         self.journal.mark(self.state)
 
@@ -107,15 +132,17 @@ class _Delivery:
 
     def _start(self, event: dict[str, Any]) -> None:
         """The run, found or created; later starts of the same training go on in it."""
-        self.state.experiment_id = self.state.experiment_id or experiment_id(self.client, self.address)
         self.state.run_id = self.state.run_id or self._find_run()
         if self.state.run_id is None:
-            tags = {**event["tags"], KEY_TAG: self.journal.key}
-            run = self.client.create_run(self.state.experiment_id, event["time"], tags, event["name"])
-            self.state.run_id = run.info.run_id
+            self._create_run(event["time"], event["tags"], event["name"])
         else:
             self.client.update_run(self._run_id, status="RUNNING")
             self._tags(event)
+        self.journal.mark(self.state)
+
+    def _create_run(self, time: int | None, tags: Mapping[str, str], name: str) -> None:
+        run = self.client.create_run(self._experiment_id, time, {**tags, KEY_TAG: self.journal.key}, name)
+        self.state.run_id = run.info.run_id
         self.journal.mark(self.state)
 
     def _params(self, event: dict[str, Any]) -> None:
@@ -139,6 +166,7 @@ class _Delivery:
 
     def _metrics(self, events: Iterable[dict[str, Any]]) -> None:
         from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
 
         points = [
             Metric(
@@ -155,7 +183,24 @@ class _Delivery:
             for name, value in event["values"].items()
         ]
         for first in range(0, len(points), _BATCH):
-            self.client.log_batch(self._run_id, metrics=points[first : first + _BATCH])
+            batch = points[first : first + _BATCH]
+            try:
+                self.client.log_batch(self._run_id, metrics=batch)
+            except MlflowException as error:
+                if "unique" not in str(error).lower():  # MLflow takes a metric of a model once
+                    raise
+                there = self._model_metrics()
+                left = [point for point in batch if point.model_id is None or _identity(point) not in there]
+                if left and len(left) < len(batch):
+                    self.client.log_batch(self._run_id, metrics=left)
+                elif left:
+                    raise
+
+    def _model_metrics(self) -> set[tuple[str, int, int]]:
+        """The points that MLflow has of the model."""
+        if self.state.model_id is None:
+            return set()
+        return {_identity(point) for point in self.client.get_logged_model(self.state.model_id).metrics or ()}
 
     def _artifacts(self, event: dict[str, Any]) -> None:
         with self._files(event["files"]) as folder:
@@ -164,7 +209,7 @@ class _Delivery:
     def _model(self, event: dict[str, Any]) -> None:
         from flame_core.tracking.registry import PACKAGE, log_model
 
-        with self._files({f"{PACKAGE}/{name}": kept for name, kept in event["files"].items()}) as folder:
+        with self._files({f"{PACKAGE}/{name}": kept for name, kept in event["files"].items()}, whole=True) as folder:
             package = folder / PACKAGE  # its name is kept in the logged model
             self.state.model_id = log_model(self.client, str(self.state.experiment_id), self._run_id, package, event)
         self.journal.mark(self.state)
@@ -172,7 +217,7 @@ class _Delivery:
     def _external(self, event: dict[str, Any]) -> None:
         from flame_core.tracking.registry import log_external_model
 
-        self.state.model_id = log_external_model(self.client, str(self.state.experiment_id), self._run_id, event)
+        self.state.model_id = log_external_model(self.client, self._experiment_id, self._run_id, event)
         self.journal.mark(self.state)
 
     def _version(self, event: dict[str, Any]) -> None:
@@ -184,10 +229,13 @@ class _Delivery:
         run = self.client.get_run(self._run_id)
         url = run_url(self.address, run.info.experiment_id, self._run_id)
         origin = f"Trained in [MLflow run {run.info.run_name}]({url}) by {dagster_link(run.data.tags)}."
-        card = self.journal.file(event["card"]).read_text("utf-8")
-        description = f"{card}\n## Origin\n{origin}\n"
+        try:
+            card = self.journal.file(event["card"]).read_text("utf-8")
+        except InputError as error:  # the version matters more than its description
+            log.warning("the model card is not sent: %s", error)
+            card = "The model card was damaged before it arrived here.\n"
         self.state.version = register(
-            self.client, event["name"], self._run_id, self.state.model_id, event["tags"], description
+            self.client, event["name"], self._run_id, self.state.model_id, event, f"{card}\n## Origin\n{origin}\n"
         )
         self.journal.mark(self.state)
 
@@ -198,42 +246,75 @@ class _Delivery:
 
     @property
     def _run_id(self) -> str:
+        """MLflow's run; one without tags where the line with the start has rotted."""
         if self.state.run_id is None:
-            raise InputError(f"{self.journal.folder}: the journal does not begin with a start")
-        return self.state.run_id
+            self.state.run_id = self._find_run()
+        if self.state.run_id is None:
+            log.warning("%s does not begin with a start; its run in MLflow lacks tags", self.journal.folder / EVENTS)
+            self._create_run(None, {}, self.journal.key)
+        return str(self.state.run_id)
+
+    @property
+    def _experiment_id(self) -> str:
+        """The experiment, which is there.
+
+        Raises:
+            Withheld: a person deleted it.
+        """
+        if self.state.experiment_id is None:
+            self.state.experiment_id = experiment_id(self.client, self.address)
+            require_experiment(self.client, self.address, self.state.experiment_id)
+        return self.state.experiment_id
 
     def _run_exists(self) -> bool:
+        """Whether the server knows the run and its experiment.
+
+        Raises:
+            Withheld: a person deleted one of them.
+        """
         from mlflow.exceptions import MlflowException
 
         try:
-            self.client.get_run(self._run_id)
+            self._require_not_deleted()
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return False
             raise
         return True
 
+    def _require_not_deleted(self) -> None:
+        """Raise `Withheld` where the run or its experiment is deleted."""
+        if self.state.run_id:
+            self.state.experiment_id = require_run(self.client, self.address, self.state.run_id)
+        elif self.state.experiment_id:
+            require_experiment(self.client, self.address, self.state.experiment_id)
+
     def _find_run(self) -> str | None:
-        found = self.client.search_runs([str(self.state.experiment_id)], f"tags.`{KEY_TAG}` = '{self.journal.key}'")
+        found = self.client.search_runs([self._experiment_id], f"tags.`{KEY_TAG}` = '{self.journal.key}'")
         return found[0].info.run_id if found else None
 
     @contextmanager
-    def _files(self, files: dict[str, str]) -> Iterator[Path]:
-        """A folder of an event's files under their own names."""
+    def _files(self, files: dict[str, str], whole: bool = False) -> Iterator[Path]:
+        """A folder of an event's files under their own names; without damaged ones, unless all are needed.
+
+        Raises:
+            InputError: a file is damaged, and all are needed.
+        """
         with tempfile.TemporaryDirectory(dir=self.journal.folder) as folder:
             for name, kept in files.items():
+                try:
+                    source = self.journal.file(kept)
+                except InputError as error:
+                    if whole:
+                        raise
+                    log.warning("%s is not sent to MLflow: %s", name, error)
+                    continue
                 path = Path(folder) / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                os.link(self.journal.file(kept), path)
+                copy_file(source, path)
             yield Path(folder)
 
 
-def _outage(address: str, call: Callable[[], T]) -> T:
-    """Call a store; whatever goes wrong there is an outage, so that it can never stop a training."""
-    try:
-        return call()
-    except Outage:
-        raise
-    except Exception as error:  # the stores of MLflow raise those of HTTP, SQL and cloud libraries
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise Outage(f"MLflow at {address} did not answer as it should: {reason[0][:300]}") from error
+def _identity(point: Metric) -> tuple[str, int, int]:
+    """By what MLflow tells two points of one model apart, within a run."""
+    return point.key, point.timestamp, point.step

@@ -24,10 +24,11 @@ from flame_core.tracking import provenance
 from flame_core.tracking.benchmarks import benchmark_events, held_out_events
 from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import KEY_TAG, Journal
-from flame_core.tracking.registry import CHALLENGER, MODEL_TAG
+from flame_core.tracking.registry import CHALLENGER, MODEL_TAG, ROLLED_BACK
 from flame_core.tracking.run import shipping, show_links
 from flame_core.tracking.runs import WEIGHTS
-from flame_core.tracking.store import journals, require_tracking, tracking_address
+from flame_core.tracking.steps import now
+from flame_core.tracking.store import asking, journals, open_client, require_tracking, tracking_address
 
 REPORT = "report"  # folder of the report among the run's artifacts
 log = logging.getLogger(__name__)
@@ -101,10 +102,14 @@ def register_workspace(layout: Layout, workspace: str, recipe: str) -> dict[str,
     model = [event for event, _ in journal.events() if event["kind"] == "model"][-1]
     journal.append(_version(model))
     deliver(journal, address)
-    return {
-        "version": f"{settings().registered_model} version {journal.delivered(address).version}",
-        "alias": CHALLENGER,
-    }
+    name, number = settings().registered_model, str(journal.delivered(address).version)
+    with asking(address):
+        if reason := open_client(address).get_model_version(name, number).tags.get(ROLLED_BACK):
+            raise InputError(
+                f"the model is {name} version {number}, which was rolled back ({reason}) and stays back; "
+                f"`flame promote --version {number} --again --reason ...` has it judged again"
+            )
+    return {"version": f"{name} version {number}", "alias": CHALLENGER}
 
 
 def _version(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,7 +117,7 @@ def _version(model: Mapping[str, Any]) -> dict[str, Any]:
     from flame_core.serving.package import CARD
 
     name = settings().registered_model
-    return {"kind": "version", "name": name, "tags": model["tags"], "card": model["files"][CARD]}
+    return {"kind": "version", "time": now(), "name": name, "tags": model["tags"], "card": model["files"][CARD]}
 
 
 def _card(params: Params, layout: Layout, evaluation: Evaluation, about: RunFacts) -> str:

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from flame_core import reporting
 from flame_core.digest import file_sha256
 from flame_core.evaluation.definition import load_benchmarks
 from flame_core.evaluation.held_out_standings import RETRIEVAL
@@ -31,18 +30,11 @@ from flame_core.settings import settings
 from flame_core.tracking.benchmarks import BASELINE_TAG, baseline_journal
 from flame_core.tracking.delivery import metric_name
 from flame_core.tracking.journal import Journal
+from flame_core.tracking.pages import page_address, run_url, served, show_pages, version_url
 from flame_core.tracking.promotion import VERDICT
-from flame_core.tracking.registry import MODEL_TAG
+from flame_core.tracking.registry import MODEL_TAG, ROLLED_BACK
 from flame_core.tracking.runs import WEIGHTS
-from flame_core.tracking.store import (
-    journals,
-    open_client,
-    page_address,
-    require_tracking,
-    run_url,
-    tracking_address,
-    version_url,
-)
+from flame_core.tracking.store import asking, journals, open_client, require_tracking, tracking_address
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -109,6 +101,11 @@ def read_history(params: Params, layout: Layout) -> History:
         ResourceError: tracking is off.
     """
     address = require_tracking(layout)
+    with asking(address):
+        return _read_history(params, layout, address)
+
+
+def _read_history(params: Params, layout: Layout, address: str) -> History:
     client = open_client(address)
     experiment = client.get_experiment_by_name(settings().experiment)
     if experiment is None:
@@ -164,7 +161,7 @@ def show_comparison(params: Params, layout: Layout) -> None:
     runs = [mark.run_id for mark in marks if mark.run_id]
     experiment = next((mark.experiment_id for mark in marks if mark.experiment_id), None)
     if experiment and (url := comparison_url(address, experiment, runs)):
-        reporting.link("MLflow comparison", url)
+        show_pages({"MLflow comparison": url}, served(address, runs[0]))
 
 
 def _runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
@@ -220,6 +217,8 @@ def _entry(
     number = str(version.version) if version else ""
     verdict = version.tags.get(VERDICT, "not judged") if version else ""
     standing = [alias for alias, holder in sorted(aliases.items()) if number and holder == number]
+    if version and ROLLED_BACK in version.tags:
+        verdict = "rolled back"
     standing += [verdict] if verdict else ["baseline"] if BASELINE_TAG in tags else []
     inputs = run.inputs.dataset_inputs if run.inputs else []
     splits = [each.dataset.digest for each in inputs if each.dataset.name == RETRIEVAL]

@@ -3,13 +3,15 @@
 `.flame/tracking/<main or workspace>/<key>/`, where the key is the digest of the training, so a resumed training goes
 on in the same journal:
 
-    events.jsonl     one event a line, in order; the record of the training that needs no server
-    files/           files that events name, by sha256 (hard links where the file system allows)
+    events.jsonl     one event a line, in order, each with its CRC-32 after a tab; the record that needs no server
+    files/           copies of files that events name, by sha256
     ../models/       {sha256 of a model's weights}: the key of its training
     delivered.json   the tracking address, MLflow's ids there, and the byte up to which events have arrived
 
 Events are written first and delivered later by another process, so an outage never stops a training. The journal is
-kept after delivery: `flame tracking replay --all` sends it whole to another server.
+kept after delivery: `flame tracking replay --all` sends it whole to another server. Files are copied, since
+`params.yaml`, `dvc.lock` and whatever else a person or DVC rewrites in place would change under a hard link; file
+systems that share blocks (btrfs, XFS) share these. A line or a mark that rotted is known by its check and left out.
 """
 
 from __future__ import annotations
@@ -17,23 +19,29 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
+import re
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flame_core.digest import file_sha256, write_json
+from flame_core.digest import file_sha256, value_digest, write_json
 from flame_core.errors import InputError
+from flame_core.tracking.address import sqlite_path, without_login
+from flame_core.tracking.kept_files import copy_file
 
+MODEL_TAG = "flame.model_sha256"  # of a run, its model and its version in MLflow: the sha256 of the weights
 KEY_TAG = "flame.training"  # of a run and its model in MLflow: the journal's key, by which they are found again
 EVENTS, FILES, DELIVERED, MODELS = "events.jsonl", "files", "delivered.json", "models"
+_CHECK = re.compile(rb"\t([0-9a-f]{8})\n")  # after an event; JSON holds no tab of its own
+_DIGEST = "digest"  # of a mark, in the mark
 
 
 @dataclass
 class Delivered:
-    """What has arrived at which server."""
+    """What has arrived at which server. The embedded store is named as seen from the project, which may move."""
 
     address: str
     position: int = 0
@@ -60,9 +68,15 @@ class Journal:
     def of_model(cls, parent: Path, sha256: str) -> Journal | None:
         """The journal of the training that made the weights of that sha256; None where it was not tracked."""
         try:
-            return cls(parent / (parent / MODELS / sha256).read_text("utf-8"))
-        except FileNotFoundError:
-            return None
+            named = cls(parent / (parent / MODELS / sha256).read_bytes().decode("ascii"))
+            if named.folder.is_dir() and named.folder != parent:
+                return named
+        except (OSError, ValueError):
+            pass  # never written, or rotted; the events say it as well
+        for journal in cls.all(parent):
+            if any(event.get("tags", {}).get(MODEL_TAG) == sha256 for event, _ in journal.events()):
+                return journal
+        return None
 
     def remember_model(self, sha256: str) -> None:
         """Let `of_model` find this journal by the weights that the training made."""
@@ -75,30 +89,28 @@ class Journal:
         if not events:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        lines = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events).encode()
+        lines = b"".join(map(_line, events))
         with (self.folder / EVENTS).open("a+b") as file:
             _drop_cut_line(file.fileno())
             file.write(lines)
 
     def keep(self, path: Path) -> str:
-        """Keep a file's bytes for delivery; returns the name to put into an event."""
-        name = file_sha256(path)
-        target = self.folder / FILES / name
-        if not target.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            beside = target.with_name(f".{name}.{os.getpid()}")
-            try:
-                os.link(path, beside)
-            except OSError:
-                shutil.copyfile(path, beside)
-            beside.replace(target)
-        return name
+        """Keep a copy of a file for delivery; returns the name to put into an event."""
+        target = self.folder / FILES / file_sha256(path)
+        if target.is_file() and file_sha256(target) == target.name:
+            return target.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f".{target.name}.{os.getpid()}")
+        copy_file(path, beside)
+        target = target.with_name(file_sha256(beside))  # what was copied, should it have been rewritten meanwhile
+        beside.replace(target)
+        return target.name
 
     def file(self, name: str) -> Path:
         """A kept file.
 
         Raises:
-            InputError: it is gone, or its bytes changed (a hard link shares the fate of the original).
+            InputError: it is gone, or its bytes changed.
         """
         path = self.folder / FILES / name
         if not path.is_file() or file_sha256(path) != name:
@@ -106,28 +118,52 @@ class Journal:
         return path
 
     def events(self, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-        """(event, position after it) of whole lines from a position on."""
+        """(event, position after it) of whole, undamaged lines from a position on."""
+        return ((event, position) for event, position in self.lines(start) if event is not None)
+
+    def lines(self, start: int = 0) -> Iterator[tuple[dict[str, Any] | None, int]]:
+        """(event, position after it) of whole lines from a position on; None for a damaged one."""
         if not (self.folder / EVENTS).is_file():
             return
         with (self.folder / EVENTS).open("rb") as file:
             file.seek(start)
             while (line := file.readline()).endswith(b"\n"):
                 start += len(line)
-                yield json.loads(line), start
+                yield _event(line), start
 
     def delivered(self, address: str) -> Delivered:
         """The mark for a server; a fresh one where the journal was delivered to another, or not at all."""
         try:
-            mark = Delivered(**json.loads((self.folder / DELIVERED).read_text("utf-8")))
-        except (OSError, ValueError, TypeError):
+            content = json.loads((self.folder / DELIVERED).read_text("utf-8"))
+            digest = content.pop(_DIGEST, None)
+            mark = Delivered(**content)
+            whole = digest in (None, value_digest(content)) and self._is_end(mark.position)
+            here = without_login(mark.address) in (address, self._place(address))
+        except (OSError, ValueError, TypeError, AttributeError):
             return Delivered(address)
-        return mark if mark.address == address else Delivered(address)
+        return replace(mark, address=address) if whole and here else Delivered(address)
 
     def mark(self, delivered: Delivered) -> None:
         """Replace the mark, whole or not at all."""
         beside = self.folder / f".{DELIVERED}.{os.getpid()}"
-        write_json(beside, asdict(delivered))
+        content = asdict(replace(delivered, address=self._place(delivered.address)))
+        write_json(beside, {**content, _DIGEST: value_digest(content)})
         beside.replace(self.folder / DELIVERED)
+
+    def _place(self, address: str) -> str:
+        """An address as a mark names it: a database of this project from the project's state folder."""
+        database, above = sqlite_path(address), self.folder.parents
+        if database and len(above) > 2 and above[1].name == "tracking" and database.is_relative_to(above[2]):
+            return f"sqlite:{database.relative_to(above[2])}"
+        return address
+
+    def _is_end(self, position: int) -> bool:
+        """Whether a position is the end of a line."""
+        if position == 0:
+            return True
+        with (self.folder / EVENTS).open("rb") as file:
+            file.seek(position - 1)
+            return file.read(1) == b"\n"
 
     def pending(self, address: str) -> int:
         """Number of events that have not arrived."""
@@ -144,6 +180,24 @@ class Journal:
                 yield False
                 return
             yield True
+
+
+def _line(event: Mapping[str, Any]) -> bytes:
+    """An event as a line of the journal."""
+    text = json.dumps(event, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return text + f"\t{zlib.crc32(text):08x}\n".encode()
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """The event of a line; None where the line is damaged. Older journals have no checks."""
+    text, tab, check = line.rpartition(b"\t")
+    if tab and not (_CHECK.fullmatch(tab + check) and int(check, 16) == zlib.crc32(text)):
+        return None
+    try:
+        event = json.loads((text if tab else line).decode("utf-8", "surrogatepass"))
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("kind"), str) else None
 
 
 def _drop_cut_line(descriptor: int) -> None:

@@ -10,8 +10,8 @@ again: the weights in MLflow, and every out that `dvc.lock` of the run names, in
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
-import urllib.request
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,16 @@ from flame_core.evaluation.standing import read_standings
 from flame_core.layout import Layout
 from flame_core.names import is_commit, shown
 from flame_core.tracking.benchmarks import EVALUATION, benchmark_metrics
+from flame_core.tracking.dagster_runs import find_run
 from flame_core.tracking.delivery import metric_name
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.outs import find_bytes
+from flame_core.tracking.pages import run_url, served, version_url
 from flame_core.tracking.promotion import REASON, VERDICT
 from flame_core.tracking.provenance import LOCK
-from flame_core.tracking.registry import MODEL_TAG, PACKAGE
+from flame_core.tracking.registry import MODEL_TAG, PACKAGE, ROLLED_BACK
 from flame_core.tracking.runs import WEIGHTS, Record, find_record, read_yaml_artifact
-from flame_core.tracking.store import run_url, version_url
+from flame_core.tracking.store import asking, require_tracking, trouble
 
 VERIFIED, BROKEN, UNCHECKED = "verified", "broken", "not checked"
 
@@ -42,7 +44,7 @@ class Link:
     facts: dict[str, str] = field(default_factory=dict)
     status: str = VERIFIED
     notes: list[str] = field(default_factory=list)
-    url: str | None = None
+    url: str | None = None  # of its page, where a server shows it now
 
     def fail(self, *problems: str) -> None:
         """Mark the link broken."""
@@ -77,9 +79,15 @@ def trace(layout: Layout, model: str) -> Lineage:
 
     Raises:
         InputError: MLflow knows no such model, or its run recorded no `dvc.lock`.
-        ResourceError: tracking is off.
+        ResourceError: tracking is off, or MLflow does not answer.
     """
+    with asking(require_tracking(layout)):
+        return _trace(layout, model)
+
+
+def _trace(layout: Layout, model: str) -> Lineage:
     record = find_record(layout, model)
+    running = served(record.address, record.run.info.run_id)
     with record.files() as files:
         lock = read_yaml_artifact(files, LOCK)
         outs = {out["path"]: out.get("md5", "") for stage in lock["stages"].values() for out in stage.get("outs", [])}
@@ -89,7 +97,7 @@ def trace(layout: Layout, model: str) -> Lineage:
             for each in (record.run.inputs.dataset_inputs if record.run.inputs else [])
             if not any(tag.key == "mlflow.data.context" and tag.value == EVALUATION for tag in each.tags)
         }
-        links = [_model(record), _run(record), _metrics(record, files), _recipe(record, files, outs)]
+        links = [_model(record, running), _run(record, running), _metrics(record, files), _recipe(record, files, outs)]
         links.append(_out(layout, f"data/models/{recipe}", "weights", outs, lock, {}))
         for name, path in (("embeddings", "data/embeddings"), ("captions", "data/captions"), ("shards", "data/shards")):
             link = _out(layout, path, name, outs, lock, _described(inputs, name))
@@ -98,10 +106,10 @@ def trace(layout: Layout, model: str) -> Lineage:
             links.append(link)
         links.append(_out(layout, "data/llm", "LLM", outs, lock, {}))
         links.append(_out(layout, "data/raw", "sources", outs, lock, _sources(inputs)))
-    return Lineage(model, [*links, _code(layout, record), _dagster(record)])
+    return Lineage(model, [*links, _code(layout, record), _dagster(layout, record)])
 
 
-def _model(record: Record) -> Link:
+def _model(record: Record, running: bool) -> Link:
     version = record.version
     if version is None:
         link = Link("model version")
@@ -113,9 +121,10 @@ def _model(record: Record) -> Link:
             "model": f"{version.name} version {version.version}",
             "aliases": ", ".join(version.aliases) or "none",
             "gate": f"{version.tags.get(VERDICT, 'not judged')} {version.tags.get(REASON, '')}".strip(),
+            **({"rolled back": version.tags[ROLLED_BACK]} if ROLLED_BACK in version.tags else {}),
             "weights sha256": version.tags.get(MODEL_TAG, ""),
         },
-        url=version_url(record.address, version.name, str(version.version)),
+        url=version_url(record.address, version.name, str(version.version)) if running else None,
     )
     from tempfile import TemporaryDirectory
 
@@ -126,14 +135,14 @@ def _model(record: Record) -> Link:
         try:
             found = file_sha256(Path(download_artifacts(uri, dst_path=folder)))
         except Exception as error:  # artifact stores raise what their libraries raise
-            link.fail(f"its weights cannot be read from MLflow: {str(error).splitlines()[0]}")
+            link.fail(f"its weights cannot be read: {trouble(record.address, error)}")
             return link
     if found != version.tags.get(MODEL_TAG):
         link.fail(f"its weights in MLflow have sha256 {found}")
     return link
 
 
-def _run(record: Record) -> Link:
+def _run(record: Record, running: bool) -> Link:
     run, tags = record.run, record.tags
     link = Link(
         "run",
@@ -148,7 +157,7 @@ def _run(record: Record) -> Link:
                 if key.startswith("package.")
             ),
         },
-        url=run_url(record.address, run.info.experiment_id, run.info.run_id),
+        url=run_url(record.address, run.info.experiment_id, run.info.run_id) if running else None,
     )
     if run.info.status != "FINISHED":
         link.fail(f"the run is {run.info.status}")
@@ -250,23 +259,22 @@ def _code(layout: Layout, record: Record) -> Link:
     return link
 
 
-def _dagster(record: Record) -> Link:
+def _dagster(layout: Layout, record: Record) -> Link:
     run_id, url = record.tags.get("dagster.run_id"), record.tags.get("dagster.run_url")
-    link = Link("Dagster run", url=url)
+    link = Link("Dagster run")
     if not run_id or not url:
         link.skip("the training was not started by Dagster")
         return link
     link.facts = {"run": run_id, "asset": record.tags.get("dagster.asset", "")}
-    query = {"query": "query($id: ID!){runOrError(runId: $id){__typename}}", "variables": {"id": run_id}}
-    request = urllib.request.Request(
-        f"{url.partition('/runs/')[0]}/graphql", json.dumps(query).encode(), {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            kind = json.load(answer)["data"]["runOrError"]["__typename"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        link.skip(f"Dagster does not answer at {url.partition('/runs/')[0]} ({error})")
-        return link
-    if kind != "Run":
+    found = find_run(layout, run_id, url)
+    if found.served:
+        link.url = url
+    if found.home:
+        link.facts["found in"] = str(found.home.relative_to(layout.project))
+    elif not found.served and (found.ours or (found.searched and record.tags.get("host") == socket.gethostname())):
         link.fail(f"Dagster knows no run {run_id}")
+    elif not found.served:
+        link.skip(found.server)
+    if not found.served and found.home:
+        link.notes.append(f"no page: {found.server}")
     return link

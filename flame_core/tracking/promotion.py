@@ -2,6 +2,10 @@
 
     flame promote                                   # the challenger, if the gate lets it
     flame promote --rollback --reason "..."         # the champion before this one
+    flame promote --version 3 --again --reason "..."    # judge a version that was rolled back
+
+A version that was rolled back stays back: no delivery makes it the challenger, and no promotion judges it, until a
+person lets it be judged again.
 
 The verdict, its table and its rule are stored on the version. Promotions of one project wait for each other, and
 the champion is looked up inside, so each is judged against the champion of its moment.
@@ -29,15 +33,15 @@ from flame_core.settings import settings
 from flame_core.tracking.benchmark_gate import benchmark_differences
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.gate import Verdict, first_champion, judge
-from flame_core.tracking.registry import CHALLENGER, CHAMPION, PACKAGE, number_with
+from flame_core.tracking.registry import CHALLENGER, CHAMPION, PACKAGE, ROLLED_BACK, number_with
 from flame_core.tracking.runs import WEIGHTS
-from flame_core.tracking.store import open_client, require_tracking
+from flame_core.tracking.store import asking, open_client, require_tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-PROMOTED, PREVIOUS, ROLLED_BACK = "promotion.at", "promotion.previous_champion", "promotion.rolled_back"
+PROMOTED, PREVIOUS, AGAIN = "promotion.at", "promotion.previous_champion", "promotion.judged_again"
 VERDICT, REASON, RULE, TABLE = "gate.verdict", "gate.reason", "gate.rule", "gate.table"
 log = logging.getLogger(__name__)
 
@@ -57,16 +61,18 @@ def promote(params: Params, layout: Layout, version: str | None = None) -> Promo
     Raises:
         InputError: there is no such version, or its results or the champion's cannot be read or compared.
         GateError: its own evaluation failed a blocking check.
-        ResourceError: tracking is off.
+        ResourceError: tracking is off, or MLflow does not answer.
     """
     address, name = require_tracking(layout), settings().registered_model
-    client = open_client(address)
-    with _one_at_a_time(layout), tempfile.TemporaryDirectory() as scratch:
+    with asking(address), _one_at_a_time(layout), tempfile.TemporaryDirectory() as scratch:
+        client = open_client(address)
         champion = number_with(client, name, CHAMPION)
         chosen = version or number_with(client, name, CHALLENGER)
         if chosen is None or chosen == champion:
             return Promotion(None, champion, None)
         new = _version(client, name, chosen)
+        if ROLLED_BACK in new.tags:
+            return Promotion(chosen, champion, _stays_back(new))
         challenger = _results(client, new, Path(scratch) / CHALLENGER)
         if champion is None:
             verdict = first_champion(params.promote, params.evaluate.bootstrap)
@@ -93,12 +99,13 @@ def promote_if_new(params: Params, layout: Layout) -> Promotion | None:
             "rule": params.promote.model_dump(),
             "address": require_tracking(layout),
         }
-    )
+    ).encode()
     mark = layout.state / "tracking" / "judged"
-    if mark.is_file() and mark.read_text("utf-8") == judged:
+    if mark.is_file() and mark.read_bytes() == judged:
         return None
     found = promote(params, layout)
-    mark.write_text(judged, "utf-8")
+    if found.verdict:  # else the models may not have arrived at MLflow yet, and are judged once they have
+        mark.write_bytes(judged)
     return found
 
 
@@ -112,17 +119,54 @@ def rollback(layout: Layout, reason: str) -> tuple[str, str]:
     if not reason.strip():
         raise ParamsError("--rollback needs --reason: it is stored on the version that is rolled back")
     address, name = require_tracking(layout), settings().registered_model
-    client = open_client(address)
-    with _one_at_a_time(layout):
+    with asking(address), _one_at_a_time(layout):
+        client = open_client(address)
         current = number_with(client, name, CHAMPION)
         if current is None:
             raise InputError(f"models:/{name} has no champion to roll back")
-        previous = _version(client, name, current).tags.get(PREVIOUS)
-        if not previous:
-            raise InputError(f"version {current} of {name} was the first champion; there is none before it")
+        previous = _before(client, name, current)
         client.set_model_version_tag(name, current, ROLLED_BACK, f"{_now()}: {reason}")
         client.set_registered_model_alias(name, CHAMPION, previous)
         return current, previous
+
+
+def allow_again(layout: Layout, version: str | None, reason: str) -> None:
+    """Let a version that was rolled back be judged like any other.
+
+    Raises:
+        ParamsError: no version or no reason is given.
+        InputError: there is no such version, or it was not rolled back.
+    """
+    if not version or not reason.strip():
+        raise ParamsError("--again needs --version and --reason: the reason is stored on the version")
+    address, name = require_tracking(layout), settings().registered_model
+    with asking(address), _one_at_a_time(layout):
+        client = open_client(address)
+        found = _version(client, name, version).tags.get(ROLLED_BACK)
+        if found is None:
+            raise InputError(f"version {version} of {name} was not rolled back; leave --again out")
+        client.set_model_version_tag(name, version, AGAIN, f"{_now()}: {reason} (rolled back {found})")
+        client.delete_model_version_tag(name, version, ROLLED_BACK)
+
+
+def _stays_back(version: ModelVersion) -> Verdict:
+    """The verdict on a version that a person rolled back."""
+    again = f"flame promote --version {version.version} --again --reason ..."
+    reason = f"it was rolled back ({version.tags[ROLLED_BACK]}) and stays back; `{again}` has it judged again"
+    return Verdict(False, reason, "what a person rolled back stays back until a person says otherwise", [])
+
+
+def _before(client: MlflowClient, name: str, current: str) -> str:
+    """The last champion before `current` that was not rolled back itself."""
+    number, seen = current, set()
+    while number not in seen:
+        seen.add(number)
+        number = _version(client, name, number).tags.get(PREVIOUS, "")
+        if not number:
+            break
+        if number != current and ROLLED_BACK not in _version(client, name, number).tags:
+            return number
+    raise InputError(f"version {current} of {name} was the first champion; there is none before it")
 
 
 @contextmanager

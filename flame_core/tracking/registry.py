@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import flame_core
 from flame_core.serving.locked_requirements import FILE as LOCKED
 from flame_core.serving.locked_requirements import locked_requirements
-from flame_core.tracking.journal import KEY_TAG
+from flame_core.tracking.journal import KEY_TAG, MODEL_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHALLENGER, CHAMPION = "challenger", "champion"
-MODEL_TAG = "flame.model_sha256"
+CHALLENGED = "flame.challenged_at"  # of a version: when it last became the challenger, in milliseconds since 1970
+ROLLED_BACK = "promotion.rolled_back"  # of a version: when and why; it stays back until a person says otherwise
 PACKAGE = "package"  # the artifact of the pyfunc that holds the servable model
 # What the model's code imports; MLflow itself is added by the scoring environment.
 REQUIREMENTS = (
@@ -151,9 +152,21 @@ def _example() -> str:
 
 
 def register(
-    client: MlflowClient, name: str, run_id: str, model_id: str, tags: Mapping[str, str], description: str
+    client: MlflowClient, name: str, run_id: str, model_id: str, event: Mapping[str, Any], description: str
 ) -> str:
-    """Make a logged model a version of `name` and the challenger; returns its number. The same model is one version."""
+    """Make a logged model a version of `name` and the challenger; returns its number. The same model is one version.
+
+    An event that arrives again, in whatever order, moves no alias: it changes the challenger where it is later than
+    what made this version, or another, the challenger. A version that was rolled back stays back.
+
+    Args:
+        client: of the store.
+        name: of the registered model.
+        run_id: the run that trained the model.
+        model_id: MLflow's, of the logged model.
+        event: `tags` of the model, and `time` of the event (milliseconds since 1970; older journals have none).
+        description: of a new version, in Markdown.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -161,14 +174,24 @@ def register(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+    tags, time = event["tags"], int(event.get("time", 0))
     version = find_version(client, name, tags[MODEL_TAG])
+    last = -1
     if version is None:
         version = client.create_model_version(
             name, f"models:/{model_id}", run_id, dict(tags), description=description, model_id=model_id
         )
-    if number_with(client, name, CHAMPION) != str(version.version):
-        client.set_registered_model_alias(name, CHALLENGER, str(version.version))
-    return str(version.version)
+    else:
+        last = int(version.tags.get(CHALLENGED, 0))
+    number = str(version.version)
+    if time <= last:
+        return number
+    if number != number_with(client, name, CHAMPION) and ROLLED_BACK not in version.tags:
+        current = number_with(client, name, CHALLENGER)
+        if current is None or time >= int(client.get_model_version(name, current).tags.get(CHALLENGED, 0)):
+            client.set_registered_model_alias(name, CHALLENGER, number)
+    client.set_model_version_tag(name, number, CHALLENGED, str(time))
+    return number
 
 
 def find_version(client: MlflowClient, name: str, sha256: str) -> ModelVersion | None:

@@ -30,6 +30,7 @@ from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.provenance import LOCK, git_state
 from flame_core.tracking.registry import MODEL_TAG
 from flame_core.tracking.runs import WEIGHTS, Record, find_record, read_yaml_artifact
+from flame_core.tracking.store import asking
 from flame_core.workspace import dvc, dvc_cache, environment
 
 log = logging.getLogger(__name__)
@@ -55,13 +56,14 @@ def reproduce(layout: Layout, model: str, everything: bool = False) -> Reproduct
     Raises:
         InputError: MLflow knows no such model, or its commit is not here.
         ComputationError: a stage failed.
+        ResourceError: tracking is off, or MLflow does not answer.
     """
     record = find_record(layout, model)
     try:
         recipe = require_name(record.tags["flame.recipe"])
     except (KeyError, ValueError) as error:
         raise InputError(f"{model}: its tag flame.recipe names no recipe ({error})") from None
-    with record.files() as files:
+    with asking(record.address), record.files() as files:
         read_yaml_artifact(files, LOCK)
         root = _project(layout, record, files)
         code = _code(layout, record, root)

@@ -14,32 +14,38 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from flame_core import reporting
 from flame_core.digest import file_sha256
 from flame_core.errors import Interrupted
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.tracking import provenance, shipper
-from flame_core.tracking.journal import Journal
+from flame_core.tracking.journal import MODEL_TAG, Journal
 from flame_core.tracking.notes import NOTE_TAG, note
+from flame_core.tracking.pages import run_url, served, show_pages, version_url
 from flame_core.tracking.steps import StepRecorder, now
-from flame_core.tracking.store import journals, run_url, tracking_address, version_url
+from flame_core.tracking.store import journals, tracking_address
 
 KEY_LENGTH = 16  # of a journal's name
 log = logging.getLogger(__name__)
 
 
 class TrainingRun:
-    """The record of one training. Without a journal (tracking is off) nothing is recorded."""
+    """The record of one training. Without a journal (tracking is off) nothing is recorded.
+
+    What cannot be recorded is said, and never ends a training.
+    """
 
     def __init__(self, journal: Journal | None) -> None:
         self._journal = journal
-        kinds = [(event["kind"], event.get("status")) for event, _ in journal.events()] if journal else []
-        self._started = bool(kinds)
-        self.complete = ("end", "FINISHED") in kinds  # all of this training is recorded
+        self._kinds: set[str] = set()
+        self.complete = False  # all of this training is recorded
+        if journal:
+            with harmless("what was recorded before"):
+                events = [event for event, _ in journal.events()]
+                self._kinds = {event["kind"] for event in events}
+                self.complete = any(event["kind"] == "end" and event.get("status") == "FINISHED" for event in events)
 
     @property
     def journal(self) -> Path | None:
@@ -47,36 +53,37 @@ class TrainingRun:
         return self._journal.folder if self._journal else None
 
     def open(self, params: Params, layout: Layout, recipe: str) -> None:
-        """Record the start, or that it goes on."""
+        """Record the start, or that it goes on, with whatever of its description is not there."""
         if self._journal is None:
             return
-        about = {**provenance.tags(params, layout), **provenance.dagster_tags()}
-        datasets = provenance.datasets(params, layout)
-        tags = {"flame.recipe": recipe, **about, NOTE_TAG: note(about, datasets)}
-        start = {"kind": "start", "time": now(), "name": f"{recipe}-{self._journal.key[:8]}", "tags": tags}
-        if self._started:
-            self._journal.append(start)
-            return
-        described = [
-            {"kind": "params", "params": provenance.flat_params(params, recipe)},
-            {"kind": "inputs", "context": "training", "datasets": datasets},
-            self._artifacts({path.name: path for path in (layout.params, layout.root / provenance.LOCK)}),
-        ]
-        self._journal.append(start, *described)
+        with harmless("the start of the training"):
+            about = {**provenance.tags(params, layout), **provenance.dagster_tags()}
+            datasets = provenance.datasets(params, layout)
+            tags = {"flame.recipe": recipe, **about, NOTE_TAG: note(about, datasets)}
+            described = [
+                {"kind": "start", "time": now(), "name": f"{recipe}-{self._journal.key[:8]}", "tags": tags},
+                {"kind": "params", "params": provenance.flat_params(params, recipe)},
+                {"kind": "inputs", "context": "training", "datasets": datasets},
+                {"kind": "artifacts", "files": self._keep(layout.params, layout.root / provenance.LOCK)},
+            ]
+            self._journal.append(
+                *(each for each in described if each["kind"] == "start" or each["kind"] not in self._kinds)
+            )
 
     def trained(self, rows: Sequence[Mapping[str, float]], weights: Path) -> None:
         """Record the end, with what is missing where the training was found in the work cache."""
         if self._journal is None or self.complete:
             return
-        recorder = StepRecorder(self._journal)
-        for row in rows:
-            recorder.record(row)
-        sha256 = file_sha256(weights)
-        self._journal.append(
-            {"kind": "tags", "tags": {"flame.model_sha256": sha256}},
-            {"kind": "end", "status": "FINISHED", "time": now()},
-        )
-        self._journal.remember_model(sha256)
+        with harmless("the end of the training"):
+            recorder = StepRecorder(self._journal)
+            for row in rows:
+                recorder.record(row)
+            sha256 = file_sha256(weights)
+            self._journal.append(
+                {"kind": "tags", "tags": {MODEL_TAG: sha256}},
+                {"kind": "end", "status": "FINISHED", "time": now()},
+            )
+            self._journal.remember_model(sha256)
         self.complete = True
 
     def failed(self, error: BaseException) -> None:
@@ -85,16 +92,24 @@ class TrainingRun:
             return
         status = "KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED"
         reason = f"{type(error).__name__}: {error}"[:500]
-        self._journal.append(
-            {"kind": "tags", "tags": {"flame.stopped_by": reason}}, {"kind": "end", "status": status, "time": now()}
-        )
+        with harmless("why the training stopped"):
+            self._journal.append(
+                {"kind": "tags", "tags": {"flame.stopped_by": reason}},
+                {"kind": "end", "status": status, "time": now()},
+            )
 
-    def _artifacts(self, files: Mapping[str, Path]) -> dict[str, Any]:
+    def _keep(self, *files: Path) -> dict[str, str]:
         assert self._journal
-        return {
-            "kind": "artifacts",
-            "files": {name: self._journal.keep(path) for name, path in files.items() if path.is_file()},
-        }
+        return {path.name: self._journal.keep(path) for path in files if path.is_file()}
+
+
+@contextmanager
+def harmless(what: str) -> Iterator[None]:
+    """Tracking ends no training: whatever goes wrong in the context is said, and the work goes on."""
+    try:
+        yield
+    except Exception as error:  # of the disk, of damaged records, of packages that describe the machine
+        log.warning("not recorded: %s (%s: %s)", what, type(error).__name__, error)
 
 
 @contextmanager
@@ -106,9 +121,13 @@ def track_training(params: Params, layout: Layout, recipe: str, digest: str) -> 
         return
     journal = Journal(journals(layout) / digest[:KEY_LENGTH])
     run = TrainingRun(journal)
-    if run.complete and not journal.pending(address):
+    waiting = 0
+    with harmless("how much of it has arrived"):
+        waiting = journal.pending(address)
+    if run.complete and not waiting:
         yield TrainingRun(None)  # nothing happens that was not recorded
-        show_links(journal, address)
+        with harmless("the way to the pages"):
+            show_links(journal, address)
         return
     if not run.complete:
         run.open(params, layout, recipe)
@@ -118,28 +137,34 @@ def track_training(params: Params, layout: Layout, recipe: str, digest: str) -> 
         except BaseException as error:
             run.failed(error)
             raise
-    show_links(journal, address)
+    with harmless("the way to the pages"):
+        show_links(journal, address)
 
 
 @contextmanager
 def shipping(journal: Journal, address: str) -> Iterator[None]:
     """Deliver a journal beside what happens in the context; what an outage leaves behind is said."""
-    process = shipper.start(journal, address)
+    process = None
+    with harmless("anything at MLflow for now"):
+        process = shipper.start(journal, address)
     try:
         yield
     finally:
-        if not shipper.finish(process):
-            log.warning(
-                "%d events of this run wait in %s; the next run sends them, or `flame tracking replay`",
-                journal.pending(address),
-                journal.folder,
-            )
+        with harmless("how much of it waits"):
+            if process is None or not shipper.finish(process):
+                log.warning(
+                    "%d events of this run wait in %s; the next run sends them, or `flame tracking replay`",
+                    journal.pending(address),
+                    journal.folder,
+                )
 
 
 def show_links(journal: Journal, address: str) -> None:
     """Show where MLflow has the run and the model version."""
     state = journal.delivered(address)
-    if state.run_id and state.experiment_id:
-        reporting.link("MLflow run", run_url(address, state.experiment_id, state.run_id))
+    if not state.run_id or not state.experiment_id:
+        return
+    pages = {"MLflow run": run_url(address, state.experiment_id, state.run_id)}
     if state.version:
-        reporting.link("MLflow model", version_url(address, settings().registered_model, state.version))
+        pages["MLflow model"] = version_url(address, settings().registered_model, state.version)
+    show_pages(pages, served(address, state.run_id))

@@ -16,7 +16,7 @@ from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.settings import settings
 from flame_core.tracking.registry import MODEL_TAG, find_version
-from flame_core.tracking.store import open_client, require_tracking
+from flame_core.tracking.store import asking, open_client, require_tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 WEIGHTS = "model.safetensors"  # as vision.tower names it, which imports torch
+
+_UNKNOWN = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "ENDPOINT_NOT_FOUND"}  # what MLflow says of names
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,16 @@ def find_record(layout: Layout, name: str) -> Record:
 
     Raises:
         InputError: MLflow knows no such model.
-        ResourceError: tracking is off.
+        ResourceError: tracking is off, or MLflow does not answer.
     """
+    address = require_tracking(layout)
+    with asking(address):
+        return _find_record(layout, name, address)
+
+
+def _find_record(layout: Layout, name: str, address: str) -> Record:
     from mlflow.exceptions import MlflowException
 
-    address = require_tracking(layout)
     client = open_client(address)
     try:
         if name.startswith("models:/"):
@@ -72,6 +79,8 @@ def find_record(layout: Layout, name: str) -> Record:
         if name.startswith("runs:/"):
             return _with_version(address, client, client.get_run(name.removeprefix("runs:/")))
     except MlflowException as error:
+        if error.error_code not in _UNKNOWN:
+            raise
         raise InputError(f"{name}: {error.message}") from None
     weights = (layout.root / name / WEIGHTS) if not Path(name).is_absolute() else Path(name) / WEIGHTS
     if not weights.is_file():

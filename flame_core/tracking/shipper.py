@@ -18,8 +18,9 @@ from pathlib import Path
 
 from flame_core.reporting import configure_logging
 from flame_core.settings import settings
-from flame_core.tracking.delivery import Outage, deliver
+from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import Journal
+from flame_core.tracking.outages import Outage, Withheld
 
 _INTERVAL = 5.0  # seconds between two looks at the journal
 _LONGEST_WAIT = 60.0  # seconds between two attempts during an outage
@@ -46,8 +47,18 @@ def deliver_all(journals: list[Journal], address: str) -> int:
 
     Raises:
         Outage: the server did not take one of them.
+        Withheld: events of some wait for what was deleted at the server; those of all others were sent.
     """
-    return sum(deliver(journal, address) for journal in journals)
+    sent, withheld = 0, []
+    for journal in journals:
+        try:
+            sent += deliver(journal, address)
+        except Withheld as why:
+            withheld.append(str(why))
+    if withheld:
+        more = len(set(withheld)) - 1
+        raise Withheld(withheld[0] + (f" (and {more} more deleted runs or experiments)" if more else ""))
+    return sent
 
 
 def main(folder: Path, address: str) -> int:

@@ -1,15 +1,20 @@
 """The metrics of every step of a training, into its journal; a step that was recorded before is left out.
 
-A training that resumes repeats the steps after its checkpoint, and on a CPU they are the same ones.
+A training that resumes repeats the steps after its checkpoint, and on a CPU they are the same ones. A step whose line
+has rotted counts as not recorded. What cannot be written now, such as to a full disk, waits here for the next step.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from flame_core.tracking.journal import Journal
 from flame_core.tracking.machine import MachineMonitor
+
+log = logging.getLogger(__name__)
 
 
 class StepRecorder:
@@ -18,19 +23,33 @@ class StepRecorder:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._machine = MachineMonitor()
-        self._last = max((event["step"] for event, _ in journal.events() if _is_step(event)), default=-1)
+        try:
+            self._recorded = {event["step"] for event, _ in journal.events() if _is_step(event)}
+        except OSError as error:
+            log.warning("steps that were recorded before cannot be read: %s", error)
+            self._recorded = set()
+        self._waiting: list[dict[str, Any]] = []
 
     def record(self, row: Mapping[str, float]) -> None:
         """Record a row of the training's metrics."""
-        if row["step"] <= self._last:
+        step = int(row["step"])
+        if step in self._recorded:
             return
-        self._last = int(row["step"])
+        self._recorded.add(step)
         values = {f"train/{name}": value for name, value in row.items() if name != "step"} | self._machine.due()
-        self._journal.append({"kind": "metrics", "time": now(), "step": self._last, "values": values})
+        failed = bool(self._waiting)
+        self._waiting.append({"kind": "metrics", "time": now(), "step": step, "values": values})
+        try:
+            self._journal.append(*self._waiting)
+        except OSError as error:
+            if not failed:
+                log.warning("step %d is not recorded yet, and the training goes on: %s", step, error)
+        else:
+            self._waiting.clear()
 
 
 def _is_step(event: Mapping[str, object]) -> bool:
-    return event["kind"] == "metrics" and "dataset" not in event
+    return event["kind"] == "metrics" and "dataset" not in event and "step" in event
 
 
 def now() -> int:

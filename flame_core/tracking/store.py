@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flame_core.errors import ResourceError
+from flame_core.errors import FlameError, ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.settings import settings
+from flame_core.tracking.address import is_server, login, sqlite_address, sqlite_path, without_login, without_secrets
 from flame_core.tracking.journal import Journal
+from flame_core.tracking.relocation import ARTIFACTS, relocate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 OFF = "off"
-_SQLITE = "sqlite:///"
 # Outages are the journal's business: a request fails soon instead of being tried for minutes.
 _REQUESTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -30,6 +33,10 @@ _REQUESTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+# Whose errors are a store's: those of MLflow, and of what it reaches databases, servers and artifacts by.
+_LIBRARIES = {"mlflow", "sqlalchemy", "sqlite3", "alembic", "requests", "urllib3", "filelock", "botocore", "psycopg2"}
+_OTHER_SCHEMA = ("out-of-date database schema", "Can't locate revision")
+log = logging.getLogger(__name__)
 
 
 def local_store(layout: Layout) -> Path:
@@ -39,15 +46,29 @@ def local_store(layout: Layout) -> Path:
 
 def local_address(layout: Layout) -> str:
     """The tracking address of the embedded store."""
-    return f"{_SQLITE}{local_store(layout) / 'mlflow.db'}"
+    return sqlite_address(local_store(layout) / "mlflow.db")
 
 
 def tracking_address(layout: Layout) -> str | None:
-    """The tracking address of this run; None where tracking is off."""
+    """The tracking address of this run, without user and password; None where tracking is off.
+
+    The login stays in the setting, where `open_client` alone looks for it, so it can reach no record and no message.
+
+    Raises:
+        ParamsError: the setting cannot be read.
+    """
     chosen = settings().tracking_uri
     if chosen == OFF:
         return None
-    return chosen or local_address(layout)
+    if not chosen:
+        return local_address(layout)
+    try:
+        return without_login(chosen)
+    except ValueError:  # its text may hold a part of the password
+        raise ParamsError(
+            "FLAME_TRACKING_URI cannot be read; write http://user:password@host:port with /, @, : and % of the "
+            "password as %2F, %40, %3A and %25, or set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        ) from None
 
 
 def journals(layout: Layout) -> Path:
@@ -58,22 +79,6 @@ def journals(layout: Layout) -> Path:
 def all_journals(layout: Layout) -> list[Journal]:
     """Every journal of the project and its workspaces, the oldest first."""
     return Journal.all(layout.state / "tracking")
-
-
-def page_address(address: str) -> str:
-    """Where the pages of a store are: the server itself, or what `make ui` starts for a local one."""
-    here = settings()
-    return address.rstrip("/") if address.startswith("http") else f"http://{here.ui_host}:{here.mlflow_port}"
-
-
-def run_url(address: str, experiment_id: str, run_id: str) -> str:
-    """The page of a run."""
-    return f"{page_address(address)}/#/experiments/{experiment_id}/runs/{run_id}"
-
-
-def version_url(address: str, name: str, version: str) -> str:
-    """The page of a model version."""
-    return f"{page_address(address)}/#/models/{name}/versions/{version}"
 
 
 def require_tracking(layout: Layout) -> str:
@@ -88,11 +93,42 @@ def require_tracking(layout: Layout) -> str:
     return address
 
 
+@contextmanager
+def asking(address: str) -> Iterator[None]:
+    """What goes wrong at a store in the context becomes one sentence with the store's address.
+
+    Raises:
+        ResourceError: the store cannot be reached, or does not do what it should.
+    """
+    try:
+        yield
+    except FlameError:
+        raise
+    except Exception as error:
+        if not any(each.__module__.partition(".")[0] in _LIBRARIES for each in type(error).__mro__):
+            raise
+        raise ResourceError(trouble(address, error)) from error
+
+
+def trouble(address: str, error: BaseException) -> str:
+    """What is wrong with a store, in a sentence without passwords."""
+    said = without_secrets(str(error), settings().tracking_uri).strip()
+    if any(sign in said for sign in _OTHER_SCHEMA):
+        from mlflow.version import VERSION
+
+        return (
+            f"MLflow at {address}: its schema is of another MLflow version than {VERSION}, which is installed here. "
+            f"Back the database up, then run `mlflow db upgrade '{address}'`; if a newer MLflow wrote it, install that"
+        )
+    lines = said.splitlines() or [type(error).__name__]
+    return f"MLflow at {address} did not answer as it should: {lines[0][:300]}"
+
+
 def open_client(address: str) -> MlflowClient:
     """A client of the store; a local one is set up first, by one process at a time.
 
     Raises:
-        ResourceError: MLflow is not installed.
+        ResourceError: MLflow is not installed, or the store cannot be used (such as one of another MLflow's schema).
     """
     for name, value in _REQUESTS.items():
         os.environ.setdefault(name, value)
@@ -103,31 +139,48 @@ def open_client(address: str) -> MlflowClient:
         raise ResourceError(
             "MLflow is not installed; `make install` brings it, FLAME_TRACKING_URI=off does without"
         ) from None
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    set_tracking_uri(address)  # addresses like models:/flame@champion are resolved by what is set, not by the client
-    set_registry_uri(address)
-    if address.startswith(_SQLITE):
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    uri = _with_login(address)
+    database = sqlite_path(address)
+    with asking(address):
+        set_tracking_uri(uri)  # addresses like models:/flame@champion are resolved by what is set, not by the client
+        set_registry_uri(uri)
+        if database is None:
+            return MlflowClient(uri, uri)
         from filelock import FileLock
 
-        database = Path(address.removeprefix(_SQLITE))
         database.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(database.with_suffix(".lock")):  # two first uses at once would both migrate the schema
-            client = MlflowClient(address, address)
+            if moved := relocate(database):
+                log.info("the tracking store came here from %s; its records name this place now", moved[0])
+            client = MlflowClient(uri, uri)
             client.search_experiments(max_results=1)
         return client
-    return MlflowClient(address, address)
+
+
+def _with_login(address: str) -> str:
+    """The address for MLflow itself. A server's login goes into the environment, where MLflow expects it."""
+    chosen = settings().tracking_uri
+    found = login(chosen) if chosen else None
+    if not chosen or chosen == OFF or without_login(chosen) != address:
+        return address
+    if not is_server(address):
+        return chosen  # of a database; SQLAlchemy keeps its password to itself
+    if found:
+        os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = found
+    return address
 
 
 def experiment_id(client: MlflowClient, address: str) -> str:
-    """The experiment of `FLAME_EXPERIMENT`, created where it is not there."""
+    """The experiment of `FLAME_EXPERIMENT`, created where it is not there; it may be a deleted one."""
     from mlflow.exceptions import MlflowException
 
     name = settings().experiment
     found = client.get_experiment_by_name(name)
     if found is None:
-        location = None  # a server knows its own
-        if address.startswith(_SQLITE):
-            location = (Path(address.removeprefix(_SQLITE)).parent / "artifacts").as_uri()
+        database = sqlite_path(address)  # a server knows its own location
+        location = (database.parent / ARTIFACTS).absolute().as_uri() if database else None
         try:
             return client.create_experiment(name, location)
         except MlflowException as error:  # another process was first

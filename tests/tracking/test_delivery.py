@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flame_core.tracking.delivery import KEY_TAG, Outage, deliver, metric_name
-from flame_core.tracking.journal import DELIVERED, Delivered, Journal
+from flame_core.tracking.delivery import deliver, metric_name
+from flame_core.tracking.journal import DELIVERED, KEY_TAG, Delivered, Journal
+from flame_core.tracking.outages import Outage
 from flame_core.tracking.store import journals, open_client, tracking_address
 from tests.tracking.conftest import end, start, steps
 

@@ -69,6 +69,7 @@ def test_one_process_delivers_at_a_time(tmp_path):
 
 def test_a_model_leads_to_the_journal_of_its_training(tmp_path):
     journal = Journal(tmp_path / "k")
+    journal.append({"kind": "a"})
     journal.remember_model("f00")
     found = Journal.of_model(tmp_path, "f00")
     assert found is not None and found.folder == journal.folder

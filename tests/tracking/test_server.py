@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from flame_core.tracking.delivery import Outage, deliver
+from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import Journal
+from flame_core.tracking.outages import Outage
 from tests.tracking.conftest import end, start, steps
 from tests.tracking.server import Server
 

@@ -1,0 +1,76 @@
+"""Where Dagster has a run: in the instances of this project, and at a server, which may be another project's.
+
+.flame/dagster/           what `make demo` and `make ui` write to
+.flame/dagster-inline/    of `make demo`, in projects that are older
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from flame_core.layout import Layout
+
+_HOMES = ("dagster", "dagster-inline")
+_SECONDS = 5.0  # for a server to answer
+_QUERY = "query($id: ID!){runOrError(runId: $id){__typename} instance{info}}"
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What is known of a run.
+
+    Attributes:
+        home: instance of this project that has it.
+        searched: whether this project has an instance that could have it.
+        served: whether the server at the run's address shows it now.
+        server: what answers there, in words.
+        ours: whether that server is this project's.
+    """
+
+    home: Path | None
+    searched: bool
+    served: bool
+    server: str
+    ours: bool
+
+
+def find_run(layout: Layout, run_id: str, url: str) -> Sighting:
+    """Look for a run whose page is, or was, at `url`."""
+    homes = [home for name in _HOMES if (home := layout.state / name).is_dir()]
+    found = next((home for home in homes if _has(home, run_id)), None)
+    parts = urlsplit(url)
+    place = f"{parts.scheme}://{parts.netloc}"
+    try:
+        kind, info = _ask(f"{place}/graphql", run_id)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Sighting(found, bool(homes), False, f"Dagster does not answer at {place} ({error})", False)
+    ours = any(str(home) in info for home in homes)
+    if kind == "Run":
+        return Sighting(found, bool(homes), True, f"Dagster at {place}", ours)
+    whose = "this project's" if ours else "another project's"
+    return Sighting(found, bool(homes), False, f"{whose} Dagster answers at {place}, and knows no run {run_id}", ours)
+
+
+def _ask(url: str, run_id: str) -> tuple[str, str]:
+    """What a server calls a run, and how it describes its instance (which names its folder)."""
+    body = json.dumps({"query": _QUERY, "variables": {"id": run_id}}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
+        data: dict[str, Any] = json.load(answer)["data"]
+    return str(data["runOrError"]["__typename"]), str(data["instance"]["info"])
+
+
+def _has(home: Path, run_id: str) -> bool:
+    """Whether an instance of this machine has a run."""
+    import dagster as dg
+
+    try:
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            return instance.get_run_by_id(run_id) is not None
+    except dg.DagsterError:  # a configuration of other times, such as of a database that is gone
+        return False

@@ -1,0 +1,113 @@
+"""A project that was copied or moved: its embedded store must name its own folder, never the one it came from.
+
+MLflow's database holds absolute locations of artifacts. A copy of the project would read them from the original, and
+write into it. The locations are rewritten when the store is opened at a new place, before anything is read:
+
+    python -m flame_core.tracking.relocation .flame/mlflow     # rewrites; prints the database's address
+
+Only locations below a project that had its store where ours has it are rewritten; a bucket or a share stays. Nothing
+but the standard library is imported here: `mlflow/server.sh` asks this module.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from flame_core.tracking.address import sqlite_address
+
+STORE = Path(".flame", "mlflow")  # of the embedded store, below the project
+ARTIFACTS = "artifacts"
+_LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+    ("model_versions", "source"),
+)
+
+
+def relocate(database: Path) -> list[Path]:
+    """Let a store's locations follow its project; returns the projects that they named before."""
+    folder = database.absolute().parent
+    if not database.is_file() or folder.parts[-2:] != STORE.parts:
+        return []
+    project = folder.parents[1]
+    with closing(sqlite3.connect(database, timeout=60, isolation_level=None)) as connection:
+        former = _former(connection, project)
+        if former:
+            connection.execute("BEGIN IMMEDIATE")
+            for table, column in _locations(connection):
+                for place in former:
+                    _rewrite(connection, table, column, place, project)
+            connection.execute("COMMIT")
+    return former
+
+
+def _former(connection: sqlite3.Connection, project: Path) -> list[Path]:
+    """Other projects in whose own stores experiments keep their artifacts."""
+    if ("experiments", "artifact_location") not in set(_locations(connection)):
+        return []
+    found = []
+    for (location,) in connection.execute("SELECT DISTINCT artifact_location FROM experiments"):
+        path = _path(location or "")
+        if path is None or path.parts[-3:] != (*STORE.parts, ARTIFACTS):
+            continue
+        if path.parents[2] != project and not _same(path.parents[1], project / STORE):
+            found.append(path.parents[2])
+    return found
+
+
+def _path(location: str) -> Path | None:
+    """The folder of a location on this machine."""
+    parts = urlsplit(location)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one folder, such as through a link."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _locations(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    """The tables and columns that this database has: its schema may be of another MLflow."""
+    for table, column in _LOCATIONS:
+        if any(row[1] == column for row in connection.execute(f"PRAGMA table_info({table})")):
+            yield table, column
+
+
+def _rewrite(connection: sqlite3.Connection, table: str, column: str, old: Path, new: Path) -> None:
+    """Replace the head of the locations in `old`: as addresses, and as plain paths (MLflow's default experiment)."""
+    for folder in (STORE, Path("mlruns")):
+        for before, after in (
+            ((old / folder).as_uri(), (new / folder).as_uri()),
+            (str(old / folder), str(new / folder)),
+        ):
+            connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR {column} GLOB ?",
+                (after, len(before) + 1, before, _glob(before) + "/*"),
+            )
+
+
+def _glob(text: str) -> str:
+    """A pattern that only `text` itself fits."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", text)
+
+
+def main() -> None:
+    """Prepare the store in a folder, and print its address."""
+    database = Path(sys.argv[1]).absolute() / "mlflow.db"
+    relocate(database)
+    sys.stdout.write(f"{sqlite_address(database)}\n")
+
+
+if __name__ == "__main__":
+    main()
