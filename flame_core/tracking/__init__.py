@@ -8,7 +8,7 @@
     relocation   a project that was copied or moved takes its store along
     pages        where MLflow's pages are, and whether a server shows them
     delivery     a journal's events to MLflow, each once, in order
-    outages      what keeps events from arriving
+    obstacles    what keeps events from arriving
     shipper      the process beside a training that delivers while it runs
     registry     model versions, and the aliases challenger and champion
     gate         whether a challenger may become champion

@@ -1,6 +1,6 @@
 """Addresses of tracking stores: written so that any path is read back as itself, and shown without what is secret.
 
-    sqlite:////home/ada/what%3F/.flame/mlflow/mlflow.db     a path with `?`, `#` or `%`
+    sqlite+pysqlite:////home/ada/what%3F/.flame/mlflow/mlflow.db    a path with `?`, `#` or `%`
     http://ada:secret@mlflow.example:5000                   known to the rest of the project without `ada:secret@`
 
 Nothing but the standard library is imported here: `mlflow/server.sh` asks this module.
@@ -12,21 +12,27 @@ import re
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-SQLITE = "sqlite:///"
+_SQLITE = ("sqlite:///", "sqlite+pysqlite:///")  # the same to SQLAlchemy
 _SPECIAL = re.compile(r"[%?#]")  # what SQLAlchemy would take for a part of the address other than the path
 _LOGIN = re.compile(r"(?<=://)[^/\s'\"]*@")
 
 
 def sqlite_address(database: Path) -> str:
-    """The address of a SQLite file."""
-    return SQLITE + _SPECIAL.sub(lambda match: quote(match[0], safe=""), str(database))
+    """The address of a SQLite file.
+
+    Of a `sqlite:` address MLflow makes the folder itself, and takes a quoted path as it stands for its name; where a
+    path has to be quoted, the driver is named too, and MLflow leaves that to us.
+    """
+    quoted = _SPECIAL.sub(lambda match: quote(match[0], safe=""), str(database))
+    return (_SQLITE[0] if quoted == str(database) else _SQLITE[1]) + quoted
 
 
 def sqlite_path(address: str) -> Path | None:
     """The file of a SQLite address; None of any other address."""
-    if not address.startswith(SQLITE):
-        return None
-    return Path(unquote(address.removeprefix(SQLITE).partition("?")[0]))
+    for head in _SQLITE:
+        if address.startswith(head):
+            return Path(unquote(address.removeprefix(head).partition("?")[0]))
+    return None
 
 
 def is_server(address: str) -> bool:
@@ -40,7 +46,7 @@ def without_login(address: str) -> str:
     Raises:
         ValueError: it cannot be told where the password ends; the message does not hold the address.
     """
-    if address.startswith(SQLITE) or "://" not in address:
+    if address.startswith(_SQLITE) or "://" not in address:
         return address
     parts = urlsplit(address)
     _ = parts.port  # raises for what is no number, such as the rest of a password

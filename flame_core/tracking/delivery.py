@@ -23,7 +23,7 @@ from flame_core.tracking.address import without_secrets
 from flame_core.tracking.journal import EVENTS, KEY_TAG, Delivered, Journal
 from flame_core.tracking.kept_files import copy_file
 from flame_core.tracking.notes import dagster_link
-from flame_core.tracking.outages import is_refusal, outage, require_experiment, require_run
+from flame_core.tracking.obstacles import is_refusal, outage, require_experiment, require_run
 from flame_core.tracking.pages import run_url
 from flame_core.tracking.store import experiment_id, open_client
 
@@ -123,6 +123,8 @@ class _Delivery:
                 log.warning("MLflow refused %s of %s: %s", what, self.journal.key, said[:300])
             except InputError as error:
                 log.warning("not sent to MLflow: %s", error)
+            except (AttributeError, KeyError, TypeError) as error:  # rotted in a journal that is older than its checks
+                log.warning("not sent to MLflow: %s of %s cannot be read (%r)", what, self.journal.key, error)
 
         outage(self.address, careful)
         self.state.position = position

@@ -58,7 +58,7 @@ def _former(connection: sqlite3.Connection, project: Path) -> list[Path]:
         path = _path(location or "")
         if path is None or path.parts[-3:] != (*STORE.parts, ARTIFACTS):
             continue
-        if path.parents[2] != project and not _same(path.parents[1], project / STORE):
+        if path.parents[2] != project and not _same(path.parent, project / STORE):
             found.append(path.parents[2])
     return found
 

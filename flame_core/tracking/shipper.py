@@ -20,7 +20,7 @@ from flame_core.reporting import configure_logging
 from flame_core.settings import settings
 from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import Journal
-from flame_core.tracking.outages import Outage, Withheld
+from flame_core.tracking.obstacles import Outage, Withheld
 
 _INTERVAL = 5.0  # seconds between two looks at the journal
 _LONGEST_WAIT = 60.0  # seconds between two attempts during an outage

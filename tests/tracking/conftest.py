@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,24 @@ import pytest
 
 from flame_core.layout import Layout
 from flame_core.settings import settings
+from flame_core.tracking.address import sqlite_address
+from flame_core.tracking.store import local_store, open_client
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables and nothing in them, which takes MLflow seconds to make."""
+    database = tmp_path_factory.mktemp("store") / "mlflow.db"
+    open_client(sqlite_address(database))
+    return database
 
 
 @pytest.fixture
-def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
+def tracked(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
     """An empty project whose tracking goes to its own embedded store."""
+    store = local_store(Layout.find(tmp_path))
+    store.mkdir(parents=True)
+    shutil.copy(empty_store, store)
     monkeypatch.delenv("FLAME_TRACKING_URI")
     settings.cache_clear()
     yield Layout.find(tmp_path)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from flame_core.tracking.delivery import deliver, metric_name
-from flame_core.tracking.journal import DELIVERED, KEY_TAG, Delivered, Journal
-from flame_core.tracking.outages import Outage
+from flame_core.tracking.journal import DELIVERED, EVENTS, KEY_TAG, Delivered, Journal
+from flame_core.tracking.obstacles import Outage
 from flame_core.tracking.store import journals, open_client, tracking_address
 from tests.tracking.conftest import end, start, steps
 
@@ -148,3 +148,43 @@ def test_a_server_that_is_not_there_is_an_outage_and_nothing_is_lost(journal):
 
 def test_metric_names_that_mlflow_does_not_take_are_written_out():
     assert metric_name("retrieval/en/image_to_text/recall@10") == "retrieval/en/image_to_text/recall_at_10"
+
+
+def test_the_undamaged_files_of_an_event_arrive(journal, address, tmp_path, caplog):
+    for name in ("dvc.lock", "params.yaml"):
+        (tmp_path / name).write_text(name)
+    kept = {name: journal.keep(tmp_path / name) for name in ("dvc.lock", "params.yaml")}
+    journal.append(start(), {"kind": "artifacts", "files": kept}, end())
+    (journal.folder / "files" / kept["dvc.lock"]).write_text("rotten")
+    deliver(journal, address)
+    found = open_client(address).list_artifacts(journal.delivered(address).run_id)
+    assert [file.path for file in found] == ["params.yaml"]
+    assert "dvc.lock is not sent" in caplog.text
+
+
+def test_sending_all_again_to_the_same_server_says_nothing_and_completes_what_is_missing(journal, address, caplog):
+    scores = {f"score/{i}": i / 8 for i in range(8)}
+    measured = {"kind": "metrics", "time": 5, "step": 0, "of_model": True, "dataset": {"name": "d", "digest": "1"}}
+    journal.append(start(), {"kind": "external", "name": "m", "tags": {KEY_TAG: "abc"}})
+    journal.append({**measured, "values": dict(list(scores.items())[:3])})
+    deliver(journal, address)
+    journal.append({**measured, "values": scores}, end())  # three of which are there
+    deliver(journal, address)
+    journal.mark(Delivered(address))
+    deliver(journal, address)
+    model = open_client(address).get_logged_model(journal.delivered(address).model_id)
+    assert {metric.key: metric.value for metric in model.metrics} == scores
+    assert caplog.text == ""
+
+
+def test_damaged_lines_are_counted_and_a_training_whose_start_rotted_has_a_run(journal, address, caplog):
+    rows = steps(3)
+    journal.append(start(), *rows, end())
+    path = journal.folder / EVENTS
+    path.write_bytes(b"!" + path.read_bytes()[1:])
+    deliver(journal, address)
+    state = journal.delivered(address)
+    client = open_client(address)
+    assert history(client, state.run_id, "train/loss") == expected(rows, "train/loss")
+    assert client.get_run(state.run_id).info.status == "FINISHED"
+    assert "1 damaged lines" in caplog.text and "does not begin with a start" in caplog.text

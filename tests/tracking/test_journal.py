@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from flame_core.errors import InputError
-from flame_core.tracking.journal import DELIVERED, EVENTS, Delivered, Journal
+from flame_core.tracking.address import sqlite_address
+from flame_core.tracking.journal import DELIVERED, EVENTS, MODELS, Delivered, Journal
 
 
 def test_events_come_back_in_order_and_from_any_position(tmp_path):
@@ -74,3 +77,87 @@ def test_a_model_leads_to_the_journal_of_its_training(tmp_path):
     found = Journal.of_model(tmp_path, "f00")
     assert found is not None and found.folder == journal.folder
     assert Journal.of_model(tmp_path, "ba5") is None
+
+
+def test_a_kept_file_stays_as_it_was_when_the_original_is_rewritten_in_place(tmp_path):
+    journal = Journal(tmp_path / "k")
+    original = tmp_path / "params.yaml"
+    original.write_text("a: 1\n")
+    name = journal.keep(original)
+    with original.open("r+") as file:  # as DVC does with dvc.lock, and editors do
+        file.write("a: 2\n")
+    assert journal.file(name).read_text() == "a: 1\n"
+    assert journal.file(journal.keep(original)).read_text() == "a: 2\n"
+
+
+def test_keeping_a_file_again_mends_a_damaged_copy(tmp_path):
+    journal = Journal(tmp_path / "k")
+    (tmp_path / "x").write_text("x")
+    name = journal.keep(tmp_path / "x")
+    (journal.folder / "files" / name).write_text("y")
+    assert journal.keep(tmp_path / "x") == name and journal.file(name).read_text() == "x"
+
+
+def test_any_flipped_byte_costs_its_own_line_and_is_never_taken_for_something_else(tmp_path):
+    journal = Journal(tmp_path / "k")
+    events = [{"kind": "metrics", "step": step, "values": {"loss": 0.125}} for step in range(3)]
+    journal.append(*events)
+    whole = (journal.folder / EVENTS).read_bytes()
+    for place in range(len(whole)):
+        for bit in range(8):
+            rotten = bytearray(whole)
+            rotten[place] ^= 1 << bit
+            (journal.folder / EVENTS).write_bytes(rotten)
+            found = [event for event, _ in journal.events()]
+            assert all(event in events for event in found)
+            assert len(found) >= (1 if rotten[place] == 10 or whole[place] == 10 else 2)
+
+
+def test_events_without_checks_as_older_journals_have_them_are_read(tmp_path):
+    journal = Journal(tmp_path / "k")
+    journal.folder.mkdir()
+    lines = [b'{"kind": "a"}', b'{"kind": 1}', b"\xff", b"[]", b'{"kind": "b"}']
+    (journal.folder / EVENTS).write_bytes(b"\n".join(lines) + b"\n")
+    journal.append({"kind": "c"})
+    assert [event["kind"] for event, _ in journal.events()] == ["a", "b", "c"]
+
+
+def test_a_flipped_byte_in_the_mark_sends_events_again_and_loses_none(tmp_path):
+    journal = Journal(tmp_path / "k")
+    journal.append({"kind": "a"}, {"kind": "b"})
+    end = (journal.folder / EVENTS).stat().st_size
+    journal.mark(Delivered("here", end, run_id="r"))
+    whole = (journal.folder / DELIVERED).read_bytes()
+    assert journal.pending("here") == 0
+    for place in range(len(whole)):
+        (journal.folder / DELIVERED).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert journal.pending("here") in (0, 2)
+        assert journal.delivered("here") in (Delivered("here"), Delivered("here", end, run_id="r"))
+    (journal.folder / DELIVERED).write_text(f'{{"address": "here", "position": {end + 5}}}')  # of an older journal
+    assert journal.pending("here") == 2
+
+
+def test_a_mark_for_the_project_s_own_store_holds_where_the_project_goes(tmp_path):
+    def own(project):
+        state = tmp_path / project / ".flame"
+        return Journal(state / "tracking" / "main" / "k"), sqlite_address(state / "mlflow" / "mlflow.db")
+
+    journal, address = own("here")
+    journal.append({"kind": "a"})
+    journal.mark(Delivered(address, next(journal.events())[1], run_id="r"))
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    moved, elsewhere = own("there")
+    assert moved.delivered(elsewhere).run_id == "r" and moved.pending(elsewhere) == 0
+    assert moved.pending(address) == 1  # of the original, from the copy
+    assert str(tmp_path) not in (journal.folder / DELIVERED).read_text()
+
+
+@pytest.mark.parametrize("rotten", [b"", b"\xff", b"nosuch", None])
+def test_a_model_leads_to_its_journal_by_its_events_where_the_index_is_gone(tmp_path, rotten):
+    journal = Journal(tmp_path / "k")
+    journal.append({"kind": "tags", "tags": {"flame.model_sha256": "f00"}})
+    if rotten is not None:
+        (tmp_path / MODELS).mkdir()
+        (tmp_path / MODELS / "f00").write_bytes(rotten)
+    found = Journal.of_model(tmp_path, "f00")
+    assert found is not None and found.folder == journal.folder

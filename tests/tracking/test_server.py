@@ -13,7 +13,7 @@ import pytest
 
 from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import Journal
-from flame_core.tracking.outages import Outage
+from flame_core.tracking.obstacles import Outage
 from tests.tracking.conftest import end, start, steps
 from tests.tracking.server import Server
 

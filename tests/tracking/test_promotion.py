@@ -1,0 +1,126 @@
+"""A person's rollback holds against deliveries and promotions, until a person says otherwise."""
+
+from __future__ import annotations
+
+import pytest
+
+from flame_core.errors import InputError, ParamsError
+from flame_core.tracking import promotion
+from flame_core.tracking.delivery import deliver
+from flame_core.tracking.journal import KEY_TAG, Delivered, Journal
+from flame_core.tracking.promotion import PREVIOUS, allow_again, promote, promote_if_new, rollback
+from flame_core.tracking.registry import CHALLENGER, CHAMPION, MODEL_TAG, ROLLED_BACK, number_with
+from flame_core.tracking.store import journals, open_client, tracking_address
+from tests.stages.pipeline import folder_source, pipeline_params
+from tests.tracking.conftest import end, start
+
+
+@pytest.fixture
+def address(tracked) -> str:
+    found = tracking_address(tracked)
+    assert found
+    return found
+
+
+@pytest.fixture
+def client(address):
+    return open_client(address)
+
+
+@pytest.fixture
+def params(tracked):
+    return pipeline_params({"made": folder_source(tracked.root)})
+
+
+def version(journal: Journal, time: int) -> dict:
+    """The event that makes the journal's model a version and the challenger."""
+    (journal.folder.parent / "card").write_text(f"card of {journal.key}\n")
+    card = journal.keep(journal.folder.parent / "card")
+    return {"kind": "version", "time": time, "name": "flame", "tags": {MODEL_TAG: journal.key}, "card": card}
+
+
+def evaluated(layout, address: str, key: str, time: int) -> Journal:
+    """A delivered training whose model became a version."""
+    journal = Journal(journals(layout) / key)
+    journal.append(start(key), {"kind": "external", "name": key, "tags": {KEY_TAG: key}}, end())
+    journal.append(version(journal, time))
+    deliver(journal, address)
+    return journal
+
+
+def aliases(client) -> tuple[str | None, str | None]:
+    return number_with(client, "flame", CHALLENGER), number_with(client, "flame", CHAMPION)
+
+
+@pytest.fixture
+def rolled_back(tracked, address, client) -> list[Journal]:
+    """Version 2 was champion after version 1, and a person went back to version 1."""
+    found = [evaluated(tracked, address, "one", 10), evaluated(tracked, address, "two", 20)]
+    for number, previous in (("1", None), ("2", "1")):
+        promotion._crown(client, "flame", number, previous)
+    assert rollback(tracked, "boats and birds") == ("2", "1")
+    return found
+
+
+def test_versions_become_challengers_in_the_order_of_their_evaluations(tracked, address, client):
+    first = evaluated(tracked, address, "one", 10)
+    assert aliases(client) == ("1", None)
+    evaluated(tracked, address, "two", 20)
+    assert aliases(client) == ("2", None)
+    first.mark(Delivered(address))
+    deliver(first, address)  # again: it is older than what is the challenger now
+    assert aliases(client) == ("2", None)
+    first.append(version(first, 30))  # the first model was evaluated again
+    deliver(first, address)
+    assert aliases(client) == ("1", None)
+
+
+def test_no_delivery_brings_a_rolled_back_version_back(tracked, address, client, rolled_back):
+    for journal in rolled_back:
+        journal.mark(Delivered(address))  # flame tracking replay --all
+        deliver(journal, address)
+    assert aliases(client) == (None, "1")
+    rolled_back[1].append(version(rolled_back[1], 30))  # evaluated again
+    deliver(rolled_back[1], address)
+    assert aliases(client) == (None, "1")
+
+
+def test_no_promotion_judges_a_rolled_back_version(tracked, client, rolled_back, params):
+    client.set_registered_model_alias("flame", CHALLENGER, "2")  # as an older delivery left it
+    for found in (promote(params, tracked), promote(params, tracked, "2"), promote_if_new(params, tracked)):
+        assert found and found.verdict and not found.verdict.promoted
+        assert "boats and birds" in found.verdict.reason and "--version 2 --again" in found.verdict.reason
+        assert (found.challenger, found.champion) == ("2", "1")
+    assert number_with(client, "flame", CHAMPION) == "1"
+    assert promote_if_new(params, tracked) is None
+
+
+def test_a_person_may_let_it_be_judged_again(tracked, client, rolled_back, params):
+    for wrong in ((None, "x"), ("2", " ")):
+        with pytest.raises(ParamsError, match="--again needs --version and --reason"):
+            allow_again(tracked, *wrong)
+    with pytest.raises(InputError, match="version 1 of flame was not rolled back"):
+        allow_again(tracked, "1", "x")
+    allow_again(tracked, "2", "the birds were mislabelled")
+    tags = client.get_model_version("flame", "2").tags
+    assert ROLLED_BACK not in tags
+    assert "mislabelled" in tags[promotion.AGAIN] and "boats and birds" in tags[promotion.AGAIN]
+    with pytest.raises(InputError, match="report of version 2"):  # it is judged: by a report that this test has not
+        promote(params, tracked, "2")
+
+
+def test_a_rollback_passes_over_versions_that_were_rolled_back(tracked, address, client, rolled_back):
+    evaluated(tracked, address, "three", 30)
+    client.set_model_version_tag("flame", "3", PREVIOUS, "2")
+    client.set_registered_model_alias("flame", CHAMPION, "3")
+    assert rollback(tracked, "worse") == ("3", "1")
+    with pytest.raises(InputError, match="none before it"):
+        rollback(tracked, "worse")
+
+
+def test_models_that_have_not_arrived_are_judged_once_they_have(tracked, address, client, params):
+    found = promote_if_new(params, tracked)
+    assert found and found.verdict is None
+    evaluated(tracked, address, "one", 10)
+    with pytest.raises(InputError, match="report of version 1"):
+        promote_if_new(params, tracked)
