@@ -11,9 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from flame_core.errors import ResourceError
+from flame_core.layout import Layout
+from flame_core.settings import settings
 from flame_core.tracking.delivery import deliver
-from flame_core.tracking.journal import Journal
+from flame_core.tracking.journal import KEY_TAG, MODEL_TAG, Journal
 from flame_core.tracking.obstacles import Outage
+from flame_core.tracking.run import shipping, show_links
+from flame_core.tracking.runs import find_record
+from flame_core.tracking.store import journals, open_client, tracking_address
 from tests.tracking.conftest import end, start, steps
 from tests.tracking.server import Server
 
@@ -98,6 +104,48 @@ def test_basic_auth_refuses_strangers_and_takes_the_trainings_of_who_has_a_passw
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
     assert deliver(journal, server.address) == 5
     assert server.stop() == []
+
+
+def test_the_password_of_the_address_is_used_and_stands_nowhere(
+    server: Server, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, capfd, caplog
+) -> None:
+    """`FLAME_TRACKING_URI=http://user:password@host`, in every file of project and server and in all that is said."""
+    server.variables = {**BASIC, "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD}
+    server.start()
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")  # so that what the code sets is taken back
+        monkeypatch.delenv(name)
+    quoted = PASSWORD.replace(" ", "%20")
+    monkeypatch.setenv("FLAME_TRACKING_URI", server.address.replace("http://", f"http://admin:{quoted}@"))
+    settings.cache_clear()
+    layout = Layout.find(tmp_path_factory.mktemp("project"))
+    address = tracking_address(layout)
+    assert address == server.address
+    journal = Journal(journals(layout) / "abc")
+    (layout.root / "card").write_text("a card")
+    version = {"name": "flame", "tags": {MODEL_TAG: "f00"}, "card": journal.keep(layout.root / "card")}
+    journal.append(start(), {"kind": "external", "name": "m", "tags": {KEY_TAG: "abc"}})
+    with shipping(journal, address):  # in a process of its own
+        journal.append({"kind": "version", "time": 5, **version}, end())
+    assert journal.pending(address) == 0
+    show_links(journal, address)
+    found = open_client(address).get_model_version("flame", "1")
+    assert server.address in found.description
+    server.stop()
+    with pytest.raises(Outage):
+        journal.append(end())
+        deliver(journal, address)
+    with pytest.raises(ResourceError):
+        find_record(layout, "models:/flame/1")
+    captured = capfd.readouterr()
+    said = captured.out + captured.err + caplog.text
+    assert "MLflow model: http://127.0.0.1" in said
+    files = [path for folder in (layout.root, server.folder) for path in folder.rglob("*") if path.is_file()]
+    contents = [path.read_bytes() for path in files] + [said.encode()]
+    assert len(files) > 5
+    for secret in (PASSWORD, quoted, "admin:"):
+        assert not [content for content in contents if secret.encode() in content]
+    settings.cache_clear()
 
 
 @pytest.mark.parametrize(
