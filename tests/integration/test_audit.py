@@ -154,6 +154,14 @@ def test_rollback_needs_a_reason_and_restores_the_one_before(tracked: Tracked) -
     tags = tracked.client.get_model_version("flame", current).tags
     assert "it confuses boats and birds" in tags["promotion.rolled_back"]
     assert "first champion" in tracked.flame("promote", "--rollback", "--reason", "again", code=3)
+    tracked.flame("tracking", "replay", "--all")
+    assert (tracked.alias("champion"), tracked.alias("challenger")) == ("1", None)
+    assert "boats and birds" in tracked.flame("promote", "--version", str(current), code=4)
+    again = ("promote", "--version", str(current), "--again")
+    assert "--reason" in tracked.flame(*again, code=2)
+    tracked.flame(*again, "--reason", "the birds were mislabelled")
+    assert tracked.alias("champion") == current
+    tracked.client.set_registered_model_alias("flame", "champion", "1")  # as the next test needs it
 
 
 def test_two_promotions_at_once_leave_one_champion(tracked: Tracked) -> None:
