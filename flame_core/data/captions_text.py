@@ -1,6 +1,7 @@
 """Caption text: how it is cleaned, and when two captions count as the same.
 
-A cleaned caption is one line in Unicode's composed form without control characters; its words are the source's own.
+A cleaned caption is one line in Unicode's composed form without control characters, and HTML's character references
+are the characters they stand for; its words are the source's own.
 Two captions are the same when they agree apart from case, punctuation and spacing.
 """
 
@@ -10,13 +11,32 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from html import unescape as html_unescape
+from html.entities import html5
 
 _GAPS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\u2028\u2029\u2060\ufeff]+")
+_AMPERSAND = r"(?:amp|AMP|#0*38|#[xX]0*26);"
+_REFERENCE = re.compile(rf"&(?:{_AMPERSAND})*(#[0-9]{{1,7}};|#[xX][0-9a-fA-F]{{1,6}};|[A-Za-z][A-Za-z0-9]{{1,31}};)?")
+
+
+def unescape(text: str) -> str:
+    """`text` with HTML's character references resolved, however often it was escaped: `&amp;lt;` becomes `<`.
+
+    So it changes nothing a second time. Only what ends with `;` and has a meaning is taken for a reference (`AT&T`,
+    `?a=1&copy=2` and `&#0;` stay), and what comes out is text: the tag in `&lt;b&gt;` becomes the characters `<b>`.
+    """
+    return _REFERENCE.sub(_characters, text) if "&" in text else text
+
+
+def _characters(reference: re.Match[str]) -> str:
+    name = reference[1] or ""
+    found = html_unescape(f"&{name}") if name.startswith("#") else html5.get(name, "\ufffd")
+    return f"&{name}" if found == "\ufffd" else found
 
 
 def clean_caption(text: str, longest: int) -> tuple[str, bool]:
     """The cleaned text, of at most `longest` characters, and whether it was cut."""
-    text = unicodedata.normalize("NFC", _GAPS.sub(" ", text)).strip()
+    text = unicodedata.normalize("NFC", _GAPS.sub(" ", unescape(text))).strip()
     return text[:longest].rstrip(), len(text) > longest
 
 

@@ -19,6 +19,7 @@ from flame_core.data.captions_text import clean_captions, primary_language, same
 from flame_core.data.perceptual import COLOURS, colour_miniature, perceptual_hash
 from flame_core.data.picture_kinds import is_picture, suffix_of
 from flame_core.data.pictures import PictureError, read_picture
+from flame_core.data.shards import SPLITS
 from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import read_pairs
@@ -113,7 +114,7 @@ def _identity(pair: RawPair, pictures: Path) -> dict[str, Any]:
 
 def _no_picture(pair: RawPair) -> PictureError:
     if pair.unread is None:
-        return PictureError("image_missing", "the source has the caption and not the picture")
+        return PictureError("image_missing", pair.missing or "the source has the caption and not the picture")
     if is_picture(pair.unread):
         return PictureError("image_unreadable", f"{pair.unread} could not be read; an entry of its own says why")
     suffix = suffix_of(pair.unread)
@@ -132,6 +133,9 @@ def _write(task: ScanTask, pairs: list[RawPair], folder: Path) -> Ledger:
             cut_captions += cuts
             row: dict[str, Any] = {"key": safe_key(f"{task.source}/{pair.key}")}
             try:
+                if pair.split not in (None, *SPLITS):
+                    detail = f"the source has it in the split {pair.split!r}, which is neither training nor validation"
+                    raise PictureError("other_split", detail)
                 if not captions:
                     reason = LANGUAGE_CODE if left_out else "no_caption"
                     raise PictureError(reason, left_out or "no text is left after cleaning")

@@ -1,12 +1,16 @@
 """Bytes that people wrote as text: decoded strictly, never with a replacement character put in silently.
 
 A byte order mark decides (UTF-8, UTF-16, UTF-32); without one the bytes must be in the encoding that was asked for,
-UTF-8 by default.
+UTF-8 by default. `decode_text` takes a whole file or refuses it; `text_lines` reads a large one line by line, so that
+what does not fit costs one row of a table and not the table.
 """
 
 from __future__ import annotations
 
 import codecs
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 _MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's does
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -44,3 +48,32 @@ def decode_text(content: bytes, expected: str = "utf-8") -> str:
         guess = "UTF-16 without a byte order mark" if b"\0" in content[:4096] else "cp1252 (Windows), perhaps"
         found += f"; it may be {guess}"
     raise TextError(found)
+
+
+_UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of bytes that do not fit; no text holds them
+_HEAD = 4  # bytes of the longest mark
+
+
+def undecoded(text: str) -> bool:
+    """Whether a line of `text_lines` holds bytes that are not in the file's encoding."""
+    return not text.isascii() and _UNDECODED.search(text) is not None
+
+
+def text_lines(path: Path, expected: str = "utf-8", *, longest: int = 1 << 24) -> Iterator[str]:
+    """The lines of a text file with their ends as they are; lines that do not fit the encoding are `undecoded`.
+
+    Raises:
+        TextError: a line of more than `longest` characters, or bytes after which an encoding such as UTF-16 is lost.
+    """
+    with path.open("rb") as file:
+        encoding = encoding_of(file.read(_HEAD), expected)
+    number = 0
+    with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
+        try:
+            while line := file.readline(longest + 1):
+                number += 1
+                if len(line) > longest:
+                    raise TextError(f"line {number} has more than {longest:,} characters")
+                yield line
+        except UnicodeError as error:
+            raise TextError(f"what follows line {number} is not {encoding}: {error}") from None

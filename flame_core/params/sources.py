@@ -17,14 +17,32 @@ class DebianSource(Section):
     packages: list[Literal["tuxpaint-stamps-default", "openclipart-png"]] = Field(min_length=1)
 
 
+def _encoding(name: str) -> str:
+    """The name of an encoding of texts."""
+    try:
+        b"".decode(name)
+    except (LookupError, ValueError):
+        raise ValueError(f"{name!r} is no encoding of texts; utf-8, cp1252, utf-16 or latin-1 are") from None
+    return name
+
+
+Encoding = Annotated[
+    str, AfterValidator(_encoding), Field(description="of texts and tables that have no byte order mark")
+]
+
+
 class FolderSource(Section):
     """A folder of pictures with captions beside them (`.txt`, `.json`) or in one table."""
 
     kind: Literal["folder"]
     path: str
     table: str | None = Field(
-        default=None, description=".csv, .jsonl or .parquet with the captions, relative to `path`"
+        default=None, description=".csv, .tsv, .jsonl or .parquet with the captions, relative to `path`"
     )
+    delimiter: Literal[",", ";", "\t", "|"] | None = Field(
+        default=None, description="of a .csv or .tsv; by default the one with which its header has the columns"
+    )
+    encoding: Encoding = "utf-8"
     image_column: str = "image"
     caption_column: str = "caption"
     language: LanguageCode = Field(default="en", description="language of captions that do not name one")
@@ -64,6 +82,7 @@ class WebdatasetSource(Section):
     caption_field: str = Field(
         default="captions", description="JSON field: a text, a list, or {language: text or list}"
     )
+    encoding: Encoding = "utf-8"
     language: LanguageCode = "en"
     group_field: str | None = None
     licence: str | None = None

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Protocol
 
 from flame_core.data.regular_files import open_regular
-from flame_core.data.shards import Split
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import DebianSource, FolderSource, Source, WebdatasetSource
@@ -61,8 +60,9 @@ class RawPair:
     category: str | None = None  # a path such as animals/birds
     licence: str | None = None
     group: str | None = None  # decides the split instead of the caption
-    split: Split | None = None  # fixed by the source
+    split: str | None = None  # fixed by the source: train, val, or another word, under which the pair is left out
     unread: str | None = None  # where `image` is None: the file in the picture's place, which cannot be read
+    missing: str | None = None  # where `image` is None: what else is known of it, for people
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 Without a table, `bird.jpg` goes with `bird.txt` (every line that is not blank is a caption) and `bird.json` (an object
 with `caption` or `captions`, see `record.py`), and folders below it give the category. With one, each row of the
-`.csv`, `.jsonl` or `.parquet` file names a picture and a caption; rows of the same picture add up. Pictures without
-a caption and captions without a picture are listed too, so that ingest can count and name them; all other files are
-counted by kind (`accounting.py`).
+`.csv`, `.tsv`, `.jsonl` or `.parquet` file has a picture and a caption (`table_pairs.py`). Pictures without a caption
+and captions without a picture are listed too, so that ingest can count and name them; all other files are counted by
+kind (`accounting.py`).
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -23,8 +24,10 @@ from flame_core.data.sources.accounting import Problems, Unused, printable
 from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import SourceFile, write_listing
 from flame_core.data.sources.manifest import SIDECARS, make_manifest
-from flame_core.data.sources.record import RecordReader, json_object
-from flame_core.data.sources.table import read_table
+from flame_core.data.sources.picture_file import PICTURE_FILE
+from flame_core.data.sources.record import RecordReader, read_object
+from flame_core.data.sources.table import Table
+from flame_core.data.sources.table_pairs import TablePairs
 from flame_core.data.sources.walk import Walk
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError
@@ -40,20 +43,20 @@ class Folder:
     def __init__(self, params: FolderSource, folder: Path) -> None:
         self._params = params
         self._folder = folder
-        self._table = folder / params.table if params.table else None
+        self._table = folder / _below(params.table, folder) if params.table else None
         columns = ("caption", "captions") if params.table is None else (params.caption_column,)
         self._reader = RecordReader(columns, params.language, params.group_field, params.licence)
 
     def pictures(self, raw: Path) -> Path:
-        return self._folder
+        return raw if (raw / PICTURE_FILE).is_file() else self._folder
 
     def download(self, work: WorkCache) -> Unit:
         if not self._folder.is_dir():
             raise InputError(f"{self._folder} is not a folder; `path` of the source must name one")
         if self._table and not self._table.is_file():
-            raise InputError(f"{self._table} does not exist; `table` of the source must name a file in its `path`")
-        if self._table and not self._table.is_relative_to(self._folder):
-            raise InputError(f"{self._table} is not in {self._folder}; `table` is relative to the source's `path`")
+            raise InputError(
+                f"{self._table} does not exist; `table` of the source must name a file, relative to its `path`"
+            )
         problems, unused = Problems(), Unused()
         names, unread = self._names(problems, unused)
         manifest = make_manifest(self._folder, [self._folder / name for name in names], problems)
@@ -101,16 +104,27 @@ class Folder:
         self, folder: Path, manifest: list[SourceFile], problems: Problems, unused: Unused, unread: set[str]
     ) -> Ledger:
         files = {entry.path: entry for entry in manifest}
+        about: dict[str, Any] = {"kind": "folder"}
+        root, kept = self._folder, manifest
         if self._table:
-            pairs = self._table_pairs(self._table, files, problems, unread)
+            entry = files.pop(self._table.relative_to(self._folder).as_posix())
+            rows = TablePairs(self._open(self._table, problems), self._reader, self._folder, files, unread, folder)
+            pairs = rows.pairs()
+            if rows.embedded:
+                root, kept = folder, None
+                about["table"] = asdict(entry)
         else:
             pairs = self._sidecar_pairs(files, problems, unread)
-        about = {"kind": "folder"}
-        record = write_listing(
-            folder, self._folder, pairs, about=about, problems=problems, unused=unused, manifest=manifest
-        )
+        record = write_listing(folder, root, pairs, about=about, problems=problems, unused=unused, manifest=kept)
         failures = {problem["file"]: problem["reason"] for problem in record["problems"]}
         return Ledger(counts={"pairs": record["pairs"]}, failures=failures)
+
+    def _open(self, path: Path, problems: list[Problem]) -> Table:
+        params = self._params
+        needed = (params.image_column, params.caption_column, *filter(None, [params.group_field]))
+        return Table(
+            path, params.image_column, needed, self._reader.fields, params.encoding, params.delimiter, problems
+        )
 
     def _image(self, entry: SourceFile) -> ImageRef:
         return ImageRef(self._folder / entry.path, 0, entry.size, entry.sha256)
@@ -128,50 +142,31 @@ class Folder:
             records: list[dict[str, Any]] = []
             for name in names["sidecars"]:
                 try:
-                    content = self._text(name)
+                    content = self._content(name)
+                    if suffix_of(name) == ".txt":
+                        lines = decode_text(content, self._params.encoding).splitlines()
+                        texts += [line for line in lines if line.strip()]
+                    else:
+                        records.append(read_object(content, self._params.encoding))
                 except TextError as error:
-                    problems.append(Problem(name, "damaged_text", str(error)))
-                    continue
-                if suffix_of(name) == ".txt":
-                    texts += [line for line in content.splitlines() if line.strip()]
-                elif (record := json_object(content)) is not None:
-                    records.append(record)
-                else:
-                    problems.append(Problem(name, "damaged_file", "not a JSON object"))
+                    reason = "damaged_text" if suffix_of(name) == ".txt" else "damaged_file"
+                    problems.append(Problem(name, reason, str(error)))
             for name in names["pictures"] or [None]:
                 image = self._image(files[name]) if name else None
                 pair = self._reader.pair(safe_key(stem), image, records, texts=texts, category=_category(stem))
                 yield pair if image else replace(pair, unread=in_place.get(stem))
 
-    def _text(self, name: str) -> str:
+    def _content(self, name: str) -> bytes:
         try:
             with open_regular(self._folder / name) as file:
-                return decode_text(file.read())
+                return file.read()
         except OSError as error:
             raise TextError(error.strerror or str(error)) from None
 
-    def _table_pairs(
-        self, table: Path, files: Mapping[str, SourceFile], problems: list[Problem], unread: set[str]
-    ) -> Iterator[RawPair]:
-        """One pair a picture that the table names or the folder holds."""
-        rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        columns: set[str] = set()
-        for number, row in read_table(table, problems):
-            columns |= row.keys()
-            name = row.get(self._params.image_column)
-            if isinstance(name, str) and name.strip():
-                rows[PurePosixPath(name.strip()).as_posix()].append(row)
-            elif self._params.image_column in row:
-                problems.append(Problem(table.name, "damaged_row", f"row {number} names no picture"))
-        for column in (self._params.image_column, self._params.caption_column):
-            if column not in columns:
-                raise InputError(f"{table} has no column {column!r}; it has {', '.join(sorted(columns)) or 'no rows'}")
-        table_name = table.relative_to(self._folder).as_posix()
-        for name in sorted(rows.keys() | (files.keys() - {table_name})):
-            image = self._image(files[name]) if name in files and name != table_name else None
-            stem = PurePosixPath(name).with_suffix("").as_posix()
-            pair = self._reader.pair(safe_key(stem), image, rows.get(name, []), category=_category(stem))
-            yield replace(pair, unread=name) if image is None and name in unread else pair
+
+def _below(table: str, folder: Path) -> str:
+    """`table` relative to `folder`, whether it lies in it or not: no absolute path goes into what is listed."""
+    return os.path.relpath(os.path.realpath(table), os.path.realpath(folder)) if Path(table).is_absolute() else table
 
 
 def _stem(name: str) -> str:

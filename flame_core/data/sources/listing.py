@@ -2,7 +2,8 @@
 
 `pairs.parquet` has one row a pair in the source's own fixed order. `source.json` says what the source is, how many
 pairs it lists, which of its files could not be read, and what it holds beside (`accounting.py`). `manifest.jsonl` (of
-sources that are read in place) holds path, size and sha256 of every file.
+sources that are read in place) holds path, size and sha256 of every file. Where more is known of pictures that are
+missing, `missing.json` says it by row.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,6 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter
 
 from flame_core.data.regular_files import kind_of
-from flame_core.data.shards import SPLITS
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused, UnusedGroup
 from flame_core.data.sources.keys import safe_key
@@ -31,6 +32,7 @@ from flame_core.errors import InputError
 PAIRS = "pairs.parquet"
 SOURCE = "source.json"
 MANIFEST = "manifest.jsonl"
+MISSING = "missing.json"
 _GROUP = 1024  # rows of a parquet row group: what is read at least
 
 SCHEMA = pa.schema(
@@ -70,6 +72,7 @@ class _Record(BaseModel):
 
 
 _LINE = TypeAdapter(SourceFile)
+_SAYINGS = TypeAdapter(dict[str, str])
 
 
 def write_listing(
@@ -87,11 +90,15 @@ def write_listing(
     `problems` and `unused` may still grow while `pairs` is being consumed. Returns the content of `source.json`.
     """
     count = 0
+    missing: dict[int, str] = {}
     rows = iter(pairs)
     with pq.ParquetWriter(folder / PAIRS, SCHEMA, compression="zstd") as writer:
-        while chunk := [_row(pair, pictures) for pair in islice(rows, _GROUP)]:
-            writer.write_table(pa.Table.from_pylist(chunk, schema=SCHEMA))
+        while chunk := list(islice(rows, _GROUP)):
+            missing |= {row: plain(pair.missing) for row, pair in enumerate(chunk, count) if pair.missing}
+            writer.write_table(pa.Table.from_pylist([_row(pair, pictures) for pair in chunk], schema=SCHEMA))
             count += len(chunk)
+    if missing:
+        write_json(folder / MISSING, missing)
     if manifest is not None:
         with (folder / MANIFEST).open("w", encoding="utf-8") as file:
             file.writelines(canonical_json(asdict(entry)) + "\n" for entry in manifest)
@@ -120,7 +127,7 @@ def _row(pair: RawPair, pictures: Path) -> dict[str, Any]:
         "category": pair.category and plain(pair.category),
         "licence": pair.licence and plain(pair.licence),
         "group": pair.group and plain(pair.group),
-        "split": pair.split,
+        "split": pair.split and plain(pair.split),
     }
     if image is not None:
         name = image.path.relative_to(pictures).as_posix()
@@ -180,15 +187,27 @@ def read_pairs(raw: Path, pictures: Path, start: int = 0, stop: int | None = Non
         table = file.read_row_groups(list(groups)) if groups else SCHEMA.empty_table()
         if table.schema != SCHEMA:
             raise ValueError("its columns are not those of a list of pairs")
-        return [_pair(row, pictures) for row in table.slice(start - first * _GROUP, stop - start).to_pylist()]
+        rows = table.slice(start - first * _GROUP, stop - start).to_pylist()
+        missing = _read_missing(raw / MISSING)
+        return [_pair(row, missing.get(str(number)), pictures) for number, row in enumerate(rows, start)]
 
 
-def _pair(row: dict[str, Any], pictures: Path) -> RawPair:
+def _read_missing(path: Path) -> dict[str, str]:
+    return _parsed_missing(path, path.stat().st_mtime_ns) if path.is_file() else {}
+
+
+@lru_cache(maxsize=4)
+def _parsed_missing(path: Path, _written: int) -> dict[str, str]:
+    with _intact(path):
+        return _SAYINGS.validate_json(path.read_bytes(), strict=True)
+
+
+def _pair(row: dict[str, Any], missing: str | None, pictures: Path) -> RawPair:
     file, offset, size, sha256 = (row.pop(name) for name in ("file", "offset", "size", "sha256"))
     row["captions"] = dict(row["captions"])
     if sha256 is None:
-        return RawPair(image=None, unread=file, **row)
-    if offset < 0 or size < 0 or row["split"] not in (None, *SPLITS):
+        return RawPair(image=None, unread=file, missing=missing, **row)
+    if offset < 0 or size < 0:
         raise ValueError(f"the row of {row['key']} cannot be right")
     return RawPair(image=ImageRef(pictures / file, offset, size, sha256), **row)
 

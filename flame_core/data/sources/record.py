@@ -1,7 +1,8 @@
 """A pair's texts from what people write beside pictures: a JSON object, or a row of a table.
 
 Captions may be a text, a list of texts, or {language: text or list}. Besides them `title`, `keywords`, `category`,
-`licence` (or `license`), `language` and `split` (`train`, `val`) are understood; other fields are left alone.
+`licence` (or `license`), `language` (or `lang`) and `split` (`splits.py` knows the words) are understood; other fields
+are left alone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flame_core.data.captions_text import unescape
 from flame_core.data.sources import ImageRef, RawPair
+from flame_core.data.sources.splits import split_of
+from flame_core.data.text_files import TextError, decode_text
+
+_DEEPEST = 32  # lists and objects within each other in a JSON object
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,12 @@ class RecordReader:
     group_field: str | None
     licence: str | None
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of all fields that are looked at."""
+        known = ("title", "keywords", "category", "licence", "license", "language", "lang", "split")
+        return tuple(dict.fromkeys((*self.caption_fields, *known, *filter(None, [self.group_field]))))
+
     def pair(
         self,
         key: str,
@@ -31,15 +43,17 @@ class RecordReader:
         *,
         texts: Sequence[str] = (),
         category: str | None = None,
+        missing: str | None = None,
     ) -> RawPair:
         """The pair of all `records` of one picture; `texts` are captions in the source's language.
 
-        Captions add up; of every other field the first record that has it counts.
+        Captions add up, records must agree about the split, and of every other field the first record that has it
+        counts.
         """
         captions: dict[str, dict[str, None]] = {}  # texts in order, each once
         _add(captions, list(texts), self.language)
         for record in records:
-            language = _text(record.get("language")) or self.language
+            language = _text(record.get("language")) or _text(record.get("lang")) or self.language
             for name in self.caption_fields:
                 _add(captions, record.get(name), language)
 
@@ -47,17 +61,17 @@ class RecordReader:
             values = (_text(record.get(name)) for name in names for record in records)
             return next(filter(None, values), None)
 
-        split = first("split")
         return RawPair(
             key=key,
             image=image,
             captions={language: list(texts) for language, texts in captions.items()},
-            title=first("title"),
+            title=unescape(first("title") or "") or None,
             keywords=next(filter(None, (keyword_list(record.get("keywords")) for record in records)), []),
             category=first("category") or category,
             licence=first("licence", "license") or self.licence,
             group=first(self.group_field) if self.group_field else None,
-            split=split if split in ("train", "val") else None,
+            split=split_of([record.get("split") for record in records]),
+            missing=missing,
         )
 
 
@@ -77,10 +91,11 @@ def _add(captions: dict[str, dict[str, None]], value: Any, language: str) -> Non
 def keyword_list(value: Any) -> list[str]:
     """Keywords from a list, or from a text that separates them by `;` or, where there is none, by `,`."""
     if isinstance(value, str):
+        value = unescape(value)  # before the `;` of an entity is taken for a separator
         value = value.split(";" if ";" in value else ",")
     if not isinstance(value, list | tuple):
         return []
-    return [text for item in value if (text := _text(item))]
+    return [unescape(text) for item in value if (text := _text(item))]
 
 
 def _text(value: Any) -> str | None:
@@ -92,10 +107,31 @@ def _text(value: Any) -> str | None:
     return None
 
 
-def json_object(text: str | bytes) -> dict[str, Any] | None:
-    """The JSON object in `text`, or None where it holds none."""
+def read_object(content: bytes | str, encoding: str = "utf-8") -> dict[str, Any]:
+    """The JSON object in `content`, which is in UTF-8, UTF-16 or UTF-32, or in the encoding asked for.
+
+    Raises:
+        TextError: says why there is none, or that it is nested too deeply.
+    """
+    if isinstance(content, bytes):
+        content = decode_text(content, json.detect_encoding(content) if encoding == "utf-8" else encoding)
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+        value = json.loads(content)
+    except RecursionError:
+        raise TextError(f"nested more than {_DEEPEST} deep") from None
+    except ValueError:
+        raise TextError("not a JSON object") from None
+    if not isinstance(value, dict):
+        raise TextError("not a JSON object")
+    if content.count("[") + content.count("{") > _DEEPEST and _deeper(value, _DEEPEST):
+        raise TextError(f"nested more than {_DEEPEST} deep")
+    return value
+
+
+def _deeper(value: Any, most: int) -> bool:
+    """Whether lists and objects stand within each other more than `most` deep."""
+    level = [value]
+    for _ in range(most):
+        inner = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [item for items in inner for item in items if isinstance(item, dict | list)]
+    return bool(level)

@@ -1,57 +1,120 @@
-"""Rows of a table of captions: `.csv`, `.jsonl` or `.parquet`."""
+"""Rows of a table of captions: `.csv`, `.tsv`, `.jsonl` or `.parquet`, with the columns that are asked for.
+
+A row that cannot be read as it was meant is a problem `damaged_row` with its number, never a row that lacks something.
+"""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any, NoReturn
 
 from flame_core.data.sources import Problem
-from flame_core.data.sources.record import json_object
+from flame_core.data.sources.record import read_object
+from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.errors import InputError
 
-_LONGEST_FIELD = 1 << 27  # characters in a field of a .csv
+LONGEST = 1 << 20  # characters of a cell
+Row = dict[str, Any]
 
 
-def read_table(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number from 1, row) of a .csv, .jsonl or .parquet table; rows that cannot be read become `problems`.
+@dataclass(frozen=True)
+class Table:
+    """A table to read: `needed` columns must be there, `others` may. The picture's column may hold bytes."""
+
+    path: Path
+    picture_column: str
+    needed: tuple[str, ...]
+    others: tuple[str, ...]
+    encoding: str
+    delimiter: str | None
+    problems: list[Problem]
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.needed, *self.others)))
+
+    def require(self, columns: Collection[str], hint: str = "") -> None:
+        """Refuse a table whose `columns` lack a needed one."""
+        for column in self.needed:
+            if column not in columns:
+                has = ", ".join(_shown(name) for name in sorted(columns)[:30]) or "no rows"
+                raise InputError(f"{self.path} has no column {column!r}; it has {has}{hint}")
+
+    def damaged(self, row: str, why: str) -> None:
+        """Note a row that is left out."""
+        self.problems.append(Problem(self.path.name, "damaged_row", f"{row} {why}"))
+
+    def refuse(self, why: str) -> NoReturn:
+        raise InputError(f"{self.path} {why}")
+
+    @property
+    def not_decoded(self) -> str:
+        return f"is not {self.encoding}; the source's `encoding` may name another, such as cp1252"
+
+
+def text_size(value: Any) -> int:
+    """How many characters stand in a value with lists and mappings."""
+    match value:
+        case str():
+            return len(value)
+        case list():
+            return sum(map(text_size, value))
+        case dict():
+            return sum(map(text_size, value.values()))
+        case _:
+            return 0
+
+
+def _shown(name: str) -> str:
+    """A column's name; in quotes where it would not be seen well."""
+    plain = name.isprintable() and name == name.strip() and name and "," not in name
+    return name[:100] if plain else repr(name[:100])
+
+
+def read_table(table: Table) -> Iterator[tuple[int, Row]]:
+    """(number from 1, row) of a table; what cannot be read is noted in `table.problems`.
 
     Raises:
-        InputError: the file is of another kind, or damaged as a whole.
+        InputError: the file is of another kind, damaged as a whole, or without a column that is needed.
     """
-    match path.suffix.lower():
-        case ".csv":
-            yield from enumerate(_csv_rows(path), start=1)
+    match table.path.suffix.lower():
+        case ".csv" | ".tsv":
+            from flame_core.data.sources.delimited import delimited_rows
+
+            yield from delimited_rows(table)
         case ".jsonl":
-            with path.open(encoding="utf-8-sig", errors="replace") as file:
-                for number, line in enumerate(file, start=1):
-                    if not line.strip():
-                        continue
-                    if (record := json_object(line)) is None:
-                        problems.append(Problem(path.name, "damaged_row", f"line {number} is not a JSON object"))
-                    else:
-                        yield number, record
+            yield from _json_rows(table)
         case ".parquet":
-            try:
-                with pq.ParquetFile(path) as file:
-                    rows = (row for batch in file.iter_batches() for row in batch.to_pylist(maps_as_pydicts="lossy"))
-                    yield from enumerate(rows, start=1)
-            except (pa.ArrowException, OSError) as error:
-                raise InputError(f"{path} is not a readable parquet file: {error}") from None
+            from flame_core.data.sources.parquet_rows import parquet_rows
+
+            yield from parquet_rows(table)
         case suffix:
-            raise InputError(f"{path}: a table must be .csv, .jsonl or .parquet, not {suffix or 'without a suffix'}")
+            kind = suffix or "without a suffix"
+            table.refuse(f"must be .csv, .tsv, .jsonl or .parquet, not {kind}; unpack a compressed table first")
 
 
-def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
-    limit = csv.field_size_limit(_LONGEST_FIELD)
+def _json_rows(table: Table) -> Iterator[tuple[int, Row]]:
+    columns: set[str] = set()
     try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            yield from csv.DictReader(file)
-    except csv.Error as error:
-        raise InputError(f"{path} is not a readable .csv file: {error}") from None
-    finally:
-        csv.field_size_limit(limit)
+        for number, line in enumerate(text_lines(table.path, table.encoding), start=1):
+            if not line.strip():
+                continue
+            if undecoded(line):
+                table.damaged(f"line {number}", table.not_decoded)
+                continue
+            try:
+                record = read_object(line)
+            except TextError as error:
+                table.damaged(f"line {number}", f"is {error}")
+                continue
+            columns |= record.keys()
+            row = {name: record[name] for name in table.wanted if name in record}
+            if (size := text_size(row)) > LONGEST:
+                table.damaged(f"line {number}", f"has {size:,} characters")
+                continue
+            yield number, row
+    except TextError as error:
+        table.refuse(f"cannot be read: {error}")
+    table.require(columns)

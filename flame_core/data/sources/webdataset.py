@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from flame_core.data.regular_files import kind_of, open_regular
-from flame_core.data.shards import Split
+from flame_core.data.shards import SPLITS, Split
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused, printable
 from flame_core.data.sources.beside_shards import note_rest
 from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import SourceFile, write_listing
 from flame_core.data.sources.manifest import LARGEST_PICTURE, LARGEST_TEXT, make_manifest
-from flame_core.data.sources.record import RecordReader, json_object
+from flame_core.data.sources.record import RecordReader, read_object
 from flame_core.data.sources.tar_headers import Member, read_members
 from flame_core.data.sources.tar_samples import TEXTS, Parts, group_members
 from flame_core.data.text_files import TextError, decode_text
@@ -122,14 +122,16 @@ class Webdataset:
             if limit is not None and taken.get(split, 0) >= limit:
                 unused.add("beyond_max_samples", entry.path, "shards")
                 continue
-            for sample in read_samples(self._folder, entry.path, problems, unused):
+            for sample in read_samples(self._folder, entry.path, problems, unused, self._params.encoding):
                 if limit is not None and taken.get(split, 0) >= limit:
                     unused.add("beyond_max_samples", f"{entry.path}/{sample.key}", "samples")
                     continue
                 taken[split] = taken.get(split, 0) + 1
                 key = safe_key(f"{shard}/{sample.key}")
                 pair = self._reader.pair(key, sample.image, sample.records, texts=sample.texts)
-                yield replace(pair, split=split or pair.split, unread=sample.unread)
+                left_out = pair.split not in (None, *SPLITS) and split != "val"
+                split_of = pair.split if split is None or left_out else split
+                yield replace(pair, split=split_of, unread=sample.unread)
 
     def _split(self, shard: str) -> Split | None:
         if self._params.val_shards is None:
@@ -137,7 +139,9 @@ class Webdataset:
         return "val" if fnmatch.fnmatch(Path(shard).name, self._params.val_shards) else "train"
 
 
-def read_samples(folder: Path, shard: str, problems: list[Problem], unused: Unused) -> Iterator[TarSample]:
+def read_samples(
+    folder: Path, shard: str, problems: list[Problem], unused: Unused, encoding: str = "utf-8"
+) -> Iterator[TarSample]:
     """The samples of a tar, in order. What is damaged is left out and becomes a problem that names tar and member."""
     found = len(problems)
 
@@ -153,7 +157,7 @@ def read_samples(folder: Path, shard: str, problems: list[Problem], unused: Unus
                 problems.append(Problem(shard, "compressed_file", told))
             else:
                 for parts in group_members(shard, read_members(file, damaged), problems, unused):
-                    yield from _read(file, folder / shard, shard, parts, problems)
+                    yield from _read(file, folder / shard, shard, parts, problems, encoding)
     except OSError as error:
         problems.append(Problem(shard, "unreadable_file", error.strerror or str(error)))
     for problem in problems[found : found + _LOGGED]:
@@ -162,7 +166,9 @@ def read_samples(folder: Path, shard: str, problems: list[Problem], unused: Unus
         log.warning("%s: and more, which source.json has", folder / shard)
 
 
-def _read(file: BinaryIO, path: Path, shard: str, parts: Parts, problems: list[Problem]) -> Iterator[TarSample]:
+def _read(
+    file: BinaryIO, path: Path, shard: str, parts: Parts, problems: list[Problem], encoding: str
+) -> Iterator[TarSample]:
     """The sample of these parts; of several pictures each has the captions, and ingest keeps the first good one."""
     texts: list[str] = []
     records: list[dict[str, Any]] = []
@@ -177,18 +183,16 @@ def _read(file: BinaryIO, path: Path, shard: str, parts: Parts, problems: list[P
             unread = name if kind not in TEXTS else unread
             continue
         content = _content(file, member)
-        if kind == "txt":
-            try:
-                texts.append(decode_text(content))
-            except TextError as error:
-                problems.append(Problem(name, "damaged_text", str(error)))
-        elif kind == "json":
-            if (record := json_object(content)) is not None:
-                records.append(record)
-            else:
-                problems.append(Problem(name, "damaged_member", "not a JSON object"))
-        else:
+        if kind not in TEXTS:
             images.append(ImageRef(path, member.offset, member.size, hashlib.sha256(content).hexdigest()))
+            continue
+        try:
+            if kind == "txt":
+                texts.append(decode_text(content, encoding))
+            else:
+                records.append(read_object(content, encoding))
+        except TextError as error:
+            problems.append(Problem(name, "damaged_text" if kind == "txt" else "damaged_member", str(error)))
     for image in images:
         yield TarSample(parts.key, image, texts, records)
     if not images:

@@ -1,0 +1,130 @@
+"""Rows of a delimited text table (`.csv`, `.tsv`), read strictly.
+
+The delimiter is the one that the params name, or the one of `,`, `;`, tab and `|` with which the header has the needed
+columns. A row has as many fields as the header, and quotes stand around whole fields. A quote that is not closed would
+swallow what follows, so only its own line is given up then, and the next one is read anew.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from flame_core.data.sources.table import LONGEST, Row, Table
+from flame_core.data.text_files import TextError, text_lines, undecoded
+
+DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
+_LONGEST_RECORD = 1 << 24  # characters
+_REREAD = 1 << 28  # characters that may be read again because of quotes that are not closed
+_PER_LINE = 64  # characters in the time that a line takes beyond its own
+
+
+class _Lines:
+    """Lines with a way back to the second line of the record that is being read."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._again: deque[str] = deque()
+        self._record: list[str] = []
+        self._size = 0
+        self._reread = 0
+        self.number = 0  # of the last line
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._lines)
+        self.number += 1
+        self._record.append(line)
+        self._size += len(line)
+        if self._size > _LONGEST_RECORD:
+            raise csv.Error(f"more than {_LONGEST_RECORD:,} characters in a row")
+        return line
+
+    def begin(self) -> None:
+        """A record begins with the next line."""
+        self._record, self._size = [], 0
+
+    def back(self) -> bool:
+        """Give back all lines of the record but the first; False where too much was read twice already."""
+        again = self._record[1:]
+        self._again.extendleft(reversed(again))
+        self.number -= len(again)
+        self._reread += sum(len(line) + _PER_LINE for line in again)
+        return self._reread <= _REREAD
+
+
+def delimited_rows(table: Table) -> Iterator[tuple[int, Row]]:
+    """(number from 1, row) of the rows below the header."""
+    limit = csv.field_size_limit(LONGEST)
+    try:
+        yield from _rows(table)
+    except (TextError, csv.Error) as error:
+        table.refuse(f"cannot be read: {error}")
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _rows(table: Table) -> Iterator[tuple[int, Row]]:
+    lines = _Lines(text_lines(table.path, table.encoding))
+    head = next((line for line in lines if line.strip()), "")
+    if "\0" in head:
+        table.refuse("looks like UTF-16 without a byte order mark; name it in the source's `encoding`: utf-16-le")
+    if undecoded(head):
+        table.refuse(f": its header {table.not_decoded}")
+    delimiter, columns = _header(table, head)
+    places = {name: columns.index(name) for name in table.wanted if name in columns}
+    for name in places:
+        if columns.count(name) > 1:
+            table.refuse(f"has {columns.count(name)} columns {name!r}; rename those that are not meant")
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    number = 0
+    while True:
+        lines.begin()
+        first = lines.number + 1
+        try:
+            fields = next(reader)
+            wrong = _wrong(fields, columns, table)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            fields, wrong = [], f"cannot be read: {error}"
+        if not fields and not wrong:  # a blank line
+            continue
+        number += 1
+        if wrong is None:
+            yield number, {name: fields[place] for name, place in places.items()}
+            continue
+        table.damaged(f"row {number} (line {first})", wrong)
+        if lines.number > first and not lines.back():
+            table.refuse(f"has too many quotes that are not closed, the last in line {first}")
+
+
+def _header(table: Table, head: str) -> tuple[str, list[str]]:
+    """The delimiter and the names of the columns."""
+    candidates = [table.delimiter] if table.delimiter else list(DELIMITERS)
+    found = {delimiter: _fields(head, delimiter) for delimiter in candidates}
+    for delimiter, columns in found.items():
+        if set(table.needed) <= set(columns):
+            return delimiter, columns
+    delimiter = max(found, key=lambda one: len(found[one]))
+    table.require(found[delimiter], f" (separated by {DELIMITERS[delimiter]})" if head else "")
+    raise AssertionError("a header with all needed columns was not taken")
+
+
+def _fields(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter, strict=True), [])
+    except csv.Error:  # a quote that means nothing with this delimiter
+        return [line.strip()]
+
+
+def _wrong(fields: Sequence[str], columns: Sequence[str], table: Table) -> str | None:
+    """Why a row is left out."""
+    if not fields:
+        return None
+    if len(fields) != len(columns):
+        return f"has {len(fields)} fields and the header {len(columns)}; a field that holds the separator needs quotes"
+    return table.not_decoded if any(undecoded(field) for field in fields) else None

@@ -1,0 +1,62 @@
+"""Which file of a source a table means: tables are written on other machines, and by hand.
+
+Found are the name as it is, paths with backslashes or `..`, absolute paths inside the source's folder, and names whose
+letters are composed in another way (NFC, NFD) than on disk. No other file is ever taken for the one that was named;
+what is most like it is only mentioned. Nothing outside the list of files is found.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import unicodedata
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+
+class FileNames:
+    """The files of a source, named relative to `folder`."""
+
+    def __init__(self, folder: Path, names: Collection[str]) -> None:
+        self._roots = dict.fromkeys((posixpath.normpath(folder.absolute()), os.path.realpath(folder)))
+        self._names = frozenset(names)
+        self._first = min(names, default=None)
+        self._composed: dict[str, str | None] = {}
+        self._alike: dict[str, str] = {}
+        for name in sorted(names):
+            composed = unicodedata.normalize("NFC", name)
+            self._composed[composed] = None if composed in self._composed else name
+            self._alike.setdefault(_folded(name), name)
+
+    def find(self, name: str) -> str | None:
+        """The file that a table calls `name`."""
+        candidates = list(self._candidates(name))
+        for candidate in candidates:
+            if candidate in self._names:
+                return candidate
+        composed = (self._composed.get(unicodedata.normalize("NFC", candidate)) for candidate in candidates)
+        return next(filter(None, composed), None)
+
+    def why_missing(self, name: str) -> str:
+        """What to say of a name that is not found."""
+        said = f"the table names {name[:200]!r}, which is no picture in the source's folder"
+        if alike := self._alike.get(_folded(name)):
+            return f"{said}; the nearest is {alike!r}"
+        return f"{said}; its pictures are called like {self._first!r}" if self._first else said
+
+    def _candidates(self, name: str) -> Iterator[str]:
+        for text in dict.fromkeys((name, name.strip(), name.strip().replace("\\", "/"))):
+            path = posixpath.normpath(text)
+            for root in self._roots if path.startswith("/") else ():
+                if path.startswith(f"{root.rstrip('/')}/"):
+                    yield path[len(root.rstrip("/")) + 1 :]
+            yield PurePosixPath(text).as_posix()
+            yield path
+
+
+def _folded(name: str) -> str:
+    """What names have in common that differ in folder, suffix, case, quoting or spaces."""
+    last = unquote(name.strip()).replace("\\", "/").rpartition("/")[2]
+    stem = last.rpartition(".")[0] or last
+    return unicodedata.normalize("NFKC", stem).casefold().strip()

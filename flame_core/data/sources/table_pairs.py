@@ -1,0 +1,155 @@
+"""The pairs of a folder whose captions stand in one table: one for each picture that the folder, or the table, holds.
+
+Rows of the same picture add up. A row names a file (`file_names.py`), or brings the picture itself: its bytes, or
+Hugging Face's `{bytes, path}`. Pictures that come in the table go into a file beside the list of pairs, and those that
+lie in the folder go there too then, so that a source has its pictures in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from flame_core.data.sources import ImageRef, RawPair
+from flame_core.data.sources.file_names import FileNames
+from flame_core.data.sources.keys import safe_key
+from flame_core.data.sources.listing import SourceFile
+from flame_core.data.sources.picture_file import PictureFile
+from flame_core.data.sources.record import RecordReader
+from flame_core.data.sources.table import Row, Table, read_table
+
+_LONGEST_NAME = 4096  # bytes
+
+
+@dataclass
+class _Picture:
+    """A picture that rows have: its place where it came with them, or None."""
+
+    name: str
+    image: ImageRef | None
+    rows: list[Row] = field(default_factory=list)
+    silent: list[int] = field(default_factory=list)  # numbers of the rows without a caption
+
+
+class TablePairs:
+    """The rows of a table, read; `folder` has the pictures `files`, and others that are `unread`.
+
+    The table's own pictures go to the folder `kept`.
+
+    Raises:
+        InputError: the table cannot be used.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        reader: RecordReader,
+        folder: Path,
+        files: Mapping[str, SourceFile],
+        unread: Collection[str],
+        kept: Path,
+    ) -> None:
+        self._table = table
+        self._reader = reader
+        self._folder = folder
+        self._files = files
+        self._names, self._unread = FileNames(folder, files), FileNames(folder, unread)
+        self._kept = PictureFile(kept)
+        self._on_disk: dict[str, _Picture] = {}  # by the name of the file
+        self._lost: dict[str, _Picture] = {}  # by a name that is no file
+        self._embedded: dict[str, _Picture] = {}  # by sha256
+        for number, row in read_table(table):
+            name, content = _picture(row.pop(table.picture_column, None))
+            if content:
+                image = self._kept.keep(content)
+                name = name or f"{table.path.stem}/{number:08d}.bin"
+                picture = self._embedded.setdefault(image.sha256, _Picture(name, image))
+            elif name is None:
+                table.damaged(f"row {number}", "names no picture")
+                continue
+            elif found := self._names.find(name):
+                picture = self._on_disk.setdefault(found, _Picture(found, None))
+            else:
+                picture = self._lost.setdefault(name, _Picture(name, None))
+            picture.rows.append(row)
+            if not any(_speaks(row.get(column)) for column in reader.caption_fields):
+                picture.silent.append(number)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the pictures lie in `kept` and not in the folder."""
+        return bool(self._embedded)
+
+    def pairs(self) -> Iterator[RawPair]:
+        """All pairs: the folder's and those that it lacks by name, then those of the table in its order."""
+        for name in sorted({*self._files, *self._lost}):
+            if name in self._files:
+                picture = self._on_disk.get(name) or _Picture(name, None)
+                yield self._pair(_stem(name), self._image(self._files[name]), picture)
+            else:
+                stem = _stem(PurePosixPath(name.strip()).as_posix())
+                pair = self._pair(stem, None, self._lost[name], self._names.why_missing(name))
+                yield replace(pair, unread=self._unread.find(name))
+        used: set[str] = set()
+        for picture in self._embedded.values():
+            assert picture.image is not None
+            stem = _stem(picture.name)
+            yield self._pair(f"{stem}-{picture.image.sha256[:12]}" if stem in used else stem, picture.image, picture)
+            used.add(stem)
+
+    def _image(self, entry: SourceFile) -> ImageRef:
+        image = ImageRef(self._folder / entry.path, 0, entry.size, entry.sha256)
+        return self._kept.keep(image.read()) if self.embedded else image
+
+    def _pair(self, stem: str, image: ImageRef | None, picture: _Picture, missing: str | None = None) -> RawPair:
+        if len(picture.silent) < len(picture.rows):  # a picture without any caption is dropped under its own name
+            for number in picture.silent:
+                self._table.damaged(f"row {number}", f"has no caption of {picture.name!r}")
+        category = PurePosixPath(stem).parent.as_posix()
+        category = None if category == "." else category
+        return self._reader.pair(safe_key(stem), image, picture.rows, category=category, missing=missing)
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()
+
+
+def _speaks(value: Any) -> bool:
+    """Whether there is any text in a caption, a list of them or a mapping by language."""
+    match value:
+        case str():
+            return bool(value.strip())
+        case list():
+            return any(map(_speaks, value))
+        case dict():
+            return any(map(_speaks, value.values()))
+        case _:
+            return False
+
+
+def _picture(value: Any) -> tuple[str | None, bytes | None]:
+    """(name of a file, bytes of a picture) in a cell."""
+    match value:
+        case str():
+            return value if value.strip() else None, None
+        case bytes():
+            return (value.decode(), None) if _is_name(value) else (None, value)
+        case {"bytes": bytes(content), **others} if content:
+            path = others.get("path")
+            name = PurePosixPath(path.replace("\\", "/")) if isinstance(path, str) and path.strip() else None
+            return name and (name.name if name.is_absolute() else name.as_posix()), content
+        case {"path": str(path)}:
+            return _picture(path)
+        case _:
+            return None, None
+
+
+def _is_name(content: bytes) -> bool:
+    """Whether bytes are text that may name a file, and not a picture (an SVG is text, too)."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return False
+    return len(content) <= _LONGEST_NAME and text.isprintable() and not text.lstrip().startswith("<")
