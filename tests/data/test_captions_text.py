@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from flame_core.data.captions_text import clean_caption, clean_captions, primary_language, same_text, text_id
+from flame_core.data.captions_text import clean_caption, clean_captions, primary_language, same_text, text_id, unescape
 
 
 @pytest.mark.parametrize(
@@ -14,6 +16,8 @@ from flame_core.data.captions_text import clean_caption, clean_captions, primary
         ("\"quotes\" 'and' {caption} <|endoftext|>", "\"quotes\" 'and' {caption} <|endoftext|>"),
         ("क्षत्रिय\u200dक", "क्षत्रिय\u200dक"),  # a joiner means something
         ("\x00\n", ""),
+        ("a dog &amp; a&nbsp;cat&#10;on a sofa", "a dog & a cat on a sofa"),
+        ("&ZeroWidthSpace;", ""),
     ],
 )
 def test_cleaning(text, cleaned):
@@ -57,3 +61,30 @@ def test_when_captions_are_the_same(one, other, same):
 
 def test_text_ids_are_fixed_for_good():
     assert text_id("a frog") == 0x8BAACBD0212B8858
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("Tom&#39;s &quot;caf&eacute;&quot; &#x2014; 5 &lt; 6", 'Tom\'s "café" — 5 < 6'),
+        ("&#150; &#x80;", "– €"),  # as browsers read the numbers of cp1252
+        ("&lt;b&gt;bold&lt;/b&gt;", "<b>bold</b>"),  # text that shows a tag; nothing is taken out
+        ("a &amp;amp; b &amp;amp;amp; c", "a & b & c"),  # escaped twice, and thrice
+        ("&amp;lt;b&amp;#38;gt;", "<b>"),
+        ("&amp;nosuchname; &nosuchname;", "&nosuchname; &nosuchname;"),
+        ("AT&T, R&D; Q & A; ?a=1&copy=2&reg &lt", "AT&T, R&D; Q & A; ?a=1&copy=2&reg &lt"),  # not ended by ;
+        ("&#0; &#xD800; &#1114112; &#x110000;", "&#0; &#xD800; &#1114112; &#x110000;"),  # no characters
+        ("", ""),
+        ("&", "&"),
+    ],
+)
+def test_character_references(text: str, plain: str):
+    assert unescape(text) == plain
+    assert unescape(plain) == plain
+
+
+def test_character_references_take_linear_time():
+    begin = time.process_time()
+    for piece in ("&", "&amp;", "&amp", "&a", "&#38;", "&amp;lt;"):
+        unescape(piece * 100_000)
+    assert time.process_time() - begin < 5

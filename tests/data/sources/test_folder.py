@@ -141,7 +141,8 @@ def test_damaged_rows_are_problems(folder: Path):
     [
         ("t.csv", "image,text\na.png,x\n", "no column 'caption'; it has image, text"),
         ("t.csv", "", "no column 'image'"),
-        ("t.tsv", "image\tcaption\n", "must be .csv, .jsonl or .parquet"),
+        ("t.txt", "image\tcaption\n", "must be .csv, .tsv, .jsonl or .parquet"),
+        ("t.csv.gz", "", "unpack a compressed table first"),
         ("t.parquet", "PAR1 no", "not a readable parquet file"),
         (None, "", "does not exist"),
     ],
@@ -152,6 +153,34 @@ def test_tables_that_cannot_be_used(folder: Path, table: str | None, content: st
         (folder / table).write_text(content)
     with pytest.raises(InputError, match=message):
         _download(folder, table=table or "none.csv")
+
+
+def test_the_field_of_groups_must_be_a_column(folder: Path):
+    (folder / "t.csv").write_text("image,caption\na.png,A\n")
+    with pytest.raises(InputError, match="no column 'album'; it has caption, image"):
+        _download(folder, table="t.csv", group_field="album")
+
+
+def test_sidecars_of_other_encodings(folder: Path):
+    text = "l\u2019\u00e9t\u00e9"
+    contents = {
+        "bom.txt": text.encode("utf-16"),
+        "bom.json": json.dumps({"caption": text}, ensure_ascii=False).encode("utf-16"),
+        "plain.json": json.dumps({"caption": text}, ensure_ascii=False).encode("utf-16-le"),
+        "old.txt": ("one\n" + text).encode("cp1252"),
+        "old.json": json.dumps({"caption": text}, ensure_ascii=False).encode("cp1252"),
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    unit, pairs = _download(folder)
+    assert {pair.key: pair.captions for pair in pairs} == {"bom": {"en": [text]}, "plain": {"en": [text]}, "old": {}}
+    problems = {problem["file"]: problem["detail"] for problem in read_source(unit.folder)["problems"]}
+    assert sorted(problems) == ["old.json", "old.txt"]
+    assert problems["old.txt"].startswith("line 2 is not utf-8: byte 0x92")
+    for name in ("bom.txt", "bom.json", "plain.json"):
+        (folder / name).unlink()
+    _, pairs = _download(folder, encoding="cp1252")
+    assert [pair.captions for pair in pairs] == [{"en": ["one", text]}]
 
 
 def test_a_table_cannot_reach_out_of_its_folder(folder: Path):
@@ -296,8 +325,8 @@ def test_a_table_beside_the_folder_is_watched(folder: Path):
     (folder.parent / "t.csv").write_text("image,caption\na.png,B\n")
     changed, pairs = _download(folder, table="../t.csv")
     assert changed.folder != first.folder and pairs[0].captions == {"en": ["B"]}
-    with pytest.raises(InputError, match="is not in"):
-        _download(folder, table=str(folder.parent / "t.csv"))
+    _, pairs = _download(folder, table=str(folder.parent / "t.csv"))
+    assert pairs[0].captions == {"en": ["B"]}
 
 
 def test_a_table_that_is_a_link_out_of_the_folder(folder: Path):

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from flame_core.data.sources.record import RecordReader, keyword_list
+from flame_core.data.sources.record import RecordReader, keyword_list, read_object
+from flame_core.data.text_files import TextError
 
 READER = RecordReader(("caption", "captions"), "de", "album", "CC0")
 
@@ -36,16 +39,77 @@ def test_records_of_one_picture_add_up():
 
 
 def test_what_a_record_does_not_say():
-    pair = READER.pair("k", None, [{"split": "test", "title": "  ", "album": float("nan")}], category="folder")
+    pair = READER.pair("k", None, [{"split": None, "title": "  ", "album": float("nan")}], category="folder")
     assert (pair.licence, pair.category, pair.group, pair.split, pair.title) == ("CC0", "folder", None, None, None)
+
+
+def test_a_split_of_another_name_is_kept_as_it_is():
+    assert READER.pair("k", None, [{"split": "Test"}]).split == "test"
+    assert READER.pair("k", None, [{"split": "val"}, {"split": "test"}]).split == "val, test"
+
+
+@pytest.mark.parametrize("nothing", [None, "", " ", float("nan")])
+def test_a_row_without_a_language_is_in_the_sources(nothing: object):
+    records = [{"caption": "Eins", "lang": nothing, "language": nothing}, {"caption": "One", "lang": "en"}]
+    assert READER.pair("k", None, records).captions == {"de": ["Eins"], "en": ["One"]}
+
+
+def test_all_fields_that_are_looked_at():
+    assert READER.fields[:2] == ("caption", "captions")
+    assert READER.fields[-1] == "album"
 
 
 @pytest.mark.parametrize(
     ("value", "keywords"),
-    [("a, b;c", ["a, b", "c"]), (["a", " ", 4, None], ["a", "4"]), (None, []), ({"a": 1}, []), ("", [])],
+    [
+        ("a, b;c", ["a, b", "c"]),
+        (["a", " ", 4, None], ["a", "4"]),
+        (None, []),
+        ({"a": 1}, []),
+        ("", []),
+        ("R&amp;B, soul", ["R&B", "soul"]),
+        (["a &lt; b;"], ["a < b;"]),
+    ],
 )
 def test_keywords(value, keywords):
     assert keyword_list(value) == keywords
+
+
+def test_titles_are_unescaped():
+    assert READER.pair("k", None, [{"title": "Tom &amp;amp; Jerry"}]).title == "Tom & Jerry"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_objects_in_every_encoding_of_json(encoding: str):
+    assert read_object('{"a": "naïve 猫"}'.encode(encoding)) == {"a": "naïve 猫"}
+
+
+def test_objects_in_an_encoding_that_is_asked_for():
+    content = '{"a": "naïve"}'.encode("cp1252")
+    assert read_object(content, "cp1252") == {"a": "naïve"}
+    with pytest.raises(TextError, match="line 1 is not utf-8: byte 0xef"):
+        read_object(content)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "null", '"a"', "{nope", "1" * 5000, '{"a": 1}x'])
+def test_what_is_no_object(content: str):
+    with pytest.raises(TextError, match=r"^not a JSON object$"):
+        read_object(content)
+
+
+@pytest.mark.parametrize("depth", [33, 970, 100_000])
+@pytest.mark.parametrize(("begin", "end"), [("[", "]"), ('{"a":', "}")])
+def test_objects_that_are_nested_too_deeply(depth: int, begin: str, end: str):
+    inner = begin * depth + "1" + end * depth
+    with pytest.raises(TextError, match="nested more than 32 deep"):
+        read_object(f'{{"caption": {inner}}}')
+
+
+def test_objects_that_are_nested_and_wide():
+    value = {"a": [[i] for i in range(1000)], "b": {"c": [{"d": [1]}]}}
+    assert read_object(json.dumps(value)) == value
+    deep = "[" * 31 + "1" + "]" * 31
+    assert read_object(f'{{"a": {deep}}}')["a"]
 
 
 @pytest.mark.parametrize("depth", [900, 100_000])

@@ -110,6 +110,18 @@ def test_other_members_and_kinds(folder: Path):
         ("unsupported_member", "no plain file"): 1,
     }
     assert pairs[0].image is not None and pairs[0].image.read() == encoded(drawing(1), "WEBP")
+    _, pairs = _download(folder, encoding="latin-1")
+    assert pairs[0].captions == {"en": ["Caf\xe9"]}
+
+
+def test_words_for_splits(folder: Path):
+    for shard in ("train", "val"):
+        words = enumerate(["train", "validation", "test"])
+        write_tar(folder / f"{shard}.tar", [(f"{n}.json", json.dumps({"split": word}).encode()) for n, word in words])
+    _, pairs = _download(folder)
+    assert [pair.split for pair in pairs] == ["train", "val", "test"] * 2
+    _, pairs = _download(folder, val_shards="val*")  # which is whole; nothing that is kept apart is trained on
+    assert [pair.split for pair in pairs] == ["train", "train", "test", "val", "val", "val"]
 
 
 def test_validation_shards_and_a_limit_of_samples(folder: Path):
