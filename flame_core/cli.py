@@ -46,6 +46,12 @@ def main() -> None:
         app()
     except FlameError as error:
         _fail(str(error), error.exit_code)
+    except OSError as error:
+        from flame_core.work import disk_error
+
+        if (refused := disk_error(error)) is None:
+            raise
+        _fail(str(refused), refused.exit_code)
     except ModuleNotFoundError as error:
         if not error.name or error.name.startswith(("flame_core", "orchestration")):
             raise

@@ -13,6 +13,7 @@ from typing import Any
 
 from flame_core.digest import json_bytes
 from flame_core.errors import GateError, InputError
+from flame_core.verification import making
 
 CHECKS = "checks.json"
 
@@ -39,12 +40,15 @@ def read(out: Path) -> list[Check]:
     """The checks that travel with `out`.
 
     Raises:
-        InputError: the out is missing or was not made by a stage.
+        InputError: the out is missing or was not made by a stage, or its checks are damaged.
     """
     path = out / CHECKS
     if not path.is_file():
         raise InputError(f"{path} is missing: run the stage that makes {out.name}/ first (`dvc repro` runs all)")
-    return [Check(**row) for row in json.loads(path.read_text("utf-8"))]
+    try:
+        return [Check(**row) for row in json.loads(path.read_text("utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}): run `{making(out)}`") from None
 
 
 def require(out: Path) -> None:

@@ -28,6 +28,7 @@ import yaml
 from flame_core.digest import file_sha256, value_digest, write_json
 from flame_core.errors import InputError, ResourceError
 from flame_core.names import folders_of, shown, stays_inside
+from flame_core.verification import write_digests
 
 LEDGER = "ledger.json"
 log = logging.getLogger(__name__)
@@ -152,16 +153,25 @@ def publish(folder: Path, target: Path) -> None:
             raise
 
 
-def gather(out: Path, state: Path, files: Mapping[str, Path], texts: Mapping[str, bytes] | None = None) -> None:
+def gather(
+    out: Path,
+    state: Path,
+    files: Mapping[str, Path],
+    texts: Mapping[str, bytes] | None = None,
+    sha256: Mapping[str, str] | None = None,
+) -> None:
     """Make the folder `out` of hard links to `files` (relative name -> unit file) and small new files `texts`.
 
-    The folder is built under `state` and renamed, so `out` is never seen half made.
+    The folder is built out of sight and renamed, so `out` is never seen half made: under `state`, or beside `out` where
+    that is on another file system (files are copied then). Its `digests.json` records all files; digests in `sha256`
+    {relative name: digest} are taken over, other files are read for theirs.
 
     Raises:
         InputError: a name leads out of `out`, or is another file's folder; nothing is written then.
     """
     _require_places(out, {*files, *(texts or {})})
-    with scratch(state / "gather") as root, clear_disk_errors(out):
+    out = out.resolve()  # a link to a folder on a larger disk stays one
+    with clear_disk_errors(out), scratch(_building_place(out, state)) as root:
         new = root / "new"
         new.mkdir()
         for name, source in sorted(files.items()):
@@ -175,7 +185,7 @@ def gather(out: Path, state: Path, files: Mapping[str, Path], texts: Mapping[str
             place = new / name
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
-        out.parent.mkdir(parents=True, exist_ok=True)
+        write_digests(new, sha256)
         if out.exists():
             out.rename(root / "old")
         new.rename(out)
@@ -190,14 +200,44 @@ def _require_places(out: Path, names: set[str]) -> None:
             raise InputError(f"{out}: {shown(taken.pop())} would be both a file and the folder of {shown(name)}")
 
 
+def _building_place(out: Path, state: Path) -> Path:
+    """A folder from which a rename to `out` is possible; it may not exist yet."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    state.mkdir(parents=True, exist_ok=True)
+    if out.parent.stat().st_dev == state.stat().st_dev:
+        return state / "gather"
+    return out.parent / ".gather"
+
+
 @contextmanager
 def clear_disk_errors(place: Path) -> Iterator[None]:
-    """Turn "no space left" and "file too large" into an error that says where; nothing half written is published."""
+    """Turn what a disk refuses into an error that says where; nothing half written is published."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise ResourceError(
-                f"{place}: {error.strerror}. Free some room and run the same command again: finished work is kept"
-            ) from error
+        if (refused := disk_error(error, place)) is not None:
+            raise refused from error
         raise
+
+
+def disk_error(error: OSError, place: Path | None = None) -> ResourceError | None:
+    """What to tell the user where a disk has no room or may not be written; None for any other error.
+
+    `place` is what was being written, where the error does not name a file itself.
+    """
+    where = error.filename2 or error.filename or place or "the disk"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ResourceError(
+            f"{place or where}: {error.strerror}. Free some room and run the same command again: finished work is kept"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ResourceError(
+            f"{where}: {error.strerror}. This user may not read or write there: change the rights of the folder, or "
+            "work in a copy of the project that belongs to you"
+        )
+    if error.errno in (errno.EXDEV, errno.EBUSY):
+        return ResourceError(
+            f"{where}: {error.strerror}. A mount point cannot be replaced: mount the disk one folder higher, or put a "
+            "link to a folder of that disk here"
+        )
+    return None

@@ -52,5 +52,5 @@ def read_captions(path: Path) -> list[Caption]:
     """
     try:
         return [Caption(**row) for row in pq.ParquetFile(path).read().cast(SCHEMA).to_pylist()]
-    except (OSError, ValueError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a readable captions file ({error}); run `flame caption` again") from None

@@ -69,6 +69,7 @@ class BuiltShard:
     """A finished shard: `folder` of its unit, and keys of pictures that cannot be decoded (there should be none)."""
 
     folder: Path
+    sha256: str  # of its tar
     samples: int
     undecodable: list[str]
     computed: bool
@@ -85,7 +86,7 @@ def build(task: ShardTask) -> BuiltShard:
         for sample in task.samples
     ]
     unit = task.work.get({"unit": "shard", "samples": identity}, lambda folder: _write(task, folder))
-    return BuiltShard(unit.folder, len(task.samples), sorted(unit.ledger.failures), unit.computed)
+    return BuiltShard(unit.folder, unit.sha256[SHARD], len(task.samples), sorted(unit.ledger.failures), unit.computed)
 
 
 def _write(task: ShardTask, folder: Path) -> Ledger:

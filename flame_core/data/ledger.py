@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from flame_core.data.sources import Problem
 from flame_core.data.sources.accounting import UnusedGroup
+from flame_core.errors import InputError
 
 LEDGER = "ledger.parquet"
 Outcome = Literal["dropped", "merged", "changed", "unused"]
@@ -51,8 +52,16 @@ def ledger_table(entries: Iterable[Entry]) -> pa.Table:
 
 
 def read_ledger(shards: Path) -> list[Entry]:
-    """The rows of the ledger in a folder of shards."""
-    return [Entry(**row) for row in pq.ParquetFile(shards / LEDGER).read().to_pylist()]
+    """The rows of the ledger in a folder of shards.
+
+    Raises:
+        InputError: the ledger is missing or damaged.
+    """
+    path = shards / LEDGER
+    try:
+        return [Entry(**row) for row in pq.ParquetFile(path).read().cast(SCHEMA).to_pylist()]
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a readable ledger ({error}); run `flame ingest` again") from None
 
 
 def source_entries(source: str, problems: Iterable[Problem], unused: Iterable[UnusedGroup]) -> list[Entry]:

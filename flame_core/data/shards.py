@@ -153,12 +153,15 @@ def read_index(shards: Path, split: Split | None = None) -> Index:
     """The index of a folder of shards, of one split or of both.
 
     Raises:
-        InputError: there is no index.
+        InputError: there is no index, or it is damaged.
     """
     path = shards / INDEX
     if not path.is_file():
         raise InputError(f"{path} is missing: run `flame ingest` first")
-    table = pq.ParquetFile(path).read()
+    try:
+        table = pq.ParquetFile(path).read().cast(INDEX_SCHEMA)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a readable index ({error}); run `flame ingest` again") from None
     return Index(table if split is None else table.filter(pc.field("split") == split))
 
 
@@ -191,7 +194,12 @@ class PictureReader:
         """The encoded picture of a row."""
         file = self._files.get(row.shard)
         if file is None:
-            file = self._files[row.shard] = os.open(self._shards / row.shard, os.O_RDONLY)
+            try:
+                file = self._files[row.shard] = os.open(self._shards / row.shard, os.O_RDONLY)
+            except FileNotFoundError:
+                raise InputError(
+                    f"{self._shards / row.shard} is missing, and the index names it; run `flame ingest`"
+                ) from None
         content = os.pread(file, row.size, row.offset)
         if len(content) != row.size:
             raise InputError(f"{self._shards / row.shard}: shorter than its index says at sample {row.key}")

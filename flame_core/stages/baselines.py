@@ -7,9 +7,12 @@ benchmarks.json, benchmarks/*.json               all benchmarks (`evaluation.sta
 from __future__ import annotations
 
 from flame_core import gates
+from flame_core.data.shards import INDEX
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts
+from flame_core.text.manifest import MANIFEST
+from flame_core.verification import Verified, verify
 from flame_core.work import gather
 
 
@@ -19,12 +22,18 @@ def run(params: Params, layout: Layout) -> None:
         gates.require(source)
     contents = {gates.CHECKS: gates.to_bytes([])}
     names = params.evaluate.baselines
+    shown: dict[str, Verified] = {}
     if names:
         from flame_core.evaluation.baselines import measure
         from flame_core.tracking.benchmarks import track_baselines
 
+        shown = {
+            "verified": verify(
+                {layout.shards: [INDEX, "val/*"], layout.captions: ["val/*"], layout.embeddings: [MANIFEST]}
+            )
+        }
         gather(layout.baselines, layout.state, {}, contents | measure(params, layout))
         track_baselines(params, layout)
     else:
         gather(layout.baselines, layout.state, {}, contents)
-    facts("baselines", {"models": ", ".join(names) or "none (evaluate.baselines)"})
+    facts("baselines", {"models": ", ".join(names) or "none (evaluate.baselines)", **shown})

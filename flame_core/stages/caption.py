@@ -20,8 +20,8 @@ from flame_core.captions.generation import model_identity, model_name, release_m
 from flame_core.captions.summary import check, summarise
 from flame_core.captions.table import MANIFEST, Caption, read_captions, write_captions
 from flame_core.data.captions_text import primary_language
-from flame_core.data.shards import SPLITS, Sample, read_index, read_shard, shard_names
-from flame_core.digest import file_sha256, json_bytes, text_sha256, write_json
+from flame_core.data.shards import INDEX, SPLITS, Sample, read_index, read_shard, shard_names
+from flame_core.digest import json_bytes, text_sha256, write_json
 from flame_core.engines import map_units
 from flame_core.errors import InputError
 from flame_core.layout import Layout
@@ -29,6 +29,7 @@ from flame_core.params import Captioner as AnyCaptioner
 from flame_core.params import CaptionParams, MetadataCaptioner, Params, RewriteCaptioner, VLMCaptioner
 from flame_core.reporting import facts, table
 from flame_core.settings import settings
+from flame_core.verification import read_digests, verify
 from flame_core.work import Ledger, Unit, WorkCache, gather
 
 CAPTIONS = "captions.parquet"
@@ -62,7 +63,9 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     identify = cache(lambda spec: model_identity(spec, layout))  # of a model that both kinds use, once
     writers = {kind: describe(captioner, identify) for kind, captioner in _chosen(params.caption).items()}
     work = WorkCache(layout.work, "caption", retry_failed=retry_failed)
-    shards = {name: file_sha256(layout.shards / name) for name in names}
+    verified = verify({layout.shards: [INDEX, "*.tar"]})
+    recorded = read_digests(layout.shards)
+    shards = {name: recorded[name] for name in names}
     digests = {name: work.digest({"shard": shards[name], "writers": writers}) for name in names}
     units = {digest: unit for digest in dict.fromkeys(digests.values()) if (unit := work.find(digest))}
     tasks = {
@@ -86,7 +89,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         "shards": {
             name: {
                 "shard_sha256": shards[name],
-                "captions_sha256": file_sha256(unit.file(CAPTIONS)),
+                "captions_sha256": unit.sha256[CAPTIONS],
                 "samples": summaries[name]["samples"],
                 "rows": summaries[name]["rows"],
             }
@@ -94,8 +97,10 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         },
     }
     files = {Path(name).with_suffix(".parquet").as_posix(): unit.file(CAPTIONS) for name, unit in by_name.items()}
-    gather(layout.captions, layout.state, files, {MANIFEST: json_bytes(manifest), gates.CHECKS: gates.to_bytes(checks)})
-    facts("caption", _facts(by_name, len(tasks), checks))
+    contents = {MANIFEST: json_bytes(manifest), gates.CHECKS: gates.to_bytes(checks)}
+    sha256 = {Path(name).with_suffix(".parquet").as_posix(): unit.sha256[CAPTIONS] for name, unit in by_name.items()}
+    gather(layout.captions, layout.state, files, contents, sha256)
+    facts("caption", {**_facts(by_name, len(tasks), checks), "verified": verified})
     kinds = ["raw", *writers]
     table("sample captions", ["sample", *kinds], _examples(by_name[names[0]].file(CAPTIONS), kinds))
 

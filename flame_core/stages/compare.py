@@ -11,12 +11,13 @@ from flame_core import gates
 from flame_core.digest import json_bytes
 from flame_core.evaluation.charts import standalone
 from flame_core.evaluation.compare import check, compare, comparison_charts, metric_title, render_comparison
-from flame_core.evaluation.results import METRICS, read_results
-from flame_core.evaluation.standing import read_standings
+from flame_core.evaluation.results import METRICS, OUTCOMES, RESULTS, read_results
+from flame_core.evaluation.standing import INDEX, read_standings
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts, picture
 from flame_core.tracking.history import show_comparison
+from flame_core.verification import verify
 from flame_core.work import gather
 
 COMPARISON, PAGE = "comparison.json", "comparison.html"
@@ -27,6 +28,11 @@ def run(params: Params, layout: Layout) -> None:
     for recipe in params.recipes:
         gates.require(layout.report(recipe))
     gates.require(layout.baselines)
+    read = [METRICS, RESULTS, OUTCOMES, INDEX]
+    reports = {layout.report(recipe): read for recipe in params.recipes}
+    verified = verify(
+        {**reports, layout.baselines: [f"{name}/{file}" for name in params.evaluate.baselines for file in read]}
+    )
     folders = {recipe: layout.report(recipe) for recipe in params.recipes}
     folders |= {name: layout.baselines / name for name in params.evaluate.baselines}
     results = [read_results(folder) for folder in folders.values() if (folder / METRICS).is_file()]
@@ -39,7 +45,7 @@ def run(params: Params, layout: Layout) -> None:
         gates.CHECKS: gates.to_bytes([check(comparison)]),
     }
     gather(layout.comparison, layout.state, {}, contents)
-    facts("compare", {"models": ", ".join(folders), "page": layout.comparison / PAGE})
+    facts("compare", {"models": ", ".join(folders), "page": layout.comparison / PAGE, "verified": verified})
     show_comparison(params, layout)
     for metric, chart in comparison_charts(comparison, results[0]).items():
         picture(metric_title(metric), partial(standalone, chart), "svg+xml")

@@ -35,6 +35,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     """
     work = WorkCache(layout.work, "download", retry_failed=retry_failed)
     files: dict[str, Path] = {}
+    sha256: dict[str, str] = {}
     checks: list[Check] = []
     shown: dict[str, str] = {}
     pairs = 0
@@ -49,6 +50,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
                 f"source {name} ({source.kind}) is empty: there is not a single pair in it{_instead(problems, unused)}"
             )
         files |= {f"{name}/{file}": unit.file(file) for file in unit.names()}
+        sha256 |= {f"{name}/{file}": digest for file, digest in unit.sha256.items()}
         checks += _checks(name, about["pairs"], problems)
         pairs += about["pairs"]
         for problem in problems:
@@ -58,7 +60,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         number = sum(problem.count for problem in problems)
         told = f", {number:,} unreadable" if number else ""
         shown[name] = f"{about['pairs']:,} pairs{told} ({'new' if unit.computed else 'as before'})"
-    gather(layout.raw, layout.state, files, {gates.CHECKS: gates.to_bytes(checks)})
+    gather(layout.raw, layout.state, files, {gates.CHECKS: gates.to_bytes(checks)}, sha256)
     reporting.facts(
         "Sources", {**shown, "pairs": pairs, **dict(unreadable.most_common()), **dict(others.most_common())}
     )

@@ -16,7 +16,7 @@ import numpy as np
 
 from flame_core import gates
 from flame_core.captions.table import Caption
-from flame_core.data.shards import read_index, shard_names
+from flame_core.data.shards import INDEX, read_index, shard_names
 from flame_core.digest import json_bytes
 from flame_core.errors import ParamsError, ResourceError
 from flame_core.evaluation.collection import CUT_TEXTS, Collected, collect, cut_texts, digests
@@ -38,6 +38,7 @@ from flame_core.text.diagnostics import anisotropy, nearest
 from flame_core.text.embedding import STAGE, TEXTS_FILE, TRAIN_FILE, Task, embed_files
 from flame_core.text.jobs import Job, captions_a_sample, facet_names, text_jobs, training_job
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
+from flame_core.verification import Verified, verify
 from flame_core.work import Unit, WorkCache, gather
 
 REPORT_SAMPLES = 4096  # training samples that the anisotropy report looks at
@@ -51,6 +52,13 @@ def run(params: Params, layout: Layout) -> None:
     from flame_core.text.llm import load_tokenizer, read_source, tokenizer_bytes
 
     gates.require(layout.captions)
+    verified = verify(
+        {
+            layout.captions: ["*.parquet"],
+            layout.shards: [INDEX, "val/*"],
+            layout.llm: [f"{params.llm.name}/*.json", f"{params.llm.name}/*token*"],  # weights where they are loaded
+        }
+    )
     captions = read_validation_captions(layout.captions, params.evaluate)
     collected = collect(params, layout)
     jobs = plan_jobs(params, layout, captions) + benchmark_jobs(collected)
@@ -61,7 +69,7 @@ def run(params: Params, layout: Layout) -> None:
     counts = {job.name: sum(tokens.count(kind, texts) for kind, texts in job.texts.items()) for job in jobs}
     require_budget(counts, params)
 
-    units, rate = compute_jobs(params, layout, jobs, identity, counts)
+    units, rate, of_llm = compute_jobs(params, layout, jobs, identity, counts)
     computed = sum(unit.computed for unit in units.values())
     files = store_files(jobs, units)
     mean, sample, wrong = _survey(jobs, units)
@@ -94,7 +102,8 @@ def run(params: Params, layout: Layout) -> None:
     if params.text.center != "none":
         center = mean if params.text.center == "per_facet" else np.tile(mean.mean(axis=0), (len(mean), 1))
         contents[store.CENTER] = tensor_file.tensor_bytes({store.EMBEDDINGS: center}, "float32")
-    gather(layout.embeddings, layout.state, {name: path for name, (_, path) in files.items()}, contents)
+    paths = {name: path for name, (_, path) in files.items()}
+    gather(layout.embeddings, layout.state, paths, contents, manifest["files"])
     facts(
         "embed",
         {
@@ -104,6 +113,7 @@ def run(params: Params, layout: Layout) -> None:
             "files computed / found": f"{computed} / {len(units) - computed}",
             **benchmark_facts(collected, cut),
             **manifest["report"]["anisotropy"],
+            "verified": verified + of_llm,
         },
     )
     table("nearest captions by facet", ["caption", "facet", "nearest", "cosine"], _neighbours(params, jobs, sample))
@@ -111,8 +121,14 @@ def run(params: Params, layout: Layout) -> None:
 
 def compute_jobs(
     params: Params, layout: Layout, jobs: Sequence[Job], identity: dict[str, Any], counts: dict[str, int]
-) -> tuple[dict[str, Unit], float | str]:
-    """The finished unit of every job by its name, found or computed, and the tokens a second, or why there are none."""
+) -> tuple[dict[str, Unit], float | str, Verified]:
+    """The finished unit of every job by its name, found or computed, and what of the LLM was verified for that.
+
+    Between the two, the tokens a second, or why there are none.
+
+    Raises:
+        InputError: the LLM's folder is damaged; nothing was computed with it.
+    """
     cache = WorkCache(layout.work, STAGE)
     digests = {job.name: cache.digest({**identity, "trains": job.trains, "texts": job.texts}) for job in jobs}
     units = {name: unit for name, digest in digests.items() if (unit := cache.find(digest))}
@@ -120,7 +136,8 @@ def compute_jobs(
         Task(digest=digests[job.name], job=job, tokens=counts[job.name]) for job in jobs if job.name not in units
     ]
     if not missing:
-        return units, "all found in the work cache"
+        return units, "all found in the work cache", Verified(0, 0, 0)
+    verified = verify({layout.llm: [f"{params.llm.name}/*"]})
     rate = embed_files(missing, params, layout)
     for task in missing:
         if (unit := cache.find(task.digest)) is None:
@@ -128,7 +145,7 @@ def compute_jobs(
                 f"{cache.folder}: {task.job.name} was lost as soon as it was written; is the disk sound?"
             )
         units[task.job.name] = replace(unit, computed=True)
-    return units, rate
+    return units, rate, verified
 
 
 def store_files(jobs: Sequence[Job], units: dict[str, Unit]) -> dict[str, tuple[Job, Path]]:

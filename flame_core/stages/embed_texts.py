@@ -17,6 +17,8 @@ from flame_core.reporting import facts
 from flame_core.stages.embed import benchmark_facts, compute_jobs, require_budget, store_files
 from flame_core.text.jobs import BENCHMARK
 from flame_core.text.manifest import MANIFEST, read_manifest, require_fit
+from flame_core.text.store import CENTER, TOKENIZER
+from flame_core.verification import read_digests, verify
 from flame_core.work import gather
 
 
@@ -31,6 +33,12 @@ def run(params: Params, layout: Layout) -> None:
     from flame_core.text.llm import load_tokenizer, read_source
 
     gates.require(layout.embeddings)
+    verified = verify(
+        {
+            layout.embeddings: [MANIFEST, CENTER, TOKENIZER, gates.CHECKS],
+            layout.llm: [f"{params.llm.name}/*.json", f"{params.llm.name}/*token*"],  # weights where they are loaded
+        }
+    )
     manifest = read_manifest(layout.embeddings)
     require_fit(manifest, params, layout)
     folder = layout.llm / params.llm.name
@@ -42,7 +50,7 @@ def run(params: Params, layout: Layout) -> None:
     planned = jobs(collected)
     counts = {job.name: sum(tokens.count(kind, texts) for kind, texts in job.texts.items()) for job in planned}
     require_budget({"the rest of the store": manifest["tokens"], **counts}, params)
-    units, rate = compute_jobs(params, layout, planned, identity, counts)
+    units, rate, of_llm = compute_jobs(params, layout, planned, identity, counts)
 
     new = store_files(planned, units)
     kept = [name for name in manifest["files"] if not name.startswith(BENCHMARK)]
@@ -54,8 +62,18 @@ def run(params: Params, layout: Layout) -> None:
     manifest.pop(CUT_TEXTS, None)
     if cut := cut_texts(collected, tokens):
         manifest[CUT_TEXTS] = cut
-    whole = [path for path in layout.embeddings.iterdir() if path.is_file() and path.name != MANIFEST]
-    files = {name: layout.embeddings / name for name in kept} | {path.name: path for path in whole}
+    recorded = read_digests(layout.embeddings)
+    whole = [name for name in (CENTER, TOKENIZER, gates.CHECKS) if name in recorded]
+    files = {name: layout.embeddings / name for name in [*kept, *whole]}
     files |= {name: path for name, (_, path) in new.items()}
-    gather(layout.embeddings, layout.state, files, {MANIFEST: json_bytes(manifest)})
-    facts("embed-texts", {"tokens": sum(counts.values()), "tokens a second": rate, **benchmark_facts(collected, cut)})
+    sha256 |= {name: recorded[name] for name in whole}
+    gather(layout.embeddings, layout.state, files, {MANIFEST: json_bytes(manifest)}, sha256)
+    facts(
+        "embed-texts",
+        {
+            "tokens": sum(counts.values()),
+            "tokens a second": rate,
+            **benchmark_facts(collected, cut),
+            "verified": verified + of_llm,
+        },
+    )

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from flame_core import gates
-from flame_core.data.shards import PictureReader
+from flame_core.data.ledger import LEDGER
+from flame_core.data.shards import INDEX, PictureReader
 from flame_core.evaluation.charts import standalone
 from flame_core.evaluation.held_out import measure
 from flame_core.evaluation.meaning import read_meaning
@@ -25,7 +26,11 @@ from flame_core.evaluation.standing import standing_files
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts, picture
+from flame_core.text.llm import SOURCE
+from flame_core.text.manifest import MANIFEST
+from flame_core.text.store import CENTER
 from flame_core.tracking.evaluation import track_evaluation
+from flame_core.verification import verify
 from flame_core.work import gather
 
 REPORT = "report.html"
@@ -35,6 +40,16 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     """Measure one recipe's model on the held-out split and write its report."""
     for source in (layout.shards, layout.captions, layout.embeddings, layout.model(recipe)):
         gates.require(source)
+    llm = [f"{params.llm.name}/*"] if (layout.llm / params.llm.name / SOURCE).is_file() else []
+    verified = verify(
+        {
+            layout.shards: [INDEX, LEDGER, "val/*"],
+            layout.captions: ["*"],
+            layout.embeddings: [MANIFEST, CENTER, "texts/*"],
+            layout.model(recipe): ["*"],
+            **({layout.llm: llm} if llm else {}),  # whose output matrix says what patches mean
+        }
+    )
     held_out = measure(params, layout, layout.model(recipe))
     evaluation, store = held_out.evaluation, held_out.store
     verdict = checks(evaluation, params.evaluate)
@@ -58,6 +73,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             **{name: evaluation.metrics[name] for name in evaluation.headline},
             "gates": "passed" if all(check.passed for check in verdict if check.blocking) else "failed",
             "report": layout.report(recipe) / REPORT,
+            "verified": verified,
         },
     )
     for name, svg in plots.items():

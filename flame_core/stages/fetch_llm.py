@@ -21,5 +21,10 @@ def run(params: Params, layout: Layout) -> None:
     described = params.llm.model_dump(exclude=None if params.llm.sha256 else {"sha256"})
     unit = WorkCache(layout.work, "fetch_llm").get({"llm": described}, write)
     files = {f"{params.llm.name}/{name}": unit.file(name) for name in unit.names()}
-    gather(layout.llm, layout.state, files)
+    gather(
+        layout.llm,
+        layout.state,
+        files,
+        sha256={f"{params.llm.name}/{name}": unit.sha256[name] for name in unit.names()},
+    )
     facts("fetch_llm", {"LLM": params.llm.name, "source": params.llm.source, "in": layout.llm / params.llm.name})

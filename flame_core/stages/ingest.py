@@ -27,12 +27,21 @@ from flame_core.data.scan import Scanned, ScanTask, scan
 from flame_core.data.selection import Chosen, Selection, reasons, select
 from flame_core.data.shards import INDEX, INDEX_SCHEMA, SPLITS, Split
 from flame_core.data.sources import open_source
-from flame_core.data.sources.listing import check_manifest, left_out, read_keys, read_source
+from flame_core.data.sources.listing import (
+    MANIFEST,
+    PAIRS,
+    SOURCE,
+    check_manifest,
+    left_out,
+    read_keys,
+    read_source,
+)
 from flame_core.engines import map_units
 from flame_core.errors import ComputationError
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.settings import settings
+from flame_core.verification import verify
 from flame_core.work import WorkCache, gather
 
 log = logging.getLogger(__name__)
@@ -49,6 +58,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         ResourceError: there is no room on the disk.
     """
     gates.require(layout.raw)
+    verify({layout.raw: [f"*/{PAIRS}", f"*/{SOURCE}", f"*/{MANIFEST}"]})  # pictures have digests in the list
     work = WorkCache(layout.work, "ingest", retry_failed=retry_failed)
     tasks: list[ScanTask] = []
     beside: list[Entry] = []
@@ -119,7 +129,10 @@ def _gather(
         LEDGER: _parquet(ledger_table(entries)),
         gates.CHECKS: gates.to_bytes(checks),
     }
-    gather(layout.shards, layout.state, files, texts)
+    sha256 = {
+        f"{split}/{number:05d}.tar": shard.sha256 for split in SPLITS for number, shard in enumerate(shards[split])
+    }
+    gather(layout.shards, layout.state, files, texts, sha256)
     computed = [unit.computed for unit in (*scans, *built)]
     reporting.facts(
         "Shards",

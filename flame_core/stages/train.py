@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flame_core import gates
@@ -16,9 +17,10 @@ from flame_core.params import Params, TrainParams
 from flame_core.reporting import facts, picture
 from flame_core.settings import settings
 from flame_core.text.manifest import MANIFEST, require_fit
-from flame_core.text.store import TOKENIZER, TrainStore
+from flame_core.text.store import CENTER, TOKENIZER, TrainStore
 from flame_core.tracking.run import track_training
 from flame_core.training.job import METRICS, CaptionSource, TrainingJob
+from flame_core.verification import Verified, verify
 from flame_core.work import Ledger, WorkCache, gather
 
 
@@ -29,6 +31,12 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     gates.require(layout.shards)
     gates.require(layout.embeddings)
     chosen = params.train[recipe]
+    small = {layout.shards: [INDEX], layout.embeddings: [MANIFEST, CENTER]}
+    large = {layout.shards: ["train/*"], layout.embeddings: ["train/*"]}
+    if chosen.text_tower:
+        small[layout.embeddings].append(TOKENIZER)
+        large[layout.captions] = ["train/*"]
+    verified = verify(small)
     store = TrainStore(layout.embeddings)
     require_fit(store.manifest, params, layout)
     index = read_index(layout.shards, "train")
@@ -55,6 +63,8 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     }
 
     def write(folder: Path) -> Ledger:
+        nonlocal verified
+        verified += _verify(large, checkpoints)
         job = TrainingJob(
             recipe=chosen,
             shards=layout.shards,
@@ -69,6 +79,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             job.run_on(processes)
         else:
             job.run()
+        verified += _verify(large, checkpoints)
         steps = len((folder / METRICS).read_text("utf-8").splitlines())
         return Ledger({"steps": steps, "images": steps * min(chosen.batch_size, len(index))})
 
@@ -81,7 +92,8 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     first, last = _ends(losses)
     checks = [_loss_went_down(first, last, chosen)]
     contents = {CONFIG: json_bytes(config), gates.CHECKS: gates.to_bytes(checks)}
-    gather(layout.model(recipe), layout.state, {name: unit.file(name) for name in unit.names()}, contents)
+    files = {name: unit.file(name) for name in unit.names()}
+    gather(layout.model(recipe), layout.state, files, contents, unit.sha256)
     facts(
         f"train@{recipe}",
         {
@@ -90,11 +102,32 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             "steps": len(losses),
             "first / last loss": f"{first:.3f} / {last:.3f}",
             "from": "trained now" if unit.computed else "the work cache",
+            "verified": verified,
         },
     )
     picture(
         "loss", lambda: standalone(line_chart(range(len(losses)), losses, "Training loss by step", "step")), "svg+xml"
     )
+
+
+def _verify(inputs: Mapping[Path, Sequence[str]], checkpoints: Path) -> Verified:
+    """Verify what a training reads; where it is damaged, its checkpoints may be too, and are set aside.
+
+    Raises:
+        InputError: names the damaged files, and where checkpoints went.
+    """
+    try:
+        return verify(inputs)
+    except InputError as error:
+        if not checkpoints.is_dir():
+            raise
+        aside = checkpoints.with_name(f"{checkpoints.name}.doubtful")
+        shutil.rmtree(aside, ignore_errors=True)
+        checkpoints.rename(aside)
+        raise InputError(
+            f"{error}\nIts checkpoints may come from the damaged data, so a new training begins from step 0; "
+            f"they are kept in {aside}"
+        ) from None
 
 
 def _caption_source(params: Params, layout: Layout) -> CaptionSource:

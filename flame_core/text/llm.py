@@ -131,11 +131,17 @@ def read_source(folder: Path) -> dict[str, Any]:
     """What `fetch` recorded about an LLM folder: name, source and sha256 by file.
 
     Raises:
-        InputError: it was not fetched.
+        InputError: it was not fetched, or the record is damaged.
     """
     if not (folder / SOURCE).is_file():
         raise InputError(f"{folder / SOURCE} is missing: run `flame fetch-llm` first")
-    return json.loads((folder / SOURCE).read_text("utf-8"))
+    try:
+        record = json.loads((folder / SOURCE).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / SOURCE} is damaged ({error}); run `flame fetch-llm` again") from None
+    if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
+        raise InputError(f"{folder / SOURCE} is damaged (no digests by file); run `flame fetch-llm` again")
+    return record
 
 
 def load_tokenizer(folder: Path, params: LLMParams) -> PreTrainedTokenizerBase:

@@ -19,12 +19,18 @@ def read_manifest(embeddings: Path) -> dict[str, Any]:
     """The store's manifest.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it is damaged.
     """
     path = embeddings / MANIFEST
     if not path.is_file():
         raise InputError(f"{path} is missing: run `flame embed` first")
-    return json.loads(path.read_text("utf-8"))
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}); run `flame embed` again") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged (no conditions by name); run `flame embed` again")
+    return content
 
 
 def require_manifest(manifest: dict[str, Any], expected: dict[str, Any], embeddings: Path) -> None:

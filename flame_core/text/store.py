@@ -103,7 +103,7 @@ class TextStore:
         self._files: dict[str, TensorFile] = {}
         self._places: dict[tuple[str, str], tuple[str, int]] = {}
         for path in sorted((embeddings / "texts").glob("*.parquet")):
-            for row in pq.ParquetFile(path).read().to_pylist():
+            for row in _read_texts(path):
                 self._places.setdefault((row["kind"], row["text"]), (path.stem, row["row"]))
 
     @classmethod
@@ -150,6 +150,13 @@ class TextStore:
         """Which mean a facet is centred by: its own where it was trained on, else that of the first facet."""
         trained: list[str] = self.manifest["facets"]
         return trained.index(facet) if facet in trained else 0
+
+
+def _read_texts(path: Path) -> list[dict[str, Any]]:
+    try:
+        return pq.ParquetFile(path).read().cast(TEXT_SCHEMA).to_pylist()
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a readable list of texts ({error}); run `flame embed` again") from None
 
 
 def write_texts(path: Path, vectors: Mapping[str, tuple[list[str], np.ndarray]], dtype: str) -> None:

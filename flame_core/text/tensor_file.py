@@ -60,25 +60,24 @@ class TensorFile:
     """A safetensors file whose header is read and whose tensors are not: rows come as they are asked for."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            with path.open("rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-                header: dict[str, Any] = json.loads(file.read(length))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not a readable safetensors file ({error}); run `flame embed` again") from None
-        header.pop("__metadata__", None)
         self.path = path
         self._descriptor: int | None = None
         self._tensors: dict[str, _Tensor] = {}
         self._offsets: dict[str, Tensor] = {}
-        size = path.stat().st_size
-        for name, info in header.items():
-            start, end = (8 + length + offset for offset in info["data_offsets"])
-            storage = _STORAGE.get(info["dtype"])
-            shape = tuple(info["shape"])
-            if storage is None or end > size or end - start != math.prod(shape) * np.dtype(storage).itemsize:
-                raise InputError(f"{path}: tensor {name} is cut short or of an unknown type; run `flame embed` again")
-            self._tensors[name] = _Tensor(start, shape, info["dtype"], np.dtype(storage))
+        try:
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                header: dict[str, Any] = json.loads(file.read(min(length, size)))
+            header.pop("__metadata__", None)
+            for name, info in header.items():
+                start, end = (8 + length + int(offset) for offset in info["data_offsets"])
+                storage, shape = _STORAGE[info["dtype"]], tuple(map(int, info["shape"]))
+                if end > size or end - start != math.prod(shape) * np.dtype(storage).itemsize:
+                    raise InputError(f"{path}: tensor {name} is cut short; run `flame embed` again")
+                self._tensors[name] = _Tensor(start, shape, info["dtype"], np.dtype(storage))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: not a readable safetensors file ({error!r}); run `flame embed` again") from None
 
     def tensor(self, name: str) -> _Tensor:
         """Shape and storage of a tensor.

@@ -2,14 +2,15 @@
 
 They live in the work cache, `.flame/work/train-checkpoints/<digest of the training>/`, so a training resumes only
 under the very inputs and params that it was started with. A checkpoint is a folder, `step-00001234/`, with a part
-from each rank: all ranks hold the same weights, so each writes its share of them, and its own random state. The last
-`settings().checkpoints_kept` stay; which checkpoint is best is not known in training (docs/decisions/checkpoints.md).
+from each rank: all ranks hold the same weights, so each writes its share of them, and its own random state. Beside
+each part stands its sha256, and a part with other bytes is never read: neither zip nor torch notices a flipped bit in
+a weight. The last `settings().checkpoints_kept` stay; which checkpoint is best is not known in training
+(docs/decisions/checkpoints.md).
 """
 
 from __future__ import annotations
 
 import logging
-import pickle
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flame_core.digest import file_sha256
 from flame_core.training.distributed import ALONE, Ranks
 from flame_core.work import clear_disk_errors
 
 _PREFIX = "step-"
-_READ_ERRORS = (OSError, RuntimeError, ValueError, EOFError, TypeError, KeyError, pickle.UnpicklingError)
+_DIGEST = ".sha256"  # in place of a part's .pt, in the format of sha256sum
 log = logging.getLogger(__name__)
 
 
@@ -47,7 +49,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, ranks: Ranks = ALONE) 
             shutil.rmtree(building, ignore_errors=True)
             building.mkdir(parents=True)
         ranks.barrier()
-        torch.save(_part(checkpoint, ranks), building / f"{ranks.rank:05}.pt")
+        _write(_part(checkpoint, ranks), building / f"{ranks.rank:05}.pt")
         ranks.barrier()
         if ranks.first:
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -58,17 +60,50 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, ranks: Ranks = ALONE) 
 
 
 def load(folder: Path, ranks: Ranks = ALONE) -> Checkpoint | None:
-    """The newest checkpoint in `folder` that is whole; None where there is none. Damaged ones are said and left out.
+    """The newest undamaged checkpoint in `folder`; None where there is none. Damaged ones are said and removed.
 
     Another number of ranks than the one that saved it is fine: the weights are the same; random states are taken
-    over where the rank was there.
+    over where the rank was there. Every rank calls it, verifies its share of the parts, and takes the same checkpoint.
     """
-    for path in _steps(folder):
-        try:
-            return _read(path, ranks)
-        except _READ_ERRORS as error:
-            log.warning("%s is damaged (%s); training goes back to what is before it", path, error)
+    steps = _steps(folder)
+    for path in steps:
+        damaged = [name for name in _part_names(path)[ranks.rank :: ranks.world] if not _is_whole(path / name)]
+        if damaged:
+            log.warning("%s is damaged (%s); training goes back to what is before it", path, ", ".join(damaged))
+        if not ranks.any(bool(damaged)):
+            try:
+                return _read(path, ranks)
+            except FileNotFoundError as error:  # on all ranks, which read the same files
+                log.warning("%s lacks a part (%s); training goes back to what is before it", path, error.filename)
+        if ranks.first:
+            shutil.rmtree(path, ignore_errors=True)
+    if steps and ranks.first:
+        log.warning("%s holds no undamaged checkpoint; training begins anew", folder)
     return None
+
+
+def _write(part: dict[str, Any], path: Path) -> None:
+    """Write a part, and its digest beside it."""
+    with path.open("wb") as file:  # torch hides the reason of a failed write to a path
+        torch.save(part, file)
+    path.with_suffix(_DIGEST).write_text(_digest_line(path))
+
+
+def _part_names(path: Path) -> list[str]:
+    """The parts of a checkpoint: those that are there or have a digest there, and all before them."""
+    last = max((int(file.stem) for file in path.iterdir() if file.stem.isdecimal()), default=0)
+    return [f"{rank:05}.pt" for rank in range(last + 1)]
+
+
+def _is_whole(part: Path) -> bool:
+    try:
+        return part.with_suffix(_DIGEST).read_bytes() == _digest_line(part).encode()
+    except OSError:
+        return False
+
+
+def _digest_line(part: Path) -> str:
+    return f"{file_sha256(part)}  {part.name}\n"
 
 
 def _steps(folder: Path) -> list[Path]:

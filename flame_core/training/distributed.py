@@ -41,6 +41,13 @@ class Ranks:
             if tensor is not None:
                 dist.all_reduce(tensor)
 
+    def any(self, flag: bool) -> bool:
+        """Whether the flag of any rank is set."""
+        device = "cuda" if self.world > 1 and dist.get_backend() == "nccl" else "cpu"
+        told = torch.tensor([float(flag)], device=device)
+        self.sum_(told)
+        return bool(told.item() > 0)
+
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module in DistributedDataParallel: its gradients are averaged over the ranks during backward."""
         if self.world == 1 or not any(p.requires_grad for p in module.parameters()):

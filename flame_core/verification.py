@@ -1,0 +1,127 @@
+"""Digests that travel with an out: written when it is gathered, compared before anything is computed from it.
+
+`digests.json` of an out holds {file: sha256} of all its other files. A stage verifies what it is about to read, so a
+bit that a disk flipped (size and mtime stay) ends with an error, and not in a model (docs/reliability.md).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from flame_core.digest import file_sha256, write_json
+from flame_core.errors import InputError
+from flame_core.reporting import progress
+
+DIGESTS = "digests.json"
+_THREADS = min(8, os.cpu_count() or 1)  # hashing lets go of Python's lock
+_NAMED = 5  # damaged files that an error names
+_COMMANDS = {"raw": "download", "llm": "fetch-llm", "shards": "ingest", "captions": "caption", "embeddings": "embed"}
+_COMMANDS |= {"models": "train", "reports": "evaluate", "baselines": "baselines", "comparison": "compare"}
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was compared with its digests, and how long that took; `str` is for people."""
+
+    files: int
+    size: int  # bytes
+    seconds: float
+
+    def __add__(self, other: Verified) -> Verified:
+        return Verified(self.files + other.files, self.size + other.size, self.seconds + other.seconds)
+
+    def __str__(self) -> str:
+        return f"{self.size / 10**6:,.1f} MB in {self.seconds:.1f} s"
+
+
+def write_digests(out: Path, known: Mapping[str, str] | None = None) -> None:
+    """Record the digests of all files in `out`; of those in `known` ({file: sha256}) without reading them."""
+    known = known or {}
+    write_json(out / DIGESTS, {name: known.get(name) or file_sha256(out / name) for name in _files(out)})
+
+
+def read_digests(out: Path) -> dict[str, str]:
+    """{file: sha256} of an out.
+
+    Raises:
+        InputError: there are none, or they are damaged.
+    """
+    path = out / DIGESTS
+    try:
+        recorded = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing, so {out} cannot be verified: run `{making(out)}`") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}): run `{making(out)}`") from None
+    if not isinstance(recorded, dict) or not all(isinstance(digest, str) for digest in recorded.values()):
+        raise InputError(f"{path} is damaged (no digests by file): run `{making(out)}`")
+    return recorded
+
+
+def verify(wanted: Mapping[Path, Sequence[str]]) -> Verified:
+    """Compare files of outs with their digests: {out: patterns such as `train/*.tar`; `*` stands for any path}.
+
+    Raises:
+        InputError: names files that are damaged, gone, or were never recorded, and what makes them anew.
+    """
+    start = time.monotonic()
+    expected: dict[Path, tuple[Path, str]] = {}
+    wrong: dict[Path, list[str]] = {}
+    for out, patterns in wanted.items():
+        recorded = {name: digest for name, digest in read_digests(out).items() if _matches(name, patterns)}
+        there = {name for name in _files(out) if _matches(name, patterns)}
+        absent = [f"{out / name} is missing" for name in sorted(recorded.keys() - there)]
+        foreign = [f"{out / name} is not in its {DIGESTS}" for name in sorted(there - recorded.keys())]
+        wrong[out] = absent + foreign
+        expected |= {out / name: (out, recorded[name]) for name in sorted(recorded.keys() & there)}
+    size = sum(path.stat().st_size for path in expected)
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        with progress("verify", len(expected), "files") as bar:
+            for (path, (out, digest)), found in zip(expected.items(), pool.map(_digest, expected), strict=True):
+                if found != digest:
+                    wrong[out].append(
+                        f"{path} is damaged: {'its bytes have changed' if found else 'it cannot be read'}"
+                    )
+                bar.advance()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    faults = [fault for each in wrong.values() for fault in each]
+    if faults:
+        more = f"\n  and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
+        commands = ", then ".join(f"`{making(out)}`" for out, each in wrong.items() if each)
+        raise InputError("\n  ".join(faults[:_NAMED]) + f"{more}\nRun {commands}: undamaged work is kept")
+    return Verified(len(expected), size, time.monotonic() - start)
+
+
+def making(out: Path) -> str:
+    """The command that makes an out anew."""
+    if out.name in _COMMANDS:
+        return f"flame {_COMMANDS[out.name]}"
+    stage = _COMMANDS.get(out.parent.name)
+    return f"flame {stage} {out.name}" if stage else "flame run"
+
+
+def _files(out: Path) -> list[str]:
+    """Names of the files of an out, without its digests."""
+    names = (path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    return sorted(name for name in names if name != DIGESTS)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _digest(path: Path) -> str | None:
+    """A file's sha256; None where the disk does not give its bytes."""
+    try:
+        return file_sha256(path)
+    except OSError:
+        return None
