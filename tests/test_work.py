@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
 
+from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ResourceError
 from flame_core.work import Ledger, WorkCache, clear_disk_errors, gather
 
@@ -79,7 +81,12 @@ def test_gather_links_files_and_replaces_the_old_out(tmp_path):
     out = tmp_path / "data" / "out"
     gather(out, tmp_path, {"train/0.bin": unit.file("out.bin")}, {"note.txt": b"one"})
     gather(out, tmp_path, {"train/1.bin": unit.file("out.bin")})
-    assert [path.relative_to(out).as_posix() for path in sorted(out.rglob("*"))] == ["train", "train/1.bin"]
+    assert [path.relative_to(out).as_posix() for path in sorted(out.rglob("*"))] == [
+        "digests.json",
+        "train",
+        "train/1.bin",
+    ]
+    assert json.loads((out / "digests.json").read_text()) == {"train/1.bin": file_sha256(out / "train/1.bin")}
     assert (out / "train/1.bin").samefile(unit.file("out.bin"))
 
 

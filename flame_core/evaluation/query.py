@@ -30,6 +30,7 @@ from flame_core.params import CaptionKind, Params
 from flame_core.settings import settings
 from flame_core.text.manifest import require_fit
 from flame_core.text.store import TextStore
+from flame_core.verification import verify
 from flame_core.work import Ledger, WorkCache
 
 _GALLERY = "gallery.npy"
@@ -95,6 +96,7 @@ def _gallery(layout: Layout, recipe: str, split: Split, manifest: dict[str, Any]
     }
 
     def write(folder: Path) -> Ledger:
+        verify({layout.shards: [INDEX, f"{split}/*"], model: ["*"]})
         encoder = load_encoder(model, settings().torch_device())
         z = encode_pictures(encoder, layout.shards, read_index(layout.shards, split))
         np.save(folder / _GALLERY, z)

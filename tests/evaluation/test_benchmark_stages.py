@@ -20,6 +20,7 @@ from flame_core.stages import baselines, compare, evaluate
 from flame_core.text.manifest import MANIFEST
 from flame_core.text.store import write_texts
 from flame_core.text.transformer import WEIGHTS, Captions, TextTower
+from flame_core.verification import write_digests
 from tests.conftest import tiny_llm
 from tests.evaluation import datasets, tiny_clip, world
 from tests.evaluation.datasets import COLOURS, definition_file, picture, put
@@ -78,6 +79,8 @@ def project(run, byte_tokenizer):  # noqa: F811
     tiny_llm("llama").save_pretrained(folder)
     byte_tokenizer.save_pretrained(folder)
     write_json(folder / "source.json", {"files": {}})
+    write_digests(layout.embeddings)
+    write_digests(layout.llm)
     return params, layout
 
 
@@ -149,6 +152,7 @@ def test_a_text_side_of_its_own_is_mapped_with_its_texts_and_not_read_in_the_llm
     config = json.loads((folder / "config.json").read_text())
     kinds = {"recipe": recipe.model_dump(mode="json"), "text_facets": {"raw": 1, "short": 2}}
     write_json(folder / "config.json", config | kinds)
+    write_digests(folder)
 
     evaluate.run(params, layout, "other")
     page = Page((layout.report("other") / evaluate.REPORT).read_text())
@@ -183,6 +187,7 @@ def test_benchmarks_that_are_not_in_the_store_stop_evaluation(project):
     manifest = json.loads((layout.embeddings / MANIFEST).read_text())
     del manifest["benchmarks"]["many"]
     write_json(layout.embeddings / MANIFEST, manifest)
+    write_digests(layout.embeddings)
     for stage in (lambda: evaluate.run(params, layout, "plain"), lambda: baselines.run(params, layout)):
         with pytest.raises(InputError, match=r"many not in the store yet\. Run `flame embed-texts`"):
             stage()

@@ -28,6 +28,7 @@ from flame_core.stages import baselines, compare, evaluate
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
 from flame_core.text.store import CENTER, EMBEDDINGS, write_texts
 from flame_core.text.tensor_file import write_tensors
+from flame_core.verification import write_digests
 from tests.conftest import tiny_llm
 from tests.evaluation import world
 
@@ -86,6 +87,7 @@ def run(tmp_path):
         model(params, layout.model(recipe), recipe, seed)
     for out in (layout.shards, layout.captions, layout.embeddings, *map(layout.model, params.recipes)):
         (out / gates.CHECKS).write_bytes(gates.to_bytes([]))
+        write_digests(out)
     return params, layout
 
 
@@ -114,7 +116,7 @@ def test_evaluate_writes_the_same_report_twice_and_compare_reads_it(run):
     evaluate.run(params, layout, "plain")
     first = contents(layout.report("plain"))
     assert first.keys() >= {
-        "metrics.json", "results.json", "outcomes.parquet", "report.html", "checks.json",
+        "metrics.json", "results.json", "outcomes.parquet", "report.html", "checks.json", "digests.json",
         "plots/loss.svg", "plots/recall_image_to_text.svg",
     }  # fmt: skip
     metrics = json.loads(first["metrics.json"])
@@ -158,6 +160,7 @@ def test_inputs_with_a_failed_gate_or_of_another_run_are_refused(run):
         compare.run(params, layout)
     config = layout.model("other") / "config.json"
     write_json(config, {**json.loads(config.read_text()), "layer": 1})
+    write_digests(layout.model("other"))
     with pytest.raises(InputError, match="differ in layer; run `flame train other`"):
         evaluate.run(params, layout, "other")
     with pytest.raises(InputError, match="differ in layer"):
@@ -175,6 +178,7 @@ def test_a_query_by_facets_meets_the_picture_facet_by_facet(run):
     shutil.rmtree(layout.model("other"))
     model(params, layout.model("other"), "other", seed=5)
     (layout.model("other") / gates.CHECKS).write_bytes(gates.to_bytes([]))
+    write_digests(layout.model("other"))
     jpegs = [world.jpeg(index) for index in range(12)]
     text = "Thing number 3."
     t = world.lookup("short", [text])[0]  # [2, D]

@@ -20,6 +20,7 @@ from flame_core.layout import Layout
 from flame_core.params import LLMParams, Params
 from flame_core.stages import caption, download, ingest
 from flame_core.text.llm import SOURCE
+from flame_core.verification import write_digests
 from tests.conftest import text_params, tiny_llm
 from tests.data.drawings import png
 
@@ -66,6 +67,7 @@ def captioned_project(root: Path, tokenizer: PreTrainedTokenizerBase, pictures: 
     tiny_llm("llama").save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_json(folder / SOURCE, {"name": "tiny", "source": "path:x", "files": {"model.safetensors": "0"}})
+    write_digests(layout.llm)
     for stage in (download, ingest, caption):
         stage.run(params, layout)
     return params, layout

@@ -20,6 +20,7 @@ from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.stages import caption
+from flame_core.verification import write_digests
 from tests.captions.pictures import box, disc, noise, sample
 from tests.captions.tiny_models import save_llava, save_llm, say_nothing
 
@@ -65,6 +66,7 @@ def write_shards(root: Path, shards: dict[str, list[Sample]], checks=()) -> Layo
             rows.append(place | {"width": 200, "height": 200, "sha256": "0" * 64, "captions": 1})
     pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), layout.shards / INDEX)
     (layout.shards / gates.CHECKS).write_bytes(gates.to_bytes(checks))
+    write_digests(layout.shards)
     return layout
 
 
@@ -119,7 +121,7 @@ def test_the_out_holds_a_file_a_shard_its_manifest_and_its_checks(tmp_path):
     layout = write_shards(tmp_path, three_shards())
     caption.run(make_params(), layout)
     assert set(out(layout)) == {
-        "train/00000.parquet", "train/00001.parquet", "val/00000.parquet", "manifest.json", "checks.json",
+        "train/00000.parquet", "train/00001.parquet", "val/00000.parquet", "manifest.json", "checks.json", "digests.json",
     }  # fmt: skip
     manifest = json.loads((layout.captions / caption.MANIFEST).read_text())
     assert manifest["kinds"] == {
@@ -285,6 +287,7 @@ def test_captions_that_are_not_those_of_the_index_block(tmp_path):
     shards = three_shards()
     layout = write_shards(tmp_path, shards)
     write_shard(layout.shards / "train/00000.tar", list(reversed(shards["train/00000.tar"])))
+    write_digests(layout.shards)
     caption.run(make_params(), layout)
     with pytest.raises(GateError, match=r"samples_present.*train/00000\.tar"):
         gates.require(layout.captions)

@@ -25,6 +25,7 @@ from flame_core.text.facets import FacetTokenizer
 from flame_core.text.llm import load_tokenizer
 from flame_core.text.manifest import read_manifest, require_fit
 from flame_core.text.store import Drawn, TextStore, TrainStore
+from flame_core.verification import write_digests
 from tests.stages.pipeline import ROOT, captioned_project, start_stage, tree
 
 
@@ -176,6 +177,7 @@ def test_captions_of_fewer_samples_than_the_shards_hold_are_a_blocking_check(pre
     row = table.filter(pc.equal(table["split"], "train")).slice(0, 1)
     path.unlink()
     pq.write_table(pa.concat_tables([table, row]), path)
+    write_digests(layout.shards)
     embed.run(params, layout)
     (failed,) = [check for check in gates.read(layout.embeddings) if not check.passed]
     assert (failed.name, failed.blocking, failed.keys) == ("embeddings_aligned", True, ["train/00000.tar"])
