@@ -102,3 +102,10 @@ def tiny_llm(family: str, layers: int = 3):
             if "q_proj.weight" in name or "k_proj.weight" in name:
                 weight.mul_(12)
     return model.eval()
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print what tests counted with `record_property`: docs/reliability.md quotes it."""
+    counted = [pair for report in terminalreporter.getreports("passed") for pair in report.user_properties]
+    for name, value in counted:
+        terminalreporter.write_line(f"counted: {name}: {value}")

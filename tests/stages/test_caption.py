@@ -121,7 +121,8 @@ def test_the_out_holds_a_file_a_shard_its_manifest_and_its_checks(tmp_path):
     layout = write_shards(tmp_path, three_shards())
     caption.run(make_params(), layout)
     assert set(out(layout)) == {
-        "train/00000.parquet", "train/00001.parquet", "val/00000.parquet", "manifest.json", "checks.json", "digests.json",
+        "train/00000.parquet", "train/00001.parquet", "val/00000.parquet", "manifest.json", "checks.json",
+        "digests.json",
     }  # fmt: skip
     manifest = json.loads((layout.captions / caption.MANIFEST).read_text())
     assert manifest["kinds"] == {
