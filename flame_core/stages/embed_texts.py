@@ -36,6 +36,7 @@ def run(params: Params, layout: Layout) -> None:
     verified = verify(
         {
             layout.embeddings: [MANIFEST, CENTER, TOKENIZER, gates.CHECKS],
+            layout.captions: ["*.parquet"],  # whose digest the manifest holds
             layout.llm: [f"{params.llm.name}/*.json", f"{params.llm.name}/*token*"],  # weights where they are loaded
         }
     )

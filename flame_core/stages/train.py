@@ -31,11 +31,14 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     gates.require(layout.shards)
     gates.require(layout.embeddings)
     chosen = params.train[recipe]
-    small = {layout.shards: [INDEX], layout.embeddings: [MANIFEST, CENTER]}
+    small = {
+        layout.shards: [INDEX],
+        layout.captions: ["*.parquet"],  # whose digest the manifest holds
+        layout.embeddings: [MANIFEST, CENTER],
+    }
     large = {layout.shards: ["train/*"], layout.embeddings: ["train/*"]}
     if chosen.text_tower:
         small[layout.embeddings].append(TOKENIZER)
-        large[layout.captions] = ["train/*"]
     verified = verify(small)
     store = TrainStore(layout.embeddings)
     require_fit(store.manifest, params, layout)
