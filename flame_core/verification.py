@@ -87,9 +87,8 @@ def verify(wanted: Mapping[Path, Sequence[str]]) -> Verified:
         with progress("verify", len(expected), "files") as bar:
             for (path, (out, digest)), found in zip(expected.items(), pool.map(_digest, expected), strict=True):
                 if found != digest:
-                    wrong[out].append(
-                        f"{path} is damaged: {'its bytes have changed' if found else 'it cannot be read'}"
-                    )
+                    why = f"its bytes are not those of {DIGESTS}" if found else "it cannot be read"
+                    wrong[out].append(f"{path} is damaged: {why}")
                 bar.advance()
     finally:
         pool.shutdown(cancel_futures=True)

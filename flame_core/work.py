@@ -102,7 +102,7 @@ class WorkCache:
 
     def compute(self, digest: str, write: Callable[[Path], Ledger]) -> Unit:
         """Run `write(scratch folder)` and publish what it wrote as the unit of that digest."""
-        with scratch(self.folder) as folder, clear_disk_errors(self.folder):
+        with clear_disk_errors(self.folder), scratch(self.folder) as folder:
             ledger = write(folder)
             files = {
                 path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": file_sha256(path)}
@@ -225,15 +225,19 @@ def disk_error(error: OSError, place: Path | None = None) -> ResourceError | Non
 
     `place` is what was being written, where the error does not name a file itself.
     """
-    where = error.filename2 or error.filename or place or "the disk"
+    where = error.filename2 or error.filename or place or "."
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(
             f"{place or where}: {error.strerror}. Free some room and run the same command again: finished work is kept"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        path = Path(os.fsdecode(where)).absolute()
+        closed = (
+            [] if path.is_file() else [p for p in (path, *path.parents) if p.is_dir() and not os.access(p, os.W_OK)]
+        )
         return ResourceError(
-            f"{where}: {error.strerror}. This user may not read or write there: change the rights of the folder, or "
-            "work in a copy of the project that belongs to you"
+            f"{closed[0] if closed else path}: {error.strerror}. This user may not read or write there: change its "
+            "rights, or work in a copy of the project that belongs to you"
         )
     if error.errno in (errno.EXDEV, errno.EBUSY):
         return ResourceError(

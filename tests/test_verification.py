@@ -44,7 +44,8 @@ def test_every_bit_counts(out):
     for place in range(path.stat().st_size):
         flip(path, place, place % 8)
         with pytest.raises(
-            InputError, match=r"train/00001\.tar is damaged: its bytes have changed\nRun `flame ingest`"
+            InputError,
+            match=r"train/00001\.tar is damaged: its bytes are not those of digests\.json\nRun `flame ingest`",
         ):
             verify({out: ["*"]})
         flip(path, place, place % 8)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +93,67 @@ def test_gather_links_files_and_replaces_the_old_out(tmp_path):
     ]
     assert json.loads((out / "digests.json").read_text()) == {"train/1.bin": file_sha256(out / "train/1.bin")}
     assert (out / "train/1.bin").samefile(unit.file("out.bin"))
+
+
+@pytest.fixture
+def other_disk():
+    """A folder on another file system than the temporary one."""
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shared.stat().st_dev == Path(tempfile.gettempdir()).stat().st_dev:
+        pytest.skip("this machine has one file system")
+    with tempfile.TemporaryDirectory(dir=shared) as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("linked", ["data", ".flame", "data/out", "data/models"])
+def test_data_and_state_may_lie_on_different_file_systems(tmp_path, other_disk, linked):
+    unit = WorkCache(tmp_path / ".flame" / "work", "embed").get({"input": "a"}, writer([]))
+    (tmp_path / "data").mkdir()
+    place = tmp_path / linked
+    if linked == ".flame":
+        shutil.move(place, other_disk / "moved")
+    else:
+        (other_disk / "moved").mkdir()
+        shutil.rmtree(place, ignore_errors=True)
+    place.symlink_to(other_disk / "moved")
+    out = tmp_path / ("data/models/out" if linked == "data/models" else "data/out")
+    for name in ("one", "two"):
+        gather(out, tmp_path / ".flame", {f"{name}/0.bin": unit.file("out.bin")}, {f"{name}.txt": b"x"})
+        found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+        assert found == ["digests.json", f"{name}.txt", f"{name}/0.bin"]
+    assert place.is_symlink()  # nobody's link is replaced by a folder on the small disk
+    assert not any(path.is_file() for path in tmp_path.rglob(".gather/**/*"))
+
+
+@pytest.fixture
+def readable():
+    """A temporary folder that any user may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("where", ["data", ".flame"])
+def test_a_folder_that_may_not_be_written_is_named(readable, where):
+    """As another user in a process of its own, since root may write anywhere."""
+    for name in ("data", ".flame"):
+        (readable / name).mkdir()
+        (readable / name).chmod(0o555 if name == where else 0o777)
+    code = (
+        "import os, sys; from pathlib import Path; from flame_core.work import WorkCache, Ledger, gather\n"
+        "from flame_core.errors import ResourceError\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "root = Path(sys.argv[1])\n"
+        "try:\n"
+        "    WorkCache(root / '.flame/work', 'embed').get({}, lambda folder: Ledger())\n"
+        "    gather(root / 'data/out', root / '.flame', {}, {'a': b'b'})\n"
+        "except ResourceError as error:\n"
+        "    print(error.exit_code, error)\n"
+    )
+    command = [sys.executable, "-c", code, str(readable)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    assert done.stdout.startswith(f"5 {readable / where}: "), done.stdout
+    assert "Permission denied. This user may not" in done.stdout
 
 
 def test_no_room_on_the_disk_says_where(tmp_path):
