@@ -16,7 +16,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -171,7 +171,7 @@ def gather(
     """
     _require_places(out, {*files, *(texts or {})})
     out = out.resolve()  # a link to a folder on a larger disk stays one
-    with clear_disk_errors(out), scratch(_building_place(out, state)) as root:
+    with clear_disk_errors(out), _built(out, state) as root:
         new = root / "new"
         new.mkdir()
         for name, source in sorted(files.items()):
@@ -200,13 +200,20 @@ def _require_places(out: Path, names: set[str]) -> None:
             raise InputError(f"{out}: {shown(taken.pop())} would be both a file and the folder of {shown(name)}")
 
 
-def _building_place(out: Path, state: Path) -> Path:
-    """A folder from which a rename to `out` is possible; it may not exist yet."""
+@contextmanager
+def _built(out: Path, state: Path) -> Iterator[Path]:
+    """A private folder from which a rename to `out` is possible."""
     out.parent.mkdir(parents=True, exist_ok=True)
     state.mkdir(parents=True, exist_ok=True)
     if out.parent.stat().st_dev == state.stat().st_dev:
-        return state / "gather"
-    return out.parent / ".gather"
+        with scratch(state / "gather") as folder:
+            yield folder
+        return
+    beside = out.parent / ".gather"  # .dvcignore names it
+    with scratch(beside) as folder:
+        yield folder
+    with suppress(OSError):  # another process builds there as well
+        beside.rmdir()
 
 
 @contextmanager
@@ -232,16 +239,15 @@ def disk_error(error: OSError, place: Path | None = None) -> ResourceError | Non
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         path = Path(os.fsdecode(where)).absolute()
-        closed = (
-            [] if path.is_file() else [p for p in (path, *path.parents) if p.is_dir() and not os.access(p, os.W_OK)]
-        )
+        above = [] if path.is_file() else [path, *path.parents]
+        closed = [folder for folder in above if folder.is_dir() and not os.access(folder, os.W_OK)]
         return ResourceError(
             f"{closed[0] if closed else path}: {error.strerror}. This user may not read or write there: change its "
             "rights, or work in a copy of the project that belongs to you"
         )
     if error.errno in (errno.EXDEV, errno.EBUSY):
         return ResourceError(
-            f"{where}: {error.strerror}. A mount point cannot be replaced: mount the disk one folder higher, or put a "
-            "link to a folder of that disk here"
+            f"{place or where}: {error.strerror}. A mount point cannot be replaced: mount the disk one folder higher, "
+            "or put a link to a folder of that disk here"
         )
     return None

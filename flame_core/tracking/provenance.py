@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import socket
@@ -35,6 +36,7 @@ from flame_core.text.manifest import MANIFEST, read_manifest
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "safetensors", "webdataset", "numpy", "dvc", "dagster")
 LOCK = "dvc.lock"
 _TRIES = 20  # reads of a lock that is being rewritten
+log = logging.getLogger(__name__)
 
 
 def read_lock(root: Path) -> dict[str, Any]:
@@ -44,18 +46,20 @@ def read_lock(root: Path) -> dict[str, Any]:
             content = yaml.safe_load((root / LOCK).read_text("utf-8"))
         except FileNotFoundError:
             return {}
-        except yaml.YAMLError:
+        except (yaml.YAMLError, UnicodeDecodeError):
             content = None
         if isinstance(content, dict) and isinstance(content.get("stages"), dict):
             return content["stages"]
         time.sleep(0.1)
+    log.warning("%s is damaged; what it records is left out. `dvc repro` says where", root / LOCK)
     return {}
 
 
 def out_digests(root: Path) -> dict[str, str]:
-    """{path of an out: DVC's digest} of every stage in `dvc.lock`."""
-    stages = read_lock(root).values()
-    return {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", []) if "md5" in out}
+    """{path of an out: DVC's digest} of every stage in `dvc.lock`; entries that are damaged are left out."""
+    stages = [stage for stage in read_lock(root).values() if isinstance(stage, dict)]
+    outs = [out for stage in stages for out in stage.get("outs") or [] if isinstance(out, dict)]
+    return {out["path"]: out["md5"] for out in outs if "md5" in out and "path" in out}
 
 
 def git_state(project: Path) -> dict[str, str]:

@@ -84,8 +84,11 @@ def load(folder: Path, ranks: Ranks = ALONE) -> Checkpoint | None:
 
 def _write(part: dict[str, Any], path: Path) -> None:
     """Write a part, and its digest beside it."""
-    with path.open("wb") as file:  # torch hides the reason of a failed write to a path
-        torch.save(part, file)
+    with path.open("wb") as file:
+        try:
+            torch.save(part, file)
+        except RuntimeError as error:  # behind which torch hides why a write failed
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
     path.with_suffix(_DIGEST).write_text(_digest_line(path))
 
 

@@ -92,9 +92,10 @@ class TrainingJob(BaseModel):
 
 
 def _save(tower: Module, path: Path) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    save_file({name: w.detach().cpu().contiguous() for name, w in sorted(tower.state_dict().items())}, path)
+    weights = {name: w.detach().cpu().contiguous() for name, w in sorted(tower.state_dict().items())}
+    path.write_bytes(save(weights))  # `save_file` says that a disk is full with an error of its own
 
 
 def _on_rank(content: str, rank: int) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+import resource
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from flame_core.errors import ResourceError
 from flame_core.settings import settings
 from flame_core.training import checkpoint
 from flame_core.training.distributed import Ranks
+from flame_core.training.job import _save
 from flame_core.training.loop import train
+from flame_core.work import Ledger, WorkCache
 from tests.bits import flip
 from tests.training.processes import on_ranks
 from tests.training.world import HIDDEN, recipe, samples_of, write_world
@@ -80,6 +84,31 @@ def test_where_all_are_damaged_it_says_so_and_begins_anew(tmp_path, caplog):
         flip(path, 700, 0)
     assert checkpoint.load(tmp_path) is None
     assert "no undamaged checkpoint; training begins anew" in caplog.text
+
+
+@pytest.fixture
+def full_disk():
+    """No file of this process may grow beyond 4 KB, which a write notices as it does a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_said_and_leaves_no_checkpoint(tmp_path, full_disk):
+    with pytest.raises(ResourceError, match=r"checkpoints: File too large.*run the same command again"):
+        checkpoint.save(tmp_path / "checkpoints", made(3), keep=2)
+    assert checkpoint.load(tmp_path / "checkpoints") is None
+
+
+def test_a_full_disk_is_said_where_weights_are_written(tmp_path, full_disk):
+    def write(folder: Path) -> Ledger:
+        _save(torch.nn.Linear(64, 64), folder / "model.safetensors")
+        return Ledger()
+
+    with pytest.raises(ResourceError, match="train: File too large"):
+        WorkCache(tmp_path, "train").get({}, write)
+    assert not list((tmp_path / "train").iterdir())
 
 
 def _loaded(ranks: Ranks, folder: Path) -> int:

@@ -1,0 +1,26 @@
+"""What tracking reads of `dvc.lock`; a damaged one ends no training."""
+
+from __future__ import annotations
+
+import pytest
+
+from flame_core.tracking import provenance
+
+LOCK = "schema: '2.0'\nstages:\n  ingest:\n    cmd: flame ingest\n    outs:\n    - {path: data/shards, md5: abc.dir}\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (LOCK.encode(), {"data/shards": "abc.dir"}),
+        (LOCK.replace("flame", "flam\udce5").encode("utf-8", "surrogateescape"), {}),
+        (LOCK.replace("stages:", "stages").encode(), {}),
+        (LOCK.replace("  ingest:", "  ingest:\t[").encode(), {}),
+        (LOCK.replace("{path", "{peth").encode(), {}),
+        (b"stages: {ingest: 3, caption: {outs: [4, {md5: x}], cmd: y}}", {}),
+    ],
+)
+def test_the_digests_of_outs(tmp_path, monkeypatch, content, found):
+    monkeypatch.setattr(provenance.time, "sleep", lambda seconds: None)
+    (tmp_path / "dvc.lock").write_bytes(content)
+    assert provenance.out_digests(tmp_path) == found
