@@ -23,6 +23,7 @@ from flame_core.params.evaluation import BenchmarksParams
 from flame_core.params.training import TextTowerParams
 from flame_core.stages import baselines, caption, compare, embed, embed_texts, evaluate, ingest, train
 from flame_core.text.llm import SOURCE
+from flame_core.training.job import TrainingJob
 from flame_core.verification import write_digests
 from tests.bits import flip
 from tests.evaluation import datasets, tiny_clip
@@ -199,3 +200,21 @@ def test_no_flipped_bit_passes_unseen(consumers, record_property):
     for how, count in taken.items():
         record_property(f"flipped bits in outs, {how}", count)
     assert taken["refused"] > 100
+
+
+def test_data_that_rot_while_a_training_reads_them_leave_no_model(consumers, monkeypatch):
+    made, layout = consumers
+    consumer, shard = made["train plain"], layout.shards / "train/00000.tar"
+    _forget(consumer, layout)
+    run = TrainingJob.run
+
+    def rotting(self, *arguments) -> None:
+        run(self, *arguments)
+        flip(shard, 2000, 1)
+
+    monkeypatch.setattr(TrainingJob, "run", rotting)
+    with pytest.raises(FlameError, match=r"train/00000\.tar is damaged"):
+        consumer.run()
+    monkeypatch.undo()
+    flip(shard, 2000, 1)
+    assert not list((layout.work / "train").glob("[!.]*"))
