@@ -31,6 +31,7 @@ from flame_core.names import folders_of, shown, stays_inside
 from flame_core.verification import write_digests
 
 LEDGER = "ledger.json"
+_OWN_DIGEST = "ledger_sha256"  # in a ledger: digest of all else in it
 log = logging.getLogger(__name__)
 
 
@@ -84,6 +85,9 @@ class WorkCache:
             return None
         try:
             record = json.loads((folder / LEDGER).read_text())
+            own = record.pop(_OWN_DIGEST, None)  # older ledgers have none
+            if own is not None and own != value_digest(record):
+                raise ValueError("other bytes than were written")
             damaged = [
                 name
                 for name, expected in record["files"].items()
@@ -91,7 +95,7 @@ class WorkCache:
                 or file_sha256(folder / name) != expected["sha256"]
             ]
             ledger = Ledger(record["counts"], record["failures"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             record, damaged, ledger = {"files": {}}, [LEDGER], Ledger()
         if damaged:
             log.warning("%s: %s of unit %s is damaged; computing it again", self.stage, ", ".join(damaged), digest[:12])
@@ -110,7 +114,7 @@ class WorkCache:
                 if path.is_file()
             }
             record = {"counts": ledger.counts, "failures": ledger.failures, "files": files}
-            write_json(folder / LEDGER, record)
+            write_json(folder / LEDGER, {**record, _OWN_DIGEST: value_digest(record)})
             publish(folder, self.folder / digest)
         return Unit(self.folder / digest, ledger, True, {name: file["sha256"] for name, file in files.items()})
 

@@ -15,6 +15,7 @@ import pytest
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ResourceError
 from flame_core.work import Ledger, WorkCache, clear_disk_errors, gather
+from tests.bits import flip
 
 
 def writer(calls: list[int], text: str = "result", failures: dict[str, str] | None = None):
@@ -57,6 +58,19 @@ def test_a_damaged_unit_is_computed_again(tmp_path, damage):
         path.write_bytes(path.read_bytes()[:-3])
     again = cache.get({"input": "a"}, writer(calls))
     assert (again.computed, again.file("out.bin").read_text(), len(calls)) == (True, "result", 2)
+
+
+def test_no_flipped_bit_of_a_ledger_changes_what_it_says(tmp_path):
+    cache, calls = WorkCache(tmp_path, "embed"), []
+    unit = cache.get({"input": "a"}, writer(calls, failures={"key": "empty answer"}))
+    path = unit.file("ledger.json")
+    content = path.read_bytes()
+    for place in range(len(content)):
+        flip(path, place, place % 8)
+        again = cache.get({"input": "a"}, writer(calls, failures={"key": "empty answer"}))
+        assert (again.ledger, again.sha256) == (unit.ledger, unit.sha256)
+        path.write_bytes(content)
+    assert len(calls) > len(content) * 0.9
 
 
 def test_a_failing_unit_leaves_nothing(tmp_path):
