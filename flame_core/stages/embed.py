@@ -38,7 +38,7 @@ from flame_core.text.diagnostics import anisotropy, nearest
 from flame_core.text.embedding import STAGE, TEXTS_FILE, TRAIN_FILE, Task, embed_files
 from flame_core.text.jobs import Job, captions_a_sample, facet_names, text_jobs, training_job
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
-from flame_core.verification import Verified, verify
+from flame_core.verification import Verified, read_digests, verify
 from flame_core.work import Unit, WorkCache, gather
 
 REPORT_SAMPLES = 4096  # training samples that the anisotropy report looks at
@@ -56,7 +56,7 @@ def run(params: Params, layout: Layout) -> None:
         {
             layout.captions: ["*.parquet"],
             layout.shards: [INDEX, "val/*"],
-            layout.llm: [f"{params.llm.name}/*.json", f"{params.llm.name}/*token*"],  # weights where they are loaded
+            layout.llm: all_but_weights(params, layout),
         }
     )
     captions = read_validation_captions(layout.captions, params.evaluate)
@@ -146,6 +146,12 @@ def compute_jobs(
             )
         units[task.job.name] = replace(unit, computed=True)
     return units, rate, verified
+
+
+def all_but_weights(params: Params, layout: Layout) -> list[str]:
+    """The LLM's files in `data/llm` that are always read; its weights are verified where a file has to be computed."""
+    own = f"{params.llm.name}/"
+    return [name for name in read_digests(layout.llm) if name.startswith(own) and not name.endswith(".safetensors")]
 
 
 def store_files(jobs: Sequence[Job], units: dict[str, Unit]) -> dict[str, tuple[Job, Path]]:

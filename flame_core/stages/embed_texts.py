@@ -14,7 +14,7 @@ from flame_core.evaluation.collection import CUT_TEXTS, collect, cut_texts, dige
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts
-from flame_core.stages.embed import benchmark_facts, compute_jobs, require_budget, store_files
+from flame_core.stages.embed import all_but_weights, benchmark_facts, compute_jobs, require_budget, store_files
 from flame_core.text.jobs import BENCHMARK
 from flame_core.text.manifest import MANIFEST, read_manifest, require_fit
 from flame_core.text.store import CENTER, TOKENIZER
@@ -37,7 +37,7 @@ def run(params: Params, layout: Layout) -> None:
         {
             layout.embeddings: [MANIFEST, CENTER, TOKENIZER, gates.CHECKS],
             layout.captions: ["*.parquet"],  # whose digest the manifest holds
-            layout.llm: [f"{params.llm.name}/*.json", f"{params.llm.name}/*token*"],  # weights where they are loaded
+            layout.llm: all_but_weights(params, layout),
         }
     )
     manifest = read_manifest(layout.embeddings)
