@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import resource
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -86,27 +88,30 @@ def test_where_all_are_damaged_it_says_so_and_begins_anew(tmp_path, caplog):
     assert "no undamaged checkpoint; training begins anew" in caplog.text
 
 
-@pytest.fixture
-def full_disk():
+@contextmanager
+def full_disk() -> Iterator[None]:
     """No file of this process may grow beyond 4 KB, which a write notices as it does a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_said_and_leaves_no_checkpoint(tmp_path, full_disk):
-    with pytest.raises(ResourceError, match=r"checkpoints: File too large.*run the same command again"):
+def test_a_full_disk_is_said_and_leaves_no_checkpoint(tmp_path):
+    said = r"checkpoints: File too large.*run the same command again"
+    with pytest.raises(ResourceError, match=said), full_disk():
         checkpoint.save(tmp_path / "checkpoints", made(3), keep=2)
     assert checkpoint.load(tmp_path / "checkpoints") is None
 
 
-def test_a_full_disk_is_said_where_weights_are_written(tmp_path, full_disk):
+def test_a_full_disk_is_said_where_weights_are_written(tmp_path):
     def write(folder: Path) -> Ledger:
         _save(torch.nn.Linear(64, 64), folder / "model.safetensors")
         return Ledger()
 
-    with pytest.raises(ResourceError, match="train: File too large"):
+    with pytest.raises(ResourceError, match="train: File too large"), full_disk():
         WorkCache(tmp_path, "train").get({}, write)
     assert not list((tmp_path / "train").iterdir())
 
