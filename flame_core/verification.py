@@ -77,7 +77,7 @@ def verify(wanted: Mapping[Path, Sequence[str]]) -> Verified:
     for out, patterns in wanted.items():
         recorded = {name: digest for name, digest in read_digests(out).items() if _matches(name, patterns)}
         there = {name for name in _files(out) if _matches(name, patterns)}
-        absent = [f"{out / name} is missing" for name in sorted(recorded.keys() - there)]
+        absent = [f"{out / name} is missing, and {DIGESTS} names it" for name in sorted(recorded.keys() - there)]
         foreign = [f"{out / name} is not in its {DIGESTS}" for name in sorted(there - recorded.keys())]
         wrong[out] = absent + foreign
         expected |= {out / name: (out, recorded[name]) for name in sorted(recorded.keys() & there)}
