@@ -195,4 +195,4 @@ def test_nothing_is_gathered_outside_the_out(tmp_path, name):
     with pytest.raises(InputError, match="out: "):
         gather(out, state, {}, {"b/file": b"1", name: b"2"})
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
-    assert files == ["project/out/a"]
+    assert files == ["project/out/a", "project/out/digests.json"]

@@ -59,8 +59,8 @@ def read_ledger(shards: Path) -> list[Entry]:
     """
     path = shards / LEDGER
     try:
-        return [Entry(**row) for row in pq.ParquetFile(path).read().cast(SCHEMA).to_pylist()]
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        return [Entry(**row) for row in pq.ParquetFile(path).read().to_pylist()]
+    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a readable ledger ({error}); run `flame ingest` again") from None
 
 
