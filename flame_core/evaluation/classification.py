@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from flame_core.evaluation.retrieval import Standing, stand
+from flame_core.evaluation.similarity import best_candidates
 from flame_core.evaluation.texts import class_names, class_prompts
 from flame_core.params import EvaluateParams
+from flame_core.text.store import unit
 
 Lookup = Callable[[str, Sequence[str]], np.ndarray]  # (kind, texts) -> [N, K, D], facets normalised
 
@@ -27,7 +29,7 @@ class Classification:
         names: C classes.
         pictures: [Q] rows of the split.
         truth: [Q] index of the right class.
-        predicted: [Q] index of the first class.
+        predicted: [Q] index of the best class, the first of equals.
         standing: of the right class among all.
     """
 
@@ -59,9 +61,8 @@ def class_embeddings(params: EvaluateParams, names: Sequence[str], lookup: Looku
     """[C, D], normalised."""
     rows = []
     for name in names:
-        mean = lookup("raw", class_prompts(params, name))[:, 0].mean(axis=0)
-        rows.append(mean / max(float(np.linalg.norm(mean)), 1e-12))
-    return np.stack(rows)
+        rows.append(unit(lookup("raw", class_prompts(params, name))[:, 0].mean(axis=0, dtype=np.float64)))
+    return np.stack(rows).astype(np.float32)
 
 
 def classify(z: np.ndarray, keys: Sequence[str], classes: dict[str, str], t: np.ndarray) -> Classification:
@@ -79,5 +80,5 @@ def classify(z: np.ndarray, keys: Sequence[str], classes: dict[str, str], t: np.
     pictures = np.array(rows, dtype=np.int64)
     truth = np.array([number[classes[keys[row]]] for row in rows], dtype=np.int64)
     edges = np.stack([np.arange(len(truth)), truth], axis=1)
-    predicted = np.argmax(z[pictures] @ t.T, axis=1)
+    predicted = best_candidates(z[pictures], t, 1)[0][:, 0]
     return Classification(names, pictures, truth, predicted, stand(z[pictures], t, edges))

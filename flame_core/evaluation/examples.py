@@ -14,7 +14,7 @@ import numpy as np
 from flame_core.digest import text_sha256
 from flame_core.evaluation.classification import Lookup
 from flame_core.evaluation.measures import Evaluation
-from flame_core.evaluation.retrieval import best_candidates
+from flame_core.evaluation.similarity import best_candidates
 
 CONCEPTS, LANGUAGES_EACH, TOP_PICTURES = 6, 4, 5
 PICTURES, TOP_TEXTS = 8, 4

@@ -22,6 +22,7 @@ from flame_core.digest import text_sha256
 from flame_core.evaluation.held_out import HeldOut
 from flame_core.evaluation.lm_head import LMHead
 from flame_core.evaluation.pages import data_uri
+from flame_core.evaluation.similarity import best_candidates
 from flame_core.evaluation.texts import FACET_KIND
 from flame_core.layout import Layout
 from flame_core.params import CaptionKind, Params
@@ -149,9 +150,9 @@ def frequent(grid: Sequence[Sequence[str]]) -> list[tuple[str, float]]:
 
 def nearest(z: np.ndarray, row: int, count: int) -> list[tuple[int, float]]:
     """(row, cosine) of the pictures nearest to one, itself left out."""
-    scores = z @ z[row]
-    order = [int(other) for other in np.argsort(-scores, kind="stable") if other != row][:count]
-    return [(other, float(scores[other])) for other in order]
+    order, scores = best_candidates(z[row : row + 1], z, count + 1)
+    pairs = zip(order[0].tolist(), scores[0].tolist(), strict=True)
+    return [(other, score) for other, score in pairs if other != row][:count]
 
 
 def square_view(jpeg: bytes) -> str:

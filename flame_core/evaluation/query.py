@@ -22,7 +22,7 @@ from flame_core.digest import file_sha256
 from flame_core.errors import ParamsError
 from flame_core.evaluation.facet_pairing import picture_vectors, text_vectors
 from flame_core.evaluation.pictures import encode_pictures, require_same_space
-from flame_core.evaluation.retrieval import best_candidates
+from flame_core.evaluation.similarity import best_candidates
 from flame_core.evaluation.text_side import trained_texts
 from flame_core.evaluation.texts import FACET_KIND
 from flame_core.layout import Layout

@@ -7,8 +7,8 @@ first k.
 
 Ties are resolved by expectation: candidates with equal scores are taken to stand in random order, and a hit is the
 probability that a right answer falls within the first k. A model that gives every candidate the same score
-therefore gets exactly chance, whatever the order of the gallery. Scores are made in blocks of queries, so a gallery
-of 50,000 against 50,000 never stands in memory at once.
+therefore gets exactly chance, whatever the order of the gallery, and on any machine (`similarity`). Scores are made in
+blocks of queries, so a gallery of 50,000 against 50,000 never stands in memory at once.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Literal
 
 import numpy as np
 
-from flame_core.errors import ComputationError
+from flame_core.evaluation.similarity import count_ahead
 
 Direction = Literal["image_to_text", "text_to_image"]
 DIRECTIONS: tuple[Direction, ...] = ("image_to_text", "text_to_image")
-_BLOCK_SCORES = 8_000_000  # scores that are held at once
+_PARTS = 2**24  # probabilities are multiples of 1 / _PARTS
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Standing:
 
     Attributes:
         ahead: [Q] candidates with a strictly better score (none of them is right).
-        tied: [Q] candidates with exactly its score, itself included.
+        tied: [Q] candidates with its score, itself included.
         right: [Q] right answers among the tied.
     """
 
@@ -106,13 +106,16 @@ class Retrieval:
 
 
 def some_of(population: np.ndarray, right: np.ndarray, drawn: np.ndarray | np.integer) -> np.ndarray:
-    """Probability that at least one of `right` is among `drawn` of `population`, without replacement (elementwise)."""
+    """Probability that at least one of `right` is among `drawn` of `population`, without replacement (elementwise).
+
+    It is a multiple of 2^-24, so sums of it are exact, in any order.
+    """
     population, right, drawn = np.broadcast_arrays(population, right, drawn)
     missed = np.ones(population.shape)
     for i in range(int(drawn.max(initial=0))):
         left = np.maximum(population - i, 1)
         missed = np.where(i < drawn, missed * np.maximum(population - right - i, 0) / left, missed)
-    return 1.0 - missed
+    return np.rint((1.0 - missed) * _PARTS) / _PARTS
 
 
 def stand(queries: np.ndarray, gallery: np.ndarray, edges: np.ndarray) -> Standing:
@@ -126,25 +129,9 @@ def stand(queries: np.ndarray, gallery: np.ndarray, edges: np.ndarray) -> Standi
     Raises:
         ComputationError: a score is not finite.
     """
-    count = len(queries)
-    starts = np.searchsorted(edges[:, 0], np.arange(count + 1))
-    if np.any(np.diff(starts) == 0):
+    if len(np.unique(edges[:, 0])) != len(queries):
         raise ValueError("a query without a right answer cannot be ranked")
-    ahead, tied, right = (np.empty(count, dtype=np.int64) for _ in range(3))
-    block = max(1, _BLOCK_SCORES // max(1, len(gallery)))
-    for first in range(0, count, block):
-        last = min(first + block, count)
-        scores = queries[first:last] @ gallery.T  # [B, G]
-        if not np.isfinite(scores).all():
-            raise ComputationError("a similarity is not finite: the model's weights or the embeddings are broken")
-        mine = edges[starts[first] : starts[last]]
-        offsets = starts[first:last] - starts[first]
-        answers = scores[mine[:, 0] - first, mine[:, 1]]
-        best = np.maximum.reduceat(answers, offsets)
-        ahead[first:last] = (scores > best[:, None]).sum(axis=1)
-        tied[first:last] = (scores == best[:, None]).sum(axis=1)
-        right[first:last] = np.add.reduceat((answers == best[mine[:, 0] - first]).astype(np.int64), offsets)
-    return Standing(ahead, tied, right)
+    return Standing(*count_ahead(queries, gallery, edges))
 
 
 def retrieve(z: np.ndarray, t: np.ndarray, pairing: Pairing, direction: Direction) -> Retrieval:
@@ -172,13 +159,3 @@ def retrieve(z: np.ndarray, t: np.ndarray, pairing: Pairing, direction: Directio
 def both_ways(z: np.ndarray, t: np.ndarray, pairing: Pairing) -> dict[Direction, Retrieval]:
     """`retrieve` in both directions."""
     return {direction: retrieve(z, t, pairing, direction) for direction in DIRECTIONS}
-
-
-def best_candidates(queries: np.ndarray, gallery: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first `count` of the gallery [G, D] for each query [Q, D]: (indices, scores), each [Q, min(count, G)].
-
-    Equal scores stand in gallery order.
-    """
-    scores = queries @ gallery.T
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-    return order, np.take_along_axis(scores, order, axis=1)

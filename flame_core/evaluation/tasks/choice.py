@@ -16,6 +16,7 @@ from flame_core.evaluation.bootstrap import Bootstrap, by_picture
 from flame_core.evaluation.content import Questions
 from flame_core.evaluation.definition import ChoiceTask
 from flame_core.evaluation.estimates import mean_of_known
+from flame_core.evaluation.similarity import resolution, similarities
 from flame_core.evaluation.tasks.score import Score, Texts
 
 
@@ -24,16 +25,18 @@ def texts(task: ChoiceTask, content: Questions) -> list[str]:
     return list(dict.fromkeys(text for question in content.questions for text in question.texts))
 
 
-def chosen(scores: np.ndarray, ties: str) -> tuple[bool, bool]:
-    """(each picture chose its text, each text chose its picture) of one question's scores [pictures, texts]."""
-    return _rows_right(scores, ties), _rows_right(scores.T, ties)
+def chosen(pictures: np.ndarray, texts: np.ndarray, ties: str) -> tuple[bool, bool]:
+    """(each picture chose its text, each text chose its picture) of one question: pictures [P, D], texts [T, D]."""
+    return _rows_right(pictures, texts, ties), _rows_right(texts, pictures, ties)
 
 
-def _rows_right(scores: np.ndarray, ties: str) -> bool:
+def _rows_right(queries: np.ndarray, candidates: np.ndarray, ties: str) -> bool:
+    scores, resolved = similarities(queries, candidates), resolution(queries, candidates)
     for own in range(min(scores.shape)):
-        row = scores[own]
-        equals = row[:own] if ties == "first" else np.delete(row, own)  # those that may not be as good
-        if row.max() > row[own] or (equals == row[own]).any():
+        above = scores[own] - scores[own, own]
+        others = np.delete(above, own)
+        equals = above[:own] if ties == "first" else others  # those that may not be as good
+        if (others > resolved[own]).any() or (equals >= -resolved[own]).any():
             return False
     return True
 
@@ -56,8 +59,8 @@ def measure(
     t = encode(distinct)
     outcomes = []
     for question in content.questions:
-        scores = z[list(question.pictures)] @ t[[number[text] for text in question.texts]].T  # [pictures, texts]
-        outcomes.append(chosen(scores, task.ties))
+        asked = z[list(question.pictures)], t[[number[text] for text in question.texts]]
+        outcomes.append(chosen(*asked, task.ties))
     text_right, image_right = np.array(outcomes, dtype=float).T
     two_way = all(len(question.pictures) > 1 for question in content.questions)
     values = {"text_acc": text_right}

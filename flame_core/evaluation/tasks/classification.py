@@ -36,8 +36,12 @@ def texts(task: ClassificationTask, content: Labelled) -> list[str]:
 
 
 def class_vectors(rows: Sequence[Sequence[str]], encode: Texts) -> np.ndarray:
-    """[C, D] unit vectors of classes by their prompts; one class at a time, so 80,000 prompts need little memory."""
-    return unit(np.stack([unit(encode(prompts)).mean(axis=0) for prompts in rows]))
+    """[C, D] unit vectors of classes by their prompts; one class at a time, so 80,000 prompts need little memory.
+
+    Means are taken in float64, so classes of the same prompts in another order are equal.
+    """
+    means = [unit(encode(prompts)).mean(axis=0, dtype=np.float64) for prompts in rows]
+    return unit(np.stack(means)).astype(np.float32)
 
 
 def measure(

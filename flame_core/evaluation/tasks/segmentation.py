@@ -1,6 +1,6 @@
 """PatchDis: what single patches mean, as mean intersection over union with masks.
 
-Every patch takes the class whose name is nearest to it; the labels are laid over the mask by nearest neighbour; over
+Every patch takes the class whose name is nearest to it, the first of equals; the labels are laid over the mask by nearest neighbour; over
 all pictures IoU_m = |predicted m and m| / |predicted m or m|, and the mean is over classes with a union.
 (LexVLA's metric; its candidate classes are not published, so they are a param: those present in the mask, or all.)
 """
@@ -17,6 +17,7 @@ from flame_core.evaluation.content import Masked
 from flame_core.evaluation.decodable import opened
 from flame_core.evaluation.definition import SegmentationTask
 from flame_core.evaluation.estimates import mean_of_known
+from flame_core.evaluation.similarity import first_best, resolution, similarities
 from flame_core.evaluation.tasks.classification import class_vectors, prompts
 from flame_core.evaluation.tasks.score import Score, Texts
 
@@ -57,11 +58,12 @@ def view_of_mask(png: bytes, name: str, classes: int, ignore: int) -> np.ndarray
 
 def label_patches(patches: np.ndarray, t: np.ndarray, mask: np.ndarray, task: SegmentationTask) -> np.ndarray:
     """[S, S] class of each pixel by its patch: patches [g, g, D], classes t [M, D], mask [S, S]."""
-    scores = patches @ t.T  # [g, g, M]
+    flat = patches.reshape(-1, patches.shape[-1])
+    scores = similarities(flat, t)  # [g * g, M]
     if task.candidates == "present":
         absent = np.setdiff1d(np.arange(len(t)), mask[mask != task.ignore])
         scores[..., absent] = -np.inf
-    labels = scores.argmax(axis=-1)
+    labels = first_best(scores, resolution(flat, t)).reshape(patches.shape[:2])
     grid, side = len(labels), len(mask)
     at = np.minimum((np.arange(side) * 2 + 1) * grid // (2 * side), grid - 1)  # patch under the middle of each pixel
     return labels[np.ix_(at, at)]

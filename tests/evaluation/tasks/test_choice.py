@@ -9,6 +9,12 @@ from flame_core.evaluation.tasks import choice
 from tests.evaluation.tasks.test_retrieval import bootstrap
 
 
+def chosen(scores, ties: str) -> tuple[bool, bool]:
+    """The scores themselves as pictures against unit vectors, so that inner products are the scores."""
+    scores = np.array(scores, np.float32)
+    return choice.chosen(scores, np.eye(scores.shape[1], dtype=np.float32), ties)
+
+
 def task(ties: str = "wrong") -> ChoiceTask:
     return ChoiceTask.model_validate({"kind": "choice", "ties": ties})
 
@@ -25,17 +31,17 @@ def task(ties: str = "wrong") -> ChoiceTask:
     ],
 )
 def test_winogrounds_scores(scores, text, image):
-    assert choice.chosen(np.array(scores), "wrong") == (text, image)
+    assert chosen(scores, "wrong") == (text, image)
 
 
 def test_ties_count_for_the_first_only_where_the_protocol_says_so():
     tied = np.array([[1.0, 1.0]])  # one picture, right and wrong text
-    assert choice.chosen(tied, "wrong")[0] is False
-    assert choice.chosen(tied, "first")[0] is True
-    assert choice.chosen(np.array([[1.0, 1.0], [1.0, 1.0]]), "first") == (False, False)  # the second is not first
+    assert chosen(tied, "wrong")[0] is False
+    assert chosen(tied, "first")[0] is True
+    assert chosen([[1.0, 1.0], [1.0, 1.0]], "first") == (False, False)  # the second is not first
     for scores in np.random.default_rng(0).integers(0, 3, (200, 2, 2)):
         expected = (list(scores.argmax(1)) == [0, 1], list(scores.argmax(0)) == [0, 1])  # CLIP_benchmark's rule
-        assert choice.chosen(scores, "first") == expected
+        assert chosen(scores, "first") == expected
 
 
 def test_groups_are_scored_apart_and_the_mean_is_plain():
@@ -61,7 +67,7 @@ def test_chance_of_winoground_by_simulation():
     content = Questions([], [Question("q", "winoground", (0, 1), ("x", "y"))])
     chance = choice._chances(content)
     rng = np.random.default_rng(0)
-    outcomes = np.array([choice.chosen(scores, "wrong") for scores in rng.normal(size=(20000, 2, 2))])
+    outcomes = np.array([chosen(scores, "wrong") for scores in rng.normal(size=(20000, 2, 2))])
     assert chance["text_acc"] == pytest.approx(outcomes[:, 0].mean(), abs=0.01)
     assert chance["image_acc"] == pytest.approx(outcomes[:, 1].mean(), abs=0.01)
     assert chance["acc"] == pytest.approx(outcomes.all(axis=1).mean(), abs=0.01)
