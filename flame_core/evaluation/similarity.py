@@ -16,6 +16,7 @@ from flame_core.errors import ComputationError
 
 _BLOCK_SCORES = 8_000_000  # scores that are held at once
 _BLOCK_NUMBERS = 8_000_000  # numbers of vectors that are held at once in float64
+_CACHED_NUMBERS = 60_000  # numbers that stay in a core's cache
 _CROWDED = 64  # a query with more than this part of the gallery near its best answer is scored in float64 as a whole
 
 
@@ -121,7 +122,8 @@ def _count_block(
     crowded = near > max(1, len(gallery) // _CROWDED)
     some = np.flatnonzero((near > 1) & ~crowded)
     if len(some):
-        line, candidate = np.nonzero((scores[some] >= low[some, None]) & (scores[some] <= high[some, None]))
+        doubtful = scores[some]
+        line, candidate = np.nonzero((doubtful >= low[some, None]) & (doubtful <= high[some, None]))
         pairs = np.stack([some[line], candidate], axis=1)
         above = _products(queries, gallery, pairs) - best[pairs[:, 0]]
         slack = resolved[pairs[:, 0]]
@@ -143,21 +145,21 @@ def _outwards(low: np.ndarray, high: np.ndarray, kind: np.dtype) -> tuple[np.nda
 def _products(queries: np.ndarray, gallery: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """[E]: inner products in float64 of pairs [E, 2] (query, candidate)."""
     found = np.empty(len(pairs))
-    step = max(1, _BLOCK_NUMBERS // 8 // max(1, queries.shape[1]))
+    step = max(1, _CACHED_NUMBERS // max(1, queries.shape[1]))
     for start in range(0, len(pairs), step):
         query, candidate = pairs[start : start + step].T
         left, right = queries[query].astype(np.float64), gallery[candidate].astype(np.float64)
-        found[start : start + step] = np.einsum("nd,nd->n", left, right)
+        found[start : start + step] = np.vecdot(left, right)
     return found
 
 
 def _norms(vectors: np.ndarray) -> np.ndarray:
     """[N]: lengths in float64."""
     found = np.empty(len(vectors))
-    step = max(1, _BLOCK_NUMBERS // max(1, vectors.shape[1]))
+    step = max(1, _CACHED_NUMBERS // max(1, vectors.shape[1]))
     for start in range(0, len(vectors), step):
         part = np.asarray(vectors[start : start + step], np.float64)
-        found[start : start + step] = np.sqrt(np.einsum("nd,nd->n", part, part))
+        found[start : start + step] = np.sqrt(np.vecdot(part, part))
     return _finite(found)
 
 
