@@ -14,11 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flame_core.evaluation.bootstrap import Bootstrap
 from flame_core.evaluation.content import Captioned, Labelled
 from flame_core.evaluation.definition import ClassificationTask, RetrievalTask
 from flame_core.evaluation.tasks import classification, retrieval
-from flame_core.params import BootstrapParams
 
 D, BLOCK = 5120, 4096
 
@@ -48,8 +46,7 @@ def classes(folder: Path) -> None:
     def encode(texts: list[str]) -> np.ndarray:
         return t[[int(text.split()[1]) * 80 + int(text.split()[0]) for text in texts]].astype(np.float32)
 
-    draws = Bootstrap(50_000, BootstrapParams())
-    classification.measure(ClassificationTask(kind="classification"), content, "en", z, encode, draws)
+    classification.measure(ClassificationTask(kind="classification"), content, "en", z, encode)
 
 
 def languages(folder: Path) -> None:
@@ -61,9 +58,8 @@ def languages(folder: Path) -> None:
     def encode(texts: list[str]) -> np.ndarray:
         return t[[int(text.split()[0]) * 3600 + int(text.split()[1]) for text in texts]].astype(np.float32)
 
-    draws = Bootstrap(3600, BootstrapParams())
     for code in captions:
-        retrieval.measure(RetrievalTask(kind="retrieval"), content, code, z, encode, draws)
+        retrieval.measure(RetrievalTask(kind="retrieval"), content, code, z, encode)
 
 
 if __name__ == "__main__":

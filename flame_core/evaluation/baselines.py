@@ -41,7 +41,7 @@ def measure(params: Params, layout: Layout) -> dict[str, bytes]:
         else:
             standings += held_out_standings(evaluation, options)
             files |= result_files(evaluation, name)
-        standings += run_benchmarks(model, collected, options.bootstrap, layout.work)
+        standings += run_benchmarks(model, collected, options.confidence, layout.work)
         files |= standing_files(standings, name, source)
         contents |= {f"{name}/{file}": content for file, content in files.items()}
     return contents

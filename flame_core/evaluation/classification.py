@@ -59,9 +59,7 @@ class Classification:
 
 def class_embeddings(params: EvaluateParams, names: Sequence[str], lookup: Lookup) -> np.ndarray:
     """[C, D], normalised."""
-    rows = []
-    for name in names:
-        rows.append(unit(lookup("raw", class_prompts(params, name))[:, 0].mean(axis=0, dtype=np.float64)))
+    rows = [unit(lookup("raw", class_prompts(params, name))[:, 0].mean(axis=0, dtype=np.float64)) for name in names]
     return np.stack(rows).astype(np.float32)
 
 

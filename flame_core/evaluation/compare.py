@@ -1,8 +1,8 @@
 """Recipes side by side: their headline metrics, and whether a difference is more than chance.
 
-All recipes are judged on the same pictures, so a difference has an interval of its own: the same drawn pictures for
-both recipes, draw by draw. That interval is narrower than those of the two metrics, which share the luck of the
-draw. A difference whose interval holds zero is "within the interval": these pictures do not tell the two apart.
+All recipes are judged on the same pictures, so a difference has an interval of its own, from what both made of each
+picture. That interval is narrower than those of the two metrics, which share the luck of the split. A difference
+whose interval holds zero is "within the interval": these pictures do not tell the two apart.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from flame_core.errors import InputError
 from flame_core.evaluation.benchmark_section import benchmark_section
-from flame_core.evaluation.bootstrap import Bootstrap
 from flame_core.evaluation.charts import Bar, bar_chart
-from flame_core.evaluation.estimates import mean_of_known
+from flame_core.evaluation.estimates import means_of
+from flame_core.evaluation.intervals import Mean, difference_interval, mean_of
 from flame_core.evaluation.language_names import language_name
 from flame_core.evaluation.measures import OTHERS
 from flame_core.evaluation.pages import render
@@ -24,13 +22,12 @@ from flame_core.evaluation.report import WAYS
 from flame_core.evaluation.results import Results
 from flame_core.evaluation.standing import Standings
 from flame_core.gates import Check
-from flame_core.params import BootstrapParams
 
 _DIGITS = 6
 _PARTS = {"value": "", "low": "/low", "high": "/high"}
 
 
-def compare(results: Sequence[Results], params: BootstrapParams) -> dict[str, Any]:
+def compare(results: Sequence[Results], confidence: float) -> dict[str, Any]:
     """The comparison of recipes with the first of them.
 
     Returns:
@@ -47,21 +44,20 @@ def compare(results: Sequence[Results], params: BootstrapParams) -> dict[str, An
                 f"recipes {first.recipe} and {other.recipe} were not evaluated on the same pictures and languages; "
                 "run `flame evaluate` for both"
             )
-    bootstrap = Bootstrap(first.pictures, params)
-    baseline = _headline_draws(first, bootstrap)
+    baseline = _headline_means(first)
     recipes: dict[str, dict[str, dict[str, Any]]] = {}
     for result in results:
-        draws = _headline_draws(result, bootstrap)
+        means = _headline_means(result)
         recipes[result.recipe] = rows = {}
         for metric in result.headline:
             rows[metric] = {part: result.metrics[metric + end] for part, end in _PARTS.items()}
             if result is not first:
-                low, high = bootstrap.interval((draws[metric] - baseline[metric])[:, None])
+                low, high = difference_interval(means[metric], baseline[metric], confidence)
                 rows[metric] |= {
                     "difference": round(result.metrics[metric] - first.metrics[metric], _DIGITS),
-                    "difference_low": round(float(low[0]), _DIGITS),
-                    "difference_high": round(float(high[0]), _DIGITS),
-                    "within_interval": bool(low[0] <= 0 <= high[0]),
+                    "difference_low": round(low, _DIGITS),
+                    "difference_high": round(high, _DIGITS),
+                    "within_interval": low <= 0 <= high,
                 }
     return {"baseline": first.recipe, "pictures": first.pictures, "recipes": recipes}
 
@@ -86,7 +82,7 @@ def check(comparison: dict[str, Any]) -> Check:
 def render_comparison(
     comparison: dict[str, Any],
     results: Sequence[Results],
-    params: BootstrapParams,
+    confidence: float,
     standings: Mapping[str, Sequence[Standings]],
 ) -> str:
     """The page; `standings` on all benchmarks, by the model's name."""
@@ -99,7 +95,7 @@ def render_comparison(
         comparison=comparison,
         metrics=metrics,
         chances=chances,
-        bootstrap=params,
+        confidence=confidence,
         section=benchmark_section(standings),
     )
 
@@ -142,19 +138,7 @@ def chance_of(metric: str) -> str:
     return f"{head}/chance/{tail}"
 
 
-def _headline_draws(result: Results, bootstrap: Bootstrap) -> dict[str, np.ndarray]:
-    """{metric: its value in each draw [samples]}."""
-    measures = sorted({measure for members in result.headline.values() for measure in members})
-    column = {measure: index for index, measure in enumerate(measures)}
-    table = result.outcomes
-    names = table["measure"].unify_dictionaries().combine_chunks()
-    at = np.array([column[name] for name in names.dictionary.to_pylist()])[names.indices.to_numpy()]
-    sums, counts = (np.zeros((result.pictures, len(measures))) for _ in range(2))
-    pictures = table["picture"].to_numpy()
-    sums[pictures, at] = table["sum"].to_numpy()
-    counts[pictures, at] = table["queries"].to_numpy()
-    draws = bootstrap.means(sums, counts)
-    return {
-        metric: mean_of_known(draws[:, [column[member] for member in members]])
-        for metric, members in result.headline.items()
-    }
+def _headline_means(result: Results) -> dict[str, Mean]:
+    """{metric: its mean}."""
+    means = means_of(result.outcomes, result.pictures)
+    return {metric: mean_of([means[member] for member in members]) for metric, members in result.headline.items()}

@@ -1,8 +1,8 @@
 """Measures of a run as columns of sums and counts per picture: their estimates, intervals and outcomes.
 
 A measure is a mean over queries, and every query belongs to a picture, so per picture a sum and a count say all that
-a bootstrap needs. The headline measures are kept in that form (`outcomes.parquet`), so that `flame compare` can draw
-the same pictures for two recipes and judge their difference picture by picture.
+an interval needs. The headline measures are kept in that form (`outcomes.parquet`), so that `flame compare` can judge
+the difference of two recipes picture by picture.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from flame_core.evaluation.bootstrap import Bootstrap, by_picture
+from flame_core.evaluation.intervals import Mean, by_picture, interval, mean_of, ratio
 
 OUTCOMES_SCHEMA = pa.schema(
     {
@@ -32,31 +32,20 @@ class Estimates:
         self.sums: dict[str, np.ndarray] = {}
         self.counts: dict[str, np.ndarray] = {}
         self.groups: dict[str, list[str]] = {}
-        self._hidden: set[str] = set()
+        self.others: dict[str, Mean] = {}
 
-    def add(self, name: str, values: np.ndarray, owners: np.ndarray, *, hidden: bool = False) -> None:
-        """Add a measure: the values [Q] of its queries and the picture [Q] of each. A hidden one only serves groups."""
+    def add(self, name: str, values: np.ndarray, owners: np.ndarray) -> None:
+        """Add a measure: the values [Q] of its queries and the picture [Q] of each."""
         self.sums[name], self.counts[name] = by_picture(values, owners, self.pictures)
-        if hidden:
-            self._hidden.add(name)
 
-    def intervals(self, bootstrap: Bootstrap) -> dict[str, float]:
-        """{name: estimate, name/low, name/high} of all measures and groups."""
-        names = list(self.sums)
-        sums = np.stack([self.sums[name] for name in names], axis=1)
-        counts = np.stack([self.counts[name] for name in names], axis=1)
-        with np.errstate(invalid="ignore"):  # a class of which no picture was measured
-            values = sums.sum(axis=0) / counts.sum(axis=0)
-        draws = bootstrap.means(sums, counts)
-        column = {name: index for index, name in enumerate(names)}
-        shown = {name: [name] for name in names if name not in self._hidden} | self.groups
+    def intervals(self, confidence: float) -> dict[str, float]:
+        """{name: estimate, name/low, name/high} of all measures, groups and other means."""
+        means = {name: ratio(self.sums[name], self.counts[name]) for name in self.sums}
+        means |= {name: mean_of([means[member] for member in members]) for name, members in self.groups.items()}
         found: dict[str, float] = {}
-        for name, members in shown.items():
-            at = [column[member] for member in members]
-            low, high = bootstrap.interval(mean_of_known(draws[:, at])[:, None])
-            known = values[at][~np.isnan(values[at])]
-            found[name] = float(known.mean()) if known.size else float("nan")
-            found[f"{name}/low"], found[f"{name}/high"] = float(low[0]), float(high[0])
+        for name, mean in (means | self.others).items():
+            found[name] = mean.value
+            found[f"{name}/low"], found[f"{name}/high"] = interval(mean, confidence)
         return found
 
     def outcomes(self, names: Sequence[str]) -> pa.Table:
@@ -72,8 +61,15 @@ class Estimates:
         return pa.table(columns, schema=OUTCOMES_SCHEMA)
 
 
-def mean_of_known(values: np.ndarray) -> np.ndarray:
-    """[S, C] -> [S]: the mean over the columns that are not NaN; NaN where all are."""
-    known = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(known, values, 0.0).sum(axis=1) / known.sum(axis=1)
+def means_of(outcomes: pa.Table, pictures: int) -> dict[str, Mean]:
+    """{measure: its mean} of a table as `OUTCOMES_SCHEMA`."""
+    names = outcomes["measure"].unify_dictionaries().combine_chunks()
+    measure = names.indices.to_numpy()
+    rows, added, queries = (outcomes[name].to_numpy() for name in ("picture", "sum", "queries"))
+    found = {}
+    for number, name in enumerate(names.dictionary.to_pylist()):
+        own = measure == number
+        sums, counts = np.zeros(pictures), np.zeros(pictures)
+        sums[rows[own]], counts[rows[own]] = added[own], queries[own]
+        found[name] = ratio(sums, counts)
+    return found

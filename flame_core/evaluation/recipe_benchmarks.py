@@ -30,6 +30,6 @@ def recipe_standings(params: Params, layout: Layout, recipe: str, held_out: Held
     """How the model of a recipe stands on all of them; `held_out` holds it and what it did on the split."""
     own = held_out_standings(held_out.evaluation, params.evaluate)
     model = TrainedModel(recipe, held_out.encoder, layout.model(recipe), held_out.lookup)
-    found = run_benchmarks(model, collected_benchmarks(params, layout), params.evaluate.bootstrap, layout.work)
+    found = run_benchmarks(model, collected_benchmarks(params, layout), params.evaluate.confidence, layout.work)
     cut = {} if held_out.own_texts else read_manifest(layout.embeddings).get(CUT_TEXTS, {})
     return own + [replace(each, cut_texts=cut.get(each.benchmark.name, 0)) for each in found]

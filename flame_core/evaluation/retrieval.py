@@ -85,7 +85,7 @@ class Retrieval:
         answers: [Q] number of right answers of each query.
         gallery: number of candidates.
         pictures: [Q] row in the split of the picture that the query belongs to (the first one, of a text with
-            several); the unit that the bootstrap draws.
+            several); the unit that intervals count.
     """
 
     standing: Standing

@@ -103,8 +103,8 @@ def count_ahead(queries: np.ndarray, gallery: np.ndarray, edges: np.ndarray) -> 
         mine = edges[starts[rows.start] : starts[rows.stop]] - [first, 0]
         asked, offsets = queries[rows], starts[rows] - starts[first]
         answers = _finite(_products(asked, gallery, mine))  # [E of the block]
-        best = np.maximum.reduceat(answers, offsets)
-        is_best = answers >= (best - resolved[rows])[mine[:, 0]]
+        best: np.ndarray = np.maximum.reduceat(answers, offsets)
+        is_best = answers >= best[mine[:, 0]] - resolved[rows][mine[:, 0]]
         right[rows] = np.add.reduceat(is_best.astype(np.int64), offsets)
         ahead[rows], tied[rows] = _count_block(asked, gallery, best, resolved[rows], doubt[rows])
     return ahead, np.maximum(tied, right), right

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError
-from flame_core.evaluation.bootstrap import Bootstrap
 from flame_core.evaluation.collection import Collected
 from flame_core.evaluation.definition import (
     Benchmark,
@@ -84,7 +83,7 @@ class Standings:
         return self.row(MEAN) or (self.rows[0] if self.rows else None)
 
 
-def of_scores(each: Collected, scores: Sequence[Score], missing: list[str], bootstrap: Bootstrap) -> Standings:
+def of_scores(each: Collected, scores: Sequence[Score], missing: list[str], confidence: float) -> Standings:
     """The standing of a benchmark that was measured, numbers rounded for files."""
     rows = [
         LanguageRow(
@@ -95,7 +94,7 @@ def of_scores(each: Collected, scores: Sequence[Score], missing: list[str], boot
             _rounded(score.facts),
         )
         for score in scores
-        for ends in [score.intervals(bootstrap)]
+        for ends in [score.intervals(confidence)]
     ]
     content = each.content
     assert content is not None

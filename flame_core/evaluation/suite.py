@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from flame_core.errors import InputError
-from flame_core.evaluation.bootstrap import Bootstrap
 from flame_core.evaluation.collection import Collected
 from flame_core.evaluation.content import Captioned, Labelled, Masked, Picture, Questions, pictures_sha256
 from flame_core.evaluation.decodable import decodable, opened
@@ -31,7 +30,6 @@ from flame_core.evaluation.models.protocol import Model, NotOffered
 from flame_core.evaluation.standing import Standings, of_scores
 from flame_core.evaluation.tasks import choice, classification, probe, retrieval, segmentation
 from flame_core.evaluation.tasks.score import Score, Texts, over_languages
-from flame_core.params import BootstrapParams
 from flame_core.reporting import Bar, progress
 from flame_core.text.store import unit
 from flame_core.work import Ledger, WorkCache, clear_disk_errors
@@ -41,10 +39,8 @@ _TEXTS = 256  # texts whose facets are held at once
 _VECTORS = "vectors.npy"
 
 
-def run_benchmarks(
-    model: Model, collected: Sequence[Collected], params: BootstrapParams, work: Path
-) -> list[Standings]:
-    """Measure a model on each benchmark; `work` is the work cache.
+def run_benchmarks(model: Model, collected: Sequence[Collected], confidence: float, work: Path) -> list[Standings]:
+    """Measure a model on each benchmark; `confidence` is that of intervals, `work` the work cache.
 
     Raises:
         InputError: a picture cannot be decoded, or a text is not in the store.
@@ -57,21 +53,17 @@ def run_benchmarks(
                 found.append(Standings(each.benchmark, "not available", each.why))
             else:
                 try:
-                    found.append(of_scores(each, *_measure(model, each, params, work, bar)))
+                    found.append(of_scores(each, *_measure(model, each, work, bar), confidence))
                 except NotOffered as error:
                     found.append(Standings(each.benchmark, "not offered", str(error)))
     return found
 
 
-def _measure(
-    model: Model, each: Collected, params: BootstrapParams, work: Path, bar: Bar
-) -> tuple[list[Score], list[str], Bootstrap]:
-    """(scores by language and their mean, languages without a text, the draws)."""
-    assert each.content is not None
-    bootstrap = Bootstrap(len(each.content.pictures), params)
+def _measure(model: Model, each: Collected, work: Path, bar: Bar) -> tuple[list[Score], list[str]]:
+    """(scores by language and their mean, languages without a text)."""
     scores: list[Score] = []
     missing: list[str] = []
-    for language, measure in _by_language(model, each, bootstrap, work).items():
+    for language, measure in _by_language(model, each, work).items():
         score = measure()
         if score is None:
             missing.append(language)
@@ -80,53 +72,41 @@ def _measure(
         bar.advance(benchmark=each.benchmark.name)
     if len(scores) > 1:
         scores.append(over_languages(scores))
-    return scores, missing, bootstrap
+    return scores, missing
 
 
-def _by_language(
-    model: Model, each: Collected, bootstrap: Bootstrap, work: Path
-) -> dict[str, Callable[[], Score | None]]:
+def _by_language(model: Model, each: Collected, work: Path) -> dict[str, Callable[[], Score | None]]:
     """How to measure each language of a benchmark; the pictures are encoded here, once."""
     languages, kind = each.benchmark.languages, each.benchmark.text_kind
     match each.benchmark.task, each.content:
         case RetrievalTask() as task, Captioned() as content:
             z, encode = paired(model, kind, content.pictures, work)
-            return {code: partial(retrieval.measure, task, content, code, z, encode, bootstrap) for code in languages}
+            return {code: partial(retrieval.measure, task, content, code, z, encode) for code in languages}
         case ClassificationTask() as task, Labelled() as content:
             z, encode = paired(model, kind, content.pictures, work)
-            return {
-                code: partial(classification.measure, task, content, code, z, encode, bootstrap) for code in languages
-            }
+            return {code: partial(classification.measure, task, content, code, z, encode) for code in languages}
         case ChoiceTask() as task, Questions() as content:
             z, encode = paired(model, kind, content.pictures, work)
-            return {languages[0]: partial(choice.measure, task, content, languages[0], z, encode, bootstrap)}
+            return {languages[0]: partial(choice.measure, task, content, languages[0], z, encode)}
         case ProbeTask() as task, Labelled() as content:
-            return {languages[0]: partial(_probe, model, task, each, content, bootstrap, work)}
+            return {languages[0]: partial(_probe, model, task, each, content, work)}
         case SegmentationTask() as task, Masked() as content:
             texts = partial(model.texts, kind)  # a patch has no facets
-            return {
-                code: partial(_segmentation, model, task, content, code, texts, bootstrap) for code in content.names
-            }
+            return {code: partial(_segmentation, model, task, content, code, texts) for code in content.names}
     raise AssertionError(each.benchmark.task.kind)  # `layouts.read_content` has refused all others
 
 
-def _probe(
-    model: Model, task: ProbeTask, each: Collected, content: Labelled, bootstrap: Bootstrap, work: Path
-) -> Score:
+def _probe(model: Model, task: ProbeTask, each: Collected, content: Labelled, work: Path) -> Score:
     training = each.training
     assert training is not None
     language = each.benchmark.languages[0]
     if training.names != content.names:
         raise InputError(f"benchmark {each.benchmark.name}: training and test split name other classes")
     train, test = (unit(encoded(model, "features", part.pictures, work)) for part in (training, content))
-    return probe.measure(
-        task, (train, training.labels), (test, content.labels), content.names[language], language, bootstrap
-    )
+    return probe.measure(task, (train, training.labels), (test, content.labels), content.names[language], language)
 
 
-def _segmentation(
-    model: Model, task: SegmentationTask, content: Masked, language: str, encode: Texts, bootstrap: Bootstrap
-) -> Score:
+def _segmentation(model: Model, task: SegmentationTask, content: Masked, language: str, encode: Texts) -> Score:
     t = segmentation.vectors(task, content, language, encode)
     overlaps = []
     with progress("patches", len(content.pictures), "pictures") as bar:
@@ -136,7 +116,7 @@ def _segmentation(
             predicted = segmentation.label_patches(patches, t, mask, task)
             overlaps.append(segmentation.overlap(predicted, mask, len(t), task.ignore))
             bar.advance()
-    return segmentation.score_overlaps(overlaps, language, bootstrap)
+    return segmentation.score_overlaps(overlaps, language)
 
 
 def paired(model: Model, kind: str, pictures: Sequence[Picture], work: Path) -> tuple[np.ndarray, Texts]:

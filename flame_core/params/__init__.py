@@ -17,7 +17,7 @@ from flame_core.params.captions import (
     RewriteCaptioner,
     VLMCaptioner,
 )
-from flame_core.params.evaluation import BootstrapParams, EvaluateParams
+from flame_core.params.evaluation import EvaluateParams
 from flame_core.params.promotion import PromoteParams
 from flame_core.params.section import CaptionKind
 from flame_core.params.sources import DebianSource, FolderSource, Source, WebdatasetSource
@@ -34,7 +34,6 @@ from flame_core.params.whole import Params, load_params, parse_params
 
 __all__ = [
     "AugmentationParams",
-    "BootstrapParams",
     "CaptionGates",
     "CaptionKind",
     "CaptionParams",

@@ -10,15 +10,14 @@ from flame_core.names import DottedName, LanguageCode
 from flame_core.params.section import Positive, Section
 
 
-class BootstrapParams(Section):
-    samples: Positive = 500
-    confidence: float = Field(default=0.95, gt=0, lt=1)
-    seed: int = 0
-
-
 class EvaluateGates(Section):
-    min_recall_over_chance: float = Field(default=1.0, description="English recall@10 over chance, in both directions")
-    language_floors: dict[LanguageCode, float] = Field(
+    min_recall_over_chance: float = Field(
+        default=1.0,
+        ge=0,
+        description="recall@10 over chance in the training language, in both directions, that the lower end of its "
+        "interval must exceed; 0: any recall will do",
+    )
+    language_floors: dict[LanguageCode, Annotated[float, Field(ge=0)]] = Field(
         default={}, description="the same for other languages: {de: 1.5}; a language that is not measured fails"
     )
 
@@ -49,7 +48,7 @@ class EvaluateParams(Section):
         description="other people's models by a name of one's own: transformers:<folder or id[@revision]>, "
         "open_clip:<architecture>@<weights>, timm:<name>[@<weights>]",
     )
-    bootstrap: BootstrapParams = BootstrapParams()
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals of all metrics")
     gates: EvaluateGates = EvaluateGates()
 
     @field_validator("class_prompts")

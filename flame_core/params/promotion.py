@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from flame_core.params.section import Section
+from flame_core.params.section import Positive, Section
 
 
 class PromoteParams(Section):
+    min_pictures: Positive = Field(
+        default=100,
+        description="a measure on fewer held-out pictures is not judged; with none left, nobody is promoted",
+    )
     tolerance: float = Field(default=0.02, ge=0, description="a measure may fall by so much, absolutely")
     min_gain: float = Field(default=0.0, description="the mean over the held-out measures must rise by so much")

@@ -37,8 +37,8 @@ def run(params: Params, layout: Layout) -> None:
     folders |= {name: layout.baselines / name for name in params.evaluate.baselines}
     results = [read_results(folder) for folder in folders.values() if (folder / METRICS).is_file()]
     standings = {name: read_standings(folder) for name, folder in folders.items()}
-    comparison = compare(results, params.evaluate.bootstrap)
-    page = render_comparison(comparison, results, params.evaluate.bootstrap, standings)
+    comparison = compare(results, params.evaluate.confidence)
+    page = render_comparison(comparison, results, params.evaluate.confidence, standings)
     contents = {
         COMPARISON: json_bytes(comparison),
         PAGE: page.encode(),

@@ -8,8 +8,8 @@ as independent. They were measured on the same data, so the interval is rather t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import hypot
 
+from flame_core.evaluation.intervals import combined
 from flame_core.evaluation.standing import LanguageRow, Standings, headline_metrics
 from flame_core.tracking.benchmarks import recorded
 from flame_core.tracking.gate import Difference, difference
@@ -33,7 +33,5 @@ def benchmark_differences(
 
 
 def _difference(measure: str, metric: str, old: LanguageRow, new: LanguageRow, tolerance: float) -> Difference:
-    (a, (a_low, a_high)), (b, (b_low, b_high)) = ((row.metrics[metric], row.intervals[metric]) for row in (old, new))
-    low = b - a - hypot(b - b_low, a_high - a)
-    high = b - a + hypot(b_high - b, a - a_low)
-    return difference(measure, a, b, low, high, tolerance)
+    before, after = ((row.metrics[metric], *row.intervals[metric]) for row in (old, new))
+    return difference(measure, before[0], after[0], *combined(after, before), tolerance)

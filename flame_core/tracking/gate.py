@@ -1,27 +1,30 @@
 """Whether a challenger may become champion: the rule, as a function of two results on the same held-out pictures.
 
-Every measure of the held-out split, in every language, is compared picture by picture (paired bootstrap, as `flame
-compare` does), so the interval of a difference is free of the luck of the split that both models share. Benchmarks of
+Every measure of the held-out split, in every language, is compared picture by picture (as `flame compare` does), so
+the interval of a difference is free of the luck of the split that both models share. Benchmarks of
 `evaluate.benchmarks` come with the intervals that `benchmark_gate` gives them. A measure counts as worse when its whole
 interval lies below zero and it fell by more than `promote.tolerance`; as better when its whole interval lies above
 zero. The challenger is promoted when no measure is worse and the plain mean over the held-out measures rose by at least
 `promote.min_gain`.
+
+On few pictures nothing is worse, whatever the model. A measure on fewer than `promote.min_pictures` is therefore shown
+and not judged, and where no measure has so many the answer is "cannot judge", for a first champion too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 
 from flame_core import reporting
 from flame_core.errors import InputError
-from flame_core.evaluation.bootstrap import Bootstrap
+from flame_core.evaluation.estimates import means_of
+from flame_core.evaluation.intervals import Mean, difference_interval, mean_of
 from flame_core.evaluation.results import Results
-from flame_core.params import BootstrapParams, PromoteParams
+from flame_core.params import PromoteParams
 
 MEAN = "mean of the held-out measures"
 _DIGITS = 6
@@ -37,41 +40,48 @@ class Difference:
     difference: float
     low: float
     high: float
-    verdict: str  # better, worse, same
+    verdict: str  # better, worse, same, too few
 
 
 @dataclass(frozen=True)
 class Verdict:
     """The gate's answer, and all it rests on."""
 
-    promoted: bool
+    outcome: Literal["promoted", "refused", "cannot judge"]
     reason: str
     rule: str
     differences: list[Difference]
+
+    @property
+    def promoted(self) -> bool:
+        return self.outcome == "promoted"
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as it is stored."""
         return asdict(self)
 
 
-def rule(params: PromoteParams, bootstrap: BootstrapParams) -> str:
+def rule(params: PromoteParams, confidence: float) -> str:
     """The rule in words."""
     return (
-        f"no measure may fall by more than {params.tolerance:g} with its {bootstrap.confidence:.0%} interval wholly "
-        f"below zero, and the mean over the held-out measures must rise by at least {params.min_gain:g}"
+        f"no measure may fall by more than {params.tolerance:g} with its {confidence:.0%} interval wholly "
+        f"below zero, and the mean over the held-out measures must rise by at least {params.min_gain:g}; "
+        f"measures on fewer than {params.min_pictures} pictures are not judged"
     )
 
 
-def first_champion(params: PromoteParams, bootstrap: BootstrapParams) -> Verdict:
+def first_champion(challenger: Results, params: PromoteParams, confidence: float) -> Verdict:
     """The verdict where there is no champion yet."""
-    return Verdict(True, "there was no champion to compare with", rule(params, bootstrap), [])
+    if not _judged(means_of(challenger.outcomes, challenger.pictures), params):
+        return _cannot_judge(challenger, params, confidence, [])
+    return Verdict("promoted", "there was no champion to compare with", rule(params, confidence), [])
 
 
 def judge(
     champion: Results,
     challenger: Results,
     params: PromoteParams,
-    bootstrap: BootstrapParams,
+    confidence: float,
     benchmarks: Sequence[Difference] = (),
 ) -> Verdict:
     """Compare two models on the same pictures, and by what is known of them on `benchmarks`.
@@ -81,38 +91,62 @@ def judge(
     """
     if champion.split != challenger.split:
         raise InputError("champion and challenger were measured on different pictures, so they cannot be compared")
-    measures = sorted(_measures(champion.outcomes) & _measures(challenger.outcomes))
+    old, new = (means_of(each.outcomes, each.pictures) for each in (champion, challenger))
+    measures = sorted(old.keys() & new.keys())
     if not measures:
         raise InputError("champion and challenger have no measure in common")
-    draws = Bootstrap(champion.pictures, bootstrap)
-    old, old_draws = _estimates(champion, measures, draws)
-    new, new_draws = _estimates(challenger, measures, draws)
-    low, high = draws.interval(new_draws - old_draws)
-    rows = [
-        difference(measure, old[i], new[i], low[i], high[i], params.tolerance) for i, measure in enumerate(measures)
+    judged = _judged({measure: new[measure] for measure in measures}, params)
+    rows = [_compared(measure, new[measure], old[measure], params, confidence) for measure in judged]
+    few = [
+        replace(_compared(measure, new[measure], old[measure], params, confidence), verdict="too few")
+        for measure in measures
+        if measure not in judged
     ]
-    ends = draws.interval((new_draws - old_draws).mean(axis=1, keepdims=True))
-    mean = difference(MEAN, old.mean(), new.mean(), ends[0][0], ends[1][0], params.tolerance)
+    if not rows:
+        return _cannot_judge(challenger, params, confidence, [*few, *benchmarks])
+    now, before = (mean_of([each[measure] for measure in judged]) for each in (new, old))
+    mean = _compared(MEAN, now, before, params, confidence)
     compared = [*rows, *benchmarks]
     worse = [row.measure for row in compared if row.verdict == "worse"]
+    outcome: Literal["promoted", "refused"] = "refused"
     if worse:
-        promoted, reason = False, f"worse in {len(worse)} of {len(compared)} measures: {', '.join(worse[:5])}"
+        reason = f"worse in {len(worse)} of {len(compared)} measures: {', '.join(worse[:5])}"
     elif mean.difference < params.min_gain:
-        promoted, reason = False, f"the mean over {len(rows)} held-out measures changed by {mean.difference:+.4f}"
+        reason = f"the mean over {len(rows)} held-out measures changed by {mean.difference:+.4f}"
     else:
         better = sum(row.verdict == "better" for row in compared)
-        promoted = True
+        outcome = "promoted"
         reason = (
             f"the mean over {len(rows)} held-out measures rose by {mean.difference:.4f}; {better} of {len(compared)} "
             "measures better, none worse"
         )
-    return Verdict(promoted, reason, rule(params, bootstrap), [mean, *compared])
+    return Verdict(outcome, reason, rule(params, confidence), [mean, *compared, *few])
+
+
+def _judged(means: Mapping[str, Mean], params: PromoteParams) -> list[str]:
+    """The measures on enough pictures."""
+    return [name for name, mean in means.items() if np.count_nonzero(mean.weights) >= params.min_pictures]
+
+
+def _cannot_judge(
+    challenger: Results, params: PromoteParams, confidence: float, differences: list[Difference]
+) -> Verdict:
+    reason = (
+        f"cannot judge: the held-out split has {challenger.pictures} pictures, and no measure has the "
+        f"{params.min_pictures} that promote.min_pictures asks for"
+    )
+    return Verdict("cannot judge", reason, rule(params, confidence), differences)
+
+
+def _compared(measure: str, new: Mean, old: Mean, params: PromoteParams, confidence: float) -> Difference:
+    low, high = difference_interval(new, old, confidence)
+    return difference(measure, old.value, new.value, low, high, params.tolerance)
 
 
 def show(verdict: Verdict) -> None:
     """Show the verdict and its table."""
     reporting.table(
-        f"{'promoted' if verdict.promoted else 'refused'}: {verdict.reason}",
+        verdict.reason if verdict.outcome == "cannot judge" else f"{verdict.outcome}: {verdict.reason}",
         ["measure", "champion", "challenger", "difference", "interval", "verdict"],
         [
             (
@@ -126,21 +160,6 @@ def show(verdict: Verdict) -> None:
             for row in verdict.differences
         ],
     )
-
-
-def _measures(outcomes: pa.Table) -> set[str]:
-    return set(outcomes["measure"].unify_dictionaries().combine_chunks().dictionary.to_pylist())
-
-
-def _estimates(results: Results, measures: list[str], draws: Bootstrap) -> tuple[np.ndarray, np.ndarray]:
-    """Values [M] and their draws [samples, M]."""
-    column = {measure: index for index, measure in enumerate(measures)}
-    sums, counts = (np.zeros((results.pictures, len(measures))) for _ in range(2))
-    for row in results.outcomes.to_pylist():
-        if (at := column.get(row["measure"])) is not None:
-            sums[row["picture"], at] = row["sum"]
-            counts[row["picture"], at] = row["queries"]
-    return sums.sum(axis=0) / counts.sum(axis=0), draws.means(sums, counts)
 
 
 def difference(measure: str, old: float, new: float, low: float, high: float, tolerance: float) -> Difference:

@@ -75,14 +75,14 @@ def promote(params: Params, layout: Layout, version: str | None = None) -> Promo
             return Promotion(chosen, champion, _stays_back(new))
         challenger = _results(client, new, Path(scratch) / CHALLENGER)
         if champion is None:
-            verdict = first_champion(params.promote, params.evaluate.bootstrap)
+            verdict = first_champion(challenger, params.promote, params.evaluate.confidence)
         else:
             old = _champion_results(client, _version(client, name, champion), challenger, params, layout, Path(scratch))
             before, now = (read_standings(Path(scratch) / model / REPORT) for model in (CHAMPION, CHALLENGER))
             benchmarks, apart = benchmark_differences(before, now, params.promote.tolerance)
             if apart:
                 log.warning("not measured for both on the same data, so not compared: %s", ", ".join(apart))
-            verdict = judge(old, challenger, params.promote, params.evaluate.bootstrap, benchmarks)
+            verdict = judge(old, challenger, params.promote, params.evaluate.confidence, benchmarks)
         _store(client, new, verdict)
         if verdict.promoted:
             _crown(client, name, chosen, champion)
@@ -238,7 +238,7 @@ def _champion_results(
 def _store(client: MlflowClient, version: ModelVersion, verdict: Verdict) -> None:
     """The verdict on the version, as tags."""
     content = {
-        VERDICT: "promoted" if verdict.promoted else "refused",
+        VERDICT: verdict.outcome,
         REASON: verdict.reason,
         RULE: verdict.rule,
         TABLE: canonical_json(verdict.to_json()["differences"]),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -29,9 +31,10 @@ def test_a_model_that_knows_english_alone(tmp_path):
     assert m["retrieval/en/n"] == 12
     assert m["retrieval/de/n"] == 10
     assert m["retrieval/fr/n"] == 1
-    for direction in ("image_to_text", "text_to_image"):
-        for part in ("", "/low", "/high"):
-            assert m[f"retrieval/en/{direction}/recall@1{part}"] == 1
+    # 12 pictures have one text each; of the 11 texts one has two pictures, and belongs to the first of them
+    for direction, pictures in (("image_to_text", 12), ("text_to_image", 11)):
+        assert m[f"retrieval/en/{direction}/recall@1"] == m[f"retrieval/en/{direction}/recall@1/high"] == 1
+        assert m[f"retrieval/en/{direction}/recall@1/low"] == pytest.approx(0.025 ** (1 / pictures), abs=1e-6)
         assert m[f"retrieval/en/{direction}/median_rank"] == 1
         assert m[f"retrieval/de/{direction}/recall@1"] < 0.5
         assert m[f"retrieval/de/{direction}/chance/recall@3"] == pytest.approx(0.3)
@@ -137,11 +140,31 @@ def test_gates_compare_recall_with_chance(tmp_path):
     params = world.params(tmp_path, **options).evaluate
     good = checks(measure(tmp_path, **options), params)
     assert [check.passed for check in good] == [True, True, True]
-    assert good[0].value == pytest.approx(11, abs=1e-3)
+    assert good[0].value == pytest.approx(11 * 0.025 ** (1 / 12), abs=1e-3)  # all of 12 were hit
     blind = np.ones((12, world.DIMENSIONS), np.float32)
     bad = checks(measure(tmp_path, blind, **options), params)
     assert [(check.passed, check.blocking) for check in bad[:2]] == [(False, True)] * 2
-    assert bad[1].value == pytest.approx(1, abs=1e-3)  # constant scores are chance
+    assert all(check.value < 1 for check in bad[:2])  # constant scores are chance
+
+
+def test_what_cannot_be_told_from_chance_does_not_pass(tmp_path):
+    """Where k reaches the whole gallery everything is hit, and chance is 1."""
+    for options in ({"recall_at": [12]}, {"recall_at": [1], "gates": {"min_recall_over_chance": 12.0}}):
+        found = checks(measure(tmp_path, **options), world.params(tmp_path, **options).evaluate)
+        assert [check.passed for check in found[:2]] == [False, False]
+    everything = {"recall_at": [12], "gates": {"min_recall_over_chance": 0.0}}
+    assert all(
+        check.passed for check in checks(measure(tmp_path, **everything), world.params(tmp_path, **everything).evaluate)
+    )
+
+
+def test_a_constant_model_gets_exactly_chance(tmp_path):
+    found = measure(tmp_path, np.ones((12, world.DIMENSIONS), np.float32), recall_at=[1, 3]).metrics
+    for language in ("en", "de", "fr"):
+        for direction, at in product(("image_to_text", "text_to_image"), ("recall@1", "recall@3")):
+            prefix = f"retrieval/{language}/{direction}"
+            if direction == "text_to_image":  # every picture is the same; texts differ
+                assert found[f"{prefix}/{at}"] == found[f"{prefix}/chance/{at}"]
 
 
 def test_a_language_has_a_floor_of_its_own(tmp_path):

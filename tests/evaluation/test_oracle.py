@@ -17,12 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flame_core.evaluation.bootstrap import Bootstrap
 from flame_core.evaluation.content import Labelled, Question, Questions
 from flame_core.evaluation.definition import ChoiceTask, ClassificationTask, ProbeTask, RetrievalTask
 from flame_core.evaluation.standing import Standings, of_scores, standing_files
 from flame_core.evaluation.tasks import choice, classification, probe, retrieval
-from flame_core.params import BootstrapParams
 from flame_core.settings import settings
 from tests.evaluation.datasets import Collected, benchmark, captioned, vectors
 
@@ -137,13 +135,12 @@ def given(python, tmp_path_factory):
     def encode(rows):
         return t[[place[row] for row in rows]]
 
-    bootstrap = Bootstrap(pictures, BootstrapParams(samples=20))
     score = retrieval.measure(
         RetrievalTask(kind="retrieval"), captioned([len(own) for own in captions]), "en", z,
-        lambda rows: encode([f"caption {row.removeprefix('en ')}" for row in rows]), bootstrap,
+        lambda rows: encode([f"caption {row.removeprefix('en ')}" for row in rows]),
     )  # fmt: skip
     each = Collected(benchmark("retrieval", "urban1k"), captioned([1]))
-    standing = of_scores(each, [score], [], bootstrap)
+    standing = of_scores(each, [score], [], 0.95)
     assert isinstance(standing, Standings)
     (folder / "results").mkdir()
     for name, bytes_ in standing_files([standing], "ours", "flame").items():
@@ -152,7 +149,7 @@ def given(python, tmp_path_factory):
     files = [folder / name for name in ("oracle.py", "given.npz", "results", "table.csv", "found.json")]
     subprocess.run([python, *files], check=True, cwd=folder)
     found = json.loads((folder / "found.json").read_text())
-    return content, z, encode, bootstrap, score, found, folder
+    return content, z, encode, score, found, folder
 
 
 def test_retrieval(given):
@@ -162,19 +159,19 @@ def test_retrieval(given):
 
 
 def test_classification(given):
-    content, z, encode, bootstrap, _, found, _ = given
+    content, z, encode, _, found, _ = given
     labels = np.array(content["labels"])
     own = Labelled([], labels, {"en": content["classes"]}, {"en": content["templates"]})
-    score = classification.measure(ClassificationTask(kind="classification"), own, "en", z, encode, bootstrap)
+    score = classification.measure(ClassificationTask(kind="classification"), own, "en", z, encode)
     assert score.metrics == pytest.approx(found["classification"], abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["winoground", "sugarcrepe"])
 def test_choice(given, name):
-    content, z, encode, bootstrap, _, found, _ = given
+    content, z, encode, _, found, _ = given
     questions = [Question(str(i), name, tuple(p), tuple(t)) for i, (p, t) in enumerate(content[name])]
     task = ChoiceTask(kind="choice", ties="first")
-    score = choice.measure(task, Questions([None] * len(z), questions), "en", z, encode, bootstrap)
+    score = choice.measure(task, Questions([None] * len(z), questions), "en", z, encode)
     assert score.metrics == pytest.approx({key: found[name][key] for key in score.metrics}, abs=1e-6)
 
 

@@ -23,12 +23,11 @@ from flame_core.evaluation.models.trained import TrainedModel
 from flame_core.evaluation.standing import read_standings, standing_files
 from flame_core.evaluation.suite import encoded, run_benchmarks
 from flame_core.evaluation.tasks.segmentation import view_of_mask
-from flame_core.params import BootstrapParams
 from flame_core.vision.tower import CONFIG, WEIGHTS, ImageEncoder, ImageTower
 from tests.evaluation import datasets, tiny_clip, world
 from tests.evaluation.datasets import COLOURS, benchmark, collected, picture, put
 
-BOOTSTRAP = BootstrapParams(samples=30)
+CONFIDENCE = 0.95
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,7 @@ def every_task(tmp_path):
 
 
 def test_every_task_is_measured_with_intervals(model, every_task, tmp_path):
-    found = {each.benchmark.name: each for each in run_benchmarks(model, every_task, BOOTSTRAP, tmp_path / "work")}
+    found = {each.benchmark.name: each for each in run_benchmarks(model, every_task, CONFIDENCE, tmp_path / "work")}
     assert {each.status for each in found.values()} == {"measured"}
     for each in found.values():
         for row in each.rows:
@@ -77,7 +76,7 @@ def test_every_task_is_measured_with_intervals(model, every_task, tmp_path):
 
 
 def test_the_numbers_are_those_of_the_models_own_embeddings(model, every_task, tmp_path):
-    (classes,) = run_benchmarks(model, every_task[:1], BOOTSTRAP, tmp_path / "work")
+    (classes,) = run_benchmarks(model, every_task[:1], CONFIDENCE, tmp_path / "work")
     content = every_task[0].content
     z = model.pictures([each.read() for each in content.pictures])
     rows = [[f"a {name} thing", f"a photo of {name}"] for name in COLOURS]
@@ -92,7 +91,7 @@ def test_pictures_are_encoded_once_for_all_tasks_and_prompts(model, every_task, 
         type(model), "pictures", lambda self, rows: calls.append(len(rows)) or datasets.vectors(len(rows), 24)
     )
     twice = [every_task[1], every_task[1]]
-    run_benchmarks(model, twice, BOOTSTRAP, tmp_path / "work")
+    run_benchmarks(model, twice, CONFIDENCE, tmp_path / "work")
     assert calls == [6]
     z = encoded(model, "views", every_task[1].content.pictures, tmp_path / "work")
     assert isinstance(z, np.memmap)
@@ -104,7 +103,7 @@ def test_data_that_are_missing_and_tasks_a_model_cannot_do_are_said(model, every
     save_file(timm.create_model("resnet10t", num_classes=0).state_dict(), tmp_path / "w.safetensors")
     backbone = open_model("net", f"timm:resnet10t@{tmp_path / 'w.safetensors'}", "cpu")
     absent = Collected(benchmark("retrieval", "urban1k"), None, why="data/set does not exist")
-    found = run_benchmarks(backbone, [absent, every_task[0], every_task[4]], BOOTSTRAP, tmp_path / "work")
+    found = run_benchmarks(backbone, [absent, every_task[0], every_task[4]], CONFIDENCE, tmp_path / "work")
     assert [each.status for each in found] == ["not available", "not offered", "measured"]
     assert found[0].why == "data/set does not exist"
     assert "backbone has no texts" in found[1].why
@@ -115,7 +114,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(model, tmp_path):
     put(tmp_path / "set/images/003.jpg", picture("red")[:60])
     each = collected(benchmark("retrieval", "crossmodal3600"), tmp_path)
     with pytest.raises(InputError, match=r"003.jpg: 003 cannot be decoded"):
-        run_benchmarks(model, [each], BOOTSTRAP, tmp_path / "work")
+        run_benchmarks(model, [each], CONFIDENCE, tmp_path / "work")
 
 
 def test_another_picture_of_the_same_size_is_encoded_again(model, tmp_path):
@@ -179,9 +178,9 @@ def test_a_mask_that_is_a_bomb_is_refused(tmp_path):
 
 
 def test_files_are_read_back_and_have_the_fields_of_clip_benchmarks_build(model, every_task, tmp_path):
-    found = run_benchmarks(model, every_task, BOOTSTRAP, tmp_path / "work")
+    found = run_benchmarks(model, every_task, CONFIDENCE, tmp_path / "work")
     files = standing_files(found, "tiny", "random")
-    assert files == standing_files(run_benchmarks(model, every_task, BOOTSTRAP, tmp_path / "work"), "tiny", "random")
+    assert files == standing_files(run_benchmarks(model, every_task, CONFIDENCE, tmp_path / "work"), "tiny", "random")
     for name, content in files.items():
         put(tmp_path / "report" / name, content)
     assert read_standings(tmp_path / "report") == found
@@ -204,7 +203,7 @@ def test_a_tower_with_facet_tokens_answers_facet_by_facet(tmp_path, monkeypatch,
     content.pictures = [Picture(name, put(tmp_path / f"{name}.jpg", jpeg)) for jpeg, name in rows]
     tower = facet_model(tmp_path, tmp_path / "model")
     definition = benchmark("retrieval", "captions_jsonl", prompt=prompt, template="short", name="made")
-    (found,) = run_benchmarks(tower, [Collected(definition, content)], BOOTSTRAP, tmp_path / "work")
+    (found,) = run_benchmarks(tower, [Collected(definition, content)], CONFIDENCE, tmp_path / "work")
 
     views = tower.encoder.encode_facets([jpeg for jpeg, _ in rows])  # [6, 3, D]
     t = facets_of("short" if prompt == "facets" else "raw", [text for _, text in content.captions["en"]])

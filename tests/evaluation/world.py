@@ -65,7 +65,6 @@ def params(tmp_path: Path, **evaluate) -> Params:
         "evaluate": {
             "languages": ["de", "fr"],
             "class_prompts": ["{class}", "a drawing of {class}"],
-            "bootstrap": {"samples": 60},
             **evaluate,
         },
     }

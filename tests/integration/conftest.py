@@ -119,7 +119,6 @@ def project(pictures, smollm2, tmp_path_factory) -> Project:
             "text": {"layer": 4},
             "evaluate": {
                 "languages": ["de", "fr"],
-                "bootstrap": {"samples": 50},
                 "gates": {"min_recall_over_chance": 0.0},
             },
             "train": {
@@ -163,7 +162,7 @@ class Tracked(Project):
 @pytest.fixture(scope="module")
 def tracked(project: Project) -> Tracked:
     """The project after a tracked run, whose model was promoted."""
-    project.change({"evaluate": {"gates": {"min_recall_over_chance": 0.0}}, "promote": {"tolerance": 0.02}})
+    project.change({"evaluate": {"gates": {"min_recall_over_chance": 0.0}}, "promote": {"min_pictures": 1}})
     made = Tracked(project.root, local_address(Layout.find(project.root)))
     made.flame("run")
     assert "promoted" in made.flame("promote")

@@ -7,7 +7,7 @@ import pytest
 
 from flame_core.evaluation.definition import Benchmark
 from flame_core.evaluation.standing import LanguageRow, Standings
-from flame_core.params import BootstrapParams, PromoteParams
+from flame_core.params import PromoteParams
 from flame_core.tracking.benchmark_gate import benchmark_differences
 from flame_core.tracking.gate import judge
 from tests.tracking.test_gate import results, right
@@ -67,14 +67,13 @@ def test_only_the_same_data_and_languages_are_compared_and_the_held_out_split_is
 def test_a_benchmark_that_got_worse_stops_a_challenger_that_is_better_on_the_held_out_split() -> None:
     birds = [standing("birds", en=(0.6, 0.58, 0.62))], [standing("birds", en=(0.5, 0.48, 0.52))]
     rows, _ = benchmark_differences(*birds, 0.02)
-    old, new, rule, bootstrap = (
+    old, new, rule = (
         results(en=right(60)),
         results(en=right(120)),
         PromoteParams(),
-        BootstrapParams(samples=100),
     )
-    assert judge(old, new, rule, bootstrap).promoted
-    verdict = judge(old, new, rule, bootstrap, rows)
+    assert judge(old, new, rule, 0.95).promoted
+    verdict = judge(old, new, rule, 0.95, rows)
     assert not verdict.promoted and "worse in 1 of 2 measures: benchmarks/birds/en/acc1" in verdict.reason
     tolerated, _ = benchmark_differences(*birds, 0.2)
-    assert judge(old, new, rule, bootstrap, tolerated).promoted
+    assert judge(old, new, rule, 0.95, tolerated).promoted

@@ -124,8 +124,7 @@ def test_other_results_of_a_baseline_are_another_run_and_without_tracking_there_
 
     params, layout = project
     baselines.run(params, layout)
-    bootstrap = params.evaluate.bootstrap.model_copy(update={"seed": 7})
-    changed = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"bootstrap": bootstrap})})
+    changed = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"confidence": 0.9})})
     baselines.run(changed, layout)
     experiment = client.get_experiment_by_name("flame").experiment_id
     assert len(client.search_runs([experiment])) == 2

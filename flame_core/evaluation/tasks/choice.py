@@ -12,10 +12,9 @@ from math import comb
 
 import numpy as np
 
-from flame_core.evaluation.bootstrap import Bootstrap, by_picture
 from flame_core.evaluation.content import Questions
 from flame_core.evaluation.definition import ChoiceTask
-from flame_core.evaluation.estimates import mean_of_known
+from flame_core.evaluation.intervals import by_picture, mean_of, ratio
 from flame_core.evaluation.similarity import resolution, similarities
 from flame_core.evaluation.tasks.score import Score, Texts
 
@@ -41,10 +40,8 @@ def _rows_right(queries: np.ndarray, candidates: np.ndarray, ties: str) -> bool:
     return True
 
 
-def measure(
-    task: ChoiceTask, content: Questions, language: str, z: np.ndarray, encode: Texts, bootstrap: Bootstrap
-) -> Score | None:
-    """The accuracies; a bootstrap draw takes a picture with all questions about it.
+def measure(task: ChoiceTask, content: Questions, language: str, z: np.ndarray, encode: Texts) -> Score | None:
+    """The accuracies; questions about one picture count as dependent in the intervals.
 
     Args:
         task: how ties count.
@@ -52,7 +49,6 @@ def measure(
         language: of the texts.
         z: [N, D] of all pictures.
         encode: texts to [T, D].
-        bootstrap: draws the pictures.
     """
     distinct = texts(task, content)
     number = {text: index for index, text in enumerate(distinct)}
@@ -72,13 +68,12 @@ def measure(
     membership = np.array([groups.index(question.group) for question in content.questions])
     chances = _chances(content)
     for name, right in values.items():
-        columns = [by_picture(right[membership == g], owners[membership == g], len(z)) for g in range(len(groups))]
-        draws = bootstrap.means(*(np.stack(part, axis=1) for part in zip(*columns, strict=True)))
-        means = [float(right[membership == g].mean()) for g in range(len(groups))]
-        score.add(name, float(np.mean(means)), mean_of_known(draws), chances.get(name))
+        own = [membership == g for g in range(len(groups))]
+        means = [ratio(*by_picture(right[mine], owners[mine], len(z))) for mine in own]
+        score.add(name, mean_of(means), chances.get(name))
         if len(groups) > 1:
             for g, group in enumerate(groups):
-                score.add(f"{group}/{name}", means[g], draws[:, g], chances.get(name))
+                score.add(f"{group}/{name}", means[g], chances.get(name))
     return score
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import csr_array
 
-from flame_core.evaluation.bootstrap import Bootstrap
 from flame_core.evaluation.content import Labelled
 from flame_core.evaluation.definition import ClassificationTask
-from flame_core.evaluation.estimates import mean_of_known
+from flame_core.evaluation.intervals import mean_over_classes, ratio
 from flame_core.evaluation.retrieval import stand
 from flame_core.evaluation.tasks.score import Score, Texts
 from flame_core.text.store import unit
@@ -44,9 +42,7 @@ def class_vectors(rows: Sequence[Sequence[str]], encode: Texts) -> np.ndarray:
     return unit(np.stack(means)).astype(np.float32)
 
 
-def measure(
-    task: ClassificationTask, content: Labelled, language: str, z: np.ndarray, encode: Texts, bootstrap: Bootstrap
-) -> Score | None:
+def measure(task: ClassificationTask, content: Labelled, language: str, z: np.ndarray, encode: Texts) -> Score | None:
     """Top-1, top-5 (of five classes or more) and mean per class recall in one language.
 
     Args:
@@ -55,31 +51,20 @@ def measure(
         language: one of its languages.
         z: [N, D] of all pictures.
         encode: texts to [T, D].
-        bootstrap: draws the pictures.
     """
     if language not in content.names:
         return None
     t = class_vectors(prompts(content.names[language], templates_of(task, content, language)), encode)
-    return score_labels("", language, z, t, content.labels, bootstrap)
+    return score_labels("", language, z, t, content.labels)
 
 
-def score_labels(
-    prefix: str, language: str, z: np.ndarray, t: np.ndarray, labels: np.ndarray, bootstrap: Bootstrap
-) -> Score:
+def score_labels(prefix: str, language: str, z: np.ndarray, t: np.ndarray, labels: np.ndarray) -> Score:
     """The metrics of pictures z [N, D] against class vectors t [C, D], names behind `prefix`."""
     count, classes = len(labels), len(t)
     edges = np.stack([np.arange(count), labels], axis=1)
     standing = stand(z, t, edges)
     score = Score(language, facts={"pictures": count, "classes": classes})
     for k in (1, 5) if classes >= 5 else (1,):
-        hits = standing.hits(k)
-        draws = bootstrap.means(hits[:, None], np.ones((count, 1)))[:, 0]
-        score.add(f"{prefix}acc{k}", float(hits.mean()), draws, k / classes)
-    hits = standing.hits(1)
-    present = np.unique(labels)
-    belongs = csr_array((np.ones(count), (np.arange(count), np.searchsorted(present, labels))))  # [N, classes present]
-    hit = csr_array((hits, (np.arange(count), np.searchsorted(present, labels))), shape=belongs.shape)
-    recall = hit.sum(axis=0) / belongs.sum(axis=0)
-    draws = mean_of_known(bootstrap.means(hit, belongs))
-    score.add(f"{prefix}mean_per_class_recall", float(recall.mean()), draws, 1 / classes)
+        score.add(f"{prefix}acc{k}", ratio(standing.hits(k), np.ones(count)), k / classes)
+    score.add(f"{prefix}mean_per_class_recall", mean_over_classes(standing.hits(1), labels), 1 / classes)
     return score

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from flame_core.errors import InputError
-from flame_core.evaluation.bootstrap import Bootstrap
 from flame_core.evaluation.definition import ProbeTask
 from flame_core.evaluation.tasks.classification import score_labels
 from flame_core.evaluation.tasks.score import Score
@@ -44,7 +43,6 @@ def measure(
     test: tuple[np.ndarray, np.ndarray],
     names: Sequence[str],
     language: str,
-    bootstrap: Bootstrap,
 ) -> Score:
     """Train on (features [N, C], labels [N]) and test.
 
@@ -54,7 +52,6 @@ def measure(
         test: unit features and labels of the test split.
         names: of the classes.
         language: that the score is filed under.
-        bootstrap: draws the test pictures.
     """
     x, y = train
     if task.shots is not None:
@@ -67,7 +64,7 @@ def measure(
         penalty, weight, bias = train_logistic(x, y, len(names), task)
         facts["penalty"] = penalty
     tested = np.concatenate([test[0], np.ones((len(test[0]), 1), np.float32)], axis=1)
-    score = score_labels("lp_", language, tested, np.concatenate([weight, bias[:, None]], axis=1), test[1], bootstrap)
+    score = score_labels("lp_", language, tested, np.concatenate([weight, bias[:, None]], axis=1), test[1])
     score.facts |= facts
     return score
 

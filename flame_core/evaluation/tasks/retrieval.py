@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from flame_core.evaluation.bootstrap import Bootstrap, by_picture
 from flame_core.evaluation.content import Captioned
 from flame_core.evaluation.definition import RetrievalTask
+from flame_core.evaluation.intervals import by_picture, ratio
 from flame_core.evaluation.retrieval import Direction, Pairing, both_ways
 from flame_core.evaluation.tasks.score import Score, Texts
 
@@ -36,9 +36,7 @@ def texts(task: RetrievalTask, content: Captioned) -> list[str]:
     return list(found)
 
 
-def measure(
-    task: RetrievalTask, content: Captioned, language: str, z: np.ndarray, encode: Texts, bootstrap: Bootstrap
-) -> Score | None:
+def measure(task: RetrievalTask, content: Captioned, language: str, z: np.ndarray, encode: Texts) -> Score | None:
     """Recall, median rank and chance of one language, both directions; None where no picture has a caption.
 
     Args:
@@ -47,22 +45,15 @@ def measure(
         language: one of its languages.
         z: [N, D] of all pictures.
         encode: texts to [T, D].
-        bootstrap: draws the pictures.
     """
     rows = used_captions(task, content, language)
     if not rows:
         return None
     pairing = Pairing.of(((picture, index) for index, (picture, _) in enumerate(rows)), [text for _, text in rows])
     score = Score(language, facts={"pictures": len(pairing.pictures), "texts": len(rows)})
-    columns: list[tuple[np.ndarray, np.ndarray]] = []
-    names: list[str] = []
     for direction, found in both_ways(z, encode(pairing.texts), pairing).items():
         score.facts[f"{NAMES[direction]}_median_rank"] = found.median_rank()
         for k in task.recall_at:
             name = f"{NAMES[direction]}_recall@{k}"
-            score.metrics[name], score.chance[name] = found.recall(k), found.chance(k)
-            columns.append(by_picture(found.standing.hits(k), found.pictures, len(z)))
-            names.append(name)
-    draws = bootstrap.means(*(np.stack(part, axis=1) for part in zip(*columns, strict=True)))
-    score.draws = {name: draws[:, column] for column, name in enumerate(names)}
+            score.add(name, ratio(*by_picture(found.standing.hits(k), found.pictures, len(z))), found.chance(k))
     return score

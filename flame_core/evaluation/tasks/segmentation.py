@@ -1,8 +1,9 @@
 """PatchDis: what single patches mean, as mean intersection over union with masks.
 
-Every patch takes the class whose name is nearest to it, the first of equals; the labels are laid over the mask by nearest neighbour; over
-all pictures IoU_m = |predicted m and m| / |predicted m or m|, and the mean is over classes with a union.
-(LexVLA's metric; its candidate classes are not published, so they are a param: those present in the mask, or all.)
+Every patch takes the class whose name is nearest to it, the first of equals; the labels are laid over the mask by
+nearest neighbour; over all pictures IoU_m = |predicted m and m| / |predicted m or m|, and the mean is over classes with
+a union. (LexVLA's metric; its candidate classes are not published, so they are a param: those present in the mask, or
+all.)
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from flame_core.errors import InputError
-from flame_core.evaluation.bootstrap import Bootstrap
 from flame_core.evaluation.content import Masked
 from flame_core.evaluation.decodable import opened
 from flame_core.evaluation.definition import SegmentationTask
-from flame_core.evaluation.estimates import mean_of_known
+from flame_core.evaluation.intervals import mean_of, ratio
 from flame_core.evaluation.similarity import first_best, resolution, similarities
 from flame_core.evaluation.tasks.classification import class_vectors, prompts
 from flame_core.evaluation.tasks.score import Score, Texts
@@ -78,12 +78,10 @@ def overlap(predicted: np.ndarray, mask: np.ndarray, classes: int, ignore: int) 
     return both.astype(np.float64), either.astype(np.float64)
 
 
-def score_overlaps(overlaps: Sequence[tuple[np.ndarray, np.ndarray]], language: str, bootstrap: Bootstrap) -> Score:
-    """Mean IoU over classes with a union; a bootstrap draw takes whole pictures."""
+def score_overlaps(overlaps: Sequence[tuple[np.ndarray, np.ndarray]], language: str) -> Score:
+    """Mean IoU over classes with a union; the pixels of one picture count as dependent in the interval."""
     both, either = (np.stack(part) for part in zip(*overlaps, strict=True))  # [N, M]
-    total = either.sum(axis=0)
-    seen = total > 0
-    score = Score(language, facts={"pictures": len(both), "classes": int(seen.sum())})
-    draws = mean_of_known(bootstrap.means(both[:, seen], either[:, seen]))
-    score.add("miou", float((both.sum(axis=0)[seen] / total[seen]).mean()), draws)
+    seen = np.flatnonzero(either.sum(axis=0))
+    score = Score(language, facts={"pictures": len(both), "classes": len(seen)})
+    score.add("miou", mean_of([ratio(both[:, number], either[:, number]) for number in seen]))
     return score

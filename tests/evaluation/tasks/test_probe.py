@@ -9,7 +9,6 @@ from flame_core.errors import InputError
 from flame_core.evaluation.definition import ProbeTask
 from flame_core.evaluation.tasks import probe
 from tests.evaluation.datasets import vectors
-from tests.evaluation.tasks.test_retrieval import bootstrap
 
 NAMES = ["a", "b", "c", "d", "e", "f"]
 
@@ -29,7 +28,7 @@ def blobs(count: int, classes: int = 6, noise: float = 0.9, seed: int = 0):
 def test_logistic_regression_with_a_validated_penalty_is_scikit_learns(classes):
     train, test = blobs(150, classes), blobs(90, classes, seed=1)
     options = task(method="logistic", seed=3)
-    found = probe.measure(options, train, test, NAMES[:classes], "en", bootstrap(90))
+    found = probe.measure(options, train, test, NAMES[:classes], "en")
     split = StratifiedShuffleSplit(1, test_size=30, random_state=3)
     search = GridSearchCV(
         LogisticRegression(max_iter=1000, random_state=3),
@@ -70,9 +69,9 @@ def test_adamw_in_one_batch_follows_its_formula():
 def test_both_methods_learn_and_repeat_themselves():
     train, test = blobs(240), blobs(120, seed=1)
     for method in ("adamw", "logistic"):
-        first = probe.measure(task(method=method, batch_size=64), train, test, NAMES, "en", bootstrap(120))
+        first = probe.measure(task(method=method, batch_size=64), train, test, NAMES, "en")
         assert first.metrics["lp_acc1"] > 0.8
-        again = probe.measure(task(method=method, batch_size=64), train, test, NAMES, "en", bootstrap(120))
+        again = probe.measure(task(method=method, batch_size=64), train, test, NAMES, "en")
         assert again.metrics == first.metrics
         assert first.facts["training_pictures"] == 240
 
@@ -86,7 +85,7 @@ def test_few_shot_takes_so_many_of_each_class():
     with pytest.raises(InputError, match="class 'c' has 4 training pictures, not 5"):
         probe.few_shot(labels, 5, 0, NAMES[:3])
     train, test = blobs(240), blobs(60, seed=1)
-    assert probe.measure(task(shots=3), train, test, NAMES, "en", bootstrap(60)).facts["training_pictures"] == 18
+    assert probe.measure(task(shots=3), train, test, NAMES, "en").facts["training_pictures"] == 18
 
 
 def test_a_class_without_training_pictures_is_refused():

@@ -3,16 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flame_core.evaluation.bootstrap import Bootstrap
 from flame_core.evaluation.definition import RetrievalTask
 from flame_core.evaluation.tasks import retrieval
 from flame_core.evaluation.tasks.score import over_languages
-from flame_core.params import BootstrapParams
 from tests.evaluation.datasets import captioned, vectors
-
-
-def bootstrap(pictures: int, samples: int = 200) -> Bootstrap:
-    return Bootstrap(pictures, BootstrapParams(samples=samples))
 
 
 def task(**changes) -> RetrievalTask:
@@ -31,7 +25,6 @@ def test_a_hand_made_matrix_with_several_captions():
     )
     found = retrieval.measure(
         task(recall_at=[1, 2, 3]), captioned([2, 1, 1]), "en", scores, lambda texts: np.eye(4, dtype=np.float32),
-        bootstrap(3),
     )  # fmt: skip
     assert found is not None
     assert found.metrics["text_retrieval_recall@1"] == pytest.approx(1 / 3)
@@ -49,7 +42,7 @@ def test_a_hand_made_matrix_with_several_captions():
 def test_ties_give_chance_in_any_order():
     same = np.ones((5, 2), dtype=np.float32)
     found = retrieval.measure(
-        task(), captioned([2, 3, 1, 1, 2]), "en", same, lambda texts: np.ones((len(texts), 2), np.float32), bootstrap(5)
+        task(), captioned([2, 3, 1, 1, 2]), "en", same, lambda texts: np.ones((len(texts), 2), np.float32)
     )
     assert found is not None
     for name, value in found.metrics.items():
@@ -66,10 +59,10 @@ def test_the_first_caption_alone_where_the_protocol_says_so():
 def test_a_language_without_captions_has_no_score():
     content = captioned([1, 1])
     content.captions["de"] = []
-    assert retrieval.measure(task(), content, "de", vectors(2), vectors, bootstrap(2)) is None
+    assert retrieval.measure(task(), content, "de", vectors(2), vectors) is None
 
 
-def test_the_mean_over_languages_is_plain_and_its_interval_is_of_the_same_draws():
+def test_the_mean_over_languages_is_plain_and_its_interval_knows_that_pictures_are_shared():
     content = captioned([1] * 30, ("en", "de"))
     z = vectors(30)
     noisy = {"en": 0.05, "de": 3.0}
@@ -79,13 +72,14 @@ def test_the_mean_over_languages_is_plain_and_its_interval_is_of_the_same_draws(
         noise = vectors(30, seed=7)
         return z + noisy[language] * noise
 
-    scores = [retrieval.measure(task(), content, code, z, encode, bootstrap(30)) for code in ("en", "de")]
+    scores = [retrieval.measure(task(), content, code, z, encode) for code in ("en", "de")]
     mean = over_languages(scores)
     name = "text_retrieval_recall@1"
     assert scores[0].metrics[name] > scores[1].metrics[name]
     assert mean.metrics[name] == pytest.approx((scores[0].metrics[name] + scores[1].metrics[name]) / 2)
-    np.testing.assert_allclose(mean.draws[name], (scores[0].draws[name] + scores[1].draws[name]) / 2)
-    low, high = mean.intervals(bootstrap(30))[name]
+    influences = [score.means[name].influence for score in scores]
+    np.testing.assert_allclose(mean.means[name].influence, (influences[0] + influences[1]) / 2)
+    low, high = mean.intervals(0.95)[name]
     assert low < mean.metrics[name] < high
 
 
@@ -93,8 +87,8 @@ def test_intervals_cover_the_spread_of_a_mean_over_independent_pictures():
     """Recall of one caption a picture is a mean of independent outcomes: the binomial interval is the oracle."""
     z = vectors(400, 8)
     t = z + 1.2 * vectors(400, 8, seed=3)
-    found = retrieval.measure(task(), captioned([1] * 400), "en", z, lambda _: t, bootstrap(400, 1000))
+    found = retrieval.measure(task(), captioned([1] * 400), "en", z, lambda _: t)
     p = found.metrics["text_retrieval_recall@10"]
-    low, high = found.intervals(bootstrap(400, 1000))["text_retrieval_recall@10"]
+    low, high = found.intervals(0.95)["text_retrieval_recall@10"]
     spread = 1.96 * (p * (1 - p) / 400) ** 0.5
     assert high - low == pytest.approx(2 * spread, rel=0.15)

@@ -10,7 +10,6 @@ from flame_core.errors import InputError
 from flame_core.evaluation.definition import SegmentationTask
 from flame_core.evaluation.tasks import segmentation
 from tests.evaluation.datasets import vectors
-from tests.evaluation.tasks.test_retrieval import bootstrap
 
 
 def task(**changes) -> SegmentationTask:
@@ -33,7 +32,7 @@ def test_a_4x4_mask_by_hand():
     both, either = segmentation.overlap(predicted, mask, 2, 255)
     assert both.tolist() == [2, 6]  # of class 0 the pixels of row 1, of class 1 the right half of rows 1 to 3
     assert either.tolist() == [6, 10]
-    found = segmentation.score_overlaps([(both, either)], "en", bootstrap(1))
+    found = segmentation.score_overlaps([(both, either)], "en")
     assert found.metrics["miou"] == pytest.approx((2 / 6 + 6 / 10) / 2)
 
 
@@ -55,14 +54,14 @@ def test_planted_patches_are_perfect_and_random_ones_are_not():
         for patches, overlaps in ((t[labels], right), (vectors(64, 32, seed=1).reshape(8, 8, 32), random)):
             predicted = segmentation.label_patches(patches, t, mask, task())
             overlaps.append(segmentation.overlap(predicted, mask, 5, 255))
-    assert segmentation.score_overlaps(right, "en", bootstrap(20)).metrics["miou"] == 1
+    assert segmentation.score_overlaps(right, "en").metrics["miou"] == 1
     chance = 1 / (2 * 5 - 1)  # of independent uniform labels: 1/25 over 2/5 - 1/25
-    assert segmentation.score_overlaps(random, "en", bootstrap(20)).metrics["miou"] == pytest.approx(chance, abs=0.05)
+    assert segmentation.score_overlaps(random, "en").metrics["miou"] == pytest.approx(chance, abs=0.05)
 
 
 def test_a_class_that_is_in_no_picture_does_not_count():
     overlaps = [(np.array([3.0, 0, 0]), np.array([4.0, 2, 0]))]
-    found = segmentation.score_overlaps(overlaps, "en", bootstrap(1))
+    found = segmentation.score_overlaps(overlaps, "en")
     assert found.metrics["miou"] == pytest.approx((3 / 4 + 0) / 2)
     assert found.facts["classes"] == 2
 
