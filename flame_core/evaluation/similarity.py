@@ -100,11 +100,11 @@ def count_ahead(queries: np.ndarray, gallery: np.ndarray, edges: np.ndarray) -> 
     block = max(1, _BLOCK_SCORES // max(1, len(gallery)))
     for first in range(0, count, block):
         rows = slice(first, min(first + block, count))
-        mine = edges[starts[rows.start] : starts[rows.stop]] - [first, 0]
+        mine = edges[starts[rows.start] : starts[rows.stop]] - np.array([first, 0])
         asked, offsets = queries[rows], starts[rows] - starts[first]
         answers = _finite(_products(asked, gallery, mine))  # [E of the block]
         best: np.ndarray = np.maximum.reduceat(answers, offsets)
-        is_best = answers >= best[mine[:, 0]] - resolved[rows][mine[:, 0]]
+        is_best = answers >= (best - resolved[rows])[mine[:, 0]]
         right[rows] = np.add.reduceat(is_best.astype(np.int64), offsets)
         ahead[rows], tied[rows] = _count_block(asked, gallery, best, resolved[rows], doubt[rows])
     return ahead, np.maximum(tied, right), right

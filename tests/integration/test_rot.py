@@ -106,7 +106,6 @@ def _widened(params: Params, models: dict[str, str]) -> Params:
     own = plain.model_copy(update={"text_tower": TextTowerParams(width=16, depth=1, heads=2, max_tokens=32)})
     options = {
         "baselines": models,
-        "bootstrap": params.evaluate.bootstrap.model_copy(update={"samples": 20}),
         "gates": params.evaluate.gates.model_copy(update={"min_recall_over_chance": 0.0}),
     }
     return params.model_copy(
