@@ -72,7 +72,9 @@ def loop(project: Project, stamps: list, tmp_path_factory: pytest.TempPathFactor
     source = tmp_path_factory.mktemp("incoming")
     write_pictures(source, in_three_languages(stamps)[0::3])
     address = local_address(Layout.find(project.root))
-    project.change({"sources": {"pictures": {"path": str(source)}}, "promote": {"min_gain": 0.02}, **WORSE})
+    project.change(
+        {"sources": {"pictures": {"path": str(source)}}, "promote": {"min_gain": 0.02, "min_pictures": 1}, **WORSE}
+    )
     with pytest.MonkeyPatch.context() as patch, dg.instance_for_test(overrides=INSTANCE) as instance:
         for name, value in environment().items():
             patch.setenv(name, value)

@@ -29,13 +29,13 @@ def standing(
 
 
 def binomial(hits: int, pictures: int) -> tuple[float, float, float]:
-    """An accuracy with its 95 % bootstrap interval."""
+    """An accuracy with the 95 % interval of drawn pictures."""
     draws = np.random.default_rng(hits).binomial(pictures, hits / pictures, 20_000) / pictures
     return (hits / pictures, *map(float, np.quantile(draws, [0.025, 0.975])))
 
 
 @pytest.mark.parametrize(("old", "new", "verdict"), [(500, 600, "better"), (600, 500, "worse"), (500, 520, "same")])
-def test_the_interval_is_that_of_a_bootstrap_of_two_independent_samples(old: int, new: int, verdict: str) -> None:
+def test_the_interval_is_that_of_two_independent_samples(old: int, new: int, verdict: str) -> None:
     [row], apart = benchmark_differences(
         [standing("birds", en=binomial(old, 1000))], [standing("birds", en=binomial(new, 1000))], 0.02
     )
