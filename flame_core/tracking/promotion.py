@@ -153,7 +153,7 @@ def _stays_back(version: ModelVersion) -> Verdict:
     """The verdict on a version that a person rolled back."""
     again = f"flame promote --version {version.version} --again --reason ..."
     reason = f"it was rolled back ({version.tags[ROLLED_BACK]}) and stays back; `{again}` has it judged again"
-    return Verdict(False, reason, "what a person rolled back stays back until a person says otherwise", [])
+    return Verdict("refused", reason, "what a person rolled back stays back until a person says otherwise", [])
 
 
 def _before(client: MlflowClient, name: str, current: str) -> str:
