@@ -17,6 +17,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from flame_core.errors import ParamsError
 
+EVERYWHERE = ("0.0.0.0", "::", "")  # what `ui_host` may be to listen at all addresses; none is a name to be called by
+
 
 def _default_workers() -> int:
     return max(1, min(8, os.cpu_count() or 1))
@@ -66,6 +68,11 @@ class Settings(BaseSettings):
     @classmethod
     def _between_commas(cls, value: Any) -> Any:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    def ui_url(self, port: int) -> str:
+        """Where this machine reaches an interface that listens at `ui_host`."""
+        name = "127.0.0.1" if self.ui_host in EVERYWHERE else self.ui_host
+        return f"http://{f'[{name}]' if ':' in name else name}:{port}"
 
     def torch_device(self) -> str:
         """`cuda` or `cpu`; asking for a GPU that is not there is an error, never a silent fallback."""

@@ -55,15 +55,15 @@ def servers(layout: Layout, home: Path) -> list[Server]:
     """The processes, in the order in which they start."""
     here = settings()
     python = [sys.executable, "-m"]
-    host, workspace = here.ui_host, str(home / "workspace.yaml")
+    workspace = str(home / "workspace.yaml")
     code = ["dagster", "code-server", "start", "--socket", str(code_socket(home)), "-m", "orchestration.definitions"]
     daemon = ["dagster._daemon", "run", "-w", workspace]
     web = ["orchestration.web_server", workspace]  # Dagster's own has no guard
     return [
         Server("dagster-code", (*python, *code, "--working-directory", str(layout.root))),
-        Server("dagster-webserver", (*python, *web), f"http://{host}:{here.dagster_port}/server_info"),
+        Server("dagster-webserver", (*python, *web), f"{here.ui_url(here.dagster_port)}/server_info"),
         Server("dagster-daemon", (*python, *daemon)),
-        Server("mlflow", ("bash", str(_MLFLOW)), f"http://{host}:{here.mlflow_port}/health"),
+        Server("mlflow", ("bash", str(_MLFLOW)), f"{here.ui_url(here.mlflow_port)}/health"),
     ]
 
 
@@ -206,7 +206,7 @@ def _require_alive(started: dict[Server, subprocess.Popen[bytes]], layout: Layou
 
 
 def _require_free(host: str, port: int, setting: str) -> None:
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -247,8 +247,8 @@ def main() -> None:
         serve(
             layout,
             lambda: console.print(
-                f"Dagster  http://{here.ui_host}:{here.dagster_port}/asset-groups   graph, runs, schedules\n"
-                f"MLflow   http://{here.ui_host}:{here.mlflow_port}   trainings and models\n"
+                f"Dagster  {here.ui_url(here.dagster_port)}/asset-groups   graph, runs, schedules\n"
+                f"MLflow   {here.ui_url(here.mlflow_port)}   trainings and models\n"
                 "Ctrl-C ends both and whatever runs.",
                 highlight=False,
             ),

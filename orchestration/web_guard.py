@@ -26,8 +26,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from flame_core.settings import EVERYWHERE
+
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-EVERYWHERE = ("0.0.0.0", "::", "")  # addresses to listen at, not names to be called by
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _JSON = ("application/json", "application/graphql", "application/graphql+json")
@@ -72,7 +73,9 @@ def refusal(scope: Scope, names: Collection[str]) -> Refusal | None:
     if scope["type"] == "http" and scope["method"] in _SAFE and not graphql:
         return None
     if elsewhere := _other_origin(headers, hosts[0]):
-        return Refusal(403, f"this request comes from another origin ({elsewhere})")
+        return Refusal(
+            403, f"this request comes from another origin ({elsewhere}), or a proxy did not pass its Host on"
+        )
     if scope["type"] == "http" and graphql:
         return _graphql_refusal(scope, headers)
     return None

@@ -25,7 +25,7 @@ _SECONDS = 3.0  # for a server to answer
 def page_address(address: str) -> str:
     """Where the pages of a store are: the server itself, or what `make ui` starts for a local one."""
     here = settings()
-    return address.rstrip("/") if is_server(address) else f"http://{here.ui_host}:{here.mlflow_port}"
+    return address.rstrip("/") if is_server(address) else here.ui_url(here.mlflow_port)
 
 
 def run_url(address: str, experiment_id: str, run_id: str) -> str:

@@ -111,11 +111,11 @@ def dagster_tags() -> dict[str, str]:
     here = settings()
     found = {
         "dagster.run_id": opened.run_id,
-        "dagster.run_url": f"http://{here.ui_host}:{here.dagster_port}/runs/{opened.run_id}",
+        "dagster.run_url": f"{here.ui_url(here.dagster_port)}/runs/{opened.run_id}",
     }
     if keys := opened.asset_keys if opened.is_asset_step else None:
         found["dagster.asset"] = keys[0]
-        found["dagster.asset_url"] = f"http://{here.ui_host}:{here.dagster_port}/assets/{keys[0]}"
+        found["dagster.asset_url"] = f"{here.ui_url(here.dagster_port)}/assets/{keys[0]}"
     return found
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from flame_core.settings import Settings
 from orchestration.web_guard import host_names, refusal
 
 NAMES = host_names("127.0.0.1")
 
 
-def asked(method: str = "GET", path: str = "/", query: str = "", **headers: str | list[str]) -> int | None:
+def asked(
+    method: str = "GET", path: str = "/", query: str = "", names: frozenset[str] = NAMES, **headers: str | list[str]
+) -> int | None:
     """The status of the refusal, or None."""
     named = {"host": "localhost:3000", **{name.replace("_", "-"): value for name, value in headers.items()}}
     pairs = [
@@ -18,7 +21,7 @@ def asked(method: str = "GET", path: str = "/", query: str = "", **headers: str 
         for each in ([value] if isinstance(value, str) else value)
     ]
     scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": pairs}
-    refused = refusal(scope, NAMES)
+    refused = refusal(scope, names)
     return refused and refused.status
 
 
@@ -29,6 +32,20 @@ def test_it_is_called_by_loopback_and_by_what_settings_name() -> None:
     assert host_names("Box.local", ["flame.example.org", "fe80::1"]) == loopback | {
         "box.local", "flame.example.org", "[fe80::1]"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("listens_at", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:3000"),  # as in a container whose port is published
+        ("::", "http://127.0.0.1:3000"),
+        ("192.168.1.5", "http://192.168.1.5:3000"),
+        ("::1", "http://[::1]:3000"),
+    ],
+)
+def test_it_answers_where_make_ui_says_it_is(listens_at: str, url: str) -> None:
+    assert Settings(ui_host=listens_at).ui_url(3000) == url
+    assert asked(host=url.removeprefix("http://"), names=host_names(listens_at)) is None
 
 
 def test_two_hosts_and_two_origins_are_one_too_many() -> None:
