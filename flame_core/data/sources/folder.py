@@ -21,7 +21,7 @@ from flame_core.data.picture_kinds import is_picture, may_be_picture, suffix_of
 from flame_core.data.regular_files import open_regular
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused, printable
-from flame_core.data.sources.keys import safe_key
+from flame_core.data.sources.keys import category_of, safe_key, stem_of
 from flame_core.data.sources.listing import SourceFile, write_listing
 from flame_core.data.sources.manifest import SIDECARS, make_manifest
 from flame_core.data.sources.picture_file import PICTURE_FILE
@@ -81,13 +81,13 @@ class Folder:
         if table in walk.failed:
             told = next((problem.detail for problem in problems if problem.file == table), "cannot be read")
             raise InputError(f"{self._table}: {told}")
-        pictured = {_stem(name) for name in walk.files if is_picture(name)}
+        pictured = {stem_of(name) for name in walk.files if is_picture(name)}
         read: list[str] = []
         unread = {name for name in walk.failed if may_be_picture(name)}
         for name in walk.files:
             if name == table or is_picture(name):
                 read.append(name)
-            elif _SIDE_FILE.match(PurePosixPath(name).name) and _stem(name) not in pictured:
+            elif _SIDE_FILE.match(PurePosixPath(name).name) and stem_of(name) not in pictured:
                 unused.add("side_file", name)
             elif suffix_of(name) not in SIDECARS:
                 unused.add("unsupported_suffix", name)
@@ -135,8 +135,8 @@ class Folder:
         """One pair a picture, and one for each sidecar without a picture."""
         stems: dict[str, dict[str, list[str]]] = defaultdict(lambda: {"pictures": [], "sidecars": []})
         for name in sorted(files):
-            stems[_stem(name)]["sidecars" if suffix_of(name) in SIDECARS else "pictures"].append(name)
-        in_place = {_stem(name): name for name in sorted(unread, reverse=True)}
+            stems[stem_of(name)]["sidecars" if suffix_of(name) in SIDECARS else "pictures"].append(name)
+        in_place = {stem_of(name): name for name in sorted(unread, reverse=True)}
         for stem, names in sorted(stems.items()):
             texts: list[str] = []
             records: list[dict[str, Any]] = []
@@ -153,7 +153,7 @@ class Folder:
                     problems.append(Problem(name, reason, str(error)))
             for name in names["pictures"] or [None]:
                 image = self._image(files[name]) if name else None
-                pair = self._reader.pair(safe_key(stem), image, records, texts=texts, category=_category(stem))
+                pair = self._reader.pair(safe_key(stem), image, records, texts=texts, category=category_of(stem))
                 yield pair if image else replace(pair, unread=in_place.get(stem))
 
     def _content(self, name: str) -> bytes:
@@ -167,12 +167,3 @@ class Folder:
 def _below(table: str, folder: Path) -> str:
     """`table` relative to `folder`, whether it lies in it or not: no absolute path goes into what is listed."""
     return os.path.relpath(os.path.realpath(table), os.path.realpath(folder)) if Path(table).is_absolute() else table
-
-
-def _stem(name: str) -> str:
-    return PurePosixPath(name).with_suffix("").as_posix()
-
-
-def _category(stem: str) -> str | None:
-    parent = PurePosixPath(stem).parent.as_posix()
-    return None if parent == "." else parent

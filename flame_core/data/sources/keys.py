@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import PurePosixPath
 
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9_/-]+")
 _LONGEST = 90  # characters; with .json this fits into the 100 of a tar header
@@ -21,6 +22,18 @@ def safe_key(name: str) -> str:
         return key
     mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return f"{key[: _LONGEST - len(mark) - 1]}-{mark}"
+
+
+def stem_of(name: str) -> str:
+    """A file's name without its suffix, in plain form; a table may also name `.` or `/`, which have none."""
+    path = PurePosixPath(name)
+    return (path.with_suffix("") if path.name else path).as_posix()
+
+
+def category_of(stem: str) -> str | None:
+    """The folders above a file, which give its category; None where it lies in the source's own folder."""
+    parent = PurePosixPath(stem).parent.as_posix()
+    return None if parent == "." else parent
 
 
 def words_of(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.file_names import FileNames
-from flame_core.data.sources.keys import safe_key
+from flame_core.data.sources.keys import category_of, safe_key, stem_of
 from flame_core.data.sources.listing import SourceFile
 from flame_core.data.sources.picture_file import PictureFile
 from flame_core.data.sources.record import RecordReader
@@ -87,15 +87,15 @@ class TablePairs:
         for name in sorted({*self._files, *self._lost}):
             if name in self._files:
                 picture = self._on_disk.get(name) or _Picture(name, None)
-                yield self._pair(_stem(name), self._image(self._files[name]), picture)
+                yield self._pair(stem_of(name), self._image(self._files[name]), picture)
             else:
-                stem = _stem(PurePosixPath(name.strip()).as_posix())
+                stem = stem_of(name.strip())
                 pair = self._pair(stem, None, self._lost[name], self._names.why_missing(name))
                 yield replace(pair, unread=self._unread.find(name))
         used: set[str] = set()
         for picture in self._embedded.values():
             assert picture.image is not None
-            stem = _stem(picture.name)
+            stem = stem_of(picture.name)
             yield self._pair(f"{stem}-{picture.image.sha256[:12]}" if stem in used else stem, picture.image, picture)
             used.add(stem)
 
@@ -107,13 +107,7 @@ class TablePairs:
         if len(picture.silent) < len(picture.rows):  # a picture without any caption is dropped under its own name
             for number in picture.silent:
                 self._table.damaged(f"row {number}", f"has no caption of {picture.name!r}")
-        category = PurePosixPath(stem).parent.as_posix()
-        category = None if category == "." else category
-        return self._reader.pair(safe_key(stem), image, picture.rows, category=category, missing=missing)
-
-
-def _stem(name: str) -> str:
-    return PurePosixPath(name).with_suffix("").as_posix()
+        return self._reader.pair(safe_key(stem), image, picture.rows, category=category_of(stem), missing=missing)
 
 
 def _speaks(value: Any) -> bool:

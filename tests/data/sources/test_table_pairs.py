@@ -137,3 +137,20 @@ def test_an_absolute_table_stays_out_of_the_list(tmp_path: Path, folder: Path, p
     assert [(key, pair.captions) for key, pair in pairs.items()] == [("a", {"en": ["A"]})]
     assert problems == []
     assert not any(str(tmp_path).encode() in path.read_bytes() for path in raw.iterdir() if path.name != "ledger.json")
+
+
+@pytest.mark.parametrize("name", [".", "./", "/", "//", "..", "\\", "a/..", "~"])
+def test_names_that_can_name_no_picture(folder: Path, name: str):
+    (folder / "a.png").write_bytes(png(1))
+    (folder / "t.csv").write_text(f"image,caption\na.png,One\n{name},Two\n")
+    pairs, problems, _ = _download(folder, table="t.csv")
+    assert pairs.pop("a").image is not None
+    [lost] = pairs.values()
+    assert (lost.image, lost.captions, problems) == (None, {"en": ["Two"]}, [])
+
+
+def test_a_picture_in_a_table_may_have_a_path_that_names_nothing(folder: Path):
+    rows = [{"image": {"bytes": png(1), "path": path}, "caption": "One"} for path in (".", "/")]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "t.parquet")
+    pairs, problems, _ = _download(folder, table="t.parquet")
+    assert ([_bytes(pair) for pair in pairs.values()], problems) == ([png(1)], [])
