@@ -112,6 +112,11 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= 80 else f"{text[:79]}…")
 
 
+def printable(name: str) -> str:
+    """A file's or member's name as UTF-8 can hold it: file systems and tars allow bytes that are no text."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 Name = Annotated[str, AfterValidator(require_name)]
 DottedName = Annotated[str, AfterValidator(require_dotted_name)]
 LanguageCode = Annotated[str, AfterValidator(require_language_code)]

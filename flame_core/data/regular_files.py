@@ -1,4 +1,4 @@
-"""Opening files of people's folders, where a pipe, a device or a socket may stand in a file's place.
+"""Files of people's folders: which are passed over, and opening one, in whose place a pipe or a device may stand.
 
 Opening a pipe waits for a writer and a device may have no end, so both are refused before a byte is read.
 """
@@ -20,6 +20,11 @@ _KINDS = {
     stat.S_IFDIR: "a folder",
 }
 _PIECE = 1 << 20
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file, member or folder of this name is passed over: `.git`, `._x.jpg`, and macOS's `__MACOSX`."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def kind_of(mode: int) -> str | None:

@@ -17,17 +17,13 @@ import numpy as np
 
 from flame_core.digest import value_digest
 from flame_core.errors import InputError
+from flame_core.names import printable
 
 _READERS = 8  # threads that wait for the disk; hashing leaves the interpreter to the others
 
 
 class NotAvailable(Exception):
     """The data of a benchmark are not there; the message says what is missing."""
-
-
-def printable(name: str) -> str:
-    """The name of a file as text: file systems and tars allow bytes that are none."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Literal
 
 from flame_core.data.picture_kinds import suffix_of
 from flame_core.data.sources import Problem
+from flame_core.names import printable
 
 NAMED = 1000  # problems of one reason that have a row of their own
 _EXAMPLES = 3
@@ -98,8 +99,3 @@ class Unused:
     def rows(self) -> list[UnusedGroup]:
         """All groups, sorted by reason and kind."""
         return [group for _, groups in sorted(self._groups.items()) for _, group in sorted(groups.items())]
-
-
-def printable(text: str) -> str:
-    """`text` as it can be written in UTF-8: bytes of a name that are no text become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -20,7 +20,7 @@ from typing import Any
 from flame_core.data.picture_kinds import is_picture, may_be_picture, suffix_of
 from flame_core.data.regular_files import open_regular
 from flame_core.data.sources import ImageRef, Problem, RawPair
-from flame_core.data.sources.accounting import Problems, Unused, printable
+from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.keys import category_of, safe_key, stem_of
 from flame_core.data.sources.listing import SourceFile, write_listing
 from flame_core.data.sources.manifest import SIDECARS, make_manifest
@@ -31,6 +31,7 @@ from flame_core.data.sources.table_pairs import TablePairs
 from flame_core.data.sources.walk import Walk
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError
+from flame_core.names import printable
 from flame_core.params import FolderSource
 from flame_core.work import Ledger, Unit, WorkCache
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from flame_core.names import printable
+
 _BLOCK = tarfile.BLOCKSIZE
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _EXTENSIONS = (*_PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
@@ -68,7 +70,7 @@ def read_members(file: BinaryIO, damaged: Callable[[str], None]) -> Iterator[Mem
             stored = 0
         if data + stored > size:
             end = offset
-            fault(f"cut off: {_shown(name or header.name)} is not complete")
+            fault(f"cut off: {printable(name or header.name)} is not complete")
             return
         offset = end = data + -(-stored // _BLOCK) * _BLOCK
         if header.type in _EXTENSIONS:
@@ -85,7 +87,7 @@ def read_members(file: BinaryIO, damaged: Callable[[str], None]) -> Iterator[Mem
             elif header.type == tarfile.GNUTYPE_LONGNAME:
                 name = content.partition(b"\0")[0].decode("utf-8", "surrogateescape")
             continue
-        last = _shown(name or header.name)
+        last = printable(name or header.name)
         regular = header.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE) and not sparse
         folder = header.type == tarfile.DIRTYPE
         full = name or header.name
@@ -137,7 +139,3 @@ def _pax_records(content: bytes) -> dict[str, str]:
 
 def _whole(text: str | None, otherwise: int | None) -> int | None:
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 20 else otherwise
-
-
-def _shown(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()

@@ -10,9 +10,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flame_core.data.regular_files import kind_of
+from flame_core.data.regular_files import is_hidden, kind_of
 from flame_core.data.sources import Problem
-from flame_core.data.sources.accounting import Unused, printable
+from flame_core.data.sources.accounting import Unused
+from flame_core.names import printable
 
 
 @dataclass
@@ -88,11 +89,6 @@ class Walk:
     def _leads_out(self, path: str) -> bool:
         target = os.path.realpath(path)
         return target != self._root and not target.startswith(self._root.rstrip("/") + "/")
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is passed over: `.x` and macOS's `__MACOSX`."""
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def _parts(name: str) -> list[str]:

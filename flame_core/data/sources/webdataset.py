@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from flame_core.data.regular_files import kind_of, open_regular
 from flame_core.data.shards import SPLITS, Split
 from flame_core.data.sources import ImageRef, Problem, RawPair
-from flame_core.data.sources.accounting import Problems, Unused, printable
+from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.beside_shards import note_rest
 from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import SourceFile, write_listing
@@ -29,6 +29,7 @@ from flame_core.data.sources.tar_headers import Member, read_members
 from flame_core.data.sources.tar_samples import TEXTS, Parts, group_members
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError
+from flame_core.names import printable
 from flame_core.params import WebdatasetSource
 from flame_core.work import Ledger, Unit, WorkCache
 

@@ -12,10 +12,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from flame_core.data.regular_files import is_hidden
 from flame_core.data.sources.tar_headers import Member, read_members
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError
-from flame_core.evaluation.content import Captioned, Labelled, Picture, Skips, printable
+from flame_core.evaluation.content import Captioned, Labelled, Picture, Skips
 from flame_core.evaluation.definition import Benchmark
 from flame_core.evaluation.layouts.class_names import class_names, read_lines, read_templates
 from flame_core.evaluation.layouts.reading import (
@@ -23,10 +24,10 @@ from flame_core.evaluation.layouts.reading import (
     NO_CAPTION,
     NO_PICTURE,
     existing,
-    is_hidden,
     is_picture,
     read_text,
 )
+from flame_core.names import printable
 
 _LARGEST_TEXT = 1 << 20  # bytes of a `cls` or `txt`
 _GZIP = b"\x1f\x8b"

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from flame_core.evaluation.content import Labelled, NotAvailable, Picture, Skips, printable
+from flame_core.data.regular_files import is_hidden
+from flame_core.evaluation.content import Labelled, NotAvailable, Picture, Skips
 from flame_core.evaluation.definition import DEFAULT_SPLIT, Benchmark
 from flame_core.evaluation.layouts.class_names import class_names, read_lines
-from flame_core.evaluation.layouts.reading import HIDDEN, is_hidden, is_picture, pictures_below
+from flame_core.evaluation.layouts.reading import HIDDEN, is_picture, pictures_below
+from flame_core.names import printable
 
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
 

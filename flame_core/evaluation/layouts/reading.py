@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flame_core.data.picture_kinds import SUFFIXES, suffix_of
+from flame_core.data.regular_files import is_hidden
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError
 from flame_core.evaluation.content import NotAvailable, Skips
@@ -28,11 +29,6 @@ def existing(path: Path) -> Path:
     if not path.exists():
         raise NotAvailable(f"{path} does not exist")
     return path
-
-
-def is_hidden(name: str) -> bool:
-    """Whether file systems and notebooks leave files or folders of this name: `._x.jpg`, `.git`, `__MACOSX`."""
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def is_picture(name: str) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from flame_core.data.regular_files import is_hidden
 from flame_core.evaluation.content import Captioned, Skips
 from flame_core.evaluation.definition import Benchmark
 from flame_core.evaluation.layouts.captions import Row, captioned
-from flame_core.evaluation.layouts.reading import HIDDEN, by_stem, existing, is_hidden, pictures_below, read_text
+from flame_core.evaluation.layouts.reading import HIDDEN, by_stem, existing, pictures_below, read_text
 
 
 def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:

@@ -3,7 +3,8 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from flame_core.data.sources import Problem
-from flame_core.data.sources.accounting import NAMED, Problems, Unused, printable
+from flame_core.data.sources.accounting import NAMED, Problems, Unused
+from flame_core.names import printable
 
 
 def test_problems_are_bounded_and_counted_exactly():
