@@ -59,8 +59,12 @@ def resolve_params(layout: Layout, overrides: Sequence[str], preset: Path | None
     return ResolvedParams(content, parse_params(content, source, layout.recipes))
 
 
-def _nested(override: str) -> dict[str, Any]:
-    """`a.b=5` as {"a": {"b": 5}}; the value is YAML."""
+def split_override(override: str) -> tuple[str, Any]:
+    """`train.epochs=5` as ("train.epochs", 5); the value is YAML.
+
+    Raises:
+        ParamsError: names the override, and what is wrong with it.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ParamsError(f"--set {shown(override)}: write key=value, such as train.epochs=5")
@@ -68,8 +72,13 @@ def _nested(override: str) -> dict[str, Any]:
     parts = key.split(".")
     if not all(parts) or len(parts) > DEEPEST:
         raise ParamsError(f"{where}: the key is made of at most {DEEPEST} names with dots between")
-    value = read_yaml_text(text, where)
-    for part in reversed(parts):
+    return key, read_yaml_text(text, where)
+
+
+def _nested(override: str) -> dict[str, Any]:
+    """`a.b=5` as {"a": {"b": 5}}."""
+    key, value = split_override(override)
+    for part in reversed(key.split(".")):
         value = {part: value}
     return value
 

@@ -16,17 +16,17 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import dagster as dg
 import typer
-import yaml
 from dagster._core.definitions.asset_selection import DagsterInvalidAssetSelectionError
 
 from flame_core.errors import FlameError, Interrupted, ParamsError
 from flame_core.layout import Layout
 from flame_core.reporting import configure_logging, console, facts
 from flame_core.settings import settings
+from flame_core.workspace import split_override
 from orchestration.dvc_assets import EXIT_CODE, REFRESH_TAG
 from orchestration.dvc_errors import DvcProjectError
 from orchestration.instance import opened_in_shell, process_tag
@@ -60,7 +60,7 @@ def materialize(
     assets = _selected(select, definitions) if select else None
     job, config, tags = ASSETS, QUIET, {REFRESH_TAG: ",".join(refresh)} if refresh else {}
     if overrides or preset:
-        values = dict(_key_value(override) for override in overrides)
+        values = dict(map(split_override, overrides))
         workspace = {"config": {"overrides": values, **({"preset": preset} if preset else {})}}
         job, config, assets = "experiment", {**QUIET, "ops": {"workspace": workspace}}, None
     with opened_in_shell(layout) as instance:
@@ -98,13 +98,6 @@ def _selected(select: str, definitions: dg.Definitions) -> list[dg.AssetKey]:
         forms = 'key:ingest, key:"train/flame"+, group:data, or several of these with `or` between'
         raise ParamsError(f"--select {select!r}: {problem}; write {forms}")
     return sorted(found)
-
-
-def _key_value(override: str) -> tuple[str, Any]:
-    key, equals, value = override.partition("=")
-    if not equals:
-        raise ParamsError(f"--set {override!r}: write key=value, such as train.epochs=5")
-    return key, yaml.safe_load(value)
 
 
 def _show(result: dg.ExecuteInProcessResult) -> None:

@@ -2,15 +2,14 @@
 
     make ui
 
-State is kept below `.flame/`: Dagster's in `dagster/`, MLflow's in `mlflow/`, what the servers say in `logs/`. Ctrl-C
-or SIGTERM first terminates the runs in progress (a training writes a checkpoint), then the servers; no process is left.
-A second Ctrl-C does not wait for the runs. Where this process is killed outright, `ui_watch.py` does the same.
+State is kept below `.flame/`: Dagster's in `dagster/`, MLflow's in `mlflow/`, what the servers say in `logs/`. Ctrl-C,
+SIGTERM or a closed terminal first terminates the runs in progress (a training writes a checkpoint), then the servers;
+no process is left. A second Ctrl-C does not wait. Where this process is killed outright, `ui_watch.py` does the same.
 """
 
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from flame_core.errors import FlameError, ResourceError
 from flame_core.layout import Layout
@@ -31,6 +29,7 @@ from flame_core.workspace import environment
 from orchestration.dvc_processes import tree_label
 from orchestration.instance import end_dead_runs, instance_home, only_interface
 from orchestration.process_tree import ProcessTree
+from orchestration.stop_signals import Stop, stop_signals
 from orchestration.ui_watch import STOP_SECONDS, end_runs
 
 log = logging.getLogger("flame_core.ui")
@@ -45,10 +44,6 @@ class Server:
     name: str
     command: tuple[str, ...]
     url: str | None = None
-
-
-class _Stop(Exception):
-    """SIGINT or SIGTERM came."""
 
 
 def servers(layout: Layout, home: Path) -> list[Server]:
@@ -87,7 +82,7 @@ def prepare(layout: Layout) -> Path:
 
 
 def serve(layout: Layout, ready: Callable[[], None]) -> None:
-    """Run all servers until SIGINT or SIGTERM; `ready` is called once all answer.
+    """Run all servers until SIGINT, SIGTERM or SIGHUP; `ready` is called once all answer.
 
     Raises:
         ResourceError: a port is taken, a server ended, or this project's interface is open already; names the setting,
@@ -118,7 +113,7 @@ def _serve(layout: Layout, ready: Callable[[], None]) -> None:
         "MLFLOW_PYTHON": sys.executable,
     }
     started: dict[Server, subprocess.Popen[bytes]] = {}
-    with _stop_signals(), ExitStack() as logs:
+    with stop_signals(), ExitStack() as logs:
         try:
             for server in servers(layout, home):
                 output = logs.enter_context((layout.state / "logs" / f"{server.name}.log").open("ab"))
@@ -139,10 +134,10 @@ def _serve(layout: Layout, ready: Callable[[], None]) -> None:
             while True:
                 _require_alive(started, layout)
                 time.sleep(0.5)
-        except _Stop:
+        except Stop:
             pass
         finally:
-            _end(started, tree, home)
+            end(started, tree, home)
 
 
 @contextmanager
@@ -170,19 +165,22 @@ def _end_dead_runs(home: Path) -> None:
         end_dead_runs(instance, servers_are_down=True)
 
 
-def _end(started: dict[Server, subprocess.Popen[bytes]], tree: ProcessTree, home: Path) -> None:
-    """Terminate the runs in progress, then the servers, the last started first."""
+def end(started: dict[Server, subprocess.Popen[bytes]], tree: ProcessTree, home: Path) -> None:
+    """Terminate the runs in progress, then the servers, the last started first; a `Stop` meanwhile hastens it."""
     try:
         end_runs(home)
-    except _Stop:
+    except Stop:
         log.warning("not waiting for the runs any longer")
     for process in reversed(started.values()):
         process.terminate()
     deadline = time.monotonic() + STOP_SECONDS
-    while tree.members() and time.monotonic() < deadline:
-        for process in started.values():
-            process.poll()
-        time.sleep(0.1)
+    try:
+        while tree.members() and time.monotonic() < deadline:
+            for process in started.values():
+                process.poll()
+            time.sleep(0.1)
+    except Stop:
+        log.warning("not waiting for the servers any longer")
     tree.kill()
 
 
@@ -222,19 +220,6 @@ def _answers(url: str | None) -> bool:
             return answer.status == 200
     except OSError:
         return False
-
-
-@contextmanager
-def _stop_signals() -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _Stop
-
-    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def main() -> None:

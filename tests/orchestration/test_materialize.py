@@ -38,3 +38,9 @@ def test_a_failing_stage_shows_its_last_lines_and_the_command_fails(layout: Layo
 def test_a_selection_that_means_nothing_is_refused(layout: Layout, select: str) -> None:
     with pytest.raises(ParamsError, match=r"--select .*write key:ingest"):
         materialize(layout, select)
+
+
+@pytest.mark.parametrize("override", ["train.epochs=[5", "train.epochs", "train.name=2026-01-02", "a..b=1"])
+def test_an_override_that_cannot_be_read_is_one_sentence(layout: Layout, override: str) -> None:
+    with pytest.raises(ParamsError, match="--set"):
+        materialize(layout, overrides=[override])
