@@ -150,7 +150,7 @@ def _content(image: str, place: int) -> bytes:
             return file.read(MOST_BYTES + 1)
     encoded = image.partition(",")[2] if image.startswith("data:") else image
     try:
-        return base64.b64decode(encoded, validate=True)
+        return base64.b64decode("".join(encoded.split()), validate=True)  # `base64` and MIME break lines
     except (binascii.Error, ValueError):
         paths = "nor a file of the folder that may be read" if folder else f"and paths are off here ({PATHS_VARIABLE})"
         raise InputError(f"picture {place}: {shown(image)} is no base64, {paths}") from None

@@ -70,7 +70,7 @@ class _Delivery:
         points: list[dict[str, Any]] = []
         end = self.state.position
         for event, position in self.journal.lines(self.state.position):
-            if event is None:
+            if event is None or (event["kind"] == "metrics" and not _is_point(event)):
                 damaged += 1
                 continue
             if event["kind"] != "metrics" or sum(len(point["values"]) for point in points) >= _BATCH:
@@ -315,6 +315,13 @@ class _Delivery:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 copy_file(source, path)
             yield Path(folder)
+
+
+def _is_point(event: Mapping[str, Any]) -> bool:
+    """Whether an event of metrics is whole; what rotted in a journal without checks must not take a batch with it."""
+    values = event.get("values")
+    numbers = [event.get("time"), event.get("step"), *(values.values() if isinstance(values, dict) else [None])]
+    return all(isinstance(number, int | float) for number in numbers)
 
 
 def _identity(point: Metric) -> tuple[str, int, int]:

@@ -69,9 +69,10 @@ def refused(model: Answers, rows: dict, **params: object) -> str:
 
 def test_bytes_base64_and_data_uris_are_one_picture(model: Answers):
     image = base64.b64encode(png(1)).decode()
-    rows = [{"image_bytes": png(1)}, {"image": image}, {"image": f"data:image/png;base64,{image}"}]
+    lines = base64.encodebytes(png(1)).decode().replace("\n", "\r\n")
+    rows = [{"image_bytes": png(1)}, *({"image": text} for text in (image, lines, f"data:image/png;base64,{image}"))]
     z = np.array(model.predict(None, pd.DataFrame(rows))["image_embedding"].tolist())
-    assert z.shape == (3, world.DIMENSIONS) and (z == z[0]).all()
+    assert z.shape == (4, world.DIMENSIONS) and (z == z[0]).all()
     labels = model.predict(None, pd.DataFrame(rows), {"task": "classify", "top": 1})
     assert labels["labels"][0] == [NAMES[int(z[0, 1] > z[0, 0])]]
 

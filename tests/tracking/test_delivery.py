@@ -188,3 +188,20 @@ def test_damaged_lines_are_counted_and_a_training_whose_start_rotted_has_a_run(j
     assert history(client, state.run_id, "train/loss") == expected(rows, "train/loss")
     assert client.get_run(state.run_id).info.status == "FINISHED"
     assert "1 damaged lines" in caplog.text and "does not begin with a start" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("whole", "rotten"),
+    [("values", "valuer"), ("step", "stdp"), ("time", "tima"), ('"train/epoch": 0', '"train/epoch": ""')],
+)
+def test_a_rotten_point_of_a_journal_without_checks_takes_no_other_with_it(journal, address, caplog, whole, rotten):
+    rows = steps(5)
+    lines = [json.dumps(event) for event in (start(), *rows, end())]
+    lines[2] = lines[2].replace(whole, rotten)
+    journal.folder.mkdir(parents=True)
+    (journal.folder / EVENTS).write_text("\n".join(lines) + "\n")
+    deliver(journal, address)
+    client = open_client(address)
+    left = [row for row in rows if row["step"] != 1]
+    assert history(client, journal.delivered(address).run_id, "train/loss") == expected(left, "train/loss")
+    assert "1 damaged lines" in caplog.text
