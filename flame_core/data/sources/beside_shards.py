@@ -34,10 +34,18 @@ def note_rest(folder: Path, shards: Sequence[Path], problems: list[Problem], unu
             name = f"{place}/{entry.name}" if place else entry.name
             if name in names or name in above:
                 continue
-            kind = "folder" if entry.is_dir() else None
+            kind = "folder" if _is_folder(entry) else None
             if is_hidden(entry.name):
                 unused.add("hidden", name, kind)
             elif _SIDE_FILE.sub("", name) in stems and _SIDE_FILE.search(name):
                 unused.add("side_file", name)
             else:
                 unused.add("not_matched", name, kind)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

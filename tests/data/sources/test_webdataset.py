@@ -309,3 +309,14 @@ def test_patterns_that_name_no_files_of_the_folder(shards: str):
 @pytest.mark.parametrize("shards", ["*.tar", "**/*.tar", "sub/[0-9]*.tar", "./*.tar", "0000?.tar"])
 def test_patterns_that_are_fine(shards: str):
     assert WebdatasetSource(kind="webdataset", path="x", shards=shards).shards == shards
+
+
+@pytest.mark.parametrize("pattern", ["*.tar", "**/*.tar"])
+def test_links_that_lead_nowhere(folder: Path, pattern: str):
+    write_tar(folder / "0.tar", members_of(1))
+    for name, target in (("loop", "loop"), ("lost", "nowhere"), ("loop.tar", "loop.tar"), ("lost.tar", "nowhere")):
+        (folder / name).symlink_to(target)
+    unit, pairs = _download(folder, shards=pattern)
+    assert len(pairs) == 1 and _unused(unit) == {("not_matched", "no suffix"): 2}
+    found = {(problem["file"], problem["reason"]) for problem in read_source(unit.folder)["problems"]}
+    assert found == {("loop.tar", "unreadable_file"), ("lost.tar", "unreadable_file")}
