@@ -11,6 +11,7 @@ from flame_core.evaluation.definition import Benchmark
 from flame_core.evaluation.layouts.reading import read_json, read_text
 
 CLASS = "{c}"
+NAMES = "classnames.txt"
 
 
 def read_lines(path: Path) -> list[str]:
@@ -50,7 +51,7 @@ def class_names(
     file = getattr(benchmark.task, "class_names", None)
     names: dict[str, list[str]] = {benchmark.languages[0]: own}
     templates: dict[str, list[str]] = {}
-    place = folder / "classnames.txt"
+    place = folder / NAMES
     if file:
         place = folder / file
         found = read_json(place, dict)

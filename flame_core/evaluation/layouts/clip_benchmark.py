@@ -18,7 +18,7 @@ from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError
 from flame_core.evaluation.content import Captioned, Labelled, Picture, Skips
 from flame_core.evaluation.definition import Benchmark
-from flame_core.evaluation.layouts.class_names import class_names, read_lines, read_templates
+from flame_core.evaluation.layouts.class_names import NAMES, class_names, read_lines, read_templates
 from flame_core.evaluation.layouts.reading import (
     HIDDEN,
     NO_CAPTION,
@@ -75,11 +75,11 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned | Labelled
                 pictures.append(sample.picture)
     if retrieval:
         return Captioned(pictures, {benchmark.languages[0]: captions}, skips)
-    own = read_lines(folder / "classnames.txt")
+    own = read_lines(folder / NAMES)
     if not own:
-        raise InputError(f"{folder / 'classnames.txt'}: missing or empty")
+        raise InputError(f"{folder / NAMES}: missing or empty")
     if labels and max(labels) >= len(own):
-        raise InputError(f"{folder / 'classnames.txt'}: {len(own)} class names, but a label is {max(labels)}")
+        raise InputError(f"{folder / NAMES}: {len(own)} class names, but a label is {max(labels)}")
     names, templates = class_names(benchmark, folder, own, len(own), skips)
     if not templates and (rows := read_templates(folder / "zeroshot_classification_templates.txt")):
         templates = {benchmark.languages[0]: rows}

@@ -38,8 +38,9 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:
             image = value(entry, "image", str(path))
             text = dci_text(value(entry, "short_caption", str(path)), value(entry, "extra_caption", str(path)))
             yield Row(name, inside(images, image, str(path)), benchmark.languages[0], [text] if text else [])
+        named = set(map(str, listed))
         for path in sorted(annotations.glob("*.json")):
-            if path.name not in listed:
+            if path.name not in named:
                 skips.add("annotations that no split names", path.name)
 
     return captioned(benchmark, rows(), skips=skips)

@@ -13,8 +13,8 @@ import numpy as np
 from flame_core.data.regular_files import is_hidden
 from flame_core.evaluation.content import Labelled, NotAvailable, Picture, Skips
 from flame_core.evaluation.definition import DEFAULT_SPLIT, Benchmark
-from flame_core.evaluation.layouts.class_names import class_names, read_lines
-from flame_core.evaluation.layouts.reading import HIDDEN, is_picture, pictures_below
+from flame_core.evaluation.layouts.class_names import NAMES, class_names, read_lines
+from flame_core.evaluation.layouts.reading import HIDDEN, OTHER_FILES, is_picture, pictures_below
 from flame_core.names import printable
 
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
@@ -37,9 +37,11 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Labelled:
             classes.append(path)
         elif is_picture(path.name):
             skips.add("pictures without a class", path.name)
+        elif path.name not in (NAMES, getattr(benchmark.task, "class_names", None)):
+            skips.add(OTHER_FILES, printable(path.name))
     if len(classes) < 2:
         raise NotAvailable(f"{root} holds fewer than two class folders")
-    own = read_lines(folder / "classnames.txt") or [printable(path.name.replace("_", " ")) for path in classes]
+    own = read_lines(folder / NAMES) or [printable(path.name.replace("_", " ")) for path in classes]
     pictures: list[Picture] = []
     labels: list[int] = []
     for label, path in enumerate(classes):

@@ -17,6 +17,7 @@ from flame_core.evaluation.content import NotAvailable, Skips
 NO_PICTURE = "captions whose picture is missing"
 NO_CAPTION = "pictures without a caption"
 HIDDEN = "hidden files and folders"
+OTHER_FILES = "files that are no pictures"
 _PICTURES = SUFFIXES - {".svg"}  # models open pixels
 
 
@@ -142,7 +143,7 @@ def pictures_below(folder: Path, skips: Skips) -> list[Path]:
             elif is_picture(name) and path.is_file():
                 found.append(path)
             else:
-                skips.add("files that are no pictures", path.relative_to(folder.parent).as_posix())
+                skips.add(OTHER_FILES, path.relative_to(folder.parent).as_posix())
     return sorted(found)
 
 

@@ -18,12 +18,13 @@ def test_hidden_files_and_folders_are_no_classes_and_no_pictures(tmp_path):
     (tmp_path / "set/test/.ipynb_checkpoints").mkdir()
     put(tmp_path / "set/test/dog/Thumbs.db", b"x")
     pictures(tmp_path / "set/test", ["loose.jpg"])
+    put(tmp_path / "set/test/desktop.ini", b"x")
     content = read_content(benchmark("classification", "image_folder"), tmp_path)
     assert content.names == {"en": ["cat", "dog"]}
     assert [each.name for each in content.pictures] == ["cat/1.jpg", "dog/1.jpg", "dog/deep/2.png"]
     assert content.skips.names == {
         "hidden files and folders": [".ipynb_checkpoints", "__MACOSX", "cat/._1.jpg", "dog/.ipynb_checkpoints"],
-        "files that are no pictures": ["dog/Thumbs.db"],
+        "files that are no pictures": ["desktop.ini", "dog/Thumbs.db"],
         "pictures without a class": ["loose.jpg"],
     }
 
