@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from flame_core.data.regular_files import is_hidden
 from flame_core.digest import file_sha256, write_json
 from flame_core.errors import InputError
 from flame_core.reporting import progress
@@ -68,6 +69,8 @@ def read_digests(out: Path) -> dict[str, str]:
 def verify(wanted: Mapping[Path, Sequence[str]]) -> Verified:
     """Compare files of outs with their digests: {out: patterns such as `train/*.tar`; `*` stands for any path}.
 
+    Hidden files that were not recorded (`.DS_Store`, NFS's `.nfs...`) are let be: nothing reads them.
+
     Raises:
         InputError: names files that are damaged, gone, or were never recorded, and what makes them anew.
     """
@@ -78,7 +81,8 @@ def verify(wanted: Mapping[Path, Sequence[str]]) -> Verified:
         recorded = {name: digest for name, digest in read_digests(out).items() if _matches(name, patterns)}
         there = {name for name in _files(out) if _matches(name, patterns)}
         absent = [f"{out / name} is missing, and {DIGESTS} names it" for name in sorted(recorded.keys() - there)]
-        foreign = [f"{out / name} is not in its {DIGESTS}" for name in sorted(there - recorded.keys())]
+        strange = (name for name in sorted(there - recorded.keys()) if not is_hidden(PurePosixPath(name).name))
+        foreign = [f"{out / name} is not in its {DIGESTS}" for name in strange]
         wrong[out] = absent + foreign
         expected |= {out / name: (out, recorded[name]) for name in sorted(recorded.keys() & there)}
     size = sum(path.stat().st_size for path in expected)

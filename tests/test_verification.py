@@ -76,6 +76,12 @@ def test_files_that_came_and_went_are_named(out):
         verify({out: ["*"]})
 
 
+def test_what_file_systems_leave_is_let_be(out):
+    for name in (".DS_Store", "train/._00000.tar", "val/.nfs00000000deadbeef"):
+        (out / name).touch()
+    assert verify({out: ["*"]}).files == 4
+
+
 @pytest.mark.parametrize("content", ["[]", '{"a": 1}', "{", "\udcff"])
 def test_digests_that_are_none_are_damaged(out, content):
     (out / DIGESTS).write_bytes(content.encode("utf-8", "surrogateescape"))
