@@ -50,9 +50,13 @@ class Refusal:
 
 def host_names(listens_at: str, more: Collection[str] = ()) -> frozenset[str]:
     """The names by which the server may be called: loopback, where it listens, and what a proxy calls it."""
-    named = [name for name in (listens_at, *more) if name not in EVERYWHERE]
-    bracketed = [f"[{name}]" if ":" in name and not name.startswith("[") else name for name in named]
-    return frozenset(name.lower() for name in (*LOOPBACK, *bracketed))
+    return frozenset((*LOOPBACK, *(_name(given.lower()) for given in (listens_at, *more) if given not in EVERYWHERE)))
+
+
+def _name(given: str) -> str:
+    """A name as requests carry it: without a port; an IPv6 address in brackets."""
+    found = _HOST.fullmatch(given)
+    return found["name"] if found else f"[{given}]"
 
 
 def refusal(scope: Scope, names: Collection[str]) -> Refusal | None:

@@ -70,7 +70,7 @@ def read_yaml_text(text: str, where: str) -> Any:
             return loader.construct_document(node)
         finally:
             loader.dispose()
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeEncodeError) as error:  # a command's argument may hold bytes that are no text
         raise ParamsError(f"{where} is not valid YAML: {error}") from None
 
 
@@ -126,7 +126,7 @@ class _Checker:
         seen: set[str] = set()
         for key, value in node.value:
             merges = key.tag == f"{_TAG}merge"
-            if not merges and key.tag != f"{_TAG}str":
+            if not isinstance(key, yaml.ScalarNode) or not (merges or key.tag == f"{_TAG}str"):
                 raise self._error(key, place, "a key must be a text; put it in quotes")
             name = (*place, key.value)
             if key.value in seen and not merges:
@@ -141,7 +141,7 @@ class _Checker:
             return
         try:
             value = self._loader.construct_object(node)
-        except ValueError:
+        except (ValueError, LookupError):  # of a tag such as `!!bool` before something else
             raise self._error(node, place, f"{shown(node.value)} cannot be read") from None
         if isinstance(value, str) and (letter := _UNUSABLE.search(value)):
             raise self._error(node, place, f"a text with the character {ord(letter[0]):#06x}, which no page can show")

@@ -29,7 +29,7 @@ def test_it_is_called_by_loopback_and_by_what_settings_name() -> None:
     loopback = {"localhost", "127.0.0.1", "[::1]"}
     assert host_names("0.0.0.0") == host_names("::") == loopback
     assert host_names("::1") == loopback
-    assert host_names("Box.local", ["flame.example.org", "fe80::1"]) == loopback | {
+    assert host_names("Box.local", ["flame.example.org:8443", "fe80::1", "[::1]:3000"]) == loopback | {
         "box.local", "flame.example.org", "[fe80::1]"
     }  # fmt: skip
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import time
 import tracemalloc
 from pathlib import Path
@@ -38,6 +40,11 @@ MERGES = "a0: &a0 {k: x}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]
         ("a: " + "9" * 10_000, r"a: '9+…' cannot be read"),
         ("no: 1", r"a key must be a text"),
         ("? [a]\n: 1", r"a key must be a text"),
+        ("? !!str {a: b}\n: 1", r"a key must be a text"),
+        ("a: !!bool abc", r"line 1, a: 'abc' cannot be read"),
+        ("a: !!int ''", r"a: '' cannot be read"),
+        ("a: !!float _", r"a: '_' cannot be read"),
+        ("a: caf\udce9", r"is not valid YAML"),  # an argument that is no text
         ('a: "x\\0y"', r"a: a text with the character 0x0000"),
         ('a: "x\\ey"', r"a: a text with the character 0x001b"),
         ('"x\\0": 1', r"a text with the character 0x0000"),
@@ -55,6 +62,36 @@ def test_what_is_refused(text, message):
     assert tracemalloc.get_traced_memory()[1] < 200_000_000
     tracemalloc.stop()
     assert len(str(refused.value)) < 1000
+
+
+def test_any_text_is_read_or_refused():
+    draw = random.Random(3)
+    marks = [
+        "a",
+        "b: ",
+        "- ",
+        "&x ",
+        "*x",
+        "<<: ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        "\n",
+        "\n  ",
+        "? ",
+        ": ",
+        "'",
+        '"',
+        "|",
+        "#",
+    ]
+    tags = [f"!!{tag} " for tag in ("bool", "int", "float", "str", "null", "merge", "map", "seq", "set", "omap")]
+    values = ["0x", "1", "-", "_", ".", "~", "true", "\t", "%", "---\n", "!", "=", "2020-01-01", "\udcff", "\0"]
+    for _ in range(20_000):
+        with contextlib.suppress(ParamsError):
+            read_yaml_text("".join(draw.choices(marks + tags + values, k=draw.randint(1, 14))), "here")
 
 
 def test_what_is_read():
