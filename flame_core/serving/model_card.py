@@ -37,6 +37,20 @@ def model_card(
     """
     trained = params.train[recipe]
     k = headline_k(params.evaluate)
+    llm = code_span(params.llm.source)
+    if (tower := trained.text_tower) is not None:
+        what = "An image encoder and a text encoder that were trained together, from scratch."
+        text_side = (
+            f"- text side: a transformer of width {tower.width} and depth {tower.depth}, trained along and included; "
+            f"it reads {tower.max_tokens} tokens of the tokenizer of {llm}"
+        )
+        reader = "the text tower"
+        other_texts = f"- Texts are cut at {tower.max_tokens} tokens."
+    else:
+        what = "An image encoder in the text space of a frozen large language model (FLAME, CVPR 2025)."
+        text_side = f"- text side: {llm}, hidden states of layer {params.text.layer}, frozen, not included"
+        reader = "the LLM"
+        other_texts = "- Texts other than the cached class names need the LLM named above at query time."
     options = plain_text(trained.model.backbone_options or "")
     data = [
         f"| {plain_text(name)} | {plain_text(_what(source))} | {plain_text(_licences(source))} |"
@@ -59,13 +73,12 @@ def model_card(
         [
             f"# {recipe}",
             "",
-            "An image encoder in the text space of a frozen large language model (FLAME, CVPR 2025).",
+            what,
             "",
             "## Model",
             f"- tower: timm {code_span(trained.model.backbone)} {options} at "
             f"{trained.model.image_size} px, projector into {config['hidden']} dimensions",
-            f"- text side: {code_span(params.llm.source)}, hidden states of layer {params.text.layer}, frozen, "
-            "not included",
+            text_side,
             f"- trained on {config['samples']} pictures, {trained.epochs} epochs, batch {trained.batch_size}, texts: "
             f"{', '.join(config['facets'])}",
             "",
@@ -87,11 +100,11 @@ def model_card(
             *by_language,
             "",
             "## Limits",
-            f"- Captions in `{params.evaluate.train_language}` alone were trained on; other languages are what the LLM "
-            "makes of them, and differ as the table shows.",
+            f"- Captions in `{params.evaluate.train_language}` alone were trained on; other languages are what "
+            f"{reader} makes of them, and differ as the table shows.",
             "- It knows what its training pictures show; scores on other kinds of pictures were not measured.",
-            "- Texts other than the cached class names need the LLM named above at query time.",
-            "- Biases of the captions and of the LLM are its own; they were not measured.",
+            other_texts,
+            f"- Biases of the captions and of {reader} are its own; they were not measured.",
             "",
         ]
     )

@@ -4,7 +4,9 @@ model.safetensors     trained weights
 config.json           architecture and space
 classes.safetensors   [classes, hidden]: the class texts of the evaluation, so that zero-shot labels need no LLM
 serving.json          class names, and the params by which pictures and texts are prepared
-center.safetensors    only with text.center
+text.safetensors      only of a recipe with a text tower: its weights
+tokenizer.json        the tokenizer of that tower
+center.safetensors    only with text.center, if texts are the frozen LLM's
 MODEL_CARD.md         data, licences, recipe, scores by language, limits
 """
 
@@ -19,14 +21,17 @@ import numpy as np
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError
 from flame_core.evaluation.classification import Lookup, class_embeddings
+from flame_core.evaluation.text_side import has_text_tower
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.text.store import CENTER
+from flame_core.text import transformer
+from flame_core.text.store import CENTER, TOKENIZER
 from flame_core.text.tensor_file import tensor_bytes
 from flame_core.vision.tower import CONFIG, WEIGHTS
 
 CLASSES, SERVING, CARD = "classes.safetensors", "serving.json", "MODEL_CARD.md"
 CLASS_TENSOR = "classes"
+TEXT_TOWER = (transformer.WEIGHTS, TOKENIZER)
 
 
 def package_files(
@@ -46,11 +51,14 @@ def package_files(
         recipe: whose model it is.
         manifest: of the embedding store.
         names: top-level classes of the held-out split; may be empty.
-        lookup: the store's texts.
+        lookup: texts as the model was evaluated with them: the store's, or those of its own text tower.
         card: the model card.
     """
-    existing = {name: layout.model(recipe) / name for name in (WEIGHTS, CONFIG)}
-    if (center := layout.embeddings / CENTER).is_file():
+    model = layout.model(recipe)
+    existing = {name: model / name for name in (WEIGHTS, CONFIG)}
+    if has_text_tower(model):
+        existing |= {name: model / name for name in TEXT_TOWER}
+    elif (center := layout.embeddings / CENTER).is_file():
         existing[CENTER] = center
     hidden = int(manifest["hidden"])
     t = class_embeddings(params.evaluate, names, lookup) if names else np.zeros((0, hidden), np.float32)  # [C, D]
@@ -77,5 +85,10 @@ def require_package(folder: Path) -> None:
     Raises:
         InputError: names the missing files.
     """
-    if missing := [name for name in (WEIGHTS, CONFIG, CLASSES, SERVING) if not (folder / name).is_file()]:
-        raise InputError(f"{folder} is no servable model: {', '.join(missing)} missing")
+    missing = [name for name in (WEIGHTS, CONFIG, CLASSES, SERVING) if not (folder / name).is_file()]
+    if CONFIG not in missing and has_text_tower(folder):
+        missing += [name for name in TEXT_TOWER if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{folder} is no servable model: {', '.join(missing)} missing; run `flame evaluate` to pack it"
+        )

@@ -1,6 +1,7 @@
 """Pictures and texts to embeddings, similarities or zero-shot labels, from a packaged model (`package`).
 
-Texts that are not the cached class texts need the LLM: `FLAME_SERVING_LLM` names its folder (`data/llm/<name>`).
+A model with a text tower of its own answers texts with it. For any other, texts that are not the cached class texts
+need the frozen LLM: `FLAME_SERVING_LLM` names its folder (`data/llm/<name>`).
 No file of this machine is read for who asks, unless `FLAME_SERVING_PATHS` names a folder: then pictures in it may be
 given by their path. What an error says is for the asker: his own words, and nothing about this machine.
 """
@@ -21,6 +22,7 @@ import numpy as np
 
 from flame_core.data.pictures import PictureError, read_picture
 from flame_core.errors import FlameError, InputError
+from flame_core.evaluation.text_side import trained_texts
 from flame_core.names import shown
 from flame_core.params import IngestParams, LLMParams, TextParams
 from flame_core.serving.package import CLASS_TENSOR, CLASSES, SERVING, require_package
@@ -56,6 +58,7 @@ class Predictor:
         self._ingest = IngestParams.model_validate(content["ingest"])
         self._llm = LLMParams.model_validate(content["llm"])
         self._text = TextParams.model_validate(content["text"])
+        self._trained_texts = trained_texts(folder)
         self._center = folder / CENTER
         self._center_row = content["facets"].index("raw/1") if "raw/1" in content["facets"] else 0
 
@@ -69,15 +72,17 @@ class Predictor:
         return self._encoder.encode([self._jpeg(image, place) for place, image in enumerate(images)])
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors [N, D] of texts, put to the LLM with the raw template.
+        """Unit vectors [N, D] of texts, by the model's own text tower or put to the LLM with the raw template.
 
         Raises:
-            InputError: the LLM is not here; says how to name it.
+            InputError: the LLM is needed and not here; says how to name it.
         """
         _require_few(len(texts), "texts")
         for place, text in enumerate(texts):
             if len(text) > MOST_CHARS:
                 raise InputError(f"text {place}: {len(text):,} characters are more than {MOST_CHARS:,}")
+        if self._trained_texts is not None:
+            return self._trained_texts("raw", list(texts))[:, 0]
         t = self._llm_encoder.encode("raw", list(texts))[:, 0]
         if self._center.is_file():
             t = unit(t - TensorFile(self._center).read(EMBEDDINGS, self._center_row))

@@ -23,10 +23,11 @@ from flame_core.errors import GateError, InputError
 from flame_core.evaluation.query import search
 from flame_core.evaluation.texts import class_names, evaluation_texts
 from flame_core.layout import Layout
-from flame_core.params import TrainParams, merge
+from flame_core.params import TextTowerParams, TrainParams, merge
 from flame_core.stages import baselines, compare, evaluate
+from flame_core.text import transformer
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
-from flame_core.text.store import CENTER, EMBEDDINGS, write_texts
+from flame_core.text.store import CENTER, EMBEDDINGS, TOKENIZER, write_texts
 from flame_core.text.tensor_file import write_tensors
 from flame_core.verification import write_digests
 from tests.conftest import tiny_llm
@@ -240,3 +241,28 @@ def test_a_text_that_the_store_lacks_goes_through_the_llm(run, byte_tokenizer):
     z = load_encoder(layout.model("plain"), "cpu").encode([world.jpeg(index) for index in range(12)])
     scores = z @ (t / np.linalg.norm(t))
     assert [hit.score for hit in hits] == pytest.approx(sorted(scores, reverse=True), abs=1e-4)
+
+
+def test_a_query_to_a_model_with_a_text_tower_is_read_by_that_tower(run, byte_tokenizer):
+    """Also a text that the store holds, and never by the LLM: a tower that is gone is an error."""
+    from flame_core.vision.tower import load_encoder
+
+    params, layout = run
+    folder = layout.model("other")
+    tower = TextTowerParams(width=16, depth=1, heads=2, max_tokens=32)
+    config = json.loads((folder / "config.json").read_text())
+    config["recipe"]["text_tower"] = tower.model_dump()
+    write_json(folder / "config.json", {**config, "text_facets": {"raw": 1, "short": 2}})
+    byte_tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
+    vocabulary = transformer.Captions(folder / TOKENIZER, tower).end + 1
+    save_file(transformer.TextTower(tower, vocabulary, world.DIMENSIONS).state_dict(), folder / transformer.WEIGHTS)
+    z = load_encoder(folder, "cpu").encode([world.jpeg(index) for index in range(12)])
+    for text in ("Eine grüne Sache.", "something nobody wrote"):
+        scores = z @ transformer.TrainedTexts(folder, "cpu").lookup("raw", [text])[0, 0]
+        hits = search(params, layout, "other", text, top=12)
+        assert [hit.score for hit in hits] == pytest.approx(sorted(scores, reverse=True), abs=1e-5)
+    (folder / transformer.WEIGHTS).unlink()
+    with pytest.raises(InputError, match=r"models/other is not a usable model .*run `flame train` for it"):
+        search(params, layout, "other", "Eine grüne Sache.", top=1)
+    with pytest.raises(InputError, match="models/other is not a usable model"):
+        evaluate.run(params, layout, "other")
