@@ -61,7 +61,7 @@ class Arm:
         return (*self.texts, f"text.template.raw.facets={json.dumps(raw[:1])}") if less else self.texts
 
 
-ONE_TEXT = ("train.kinds=[raw]", "train.objective.texts_per_image=1")
+ONE_TEXT = ("train.kinds=[raw]", "train.texts_per_image=1")
 ARMS = [
     Arm("frozen LLM, sigmoid (FLAME)", "flame"),
     Arm("frozen LLM, InfoNCE", "flame-infonce"),

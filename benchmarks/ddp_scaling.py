@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from benchmarks.measure import in_turns, record
 from flame_core.objectives import create_objective
-from flame_core.params import ObjectiveParams, TrainParams
+from flame_core.params import MultiPositiveSigmoidParams, TrainParams
 from flame_core.training.distributed import Ranks, join
 from flame_core.training.schedule import create_optimizer
 from flame_core.training.step import Step
@@ -40,7 +40,7 @@ def child(rank: int, world: int, port: int, turns: int, out: Path) -> None:
     )
     with join("cpu") as ranks:
         tower = ImageTower(params.model, HIDDEN, 1)
-        objective = create_objective(ObjectiveParams(), OWN * world)
+        objective = create_objective(MultiPositiveSigmoidParams(), OWN * world)
         step = Step(
             ranks.wrap(tower), None, objective, create_optimizer(tower, objective, params), params, ranks, "cpu"
         )

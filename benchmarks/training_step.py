@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from benchmarks.measure import in_turns, matmul_ceiling, record
 from flame_core.objectives import create_objective
-from flame_core.params import ModelParams, ObjectiveParams, TrainParams
+from flame_core.params import ModelParams, MultiPositiveSigmoidParams, TrainParams
 from flame_core.plan.images import image_cost
 from flame_core.settings import settings
 from flame_core.training.distributed import ALONE
@@ -62,7 +62,7 @@ def main() -> None:
         tower = ImageTower(own.model, hidden, 1).to(device)
         if own.compile:
             tower.compile()
-        objective = create_objective(ObjectiveParams(), options.batch).to(device)
+        objective = create_objective(MultiPositiveSigmoidParams(), options.batch).to(device)
         step = Step(tower, None, objective, create_optimizer(tower, objective, own), own, ALONE, device)
         return lambda: step(*batch)
 
@@ -101,7 +101,7 @@ def slow_way(
     """A step as the reference does it."""
     model = params.model.model_copy(update={"checkpoint_activations": True})
     tower = ImageTower(model, hidden, 1).to(device)
-    objective = create_objective(ObjectiveParams(), len(batch[0])).to(device)
+    objective = create_objective(MultiPositiveSigmoidParams(), len(batch[0])).to(device)
     optimizer = torch.optim.AdamW([*tower.parameters(), *objective.parameters()], foreach=False)
     scaler = torch.amp.GradScaler(device, enabled=device == "cuda")
 

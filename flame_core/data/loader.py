@@ -119,7 +119,7 @@ class TrainingSamples(Dataset[Batch]):
 
     def __getitem__(self, samples: Sequence[tuple[int, int]]) -> Batch:
         params = self._params
-        count = min(params.objective.texts_per_image, len(self._slots))
+        count = min(params.texts_per_image, len(self._slots))
         pictures, drawn, order, facets, keys = [], [], [], [], []
         for epoch, number in samples:
             row = self._index[number]

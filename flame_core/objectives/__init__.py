@@ -14,11 +14,12 @@ def create_objective(params: ObjectiveParams, batch_size: int) -> Objective:
     from flame_core.objectives.facet_sigmoid import FacetSigmoid
     from flame_core.objectives.infonce import InfoNCE
     from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
+    from flame_core.params import FacetSigmoidParams, InfoNCEParams, MultiPositiveSigmoidParams
 
-    match params.name:
-        case "multi_positive_sigmoid":
+    match params:
+        case MultiPositiveSigmoidParams():
             return MultiPositiveSigmoid(params, batch_size)
-        case "facet_sigmoid":
+        case FacetSigmoidParams():
             return FacetSigmoid(params, batch_size)
-        case "infonce":
+        case InfoNCEParams():
             return InfoNCE(params)

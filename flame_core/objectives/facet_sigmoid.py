@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
-from flame_core.params import ObjectiveParams
+from flame_core.params import FacetSigmoidParams
 from flame_core.training.distributed import Ranks
 
 
 class FacetSigmoid(MultiPositiveSigmoid):
     """Unit vectors z [b, 1 + F, D], texts t [b, K, D] and their facet numbers [b, K], 1 to F, to a loss share."""
 
-    def __init__(self, params: ObjectiveParams, batch_size: int) -> None:
+    def __init__(self, params: FacetSigmoidParams, batch_size: int) -> None:
         super().__init__(params, batch_size)
-        self._weight = params.facet_weight
+        self._facet_weight = params.facet_weight
 
     def forward(self, z: Tensor, t: Tensor, facets: Tensor, ranks: Ranks) -> Tensor:
         own, k, hidden = t.shape
@@ -35,4 +35,4 @@ class FacetSigmoid(MultiPositiveSigmoid):
                 order.append(chosen)
             logits = torch.cat(columns, dim=1)[:, torch.argsort(torch.cat(order))]  # [B, b K]
             whole = self.share(self.logits(images[:, 0], texts), own, k, ranks)
-            return whole + self._weight * self.share(logits, own, k, ranks)
+            return whole + self._facet_weight * self.share(logits, own, k, ranks)

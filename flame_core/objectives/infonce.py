@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from flame_core.objectives.objective import Objective
-from flame_core.params import ObjectiveParams
 from flame_core.training.distributed import Ranks
 
 
@@ -22,9 +21,6 @@ class InfoNCE(Objective):
 
     Pictures are exchanged; of the texts only their log-sum-exp for every picture. Only z_0 takes part.
     """
-
-    def __init__(self, params: ObjectiveParams) -> None:
-        super().__init__(params.logit_scale)
 
     def forward(self, z: Tensor, t: Tensor, facets: Tensor, ranks: Ranks) -> Tensor:
         own = len(t)

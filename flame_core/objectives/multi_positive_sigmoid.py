@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flame_core.objectives.objective import Objective
-from flame_core.params import ObjectiveParams
+from flame_core.params import SigmoidParams
 from flame_core.training.distributed import Ranks
 
 
@@ -25,8 +25,8 @@ class MultiPositiveSigmoid(Objective):
     The shares of all ranks add up to the loss of the whole batch. Only z_0 = z[:, 0] takes part.
     """
 
-    def __init__(self, params: ObjectiveParams, batch_size: int) -> None:
-        super().__init__(params.logit_scale)
+    def __init__(self, params: SigmoidParams, batch_size: int) -> None:
+        super().__init__(params)
         bias = -math.log(max(batch_size - 1, 1)) if params.logit_bias == "auto" else params.logit_bias
         self.logit_bias = nn.Parameter(torch.tensor(float(bias)))
 

@@ -7,17 +7,23 @@ import math
 import torch
 from torch import Tensor, nn
 
+from flame_core.params import ContrastiveParams
 from flame_core.training.distributed import Ranks
 
 MAX_SCALE = 100.0
 
 
 class Objective(nn.Module):
-    """Base of the losses; s = exp(logit_scale) is kept in [1, 100], as in CLIP."""
+    """Base of the losses; s = exp(logit_scale) is kept in [1, 100], as in CLIP.
 
-    def __init__(self, scale: float) -> None:
+    Attributes:
+        weight: what a step multiplies this loss by.
+    """
+
+    def __init__(self, params: ContrastiveParams) -> None:
         super().__init__()
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        self.weight = params.weight
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(params.logit_scale)))
 
     def forward(self, z: Tensor, t: Tensor, facets: Tensor, ranks: Ranks) -> Tensor:
         """This rank's share of the loss; the shares of all ranks add up to the loss of the batch.

@@ -17,7 +17,16 @@ from flame_core.params.captions import (
     RewriteCaptioner,
     VLMCaptioner,
 )
+from flame_core.params.changed_values import changed_values
 from flame_core.params.evaluation import EvaluateParams
+from flame_core.params.objectives import (
+    ContrastiveParams,
+    FacetSigmoidParams,
+    InfoNCEParams,
+    MultiPositiveSigmoidParams,
+    ObjectiveParams,
+    SigmoidParams,
+)
 from flame_core.params.promotion import PromoteParams
 from flame_core.params.section import CaptionKind
 from flame_core.params.sources import DebianSource, FolderSource, Source, WebdatasetSource
@@ -25,7 +34,6 @@ from flame_core.params.text import LLMParams, TextParams
 from flame_core.params.training import (
     AugmentationParams,
     ModelParams,
-    ObjectiveParams,
     TextTowerParams,
     TrainParams,
 )
@@ -38,23 +46,29 @@ __all__ = [
     "CaptionKind",
     "CaptionParams",
     "Captioner",
+    "ContrastiveParams",
     "DebianSource",
     "EvaluateParams",
+    "FacetSigmoidParams",
     "FolderSource",
+    "InfoNCEParams",
     "IngestParams",
     "LLMParams",
     "MetadataCaptioner",
     "ModelParams",
+    "MultiPositiveSigmoidParams",
     "ObjectiveParams",
     "Params",
     "PromoteParams",
     "RewriteCaptioner",
+    "SigmoidParams",
     "Source",
     "TextParams",
     "TextTowerParams",
     "TrainParams",
     "VLMCaptioner",
     "WebdatasetSource",
+    "changed_values",
     "load_params",
     "merge",
     "parse_params",

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from flame_core.params.changed_values import changed_values
+from flame_core.params.objectives import MultiPositiveSigmoidParams, ObjectiveParams
 from flame_core.params.section import CaptionKind, Fraction, Positive, Section
 
 
@@ -28,19 +30,6 @@ class TextTowerParams(Section):
     depth: Positive = 12
     heads: Positive = 8
     max_tokens: int = Field(default=77, ge=2, description="longer captions are cut; one is the end token")
-
-
-class ObjectiveParams(Section):
-    """The loss: FLAME's multi-positive sigmoid, the same with facet tokens, or CLIP's InfoNCE."""
-
-    name: Literal["multi_positive_sigmoid", "facet_sigmoid", "infonce"] = "multi_positive_sigmoid"
-    texts_per_image: Positive = Field(default=6, description="facet embeddings drawn anew for each image and step")
-    logit_scale: float = Field(default=10.0, gt=0, description="initial value; its logarithm is learned")
-    logit_bias: float | Literal["auto"] = Field(
-        default=-10.0, description="initial value of a sigmoid loss; auto is -ln(batch_size - 1)"
-    )
-    facet_weight: float = Field(default=1.0, gt=0, description="lambda of facet_sigmoid's second term")
-    learning_rate_multiplier: float = Field(default=1.0, gt=0, description="of logit scale and bias")
 
 
 class AugmentationParams(Section):
@@ -72,12 +61,13 @@ class TrainParams(Section):
     text_tower: TextTowerParams | None = Field(
         default=None, description="a text side that is trained along; null: the stored embeddings of the frozen LLM"
     )
-    objective: ObjectiveParams = ObjectiveParams()
+    objective: ObjectiveParams = MultiPositiveSigmoidParams()
     augmentation: AugmentationParams = AugmentationParams()
     optimizer: OptimizerParams = OptimizerParams()
     kinds: list[CaptionKind] = Field(
         default=["raw", "short", "long"], min_length=1, description="captions that are drawn from"
     )
+    texts_per_image: Positive = Field(default=6, description="texts drawn anew for each image and step")
     batch_size: Positive = Field(default=3072, description="images a step, over all processes")
     micro_batch_size: Positive | None = Field(
         default=None, description="images a process holds with their graph at once; the loss stays that of the batch"
@@ -92,6 +82,11 @@ class TrainParams(Section):
     seed: int = 0
     cpu_threads: Positive = 2
     gates: TrainGates = TrainGates()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of the recipe decides the weights, for the digest of a training; gates only judge them."""
+        return {name: value for name, value in changed_values(self).items() if name != "gates"}
 
     @model_validator(mode="after")
     def _facet_tokens_have_their_loss(self) -> TrainParams:

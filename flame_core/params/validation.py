@@ -55,6 +55,8 @@ def validate(model: type[M], content: dict[str, Any], path: Path, prefix: tuple[
             message = fault["msg"].removeprefix("Value error, ")
             if fault["type"] == "extra_forbidden":
                 message = f"unknown key{_accepted(model, fault['loc'])}"
+            elif fault["type"] == "union_tag_not_found":
+                message = f"the key {fault.get('ctx', {}).get('discriminator')} is missing; it says which kind is meant"
             elif "input" in fault and not isinstance(fault["input"], dict | BaseModel):
                 message += f" (got {_shown_value(fault['input'])})"
             faults.append(f"  {key}: {message}")
@@ -73,11 +75,16 @@ def _shown_value(value: Any) -> str:
 def _accepted(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
     """`; did you mean x? accepted here: ...` for an unknown key at `location`."""
     here: Any = model
+    around: Any = None  # the section that this one stands in, and the key under which it does
     for part in location[:-1]:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            around = here, part
         here = _inside(here, part)
     if not (isinstance(here, type) and issubclass(here, BaseModel)):
         return ""
     names = list(here.model_fields)
+    if around and location[-1] in around[0].model_fields:
+        return f"; it stands beside {around[1]!r}, not in it; accepted here: {', '.join(names)}"
     close = difflib.get_close_matches(str(location[-1]), names, n=1)
     return (f"; did you mean {close[0]!r}?" if close else ";") + f" accepted here: {', '.join(names)}"
 

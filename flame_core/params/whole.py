@@ -12,14 +12,16 @@ from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.names import Name, require_name, shown
 from flame_core.params.captions import CaptionParams, IngestParams
+from flame_core.params.changed_values import changed_values
 from flame_core.params.evaluation import EvaluateParams
+from flame_core.params.overlay import check_by_objective, lay_over
 from flame_core.params.promotion import PromoteParams
 from flame_core.params.section import Section
 from flame_core.params.sources import Source
 from flame_core.params.storage import StorageParams
 from flame_core.params.text import LLMParams, TextParams
 from flame_core.params.training import TrainParams
-from flame_core.params.validation import merge, read_yaml, validate
+from flame_core.params.validation import read_yaml, validate
 
 
 class Params(Section):
@@ -38,8 +40,8 @@ class Params(Section):
 
     @property
     def digest(self) -> str:
-        """Names these params, with their defaults and recipes, in workspaces, in Dagster and in MLflow alike."""
-        return value_digest(self.model_dump(mode="json"))[:12]
+        """Names these params and recipes in workspaces, in Dagster and in MLflow alike; a new default changes none."""
+        return value_digest(changed_values(self))[:12]
 
     @model_validator(mode="after")
     def _baselines_have_names_of_their_own(self) -> Params:
@@ -70,6 +72,7 @@ def parse_params(raw: dict[str, Any], path: Path, recipes: Path) -> Params:
     overrides = raw.get("train") or {}
     if not isinstance(overrides, dict):
         raise ParamsError(f"{path}: train: must be a mapping of values that override the recipes")
+    check_by_objective(overrides, path)
     trains: dict[str, Any] = {}
     names = raw.get("recipes") or []
     for name in names if isinstance(names, list) else []:
@@ -82,7 +85,7 @@ def parse_params(raw: dict[str, Any], path: Path, recipes: Path) -> Params:
             raise ParamsError(f"{path}: recipes: {recipe} does not exist (known recipes: {known})")
         content = read_yaml(recipe)
         validate(TrainParams, content, recipe)
-        trains[name] = merge(content, overrides)
+        trains[name] = lay_over(content, recipe, overrides, path)
     if not names:
-        validate(TrainParams, overrides, path, prefix=("train",))
+        validate(TrainParams, lay_over({}, path, overrides, path), path, prefix=("train",))
     return validate(Params, {**raw, "train": trains}, path)

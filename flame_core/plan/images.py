@@ -66,7 +66,7 @@ def image_cost(params: TrainParams, hidden: int, facets: int, samples: int, proc
     held = min(params.micro_batch_size or own, own)
     one, two = (_saved_bytes(params, hidden, facets, pictures) for pictures in (1, 2))
     weights, flops = _weights_and_flops(params, hidden, facets)
-    k = params.objective.texts_per_image
+    k = params.texts_per_image
     size = params.model.image_size
     logits = 3 * batch * own * k * 4  # the logits, their gradient and one in between
     return ImageCost(

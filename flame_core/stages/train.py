@@ -51,7 +51,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         "embeddings": file_sha256(layout.embeddings / MANIFEST),
     }
     cache = WorkCache(layout.work, "train")
-    digest = cache.digest({"recipe": chosen.model_dump(exclude={"gates"}), "data": data})
+    digest = cache.digest({"recipe": chosen.identity, "data": data})
     checkpoints = layout.work / "train-checkpoints" / digest
     config = {
         "recipe_name": recipe,
@@ -101,7 +101,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         f"train@{recipe}",
         {
             "samples": len(index),
-            "texts a picture": f"{chosen.objective.texts_per_image} drawn of {len(slots)}",
+            "texts a picture": f"{chosen.texts_per_image} drawn of {len(slots)}",
             "steps": len(losses),
             "first / last loss": f"{first:.3f} / {last:.3f}",
             "from": "trained now" if unit.computed else "the work cache",

@@ -54,7 +54,7 @@ class Step:
             t, backward_texts = features(self.text_tower, captions, micro and micro * k, self._autocast)
             backward.append(backward_texts)
             t = t[place].reshape(b, k, -1)
-        share = self.objective(z, t, facets, self.ranks)
+        share = self.objective.weight * self.objective(z, t, facets, self.ranks)
         share.backward()
         for into_tower in backward:
             into_tower(self.ranks.world)

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from flame_core.objectives.facet_sigmoid import FacetSigmoid
-from flame_core.params import ObjectiveParams
+from flame_core.params import FacetSigmoidParams
 from flame_core.training.distributed import ALONE
 
 
@@ -19,7 +19,7 @@ def test_a_text_meets_the_whole_of_every_picture_and_its_own_facet_of_it(weight)
     z = F.normalize(torch.randn(3, 1 + 4, 6, generator=generator), dim=-1)
     t = F.normalize(torch.randn(3, 2, 6, generator=generator), dim=-1)
     facets = torch.tensor([[1, 3], [3, 3], [1, 4]])  # facet 2 of no text
-    params = ObjectiveParams(name="facet_sigmoid", logit_scale=7.0, logit_bias=-2.0, facet_weight=weight)
+    params = FacetSigmoidParams(logit_scale=7.0, logit_bias=-2.0, facet_weight=weight)
     loss = FacetSigmoid(params, batch_size=3)(z, t, facets, ALONE)
 
     def term(image: torch.Tensor, text: torch.Tensor, positive: bool) -> float:

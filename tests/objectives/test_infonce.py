@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from flame_core.objectives.infonce import InfoNCE
-from flame_core.params import ObjectiveParams
+from flame_core.params import InfoNCEParams
 from flame_core.training.distributed import ALONE
 
 
@@ -16,7 +16,7 @@ def test_loss_is_the_mean_of_both_cross_entropies_over_the_slots(k):
     generator = torch.Generator().manual_seed(0)
     z = F.normalize(torch.randn(5, 1, 8, generator=generator), dim=-1)
     t = F.normalize(torch.randn(5, k, 8, generator=generator), dim=-1)
-    loss = InfoNCE(ObjectiveParams(name="infonce", logit_scale=14.0))(z, t, torch.ones(5, k), ALONE)
+    loss = InfoNCE(InfoNCEParams(logit_scale=14.0))(z, t, torch.ones(5, k), ALONE)
     labels = torch.arange(5)
     terms = []
     for slot in range(k):
@@ -26,4 +26,4 @@ def test_loss_is_the_mean_of_both_cross_entropies_over_the_slots(k):
 
 
 def test_it_has_no_bias_to_report():
-    assert InfoNCE(ObjectiveParams(name="infonce")).scalars() == pytest.approx({"logit_scale": 10.0})
+    assert InfoNCE(InfoNCEParams()).scalars() == pytest.approx({"logit_scale": 14.285714})

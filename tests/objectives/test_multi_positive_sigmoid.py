@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
-from flame_core.params import ObjectiveParams
+from flame_core.params import MultiPositiveSigmoidParams
 from flame_core.training.distributed import ALONE
 
 
@@ -21,7 +21,7 @@ def vectors(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("k", [1, 3])
 def test_loss_is_the_formula(k):
     z, t = vectors(4, 8), vectors(4, k, 8)
-    objective = MultiPositiveSigmoid(ObjectiveParams(logit_scale=7.0, logit_bias=-3.0), batch_size=4)
+    objective = MultiPositiveSigmoid(MultiPositiveSigmoidParams(logit_scale=7.0, logit_bias=-3.0), batch_size=4)
     loss = objective(z[:, None], t, torch.ones(4, k), ALONE)
     expected = 0.0
     for i in range(4):
@@ -33,14 +33,14 @@ def test_loss_is_the_formula(k):
 
 
 def test_auto_bias_is_the_log_odds_of_a_positive():
-    loss = MultiPositiveSigmoid(ObjectiveParams(logit_bias="auto"), batch_size=128)
+    loss = MultiPositiveSigmoid(MultiPositiveSigmoidParams(logit_bias="auto"), batch_size=128)
     assert loss.logit_bias.item() == pytest.approx(-math.log(127))
     assert loss.logit_scale.item() == pytest.approx(math.log(10))
 
 
 def test_logits_stay_in_float32_under_autocast():
     batch = vectors(4, 1, 8), vectors(4, 2, 8), torch.ones(4, 2), ALONE
-    objective = MultiPositiveSigmoid(ObjectiveParams(), batch_size=4)
+    objective = MultiPositiveSigmoid(MultiPositiveSigmoidParams(), batch_size=4)
     with torch.autocast("cpu", torch.bfloat16):
         inside = objective(*batch)
     assert inside.dtype == torch.float32
@@ -48,7 +48,7 @@ def test_logits_stay_in_float32_under_autocast():
 
 
 def test_scale_is_clamped_and_bias_is_free():
-    objective = MultiPositiveSigmoid(ObjectiveParams(), batch_size=4)
+    objective = MultiPositiveSigmoid(MultiPositiveSigmoidParams(), batch_size=4)
     with torch.no_grad():
         objective.logit_scale.fill_(9.0)
         objective.logit_bias.fill_(-77.0)

@@ -80,7 +80,8 @@ def test_it_learns_with_the_image_tower_and_is_read_back(tokenizer, tmp_path):
         epochs=30,
         kinds=["raw"],
         text_tower=PARAMS.model_dump(),
-        objective={"name": "infonce", "texts_per_image": 1},
+        objective={"name": "infonce"},
+        texts_per_image=1,
     )
     out = tmp_path / "out"
     out.mkdir()

@@ -96,7 +96,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_it_taken(data, tmp_path
 
 
 def test_a_non_finite_loss_names_the_step_and_the_keys(data, tmp_path):
-    params = recipe(objective={"texts_per_image": 2, "logit_bias": 1e300})
+    params = recipe(objective={"name": "multi_positive_sigmoid", "logit_bias": 1e300})
     with pytest.raises(ComputationError, match=r"step 0 is (inf|nan).*toys/\d\d, toys/\d\d"):
         train(data(params), HIDDEN, params, tmp_path / "checkpoints")
 

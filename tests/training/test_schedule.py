@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
-from flame_core.params import ObjectiveParams, TrainParams
+from flame_core.params import MultiPositiveSigmoidParams, TrainParams
 from flame_core.training.schedule import create_optimizer, learning_rate, set_learning_rate
 
 
@@ -18,7 +18,7 @@ def test_warm_up_rises_linearly_and_the_cosine_ends_near_zero():
 
 
 def test_one_dimensional_parameters_and_the_loss_have_no_decay():
-    params = TrainParams(objective=ObjectiveParams(learning_rate_multiplier=5.0))
+    params = TrainParams(objective=MultiPositiveSigmoidParams(learning_rate_multiplier=5.0))
     tower = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
     optimizer = create_optimizer(tower, MultiPositiveSigmoid(params.objective, 8), params)
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}

@@ -22,10 +22,13 @@ PLAIN = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_head
 def params_of(name: str = "multi_positive_sigmoid", **model) -> TrainParams:
     if name == "facet_sigmoid":
         model["facet_blocks"] = 1
-    objective = {"name": name, "texts_per_image": TEXTS, "logit_bias": "auto"}
+    objective = {"name": name} if name == "infonce" else {"name": name, "logit_bias": "auto"}
     text_tower = {"width": 16, "depth": 1, "heads": 2, "max_tokens": 5} if name == "infonce" else None
     return recipe(
-        model={"backbone_options": PLAIN, "image_size": 16, **model}, objective=objective, text_tower=text_tower
+        model={"backbone_options": PLAIN, "image_size": 16, **model},
+        objective=objective,
+        texts_per_image=TEXTS,
+        text_tower=text_tower,
     )
 
 

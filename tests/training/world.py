@@ -25,7 +25,8 @@ def recipe(**changes) -> TrainParams:
     options = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "drop_path_rate": 0.2}
     base = {
         "model": {"backbone_options": options, "image_size": 16},
-        "objective": {"texts_per_image": 2, "logit_bias": "auto"},
+        "objective": {"name": "multi_positive_sigmoid", "logit_bias": "auto"},
+        "texts_per_image": 2,
         "optimizer": {"learning_rate": 3e-3, "weight_decay": 0.1},
         "kinds": ["raw", "short"],
         "batch_size": 8,

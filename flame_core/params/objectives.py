@@ -1,0 +1,56 @@
+"""`objective` of a recipe: the loss, one model each with only its own values, told apart by `name`.
+
+A new loss is a class here, a member of `ObjectiveParams`, and a module in `flame_core/objectives/`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+
+from flame_core.params.section import Section
+
+
+class ContrastiveParams(Section):
+    """What all losses share that compare pictures with texts by s <z, t>."""
+
+    weight: float = Field(default=1.0, gt=0, description="of this loss in the sum that is minimised")
+    logit_scale: float = Field(default=10.0, gt=0, description="initial value of s; its logarithm is learned")
+    learning_rate_multiplier: float = Field(default=1.0, gt=0, description="of the loss's own scalars")
+
+
+class SigmoidParams(ContrastiveParams):
+    """A sigmoid loss has a bias as well."""
+
+    logit_bias: float | Literal["auto"] = Field(default=-10.0, description="initial value; auto is -ln(batch_size - 1)")
+
+
+class MultiPositiveSigmoidParams(SigmoidParams):
+    """FLAME's multi-positive sigmoid loss; SigLIP's with one text per image."""
+
+    name: Literal["multi_positive_sigmoid"] = "multi_positive_sigmoid"
+
+
+class FacetSigmoidParams(SigmoidParams):
+    """The same, and once more facet by facet; it needs `model.facet_blocks`."""
+
+    name: Literal["facet_sigmoid"] = "facet_sigmoid"
+    facet_weight: float = Field(default=1.0, gt=0, description="lambda of the second term")
+
+
+class InfoNCEParams(ContrastiveParams):
+    """CLIP's loss."""
+
+    name: Literal["infonce"] = "infonce"
+    logit_scale: float = Field(
+        default=14.285714, gt=0, description="initial value of s, 1 / 0.07; its logarithm is learned"
+    )
+
+
+ObjectiveParams = Annotated[
+    MultiPositiveSigmoidParams | FacetSigmoidParams | InfoNCEParams, Field(discriminator="name")
+]
+OBJECTIVES: dict[str, type[ContrastiveParams]] = {
+    kind.model_fields["name"].default: kind for kind in get_args(get_args(ObjectiveParams)[0])
+}
