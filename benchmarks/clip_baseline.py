@@ -126,7 +126,7 @@ class Bench:
         recipe = params.train[arm.recipe]
         if phase == "rate":
             recipe = recipe.model_copy(update={"epochs": round(TUNING * recipe.epochs)})
-        run = value_digest({"store": self.store.digest, "phase": phase, "recipe": recipe.model_dump(exclude={"gates"})})
+        run = value_digest({"store": self.store.digest, "phase": phase, "recipe": recipe.identity})
         if found := self.results.find(run):
             return found
         start = time.process_time()
