@@ -256,12 +256,14 @@ def test_a_query_to_a_model_with_a_text_tower_is_read_by_that_tower(run, byte_to
     byte_tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
     vocabulary = transformer.Captions(folder / TOKENIZER, tower).end + 1
     save_file(transformer.TextTower(tower, vocabulary, world.DIMENSIONS).state_dict(), folder / transformer.WEIGHTS)
+    write_digests(folder)
     z = load_encoder(folder, "cpu").encode([world.jpeg(index) for index in range(12)])
     for text in ("Eine grüne Sache.", "something nobody wrote"):
         scores = z @ transformer.TrainedTexts(folder, "cpu").lookup("raw", [text])[0, 0]
         hits = search(params, layout, "other", text, top=12)
         assert [hit.score for hit in hits] == pytest.approx(sorted(scores, reverse=True), abs=1e-5)
     (folder / transformer.WEIGHTS).unlink()
+    write_digests(folder)
     with pytest.raises(InputError, match=r"models/other is not a usable model .*run `flame train` for it"):
         search(params, layout, "other", "Eine grüne Sache.", top=1)
     with pytest.raises(InputError, match="models/other is not a usable model"):
