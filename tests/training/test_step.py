@@ -147,3 +147,11 @@ def test_a_caption_that_is_drawn_twice_is_read_once():
 def test_activation_checkpointing_changes_no_gradient():
     for name in ("multi_positive_sigmoid", "facet_sigmoid"):
         assert_equal_to(one_step(ALONE, params_of(name, checkpoint_activations=True)), formula(params_of(name)))
+
+
+@pytest.mark.parametrize("name", ["multi_positive_sigmoid", "facet_sigmoid", "infonce"])
+def test_a_weight_scales_loss_and_gradients(name):
+    params = params_of(name)
+    weighted = params.model_copy(update={"objective": params.objective.model_copy(update={"weight": 0.25})})
+    expected = {part: 0.25 * value for part, value in formula(params).items()}
+    assert_equal_to(one_step(ALONE, weighted), expected)
