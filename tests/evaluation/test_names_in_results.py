@@ -33,7 +33,7 @@ def test_results_of_a_hostile_language_are_not_written(tmp_path: Path):
     gather(out, state, {}, files_of("de"))
     with pytest.raises(InputError, match=r"reports/flame: .*which leads out of it"):
         gather(out, state, {}, files_of(WAY_OUT))
-    assert {path.name for path in tmp_path.rglob("*.json")} == {"mine_de.json", "benchmarks.json"}
+    assert {path.name for path in tmp_path.rglob("*.json")} == {"mine_de.json", "benchmarks.json", "digests.json"}
 
 
 @pytest.mark.parametrize(

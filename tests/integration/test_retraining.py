@@ -19,7 +19,8 @@ from flame_core.tracking.store import local_address
 from flame_core.workspace import environment
 from orchestration.automation import LOOK_AGAIN
 from orchestration.definitions import build
-from orchestration.materialize import INSTANCE, QUIET
+from orchestration.instance import opened_in_shell
+from orchestration.materialize import QUIET
 from tests.integration.conftest import Project, Tracked, in_three_languages, write_pictures
 
 pytestmark = pytest.mark.slow
@@ -75,7 +76,7 @@ def loop(project: Project, stamps: list, tmp_path_factory: pytest.TempPathFactor
     project.change(
         {"sources": {"pictures": {"path": str(source)}}, "promote": {"min_gain": 0.02, "min_pictures": 1}, **WORSE}
     )
-    with pytest.MonkeyPatch.context() as patch, dg.instance_for_test(overrides=INSTANCE) as instance:
+    with pytest.MonkeyPatch.context() as patch, opened_in_shell(Layout.find(project.root)) as instance:
         for name, value in environment().items():
             patch.setenv(name, value)
         patch.setenv("FLAME_TRACKING_URI", address)
