@@ -70,7 +70,7 @@ def _write(folder: Path, samples: int, draw: np.random.Generator) -> dict[str, P
             torch.save(each.clone(), folder / PTH / f"{shard}-{i}.pth")
     for store in stores.values():
         names = [f"raw/{i + 1}" for i in range(VECTORS)]
-        write_json(store / "manifest.json", {"facets": names, "hidden": HIDDEN, "center": "none"})
+        write_json(store / "train/manifest.json", {"facets": names, "hidden": HIDDEN, "center": "none"})
     return stores
 
 

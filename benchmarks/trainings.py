@@ -52,7 +52,7 @@ class Store:
     @cached_property
     def digest(self) -> str:
         """Of the pictures, the captions and their embeddings."""
-        files = [self.layout.shards / INDEX, self.layout.embeddings / MANIFEST]
+        files = [self.layout.shards / INDEX, self.layout.train_embeddings / MANIFEST]
         return value_digest([file_sha256(path) for path in files])
 
 
@@ -154,7 +154,7 @@ def trained(
     facets = TrainStore(layout.embeddings)
     source = CaptionSource(
         captions=layout.captions,
-        tokenizer=layout.embeddings / TOKENIZER,
+        tokenizer=layout.train_embeddings / TOKENIZER,
         text=params.text,
         language=params.evaluate.train_language,
     )

@@ -14,6 +14,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def bytes_sha256(content: bytes) -> str:
+    """sha256 of bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def canonical_json(value: Any) -> str:
     """The one JSON text of a value: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -21,12 +26,12 @@ def canonical_json(value: Any) -> str:
 
 def value_digest(value: Any) -> str:
     """sha256 of `canonical_json(value)`, in hexadecimal."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    return bytes_sha256(canonical_json(value).encode())
 
 
 def text_sha256(text: str) -> str:
     """sha256 of a text in UTF-8, in hexadecimal."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return bytes_sha256(text.encode("utf-8", "surrogatepass"))
 
 
 def json_bytes(value: Any) -> bytes:

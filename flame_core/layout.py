@@ -65,6 +65,11 @@ class Layout:
         return self.data / "embeddings"
 
     @property
+    def train_embeddings(self) -> Path:
+        """The part of the embeddings that trainings read."""
+        return self.embeddings / "train"
+
+    @property
     def state(self) -> Path:
         """Work cache, workspaces and scratch space; shared by the project and its workspaces."""
         return self.project / STATE

@@ -109,7 +109,9 @@ def making(out: Path) -> str:
     if out.name in _COMMANDS:
         return f"flame {_COMMANDS[out.name]}"
     stage = _COMMANDS.get(out.parent.name)
-    return f"flame {stage} {out.name}" if stage else "flame run"
+    if stage in ("train", "evaluate"):
+        return f"flame {stage} {out.name}"
+    return f"flame {stage}" if stage else "flame run"
 
 
 def _files(out: Path) -> list[str]:

@@ -109,7 +109,7 @@ def test_an_unknown_recipe_names_the_known_ones(project, capsys, monkeypatch):
 def test_a_stage_without_its_input_says_what_to_run(project, capsys, monkeypatch):
     code, message = fails(capsys, monkeypatch, "train", "flame")
     assert code == 3
-    assert "checks.json is missing: run the stage that makes shards/" in message
+    assert "checks.json is missing: run `flame ingest` first" in message
 
 
 def test_a_wrong_setting_names_its_variable(project, capsys, monkeypatch):

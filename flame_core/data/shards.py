@@ -6,6 +6,7 @@ without scanning tars. Tars are written with fixed metadata: equal samples give 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -143,6 +144,13 @@ class Index(Sequence[IndexRow]):
         if isinstance(place, slice):
             return list(Index(self.table[place]))
         return next(iter(Index(self.table.slice(range(len(self))[place], 1))))
+
+    def digest(self) -> str:
+        """sha256 of the rows: of one split, it does not depend on the other's."""
+        content = hashlib.sha256()
+        for batch in self.table.to_batches(max_chunksize=4096):
+            content.update(canonical_json(batch.to_pydict()).encode())
+        return content.hexdigest()
 
     def shard_sizes(self) -> dict[str, int]:
         """Number of samples by shard."""

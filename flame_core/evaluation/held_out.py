@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flame_core.captions.table import Caption
 from flame_core.data.shards import IndexRow, read_index
+from flame_core.evaluation.ceilings import text_ceilings
 from flame_core.evaluation.classification import Lookup
 from flame_core.evaluation.measures import Evaluation, evaluate
 from flame_core.evaluation.pictures import encode_pictures, require_same_space
@@ -66,7 +67,7 @@ def measure(params: Params, layout: Layout, model: Path) -> HeldOut:
     own = trained_texts(model)
     lookup = own or store.lookup
     keys = [row.key for row in rows]
-    ceilings = store.manifest["report"]["ceilings"]
+    ceilings = text_ceilings(params.evaluate, captions, store.lookup)
     classes = read_classes(layout.shards)
     found = evaluate(params, encoded, keys, captions, classes, lookup, ceilings)
     return HeldOut(found, captions, rows, store, lookup, own is not None, encoder)

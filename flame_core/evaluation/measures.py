@@ -107,7 +107,7 @@ def evaluate(
         captions: of these pictures, all kinds and languages.
         classes: {key: top-level class}.
         lookup: embeddings of the texts that `evaluation_texts` lists.
-        ceilings: {language: {recall@k: value}} from the store's manifest.
+        ceilings: {language: {recall@k: value}} of the LLM's texts (`ceilings.text_ceilings`).
 
     Raises:
         InputError: a caption of an unknown picture, or no caption in the training language.

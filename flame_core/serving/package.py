@@ -58,7 +58,7 @@ def package_files(
     existing = {name: model / name for name in (WEIGHTS, CONFIG)}
     if has_text_tower(model):
         existing |= {name: model / name for name in TEXT_TOWER}
-    elif (center := layout.embeddings / CENTER).is_file():
+    elif (center := layout.train_embeddings / CENTER).is_file():
         existing[CENTER] = center
     hidden = int(manifest["hidden"])
     t = class_embeddings(params.evaluate, names, lookup) if names else np.zeros((0, hidden), np.float32)  # [C, D]

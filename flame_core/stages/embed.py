@@ -17,16 +17,13 @@ import numpy as np
 from flame_core import gates
 from flame_core.captions.table import Caption
 from flame_core.data.shards import INDEX, read_index, shard_names
-from flame_core.digest import json_bytes
+from flame_core.digest import bytes_sha256, json_bytes
 from flame_core.errors import ParamsError, ResourceError
 from flame_core.evaluation.collection import CUT_TEXTS, Collected, collect, cut_texts, digests
 from flame_core.evaluation.collection import jobs as benchmark_jobs
-from flame_core.evaluation.retrieval import retrieve
 from flame_core.evaluation.texts import (
     class_names,
-    evaluated_languages,
     evaluation_texts,
-    pair_up,
     read_classes,
     read_validation_captions,
 )
@@ -35,10 +32,10 @@ from flame_core.params import Params
 from flame_core.reporting import facts, table
 from flame_core.text import store, tensor_file
 from flame_core.text.diagnostics import anisotropy, nearest
-from flame_core.text.embedding import STAGE, TEXTS_FILE, TRAIN_FILE, Task, embed_files
+from flame_core.text.embedding import STAGE, TRAIN_FILE, Task, embed_files
 from flame_core.text.jobs import Job, captions_a_sample, facet_names, text_jobs, training_job
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
-from flame_core.verification import Verified, read_digests, verify
+from flame_core.verification import DIGESTS, Verified, read_digests, verify
 from flame_core.work import Unit, WorkCache, gather
 
 REPORT_SAMPLES = 4096  # training samples that the anisotropy report looks at
@@ -76,20 +73,25 @@ def run(params: Params, layout: Layout) -> None:
     samples = Counter(read_index(layout.shards, "train").shard_sizes())
     embedded = {f"{job.name}.tar": _rows(job, params) for job in jobs if job.trains}
     misaligned = sorted(shard for shard in samples | embedded if samples[shard] != embedded.get(shard))
-    manifest = {
+    made = {
         **identity,
         "template": template_content(params),
         "center": params.text.center,
         "facets": facet_names(params.text),
-        "text_facets": [f"{k}/{j}" for k, v in params.text.template.items() for j in range(1, len(v.facets) + 1)],
         "hidden": int(mean.shape[-1]),
+    }
+    trained = {
+        **made,
+        "captions": captions_digest(layout.captions, store.TRAIN),
+        "tokens": sum(counts[job.name] for job in jobs if job.trains),
+    }
+    manifest = {
+        **made,
+        "text_facets": [f"{k}/{j}" for k, v in params.text.template.items() for j in range(1, len(v.facets) + 1)],
         "captions": captions_digest(layout.captions),
         "tokens": sum(counts[job.name] for job in jobs if not job.of_benchmark),
         "files": {name: units[job.name].sha256[path.name] for name, (job, path) in sorted(files.items())},
-        "report": {
-            "anisotropy": anisotropy(sample),
-            "ceilings": _ceilings(params, jobs, units, captions),
-        },
+        "report": {"anisotropy": anisotropy(sample)},
     }
     if collected:
         manifest["benchmarks"] = digests(collected)
@@ -98,10 +100,11 @@ def run(params: Params, layout: Layout) -> None:
         manifest[CUT_TEXTS] = cut
     checks = _check(params, wrong, misaligned, manifest)
     contents = {MANIFEST: json_bytes(manifest), gates.CHECKS: gates.to_bytes(checks)}
-    contents[store.TOKENIZER] = tokenizer_bytes(tokenizer)
+    training = {gates.CHECKS: contents[gates.CHECKS], store.TOKENIZER: tokenizer_bytes(tokenizer)}
     if params.text.center != "none":
         center = mean if params.text.center == "per_facet" else np.tile(mean.mean(axis=0), (len(mean), 1))
-        contents[store.CENTER] = tensor_file.tensor_bytes({store.EMBEDDINGS: center}, "float32")
+        training[store.CENTER] = tensor_file.tensor_bytes({store.EMBEDDINGS: center}, "float32")
+    contents |= _training_part(trained, manifest["files"], training)
     paths = {name: path for name, (_, path) in files.items()}
     gather(layout.embeddings, layout.state, paths, contents, manifest["files"])
     facts(
@@ -117,6 +120,23 @@ def run(params: Params, layout: Layout) -> None:
         },
     )
     table("nearest captions by facet", ["caption", "facet", "nearest", "cosine"], _neighbours(params, jobs, sample))
+
+
+def _training_part(
+    manifest: dict[str, Any], files: Mapping[str, str], contents: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """{name in the store: content} of what lies beside the training embeddings: all that a training reads of the store.
+
+    Args:
+        manifest: what the vectors depend on.
+        files: {name in the store: sha256} of the files of vectors.
+        contents: {name in the folder: content} of small files.
+    """
+    folder = f"{store.TRAIN}/"
+    own = {name.removeprefix(folder): digest for name, digest in files.items() if name.startswith(folder)}
+    contents = {**contents, MANIFEST: json_bytes({**manifest, "files": own})}
+    recorded = own | {name: bytes_sha256(content) for name, content in contents.items()}
+    return {f"{folder}{name}": content for name, content in {**contents, DIGESTS: json_bytes(recorded)}.items()}
 
 
 def compute_jobs(
@@ -227,32 +247,6 @@ def _neighbours(params: Params, jobs: Sequence[Job], sample: np.ndarray) -> list
         for r, row in enumerate(rows)
         for k, name in enumerate(facet_names(params.text))
     ]
-
-
-def _ceilings(
-    params: Params, jobs: Sequence[Job], units: dict[str, Unit], captions: Sequence[Caption]
-) -> dict[str, dict[str, float]]:
-    """Text-to-text recall by language: its captions look for a picture's caption in the training language."""
-    vectors: dict[str, np.ndarray] = {}
-    for job in jobs:
-        if not job.trains and not job.of_benchmark and "raw" in job.texts:
-            t = tensor_file.TensorFile(units[job.name].file(TEXTS_FILE)).read("raw", slice(None))
-            vectors.update(zip(job.texts["raw"], t[:, 0], strict=True))
-    language = params.evaluate.train_language
-    trained = list(dict.fromkeys(c.key for c in captions if c.kind == "raw" and c.language == language))
-    rows = {key: row for row, key in enumerate(trained)}
-    read = pair_up(captions, rows, "raw", language)
-    texts = read.edges[np.searchsorted(read.edges[:, 0], np.arange(len(rows))), 1]  # the first one of each picture
-    pictures = np.stack([vectors[read.texts[text]] for text in texts])  # what a perfect tower would say: [N, D]
-    ceilings = {}
-    for language in evaluated_languages(params.evaluate, captions):
-        own = [caption for caption in captions if caption.key in rows]
-        pairing = pair_up(own, rows, "raw", language)
-        if pairing.texts:
-            t = np.stack([vectors[text] for text in pairing.texts])
-            found = retrieve(pictures, t, pairing, "text_to_image")
-            ceilings[language] = {f"recall@{k}": found.recall(k) for k in params.evaluate.recall_at}
-    return ceilings
 
 
 def _rows(job: Job, params: Params) -> int:

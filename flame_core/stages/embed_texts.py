@@ -17,8 +17,8 @@ from flame_core.reporting import facts
 from flame_core.stages.embed import all_but_weights, benchmark_facts, compute_jobs, require_budget, store_files
 from flame_core.text.jobs import BENCHMARK
 from flame_core.text.manifest import MANIFEST, read_manifest, require_fit
-from flame_core.text.store import CENTER, TOKENIZER
-from flame_core.verification import read_digests, verify
+from flame_core.text.store import CENTER, TOKENIZER, TRAIN
+from flame_core.verification import DIGESTS, read_digests, verify
 from flame_core.work import gather
 
 
@@ -33,9 +33,10 @@ def run(params: Params, layout: Layout) -> None:
     from flame_core.text.llm import load_tokenizer, read_source
 
     gates.require(layout.embeddings)
+    small = [f"{TRAIN}/{name}" for name in (MANIFEST, CENTER, TOKENIZER, gates.CHECKS, DIGESTS)]
     verified = verify(
         {
-            layout.embeddings: [MANIFEST, CENTER, TOKENIZER, gates.CHECKS],
+            layout.embeddings: [MANIFEST, gates.CHECKS, *small],
             layout.captions: ["*.parquet"],  # whose digest the manifest holds
             layout.llm: all_but_weights(params, layout),
         }
@@ -64,7 +65,7 @@ def run(params: Params, layout: Layout) -> None:
     if cut := cut_texts(collected, tokens):
         manifest[CUT_TEXTS] = cut
     recorded = read_digests(layout.embeddings)
-    whole = [name for name in (CENTER, TOKENIZER, gates.CHECKS) if name in recorded]
+    whole = [name for name in (gates.CHECKS, *small) if name in recorded]
     files = {name: layout.embeddings / name for name in [*kept, *whole]}
     files |= {name: path for name, (_, path) in new.items()}
     sha256 |= {name: recorded[name] for name in whole}

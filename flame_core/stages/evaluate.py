@@ -28,7 +28,7 @@ from flame_core.params import Params
 from flame_core.reporting import facts, picture
 from flame_core.text.llm import SOURCE
 from flame_core.text.manifest import MANIFEST
-from flame_core.text.store import CENTER
+from flame_core.text.store import CENTER, TRAIN
 from flame_core.tracking.evaluation import track_evaluation
 from flame_core.verification import verify
 from flame_core.work import gather
@@ -45,7 +45,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         {
             layout.shards: [INDEX, LEDGER, "val/*"],
             layout.captions: ["*"],
-            layout.embeddings: [MANIFEST, CENTER, "texts/*"],
+            layout.embeddings: [MANIFEST, f"{TRAIN}/{CENTER}", "texts/*"],
             layout.model(recipe): ["*"],
             **({layout.llm: llm} if llm else {}),  # whose output matrix says what patches mean
         }

@@ -16,7 +16,7 @@ from flame_core.layout import Layout
 from flame_core.params import Params, TrainParams
 from flame_core.reporting import facts, picture
 from flame_core.settings import settings
-from flame_core.text.manifest import MANIFEST, require_fit
+from flame_core.text.manifest import MANIFEST, require_training_fit
 from flame_core.text.store import CENTER, TOKENIZER, TrainStore
 from flame_core.tracking.run import track_training
 from flame_core.training.job import METRICS, CaptionSource, TrainingJob
@@ -29,26 +29,26 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     from flame_core.vision.tower import CONFIG, WEIGHTS
 
     gates.require(layout.shards)
-    gates.require(layout.embeddings)
+    gates.require(layout.train_embeddings)
     chosen = params.train[recipe]
     small = {
         layout.shards: [INDEX],
-        layout.captions: ["*.parquet"],  # whose digest the manifest holds
-        layout.embeddings: [MANIFEST, CENTER],
+        layout.captions: ["train/*"],  # whose digest the manifest holds
+        layout.train_embeddings: [MANIFEST, CENTER],
     }
-    large = {layout.shards: ["train/*"], layout.embeddings: ["train/*"]}
+    large = {layout.shards: ["train/*"], layout.train_embeddings: ["[0-9]*"]}
     if chosen.text_tower:
-        small[layout.embeddings].append(TOKENIZER)
+        small[layout.train_embeddings].append(TOKENIZER)
     verified = verify(small)
     store = TrainStore(layout.embeddings)
-    require_fit(store.manifest, params, layout)
+    require_training_fit(store.manifest, params, layout)
     index = read_index(layout.shards, "train")
     _require_alignment(store, index, layout)
     slots = [i for i, name in enumerate(store.facets) if name.split("/")[0] in chosen.kinds]
     captions = _caption_source(params, layout) if chosen.text_tower else None
-    data = {
-        "shards": file_sha256(layout.shards / INDEX),
-        "embeddings": file_sha256(layout.embeddings / MANIFEST),
+    data = {  # only what trains: no text, benchmark or picture that is evaluated
+        "shards": index.digest(),
+        "embeddings": file_sha256(layout.train_embeddings / MANIFEST),
     }
     cache = WorkCache(layout.work, "train")
     digest = cache.digest({"recipe": chosen.identity, "data": data})
@@ -136,7 +136,7 @@ def _verify(inputs: Mapping[Path, Sequence[str]], checkpoints: Path) -> Verified
 def _caption_source(params: Params, layout: Layout) -> CaptionSource:
     return CaptionSource(
         captions=layout.captions,
-        tokenizer=layout.embeddings / TOKENIZER,
+        tokenizer=layout.train_embeddings / TOKENIZER,
         text=params.text,
         language=params.evaluate.train_language,
     )

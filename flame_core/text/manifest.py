@@ -1,4 +1,7 @@
-"""The store's manifest: what its vectors depend on, and the refusal of a store that was made for something else."""
+"""The store's manifests: what its vectors depend on, and the refusal of a store that was made for something else.
+
+`data/embeddings/manifest.json` is of all vectors, `data/embeddings/train/manifest.json` of those that train.
+"""
 
 from __future__ import annotations
 
@@ -60,9 +63,9 @@ def template_content(params: Params) -> dict[str, Any]:
     return {kind: template.model_dump() for kind, template in params.text.template.items()}
 
 
-def captions_digest(captions: Path) -> str:
-    """Digest of all caption files, by name."""
-    paths = sorted(captions.rglob("*.parquet"))
+def captions_digest(captions: Path, folder: str = "") -> str:
+    """Digest of all caption files, or of those in a folder, by name."""
+    paths = sorted((captions / folder).rglob("*.parquet"))
     return value_digest({path.relative_to(captions).as_posix(): file_sha256(path) for path in paths})
 
 
@@ -72,6 +75,20 @@ def require_fit(manifest: dict[str, Any], params: Params, layout: Layout) -> Non
     Raises:
         InputError: names every condition that differs, with both values.
     """
+    _require_made_for(manifest, params, captions_digest(layout.captions), layout.embeddings)
+
+
+def require_training_fit(manifest: dict[str, Any], params: Params, layout: Layout) -> None:
+    """The same of the training part, whatever the captions of the validation split are.
+
+    Raises:
+        InputError: names every condition that differs, with both values.
+    """
+    captions = captions_digest(layout.captions, layout.train_embeddings.name)
+    _require_made_for(manifest, params, captions, layout.train_embeddings)
+
+
+def _require_made_for(manifest: dict[str, Any], params: Params, captions: str, folder: Path) -> None:
     require_manifest(
         manifest,
         {
@@ -84,7 +101,7 @@ def require_fit(manifest: dict[str, Any], params: Params, layout: Layout) -> Non
             "center": params.text.center,
             "store_dtype": params.text.store_dtype,
             "facets": facet_names(params.text),
-            "captions": captions_digest(layout.captions),
+            "captions": captions,
         },
-        layout.embeddings,
+        folder,
     )

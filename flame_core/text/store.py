@@ -2,12 +2,15 @@
 
 `data/embeddings/`:
 
-    manifest.json                  what the vectors depend on, and how the facets are named
-    train/00000.safetensors        [rows, facets, hidden], aligned with data/shards/train/00000.tar
+    manifest.json                  what all vectors depend on, how the facets are named, and the benchmarks
     texts/00000.safetensors        one tensor a caption kind, [texts, facets of the kind, hidden]
     texts/00000.parquet            kind, row and text of each of them
-    tokenizer.json                 the LLM's, for recipes that train a text side of their own
-    center.safetensors             mean of the training embeddings, [facets, hidden]; only with text.center
+    train/                         all that a training reads, so that new texts to evaluate retrain no model:
+      manifest.json                what the training vectors depend on
+      00000.safetensors            [rows, facets, hidden], aligned with data/shards/train/00000.tar
+      center.safetensors           mean of the training embeddings, [facets, hidden]; only with text.center
+      tokenizer.json               the LLM's, for recipes that train a text side of their own
+      checks.json, digests.json    of this folder
 
 Vectors are unit vectors in `text.store_dtype`. Centring happens when they are read, so a stored row depends on its
 caption and the manifest alone (in int8 on its file's mean too).
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EMBEDDINGS = "embeddings"  # name of the one tensor of a training shard
+TRAIN = "train"  # the folder that trainings read
 CENTER = "center.safetensors"
 TOKENIZER = "tokenizer.json"
 TEXT_SCHEMA = pa.schema({"kind": pa.string(), "row": pa.int32(), "text": pa.string()})
@@ -42,10 +46,10 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
-def _load_center(embeddings: Path, manifest: dict[str, Any]) -> np.ndarray | None:
+def _load_center(training: Path, manifest: dict[str, Any]) -> np.ndarray | None:
     if manifest["center"] == "none":
         return None
-    return TensorFile(embeddings / CENTER).read(EMBEDDINGS, slice(None))
+    return TensorFile(training / CENTER).read(EMBEDDINGS, slice(None))
 
 
 class Drawn(NamedTuple):
@@ -60,11 +64,11 @@ class TrainStore:
     """Facet embeddings of the training samples, aligned with the shards."""
 
     def __init__(self, embeddings: Path) -> None:
-        self.manifest = read_manifest(embeddings)
+        self.manifest = read_manifest(embeddings / TRAIN)
         self.facets: list[str] = self.manifest["facets"]
         self.hidden: int = self.manifest["hidden"]
         self._folder = embeddings
-        self._center = _load_center(embeddings, self.manifest)
+        self._center = _load_center(embeddings / TRAIN, self.manifest)
         self._files: dict[str, TensorFile] = {}
 
     def rows(self, shard: str) -> int:
@@ -99,7 +103,7 @@ class TextStore:
     def __init__(self, embeddings: Path) -> None:
         self.manifest = read_manifest(embeddings)
         self._folder = embeddings
-        self._center = _load_center(embeddings, self.manifest)
+        self._center = _load_center(embeddings / TRAIN, self.manifest)
         self._files: dict[str, TensorFile] = {}
         self._places: dict[tuple[str, str], tuple[str, int]] = {}
         for path in sorted((embeddings / "texts").glob("*.parquet")):

@@ -1,13 +1,10 @@
 """Whether the bytes of an out are still there: in the tree, in DVC's cache, or in its remote.
 
-DVC names an out's bytes by md5: a file's own, and for a folder that of its listing (`<md5>.dir`, a JSON list of
-{md5, relpath}), which lies in the cache beside the files.
+DVC names an out's bytes by md5: a file's own, and for a folder that of its listing (`listings`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import subprocess
 import tempfile
 from dataclasses import dataclass, field
@@ -17,6 +14,7 @@ from typing import Any
 import yaml
 
 from flame_core.layout import Layout
+from flame_core.tracking.listings import file_md5, folder_md5, read_listing
 from flame_core.tracking.provenance import LOCK, out_digests
 from flame_core.workspace import dvc, dvc_cache, environment
 
@@ -54,11 +52,11 @@ def find_bytes(layout: Layout, path: str, digest: str, lock: dict[str, Any]) -> 
 def _compare(place: Path, path: str, digest: str, cache: Path) -> list[str]:
     """What differs between a file or folder of the tree and its digest."""
     if place.is_file():
-        return [] if _md5(place) == digest else [f"{path}: its bytes have changed"]
-    found = {file.relative_to(place).as_posix(): _md5(file) for file in place.rglob("*") if file.is_file()}
-    listing = _listing(digest, cache)
+        return [] if file_md5(place) == digest else [f"{path}: its bytes have changed"]
+    found = {file.relative_to(place).as_posix(): file_md5(file) for file in place.rglob("*") if file.is_file()}
+    listing = read_listing(digest, cache)
     if listing is None:  # the cache lost it; the whole can still be told
-        return [] if _folder_md5(found) == digest else [f"{path}: its files have changed"]
+        return [] if folder_md5(found) == digest else [f"{path}: its files have changed"]
     changed = [
         f"{path}/{name}: its bytes have changed" for name in listing if found.get(name, listing[name]) != listing[name]
     ]
@@ -71,7 +69,7 @@ def _cached(path: str, digest: str, cache: Path) -> list[str]:
     """What of an out the cache lacks, or holds with other bytes."""
     if not digest.endswith(".dir"):
         return _cached_file(path, digest, cache)
-    listing = _listing(digest, cache)
+    listing = read_listing(digest, cache)
     if listing is None:
         return [f"{path}: neither in the tree nor in the cache ({digest})"]
     return [problem for name, md5 in listing.items() for problem in _cached_file(f"{path}/{name}", md5, cache)]
@@ -81,25 +79,7 @@ def _cached_file(name: str, md5: str, cache: Path) -> list[str]:
     file = cache / md5[:2] / md5[2:]
     if not file.is_file():
         return [f"{name}: not in the cache ({md5})"]
-    return [] if _md5(file) == md5 else [f"{name}: damaged in the cache ({file})"]
-
-
-def _listing(digest: str, cache: Path) -> dict[str, str] | None:
-    """{relative path: md5} of a folder, where its listing is in the cache and whole."""
-    file = cache / digest[:2] / digest[2:]
-    if not file.is_file() or _md5(file) != digest.removesuffix(".dir"):
-        return None
-    return {entry["relpath"]: entry["md5"] for entry in json.loads(file.read_text("utf-8"))}
-
-
-def _folder_md5(files: dict[str, str]) -> str:
-    listing = [{"md5": files[name], "relpath": name} for name in sorted(files)]
-    return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return [] if file_md5(file) == md5 else [f"{name}: damaged in the cache ({file})"]
 
 
 def _fetched(layout: Layout, path: str, lock: dict[str, Any]) -> bool:

@@ -25,13 +25,17 @@ import yaml
 from flame_core import pipes
 from flame_core.captions.table import MANIFEST as CAPTION_MANIFEST
 from flame_core.data.ledger import read_ledger
-from flame_core.data.shards import INDEX, SPLITS, read_index
+from flame_core.data.shards import SPLITS, read_index
 from flame_core.data.sources.listing import SOURCE
 from flame_core.digest import file_sha256, value_digest
+from flame_core.errors import ResourceError
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.text.manifest import MANIFEST, read_manifest
+from flame_core.text.store import TRAIN
+from flame_core.tracking.listings import part_md5
+from flame_core.workspace import dvc_cache
 
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "safetensors", "webdataset", "numpy", "dvc", "dagster")
 LOCK = "dvc.lock"
@@ -141,9 +145,13 @@ def _flatten(value: Any, prefix: str) -> list[tuple[str, str]]:
 
 
 def datasets(params: Params, layout: Layout) -> list[dict[str, Any]]:
-    """The datasets a training read: name, digest, source (JSON) and profile (JSON), as MLflow's entities want them."""
+    """The datasets a training read: name, digest, source (JSON) and profile (JSON), as MLflow's entities want them.
+
+    Each is the folder of the training split in an out, which stays the same where only the rest of the out changes.
+    """
     digests = out_digests(layout.root)
-    index, manifest = layout.shards / INDEX, read_manifest(layout.embeddings)
+    parts = _training_parts(layout, digests)
+    manifest = read_manifest(layout.train_embeddings)
     ledger: Counter[str] = Counter()
     for entry in read_ledger(layout.shards):
         ledger[f"{entry.outcome}: {entry.reason}"] += entry.count
@@ -152,7 +160,7 @@ def datasets(params: Params, layout: Layout) -> list[dict[str, Any]]:
         (
             "shards",
             layout.shards,
-            file_sha256(index),
+            read_index(layout.shards, "train").digest(),
             {"sources": read_sources(params, layout)},
             {"samples": {split: len(read_index(layout.shards, split)) for split in SPLITS}, "ledger": dict(ledger)},
         ),
@@ -166,25 +174,39 @@ def datasets(params: Params, layout: Layout) -> list[dict[str, Any]]:
         (
             "embeddings",
             layout.embeddings,
-            file_sha256(layout.embeddings / MANIFEST),
+            file_sha256(layout.train_embeddings / MANIFEST),
             {name: manifest[name] for name in ("llm", "layer", "center", "normalise", "facets")},
             {"hidden": manifest["hidden"], "tokens": manifest["tokens"]},
         ),
     ]
     rows = []
     for name, folder, own, more, profile in described:
-        path = folder.relative_to(layout.root).as_posix()
-        source = {"path": path, "dvc": digests.get(path), "sha256": own, **more}
+        out = folder.relative_to(layout.root).as_posix()
+        digest = parts.get(out)
+        source = {"path": f"{out}/{TRAIN}", "dvc": digest, "sha256": own, **more}
         rows.append(
             {
                 "name": name,
-                "digest": (digests.get(path) or own)[:36],  # MLflow's limit, and the length of DVC's digest of a folder
-                "source_type": "dvc" if path in digests else "local",
+                "digest": (digest or own)[:36],  # MLflow's limit, and the length of DVC's digest of a folder
+                "source_type": "dvc" if digest else "local",
                 "source": json.dumps(source, sort_keys=True, ensure_ascii=False),
                 "profile": json.dumps(profile, sort_keys=True, ensure_ascii=False),
             }
         )
     return rows
+
+
+def _training_parts(layout: Layout, digests: Mapping[str, str]) -> dict[str, str]:
+    """{path of an out: DVC's digest of its training folder}, of the outs whose listings DVC's cache holds."""
+    if not digests:
+        return {}
+    try:
+        cache = dvc_cache(layout) / "files" / "md5"
+    except ResourceError as error:
+        log.warning("DVC's digests of what the training reads are left out: %s", error)
+        return {}
+    found = {out: part_md5(digest, TRAIN, cache) for out, digest in digests.items()}
+    return {out: digest for out, digest in found.items() if digest}
 
 
 def read_sources(params: Params, layout: Layout) -> dict[str, Any]:

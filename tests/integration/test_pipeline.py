@@ -51,7 +51,7 @@ def test_one_command_leaves_a_model_a_report_and_numbers(project, first):
     assert json.loads(steps[-1])["loss"] < json.loads(steps[0])["loss"]
     manifest = json.loads(first["embeddings/manifest.json"])
     assert manifest["facets"] == ["raw/1", "short/1", "short/2", "short/3"]
-    assert set(manifest["report"]["ceilings"]) == {"en", "de", "fr"}
+    assert {f"retrieval/{language}/ceiling/recall@10" for language in ("en", "de", "fr")} <= metrics.keys()
 
 
 @slow
@@ -67,6 +67,24 @@ def test_one_changed_param_reruns_what_depends_on_it_and_changing_it_back_costs_
     assert ran(project.flame("run")) == EVALUATED
     assert project.outs()["models/flame/model.safetensors"] != first["models/flame/model.safetensors"]
     project.change({"train": {"epochs": 24}})
+    assert ran(project.flame("run")) == set()
+    assert project.outs() == first
+
+
+@slow
+def test_what_is_only_evaluated_trains_nothing(project, first):
+    """A language, a class prompt, a recall_at: new texts are embedded, and every model is measured anew."""
+    params = (project.root / "params.yaml").read_text()
+    project.change({"evaluate": {"languages": ["de", "fr", "es"], "class_prompts": ["a painting of {class}"]}})
+    assert ran(project.flame("run")) == EVALUATED - {"train@flame"} | {"embed"}
+    assert project.metrics().keys() > {"retrieval/es/n"}
+    project.change({"evaluate": {"recall_at": [1, 3, 10]}})
+    assert ran(project.flame("run")) == EVALUATED - {"train@flame"}
+    outs = project.outs()
+    assert {name for name in first if outs.get(name) != first[name]}.isdisjoint(
+        name for name in first if name.startswith(("models/", "embeddings/train/"))
+    )
+    (project.root / "params.yaml").write_text(params)
     assert ran(project.flame("run")) == set()
     assert project.outs() == first
 
@@ -192,7 +210,7 @@ def test_a_store_of_another_llm_is_refused_with_both_names(project, first):
 
 @slow
 def test_a_failed_check_stops_every_consumer(project, first):
-    path = project.root / "data/embeddings/checks.json"
+    path = project.root / "data/embeddings/train/checks.json"
     checks = json.loads(path.read_text())
     checks[0] |= {"passed": False, "keys": ["train/00000:3"]}
     content = path.read_bytes()

@@ -58,7 +58,7 @@ def write_world(folder: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), folder / "shards/index.parquet")
     t = np.stack(texts).astype(np.float32)
     write_tensors(folder / "embeddings/train/00000.safetensors", {EMBEDDINGS: t}, "float16")
-    write_json(folder / "embeddings/manifest.json", {"facets": FACETS, "hidden": HIDDEN, "center": "none"})
+    write_json(folder / "embeddings/train/manifest.json", {"facets": FACETS, "hidden": HIDDEN, "center": "none"})
 
 
 def samples_of(folder: Path, params: TrainParams) -> TrainingSamples:
