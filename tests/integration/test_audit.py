@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
+from flame_core.tracking.listings import folder_md5, read_listing
 from flame_core.tracking.promotion import PREVIOUS, REASON, TABLE, VERDICT
 from flame_core.tracking.provenance import out_digests
 from flame_core.tracking.store import open_client
@@ -23,11 +25,15 @@ pytestmark = pytest.mark.slow
 def test_the_run_knows_params_data_and_scores(tracked: Tracked) -> None:
     version = tracked.client.get_model_version_by_alias("flame", "champion")
     run = tracked.client.get_run(version.run_id)
-    digests = out_digests(tracked.root)
+    lock = yaml.safe_load((tracked.root / "dvc.lock").read_text())["stages"]
+    digests = {dep["path"]: dep["md5"] for stage in ("embed", "train@flame") for dep in lock[stage]["deps"]}
     read = {each.dataset.name: each.dataset for each in run.inputs.dataset_inputs}
-    assert {name: read[name].digest for name in ("shards", "captions", "embeddings")} == {
-        name: digests[f"data/{name}"] for name in ("shards", "captions", "embeddings")
-    }
+    for name in ("captions", "embeddings"):
+        assert read[name].digest == digests[f"data/{name}/train"]  # as DVC records it of the stage
+    listing = read_listing(digests["data/shards"], tracked.root / ".dvc/cache/files/md5")
+    assert listing and read["shards"].digest == folder_md5(
+        {name.removeprefix("train/"): md5 for name, md5 in listing.items() if name.startswith("train/")}
+    )
     assert run.data.params["text.layer"] == "4" and run.data.params["train.batch_size"] == "16"
     metrics = tracked.metrics()
     assert (
@@ -84,6 +90,24 @@ def test_every_link_is_verified_and_a_changed_byte_is_named(tracked: Tracked) ->
     [link] = [link for link in broken["links"] if link["status"] == "broken"]
     assert (link["name"], link["notes"]) == ("shards", ["data/shards/train/00000.tar: its bytes have changed"])
     shard.write_bytes(whole)
+
+
+def test_the_lineage_holds_when_a_model_is_measured_in_another_language(tracked: Tracked) -> None:
+    """The run keeps what the training read; the store around it holds more texts now."""
+    before = out_digests(tracked.root)
+    tracked.change({"evaluate": {"languages": ["de", "fr", "es"]}})
+    said = tracked.flame("run")
+    assert "Running stage 'embed'" in said and "Running stage 'train@flame'" not in said
+    now = out_digests(tracked.root)
+    assert (
+        now["data/embeddings"] != before["data/embeddings"] and now["data/models/flame"] == before["data/models/flame"]
+    )
+    found = tracked.lineage("models:/flame@champion")
+    assert found["verified"], [link for link in found["links"] if link["status"] == "broken"]
+    assert {link["name"] for link in found["links"] if link["status"] == "verified"} >= {"embeddings", "captions"}
+    tracked.change({"evaluate": {"languages": ["de", "fr"]}})
+    tracked.flame("run")
+    assert out_digests(tracked.root) == before
 
 
 def test_bytes_that_left_tree_and_cache_are_found_in_the_remote(tracked: Tracked, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_other_training_captions_embeddings_or_pictures_are_other_data(trained):
 
 
 def test_the_training_part_holds_its_own_manifest_digests_and_checks(trained):
-    params, layout = trained
+    _, layout = trained
     part, whole = layout.train_embeddings, read_digests(layout.embeddings)
     assert read_digests(part) == {
         name.removeprefix("train/"): digest
