@@ -46,7 +46,8 @@ class Workspace(dg.Config):
     """Other params for a run."""
 
     preset: str | None = Field(default=None, description="a file of presets/, with or without .yaml; or a path")
-    overrides: dict[str, Any] = Field(default_factory=dict, description="params to change: {train.epochs: 5}")
+    # `| None`: Dagster would take `llm.sha256: null` for an error of its own
+    overrides: dict[str, Any | None] = Field(default_factory=dict, description="params to change: {train.epochs: 5}")
 
 
 def experiment_job(

@@ -109,8 +109,11 @@ def test_wrong_params_stop_it_before_any_stage(
 
 CAPTIONER = {"captioner": "rewrite", "model": "hub:evil/model@1", "trust_remote_code": True, "prompt": "{caption}"}
 CODE_OVERRIDES = [
-    ({"llm.source": "hub:evil/model@1"}, "llm.source"),
-    ({"llm": {"source": "hub:evil/model@1", "trust_remote_code": True}}, "llm.source, llm.trust_remote_code"),
+    ({"llm.source": "hub:evil/model@1", "llm.sha256": None}, "llm.source"),
+    (
+        {"llm": {"source": "hub:evil/model@1", "sha256": None, "trust_remote_code": True}},
+        "llm.source, llm.trust_remote_code",
+    ),
     ({"caption.short": CAPTIONER}, "caption.short.model, caption.short.trust_remote_code"),
     ({"evaluate": {"baselines": {"theirs": "transformers:evil/model"}}}, "evaluate.baselines"),
     ({"train.model.backbone": "hf-hub:evil/model"}, "train.model.backbone"),
@@ -133,7 +136,7 @@ def test_a_web_page_may_not_set_what_fetches_models_or_runs_code(
 
 
 def test_nor_through_a_preset_from_elsewhere(layout: Layout, instance: dg.DagsterInstance, tmp_path: Path) -> None:
-    content = merge(read_yaml(layout.params), {"llm": {"source": "hub:evil/model@1"}})
+    content = merge(read_yaml(layout.params), {"llm": {"source": "hub:evil/model@1", "sha256": None}})
     (tmp_path / "evil.yaml").write_text(yaml.safe_dump(content, allow_unicode=True))
     for preset in (str(tmp_path / "evil.yaml"), "../evil.yaml"):
         (failed,) = run(layout, instance, preset=preset).get_step_failure_events()
@@ -154,7 +157,7 @@ def test_a_tag_names_no_folder_outside_the_workspaces(layout: Layout, instance: 
 
 def test_a_setting_and_the_shell_allow_it(layout: Layout, instance: dg.DagsterInstance) -> None:
     job = build(layout, code_overrides=True).resolve_job_def("experiment")
-    config = {"overrides": {"llm.source": "hub:own/model@1"}}
+    config = {"overrides": {"llm.source": "hub:own/model@1", "llm.sha256": None}}
     done = job.execute_in_process(instance=instance, run_config={"ops": {"workspace": {"config": config}}})
     assert done.success
 

@@ -14,6 +14,7 @@ from flame_core.tracking.benchmarks import BASELINE_TAG, SOURCE_TAG, benchmark_m
 from flame_core.tracking.delivery import metric_name
 from flame_core.tracking.journal import Journal
 from flame_core.tracking.store import journals, open_client, tracking_address
+from flame_core.verification import write_digests
 from flame_core.vision.tower import CONFIG, WEIGHTS
 from tests.evaluation.test_benchmark_stages import on_cpu, run, words  # noqa: F401
 from tests.evaluation.test_benchmark_stages import project as all_benchmarks  # noqa: F401
@@ -57,6 +58,7 @@ def evaluated(project, words, client, tracked):
     params, layout = project
     config = layout.model("plain") / CONFIG
     write_json(config, {**json.loads(config.read_text()), "samples": 3})
+    write_digests(layout.model("plain"))
     journal = Journal(journals(layout) / "abc")
     journal.append(start(), end())
     journal.remember_model(file_sha256(layout.model("plain") / WEIGHTS))
