@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flame_core.captions.table import Caption
-from flame_core.data.shards import IndexRow, read_index
+from flame_core.data.shards import INDEX, IndexRow, read_index
 from flame_core.evaluation.ceilings import text_ceilings
 from flame_core.evaluation.classification import Lookup
 from flame_core.evaluation.measures import Evaluation, evaluate
@@ -18,8 +18,8 @@ from flame_core.evaluation.texts import read_classes, read_validation_captions
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.settings import settings
-from flame_core.text.manifest import require_fit
-from flame_core.text.store import TextStore
+from flame_core.text.manifest import MANIFEST, require_fit
+from flame_core.text.store import CENTER, TRAIN, TextStore
 
 if TYPE_CHECKING:
     from flame_core.vision.tower import ImageEncoder
@@ -46,6 +46,15 @@ class HeldOut:
     lookup: Lookup
     own_texts: bool
     encoder: ImageEncoder
+
+
+def measured_from(layout: Layout) -> Mapping[Path, Sequence[str]]:
+    """What `measure` reads besides the model, for `verification.verify`."""
+    return {
+        layout.shards: [INDEX, "val/*"],
+        layout.captions: ["*"],
+        layout.embeddings: [MANIFEST, f"{TRAIN}/{CENTER}", "texts/*"],
+    }
 
 
 def measure(params: Params, layout: Layout, model: Path) -> HeldOut:

@@ -15,7 +15,7 @@ from flame_core import gates
 from flame_core.data.ledger import LEDGER
 from flame_core.data.shards import INDEX, PictureReader
 from flame_core.evaluation.charts import standalone
-from flame_core.evaluation.held_out import measure
+from flame_core.evaluation.held_out import measure, measured_from
 from flame_core.evaluation.meaning import read_meaning
 from flame_core.evaluation.measures import checks
 from flame_core.evaluation.recipe_benchmarks import recipe_standings
@@ -27,8 +27,6 @@ from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts, picture
 from flame_core.text.llm import SOURCE
-from flame_core.text.manifest import MANIFEST
-from flame_core.text.store import CENTER, TRAIN
 from flame_core.tracking.evaluation import track_evaluation
 from flame_core.verification import verify
 from flame_core.work import gather
@@ -43,9 +41,8 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     llm = [f"{params.llm.name}/*"] if (layout.llm / params.llm.name / SOURCE).is_file() else []
     verified = verify(
         {
+            **measured_from(layout),
             layout.shards: [INDEX, LEDGER, "val/*"],
-            layout.captions: ["*"],
-            layout.embeddings: [MANIFEST, f"{TRAIN}/{CENTER}", "texts/*"],
             layout.model(recipe): ["*"],
             **({layout.llm: llm} if llm else {}),  # whose output matrix says what patches mean
         }

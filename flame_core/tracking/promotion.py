@@ -213,8 +213,10 @@ def _champion_results(
         return recorded
     from mlflow.artifacts import download_artifacts
 
-    from flame_core.evaluation.held_out import measure
+    from flame_core.evaluation.held_out import measure, measured_from
+    from flame_core.verification import verify
 
+    verify(measured_from(layout))
     (scratch / "model").mkdir()
     uri = f"models:/{version.name}/{version.version}"
     folder = Path(download_artifacts(f"{uri}/artifacts/{PACKAGE}", dst_path=str(scratch / "model")))
