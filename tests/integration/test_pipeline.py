@@ -132,7 +132,7 @@ def test_a_flipped_byte_is_undone_by_the_next_run(project, first, folder, cached
 
 @pytest.mark.parametrize("stage", ["embed", "train"])
 @slow
-def test_killed_at_a_random_moment_it_ends_with_the_same_bytes(project, first, stage, tmp_path):
+def test_killed_at_a_random_moment_it_ends_with_the_same_bytes(project, first, stage, tmp_path, record_property):
     """Its work cache emptied, `kill -9` of the whole process group five times, then a run to the end."""
     draw = random.Random(stage)
     command = {"embed": ["embed"], "train": ["train", "flame"]}[stage]
@@ -152,6 +152,7 @@ def test_killed_at_a_random_moment_it_ends_with_the_same_bytes(project, first, s
         process.communicate()
     project.flame(*command)
     assert project.outs() == first
+    record_property(f"kill -9 of {stage}", 5)
 
 
 @slow

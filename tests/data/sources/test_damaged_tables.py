@@ -60,7 +60,7 @@ def _damaged(good: bytes, draw: random.Random) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_random_damage(tmp_path: Path, seed: int):
+def test_random_damage(tmp_path: Path, seed: int, record_property):
     draw = random.Random(seed)
     seeds = [("t.csv", _csv()), ("t.jsonl", _jsonl())]
     seeds += [("t.parquet", _parquet(tmp_path, *how)) for how in (("none", "1.0"), ("snappy", "1.0"), ("zstd", "2.0"))]
@@ -83,3 +83,4 @@ def test_random_damage(tmp_path: Path, seed: int):
         slowest = max(slowest, time.process_time() - begin)
     assert min(outcomes[outcome] for outcome in ("read", "named", "refused")) > 10
     assert slowest < 5
+    record_property("damaged tables", sum(outcomes.values()))

@@ -146,8 +146,10 @@ def test_mutated_tars(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_many_mutated_tars(tmp_path: Path):
-    assert _fuzz(tmp_path / "shards", range(1000, 1600)) > 200
+def test_many_mutated_tars(tmp_path: Path, record_property):
+    seeds = range(1000, 1600)
+    assert _fuzz(tmp_path / "shards", seeds) > 200
+    record_property("mutated tars", len(seeds))
 
 
 def test_chains_of_thousands_of_headers(tmp_path: Path):
