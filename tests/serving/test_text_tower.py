@@ -57,9 +57,9 @@ def trained(tmp_path: Path, byte_tokenizer) -> tuple[Params, Layout]:
     byte_tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
     vocabulary = transformer.Captions(folder / TOKENIZER, TOWER).end + 1
     save_file(transformer.TextTower(TOWER, vocabulary, world.DIMENSIONS).state_dict(), folder / transformer.WEIGHTS)
-    layout.embeddings.mkdir(parents=True)
+    layout.train_embeddings.mkdir(parents=True)
     centers = np.random.default_rng(0).normal(size=(3, world.DIMENSIONS)).astype(np.float32)
-    write_tensors(layout.embeddings / CENTER, {EMBEDDINGS: centers}, "float32")
+    write_tensors(layout.train_embeddings / CENTER, {EMBEDDINGS: centers}, "float32")
     return params, layout
 
 
