@@ -3,11 +3,13 @@ from __future__ import annotations
 import io
 import tarfile
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import webdataset as wds
 from PIL import Image
 
-from flame_core.data.shards import IndexRow, PictureReader, Sample, read_shard, write_shard
+from flame_core.data.shards import INDEX_SCHEMA, Index, IndexRow, PictureReader, Sample, read_shard, write_shard
 from flame_core.errors import InputError
 
 
@@ -74,3 +76,22 @@ def test_a_picture_beyond_the_end_names_its_key(tmp_path):
     row = IndexRow("toys/ball_0", "train", "0.tar", 0, 1 << 20, 100, 1, 1, "", 1)
     with pytest.raises(InputError, match="toys/ball_0"):
         PictureReader(tmp_path).jpeg(row)
+
+
+def test_the_digest_of_a_split_s_rows_is_its_own():
+    def table(*sizes: tuple[str, int]) -> pa.Table:
+        rows = [
+            dict(zip(INDEX_SCHEMA.names, (f"k{i}", split, f"{split}/0.tar", i, 512, size, 9, 9, "", 1), strict=True))
+            for i, (split, size) in enumerate(sizes)
+        ]
+        return pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
+
+    def training(found: pa.Table) -> str:
+        return Index(found.filter(pc.field("split") == "train")).digest()
+
+    first = training(table(("train", 1), ("train", 2), ("val", 3)))
+    assert first == training(table(("train", 1), ("train", 2), ("val", 4), ("val", 5)))
+    assert first != training(table(("train", 1), ("train", 3), ("val", 3)))
+    whole = table(*[("train", size) for size in range(9000)])
+    parts = pa.concat_tables([whole.slice(0, 100), whole.slice(100)])
+    assert training(whole) == training(parts)  # however the file was cut

@@ -10,9 +10,11 @@ import torch
 from flame_core.digest import write_json
 from flame_core.errors import InputError
 from flame_core.text.diagnostics import anisotropy
+from flame_core.text.manifest import MANIFEST
 from flame_core.text.store import (
     CENTER,
     EMBEDDINGS,
+    TRAIN,
     Drawn,
     TextStore,
     TrainStore,
@@ -30,15 +32,14 @@ def make_store(folder, t: np.ndarray, center: str = "none", dtype: str = "float3
     (folder / "train").mkdir(parents=True)
     (folder / "texts").mkdir()
     write_tensors(folder / "train/00000.safetensors", {EMBEDDINGS: t}, dtype)
-    write_json(
-        folder / "manifest.json",
-        {
-            "facets": ["raw/1", "short/1", "short/2"],
-            "text_facets": ["raw/1", "short/1", "short/2"],
-            "hidden": t.shape[-1],
-            "center": center,
-        },
-    )
+    manifest = {
+        "facets": ["raw/1", "short/1", "short/2"],
+        "text_facets": ["raw/1", "short/1", "short/2"],
+        "hidden": t.shape[-1],
+        "center": center,
+    }
+    for each in (folder, folder / TRAIN):
+        write_json(each / MANIFEST, manifest)
     return folder
 
 
@@ -86,7 +87,7 @@ def test_centring_subtracts_the_mean_at_reading(tmp_path):
     t = random_units(5, 3, 8)
     center = t.mean(axis=0)
     folder = make_store(tmp_path, t, center="per_facet")
-    write_tensors(folder / CENTER, {EMBEDDINGS: center}, "float32")
+    write_tensors(folder / TRAIN / CENTER, {EMBEDDINGS: center}, "float32")
     write_texts(folder / "texts/0.safetensors", {"short": (["a text"], t[:1, 1:])}, "float32")
     expected = t[2, [1]] - center[[1]]
     expected /= np.linalg.norm(expected)
