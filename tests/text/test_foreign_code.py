@@ -62,7 +62,7 @@ def test_an_llm_is_not_drawn_by_foreign_code(odd: Path, mark: Path, tmp_path: Pa
 
 
 def test_an_llm_is_not_loaded_by_foreign_code(odd: Path, mark: Path):
-    (odd / SOURCE).write_text("{}")
+    (odd / SOURCE).write_text('{"files": {}}')
     with pytest.raises(InputError, match=r"cannot be loaded"):
         load_llm(odd, 1, torch.float32, "cpu")
     with pytest.raises(InputError, match=r"cannot be loaded"):

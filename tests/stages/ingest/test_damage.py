@@ -110,7 +110,7 @@ def test_a_damaged_tar_is_in_the_ledger(layout: Layout, tmp_path: Path):
 def test_ingest_needs_a_download_that_passed(layout: Layout, tmp_path: Path):
     write_pairs(tmp_path / "a", range(3))
     params = pipeline_params({"s": folder_source(tmp_path / "a")})
-    with pytest.raises(InputError, match="run the stage"):
+    with pytest.raises(InputError, match="run `flame download` first"):
         ingest.run(params, layout)
     download.run(params, layout)
     (layout.raw / gates.CHECKS).write_bytes(
