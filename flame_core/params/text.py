@@ -77,7 +77,7 @@ class TextParams(Section):
     )
     center: Literal["none", "global", "per_facet"] = "none"
     max_caption_tokens: Positive = 512
-    batch_tokens: Positive = Field(default=2048, description="tokens a batch; on a GPU every row has as many")
+    batch_tokens: Positive = Field(default=2048, description="tokens per row of the LLM, at most")
     captions_per_image: Positive = Field(default=1, description="raw captions an image that are embedded for training")
     train_kinds: list[CaptionKind] = Field(default=["raw", "short", "long"], min_length=1)
     cpu_threads: Positive = 2
