@@ -22,6 +22,7 @@ import numpy as np
 
 from flame_core.data.pictures import PictureError, read_picture
 from flame_core.errors import FlameError, InputError
+from flame_core.evaluation.similarity import best_candidates
 from flame_core.evaluation.text_side import trained_texts
 from flame_core.names import shown
 from flame_core.params import IngestParams, LLMParams, TextParams
@@ -88,15 +89,15 @@ class Predictor:
             t = unit(t - TensorFile(self._center).read(EMBEDDINGS, self._center_row))
         return t
 
-    def labels(self, z: np.ndarray) -> np.ndarray:
-        """Cosine of pictures z [N, D] and class texts, [N, C].
+    def labels(self, z: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+        """The classes nearest to pictures z [N, D] and their cosines, both [N, top]; equal ones in the classes' order.
 
         Raises:
             InputError: the model was evaluated without classes, so it has no class texts.
         """
         if not self.classes:
             raise InputError("this model holds no class texts: its held-out pictures had no categories")
-        return z @ self._class_texts.T
+        return best_candidates(z, self._class_texts, top)
 
     @cached_property
     def _llm_encoder(self) -> TextEncoder:

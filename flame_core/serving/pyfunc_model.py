@@ -117,15 +117,9 @@ class Answers:
 
         if z is None:
             raise InputError("classify needs at least one picture")
-        scores = self.predictor.labels(z)
-        order = (-scores).argsort(axis=1, kind="stable")[:, :top]
+        order, scores = self.predictor.labels(z, top)
         names = self.predictor.classes
-        return pd.DataFrame(
-            {
-                "labels": [[names[column] for column in row] for row in order],
-                "scores": [line[row].tolist() for line, row in zip(scores, order, strict=True)],
-            }
-        )
+        return pd.DataFrame({"labels": [[names[i] for i in row] for row in order], "scores": scores.tolist()})
 
 
 def _image(row: dict[Any, Any]) -> str | bytes | None:
