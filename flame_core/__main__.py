@@ -1,0 +1,5 @@
+"""`python -m flame_core` is `flame`."""
+
+from flame_core.cli import main
+
+main()
