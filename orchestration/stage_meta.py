@@ -1,17 +1,17 @@
 """What a stage of `dvc.yaml` says to Dagster in its `meta:`, where every key is optional.
 
 stages:
-train:
-cmd: python train.py
-meta:
-dagster:
-group: training                      # default: "default"
-kinds: [pytorch]                     # added to "dvc"
-owners: [someone@example.org, team:vision]
-pool: gpu
-retries: {max: 3, delay_seconds: 30, exit_codes: [5]}    # all but stops, unless listed
-freshness: {warn_days: 14, fail_days: 30}
-checks: [loss_went_down]             # names of the asset checks that `read_checks` reports
+  train:
+    cmd: python train.py
+    meta:
+      dagster:
+        group: training                          # default: "default"
+        kinds: [pytorch]                         # added to "dvc"
+        owners: [someone@example.org, team:vision]
+        pool: gpu
+        retries: {max: 3, delay_seconds: 30, exit_codes: [5]}    # all but stops, unless listed
+        freshness: {warn_days: 14, fail_days: 30}
+        checks: [loss_went_down]                 # names of the asset checks that `read_checks` reports
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from orchestration.dvc_errors import PROJECT_FILE, DvcProjectError
 from orchestration.dvc_project import Stage
 
 SAVED = 75  # EX_TEMPFAIL: a stage saved its state because it was told to stop
+STOPS = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM}  # a crash is another signal
 
 
 def is_stop(exit_code: int) -> bool:
     """Whether a command ended because it was told to: after saving its state, or by a signal (a shell adds 128)."""
-    return exit_code == SAVED or exit_code < 0 or 128 < exit_code <= 128 + signal.NSIG
+    return exit_code == SAVED or -exit_code in STOPS or exit_code - 128 in STOPS
 
 
 class _Strict(BaseModel):

@@ -36,3 +36,7 @@ def test_what_was_stopped_is_not_run_again() -> None:
 
 def test_each_retry_waits_twice_as_long() -> None:
     assert [Retries(max=3, delay_seconds=30).delay(retry) for retry in (1, 2, 3)] == [30, 60, 120]
+
+
+def test_a_crash_is_no_stop() -> None:
+    assert all(Retries(max=2).may_help(code) for code in (-11, -7, -6, 128 + 11, 1, 5))
