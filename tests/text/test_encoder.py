@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partialmethod
+
 import numpy as np
 import pytest
 import torch
@@ -140,7 +142,10 @@ def test_kinds_of_a_file_share_rows_on_a_gpu_with_the_same_numbers(byte_tokenize
     assert sum(told) == sum(len(encoder.facets.encode(kind, text)) for kind, own in kinds.items() for text in own)
 
 
-def test_compiled_layers_give_the_same_numbers(byte_tokenizer, tmp_path):
+def test_compiled_layers_give_the_same_numbers(byte_tokenizer, tmp_path, monkeypatch):
+    """Traced as on a GPU, and run without a compiler for this processor, which a machine need not have."""
+    traced = partialmethod(torch.nn.Module.compile, backend="aot_eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
     model = cut("gemma3_text", tmp_path, layer=3)
     expected = TextEncoder(model, byte_tokenizer, text_params(layer=3), "cpu").encode("short", CAPTIONS)
     compile_layers(model)
