@@ -57,12 +57,18 @@ def test_the_champion_answers_without_the_llm(
     open_client(tracked.address)
     model = mlflow.pyfunc.load_model("models:/flame@champion")
     path = sorted(pictures.rglob("*.png"))[0]
+    with pytest.raises(Exception, match="paths are off here"):
+        model.predict(pd.DataFrame({"image": [str(path)]}))
+    monkeypatch.setenv("FLAME_SERVING_PATHS", str(pictures))
     encoded = base64.b64encode(path.read_bytes()).decode()
     embedded = model.predict(pd.DataFrame({"image": [str(path), encoded]}))["image_embedding"]
     assert embedded[0] == embedded[1] and abs(sum(x * x for x in embedded[0]) - 1) < 1e-5
     answered = model.predict(pd.DataFrame({"image": [encoded]}), params={"task": "classify", "top": 2})
     assert len(answered["labels"][0]) == 2 and answered["scores"][0] == sorted(answered["scores"][0], reverse=True)
-    for wrong, message in (("https://example.org/a.png", "addresses are not fetched"), ("%%", "neither a file")):
+    for wrong, message in (
+        ("https://example.org/a.png", "addresses are not fetched"),
+        ("%%", "nor a file of the folder"),
+    ):
         with pytest.raises(Exception, match=message):
             model.predict(pd.DataFrame({"image": [wrong]}))
     with pytest.raises(Exception, match="FLAME_SERVING_LLM"):
@@ -90,24 +96,6 @@ def test_every_link_is_verified_and_a_changed_byte_is_named(tracked: Tracked) ->
     [link] = [link for link in broken["links"] if link["status"] == "broken"]
     assert (link["name"], link["notes"]) == ("shards", ["data/shards/train/00000.tar: its bytes have changed"])
     shard.write_bytes(whole)
-
-
-def test_the_lineage_holds_when_a_model_is_measured_in_another_language(tracked: Tracked) -> None:
-    """The run keeps what the training read; the store around it holds more texts now."""
-    before = out_digests(tracked.root)
-    tracked.change({"evaluate": {"languages": ["de", "fr", "es"]}})
-    said = tracked.flame("run")
-    assert "Running stage 'embed'" in said and "Running stage 'train@flame'" not in said
-    now = out_digests(tracked.root)
-    assert (
-        now["data/embeddings"] != before["data/embeddings"] and now["data/models/flame"] == before["data/models/flame"]
-    )
-    found = tracked.lineage("models:/flame@champion")
-    assert found["verified"], [link for link in found["links"] if link["status"] == "broken"]
-    assert {link["name"] for link in found["links"] if link["status"] == "verified"} >= {"embeddings", "captions"}
-    tracked.change({"evaluate": {"languages": ["de", "fr"]}})
-    tracked.flame("run")
-    assert out_digests(tracked.root) == before
 
 
 def test_bytes_that_left_tree_and_cache_are_found_in_the_remote(tracked: Tracked, tmp_path: Path) -> None:
@@ -151,6 +139,24 @@ def test_a_push_may_leave_the_embeddings_out_and_a_clone_computes_them_again(tra
     assert said.count("Running stage") == 2 and "Running stage 'embed'" in said  # and the LLM, which it needs
     assert clone.outs() == tracked.outs()
     assert (clone.root / "dvc.lock").read_bytes() == (tracked.root / "dvc.lock").read_bytes()
+
+
+def test_the_lineage_holds_when_a_model_is_measured_in_another_language(tracked: Tracked) -> None:
+    """The run keeps what the training read; the store around it holds more texts now."""
+    before = out_digests(tracked.root)
+    tracked.change({"evaluate": {"languages": ["de", "fr", "es"]}})
+    said = tracked.flame("run")
+    assert "Running stage 'embed'" in said and "Running stage 'train@flame'" not in said
+    now = out_digests(tracked.root)
+    assert (
+        now["data/embeddings"] != before["data/embeddings"] and now["data/models/flame"] == before["data/models/flame"]
+    )
+    found = tracked.lineage("models:/flame@champion")
+    assert found["verified"], [link for link in found["links"] if link["status"] == "broken"]
+    assert {link["name"] for link in found["links"] if link["status"] == "verified"} >= {"embeddings", "captions"}
+    tracked.change({"evaluate": {"languages": ["de", "fr"]}})
+    tracked.flame("run")
+    assert out_digests(tracked.root) == before
 
 
 def test_a_worse_model_is_refused_and_a_better_one_promoted(tracked: Tracked) -> None:
