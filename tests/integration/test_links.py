@@ -48,6 +48,7 @@ class Open:
 @pytest.fixture(scope="module")
 def opened(project: Project) -> Iterator[Open]:
     """The project's models, recorded by a run that was started in Dagster's interface."""
+    project.change({"evaluate": {"gates": {"min_recall_over_chance": 0.0}}, "promote": {"min_pictures": 1}})
     project.flame("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("FLAME_TRACKING_URI")
