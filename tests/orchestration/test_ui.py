@@ -117,6 +117,17 @@ def ui(layout: Layout) -> Iterator[Ui]:
         process.kill()
 
 
+def start_and_wait_in_a_stage(ui: Ui) -> str:
+    """The id of a run of everything, as far as the stage that waits for a file to go."""
+    run = ui.materialize_all()
+    ui.wait(run, "STARTED")
+    deadline = time.monotonic() + 60
+    while not any("while test -e wait" in " ".join(p.cmdline()) for p in ui.processes()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return run
+
+
 def test_a_run_succeeds_and_ending_it_all_leaves_no_process(ui: Ui, layout: Layout) -> None:
     state = ui.wait(ui.materialize_all(), "SUCCESS", "FAILURE")
     assert state["status"] == "SUCCESS", state
@@ -124,12 +135,7 @@ def test_a_run_succeeds_and_ending_it_all_leaves_no_process(ui: Ui, layout: Layo
 
     edit(layout.params, "epochs: 40", "epochs: 41")
     (layout.root / "wait").touch()
-    run = ui.materialize_all()
-    ui.wait(run, "STARTED")
-    deadline = time.monotonic() + 60
-    while not any("while test -e wait" in " ".join(p.cmdline()) for p in ui.processes()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    start_and_wait_in_a_stage(ui)
     assert len(ui.processes()) >= 6  # servers, the run, its step, dvc, the stage
     ui.end()
     assert ui.processes() == []
@@ -164,12 +170,7 @@ def test_the_runs_of_a_shell_are_in_its_history(layout: Layout) -> None:
 
 def test_a_killed_interface_leaves_no_process_and_its_run_stops_in_order(ui: Ui, layout: Layout) -> None:
     (layout.root / "wait").touch()
-    run = ui.materialize_all()
-    ui.wait(run, "STARTED")
-    deadline = time.monotonic() + 60
-    while not any("while test -e wait" in " ".join(p.cmdline()) for p in ui.processes()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    run = start_and_wait_in_a_stage(ui)
     ui.process.kill()
     ui.process.communicate()
     deadline = time.monotonic() + 120
