@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from benchmarks.measure import in_turns, record
 from flame_core.objectives import create_objective
 from flame_core.params import MultiPositiveSigmoidParams, TrainParams
-from flame_core.training.distributed import Ranks, join
+from flame_core.ranks import Ranks, join
 from flame_core.training.schedule import create_optimizer
 from flame_core.training.step import Step
 from flame_core.vision.tower import ImageTower

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flame_core.evaluation.content import Captioned, Labelled
-from flame_core.evaluation.definition import ClassificationTask, RetrievalTask
-from flame_core.evaluation.tasks import classification, retrieval
+from flame_core.suite.content import Captioned, Labelled
+from flame_core.suite.definition import ClassificationTask, RetrievalTask
+from flame_core.suite.tasks import classification, retrieval
 
 D, BLOCK = 5120, 4096
 

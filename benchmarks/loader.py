@@ -16,11 +16,11 @@ import webdataset
 from torchvision import transforms
 
 from benchmarks.measure import in_turns, record
-from flame_core.data.loader import EpochOrder, TrainingSamples, create_loader
 from flame_core.data.shards import read_index
 from flame_core.params import ModelParams, TrainParams
 from flame_core.text.store import TrainStore
-from flame_core.vision.pictures import MEAN, STD
+from flame_core.training.loader import EpochOrder, TrainingSamples, create_loader
+from flame_core.vision.views import MEAN, STD
 
 BATCH = 64
 

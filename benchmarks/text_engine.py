@@ -38,8 +38,8 @@ from flame_core.data.shards import read_metas
 from flame_core.layout import Layout
 from flame_core.params import TextParams, load_params
 from flame_core.plan import texts as plan
-from flame_core.plan.texts import LLMShape
 from flame_core.settings import settings
+from flame_core.text.cost import LLMShape
 from flame_core.text.encoder import DTYPES, TextEncoder, separate
 from flame_core.text.facets import BOS, CAPTION, FacetSequence, FacetTokenizer, normalise_sentence
 from flame_core.text.llm import load_llm, load_tokenizer

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from benchmarks.measure import in_turns, matmul_ceiling, record
 from flame_core.objectives import create_objective
 from flame_core.params import ModelParams, MultiPositiveSigmoidParams, TrainParams
-from flame_core.plan.images import image_cost
+from flame_core.ranks import ALONE
 from flame_core.settings import settings
-from flame_core.training.distributed import ALONE
+from flame_core.training.cost import image_cost
 from flame_core.training.schedule import create_optimizer
 from flame_core.training.step import Step
 from flame_core.vision.tower import ImageTower

@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 
 from flame_core.data.shards import INDEX, INDEX_SCHEMA, IndexRow, read_index
 from flame_core.digest import file_sha256, text_sha256, value_digest, write_json
-from flame_core.evaluation.classification import Lookup
-from flame_core.evaluation.pictures import encode_pictures
-from flame_core.evaluation.retrieval import Pairing, both_ways
-from flame_core.evaluation.text_side import trained_texts
-from flame_core.evaluation.texts import evaluated_languages, pair_up, read_validation_captions
 from flame_core.layout import Layout
+from flame_core.measuring.classification import Lookup
+from flame_core.measuring.image_vectors import encode_pictures
+from flame_core.measuring.retrieval import Pairing, both_ways
+from flame_core.measuring.text_side import trained_texts
+from flame_core.measuring.texts import evaluated_languages, pair_up, read_validation_captions
 from flame_core.params import Params, TrainParams
 from flame_core.settings import settings
 from flame_core.text.jobs import training_job

@@ -65,8 +65,8 @@ def status() -> None:
 @tracking.command()
 def history(html: Annotated[Path | None, typer.Option(help="Write a page with charts.")] = None) -> None:
     """Show every model that was measured, over recipes and over time."""
-    from flame_core.evaluation.compare import metric_title
     from flame_core.layout import Layout
+    from flame_core.pages.compare import metric_title
     from flame_core.params import load_params
     from flame_core.reporting import table
     from flame_core.settings import settings

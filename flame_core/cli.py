@@ -177,8 +177,8 @@ def query(
     facets: Annotated[bool, typer.Option("--facets", help="Ask facet by facet instead of with one prompt.")] = False,
 ) -> None:
     """Find the pictures that answer a text best."""
-    from flame_core.evaluation.query import search
     from flame_core.layout import Layout
+    from flame_core.measuring.query import search
     from flame_core.params import load_params
     from flame_core.reporting import table
 
@@ -201,8 +201,8 @@ def plan(
 ) -> None:
     """Show what a run will take: tokens, FLOPs, hours, storage, memory, before anything is spent."""
     from flame_core.layout import Layout
-    from flame_core.plan.report import given, read_lengths
-    from flame_core.plan.report import plan as make
+    from flame_core.plan import given, read_lengths
+    from flame_core.plan import plan as make
     from flame_core.reporting import facts
     from flame_core.workspace import resolve_params
 

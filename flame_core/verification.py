@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from flame_core.data.regular_files import is_hidden
 from flame_core.digest import file_sha256, write_json
 from flame_core.errors import InputError
+from flame_core.regular_files import is_hidden
 from flame_core.reporting import progress
 
 DIGESTS = "digests.json"

@@ -1,9 +1,11 @@
-"""The folder `mlflow/` stands beside the package of that name and must never hide it."""
+"""The shape of the house: `mlflow/` never hides the library, and no packages import one another in a circle."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -18,3 +20,18 @@ def test_in_the_repository_root_mlflow_is_the_library():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     found = Path(done.stdout.strip())
     assert found.name == "__init__.py" and not found.is_relative_to(ROOT / "mlflow")
+
+
+def test_no_packages_import_one_another_in_a_circle():
+    """Lazy imports within functions count too."""
+    graph: dict[str, set[str]] = {}
+    for file in (ROOT / "flame_core").rglob("*.py"):
+        own = file.relative_to(ROOT / "flame_core").parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module] if node.module != "flame_core" else [f"flame_core.{name}" for name in names]
+            others = {name.split(".")[1] for name in names if name.startswith("flame_core.")}
+            graph.setdefault(own, set()).update(others - {own})
+    assert "training" in graph["stages"]  # the test sees imports within functions
+    list(TopologicalSorter(graph).static_order())  # raises a CycleError that names the circle

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
 from flame_core.params import FacetSigmoidParams
-from flame_core.training.distributed import Ranks
+from flame_core.ranks import Ranks
 
 
 class FacetSigmoid(MultiPositiveSigmoid):

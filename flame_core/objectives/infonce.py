@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flame_core.objectives.objective import Objective
-from flame_core.training.distributed import Ranks
+from flame_core.ranks import Ranks
 
 
 class InfoNCE(Objective):

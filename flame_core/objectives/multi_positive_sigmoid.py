@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from flame_core.objectives.objective import Objective
 from flame_core.params import SigmoidParams
-from flame_core.training.distributed import Ranks
+from flame_core.ranks import Ranks
 
 
 class MultiPositiveSigmoid(Objective):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flame_core.params import ContrastiveParams
-from flame_core.training.distributed import Ranks
+from flame_core.ranks import Ranks
 
 MAX_SCALE = 100.0
 

@@ -20,9 +20,9 @@ import numpy as np
 
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError
-from flame_core.evaluation.classification import Lookup, class_embeddings
-from flame_core.evaluation.text_side import has_text_tower
 from flame_core.layout import Layout
+from flame_core.measuring.classification import Lookup, class_embeddings
+from flame_core.measuring.text_side import has_text_tower
 from flame_core.params import Params
 from flame_core.text import transformer
 from flame_core.text.store import CENTER, TOKENIZER

@@ -22,8 +22,8 @@ import numpy as np
 
 from flame_core.data.pictures import PictureError, read_picture
 from flame_core.errors import FlameError, InputError
-from flame_core.evaluation.similarity import best_candidates
-from flame_core.evaluation.text_side import trained_texts
+from flame_core.measuring.similarity import best_candidates
+from flame_core.measuring.text_side import trained_texts
 from flame_core.names import shown
 from flame_core.params import IngestParams, LLMParams, TextParams
 from flame_core.serving.package import CLASS_TENSOR, CLASSES, SERVING, require_package

@@ -1,7 +1,7 @@
 """baselines: other people's models -> `data/baselines/<name>/`, measured as our own are.
 
 metrics.json, results.json, outcomes.parquet     the held-out split (not for models without texts)
-benchmarks.json, benchmarks/*.json               all benchmarks (`evaluation.standing`)
+benchmarks.json, benchmarks/*.json               all benchmarks (`suite.standing`)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def run(params: Params, layout: Layout) -> None:
     names = params.evaluate.baselines
     shown: dict[str, Verified] = {}
     if names:
-        from flame_core.evaluation.baselines import measure
+        from flame_core.suite.baselines import measure
         from flame_core.tracking.benchmarks import track_baselines
 
         shown = {

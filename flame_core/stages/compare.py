@@ -9,13 +9,13 @@ from functools import partial
 
 from flame_core import gates
 from flame_core.digest import json_bytes
-from flame_core.evaluation.charts import standalone
-from flame_core.evaluation.compare import check, compare, comparison_charts, metric_title, render_comparison
-from flame_core.evaluation.results import METRICS, OUTCOMES, RESULTS, read_results
-from flame_core.evaluation.standing import INDEX, read_standings
 from flame_core.layout import Layout
+from flame_core.measuring.results import METRICS, OUTCOMES, RESULTS, read_results
+from flame_core.pages.charts import standalone
+from flame_core.pages.compare import check, compare, comparison_charts, metric_title, render_comparison
 from flame_core.params import Params
 from flame_core.reporting import facts, picture
+from flame_core.suite.standing import INDEX, read_standings
 from flame_core.tracking.history import show_comparison
 from flame_core.verification import verify
 from flame_core.work import gather

@@ -19,17 +19,17 @@ from flame_core.captions.table import Caption
 from flame_core.data.shards import INDEX, read_index, shard_names
 from flame_core.digest import bytes_sha256, json_bytes
 from flame_core.errors import ParamsError, ResourceError
-from flame_core.evaluation.collection import CUT_TEXTS, Collected, collect, cut_texts, digests
-from flame_core.evaluation.collection import jobs as benchmark_jobs
-from flame_core.evaluation.texts import (
+from flame_core.layout import Layout
+from flame_core.measuring.texts import (
     class_names,
     evaluation_texts,
     read_classes,
     read_validation_captions,
 )
-from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts, table
+from flame_core.suite.collection import CUT_TEXTS, Collected, collect, cut_texts, digests
+from flame_core.suite.collection import jobs as benchmark_jobs
 from flame_core.text import store, tensor_file
 from flame_core.text.diagnostics import anisotropy, nearest
 from flame_core.text.embedding import STAGE, TRAIN_FILE, Task, embed_files

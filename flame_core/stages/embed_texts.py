@@ -10,11 +10,11 @@ from __future__ import annotations
 from flame_core import gates
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError
-from flame_core.evaluation.collection import CUT_TEXTS, collect, cut_texts, digests, jobs
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts
 from flame_core.stages.embed import all_but_weights, benchmark_facts, compute_jobs, require_budget, store_files
+from flame_core.suite.collection import CUT_TEXTS, collect, cut_texts, digests, jobs
 from flame_core.text.jobs import BENCHMARK
 from flame_core.text.manifest import MANIFEST, read_manifest, require_fit
 from flame_core.text.store import CENTER, TOKENIZER, TRAIN

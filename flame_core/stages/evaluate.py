@@ -1,7 +1,7 @@
 """evaluate@<recipe>: model, embeddings, shards, captions -> `data/reports/<recipe>/`.
 
-metrics.json, results.json, outcomes.parquet    for programs (`evaluation.results`)
-benchmarks.json, benchmarks/*.json              every benchmark and language (`evaluation.standing`)
+metrics.json, results.json, outcomes.parquet    for programs (`measuring.results`)
+benchmarks.json, benchmarks/*.json              every benchmark and language (`suite.standing`)
 report.html, plots/*.svg                        for readers
 checks.json                                     quality gates
 """
@@ -14,18 +14,18 @@ from pathlib import Path
 from flame_core import gates
 from flame_core.data.ledger import LEDGER
 from flame_core.data.shards import INDEX, PictureReader
-from flame_core.evaluation.charts import standalone
-from flame_core.evaluation.held_out import measure, measured_from
-from flame_core.evaluation.meaning import read_meaning
-from flame_core.evaluation.measures import checks
-from flame_core.evaluation.recipe_benchmarks import recipe_standings
-from flame_core.evaluation.report import render_report, report_charts
-from flame_core.evaluation.results import result_files
-from flame_core.evaluation.run_facts import read_run_facts
-from flame_core.evaluation.standing import standing_files
 from flame_core.layout import Layout
+from flame_core.measuring.held_out import measure, measured_from
+from flame_core.measuring.measures import checks
+from flame_core.measuring.results import result_files
+from flame_core.pages.charts import standalone
+from flame_core.pages.report import render_report, report_charts
+from flame_core.pages.run_facts import read_run_facts
 from flame_core.params import Params
+from flame_core.patches.meaning import read_meaning
 from flame_core.reporting import facts, picture
+from flame_core.suite.recipe_benchmarks import recipe_standings
+from flame_core.suite.standing import standing_files
 from flame_core.text.llm import SOURCE
 from flame_core.tracking.evaluation import track_evaluation
 from flame_core.verification import verify

@@ -11,8 +11,8 @@ from flame_core import gates
 from flame_core.data.shards import INDEX, Index, read_index
 from flame_core.digest import file_sha256, json_bytes
 from flame_core.errors import InputError
-from flame_core.evaluation.charts import line_chart, standalone
 from flame_core.layout import Layout
+from flame_core.pages.charts import line_chart, standalone
 from flame_core.params import Params, TrainParams
 from flame_core.reporting import facts, picture
 from flame_core.settings import settings

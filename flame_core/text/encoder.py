@@ -23,13 +23,13 @@ from flame_core.digest import value_digest
 from flame_core.errors import ComputationError
 from flame_core.layout import Layout
 from flame_core.params import Params, TextParams
-from flame_core.plan.memory import require_llm_memory
-from flame_core.plan.texts import read_shape
 from flame_core.settings import settings
 from flame_core.text.attention import pack
+from flame_core.text.cost import read_shape
 from flame_core.text.facets import REFERENCE, FacetSequence, FacetTokenizer
 from flame_core.text.float8 import quantise_layers
 from flame_core.text.llm import load_llm, load_tokenizer
+from flame_core.text.memory import require_llm_memory
 from flame_core.text.row_plan import Backend, plan_rows
 from flame_core.text.shared_head import SharedHead, split_head
 

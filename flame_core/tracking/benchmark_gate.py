@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flame_core.evaluation.intervals import combined
-from flame_core.evaluation.standing import LanguageRow, Standings, headline_metrics
+from flame_core.measuring.intervals import combined
+from flame_core.suite.standing import LanguageRow, Standings, headline_metrics
 from flame_core.tracking.benchmarks import recorded
 from flame_core.tracking.gate import Difference, difference
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.digest import file_sha256, value_digest
-from flame_core.evaluation.held_out_standings import RETRIEVAL
-from flame_core.evaluation.results import METRICS, read_results
-from flame_core.evaluation.standing import Standings, read_standings
 from flame_core.layout import Layout
+from flame_core.measuring.results import METRICS, read_results
 from flame_core.params import Params
+from flame_core.suite.held_out_rows import RETRIEVAL
+from flame_core.suite.standing import Standings, read_standings
 from flame_core.tracking import provenance
 from flame_core.tracking.journal import KEY_TAG, Journal
 from flame_core.tracking.run import KEY_LENGTH, shipping, show_links

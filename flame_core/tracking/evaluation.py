@@ -13,13 +13,13 @@ from typing import Any
 
 from flame_core.digest import file_sha256, value_digest
 from flame_core.errors import InputError
-from flame_core.evaluation.classification import Lookup
-from flame_core.evaluation.measures import Evaluation
-from flame_core.evaluation.run_facts import RunFacts
-from flame_core.evaluation.standing import Standings
 from flame_core.layout import Layout
+from flame_core.measuring.classification import Lookup
+from flame_core.measuring.measures import Evaluation
+from flame_core.pages.run_facts import RunFacts
 from flame_core.params import Params
 from flame_core.settings import settings
+from flame_core.suite.standing import Standings
 from flame_core.tracking import provenance
 from flame_core.tracking.benchmarks import benchmark_events, held_out_events
 from flame_core.tracking.delivery import deliver

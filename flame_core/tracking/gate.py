@@ -21,9 +21,9 @@ import numpy as np
 
 from flame_core import reporting
 from flame_core.errors import InputError
-from flame_core.evaluation.estimates import means_of
-from flame_core.evaluation.intervals import Mean, difference_interval, mean_of
-from flame_core.evaluation.results import Results
+from flame_core.measuring.estimates import means_of
+from flame_core.measuring.intervals import Mean, difference_interval, mean_of
+from flame_core.measuring.results import Results
 from flame_core.params import PromoteParams
 
 MEAN = "mean of the held-out measures"

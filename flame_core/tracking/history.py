@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from flame_core.digest import file_sha256
-from flame_core.evaluation.definition import load_benchmarks
-from flame_core.evaluation.held_out_standings import RETRIEVAL
-from flame_core.evaluation.measures import OTHERS, headline_k
-from flame_core.evaluation.retrieval import DIRECTIONS
-from flame_core.evaluation.standing import headline_metrics
-from flame_core.evaluation.tasks.score import MEAN
 from flame_core.layout import Layout
+from flame_core.measuring.measures import OTHERS, headline_k
+from flame_core.measuring.retrieval import DIRECTIONS
 from flame_core.params import Params
 from flame_core.settings import settings
+from flame_core.suite.definition import load_benchmarks
+from flame_core.suite.held_out_rows import RETRIEVAL
+from flame_core.suite.standing import headline_metrics
+from flame_core.suite.tasks.score import MEAN
 from flame_core.tracking.benchmarks import BASELINE_TAG, baseline_journal
 from flame_core.tracking.delivery import metric_name
 from flame_core.tracking.journal import Journal

@@ -6,10 +6,10 @@ import itertools
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from flame_core.evaluation.charts import WIDTH, add_element, add_line, add_text, new_svg, nice_ticks
-from flame_core.evaluation.compare import metric_title
-from flame_core.evaluation.comparison_charts import SERIES
-from flame_core.evaluation.pages import render
+from flame_core.pages.charts import WIDTH, add_element, add_line, add_text, new_svg, nice_ticks
+from flame_core.pages.compare import metric_title
+from flame_core.pages.comparison_charts import SERIES
+from flame_core.pages.render import render
 from flame_core.tracking.history import Entry, History
 from flame_core.tracking.registry import CHAMPION
 

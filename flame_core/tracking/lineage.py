@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.digest import file_sha256, value_digest
-from flame_core.evaluation.results import METRICS
-from flame_core.evaluation.standing import read_standings
 from flame_core.layout import Layout
+from flame_core.measuring.results import METRICS
 from flame_core.names import is_commit, shown
+from flame_core.suite.standing import read_standings
 from flame_core.tracking.benchmarks import EVALUATION, benchmark_metrics
 from flame_core.tracking.dagster_runs import find_run
 from flame_core.tracking.delivery import metric_name

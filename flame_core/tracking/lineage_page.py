@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flame_core.evaluation.pages import render
+from flame_core.pages.render import render
 from flame_core.tracking.lineage import BROKEN, UNCHECKED, VERIFIED, Lineage
 
 MARKS = {VERIFIED: "✓", BROKEN: "✗", UNCHECKED: "–"}

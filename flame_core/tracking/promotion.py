@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING
 from flame_core import gates
 from flame_core.digest import canonical_json, file_sha256, value_digest
 from flame_core.errors import InputError, ParamsError
-from flame_core.evaluation.results import METRICS, Results, read_results
-from flame_core.evaluation.standing import read_standings
 from flame_core.layout import Layout
+from flame_core.measuring.results import METRICS, Results, read_results
 from flame_core.params import Params
 from flame_core.settings import settings
+from flame_core.suite.standing import read_standings
 from flame_core.tracking.benchmark_gate import benchmark_differences
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.gate import Verdict, first_champion, judge
@@ -213,7 +213,7 @@ def _champion_results(
         return recorded
     from mlflow.artifacts import download_artifacts
 
-    from flame_core.evaluation.held_out import measure, measured_from
+    from flame_core.measuring.held_out import measure, measured_from
     from flame_core.verification import verify
 
     verify(measured_from(layout))

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from flame_core.digest import file_sha256
 from flame_core.errors import ComputationError, InputError
-from flame_core.evaluation.results import METRICS
 from flame_core.layout import Layout
+from flame_core.measuring.results import METRICS
 from flame_core.names import is_commit, require_name, shown
 from flame_core.params import read_yaml
 from flame_core.tracking.evaluation import REPORT

@@ -18,7 +18,7 @@ from torch.nn import Module
 from flame_core.data.shards import read_index
 from flame_core.launcher import Launch, launch, serve
 from flame_core.params import TextParams, TrainParams
-from flame_core.training.distributed import ALONE, Ranks
+from flame_core.ranks import ALONE, Ranks
 
 METRICS = "metrics.jsonl"
 
@@ -53,11 +53,11 @@ class TrainingJob(BaseModel):
 
     def run(self, ranks: Ranks = ALONE) -> None:
         """Train, or resume; the first rank writes."""
-        from flame_core.data.loader import TrainingSamples
         from flame_core.text import transformer
         from flame_core.text.store import TOKENIZER, TrainStore
         from flame_core.tracking.journal import Journal
         from flame_core.tracking.steps import StepRecorder
+        from flame_core.training.loader import TrainingSamples
         from flame_core.training.loop import train
         from flame_core.vision.tower import WEIGHTS
 
@@ -99,8 +99,8 @@ def _save(tower: Module, path: Path) -> None:
 
 
 def _on_rank(content: str, rank: int) -> None:
+    from flame_core.ranks import join
     from flame_core.settings import settings
-    from flame_core.training.distributed import join
 
     warnings.filterwarnings(
         "ignore", "Grad strides do not match bucket view strides"

@@ -18,16 +18,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from flame_core.data.loader import EpochOrder, TrainingSamples, create_loader
 from flame_core.errors import ComputationError, InputError, Interrupted, ParamsError
 from flame_core.objectives import create_objective
 from flame_core.params import TrainParams
-from flame_core.plan.memory import require_training_memory
+from flame_core.ranks import ALONE, Ranks
 from flame_core.reporting import progress
 from flame_core.settings import settings
 from flame_core.text.transformer import CaptionSamples, TextTower
 from flame_core.training import checkpoint
-from flame_core.training.distributed import ALONE, Ranks
+from flame_core.training.loader import EpochOrder, TrainingSamples, create_loader
+from flame_core.training.memory import require_training_memory
 from flame_core.training.schedule import create_optimizer, learning_rate, set_learning_rate
 from flame_core.training.step import Step, random_state, set_random_state
 from flame_core.vision.tower import ImageTower

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from flame_core.objectives.objective import Objective
 from flame_core.params import TrainParams
-from flame_core.training.distributed import Ranks
+from flame_core.ranks import Ranks
 
 RandomState = tuple[Tensor, Tensor | None]
 

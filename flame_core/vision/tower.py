@@ -21,8 +21,8 @@ from flame_core.params import ModelParams
 from flame_core.text.jobs import facet_count
 from flame_core.vision.facet_tokens import FacetTokens
 from flame_core.vision.mixed_precision import keep_residual_type, multiply_patches
-from flame_core.vision.pictures import evaluation_picture, normalised
 from flame_core.vision.projector import PatchProjector
+from flame_core.vision.views import evaluation_picture, normalised
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 

@@ -16,8 +16,8 @@ import dagster as dg
 import psutil
 import pytest
 
-from flame_core.evaluation.results import read_results
 from flame_core.layout import Layout
+from flame_core.measuring.results import read_results
 from flame_core.workspace import environment
 from orchestration.materialize import materialize
 from tests.integration.conftest import PICTURES, Project

@@ -26,8 +26,8 @@ from flame_core.text.llm import SOURCE
 from flame_core.training.job import TrainingJob
 from flame_core.verification import write_digests
 from tests.bits import flip
-from tests.evaluation import datasets, tiny_clip
 from tests.stages.pipeline import captioned_project, tree
+from tests.suite import datasets, tiny_clip
 from tests.training.world import recipe
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from flame_core.objectives.facet_sigmoid import FacetSigmoid
 from flame_core.params import FacetSigmoidParams
-from flame_core.training.distributed import ALONE
+from flame_core.ranks import ALONE
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.25])

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from flame_core.objectives.infonce import InfoNCE
 from flame_core.params import InfoNCEParams
-from flame_core.training.distributed import ALONE
+from flame_core.ranks import ALONE
 
 
 @pytest.mark.parametrize("k", [1, 3])

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
 from flame_core.params import MultiPositiveSigmoidParams
-from flame_core.training.distributed import ALONE
+from flame_core.ranks import ALONE
 
 
 def vectors(*shape: int) -> torch.Tensor:

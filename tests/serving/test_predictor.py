@@ -25,7 +25,7 @@ from flame_core.serving.pyfunc_model import Answers, Refusal
 from flame_core.text.tensor_file import tensor_bytes
 from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
 from tests.data.drawings import png
-from tests.evaluation import world
+from tests.measuring import world
 
 NAMES = ["boats", "toys"]
 

@@ -28,7 +28,7 @@ from flame_core.text.tensor_file import write_tensors
 from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
 from tests.conftest import tiny_llm
 from tests.data.drawings import png
-from tests.evaluation import world
+from tests.measuring import world
 
 TOWER = TextTowerParams(width=16, depth=1, heads=2, max_tokens=16)
 TEXTS = ["a green boat", "ein rotes Haus", "a"]

@@ -16,8 +16,8 @@ from flame_core import gates
 from flame_core.captions.table import read_captions
 from flame_core.data.shards import INDEX, shard_names
 from flame_core.errors import GateError, InputError, ParamsError
-from flame_core.evaluation.texts import read_validation_captions
 from flame_core.layout import Layout
+from flame_core.measuring.texts import read_validation_captions
 from flame_core.params import Params, load_params
 from flame_core.stages import caption, download, embed, ingest
 from flame_core.text.encoder import TextEncoder

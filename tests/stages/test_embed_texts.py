@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from flame_core.errors import InputError, ParamsError
-from flame_core.evaluation.collection import collect, require_collected
-from flame_core.evaluation.models.trained import TrainedModel
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.params.evaluation import BenchmarksParams
 from flame_core.stages import embed, embed_texts
+from flame_core.suite.collection import collect, require_collected
+from flame_core.suite.models.trained import TrainedModel
 from flame_core.text.encoder import TextEncoder
 from flame_core.text.manifest import read_manifest
 from flame_core.text.store import TextStore
-from tests.evaluation import datasets
 from tests.stages.pipeline import captioned_project, tree
+from tests.suite import datasets
 
 
 @pytest.fixture(scope="module")

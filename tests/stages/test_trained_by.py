@@ -19,8 +19,8 @@ from flame_core.text.store import TextStore
 from flame_core.training.job import TrainingJob
 from flame_core.verification import read_digests, verify, write_digests
 from tests.bits import flip
-from tests.evaluation import datasets
 from tests.stages.pipeline import captioned_project, tree, write_pairs
+from tests.suite import datasets
 from tests.training.world import recipe
 
 

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from flame_core.captions.generation import load_model
 from flame_core.errors import InputError
-from flame_core.evaluation.models.transformers_clip import TransformersModel
 from flame_core.layout import Layout
 from flame_core.params import LLMParams, RewriteCaptioner
+from flame_core.suite.models.transformers_clip import TransformersModel
 from flame_core.text.llm import SOURCE, fetch, load_llm, load_tokenizer
 from tests.conftest import tiny_llm
 

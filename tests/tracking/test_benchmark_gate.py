@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flame_core.evaluation.definition import Benchmark
-from flame_core.evaluation.standing import LanguageRow, Standings
 from flame_core.params import PromoteParams
+from flame_core.suite.definition import Benchmark
+from flame_core.suite.standing import LanguageRow, Standings
 from flame_core.tracking.benchmark_gate import benchmark_differences
 from flame_core.tracking.gate import judge
 from tests.tracking.test_gate import results, right

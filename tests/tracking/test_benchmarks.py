@@ -8,16 +8,16 @@ import json
 import pytest
 
 from flame_core.digest import file_sha256, write_json
-from flame_core.evaluation.standing import Standings, read_standings
 from flame_core.stages import baselines, evaluate
+from flame_core.suite.standing import Standings, read_standings
 from flame_core.tracking.benchmarks import BASELINE_TAG, SOURCE_TAG, benchmark_metrics
 from flame_core.tracking.delivery import metric_name
 from flame_core.tracking.journal import Journal
 from flame_core.tracking.store import journals, open_client, tracking_address
 from flame_core.verification import write_digests
 from flame_core.vision.tower import CONFIG, WEIGHTS
-from tests.evaluation.test_benchmark_stages import on_cpu, run, words  # noqa: F401
-from tests.evaluation.test_benchmark_stages import project as all_benchmarks  # noqa: F401
+from tests.suite.test_benchmark_stages import on_cpu, run, words  # noqa: F401
+from tests.suite.test_benchmark_stages import project as all_benchmarks  # noqa: F401
 from tests.tracking.conftest import end, start
 
 

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pytest
 
 from flame_core.errors import InputError
-from flame_core.evaluation.estimates import OUTCOMES_SCHEMA
-from flame_core.evaluation.results import Results
+from flame_core.measuring.estimates import OUTCOMES_SCHEMA
+from flame_core.measuring.results import Results
 from flame_core.params import PromoteParams
 from flame_core.tracking.gate import MEAN, first_champion, judge
 

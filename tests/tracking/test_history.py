@@ -17,8 +17,8 @@ from flame_core.tracking.journal import Journal
 from flame_core.tracking.promotion import VERDICT
 from flame_core.tracking.registry import CHALLENGER, CHAMPION, MODEL_TAG
 from flame_core.tracking.store import journals, open_client, tracking_address
-from tests.evaluation import world
-from tests.evaluation.test_report import Page
+from tests.measuring import world
+from tests.pages.test_report import Page
 
 MINUTE = 60_000
 ENGLISH = "retrieval/en/image_to_text/recall@10"

@@ -6,8 +6,8 @@ import resource
 import sys
 from pathlib import Path
 
-from flame_core.data.loader import EpochOrder, TrainingSamples, create_loader
 from flame_core.errors import ResourceError
+from flame_core.training.loader import EpochOrder, TrainingSamples, create_loader
 from tests.training.world import recipe, samples_of
 
 

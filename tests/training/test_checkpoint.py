@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from flame_core.errors import ResourceError
+from flame_core.ranks import Ranks
 from flame_core.settings import settings
 from flame_core.training import checkpoint
-from flame_core.training.distributed import Ranks
 from flame_core.training.job import _save
 from flame_core.training.loop import train
 from flame_core.work import Ledger, WorkCache

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from flame_core.data.loader import EpochOrder, TrainingSamples, create_loader
 from flame_core.errors import ComputationError, Interrupted
+from flame_core.ranks import Ranks
 from flame_core.settings import settings
 from flame_core.text.store import Drawn
 from flame_core.training import checkpoint
-from flame_core.training.distributed import Ranks
+from flame_core.training.loader import EpochOrder, TrainingSamples, create_loader
 from flame_core.training.loop import train
 from tests.training.world import HIDDEN, recipe, samples_of, write_world
 

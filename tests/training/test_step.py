@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from flame_core.objectives import create_objective
 from flame_core.params import TrainParams
+from flame_core.ranks import ALONE, Ranks
 from flame_core.text.transformer import PAD, TextTower
-from flame_core.training.distributed import ALONE, Ranks
 from flame_core.training.step import Step, features
 from flame_core.vision.tower import ImageTower
 from tests.training.processes import on_ranks

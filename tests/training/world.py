@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from flame_core.data.loader import TrainingSamples
 from flame_core.data.shards import INDEX_SCHEMA, Sample, read_index, write_shard
 from flame_core.digest import write_json
 from flame_core.params import TrainParams
 from flame_core.text.store import EMBEDDINGS, TrainStore, unit
 from flame_core.text.tensor_file import write_tensors
+from flame_core.training.loader import TrainingSamples
 
 HIDDEN = 16
 FACETS = ["raw/1", "short/1", "short/2"]

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from flame_core.params import AugmentationParams
-from flame_core.vision.pictures import MEAN, STD, crop_box, evaluation_picture, normalised, training_picture
+from flame_core.vision.views import MEAN, STD, crop_box, evaluation_picture, normalised, training_picture
 
 
 def jpeg(pixels: np.ndarray) -> bytes:

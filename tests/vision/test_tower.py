@@ -56,7 +56,7 @@ def test_a_saved_model_encodes_the_same(tmp_path):
     Image.new("RGB", (32, 32), (255, 0, 0)).save(buffer, "PNG")
     encoder = load_encoder(tmp_path, "cpu")
     z = encoder.encode([buffer.getvalue()] * 3, batch_size=2)
-    from flame_core.vision.pictures import evaluation_picture, normalised
+    from flame_core.vision.views import evaluation_picture, normalised
 
     with torch.inference_mode():
         expected = tower(normalised(evaluation_picture(buffer.getvalue(), 32)[None]))[:, 0].numpy()

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from flame_core.data.regular_files import open_regular
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import DebianSource, FolderSource, Source, WebdatasetSource
+from flame_core.regular_files import open_regular
 from flame_core.work import Unit, WorkCache
 
 

@@ -18,7 +18,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flame_core.data.picture_kinds import is_picture, may_be_picture, suffix_of
-from flame_core.data.regular_files import open_regular
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.keys import category_of, safe_key, stem_of
@@ -33,6 +32,7 @@ from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError
 from flame_core.names import printable
 from flame_core.params import FolderSource
+from flame_core.regular_files import open_regular
 from flame_core.work import Ledger, Unit, WorkCache
 
 _SIDE_FILE = re.compile(r"^\d{4,}(_stats\.json|\.parquet)$")  # of img2dataset, about its folder of that number

@@ -22,12 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter
 
-from flame_core.data.regular_files import kind_of
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused, UnusedGroup
 from flame_core.data.sources.keys import safe_key
 from flame_core.digest import canonical_json, write_json
 from flame_core.errors import InputError
+from flame_core.regular_files import kind_of
 
 PAIRS = "pairs.parquet"
 SOURCE = "source.json"

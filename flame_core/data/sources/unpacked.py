@@ -6,12 +6,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 from flame_core.data.picture_kinds import may_be_picture
-from flame_core.data.regular_files import open_regular
 from flame_core.data.sources import ImageRef, Problem
 from flame_core.data.sources.accounting import Unused
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.digest import file_sha256
 from flame_core.names import printable
+from flame_core.regular_files import open_regular
 
 
 class Package:

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from flame_core.data.regular_files import kind_of, open_regular
 from flame_core.data.shards import SPLITS, Split
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
@@ -31,6 +30,7 @@ from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError
 from flame_core.names import printable
 from flame_core.params import WebdatasetSource
+from flame_core.regular_files import kind_of, open_regular
 from flame_core.work import Ledger, Unit, WorkCache
 
 _COMPRESSED = {

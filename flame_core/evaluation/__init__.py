@@ -1,1 +1,0 @@
-"""Evaluation on the held-out split: retrieval in several languages, zero-shot classification, the report."""

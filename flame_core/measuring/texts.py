@@ -1,0 +1,114 @@
+"""Which texts evaluation looks up in the embedding store, and how they are told apart.
+
+`evaluation_texts` is the one list: the embed stage embeds exactly these texts, and evaluation reads exactly these,
+so nothing after `embed` runs the LLM and no LLM token is spent in vain. (`meaning` reads its output matrix alone.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from flame_core.captions.table import Caption, read_captions
+from flame_core.data.captions_text import same_text
+from flame_core.data.shards import read_metas, shard_names
+from flame_core.digest import text_sha256
+from flame_core.measuring.retrieval import Pairing
+from flame_core.params import CaptionKind, EvaluateParams, Params
+
+FACET_KIND: CaptionKind = "short"  # the kind whose facets are queried one by one and averaged
+
+
+def evaluated_languages(params: EvaluateParams, captions: Iterable[Caption]) -> list[str]:
+    """The training language, then the others: as params list them, or all that the captions have, sorted."""
+    if params.languages == "all":
+        others = sorted({caption.language for caption in captions if caption.kind == "raw"})
+    else:
+        others = params.languages
+    return list(dict.fromkeys([params.train_language, *others]))
+
+
+def facet_queries(params: Params) -> bool:
+    """Whether facets are queried one by one: only where training embeds that kind anyway."""
+    return FACET_KIND in params.text.train_kinds
+
+
+def class_name(category: str) -> str:
+    """A category as it is put into a prompt."""
+    return category.replace("_", " ").replace("-", " ")
+
+
+def class_prompts(params: EvaluateParams, category: str) -> list[str]:
+    """The prompts of one class."""
+    return [prompt.replace("{class}", class_name(category)) for prompt in params.class_prompts]
+
+
+def distinct_texts(captions: Iterable[Caption], kind: CaptionKind, language: str) -> dict[str, str]:
+    """{identity: first text that has it} of one kind and language, in order; `same_text`, the split's rule, decides."""
+    distinct: dict[str, str] = {}
+    for caption in captions:
+        if caption.kind == kind and caption.language == language:
+            distinct.setdefault(same_text(caption.text), caption.text)
+    return distinct
+
+
+def pair_up(captions: Sequence[Caption], rows: dict[str, int], kind: CaptionKind, language: str) -> Pairing:
+    """The pictures and the distinct texts of one kind and language; `rows` gives a key's row in the split."""
+    distinct = distinct_texts(captions, kind, language)
+    number = {identity: index for index, identity in enumerate(distinct)}
+    pairs = (
+        (rows[caption.key], number[same_text(caption.text)])
+        for caption in captions
+        if caption.kind == kind and caption.language == language
+    )
+    return Pairing.of(pairs, list(distinct.values()))
+
+
+def evaluation_texts(
+    params: Params, captions: Sequence[Caption], categories: Sequence[str]
+) -> list[tuple[CaptionKind, str]]:
+    """What evaluation will look up, each text once, in a stable order.
+
+    Args:
+        params: decide on languages, facet queries and class prompts.
+        captions: rows of the validation split, in the order of its shards.
+        categories: names of the top-level classes (`class_names`).
+    """
+    wanted: dict[tuple[CaptionKind, str], None] = {}
+    for language in evaluated_languages(params.evaluate, captions):
+        wanted.update({("raw", text): None for text in distinct_texts(captions, "raw", language).values()})
+    if facet_queries(params):
+        texts = distinct_texts(captions, FACET_KIND, params.evaluate.train_language)
+        wanted.update({(FACET_KIND, text): None for text in texts.values()})
+    for category in categories:
+        wanted.update({("raw", prompt): None for prompt in class_prompts(params.evaluate, category)})
+    return list(wanted)
+
+
+def evaluated_keys(keys: Iterable[str], limit: int | None) -> set[str]:
+    """The pictures that are measured: all, or `limit` of them, chosen by a hash of the key."""
+    distinct = set(keys)
+    return distinct if limit is None else set(sorted(distinct, key=text_sha256)[:limit])
+
+
+def read_validation_captions(captions: Path, params: EvaluateParams) -> list[Caption]:
+    """The captions of the evaluated validation pictures, in the order of the shards."""
+    rows = [caption for path in sorted((captions / "val").glob("*.parquet")) for caption in read_captions(path)]
+    chosen = evaluated_keys((caption.key for caption in rows), params.max_pictures)
+    return [caption for caption in rows if caption.key in chosen]
+
+
+def read_classes(shards: Path) -> dict[str, str]:
+    """{key: top-level class} of the validation pictures that have a category (`animals` of `animals/birds`)."""
+    classes: dict[str, str] = {}
+    for name in shard_names(shards, "val"):
+        for key, meta in read_metas(shards / name):
+            if top := str(meta.get("category") or "").split("/")[0].strip():
+                classes[key] = top
+    return classes
+
+
+def class_names(classes: dict[str, str]) -> list[str]:
+    """The distinct classes, sorted; none where there is nothing to tell apart."""
+    names = sorted(set(classes.values()))
+    return names if len(names) > 1 else []

@@ -1,0 +1,261 @@
+"""What a page shows of benchmarks, of one model or several: tables, charts with published figures, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flame_core.measuring.language_names import language_name
+from flame_core.pages.charts import Bar, bar_chart
+from flame_core.pages.comparison_charts import DotRow, dot_chart, radar_chart
+from flame_core.suite.definition import Benchmark
+from flame_core.suite.standing import Standings, headline_metrics, published
+from flame_core.suite.tasks.score import MEAN
+
+RADAR_SETS = 10  # with fewer axes a polygon says less than bars
+_LABELS = 200
+CUT = "texts cut at text.max_caption_tokens"
+
+Models = Mapping[str, Sequence[Standings]]  # by the model's name, the first one is the main one
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A model's value for a metric, with its interval; None where it has none, with the reason."""
+
+    value: float | None
+    low: float = 0.0
+    high: float = 0.0
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A metric of a benchmark for all models, chance, and the best published figure (model, value, source)."""
+
+    benchmark: str
+    metric: str
+    cells: list[Cell]
+    chance: float | None
+    best: tuple[str, float, str] | None
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A benchmark without data: what is missing and how to get it."""
+
+    title: str
+    why: str
+    obtain: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Data of a benchmark that were not used, or cut."""
+
+    title: str
+    reason: str
+    count: int
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class BenchmarkSection:
+    """Everything; charts are (title, SVG)."""
+
+    models: list[str]
+    rows: list[TableRow]
+    charts: list[tuple[str, str]]
+    languages: list[tuple[str, str]]
+    overview: list[tuple[str, str]]
+    absent: list[Absent]
+    skipped: list[Skipped]
+    only_held_out: bool  # no other benchmark was configured
+    ties: list[str]  # titles of benchmarks that count a tie as right
+
+    @property
+    def quoted(self) -> bool:
+        """Whether any figure was published."""
+        return any(row.best for row in self.rows)
+
+
+def benchmark_section(models: Models) -> BenchmarkSection:
+    """The section for these models."""
+    names = list(models)
+    benchmarks = _benchmarks(models)
+    rows, charts, languages = [], [], []
+    for benchmark in benchmarks:
+        found = {name: standing_of(models[name], benchmark.name) for name in names}
+        shown_here = benchmark.data.layout != "held_out" or len(names) > 1  # a model's own report has them above
+        for metric in headline_metrics(benchmark):
+            if row := _table_row(benchmark, metric, found):
+                rows.append(row)
+                if shown_here:
+                    charts.append((f"{benchmark.title}: {metric_name(metric)}", _bars(benchmark, metric, found)))
+            if shown_here:
+                languages += _by_language(benchmark, metric, found, names)
+        languages += _by_group(benchmark, found, names)
+    held_out = [each.benchmark.data.layout == "held_out" for standings in models.values() for each in standings]
+    return BenchmarkSection(
+        names, rows, charts, languages, _overview(benchmarks, models), _absent(models), _skipped(models), all(held_out),
+        [b.title for b in benchmarks if getattr(b.task, "ties", "") == "first"],
+    )  # fmt: skip
+
+
+def standing_of(standings: Sequence[Standings], name: str) -> Standings | None:
+    """The standing on the benchmark of that name."""
+    return next((each for each in standings if each.benchmark.name == name), None)
+
+
+def metric_name(metric: str) -> str:
+    """A metric for readers: `picture → text, recall@1`."""
+    head, _, tail = metric.rpartition("/")
+    ways = {"text_retrieval_": "picture → text, ", "image_retrieval_": "text → picture, "}
+    names = {
+        "acc1": "top-1", "acc5": "top-5", "lp_acc1": "top-1", "miou": "mean IoU of patches",
+        "text_acc": "right text", "image_acc": "right picture", "acc": "both right",
+    }  # fmt: skip
+    for prefix, way in ways.items():
+        if tail.startswith(prefix):
+            tail = way + tail.removeprefix(prefix)
+    return (f"{head}, " if head else "") + names.get(tail, tail)
+
+
+def _benchmarks(models: Models) -> list[Benchmark]:
+    found: dict[str, Benchmark] = {}
+    for standings in models.values():
+        for each in standings:
+            if each.rows:
+                found.setdefault(each.benchmark.name, each.benchmark)
+    return list(found.values())
+
+
+def _table_row(benchmark: Benchmark, metric: str, found: Mapping[str, Standings | None]) -> TableRow | None:
+    cells, chance, language = [], None, MEAN
+    for each in found.values():
+        row = each.main if each else None
+        if row is None or metric not in row.metrics:
+            cells.append(Cell(None, why=each.why if each else "not measured"))
+            continue
+        cells.append(Cell(row.metrics[metric], *row.intervals[metric]))
+        chance, language = row.chance.get(metric, chance), row.language
+    if all(cell.value is None for cell in cells):
+        return None
+    best = published(benchmark, metric, language)
+    title = metric_name(metric)
+    if language != MEAN and len(benchmark.languages) > 1:
+        title += f", {language_name(language)}"
+    return TableRow(benchmark.title, title, cells, chance, best[0] if best else None)
+
+
+def _bars(benchmark: Benchmark, metric: str, found: Mapping[str, Standings | None]) -> str:
+    bars, language = [], MEAN
+    for name, each in found.items():
+        row = each.main if each else None
+        if row and metric in row.metrics:
+            language = row.language
+            bars.append(Bar(name, row.metrics[metric], *row.intervals[metric], row.chance.get(metric), main=not bars))
+    for model, value, _ in published(benchmark, metric, language):
+        bars.append(Bar(model, value, value, value, published=True))
+    return bar_chart(bars, f"{benchmark.title}: {metric_name(metric)}", _LABELS)
+
+
+def _by_language(
+    benchmark: Benchmark, metric: str, found: Mapping[str, Standings | None], names: list[str]
+) -> list[tuple[str, str]]:
+    """One chart where some model was measured in several languages: the best of the first model first."""
+    values: dict[str, dict[int, float]] = {}
+    chances: dict[str, float] = {}
+    for number, each in enumerate(found.values()):
+        for row in each.rows if each else []:
+            if row.language != MEAN and metric in row.metrics:
+                values.setdefault(row.language, {})[number] = row.metrics[metric]
+                chances[row.language] = row.chance.get(metric, 0.0)
+    if len(values) < 2:
+        return []
+    order = sorted(values, key=lambda code: (-max(values[code].get(0, 0.0), 0.0), code))
+    rows = []
+    for code in order:
+        figures = published(benchmark, metric, code)
+        quoted = (figures[0][0], figures[0][1]) if figures else None
+        rows.append(DotRow(language_name(code), values[code], quoted, chances[code], names))
+    title = f"{benchmark.title}: {metric_name(metric)} by language"
+    return [(title, dot_chart(rows, title))]
+
+
+def _by_group(benchmark: Benchmark, found: Mapping[str, Standings | None], names: list[str]) -> list[tuple[str, str]]:
+    """One chart of the groups that a choice is scored by, such as SugarCrepe's seven tasks, by name."""
+    values: dict[str, dict[int, float]] = {}
+    chances: dict[str, float] = {}
+    for number, each in enumerate(found.values()):
+        row = each.main if each else None
+        for metric in (name for name in (row.metrics if row else {}) if "/" in name):
+            assert row is not None
+            values.setdefault(metric, {})[number] = row.metrics[metric]
+            chances[metric] = row.chance.get(metric, 0.0)
+    if not values:
+        return []
+    rows = []
+    for metric in sorted(values):
+        figures = published(benchmark, metric, benchmark.languages[0])
+        quoted = (figures[0][0], figures[0][1]) if figures else None
+        rows.append(DotRow(metric.partition("/")[0], values[metric], quoted, chances[metric], names))
+    title = f"{benchmark.title}: {metric_name(sorted(values)[0].partition('/')[2])} by group"
+    return [(title, dot_chart(rows, title))]
+
+
+def _overview(benchmarks: Sequence[Benchmark], models: Models) -> list[tuple[str, str]]:
+    """The radar over classification sets, and long texts against short ones, where there is enough of them."""
+    names = list(models)
+    charts = []
+    sets = [
+        b
+        for b in benchmarks
+        if b.task.kind == "classification"
+        and b.data.layout != "held_out"
+        and all(_value(models[n], b, "acc1") is not None for n in names)
+    ]
+    if len(sets) >= RADAR_SETS:
+        series = [[_value(models[name], b, "acc1") or 0.0 for b in sets] for name in names]
+        title = f"Zero-shot top-1 on {len(sets)} data sets"
+        charts.append((title, radar_chart([b.title for b in sets], series, title)))
+    retrieval = [b for b in benchmarks if b.task.kind == "retrieval" and b.data.layout != "held_out"]
+    if any(b.long_text for b in retrieval) and not all(b.long_text for b in retrieval):
+        rows = []
+        for benchmark in sorted(retrieval, key=lambda b: b.long_text):
+            metric = headline_metrics(benchmark)[0]
+            found = {i: v for i, n in enumerate(names) if (v := _value(models[n], benchmark, metric)) is not None}
+            label = ("long: " if benchmark.long_text else "short: ") + benchmark.title
+            rows.append(DotRow(label, found, names=names))
+        title = "Short texts against long ones: picture → text"
+        charts.append((title, dot_chart(rows, title, _LABELS)))
+    return charts
+
+
+def _value(standings: Sequence[Standings], benchmark: Benchmark, metric: str) -> float | None:
+    each = standing_of(standings, benchmark.name)
+    return each.main.metrics.get(metric) if each and each.main else None
+
+
+def _absent(models: Models) -> list[Absent]:
+    rows = {
+        each.benchmark.title: Absent(each.benchmark.title, each.why, each.benchmark.data.obtain)
+        for standings in models.values()
+        for each in standings
+        if each.status == "not available"
+    }
+    return list(rows.values())
+
+
+def _skipped(models: Models) -> list[Skipped]:
+    rows = {
+        (each.benchmark.title, reason): Skipped(each.benchmark.title, reason, count, each.skipped_names[reason])
+        for standings in models.values()
+        for each in standings
+        for reason, count in each.skipped.items()
+    }
+    for standings in models.values():
+        for each in standings:
+            if each.cut_texts:
+                rows[each.benchmark.title, CUT] = Skipped(each.benchmark.title, CUT, each.cut_texts, [])
+    return list(rows.values())

@@ -1,0 +1,129 @@
+"""`flame plan`: the whole cost of a params file, and what it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from flame_core.captions.table import read_captions
+from flame_core.data.shards import INDEX, read_index, shard_names
+from flame_core.errors import ParamsError
+from flame_core.layout import Layout
+from flame_core.params import CaptionKind, Params
+from flame_core.text.cost import ASSUMED, count_words, read_shape, text_cost
+from flame_core.text.jobs import facet_count, facet_names
+
+_MEASURED = 2000  # captions of a kind whose tokens are counted
+_GB = 1e9
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a plan starts from, and where it comes from.
+
+    Attributes:
+        images: training pictures.
+        lengths: mean tokens of a caption, by kind.
+        count: tokens of a text of the templates.
+        basis: in words, for the reader.
+    """
+
+    images: int
+    lengths: dict[CaptionKind, float]
+    count: Callable[[str], int]
+    basis: str
+
+
+def given(params: Params, layout: Layout, images: int | None, lengths: dict[CaptionKind, float]) -> Given:
+    """Pictures and caption lengths: as told, else measured on what is there, else assumed.
+
+    Raises:
+        ParamsError: the number of pictures is neither told nor known.
+    """
+    basis = []
+    if images is None:
+        if not (layout.shards / INDEX).is_file():
+            raise ParamsError("flame plan: say how many training pictures there will be: --images 2900000")
+        images = len(read_index(layout.shards, "train"))
+        basis.append("pictures counted in data/shards")
+    folder = layout.llm / params.llm.name
+    count: Callable[[str], int] = count_words
+    if (folder / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        count = lambda text: len(tokenizer.encode(text.replace("{bos}", ""), add_special_tokens=False).ids)  # noqa: E731
+    basis.append("tokens counted by " + ("words and marks" if count is count_words else "the LLM's tokenizer"))
+    measured = _measure(params, layout, count)
+    basis.append("caption lengths measured" if measured else "caption lengths assumed where not given")
+    return Given(images, {**ASSUMED, **measured, **lengths}, count, "; ".join(basis))
+
+
+def read_lengths(options: Sequence[str]) -> dict[CaptionKind, float]:
+    """`long=150` and the like as {"long": 150.0}.
+
+    Raises:
+        ParamsError: quotes an option that is none.
+    """
+    kinds: dict[str, CaptionKind] = {kind: kind for kind in get_args(CaptionKind)}
+    lengths: dict[CaptionKind, float] = {}
+    for option in options:
+        kind, _, number = option.partition("=")
+        if kind not in kinds or not number.replace(".", "", 1).isdecimal():
+            raise ParamsError(f"--caption-tokens {option!r}: write a kind ({', '.join(kinds)}) and a number: long=150")
+        lengths[kinds[kind]] = float(number)
+    return lengths
+
+
+def _measure(params: Params, layout: Layout, count: Callable[[str], int]) -> dict[CaptionKind, float]:
+    """Mean tokens of the first captions of each kind, where captions are there."""
+    texts: dict[CaptionKind, list[str]] = {kind: [] for kind in params.text.train_kinds}
+    for name in shard_names(layout.shards, "train"):
+        path = layout.captions / Path(name).with_suffix(".parquet")
+        for caption in read_captions(path) if path.is_file() else []:
+            kind: Any = caption.kind
+            if caption.language == params.evaluate.train_language and kind in texts and len(texts[kind]) < _MEASURED:
+                texts[kind].append(caption.text)
+        if all(len(own) >= _MEASURED for own in texts.values()):
+            break
+    return {kind: sum(map(count, own)) / len(own) for kind, own in texts.items() if own}
+
+
+def plan(params: Params, layout: Layout, start: Given, tflops: float, processes: int) -> dict[str, dict[str, str]]:
+    """Sections of what a run takes, as text: the LLM, the store, and each recipe's training."""
+    from flame_core.training.cost import image_cost
+
+    shape = read_shape(params, layout.llm / params.llm.name)
+    text = text_cost(params, shape, start.images, start.lengths, start.count)
+    names = facet_names(params.text)
+    sections = {
+        f"texts: {params.llm.name}, layer {params.text.layer}": {
+            "training pictures": f"{start.images:,}",
+            "vectors a picture": f"{text.vectors}",
+            "tokens": f"{text.tokens:,.0f} ({text.tokens / start.images:.0f} a picture)",
+            "against separate passes": f"{text.separate_tokens / text.tokens:.2f} times fewer tokens",
+            "FLOPs": f"{text.flops:.3g}",
+            "hours": f"{_hours(text.flops, tflops):,.1f} at {tflops:g} TFLOP/s",
+            "store": f"{text.store_bytes / _GB:,.2f} GB in {params.text.store_dtype}",
+            "LLM in memory": f"{text.weight_bytes / _GB:,.1f} GB in {params.text.dtype}",
+            "basis": start.basis,
+        }
+    }
+    for name, recipe in params.train.items():
+        facets = facet_count([each for each in names if each.split("/")[0] in recipe.kinds])
+        cost = image_cost(recipe, shape.hidden, facets, start.images, processes)
+        sections[f"training: {name}"] = {
+            "trained weights": f"{cost.weights / 1e6:,.1f} M",
+            "steps": f"{cost.steps:,} of {cost.batch_size:,} pictures",
+            "FLOPs": f"{cost.flops:.3g}",
+            "FLOPs a picture": f"{cost.forward_flops / 1e9:,.1f} G forward, {cost.forwards} forwards and a backward",
+            "hours": f"{_hours(cost.flops, tflops * processes):,.1f} at {processes} x {tflops:g} TFLOP/s",
+            "memory a process": f"{cost.memory / _GB:,.1f} GB ({cost.held:,} pictures held at once)",
+        }
+    return sections
+
+
+def _hours(flops: float, tflops: float) -> float:
+    return flops / (tflops * 1e12) / 3600

@@ -1,0 +1,137 @@
+"""Reading the configured benchmarks, and the texts that they need from the frozen LLM.
+
+`flame embed` (or `flame embed-texts`, for new benchmarks alone) collects them and writes a digest of each into the
+store's manifest; evaluation reads the same files again and refuses data that have changed since. So what is
+available is decided once, and an evaluation follows from its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flame_core.digest import value_digest
+from flame_core.errors import InputError, ParamsError
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.suite.content import Captioned, Content, Labelled, Masked, NotAvailable, Questions
+from flame_core.suite.definition import (
+    Benchmark,
+    ChoiceTask,
+    ClassificationTask,
+    ProbeTask,
+    RetrievalTask,
+    SegmentationTask,
+    load_benchmarks,
+)
+from flame_core.suite.layouts import read_content
+from flame_core.suite.tasks import choice, classification, retrieval, segmentation
+from flame_core.text.jobs import Job, benchmark_jobs
+
+if TYPE_CHECKING:
+    from flame_core.text.facets import FacetTokenizer
+
+COMMAND = "flame embed-texts"
+CUT_TEXTS = "cut_texts"  # in the manifest
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A configured benchmark: its content, the training part of a linear probe, or why it is not available."""
+
+    benchmark: Benchmark
+    content: Content | None
+    training: Labelled | None = None
+    why: str = ""
+
+    def digest(self) -> str:
+        """Digest of its definition and of all that is read of it."""
+        parts = [part.digest() for part in (self.content, self.training) if part]
+        return value_digest([self.benchmark.model_dump(mode="json"), *parts])
+
+    def texts(self) -> list[str]:
+        """The texts that it looks up, each once, in a stable order."""
+        match self.benchmark.task, self.content:
+            case RetrievalTask() as task, Captioned() as content:
+                return retrieval.texts(task, content)
+            case ClassificationTask() as task, Labelled() as content:
+                return classification.texts(task, content)
+            case ChoiceTask() as task, Questions() as content:
+                return choice.texts(task, content)
+            case SegmentationTask() as task, Masked() as content:
+                return segmentation.texts(task, content)
+        return []
+
+
+def collect(params: Params, layout: Layout) -> list[Collected]:
+    """All configured benchmarks, in the order of the params.
+
+    Raises:
+        ParamsError: a definition is wrong, or asks for a template that `text.template` does not hold.
+        InputError: data are damaged.
+    """
+    options = params.evaluate.benchmarks
+    data = layout.resolve(options.data)
+    found = []
+    for benchmark in load_benchmarks(options.names, layout.project):
+        needed = benchmark.text_kind.partition("@")[0]
+        if needed not in params.text.template:
+            raise ParamsError(
+                f"benchmark {benchmark.name} asks facets of the {needed!r} template, which is not in text.template; "
+                f"add it, or run the benchmark as {benchmark.name.partition('.')[0]}@single"
+            )
+        try:
+            content = read_content(benchmark, data)
+            training = None
+            if isinstance(benchmark.task, ProbeTask):
+                trained = read_content(benchmark, data, benchmark.task.train_split)
+                training = trained if isinstance(trained, Labelled) else None
+            found.append(Collected(benchmark, content, training))
+        except NotAvailable as error:
+            why = str(error).replace(
+                str(data), options.data
+            )  # as params say it: a report names no place of its machine
+            found.append(Collected(benchmark, None, why=why))
+    return found
+
+
+def jobs(collected: Sequence[Collected]) -> list[Job]:
+    """The files of the store to be that hold the benchmarks' texts."""
+    return [
+        job
+        for each in collected
+        if each.content and (texts := each.texts())
+        for job in benchmark_jobs(each.benchmark.name, each.benchmark.text_kind, texts)
+    ]
+
+
+def digests(collected: Sequence[Collected]) -> dict[str, str]:
+    """{name: digest} of those whose data are there, for the manifest."""
+    return {each.benchmark.name: each.digest() for each in collected if each.content}
+
+
+def cut_texts(collected: Sequence[Collected], tokens: FacetTokenizer) -> dict[str, int]:
+    """{name: number of texts that `text.max_caption_tokens` cuts} of benchmarks that have any, for the manifest."""
+    counts = {each.benchmark.name: sum(map(tokens.is_cut, each.texts())) for each in collected if each.content}
+    return {name: count for name, count in counts.items() if count}
+
+
+def require_collected(collected: Sequence[Collected], manifest: Mapping[str, Any]) -> None:
+    """Refuse benchmarks whose data or definition came, went or changed after their texts were embedded.
+
+    Raises:
+        InputError: names the benchmarks and the command that brings the store up to date.
+    """
+    known, here = manifest.get("benchmarks", {}), digests(collected)
+    names = [each.benchmark.name for each in collected]
+    new = [name for name in names if name in here and name not in known]
+    gone = [name for name in names if name in known and name not in here]
+    changed = [name for name in names if name in here and name in known and here[name] != known[name]]
+    faults = [
+        f"{', '.join(rows)} {what}"
+        for rows, what in ((new, "not in the store yet"), (changed, "changed since"), (gone, "no longer there"))
+        if rows
+    ]
+    if faults:
+        raise InputError(f"benchmarks: {'; '.join(faults)}. Run `{COMMAND}`, then `dvc commit -f embed`")

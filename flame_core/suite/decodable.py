@@ -1,0 +1,63 @@
+"""A benchmark's pictures as every model opens them, those of other people too: nothing hostile, nothing clipped.
+
+A picture that is damaged, of an unknown format, too large or a bomb is refused by name before a model sees it.
+Sixteen bits and floats, which the models' own `convert("RGB")` would clip to white or black, are mapped as ingest does.
+Everything else stays as it is, since the papers' protocols open the file's own bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from PIL import Image
+
+from flame_core.data.picture_bounds import PictureError
+from flame_core.data.pictures import decoding, open_picture
+from flame_core.data.pixel_modes import eight_bits, needs_mapping
+from flame_core.errors import InputError
+from flame_core.suite.content import Picture
+
+MAX_PIXELS = 178_956_970  # above which Pillow refuses by default
+
+
+def opened(content: bytes, what: str) -> Image.Image:
+    """A picture, decoded.
+
+    Raises:
+        InputError: it cannot be decoded, or not in bounded time; says `what` it is and why.
+    """
+    with _refused(what):
+        image = open_picture(content, MAX_PIXELS)
+        with decoding(image):
+            image.load()
+        return image
+
+
+def decodable(picture: Picture) -> bytes:
+    """The bytes of a picture for a model: its header is looked at, and no more where pixels have eight bits.
+
+    Raises:
+        InputError: it cannot be read, or its header says that it cannot be decoded; names it.
+    """
+    content = picture.read()
+    with _refused(f"{picture.path}: {picture.name}"):
+        image = open_picture(content, MAX_PIXELS)
+        if not needs_mapping(image):
+            return content
+        buffer = io.BytesIO()
+        with decoding(image):
+            eight_bits(image).save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on metadata
+            yield
+    except PictureError as error:
+        raise InputError(f"{what} cannot be decoded ({error}); remove it") from None

@@ -1,0 +1,262 @@
+"""Benchmarks as data: what one is, and finding one by its name or file.
+
+A definition says where the data lie, how they are laid out, what is asked of a model and which figures were
+published. Adding a benchmark is adding a YAML file; those of this package lie in `evaluation/benchmarks/`. An entry
+of `evaluate.benchmarks.names` is the name of such a file, or the path of another one, and may name a prompt mode
+behind an `@`: `urban-1k`, `urban-1k@single`, `mine/birds.yaml`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from flame_core.errors import ParamsError
+from flame_core.measuring.language_names import is_language
+from flame_core.names import DottedName, LanguageCode
+from flame_core.params.section import CaptionKind, Positive, Section
+from flame_core.params.validation import read_yaml, validate
+
+LayoutName = Literal[
+    "captions_jsonl",
+    "clip_benchmark",
+    "crossmodal3600",
+    "dci",
+    "docci",
+    "held_out",
+    "image_folder",
+    "karpathy",
+    "masks",
+    "sharegpt4v",
+    "sugarcrepe",
+    "urban1k",
+    "winoground",
+]
+PromptMode = Literal["single", "facets", "reference"]
+PROMPT_MODES: tuple[PromptMode, ...] = get_args(PromptMode)
+DEFAULT_SPLIT = "test"
+_FILES = frozenset({"images", "annotations"})
+USED: dict[LayoutName, frozenset[str]] = {  # keys of `data` that mean something, by layout
+    "captions_jsonl": _FILES,
+    "clip_benchmark": frozenset({"split"}),
+    "crossmodal3600": _FILES,
+    "dci": _FILES,
+    "docci": _FILES | {"split"},
+    "held_out": frozenset(),
+    "image_folder": frozenset({"split"}),
+    "karpathy": _FILES | {"split"},
+    "masks": _FILES,
+    "sharegpt4v": _FILES | {"first"},
+    "sugarcrepe": _FILES,
+    "urban1k": _FILES,
+    "winoground": _FILES,
+}
+_ONE_LANGUAGE = ("choice", "linear_probe", "segmentation")
+
+
+class DataParams(Section):
+    """Where the data of a benchmark lie, below `evaluate.benchmarks.data`."""
+
+    layout: LayoutName
+    path: str = Field(description="folder of the benchmark")
+    split: str = DEFAULT_SPLIT
+    images: str | None = Field(default=None, description="folder of the pictures, where it is not the layout's own")
+    annotations: str | None = Field(default=None, description="file or folder that says what the pictures show")
+    first: Positive | None = Field(default=None, description="use the first so many entries; null: all")
+    obtain: str = Field(description="what to fetch and where from, for those who do not have the data")
+
+    @model_validator(mode="after")
+    def _keys_mean_something(self) -> DataParams:
+        for key, default in (("images", None), ("annotations", None), ("split", DEFAULT_SPLIT), ("first", None)):
+            if getattr(self, key) != default and key not in USED[self.layout]:
+                known = ", ".join(sorted(USED[self.layout])) or "none"
+                raise ValueError(f"layout {self.layout} has no use for {key} (it reads {known}); leave it out")
+        return self
+
+
+class RetrievalTask(Section):
+    """Pictures and texts find each other; a query is right when any of its answers is among the first k."""
+
+    kind: Literal["retrieval"]
+    captions: Literal["all", "first"] = Field(default="all", description="captions an image and language that are used")
+    recall_at: list[Positive] = Field(default=[1, 5, 10], min_length=1)
+
+
+def _templates_hold_the_class(templates: dict[str, list[str]]) -> dict[str, list[str]]:
+    for language, rows in templates.items():
+        if not rows or any("{c}" not in row for row in rows):
+            raise ValueError(f"every template of {language!r} must contain {{c}}")
+    return templates
+
+
+class ClassificationTask(Section):
+    """Zero-shot classification by class names in prompt templates."""
+
+    kind: Literal["classification"]
+    class_names: str | None = Field(default=None, description="JSON of {language: [name of each class]}, in the folder")
+    templates: dict[str, list[str]] = Field(
+        default={}, description="{language: templates with {c}}; without, the data set's own or the bare name"
+    )
+
+    _templates_hold_the_class = field_validator("templates")(_templates_hold_the_class)
+
+
+class ChoiceTask(Section):
+    """Pictures and texts that differ in little: which belong together (Winoground, SugarCrepe)."""
+
+    kind: Literal["choice"]
+    ties: Literal["wrong", "first"] = Field(
+        default="wrong", description="`first` counts a tie as CLIP_benchmark's argmax does: for the first, right answer"
+    )
+
+
+class ProbeTask(Section):
+    """A linear classifier on the frozen features of the pictures."""
+
+    kind: Literal["linear_probe"]
+    train_split: str = "train"
+    method: Literal["adamw", "logistic"] = Field(
+        default="adamw", description="CLIP_benchmark's recipe, or logistic regression with a validated penalty"
+    )
+    shots: Positive | None = Field(default=None, description="training pictures a class; null: all")
+    seed: int = 0
+    learning_rate: float = Field(default=0.1, gt=0, description="adamw")
+    epochs: Positive = Field(default=20, description="adamw")
+    batch_size: Positive = Field(default=512, description="adamw")
+    weight_decay: float = Field(default=0.0, ge=0, description="adamw")
+    penalties: list[float] = Field(
+        default=[1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0],
+        min_length=1,
+        description="logistic: values of C, the inverse penalty, the best of which a fifth of the training data picks",
+    )
+
+
+class SegmentationTask(Section):
+    """PatchDis: every patch says the class whose name is nearest; mean intersection over union with the masks."""
+
+    kind: Literal["segmentation"]
+    candidates: Literal["present", "all"] = Field(default="present", description="classes that compete in a picture")
+    ignore: int = Field(default=255, description="mask value that is not counted")
+    templates: dict[str, list[str]] = Field(default={}, description="{language: templates with {c}}")
+
+    _templates_hold_the_class = field_validator("templates")(_templates_hold_the_class)
+
+
+Task = Annotated[
+    RetrievalTask | ClassificationTask | ChoiceTask | ProbeTask | SegmentationTask, Field(discriminator="kind")
+]
+
+
+class Published(Section):
+    """Figures that somebody published under this protocol."""
+
+    model: str
+    percent: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(
+        min_length=1, description="by metric as the results name it, such as text_retrieval_recall@1"
+    )
+    language: str = Field(default="", description="`mean` for the mean over languages; without: the first language")
+    source: str
+
+
+class Benchmark(Section):
+    """One evaluation benchmark."""
+
+    name: DottedName
+    title: str
+    task: Task
+    data: DataParams
+    languages: list[LanguageCode] = Field(default=["en"], min_length=1)
+    prompt: PromptMode = Field(
+        default="single",
+        description="single: the raw template; facets: the mean over facets of the similarity, each facet normalised; "
+        "reference: as FLAME's code does, the mean of the facets before normalisation",
+    )
+    template: CaptionKind = Field(default="long", description="template of `text.template` whose facets are asked")
+    long_text: bool = Field(default=False, description="its texts are longer than CLIP's 77 tokens")
+    published: list[Published] = Field(default=[], description="figures to compare with")
+
+    @field_validator("languages")
+    @classmethod
+    def _languages_exist(cls, languages: list[str]) -> list[str]:
+        unknown = [code for code in languages if not is_language(code)]
+        if unknown:
+            raise ValueError(f"unknown language code(s) {', '.join(unknown)}: use ISO 639 codes, such as en, zh or fil")
+        return languages
+
+    @model_validator(mode="after")
+    def _one_language_where_one_is_asked(self) -> Benchmark:
+        if self.task.kind in _ONE_LANGUAGE and len(self.languages) > 1:
+            raise ValueError(
+                f"task {self.task.kind} asks in one language, but languages are {', '.join(self.languages)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _templates_are_of_its_languages(self) -> Benchmark:
+        stray = sorted(set(getattr(self.task, "templates", {})) - set(self.languages))
+        if stray:
+            raise ValueError(f"templates in {', '.join(stray)}, but languages are {', '.join(self.languages)}")
+        return self
+
+    @property
+    def text_kind(self) -> str:
+        """The kind under which the store holds its texts."""
+        match self.prompt:
+            case "single":
+                return "raw"
+            case "facets":
+                return self.template
+            case "reference":
+                return f"{self.template}@reference"
+
+
+def shipped() -> dict[str, Path]:
+    """{name: file} of the benchmarks of this package."""
+    with as_file(files("flame_core.suite") / "benchmarks") as folder:
+        return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_benchmark(entry: str, root: Path) -> Benchmark:
+    """The benchmark that an entry of `evaluate.benchmarks.names` stands for; relative paths start at `root`.
+
+    Raises:
+        ParamsError: nothing has that name, or the file is wrong; names the key and what is accepted.
+    """
+    name, _, mode = entry.partition("@")
+    if name.endswith((".yaml", ".yml")):
+        path = root / Path(name).expanduser()
+        if not path.is_file():
+            raise ParamsError(f"evaluate.benchmarks.names: {path} does not exist")
+    else:
+        known = shipped()
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ParamsError(
+                f"evaluate.benchmarks.names: no benchmark {name!r}; {hint}known: {', '.join(known)}; "
+                "or the path of a .yaml file"
+            )
+        path = known[name]
+    content = {"name": path.stem, **read_yaml(path)}
+    if mode:
+        if mode not in PROMPT_MODES:
+            raise ParamsError(f"evaluate.benchmarks.names: {entry}: prompt modes are {', '.join(PROMPT_MODES)}")
+        content |= {"prompt": mode, "name": f"{content['name']}.{mode}"}
+    return validate(Benchmark, content, path)
+
+
+def load_benchmarks(entries: list[str], root: Path) -> list[Benchmark]:
+    """All of them, in order.
+
+    Raises:
+        ParamsError: as `load_benchmark`, or two have the same name.
+    """
+    found = [load_benchmark(entry, root) for entry in entries]
+    names = [benchmark.name for benchmark in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ParamsError(f"evaluate.benchmarks.names: more than one benchmark is called {', '.join(twice)}")
+    return found

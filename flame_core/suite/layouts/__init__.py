@@ -1,0 +1,41 @@
+"""Layouts of benchmark data, one file each: `read(benchmark, folder, split)` makes content of a folder."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from flame_core.errors import ParamsError
+from flame_core.suite.content import Captioned, Content, Labelled, Masked, NotAvailable, Questions
+from flame_core.suite.definition import Benchmark
+
+_WANTED: dict[str, tuple[type, str]] = {
+    "retrieval": (Captioned, "pictures with captions"),
+    "classification": (Labelled, "pictures with a class"),
+    "linear_probe": (Labelled, "pictures with a class"),
+    "choice": (Questions, "pictures and texts to be matched"),
+    "segmentation": (Masked, "pictures with masks"),
+}
+
+
+def read_content(benchmark: Benchmark, data: Path, split: str | None = None) -> Content:
+    """The content of a benchmark; `data` is the folder of all benchmarks' data, `split` another than its own.
+
+    Raises:
+        NotAvailable: its data are not there.
+        InputError: they are damaged; names the file and row.
+        ParamsError: its layout does not hold what its task needs.
+    """
+    if benchmark.data.layout == "held_out":
+        raise ParamsError(f"benchmark {benchmark.name}: the held-out split is always measured; leave it out")
+    folder = data / benchmark.data.path
+    if not folder.is_dir():
+        raise NotAvailable(f"{folder} does not exist")
+    layout = benchmark.data.layout
+    content = import_module(f"{__name__}.{layout}").read(benchmark, folder, split or benchmark.data.split)
+    wanted, what = _WANTED[benchmark.task.kind]
+    if not isinstance(content, wanted):
+        raise ParamsError(f"benchmark {benchmark.name}: task {benchmark.task.kind} needs {what}, not layout {layout}")
+    if not content.pictures:
+        raise NotAvailable(f"{folder} holds no picture that can be used{content.skips.told()}")
+    return content

@@ -1,0 +1,65 @@
+"""One folder a class: `<split>/<class>/*.jpg`, or the classes directly below where there are no split folders.
+
+`classnames.txt` beside it, one name a line in the order of the sorted folders, names the classes in prompts;
+without it a folder's name does. `task.class_names` brings other languages.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from flame_core.names import printable
+from flame_core.regular_files import is_hidden
+from flame_core.suite.content import Labelled, NotAvailable, Picture, Skips
+from flame_core.suite.definition import DEFAULT_SPLIT, Benchmark
+from flame_core.suite.layouts.class_names import NAMES, class_names, read_lines
+from flame_core.suite.layouts.reading import HIDDEN, OTHER_FILES, is_picture, pictures_below
+
+_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
+
+
+def read(benchmark: Benchmark, folder: Path, split: str) -> Labelled:
+    """Its content, class after class.
+
+    Raises:
+        NotAvailable: there is no such split, or it has fewer than two classes.
+        InputError: the names of the classes are wrong.
+    """
+    skips = Skips()
+    root = _root(folder, split)
+    classes = []
+    for path in sorted(root.iterdir()):
+        if is_hidden(path.name):
+            skips.add(HIDDEN, path.name)
+        elif path.is_dir():
+            classes.append(path)
+        elif is_picture(path.name):
+            skips.add("pictures without a class", path.name)
+        elif path.name not in (NAMES, getattr(benchmark.task, "class_names", None)):
+            skips.add(OTHER_FILES, printable(path.name))
+    if len(classes) < 2:
+        raise NotAvailable(f"{root} holds fewer than two class folders")
+    own = read_lines(folder / NAMES) or [printable(path.name.replace("_", " ")) for path in classes]
+    pictures: list[Picture] = []
+    labels: list[int] = []
+    for label, path in enumerate(classes):
+        found = pictures_below(path, skips)
+        if not found:
+            skips.add("classes without a picture", path.name)
+        pictures += [Picture(image.relative_to(root).as_posix(), image) for image in found]
+        labels += [label] * len(found)
+    names, templates = class_names(benchmark, folder, own, len(classes), skips)
+    return Labelled(pictures, np.array(labels, dtype=np.int64), names, templates, skips)
+
+
+def _root(folder: Path, split: str) -> Path:
+    """The folder of a split's classes."""
+    if (folder / split).is_dir():
+        return folder / split
+    others = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name.lower() in _SPLITS)
+    if others or split != DEFAULT_SPLIT:  # without split folders there is one split, which needs no name
+        hint = f"; it has {', '.join(others)}: name one as data.split" if others else ""
+        raise NotAvailable(f"{folder} has no split {split!r}{hint}")
+    return folder

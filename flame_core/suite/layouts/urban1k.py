@@ -1,0 +1,31 @@
+"""Urban-1k: `image/<number>.jpg` and `caption/<number>.txt`, of which the first line is the caption (Long-CLIP)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from flame_core.regular_files import is_hidden
+from flame_core.suite.content import Captioned, Skips
+from flame_core.suite.definition import Benchmark
+from flame_core.suite.layouts.captions import Row, captioned
+from flame_core.suite.layouts.reading import HIDDEN, by_stem, existing, pictures_below, read_text
+
+
+def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:
+    """Its content, by the names of the captions; the data set has one split."""
+    images = existing(folder / (benchmark.data.images or "image"))
+    texts = existing(folder / (benchmark.data.annotations or "caption"))
+    pictures = by_stem(pictures_below(images, Skips()))  # `captioned` counts what lies beside them
+    skips = Skips()
+
+    def rows() -> Iterator[Row]:
+        for path in sorted(texts.glob("*.txt")):
+            if is_hidden(path.name):
+                skips.add(HIDDEN, path.name)
+                continue
+            line = read_text(path).partition("\n")[0].strip()
+            image = pictures.get(path.stem, images / f"{path.stem}.jpg")
+            yield Row(path.stem, image, benchmark.languages[0], [line] if line else [])
+
+    return captioned(benchmark, rows(), images, skips)

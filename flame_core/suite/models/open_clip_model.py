@@ -1,0 +1,69 @@
+"""Checkpoints of open_clip, where that package is installed: `open_clip:<architecture>@<weights>`.
+
+`<weights>` is a name that open_clip knows, or a file.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from flame_core.errors import InputError, ParamsError, ResourceError
+from flame_core.suite.models.protocol import Model
+from flame_core.suite.models.weights import weights_sha256
+
+_PICTURES, _TEXTS = 64, 256
+
+
+class OpenClipModel(Model):
+    """A dual encoder of open_clip with its own preprocessing and tokenizer, in float32.
+
+    Raises:
+        InputError: open_clip does not know the architecture or the weights, or they do not fit each other.
+        ParamsError: no weights are named.
+        ResourceError: the package is not installed.
+    """
+
+    def __init__(self, name: str, source: str, device: str) -> None:
+        try:
+            import open_clip  # pyright: ignore[reportMissingImports]
+        except ModuleNotFoundError:
+            raise ResourceError(f"evaluate.baselines.{name}: the package open_clip_torch is not installed") from None
+        self.name, self.source, self._device = name, source, device
+        architecture, _, weights = source.partition("@")
+        if not weights:
+            raise ParamsError(f"evaluate.baselines.{name}: {source} names no weights; write {source}@<name or file>")
+        try:
+            model, _, self._preprocess = open_clip.create_model_and_transforms(
+                architecture, pretrained=weights, device=device
+            )
+            self._tokenizer: Any = open_clip.get_tokenizer(architecture)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise InputError(f"open_clip:{source} cannot be loaded ({error})") from None
+        self._model: Any = model.eval().requires_grad_(False)
+        self.identity = {"architecture": architecture, "weights": weights_sha256(model)}
+
+    @torch.inference_mode()
+    def pictures(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """Normalised, as the model's own preprocessing prepares them."""
+        rows = []
+        for start in range(0, len(pictures), _PICTURES):
+            opened = [Image.open(io.BytesIO(each)).convert("RGB") for each in pictures[start : start + _PICTURES]]
+            x = torch.stack([self._preprocess(picture) for picture in opened]).to(self._device)
+            rows.append(F.normalize(self._model.encode_image(x).float(), dim=-1).cpu().numpy())
+        return np.concatenate(rows)
+
+    @torch.inference_mode()
+    def texts(self, kind: str, texts: Sequence[str]) -> np.ndarray:
+        """Normalised; longer texts are cut at the model's limit."""
+        rows = []
+        for start in range(0, len(texts), _TEXTS):
+            ids = self._tokenizer(list(texts[start : start + _TEXTS])).to(self._device)
+            rows.append(F.normalize(self._model.encode_text(ids).float(), dim=-1).cpu().numpy())
+        return np.concatenate(rows)

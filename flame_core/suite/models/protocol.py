@@ -1,0 +1,87 @@
+"""The one protocol of all models: encode pictures, encode texts; and, where a model has them, features and patches.
+
+transformers:openai/clip-vit-base-patch16     CLIP or SigLIP, a folder or a hub id (`transformers_clip`)
+open_clip:ViT-B-16@laion2b_s34b_b88k          where the package open_clip is installed (`open_clip_model`)
+timm:vit_small_patch16_224                    a backbone, for linear probes (`timm_backbone`)
+data/models/<recipe>                          a tower of this project (`trained`)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flame_core.errors import ParamsError
+
+
+class NotOffered(Exception):
+    """The model cannot do what a task asks; the message says why."""
+
+
+class Model(ABC):
+    """A model under evaluation.
+
+    Attributes:
+        name: by which reports call it.
+        source: where it came from, for readers.
+        identity: what its embeddings depend on besides the input, in JSON values.
+        tells_prompts: whether `text_kind` means anything to it.
+    """
+
+    name: str
+    source: str
+    identity: Mapping[str, Any]
+    tells_prompts = False
+
+    @abstractmethod
+    def pictures(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """Encoded pictures (JPEG, PNG, ...) to unit vectors [N, D] in float32."""
+
+    @abstractmethod
+    def texts(self, kind: str, texts: Sequence[str]) -> np.ndarray:
+        """Texts to vectors [N, D] in float32, whose inner product with a picture's is their similarity.
+
+        `kind` is `Benchmark.text_kind`: how the text is put to the LLM. Models without one ignore it.
+        """
+
+    def views(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """[N, 1 + F, D] in float32: the picture vectors, then those of F facets, where the model tells any apart."""
+        return self.pictures(pictures)[:, None]
+
+    def facets(self, kind: str, texts: Sequence[str]) -> np.ndarray:
+        """[N, K, D] in float32: a text's facets one by one, where the model tells any apart (`facet_pairing`)."""
+        return self.texts(kind, texts)[:, None]
+
+    def features(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """[N, C] in float32, for linear probes: by default the picture vectors."""
+        return self.pictures(pictures)
+
+    def patches(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """Unit vectors [N, g, g, D] of the patches of the centre square, in the space of the texts."""
+        raise NotOffered("it has no patch vectors in the space of its texts")
+
+
+def open_model(name: str, source: str, device: str) -> Model:
+    """Somebody else's model, by an entry of `evaluate.baselines`.
+
+    Raises:
+        InputError: it cannot be read, or its weights have another shape.
+        ResourceError: it cannot be fetched, or a package is missing.
+    """
+    kind, _, rest = source.partition(":")
+    if kind == "transformers":
+        from flame_core.suite.models.transformers_clip import TransformersModel
+
+        return TransformersModel(name, rest, device)
+    if kind == "open_clip":
+        from flame_core.suite.models.open_clip_model import OpenClipModel
+
+        return OpenClipModel(name, rest, device)
+    if kind == "timm":
+        from flame_core.suite.models.timm_backbone import TimmBackbone
+
+        return TimmBackbone(name, rest, device)
+    raise ParamsError(f"evaluate.baselines.{name}: {source!r} must start with transformers:, open_clip: or timm:")

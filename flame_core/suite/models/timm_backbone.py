@@ -1,0 +1,64 @@
+"""Any timm backbone, for linear probes: `timm:<name>[@<weights file>]`. Without a file timm's own weights are used."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from flame_core.errors import InputError
+from flame_core.suite.models.protocol import Model, NotOffered
+from flame_core.suite.models.weights import weights_sha256
+
+_PICTURES = 64
+_NO_TEXTS = "a backbone has no texts; it can be probed with linear_probe benchmarks"
+
+
+class TimmBackbone(Model):
+    """A backbone with the preprocessing that timm records for it, in float32.
+
+    Raises:
+        InputError: timm does not know the name, cannot fetch its weights, or the file has another shape.
+    """
+
+    def __init__(self, name: str, source: str, device: str) -> None:
+        import timm
+        from timm.data.config import resolve_model_data_config
+        from timm.data.transforms_factory import create_transform
+
+        self.name, self.source, self._device = name, source, device
+        backbone, _, weights = source.partition("@")
+        try:
+            model: Any = timm.create_model(backbone, pretrained=not weights, num_classes=0)
+            if weights:
+                from safetensors.torch import load_file
+
+                model.load_state_dict(load_file(Path(weights).expanduser()))
+        except Exception as error:  # timm and the hub raise many kinds, all of which mean that there is no model
+            raise InputError(f"timm:{source} cannot be loaded ({type(error).__name__}: {error})") from None
+        self.identity = {"backbone": backbone, "weights": weights_sha256(model)}
+        self._model: Any = model.eval().requires_grad_(False).to(device)
+        self._transform: Any = create_transform(**resolve_model_data_config(model), is_training=False)
+
+    def pictures(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """Refused: its vectors are not comparable with texts."""
+        raise NotOffered(_NO_TEXTS)
+
+    def texts(self, kind: str, texts: Sequence[str]) -> np.ndarray:
+        """Refused."""
+        raise NotOffered(_NO_TEXTS)
+
+    @torch.inference_mode()
+    def features(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """What the backbone pools."""
+        rows = []
+        for start in range(0, len(pictures), _PICTURES):
+            opened = [Image.open(io.BytesIO(each)).convert("RGB") for each in pictures[start : start + _PICTURES]]
+            x = torch.stack([self._transform(picture) for picture in opened]).to(self._device)
+            rows.append(self._model(x).float().cpu().numpy())
+        return np.concatenate(rows)

@@ -1,0 +1,63 @@
+"""A tower of this project with the store of the LLM's texts, or its own text tower: no LLM is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+from flame_core.digest import file_sha256
+from flame_core.measuring.classification import Lookup
+from flame_core.suite.models.protocol import Model
+from flame_core.vision.tower import CONFIG, WEIGHTS, ImageEncoder, ImageTower
+
+_TEXTS = 512  # texts whose facets are held at once
+
+
+class TrainedModel(Model):
+    """An encoder of `data/models/<recipe>` and texts as it knows them."""
+
+    tells_prompts = True
+
+    def __init__(self, name: str, encoder: ImageEncoder, model: Path, lookup: Lookup) -> None:
+        self.name, self.source = name, "flame"
+        self.encoder, self._lookup = encoder, lookup
+        self.identity = {"weights": file_sha256(model / WEIGHTS), "config": file_sha256(model / CONFIG)}
+
+    def pictures(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """z_0 of each picture."""
+        return self.encoder.encode(pictures)
+
+    def views(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """z_0, and one vector for each facet token of the tower."""
+        return self.encoder.encode_facets(pictures)
+
+    def texts(self, kind: str, texts: Sequence[str]) -> np.ndarray:
+        """The mean over facets j of t_j, each of unit length: <z, mean_j t_j> is the mean of the similarities."""
+        blocks = [
+            self._lookup(kind, texts[start : start + _TEXTS]).mean(axis=1) for start in range(0, len(texts), _TEXTS)
+        ]
+        return np.concatenate(blocks)
+
+    def facets(self, kind: str, texts: Sequence[str]) -> np.ndarray:
+        """t_j of each text, each of unit length."""
+        return self._lookup(kind, texts)
+
+    def features(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """The mean of the patch tokens before the projector, as FLAME's linear probe reads it."""
+        return self.encoder.encode_with(lambda tower, batch: tower.patches(batch).mean(dim=1), pictures)
+
+    def patches(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """Every patch through the projector."""
+        return self.encoder.encode_with(patch_grid, pictures, batch_size=16)
+
+
+def patch_grid(tower: ImageTower, batch: Tensor) -> Tensor:
+    """Unit vectors [B, g, g, D] of the patches of pictures [B, 3, H, W], in the space of the texts."""
+    grid: tuple[int, int] = cast(Any, tower.backbone).patch_embed.grid_size
+    vectors = F.normalize(tower.patch_vectors(batch).float(), dim=-1)
+    return vectors.unflatten(1, grid)  # [B, g, g, D]

@@ -1,0 +1,138 @@
+"""CLIP and SigLIP of `transformers`, from a folder or a hub id (`<id>@<revision>`)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from flame_core.digest import file_sha256
+from flame_core.errors import InputError, ResourceError
+from flame_core.names import require_hub_id, require_revision
+from flame_core.suite.models.protocol import Model, NotOffered
+
+FAMILIES = ("clip", "siglip", "siglip2")
+_PICTURES, _TEXTS = 64, 256
+_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+
+
+class TransformersModel(Model):
+    """A dual encoder with its own processor and tokenizer, in float32.
+
+    Raises:
+        InputError: the folder holds no CLIP or SigLIP, or its weights have another shape.
+        ResourceError: the hub id cannot be fetched.
+    """
+
+    def __init__(self, name: str, source: str, device: str) -> None:
+        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+        from flame_core.text.llm import quiet_transformers
+
+        self.name, self.source, self._device = name, source, device
+        folder = Path(source).expanduser()
+        if not folder.is_dir():
+            folder = _fetch(source)
+        self.identity = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+        try:
+            with quiet_transformers():
+                model, report = AutoModel.from_pretrained(
+                    folder,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                    trust_remote_code=False,
+                )  # the report says which are mismatched; they are refused below, by name
+                self._processor: Any = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+                self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise InputError(f"{folder}: not a model that transformers can read ({error})") from None
+        self._family: str = model.config.model_type
+        if self._family not in FAMILIES:
+            raise InputError(f"{folder}: a {self._family} model; known families are {', '.join(FAMILIES)}")
+        if missing := [*report["missing_keys"], *report.get("mismatched_keys", [])]:
+            raise InputError(
+                f"{folder}: weights are missing or of another shape, such as {sorted(map(str, missing))[0]}"
+            )
+        self._model: Any = model.eval().requires_grad_(False).to(device)
+        self._limit: int = model.config.text_config.max_position_embeddings
+
+    def pictures(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """Projected and normalised, as the model's own processor prepares them."""
+        return self._over_pictures(pictures, lambda x: F.normalize(_tensor(self._model.get_image_features(x)), dim=-1))
+
+    def features(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """What the vision tower pools, before the projection."""
+        return self._over_pictures(pictures, lambda x: self._model.vision_model(pixel_values=x).pooler_output)
+
+    def patches(self, pictures: Sequence[bytes]) -> np.ndarray:
+        """CLIP's patch tokens through the final norm and the projection. SigLIP pools with attention: it has none."""
+        if self._family != "clip":
+            raise NotOffered(
+                f"{self._family} pools patches with attention, so single patches have no place among texts"
+            )
+
+        def read(x: Tensor) -> Tensor:
+            vision = self._model.vision_model
+            tokens = vision(pixel_values=x).last_hidden_state[:, 1:]
+            vectors = F.normalize(self._model.visual_projection(vision.post_layernorm(tokens)), dim=-1)
+            side = round(vectors.shape[1] ** 0.5)
+            return vectors.unflatten(1, (side, side))
+
+        return self._over_pictures(pictures, read)
+
+    @torch.inference_mode()
+    def texts(self, kind: str, texts: Sequence[str]) -> np.ndarray:
+        """Normalised; longer texts are cut at the model's limit, as everybody does."""
+        rows = []
+        for start in range(0, len(texts), _TEXTS):
+            batch = self._tokenizer(
+                list(texts[start : start + _TEXTS]),
+                padding=True if self._family == "clip" else "max_length",  # SigLIP was trained on padded texts
+                truncation=True,
+                max_length=self._limit,
+                return_tensors="pt",
+            ).to(self._device)
+            inputs = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
+            if self._family != "clip":
+                inputs.pop("attention_mask", None)
+            rows.append(F.normalize(_tensor(self._model.get_text_features(**inputs)), dim=-1).cpu().numpy())
+        return np.concatenate(rows)
+
+    @torch.inference_mode()
+    def _over_pictures(self, pictures: Sequence[bytes], read: Any) -> np.ndarray:
+        rows = []
+        for start in range(0, len(pictures), _PICTURES):
+            opened = [Image.open(io.BytesIO(each)).convert("RGB") for each in pictures[start : start + _PICTURES]]
+            x = self._processor(images=opened, return_tensors="pt")["pixel_values"].to(self._device)
+            rows.append(read(x).float().cpu().numpy())
+        return np.concatenate(rows)
+
+
+def _tensor(output: Any) -> Tensor:
+    """Features as a tensor: versions of transformers return either that or an output that holds it."""
+    return output if isinstance(output, Tensor) else output.pooler_output
+
+
+def _fetch(source: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    repo, _, revision = source.partition("@")
+    try:
+        require_hub_id(repo)
+        require_revision(revision or "main")
+    except ValueError as error:
+        raise InputError(f"transformers:{source} is no folder here, and {error}") from None
+    try:
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=_FILES))
+    except Exception as error:  # the hub client raises many kinds; all mean the same here
+        raise ResourceError(
+            f"transformers:{source} is no folder here, and the hub did not give it ({type(error).__name__}: {error})"
+        ) from None

@@ -1,0 +1,35 @@
+"""The benchmarks of a recipe's model: the held-out split and all that `evaluate.benchmarks` names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flame_core.layout import Layout
+from flame_core.measuring.held_out import HeldOut
+from flame_core.params import Params
+from flame_core.suite.collection import CUT_TEXTS, Collected, collect, require_collected
+from flame_core.suite.held_out_rows import held_out_standings
+from flame_core.suite.models.trained import TrainedModel
+from flame_core.suite.run import run_benchmarks
+from flame_core.suite.standing import Standings
+from flame_core.text.manifest import read_manifest
+
+
+def collected_benchmarks(params: Params, layout: Layout) -> list[Collected]:
+    """The configured benchmarks, as they were when their texts were embedded.
+
+    Raises:
+        InputError: data came, went or changed since; names the command to run.
+    """
+    collected = collect(params, layout)
+    require_collected(collected, read_manifest(layout.embeddings))
+    return collected
+
+
+def recipe_standings(params: Params, layout: Layout, recipe: str, held_out: HeldOut) -> list[Standings]:
+    """How the model of a recipe stands on all of them; `held_out` holds it and what it did on the split."""
+    own = held_out_standings(held_out.evaluation, params.evaluate)
+    model = TrainedModel(recipe, held_out.encoder, layout.model(recipe), held_out.lookup)
+    found = run_benchmarks(model, collected_benchmarks(params, layout), params.evaluate.confidence, layout.work)
+    cut = {} if held_out.own_texts else read_manifest(layout.embeddings).get(CUT_TEXTS, {})
+    return own + [replace(each, cut_texts=cut.get(each.benchmark.name, 0)) for each in found]

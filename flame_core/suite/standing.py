@@ -1,0 +1,190 @@
+"""How a model stands on a benchmark, as files: `benchmarks.json` for our pages, and one JSON a language for others.
+
+A file `benchmarks/<benchmark>_<language>.json` has the fields that `clip_benchmark build` makes a row of: dataset,
+model, pretrained, task, language and metrics.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from flame_core.digest import json_bytes
+from flame_core.errors import InputError
+from flame_core.suite.collection import Collected
+from flame_core.suite.definition import (
+    Benchmark,
+    ClassificationTask,
+    ProbeTask,
+    RetrievalTask,
+    SegmentationTask,
+)
+from flame_core.suite.tasks.score import MEAN, Score
+
+INDEX, FOLDER = "benchmarks.json", "benchmarks"
+Status = Literal["measured", "not available", "not offered"]
+TASKS = {
+    "retrieval": "zeroshot_retrieval",
+    "classification": "zeroshot_classification",
+    "choice": "image_caption_selection",
+    "linear_probe": "linear_probe",
+    "segmentation": "patch_segmentation",
+}
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class LanguageRow:
+    """One language: metrics with their intervals {metric: (low, high)}, chance, and other numbers."""
+
+    language: str
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    chance: dict[str, float]
+    facts: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Standings:
+    """One benchmark: what was measured by language (the mean last), or why nothing was.
+
+    Attributes:
+        benchmark: its definition.
+        status: what came of it.
+        why: where nothing was measured, the reason.
+        rows: by language.
+        missing_languages: those that the benchmark names and the data do not have.
+        skipped: {reason: number} of what could not be used.
+        skipped_names: {reason: some names}.
+        digest: of the data.
+        cut_texts: number of its texts of which the LLM read the first `text.max_caption_tokens` tokens alone.
+    """
+
+    benchmark: Benchmark
+    status: Status
+    why: str = ""
+    rows: list[LanguageRow] = field(default_factory=list)
+    missing_languages: list[str] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
+    skipped_names: dict[str, list[str]] = field(default_factory=dict)
+    digest: str = ""
+    cut_texts: int = 0
+
+    def row(self, language: str) -> LanguageRow | None:
+        """The row of a language, or of `mean`."""
+        return next((row for row in self.rows if row.language == language), None)
+
+    @property
+    def main(self) -> LanguageRow | None:
+        """The mean over languages where there is one, else the first row."""
+        return self.row(MEAN) or (self.rows[0] if self.rows else None)
+
+
+def of_scores(each: Collected, scores: Sequence[Score], missing: list[str], confidence: float) -> Standings:
+    """The standing of a benchmark that was measured, numbers rounded for files."""
+    rows = [
+        LanguageRow(
+            score.language,
+            _rounded(score.metrics),
+            {name: (round(low, _DIGITS), round(high, _DIGITS)) for name, (low, high) in ends.items()},
+            _rounded(score.chance),
+            _rounded(score.facts),
+        )
+        for score in scores
+        for ends in [score.intervals(confidence)]
+    ]
+    content = each.content
+    assert content is not None
+    if not rows:
+        why = f"no text in {', '.join(missing)}"
+        return Standings(each.benchmark, "not available", why, missing_languages=missing)
+    return Standings(
+        each.benchmark,
+        "measured",
+        rows=rows,
+        missing_languages=missing,
+        skipped=dict(content.skips.counts),
+        skipped_names=dict(content.skips.names),
+        digest=each.digest(),
+    )
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(float(value), _DIGITS) for name, value in values.items()}
+
+
+def standing_files(standings: Sequence[Standings], model: str, source: str) -> dict[str, bytes]:
+    """{file name: content}: the index, and one file a language that was measured."""
+    index = [{**asdict(each), "benchmark": each.benchmark.model_dump(mode="json")} for each in standings]
+    for entry in index:
+        if not entry["cut_texts"]:
+            del entry["cut_texts"]
+    files = {INDEX: json_bytes(index)}
+    for each in standings:
+        for row in each.rows:
+            ends = {f"{name}_{end}": value for name, both in row.intervals.items() for end, value in _ends(both)}
+            content: dict[str, Any] = {
+                "dataset": each.benchmark.name,
+                "model": model,
+                "pretrained": source,
+                "task": TASKS[each.benchmark.task.kind],
+                "language": row.language,
+                "prompt": each.benchmark.prompt,
+                "metrics": {**row.metrics, **ends, **row.facts},
+            }
+            files[f"{FOLDER}/{each.benchmark.name}_{row.language}.json"] = json_bytes(content)
+    return files
+
+
+def _ends(both: tuple[float, float]) -> list[tuple[str, float]]:
+    return [("low", both[0]), ("high", both[1])]
+
+
+def read_standings(report: Path) -> list[Standings]:
+    """The standings in a report folder.
+
+    Raises:
+        InputError: the index is missing or damaged.
+    """
+    path = report / INDEX
+    try:
+        found = []
+        for entry in json.loads(path.read_text("utf-8")):
+            rows = [
+                LanguageRow(**{**row, "intervals": {name: tuple(ends) for name, ends in row["intervals"].items()}})
+                for row in entry["rows"]
+            ]
+            languages = entry["benchmark"].pop("languages")  # those of the held-out split are the data's own
+            benchmark = Benchmark.model_validate(entry["benchmark"]).model_copy(update={"languages": languages})
+            found.append(Standings(**{**entry, "benchmark": benchmark, "rows": rows}))
+        return found
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: no readable benchmark results ({error}); make the report again") from None
+
+
+def headline_metrics(benchmark: Benchmark) -> list[str]:
+    """The metrics that a benchmark is compared by."""
+    match benchmark.task:
+        case RetrievalTask(recall_at=recall_at):
+            return [f"text_retrieval_recall@{min(recall_at)}", f"image_retrieval_recall@{min(recall_at)}"]
+        case ClassificationTask():
+            return ["acc1"]
+        case ProbeTask():
+            return ["lp_acc1"]
+        case SegmentationTask():
+            return ["miou"]
+    return ["text_acc", "image_acc", "acc"]
+
+
+def published(benchmark: Benchmark, metric: str, language: str) -> list[tuple[str, float, str]]:
+    """(model, value between 0 and 1, source) of the published figures for a metric and language, the best first."""
+    first = benchmark.languages[0] if len(benchmark.languages) == 1 else MEAN
+    rows = [
+        (figure.model, figure.percent[metric] / 100, figure.source)
+        for figure in benchmark.published
+        if metric in figure.percent and (figure.language or first) == language
+    ]
+    return sorted(rows, key=lambda row: (-row[1], row[0]))

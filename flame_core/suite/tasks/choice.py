@@ -1,0 +1,88 @@
+"""Compositional choice: Winoground's three scores and SugarCrepe's tasks.
+
+`text_acc`: each picture finds its text among the texts of its question; `image_acc`: each text finds its picture;
+`acc`: both (Winoground's group score). Where a question has one picture and two texts only `text_acc` says anything.
+A tie is wrong, unless the benchmark's `ties: first` follows CLIP_benchmark, whose argmax takes the first of equals.
+With several groups every metric is given for each, as `<group>/<metric>`, and as their plain mean.
+"""
+
+from __future__ import annotations
+
+from math import comb
+
+import numpy as np
+
+from flame_core.measuring.intervals import by_picture, mean_of, ratio
+from flame_core.measuring.similarity import resolution, similarities
+from flame_core.suite.content import Questions
+from flame_core.suite.definition import ChoiceTask
+from flame_core.suite.tasks.score import Score, Texts
+
+
+def texts(task: ChoiceTask, content: Questions) -> list[str]:
+    """What is looked up, each text once."""
+    return list(dict.fromkeys(text for question in content.questions for text in question.texts))
+
+
+def chosen(pictures: np.ndarray, texts: np.ndarray, ties: str) -> tuple[bool, bool]:
+    """(each picture chose its text, each text chose its picture) of one question: pictures [P, D], texts [T, D]."""
+    return _rows_right(pictures, texts, ties), _rows_right(texts, pictures, ties)
+
+
+def _rows_right(queries: np.ndarray, candidates: np.ndarray, ties: str) -> bool:
+    scores, resolved = similarities(queries, candidates), resolution(queries, candidates)
+    for own in range(min(scores.shape)):
+        above = scores[own] - scores[own, own]
+        others = np.delete(above, own)
+        equals = above[:own] if ties == "first" else others  # those that may not be as good
+        if (others > resolved[own]).any() or (equals >= -resolved[own]).any():
+            return False
+    return True
+
+
+def measure(task: ChoiceTask, content: Questions, language: str, z: np.ndarray, encode: Texts) -> Score | None:
+    """The accuracies; questions about one picture count as dependent in the intervals.
+
+    Args:
+        task: how ties count.
+        content: pictures and questions.
+        language: of the texts.
+        z: [N, D] of all pictures.
+        encode: texts to [T, D].
+    """
+    distinct = texts(task, content)
+    number = {text: index for index, text in enumerate(distinct)}
+    t = encode(distinct)
+    outcomes = []
+    for question in content.questions:
+        asked = z[list(question.pictures)], t[[number[text] for text in question.texts]]
+        outcomes.append(chosen(*asked, task.ties))
+    text_right, image_right = np.array(outcomes, dtype=float).T
+    two_way = all(len(question.pictures) > 1 for question in content.questions)
+    values = {"text_acc": text_right}
+    if two_way:
+        values |= {"image_acc": image_right, "acc": text_right * image_right}
+    score = Score(language, facts={"questions": len(content.questions), "pictures": len(content.pictures)})
+    owners = np.array([question.pictures[0] for question in content.questions])
+    groups = list(dict.fromkeys(question.group for question in content.questions))
+    membership = np.array([groups.index(question.group) for question in content.questions])
+    chances = _chances(content)
+    for name, right in values.items():
+        own = [membership == g for g in range(len(groups))]
+        means = [ratio(*by_picture(right[mine], owners[mine], len(z))) for mine in own]
+        score.add(name, mean_of(means), chances.get(name))
+        if len(groups) > 1:
+            for g, group in enumerate(groups):
+                score.add(f"{group}/{name}", means[g], chances.get(name))
+    return score
+
+
+def _chances(content: Questions) -> dict[str, float]:
+    """Chance under scores in random order, where all questions are of one shape and it is known."""
+    shapes = {(len(question.pictures), len(question.texts)) for question in content.questions}
+    match shapes.pop() if len(shapes) == 1 else None:
+        case (1, texts):
+            return {"text_acc": 1 / texts}
+        case (2, 2):
+            return {"text_acc": 1 / 4, "image_acc": 1 / 4, "acc": 1 / comb(4, 2)}  # both right pairs lead the four
+    return {}

@@ -1,0 +1,56 @@
+"""The result of a task in one language: metrics with intervals, and chance where it is known.
+
+Metric names are those of CLIP_benchmark (`acc1`, `text_retrieval_recall@5`, ...), so its `build` reads the results;
+the ends of an interval are `<metric>_low` and `<metric>_high`, chance is `<metric>_chance`. All are between 0 and 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from flame_core.measuring.intervals import Mean, interval, mean_of
+
+MEAN = "mean"  # the plain mean over languages, where a language stands
+Texts = Callable[[Sequence[str]], np.ndarray]  # texts -> [N, D]
+
+
+@dataclass
+class Score:
+    """One language of a benchmark.
+
+    Attributes:
+        language: its code, or `mean`.
+        metrics: {metric: value}.
+        means: {metric: what its interval is made of}.
+        chance: {metric: value of a model that knows nothing}.
+        facts: other numbers, such as how many pictures and texts there were.
+    """
+
+    language: str
+    metrics: dict[str, float] = field(default_factory=dict)
+    means: dict[str, Mean] = field(default_factory=dict)
+    chance: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, mean: Mean, chance: float | None = None) -> None:
+        """Add a metric."""
+        self.metrics[name], self.means[name] = mean.value, mean
+        if chance is not None:
+            self.chance[name] = chance
+
+    def intervals(self, confidence: float) -> dict[str, tuple[float, float]]:
+        """{metric: (low, high)}."""
+        return {name: interval(mean, confidence) for name, mean in self.means.items()}
+
+
+def over_languages(scores: Sequence[Score]) -> Score:
+    """The plain mean over languages, in which the same pictures are asked about."""
+    found = Score(MEAN, facts={"languages": len(scores)})
+    for name in scores[0].metrics:
+        chances = [score.chance[name] for score in scores if name in score.chance]
+        mean = mean_of([score.means[name] for score in scores])
+        found.add(name, mean, float(np.mean(chances)) if chances else None)
+    return found

@@ -1,0 +1,87 @@
+"""PatchDis: what single patches mean, as mean intersection over union with masks.
+
+Every patch takes the class whose name is nearest to it, the first of equals; the labels are laid over the mask by
+nearest neighbour; over all pictures IoU_m = |predicted m and m| / |predicted m or m|, and the mean is over classes with
+a union. (LexVLA's metric; its candidate classes are not published, so they are a param: those present in the mask, or
+all.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from flame_core.errors import InputError
+from flame_core.measuring.intervals import mean_of, ratio
+from flame_core.measuring.similarity import first_best, resolution, similarities
+from flame_core.suite.content import Masked
+from flame_core.suite.decodable import opened
+from flame_core.suite.definition import SegmentationTask
+from flame_core.suite.tasks.classification import class_vectors, prompts
+from flame_core.suite.tasks.score import Score, Texts
+
+
+def texts(task: SegmentationTask, content: Masked) -> list[str]:
+    """What is looked up, each text once."""
+    found: dict[str, None] = {}
+    for language, names in content.names.items():
+        for rows in prompts(names, task.templates.get(language, [])):
+            found.update(dict.fromkeys(rows))
+    return list(found)
+
+
+def vectors(task: SegmentationTask, content: Masked, language: str, encode: Texts) -> np.ndarray:
+    """[M, D] of the classes."""
+    return class_vectors(prompts(content.names[language], task.templates.get(language, [])), encode)
+
+
+def view_of_mask(png: bytes, name: str, classes: int, ignore: int) -> np.ndarray:
+    """The mask as the model sees its picture: the centre square, [S, S] class numbers.
+
+    Raises:
+        InputError: it cannot be decoded, or a value is no class.
+    """
+    picture = opened(png, f"mask {name}")
+    if picture.mode not in ("L", "P", "I", "I;16", "1"):
+        raise InputError(f"mask {name}: must have one channel whose values are class numbers, not {picture.mode}")
+    mask = np.asarray(picture).astype(np.int64)
+    height, width = mask.shape
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    mask = mask[top : top + side, left : left + side]
+    wrong = np.unique(mask[(mask >= classes) & (mask != ignore)])
+    if len(wrong):
+        raise InputError(f"mask {name}: value {wrong[0]} is none of the {classes} classes (ignored: {ignore})")
+    return mask
+
+
+def label_patches(patches: np.ndarray, t: np.ndarray, mask: np.ndarray, task: SegmentationTask) -> np.ndarray:
+    """[S, S] class of each pixel by its patch: patches [g, g, D], classes t [M, D], mask [S, S]."""
+    flat = patches.reshape(-1, patches.shape[-1])
+    scores = similarities(flat, t)  # [g * g, M]
+    if task.candidates == "present":
+        absent = np.setdiff1d(np.arange(len(t)), mask[mask != task.ignore])
+        scores[..., absent] = -np.inf
+    labels = first_best(scores, resolution(flat, t)).reshape(patches.shape[:2])
+    grid, side = len(labels), len(mask)
+    at = np.minimum((np.arange(side) * 2 + 1) * grid // (2 * side), grid - 1)  # patch under the middle of each pixel
+    return labels[np.ix_(at, at)]
+
+
+def overlap(predicted: np.ndarray, mask: np.ndarray, classes: int, ignore: int) -> tuple[np.ndarray, np.ndarray]:
+    """(intersection [M], union [M]) in pixels."""
+    counted = mask != ignore
+    truth, found = mask[counted], predicted[counted]
+    both = np.bincount(truth[truth == found], minlength=classes)
+    either = np.bincount(truth, minlength=classes) + np.bincount(found, minlength=classes) - both
+    return both.astype(np.float64), either.astype(np.float64)
+
+
+def score_overlaps(overlaps: Sequence[tuple[np.ndarray, np.ndarray]], language: str) -> Score:
+    """Mean IoU over classes with a union; the pixels of one picture count as dependent in the interval."""
+    both, either = (np.stack(part) for part in zip(*overlaps, strict=True))  # [N, M]
+    seen = np.flatnonzero(either.sum(axis=0))
+    score = Score(language, facts={"pictures": len(both), "classes": len(seen)})
+    score.add("miou", mean_of([ratio(both[:, number], either[:, number]) for number in seen]))
+    return score

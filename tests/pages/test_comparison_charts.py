@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import math
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from flame_core.pages.benchmark_section import benchmark_section, metric_name
+from flame_core.pages.charts import Bar, bar_chart
+from flame_core.pages.comparison_charts import DotRow, dot_chart, radar_chart
+from flame_core.suite.standing import LanguageRow, Standings
+from tests.suite.datasets import benchmark
+
+
+def marks(svg, kind):
+    return [element for element in ET.fromstring(svg).iter() if kind in (element.get("class") or "").split()]
+
+
+def test_dots_stand_where_their_values_are_and_a_diamond_where_the_published_one_is():
+    rows = [
+        DotRow("German", {0: 0.5, 1: 0.25}, ("Theirs", 0.4), 0.1, ["a", "b"]),
+        DotRow("Te<lugu", {0: 0.0}, names=["a", "b"]),
+    ]
+    svg = dot_chart(rows, "by language")
+    dots = [float(dot.get("cx")) for dot in marks(svg, "dot")]
+    left, reach = dots[2], dots[0] - dots[2]
+    assert dots[1] - left == pytest.approx(reach / 2, abs=0.2)
+    (diamond,) = marks(svg, "quote")
+    assert float(re.match(r"M([\d.]+)", diamond.get("d"))[1]) - left == pytest.approx(0.8 * reach, abs=0.2)
+    titles = [element.text for element in ET.fromstring(svg).iter() if element.tag.endswith("title")]
+    assert titles[0] == "German: a 50.0%, b 25.0%, published: Theirs 40.0%"
+
+
+def test_a_radar_reaches_as_far_as_its_values():
+    svg = radar_chart(["x", "y", "z"], [[0.4, 0.2, 0.0]], "three")
+    (area,) = marks(svg, "area")
+    points = [tuple(map(float, point.split(","))) for point in area.get("points").split()]
+    middle = points[2]
+    assert math.dist(points[0], middle) == pytest.approx(2 * math.dist(points[1], middle), abs=0.3)
+    assert points[0][0] == pytest.approx(middle[0], abs=0.1)  # the first axis points up
+    assert points[0][1] < middle[1]
+
+
+def test_published_bars_are_outlined_and_have_no_interval():
+    svg = bar_chart([Bar("ours", 0.3, 0.2, 0.4, main=True), Bar("theirs", 0.5, 0.5, 0.5, published=True)], "bars")
+    assert len(marks(svg, "quoted")) == 1
+    assert len(marks(svg, "interval")) == 1
+    assert "theirs: 50.0% (published)" in svg
+
+
+def standing(definition, values, language="en", status="measured", why=""):
+    rows = [LanguageRow(language, values, {name: (v, v) for name, v in values.items()}, {}, {})] if values else []
+    return Standings(definition, status, why, rows)
+
+
+def test_a_section_says_who_has_what_and_quotes_the_best_of_the_same_protocol():
+    quoted = [
+        {"model": "A", "percent": {"acc1": 30.0}, "source": "x"},
+        {"model": "B", "percent": {"acc1": 36.0}, "source": "y"},
+    ]
+    definition = benchmark("classification", "clip_benchmark", published=quoted)
+    models = {
+        "mine": [standing(definition, {"acc1": 0.2})],
+        "backbone": [standing(definition, {}, status="not offered", why="it has no texts")],
+    }
+    section = benchmark_section(models)
+    (row,) = section.rows
+    assert [cell.value for cell in row.cells] == [0.2, None]
+    assert row.cells[1].why == "it has no texts"
+    assert row.best == ("B", 0.36, "y")
+    assert len(marks(section.charts[0][1], "quoted")) == 2
+    assert not section.overview
+
+
+def test_metric_names_for_readers():
+    assert metric_name("text_retrieval_recall@5") == "picture → text, recall@5"
+    assert metric_name("add_obj/text_acc") == "add_obj, right text"

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.parquet as pq
+from safetensors.numpy import save_file
+
+from flame_core.captions.table import write_captions
+from flame_core.data.ledger import Entry, ledger_table
+from flame_core.pages.run_facts import captions_by_origin, count_parameters, ledger_by_reason
+from tests.measuring import world
+
+
+def test_parameters_are_counted_from_the_header(tmp_path):
+    tensors = {"a": np.zeros((3, 4), np.float32), "b": np.zeros(5, np.float16), "c": np.zeros((), np.float32)}
+    save_file(tensors, tmp_path / "w.safetensors", metadata={"x": "y"})
+    assert count_parameters(tmp_path / "w.safetensors") == 12 + 5 + 1
+
+
+def test_captions_by_origin_over_all_files(tmp_path):
+    rows = world.captions()
+    for split, name, part in (("val", "00000", rows[:9]), ("val", "00001", rows[9:]), ("train", "00000", rows[:2])):
+        (tmp_path / split).mkdir(exist_ok=True)
+        write_captions(tmp_path / split / f"{name}.parquet", part)
+    assert captions_by_origin(tmp_path) == [("raw", "made", 2, 23), ("short", "metadata", 0, 12)]
+    assert captions_by_origin(tmp_path / "nothing") == []
+
+
+def test_ledger_by_reason_most_frequent_first(tmp_path):
+    entries = [
+        Entry("made", "a", "dropped", "truncated", "x"),
+        Entry("made", "b", "dropped", "no_caption", ""),
+        Entry("made", "c", "changed", "caption_cut", ""),
+        Entry("made", "d", "dropped", "no_caption", ""),
+    ]
+    pq.write_table(ledger_table(entries), tmp_path / "ledger.parquet")
+    assert ledger_by_reason(tmp_path) == [
+        ("dropped", "no_caption", 2),
+        ("changed", "caption_cut", 1),
+        ("dropped", "truncated", 1),
+    ]

@@ -1,0 +1,137 @@
+"""Other people's models behind the protocol, against the same calls made by hand."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from flame_core.errors import InputError, ResourceError
+from flame_core.suite.models.protocol import NotOffered, open_model
+from tests.suite import tiny_clip
+from tests.suite.datasets import COLOURS, picture
+
+PICTURES = [picture(colour, size=(40 + 8 * i, 48)) for i, colour in enumerate(COLOURS)]
+TEXTS = ["a cat", "a much longer text about two dogs in the snow", "ein Hund"]
+
+
+@pytest.fixture(scope="module", params=["clip", "siglip"])
+def saved(request, tmp_path_factory, byte_tokenizer):
+    return request.param, tiny_clip.save(tmp_path_factory.mktemp(request.param), byte_tokenizer, request.param)
+
+
+def test_a_transformers_model_gives_what_its_own_calls_give(saved):
+    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+    family, folder = saved
+    found = open_model("tiny", f"transformers:{folder}", "cpu")
+    model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    z, t = found.pictures(PICTURES), found.texts("raw", TEXTS)
+    with torch.inference_mode():
+        for i, content in enumerate(PICTURES):
+            x = processor(images=Image.open(io.BytesIO(content)), return_tensors="pt")
+            for j, text in enumerate(TEXTS):
+                padding = {} if family == "clip" else {"padding": "max_length", "max_length": 64}
+                words = tokenizer(text, return_tensors="pt", **padding)
+                if family != "clip":
+                    words.pop("attention_mask")
+                words.pop("token_type_ids", None)
+                out = model(**x, **words)
+                cosine = torch.nn.functional.cosine_similarity(out.image_embeds, out.text_embeds)
+                assert z[i] @ t[j] == pytest.approx(cosine.item(), abs=1e-5)
+    assert np.linalg.norm(z, axis=1) == pytest.approx(1, abs=1e-5)
+    assert found.features(PICTURES).shape == (6, 32)
+    assert np.abs(z[0] - z[1]).max() > 1e-3
+
+
+def test_clip_has_patches_among_its_texts_and_siglip_has_not(saved):
+    family, folder = saved
+    found = open_model("tiny", f"transformers:{folder}", "cpu")
+    if family == "siglip":
+        with pytest.raises(NotOffered, match="attention"):
+            found.patches(PICTURES[:1])
+        return
+    patches = found.patches(PICTURES[:2])
+    assert patches.shape == (2, 4, 4, 24)
+    assert np.linalg.norm(patches, axis=-1) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_text_beyond_the_models_limit_is_cut(saved):
+    _, folder = saved
+    found = open_model("tiny", f"transformers:{folder}", "cpu")
+    start = "x" * 62  # with the first token of the tokenizer all that fits, or more
+    np.testing.assert_allclose(found.texts("raw", [start + "x abc"]), found.texts("raw", [start + "x def"]), atol=1e-6)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path, byte_tokenizer):
+    folder = tiny_clip.save(tmp_path / "clip", byte_tokenizer)
+    weights = load_file(folder / "model.safetensors")
+    del weights["visual_projection.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"weights are missing or of another shape, such as visual_projection"):
+        open_model("tiny", f"transformers:{folder}", "cpu")
+    weights["visual_projection.weight"] = torch.zeros(7, 32)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="visual_projection"):
+        open_model("tiny", f"transformers:{folder}", "cpu")
+    with pytest.raises(InputError, match=r"not a model that transformers can read"):
+        open_model("tiny", f"transformers:{tmp_path}", "cpu")
+
+
+def test_a_model_of_another_family_is_refused(tmp_path, byte_tokenizer):
+    from tests.conftest import tiny_llm
+
+    folder = tiny_clip.save(tmp_path / "x", byte_tokenizer)
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    tiny_llm("llama").save_pretrained(folder)
+    with pytest.raises(InputError, match="a llama model; known families are clip"):
+        open_model("tiny", f"transformers:{folder}", "cpu")
+
+
+def test_a_hub_id_that_cannot_be_fetched_is_said(monkeypatch):
+    with pytest.raises(ResourceError, match="transformers:nobody/nothing is no folder here"):
+        open_model("tiny", "transformers:nobody/nothing", "cpu")
+
+
+def test_a_timm_backbone_has_features_and_no_texts(tmp_path):
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model("resnet10t", num_classes=0).eval()
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    found = open_model("net", f"timm:resnet10t@{tmp_path / 'weights.safetensors'}", "cpu")
+    features = found.features(PICTURES)
+    assert features.shape == (6, 512)
+    config = timm.data.resolve_model_data_config(model)
+    x = timm.data.create_transform(**config, is_training=False)(Image.open(io.BytesIO(PICTURES[0])))
+    with torch.inference_mode():
+        np.testing.assert_allclose(features[0], model(x[None])[0].numpy(), atol=1e-4)
+    with pytest.raises(NotOffered, match="linear_probe"):
+        found.texts("raw", TEXTS)
+    with pytest.raises(InputError, match=r"timm:resnet18@.* cannot be loaded"):
+        open_model("net", f"timm:resnet18@{tmp_path / 'weights.safetensors'}", "cpu")
+
+
+def test_embeddings_are_kept_under_the_digest_of_the_weights():
+    from flame_core.suite.models.weights import weights_sha256
+
+    model = torch.nn.Linear(3, 2)
+    first = weights_sha256(model)
+    assert weights_sha256(model) == first
+    with torch.no_grad():
+        model.bias[1] += 1e-6
+    assert weights_sha256(model) != first
+
+
+def test_open_clip_is_asked_for_by_name_where_it_is_not_installed(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(ResourceError, match="open_clip_torch is not installed"):
+        open_model("mine", "open_clip:ViT-B-16@laion", "cpu")
