@@ -16,18 +16,17 @@ from pathlib import Path
 
 import torch
 from torch import multiprocessing
-from torch.nn import functional as F
 
 from benchmarks.measure import in_turns, record
-from flame_core.objectives import create_objective
-from flame_core.params import MultiPositiveSigmoidParams, TrainParams
+from flame_core.objectives.batch import Moment
+from flame_core.params import TrainParams
 from flame_core.ranks import Ranks, join
-from flame_core.training.schedule import create_optimizer
+from flame_core.training.assembly import assemble
+from flame_core.training.made_batch import MadeTexts, made_batch
 from flame_core.training.step import Step
-from flame_core.vision.tower import ImageTower
 
 OPTIONS = {"img_size": 48, "patch_size": 8, "embed_dim": 192, "depth": 2, "num_heads": 3}
-HIDDEN, TEXTS, OWN = 2048, 6, 32
+HIDDEN, OWN = 2048, 32
 
 
 def child(rank: int, world: int, port: int, turns: int, out: Path) -> None:
@@ -39,18 +38,15 @@ def child(rank: int, world: int, port: int, turns: int, out: Path) -> None:
         {"model": {"backbone_options": OPTIONS, "image_size": 48}, "precision": "float32", "batch_size": OWN * world}
     )
     with join("cpu") as ranks:
-        tower = ImageTower(params.model, HIDDEN, 1)
-        objective = create_objective(MultiPositiveSigmoidParams(), OWN * world)
-        step = Step(
-            ranks.wrap(tower), None, objective, create_optimizer(tower, objective, params), params, ranks, "cpu"
-        )
-        t = F.normalize(torch.randn(OWN, TEXTS, HIDDEN), dim=-1)
-        z = t[:, 0].clone().requires_grad_()
-        batch = torch.randn(OWN, 3, 48, 48), t, torch.ones(OWN, TEXTS)
+        texts = MadeTexts(params, HIDDEN)
+        assembly = assemble(params, texts, facets=1, batch_size=OWN * world)
+        step = Step(assembly, assembly.optimizer(params), params, ranks, "cpu")
+        batch, at = made_batch(params, texts, OWN), Moment(0, 1, 1)
+        z = batch.texts[:, 0].clone().requires_grad_()
         cases = {
-            "step": lambda: step(*batch),
+            "step": lambda: step(batch, at),
             "images": lambda: exchange_images(ranks, z),
-            "texts": lambda: ranks.gather(t),
+            "texts": lambda: ranks.gather(batch.texts),
         }
         measured = in_turns(cases, turns)
     if rank == 0:

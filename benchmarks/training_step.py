@@ -21,11 +21,14 @@ from torch.nn import functional as F
 
 from benchmarks.measure import in_turns, matmul_ceiling, record
 from flame_core.objectives import create_objective
-from flame_core.params import ModelParams, MultiPositiveSigmoidParams, TrainParams
+from flame_core.objectives.batch import Batch, Moment
+from flame_core.objectives.term import Setup
+from flame_core.params import ModelParams, TrainParams
 from flame_core.ranks import ALONE
 from flame_core.settings import settings
+from flame_core.training.assembly import assemble
 from flame_core.training.cost import image_cost
-from flame_core.training.schedule import create_optimizer
+from flame_core.training.made_batch import MadeTexts, made_batch
 from flame_core.training.step import Step
 from flame_core.vision.tower import ImageTower
 
@@ -53,18 +56,16 @@ def main() -> None:
     model, hidden = TOWERS[options.tower]
     precision = "bfloat16" if device == "cuda" else "float32"
     params = TrainParams(model=model, batch_size=options.batch, precision=precision, kinds=["raw"])
-    pictures = torch.randn(options.batch, 3, model.image_size, model.image_size, device=device)
-    t = F.normalize(torch.randn(options.batch, 6, hidden, device=device), dim=-1)
-    batch = pictures, t, torch.ones(options.batch, 6, device=device)
+    texts = MadeTexts(params, hidden)
+    batch = made_batch(params, texts, options.batch).to(device)
 
     def ours(**changes: object) -> Callable[[], object]:
         own = TrainParams.model_validate(params.model_dump() | changes)
-        tower = ImageTower(own.model, hidden, 1).to(device)
+        assembly = assemble(own, texts, facets=1, batch_size=options.batch).to(device)
         if own.compile:
-            tower.compile()
-        objective = create_objective(MultiPositiveSigmoidParams(), options.batch).to(device)
-        step = Step(tower, None, objective, create_optimizer(tower, objective, own), own, ALONE, device)
-        return lambda: step(*batch)
+            assembly.tower.compile()
+        step = Step(assembly, assembly.optimizer(own), own, ALONE, device)
+        return lambda: step(batch, Moment(0, 1, 1))
 
     made: dict[str, Callable[[], Callable[[], object]]] = {
         "slow way": lambda: slow_way(params, hidden, batch, device),
@@ -74,7 +75,7 @@ def main() -> None:
     if options.compile:
         made["compiled"] = lambda: ours(compile=True)
         if importlib.util.find_spec("open_clip"):
-            made["open_clip"] = lambda: open_clip_step(pictures, device)
+            made["open_clip"] = lambda: open_clip_step(batch.pictures[:, 0], device)
     cases = {case: make() for case, make in made.items() if case in options.cases}
     measured = in_turns(cases, options.turns, warm=2)
     for case in cases:
@@ -95,22 +96,20 @@ def main() -> None:
         )
 
 
-def slow_way(
-    params: TrainParams, hidden: int, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor], device: str
-) -> Callable[[], object]:
+def slow_way(params: TrainParams, hidden: int, batch: Batch, device: str) -> Callable[[], object]:
     """A step as the reference does it."""
     model = params.model.model_copy(update={"checkpoint_activations": True})
     tower = ImageTower(model, hidden, 1).to(device)
-    objective = create_objective(MultiPositiveSigmoidParams(), len(batch[0])).to(device)
+    objective = create_objective(params, Setup(tower, len(batch))).to(device)
     optimizer = torch.optim.AdamW([*tower.parameters(), *objective.parameters()], foreach=False)
     scaler = torch.amp.GradScaler(device, enabled=device == "cuda")
 
     def step() -> None:
         optimizer.zero_grad()
         with torch.autocast(device, torch.float16, enabled=device == "cuda"):
-            tokens = tower.projector.layers(tower.backbone.forward_features(batch[0]))  # CLS too, and thrown away
+            tokens = tower.projector.layers(tower.backbone.forward_features(batch.pictures[:, 0]))  # with CLS
             z = F.normalize(tokens[:, tower.backbone.num_prefix_tokens :].mean(dim=1).float(), dim=-1)
-        loss = objective(z[:, None], *batch[1:], ALONE)
+        (loss,) = objective({"z": z[:, None, None], "t": batch.texts}, batch, ALONE).values()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()

@@ -30,10 +30,11 @@ from flame_core.measuring.text_side import trained_texts
 from flame_core.measuring.texts import evaluated_languages, pair_up, read_validation_captions
 from flame_core.params import Params, TrainParams
 from flame_core.settings import settings
+from flame_core.text.caption_source import CaptionSource
 from flame_core.text.jobs import training_job
 from flame_core.text.manifest import MANIFEST
 from flame_core.text.store import TOKENIZER, Drawn, TextStore, TrainStore
-from flame_core.training.job import CaptionSource, TrainingJob
+from flame_core.training.job import TrainingJob
 from flame_core.vision.tower import CONFIG, load_encoder
 from flame_core.workspace import open_workspace, resolve_params
 

@@ -1,25 +1,54 @@
-"""Training objectives, one a file; `objective.Objective` says what they share."""
+"""What a recipe minimises: terms, one per file (`term.Term` says what each can do), and their sum (`objective`).
+
+A new term is a module here with a subclass of `Term`, a class of params in `params/objectives.py`, and a line in
+`term_classes`.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flame_core.objectives.objective import Objective
-    from flame_core.params import ObjectiveParams
+    from flame_core.objectives.term import Needs, Setup, Term
+    from flame_core.params import ObjectiveParams, TrainParams
 
 
-def create_objective(params: ObjectiveParams, batch_size: int) -> Objective:
-    """The objective that a recipe names, for batches of `batch_size` pictures over all ranks."""
+@cache
+def term_classes() -> dict[str, type[Term]]:
+    """Every term by its name in params."""
+    from flame_core.objectives.cosine import Cosine
     from flame_core.objectives.facet_sigmoid import FacetSigmoid
     from flame_core.objectives.infonce import InfoNCE
     from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
-    from flame_core.params import FacetSigmoidParams, InfoNCEParams, MultiPositiveSigmoidParams
 
-    match params:
-        case MultiPositiveSigmoidParams():
-            return MultiPositiveSigmoid(params, batch_size)
-        case FacetSigmoidParams():
-            return FacetSigmoid(params, batch_size)
-        case InfoNCEParams():
-            return InfoNCE(params)
+    return {
+        "multi_positive_sigmoid": MultiPositiveSigmoid,
+        "facet_sigmoid": FacetSigmoid,
+        "infonce": InfoNCE,
+        "cosine": Cosine,
+    }
+
+
+def create_objective(params: TrainParams, setup: Setup) -> Objective:
+    """The objective of a recipe: its `objective` and its `terms`."""
+    from flame_core.objectives.objective import Objective
+
+    return Objective({each.name: term_classes()[each.name](each, setup) for each in _all_terms(params)})
+
+
+def term_needs(params: TrainParams) -> dict[str, Needs]:
+    """What each term of a recipe needs of a step, before anything is built."""
+    return {each.name: term_classes()[each.name].needs(each) for each in _all_terms(params)}
+
+
+def recipe_needs(params: TrainParams) -> Needs:
+    """What all terms of a recipe need together."""
+    from flame_core.objectives.term import together
+
+    return together(term_needs(params).values())
+
+
+def _all_terms(params: TrainParams) -> list[ObjectiveParams]:
+    return [params.objective, *params.terms]

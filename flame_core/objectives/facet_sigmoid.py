@@ -3,7 +3,7 @@
     L = FLAME(z_0) + lambda * -1/(K B) * sum_i sum_(j,k) log sigmoid(y * (s <z_i,f(jk), t_jk> + b))
 
 f(jk) is the facet that text t_jk was read for: it meets that facet of every picture and no other. Scale and bias are
-shared by both terms. (docs/architecture.md, facet tokens.)
+shared by both parts. (docs/architecture.md, facet tokens.)
 """
 
 from __future__ import annotations
@@ -11,28 +11,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from flame_core.objectives.batch import Batch, Features
+from flame_core.objectives.contrastive import first_view
 from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
+from flame_core.objectives.term import Setup
 from flame_core.params import FacetSigmoidParams
 from flame_core.ranks import Ranks
 
 
 class FacetSigmoid(MultiPositiveSigmoid):
-    """Unit vectors z [b, 1 + F, D], texts t [b, K, D] and their facet numbers [b, K], 1 to F, to a loss share."""
+    """z_0 and the facets of all ranks' pictures against this rank's texts with facet numbers from 1 to F."""
 
-    def __init__(self, params: FacetSigmoidParams, batch_size: int) -> None:
-        super().__init__(params, batch_size)
+    def __init__(self, params: FacetSigmoidParams, setup: Setup) -> None:
+        super().__init__(params, setup)
         self._facet_weight = params.facet_weight
 
-    def forward(self, z: Tensor, t: Tensor, facets: Tensor, ranks: Ranks) -> Tensor:
-        own, k, hidden = t.shape
-        with torch.autocast(z.device.type, enabled=False):
-            images = ranks.gather(z.float())  # [B, 1 + F, D]
-            texts = t.float().reshape(own * k, hidden)
+    def forward(self, features: Features, batch: Batch, ranks: Ranks) -> dict[str, Tensor]:
+        with torch.autocast(features["z"].device.type, enabled=False):
+            z, t = first_view(features)
+            images = ranks.gather(z)  # [B, 1 + F, D]
+            texts = t.flatten(0, 1)
             columns, order = [], []
             for facet in range(1, images.shape[1]):
-                chosen = (facets.reshape(-1) == facet).nonzero()[:, 0]
+                chosen = (batch.facets.reshape(-1) == facet).nonzero()[:, 0]
                 columns.append(self.logits(images[:, facet], texts[chosen]))
                 order.append(chosen)
             logits = torch.cat(columns, dim=1)[:, torch.argsort(torch.cat(order))]  # [B, b K]
-            whole = self.share(self.logits(images[:, 0], texts), own, k, ranks)
-            return whole + self._facet_weight * self.share(logits, own, k, ranks)
+            whole = self.share(self.logits(images[:, 0], texts), len(t), ranks)
+            return {"sigmoid": whole + self._facet_weight * self.share(logits, len(t), ranks)}

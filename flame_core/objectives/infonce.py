@@ -1,6 +1,6 @@
 """CLIP's loss: each picture finds its text among all texts of the batch, each text its picture among all pictures.
 
-With K texts a picture there are K problems, one a slot, and their mean is the loss:
+With K texts per picture there are K problems, one per slot, and their mean is the loss:
 
     L = 1/(2 K B) * sum_k sum_i [ -log softmax_j(s <z_i, t_jk>)_(j=i) - log softmax_j(s <z_j, t_ik>)_(j=i) ]
 
@@ -12,23 +12,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flame_core.objectives.objective import Objective
+from flame_core.objectives.batch import Batch, Features
+from flame_core.objectives.contrastive import Contrastive, first_view
 from flame_core.ranks import Ranks
 
 
-class InfoNCE(Objective):
-    """Unit vectors z [b, 1 + F, D] of this rank's pictures and t [b, K, D] of their texts to its share of the loss.
+class InfoNCE(Contrastive):
+    """Images are exchanged between ranks; of the texts only their log-sum-exp for every picture. Only z_0 is used."""
 
-    Pictures are exchanged; of the texts only their log-sum-exp for every picture. Only z_0 takes part.
-    """
-
-    def forward(self, z: Tensor, t: Tensor, facets: Tensor, ranks: Ranks) -> Tensor:
-        own = len(t)
-        with torch.autocast(z.device.type, enabled=False):
-            images = ranks.gather(z[:, 0].float())  # [B, D]
-            logits = self.logit_scale.exp() * torch.einsum("id,jkd->ijk", images, t.float())  # [B, b, K]
+    def forward(self, features: Features, batch: Batch, ranks: Ranks) -> dict[str, Tensor]:
+        with torch.autocast(features["z"].device.type, enabled=False):
+            z, t = first_view(features)
+            own = len(t)
+            images = ranks.gather(z[:, 0])  # [B, D]
+            logits = self.logit_scale.exp() * torch.einsum("id,jkd->ijk", images, t)  # [B, b, K]
             right = logits[ranks.rank * own : (ranks.rank + 1) * own].diagonal()  # [K, b]
             over_texts = ranks.gather(logits.logsumexp(dim=1)[None]).logsumexp(dim=0)  # [B, K], over all ranks' texts
             over_images = logits.logsumexp(dim=0)  # [b, K]
             total = over_texts.sum() / ranks.world + over_images.sum() - 2 * right.sum()
-            return total / (2 * right.shape[0] * len(images))
+            return {"infonce": total / (2 * right.shape[0] * len(images))}

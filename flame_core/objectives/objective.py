@@ -1,46 +1,98 @@
-"""What every objective is: learned scalars, and this rank's share of the loss of a whole batch."""
+"""What a recipe minimises: its main term and further terms, each with its weight."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from flame_core.params import ContrastiveParams
+from flame_core.objectives.batch import Batch, Features, Moment
+from flame_core.objectives.term import Term
+from flame_core.params.training import OptimizerParams
 from flame_core.ranks import Ranks
-
-MAX_SCALE = 100.0
+from flame_core.vision.tower import ImageTower
 
 
 class Objective(nn.Module):
-    """Base of the losses; s = exp(logit_scale) is kept in [1, 100], as in CLIP.
+    """Terms by name, the main one first. It has the verbs of a term, and calls them on each."""
 
-    Attributes:
-        weight: what a step multiplies this loss by.
-    """
-
-    def __init__(self, params: ContrastiveParams) -> None:
+    def __init__(self, terms: Mapping[str, Term]) -> None:
         super().__init__()
-        self.weight = params.weight
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(params.logit_scale)))
+        self.terms = nn.ModuleDict(terms)
+        self.main = next(iter(terms))
+        for module in self.frozen():
+            module.requires_grad_(False).eval()
 
-    def forward(self, z: Tensor, t: Tensor, facets: Tensor, ranks: Ranks) -> Tensor:
-        """This rank's share of the loss; the shares of all ranks add up to the loss of the batch.
-
-        Args:
-            z: [b, 1 + F, D] unit vectors of this rank's pictures, whole and by facet.
-            t: [b, K, D] unit vectors of their texts.
-            facets: [b, K] facet numbers of the texts, 1 to F.
-            ranks: who else holds a part of the batch.
-        """
-        raise NotImplementedError
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for module in self.frozen():
+            module.eval()
+        return self
 
     @torch.no_grad()
-    def clamp(self) -> None:
-        """Keep the scale in [1, 100]; call it after every optimiser step."""
-        self.logit_scale.clamp_(0.0, math.log(MAX_SCALE))
+    def prepare(self, batch: Batch, tower: ImageTower, at: Moment) -> Batch:
+        """See `Term.prepare`."""
+        for term in self._terms():
+            batch = term.prepare(batch, tower, at)
+        return batch
+
+    def forward(self, features: Features, batch: Batch, ranks: Ranks) -> dict[str, Tensor]:
+        """This rank's weighted shares of the loss by name. Their sum is what is minimised.
+
+        A term's only share has the term's name, several are `<term>/<share>`.
+        """
+        weighted = {}
+        for name, term in self._named():
+            shares = term(features, batch, ranks)
+            for share, value in shares.items():
+                weighted[name if len(shares) == 1 else f"{name}/{share}"] = term.weight * value
+        return weighted
+
+    @torch.no_grad()
+    def after_step(self, tower: ImageTower, features: Features, batch: Batch, at: Moment) -> None:
+        """See `Term.after_step`."""
+        for term in self._terms():
+            term.after_step(tower, features, batch, at)
+
+    def groups(self, optimizer: OptimizerParams) -> list[dict[str, Any]]:
+        """The terms' parameter groups, without the empty ones."""
+        return [group for term in self._terms() for group in term.groups(optimizer) if group["params"]]
+
+    def frozen(self) -> list[nn.Module]:
+        """The frozen submodules of all terms."""
+        return [module for term in self._terms() for module in term.frozen()]
 
     def scalars(self) -> dict[str, float]:
-        """The learned scalars as they are reported each step."""
-        return {"logit_scale": self.logit_scale.exp().item()}
+        """The terms' values for the report; all but the main term's begin with `<term>/`."""
+        return {
+            name if term == self.main else f"{term}/{name}": value
+            for term, module in self._named()
+            for name, value in module.scalars().items()
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters and buffers for a checkpoint: all but those of frozen modules."""
+        frozen = self._frozen_names()
+        return {name: value for name, value in self.state_dict().items() if name not in frozen}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put `state` back.
+
+        Raises:
+            RuntimeError: it is not the state of these terms.
+        """
+        own = self.state_dict()
+        self.load_state_dict({**{name: own[name] for name in self._frozen_names()}, **state})
+
+    def _frozen_names(self) -> set[str]:
+        frozen = {id(module) for module in self.frozen()}
+        prefixes = tuple(f"{name}." for name, module in self.named_modules() if id(module) in frozen)
+        return {name for name in self.state_dict() if name.startswith(prefixes)} if prefixes else set()
+
+    def _named(self) -> Iterable[tuple[str, Term]]:
+        return ((name, term) for name, term in self.terms.items() if isinstance(term, Term))
+
+    def _terms(self) -> Iterable[Term]:
+        return (term for _, term in self._named())

@@ -21,11 +21,13 @@ from flame_core.params.changed_values import changed_values
 from flame_core.params.evaluation import EvaluateParams
 from flame_core.params.objectives import (
     ContrastiveParams,
+    CosineParams,
     FacetSigmoidParams,
     InfoNCEParams,
     MultiPositiveSigmoidParams,
     ObjectiveParams,
     SigmoidParams,
+    TermParams,
 )
 from flame_core.params.promotion import PromoteParams
 from flame_core.params.section import CaptionKind
@@ -47,6 +49,7 @@ __all__ = [
     "CaptionParams",
     "Captioner",
     "ContrastiveParams",
+    "CosineParams",
     "DebianSource",
     "EvaluateParams",
     "FacetSigmoidParams",
@@ -63,6 +66,7 @@ __all__ = [
     "RewriteCaptioner",
     "SigmoidParams",
     "Source",
+    "TermParams",
     "TextParams",
     "TextTowerParams",
     "TrainParams",

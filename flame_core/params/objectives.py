@@ -1,4 +1,4 @@
-"""`objective` of a recipe: the loss, one model each with only its own values, told apart by `name`.
+"""`objective` and `terms` of a recipe: losses, one model each with only its own values, told apart by `name`.
 
 A new loss is a class here, a member of `ObjectiveParams`, and a module in `flame_core/objectives/`.
 """
@@ -12,10 +12,15 @@ from pydantic import Field
 from flame_core.params.section import Section
 
 
-class ContrastiveParams(Section):
-    """What all losses share that compare pictures with texts by s <z, t>."""
+class TermParams(Section):
+    """What all terms share; each has a `name` as well."""
 
     weight: float = Field(default=1.0, gt=0, description="of this loss in the sum that is minimised")
+
+
+class ContrastiveParams(TermParams):
+    """What all losses share that compare pictures with texts by s <z, t>."""
+
     logit_scale: float = Field(default=10.0, gt=0, description="initial value of s; its logarithm is learned")
     learning_rate_multiplier: float = Field(default=1.0, gt=0, description="of the loss's own scalars")
 
@@ -48,9 +53,15 @@ class InfoNCEParams(ContrastiveParams):
     )
 
 
+class CosineParams(TermParams):
+    """LIFT's simplified loss: 1 - cosine of each picture with its own texts, without negatives."""
+
+    name: Literal["cosine"] = "cosine"
+
+
 ObjectiveParams = Annotated[
-    MultiPositiveSigmoidParams | FacetSigmoidParams | InfoNCEParams, Field(discriminator="name")
+    MultiPositiveSigmoidParams | FacetSigmoidParams | InfoNCEParams | CosineParams, Field(discriminator="name")
 ]
-OBJECTIVES: dict[str, type[ContrastiveParams]] = {
+OBJECTIVES: dict[str, type[TermParams]] = {
     kind.model_fields["name"].default: kind for kind in get_args(get_args(ObjectiveParams)[0])
 }

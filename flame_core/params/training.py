@@ -20,6 +20,11 @@ class ModelParams(Section):
     facet_blocks: Positive | Literal["all"] | None = Field(
         default=None, description="last blocks of the ViT that hold a token for each facet; null: no facet tokens"
     )
+    head: Literal["patches", "pooled"] = Field(
+        default="patches",
+        description="patches: FLAME's, each patch into the LLM's space, then their mean; pooled: LIFT's, the mean "
+        "patch behind the backbone's norm",
+    )
     checkpoint_activations: bool = Field(default=False, description="recompute blocks in backward to save memory")
 
 
@@ -62,6 +67,9 @@ class TrainParams(Section):
         default=None, description="a text side that is trained along; null: the stored embeddings of the frozen LLM"
     )
     objective: ObjectiveParams = MultiPositiveSigmoidParams()
+    terms: list[ObjectiveParams] = Field(
+        default=[], description="further losses that are added to the objective, each with its weight"
+    )
     augmentation: AugmentationParams = AugmentationParams()
     optimizer: OptimizerParams = OptimizerParams()
     kinds: list[CaptionKind] = Field(
@@ -89,7 +97,23 @@ class TrainParams(Section):
         return {name: value for name, value in changed_values(self).items() if name != "gates"}
 
     @model_validator(mode="after")
+    def _facet_tokens_have_a_head(self) -> TrainParams:
+        if self.model.facet_blocks is not None and self.model.head != "patches":
+            raise ValueError(f"model.head {self.model.head} has no facets: model.facet_blocks needs head patches")
+        return self
+
+    @model_validator(mode="after")
+    def _each_term_once(self) -> TrainParams:
+        names = [self.objective.name, *(term.name for term in self.terms)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"terms: {', '.join(twice)} stands more than once among objective and terms; use its weight"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _facet_tokens_have_their_loss(self) -> TrainParams:
-        if (self.objective.name == "facet_sigmoid") != (self.model.facet_blocks is not None):
+        names = [self.objective.name, *(term.name for term in self.terms)]
+        if ("facet_sigmoid" in names) != (self.model.facet_blocks is not None):
             raise ValueError("objective.name facet_sigmoid and model.facet_blocks go together: set both or neither")
         return self

@@ -16,10 +16,11 @@ from flame_core.pages.charts import line_chart, standalone
 from flame_core.params import Params, TrainParams
 from flame_core.reporting import facts, picture
 from flame_core.settings import settings
+from flame_core.text.caption_source import CaptionSource
 from flame_core.text.manifest import MANIFEST, require_training_fit
 from flame_core.text.store import CENTER, TOKENIZER, TrainStore
 from flame_core.tracking.run import track_training
-from flame_core.training.job import METRICS, CaptionSource, TrainingJob
+from flame_core.training.job import METRICS, TrainingJob
 from flame_core.verification import Verified, verify
 from flame_core.work import Ledger, WorkCache, gather
 
@@ -91,7 +92,8 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         steps = [json.loads(line) for line in unit.file(METRICS).read_text("utf-8").splitlines()]
         tracked.trained(steps, unit.file(WEIGHTS))
     shutil.rmtree(checkpoints, ignore_errors=True)
-    losses = [step["loss"] for step in steps]
+    main = f"loss/{chosen.objective.name}"  # of an objective with several shares
+    losses = [step.get(main, step["loss"]) for step in steps]
     first, last = _ends(losses)
     checks = [_loss_went_down(first, last, chosen)]
     contents = {CONFIG: json_bytes(config), gates.CHECKS: gates.to_bytes(checks)}

@@ -32,7 +32,7 @@ from flame_core.text.manifest import read_manifest
 from flame_core.text.tensor_file import TensorFile, read_vectors, write_tensors
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 EMBEDDINGS = "embeddings"  # name of the one tensor of a training shard
 TRAIN = "train"  # the folder that trainings read
@@ -63,6 +63,8 @@ class Drawn(NamedTuple):
 class TrainStore:
     """Facet embeddings of the training samples, aligned with the shards."""
 
+    files_per_shard = 1
+
     def __init__(self, embeddings: Path) -> None:
         self.manifest = read_manifest(embeddings / TRAIN)
         self.facets: list[str] = self.manifest["facets"]
@@ -70,6 +72,12 @@ class TrainStore:
         self._folder = embeddings
         self._center = _load_center(embeddings / TRAIN, self.manifest)
         self._files: dict[str, TensorFile] = {}
+
+    def encoder(self) -> None:
+        """None: texts are vectors already."""
+
+    def save(self, encoder: nn.Module | None, folder: Path) -> None:
+        """Nothing: a model's text side is the store and the LLM."""
 
     def rows(self, shard: str) -> int:
         """Number of samples in the embeddings of a shard."""

@@ -8,9 +8,10 @@ projector and loss are those of a FLAME recipe.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +20,11 @@ from torch.nn import functional as F
 
 from flame_core.errors import InputError
 from flame_core.params import TextTowerParams
+from flame_core.text.caption_source import CaptionSource
 from flame_core.text.facets import REFERENCE
 from flame_core.text.jobs import training_job
 from flame_core.text.store import TOKENIZER, Drawn
-
-if TYPE_CHECKING:
-    from flame_core.params import TextParams
+from flame_core.weights import save_weights
 
 PAD = -1
 WEIGHTS = "text.safetensors"  # in a model folder, beside a copy of the tokenizer
@@ -55,13 +55,24 @@ class Captions:
 class CaptionSamples:
     """Captions of the training samples by the same slots as the store's facets: what `TrainStore` is to vectors."""
 
-    def __init__(
-        self, captions: Path, tokens: Captions, facets: Sequence[str], params: TextParams, language: str
-    ) -> None:
-        self.facets = list(facets)
-        self.vocabulary = tokens.end + 1
-        self._captions, self._tokens, self._params, self._language = captions, tokens, params, language
+    files_per_shard = 0  # captions of a shard are read whole
+
+    def __init__(self, source: CaptionSource, tower: TextTowerParams, facets: Sequence[str], hidden: int) -> None:
+        self.facets, self.hidden = list(facets), hidden
+        self._source, self._tower = source, tower
+        self._tokens = Captions(source.tokenizer, tower)
         self._shards: dict[str, Mapping[str, list[str]]] = {}
+
+    def encoder(self) -> TextTower:
+        """The text tower, randomly initialised."""
+        return TextTower(self._tower, self._tokens.end + 1, self.hidden)
+
+    def save(self, encoder: nn.Module | None, folder: Path) -> None:
+        """Write the trained tower's weights and its tokenizer."""
+        if encoder is None:
+            raise ValueError("captions need the tower that was trained on them")
+        save_weights(encoder, folder / WEIGHTS)
+        shutil.copyfile(self._source.tokenizer, folder / TOKENIZER)
 
     def read(self, samples: Sequence[Drawn]) -> Tensor:
         """Token ids [B, K, L] of the captions that the drawn facets of samples were read from."""
@@ -70,10 +81,11 @@ class CaptionSamples:
 
     def _text(self, shard: str, row: int, facet: int) -> str:
         if shard not in self._shards:
-            self._shards[shard] = training_job(self._captions, shard, self._params, self._language).texts
+            source = self._source
+            self._shards[shard] = training_job(source.captions, shard, source.text, source.language).texts
         name, _, number = self.facets[facet].partition("#")
         kind: Any = name.partition("/")[0]
-        count = self._params.captions_per_image if kind == "raw" else 1
+        count = self._source.text.captions_per_image if kind == "raw" else 1
         return self._shards[shard][kind][row * count + int(number or 1) - 1]
 
 

@@ -7,31 +7,23 @@ this module once a process.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
-from torch.nn import Module
 
 from flame_core.data.shards import read_index
 from flame_core.launcher import Launch, launch, serve
-from flame_core.params import TextParams, TrainParams
+from flame_core.params import TrainParams
 from flame_core.ranks import ALONE, Ranks
+from flame_core.text.caption_source import CaptionSource
+
+if TYPE_CHECKING:
+    from flame_core.training.texts import TrainingTexts
 
 METRICS = "metrics.jsonl"
-
-
-class CaptionSource(BaseModel):
-    """Where a text tower that is trained along finds its captions and its tokenizer."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    captions: Path
-    tokenizer: Path
-    text: TextParams
-    language: str
 
 
 class TrainingJob(BaseModel):
@@ -53,31 +45,34 @@ class TrainingJob(BaseModel):
 
     def run(self, ranks: Ranks = ALONE) -> None:
         """Train, or resume; the first rank writes."""
-        from flame_core.text import transformer
-        from flame_core.text.store import TOKENIZER, TrainStore
         from flame_core.tracking.journal import Journal
         from flame_core.tracking.steps import StepRecorder
         from flame_core.training.loader import TrainingSamples
         from flame_core.training.loop import train
         from flame_core.vision.tower import WEIGHTS
+        from flame_core.weights import save_weights
 
-        store = texts = TrainStore(self.embeddings)
-        if (source := self.captions) is not None and self.recipe.text_tower is not None:
-            tokens = transformer.Captions(source.tokenizer, self.recipe.text_tower)
-            texts = transformer.CaptionSamples(source.captions, tokens, store.facets, source.text, source.language)
+        texts = self._texts()
         samples = TrainingSamples(read_index(self.shards, "train"), self.shards, texts, self.slots, self.recipe)
-        record = {}
+        recorders = []
         if self.journal is not None and ranks.first:
-            record = {"on_step": StepRecorder(Journal(self.journal)).record}
-        trained = train(samples, store.hidden, self.recipe, self.checkpoints, ranks, **record)
+            recorders.append(StepRecorder(Journal(self.journal)).record)
+        trained = train(samples, self.recipe, self.checkpoints, ranks, *recorders)
         if ranks.first:
-            _save(trained.tower, self.out / WEIGHTS)
+            save_weights(trained.tower, self.out / WEIGHTS)
+            texts.save(trained.text_tower, self.out)
             lines = [json.dumps(row, sort_keys=True) + "\n" for row in trained.metrics]
             (self.out / METRICS).write_text("".join(lines), "utf-8")
-            if source is not None and trained.text_tower is not None:
-                _save(trained.text_tower, self.out / transformer.WEIGHTS)
-                shutil.copyfile(source.tokenizer, self.out / TOKENIZER)
         ranks.barrier()
+
+    def _texts(self) -> TrainingTexts:
+        from flame_core.text.store import TrainStore
+        from flame_core.text.transformer import CaptionSamples
+
+        store = TrainStore(self.embeddings)
+        if self.captions is None or self.recipe.text_tower is None:
+            return store
+        return CaptionSamples(self.captions, self.recipe.text_tower, store.facets, store.hidden)
 
     def run_on(self, processes: int) -> None:
         """Train, or resume, on several processes of this machine.
@@ -89,13 +84,6 @@ class TrainingJob(BaseModel):
         """
         again = "to resume from the last checkpoint"
         launch(Launch(__name__, self.model_dump_json(), "FLAME_TRAIN_PROCESSES", again), processes)
-
-
-def _save(tower: Module, path: Path) -> None:
-    from safetensors.torch import save
-
-    weights = {name: w.detach().cpu().contiguous() for name, w in sorted(tower.state_dict().items())}
-    path.write_bytes(save(weights))  # `save_file` says that a disk is full with an error of its own
 
 
 def _on_rank(content: str, rank: int) -> None:

@@ -1,7 +1,7 @@
 """Training batches: samples by index, in an order and with draws that follow from the seed and the epoch alone.
 
 Workers, restarts and machines do not change a batch: the order of an epoch is a permutation drawn from
-(seed, epoch), and a sample's crop and its K texts are drawn from (seed, epoch, key).
+(seed, epoch), and a sample's crops and its K texts are drawn from (seed, epoch, key).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import resource
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,41 +21,55 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from flame_core.data.shards import Index, PictureReader
 from flame_core.digest import text_sha256
 from flame_core.errors import ResourceError
+from flame_core.objectives import recipe_needs
+from flame_core.objectives.batch import Batch
 from flame_core.params import TrainParams
 from flame_core.ranks import ALONE, Ranks
 from flame_core.text.jobs import facet_number
-from flame_core.text.store import Drawn, TrainStore
-from flame_core.text.transformer import CaptionSamples
+from flame_core.text.store import Drawn
 from flame_core.training.shared_index import SharedIndex
-from flame_core.vision.views import normalised, training_picture
+from flame_core.training.texts import StoredValues, TrainingTexts
+from flame_core.vision.views import normalised, open_picture, training_view
 
 
 @dataclass(frozen=True)
-class Batch:
-    """A batch on its way to the device: pictures [b, H, W, 3] in uint8, texts in the order in which they lie in a file.
+class LoadedBatch:
+    """A batch on its way to the device: pictures [b, V, H, W, 3] in uint8, texts in the order of their files.
 
-    Texts are vectors [b, K, D] in a type of the store's, or token ids [b, K, L] where a text tower is trained along.
-    `order` [b K] says which of these b K was drawn at each place, `facets` [b, K] the facet number drawn there.
+    `order` [b K] says which of these b K texts was drawn at each place; the rest is as in `Batch`.
     """
 
     pictures: Tensor
+    boxes: Tensor
     texts: Tensor
     order: Tensor
     facets: Tensor
+    rows: Tensor
     keys: list[str]
+    extra: dict[str, Tensor]
 
-    def pin_memory(self) -> Batch:
+    def pin_memory(self) -> LoadedBatch:
         """The same batch in page-locked memory; DataLoader calls it."""
-        pictures, texts, order, facets = (part.pin_memory() for part in self._tensors())
-        return Batch(pictures, texts, order, facets, self.keys)
+        return self._moved(Tensor.pin_memory)
 
-    def on(self, device: str) -> tuple[Tensor, Tensor, Tensor]:
-        """What a step takes, on a device: normalised pictures [b, 3, H, W], texts and facet numbers as drawn."""
-        pictures, texts, order, facets = (part.to(device, non_blocking=True) for part in self._tensors())
-        return normalised(pictures), texts.flatten(0, 1)[order].view_as(texts), facets
+    def on(self, device: str) -> Batch:
+        """The batch as a step takes it, on a device, with the texts as they were drawn."""
+        moved = self._moved(partial(Tensor.to, device=device, non_blocking=True))
+        texts = moved.texts.flatten(0, 1)[moved.order].view_as(moved.texts)
+        pictures = normalised(moved.pictures)
+        return Batch(pictures, moved.boxes, texts, moved.facets, moved.rows, self.keys, moved.extra)
 
-    def _tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.pictures, self.texts, self.order, self.facets
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> LoadedBatch:
+        return LoadedBatch(
+            move(self.pictures),
+            move(self.boxes),
+            move(self.texts),
+            move(self.order),
+            move(self.facets),
+            move(self.rows),
+            self.keys,
+            {name: move(value) for name, value in self.extra.items()},
+        )
 
 
 class EpochOrder(Sampler[list[tuple[int, int]]]):
@@ -92,18 +106,24 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
         return order
 
 
-class TrainingSamples(Dataset[Batch]):
-    """A batch by (epoch, number) of its samples: augmented pictures, K drawn texts each, facet numbers and keys."""
+class TrainingSamples(Dataset[LoadedBatch]):
+    """A batch by (epoch, number) of its samples: V views of each picture, K drawn texts, and stored values.
+
+    Adding views leaves the first view and the texts as they are drawn without.
+    """
 
     def __init__(
         self,
         index: Index,
         shards: Path,
-        texts: TrainStore | CaptionSamples,
+        texts: TrainingTexts,
         slots: Sequence[int],
         params: TrainParams,
+        sidecars: Mapping[str, StoredValues] | None = None,
     ) -> None:
         self._index, self._slots, self._params = SharedIndex(index), list(slots), params
+        self._views = recipe_needs(params).views
+        self._sidecars = dict(sidecars or {})
         self.texts = texts
         self._numbers = [facet_number(name) for name in texts.facets]
         self.facets = max(self._numbers[slot] for slot in self._slots)  # F, how many facets a picture may have
@@ -115,28 +135,39 @@ class TrainingSamples(Dataset[Batch]):
     @property
     def open_files(self) -> int:
         """How many files a process that reads all of them has open, with some to spare for everything else."""
-        return (2 if isinstance(self.texts, TrainStore) else 1) * len(self._index.shards) + 256
+        return (1 + self.texts.files_per_shard + len(self._sidecars)) * len(self._index.shards) + 256
 
-    def __getitem__(self, samples: Sequence[tuple[int, int]]) -> Batch:
+    def __getitem__(self, samples: Sequence[tuple[int, int]]) -> LoadedBatch:
         params = self._params
         count = min(params.texts_per_image, len(self._slots))
-        pictures, drawn, order, facets, keys = [], [], [], [], []
+        views, drawn, order, facets, keys = [], [], [], [], []
         for epoch, number in samples:
             row = self._index[number]
             draw = random.Random(text_sha256(f"sample {params.seed} {epoch} {row.key}"))
-            jpeg = self._pictures.jpeg(row)
-            pictures.append(training_picture(jpeg, params.model.image_size, params.augmentation, draw))
+            picture = open_picture(self._pictures.jpeg(row))
+            view = partial(training_view, picture, params.model.image_size, params.augmentation, draw)
+            views.append(view())
             slots = draw.sample(self._slots, count)
+            views += [view() for _ in range(1, self._views)]
             in_file = sorted(slots)  # neighbours in the store are read together
             order += [len(drawn) * count + in_file.index(slot) for slot in slots]
             drawn.append(Drawn(row.shard, row.row, in_file))
             facets.append([self._numbers[slot] for slot in slots])
             keys.append(row.key)
-        texts = self.texts.read(drawn)
-        return Batch(torch.stack(pictures), texts, torch.tensor(order), torch.tensor(facets), keys)
+        places = [(each.shard, each.row) for each in drawn]
+        return LoadedBatch(
+            pictures=torch.stack([each.pixels for each in views]).unflatten(0, (-1, self._views)),
+            boxes=torch.tensor([each.place for each in views]).unflatten(0, (-1, self._views)),
+            texts=self.texts.read(drawn),
+            order=torch.tensor(order),
+            facets=torch.tensor(facets),
+            rows=torch.tensor([number for _, number in samples]),
+            keys=keys,
+            extra={name: sidecar.read(places) for name, sidecar in self._sidecars.items()},
+        )
 
 
-def create_loader(samples: TrainingSamples, order: EpochOrder, workers: int, pin_memory: bool) -> Iterable[Batch]:
+def create_loader(samples: TrainingSamples, order: EpochOrder, workers: int, pin_memory: bool) -> Iterable[LoadedBatch]:
     """Batches in the order given, decoded by `workers` processes (0: in this one).
 
     Raises:

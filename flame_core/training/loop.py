@@ -19,16 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from flame_core.errors import ComputationError, InputError, Interrupted, ParamsError
-from flame_core.objectives import create_objective
+from flame_core.objectives.batch import Moment
 from flame_core.params import TrainParams
 from flame_core.ranks import ALONE, Ranks
 from flame_core.reporting import progress
 from flame_core.settings import settings
-from flame_core.text.transformer import CaptionSamples, TextTower
 from flame_core.training import checkpoint
+from flame_core.training.assembly import assemble
 from flame_core.training.loader import EpochOrder, TrainingSamples, create_loader
 from flame_core.training.memory import require_training_memory
-from flame_core.training.schedule import create_optimizer, learning_rate, set_learning_rate
+from flame_core.training.schedule import learning_rate, set_learning_rate
 from flame_core.training.step import Step, random_state, set_random_state
 from flame_core.vision.tower import ImageTower
 
@@ -40,7 +40,7 @@ class Trained(NamedTuple):
 
     tower: ImageTower
     metrics: Metrics
-    text_tower: TextTower | None  # where the recipe trains one
+    text_tower: nn.Module | None  # if the recipe trains one
 
 
 @contextmanager
@@ -61,18 +61,25 @@ def stop_requested() -> Iterator[list[int]]:
 
 def train(
     samples: TrainingSamples,
-    hidden: int,
     params: TrainParams,
     checkpoints: Path,
     ranks: Ranks = ALONE,
     on_step: Callable[[dict[str, float]], None] = lambda row: None,
+    teacher: Path | None = None,
 ) -> Trained:
-    """Train a tower into a space of `hidden` dimensions; every rank calls it and returns the same.
+    """Train a recipe's towers; every rank calls it and returns the same.
 
-    `on_step` sees the metrics of each step as it is done.
+    Args:
+        samples: made for the same recipe.
+        params: the recipe.
+        checkpoints: the folder to save to and to resume from.
+        ranks: this process among those that train.
+        on_step: sees the metrics of each step as it is done.
+        teacher: the model folder of the recipe's teacher.
 
     Returns:
-        The towers, and for each step: step, epoch, loss, learning_rate and the objective's scalars.
+        The towers, and per step: step, epoch, loss, learning_rate, loss/<share> for each if the objective has several,
+        and the objective's scalars.
 
     Raises:
         ComputationError: the loss is not finite; names the step and the batch's keys.
@@ -86,7 +93,6 @@ def train(
     device = settings().torch_device()
     torch.set_num_threads(params.cpu_threads)
     torch.use_deterministic_algorithms(device == "cpu")
-    torch.manual_seed(params.seed)
     batch_size = min(params.batch_size, len(samples))
     if batch_size % ranks.world:
         raise ParamsError(
@@ -95,35 +101,27 @@ def train(
         )
     if device == "cuda":
         free, _ = torch.cuda.mem_get_info()
-        require_training_memory(params, hidden, samples.facets, len(samples), ranks.world, free)
-    tower = ImageTower(params.model, hidden, samples.facets).to(device)
-    objective = create_objective(params.objective, batch_size).to(device)
-    towers = nn.ModuleDict({"image": tower})
-    text_tower = None
-    if params.text_tower is not None and isinstance(samples.texts, CaptionSamples):
-        text_tower = TextTower(params.text_tower, samples.texts.vocabulary, hidden).to(device)
-        towers["text"] = text_tower
-    trained = nn.ModuleDict({"towers": towers, "objective": objective})
-    optimizer = create_optimizer(towers, objective, params)
+        require_training_memory(params, samples.texts.hidden, samples.facets, len(samples), ranks.world, free)
+    assembly = assemble(params, samples.texts, samples.facets, batch_size, teacher).to(device)
+    optimizer = assembly.optimizer(params)
     if ranks.rank:
         torch.manual_seed(params.seed + ranks.rank)  # dropout and stochastic depth of their own
     metrics: Metrics = []
     saved = checkpoint.load(checkpoints, ranks)
     if saved:
-        trained.load_state_dict(saved.model)
+        assembly.load_state(saved.model)
         optimizer.load_state_dict(saved.optimizer)
         set_random_state(saved.random, torch.device(device))
         metrics = saved.metrics
     if params.compile and device == "cuda":
-        tower.compile()
-    wrapped = None if text_tower is None else ranks.wrap(text_tower)
-    step_of = Step(ranks.wrap(tower), wrapped, objective, optimizer, params, ranks, device)
+        assembly.tower.compile()
+    step_of = Step(assembly, optimizer, params, ranks, device)
     step = len(metrics)
     order = EpochOrder(len(samples), params.batch_size, params.epochs, params.seed, step, ranks)
     loader = create_loader(samples, order, settings().decoding_processes(ranks.world), pin_memory=device == "cuda")
 
     def save() -> None:
-        state = (trained.state_dict(), optimizer.state_dict(), random_state(torch.device(device)))
+        state = (assembly.state(), optimizer.state_dict(), random_state(torch.device(device)))
         checkpoint.save(checkpoints, checkpoint.Checkpoint(step, *state, metrics), settings().checkpoints_kept, ranks)
 
     total = order.total_steps
@@ -132,9 +130,10 @@ def train(
         for batch in loader:
             rate = learning_rate(step, total, params.warmup_steps, params.optimizer.learning_rate)
             set_learning_rate(optimizer, rate)
-            share = step_of(*batch.on(device))
+            shares = step_of(batch.on(device), Moment(step, total, order.steps_per_epoch))
             due = time.monotonic() - last_save >= settings().checkpoint_seconds
-            loss, stop, save_due = _agree(share, bool(stopped), due and ranks.first, ranks)
+            losses, stop, save_due = _agree(shares, bool(stopped), due and ranks.first, ranks)
+            loss = sum(losses.values())
             if not math.isfinite(loss):
                 keys = ", ".join(batch.keys[:8])
                 raise ComputationError(f"the loss of step {step} is {loss}; the batch's keys begin with {keys}")
@@ -144,7 +143,8 @@ def train(
                     "epoch": step // order.steps_per_epoch,
                     "loss": loss,
                     "learning_rate": rate,
-                    **objective.scalars(),
+                    **({f"loss/{name}": share for name, share in losses.items()} if len(losses) > 1 else {}),
+                    **assembly.objective.scalars(),
                 }
             )
             on_step(metrics[-1])
@@ -156,12 +156,15 @@ def train(
             if save_due and step < total:
                 save()
                 last_save = time.monotonic()
-    return Trained(tower, metrics, text_tower)
+    return Trained(assembly.tower, metrics, assembly.text_tower)
 
 
-def _agree(share: Tensor, stopped: bool, save_due: bool, ranks: Ranks) -> tuple[float, bool, bool]:
-    """The loss of all ranks, and whether any of them was told to stop or wants to save, so that all do as one."""
-    told = torch.stack([share.double(), share.new_tensor(stopped).double(), share.new_tensor(save_due).double()])
+def _agree(
+    shares: dict[str, Tensor], stopped: bool, save_due: bool, ranks: Ranks
+) -> tuple[dict[str, float], bool, bool]:
+    """The shares of all ranks added up, and whether any rank was told to stop or wants to save, so that all do."""
+    own = torch.stack([share.double() for share in shares.values()])
+    told = torch.cat([own, own.new_tensor([stopped, save_due])])
     ranks.sum_(told)
-    loss, stop, save = told.tolist()
-    return loss, stop > 0, save > 0
+    *losses, stop, save = told.tolist()
+    return dict(zip(shares, losses, strict=True)), stop > 0, save > 0

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 
+from flame_core.objectives.objective import Objective
 from flame_core.params import TrainParams
 
 
@@ -17,8 +18,8 @@ def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
     return 0.5 * peak * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def create_optimizer(towers: nn.Module, objective: nn.Module, params: TrainParams) -> torch.optim.AdamW:
-    """AdamW over three groups: matrices with decay, 1-d parameters without, and the loss's own scalars.
+def create_optimizer(towers: nn.Module, objective: Objective, params: TrainParams) -> torch.optim.AdamW:
+    """AdamW over the towers' matrices with decay, their 1-d parameters without, and the objective's own groups.
 
     Each group has a `multiplier` of the learning rate.
     """
@@ -27,11 +28,7 @@ def create_optimizer(towers: nn.Module, objective: nn.Module, params: TrainParam
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": optimizer.weight_decay, "multiplier": 1.0},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "multiplier": 1.0},
-        {
-            "params": list(objective.parameters()),
-            "weight_decay": 0.0,
-            "multiplier": params.objective.learning_rate_multiplier,
-        },
+        *objective.groups(optimizer),
     ]
     fused = trained[0].is_cuda  # one kernel for all weights; on a CPU the plain one, whose bytes are promised
     return torch.optim.AdamW(

@@ -8,108 +8,143 @@ graph and hands that gradient on (GradCache, arXiv 2101.06983). So a batch of 3,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from flame_core.objectives.objective import Objective
+from flame_core.objectives import recipe_needs
+from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.params import TrainParams
 from flame_core.ranks import Ranks
+from flame_core.training.assembly import Assembly
 
+P = TypeVar("P")
 RandomState = tuple[Tensor, Tensor | None]
 
 
-@dataclass(frozen=True)
 class Step:
-    """A step of one rank. Towers may be wrapped by `Ranks.wrap`; without a text tower texts are vectors already."""
+    """A step of one rank: prepare, features in pieces, weighted shares, backward, optimise, after_step."""
 
-    tower: nn.Module
-    text_tower: nn.Module | None
-    objective: Objective
-    optimizer: torch.optim.Optimizer
-    params: TrainParams
-    ranks: Ranks
-    device: str
+    def __init__(
+        self, assembly: Assembly, optimizer: torch.optim.Optimizer, params: TrainParams, ranks: Ranks, device: str
+    ) -> None:
+        self._assembly, self._optimizer, self._params, self._ranks = assembly, optimizer, params, ranks
+        self._device = device
+        self._tower = ranks.wrap(assembly.tower)
+        self._text_tower = None if assembly.text_tower is None else ranks.wrap(assembly.text_tower)
+        self._reads = tuple(sorted(recipe_needs(params).reads))
 
-    def __call__(self, pictures: Tensor, texts: Tensor, facets: Tensor) -> Tensor:
-        """Train on this rank's normalised pictures [b, 3, H, W], texts and facet numbers [b, K].
-
-        Texts are vectors [b, K, D] of any float type, or ids [b, K, L].
+    def __call__(self, batch: Batch, at: Moment) -> dict[str, Tensor]:
+        """Train on this rank's part of a batch.
 
         Returns:
-            This rank's share of the loss, a scalar.
+            This rank's weighted shares of the loss by name, scalars.
         """
-        self.optimizer.zero_grad(set_to_none=True)
-        micro = self.params.micro_batch_size
-        z, *backward = features(self.tower, pictures, micro, self._autocast)
-        if self.text_tower is None:
-            t = texts.float()
-        else:
-            b, k, length = texts.shape
-            captions, place = torch.unique(texts.reshape(b * k, length), dim=0, return_inverse=True)  # drawn twice
-            t, backward_texts = features(self.text_tower, captions, micro and micro * k, self._autocast)
-            backward.append(backward_texts)
-            t = t[place].reshape(b, k, -1)
-        share = self.objective.weight * self.objective(z, t, facets, self.ranks)
-        share.backward()
-        for into_tower in backward:
-            into_tower(self.ranks.world)
-        self.ranks.sum_(*(p.grad for p in self.objective.parameters()))
-        if self.params.optimizer.clip_grad_norm is not None:
-            towers = [self.tower] if self.text_tower is None else [self.tower, self.text_tower]
+        objective, micro = self._assembly.objective, self._params.micro_batch_size
+        self._optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            batch = objective.prepare(batch, self._assembly.tower, at)
+        pieces = batch.split(micro or len(batch))
+        images = in_pieces(self._image_features, pieces, self._tower, self._device)
+        texts, t = self._text_features(batch)
+        features = {**images.features, "t": t}
+        shares = objective(features, batch, self._ranks)
+        torch.stack(list(shares.values())).sum().backward()
+        for of_tower in (images, texts):
+            if of_tower is not None:
+                of_tower.backward(self._ranks.world)
+        heads = [p for p in objective.parameters() if p.requires_grad]
+        self._ranks.sum_(*(p.grad for p in heads))
+        if self._params.optimizer.clip_grad_norm is not None:
+            towers = [self._tower] if self._text_tower is None else [self._tower, self._text_tower]
             weights = [weight for tower in towers for weight in tower.parameters()]
-            nn.utils.clip_grad_norm_(weights, self.params.optimizer.clip_grad_norm)
-        self.optimizer.step()
-        self.objective.clamp()
-        return share.detach()
+            weights += [p for p in heads if p.ndim > 0]
+            nn.utils.clip_grad_norm_(weights, self._params.optimizer.clip_grad_norm)
+        self._optimizer.step()
+        detached = {name: value.detach() for name, value in features.items()}
+        objective.after_step(self._assembly.tower, detached, batch, at)
+        return {name: share.detach() for name, share in shares.items()}
+
+    def _image_features(self, piece: Batch) -> Features:
+        b, views = piece.pictures.shape[:2]
+        with self._autocast():
+            features = self._tower(piece.pictures.flatten(0, 1), self._reads)
+        return {name: value.unflatten(0, (b, views)) for name, value in features.items()}
+
+    def _text_features(self, batch: Batch) -> tuple[Pieces | None, Tensor]:
+        """What carries gradients into the text tower, if there is one, and t [b, K, D]."""
+        tower, micro = self._text_tower, self._params.micro_batch_size
+        if tower is None:
+            return None, batch.texts.float()
+        b, k, length = batch.texts.shape
+        captions, place = torch.unique(batch.texts.reshape(b * k, length), dim=0, return_inverse=True)  # drawn twice
+
+        def run(ids: Tensor) -> Features:
+            with self._autocast():
+                return {"t": tower(ids)}
+
+        texts = in_pieces(run, captions.split(micro * k if micro else len(captions)), tower, self._device)
+        return texts, texts.features["t"][place].reshape(b, k, -1)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device, torch.bfloat16, enabled=self.params.precision == "bfloat16")
+        return torch.autocast(self._device, torch.bfloat16, enabled=self._params.precision == "bfloat16")
 
 
-def features(
-    tower: nn.Module, inputs: Tensor, micro: int | None, autocast: Callable[[], torch.autocast]
-) -> tuple[Tensor, Callable[[int], None]]:
-    """Outputs of the tower as a leaf that collects gradients, and what carries these back into the tower's weights.
+@dataclass(frozen=True)
+class Pieces:
+    """Features of a whole batch as leaves that collect gradients.
 
-    Call `backward(world)` once `leaf.grad` is there; gradients are scaled by `world`, since
-    DistributedDataParallel averages over ranks what is to be summed.
+    Attributes:
+        features: by name.
+        backward: carries the leaves' gradients into the weights, times its argument: DistributedDataParallel averages
+            over so many ranks what is to be summed.
     """
-    if micro is None or micro >= len(inputs):
-        with autocast():
-            out = tower(inputs)
-        leaf = out.detach().requires_grad_()
-        return leaf, lambda world: out.backward(_gradient(leaf, world))
-    pieces = inputs.split(micro)
+
+    features: dict[str, Tensor]
+    backward: Callable[[int], None]
+
+
+def in_pieces(run: Callable[[P], Features], pieces: Sequence[P], module: nn.Module, device: str) -> Pieces:
+    """The features that `run` makes of each piece by `module`; one piece keeps its graph, several run twice."""
+    if len(pieces) == 1:
+        out = run(pieces[0])
+        leaves = {name: value.detach().requires_grad_() for name, value in out.items()}
+        return Pieces(leaves, lambda world: _hand_on(out, _gradients(leaves, world)))
     states: list[RandomState] = []
-    outs = []
+    outs: list[Features] = []
     for piece in pieces:
-        states.append(random_state(inputs.device))
-        with torch.no_grad(), autocast():
-            outs.append(tower(piece))
-    leaf = torch.cat(outs).requires_grad_()
+        states.append(random_state(torch.device(device)))
+        with torch.no_grad():
+            outs.append(run(piece))
+    leaves = {name: torch.cat([out[name] for out in outs]).requires_grad_() for name in outs[0]}
+    sizes = [len(next(iter(out.values()))) for out in outs]
 
     def backward(world: int) -> None:
-        grads = _gradient(leaf, world).split(micro)
-        for number, (piece, state, grad) in enumerate(zip(pieces, states, grads, strict=True)):
-            set_random_state(state, inputs.device)  # the same dropout as in the run without a graph
+        gradients = {name: grad.split(sizes) for name, grad in _gradients(leaves, world).items()}
+        for number, (piece, state) in enumerate(zip(pieces, states, strict=True)):
+            set_random_state(state, torch.device(device))  # the same dropout as in the run without a graph
             last = number == len(pieces) - 1
-            with nullcontext() if last else _no_exchange(tower):
-                with autocast():
-                    out = tower(piece)
-                out.backward(grad)
+            with nullcontext() if last else _no_exchange(module):
+                _hand_on(run(piece), {name: parts[number] for name, parts in gradients.items()})
 
-    return leaf, backward
+    return Pieces(leaves, backward)
 
 
-def _gradient(leaf: Tensor, world: int) -> Tensor:
-    if leaf.grad is None:
+def _gradients(leaves: Features, world: int) -> dict[str, Tensor]:
+    """Gradients of the leaves that the loss depends on."""
+    gradients = {name: leaf.grad * world for name, leaf in leaves.items() if leaf.grad is not None}
+    if not gradients:
         raise RuntimeError("the loss does not depend on these features")
-    return leaf.grad * world
+    return gradients
+
+
+def _hand_on(features: Features, gradients: Features) -> None:
+    torch.autograd.backward([features[name] for name in gradients], list(gradients.values()))
 
 
 def _no_exchange(tower: nn.Module) -> AbstractContextManager[None]:

@@ -1,7 +1,11 @@
-"""FLAME's projector: every token into the LLM's space, then the mean over patches, then unit length.
+"""Heads from a backbone's tokens into the LLM's space.
 
-Linear -> GELU -> Linear -> LayerNorm on each token; the mean comes after the LayerNorm, which does not commute with
-it. (FLAME, arXiv 2411.11927; reference: model.py of the released code.) Facet tokens pass the same layers one by one.
+FLAME's: Linear -> GELU -> Linear -> LayerNorm on each token, then the mean over patches, then unit length. The mean
+comes after the LayerNorm, which does not commute with it. (FLAME, arXiv 2411.11927; reference: model.py of the
+released code.) Facet tokens pass the same layers one by one.
+
+LIFT's: the mean over patches behind the backbone's norm, then Linear -> GELU -> Linear, then unit length. (LIFT, arXiv
+2506.04209.)
 """
 
 from __future__ import annotations
@@ -36,3 +40,14 @@ class PatchProjector(nn.Module):
         if self._recompute and self.training and torch.is_grad_enabled():
             return checkpoint(self.layers, tokens, use_reentrant=False)
         return self.layers(tokens)
+
+
+class PooledProjector(nn.Module):
+    """Patch tokens [B, N, C] to unit vectors z [B, 1, D] of their mean."""
+
+    def __init__(self, width: int, hidden: int, recompute: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden))
+
+    def forward(self, patches: Tensor, facets: Tensor | None = None) -> Tensor:
+        return F.normalize(self.layers(patches.mean(dim=1, keepdim=True)).float(), dim=-1)

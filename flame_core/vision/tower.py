@@ -1,6 +1,6 @@
-"""The image tower: a timm backbone without head or final norm, and FLAME's projector on its patch tokens.
+"""The image tower: a timm backbone without its classifier, and a head into the texts' space on its patch tokens.
 
-The backbone's CLS token, where it has one, stays in the sequence and out of the mean; facet tokens are an option
+The backbone's CLS token, if it has one, stays in the sequence and out of the mean; facet tokens are an option
 (`facet_tokens`). A model folder (`data/models/<recipe>/`) holds `model.safetensors` with the trained weights alone
 and `config.json`.
 """
@@ -8,7 +8,7 @@ and `config.json`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,19 @@ from flame_core.params import ModelParams
 from flame_core.text.jobs import facet_count
 from flame_core.vision.facet_tokens import FacetTokens
 from flame_core.vision.mixed_precision import keep_residual_type, multiply_patches
-from flame_core.vision.projector import PatchProjector
+from flame_core.vision.projector import PatchProjector, PooledProjector
 from flame_core.vision.views import evaluation_picture, normalised
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
-class ImageTower(nn.Module):
-    """Pictures [B, 3, H, W], normalised, to unit vectors z [B, 1 + F, D] in the LLM's space.
+FEATURES = frozenset({"z", "pooled", "cls", "patches"})
 
-    z[:, 0] is the picture as a whole; the F others are its facets, where `model.facet_blocks` asks for them.
+
+class ImageTower(nn.Module):
+    """Pictures [B, 3, H, W], normalised, to unit vectors z [B, 1 + F, D] in the LLM's space, and other features.
+
+    z[:, 0] is the picture as a whole; the F others are its facets, if `model.facet_blocks` asks for them.
     """
 
     def __init__(self, params: ModelParams, hidden: int, facets: int) -> None:
@@ -40,7 +43,8 @@ class ImageTower(nn.Module):
         multiply_patches(self.backbone)
         if params.checkpoint_activations:
             self.backbone.set_grad_checkpointing(True)
-        self.projector = PatchProjector(self.backbone.num_features, hidden, params.checkpoint_activations)
+        head = PooledProjector if params.head == "pooled" else PatchProjector
+        self.projector = head(self.backbone.num_features, hidden, params.checkpoint_activations)
         blocks = params.facet_blocks
         self.facet_tokens = FacetTokens(self.backbone, facets, blocks) if blocks is not None else None
 
@@ -48,21 +52,42 @@ class ImageTower(nn.Module):
         """Patch tokens of the last block, [B, N, C], prefix tokens left out; facet tokens leave them as they are."""
         return self.backbone.forward_features(pictures)[:, self.backbone.num_prefix_tokens :]
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, pictures: Tensor, reads: Collection[str] = ("z",)) -> dict[str, Tensor]:
+        """Features by name, only those asked for.
+
+        z [B, 1 + F, D]; of the backbone's last block: pooled [B, C], the mean patch token; cls [B, C]; patches
+        [B, N, C].
+        """
         prefix = self.backbone.num_prefix_tokens
         if self.facet_tokens is None:
-            return self.projector(self.patches(pictures))
-        tokens = self.facet_tokens(self.backbone, pictures)  # [B, T + F, C]
-        own = tokens.shape[1] - len(self.facet_tokens.tokens)
-        return self.projector(tokens[:, prefix:own], tokens[:, own:])
+            tokens = self.backbone.forward_features(pictures)  # [B, T, C]
+            patches, facets = tokens[:, prefix:], None
+        else:
+            tokens = self.facet_tokens(self.backbone, pictures)  # [B, T + F, C]
+            own = tokens.shape[1] - len(self.facet_tokens.tokens)
+            patches, facets = tokens[:, prefix:own], tokens[:, own:]
+        features = {}
+        if "z" in reads:
+            features["z"] = self.projector(patches, facets)
+        if "pooled" in reads:
+            features["pooled"] = patches.mean(dim=1)
+        if "cls" in reads:
+            features["cls"] = tokens[:, 0]
+        if "patches" in reads:
+            features["patches"] = patches
+        return features
+
+    def z(self, pictures: Tensor) -> Tensor:
+        """Unit vectors z [B, 1 + F, D]."""
+        return self(pictures)["z"]
 
     def patch_vectors(self, pictures: Tensor) -> Tensor:
-        """Every patch in the LLM's space, [B, N, D], not normalised; z is the direction of their mean."""
+        """Every patch in the LLM's space, [B, N, D], not normalised; with FLAME's head z is their mean's direction."""
         return self.projector.layers(self.patches(pictures))
 
 
 def create_backbone(params: ModelParams) -> nn.Module:
-    """A timm backbone that returns tokens [B, T, C], randomly initialised.
+    """A timm backbone that returns tokens [B, T, C], randomly initialised; with a pooled head behind its final norm.
 
     Raises:
         ParamsError: timm does not know the name or an option, or the model is no token model.
@@ -70,8 +95,9 @@ def create_backbone(params: ModelParams) -> nn.Module:
     import timm
 
     try:
+        norm = {"final_norm": True, "fc_norm": False} if params.head == "pooled" else {"final_norm": False}
         backbone: Any = timm.create_model(
-            params.backbone, num_classes=0, global_pool="avg", final_norm=False, **params.backbone_options
+            params.backbone, num_classes=0, global_pool="avg", **norm, **params.backbone_options
         )
         backbone.eval()
         with torch.inference_mode():
@@ -84,6 +110,23 @@ def create_backbone(params: ModelParams) -> nn.Module:
     if not (isinstance(tokens, Tensor) and tokens.ndim == 3 and tokens.shape[-1] == backbone.num_features):
         raise ParamsError(f"train.model.backbone {params.backbone!r} does not return tokens [B, T, C]; take a ViT")
     return backbone.train()
+
+
+def require_features(backbone: Any, reads: Collection[str], who: str) -> None:
+    """Refuse a reader of features that the backbone does not have.
+
+    Raises:
+        ParamsError: begins with `who` and names the feature.
+    """
+    if unknown := sorted(set(reads) - FEATURES):
+        raise ParamsError(
+            f"{who} reads {', '.join(unknown)}, which no tower has; known are {', '.join(sorted(FEATURES))}"
+        )
+    if "cls" in reads and getattr(backbone, "cls_token", None) is None:
+        raise ParamsError(
+            f"{who} reads the CLS token, and the backbone {type(backbone).__name__} of train.model has none: take one "
+            "with a class token, such as vit_base_patch16_clip_224"
+        )
 
 
 class ImageEncoder:
@@ -101,7 +144,7 @@ class ImageEncoder:
 
     def encode_facets(self, jpegs: Sequence[bytes], batch_size: int = 128) -> np.ndarray:
         """z_0 and the F facets of each picture, [N, 1 + F, D] in float32."""
-        return self.encode_with(lambda tower, pictures: tower(pictures), jpegs, batch_size)
+        return self.encode_with(ImageTower.z, jpegs, batch_size)
 
     @torch.inference_mode()
     def encode_with(

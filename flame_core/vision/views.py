@@ -1,4 +1,4 @@
-"""Pictures to tensors: the augmented view of a training step, and the plain view of evaluation.
+"""Pictures to tensors: the augmented views of a training step, and the plain view of evaluation.
 
 They stay bytes [H, W, 3] on their way to the GPU, a quarter of what floats take, and are normalised there.
 
@@ -12,6 +12,7 @@ import io
 import math
 import random
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,33 +42,45 @@ def crop_box(width: int, height: int, params: AugmentationParams, draw: random.R
     return left, top, left + w, top + h
 
 
-def training_picture(jpeg: bytes, size: int, params: AugmentationParams, draw: random.Random) -> Tensor:
-    """A randomly cropped and perhaps mirrored picture, [size, size, 3] in uint8."""
-    picture = _open(jpeg)
-    box = crop_box(*picture.size, params, draw)
+class View(NamedTuple):
+    """A view of a picture for training: [size, size, 3] in uint8, and where it was cut.
+
+    The place is left, top, right and bottom as fractions of the whole picture, and 1 if the view was mirrored, else 0.
+    """
+
+    pixels: Tensor
+    place: tuple[float, float, float, float, float]
+
+
+def training_view(picture: Image.Image, size: int, params: AugmentationParams, draw: random.Random) -> View:
+    """A random crop of a picture, perhaps mirrored."""
+    width, height = picture.size
+    box = crop_box(width, height, params, draw)
     mirrored = draw.random() < params.flip
-    picture = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    view = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
     if mirrored:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return _bytes(picture)
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    left, top, right, bottom = box
+    return View(_bytes(view), (left / width, top / height, right / width, bottom / height, float(mirrored)))
 
 
 def evaluation_picture(jpeg: bytes, size: int) -> Tensor:
     """Short side to `size` and centre crop, [size, size, 3] in uint8."""
-    picture = _open(jpeg)
+    picture = open_picture(jpeg)
     side = min(picture.size)
     left, top = (picture.width - side) / 2, (picture.height - side) / 2
     return _bytes(picture.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)))
 
 
 def normalised(pictures: Tensor) -> Tensor:
-    """What a tower sees, [B, 3, H, W] in float32 on the same device, of pictures [B, H, W, 3] in uint8."""
+    """What a tower sees, [..., 3, H, W] in float32 on the same device, of pictures [..., H, W, 3] in uint8."""
     mean, std = _moments(pictures.device)
-    values = pictures.permute(0, 3, 1, 2).contiguous().float()
+    values = pictures.movedim(-1, -3).contiguous().float()
     return values.div_(255).sub_(mean).div_(std)
 
 
-def _open(jpeg: bytes) -> Image.Image:
+def open_picture(jpeg: bytes) -> Image.Image:
+    """A stored picture in RGB."""
     return Image.open(io.BytesIO(jpeg)).convert("RGB")
 
 

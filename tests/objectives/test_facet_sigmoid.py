@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from flame_core.objectives.facet_sigmoid import FacetSigmoid
 from flame_core.params import FacetSigmoidParams
-from flame_core.ranks import ALONE
+from tests.objectives.terms import setup, share
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.25])
@@ -20,7 +20,7 @@ def test_a_text_meets_the_whole_of_every_picture_and_its_own_facet_of_it(weight)
     t = F.normalize(torch.randn(3, 2, 6, generator=generator), dim=-1)
     facets = torch.tensor([[1, 3], [3, 3], [1, 4]])  # facet 2 of no text
     params = FacetSigmoidParams(logit_scale=7.0, logit_bias=-2.0, facet_weight=weight)
-    loss = FacetSigmoid(params, batch_size=3)(z, t, facets, ALONE)
+    loss = share(FacetSigmoid(params, setup(3)), z, t, facets)
 
     def term(image: torch.Tensor, text: torch.Tensor, positive: bool) -> float:
         logit = 7.0 * float(image @ text) - 2.0

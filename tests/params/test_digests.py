@@ -11,6 +11,7 @@ from pydantic import Field
 
 from flame_core.digest import value_digest
 from flame_core.params import (
+    CosineParams,
     FacetSigmoidParams,
     InfoNCEParams,
     MultiPositiveSigmoidParams,
@@ -51,12 +52,13 @@ class LaterTrain(TrainParams):
     """A recipe with new fields, plain, empty and nested, and a wider union of losses."""
 
     objective: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
-        MultiPositiveSigmoidParams | FacetSigmoidParams | LaterInfoNCE | LaterLoss, Field(discriminator="name")
+        MultiPositiveSigmoidParams | FacetSigmoidParams | CosineParams | LaterInfoNCE | LaterLoss,
+        Field(discriminator="name"),
     ] = MultiPositiveSigmoidParams()
     views: int = 1
     masking: Masking = Masking()
     teacher: str | None = None
-    terms: list[Masking] = Field(default=[])
+    maskings: list[Masking] = Field(default=[])
 
 
 class LaterParams(Params):
@@ -101,8 +103,8 @@ def test_new_fields_and_losses_leave_every_recipe_s_digest() -> None:
         {"views": 2},
         {"masking": {"keep": 0.25}},
         {"teacher": "flame"},
-        {"terms": [{}]},
-        {"terms": [{}, {}]},
+        {"maskings": [{}]},
+        {"maskings": [{}, {}]},
         {"objective": {"name": "later"}},
         {"objective": {"name": "infonce", "smoothing": 0.1}},
     ],

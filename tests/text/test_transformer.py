@@ -13,9 +13,10 @@ from flame_core.digest import write_json
 from flame_core.errors import InputError
 from flame_core.params import TextTowerParams
 from flame_core.settings import settings
+from flame_core.text.caption_source import CaptionSource
 from flame_core.text.store import Drawn
 from flame_core.text.transformer import PAD, Captions, CaptionSamples, TextTower, TrainedTexts
-from flame_core.training.job import METRICS, CaptionSource, TrainingJob
+from flame_core.training.job import METRICS, TrainingJob
 from tests.conftest import text_params
 from tests.training.world import HIDDEN, recipe, write_world
 
@@ -64,7 +65,8 @@ def test_a_slot_of_the_store_stands_for_the_caption_it_was_read_from(tokenizer, 
     tokens = Captions(tokenizer, PARAMS)
     names = ["raw/1", "raw/1#2", "short/1", "short/2", "short/3"]
     text = text_params(train_kinds=["raw", "short"], captions_per_image=2)
-    samples = CaptionSamples(tmp_path / "captions", tokens, names, text, "en")
+    source = CaptionSource(captions=tmp_path / "captions", tokenizer=tokenizer, text=text, language="en")
+    samples = CaptionSamples(source, PARAMS, names, hidden=12)
     read = samples.read([Drawn("train/00000.tar", 1, [1, 4, 0]), Drawn("train/00000.tar", 0, [0, 2, 3])])
     texts = [["y two", "y s", "y one"], ["x one", "x s", "x s"]]
     np.testing.assert_array_equal(read, np.stack([tokens.ids(own) for own in texts]))

@@ -16,12 +16,12 @@ from flame_core.errors import ResourceError
 from flame_core.ranks import Ranks
 from flame_core.settings import settings
 from flame_core.training import checkpoint
-from flame_core.training.job import _save
 from flame_core.training.loop import train
+from flame_core.weights import save_weights
 from flame_core.work import Ledger, WorkCache
 from tests.bits import flip
 from tests.training.processes import on_ranks
-from tests.training.world import HIDDEN, recipe, samples_of, write_world
+from tests.training.world import recipe, samples_of, write_world
 
 PARAMS = recipe(epochs=2)  # 6 steps
 
@@ -108,7 +108,7 @@ def test_a_full_disk_is_said_and_leaves_no_checkpoint(tmp_path):
 
 def test_a_full_disk_is_said_where_weights_are_written(tmp_path):
     def write(folder: Path) -> Ledger:
-        _save(torch.nn.Linear(64, 64), folder / "model.safetensors")
+        save_weights(torch.nn.Linear(64, 64), folder / "model.safetensors")
         return Ledger()
 
     with pytest.raises(ResourceError, match="train: File too large"), full_disk():
@@ -136,13 +136,13 @@ def trained(tmp_path_factory):
     every_step = settings().model_copy(update={"checkpoint_seconds": 0.0, "checkpoints_kept": 2})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flame_core.training.loop.settings", lambda: every_step)
-        tower, metrics, _ = train(samples_of(folder, PARAMS), HIDDEN, PARAMS, folder / "checkpoints")
+        tower, metrics, _ = train(samples_of(folder, PARAMS), PARAMS, folder / "checkpoints")
     return folder, tower.state_dict(), metrics
 
 
 def resumes_alike(trained, folder: Path) -> bool:
     world, weights, metrics = trained
-    tower, again, _ = train(samples_of(world, PARAMS), HIDDEN, PARAMS, folder)
+    tower, again, _ = train(samples_of(world, PARAMS), PARAMS, folder)
     return again == metrics and all(torch.equal(weights[name], w) for name, w in tower.state_dict().items())
 
 

@@ -6,11 +6,12 @@ import re
 
 import pytest
 import torch
-from flame_core.plan.memory import require_llm_memory, require_training_memory
 
 from flame_core.errors import ResourceError
 from flame_core.params import Params, TrainParams
+from flame_core.text.memory import require_llm_memory
 from flame_core.training.cost import image_cost
+from flame_core.training.memory import require_training_memory
 from tests.stages.pipeline import pipeline_params
 from tests.training.world import HIDDEN, recipe
 

@@ -34,7 +34,7 @@ def weights(tower: torch.nn.Module) -> dict[str, bytes]:
 
 def test_it_learns_and_reports_every_step(data, tmp_path):
     params = recipe(epochs=20)
-    _, metrics, _ = train(data(params), HIDDEN, params, tmp_path / "checkpoints")
+    _, metrics, _ = train(data(params), params, tmp_path / "checkpoints")
     assert [row["step"] for row in metrics] == list(range(60))
     assert metrics[-1]["epoch"] == 19
     assert metrics[-1]["loss"] < 0.75 * metrics[0]["loss"]
@@ -46,7 +46,7 @@ def test_a_stopped_training_resumes_bit_for_bit(data, tmp_path, monkeypatch, sto
     """Stopped by a real signal after `stop` steps, with stochastic depth, it ends like the undisturbed one."""
     params = recipe()
     handler = signal.getsignal(signal.SIGTERM)
-    whole, whole_metrics, _ = train(data(params), HIDDEN, params, tmp_path / "a")
+    whole, whole_metrics, _ = train(data(params), params, tmp_path / "a")
     samples = data(params)
     fetched = 0
     original = TrainingSamples.__getitem__
@@ -60,10 +60,10 @@ def test_a_stopped_training_resumes_bit_for_bit(data, tmp_path, monkeypatch, sto
 
     monkeypatch.setattr(TrainingSamples, "__getitem__", counting)
     with pytest.raises(Interrupted, match="run again to resume"):
-        train(samples, HIDDEN, params, tmp_path / "b")
+        train(samples, params, tmp_path / "b")
     monkeypatch.undo()
     torch.manual_seed(1234)  # nothing of the first process survives but the checkpoint
-    resumed, resumed_metrics, _ = train(data(params), HIDDEN, params, tmp_path / "b")
+    resumed, resumed_metrics, _ = train(data(params), params, tmp_path / "b")
     assert weights(resumed) == weights(whole)
     assert resumed_metrics == whole_metrics
     assert signal.getsignal(signal.SIGTERM) == handler
@@ -71,10 +71,10 @@ def test_a_stopped_training_resumes_bit_for_bit(data, tmp_path, monkeypatch, sto
 
 def test_checkpoints_by_time_do_not_change_the_result(data, tmp_path, monkeypatch):
     params = recipe()
-    plain, _, _ = train(data(params), HIDDEN, params, tmp_path / "a")
+    plain, _, _ = train(data(params), params, tmp_path / "a")
     every_step = settings().model_copy(update={"checkpoint_seconds": 0.0})
     monkeypatch.setattr("flame_core.training.loop.settings", lambda: every_step)
-    saved, _, _ = train(data(params), HIDDEN, params, tmp_path / "b")
+    saved, _, _ = train(data(params), params, tmp_path / "b")
     assert weights(saved) == weights(plain)
     assert checkpoint.load(tmp_path / "b").step == 17  # all but the last of 18
 
@@ -83,14 +83,14 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_it_taken(data, tmp_path
     params = recipe(epochs=2)
     every_step = settings().model_copy(update={"checkpoint_seconds": 0.0})
     monkeypatch.setattr("flame_core.training.loop.settings", lambda: every_step)
-    plain, _, _ = train(data(params), HIDDEN, params, tmp_path / "a")
+    plain, _, _ = train(data(params), params, tmp_path / "a")
     newest, before = sorted((tmp_path / "a").iterdir(), reverse=True)  # the last two stay
     assert (newest.name, before.name) == ("step-00000005", "step-00000004")
     part = newest / "00000.pt"
     part.write_bytes(part.read_bytes()[:-2000])
     assert checkpoint.load(tmp_path / "a").step == 4
     (before / "00000.pt").unlink()
-    again, _, _ = train(data(params), HIDDEN, params, tmp_path / "a")
+    again, _, _ = train(data(params), params, tmp_path / "a")
     assert weights(again) == weights(plain)
     assert caplog.text.count("is damaged") == 2  # each once: it is removed
 
@@ -98,7 +98,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_it_taken(data, tmp_path
 def test_a_non_finite_loss_names_the_step_and_the_keys(data, tmp_path):
     params = recipe(objective={"name": "multi_positive_sigmoid", "logit_bias": 1e300})
     with pytest.raises(ComputationError, match=r"step 0 is (inf|nan).*toys/\d\d, toys/\d\d"):
-        train(data(params), HIDDEN, params, tmp_path / "checkpoints")
+        train(data(params), params, tmp_path / "checkpoints")
 
 
 def test_loader_workers_do_not_change_a_batch(data):
@@ -108,7 +108,7 @@ def test_loader_workers_do_not_change_a_batch(data):
     for a, b in zip(alone, helped, strict=True):
         assert a.keys == b.keys
         assert torch.equal(a.pictures, b.pictures)
-        assert torch.equal(a.on("cpu")[1], b.on("cpu")[1])
+        assert torch.equal(a.on("cpu").texts, b.on("cpu").texts)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_texts_are_drawn_without_repetition_and_anew_each_epoch(data):
         batch = samples[[(epoch, 3), (epoch, 5)]]
         assert batch.keys == ["toys/03", "toys/05"]
         assert batch.texts.shape == (2, 2, HIDDEN)
-        texts = batch.on("cpu")[1][0]
+        texts = batch.on("cpu").texts[0]
         rows = tuple(int((every == row).all(dim=1).nonzero()) for row in texts)
         assert len(set(rows)) == 2
         assert batch.facets[0].tolist() == [{0: 1, 1: 1, 2: 2}[row] for row in rows]  # of raw/1, short/1, short/2

@@ -5,9 +5,10 @@ import math
 import pytest
 from torch import nn
 
-from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
+from flame_core.objectives import create_objective
 from flame_core.params import MultiPositiveSigmoidParams, TrainParams
 from flame_core.training.schedule import create_optimizer, learning_rate, set_learning_rate
+from tests.objectives.terms import setup
 
 
 def test_warm_up_rises_linearly_and_the_cosine_ends_near_zero():
@@ -20,7 +21,7 @@ def test_warm_up_rises_linearly_and_the_cosine_ends_near_zero():
 def test_one_dimensional_parameters_and_the_loss_have_no_decay():
     params = TrainParams(objective=MultiPositiveSigmoidParams(learning_rate_multiplier=5.0))
     tower = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
-    optimizer = create_optimizer(tower, MultiPositiveSigmoid(params.objective, 8), params)
+    optimizer = create_optimizer(tower, create_objective(params, setup(8)), params)
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert decay[id(tower[0].weight)] == 0.5
     assert decay[id(tower[0].bias)] == decay[id(tower[1].weight)] == 0.0

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from flame_core.objectives import create_objective
+from flame_core.objectives.batch import Batch, Moment
 from flame_core.params import TrainParams
 from flame_core.ranks import ALONE, Ranks
-from flame_core.text.transformer import PAD, TextTower
-from flame_core.training.step import Step, features
-from flame_core.vision.tower import ImageTower
+from flame_core.text.transformer import PAD
+from flame_core.training.assembly import Assembly, assemble
+from flame_core.training.made_batch import MadeTexts, made_batch
+from flame_core.training.step import Step, in_pieces
 from tests.training.processes import on_ranks
 from tests.training.world import HIDDEN, recipe
 
 BATCH, TEXTS = 8, 2
+FIRST = Moment(0, 2, 2)
 PLAIN = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 
 
 def params_of(name: str = "multi_positive_sigmoid", **model) -> TrainParams:
     if name == "facet_sigmoid":
         model["facet_blocks"] = 1
-    objective = {"name": name} if name == "infonce" else {"name": name, "logit_bias": "auto"}
+    objective = {"name": name, "logit_bias": "auto"} if "sigmoid" in name else {"name": name}
     text_tower = {"width": 16, "depth": 1, "heads": 2, "max_tokens": 5} if name == "infonce" else None
     return recipe(
         model={"backbone_options": PLAIN, "image_size": 16, **model},
@@ -32,11 +36,14 @@ def params_of(name: str = "multi_positive_sigmoid", **model) -> TrainParams:
     )
 
 
-def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def whole_batch(params: TrainParams) -> Batch:
     generator = torch.Generator().manual_seed(5)
     pictures = torch.randn(BATCH, 3, 16, 16, generator=generator)
     t = F.normalize(torch.randn(BATCH, TEXTS, HIDDEN, generator=generator), dim=-1)
-    return pictures, t, torch.randint(1, 3, (BATCH, TEXTS), generator=generator)
+    facets = torch.randint(1, 3, (BATCH, TEXTS), generator=generator)
+    made = made_batch(params, MadeTexts(params, HIDDEN, vocabulary=9), BATCH)
+    texts = t if params.text_tower is None else token_ids()
+    return replace(made, pictures=pictures[:, None], texts=texts, facets=facets)
 
 
 def token_ids() -> torch.Tensor:
@@ -49,40 +56,38 @@ def token_ids() -> torch.Tensor:
     return ids
 
 
-def trained(params: TrainParams) -> torch.nn.ModuleDict:
-    """All that has gradients, with the same weights every time."""
-    torch.manual_seed(0)
-    modules = {"image": ImageTower(params.model, HIDDEN, facets=2)}
-    modules["objective"] = create_objective(params.objective, BATCH)
-    if params.text_tower is not None:
-        modules["text"] = TextTower(params.text_tower, 9, HIDDEN)
-    return torch.nn.ModuleDict(modules)
+def assembled(params: TrainParams) -> Assembly:
+    return assemble(params, MadeTexts(params, HIDDEN, vocabulary=9), facets=2, batch_size=BATCH)
+
+
+def gradients(assembly: Assembly) -> dict[str, torch.Tensor]:
+    modules = [*assembly.towers().named_parameters(), *assembly.objective.named_parameters()]
+    return {name: p.grad for name, p in modules if p.grad is not None}
 
 
 def one_step(ranks: Ranks, params: TrainParams) -> dict[str, torch.Tensor]:
     """The loss of a step and the gradients that it leaves on a rank."""
-    modules = trained(params)
-    optimizer = torch.optim.SGD(modules.parameters(), lr=0.0)
+    assembly = assembled(params)
+    still = params.model_copy(update={"optimizer": params.optimizer.model_copy(update={"learning_rate": 0.0})})
+    optimizer = assembly.optimizer(still)
     own = slice(ranks.rank * BATCH // ranks.world, (ranks.rank + 1) * BATCH // ranks.world)
-    text_tower = ranks.wrap(modules["text"]) if "text" in modules else None
-    step = Step(ranks.wrap(modules["image"]), text_tower, modules["objective"], optimizer, params, ranks, "cpu")
-    pictures, t, facets = batch()
-    texts = t if text_tower is None else token_ids()
+    step = Step(assembly, optimizer, params, ranks, "cpu")
     for _ in range(2):  # nothing of the first may stay
-        share = step(pictures[own], texts[own], facets[own])
+        (share,) = step(whole_batch(params)[own], FIRST).values()
     ranks.sum_(share)
-    return {"loss": share, **{name: p.grad for name, p in modules.named_parameters()}}
+    return {"loss": share, **gradients(assembly)}
 
 
 def formula(params: TrainParams) -> dict[str, torch.Tensor]:
     """The same by autograd through the loss written out, in one graph."""
-    modules = trained(params)
-    pictures, t, facets = batch()
-    if "text" in modules:
-        t = modules["text"](token_ids().reshape(BATCH * TEXTS, -1)).reshape(BATCH, TEXTS, HIDDEN)
-    loss = modules["objective"](modules["image"](pictures), t, facets, ALONE)
+    assembly, batch = assembled(params), whole_batch(params)
+    t = batch.texts
+    if assembly.text_tower is not None:
+        t = assembly.text_tower(t.reshape(BATCH * TEXTS, -1)).reshape(BATCH, TEXTS, HIDDEN)
+    features = {"z": assembly.tower.z(batch.pictures[:, 0])[:, None], "t": t}
+    (loss,) = assembly.objective(features, batch, ALONE).values()
     loss.backward()
-    return {"loss": loss.detach(), **{name: p.grad for name, p in modules.named_parameters()}}
+    return {"loss": loss.detach(), **gradients(assembly)}
 
 
 def assert_equal_to(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -98,6 +103,7 @@ CASES = [
     ("facet_sigmoid", None),
     ("infonce", None),  # with a text tower that is trained along
     ("infonce", 1),
+    ("cosine", None),
 ]
 
 
@@ -108,7 +114,10 @@ def every_case(ranks: Ranks) -> list[dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_loss_and_gradients_over_ranks_are_those_of_one_process(tmp_path, world):
     expected = [formula(params_of(name)) for name, _ in CASES]
-    assert all(each["objective.logit_scale"].abs() > 1e-3 for each in expected)  # nothing is compared with zeros
+    scales = [grad for each in expected for name, grad in each.items() if name.endswith("logit_scale")]
+    assert len(scales) == len(CASES) - 1 and all(
+        grad.abs() > 1e-3 for grad in scales
+    )  # the cosine has none  # nothing is compared with zeros
     for of_rank in on_ranks(world, every_case, tmp_path):
         for found, right in zip(of_rank, expected, strict=True):
             assert_equal_to(found, right)
@@ -126,21 +135,19 @@ def test_a_piece_runs_twice_with_the_same_dropout():
     tower = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(64, 1))
     torch.nn.init.ones_(tower[1].weight)
     inputs = torch.ones(6, 64)
-    z, backward = features(tower, inputs, 2, lambda: torch.autocast("cpu", enabled=False))
+    pieces = in_pieces(lambda piece: {"z": tower(piece)}, inputs.split(2), tower, "cpu")
+    z = pieces.features["z"]
     z.grad = torch.ones_like(z)
-    backward(1)
+    pieces.backward(1)
     assert tower[1].weight.grad.sum().item() == pytest.approx((z - tower[1].bias).sum().item())  # = what was kept
 
 
 def test_a_caption_that_is_drawn_twice_is_read_once():
     params = params_of("infonce")
-    modules = trained(params)
+    assembly = assembled(params)
     read = []
-    modules["text"].register_forward_hook(lambda _, inputs, out: read.append(len(inputs[0])))
-    optimizer = torch.optim.SGD(modules.parameters(), lr=0.0)
-    step = Step(modules["image"], modules["text"], modules["objective"], optimizer, params, ALONE, "cpu")
-    pictures, _, facets = batch()
-    step(pictures, token_ids(), facets)
+    assembly.text_tower.register_forward_hook(lambda _, inputs, out: read.append(len(inputs[0])))
+    Step(assembly, assembly.optimizer(params), params, ALONE, "cpu")(whole_batch(params), FIRST)
     assert read == [BATCH * TEXTS - BATCH // 2]
 
 
@@ -149,7 +156,7 @@ def test_activation_checkpointing_changes_no_gradient():
         assert_equal_to(one_step(ALONE, params_of(name, checkpoint_activations=True)), formula(params_of(name)))
 
 
-@pytest.mark.parametrize("name", ["multi_positive_sigmoid", "facet_sigmoid", "infonce"])
+@pytest.mark.parametrize("name", ["multi_positive_sigmoid", "facet_sigmoid", "infonce", "cosine"])
 def test_a_weight_scales_loss_and_gradients(name):
     params = params_of(name)
     weighted = params.model_copy(update={"objective": params.objective.model_copy(update={"weight": 0.25})})

@@ -37,16 +37,16 @@ def test_patches_are_what_they_are_without_facet_tokens(blocks):
     with_facets = tower(blocks)
     plain = tower(None)
     plain.load_state_dict({n: w for n, w in with_facets.state_dict().items() if not n.startswith("facet_tokens")})
-    torch.testing.assert_close(with_facets(pictures())[:, :1], plain(pictures()), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(with_facets.z(pictures())[:, :1], plain.z(pictures()), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("blocks", [1, "all"])
 def test_a_facet_is_unchanged_by_another_facet(blocks):
     made = tower(blocks)
-    before = made(pictures())
+    before = made.z(pictures())
     with torch.no_grad():
         made.facet_tokens.tokens[1] += 3.0
-    after = made(pictures())
+    after = made.z(pictures())
     others = [0, 1, 3, 4]  # z_0, facets 1, 3 and 4
     torch.testing.assert_close(after[:, others], before[:, others], atol=1e-6, rtol=1e-5)
     assert (after[:, 2] - before[:, 2]).abs().max() > 1e-2
@@ -57,7 +57,7 @@ def test_a_facet_is_a_pass_with_that_token_alone():
     made = tower("all")
     backbone = made.backbone
     x = backbone.norm_pre(backbone.patch_drop(backbone._pos_embed(backbone.patch_embed(pictures()))))
-    found = made(pictures())
+    found = made.z(pictures())
     for facet in range(FACETS):
         tokens = torch.cat([x, made.facet_tokens.tokens[facet].expand(3, 1, -1)], dim=1)
         mask = torch.ones(18, 18, dtype=torch.bool)
@@ -83,7 +83,7 @@ def test_recomputed_activations_give_the_same_gradients():
     gradients = []
     for recompute in (False, True):
         made = tower(2, recompute).train()
-        made(pictures()).square().mul(torch.arange(10.0)).sum().backward()
+        made.z(pictures()).square().mul(torch.arange(10.0)).sum().backward()
         gradients.append({name: p.grad for name, p in made.named_parameters()})
     for name, expected in gradients[0].items():
         assert expected is not None and expected.abs().max() > 0

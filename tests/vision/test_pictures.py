@@ -9,13 +9,26 @@ import torch
 from PIL import Image
 
 from flame_core.params import AugmentationParams
-from flame_core.vision.views import MEAN, STD, crop_box, evaluation_picture, normalised, training_picture
+from flame_core.vision.views import (
+    MEAN,
+    STD,
+    View,
+    crop_box,
+    evaluation_picture,
+    normalised,
+    open_picture,
+    training_view,
+)
 
 
 def jpeg(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def view(pixels: np.ndarray, size: int, params: AugmentationParams, seed: object) -> View:
+    return training_view(open_picture(jpeg(pixels)), size, params, random.Random(seed))  # pyright: ignore[reportArgumentType]
 
 
 def test_crops_lie_inside_and_have_the_drawn_area_and_ratio():
@@ -48,14 +61,30 @@ def test_a_flip_mirrors_left_and_right(flip):
     pixels = np.zeros((32, 32, 3))
     pixels[:, :16] = 255
     params = AugmentationParams(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=flip)
-    picture = training_picture(jpeg(pixels), 32, params, random.Random(1))
+    picture, place = view(pixels, 32, params, 1)
     assert picture.dtype == torch.uint8
     bright_left = bool((picture[:, 0] > picture[:, -1]).all())
     assert bright_left == (flip == 0.0)
+    assert place == (0.0, 0.0, 1.0, 1.0, flip)
+
+
+def test_a_view_knows_where_it_was_cut():
+    """The same cut by PIL, from the fractions alone."""
+    pixels = np.random.default_rng(1).integers(0, 255, (50, 70, 3))
+    params = AugmentationParams(scale=(0.2, 0.5), flip=0.5)
+    mirrored = set()
+    for seed in range(20):
+        found = view(pixels, 24, params, seed)
+        left, top, right, bottom, mirror = found.place
+        box = (left * 70, top * 50, right * 70, bottom * 50)
+        cut = np.array(open_picture(jpeg(pixels)).resize((24, 24), Image.Resampling.BICUBIC, box=box))
+        np.testing.assert_array_equal(found.pixels.numpy(), cut[:, ::-1] if mirror else cut)
+        mirrored.add(mirror)
+    assert mirrored == {0.0, 1.0}
 
 
 def test_equal_draws_give_equal_pictures():
     pixels = np.random.default_rng(0).integers(0, 255, (50, 70, 3))
-    pictures = [training_picture(jpeg(pixels), 24, AugmentationParams(), random.Random("a")) for _ in range(2)]
-    assert torch.equal(*pictures)
-    assert not torch.equal(pictures[0], training_picture(jpeg(pixels), 24, AugmentationParams(), random.Random("b")))
+    a, b, other = (view(pixels, 24, AugmentationParams(), seed).pixels for seed in "aab")
+    assert torch.equal(a, b)
+    assert not torch.equal(a, other)

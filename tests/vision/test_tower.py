@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from flame_core.digest import write_json
 from flame_core.errors import InputError, ParamsError
 from flame_core.params import ModelParams, TrainParams
-from flame_core.vision.tower import ImageTower, load_encoder
+from flame_core.vision.tower import ImageTower, load_encoder, require_features
 
 OPTIONS = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 
@@ -29,7 +29,53 @@ def test_z_is_the_unit_mean_of_projected_patches_without_cls():
     assert tokens.shape == (3, 17, 24)
     linear1, gelu, linear2, norm = tower.projector.layers
     each = torch.stack([norm(linear2(gelu(linear1(tokens[:, 1 + i])))) for i in range(16)])
-    torch.testing.assert_close(tower(pictures), F.normalize(each.mean(0), dim=-1)[:, None])
+    torch.testing.assert_close(tower.z(pictures), F.normalize(each.mean(0), dim=-1)[:, None])
+
+
+def test_a_pooled_head_maps_the_mean_patch_behind_the_final_norm():
+    """LIFT's, written out with the backbone's own blocks."""
+    torch.manual_seed(0)
+    tower = ImageTower(model_params(head="pooled"), hidden=10, facets=1).eval()
+    backbone = tower.backbone
+    with torch.no_grad():
+        backbone.norm.bias.normal_()  # a fresh LayerNorm's mean would be that of any other
+    x = backbone.norm_pre(backbone._pos_embed(backbone.patch_embed(pictures := torch.randn(3, 3, 32, 32))))
+    for block in backbone.blocks:
+        x = block(x)
+    pooled = backbone.norm(x)[:, 1:].mean(dim=1)
+    linear1, gelu, linear2 = tower.projector.layers
+    torch.testing.assert_close(tower.z(pictures), F.normalize(linear2(gelu(linear1(pooled))), dim=-1)[:, None])
+    assert all(weight.requires_grad for weight in tower.parameters())
+
+
+def test_features_are_those_asked_for():
+    tower = ImageTower(model_params(), hidden=10, facets=1).eval()
+    pictures = torch.randn(3, 3, 32, 32)
+    tokens = tower.backbone.forward_features(pictures)
+    every = tower(pictures, ("z", "pooled", "cls", "patches"))
+    assert {name: value.shape for name, value in every.items()} == {
+        "z": (3, 1, 10),
+        "pooled": (3, 24),
+        "cls": (3, 24),
+        "patches": (3, 16, 24),
+    }
+    torch.testing.assert_close(every["cls"], tokens[:, 0])
+    torch.testing.assert_close(every["patches"], tokens[:, 1:])
+    torch.testing.assert_close(every["pooled"], tokens[:, 1:].mean(dim=1))
+    assert tower(pictures, ("cls",)).keys() == {"cls"}
+
+
+@pytest.mark.parametrize(
+    ("options", "reads", "message"),
+    [
+        ({}, {"z", "claws"}, "the term x reads claws, which no tower has; known are cls, patches, pooled, z"),
+        ({"class_token": False}, {"cls"}, "the term x reads the CLS token, and the backbone VisionTransformer"),
+    ],
+)
+def test_a_feature_that_is_not_there_is_refused_by_name(options, reads, message):
+    tower = ImageTower(model_params(backbone_options=OPTIONS | options), hidden=10, facets=1)
+    with pytest.raises(ParamsError, match=message):
+        require_features(tower.backbone, reads, "the term x")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +105,7 @@ def test_a_saved_model_encodes_the_same(tmp_path):
     from flame_core.vision.views import evaluation_picture, normalised
 
     with torch.inference_mode():
-        expected = tower(normalised(evaluation_picture(buffer.getvalue(), 32)[None]))[:, 0].numpy()
+        expected = tower.z(normalised(evaluation_picture(buffer.getvalue(), 32)[None]))[:, 0].numpy()
     np.testing.assert_allclose(z, np.repeat(expected, 3, axis=0), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-6)
 

@@ -1,0 +1,89 @@
+"""What a term of an objective sees of a step: the batch, the towers' features, and how far the training is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+Features = Mapping[str, Tensor]
+"""Outputs of the towers by name, of which a step computes only those that a term reads.
+
+    z        [b, V, 1 + F, D]  unit vectors in the texts' space: the picture as a whole, then its facets
+    pooled   [b, V, C]         the backbone's patch tokens, averaged; not normalised
+    cls      [b, V, C]         the backbone's CLS token
+    patches  [b, V, N, C]      the backbone's patch tokens
+    t        [b, K, D]         unit vectors of the texts; always there
+
+b pictures of this rank, V views of each, K texts, F facets, N patches; C is the backbone's width.
+"""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This rank's part of a batch, on the device of the training.
+
+    Attributes:
+        pictures: [b, V, 3, H, W], normalised.
+        boxes: [b, V, 5] where a view was cut: left, top, right and bottom as fractions of the whole picture, and 1 if
+            the view was mirrored after that, else 0.
+        texts: what the text side read: vectors [b, K, D] of any float type, or token ids [b, K, L].
+        facets: [b, K] facet numbers of the texts, from 1; 0 belongs to no facet.
+        rows: [b] numbers of the samples in the training index.
+        keys: of the samples.
+        extra: one row per sample, by name: the sidecars, and what `Term.prepare` adds.
+    """
+
+    pictures: Tensor
+    boxes: Tensor
+    texts: Tensor
+    facets: Tensor
+    rows: Tensor
+    keys: list[str]
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, part: slice) -> Batch:
+        return Batch(
+            self.pictures[part],
+            self.boxes[part],
+            self.texts[part],
+            self.facets[part],
+            self.rows[part],
+            self.keys[part],
+            {name: value[part] for name, value in self.extra.items()},
+        )
+
+    def split(self, size: int) -> list[Batch]:
+        """Consecutive parts of at most `size` samples."""
+        return [self[start : start + size] for start in range(0, len(self), size)]
+
+    def to(self, device: str) -> Batch:
+        """The same batch on a device."""
+        moved = {name: getattr(self, name).to(device) for name in ("pictures", "boxes", "texts", "facets", "rows")}
+        return replace(self, **moved, extra={name: value.to(device) for name, value in self.extra.items()})
+
+    def with_extra(self, **values: Tensor) -> Batch:
+        """The same batch with further values, one row per sample."""
+        return replace(self, extra={**self.extra, **values})
+
+
+@dataclass(frozen=True)
+class Moment:
+    """How far a training is: `step` of `steps`, both over all epochs; steps count from 0."""
+
+    step: int
+    steps: int
+    steps_per_epoch: int
+
+    @property
+    def epoch(self) -> int:
+        return self.step // self.steps_per_epoch
+
+    @property
+    def starts_epoch(self) -> bool:
+        """Whether this is the first step of its epoch."""
+        return self.step % self.steps_per_epoch == 0

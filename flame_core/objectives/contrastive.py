@@ -1,0 +1,42 @@
+"""The base of losses that compare pictures with texts by s <z, t>: a learned scale s."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flame_core.objectives.batch import Batch, Features, Moment
+from flame_core.objectives.term import Setup, Term
+from flame_core.params import ContrastiveParams
+from flame_core.params.training import OptimizerParams
+from flame_core.vision.tower import ImageTower
+
+MAX_SCALE = 100.0
+
+
+class Contrastive(Term):
+    """A loss with s = exp(logit_scale), kept in [1, 100] as in CLIP. Only the first view takes part."""
+
+    def __init__(self, params: ContrastiveParams, setup: Setup) -> None:
+        super().__init__(params, setup)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(params.logit_scale)))
+        self._multiplier = params.learning_rate_multiplier
+
+    def after_step(self, tower: ImageTower, features: Features, batch: Batch, at: Moment) -> None:
+        """Keep the scale in [1, 100]."""
+        self.logit_scale.clamp_(0.0, math.log(MAX_SCALE))
+
+    def groups(self, optimizer: OptimizerParams) -> list[dict[str, Any]]:
+        """The learned scalars: no decay, a learning rate of their own."""
+        return [{"params": list(self.parameters()), "weight_decay": 0.0, "multiplier": self._multiplier}]
+
+    def scalars(self) -> dict[str, float]:
+        return {"logit_scale": self.logit_scale.exp().item()}
+
+
+def first_view(features: Features) -> tuple[Tensor, Tensor]:
+    """Z [b, 1 + F, D] of each picture's first view, and t [b, K, D] of its texts, both in float32."""
+    return features["z"][:, 0].float(), features["t"].float()

@@ -1,0 +1,27 @@
+"""LIFT's simplified loss: every picture towards its own texts and away from nothing.
+
+    L = 1/(K B) * sum_i sum_k (1 - <z_i, t_ik>)
+
+Without negatives there is no scale, no exchange between ranks, and memory in O(B). It does not collapse because the
+texts are fixed and differ. (LIFT, arXiv 2506.04209, `simplistic_cos` of the released code.)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flame_core.objectives.batch import Batch, Features
+from flame_core.objectives.contrastive import first_view
+from flame_core.objectives.term import Term
+from flame_core.ranks import Ranks
+
+
+class Cosine(Term):
+    """z_0 of each picture against its own K texts only."""
+
+    def forward(self, features: Features, batch: Batch, ranks: Ranks) -> dict[str, Tensor]:
+        with torch.autocast(features["z"].device.type, enabled=False):
+            z, t = first_view(features)
+            cosine = torch.einsum("bd,bkd->bk", z[:, 0], t)
+            return {"cosine": (1 - cosine).sum() / (cosine.numel() * ranks.world)}

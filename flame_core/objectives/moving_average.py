@@ -1,0 +1,32 @@
+"""An exponential moving average of a module, for methods whose teacher is the past of the trained tower."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+
+class MovingAverage(nn.Module):
+    """A copy of `module` in evaluation mode, without gradients; it is part of the checkpoint of whoever holds it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(module).requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(False)
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        return self.module(*inputs, **options)
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, momentum: float) -> None:
+        """Parameters to momentum * average + (1 - momentum) * module; buffers are taken over as they are."""
+        for average, current in zip(self.module.parameters(), module.parameters(), strict=True):
+            average.lerp_(current, 1 - momentum)
+        for average, current in zip(self.module.buffers(), module.buffers(), strict=True):
+            average.copy_(current)

@@ -1,0 +1,105 @@
+"""A term of an objective: a module with state and a few verbs. A method of training is one or several of them.
+
+Pieces of a batch, ranks, checkpoints and resume know nothing of methods. A step calls, in this order: `prepare`, the
+towers on the views, `forward`, backward, the optimiser, `after_step`. Parameters and buffers of a term are part of
+every checkpoint, so moving averages, tables and heads resume exactly; what `frozen` returns is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from flame_core.objectives.batch import Batch, Features, Moment
+from flame_core.params import TermParams
+from flame_core.params.training import OptimizerParams
+from flame_core.ranks import Ranks
+from flame_core.vision.tower import ImageTower
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a term needs of a step, known from its params alone, before anything is built.
+
+    Attributes:
+        views: how many crops of each picture.
+        reads: names of the towers' features (`batch.Features`); `t` is always there.
+        sidecars: names of the stored values per sample that `Batch.extra` must hold.
+    """
+
+    views: int = 1
+    reads: frozenset[str] = frozenset({"z"})
+    sidecars: tuple[str, ...] = ()
+
+
+def together(terms: Iterable[Needs]) -> Needs:
+    """What several terms need together."""
+    each = list(terms)
+    return Needs(
+        views=max(needs.views for needs in each),
+        reads=frozenset[str]().union(*(needs.reads for needs in each)),
+        sidecars=tuple(dict.fromkeys(name for needs in each for name in needs.sidecars)),
+    )
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a term is built for.
+
+    Attributes:
+        tower: the image tower as it is initialised, not wrapped.
+        batch_size: pictures per step, over all ranks.
+        teacher: the folder of the model that the recipe names as its teacher.
+    """
+
+    tower: ImageTower
+    batch_size: int
+    teacher: Path | None = None
+
+
+class Term(nn.Module):
+    """Base of all terms. A subclass sets its state in `__init__` and overrides the verbs that it needs."""
+
+    def __init__(self, params: TermParams, setup: Setup) -> None:
+        super().__init__()
+        self.weight = params.weight
+
+    @classmethod
+    def needs(cls, params: Any) -> Needs:
+        """What a term with these params needs of a step."""
+        return Needs()
+
+    def prepare(self, batch: Batch, tower: ImageTower, at: Moment) -> Batch:
+        """The batch with what has to be computed before the towers run; called without gradient."""
+        return batch
+
+    def forward(self, features: Features, batch: Batch, ranks: Ranks) -> Mapping[str, Tensor]:
+        """This rank's shares of the loss by name; over all ranks each adds up to that of the whole batch.
+
+        A head with batch statistics takes the gathered features (`Ranks.gather`), so that its statistics and its
+        gradients do not depend on the number of ranks.
+        """
+        raise NotImplementedError
+
+    def after_step(self, tower: ImageTower, features: Features, batch: Batch, at: Moment) -> None:
+        """Change the state after an optimiser step, the same on all ranks; called without gradient."""
+
+    def groups(self, optimizer: OptimizerParams) -> list[dict[str, Any]]:
+        """Parameter groups for AdamW: weights of heads decay, 1-d parameters and scalars do not."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": optimizer.weight_decay, "multiplier": 1.0},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "multiplier": 1.0},
+        ]
+
+    def frozen(self) -> Iterable[nn.Module]:
+        """Submodules that come from files, such as a teacher: never trained, in train mode, or saved."""
+        return ()
+
+    def scalars(self) -> dict[str, float]:
+        """Values that are reported with each step."""
+        return {}

@@ -1,0 +1,87 @@
+"""What a training consists of, put together from a recipe: towers, objective, optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from flame_core.objectives import create_objective, term_needs
+from flame_core.objectives.objective import Objective
+from flame_core.objectives.term import Setup
+from flame_core.params import TrainParams
+from flame_core.training.schedule import create_optimizer
+from flame_core.training.texts import TrainingTexts
+from flame_core.vision.tower import ImageTower, require_features
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """All that a training changes.
+
+    Attributes:
+        tower: the image tower.
+        text_tower: None if texts are stored vectors.
+        objective: the terms, with heads and tables of their own.
+    """
+
+    tower: ImageTower
+    text_tower: nn.Module | None
+    objective: Objective
+
+    def towers(self) -> nn.ModuleDict:
+        """What becomes the model: the image tower, then the text tower."""
+        towers: dict[str, nn.Module] = {"image": self.tower}
+        if self.text_tower is not None:
+            towers["text"] = self.text_tower
+        return nn.ModuleDict(towers)
+
+    def optimizer(self, params: TrainParams) -> torch.optim.AdamW:
+        """AdamW over all of it."""
+        return create_optimizer(self.towers(), self.objective, params)
+
+    def to(self, device: str) -> Assembly:
+        """Move everything to a device; returns itself."""
+        for module in (self.towers(), self.objective):
+            module.to(device)
+        return self
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights, buffers and the objective's state for a checkpoint, by name."""
+        towers, objective = self.towers().state_dict(prefix="towers."), self.objective.state()
+        return {**towers, **{f"objective.{name}": value for name, value in objective.items()}}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Put `state` back."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+        self.towers().load_state_dict(part("towers."))
+        self.objective.load_state(part("objective."))
+
+
+def assemble(
+    params: TrainParams, texts: TrainingTexts, facets: int, batch_size: int, teacher: Path | None = None
+) -> Assembly:
+    """A recipe's towers and objective, initialised from its seed.
+
+    Args:
+        params: the recipe.
+        texts: which say the space's dimensions, and whether a text tower is trained along.
+        facets: F, how many facets a picture may have.
+        batch_size: pictures per step, over all ranks.
+        teacher: the model folder of the recipe's teacher.
+
+    Raises:
+        ParamsError: the recipe's terms read what its backbone does not have.
+    """
+    torch.manual_seed(params.seed)
+    tower = ImageTower(params.model, texts.hidden, facets)
+    for name, needs in term_needs(params).items():
+        require_features(tower.backbone, needs.reads, f"train: the term {name}")
+    text_tower = texts.encoder()
+    return Assembly(tower, text_tower, create_objective(params, Setup(tower, batch_size, teacher)))

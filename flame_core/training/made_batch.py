@@ -1,0 +1,55 @@
+"""A training without data, to count and to time what a recipe costs: texts and a batch of made-up values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flame_core.objectives import recipe_needs
+from flame_core.objectives.batch import Batch
+from flame_core.params import TrainParams
+from flame_core.text.store import Drawn
+from flame_core.text.transformer import TextTower
+
+
+class MadeTexts:
+    """Texts of a recipe with nothing to read: vectors of `hidden` numbers, or `vocabulary` for its text tower."""
+
+    files_per_shard = 0
+
+    def __init__(self, params: TrainParams, hidden: int, vocabulary: int = 1) -> None:
+        self.facets: list[str] = []
+        self.hidden = hidden
+        self._params, self._vocabulary = params, vocabulary
+
+    def read(self, samples: Sequence[Drawn]) -> Tensor:
+        """Random unit vectors [b, K, D], or token ids [b, K, L] that fill the text tower's length."""
+        shape = len(samples), self._params.texts_per_image
+        if (tower := self._params.text_tower) is not None:
+            return torch.randint(0, self._vocabulary, (*shape, tower.max_tokens))
+        return F.normalize(torch.randn(*shape, self.hidden), dim=-1)
+
+    def encoder(self) -> TextTower | None:
+        """The recipe's text tower, if it trains one."""
+        tower = self._params.text_tower
+        return None if tower is None else TextTower(tower, self._vocabulary, self.hidden)
+
+    def save(self, encoder: nn.Module | None, folder: Path) -> None:
+        """Nothing."""
+
+
+def made_batch(params: TrainParams, texts: MadeTexts, pictures: int) -> Batch:
+    """A batch with the views that the recipe asks for, random pictures, and texts of facet 1."""
+    views, size = recipe_needs(params).views, params.model.image_size
+    return Batch(
+        pictures=torch.randn(pictures, views, 3, size, size),
+        boxes=torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0]).expand(pictures, views, 5),
+        texts=texts.read([Drawn("", row, ()) for row in range(pictures)]),
+        facets=torch.ones(pictures, params.texts_per_image, dtype=torch.long),
+        rows=torch.arange(pictures),
+        keys=[str(row) for row in range(pictures)],
+    )

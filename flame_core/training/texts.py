@@ -1,0 +1,45 @@
+"""What a training reads beside pictures, as protocols: texts, and values stored per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from flame_core.text.store import Drawn
+
+
+class TrainingTexts(Protocol):
+    """Where a training's texts come from: vectors of the embedding store, or captions for a text tower.
+
+    Attributes:
+        facets: names of a sample's texts, in the order of the places that they are drawn by.
+        hidden: D, dimensions of the texts' space.
+        files_per_shard: how many files `read` keeps open per shard.
+    """
+
+    facets: list[str]
+    hidden: int
+    files_per_shard: int
+
+    def read(self, samples: Sequence[Drawn]) -> Tensor:
+        """The drawn texts of samples, K each: vectors [b, K, D], or what `encoder` reads, [b, K, L]."""
+        ...
+
+    def encoder(self) -> nn.Module | None:
+        """A text tower to train along, randomly initialised: [N, L] to unit vectors [N, D]; None for vectors."""
+        ...
+
+    def save(self, encoder: nn.Module | None, folder: Path) -> None:
+        """Write what a model folder holds of its text side, with the trained encoder."""
+        ...
+
+
+class StoredValues(Protocol):
+    """A small value per sample that a stage stored."""
+
+    def read(self, places: Sequence[tuple[str, int]]) -> Tensor:
+        """Values [b, ...] of samples by shard and row."""
+        ...
