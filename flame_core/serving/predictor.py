@@ -140,6 +140,8 @@ class Predictor:
 
 
 def _require_few(number: int, what: str) -> None:
+    if not number:
+        raise InputError(f"no {what} to embed: the list is empty")
     if number > MOST_ROWS:
         raise InputError(f"{number:,} {what} are more than {MOST_ROWS:,}: ask in parts")
 
