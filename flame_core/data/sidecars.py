@@ -1,0 +1,248 @@
+"""Sidecars: one small value per training sample, which a stage stores and the terms of an objective read.
+
+A value is a cluster's label, a teacher's vector or a weight. `data/sidecars/<name>/` holds
+
+    00000.safetensors   the values of data/shards/train/00000.tar, [rows, ...], a row per sample of the shard
+    manifest.json       type and shape of a value, the training index it is aligned with, and where it comes from
+    checks.json, digests.json
+
+A stage writes the values of a shard into a unit of its work cache (`write_values`) and gathers all units at the end
+(`gather_sidecar`). A training opens the sidecars that its recipe names (`open_sidecars`); docs/sidecars.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flame_core import gates
+from flame_core.data.shards import Index
+from flame_core.digest import bytes_sha256, json_bytes
+from flame_core.errors import ComputationError, InputError, ParamsError
+from flame_core.names import Name
+from flame_core.stored_rows import RowFile, StoredTensor, read_rows
+from flame_core.verification import making
+from flame_core.work import Unit, gather
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MANIFEST = "manifest.json"
+VALUES = "values"  # name of the one tensor of a file
+ValueType = Literal["int64", "float32", "float16"]
+_STORED: dict[str, ValueType] = {"I64": "int64", "F32": "float32", "F16": "float16"}  # by safetensors' names
+
+
+class SidecarManifest(BaseModel):
+    """What the values of a sidecar are, and what they follow from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: Name
+    stage: Name  # that made it
+    dtype: ValueType
+    shape: tuple[Annotated[int, Field(gt=0)], ...]  # of one value: [] of a number, [D] of a vector
+    index: str  # digest of the training split's index
+    origin: dict[str, Any]  # as the stage states it
+    files: dict[str, str]  # sha256 by file name
+
+
+class Sidecar:
+    """The values of a sidecar, read by place. A copy for another process opens its files anew.
+
+    Raises:
+        InputError: there is no such folder, or its manifest is missing or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest, self.digest = _read_manifest(folder)  # digest: of all values and their origin
+        self._maker = f"flame {self.manifest.stage}"
+        self._files: dict[str, RowFile] = {}
+
+    def require_aligned(self, index: Index) -> None:
+        """Refuse values of other samples; reads the header of every file.
+
+        Args:
+            index: all rows of the training split, whatever selection of them is trained on.
+
+        Raises:
+            InputError: the manifest names another index, or a file is missing or has other rows, type or shape.
+        """
+        if self.manifest.index != index.digest():
+            raise InputError(f"{self.folder}: aligned with other shards; run `{self._maker}` again")
+        for shard, rows in sorted(index.shard_sizes().items()):
+            found = self._file(shard).tensor(VALUES).shape[0]
+            if found != rows:
+                raise InputError(
+                    f"{self.folder / _file_name(shard)}: {found} values for the {rows} samples of {shard}; "
+                    f"run `{self._maker}` again"
+                )
+
+    def read(self, places: Sequence[tuple[str, int]]) -> Tensor:
+        """The values at (shard, row), [b, ...] in the stored type.
+
+        Raises:
+            IndexError: a shard has no such row.
+            InputError: a file is missing or damaged, or a value is not finite.
+        """
+        import torch
+
+        if not places:
+            return torch.empty((0, *self.manifest.shape), dtype=getattr(torch, self.manifest.dtype))
+        values = read_rows(VALUES, [self._file(shard) for shard, _ in places], [row for _, row in places])
+        finite = values.isfinite()
+        if not finite.all():
+            shard, row = places[int(finite.flatten(1).all(dim=1).logical_not().nonzero()[0])]
+            raise InputError(
+                f"{self.folder / _file_name(shard)}: the value of row {row} is not finite; run `{self._maker}` again"
+            )
+        return values
+
+    def _file(self, shard: str) -> RowFile:
+        if shard not in self._files:
+            path = self.folder / _file_name(shard)
+            if not path.is_file():
+                raise InputError(f"{path} is missing, which holds the values of {shard}; run `{self._maker}` again")
+            file = RowFile(path, self._maker)
+            found, wanted = _value_kind(file.tensor(VALUES)), (self.manifest.dtype, self.manifest.shape)
+            if found != wanted:
+                raise InputError(
+                    f"{path}: values of type {found[0]} and shape {list(found[1])}, and {MANIFEST} says {wanted[0]} "
+                    f"and {list(wanted[1])}; run `{self._maker}` again"
+                )
+            self._files[shard] = file
+        return self._files[shard]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}}  # descriptors do not travel to worker processes
+
+
+def open_sidecars(needed: Mapping[str, Sequence[str]], given: Mapping[str, Path], index: Index) -> dict[str, Sidecar]:
+    """The sidecars of a recipe by name, aligned with the training index and with no failed check.
+
+    Args:
+        needed: {term of the objective: names of the sidecars that it reads}.
+        given: {name: folder}, as the recipe says.
+        index: all rows of the training split, whatever selection of them is trained on.
+
+    Raises:
+        ParamsError: a term reads a sidecar that the recipe does not give, or no term reads one that it gives.
+        InputError: a sidecar is missing, damaged or aligned with other shards.
+        GateError: a blocking check of a sidecar failed.
+    """
+    for term, names in needed.items():
+        for name in names:
+            if name not in given:
+                raise ParamsError(
+                    f"{term} reads the sidecar {name!r}, which the recipe does not give: write "
+                    f"`sidecars: {{{name}: data/sidecars/{name}}}` into the recipe"
+                )
+    if unread := sorted(given.keys() - {name for names in needed.values() for name in names}):
+        raise ParamsError(
+            f"no term of the recipe reads the sidecar {unread[0]!r}: take it out of `sidecars`, or name a term that "
+            "reads it"
+        )
+    opened = {}
+    for name, folder in sorted(given.items()):
+        opened[name] = Sidecar(folder)
+        gates.require(folder)
+        opened[name].require_aligned(index)
+    return opened
+
+
+def write_values(folder: Path, name: str, values: np.ndarray) -> None:
+    """Write the values of a shard's samples, [rows, ...], into the folder of a unit of work.
+
+    Raises:
+        ComputationError: the type is none of `ValueType`, or a value is not finite.
+    """
+    from safetensors.numpy import save
+
+    kind = values.dtype.name
+    if kind not in get_args(ValueType) or not values.ndim or not all(values.shape[1:]):
+        raise ComputationError(
+            f"{name}: values of type {kind} and shape {list(values.shape)}; a sidecar holds [rows, ...] in "
+            f"{', '.join(get_args(ValueType))}"
+        )
+    if not (finite := np.isfinite(values)).all():
+        row = np.argwhere(~finite)[0][0]
+        raise ComputationError(f"{name}: the value of row {row} is not finite")
+    (folder / f"{name}.safetensors").write_bytes(save({VALUES: np.ascontiguousarray(values, dtype=kind)}))
+
+
+def gather_sidecar(
+    out: Path,
+    state: Path,
+    units: Mapping[str, Unit],
+    index: Index,
+    stage: str,
+    origin: Mapping[str, Any],
+    checks: Iterable[gates.Check] = (),
+) -> None:
+    """Make the sidecar `out`, whose folder's name is its own, of finished units.
+
+    Args:
+        out: such as `data/sidecars/labels`.
+        state: where folders are built out of sight (`Layout.state`).
+        units: {shard: the unit into which `write_values` wrote the values of its samples}.
+        index: all rows of the training split.
+        stage: the command that makes it: `cluster` of `flame cluster`.
+        origin: what the values follow from, params and digests of inputs, as JSON.
+        checks: what the stage measured; consumers refuse a sidecar whose blocking check failed.
+
+    Raises:
+        ComputationError: the units hold values of other shards, rows, types or shapes than one sidecar can have.
+    """
+    sizes = index.shard_sizes()
+    if differing := sorted(sizes.keys() ^ units.keys()):
+        raise ComputationError(f"{out}: values of {len(units)} shards for {len(sizes)}; {differing[0]} is in one alone")
+    own = f"{out.name}.safetensors"  # the name within a unit
+    kinds: dict[tuple[str, tuple[int, ...]], str] = {}
+    for shard, unit in sorted(units.items()):
+        tensor = RowFile(unit.file(own), f"flame {stage}").tensor(VALUES)
+        if tensor.shape[0] != sizes[shard]:
+            raise ComputationError(f"{out}: {tensor.shape[0]} values for the {sizes[shard]} samples of {shard}")
+        kinds.setdefault(_value_kind(tensor), shard)
+    if len(kinds) != 1:
+        shown = " and ".join(f"{dtype} {list(shape)} ({shard})" for (dtype, shape), shard in kinds.items())
+        raise ComputationError(f"{out}: values of one sidecar are of one type and shape, and not of {shown or 'none'}")
+    ((dtype, shape),) = kinds
+    digests = {_file_name(shard): unit.sha256[own] for shard, unit in units.items()}
+    manifest = {"name": out.name, "stage": stage, "dtype": dtype, "shape": shape, "index": index.digest()}
+    contents = {
+        MANIFEST: json_bytes({**manifest, "origin": dict(origin), "files": digests}),
+        gates.CHECKS: gates.to_bytes(checks),
+    }
+    gather(out, state, {_file_name(shard): unit.file(own) for shard, unit in units.items()}, contents, digests)
+
+
+def _read_manifest(folder: Path) -> tuple[SidecarManifest, str]:
+    """The manifest and the sha256 of its bytes."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        what = path if folder.is_dir() else folder
+        raise InputError(f"{what} is missing: run the stage that writes this sidecar (`{making(folder)}` runs all)")
+    try:
+        content = path.read_bytes()
+        return SidecarManifest.model_validate_json(content), bytes_sha256(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path} is damaged ({where}: {first['msg']}): run the stage that writes it again") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error}): run the stage that writes it again") from None
+
+
+def _value_kind(tensor: StoredTensor) -> tuple[str, tuple[int, ...]]:
+    """Type and shape of one value of a stored tensor [rows, ...]."""
+    return _STORED.get(tensor.dtype, tensor.dtype), tensor.shape[1:]
+
+
+def _file_name(shard: str) -> str:
+    """00000.safetensors of train/00000.tar."""
+    return Path(shard).with_suffix(".safetensors").name
