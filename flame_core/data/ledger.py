@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flame_core.data.sources import Problem
@@ -62,6 +63,22 @@ def read_ledger(shards: Path) -> list[Entry]:
         return [Entry(**row) for row in pq.ParquetFile(path).read().to_pylist()]
     except (OSError, ValueError, TypeError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a readable ledger ({error}); run `flame ingest` again") from None
+
+
+def lost_pairs(shards: Path, keys: pa.ChunkedArray) -> dict[str, str]:
+    """{key: reason} of those pairs among `keys` that became no sample of their own: dropped, or merged into another.
+
+    Raises:
+        InputError: the ledger is missing or damaged.
+    """
+    path = shards / LEDGER
+    try:
+        table = pq.ParquetFile(path).read(columns=["key", "outcome", "reason"])
+        lost = pc.field("outcome").isin(["dropped", "merged"])
+        table = table.filter(lost & pc.field("key").cast(keys.type).isin(keys))
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a readable ledger ({error}); run `flame ingest` again") from None
+    return dict(zip(table.column("key").to_pylist(), table.column("reason").to_pylist(), strict=True))
 
 
 def source_entries(source: str, problems: Iterable[Problem], unused: Iterable[UnusedGroup]) -> list[Entry]:

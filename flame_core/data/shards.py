@@ -128,6 +128,7 @@ class Index(Sequence[IndexRow]):
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table.combine_chunks()
+        self._digest: str | None = None
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -146,11 +147,13 @@ class Index(Sequence[IndexRow]):
         return next(iter(Index(self.table.slice(range(len(self))[place], 1))))
 
     def digest(self) -> str:
-        """sha256 of the rows: of one split, it does not depend on the other's."""
-        content = hashlib.sha256()
-        for batch in self.table.to_batches(max_chunksize=4096):
-            content.update(canonical_json(batch.to_pydict()).encode())
-        return content.hexdigest()
+        """sha256 of the rows: of one split, it does not depend on the other's. Computed once, as it reads all rows."""
+        if self._digest is None:
+            content = hashlib.sha256()
+            for batch in self.table.to_batches(max_chunksize=4096):
+                content.update(canonical_json(batch.to_pydict()).encode())
+            self._digest = content.hexdigest()
+        return self._digest
 
     def shard_sizes(self) -> dict[str, int]:
         """Number of samples by shard."""
