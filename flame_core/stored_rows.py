@@ -89,7 +89,7 @@ class RowFile:
             InputError: the file holds no tensor of this name.
         """
         if name not in self._tensors:
-            raise InputError(f"{self.path}: holds no tensor {name!r}")
+            raise InputError(f"{self.path}: holds no tensor {name!r}; run `{self.maker}` again")
         return self._tensors[name]
 
     def tensor_like(self, name: str, like: StoredTensor) -> StoredTensor:

@@ -109,12 +109,9 @@ class Sidecar:
             if not path.is_file():
                 raise InputError(f"{path} is missing, which holds the values of {shard}; run `{self._maker}` again")
             file = RowFile(path, self._maker)
-            found, wanted = _value_kind(file.tensor(VALUES)), (self.manifest.dtype, self.manifest.shape)
+            found, wanted = _kind(file.tensor(VALUES)), _shown(self.manifest.dtype, ("rows", *self.manifest.shape))
             if found != wanted:
-                raise InputError(
-                    f"{path}: values of type {found[0]} and shape {list(found[1])}, and {MANIFEST} says {wanted[0]} "
-                    f"and {list(wanted[1])}; run `{self._maker}` again"
-                )
+                raise InputError(f"{path}: holds {found}, and {MANIFEST} says {wanted}; run `{self._maker}` again")
             self._files[shard] = file
         return self._files[shard]
 
@@ -200,24 +197,28 @@ def gather_sidecar(
     """
     sizes = index.shard_sizes()
     if differing := sorted(sizes.keys() ^ units.keys()):
-        raise ComputationError(f"{out}: values of {len(units)} shards for {len(sizes)}; {differing[0]} is in one alone")
+        raise ComputationError(f"{out}: values of {len(units)} shards for {len(sizes)}; {differing[0]} is only in one")
     own = f"{out.name}.safetensors"  # the name within a unit
-    kinds: dict[tuple[str, tuple[int, ...]], str] = {}
-    for shard, unit in sorted(units.items()):
-        tensor = RowFile(unit.file(own), f"flame {stage}").tensor(VALUES)
+    tensors = {shard: RowFile(units[shard].file(own), f"flame {stage}").tensor(VALUES) for shard in sorted(sizes)}
+    for shard, tensor in tensors.items():
         if tensor.shape[0] != sizes[shard]:
             raise ComputationError(f"{out}: {tensor.shape[0]} values for the {sizes[shard]} samples of {shard}")
-        kinds.setdefault(_value_kind(tensor), shard)
+    kinds = {_kind(tensor): shard for shard, tensor in tensors.items()}
     if len(kinds) != 1:
-        shown = " and ".join(f"{dtype} {list(shape)} ({shard})" for (dtype, shape), shard in kinds.items())
-        raise ComputationError(f"{out}: values of one sidecar are of one type and shape, and not of {shown or 'none'}")
-    ((dtype, shape),) = kinds
+        shown = " and ".join(f"{kind} in {shard}" for kind, shard in kinds.items()) or "none"
+        raise ComputationError(f"{out}: the values of a sidecar are of one type and shape; these are {shown}")
+    first = tensors[min(tensors)]
     digests = {_file_name(shard): unit.sha256[own] for shard, unit in units.items()}
-    manifest = {"name": out.name, "stage": stage, "dtype": dtype, "shape": shape, "index": index.digest()}
-    contents = {
-        MANIFEST: json_bytes({**manifest, "origin": dict(origin), "files": digests}),
-        gates.CHECKS: gates.to_bytes(checks),
-    }
+    manifest = SidecarManifest(
+        name=out.name,
+        stage=stage,
+        dtype=_STORED[first.dtype],
+        shape=first.shape[1:],
+        index=index.digest(),
+        origin=dict(origin),
+        files=digests,
+    )
+    contents = {MANIFEST: json_bytes(manifest.model_dump()), gates.CHECKS: gates.to_bytes(checks)}
     gather(out, state, {_file_name(shard): unit.file(own) for shard, unit in units.items()}, contents, digests)
 
 
@@ -238,9 +239,13 @@ def _read_manifest(folder: Path) -> tuple[SidecarManifest, str]:
         raise InputError(f"{path} cannot be read ({error}): run the stage that writes it again") from None
 
 
-def _value_kind(tensor: StoredTensor) -> tuple[str, tuple[int, ...]]:
-    """Type and shape of one value of a stored tensor [rows, ...]."""
-    return _STORED.get(tensor.dtype, tensor.dtype), tensor.shape[1:]
+def _kind(tensor: StoredTensor) -> str:
+    """Type and shape of stored values, such as `float16 [rows, 512]`."""
+    return _shown(_STORED.get(tensor.dtype, tensor.dtype), ("rows", *tensor.shape[1:]) if tensor.shape else ())
+
+
+def _shown(dtype: str, shape: tuple[str | int, ...]) -> str:
+    return f"{dtype} [{', '.join(map(str, shape))}]"
 
 
 def _file_name(shard: str) -> str:

@@ -103,9 +103,10 @@ def test_an_error_says_which_keys_are_held_out_and_which_were_lost(tmp_path, sha
     with pytest.raises(InputError) as error:
         select(index, path, shards)
     assert str(error.value) == (
-        f"{path}: names keys that are not in the training index, 5 in all: 'toys/gone', 'toys/twin', 'toys/v1' and 2 "
-        "more. Of these: in the held-out split: 2 ('toys/v1', 'toys/v2'); dropped or merged by ingest: 2 (such as 'toys/gone', "
-        f"no_caption); never seen by ingest: 1. Select from the rows of {shards}/index.parquet whose split is train"
+        f"{path}: names keys that are not in the training index, 5 in all: 'toys/gone', 'toys/twin', 'toys/v1' "
+        "and 2 more. Of these: in the held-out split: 2 ('toys/v1', 'toys/v2'); dropped or merged by ingest: 2 (such "
+        f"as 'toys/gone', no_caption); never seen by ingest: 1. Select from the rows of {shards}/index.parquet whose "
+        "split is train"
     )
 
 
