@@ -3,7 +3,7 @@
 The file has a column `key` of text; further columns are for people and are not read. `select` gives the rows of the
 training index that it names, in the index's order, with shard and row as they are: so embeddings and sidecars stay
 aligned, and the order of an epoch follows from the seed, the epoch and the selection, not from the file's order.
-Columns are compared as a whole, never key by key in Python; docs/sidecars.md has time and memory.
+Columns are compared as a whole, never key by key in Python. docs/sidecars.md says what a selection is for.
 """
 
 from __future__ import annotations
