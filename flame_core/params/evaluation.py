@@ -27,7 +27,7 @@ class BenchmarksParams(Section):
 
     names: list[str] = Field(
         default=[],
-        description="names of evaluation/benchmarks/*.yaml, or paths of such files; `@facets` sets the prompt",
+        description="names of suite/benchmarks/*.yaml, or paths of such files; `@facets` sets the prompt",
     )
     data: str = Field(default="datasets", description="folder that holds the data of every benchmark")
 

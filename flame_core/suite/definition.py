@@ -1,7 +1,7 @@
 """Benchmarks as data: what one is, and finding one by its name or file.
 
 A definition says where the data lie, how they are laid out, what is asked of a model and which figures were
-published. Adding a benchmark is adding a YAML file; those of this package lie in `evaluation/benchmarks/`. An entry
+published. Adding a benchmark is adding a YAML file; those of this package lie in `suite/benchmarks/`. An entry
 of `evaluate.benchmarks.names` is the name of such a file, or the path of another one, and may name a prompt mode
 behind an `@`: `urban-1k`, `urban-1k@single`, `mine/birds.yaml`.
 """

@@ -4,9 +4,9 @@ from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
-from flame_core.evaluation import retrieval, similarity
 
 from flame_core.errors import ComputationError
+from flame_core.measuring import retrieval, similarity
 from flame_core.measuring.retrieval import Pairing, retrieve, some_of, stand
 
 

@@ -10,9 +10,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from flame_core.evaluation import similarity
 
 from flame_core.errors import ComputationError
+from flame_core.measuring import similarity
 from flame_core.measuring.similarity import best_candidates, count_ahead, first_best, resolution, similarities
 
 KERNELS = ["Haswell", "Prescott", "SkylakeX"]

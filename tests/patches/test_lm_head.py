@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from flame_core.evaluation import lm_head
 from safetensors.torch import save_file
 
 from flame_core.errors import InputError
+from flame_core.patches import lm_head
 from flame_core.patches.lm_head import LMHead, word_tokens
 
 

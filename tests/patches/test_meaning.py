@@ -5,12 +5,12 @@ import io
 import xml.etree.ElementTree as ET
 
 import numpy as np
-from flame_core.evaluation import meaning
 from PIL import Image
 
 from flame_core.captions.table import Caption, write_captions
 from flame_core.inline_pictures import square_view
 from flame_core.pages.patch_overlays import likeness_overlay, word_overlay
+from flame_core.patches import meaning
 from flame_core.patches.meaning import caption_words, frequent, nearest
 from tests.suite.datasets import vectors
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from flame_core.evaluation import lm_head
 from safetensors.torch import save_file
 
 from flame_core import gates
@@ -13,6 +12,7 @@ from flame_core.digest import write_json
 from flame_core.errors import InputError, ParamsError
 from flame_core.params import TextTowerParams
 from flame_core.params.evaluation import BenchmarksParams
+from flame_core.patches import lm_head
 from flame_core.patches.lm_head import LMHead
 from flame_core.stages import baselines, compare, evaluate
 from flame_core.suite.collection import CUT_TEXTS, collect, digests, jobs
