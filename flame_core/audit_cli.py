@@ -80,15 +80,15 @@ def history(html: Annotated[Path | None, typer.Option(help="Write a page with ch
     model = settings().registered_model
     columns = ["trained", "recipe", model, "standing", *map(metric_title, found.metrics), "pictures", "commit"]
     rows = []
-    for entry in found.entries:
-        scores = [entry.scores.get(metric) for metric in found.metrics]
+    for each in found.models:
+        scores = [each.scores.get(metric) for metric in found.metrics]
         shown = [f"{100 * score.value:.1f} %" if score else "not measured" for score in scores]
-        version = f"version {entry.version}" if entry.version else ""
-        about = (f"{entry.when:%Y-%m-%d %H:%M}", entry.recipe, version, entry.standing)
-        rows.append((*about, *shown, entry.split, entry.commit))
+        version = f"version {each.version}" if each.version else ""
+        about = (f"{each.when:%Y-%m-%d %H:%M}", each.recipe, version, each.standing)
+        rows.append((*about, *shown, each.split, each.commit))
     table("models over time", columns, rows)
     if found.comparison:
-        running = served(require_tracking(layout), found.entries[-1].run_id)
+        running = served(require_tracking(layout), found.models[-1].run_id)
         show_pages({"MLflow comparison": found.comparison}, running)
     if html:
         html.write_text(history_page(found, model), "utf-8")

@@ -2,7 +2,7 @@
 
 `.flame/work/<stage>/<digest>/` holds a unit's files and `ledger.json`: size and sha256 of each file, counts, and
 failures by reason. A unit is written in a scratch folder and renamed into place, so it exists whole or not at all;
-a file whose bytes no longer match its ledger is discarded and computed again. A stage's out is gathered from units
+a file whose bytes no longer match its record is discarded and computed again. A stage's out is gathered from units
 by hard links once all are there, so a killed stage leaves no half out and a rerun computes only what is missing.
 """
 
@@ -30,8 +30,8 @@ from flame_core.errors import InputError, ResourceError
 from flame_core.names import folders_of, shown, stays_inside
 from flame_core.verification import write_digests
 
-LEDGER = "ledger.json"
-_OWN_DIGEST = "ledger_sha256"  # in a ledger: digest of all else in it
+RECORD = "ledger.json"  # as in the caches that exist
+_OWN_DIGEST = "ledger_sha256"  # in a record: digest of all else in it
 log = logging.getLogger(__name__)
 
 
@@ -42,7 +42,7 @@ def stage_versions() -> dict[str, int]:
 
 
 @dataclass
-class Ledger:
+class UnitRecord:
     """What a unit of work did: `counts` of anything, and failed samples as {key: reason}."""
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -51,10 +51,10 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Unit:
-    """A finished unit: its folder and its ledger."""
+    """A finished unit: its folder and its record."""
 
     folder: Path
-    ledger: Ledger
+    record: UnitRecord
     computed: bool  # in this run, rather than found
     sha256: dict[str, str]  # by file name
 
@@ -62,7 +62,7 @@ class Unit:
         return self.folder / name
 
     def names(self) -> list[str]:
-        """Names of the unit's files, without its ledger."""
+        """Names of the unit's files, without its record."""
         return sorted(self.sha256)
 
 
@@ -84,41 +84,41 @@ class WorkCache:
         if not folder.exists():
             return None
         try:
-            record = json.loads((folder / LEDGER).read_text())
-            own = record.pop(_OWN_DIGEST, None)  # older ledgers have none
-            if own is not None and own != value_digest(record):
+            content = json.loads((folder / RECORD).read_text())
+            own = content.pop(_OWN_DIGEST, None)  # older records have none
+            if own is not None and own != value_digest(content):
                 raise ValueError("other bytes than were written")
             damaged = [
                 name
-                for name, expected in record["files"].items()
+                for name, expected in content["files"].items()
                 if (folder / name).stat().st_size != expected["size"]
                 or file_sha256(folder / name) != expected["sha256"]
             ]
-            ledger = Ledger(record["counts"], record["failures"])
+            record = UnitRecord(content["counts"], content["failures"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            record, damaged, ledger = {"files": {}}, [LEDGER], Ledger()
+            content, damaged, record = {"files": {}}, [RECORD], UnitRecord()
         if damaged:
             log.warning("%s: %s of unit %s is damaged; computing it again", self.stage, ", ".join(damaged), digest[:12])
-        if damaged or (self.retry_failed and ledger.failures):
+        if damaged or (self.retry_failed and record.failures):
             shutil.rmtree(folder)
             return None
-        return Unit(folder, ledger, False, {name: file["sha256"] for name, file in record["files"].items()})
+        return Unit(folder, record, False, {name: file["sha256"] for name, file in content["files"].items()})
 
-    def compute(self, digest: str, write: Callable[[Path], Ledger]) -> Unit:
+    def compute(self, digest: str, write: Callable[[Path], UnitRecord]) -> Unit:
         """Run `write(scratch folder)` and publish what it wrote as the unit of that digest."""
         with clear_disk_errors(self.folder), scratch(self.folder) as folder:
-            ledger = write(folder)
+            record = write(folder)
             files = {
                 path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": file_sha256(path)}
                 for path in sorted(folder.rglob("*"))
                 if path.is_file()
             }
-            record = {"counts": ledger.counts, "failures": ledger.failures, "files": files}
-            write_json(folder / LEDGER, {**record, _OWN_DIGEST: value_digest(record)})
+            content = {"counts": record.counts, "failures": record.failures, "files": files}
+            write_json(folder / RECORD, {**content, _OWN_DIGEST: value_digest(content)})
             publish(folder, self.folder / digest)
-        return Unit(self.folder / digest, ledger, True, {name: file["sha256"] for name, file in files.items()})
+        return Unit(self.folder / digest, record, True, {name: file["sha256"] for name, file in files.items()})
 
-    def get(self, inputs: Mapping[str, Any], write: Callable[[Path], Ledger]) -> Unit:
+    def get(self, inputs: Mapping[str, Any], write: Callable[[Path], UnitRecord]) -> Unit:
         """The unit of these inputs: found, or computed by `write`."""
         digest = self.digest(inputs)
         return self.find(digest) or self.compute(digest, write)

@@ -17,7 +17,7 @@ from orchestration.dvc_repo import LOCK_FILE, opened, untorn
 
 
 @dataclass(frozen=True)
-class Entry:
+class LockedPath:
     """A dep or an out as `dvc.lock` records it."""
 
     path: str
@@ -32,8 +32,8 @@ class LockedStage:
 
     code_version: str
     data_version: str
-    deps: tuple[Entry, ...]
-    outs: tuple[Entry, ...]
+    deps: tuple[LockedPath, ...]
+    outs: tuple[LockedPath, ...]
 
 
 def read_lock(root: Path) -> dict[str, LockedStage]:
@@ -107,7 +107,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _locked_stage(entry: Mapping[str, Any]) -> LockedStage:
-    deps, outs = (tuple(_entry(row) for row in entry.get(key) or ()) for key in ("deps", "outs"))
+    deps, outs = (tuple(_locked_path(row) for row in entry.get(key) or ()) for key in ("deps", "outs"))
     return LockedStage(
         code_version=code_version(entry["cmd"], entry.get("params") or {}),
         data_version=_digest(sorted((out.path, out.digest) for out in outs)),
@@ -116,7 +116,7 @@ def _locked_stage(entry: Mapping[str, Any]) -> LockedStage:
     )
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
+def _locked_path(row: Mapping[str, Any]) -> LockedPath:
     algorithm = row.get("hash", "md5")
     digest = next((row[key] for key in (algorithm, "md5", "etag", "checksum", "version_id") if key in row), "")
-    return Entry(row["path"], str(digest), row.get("size"), row.get("nfiles"))
+    return LockedPath(row["path"], str(digest), row.get("size"), row.get("nfiles"))

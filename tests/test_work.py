@@ -14,7 +14,7 @@ import pytest
 
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ResourceError
-from flame_core.work import Ledger, WorkCache, clear_disk_errors, gather
+from flame_core.work import UnitRecord, WorkCache, clear_disk_errors, gather
 from tests.bits import flip
 
 
@@ -22,7 +22,7 @@ def writer(calls: list[int], text: str = "result", failures: dict[str, str] | No
     def write(folder):
         calls.append(1)
         (folder / "out.bin").write_text(text)
-        return Ledger({"samples": 3}, failures or {})
+        return UnitRecord({"samples": 3}, failures or {})
 
     return write
 
@@ -34,7 +34,7 @@ def test_a_unit_is_computed_once(tmp_path):
     assert (first.computed, again.computed, len(calls)) == (True, False, 1)
     assert again.file("out.bin").read_text() == "result"
     assert again.names() == ["out.bin"]
-    assert again.ledger == Ledger({"samples": 3}, {})
+    assert again.record == UnitRecord({"samples": 3}, {})
 
 
 def test_other_inputs_or_another_stage_are_another_unit(tmp_path):
@@ -68,7 +68,7 @@ def test_no_flipped_bit_of_a_ledger_changes_what_it_says(tmp_path):
     for place in range(len(content)):
         flip(path, place, place % 8)
         again = cache.get({"input": "a"}, writer(calls, failures={"key": "empty answer"}))
-        assert (again.ledger, again.sha256) == (unit.ledger, unit.sha256)
+        assert (again.record, again.sha256) == (unit.record, unit.sha256)
         path.write_bytes(content)
     assert len(calls) > len(content) * 0.9
 
@@ -154,12 +154,12 @@ def test_a_folder_that_may_not_be_written_is_named(readable, where):
         (readable / name).mkdir()
         (readable / name).chmod(0o555 if name == where else 0o777)
     code = (
-        "import os, sys; from pathlib import Path; from flame_core.work import WorkCache, Ledger, gather\n"
+        "import os, sys; from pathlib import Path; from flame_core.work import WorkCache, UnitRecord, gather\n"
         "from flame_core.errors import ResourceError\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "root = Path(sys.argv[1])\n"
         "try:\n"
-        "    WorkCache(root / '.flame/work', 'embed').get({}, lambda folder: Ledger())\n"
+        "    WorkCache(root / '.flame/work', 'embed').get({}, lambda folder: UnitRecord())\n"
         "    gather(root / 'data/out', root / '.flame', {}, {'a': b'b'})\n"
         "except ResourceError as error:\n"
         "    print(error.exit_code, error)\n"

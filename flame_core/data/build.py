@@ -19,7 +19,7 @@ from PIL import Image
 from flame_core.data.captions_text import primary_language, same_text, text_id
 from flame_core.data.scan import read_jpeg, read_row
 from flame_core.data.shards import Sample, write_shard
-from flame_core.work import Ledger, WorkCache
+from flame_core.work import UnitRecord, WorkCache
 
 SHARD = "shard.tar"
 ROWS = "rows.parquet"
@@ -86,10 +86,10 @@ def build(task: ShardTask) -> BuiltShard:
         for sample in task.samples
     ]
     unit = task.work.get({"unit": "shard", "samples": identity}, lambda folder: _write(task, folder))
-    return BuiltShard(unit.folder, unit.sha256[SHARD], len(task.samples), sorted(unit.ledger.failures), unit.computed)
+    return BuiltShard(unit.folder, unit.sha256[SHARD], len(task.samples), sorted(unit.record.failures), unit.computed)
 
 
-def _write(task: ShardTask, folder: Path) -> Ledger:
+def _write(task: ShardTask, folder: Path) -> UnitRecord:
     rows: list[dict[str, Any]] = []
 
     def samples() -> Iterator[Sample]:
@@ -106,7 +106,7 @@ def _write(task: ShardTask, folder: Path) -> Ledger:
     for row, (offset, size) in zip(rows, places, strict=True):
         row |= {"offset": offset, "size": size}
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / ROWS, compression="zstd")
-    return Ledger(counts={"samples": len(rows)}, failures=_undecodable(folder / SHARD, rows))
+    return UnitRecord(counts={"samples": len(rows)}, failures=_undecodable(folder / SHARD, rows))
 
 
 def _sample(task: SampleTask) -> Sample:

@@ -34,8 +34,8 @@ _COUNT = pa.field("count", pa.int64())
 
 
 @dataclass(frozen=True, order=True)
-class Entry:
-    """A row of the ledger."""
+class LedgerEntry:
+    """A row of the ledger: what became of a pair, a file, a member or a row that is not a sample as it came."""
 
     source: str
     key: str
@@ -45,14 +45,14 @@ class Entry:
     count: int = 1  # how many pairs, files, members or rows it stands for
 
 
-def ledger_table(entries: Iterable[Entry]) -> pa.Table:
+def ledger_table(entries: Iterable[LedgerEntry]) -> pa.Table:
     """The ledger's rows, sorted; with a column `count` where some row stands for several things."""
     rows = [asdict(entry) for entry in sorted(entries)]
     several = any(row["count"] != 1 for row in rows)
     return pa.Table.from_pylist(rows, schema=SCHEMA.append(_COUNT) if several else SCHEMA)
 
 
-def read_ledger(shards: Path) -> list[Entry]:
+def read_ledger(shards: Path) -> list[LedgerEntry]:
     """The rows of the ledger in a folder of shards.
 
     Raises:
@@ -60,7 +60,7 @@ def read_ledger(shards: Path) -> list[Entry]:
     """
     path = shards / LEDGER
     try:
-        return [Entry(**row) for row in pq.ParquetFile(path).read().to_pylist()]
+        return [LedgerEntry(**row) for row in pq.ParquetFile(path).read().to_pylist()]
     except (OSError, ValueError, TypeError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a readable ledger ({error}); run `flame ingest` again") from None
 
@@ -81,9 +81,12 @@ def lost_pairs(shards: Path, keys: pa.ChunkedArray) -> dict[str, str]:
     return dict(zip(table.column("key").to_pylist(), table.column("reason").to_pylist(), strict=True))
 
 
-def source_entries(source: str, problems: Iterable[Problem], unused: Iterable[UnusedGroup]) -> list[Entry]:
+def source_entries(source: str, problems: Iterable[Problem], unused: Iterable[UnusedGroup]) -> list[LedgerEntry]:
     """The rows of what `source` saw and did not list as a pair."""
     return [
-        *(Entry(source, row.file, "dropped", row.reason, row.detail, row.count) for row in problems),
-        *(Entry(source, group.examples[0], "unused", group.reason, group.detail, group.count) for group in unused),
+        *(LedgerEntry(source, row.file, "dropped", row.reason, row.detail, row.count) for row in problems),
+        *(
+            LedgerEntry(source, group.examples[0], "unused", group.reason, group.detail, group.count)
+            for group in unused
+        ),
     ]

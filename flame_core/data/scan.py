@@ -27,7 +27,7 @@ from flame_core.data.split import side_number
 from flame_core.digest import canonical_json, value_digest
 from flame_core.names import is_language_code, shown
 from flame_core.params import IngestParams
-from flame_core.work import Ledger, WorkCache
+from flame_core.work import UnitRecord, WorkCache
 
 TABLE = "scan.parquet"
 PICTURES = "pictures.bin"
@@ -101,7 +101,7 @@ def scan(task: ScanTask) -> Scanned:
         pictures=task.pictures,
         folder=unit.folder,
         pairs=len(pairs),
-        cut_captions=unit.ledger.counts["cut_captions"],
+        cut_captions=unit.record.counts["cut_captions"],
         computed=unit.computed,
     )
 
@@ -122,7 +122,7 @@ def _no_picture(pair: RawPair) -> PictureError:
     return PictureError("image_unsupported", f"{pair.unread}: {told}")
 
 
-def _write(task: ScanTask, pairs: list[RawPair], folder: Path) -> Ledger:
+def _write(task: ScanTask, pairs: list[RawPair], folder: Path) -> UnitRecord:
     rows: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
     cut_captions = 0
@@ -159,7 +159,7 @@ def _write(task: ScanTask, pairs: list[RawPair], folder: Path) -> Ledger:
             }
             rows.append(row | _described(task, pair, captions, picture.rgb.size))
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / TABLE, compression="zstd")
-    return Ledger(counts={"pairs": len(pairs), "cut_captions": cut_captions}, failures=failures)
+    return UnitRecord(counts={"pairs": len(pairs), "cut_captions": cut_captions}, failures=failures)
 
 
 def _with_a_language(captions: Mapping[str, list[str]]) -> tuple[Mapping[str, list[str]], str | None]:

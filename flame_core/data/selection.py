@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from flame_core.data.ledger import Entry, Outcome
+from flame_core.data.ledger import LedgerEntry, Outcome
 from flame_core.data.near_duplicates import Looks, near_duplicates
 from flame_core.data.perceptual import COLOURS
 from flame_core.data.scan import LANGUAGE_CODE, TABLE, Scanned
@@ -70,7 +70,7 @@ class Selection:
     """The samples of each split, sorted by key, what happened to all other pairs, and how the samples look."""
 
     samples: dict[Split, list[Chosen]]
-    entries: list[Entry]
+    entries: list[LedgerEntry]
     looks: dict[Split, Looks]
 
 
@@ -85,7 +85,7 @@ class _Pairs:
         good = np.array([reason is None for reason in whole.column("reason").to_pylist()], bool)
         bad = whole.select(["key", "reason", "detail"]).filter(pa.array(~good)).to_pylist()
         self.bad = [
-            Entry(scans[number].source, row["key"], "dropped", row["reason"], row["detail"])
+            LedgerEntry(scans[number].source, row["key"], "dropped", row["reason"], row["detail"])
             for number, row in zip(numbers[~good], bad, strict=True)
         ]
         table = whole.filter(pa.array(good)).combine_chunks()
@@ -145,7 +145,7 @@ def select(scans: Sequence[Scanned], params: IngestParams) -> Selection:
     entries = list(pairs.bad)
 
     def note(pair: int, outcome: Outcome, reason: str, detail: str) -> None:
-        entries.append(Entry(pairs.source[pair], pairs.key[pair], outcome, reason, detail))
+        entries.append(LedgerEntry(pairs.source[pair], pairs.key[pair], outcome, reason, detail))
 
     def drop(members: Sequence[int], reason: str, detail: str) -> None:
         for pair in members:
@@ -220,7 +220,7 @@ def _near_twins(pairs: _Pairs, train: list[int], val: list[int], distance: int) 
     return {train[i]: val[found[i]] for i in np.flatnonzero(found >= 0)}
 
 
-def reasons(entries: Sequence[Entry]) -> dict[str, int]:
+def reasons(entries: Sequence[LedgerEntry]) -> dict[str, int]:
     """How many pairs, and files that should have been some, were dropped or merged, by reason."""
     counts: Counter[str] = Counter()
     for entry in entries:

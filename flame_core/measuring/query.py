@@ -31,7 +31,7 @@ from flame_core.settings import settings
 from flame_core.text.manifest import require_fit
 from flame_core.text.store import TextStore
 from flame_core.verification import verify
-from flame_core.work import Ledger, WorkCache
+from flame_core.work import UnitRecord, WorkCache
 
 _GALLERY = "gallery.npy"
 
@@ -95,12 +95,12 @@ def _gallery(layout: Layout, recipe: str, split: Split, manifest: dict[str, Any]
         "split": split,
     }
 
-    def write(folder: Path) -> Ledger:
+    def write(folder: Path) -> UnitRecord:
         verify({layout.shards: [INDEX, f"{split}/*"], model: ["*"]})
         encoder = load_encoder(model, settings().torch_device())
         z = encode_pictures(encoder, layout.shards, read_index(layout.shards, split))
         np.save(folder / _GALLERY, z)
-        return Ledger({"pictures": len(z)})
+        return UnitRecord({"pictures": len(z)})
 
     return np.load(WorkCache(layout.work, "query").get(inputs, write).file(_GALLERY))
 

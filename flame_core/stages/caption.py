@@ -30,7 +30,7 @@ from flame_core.params import CaptionParams, MetadataCaptioner, Params, RewriteC
 from flame_core.reporting import facts, table
 from flame_core.settings import settings
 from flame_core.verification import read_digests, verify
-from flame_core.work import Ledger, Unit, WorkCache, gather
+from flame_core.work import Unit, UnitRecord, WorkCache, gather
 
 CAPTIONS = "captions.parquet"
 SUMMARY = "summary.json"
@@ -38,7 +38,7 @@ _EXAMPLES = 5  # samples whose captions are shown
 
 
 @dataclass(frozen=True)
-class Task:
+class CaptionTask:
     """A shard whose captions become the unit `digest`."""
 
     shard: Path
@@ -69,7 +69,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     digests = {name: work.digest({"shard": shards[name], "writers": writers}) for name in names}
     units = {digest: unit for digest in dict.fromkeys(digests.values()) if (unit := work.find(digest))}
     tasks = {
-        digest: Task(layout.shards / name, digest, params.caption, layout, work)
+        digest: CaptionTask(layout.shards / name, digest, params.caption, layout, work)
         for name, digest in digests.items()
         if digest not in units
     }
@@ -113,7 +113,7 @@ def _examples(path: Path, kinds: Sequence[str]) -> list[list[str]]:
     return [[key, *(texts.get(kind, "") for kind in kinds)] for key, texts in list(samples.items())[:_EXAMPLES]]
 
 
-def caption_shard(task: Task) -> Unit:
+def caption_shard(task: CaptionTask) -> Unit:
     """Write the captions of one shard and publish them as its unit.
 
     Raises:
@@ -156,7 +156,7 @@ def _chosen(params: CaptionParams) -> dict[Kind, AnyCaptioner]:
     return {kind: captioner for kind in KINDS if (captioner := getattr(params, kind))}
 
 
-def _write(task: Task, folder: Path) -> Ledger:
+def _write(task: CaptionTask, folder: Path) -> UnitRecord:
     samples = list(read_shard(task.shard))
     captions: list[Caption] = []
     failures: dict[str, str] = {}
@@ -175,7 +175,7 @@ def _write(task: Task, folder: Path) -> Ledger:
             failures[sample.key] = "; ".join(reasons)
     write_captions(folder / CAPTIONS, captions)
     write_json(folder / SUMMARY, summarise(samples, captions, written))
-    return Ledger({"samples": len(samples), **Counter(caption.kind for caption in captions)}, failures)
+    return UnitRecord({"samples": len(samples), **Counter(caption.kind for caption in captions)}, failures)
 
 
 def _raw(row: int, sample: Sample) -> Iterator[Caption]:
@@ -195,8 +195,8 @@ def _index_keys(shards: Path) -> dict[str, list[str]]:
 
 
 def _facts(units: Mapping[str, Unit], computed: int, checks: Sequence[gates.Check]) -> dict[str, Any]:
-    counts = sum((Counter(unit.ledger.counts) for unit in units.values()), Counter())
-    reasons = Counter(reason for unit in units.values() for reason in unit.ledger.failures.values())
+    counts = sum((Counter(unit.record.counts) for unit in units.values()), Counter())
+    reasons = Counter(reason for unit in units.values() for reason in unit.record.failures.values())
     values: dict[str, Any] = {
         "shards": f"{len(units)} ({computed} computed, {len(units) - computed} found)",
         **{name if name == "samples" else f"{name} captions": count for name, count in counts.items()},

@@ -32,7 +32,7 @@ from flame_core.suite.collection import CUT_TEXTS, Collected, collect, cut_texts
 from flame_core.suite.collection import jobs as benchmark_jobs
 from flame_core.text import store, tensor_file
 from flame_core.text.diagnostics import anisotropy, nearest
-from flame_core.text.embedding import STAGE, TRAIN_FILE, Task, embed_files
+from flame_core.text.embedding import STAGE, TRAIN_FILE, EmbedTask, embed_files
 from flame_core.text.jobs import Job, captions_a_sample, facet_names, text_jobs, training_job
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
 from flame_core.verification import DIGESTS, Verified, read_digests, verify
@@ -153,7 +153,7 @@ def compute_jobs(
     digests = {job.name: cache.digest({**identity, "trains": job.trains, "texts": job.texts}) for job in jobs}
     units = {name: unit for name, digest in digests.items() if (unit := cache.find(digest))}
     missing = [
-        Task(digest=digests[job.name], job=job, tokens=counts[job.name]) for job in jobs if job.name not in units
+        EmbedTask(digest=digests[job.name], job=job, tokens=counts[job.name]) for job in jobs if job.name not in units
     ]
     if not missing:
         return units, "all found in the work cache", Verified(0, 0, 0)

@@ -8,15 +8,15 @@ from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts
 from flame_core.text.llm import fetch
-from flame_core.work import Ledger, WorkCache, gather
+from flame_core.work import UnitRecord, WorkCache, gather
 
 
 def run(params: Params, layout: Layout) -> None:
     """Fetch the LLM of `params.llm`, once a source."""
 
-    def write(folder: Path) -> Ledger:
+    def write(folder: Path) -> UnitRecord:
         fetch(params.llm, layout, folder)
-        return Ledger({"files": len(list(folder.iterdir()))})
+        return UnitRecord({"files": len(list(folder.iterdir()))})
 
     described = params.llm.model_dump(exclude=None if params.llm.sha256 else {"sha256"})
     unit = WorkCache(layout.work, "fetch_llm").get({"llm": described}, write)

@@ -22,7 +22,7 @@ from flame_core.data import chunks
 from flame_core.data.build import ROWS, SCHEMA, SHARD, BuiltShard, SampleTask, ScannedPair, ShardTask, build
 from flame_core.data.contact_sheet import contact_sheet
 from flame_core.data.ingest_checks import ingest_checks
-from flame_core.data.ledger import LEDGER, Entry, ledger_table, source_entries
+from flame_core.data.ledger import LEDGER, LedgerEntry, ledger_table, source_entries
 from flame_core.data.scan import Scanned, ScanTask, scan
 from flame_core.data.selection import Chosen, Selection, reasons, select
 from flame_core.data.shards import INDEX, INDEX_SCHEMA, SPLITS, Split
@@ -61,7 +61,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     verify({layout.raw: [f"*/{PAIRS}", f"*/{SOURCE}", f"*/{MANIFEST}"]})  # pictures have digests in the list
     work = WorkCache(layout.work, "ingest", retry_failed=retry_failed)
     tasks: list[ScanTask] = []
-    beside: list[Entry] = []
+    beside: list[LedgerEntry] = []
     for name, source in sorted(params.sources.items()):
         raw = layout.raw / name
         pictures = open_source(source, layout).pictures(raw)
@@ -100,7 +100,7 @@ def _gather(
     scans: list[Scanned],
     selection: Selection,
     shards: dict[Split, list[BuiltShard]],
-    beside: list[Entry],
+    beside: list[LedgerEntry],
 ) -> None:
     rows: dict[Split, pa.Table] = {split: _rows(shards[split]) for split in SPLITS}
     files = {

@@ -22,7 +22,7 @@ from flame_core.text.store import CENTER, TOKENIZER, TrainStore
 from flame_core.tracking.run import track_training
 from flame_core.training.job import METRICS, TrainingJob
 from flame_core.verification import Verified, verify
-from flame_core.work import Ledger, WorkCache, gather
+from flame_core.work import UnitRecord, WorkCache, gather
 
 
 def run(params: Params, layout: Layout, recipe: str) -> None:
@@ -66,7 +66,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         "data": data,
     }
 
-    def write(folder: Path) -> Ledger:
+    def write(folder: Path) -> UnitRecord:
         nonlocal verified
         verified += _verify(large, checkpoints)
         job = TrainingJob(
@@ -85,7 +85,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             job.run()
         verified += _verify(large, checkpoints)
         steps = len((folder / METRICS).read_text("utf-8").splitlines())
-        return Ledger({"steps": steps, "images": steps * min(chosen.batch_size, len(index))})
+        return UnitRecord({"steps": steps, "images": steps * min(chosen.batch_size, len(index))})
 
     with track_training(params, layout, recipe, digest) as tracked:
         unit = cache.find(digest) or cache.compute(digest, write)

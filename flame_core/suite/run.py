@@ -32,7 +32,7 @@ from flame_core.suite.standing import Standings, of_scores
 from flame_core.suite.tasks import choice, classification, probe, retrieval, segmentation
 from flame_core.suite.tasks.score import Score, Texts, over_languages
 from flame_core.text.store import unit
-from flame_core.work import Ledger, WorkCache, clear_disk_errors
+from flame_core.work import UnitRecord, WorkCache, clear_disk_errors
 
 _CHUNK = 256  # pictures whose bytes are held at once
 _TEXTS = 256  # texts whose facets are held at once
@@ -141,7 +141,7 @@ def encoded(model: Model, what: str, pictures: Sequence[Picture], work: Path) ->
     """What `model.views` or `model.features` makes of pictures, mapped from the work cache."""
     read: Callable[[Sequence[bytes]], np.ndarray] = getattr(model, what)
 
-    def write(folder: Path) -> Ledger:
+    def write(folder: Path) -> UnitRecord:
         shown = progress(f"{what} of {model.name}", len(pictures), "pictures")
         with shown as bar, (folder / _VECTORS).open("wb") as file:
             for start in range(0, len(pictures), _CHUNK):
@@ -151,7 +151,7 @@ def encoded(model: Model, what: str, pictures: Sequence[Picture], work: Path) ->
                     np.lib.format.write_array_header_1_0(file, header)
                 file.write(block.astype("<f4").tobytes())
                 bar.advance(len(block))
-        return Ledger({"pictures": len(pictures)})
+        return UnitRecord({"pictures": len(pictures)})
 
     inputs = {"model": dict(model.identity), "what": what, "pictures": pictures_sha256(pictures)}
     return np.load(WorkCache(work, "encode").get(inputs, write).file(_VECTORS), mmap_mode="r")

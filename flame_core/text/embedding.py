@@ -28,7 +28,7 @@ from flame_core.settings import settings
 from flame_core.text import store
 from flame_core.text.jobs import Job, captions_a_sample
 from flame_core.text.tensor_file import write_tensors
-from flame_core.work import Ledger, Unit, WorkCache
+from flame_core.work import Unit, UnitRecord, WorkCache
 
 if TYPE_CHECKING:
     from flame_core.text.encoder import TextEncoder, TokenisedTexts
@@ -37,7 +37,7 @@ STAGE = "embed"  # whose work cache holds the files
 TRAIN_FILE, TEXTS_FILE = "train.safetensors", "texts.safetensors"  # in a unit of work
 
 
-class Task(BaseModel):
+class EmbedTask(BaseModel):
     """A file to be computed, the digest of its unit in the work cache, and the tokens that it takes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,7 +58,7 @@ class _Share(BaseModel):
     tokens: int  # of all files, over the processes
 
 
-def embed_files(tasks: Sequence[Task], params: Params, layout: Layout) -> float:
+def embed_files(tasks: Sequence[EmbedTask], params: Params, layout: Layout) -> float:
     """Put the units of all tasks into the work cache; returns the tokens a second.
 
     Raises:
@@ -80,12 +80,12 @@ def embed_files(tasks: Sequence[Task], params: Params, layout: Layout) -> float:
 
 
 def compute(
-    tasks: Iterable[Task], encoder: TextEncoder, cache: WorkCache, params: Params, advance: Callable[[int], None]
+    tasks: Iterable[EmbedTask], encoder: TextEncoder, cache: WorkCache, params: Params, advance: Callable[[int], None]
 ) -> None:
     """Embed one file after the other; the next one is tokenised and the one before is written meanwhile."""
     coming = iter(tasks)
 
-    def tokenised() -> tuple[Task, dict[str, TokenisedTexts]] | None:
+    def tokenised() -> tuple[EmbedTask, dict[str, TokenisedTexts]] | None:
         task = next(coming, None)
         return task and (task, {kind: encoder.tokenise(kind, texts) for kind, texts in task.job.texts.items()})
 
@@ -103,7 +103,7 @@ def compute(
             written.result()
 
 
-def _write(job: Job, vectors: Mapping[str, np.ndarray], params: Params, folder: Path) -> Ledger:
+def _write(job: Job, vectors: Mapping[str, np.ndarray], params: Params, folder: Path) -> UnitRecord:
     """Write the vectors [N, K, hidden] of each kind as the file of a unit."""
     dtype = params.text.store_dtype
     if job.trains:
@@ -116,10 +116,10 @@ def _write(job: Job, vectors: Mapping[str, np.ndarray], params: Params, folder: 
     else:
         own = {kind: (list(job.texts[kind]), t) for kind, t in vectors.items()}
         store.write_texts(folder / TEXTS_FILE, own, dtype)
-    return Ledger({"texts": sum(map(len, job.texts.values()))})
+    return UnitRecord({"texts": sum(map(len, job.texts.values()))})
 
 
-def _start_processes(processes: int, tasks: Sequence[Task], params: Params, layout: Layout, total: int) -> None:
+def _start_processes(processes: int, tasks: Sequence[EmbedTask], params: Params, layout: Layout, total: int) -> None:
     with tempfile.TemporaryDirectory(prefix="flame-embed-") as name:
         folder = Path(name)
         for number, task in enumerate(sorted(tasks, key=lambda task: -task.tokens)):
@@ -129,7 +129,7 @@ def _start_processes(processes: int, tasks: Sequence[Task], params: Params, layo
         launch(Launch(__name__, share.model_dump_json(), "FLAME_EMBED_PROCESSES", again), processes)
 
 
-def _claimed(folder: Path) -> Iterator[Task]:
+def _claimed(folder: Path) -> Iterator[EmbedTask]:
     """The tasks that no other process has taken, one at a time."""
     for path in sorted(folder.glob("*.json")):
         own = path.with_suffix(f".{os.getpid()}")
@@ -137,7 +137,7 @@ def _claimed(folder: Path) -> Iterator[Task]:
             path.rename(own)
         except FileNotFoundError:
             continue
-        yield Task.model_validate_json(own.read_text("utf-8"))
+        yield EmbedTask.model_validate_json(own.read_text("utf-8"))
 
 
 def _on_rank(content: str, rank: int) -> None:

@@ -55,7 +55,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Entry:
+class MeasuredModel:
     """A model that was measured.
 
     Attributes:
@@ -89,7 +89,7 @@ class Entry:
 class History:
     """The models, the oldest first; the metrics that any of them has; MLflow's page that compares the newest."""
 
-    entries: list[Entry]
+    models: list[MeasuredModel]
     metrics: list[str]
     comparison: str | None
 
@@ -114,15 +114,15 @@ def _read_history(params: Params, layout: Layout, address: str) -> History:
     name = settings().registered_model
     versions = _versions(client, name)
     aliases = _aliases(client, name)
-    entries = []
+    models = []
     for run in _runs(client, experiment.experiment_id):
         scores = {metric: score for metric in wanted if (score := _score(run, metric))}
         if scores:
             version = versions.get(run.data.tags.get(MODEL_TAG, ""))
-            entries.append(_entry(address, run, version, aliases, scores))
-    metrics = [metric for metric in wanted if any(metric in entry.scores for entry in entries)]
-    newest = [entry.run_id for entry in entries][-_COMPARED:]
-    return History(entries, metrics, comparison_url(address, experiment.experiment_id, newest))
+            models.append(_measured_model(address, run, version, aliases, scores))
+    metrics = [metric for metric in wanted if any(metric in each.scores for each in models)]
+    newest = [each.run_id for each in models][-_COMPARED:]
+    return History(models, metrics, comparison_url(address, experiment.experiment_id, newest))
 
 
 def headline(params: Params, layout: Layout) -> list[str]:
@@ -210,9 +210,9 @@ def _score(run: Run, metric: str) -> Score | None:
     return Score(value, *(logged.get(metric_name(f"{metric}/{end}")) for end in ("low", "high")))
 
 
-def _entry(
+def _measured_model(
     address: str, run: Run, version: ModelVersion | None, aliases: dict[str, str], scores: dict[str, Score]
-) -> Entry:
+) -> MeasuredModel:
     tags = run.data.tags
     number = str(version.version) if version else ""
     verdict = version.tags.get(VERDICT, "not judged") if version else ""
@@ -222,7 +222,7 @@ def _entry(
     standing += [verdict] if verdict else ["baseline"] if BASELINE_TAG in tags else []
     inputs = run.inputs.dataset_inputs if run.inputs else []
     splits = [each.dataset.digest for each in inputs if each.dataset.name == RETRIEVAL]
-    return Entry(
+    return MeasuredModel(
         run_id=run.info.run_id,
         url=run_url(address, run.info.experiment_id, run.info.run_id),
         when=datetime.fromtimestamp(run.info.start_time / 1000, UTC),

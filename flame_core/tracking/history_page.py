@@ -10,7 +10,7 @@ from flame_core.pages.charts import WIDTH, add_element, add_line, add_text, new_
 from flame_core.pages.compare import metric_title
 from flame_core.pages.comparison_charts import SERIES
 from flame_core.pages.render import render
-from flame_core.tracking.history import Entry, History
+from flame_core.tracking.history import History, MeasuredModel
 from flame_core.tracking.registry import CHAMPION
 
 _LABELS = 12  # below the axis
@@ -18,31 +18,31 @@ _LABELS = 12  # below the axis
 
 def history_page(history: History, model: str) -> str:
     """A self-contained HTML page; `model` is the name of the registered model."""
-    recipes = list(dict.fromkeys(entry.recipe for entry in history.entries))
+    recipes = list(dict.fromkeys(each.recipe for each in history.models))
     metrics = [
         {
             "name": metric,
             "title": metric_title(metric),
-            "chart": trend_chart(history.entries, metric, recipes, metric_title(metric)),
+            "chart": trend_chart(history.models, metric, recipes, metric_title(metric)),
         }
         for metric in history.metrics
     ]
     return render("history.html.j2", history=history, model=model, metrics=metrics, recipes=recipes, series=SERIES)
 
 
-def trend_chart(entries: Sequence[Entry], metric: str, recipes: Sequence[str], title: str) -> str:
+def trend_chart(models: Sequence[MeasuredModel], metric: str, recipes: Sequence[str], title: str) -> str:
     """A metric of the models from the oldest to the newest, coloured by recipe, with intervals.
 
     Models of one recipe that were measured on the same pictures are joined; the champion has a ring.
     """
     left, right, top, bottom = 46, 16, 10, 190
-    shown = [(place, entry, entry.scores[metric]) for place, entry in enumerate(entries) if metric in entry.scores]
+    shown = [(place, each, each.scores[metric]) for place, each in enumerate(models) if metric in each.scores]
     reach = max(0.01, *(score.high or score.value for _, _, score in shown))
     ticks = nice_ticks(0.0, reach, 4)
     svg = new_svg(bottom + 26, title)
 
     def x(place: int) -> float:
-        return left + (WIDTH - left - right) * (place + 0.5) / len(entries)
+        return left + (WIDTH - left - right) * (place + 0.5) / len(models)
 
     def y(value: float) -> float:
         return bottom - (bottom - top) * value / ticks[-1]
@@ -50,27 +50,27 @@ def trend_chart(entries: Sequence[Entry], metric: str, recipes: Sequence[str], t
     for tick in ticks:
         add_line(svg, left, y(tick), WIDTH - right, y(tick), "grid")
         add_text(svg, left - 8, y(tick) + 4, f"{tick * 100:g} %", "tick end")
-    for place, entry in enumerate(entries):
-        if place % -(-len(entries) // _LABELS) == 0:
-            add_text(svg, x(place), bottom + 16, f"v{entry.version}" if entry.version else "·", "tick middle")
+    for place, each in enumerate(models):
+        if place % -(-len(models) // _LABELS) == 0:
+            add_text(svg, x(place), bottom + 16, f"v{each.version}" if each.version else "·", "tick middle")
     for number, recipe in enumerate(recipes):
-        own = [(place, entry, score) for place, entry, score in shown if entry.recipe == recipe]
+        own = [(place, each, score) for place, each, score in shown if each.recipe == recipe]
         for (a, first, one), (b, second, other) in itertools.pairwise(own):
             if first.split == second.split:
                 add_line(svg, x(a), y(one.value), x(b), y(other.value), f"trend series-{number % SERIES}")
-    for place, entry, score in shown:
+    for place, each, score in shown:
         group = ET.SubElement(svg, "g")
-        ET.SubElement(group, "title").text = f"{_name(entry)}: {score.value:.1%}"
+        ET.SubElement(group, "title").text = f"{_name(each)}: {score.value:.1%}"
         if score.low is not None and score.high is not None:
             add_line(group, x(place), y(score.low), x(place), y(score.high), "interval")
-        if CHAMPION in entry.standing:
+        if CHAMPION in each.standing:
             add_element(group, "circle", cx=x(place), cy=y(score.value), r=8, class_="ring")
-        series = recipes.index(entry.recipe) % SERIES
+        series = recipes.index(each.recipe) % SERIES
         add_element(group, "circle", cx=x(place), cy=y(score.value), r=4.5, class_=f"dot series-{series}")
     add_line(svg, left, bottom, WIDTH - right, bottom, "axis")
     return ET.tostring(svg, "unicode")
 
 
-def _name(entry: Entry) -> str:
-    version = f"version {entry.version}" if entry.version else "no version"
-    return f"{entry.recipe}, {version}, {entry.when:%Y-%m-%d %H:%M}"
+def _name(each: MeasuredModel) -> str:
+    version = f"version {each.version}" if each.version else "no version"
+    return f"{each.recipe}, {version}, {each.when:%Y-%m-%d %H:%M}"

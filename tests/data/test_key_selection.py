@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flame_core.data.key_selection import keys_digest, select
-from flame_core.data.ledger import LEDGER, Entry, ledger_table
+from flame_core.data.ledger import LEDGER, LedgerEntry, ledger_table
 from flame_core.data.shards import INDEX, INDEX_SCHEMA, Index, read_index
 from flame_core.errors import InputError
 
@@ -29,10 +29,10 @@ def shards(tmp_path) -> Path:
     rows = [row(key, "train", i) for i, key in enumerate(TRAIN)] + [row(key, "val", i) for i, key in enumerate(VAL)]
     pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), folder / INDEX)
     entries = [
-        Entry("toys", "toys/gone", "dropped", "no_caption", ""),
-        Entry("toys", "toys/twin", "merged", "equal_picture", ""),
-        Entry("toys", "toys/v1", "dropped", "duplicate_key", ""),  # another pair of the same key
-        Entry("toys", "toys/007", "changed", "caption_of_val", ""),
+        LedgerEntry("toys", "toys/gone", "dropped", "no_caption", ""),
+        LedgerEntry("toys", "toys/twin", "merged", "equal_picture", ""),
+        LedgerEntry("toys", "toys/v1", "dropped", "duplicate_key", ""),  # another pair of the same key
+        LedgerEntry("toys", "toys/007", "changed", "caption_of_val", ""),
     ]
     pq.write_table(ledger_table(entries), folder / LEDGER)
     return folder

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 
-from flame_core.data.ledger import LEDGER, SCHEMA, Entry, ledger_table, read_ledger, source_entries
+from flame_core.data.ledger import LEDGER, SCHEMA, LedgerEntry, ledger_table, read_ledger, source_entries
 from flame_core.data.sources import Problem
 from flame_core.data.sources.accounting import UnusedGroup
 
 
 def test_counts_have_a_column_only_where_there_are_some(tmp_path):
-    single = [Entry("s", "s/b", "dropped", "no_caption", "x"), Entry("s", "s/a", "changed", "caption_of_val", "y")]
+    single = [
+        LedgerEntry("s", "s/b", "dropped", "no_caption", "x"),
+        LedgerEntry("s", "s/a", "changed", "caption_of_val", "y"),
+    ]
     assert ledger_table(single).schema == SCHEMA  # as ledgers always were
-    several = [*single, Entry("s", "1.cls", "unused", "unsupported_member", "z", count=7)]
+    several = [*single, LedgerEntry("s", "1.cls", "unused", "unsupported_member", "z", count=7)]
     for entries in (single, several):
         pq.write_table(ledger_table(entries), tmp_path / LEDGER)
         assert read_ledger(tmp_path) == sorted(entries)

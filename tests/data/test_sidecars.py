@@ -18,7 +18,7 @@ from flame_core.digest import file_sha256
 from flame_core.errors import ComputationError, GateError, InputError, ParamsError
 from flame_core.gates import Check
 from flame_core.verification import verify
-from flame_core.work import Ledger, Unit, WorkCache
+from flame_core.work import Unit, UnitRecord, WorkCache
 
 SIZES = {"train/00000.tar": 5, "train/00001.tar": 3}
 
@@ -48,9 +48,9 @@ def units_of(folder: Path, name: str, values: dict[str, np.ndarray]) -> dict[str
     cache, units = WorkCache(folder, "cluster"), {}
     for shard, own in values.items():
 
-        def write(unit: Path, own: np.ndarray = own) -> Ledger:
+        def write(unit: Path, own: np.ndarray = own) -> UnitRecord:
             write_values(unit, name, own)
-            return Ledger({"samples": len(own)})
+            return UnitRecord({"samples": len(own)})
 
         units[shard] = cache.get({"shard": shard, "values": own.tolist(), "dtype": own.dtype.name}, write)
     return units
@@ -309,10 +309,10 @@ def test_foreign_byte_order_and_strides_are_stored_plainly(tmp_path):
 
 
 def test_one_unit_may_hold_several_sidecars(tmp_path):
-    def write(folder: Path) -> Ledger:
+    def write(folder: Path) -> UnitRecord:
         write_values(folder, "labels", np.arange(4))
         write_values(folder, "weights", np.ones(4, np.float32))
-        return Ledger({"samples": 4})
+        return UnitRecord({"samples": 4})
 
     index = index_of({"train/00000.tar": 4})
     units = {"train/00000.tar": WorkCache(tmp_path / "work", "cluster").get({}, write)}

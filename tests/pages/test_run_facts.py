@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
 from flame_core.captions.table import write_captions
-from flame_core.data.ledger import Entry, ledger_table
+from flame_core.data.ledger import LedgerEntry, ledger_table
 from flame_core.pages.run_facts import captions_by_origin, count_parameters, ledger_by_reason
 from tests.measuring import world
 
@@ -27,10 +27,10 @@ def test_captions_by_origin_over_all_files(tmp_path):
 
 def test_ledger_by_reason_most_frequent_first(tmp_path):
     entries = [
-        Entry("made", "a", "dropped", "truncated", "x"),
-        Entry("made", "b", "dropped", "no_caption", ""),
-        Entry("made", "c", "changed", "caption_cut", ""),
-        Entry("made", "d", "dropped", "no_caption", ""),
+        LedgerEntry("made", "a", "dropped", "truncated", "x"),
+        LedgerEntry("made", "b", "dropped", "no_caption", ""),
+        LedgerEntry("made", "c", "changed", "caption_cut", ""),
+        LedgerEntry("made", "d", "dropped", "no_caption", ""),
     ]
     pq.write_table(ledger_table(entries), tmp_path / "ledger.parquet")
     assert ledger_by_reason(tmp_path) == [

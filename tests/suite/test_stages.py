@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from flame_core import gates
 from flame_core.captions.table import write_captions
-from flame_core.data.ledger import LEDGER, Entry, ledger_table
+from flame_core.data.ledger import LEDGER, LedgerEntry, ledger_table
 from flame_core.data.shards import INDEX, INDEX_SCHEMA, Sample, write_shard
 from flame_core.digest import file_sha256, write_json
 from flame_core.errors import GateError, InputError
@@ -62,7 +62,7 @@ def run(tmp_path):
         own = [caption for caption in captions if caption.row < len(chosen)]
         write_captions(layout.captions / split / "00000.parquet", own)
     pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), layout.shards / INDEX)
-    pq.write_table(ledger_table([Entry("made", "x", "dropped", "no_caption", "")]), layout.shards / LEDGER)
+    pq.write_table(ledger_table([LedgerEntry("made", "x", "dropped", "no_caption", "")]), layout.shards / LEDGER)
 
     wanted = evaluation_texts(params, captions, class_names(classes))
     vectors = {}

@@ -10,7 +10,7 @@ import torch
 from flame_core.errors import ResourceError
 from flame_core.params import LLMParams
 from flame_core.text import embedding, store
-from flame_core.text.embedding import TEXTS_FILE, Task, compute
+from flame_core.text.embedding import TEXTS_FILE, EmbedTask, compute
 from flame_core.text.encoder import TextEncoder
 from flame_core.text.jobs import Job
 from flame_core.text.llm import load_llm
@@ -35,9 +35,9 @@ def encoder(tmp_path, byte_tokenizer, params) -> TextEncoder:
     return TextEncoder(load_llm(tmp_path / "llm", 2, torch.float32, "cpu"), byte_tokenizer, params.text, "cpu")
 
 
-def tasks(count: int) -> list[Task]:
+def tasks(count: int) -> list[EmbedTask]:
     texts = [{"raw": [f"picture {i} of {j}" for j in range(3)], "short": ["a thing"]} for i in range(count)]
-    return [Task(digest=f"{i}", job=Job(f"texts/{i}", own), tokens=1) for i, own in enumerate(texts)]
+    return [EmbedTask(digest=f"{i}", job=Job(f"texts/{i}", own), tokens=1) for i, own in enumerate(texts)]
 
 
 def test_files_hold_what_the_encoder_says_of_their_own_texts(tmp_path, params, encoder):

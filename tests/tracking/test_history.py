@@ -91,24 +91,24 @@ def history(tracked, address, params):
 
 
 def test_every_measured_model_is_there_in_order_with_version_standing_and_pictures(history):
-    rows = [(entry.recipe, entry.version, entry.standing, entry.split, entry.workspace) for entry in history.entries]
+    rows = [(each.recipe, each.version, each.standing, each.split, each.workspace) for each in history.models]
     assert rows == [
         ("plain", "1", "promoted", "11112222", ""),
         ("other", "", "", "11112222", "abcdef"),
         ("plain", "2", "champion, promoted", "11112222", ""),
         ("plain", "3", "challenger, refused", "99998888", ""),
     ]
-    champion = history.entries[2]
+    champion = history.models[2]
     assert (champion.when.minute, champion.commit) == (20, "cccccccccccc and changes")
     score = champion.scores[ENGLISH]
     assert (score.value, score.low, score.high) == (0.5, 0.4, 0.6)
-    assert history.entries[0].scores[ENGLISH].low is None
+    assert history.models[0].scores[ENGLISH].low is None
     assert history.metrics == [ENGLISH, SUGAR]  # what none was measured by is no column
 
 
 def test_the_comparison_in_mlflow_names_all_runs(history):
     runs, experiments = re.search(r"runs=(.*)&experiments=(.*)", history.comparison).groups()
-    assert json.loads(unquote(runs)) == [entry.run_id for entry in history.entries]
+    assert json.loads(unquote(runs)) == [each.run_id for each in history.models]
     assert len(json.loads(unquote(experiments))) == 1
     assert comparison_url("http://host:1", "7", ["one"]) is None
     assert comparison_url("http://host:1/", "7", ["a", "b"]).startswith("http://host:1/#/compare-runs?")
@@ -134,7 +134,7 @@ def test_the_page_shows_them_newest_first_with_a_chart_a_metric(history):
 
 def test_before_the_first_training_there_is_nothing(tracked, params):
     found = read_history(params, tracked)
-    assert (found.entries, found.metrics, found.comparison) == ([], [], None)
+    assert (found.models, found.metrics, found.comparison) == ([], [], None)
     assert "0 models of 0 recipes" in Page(history_page(found, "flame")).text
 
 

@@ -18,7 +18,7 @@ from flame_core.settings import settings
 from flame_core.training import checkpoint
 from flame_core.training.loop import train
 from flame_core.weights import save_weights
-from flame_core.work import Ledger, WorkCache
+from flame_core.work import UnitRecord, WorkCache
 from tests.bits import flip
 from tests.training.processes import on_ranks
 from tests.training.world import recipe, samples_of, write_world
@@ -107,9 +107,9 @@ def test_a_full_disk_is_said_and_leaves_no_checkpoint(tmp_path):
 
 
 def test_a_full_disk_is_said_where_weights_are_written(tmp_path):
-    def write(folder: Path) -> Ledger:
+    def write(folder: Path) -> UnitRecord:
         save_weights(torch.nn.Linear(64, 64), folder / "model.safetensors")
-        return Ledger()
+        return UnitRecord()
 
     with pytest.raises(ResourceError, match="train: File too large"), full_disk():
         WorkCache(tmp_path, "train").get({}, write)

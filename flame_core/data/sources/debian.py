@@ -19,7 +19,7 @@ from flame_core.data.sources.tuxpaint import stamps
 from flame_core.data.sources.unpacked import Package
 from flame_core.params import DebianSource
 from flame_core.settings import settings
-from flame_core.work import Ledger, Unit, WorkCache
+from flame_core.work import Unit, UnitRecord, WorkCache
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Debian:
             {"kind": "debian", "packages": packages, "read": chosen}, lambda folder: self._unpack(debs, folder)
         )
 
-    def _unpack(self, debs: list[Deb], folder: Path) -> Ledger:
+    def _unpack(self, debs: list[Deb], folder: Path) -> UnitRecord:
         unpacked = folder / "unpacked"
         has: dict[str, Package] = {}
         facts = []
@@ -73,4 +73,4 @@ class Debian:
         record = write_listing(folder, folder, pairs, about=about, problems=problems, unused=unused)
         shutil.rmtree(unpacked)
         failures = {problem.file: problem.reason for problem in problems}
-        return Ledger(counts={"pairs": record["pairs"]}, failures=failures)
+        return UnitRecord(counts={"pairs": record["pairs"]}, failures=failures)

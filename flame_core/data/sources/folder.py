@@ -33,7 +33,7 @@ from flame_core.errors import InputError
 from flame_core.names import printable
 from flame_core.params import FolderSource
 from flame_core.regular_files import open_regular
-from flame_core.work import Ledger, Unit, WorkCache
+from flame_core.work import Unit, UnitRecord, WorkCache
 
 _SIDE_FILE = re.compile(r"^\d{4,}(_stats\.json|\.parquet)$")  # of img2dataset, about its folder of that number
 
@@ -70,7 +70,7 @@ class Folder:
             "unread": sorted(map(printable, unread)),
         }
 
-        def write(folder: Path) -> Ledger:
+        def write(folder: Path) -> UnitRecord:
             return self._list(folder, manifest, problems, unused, unread)
 
         return work.get({"kind": "folder", **inputs}, write)
@@ -103,7 +103,7 @@ class Folder:
 
     def _list(
         self, folder: Path, manifest: list[SourceFile], problems: Problems, unused: Unused, unread: set[str]
-    ) -> Ledger:
+    ) -> UnitRecord:
         files = {entry.path: entry for entry in manifest}
         about: dict[str, Any] = {"kind": "folder"}
         root, kept = self._folder, manifest
@@ -118,7 +118,7 @@ class Folder:
             pairs = self._sidecar_pairs(files, problems, unread)
         record = write_listing(folder, root, pairs, about=about, problems=problems, unused=unused, manifest=kept)
         failures = {problem["file"]: problem["reason"] for problem in record["problems"]}
-        return Ledger(counts={"pairs": record["pairs"]}, failures=failures)
+        return UnitRecord(counts={"pairs": record["pairs"]}, failures=failures)
 
     def _open(self, path: Path, problems: list[Problem]) -> Table:
         params = self._params

@@ -31,7 +31,7 @@ from flame_core.errors import InputError
 from flame_core.names import printable
 from flame_core.params import WebdatasetSource
 from flame_core.regular_files import kind_of, open_regular
-from flame_core.work import Ledger, Unit, WorkCache
+from flame_core.work import Unit, UnitRecord, WorkCache
 
 _COMPRESSED = {
     b"\x1f\x8b": "gzip (gunzip)",
@@ -105,14 +105,14 @@ class Webdataset:
                 problems.append(Problem(name, "not_a_file", f"is {kind}, not a file"))
         return tars
 
-    def _list(self, folder: Path, manifest: list[SourceFile], problems: Problems, unused: Unused) -> Ledger:
+    def _list(self, folder: Path, manifest: list[SourceFile], problems: Problems, unused: Unused) -> UnitRecord:
         about = {"kind": "webdataset"}
         pairs = self._pairs(manifest, problems, unused)
         record = write_listing(
             folder, self._folder, pairs, about=about, problems=problems, unused=unused, manifest=manifest
         )
         failures = {problem["file"]: problem["reason"] for problem in record["problems"]}
-        return Ledger(counts={"pairs": record["pairs"]}, failures=failures)
+        return UnitRecord(counts={"pairs": record["pairs"]}, failures=failures)
 
     def _pairs(self, manifest: Sequence[SourceFile], problems: list[Problem], unused: Unused) -> Iterator[RawPair]:
         limit = self._params.max_samples

@@ -81,7 +81,7 @@ def test_a_damaged_sidecar_is_a_problem_and_no_crash(folder: Path):
     unit, pairs = _download(folder)
     assert [pair.captions for pair in pairs] == [{}, {}]
     assert [problem["file"] for problem in read_source(unit.folder)["problems"]] == ["a.json", "b.json"]
-    assert unit.ledger.failures == {"a.json": "damaged_file", "b.json": "damaged_file"}
+    assert unit.record.failures == {"a.json": "damaged_file", "b.json": "damaged_file"}
 
 
 ROWS = [
@@ -233,10 +233,10 @@ def test_a_link_out_of_the_folder_is_no_caption(folder: Path):
         ("s", {}, None),
         ("t", {"en": ["T"]}, "t.png"),
     ]
-    assert unit.ledger.failures == {"s.txt": "link_outside", "t.png": "link_outside"}
+    assert unit.record.failures == {"s.txt": "link_outside", "t.png": "link_outside"}
     unit, pairs = _download(folder, links="anywhere")
     assert pairs[0].captions == {"en": ["root:x:0:0"]}
-    assert unit.ledger.failures == {"t.png": "not_a_file"}
+    assert unit.record.failures == {"t.png": "not_a_file"}
 
 
 def test_linked_folders(folder: Path):
@@ -256,7 +256,7 @@ def test_linked_folders(folder: Path):
     assert _unused(unit) == {("linked_folder", "folder"): 1}
     unit, pairs = _download(folder)
     assert [pair.key for pair in pairs] == ["animals/birds/jay"]
-    assert unit.ledger.failures == {"more": "link_outside"}
+    assert unit.record.failures == {"more": "link_outside"}
 
 
 def test_kinds_of_pictures_that_are_not_read(folder: Path):
@@ -314,7 +314,7 @@ def test_files_too_large_to_be_held_are_not_read(folder: Path):
     (folder / "b.png").write_bytes(png(1))
     unit, pairs = _download(folder)
     assert [pair.key for pair in pairs] == ["b"]
-    assert unit.ledger.failures == {"a.txt": "unreadable_file", "a.png": "unreadable_file"}
+    assert unit.record.failures == {"a.txt": "unreadable_file", "a.png": "unreadable_file"}
     assert "more than the" in read_source(unit.folder)["problems"][0]["detail"]
 
 

@@ -189,7 +189,7 @@ def test_a_damaged_tar_does_not_stop_the_download(folder: Path, caplog: pytest.L
     unit, pairs = _download(folder)
     assert {"b/000002", "b/000003"} <= {pair.key for pair in pairs}
     assert [problem["file"] for problem in read_source(unit.folder)["problems"]] == ["a.tar"]
-    assert unit.ledger.failures == {"a.tar": "damaged_file"}
+    assert unit.record.failures == {"a.tar": "damaged_file"}
     assert "a.tar" in caplog.text
 
 
@@ -274,7 +274,7 @@ def test_pipes_and_devices_in_a_shard_s_place(folder: Path):
     (folder / "d.tar").symlink_to("nowhere.tar")
     unit, pairs = _download(folder)
     assert [pair.key for pair in pairs] == ["a/000000"]
-    assert unit.ledger.failures == {"b.tar": "not_a_file", "c.tar": "not_a_file", "d.tar": "unreadable_file"}
+    assert unit.record.failures == {"b.tar": "not_a_file", "c.tar": "not_a_file", "d.tar": "unreadable_file"}
 
 
 def test_what_lies_beside_the_shards_is_counted(folder: Path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flame_core.data.ledger import Entry, read_ledger
+from flame_core.data.ledger import LedgerEntry, read_ledger
 from flame_core.layout import Layout
 from tests.data.drawings import png
 from tests.stages.ingest.shards import read_dropped, read_samples, run_ingest, write_pair
@@ -27,4 +27,6 @@ def test_what_is_no_language_code_is_left_out_and_named(layout: Layout, tmp_path
     details = {(entry.key, entry.outcome): entry.detail for entry in read_ledger(layout.shards)}
     assert details["s/both", "changed"] == "2 captions left out: 'x/../../../name' is no language code"
     assert details["s/none", "dropped"] == "2 captions left out: 'mean', 'x/../../../name' are no language code"
-    assert Entry("s", "s/both", "changed", "language_code", details["s/both", "changed"]) in read_ledger(layout.shards)
+    assert LedgerEntry("s", "s/both", "changed", "language_code", details["s/both", "changed"]) in read_ledger(
+        layout.shards
+    )

@@ -7,7 +7,7 @@ from PIL import Image
 
 from flame_core import gates
 from flame_core.data.captions_text import same_text
-from flame_core.data.ledger import Entry, read_ledger
+from flame_core.data.ledger import LedgerEntry, read_ledger
 from flame_core.layout import Layout
 from tests.data.drawings import drawing, encoded, png
 from tests.stages.ingest.shards import read_dropped, read_samples, run_ingest, write_pair
@@ -30,7 +30,9 @@ def test_equal_pictures_become_one_sample_across_sources(layout: Layout, tmp_pat
     assert samples["val"]["b/four"]["captions"] == {"en": ["measured"]}
     assert read_dropped(layout) == {"b/three": "duplicate_of_val"}
     merged = [entry for entry in read_ledger(layout.shards) if entry.outcome == "merged"]
-    assert merged == [Entry("b", "b/two", "merged", "duplicate", "the same bytes as a/one, which has its captions now")]
+    assert merged == [
+        LedgerEntry("b", "b/two", "merged", "duplicate", "the same bytes as a/one, which has its captions now")
+    ]
     gates.require(layout.shards)
 
 
@@ -124,5 +126,5 @@ def test_a_pair_that_was_merged_into_a_dropped_one_is_dropped_for_the_same_reaso
     assert read_dropped(layout) == {"s/one": "near_duplicate_of_val", "s/two": "near_duplicate_of_val"}
     merged = [entry for entry in read_ledger(layout.shards) if entry.outcome == "merged"]
     assert merged == [
-        Entry("s", "s/kept-again", "merged", "duplicate", "the same bytes as s/kept, which has its captions now")
+        LedgerEntry("s", "s/kept-again", "merged", "duplicate", "the same bytes as s/kept, which has its captions now")
     ]
