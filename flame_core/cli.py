@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from flame_core import audit_cli
+from flame_core import tracking_commands
 from flame_core.errors import FlameError, ParamsError, ResourceError
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 params_app = typer.Typer(help="Look at and check params.", no_args_is_help=True)
 app.add_typer(params_app, name="params")
-audit_cli.add_to(app)
+tracking_commands.add_to(app)
 
 STAGES = "Stages"
 RESULTS = "Results"

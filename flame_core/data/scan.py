@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from flame_core.data.captions_text import clean_captions, primary_language, same_text, text_id
 from flame_core.data.perceptual import COLOURS, colour_miniature, perceptual_hash
+from flame_core.data.picture_decoding import PictureError, read_picture
 from flame_core.data.picture_kinds import is_picture, suffix_of
-from flame_core.data.pictures import PictureError, read_picture
 from flame_core.data.shards import SPLITS
 from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.keys import safe_key

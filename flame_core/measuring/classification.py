@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flame_core.measuring.retrieval import Standing, stand
+from flame_core.measuring.retrieval import Ranking, rank_answers
 from flame_core.measuring.similarity import best_candidates
 from flame_core.measuring.texts import class_names, class_prompts
 from flame_core.params import EvaluateParams
@@ -30,18 +30,18 @@ class Classification:
         pictures: [Q] rows of the split.
         truth: [Q] index of the right class.
         predicted: [Q] index of the best class, the first of equals.
-        standing: of the right class among all.
+        ranking: of the right class among all.
     """
 
     names: list[str]
     pictures: np.ndarray
     truth: np.ndarray
     predicted: np.ndarray
-    standing: Standing
+    ranking: Ranking
 
     def hits(self, k: int) -> np.ndarray:
         """[Q] probability that the right class is among the first k."""
-        return self.standing.hits(k)
+        return self.ranking.hits(k)
 
     def chance(self, k: int) -> float:
         return min(k, len(self.names)) / len(self.names)
@@ -79,4 +79,4 @@ def classify(z: np.ndarray, keys: Sequence[str], classes: dict[str, str], t: np.
     truth = np.array([number[classes[keys[row]]] for row in rows], dtype=np.int64)
     edges = np.stack([np.arange(len(truth)), truth], axis=1)
     predicted = best_candidates(z[pictures], t, 1)[0][:, 0]
-    return Classification(names, pictures, truth, predicted, stand(z[pictures], t, edges))
+    return Classification(names, pictures, truth, predicted, rank_answers(z[pictures], t, edges))

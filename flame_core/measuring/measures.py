@@ -221,7 +221,7 @@ def _describe(
             metrics[f"{prefix}/median_rank"] = measured.median_rank()
             for k in options.recall_at:
                 metrics[f"{prefix}/chance/recall@{k}"] = measured.chance(k)
-                estimates.add(f"{prefix}/recall@{k}", measured.standing.hits(k), measured.pictures)
+                estimates.add(f"{prefix}/recall@{k}", measured.ranking.hits(k), measured.pictures)
     others = [language for language in languages if language != options.train_language]
     for k in options.recall_at:
         trained = [metrics[f"retrieval/{options.train_language}/{d}/chance/recall@{k}"] for d in DIRECTIONS]
@@ -238,7 +238,7 @@ def _describe(
         for direction, measured in both.items():
             for k in options.recall_at:
                 name = f"facets/{FACET_KIND}/{facet}/{direction}/recall@{k}"
-                estimates.add(name, measured.standing.hits(k), measured.pictures)
+                estimates.add(name, measured.ranking.hits(k), measured.pictures)
     metrics["classification/classes"] = len(classification.names) if classification else 0
     metrics["classification/pictures"] = len(classification.pictures) if classification else 0
     if classification:

@@ -54,8 +54,8 @@ class Pairing:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where the best right answer of each of Q queries stands.
+class Ranking:
+    """Where the best right answer of each of Q queries is among the candidates.
 
     Attributes:
         ahead: [Q] candidates with a strictly better score (none of them is right).
@@ -81,24 +81,24 @@ class Retrieval:
     """One direction over one pairing, measured.
 
     Attributes:
-        standing: of each of Q queries.
+        ranking: of each of Q queries.
         answers: [Q] number of right answers of each query.
         gallery: number of candidates.
         pictures: [Q] row in the split of the picture that the query belongs to (the first one, of a text with
             several); the unit that intervals count.
     """
 
-    standing: Standing
+    ranking: Ranking
     answers: np.ndarray
     gallery: int
     pictures: np.ndarray
 
     def recall(self, k: int) -> float:
-        """Mean of `Standing.hits` over the queries."""
-        return float(self.standing.hits(k).mean())
+        """Mean of `Ranking.hits` over the queries."""
+        return float(self.ranking.hits(k).mean())
 
     def median_rank(self) -> float:
-        return float(np.median(self.standing.ranks()))
+        return float(np.median(self.ranking.ranks()))
 
     def chance(self, k: int) -> float:
         """Recall@k of a ranking in random order, exactly: hypergeometric for each query, mean over the queries."""
@@ -118,7 +118,7 @@ def some_of(population: np.ndarray, right: np.ndarray, drawn: np.ndarray | np.in
     return np.rint((1.0 - missed) * _PARTS) / _PARTS
 
 
-def stand(queries: np.ndarray, gallery: np.ndarray, edges: np.ndarray) -> Standing:
+def rank_answers(queries: np.ndarray, gallery: np.ndarray, edges: np.ndarray) -> Ranking:
     """Rank the gallery for each query by the inner product.
 
     Args:
@@ -131,7 +131,7 @@ def stand(queries: np.ndarray, gallery: np.ndarray, edges: np.ndarray) -> Standi
     """
     if len(np.unique(edges[:, 0])) != len(queries):
         raise ValueError("a query without a right answer cannot be ranked")
-    return Standing(*count_ahead(queries, gallery, edges))
+    return Ranking(*count_ahead(queries, gallery, edges))
 
 
 def retrieve(z: np.ndarray, t: np.ndarray, pairing: Pairing, direction: Direction) -> Retrieval:
@@ -149,7 +149,7 @@ def retrieve(z: np.ndarray, t: np.ndarray, pairing: Pairing, direction: Directio
     first = np.searchsorted(edges[:, 0], np.arange(len(queries)))
     owners = np.arange(len(queries)) if direction == "image_to_text" else edges[first, 1]
     return Retrieval(
-        standing=stand(queries, gallery, edges),
+        ranking=rank_answers(queries, gallery, edges),
         answers=np.bincount(edges[:, 0], minlength=len(queries)),
         gallery=len(gallery),
         pictures=pairing.pictures[owners],

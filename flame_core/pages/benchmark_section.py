@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flame_core.measuring.language_names import language_name
+from flame_core.language_names import language_name
 from flame_core.pages.charts import Bar, bar_chart
 from flame_core.pages.comparison_charts import DotRow, dot_chart, radar_chart
 from flame_core.suite.definition import Benchmark
+from flame_core.suite.score import MEAN
 from flame_core.suite.standing import Standings, headline_metrics, published
-from flame_core.suite.tasks.score import MEAN
 
 RADAR_SETS = 10  # with fewer axes a polygon says less than bars
 _LABELS = 200

@@ -12,9 +12,9 @@ from typing import Any
 
 from flame_core.errors import InputError
 from flame_core.gates import Check
+from flame_core.language_names import language_name
 from flame_core.measuring.estimates import means_of
 from flame_core.measuring.intervals import Mean, difference_interval, mean_of
-from flame_core.measuring.language_names import language_name
 from flame_core.measuring.measures import OTHERS
 from flame_core.measuring.results import Results
 from flame_core.pages.benchmark_section import benchmark_section

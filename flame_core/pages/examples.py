@@ -106,7 +106,7 @@ def picture_queries(evaluation: Evaluation, lookup: Lookup) -> list[PictureQuery
     )
     drawn = drawn[:PICTURES]
     order, scores = best_candidates(evaluation.z[pairing.pictures[drawn]], t, TOP_TEXTS)
-    ranks = result.directions["image_to_text"].standing.ranks()
+    ranks = result.directions["image_to_text"].ranking.ranks()
     right = _answers(pairing.edges[:, 0], pairing.edges[:, 1])
     return [
         PictureQuery(
@@ -125,7 +125,7 @@ def picture_queries(evaluation: Evaluation, lookup: Lookup) -> list[PictureQuery
 def failures(evaluation: Evaluation, lookup: Lookup) -> list[Failure]:
     """The texts of the training language whose right pictures stand farthest back."""
     language, result = next(iter(evaluation.languages.items()))
-    ranks = result.directions["text_to_image"].standing.ranks()
+    ranks = result.directions["text_to_image"].ranking.ranks()
     worst = sorted(range(len(ranks)), key=lambda i: (-ranks[i], text_sha256(result.pairing.texts[i])))[:FAILURES]
     owners = result.directions["text_to_image"].pictures
     return [
@@ -147,7 +147,7 @@ def text_query(evaluation: Evaluation, lookup: Lookup, language: str, text: int,
             Found(int(pairing.pictures[i]), pairing.texts[text], float(score), int(i) in right)
             for i, score in zip(order[0], scores[0], strict=True)
         ],
-        rank=round(float(result.directions["text_to_image"].standing.ranks()[text])),
+        rank=round(float(result.directions["text_to_image"].ranking.ranks()[text])),
         gallery=len(pairing.pictures),
     )
 

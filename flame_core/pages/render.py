@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from flame_core.measuring.language_names import html_language, language_name
+from flame_core.language_names import html_language, language_name
 from flame_core.pages.charts import stylesheet
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from flame_core.captions.table import Caption
 from flame_core.gates import Check
 from flame_core.inline_pictures import thumbnail
+from flame_core.language_names import language_name
 from flame_core.measuring.classification import Classification, Lookup
-from flame_core.measuring.language_names import language_name
 from flame_core.measuring.measures import OTHERS, Evaluation, headline_k
 from flame_core.measuring.results import NO_CLASSES
 from flame_core.measuring.retrieval import DIRECTIONS, Direction

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flame_core.language_names import language_name
 from flame_core.markdown import code_span, plain_text
-from flame_core.measuring.language_names import language_name
 from flame_core.measuring.measures import headline_k
 from flame_core.pages.compare import chance_of, metric_title
 from flame_core.params import Params

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flame_core.data.pictures import PictureError, read_picture
+from flame_core.data.picture_decoding import PictureError, read_picture
 from flame_core.errors import FlameError, InputError
 from flame_core.measuring.similarity import best_candidates
 from flame_core.measuring.text_side import trained_texts

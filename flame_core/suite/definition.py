@@ -16,7 +16,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from flame_core.errors import ParamsError
-from flame_core.measuring.language_names import is_language
+from flame_core.language_names import is_language
 from flame_core.names import DottedName, LanguageCode
 from flame_core.params.section import CaptionKind, Positive, Section
 from flame_core.params.validation import read_yaml, validate

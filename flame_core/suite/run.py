@@ -19,7 +19,6 @@ from flame_core.measuring.facet_pairing import meets_whole, picture_vectors, tex
 from flame_core.reporting import Bar, progress
 from flame_core.suite.collection import Collected
 from flame_core.suite.content import Captioned, Labelled, Masked, Picture, Questions, pictures_sha256
-from flame_core.suite.decodable import decodable, opened
 from flame_core.suite.definition import (
     ChoiceTask,
     ClassificationTask,
@@ -28,9 +27,10 @@ from flame_core.suite.definition import (
     SegmentationTask,
 )
 from flame_core.suite.models.protocol import Model, NotOffered
+from flame_core.suite.safe_pictures import decodable, opened
+from flame_core.suite.score import Score, Texts, over_languages
 from flame_core.suite.standing import Standings, of_scores
 from flame_core.suite.tasks import choice, classification, probe, retrieval, segmentation
-from flame_core.suite.tasks.score import Score, Texts, over_languages
 from flame_core.text.store import unit
 from flame_core.work import UnitRecord, WorkCache, clear_disk_errors
 

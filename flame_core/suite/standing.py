@@ -22,7 +22,7 @@ from flame_core.suite.definition import (
     RetrievalTask,
     SegmentationTask,
 )
-from flame_core.suite.tasks.score import MEAN, Score
+from flame_core.suite.score import MEAN, Score
 
 INDEX, FOLDER = "benchmarks.json", "benchmarks"
 Status = Literal["measured", "not available", "not offered"]

@@ -25,8 +25,8 @@ from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.suite.definition import load_benchmarks
 from flame_core.suite.held_out_rows import RETRIEVAL
+from flame_core.suite.score import MEAN
 from flame_core.suite.standing import headline_metrics
-from flame_core.suite.tasks.score import MEAN
 from flame_core.tracking.benchmarks import BASELINE_TAG, baseline_journal
 from flame_core.tracking.delivery import metric_name
 from flame_core.tracking.journal import Journal

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from flame_core.data.picture_bounds import MAX_SCANS, PictureError, jpeg_scans
-from flame_core.data.pictures import read_picture
+from flame_core.data.picture_decoding import read_picture
 from flame_core.params import IngestParams
 from tests.data.drawings import drawing, encoded
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from flame_core.data.picture_decoding import read_picture
 from flame_core.data.picture_kinds import FORMATS, OTHER_SUFFIXES, SUFFIXES, is_picture, may_be_picture, suffix_of
-from flame_core.data.pictures import read_picture
 from flame_core.params import IngestParams
 from tests.data.drawings import drawing, encoded
 

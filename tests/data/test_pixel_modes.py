@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from flame_core.data.picture_bounds import PictureError
-from flame_core.data.pictures import read_picture
+from flame_core.data.picture_decoding import read_picture
 from flame_core.data.pixel_modes import eight_bits
 from flame_core.params import IngestParams
 from tests.data.drawings import encoded

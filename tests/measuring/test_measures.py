@@ -78,7 +78,7 @@ def test_the_average_of_facets_is_the_mean_of_their_similarities(tmp_path):
     similarity = np.mean([z @ t[:, j].T for j in range(2)], axis=0)
     for direction, scores in (("image_to_text", similarity), ("text_to_image", similarity.T)):
         ranks = 1 + (scores > np.diag(scores)[:, None]).sum(axis=1)
-        assert found.facets["mean"][direction].standing.ranks().tolist() == ranks.tolist()
+        assert found.facets["mean"][direction].ranking.ranks().tolist() == ranks.tolist()
         assert found.metrics[f"facets/short/mean/{direction}/recall@3"] == pytest.approx((ranks <= 3).mean(), abs=1e-6)
 
 
@@ -92,7 +92,7 @@ def test_a_picture_s_own_facet_answers_where_it_has_one(tmp_path):
     similarity["mean"] = (similarity["1"] + similarity["2"]) / 2
     for facet, scores in similarity.items():
         ranks = 1 + (scores > np.diag(scores)[:, None]).sum(axis=1)
-        assert found.facets[facet]["image_to_text"].standing.ranks().tolist() == ranks.tolist()
+        assert found.facets[facet]["image_to_text"].ranking.ranks().tolist() == ranks.tolist()
 
 
 def test_classification_numbers(tmp_path):

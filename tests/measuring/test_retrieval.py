@@ -7,17 +7,17 @@ import pytest
 
 from flame_core.errors import ComputationError
 from flame_core.measuring import retrieval, similarity
-from flame_core.measuring.retrieval import Pairing, retrieve, some_of, stand
+from flame_core.measuring.retrieval import Pairing, rank_answers, retrieve, some_of
 
 
-def standing_of(scores, edges):
+def ranking_of(scores, edges):
     """The scores themselves as queries against unit vectors, so that inner products are the scores."""
     scores = np.asarray(scores, dtype=np.float32)
-    return stand(scores, np.eye(scores.shape[1], dtype=np.float32), np.array(edges))
+    return rank_answers(scores, np.eye(scores.shape[1], dtype=np.float32), np.array(edges))
 
 
 def test_hand_made_matrix():
-    standing = standing_of(
+    ranking = ranking_of(
         [
             [0.9, 0.1, 0.2, 0.3],  # right answer 0: first
             [0.9, 0.1, 0.2, 0.3],  # right answer 1: last
@@ -26,22 +26,22 @@ def test_hand_made_matrix():
         ],
         [(0, 0), (1, 1), (2, 1), (2, 3), (3, 2), (3, 3)],
     )
-    assert standing.ranks().tolist() == [1, 4, 3, 1]
-    assert standing.hits(1).tolist() == [1, 0, 0, 1]
-    assert standing.hits(3).tolist() == [1, 0, 1, 1]
-    assert standing.hits(4).tolist() == [1, 1, 1, 1]
-    assert standing.hits(10).tolist() == [1, 1, 1, 1]
+    assert ranking.ranks().tolist() == [1, 4, 3, 1]
+    assert ranking.hits(1).tolist() == [1, 0, 0, 1]
+    assert ranking.hits(3).tolist() == [1, 0, 1, 1]
+    assert ranking.hits(4).tolist() == [1, 1, 1, 1]
+    assert ranking.hits(10).tolist() == [1, 1, 1, 1]
 
 
 def test_ties_are_the_mean_over_all_orders():
     scores, right = [0.7, 0.5, 0.5, 0.5, 0.5, 0.2], {2, 4}
-    standing = standing_of([scores], [(0, 2), (0, 4)])
+    ranking = ranking_of([scores], [(0, 2), (0, 4)])
     orders = [order for order in permutations(range(6)) if all(scores[a] >= scores[b] for a, b in pairwise(order))]
     first = [min(order.index(answer) for answer in right) for order in orders]
     assert len(orders) == 24
     for k in range(1, 7):
-        assert standing.hits(k)[0] == pytest.approx(np.mean([rank < k for rank in first]))
-    assert standing.ranks()[0] == pytest.approx(np.mean(first) + 1)
+        assert ranking.hits(k)[0] == pytest.approx(np.mean([rank < k for rank in first]))
+    assert ranking.ranks()[0] == pytest.approx(np.mean(first) + 1)
 
 
 def test_constant_scores_give_exactly_chance_in_both_directions():
@@ -59,7 +59,9 @@ def test_chance_against_monte_carlo():
     for direction in retrieval.DIRECTIONS:
         edges = pairing.towards(direction)
         queries, gallery = edges[:, 0].max() + 1, edges[:, 1].max() + 1
-        draws = [stand(rng.random((queries, gallery)), np.eye(gallery), edges).hits(3).mean() for _ in range(4000)]
+        draws = [
+            rank_answers(rng.random((queries, gallery)), np.eye(gallery), edges).hits(3).mean() for _ in range(4000)
+        ]
         measured = retrieve(np.ones((8, 1)), np.ones((7, 1)), pairing, direction)
         assert measured.chance(3) == pytest.approx(np.mean(draws), abs=4 * np.std(draws) / 4000**0.5)
         assert measured.gallery == gallery
@@ -79,12 +81,12 @@ def test_pictures_that_share_a_text_are_all_right_and_the_text_takes_one_rank():
     t = np.array([[1, 0], [0, 1]], dtype=np.float32)
     to_text = retrieve(z, t, pairing, "image_to_text")
     assert to_text.gallery == 2
-    assert to_text.standing.ranks().tolist() == [1, 2, 1]
+    assert to_text.ranking.ranks().tolist() == [1, 2, 1]
     assert to_text.recall(1) == pytest.approx(2 / 3)
     to_image = retrieve(z, t, pairing, "text_to_image")
     assert to_image.gallery == 3
     assert to_image.answers.tolist() == [2, 1]
-    assert to_image.standing.hits(1).tolist() == [1, 0.5]  # pictures 1 and 2 tie for "a boat"
+    assert to_image.ranking.hits(1).tolist() == [1, 0.5]  # pictures 1 and 2 tie for "a boat"
     assert to_image.pictures.tolist() == [0, 2]
 
 
@@ -104,9 +106,9 @@ def test_blocks_change_nothing(monkeypatch):
     rng = np.random.default_rng(1)
     pairing = Pairing.of([(i, int(i * 0.7)) for i in range(40)], [str(i) for i in range(28)])
     z, t = (rng.integers(-3, 4, size=(n, 5)).astype(np.float32) for n in (40, 28))
-    whole = retrieve(z, t, pairing, "image_to_text").standing
+    whole = retrieve(z, t, pairing, "image_to_text").ranking
     monkeypatch.setattr(similarity, "_BLOCK_SCORES", 28 * 3)
-    blocks = retrieve(z, t, pairing, "image_to_text").standing
+    blocks = retrieve(z, t, pairing, "image_to_text").ranking
     assert (whole.tied > 1).any()
     for name in ("ahead", "tied", "right"):
         assert np.array_equal(getattr(whole, name), getattr(blocks, name))
@@ -118,20 +120,20 @@ def test_standing_against_a_loop():
     pairing = Pairing.of(pairs, [str(i) for i in range(30)])
     edges = pairing.towards("image_to_text")
     scores = rng.integers(0, 6, size=(len(pairing.pictures), 30)).astype(np.float32)
-    standing = stand(scores, np.eye(30, dtype=np.float32), edges)
+    ranking = rank_answers(scores, np.eye(30, dtype=np.float32), edges)
     for query, row in enumerate(scores):
         right = [int(b) for a, b in edges if a == query]
         best = max(row[r] for r in right)
-        assert standing.ahead[query] == sum(s > best for s in row)
-        assert standing.tied[query] == sum(s == best for s in row)
-        assert standing.right[query] == sum(row[r] == best for r in right)
+        assert ranking.ahead[query] == sum(s > best for s in row)
+        assert ranking.tied[query] == sum(s == best for s in row)
+        assert ranking.right[query] == sum(row[r] == best for r in right)
 
 
 def test_a_score_that_is_not_finite_is_refused():
     with pytest.raises(ComputationError, match="not finite"):
-        standing_of([[np.nan, 1.0]], [(0, 1)])
+        ranking_of([[np.nan, 1.0]], [(0, 1)])
 
 
 def test_a_query_without_an_answer_is_a_mistake():
     with pytest.raises(ValueError, match="right answer"):
-        standing_of([[0.1, 1.0], [0.1, 0.2]], [(0, 1)])
+        ranking_of([[0.1, 1.0], [0.1, 0.2]], [(0, 1)])

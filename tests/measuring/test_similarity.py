@@ -112,7 +112,7 @@ def measure():
     for name, (z, t) in models.items():
         for direction, measured in both_ways(z, t, pairing).items():
             both = [[measured.recall(k), measured.chance(k)] for k in (1, 5, 10)]
-            digest = hashlib.sha256(measured.standing.ranks().tobytes()).hexdigest()
+            digest = hashlib.sha256(measured.ranking.ranks().tobytes()).hexdigest()
             found[f"{name}/{direction}"] = [both, digest]
         found[f"{name}/first"] = best_candidates(z[:7], t, 5)[0].tolist()
         found[f"{name}/choice"] = [chosen(z[[i, i]], t[[i, i + 3]], "wrong") for i in range(0, 30, 3)]

@@ -16,7 +16,7 @@ from flame_core.measuring.intervals import by_picture, mean_of, ratio
 from flame_core.measuring.similarity import resolution, similarities
 from flame_core.suite.content import Questions
 from flame_core.suite.definition import ChoiceTask
-from flame_core.suite.tasks.score import Score, Texts
+from flame_core.suite.score import Score, Texts
 
 
 def texts(task: ChoiceTask, content: Questions) -> list[str]:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from flame_core.measuring.intervals import mean_over_classes, ratio
-from flame_core.measuring.retrieval import stand
+from flame_core.measuring.retrieval import rank_answers
 from flame_core.suite.content import Labelled
 from flame_core.suite.definition import ClassificationTask
-from flame_core.suite.tasks.score import Score, Texts
+from flame_core.suite.score import Score, Texts
 from flame_core.text.store import unit
 
 
@@ -62,9 +62,9 @@ def score_labels(prefix: str, language: str, z: np.ndarray, t: np.ndarray, label
     """The metrics of pictures z [N, D] against class vectors t [C, D], names behind `prefix`."""
     count, classes = len(labels), len(t)
     edges = np.stack([np.arange(count), labels], axis=1)
-    standing = stand(z, t, edges)
+    ranking = rank_answers(z, t, edges)
     score = Score(language, facts={"pictures": count, "classes": classes})
     for k in (1, 5) if classes >= 5 else (1,):
-        score.add(f"{prefix}acc{k}", ratio(standing.hits(k), np.ones(count)), k / classes)
-    score.add(f"{prefix}mean_per_class_recall", mean_over_classes(standing.hits(1), labels), 1 / classes)
+        score.add(f"{prefix}acc{k}", ratio(ranking.hits(k), np.ones(count)), k / classes)
+    score.add(f"{prefix}mean_per_class_recall", mean_over_classes(ranking.hits(1), labels), 1 / classes)
     return score

@@ -15,8 +15,8 @@ import numpy as np
 
 from flame_core.errors import InputError
 from flame_core.suite.definition import ProbeTask
+from flame_core.suite.score import Score
 from flame_core.suite.tasks.classification import score_labels
-from flame_core.suite.tasks.score import Score
 
 VALIDATION_SHARE = 0.2
 

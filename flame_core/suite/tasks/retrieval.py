@@ -12,7 +12,7 @@ from flame_core.measuring.intervals import by_picture, ratio
 from flame_core.measuring.retrieval import Direction, Pairing, both_ways
 from flame_core.suite.content import Captioned
 from flame_core.suite.definition import RetrievalTask
-from flame_core.suite.tasks.score import Score, Texts
+from flame_core.suite.score import Score, Texts
 
 NAMES: dict[Direction, str] = {"image_to_text": "text_retrieval", "text_to_image": "image_retrieval"}
 
@@ -55,5 +55,5 @@ def measure(task: RetrievalTask, content: Captioned, language: str, z: np.ndarra
         score.facts[f"{NAMES[direction]}_median_rank"] = found.median_rank()
         for k in task.recall_at:
             name = f"{NAMES[direction]}_recall@{k}"
-            score.add(name, ratio(*by_picture(found.standing.hits(k), found.pictures, len(z))), found.chance(k))
+            score.add(name, ratio(*by_picture(found.ranking.hits(k), found.pictures, len(z))), found.chance(k))
     return score

@@ -16,10 +16,10 @@ from flame_core.errors import InputError
 from flame_core.measuring.intervals import mean_of, ratio
 from flame_core.measuring.similarity import first_best, resolution, similarities
 from flame_core.suite.content import Masked
-from flame_core.suite.decodable import opened
 from flame_core.suite.definition import SegmentationTask
+from flame_core.suite.safe_pictures import opened
+from flame_core.suite.score import Score, Texts
 from flame_core.suite.tasks.classification import class_vectors, prompts
-from flame_core.suite.tasks.score import Score, Texts
 
 
 def texts(task: SegmentationTask, content: Masked) -> list[str]:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from flame_core.suite.definition import RetrievalTask
+from flame_core.suite.score import over_languages
 from flame_core.suite.tasks import retrieval
-from flame_core.suite.tasks.score import over_languages
 from tests.suite.datasets import captioned, vectors
 
 

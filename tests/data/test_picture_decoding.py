@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from flame_core.data.pictures import PictureError, read_picture
+from flame_core.data.picture_decoding import PictureError, read_picture
 from flame_core.params import IngestParams
 from tests.data.drawings import drawing, encoded, png
 

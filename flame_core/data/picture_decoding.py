@@ -37,14 +37,14 @@ _TURNS = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class ShardPicture:
     """A picture as it goes into a shard. `jpeg` is None where the source's own bytes are stored as they are."""
 
     rgb: Image.Image
     jpeg: bytes | None
 
 
-def read_picture(content: bytes, params: IngestParams) -> Picture:
+def read_picture(content: bytes, params: IngestParams) -> ShardPicture:
     """Decode, straighten and shrink a picture.
 
     Raises:
@@ -116,7 +116,7 @@ def decoding(image: Image.Image) -> Iterator[None]:
         raise PictureError("image_damaged", f"{image.format}: {error}") from None
 
 
-def _convert(image: Image.Image, params: IngestParams) -> Picture:
+def _convert(image: Image.Image, params: IngestParams) -> ShardPicture:
     size = image.size
     if image.format == "JPEG":
         image.draft(None, (2 * params.max_side, 2 * params.max_side))  # decodes fewer pixels of a large one
@@ -127,11 +127,11 @@ def _convert(image: Image.Image, params: IngestParams) -> Picture:
     if turn is not None:
         rgb = rgb.transpose(turn)
     if as_is:
-        return Picture(rgb, None)
+        return ShardPicture(rgb, None)
     rgb.info.clear()  # nothing of the source's metadata is written
     buffer = io.BytesIO()
     rgb.save(buffer, "JPEG", quality=params.jpeg_quality)
-    return Picture(rgb, buffer.getvalue())
+    return ShardPicture(rgb, buffer.getvalue())
 
 
 def _orientation(image: Image.Image) -> int:

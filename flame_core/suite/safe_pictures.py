@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from PIL import Image
 
 from flame_core.data.picture_bounds import PictureError
-from flame_core.data.pictures import decoding, open_picture
+from flame_core.data.picture_decoding import decoding, open_picture
 from flame_core.data.pixel_modes import eight_bits, needs_mapping
 from flame_core.errors import InputError
 from flame_core.suite.content import Picture
