@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from flame_core.language_names import language_name
 from flame_core.pages.charts import Bar, bar_chart
 from flame_core.pages.comparison_charts import DotRow, dot_chart, radar_chart
+from flame_core.suite.benchmark_results import BenchmarkResult, headline_metrics, published
 from flame_core.suite.definition import Benchmark
 from flame_core.suite.score import MEAN
-from flame_core.suite.standing import Standings, headline_metrics, published
 
 RADAR_SETS = 10  # with fewer axes a polygon says less than bars
 _LABELS = 200
 CUT = "texts cut at text.max_caption_tokens"
 
-Models = Mapping[str, Sequence[Standings]]  # by the model's name, the first one is the main one
+Models = Mapping[str, Sequence[BenchmarkResult]]  # by the model's name, the first one is the main one
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def benchmark_section(models: Models) -> BenchmarkSection:
     benchmarks = _benchmarks(models)
     rows, charts, languages = [], [], []
     for benchmark in benchmarks:
-        found = {name: standing_of(models[name], benchmark.name) for name in names}
+        found = {name: result_on(models[name], benchmark.name) for name in names}
         shown_here = benchmark.data.layout != "held_out" or len(names) > 1  # a model's own report has them above
         for metric in headline_metrics(benchmark):
             if row := _table_row(benchmark, metric, found):
@@ -95,16 +95,16 @@ def benchmark_section(models: Models) -> BenchmarkSection:
             if shown_here:
                 languages += _by_language(benchmark, metric, found, names)
         languages += _by_group(benchmark, found, names)
-    held_out = [each.benchmark.data.layout == "held_out" for standings in models.values() for each in standings]
+    held_out = [each.benchmark.data.layout == "held_out" for results in models.values() for each in results]
     return BenchmarkSection(
         names, rows, charts, languages, _overview(benchmarks, models), _absent(models), _skipped(models), all(held_out),
         [b.title for b in benchmarks if getattr(b.task, "ties", "") == "first"],
     )  # fmt: skip
 
 
-def standing_of(standings: Sequence[Standings], name: str) -> Standings | None:
-    """The standing on the benchmark of that name."""
-    return next((each for each in standings if each.benchmark.name == name), None)
+def result_on(results: Sequence[BenchmarkResult], name: str) -> BenchmarkResult | None:
+    """The result on the benchmark of that name."""
+    return next((each for each in results if each.benchmark.name == name), None)
 
 
 def metric_name(metric: str) -> str:
@@ -123,14 +123,14 @@ def metric_name(metric: str) -> str:
 
 def _benchmarks(models: Models) -> list[Benchmark]:
     found: dict[str, Benchmark] = {}
-    for standings in models.values():
-        for each in standings:
+    for results in models.values():
+        for each in results:
             if each.rows:
                 found.setdefault(each.benchmark.name, each.benchmark)
     return list(found.values())
 
 
-def _table_row(benchmark: Benchmark, metric: str, found: Mapping[str, Standings | None]) -> TableRow | None:
+def _table_row(benchmark: Benchmark, metric: str, found: Mapping[str, BenchmarkResult | None]) -> TableRow | None:
     cells, chance, language = [], None, MEAN
     for each in found.values():
         row = each.main if each else None
@@ -148,7 +148,7 @@ def _table_row(benchmark: Benchmark, metric: str, found: Mapping[str, Standings 
     return TableRow(benchmark.title, title, cells, chance, best[0] if best else None)
 
 
-def _bars(benchmark: Benchmark, metric: str, found: Mapping[str, Standings | None]) -> str:
+def _bars(benchmark: Benchmark, metric: str, found: Mapping[str, BenchmarkResult | None]) -> str:
     bars, language = [], MEAN
     for name, each in found.items():
         row = each.main if each else None
@@ -161,7 +161,7 @@ def _bars(benchmark: Benchmark, metric: str, found: Mapping[str, Standings | Non
 
 
 def _by_language(
-    benchmark: Benchmark, metric: str, found: Mapping[str, Standings | None], names: list[str]
+    benchmark: Benchmark, metric: str, found: Mapping[str, BenchmarkResult | None], names: list[str]
 ) -> list[tuple[str, str]]:
     """One chart where some model was measured in several languages: the best of the first model first."""
     values: dict[str, dict[int, float]] = {}
@@ -183,7 +183,9 @@ def _by_language(
     return [(title, dot_chart(rows, title))]
 
 
-def _by_group(benchmark: Benchmark, found: Mapping[str, Standings | None], names: list[str]) -> list[tuple[str, str]]:
+def _by_group(
+    benchmark: Benchmark, found: Mapping[str, BenchmarkResult | None], names: list[str]
+) -> list[tuple[str, str]]:
     """One chart of the groups that a choice is scored by, such as SugarCrepe's seven tasks, by name."""
     values: dict[str, dict[int, float]] = {}
     chances: dict[str, float] = {}
@@ -232,16 +234,16 @@ def _overview(benchmarks: Sequence[Benchmark], models: Models) -> list[tuple[str
     return charts
 
 
-def _value(standings: Sequence[Standings], benchmark: Benchmark, metric: str) -> float | None:
-    each = standing_of(standings, benchmark.name)
+def _value(results: Sequence[BenchmarkResult], benchmark: Benchmark, metric: str) -> float | None:
+    each = result_on(results, benchmark.name)
     return each.main.metrics.get(metric) if each and each.main else None
 
 
 def _absent(models: Models) -> list[Absent]:
     rows = {
         each.benchmark.title: Absent(each.benchmark.title, each.why, each.benchmark.data.obtain)
-        for standings in models.values()
-        for each in standings
+        for results in models.values()
+        for each in results
         if each.status == "not available"
     }
     return list(rows.values())
@@ -250,12 +252,12 @@ def _absent(models: Models) -> list[Absent]:
 def _skipped(models: Models) -> list[Skipped]:
     rows = {
         (each.benchmark.title, reason): Skipped(each.benchmark.title, reason, count, each.skipped_names[reason])
-        for standings in models.values()
-        for each in standings
+        for results in models.values()
+        for each in results
         for reason, count in each.skipped.items()
     }
-    for standings in models.values():
-        for each in standings:
+    for results in models.values():
+        for each in results:
             if each.cut_texts:
                 rows[each.benchmark.title, CUT] = Skipped(each.benchmark.title, CUT, each.cut_texts, [])
     return list(rows.values())

@@ -21,7 +21,7 @@ from flame_core.pages.benchmark_section import benchmark_section
 from flame_core.pages.charts import Bar, bar_chart
 from flame_core.pages.render import render
 from flame_core.pages.report import WAYS
-from flame_core.suite.standing import Standings
+from flame_core.suite.benchmark_results import BenchmarkResult
 
 _DIGITS = 6
 _PARTS = {"value": "", "low": "/low", "high": "/high"}
@@ -83,9 +83,9 @@ def render_comparison(
     comparison: dict[str, Any],
     results: Sequence[Results],
     confidence: float,
-    standings: Mapping[str, Sequence[Standings]],
+    benchmark_results: Mapping[str, Sequence[BenchmarkResult]],
 ) -> str:
-    """The page; `standings` on all benchmarks, by the model's name."""
+    """The page; `benchmark_results` are those on all benchmarks, by the model's name."""
     first = results[0]
     charts = comparison_charts(comparison, first)
     metrics = [{"name": metric, "title": metric_title(metric), "chart": chart} for metric, chart in charts.items()]
@@ -96,7 +96,7 @@ def render_comparison(
         metrics=metrics,
         chances=chances,
         confidence=confidence,
-        section=benchmark_section(standings),
+        section=benchmark_section(benchmark_results),
     )
 
 

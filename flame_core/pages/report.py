@@ -29,7 +29,7 @@ from flame_core.pages.render import render
 from flame_core.pages.run_facts import RunFacts
 from flame_core.params import Params
 from flame_core.patches.meaning import PictureMeaning
-from flame_core.suite.standing import Standings
+from flame_core.suite.benchmark_results import BenchmarkResult
 
 WAYS: dict[Direction, str] = {"image_to_text": "Picture → text", "text_to_image": "Text → picture"}
 _MATRIX_CLASSES = 30  # more do not fit a page
@@ -97,7 +97,7 @@ def render_report(
     captions: Sequence[Caption],
     lookup: Lookup,
     jpeg: Callable[[int], bytes],
-    standings: Sequence[Standings] = (),
+    benchmark_results: Sequence[BenchmarkResult] = (),
     meaning: Sequence[PictureMeaning] = (),
 ) -> str:
     """The page.
@@ -109,7 +109,7 @@ def render_report(
         captions: of the validation split.
         lookup: embeddings of texts.
         jpeg: a picture by its row in the validation split.
-        standings: on all benchmarks.
+        benchmark_results: those on all benchmarks.
         meaning: what the patches of some pictures mean.
     """
     options = facts.params.evaluate
@@ -130,7 +130,7 @@ def render_report(
         cards=cards(evaluation, facts.params),
         checks=checks,
         charts=report_charts(evaluation, facts),
-        section=benchmark_section({facts.recipe: standings}),
+        section=benchmark_section({facts.recipe: benchmark_results}),
         meaning=[drawn_meaning(each) for each in meaning],
         ways=WAYS,
         concepts=examples.concepts(evaluation, lookup),

@@ -1,7 +1,7 @@
 """baselines: other people's models -> `data/baselines/<name>/`, measured as our own are.
 
 metrics.json, results.json, outcomes.parquet     the held-out split (not for models without texts)
-benchmarks.json, benchmarks/*.json               all benchmarks (`suite.standing`)
+benchmarks.json, benchmarks/*.json               all benchmarks (`suite.benchmark_results`)
 """
 
 from __future__ import annotations

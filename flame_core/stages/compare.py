@@ -15,7 +15,7 @@ from flame_core.pages.charts import standalone
 from flame_core.pages.compare import check, compare, comparison_charts, metric_title, render_comparison
 from flame_core.params import Params
 from flame_core.reporting import facts, picture
-from flame_core.suite.standing import INDEX, read_standings
+from flame_core.suite.benchmark_results import INDEX, read_benchmark_results
 from flame_core.tracking.history import show_comparison
 from flame_core.verification import verify
 from flame_core.work import gather
@@ -36,9 +36,9 @@ def run(params: Params, layout: Layout) -> None:
     folders = {recipe: layout.report(recipe) for recipe in params.recipes}
     folders |= {name: layout.baselines / name for name in params.evaluate.baselines}
     results = [read_results(folder) for folder in folders.values() if (folder / METRICS).is_file()]
-    standings = {name: read_standings(folder) for name, folder in folders.items()}
+    benchmark_results = {name: read_benchmark_results(folder) for name, folder in folders.items()}
     comparison = compare(results, params.evaluate.confidence)
-    page = render_comparison(comparison, results, params.evaluate.confidence, standings)
+    page = render_comparison(comparison, results, params.evaluate.confidence, benchmark_results)
     contents = {
         COMPARISON: json_bytes(comparison),
         PAGE: page.encode(),

@@ -1,7 +1,7 @@
 """evaluate@<recipe>: model, embeddings, shards, captions -> `data/reports/<recipe>/`.
 
 metrics.json, results.json, outcomes.parquet    for programs (`measuring.results`)
-benchmarks.json, benchmarks/*.json              every benchmark and language (`suite.standing`)
+benchmarks.json, benchmarks/*.json              every benchmark and language (`suite.benchmark_results`)
 report.html, plots/*.svg                        for readers
 checks.json                                     quality gates
 """
@@ -24,8 +24,8 @@ from flame_core.pages.run_facts import read_run_facts
 from flame_core.params import Params
 from flame_core.patches.meaning import read_meaning
 from flame_core.reporting import facts, picture
-from flame_core.suite.recipe_benchmarks import recipe_standings
-from flame_core.suite.standing import standing_files
+from flame_core.suite.benchmark_results import benchmark_files
+from flame_core.suite.recipe_benchmarks import recipe_results
 from flame_core.text.llm import SOURCE
 from flame_core.tracking.evaluation import track_evaluation
 from flame_core.verification import verify
@@ -56,14 +56,16 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     def jpeg(row: int) -> bytes:
         return reader.jpeg(held_out.rows[row])
 
-    standings = recipe_standings(params, layout, recipe, held_out)
+    benchmark_results = recipe_results(params, layout, recipe, held_out)
     meaning = read_meaning(params, layout, held_out, jpeg)
-    page = render_report(evaluation, about, verdict, held_out.captions, held_out.lookup, jpeg, standings, meaning)
+    page = render_report(
+        evaluation, about, verdict, held_out.captions, held_out.lookup, jpeg, benchmark_results, meaning
+    )
     plots = {f"plots/{name}.svg": standalone(svg) for name, svg in report_charts(evaluation, about).items()}
     contents = {REPORT: page.encode(), gates.CHECKS: gates.to_bytes(verdict)}
-    contents |= standing_files(standings, recipe, "flame")
+    contents |= benchmark_files(benchmark_results, recipe, "flame")
     gather(layout.report(recipe), layout.state, {}, {**plots, **result_files(evaluation, recipe), **contents})
-    track_evaluation(params, layout, recipe, evaluation, standings, about, held_out.lookup)
+    track_evaluation(params, layout, recipe, evaluation, benchmark_results, about, held_out.lookup)
     facts(
         f"evaluate@{recipe}",
         {

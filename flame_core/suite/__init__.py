@@ -1,1 +1,1 @@
-"""The papers' benchmarks: their layouts on disk, their tasks, other people's models, and a model's standing in them."""
+"""The papers' benchmarks: their layouts on disk, their tasks, other people's models, and the results."""

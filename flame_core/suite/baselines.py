@@ -13,11 +13,11 @@ from flame_core.measuring.texts import read_classes, read_validation_captions
 from flame_core.params import Params
 from flame_core.reporting import progress
 from flame_core.settings import settings
-from flame_core.suite.held_out_rows import held_out_refused, held_out_standings
+from flame_core.suite.benchmark_results import BenchmarkResult, benchmark_files
+from flame_core.suite.held_out_benchmarks import held_out_not_offered, held_out_results
 from flame_core.suite.models.protocol import Model, NotOffered, open_model
 from flame_core.suite.recipe_benchmarks import collected_benchmarks
 from flame_core.suite.run import run_benchmarks
-from flame_core.suite.standing import Standings, standing_files
 
 _CHUNK = 256  # pictures whose bytes are held at once
 
@@ -32,17 +32,17 @@ def measure(params: Params, layout: Layout) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
     for name, source in options.baselines.items():
         model = open_model(name, source, settings().torch_device())
-        standings: list[Standings] = []
+        found: list[BenchmarkResult] = []
         files: dict[str, bytes] = {}
         try:
             evaluation = _on_held_out(params, layout, model, rows, captions)
         except NotOffered as error:
-            standings.append(held_out_refused(options, str(error)))
+            found.append(held_out_not_offered(options, str(error)))
         else:
-            standings += held_out_standings(evaluation, options)
+            found += held_out_results(evaluation, options)
             files |= result_files(evaluation, name)
-        standings += run_benchmarks(model, collected, options.confidence, layout.work)
-        files |= standing_files(standings, name, source)
+        found += run_benchmarks(model, collected, options.confidence, layout.work)
+        files |= benchmark_files(found, name, source)
         contents |= {f"{name}/{file}": content for file, content in files.items()}
     return contents
 

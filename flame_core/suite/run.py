@@ -17,6 +17,7 @@ import numpy as np
 from flame_core.errors import InputError
 from flame_core.measuring.facet_pairing import meets_whole, picture_vectors, text_vectors
 from flame_core.reporting import Bar, progress
+from flame_core.suite.benchmark_results import BenchmarkResult, result_of_scores
 from flame_core.suite.collection import Collected
 from flame_core.suite.content import Captioned, Labelled, Masked, Picture, Questions, pictures_sha256
 from flame_core.suite.definition import (
@@ -29,7 +30,6 @@ from flame_core.suite.definition import (
 from flame_core.suite.models.protocol import Model, NotOffered
 from flame_core.suite.safe_pictures import decodable, opened
 from flame_core.suite.score import Score, Texts, over_languages
-from flame_core.suite.standing import Standings, of_scores
 from flame_core.suite.tasks import choice, classification, probe, retrieval, segmentation
 from flame_core.text.store import unit
 from flame_core.work import UnitRecord, WorkCache, clear_disk_errors
@@ -39,7 +39,9 @@ _TEXTS = 256  # texts whose facets are held at once
 _VECTORS = "vectors.npy"
 
 
-def run_benchmarks(model: Model, collected: Sequence[Collected], confidence: float, work: Path) -> list[Standings]:
+def run_benchmarks(
+    model: Model, collected: Sequence[Collected], confidence: float, work: Path
+) -> list[BenchmarkResult]:
     """Measure a model on each benchmark; `confidence` is that of intervals, `work` the work cache.
 
     Raises:
@@ -50,12 +52,12 @@ def run_benchmarks(model: Model, collected: Sequence[Collected], confidence: flo
     with progress(f"benchmarks of {model.name}", total, "languages") as bar:
         for each in collected:
             if each.content is None:
-                found.append(Standings(each.benchmark, "not available", each.why))
+                found.append(BenchmarkResult(each.benchmark, "not available", each.why))
             else:
                 try:
-                    found.append(of_scores(each, *_measure(model, each, work, bar), confidence))
+                    found.append(result_of_scores(each, *_measure(model, each, work, bar), confidence))
                 except NotOffered as error:
-                    found.append(Standings(each.benchmark, "not offered", str(error)))
+                    found.append(BenchmarkResult(each.benchmark, "not offered", str(error)))
     return found
 
 

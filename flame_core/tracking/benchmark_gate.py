@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flame_core.measuring.intervals import combined
-from flame_core.suite.standing import LanguageRow, Standings, headline_metrics
+from flame_core.suite.benchmark_results import BenchmarkResult, LanguageRow, headline_metrics
 from flame_core.tracking.benchmarks import recorded
 from flame_core.tracking.gate import Difference, difference
 
 
 def benchmark_differences(
-    champion: Sequence[Standings], challenger: Sequence[Standings], tolerance: float
+    champion: Sequence[BenchmarkResult], challenger: Sequence[BenchmarkResult], tolerance: float
 ) -> tuple[list[Difference], list[str]]:
     """(the differences, names of benchmarks that were not measured for both on the same data)."""
     old = {each.benchmark.name: each for each in recorded(champion)}

@@ -1,4 +1,4 @@
-"""Standings on benchmarks as events of a journal: our own beside a model's other scores, other people's as runs.
+"""Results on benchmarks as events of a journal: our own beside a model's other scores, other people's as runs.
 
 A score is `benchmarks/<benchmark>/<language>/<metric>`, with `/low` and `/high` of its interval and chance as
 `benchmarks/<benchmark>/<language>/chance/<metric>`, tied to the model and to the benchmark's data by their digest.
@@ -16,8 +16,8 @@ from flame_core.digest import file_sha256, value_digest
 from flame_core.layout import Layout
 from flame_core.measuring.results import METRICS, read_results
 from flame_core.params import Params
-from flame_core.suite.held_out_rows import RETRIEVAL
-from flame_core.suite.standing import Standings, read_standings
+from flame_core.suite.benchmark_results import BenchmarkResult, read_benchmark_results
+from flame_core.suite.held_out_benchmarks import RETRIEVAL
 from flame_core.tracking import provenance
 from flame_core.tracking.journal import KEY_TAG, Journal
 from flame_core.tracking.run import KEY_LENGTH, shipping, show_links
@@ -67,11 +67,11 @@ def _baseline_events(journal: Journal, params: Params, layout: Layout, name: str
         {"kind": "external", "name": name, "tags": {**tags, KEY_TAG: journal.key}},
         {"kind": "artifacts", "files": {f"baseline/{file}": journal.keep(path) for file, path in files.items()}},
     ]
-    standings = read_standings(folder)
+    benchmark_results = read_benchmark_results(folder)
     if METRICS in files:  # it has texts
         results = read_results(folder)
-        events += held_out_events(results.metrics, results.split, results.pictures, standings)
-    events += benchmark_events(standings)
+        events += held_out_events(results.metrics, results.split, results.pictures, benchmark_results)
+    events += benchmark_events(benchmark_results)
     return [*events, {"kind": "end", "status": "FINISHED", "time": now()}]
 
 
@@ -81,10 +81,10 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def held_out_events(
-    metrics: Mapping[str, float], split: str, pictures: int, standings: Sequence[Standings]
+    metrics: Mapping[str, float], split: str, pictures: int, benchmark_results: Sequence[BenchmarkResult]
 ) -> list[dict[str, Any]]:
     """The scores on the held-out split of that digest."""
-    languages = [row.language for each in standings if each.benchmark.name == RETRIEVAL for row in each.rows]
+    languages = [row.language for each in benchmark_results if each.benchmark.name == RETRIEVAL for row in each.rows]
     dataset = {
         "name": RETRIEVAL,
         "digest": split[:_DIGEST_LENGTH],
@@ -95,16 +95,16 @@ def held_out_events(
     return _measured([dataset], [(metrics, dataset)])
 
 
-def benchmark_events(standings: Sequence[Standings]) -> list[dict[str, Any]]:
+def benchmark_events(benchmark_results: Sequence[BenchmarkResult]) -> list[dict[str, Any]]:
     """The scores on every benchmark that was measured; [] where none was."""
-    described = [(benchmark_metrics([each]), _dataset(each)) for each in recorded(standings)]
+    described = [(benchmark_metrics([each]), _dataset(each)) for each in recorded(benchmark_results)]
     return _measured([dataset for _, dataset in described], described)
 
 
-def benchmark_metrics(standings: Sequence[Standings]) -> dict[str, float]:
+def benchmark_metrics(benchmark_results: Sequence[BenchmarkResult]) -> dict[str, float]:
     """{name of a score: value} of every benchmark that was measured."""
     found = {}
-    for each in recorded(standings):
+    for each in recorded(benchmark_results):
         for row in each.rows:
             place = f"benchmarks/{each.benchmark.name}/{row.language}"
             found |= {f"{place}/{name}": value for name, value in row.metrics.items()}
@@ -114,12 +114,14 @@ def benchmark_metrics(standings: Sequence[Standings]) -> dict[str, float]:
     return found
 
 
-def recorded(standings: Sequence[Standings]) -> list[Standings]:
+def recorded(benchmark_results: Sequence[BenchmarkResult]) -> list[BenchmarkResult]:
     """Those that were measured, without the held-out split."""
-    return [each for each in standings if each.status == "measured" and each.benchmark.data.layout != "held_out"]
+    return [
+        each for each in benchmark_results if each.status == "measured" and each.benchmark.data.layout != "held_out"
+    ]
 
 
-def _dataset(each: Standings) -> dict[str, Any]:
+def _dataset(each: BenchmarkResult) -> dict[str, Any]:
     """A benchmark's data as MLflow's entities want them."""
     profile: dict[str, Any] = {"languages": [row.language for row in each.rows], "skipped": each.skipped}
     return {

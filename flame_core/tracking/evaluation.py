@@ -19,7 +19,7 @@ from flame_core.measuring.measures import Evaluation
 from flame_core.pages.run_facts import RunFacts
 from flame_core.params import Params
 from flame_core.settings import settings
-from flame_core.suite.standing import Standings
+from flame_core.suite.benchmark_results import BenchmarkResult
 from flame_core.tracking import provenance
 from flame_core.tracking.benchmarks import benchmark_events, held_out_events
 from flame_core.tracking.delivery import deliver
@@ -39,7 +39,7 @@ def track_evaluation(
     layout: Layout,
     recipe: str,
     evaluation: Evaluation,
-    standings: Sequence[Standings],
+    benchmark_results: Sequence[BenchmarkResult],
     about: RunFacts,
     lookup: Lookup,
 ) -> None:
@@ -74,8 +74,8 @@ def track_evaluation(
         {"kind": "tags", "tags": {"flame.dvc_digest": value_digest(digests)} if digests else {}},
         {"kind": "artifacts", "files": _keep(journal, {**artifacts, **run})},
         model,
-        *held_out_events(evaluation.metrics, evaluation.split, len(evaluation.keys), standings),
-        *benchmark_events(standings),
+        *held_out_events(evaluation.metrics, evaluation.split, len(evaluation.keys), benchmark_results),
+        *benchmark_events(benchmark_results),
     )
     if not layout.is_workspace:
         journal.append(_version(model))

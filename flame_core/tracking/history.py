@@ -23,10 +23,10 @@ from flame_core.measuring.measures import OTHERS, headline_k
 from flame_core.measuring.retrieval import DIRECTIONS
 from flame_core.params import Params
 from flame_core.settings import settings
+from flame_core.suite.benchmark_results import headline_metrics
 from flame_core.suite.definition import load_benchmarks
-from flame_core.suite.held_out_rows import RETRIEVAL
+from flame_core.suite.held_out_benchmarks import RETRIEVAL
 from flame_core.suite.score import MEAN
-from flame_core.suite.standing import headline_metrics
 from flame_core.tracking.benchmarks import BASELINE_TAG, baseline_journal
 from flame_core.tracking.delivery import metric_name
 from flame_core.tracking.journal import Journal

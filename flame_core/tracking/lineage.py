@@ -20,7 +20,7 @@ from flame_core.digest import file_sha256, value_digest
 from flame_core.layout import Layout
 from flame_core.measuring.results import METRICS
 from flame_core.names import is_commit, shown
-from flame_core.suite.standing import read_standings
+from flame_core.suite.benchmark_results import read_benchmark_results
 from flame_core.tracking.benchmarks import EVALUATION, benchmark_metrics
 from flame_core.tracking.dagster_runs import find_run
 from flame_core.tracking.delivery import metric_name
@@ -172,7 +172,7 @@ def _metrics(record: Record, files: Path) -> Link:
     if not path.is_file():
         link.skip("the model was not evaluated in this run")
         return link
-    reported = json.loads(path.read_text("utf-8")) | benchmark_metrics(read_standings(files / REPORT))
+    reported = json.loads(path.read_text("utf-8")) | benchmark_metrics(read_benchmark_results(files / REPORT))
     logged = record.run.data.metrics
     shown = ("retrieval/en/image_to_text/recall@10", "retrieval/en/text_to_image/recall@10", "classification/top1")
     link.facts = {name: f"{reported[name]:.4f}" for name in shown if name in reported} | {

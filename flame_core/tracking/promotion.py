@@ -29,7 +29,7 @@ from flame_core.layout import Layout
 from flame_core.measuring.results import METRICS, Results, read_results
 from flame_core.params import Params
 from flame_core.settings import settings
-from flame_core.suite.standing import read_standings
+from flame_core.suite.benchmark_results import read_benchmark_results
 from flame_core.tracking.benchmark_gate import benchmark_differences
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.gate import Verdict, first_champion, judge
@@ -78,7 +78,7 @@ def promote(params: Params, layout: Layout, version: str | None = None) -> Promo
             verdict = first_champion(challenger, params.promote, params.evaluate.confidence)
         else:
             old = _champion_results(client, _version(client, name, champion), challenger, params, layout, Path(scratch))
-            before, now = (read_standings(Path(scratch) / model / REPORT) for model in (CHAMPION, CHALLENGER))
+            before, now = (read_benchmark_results(Path(scratch) / model / REPORT) for model in (CHAMPION, CHALLENGER))
             benchmarks, apart = benchmark_differences(before, now, params.promote.tolerance)
             if apart:
                 log.warning("not measured for both on the same data, so not compared: %s", ", ".join(apart))

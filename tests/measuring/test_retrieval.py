@@ -114,7 +114,7 @@ def test_blocks_change_nothing(monkeypatch):
         assert np.array_equal(getattr(whole, name), getattr(blocks, name))
 
 
-def test_standing_against_a_loop():
+def test_ranking_against_a_loop():
     rng = np.random.default_rng(2)
     pairs = {(int(a), int(b)) for a, b in rng.integers(0, 30, size=(60, 2))}
     pairing = Pairing.of(pairs, [str(i) for i in range(30)])

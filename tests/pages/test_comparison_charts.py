@@ -9,7 +9,7 @@ import pytest
 from flame_core.pages.benchmark_section import benchmark_section, metric_name
 from flame_core.pages.charts import Bar, bar_chart
 from flame_core.pages.comparison_charts import DotRow, dot_chart, radar_chart
-from flame_core.suite.standing import LanguageRow, Standings
+from flame_core.suite.benchmark_results import BenchmarkResult, LanguageRow
 from tests.suite.datasets import benchmark
 
 
@@ -49,9 +49,9 @@ def test_published_bars_are_outlined_and_have_no_interval():
     assert "theirs: 50.0% (published)" in svg
 
 
-def standing(definition, values, language="en", status="measured", why=""):
+def result(definition, values, language="en", status="measured", why=""):
     rows = [LanguageRow(language, values, {name: (v, v) for name, v in values.items()}, {}, {})] if values else []
-    return Standings(definition, status, why, rows)
+    return BenchmarkResult(definition, status, why, rows)
 
 
 def test_a_section_says_who_has_what_and_quotes_the_best_of_the_same_protocol():
@@ -61,8 +61,8 @@ def test_a_section_says_who_has_what_and_quotes_the_best_of_the_same_protocol():
     ]
     definition = benchmark("classification", "clip_benchmark", published=quoted)
     models = {
-        "mine": [standing(definition, {"acc1": 0.2})],
-        "backbone": [standing(definition, {}, status="not offered", why="it has no texts")],
+        "mine": [result(definition, {"acc1": 0.2})],
+        "backbone": [result(definition, {}, status="not offered", why="it has no texts")],
     }
     section = benchmark_section(models)
     (row,) = section.rows

@@ -7,8 +7,8 @@ import inspect
 import pytest
 
 from flame_core.errors import ParamsError
+from flame_core.suite.benchmark_results import headline_metrics, published
 from flame_core.suite.definition import USED, load_benchmark, load_benchmarks, shipped
-from flame_core.suite.standing import headline_metrics, published
 from tests.suite.datasets import benchmark, definition_file, put
 
 

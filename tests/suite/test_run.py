@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 from flame_core.digest import write_json
 from flame_core.errors import InputError
 from flame_core.suite import run as suite_run
+from flame_core.suite.benchmark_results import benchmark_files, read_benchmark_results
 from flame_core.suite.collection import Collected
 from flame_core.suite.content import Picture
 from flame_core.suite.models.protocol import open_model
 from flame_core.suite.models.trained import TrainedModel
 from flame_core.suite.run import encoded, run_benchmarks
-from flame_core.suite.standing import read_standings, standing_files
 from flame_core.suite.tasks.segmentation import view_of_mask
 from flame_core.vision.tower import CONFIG, WEIGHTS, ImageEncoder, ImageTower
 from tests.measuring import world
@@ -180,11 +180,11 @@ def test_a_mask_that_is_a_bomb_is_refused(tmp_path):
 
 def test_files_are_read_back_and_have_the_fields_of_clip_benchmarks_build(model, every_task, tmp_path):
     found = run_benchmarks(model, every_task, CONFIDENCE, tmp_path / "work")
-    files = standing_files(found, "tiny", "random")
-    assert files == standing_files(run_benchmarks(model, every_task, CONFIDENCE, tmp_path / "work"), "tiny", "random")
+    files = benchmark_files(found, "tiny", "random")
+    assert files == benchmark_files(run_benchmarks(model, every_task, CONFIDENCE, tmp_path / "work"), "tiny", "random")
     for name, content in files.items():
         put(tmp_path / "report" / name, content)
-    assert read_standings(tmp_path / "report") == found
+    assert read_benchmark_results(tmp_path / "report") == found
     for path in (tmp_path / "report/benchmarks").glob("*.json"):
         row = json.loads(path.read_text())
         assert row.keys() >= {"dataset", "model", "pretrained", "task", "language", "metrics"}
@@ -192,7 +192,7 @@ def test_files_are_read_back_and_have_the_fields_of_clip_benchmarks_build(model,
     assert (tmp_path / "report/benchmarks/many_zh.json").is_file()
     put(tmp_path / "report/benchmarks.json", "[{}]")
     with pytest.raises(InputError, match=r"benchmarks.json: no readable benchmark results"):
-        read_standings(tmp_path / "report")
+        read_benchmark_results(tmp_path / "report")
 
 
 @pytest.mark.parametrize(("prompt", "met"), [("facets", [1, 2, 0]), ("single", [0])])

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from flame_core.params import PromoteParams
+from flame_core.suite.benchmark_results import BenchmarkResult, LanguageRow
 from flame_core.suite.definition import Benchmark
-from flame_core.suite.standing import LanguageRow, Standings
 from flame_core.tracking.benchmark_gate import benchmark_differences
 from flame_core.tracking.gate import judge
 from tests.tracking.test_gate import results, right
 
 
-def standing(
+def result(
     name: str, digest: str = "d", layout: str = "clip_benchmark", **values: tuple[float, float, float]
-) -> Standings:
+) -> BenchmarkResult:
     """A classification benchmark with (accuracy, low, high) by language."""
     data = {"layout": layout, "path": name, "obtain": "make it"}
     benchmark = Benchmark.model_validate(
@@ -25,7 +25,7 @@ def standing(
         LanguageRow(language, {"acc1": value, "acc5": 1.0}, {"acc1": (low, high)}, {}, {})
         for language, (value, low, high) in values.items()
     ]
-    return Standings(benchmark, "measured", rows=rows, digest=digest)
+    return BenchmarkResult(benchmark, "measured", rows=rows, digest=digest)
 
 
 def binomial(hits: int, pictures: int) -> tuple[float, float, float]:
@@ -37,7 +37,7 @@ def binomial(hits: int, pictures: int) -> tuple[float, float, float]:
 @pytest.mark.parametrize(("old", "new", "verdict"), [(500, 600, "better"), (600, 500, "worse"), (500, 520, "same")])
 def test_the_interval_is_that_of_two_independent_samples(old: int, new: int, verdict: str) -> None:
     [row], apart = benchmark_differences(
-        [standing("birds", en=binomial(old, 1000))], [standing("birds", en=binomial(new, 1000))], 0.02
+        [result("birds", en=binomial(old, 1000))], [result("birds", en=binomial(new, 1000))], 0.02
     )
     drawn = np.random.default_rng(1).binomial(1000, [[old / 1000], [new / 1000]], (2, 20_000)) / 1000
     low, high = np.quantile(drawn[1] - drawn[0], [0.025, 0.975])
@@ -52,12 +52,12 @@ def test_the_interval_is_that_of_two_independent_samples(old: int, new: int, ver
 
 def test_only_the_same_data_and_languages_are_compared_and_the_held_out_split_is_not_twice() -> None:
     sure = (0.5, 0.49, 0.51)
-    old = [standing("a", "d1", en=sure), standing("b", en=sure, de=sure), standing("h", layout="held_out", en=sure)]
+    old = [result("a", "d1", en=sure), result("b", en=sure, de=sure), result("h", layout="held_out", en=sure)]
     new = [
-        standing("a", "d2", en=sure),
-        standing("b", en=sure, fr=sure),
-        standing("h", layout="held_out", en=sure),
-        standing("c", en=sure),
+        result("a", "d2", en=sure),
+        result("b", en=sure, fr=sure),
+        result("h", layout="held_out", en=sure),
+        result("c", en=sure),
     ]
     rows, apart = benchmark_differences(old, new, 0.0)
     assert [row.measure for row in rows] == ["benchmarks/b/en/acc1"]
@@ -65,7 +65,7 @@ def test_only_the_same_data_and_languages_are_compared_and_the_held_out_split_is
 
 
 def test_a_benchmark_that_got_worse_stops_a_challenger_that_is_better_on_the_held_out_split() -> None:
-    birds = [standing("birds", en=(0.6, 0.58, 0.62))], [standing("birds", en=(0.5, 0.48, 0.52))]
+    birds = [result("birds", en=(0.6, 0.58, 0.62))], [result("birds", en=(0.5, 0.48, 0.52))]
     rows, _ = benchmark_differences(*birds, 0.02)
     old, new, rule = (
         results(en=right(60)),

@@ -1,4 +1,4 @@
-"""Standings in MLflow: our model's in its training's run, a baseline's in a run of its own, both tied to the data."""
+"""Results on benchmarks in MLflow, tied to their data: our model's in its training's run, a baseline's in its own."""
 
 # ruff: noqa: F811  (fixtures of another file)
 from __future__ import annotations
@@ -9,15 +9,15 @@ import pytest
 
 from flame_core.digest import file_sha256, write_json
 from flame_core.stages import baselines, evaluate
-from flame_core.suite.standing import Standings, read_standings
+from flame_core.suite.benchmark_results import BenchmarkResult, read_benchmark_results
 from flame_core.tracking.benchmarks import BASELINE_TAG, SOURCE_TAG, benchmark_metrics
 from flame_core.tracking.delivery import metric_name
 from flame_core.tracking.journal import Journal
 from flame_core.tracking.store import journals, open_client, tracking_address
 from flame_core.verification import write_digests
 from flame_core.vision.tower import CONFIG, WEIGHTS
-from tests.suite.test_benchmark_stages import on_cpu, run, words  # noqa: F401
-from tests.suite.test_benchmark_stages import project as all_benchmarks  # noqa: F401
+from tests.stages.test_benchmarks import on_cpu, run, words  # noqa: F401
+from tests.stages.test_benchmarks import project as all_benchmarks  # noqa: F401
 from tests.tracking.conftest import end, start
 
 
@@ -43,10 +43,10 @@ def scores(client, model) -> dict[str, tuple[float, str, str]]:
     return {metric.key: (metric.value, metric.dataset_name, metric.dataset_digest) for metric in found}
 
 
-def expected(standings: list[Standings]) -> dict[str, tuple[float, str, str]]:
+def expected(results: list[BenchmarkResult]) -> dict[str, tuple[float, str, str]]:
     return {
         metric_name(name): (value, each.benchmark.name, each.digest[:36])
-        for each in standings
+        for each in results
         if each.digest
         for name, value in benchmark_metrics([each]).items()
     }
@@ -66,10 +66,10 @@ def evaluated(project, words, client, tracked):
     return params, layout
 
 
-def test_a_model_s_standings_are_tied_to_it_and_to_each_benchmark_s_data(evaluated, client):
+def test_a_model_s_results_are_tied_to_it_and_to_each_benchmark_s_data(evaluated, client):
     _, layout = evaluated
-    standings = read_standings(layout.report("plain"))
-    wanted = expected(standings)
+    results = read_benchmark_results(layout.report("plain"))
+    wanted = expected(results)
     assert {"benchmarks/many/mean/text_retrieval_recall_at_1", "benchmarks/colours3/en/acc1/low"} <= wanted.keys()
     assert "benchmarks/colours3/en/chance/acc1" in wanted
     experiment = client.get_experiment_by_name("flame").experiment_id
@@ -88,7 +88,7 @@ def test_a_model_s_standings_are_tied_to_it_and_to_each_benchmark_s_data(evaluat
         }.items()
     )
     read = {each.dataset.name: each for each in run_found.inputs.dataset_inputs}
-    measured = [each for each in standings if each.digest]
+    measured = [each for each in results if each.digest]
     assert {each.benchmark.name for each in measured} <= read.keys() and "away" not in read
     assert json.loads(read["many"].dataset.source)["path"] == "many"
     assert [tag.value for tag in read["many"].tags] == ["evaluation"]
@@ -106,7 +106,7 @@ def test_a_baseline_is_a_run_and_an_external_model_recorded_once(project, words,
     [model] = client.search_logged_models([experiment])
     assert (model.name, model.source_run_id) == ("CLIP", run_found.info.run_id)
     assert model.tags["mlflow.model.isExternal"] == "true"
-    found, wanted = scores(client, model), expected(read_standings(layout.baselines / "CLIP"))
+    found, wanted = scores(client, model), expected(read_benchmark_results(layout.baselines / "CLIP"))
     assert wanted and {name: found[name] for name in wanted} == wanted
     recorded = json.loads((layout.baselines / "CLIP/metrics.json").read_text())
     name = "retrieval/de/text_to_image/recall@5"

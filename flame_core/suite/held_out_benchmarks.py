@@ -5,15 +5,15 @@ from __future__ import annotations
 from flame_core.measuring.measures import Evaluation
 from flame_core.measuring.retrieval import DIRECTIONS
 from flame_core.params import EvaluateParams
+from flame_core.suite.benchmark_results import BenchmarkResult, LanguageRow
 from flame_core.suite.definition import Benchmark
-from flame_core.suite.standing import LanguageRow, Standings
 from flame_core.suite.tasks.retrieval import NAMES
 
 RETRIEVAL, CLASSES = "held-out", "held-out-classes"
 _CLASS_METRICS = {"acc1": "top1", "acc5": "top5", "mean_per_class_recall": "mean_per_class"}
 
 
-def held_out_standings(evaluation: Evaluation, options: EvaluateParams) -> list[Standings]:
+def held_out_results(evaluation: Evaluation, options: EvaluateParams) -> list[BenchmarkResult]:
     """Retrieval by language, the training language first, and zero-shot classes where the source has any.
 
     Equal captions count as one text here, which is right for all its pictures (`measuring.retrieval`).
@@ -36,7 +36,7 @@ def held_out_standings(evaluation: Evaluation, options: EvaluateParams) -> list[
     task = {"kind": "retrieval", "recall_at": options.recall_at}
     benchmark = _benchmark(RETRIEVAL, "Held-out split", task, [row.language for row in rows])
     missing = evaluation.missing_languages
-    found = [Standings(benchmark, "measured", rows=rows, missing_languages=missing)]
+    found = [BenchmarkResult(benchmark, "measured", rows=rows, missing_languages=missing)]
     if evaluation.classification:
         names = {name: key for name, key in _CLASS_METRICS.items() if f"classification/{key}" in m}
         row = LanguageRow(
@@ -47,14 +47,14 @@ def held_out_standings(evaluation: Evaluation, options: EvaluateParams) -> list[
             {"pictures": m["classification/pictures"], "classes": m["classification/classes"]},
         )
         benchmark = _benchmark(CLASSES, "Held-out split, classes", {"kind": "classification"}, [options.train_language])
-        found.append(Standings(benchmark, "measured", rows=[row]))
+        found.append(BenchmarkResult(benchmark, "measured", rows=[row]))
     return found
 
 
-def held_out_refused(options: EvaluateParams, why: str) -> Standings:
+def held_out_not_offered(options: EvaluateParams, why: str) -> BenchmarkResult:
     """The split where a model cannot be asked: it has no texts."""
     benchmark = _benchmark(RETRIEVAL, "Held-out split", {"kind": "retrieval"}, [options.train_language])
-    return Standings(benchmark, "not offered", why)
+    return BenchmarkResult(benchmark, "not offered", why)
 
 
 def _benchmark(name: str, title: str, task: dict, languages: list[str]) -> Benchmark:

@@ -1,4 +1,4 @@
-"""How a model stands on a benchmark, as files: `benchmarks.json` for our pages, and one JSON a language for others.
+"""What a model scores on benchmarks, as files: `benchmarks.json` for our pages, one JSON per language for others.
 
 A file `benchmarks/<benchmark>_<language>.json` has the fields that `clip_benchmark build` makes a row of: dataset,
 model, pretrained, task, language and metrics.
@@ -48,7 +48,7 @@ class LanguageRow:
 
 
 @dataclass(frozen=True)
-class Standings:
+class BenchmarkResult:
     """One benchmark: what was measured by language (the mean last), or why nothing was.
 
     Attributes:
@@ -83,8 +83,10 @@ class Standings:
         return self.row(MEAN) or (self.rows[0] if self.rows else None)
 
 
-def of_scores(each: Collected, scores: Sequence[Score], missing: list[str], confidence: float) -> Standings:
-    """The standing of a benchmark that was measured, numbers rounded for files."""
+def result_of_scores(
+    each: Collected, scores: Sequence[Score], missing: list[str], confidence: float
+) -> BenchmarkResult:
+    """The result of a benchmark that was measured, numbers rounded for files."""
     rows = [
         LanguageRow(
             score.language,
@@ -100,8 +102,8 @@ def of_scores(each: Collected, scores: Sequence[Score], missing: list[str], conf
     assert content is not None
     if not rows:
         why = f"no text in {', '.join(missing)}"
-        return Standings(each.benchmark, "not available", why, missing_languages=missing)
-    return Standings(
+        return BenchmarkResult(each.benchmark, "not available", why, missing_languages=missing)
+    return BenchmarkResult(
         each.benchmark,
         "measured",
         rows=rows,
@@ -116,14 +118,14 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {name: round(float(value), _DIGITS) for name, value in values.items()}
 
 
-def standing_files(standings: Sequence[Standings], model: str, source: str) -> dict[str, bytes]:
+def benchmark_files(results: Sequence[BenchmarkResult], model: str, source: str) -> dict[str, bytes]:
     """{file name: content}: the index, and one file a language that was measured."""
-    index = [{**asdict(each), "benchmark": each.benchmark.model_dump(mode="json")} for each in standings]
+    index = [{**asdict(each), "benchmark": each.benchmark.model_dump(mode="json")} for each in results]
     for entry in index:
         if not entry["cut_texts"]:
             del entry["cut_texts"]
     files = {INDEX: json_bytes(index)}
-    for each in standings:
+    for each in results:
         for row in each.rows:
             ends = {f"{name}_{end}": value for name, both in row.intervals.items() for end, value in _ends(both)}
             content: dict[str, Any] = {
@@ -143,8 +145,8 @@ def _ends(both: tuple[float, float]) -> list[tuple[str, float]]:
     return [("low", both[0]), ("high", both[1])]
 
 
-def read_standings(report: Path) -> list[Standings]:
-    """The standings in a report folder.
+def read_benchmark_results(report: Path) -> list[BenchmarkResult]:
+    """The results in a report folder.
 
     Raises:
         InputError: the index is missing or damaged.
@@ -159,7 +161,7 @@ def read_standings(report: Path) -> list[Standings]:
             ]
             languages = entry["benchmark"].pop("languages")  # those of the held-out split are the data's own
             benchmark = Benchmark.model_validate(entry["benchmark"]).model_copy(update={"languages": languages})
-            found.append(Standings(**{**entry, "benchmark": benchmark, "rows": rows}))
+            found.append(BenchmarkResult(**{**entry, "benchmark": benchmark, "rows": rows}))
         return found
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: no readable benchmark results ({error}); make the report again") from None

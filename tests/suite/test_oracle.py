@@ -1,6 +1,6 @@
 """The package clip-benchmark on the same embeddings, in an environment of its own: equal to 1e-6.
 
-    python -m pytest -m slow tests/measuring/test_oracle.py
+    python -m pytest -m slow tests/suite/test_oracle.py
 
 The environment is made once in the user's cache: clip-benchmark and what it imports are installed without their
 dependencies, and the packages of this environment are seen through a .pth file, so torch is not installed twice.
@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from flame_core.settings import settings
+from flame_core.suite.benchmark_results import BenchmarkResult, benchmark_files, result_of_scores
 from flame_core.suite.content import Labelled, Question, Questions
 from flame_core.suite.definition import ChoiceTask, ClassificationTask, ProbeTask, RetrievalTask
-from flame_core.suite.standing import Standings, of_scores, standing_files
 from flame_core.suite.tasks import choice, classification, probe, retrieval
 from tests.suite.datasets import Collected, benchmark, captioned, vectors
 
@@ -140,10 +140,10 @@ def given(python, tmp_path_factory):
         lambda rows: encode([f"caption {row.removeprefix('en ')}" for row in rows]),
     )  # fmt: skip
     each = Collected(benchmark("retrieval", "urban1k"), captioned([1]))
-    standing = of_scores(each, [score], [], 0.95)
-    assert isinstance(standing, Standings)
+    result = result_of_scores(each, [score], [], 0.95)
+    assert isinstance(result, BenchmarkResult)
     (folder / "results").mkdir()
-    for name, bytes_ in standing_files([standing], "ours", "flame").items():
+    for name, bytes_ in benchmark_files([result], "ours", "flame").items():
         if name.startswith("benchmarks/"):
             (folder / "results" / Path(name).name).write_bytes(bytes_)
     files = [folder / name for name in ("oracle.py", "given.npz", "results", "table.csv", "found.json")]

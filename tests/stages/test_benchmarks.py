@@ -15,8 +15,8 @@ from flame_core.params.evaluation import BenchmarksParams
 from flame_core.patches import lm_head
 from flame_core.patches.lm_head import LMHead
 from flame_core.stages import baselines, compare, evaluate
+from flame_core.suite.benchmark_results import read_benchmark_results
 from flame_core.suite.collection import CUT_TEXTS, collect, digests, jobs
-from flame_core.suite.standing import read_standings
 from flame_core.text.manifest import MANIFEST
 from flame_core.text.store import write_texts
 from flame_core.text.transformer import WEIGHTS, Captions, TextTower
@@ -24,9 +24,9 @@ from flame_core.verification import write_digests
 from tests.conftest import tiny_llm
 from tests.measuring import world
 from tests.pages.test_report import Page
+from tests.stages.test_evaluate import contents, on_cpu, run  # noqa: F401  (fixtures)
 from tests.suite import datasets, tiny_clip
 from tests.suite.datasets import COLOURS, definition_file, picture, put
-from tests.suite.test_stages import contents, on_cpu, run  # noqa: F401  (fixtures)
 
 SETS = 10
 
@@ -116,7 +116,9 @@ def test_pages_hold_benchmarks_and_baselines_and_are_the_same_twice(project, wor
     assert "pictures without a caption" in page.text
     assert "stray.jpg" in page.text
     assert "texts cut at text.max_caption_tokens" in page.text
-    cut = {each.benchmark.name: each.cut_texts for each in read_standings(layout.report("plain")) if each.cut_texts}
+    cut = {
+        each.benchmark.name: each.cut_texts for each in read_benchmark_results(layout.report("plain")) if each.cut_texts
+    }
     assert cut == {"long": 3}
     assert "A tie counts as right, as in CLIP_benchmark, on: sugar" in page.text
     assert "Zero-shot top-1 on 10 data sets" in page.text
@@ -172,7 +174,7 @@ def test_a_model_without_texts_is_compared_by_its_probes_alone(project):
     backbone = {"net": f"timm:resnet10t@{layout.root / 'w.safetensors'}"}
     params = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"baselines": backbone})})
     baselines.run(params, layout)
-    found = {each.benchmark.name: each for each in read_standings(layout.baselines / "net")}
+    found = {each.benchmark.name: each for each in read_benchmark_results(layout.baselines / "net")}
     assert found["held-out"].status == "not offered"
     assert "linear_probe" in found["many"].why
     for recipe in params.recipes:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from flame_core.errors import InputError, ParamsError
+from flame_core.suite.benchmark_results import BenchmarkResult, LanguageRow, benchmark_files
 from flame_core.suite.definition import Benchmark, load_benchmark
-from flame_core.suite.standing import LanguageRow, Standings, standing_files
 from flame_core.work import gather
 from tests.suite.datasets import definition_file
 
@@ -25,7 +25,7 @@ def files_of(language: str) -> dict[str, bytes]:
         }
     )
     row = LanguageRow(language, {"acc": 0.5}, {}, {}, {})
-    return standing_files([Standings(benchmark, "measured", rows=[row])], "flame", "flame")
+    return benchmark_files([BenchmarkResult(benchmark, "measured", rows=[row])], "flame", "flame")
 
 
 def test_results_of_a_hostile_language_are_not_written(tmp_path: Path):
