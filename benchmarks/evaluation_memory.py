@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from flame_core.suite.content import Captioned, Labelled
-from flame_core.suite.definition import ClassificationTask, RetrievalTask
+from flame_core.suite.definition import ClassificationParams, RetrievalParams
 from flame_core.suite.tasks import classification, retrieval
 
 D, BLOCK = 5120, 4096
@@ -46,7 +46,7 @@ def classes(folder: Path) -> None:
     def encode(texts: list[str]) -> np.ndarray:
         return t[[int(text.split()[1]) * 80 + int(text.split()[0]) for text in texts]].astype(np.float32)
 
-    classification.measure(ClassificationTask(kind="classification"), content, "en", z, encode)
+    classification.measure(ClassificationParams(kind="classification"), content, "en", z, encode)
 
 
 def languages(folder: Path) -> None:
@@ -59,7 +59,7 @@ def languages(folder: Path) -> None:
         return t[[int(text.split()[0]) * 3600 + int(text.split()[1]) for text in texts]].astype(np.float32)
 
     for code in captions:
-        retrieval.measure(RetrievalTask(kind="retrieval"), content, code, z, encode)
+        retrieval.measure(RetrievalParams(kind="retrieval"), content, code, z, encode)
 
 
 if __name__ == "__main__":

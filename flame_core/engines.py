@@ -23,13 +23,13 @@ from typing import TypeVar
 from flame_core import reporting
 from flame_core.errors import ResourceError
 
-Task = TypeVar("Task")
+Work = TypeVar("Work")
 Result = TypeVar("Result")
 _AHEAD = 4  # tasks a worker has waiting for it
 
 
 def map_units(
-    fn: Callable[[Task], Result], tasks: Sequence[Task], workers: int, title: str, unit: str
+    fn: Callable[[Work], Result], tasks: Sequence[Work], workers: int, title: str, unit: str
 ) -> Iterator[Result]:
     """`fn(task)` of each task, in order, with progress; by `workers` processes, or right here when that is 1.
 
@@ -46,7 +46,7 @@ def map_units(
             yield result
 
 
-def _in_processes(fn: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
+def _in_processes(fn: Callable[[Work], Result], tasks: Sequence[Work], workers: int) -> Iterator[Result]:
     workers = min(workers, len(tasks))
     level = logging.getLogger("flame_core").getEffectiveLevel()
     context = multiprocessing.get_context("forkserver")

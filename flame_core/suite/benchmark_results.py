@@ -17,10 +17,10 @@ from flame_core.errors import InputError
 from flame_core.suite.collection import Collected
 from flame_core.suite.definition import (
     Benchmark,
-    ClassificationTask,
-    ProbeTask,
-    RetrievalTask,
-    SegmentationTask,
+    ClassificationParams,
+    ProbeParams,
+    RetrievalParams,
+    SegmentationParams,
 )
 from flame_core.suite.score import MEAN, Score
 
@@ -170,13 +170,13 @@ def read_benchmark_results(report: Path) -> list[BenchmarkResult]:
 def headline_metrics(benchmark: Benchmark) -> list[str]:
     """The metrics that a benchmark is compared by."""
     match benchmark.task:
-        case RetrievalTask(recall_at=recall_at):
+        case RetrievalParams(recall_at=recall_at):
             return [f"text_retrieval_recall@{min(recall_at)}", f"image_retrieval_recall@{min(recall_at)}"]
-        case ClassificationTask():
+        case ClassificationParams():
             return ["acc1"]
-        case ProbeTask():
+        case ProbeParams():
             return ["lp_acc1"]
-        case SegmentationTask():
+        case SegmentationParams():
             return ["miou"]
     return ["text_acc", "image_acc", "acc"]
 

@@ -18,11 +18,11 @@ from flame_core.params import Params
 from flame_core.suite.content import Captioned, Content, Labelled, Masked, NotAvailable, Questions
 from flame_core.suite.definition import (
     Benchmark,
-    ChoiceTask,
-    ClassificationTask,
-    ProbeTask,
-    RetrievalTask,
-    SegmentationTask,
+    ChoiceParams,
+    ClassificationParams,
+    ProbeParams,
+    RetrievalParams,
+    SegmentationParams,
     load_benchmarks,
 )
 from flame_core.suite.layouts import read_content
@@ -53,13 +53,13 @@ class Collected:
     def texts(self) -> list[str]:
         """The texts that it looks up, each once, in a stable order."""
         match self.benchmark.task, self.content:
-            case RetrievalTask() as task, Captioned() as content:
+            case RetrievalParams() as task, Captioned() as content:
                 return retrieval.texts(task, content)
-            case ClassificationTask() as task, Labelled() as content:
+            case ClassificationParams() as task, Labelled() as content:
                 return classification.texts(task, content)
-            case ChoiceTask() as task, Questions() as content:
+            case ChoiceParams() as task, Questions() as content:
                 return choice.texts(task, content)
-            case SegmentationTask() as task, Masked() as content:
+            case SegmentationParams() as task, Masked() as content:
                 return segmentation.texts(task, content)
         return []
 
@@ -84,7 +84,7 @@ def collect(params: Params, layout: Layout) -> list[Collected]:
         try:
             content = read_content(benchmark, data)
             training = None
-            if isinstance(benchmark.task, ProbeTask):
+            if isinstance(benchmark.task, ProbeParams):
                 trained = read_content(benchmark, data, benchmark.task.train_split)
                 training = trained if isinstance(trained, Labelled) else None
             found.append(Collected(benchmark, content, training))

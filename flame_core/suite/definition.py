@@ -78,7 +78,7 @@ class DataParams(Section):
         return self
 
 
-class RetrievalTask(Section):
+class RetrievalParams(Section):
     """Pictures and texts find each other; a query is right when any of its answers is among the first k."""
 
     kind: Literal["retrieval"]
@@ -93,7 +93,7 @@ def _templates_hold_the_class(templates: dict[str, list[str]]) -> dict[str, list
     return templates
 
 
-class ClassificationTask(Section):
+class ClassificationParams(Section):
     """Zero-shot classification by class names in prompt templates."""
 
     kind: Literal["classification"]
@@ -105,7 +105,7 @@ class ClassificationTask(Section):
     _templates_hold_the_class = field_validator("templates")(_templates_hold_the_class)
 
 
-class ChoiceTask(Section):
+class ChoiceParams(Section):
     """Pictures and texts that differ in little: which belong together (Winoground, SugarCrepe)."""
 
     kind: Literal["choice"]
@@ -114,7 +114,7 @@ class ChoiceTask(Section):
     )
 
 
-class ProbeTask(Section):
+class ProbeParams(Section):
     """A linear classifier on the frozen features of the pictures."""
 
     kind: Literal["linear_probe"]
@@ -135,7 +135,7 @@ class ProbeTask(Section):
     )
 
 
-class SegmentationTask(Section):
+class SegmentationParams(Section):
     """PatchDis: every patch says the class whose name is nearest; mean intersection over union with the masks."""
 
     kind: Literal["segmentation"]
@@ -146,8 +146,9 @@ class SegmentationTask(Section):
     _templates_hold_the_class = field_validator("templates")(_templates_hold_the_class)
 
 
-Task = Annotated[
-    RetrievalTask | ClassificationTask | ChoiceTask | ProbeTask | SegmentationTask, Field(discriminator="kind")
+TaskParams = Annotated[
+    RetrievalParams | ClassificationParams | ChoiceParams | ProbeParams | SegmentationParams,
+    Field(discriminator="kind"),
 ]
 
 
@@ -167,7 +168,7 @@ class Benchmark(Section):
 
     name: DottedName
     title: str
-    task: Task
+    task: TaskParams
     data: DataParams
     languages: list[LanguageCode] = Field(default=["en"], min_length=1)
     prompt: PromptMode = Field(

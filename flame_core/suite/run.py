@@ -21,11 +21,11 @@ from flame_core.suite.benchmark_results import BenchmarkResult, result_of_scores
 from flame_core.suite.collection import Collected
 from flame_core.suite.content import Captioned, Labelled, Masked, Picture, Questions, pictures_sha256
 from flame_core.suite.definition import (
-    ChoiceTask,
-    ClassificationTask,
-    ProbeTask,
-    RetrievalTask,
-    SegmentationTask,
+    ChoiceParams,
+    ClassificationParams,
+    ProbeParams,
+    RetrievalParams,
+    SegmentationParams,
 )
 from flame_core.suite.models.protocol import Model, NotOffered
 from flame_core.suite.safe_pictures import decodable, opened
@@ -81,24 +81,24 @@ def _by_language(model: Model, each: Collected, work: Path) -> dict[str, Callabl
     """How to measure each language of a benchmark; the pictures are encoded here, once."""
     languages, kind = each.benchmark.languages, each.benchmark.text_kind
     match each.benchmark.task, each.content:
-        case RetrievalTask() as task, Captioned() as content:
+        case RetrievalParams() as task, Captioned() as content:
             z, encode = paired(model, kind, content.pictures, work)
             return {code: partial(retrieval.measure, task, content, code, z, encode) for code in languages}
-        case ClassificationTask() as task, Labelled() as content:
+        case ClassificationParams() as task, Labelled() as content:
             z, encode = paired(model, kind, content.pictures, work)
             return {code: partial(classification.measure, task, content, code, z, encode) for code in languages}
-        case ChoiceTask() as task, Questions() as content:
+        case ChoiceParams() as task, Questions() as content:
             z, encode = paired(model, kind, content.pictures, work)
             return {languages[0]: partial(choice.measure, task, content, languages[0], z, encode)}
-        case ProbeTask() as task, Labelled() as content:
+        case ProbeParams() as task, Labelled() as content:
             return {languages[0]: partial(_probe, model, task, each, content, work)}
-        case SegmentationTask() as task, Masked() as content:
+        case SegmentationParams() as task, Masked() as content:
             texts = partial(model.texts, kind)  # a patch has no facets
             return {code: partial(_segmentation, model, task, content, code, texts) for code in content.names}
     raise AssertionError(each.benchmark.task.kind)  # `layouts.read_content` has refused all others
 
 
-def _probe(model: Model, task: ProbeTask, each: Collected, content: Labelled, work: Path) -> Score:
+def _probe(model: Model, task: ProbeParams, each: Collected, content: Labelled, work: Path) -> Score:
     training = each.training
     assert training is not None
     language = each.benchmark.languages[0]
@@ -108,7 +108,7 @@ def _probe(model: Model, task: ProbeTask, each: Collected, content: Labelled, wo
     return probe.measure(task, (train, training.labels), (test, content.labels), content.names[language], language)
 
 
-def _segmentation(model: Model, task: SegmentationTask, content: Masked, language: str, encode: Texts) -> Score:
+def _segmentation(model: Model, task: SegmentationParams, content: Masked, language: str, encode: Texts) -> Score:
     t = segmentation.vectors(task, content, language, encode)
     overlaps = []
     with progress("patches", len(content.pictures), "pictures") as bar:

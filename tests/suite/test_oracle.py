@@ -20,7 +20,7 @@ import pytest
 from flame_core.settings import settings
 from flame_core.suite.benchmark_results import BenchmarkResult, benchmark_files, result_of_scores
 from flame_core.suite.content import Labelled, Question, Questions
-from flame_core.suite.definition import ChoiceTask, ClassificationTask, ProbeTask, RetrievalTask
+from flame_core.suite.definition import ChoiceParams, ClassificationParams, ProbeParams, RetrievalParams
 from flame_core.suite.tasks import choice, classification, probe, retrieval
 from tests.suite.datasets import Collected, benchmark, captioned, vectors
 
@@ -136,7 +136,7 @@ def given(python, tmp_path_factory):
         return t[[place[row] for row in rows]]
 
     score = retrieval.measure(
-        RetrievalTask(kind="retrieval"), captioned([len(own) for own in captions]), "en", z,
+        RetrievalParams(kind="retrieval"), captioned([len(own) for own in captions]), "en", z,
         lambda rows: encode([f"caption {row.removeprefix('en ')}" for row in rows]),
     )  # fmt: skip
     each = Collected(benchmark("retrieval", "urban1k"), captioned([1]))
@@ -162,7 +162,7 @@ def test_classification(given):
     content, z, encode, _, found, _ = given
     labels = np.array(content["labels"])
     own = Labelled([], labels, {"en": content["classes"]}, {"en": content["templates"]})
-    score = classification.measure(ClassificationTask(kind="classification"), own, "en", z, encode)
+    score = classification.measure(ClassificationParams(kind="classification"), own, "en", z, encode)
     assert score.metrics == pytest.approx(found["classification"], abs=1e-6)
 
 
@@ -170,7 +170,7 @@ def test_classification(given):
 def test_choice(given, name):
     content, z, encode, _, found, _ = given
     questions = [Question(str(i), name, tuple(p), tuple(t)) for i, (p, t) in enumerate(content[name])]
-    task = ChoiceTask(kind="choice", ties="first")
+    task = ChoiceParams(kind="choice", ties="first")
     score = choice.measure(task, Questions([None] * len(z), questions), "en", z, encode)
     assert score.metrics == pytest.approx({key: found[name][key] for key in score.metrics}, abs=1e-6)
 
@@ -179,7 +179,7 @@ def test_linear_probe_by_adamw(given):
     """All in one batch, so the order in which pictures are drawn does not matter."""
     content, z, *_, found, _ = given
     labels = np.array(content["labels"])
-    task = ProbeTask(kind="linear_probe", weight_decay=0.01, batch_size=len(labels), seed=3)
+    task = ProbeParams(kind="linear_probe", weight_decay=0.01, batch_size=len(labels), seed=3)
     weight, bias = probe.train_adamw(z, labels, len(content["classes"]), task)
     np.testing.assert_allclose(weight, found["probe"][0], atol=1e-5)
     np.testing.assert_allclose(bias, found["probe"][1], atol=1e-5)

@@ -15,11 +15,11 @@ import numpy as np
 from flame_core.measuring.intervals import by_picture, mean_of, ratio
 from flame_core.measuring.similarity import resolution, similarities
 from flame_core.suite.content import Questions
-from flame_core.suite.definition import ChoiceTask
+from flame_core.suite.definition import ChoiceParams
 from flame_core.suite.score import Score, Texts
 
 
-def texts(task: ChoiceTask, content: Questions) -> list[str]:
+def texts(task: ChoiceParams, content: Questions) -> list[str]:
     """What is looked up, each text once."""
     return list(dict.fromkeys(text for question in content.questions for text in question.texts))
 
@@ -40,7 +40,7 @@ def _rows_right(queries: np.ndarray, candidates: np.ndarray, ties: str) -> bool:
     return True
 
 
-def measure(task: ChoiceTask, content: Questions, language: str, z: np.ndarray, encode: Texts) -> Score | None:
+def measure(task: ChoiceParams, content: Questions, language: str, z: np.ndarray, encode: Texts) -> Score | None:
     """The accuracies; questions about one picture count as dependent in the intervals.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 from flame_core.measuring.intervals import mean_over_classes, ratio
 from flame_core.measuring.retrieval import rank_answers
 from flame_core.suite.content import Labelled
-from flame_core.suite.definition import ClassificationTask
+from flame_core.suite.definition import ClassificationParams
 from flame_core.suite.score import Score, Texts
 from flame_core.text.store import unit
 
@@ -19,12 +19,12 @@ def prompts(names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
     return [[template.replace("{c}", name) for template in templates or ["{c}"]] for name in names]
 
 
-def templates_of(task: ClassificationTask, content: Labelled, language: str) -> list[str]:
+def templates_of(task: ClassificationParams, content: Labelled, language: str) -> list[str]:
     """Those of the benchmark, else those of the data set, else none."""
     return task.templates.get(language) or content.templates.get(language) or []
 
 
-def texts(task: ClassificationTask, content: Labelled) -> list[str]:
+def texts(task: ClassificationParams, content: Labelled) -> list[str]:
     """What is looked up, each text once."""
     found: dict[str, None] = {}
     for language, names in content.names.items():
@@ -42,7 +42,7 @@ def class_vectors(rows: Sequence[Sequence[str]], encode: Texts) -> np.ndarray:
     return unit(np.stack(means)).astype(np.float32)
 
 
-def measure(task: ClassificationTask, content: Labelled, language: str, z: np.ndarray, encode: Texts) -> Score | None:
+def measure(task: ClassificationParams, content: Labelled, language: str, z: np.ndarray, encode: Texts) -> Score | None:
     """Top-1, top-5 (of five classes or more) and mean per class recall in one language.
 
     Args:

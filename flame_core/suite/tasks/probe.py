@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from flame_core.errors import InputError
-from flame_core.suite.definition import ProbeTask
+from flame_core.suite.definition import ProbeParams
 from flame_core.suite.score import Score
 from flame_core.suite.tasks.classification import score_labels
 
@@ -38,7 +38,7 @@ def few_shot(labels: np.ndarray, shots: int, seed: int, names: Sequence[str]) ->
 
 
 def measure(
-    task: ProbeTask,
+    task: ProbeParams,
     train: tuple[np.ndarray, np.ndarray],
     test: tuple[np.ndarray, np.ndarray],
     names: Sequence[str],
@@ -69,7 +69,7 @@ def measure(
     return score
 
 
-def train_adamw(x: np.ndarray, y: np.ndarray, classes: int, task: ProbeTask) -> tuple[np.ndarray, np.ndarray]:
+def train_adamw(x: np.ndarray, y: np.ndarray, classes: int, task: ProbeParams) -> tuple[np.ndarray, np.ndarray]:
     """(weight [classes, C], bias [classes]) of a linear layer."""
     import torch
     from torch.nn import functional as F
@@ -92,7 +92,9 @@ def train_adamw(x: np.ndarray, y: np.ndarray, classes: int, task: ProbeTask) -> 
     return layer.weight.detach().numpy(), layer.bias.detach().numpy()
 
 
-def train_logistic(x: np.ndarray, y: np.ndarray, classes: int, task: ProbeTask) -> tuple[float, np.ndarray, np.ndarray]:
+def train_logistic(
+    x: np.ndarray, y: np.ndarray, classes: int, task: ProbeParams
+) -> tuple[float, np.ndarray, np.ndarray]:
     """(chosen C, weight [classes, C], bias [classes]).
 
     Raises:

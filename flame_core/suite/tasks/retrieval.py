@@ -11,13 +11,13 @@ import numpy as np
 from flame_core.measuring.intervals import by_picture, ratio
 from flame_core.measuring.retrieval import Direction, Pairing, both_ways
 from flame_core.suite.content import Captioned
-from flame_core.suite.definition import RetrievalTask
+from flame_core.suite.definition import RetrievalParams
 from flame_core.suite.score import Score, Texts
 
 NAMES: dict[Direction, str] = {"image_to_text": "text_retrieval", "text_to_image": "image_retrieval"}
 
 
-def used_captions(task: RetrievalTask, content: Captioned, language: str) -> list[tuple[int, str]]:
+def used_captions(task: RetrievalParams, content: Captioned, language: str) -> list[tuple[int, str]]:
     """(picture, text) of a language: all captions, or the first of each picture."""
     rows = content.captions.get(language, [])
     if task.captions == "all":
@@ -28,7 +28,7 @@ def used_captions(task: RetrievalTask, content: Captioned, language: str) -> lis
     return list(first.items())
 
 
-def texts(task: RetrievalTask, content: Captioned) -> list[str]:
+def texts(task: RetrievalParams, content: Captioned) -> list[str]:
     """What is looked up, each text once."""
     found: dict[str, None] = {}
     for language in content.captions:
@@ -36,7 +36,7 @@ def texts(task: RetrievalTask, content: Captioned) -> list[str]:
     return list(found)
 
 
-def measure(task: RetrievalTask, content: Captioned, language: str, z: np.ndarray, encode: Texts) -> Score | None:
+def measure(task: RetrievalParams, content: Captioned, language: str, z: np.ndarray, encode: Texts) -> Score | None:
     """Recall, median rank and chance of one language, both directions; None where no picture has a caption.
 
     Args:

@@ -16,13 +16,13 @@ from flame_core.errors import InputError
 from flame_core.measuring.intervals import mean_of, ratio
 from flame_core.measuring.similarity import first_best, resolution, similarities
 from flame_core.suite.content import Masked
-from flame_core.suite.definition import SegmentationTask
+from flame_core.suite.definition import SegmentationParams
 from flame_core.suite.safe_pictures import opened
 from flame_core.suite.score import Score, Texts
 from flame_core.suite.tasks.classification import class_vectors, prompts
 
 
-def texts(task: SegmentationTask, content: Masked) -> list[str]:
+def texts(task: SegmentationParams, content: Masked) -> list[str]:
     """What is looked up, each text once."""
     found: dict[str, None] = {}
     for language, names in content.names.items():
@@ -31,7 +31,7 @@ def texts(task: SegmentationTask, content: Masked) -> list[str]:
     return list(found)
 
 
-def vectors(task: SegmentationTask, content: Masked, language: str, encode: Texts) -> np.ndarray:
+def vectors(task: SegmentationParams, content: Masked, language: str, encode: Texts) -> np.ndarray:
     """[M, D] of the classes."""
     return class_vectors(prompts(content.names[language], task.templates.get(language, [])), encode)
 
@@ -56,7 +56,7 @@ def view_of_mask(png: bytes, name: str, classes: int, ignore: int) -> np.ndarray
     return mask
 
 
-def label_patches(patches: np.ndarray, t: np.ndarray, mask: np.ndarray, task: SegmentationTask) -> np.ndarray:
+def label_patches(patches: np.ndarray, t: np.ndarray, mask: np.ndarray, task: SegmentationParams) -> np.ndarray:
     """[S, S] class of each pixel by its patch: patches [g, g, D], classes t [M, D], mask [S, S]."""
     flat = patches.reshape(-1, patches.shape[-1])
     scores = similarities(flat, t)  # [g * g, M]

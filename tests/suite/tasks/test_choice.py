@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flame_core.suite.content import Question, Questions
-from flame_core.suite.definition import ChoiceTask
+from flame_core.suite.definition import ChoiceParams
 from flame_core.suite.tasks import choice
 
 
@@ -14,8 +14,8 @@ def chosen(scores, ties: str) -> tuple[bool, bool]:
     return choice.chosen(scores, np.eye(scores.shape[1], dtype=np.float32), ties)
 
 
-def task(ties: str = "wrong") -> ChoiceTask:
-    return ChoiceTask.model_validate({"kind": "choice", "ties": ties})
+def task(ties: str = "wrong") -> ChoiceParams:
+    return ChoiceParams.model_validate({"kind": "choice", "ties": ties})
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from flame_core.suite.content import Labelled
-from flame_core.suite.definition import ClassificationTask
+from flame_core.suite.definition import ClassificationParams
 from flame_core.suite.tasks import classification
 from flame_core.text.store import unit
 from tests.suite.datasets import vectors
 
 
-def task(**changes) -> ClassificationTask:
-    return ClassificationTask.model_validate({"kind": "classification", **changes})
+def task(**changes) -> ClassificationParams:
+    return ClassificationParams.model_validate({"kind": "classification", **changes})
 
 
 def test_hand_made_scores_with_a_tie_and_a_class_without_pictures():

@@ -6,15 +6,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 
 from flame_core.errors import InputError
-from flame_core.suite.definition import ProbeTask
+from flame_core.suite.definition import ProbeParams
 from flame_core.suite.tasks import probe
 from tests.suite.datasets import vectors
 
 NAMES = ["a", "b", "c", "d", "e", "f"]
 
 
-def task(**changes) -> ProbeTask:
-    return ProbeTask.model_validate({"kind": "linear_probe", **changes})
+def task(**changes) -> ProbeParams:
+    return ProbeParams.model_validate({"kind": "linear_probe", **changes})
 
 
 def blobs(count: int, classes: int = 6, noise: float = 0.9, seed: int = 0):

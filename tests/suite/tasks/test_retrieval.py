@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flame_core.suite.definition import RetrievalTask
+from flame_core.suite.definition import RetrievalParams
 from flame_core.suite.score import over_languages
 from flame_core.suite.tasks import retrieval
 from tests.suite.datasets import captioned, vectors
 
 
-def task(**changes) -> RetrievalTask:
-    return RetrievalTask.model_validate({"kind": "retrieval", **changes})
+def task(**changes) -> RetrievalParams:
+    return RetrievalParams.model_validate({"kind": "retrieval", **changes})
 
 
 def test_a_hand_made_matrix_with_several_captions():

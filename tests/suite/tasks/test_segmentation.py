@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from flame_core.errors import InputError
-from flame_core.suite.definition import SegmentationTask
+from flame_core.suite.definition import SegmentationParams
 from flame_core.suite.tasks import segmentation
 from tests.suite.datasets import vectors
 
 
-def task(**changes) -> SegmentationTask:
-    return SegmentationTask.model_validate({"kind": "segmentation", **changes})
+def task(**changes) -> SegmentationParams:
+    return SegmentationParams.model_validate({"kind": "segmentation", **changes})
 
 
 def png(array, mode="L") -> bytes:
