@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from flame_core.suite.content import Captioned, Labelled
-from flame_core.suite.definition import ClassificationParams, RetrievalParams
 from flame_core.suite.tasks import classification, retrieval
+from flame_core.suite.tasks.classification import ClassificationParams
+from flame_core.suite.tasks.retrieval import RetrievalParams
 
 D, BLOCK = 5120, 4096
 
@@ -46,7 +47,7 @@ def classes(folder: Path) -> None:
     def encode(texts: list[str]) -> np.ndarray:
         return t[[int(text.split()[1]) * 80 + int(text.split()[0]) for text in texts]].astype(np.float32)
 
-    classification.measure(ClassificationParams(kind="classification"), content, "en", z, encode)
+    classification.score_language(ClassificationParams(kind="classification"), content, "en", z, encode)
 
 
 def languages(folder: Path) -> None:
@@ -59,7 +60,7 @@ def languages(folder: Path) -> None:
         return t[[int(text.split()[0]) * 3600 + int(text.split()[1]) for text in texts]].astype(np.float32)
 
     for code in captions:
-        retrieval.measure(RetrievalParams(kind="retrieval"), content, code, z, encode)
+        retrieval.score_language(RetrievalParams(kind="retrieval"), content, code, z, encode)
 
 
 if __name__ == "__main__":

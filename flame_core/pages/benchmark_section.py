@@ -11,6 +11,7 @@ from flame_core.pages.comparison_charts import DotRow, dot_chart, radar_chart
 from flame_core.suite.benchmark_results import BenchmarkResult, headline_metrics, published
 from flame_core.suite.definition import Benchmark
 from flame_core.suite.score import MEAN
+from flame_core.suite.tasks import TASKS
 
 RADAR_SETS = 10  # with fewer axes a polygon says less than bars
 _LABELS = 200
@@ -91,14 +92,16 @@ def benchmark_section(models: Models) -> BenchmarkSection:
             if row := _table_row(benchmark, metric, found):
                 rows.append(row)
                 if shown_here:
-                    charts.append((f"{benchmark.title}: {metric_name(metric)}", _bars(benchmark, metric, found)))
+                    charts.append(
+                        (f"{benchmark.title}: {metric_name(benchmark, metric)}", _bars(benchmark, metric, found))
+                    )
             if shown_here:
                 languages += _by_language(benchmark, metric, found, names)
         languages += _by_group(benchmark, found, names)
     held_out = [each.benchmark.data.layout == "held_out" for results in models.values() for each in results]
     return BenchmarkSection(
         names, rows, charts, languages, _overview(benchmarks, models), _absent(models), _skipped(models), all(held_out),
-        [b.title for b in benchmarks if getattr(b.task, "ties", "") == "first"],
+        [b.title for b in benchmarks if TASKS[b.task.kind].counts_ties(b.task)],
     )  # fmt: skip
 
 
@@ -107,18 +110,10 @@ def result_on(results: Sequence[BenchmarkResult], name: str) -> BenchmarkResult 
     return next((each for each in results if each.benchmark.name == name), None)
 
 
-def metric_name(metric: str) -> str:
+def metric_name(benchmark: Benchmark, metric: str) -> str:
     """A metric for readers: `picture → text, recall@1`."""
     head, _, tail = metric.rpartition("/")
-    ways = {"text_retrieval_": "picture → text, ", "image_retrieval_": "text → picture, "}
-    names = {
-        "acc1": "top-1", "acc5": "top-5", "lp_acc1": "top-1", "miou": "mean IoU of patches",
-        "text_acc": "right text", "image_acc": "right picture", "acc": "both right",
-    }  # fmt: skip
-    for prefix, way in ways.items():
-        if tail.startswith(prefix):
-            tail = way + tail.removeprefix(prefix)
-    return (f"{head}, " if head else "") + names.get(tail, tail)
+    return (f"{head}, " if head else "") + TASKS[benchmark.task.kind].title(tail)
 
 
 def _benchmarks(models: Models) -> list[Benchmark]:
@@ -142,7 +137,7 @@ def _table_row(benchmark: Benchmark, metric: str, found: Mapping[str, BenchmarkR
     if all(cell.value is None for cell in cells):
         return None
     best = published(benchmark, metric, language)
-    title = metric_name(metric)
+    title = metric_name(benchmark, metric)
     if language != MEAN and len(benchmark.languages) > 1:
         title += f", {language_name(language)}"
     return TableRow(benchmark.title, title, cells, chance, best[0] if best else None)
@@ -157,7 +152,7 @@ def _bars(benchmark: Benchmark, metric: str, found: Mapping[str, BenchmarkResult
             bars.append(Bar(name, row.metrics[metric], *row.intervals[metric], row.chance.get(metric), main=not bars))
     for model, value, _ in published(benchmark, metric, language):
         bars.append(Bar(model, value, value, value, published=True))
-    return bar_chart(bars, f"{benchmark.title}: {metric_name(metric)}", _LABELS)
+    return bar_chart(bars, f"{benchmark.title}: {metric_name(benchmark, metric)}", _LABELS)
 
 
 def _by_language(
@@ -179,7 +174,7 @@ def _by_language(
         figures = published(benchmark, metric, code)
         quoted = (figures[0][0], figures[0][1]) if figures else None
         rows.append(DotRow(language_name(code), values[code], quoted, chances[code], names))
-    title = f"{benchmark.title}: {metric_name(metric)} by language"
+    title = f"{benchmark.title}: {metric_name(benchmark, metric)} by language"
     return [(title, dot_chart(rows, title))]
 
 
@@ -202,7 +197,7 @@ def _by_group(
         figures = published(benchmark, metric, benchmark.languages[0])
         quoted = (figures[0][0], figures[0][1]) if figures else None
         rows.append(DotRow(metric.partition("/")[0], values[metric], quoted, chances[metric], names))
-    title = f"{benchmark.title}: {metric_name(sorted(values)[0].partition('/')[2])} by group"
+    title = f"{benchmark.title}: {metric_name(benchmark, sorted(values)[0].partition('/')[2])} by group"
     return [(title, dot_chart(rows, title))]
 
 
@@ -213,7 +208,7 @@ def _overview(benchmarks: Sequence[Benchmark], models: Models) -> list[tuple[str
     sets = [
         b
         for b in benchmarks
-        if b.task.kind == "classification"
+        if TASKS[b.task.kind].overview == "data sets"
         and b.data.layout != "held_out"
         and all(_value(models[n], b, "acc1") is not None for n in names)
     ]
@@ -221,7 +216,7 @@ def _overview(benchmarks: Sequence[Benchmark], models: Models) -> list[tuple[str
         series = [[_value(models[name], b, "acc1") or 0.0 for b in sets] for name in names]
         title = f"Zero-shot top-1 on {len(sets)} data sets"
         charts.append((title, radar_chart([b.title for b in sets], series, title)))
-    retrieval = [b for b in benchmarks if b.task.kind == "retrieval" and b.data.layout != "held_out"]
+    retrieval = [b for b in benchmarks if TASKS[b.task.kind].overview == "text lengths" and b.data.layout != "held_out"]
     if any(b.long_text for b in retrieval) and not all(b.long_text for b in retrieval):
         rows = []
         for benchmark in sorted(retrieval, key=lambda b: b.long_text):

@@ -15,24 +15,12 @@ from typing import Any, Literal
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError
 from flame_core.suite.collection import Collected
-from flame_core.suite.definition import (
-    Benchmark,
-    ClassificationParams,
-    ProbeParams,
-    RetrievalParams,
-    SegmentationParams,
-)
+from flame_core.suite.definition import Benchmark
 from flame_core.suite.score import MEAN, Score
+from flame_core.suite.tasks import TASKS
 
 INDEX, FOLDER = "benchmarks.json", "benchmarks"
 Status = Literal["measured", "not available", "not offered"]
-TASKS = {
-    "retrieval": "zeroshot_retrieval",
-    "classification": "zeroshot_classification",
-    "choice": "image_caption_selection",
-    "linear_probe": "linear_probe",
-    "segmentation": "patch_segmentation",
-}
 _DIGITS = 6
 
 
@@ -132,7 +120,7 @@ def benchmark_files(results: Sequence[BenchmarkResult], model: str, source: str)
                 "dataset": each.benchmark.name,
                 "model": model,
                 "pretrained": source,
-                "task": TASKS[each.benchmark.task.kind],
+                "task": TASKS[each.benchmark.task.kind].exported_as,
                 "language": row.language,
                 "prompt": each.benchmark.prompt,
                 "metrics": {**row.metrics, **ends, **row.facts},
@@ -169,16 +157,7 @@ def read_benchmark_results(report: Path) -> list[BenchmarkResult]:
 
 def headline_metrics(benchmark: Benchmark) -> list[str]:
     """The metrics that a benchmark is compared by."""
-    match benchmark.task:
-        case RetrievalParams(recall_at=recall_at):
-            return [f"text_retrieval_recall@{min(recall_at)}", f"image_retrieval_recall@{min(recall_at)}"]
-        case ClassificationParams():
-            return ["acc1"]
-        case ProbeParams():
-            return ["lp_acc1"]
-        case SegmentationParams():
-            return ["miou"]
-    return ["text_acc", "image_acc", "acc"]
+    return TASKS[benchmark.task.kind].headline(benchmark.task)
 
 
 def published(benchmark: Benchmark, metric: str, language: str) -> list[tuple[str, float, str]]:

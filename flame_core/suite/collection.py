@@ -15,18 +15,10 @@ from flame_core.digest import value_digest
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.suite.content import Captioned, Content, Labelled, Masked, NotAvailable, Questions
-from flame_core.suite.definition import (
-    Benchmark,
-    ChoiceParams,
-    ClassificationParams,
-    ProbeParams,
-    RetrievalParams,
-    SegmentationParams,
-    load_benchmarks,
-)
+from flame_core.suite.content import Content, NotAvailable
+from flame_core.suite.definition import Benchmark, load_benchmarks
 from flame_core.suite.layouts import read_content
-from flame_core.suite.tasks import choice, classification, retrieval, segmentation
+from flame_core.suite.tasks import TASKS
 from flame_core.text.jobs import Job, benchmark_jobs
 
 if TYPE_CHECKING:
@@ -38,11 +30,11 @@ CUT_TEXTS = "cut_texts"  # in the manifest
 
 @dataclass(frozen=True)
 class Collected:
-    """A configured benchmark: its content, the training part of a linear probe, or why it is not available."""
+    """A configured benchmark: its content, the data that it trains on, or why it is not available."""
 
     benchmark: Benchmark
     content: Content | None
-    training: Labelled | None = None
+    training: Content | None = None
     why: str = ""
 
     def digest(self) -> str:
@@ -52,16 +44,8 @@ class Collected:
 
     def texts(self) -> list[str]:
         """The texts that it looks up, each once, in a stable order."""
-        match self.benchmark.task, self.content:
-            case RetrievalParams() as task, Captioned() as content:
-                return retrieval.texts(task, content)
-            case ClassificationParams() as task, Labelled() as content:
-                return classification.texts(task, content)
-            case ChoiceParams() as task, Questions() as content:
-                return choice.texts(task, content)
-            case SegmentationParams() as task, Masked() as content:
-                return segmentation.texts(task, content)
-        return []
+        task = self.benchmark.task
+        return TASKS[task.kind].texts(task, self.content) if self.content else []
 
 
 def collect(params: Params, layout: Layout) -> list[Collected]:
@@ -83,10 +67,8 @@ def collect(params: Params, layout: Layout) -> list[Collected]:
             )
         try:
             content = read_content(benchmark, data)
-            training = None
-            if isinstance(benchmark.task, ProbeParams):
-                trained = read_content(benchmark, data, benchmark.task.train_split)
-                training = trained if isinstance(trained, Labelled) else None
+            split = TASKS[benchmark.task.kind].training_split(benchmark.task)
+            training = read_content(benchmark, data, split) if split else None
             found.append(Collected(benchmark, content, training))
         except NotAvailable as error:
             why = str(error).replace(

@@ -9,9 +9,11 @@ behind an `@`: `urban-1k`, `urban-1k@single`, `mine/birds.yaml`.
 from __future__ import annotations
 
 import difflib
+from functools import reduce
 from importlib.resources import as_file, files
+from operator import or_
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -20,6 +22,8 @@ from flame_core.language_names import is_language
 from flame_core.names import DottedName, LanguageCode
 from flame_core.params.section import CaptionKind, Positive, Section
 from flame_core.params.validation import read_yaml, validate
+from flame_core.suite.tasks import TASKS
+from flame_core.suite.tasks.protocol import TaskParams
 
 LayoutName = Literal[
     "captions_jsonl",
@@ -55,7 +59,6 @@ USED: dict[LayoutName, frozenset[str]] = {  # keys of `data` that mean something
     "urban1k": _FILES,
     "winoground": _FILES,
 }
-_ONE_LANGUAGE = ("choice", "linear_probe", "segmentation")
 
 
 class DataParams(Section):
@@ -78,78 +81,10 @@ class DataParams(Section):
         return self
 
 
-class RetrievalParams(Section):
-    """Pictures and texts find each other; a query is right when any of its answers is among the first k."""
-
-    kind: Literal["retrieval"]
-    captions: Literal["all", "first"] = Field(default="all", description="captions an image and language that are used")
-    recall_at: list[Positive] = Field(default=[1, 5, 10], min_length=1)
-
-
-def _templates_hold_the_class(templates: dict[str, list[str]]) -> dict[str, list[str]]:
-    for language, rows in templates.items():
-        if not rows or any("{c}" not in row for row in rows):
-            raise ValueError(f"every template of {language!r} must contain {{c}}")
-    return templates
-
-
-class ClassificationParams(Section):
-    """Zero-shot classification by class names in prompt templates."""
-
-    kind: Literal["classification"]
-    class_names: str | None = Field(default=None, description="JSON of {language: [name of each class]}, in the folder")
-    templates: dict[str, list[str]] = Field(
-        default={}, description="{language: templates with {c}}; without, the data set's own or the bare name"
-    )
-
-    _templates_hold_the_class = field_validator("templates")(_templates_hold_the_class)
-
-
-class ChoiceParams(Section):
-    """Pictures and texts that differ in little: which belong together (Winoground, SugarCrepe)."""
-
-    kind: Literal["choice"]
-    ties: Literal["wrong", "first"] = Field(
-        default="wrong", description="`first` counts a tie as CLIP_benchmark's argmax does: for the first, right answer"
-    )
-
-
-class ProbeParams(Section):
-    """A linear classifier on the frozen features of the pictures."""
-
-    kind: Literal["linear_probe"]
-    train_split: str = "train"
-    method: Literal["adamw", "logistic"] = Field(
-        default="adamw", description="CLIP_benchmark's recipe, or logistic regression with a validated penalty"
-    )
-    shots: Positive | None = Field(default=None, description="training pictures a class; null: all")
-    seed: int = 0
-    learning_rate: float = Field(default=0.1, gt=0, description="adamw")
-    epochs: Positive = Field(default=20, description="adamw")
-    batch_size: Positive = Field(default=512, description="adamw")
-    weight_decay: float = Field(default=0.0, ge=0, description="adamw")
-    penalties: list[float] = Field(
-        default=[1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0],
-        min_length=1,
-        description="logistic: values of C, the inverse penalty, the best of which a fifth of the training data picks",
-    )
-
-
-class SegmentationParams(Section):
-    """PatchDis: every patch says the class whose name is nearest; mean intersection over union with the masks."""
-
-    kind: Literal["segmentation"]
-    candidates: Literal["present", "all"] = Field(default="present", description="classes that compete in a picture")
-    ignore: int = Field(default=255, description="mask value that is not counted")
-    templates: dict[str, list[str]] = Field(default={}, description="{language: templates with {c}}")
-
-    _templates_hold_the_class = field_validator("templates")(_templates_hold_the_class)
-
-
-TaskParams = Annotated[
-    RetrievalParams | ClassificationParams | ChoiceParams | ProbeParams | SegmentationParams,
-    Field(discriminator="kind"),
-]
+if TYPE_CHECKING:
+    AnyTaskParams = TaskParams
+else:  # those of all tasks in the registry, told apart by `kind`
+    AnyTaskParams = Annotated[reduce(or_, (task.params for task in TASKS.values())), Field(discriminator="kind")]
 
 
 class Published(Section):
@@ -168,7 +103,7 @@ class Benchmark(Section):
 
     name: DottedName
     title: str
-    task: TaskParams
+    task: AnyTaskParams
     data: DataParams
     languages: list[LanguageCode] = Field(default=["en"], min_length=1)
     prompt: PromptMode = Field(
@@ -190,7 +125,7 @@ class Benchmark(Section):
 
     @model_validator(mode="after")
     def _one_language_where_one_is_asked(self) -> Benchmark:
-        if self.task.kind in _ONE_LANGUAGE and len(self.languages) > 1:
+        if TASKS[self.task.kind].one_language and len(self.languages) > 1:
             raise ValueError(
                 f"task {self.task.kind} asks in one language, but languages are {', '.join(self.languages)}"
             )
@@ -198,7 +133,7 @@ class Benchmark(Section):
 
     @model_validator(mode="after")
     def _templates_are_of_its_languages(self) -> Benchmark:
-        stray = sorted(set(getattr(self.task, "templates", {})) - set(self.languages))
+        stray = sorted(self.task.prompt_languages() - set(self.languages))
         if stray:
             raise ValueError(f"templates in {', '.join(stray)}, but languages are {', '.join(self.languages)}")
         return self

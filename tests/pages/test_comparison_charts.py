@@ -74,5 +74,6 @@ def test_a_section_says_who_has_what_and_quotes_the_best_of_the_same_protocol():
 
 
 def test_metric_names_for_readers():
-    assert metric_name("text_retrieval_recall@5") == "picture → text, recall@5"
-    assert metric_name("add_obj/text_acc") == "add_obj, right text"
+    named = {kind: benchmark(kind, "clip_benchmark") for kind in ("retrieval", "choice")}
+    assert metric_name(named["retrieval"], "text_retrieval_recall@5") == "picture → text, recall@5"
+    assert metric_name(named["choice"], "add_obj/text_acc") == "add_obj, right text"

@@ -12,9 +12,10 @@ import yaml
 from PIL import Image
 
 from flame_core.suite.collection import Collected
-from flame_core.suite.content import Captioned, Content, Labelled
+from flame_core.suite.content import Captioned, Content
 from flame_core.suite.definition import Benchmark
 from flame_core.suite.layouts import read_content
+from flame_core.suite.tasks import TASKS
 
 COLOURS = ["red", "green", "blue", "yellow", "black", "white"]
 
@@ -50,11 +51,8 @@ def benchmark(task: dict | str, layout: str, path: str = "set", data: dict | Non
 
 def collected(definition: Benchmark, folder: Path) -> Collected:
     content = read_content(definition, folder)
-    training = None
-    if definition.task.kind == "linear_probe":
-        training = read_content(definition, folder, definition.task.train_split)
-        assert isinstance(training, Labelled)
-    return Collected(definition, content, training)
+    split = TASKS[definition.task.kind].training_split(definition.task)
+    return Collected(definition, content, read_content(definition, folder, split) if split else None)
 
 
 def definition_file(path: Path, task: dict, layout: str, folder: str, **rest) -> Path:

@@ -20,8 +20,11 @@ import pytest
 from flame_core.settings import settings
 from flame_core.suite.benchmark_results import BenchmarkResult, benchmark_files, result_of_scores
 from flame_core.suite.content import Labelled, Question, Questions
-from flame_core.suite.definition import ChoiceParams, ClassificationParams, ProbeParams, RetrievalParams
 from flame_core.suite.tasks import choice, classification, probe, retrieval
+from flame_core.suite.tasks.choice import ChoiceParams
+from flame_core.suite.tasks.classification import ClassificationParams
+from flame_core.suite.tasks.probe import ProbeParams
+from flame_core.suite.tasks.retrieval import RetrievalParams
 from tests.suite.datasets import Collected, benchmark, captioned, vectors
 
 pytestmark = pytest.mark.slow
@@ -135,7 +138,7 @@ def given(python, tmp_path_factory):
     def encode(rows):
         return t[[place[row] for row in rows]]
 
-    score = retrieval.measure(
+    score = retrieval.score_language(
         RetrievalParams(kind="retrieval"), captioned([len(own) for own in captions]), "en", z,
         lambda rows: encode([f"caption {row.removeprefix('en ')}" for row in rows]),
     )  # fmt: skip
@@ -162,7 +165,7 @@ def test_classification(given):
     content, z, encode, _, found, _ = given
     labels = np.array(content["labels"])
     own = Labelled([], labels, {"en": content["classes"]}, {"en": content["templates"]})
-    score = classification.measure(ClassificationParams(kind="classification"), own, "en", z, encode)
+    score = classification.score_language(ClassificationParams(kind="classification"), own, "en", z, encode)
     assert score.metrics == pytest.approx(found["classification"], abs=1e-6)
 
 
@@ -171,7 +174,7 @@ def test_choice(given, name):
     content, z, encode, _, found, _ = given
     questions = [Question(str(i), name, tuple(p), tuple(t)) for i, (p, t) in enumerate(content[name])]
     task = ChoiceParams(kind="choice", ties="first")
-    score = choice.measure(task, Questions([None] * len(z), questions), "en", z, encode)
+    score = choice.score_questions(task, Questions([None] * len(z), questions), "en", z, encode)
     assert score.metrics == pytest.approx({key: found[name][key] for key in score.metrics}, abs=1e-6)
 
 

@@ -15,13 +15,14 @@ from safetensors.torch import save_file
 
 from flame_core.digest import write_json
 from flame_core.errors import InputError
-from flame_core.suite import run as suite_run
+from flame_core.suite import encoding
 from flame_core.suite.benchmark_results import benchmark_files, read_benchmark_results
 from flame_core.suite.collection import Collected
 from flame_core.suite.content import Picture
+from flame_core.suite.encoding import encoded
 from flame_core.suite.models.protocol import open_model
 from flame_core.suite.models.trained import TrainedModel
-from flame_core.suite.run import encoded, run_benchmarks
+from flame_core.suite.run import run_benchmarks
 from flame_core.suite.tasks.segmentation import view_of_mask
 from flame_core.vision.tower import CONFIG, WEIGHTS, ImageEncoder, ImageTower
 from tests.measuring import world
@@ -198,7 +199,7 @@ def test_files_are_read_back_and_have_the_fields_of_clip_benchmarks_build(model,
 @pytest.mark.parametrize(("prompt", "met"), [("facets", [1, 2, 0]), ("single", [0])])
 def test_a_tower_with_facet_tokens_answers_facet_by_facet(tmp_path, monkeypatch, prompt, met):
     """Two facet tokens and texts of three facets: the third meets the picture as a whole, and so does one prompt."""
-    monkeypatch.setattr(suite_run, "_TEXTS", 4)  # several blocks
+    monkeypatch.setattr(encoding, "_TEXTS", 4)  # several blocks
     content = datasets.captioned([2, 1, 3, 1, 1, 2])
     rows = [(picture(colour), colour) for colour in COLOURS]
     content.pictures = [Picture(name, put(tmp_path / f"{name}.jpg", jpeg)) for jpeg, name in rows]

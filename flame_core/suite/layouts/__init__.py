@@ -6,16 +6,9 @@ from importlib import import_module
 from pathlib import Path
 
 from flame_core.errors import ParamsError
-from flame_core.suite.content import Captioned, Content, Labelled, Masked, NotAvailable, Questions
+from flame_core.suite.content import Content, NotAvailable
 from flame_core.suite.definition import Benchmark
-
-_WANTED: dict[str, tuple[type, str]] = {
-    "retrieval": (Captioned, "pictures with captions"),
-    "classification": (Labelled, "pictures with a class"),
-    "linear_probe": (Labelled, "pictures with a class"),
-    "choice": (Questions, "pictures and texts to be matched"),
-    "segmentation": (Masked, "pictures with masks"),
-}
+from flame_core.suite.tasks import TASKS
 
 
 def read_content(benchmark: Benchmark, data: Path, split: str | None = None) -> Content:
@@ -33,9 +26,9 @@ def read_content(benchmark: Benchmark, data: Path, split: str | None = None) -> 
         raise NotAvailable(f"{folder} does not exist")
     layout = benchmark.data.layout
     content = import_module(f"{__name__}.{layout}").read(benchmark, folder, split or benchmark.data.split)
-    wanted, what = _WANTED[benchmark.task.kind]
-    if not isinstance(content, wanted):
-        raise ParamsError(f"benchmark {benchmark.name}: task {benchmark.task.kind} needs {what}, not layout {layout}")
+    kind = benchmark.task.kind
+    if not isinstance(content, TASKS[kind].wanted):
+        raise ParamsError(f"benchmark {benchmark.name}: task {kind} needs {TASKS[kind].wanted_is}, not layout {layout}")
     if not content.pictures:
         raise NotAvailable(f"{folder} holds no picture that can be used{content.skips.told()}")
     return content

@@ -28,6 +28,7 @@ from flame_core.suite.layouts.reading import (
     is_picture,
     read_text,
 )
+from flame_core.suite.tasks import TASKS
 
 _LARGEST_TEXT = 1 << 20  # bytes of a `cls` or `txt`
 _GZIP = b"\x1f\x8b"
@@ -58,7 +59,7 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned | Labelled
     captions: list[tuple[int, str]] = []
     labels: list[int] = []
     skips = Skips()
-    retrieval = benchmark.task.kind == "retrieval"
+    retrieval = TASKS[benchmark.task.kind].wanted is Captioned
     for number in range(count):
         path = existing(folder / split / f"{number}.tar")
         for sample in _samples(path, ".txt" if retrieval else ".cls", skips):

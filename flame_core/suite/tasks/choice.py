@@ -8,19 +8,60 @@ With several groups every metric is given for each, as `<group>/<metric>`, and a
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from math import comb
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from flame_core.measuring.intervals import by_picture, mean_of, ratio
 from flame_core.measuring.similarity import resolution, similarities
 from flame_core.suite.content import Questions
-from flame_core.suite.definition import ChoiceParams
+from flame_core.suite.encoding import Vectors
 from flame_core.suite.score import Score, Texts
+from flame_core.suite.tasks.protocol import Asked, Task, TaskParams
 
 
-def texts(task: ChoiceParams, content: Questions) -> list[str]:
-    """What is looked up, each text once."""
+class ChoiceParams(TaskParams):
+    """Pictures and texts that differ in little: which belong together (Winoground, SugarCrepe)."""
+
+    kind: Literal["choice"]
+    ties: Literal["wrong", "first"] = Field(
+        default="wrong", description="`first` counts a tie as CLIP_benchmark's argmax does: for the first, right answer"
+    )
+
+
+class Choice(Task[ChoiceParams, Questions]):
+    """Which text belongs to which picture? The questions are in one language."""
+
+    params = ChoiceParams
+    wanted = Questions
+    wanted_is = "pictures and texts to be matched"
+    exported_as = "image_caption_selection"
+    one_language = True
+    titles: ClassVar[Mapping[str, str]] = {
+        "text_acc": "right text",
+        "image_acc": "right picture",
+        "acc": "both right",
+    }
+
+    def texts(self, params: ChoiceParams, content: Questions) -> list[str]:
+        return distinct_texts(content)
+
+    def measure(self, asked: Asked[ChoiceParams, Questions], vectors: Vectors) -> Iterator[tuple[str, Score | None]]:
+        (language,) = asked.languages
+        yield language, score_questions(asked.params, asked.content, language, *vectors.paired(asked.content.pictures))
+
+    def headline(self, params: ChoiceParams) -> list[str]:
+        return list(self.titles)
+
+    def counts_ties(self, params: ChoiceParams) -> bool:
+        return params.ties == "first"
+
+
+def distinct_texts(content: Questions) -> list[str]:
+    """The texts of all questions, each once."""
     return list(dict.fromkeys(text for question in content.questions for text in question.texts))
 
 
@@ -40,23 +81,23 @@ def _rows_right(queries: np.ndarray, candidates: np.ndarray, ties: str) -> bool:
     return True
 
 
-def measure(task: ChoiceParams, content: Questions, language: str, z: np.ndarray, encode: Texts) -> Score | None:
+def score_questions(params: ChoiceParams, content: Questions, language: str, z: np.ndarray, encode: Texts) -> Score:
     """The accuracies; questions about one picture count as dependent in the intervals.
 
     Args:
-        task: how ties count.
+        params: how ties count.
         content: pictures and questions.
         language: of the texts.
         z: [N, D] of all pictures.
         encode: texts to [T, D].
     """
-    distinct = texts(task, content)
+    distinct = distinct_texts(content)
     number = {text: index for index, text in enumerate(distinct)}
     t = encode(distinct)
     outcomes = []
     for question in content.questions:
         asked = z[list(question.pictures)], t[[number[text] for text in question.texts]]
-        outcomes.append(chosen(*asked, task.ties))
+        outcomes.append(chosen(*asked, params.ties))
     text_right, image_right = np.array(outcomes, dtype=float).T
     two_way = all(len(question.pictures) > 1 for question in content.questions)
     values = {"text_acc": text_right}

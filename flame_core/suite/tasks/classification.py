@@ -2,16 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import AfterValidator, Field
 
 from flame_core.measuring.intervals import mean_over_classes, ratio
 from flame_core.measuring.retrieval import rank_answers
 from flame_core.suite.content import Labelled
-from flame_core.suite.definition import ClassificationParams
+from flame_core.suite.encoding import Vectors
 from flame_core.suite.score import Score, Texts
+from flame_core.suite.tasks.protocol import Asked, Task, TaskParams
 from flame_core.text.store import unit
+
+
+def _hold_the_class(templates: dict[str, list[str]]) -> dict[str, list[str]]:
+    for language, rows in templates.items():
+        if not rows or any("{c}" not in row for row in rows):
+            raise ValueError(f"every template of {language!r} must contain {{c}}")
+    return templates
+
+
+Templates = Annotated[dict[str, list[str]], AfterValidator(_hold_the_class)]
+
+
+class ClassificationParams(TaskParams):
+    """Zero-shot classification by class names in prompt templates."""
+
+    kind: Literal["classification"]
+    class_names: str | None = Field(default=None, description="JSON of {language: [name of each class]}, in the folder")
+    templates: Templates = Field(
+        default={}, description="{language: templates with {c}}; without, the data set's own or the bare name"
+    )
+
+    def prompt_languages(self) -> set[str]:
+        return set(self.templates)
+
+
+class Classification(Task[ClassificationParams, Labelled]):
+    """Which class does a picture show? One answer per language that the classes have names in."""
+
+    params = ClassificationParams
+    wanted = Labelled
+    wanted_is = "pictures with a class"
+    exported_as = "zeroshot_classification"
+    overview = "data sets"
+    titles: ClassVar[Mapping[str, str]] = {"acc1": "top-1", "acc5": "top-5"}
+
+    def texts(self, params: ClassificationParams, content: Labelled) -> list[str]:
+        found: dict[str, None] = {}
+        for language, names in content.names.items():
+            for rows in prompts(names, templates_of(params, content, language)):
+                found.update(dict.fromkeys(rows))
+        return list(found)
+
+    def measure(
+        self, asked: Asked[ClassificationParams, Labelled], vectors: Vectors
+    ) -> Iterator[tuple[str, Score | None]]:
+        z, encode = vectors.paired(asked.content.pictures)
+        for language in asked.languages:
+            yield language, score_language(asked.params, asked.content, language, z, encode)
+
+    def headline(self, params: ClassificationParams) -> list[str]:
+        return ["acc1"]
 
 
 def prompts(names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
@@ -19,18 +73,9 @@ def prompts(names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
     return [[template.replace("{c}", name) for template in templates or ["{c}"]] for name in names]
 
 
-def templates_of(task: ClassificationParams, content: Labelled, language: str) -> list[str]:
+def templates_of(params: ClassificationParams, content: Labelled, language: str) -> list[str]:
     """Those of the benchmark, else those of the data set, else none."""
-    return task.templates.get(language) or content.templates.get(language) or []
-
-
-def texts(task: ClassificationParams, content: Labelled) -> list[str]:
-    """What is looked up, each text once."""
-    found: dict[str, None] = {}
-    for language, names in content.names.items():
-        for rows in prompts(names, templates_of(task, content, language)):
-            found.update(dict.fromkeys(rows))
-    return list(found)
+    return params.templates.get(language) or content.templates.get(language) or []
 
 
 def class_vectors(rows: Sequence[Sequence[str]], encode: Texts) -> np.ndarray:
@@ -42,11 +87,13 @@ def class_vectors(rows: Sequence[Sequence[str]], encode: Texts) -> np.ndarray:
     return unit(np.stack(means)).astype(np.float32)
 
 
-def measure(task: ClassificationParams, content: Labelled, language: str, z: np.ndarray, encode: Texts) -> Score | None:
+def score_language(
+    params: ClassificationParams, content: Labelled, language: str, z: np.ndarray, encode: Texts
+) -> Score | None:
     """Top-1, top-5 (of five classes or more) and mean per class recall in one language.
 
     Args:
-        task: its templates.
+        params: its templates.
         content: pictures, labels, names.
         language: one of its languages.
         z: [N, D] of all pictures.
@@ -54,7 +101,7 @@ def measure(task: ClassificationParams, content: Labelled, language: str, z: np.
     """
     if language not in content.names:
         return None
-    t = class_vectors(prompts(content.names[language], templates_of(task, content, language)), encode)
+    t = class_vectors(prompts(content.names[language], templates_of(params, content, language)), encode)
     return score_labels("", language, z, t, content.labels)
 
 

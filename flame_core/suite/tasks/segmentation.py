@@ -8,32 +8,72 @@ all.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from flame_core.errors import InputError
 from flame_core.measuring.intervals import mean_of, ratio
 from flame_core.measuring.similarity import first_best, resolution, similarities
+from flame_core.reporting import progress
 from flame_core.suite.content import Masked
-from flame_core.suite.definition import SegmentationParams
+from flame_core.suite.encoding import Vectors
 from flame_core.suite.safe_pictures import opened
-from flame_core.suite.score import Score, Texts
-from flame_core.suite.tasks.classification import class_vectors, prompts
+from flame_core.suite.score import Score
+from flame_core.suite.tasks.classification import Templates, class_vectors, prompts
+from flame_core.suite.tasks.protocol import Asked, Task, TaskParams
 
 
-def texts(task: SegmentationParams, content: Masked) -> list[str]:
-    """What is looked up, each text once."""
-    found: dict[str, None] = {}
-    for language, names in content.names.items():
-        for rows in prompts(names, task.templates.get(language, [])):
-            found.update(dict.fromkeys(rows))
-    return list(found)
+class SegmentationParams(TaskParams):
+    """PatchDis: every patch says the class whose name is nearest; mean intersection over union with the masks."""
+
+    kind: Literal["segmentation"]
+    candidates: Literal["present", "all"] = Field(default="present", description="classes that compete in a picture")
+    ignore: int = Field(default=255, description="mask value that is not counted")
+    templates: Templates = Field(default={}, description="{language: templates with {c}}")
+
+    def prompt_languages(self) -> set[str]:
+        return set(self.templates)
 
 
-def vectors(task: SegmentationParams, content: Masked, language: str, encode: Texts) -> np.ndarray:
-    """[M, D] of the classes."""
-    return class_vectors(prompts(content.names[language], task.templates.get(language, [])), encode)
+class Segmentation(Task[SegmentationParams, Masked]):
+    """Which class does each patch show?"""
+
+    params = SegmentationParams
+    wanted = Masked
+    wanted_is = "pictures with masks"
+    exported_as = "patch_segmentation"
+    one_language = True
+    titles: ClassVar[Mapping[str, str]] = {"miou": "mean IoU of patches"}
+
+    def texts(self, params: SegmentationParams, content: Masked) -> list[str]:
+        found: dict[str, None] = {}
+        for language, names in content.names.items():
+            for rows in prompts(names, params.templates.get(language, [])):
+                found.update(dict.fromkeys(rows))
+        return list(found)
+
+    def measure(self, asked: Asked[SegmentationParams, Masked], vectors: Vectors) -> Iterator[tuple[str, Score | None]]:
+        for language in asked.content.names:
+            yield language, score_patches(asked.params, asked.content, language, vectors)
+
+    def headline(self, params: SegmentationParams) -> list[str]:
+        return ["miou"]
+
+
+def score_patches(params: SegmentationParams, content: Masked, language: str, vectors: Vectors) -> Score:
+    """Mean IoU over all pictures, by class names in one language."""
+    t = class_vectors(prompts(content.names[language], params.templates.get(language, [])), vectors.texts)  # [M, D]
+    overlaps = []
+    with progress("patches", len(content.pictures), "pictures") as bar:
+        for picture, shown in zip(content.pictures, content.masks, strict=True):
+            mask = view_of_mask(shown.read(), shown.name, len(t), params.ignore)
+            predicted = label_patches(vectors.patches(picture), t, mask, params)
+            overlaps.append(overlap(predicted, mask, len(t), params.ignore))
+            bar.advance()
+    return score_overlaps(overlaps, language)
 
 
 def view_of_mask(png: bytes, name: str, classes: int, ignore: int) -> np.ndarray:
@@ -56,12 +96,12 @@ def view_of_mask(png: bytes, name: str, classes: int, ignore: int) -> np.ndarray
     return mask
 
 
-def label_patches(patches: np.ndarray, t: np.ndarray, mask: np.ndarray, task: SegmentationParams) -> np.ndarray:
+def label_patches(patches: np.ndarray, t: np.ndarray, mask: np.ndarray, params: SegmentationParams) -> np.ndarray:
     """[S, S] class of each pixel by its patch: patches [g, g, D], classes t [M, D], mask [S, S]."""
     flat = patches.reshape(-1, patches.shape[-1])
     scores = similarities(flat, t)  # [g * g, M]
-    if task.candidates == "present":
-        absent = np.setdiff1d(np.arange(len(t)), mask[mask != task.ignore])
+    if params.candidates == "present":
+        absent = np.setdiff1d(np.arange(len(t)), mask[mask != params.ignore])
         scores[..., absent] = -np.inf
     labels = first_best(scores, resolution(flat, t)).reshape(patches.shape[:2])
     grid, side = len(labels), len(mask)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from flame_core.suite.content import Question, Questions
-from flame_core.suite.definition import ChoiceParams
 from flame_core.suite.tasks import choice
+from flame_core.suite.tasks.choice import ChoiceParams
 
 
 def chosen(scores, ties: str) -> tuple[bool, bool]:
@@ -53,12 +53,12 @@ def test_groups_are_scored_apart_and_the_mean_is_plain():
         return np.array([[good[text]] for text in texts], dtype=np.float32)
 
     content = Questions([None, None], questions)  # pictures are not read
-    found = choice.measure(task(), content, "en", np.ones((2, 1), np.float32), encode)
+    found = choice.score_questions(task(), content, "en", np.ones((2, 1), np.float32), encode)
     assert found.metrics == {
         "text_acc": pytest.approx(2 / 3), "a/text_acc": pytest.approx(1 / 3), "b/text_acc": 1.0,
     }  # fmt: skip
     assert found.chance["text_acc"] == 0.5
-    first = choice.measure(task("first"), content, "en", np.ones((2, 1), np.float32), encode)
+    first = choice.score_questions(task("first"), content, "en", np.ones((2, 1), np.float32), encode)
     assert first.metrics["a/text_acc"] == pytest.approx(2 / 3)  # the tie counts
 
 

@@ -6,8 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 
 from flame_core.errors import InputError
-from flame_core.suite.definition import ProbeParams
 from flame_core.suite.tasks import probe
+from flame_core.suite.tasks.probe import ProbeParams
 from tests.suite.datasets import vectors
 
 NAMES = ["a", "b", "c", "d", "e", "f"]
@@ -28,7 +28,7 @@ def blobs(count: int, classes: int = 6, noise: float = 0.9, seed: int = 0):
 def test_logistic_regression_with_a_validated_penalty_is_scikit_learns(classes):
     train, test = blobs(150, classes), blobs(90, classes, seed=1)
     options = task(method="logistic", seed=3)
-    found = probe.measure(options, train, test, NAMES[:classes], "en")
+    found = probe.train_and_test(options, train, test, NAMES[:classes], "en")
     split = StratifiedShuffleSplit(1, test_size=30, random_state=3)
     search = GridSearchCV(
         LogisticRegression(max_iter=1000, random_state=3),
@@ -69,9 +69,9 @@ def test_adamw_in_one_batch_follows_its_formula():
 def test_both_methods_learn_and_repeat_themselves():
     train, test = blobs(240), blobs(120, seed=1)
     for method in ("adamw", "logistic"):
-        first = probe.measure(task(method=method, batch_size=64), train, test, NAMES, "en")
+        first = probe.train_and_test(task(method=method, batch_size=64), train, test, NAMES, "en")
         assert first.metrics["lp_acc1"] > 0.8
-        again = probe.measure(task(method=method, batch_size=64), train, test, NAMES, "en")
+        again = probe.train_and_test(task(method=method, batch_size=64), train, test, NAMES, "en")
         assert again.metrics == first.metrics
         assert first.facts["training_pictures"] == 240
 
@@ -85,7 +85,7 @@ def test_few_shot_takes_so_many_of_each_class():
     with pytest.raises(InputError, match="class 'c' has 4 training pictures, not 5"):
         probe.few_shot(labels, 5, 0, NAMES[:3])
     train, test = blobs(240), blobs(60, seed=1)
-    assert probe.measure(task(shots=3), train, test, NAMES, "en").facts["training_pictures"] == 18
+    assert probe.train_and_test(task(shots=3), train, test, NAMES, "en").facts["training_pictures"] == 18
 
 
 def test_a_class_without_training_pictures_is_refused():

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flame_core.suite.definition import RetrievalParams
 from flame_core.suite.score import over_languages
 from flame_core.suite.tasks import retrieval
+from flame_core.suite.tasks.retrieval import Retrieval, RetrievalParams
 from tests.suite.datasets import captioned, vectors
 
 
@@ -23,7 +23,7 @@ def test_a_hand_made_matrix_with_several_captions():
         ],
         dtype=np.float32,
     )
-    found = retrieval.measure(
+    found = retrieval.score_language(
         task(recall_at=[1, 2, 3]), captioned([2, 1, 1]), "en", scores, lambda texts: np.eye(4, dtype=np.float32),
     )  # fmt: skip
     assert found is not None
@@ -41,7 +41,7 @@ def test_a_hand_made_matrix_with_several_captions():
 
 def test_ties_give_chance_in_any_order():
     same = np.ones((5, 2), dtype=np.float32)
-    found = retrieval.measure(
+    found = retrieval.score_language(
         task(), captioned([2, 3, 1, 1, 2]), "en", same, lambda texts: np.ones((len(texts), 2), np.float32)
     )
     assert found is not None
@@ -52,14 +52,14 @@ def test_ties_give_chance_in_any_order():
 def test_the_first_caption_alone_where_the_protocol_says_so():
     content = captioned([3, 2])
     assert retrieval.used_captions(task(captions="first"), content, "en") == [(0, "en 0 0"), (1, "en 1 0")]
-    assert retrieval.texts(task(captions="first"), content) == ["en 0 0", "en 1 0"]
-    assert len(retrieval.texts(task(), content)) == 5
+    assert Retrieval().texts(task(captions="first"), content) == ["en 0 0", "en 1 0"]
+    assert len(Retrieval().texts(task(), content)) == 5
 
 
 def test_a_language_without_captions_has_no_score():
     content = captioned([1, 1])
     content.captions["de"] = []
-    assert retrieval.measure(task(), content, "de", vectors(2), vectors) is None
+    assert retrieval.score_language(task(), content, "de", vectors(2), vectors) is None
 
 
 def test_the_mean_over_languages_is_plain_and_its_interval_knows_that_pictures_are_shared():
@@ -72,7 +72,7 @@ def test_the_mean_over_languages_is_plain_and_its_interval_knows_that_pictures_a
         noise = vectors(30, seed=7)
         return z + noisy[language] * noise
 
-    scores = [retrieval.measure(task(), content, code, z, encode) for code in ("en", "de")]
+    scores = [retrieval.score_language(task(), content, code, z, encode) for code in ("en", "de")]
     mean = over_languages(scores)
     name = "text_retrieval_recall@1"
     assert scores[0].metrics[name] > scores[1].metrics[name]
@@ -87,7 +87,7 @@ def test_intervals_cover_the_spread_of_a_mean_over_independent_pictures():
     """Recall of one caption a picture is a mean of independent outcomes: the binomial interval is the oracle."""
     z = vectors(400, 8)
     t = z + 1.2 * vectors(400, 8, seed=3)
-    found = retrieval.measure(task(), captioned([1] * 400), "en", z, lambda _: t)
+    found = retrieval.score_language(task(), captioned([1] * 400), "en", z, lambda _: t)
     p = found.metrics["text_retrieval_recall@10"]
     low, high = found.intervals(0.95)["text_retrieval_recall@10"]
     spread = 1.96 * (p * (1 - p) / 400) ** 0.5

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from flame_core.errors import InputError
-from flame_core.suite.definition import SegmentationParams
 from flame_core.suite.tasks import segmentation
+from flame_core.suite.tasks.segmentation import SegmentationParams
 from tests.suite.datasets import vectors
 
 
