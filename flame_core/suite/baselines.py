@@ -15,9 +15,9 @@ from flame_core.reporting import progress
 from flame_core.settings import settings
 from flame_core.suite.benchmark_results import BenchmarkResult, benchmark_files
 from flame_core.suite.held_out_benchmarks import held_out_not_offered, held_out_results
-from flame_core.suite.models.protocol import Model, NotOffered, open_model
+from flame_core.suite.measurement import run_benchmarks
+from flame_core.suite.models.model import Model, NotOffered, open_model
 from flame_core.suite.recipe_benchmarks import collected_benchmarks
-from flame_core.suite.run import run_benchmarks
 
 _CHUNK = 256  # pictures whose bytes are held at once
 

@@ -23,7 +23,7 @@ from flame_core.names import DottedName, LanguageCode
 from flame_core.params.section import CaptionKind, Positive, Section
 from flame_core.params.validation import read_yaml, validate
 from flame_core.suite.tasks import TASKS
-from flame_core.suite.tasks.protocol import TaskParams
+from flame_core.suite.tasks.task import TaskParams
 
 LayoutName = Literal[
     "captions_jsonl",

@@ -18,7 +18,7 @@ import numpy as np
 from flame_core.measuring.facet_pairing import meets_whole, picture_vectors, text_vectors
 from flame_core.reporting import progress
 from flame_core.suite.content import Picture, pictures_sha256
-from flame_core.suite.models.protocol import Model
+from flame_core.suite.models.model import Model
 from flame_core.suite.safe_pictures import decodable, opened
 from flame_core.suite.score import Texts
 from flame_core.text.store import unit

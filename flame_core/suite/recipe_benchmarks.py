@@ -10,8 +10,8 @@ from flame_core.params import Params
 from flame_core.suite.benchmark_results import BenchmarkResult
 from flame_core.suite.collection import CUT_TEXTS, Collected, collect, require_collected
 from flame_core.suite.held_out_benchmarks import held_out_results
+from flame_core.suite.measurement import run_benchmarks
 from flame_core.suite.models.trained import TrainedModel
-from flame_core.suite.run import run_benchmarks
 from flame_core.text.manifest import read_manifest
 
 

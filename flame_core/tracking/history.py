@@ -46,7 +46,7 @@ _COMPARED = 20  # runs of a comparison in MLflow: they stand in its address
 
 
 @dataclass(frozen=True)
-class Score:
+class RecordedScore:
     """A metric of a model, with its interval where the run recorded one."""
 
     value: float
@@ -82,7 +82,7 @@ class MeasuredModel:
     version_url: str
     standing: str
     split: str
-    scores: dict[str, Score]
+    scores: dict[str, RecordedScore]
 
 
 @dataclass(frozen=True)
@@ -202,16 +202,16 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
     return {alias: str(number) for model in models for alias, number in model.aliases.items()}
 
 
-def _score(run: Run, metric: str) -> Score | None:
+def _score(run: Run, metric: str) -> RecordedScore | None:
     logged = run.data.metrics
     value = logged.get(metric_name(metric))
     if value is None:
         return None
-    return Score(value, *(logged.get(metric_name(f"{metric}/{end}")) for end in ("low", "high")))
+    return RecordedScore(value, *(logged.get(metric_name(f"{metric}/{end}")) for end in ("low", "high")))
 
 
 def _measured_model(
-    address: str, run: Run, version: ModelVersion | None, aliases: dict[str, str], scores: dict[str, Score]
+    address: str, run: Run, version: ModelVersion | None, aliases: dict[str, str], scores: dict[str, RecordedScore]
 ) -> MeasuredModel:
     tags = run.data.tags
     number = str(version.version) if version else ""

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from flame_core.errors import InputError, ResourceError
-from flame_core.suite.models.protocol import NotOffered, open_model
+from flame_core.suite.models.model import NotOffered, open_model
 from tests.suite import tiny_clip
 from tests.suite.datasets import COLOURS, picture
 

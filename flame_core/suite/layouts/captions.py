@@ -14,7 +14,7 @@ OTHER_SPLIT = "entries of other splits"
 
 
 @dataclass(frozen=True)
-class Row:
+class CaptionRow:
     """A picture's captions in a language; None where the data name none."""
 
     name: str
@@ -24,7 +24,7 @@ class Row:
 
 
 def captioned(
-    benchmark: Benchmark, rows: Iterable[Row], images: Path | None = None, skips: Skips | None = None
+    benchmark: Benchmark, rows: Iterable[CaptionRow], images: Path | None = None, skips: Skips | None = None
 ) -> Captioned:
     """Content of rows: their captions in the benchmark's languages.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flame_core.suite.content import Captioned
 from flame_core.suite.definition import Benchmark
-from flame_core.suite.layouts.captions import Row, captioned
+from flame_core.suite.layouts.captions import CaptionRow, captioned
 from flame_core.suite.layouts.reading import caption_texts, existing, inside, read_json_lines, value
 
 
@@ -20,10 +20,10 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:
     images = existing(folder / (benchmark.data.images or "images"))
     only = benchmark.languages[0] if len(benchmark.languages) == 1 else None
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[CaptionRow]:
         for place, row in read_json_lines(folder / (benchmark.data.annotations or "captions.jsonl")):
             name = value(row, "image", place)
             language = only if row.get("lang") is None else value(row, "lang", place)
-            yield Row(name, inside(images, name, place), language, caption_texts(row.get("captions"), place))
+            yield CaptionRow(name, inside(images, name, place), language, caption_texts(row.get("captions"), place))
 
     return captioned(benchmark, rows(), images)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flame_core.suite.content import Captioned, Skips
 from flame_core.suite.definition import Benchmark
-from flame_core.suite.layouts.captions import Row, captioned
+from flame_core.suite.layouts.captions import CaptionRow, captioned
 from flame_core.suite.layouts.reading import existing, inside, read_json, value
 
 
@@ -31,13 +31,13 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:
     listed = [name for part in splits for name in value(splits, part, str(place), list)]
     skips = Skips()
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[CaptionRow]:
         for name in listed:
             path = inside(annotations, str(name), str(place))
             entry = read_json(path, dict)
             image = value(entry, "image", str(path))
             text = dci_text(value(entry, "short_caption", str(path)), value(entry, "extra_caption", str(path)))
-            yield Row(name, inside(images, image, str(path)), benchmark.languages[0], [text] if text else [])
+            yield CaptionRow(name, inside(images, image, str(path)), benchmark.languages[0], [text] if text else [])
         named = set(map(str, listed))
         for path in sorted(annotations.glob("*.json")):
             if path.name not in named:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flame_core.suite.content import Captioned, Skips
 from flame_core.suite.definition import Benchmark
-from flame_core.suite.layouts.captions import OTHER_SPLIT, Row, captioned
+from flame_core.suite.layouts.captions import OTHER_SPLIT, CaptionRow, captioned
 from flame_core.suite.layouts.reading import existing, inside, read_json, value
 
 
@@ -20,7 +20,7 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:
     file = folder / (benchmark.data.annotations or "dataset.json")
     skips = Skips()
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[CaptionRow]:
         for number, row in enumerate(value(read_json(file, dict), "images", str(file), list)):
             place = f"{file}, image {number}"
             name = value(row, "filename", place)
@@ -32,6 +32,6 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:
             sentences = value(row, "sentences", place, list)
             texts = [value(sentence, "raw", place).strip() for sentence in sentences]
             path = inside(images, name, place)
-            yield Row(name, path, benchmark.languages[0], [text for text in texts if text])
+            yield CaptionRow(name, path, benchmark.languages[0], [text for text in texts if text])
 
     return captioned(benchmark, rows(), skips=skips)

@@ -11,7 +11,7 @@ from pathlib import Path
 from flame_core.errors import InputError
 from flame_core.suite.content import Captioned, Skips
 from flame_core.suite.definition import Benchmark
-from flame_core.suite.layouts.captions import Row, captioned
+from flame_core.suite.layouts.captions import CaptionRow, captioned
 from flame_core.suite.layouts.reading import existing, inside, read_json, value
 
 FILE = "share-captioner_coco_lcs_sam_1246k_1107.json"
@@ -23,7 +23,7 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:
     path = folder / (benchmark.data.annotations or FILE)
     skips = Skips()
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[CaptionRow]:
         entries = read_json(path, list)
         if left := len(entries[benchmark.data.first :]) if benchmark.data.first else 0:
             skips.add("entries behind the first (data.first)", f"entry {benchmark.data.first}", left)
@@ -34,6 +34,6 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:
                 raise InputError(f"{place}: a conversation needs two turns")
             text = value(turns[1], "value", place).replace("\n", " ").strip()
             name = value(row, "image", place)
-            yield Row(name, inside(images, name, place), benchmark.languages[0], [text] if text else [])
+            yield CaptionRow(name, inside(images, name, place), benchmark.languages[0], [text] if text else [])
 
     return captioned(benchmark, rows(), skips=skips)

@@ -8,7 +8,7 @@ from pathlib import Path
 from flame_core.regular_files import is_hidden
 from flame_core.suite.content import Captioned, Skips
 from flame_core.suite.definition import Benchmark
-from flame_core.suite.layouts.captions import Row, captioned
+from flame_core.suite.layouts.captions import CaptionRow, captioned
 from flame_core.suite.layouts.reading import HIDDEN, by_stem, existing, pictures_below, read_text
 
 
@@ -19,13 +19,13 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:
     pictures = by_stem(pictures_below(images, Skips()))  # `captioned` counts what lies beside them
     skips = Skips()
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[CaptionRow]:
         for path in sorted(texts.glob("*.txt")):
             if is_hidden(path.name):
                 skips.add(HIDDEN, path.name)
                 continue
             line = read_text(path).partition("\n")[0].strip()
             image = pictures.get(path.stem, images / f"{path.stem}.jpg")
-            yield Row(path.stem, image, benchmark.languages[0], [line] if line else [])
+            yield CaptionRow(path.stem, image, benchmark.languages[0], [line] if line else [])
 
     return captioned(benchmark, rows(), images, skips)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from flame_core.errors import InputError, ParamsError, ResourceError
-from flame_core.suite.models.protocol import Model
+from flame_core.suite.models.model import Model
 from flame_core.suite.models.weights import weights_sha256
 
 _PICTURES, _TEXTS = 64, 256

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from flame_core.errors import InputError
-from flame_core.suite.models.protocol import Model, NotOffered
+from flame_core.suite.models.model import Model, NotOffered
 from flame_core.suite.models.weights import weights_sha256
 
 _PICTURES = 64

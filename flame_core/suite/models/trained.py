@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from flame_core.digest import file_sha256
 from flame_core.measuring.classification import Lookup
-from flame_core.suite.models.protocol import Model
+from flame_core.suite.models.model import Model
 from flame_core.vision.tower import CONFIG, WEIGHTS, ImageEncoder, ImageTower
 
 _TEXTS = 512  # texts whose facets are held at once

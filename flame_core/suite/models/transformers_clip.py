@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ResourceError
 from flame_core.names import require_hub_id, require_revision
-from flame_core.suite.models.protocol import Model, NotOffered
+from flame_core.suite.models.model import Model, NotOffered
 
 FAMILIES = ("clip", "siglip", "siglip2")
 _PICTURES, _TEXTS = 64, 256

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from flame_core.suite.tasks.choice import Choice
-from flame_core.suite.tasks.classification import Classification
-from flame_core.suite.tasks.probe import Probe
-from flame_core.suite.tasks.protocol import Task
-from flame_core.suite.tasks.retrieval import Retrieval
-from flame_core.suite.tasks.segmentation import Segmentation
+from flame_core.suite.tasks.choice import ChoiceTask
+from flame_core.suite.tasks.classification import ClassificationTask
+from flame_core.suite.tasks.probe import ProbeTask
+from flame_core.suite.tasks.retrieval import RetrievalTask
+from flame_core.suite.tasks.segmentation import SegmentationTask
+from flame_core.suite.tasks.task import Task
 
 TASKS: dict[str, Task[Any, Any]] = {
-    "retrieval": Retrieval(),
-    "classification": Classification(),
-    "choice": Choice(),
-    "linear_probe": Probe(),
-    "segmentation": Segmentation(),
+    "retrieval": RetrievalTask(),
+    "classification": ClassificationTask(),
+    "choice": ChoiceTask(),
+    "linear_probe": ProbeTask(),
+    "segmentation": SegmentationTask(),
 }

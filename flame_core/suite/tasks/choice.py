@@ -20,7 +20,7 @@ from flame_core.measuring.similarity import resolution, similarities
 from flame_core.suite.content import Questions
 from flame_core.suite.encoding import Vectors
 from flame_core.suite.score import Score, Texts
-from flame_core.suite.tasks.protocol import Asked, Task, TaskParams
+from flame_core.suite.tasks.task import Asked, Task, TaskParams
 
 
 class ChoiceParams(TaskParams):
@@ -32,7 +32,7 @@ class ChoiceParams(TaskParams):
     )
 
 
-class Choice(Task[ChoiceParams, Questions]):
+class ChoiceTask(Task[ChoiceParams, Questions]):
     """Which text belongs to which picture? The questions are in one language."""
 
     params = ChoiceParams

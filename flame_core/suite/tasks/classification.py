@@ -13,7 +13,7 @@ from flame_core.measuring.retrieval import rank_answers
 from flame_core.suite.content import Labelled
 from flame_core.suite.encoding import Vectors
 from flame_core.suite.score import Score, Texts
-from flame_core.suite.tasks.protocol import Asked, Task, TaskParams
+from flame_core.suite.tasks.task import Asked, Task, TaskParams
 from flame_core.text.store import unit
 
 
@@ -40,7 +40,7 @@ class ClassificationParams(TaskParams):
         return set(self.templates)
 
 
-class Classification(Task[ClassificationParams, Labelled]):
+class ClassificationTask(Task[ClassificationParams, Labelled]):
     """Which class does a picture show? One answer per language that the classes have names in."""
 
     params = ClassificationParams

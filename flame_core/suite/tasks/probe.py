@@ -20,7 +20,7 @@ from flame_core.suite.content import Labelled
 from flame_core.suite.encoding import Vectors
 from flame_core.suite.score import Score
 from flame_core.suite.tasks.classification import score_labels
-from flame_core.suite.tasks.protocol import Asked, Task, TaskParams
+from flame_core.suite.tasks.task import Asked, Task, TaskParams
 
 VALIDATION_SHARE = 0.2
 
@@ -46,7 +46,7 @@ class ProbeParams(TaskParams):
     )
 
 
-class Probe(Task[ProbeParams, Labelled]):
+class ProbeTask(Task[ProbeParams, Labelled]):
     """Which class does a picture show, to a classifier that was trained on the features of others?"""
 
     params = ProbeParams

@@ -18,7 +18,7 @@ from flame_core.params.section import Positive
 from flame_core.suite.content import Captioned
 from flame_core.suite.encoding import Vectors
 from flame_core.suite.score import Score, Texts
-from flame_core.suite.tasks.protocol import Asked, Task, TaskParams
+from flame_core.suite.tasks.task import Asked, Task, TaskParams
 
 NAMES: dict[Direction, str] = {"image_to_text": "text_retrieval", "text_to_image": "image_retrieval"}
 _WAYS = {"text_retrieval_": "picture → text, ", "image_retrieval_": "text → picture, "}
@@ -32,7 +32,7 @@ class RetrievalParams(TaskParams):
     recall_at: list[Positive] = Field(default=[1, 5, 10], min_length=1)
 
 
-class Retrieval(Task[RetrievalParams, Captioned]):
+class RetrievalTask(Task[RetrievalParams, Captioned]):
     """Pictures and texts find each other, in every language that the benchmark names."""
 
     params = RetrievalParams

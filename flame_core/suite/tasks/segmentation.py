@@ -23,7 +23,7 @@ from flame_core.suite.encoding import Vectors
 from flame_core.suite.safe_pictures import opened
 from flame_core.suite.score import Score
 from flame_core.suite.tasks.classification import Templates, class_vectors, prompts
-from flame_core.suite.tasks.protocol import Asked, Task, TaskParams
+from flame_core.suite.tasks.task import Asked, Task, TaskParams
 
 
 class SegmentationParams(TaskParams):
@@ -38,7 +38,7 @@ class SegmentationParams(TaskParams):
         return set(self.templates)
 
 
-class Segmentation(Task[SegmentationParams, Masked]):
+class SegmentationTask(Task[SegmentationParams, Masked]):
     """Which class does each patch show?"""
 
     params = SegmentationParams

@@ -14,7 +14,7 @@ from flame_core.measuring.intervals import ratio
 from flame_core.suite.content import Captioned
 from flame_core.suite.encoding import Vectors
 from flame_core.suite.score import Score
-from flame_core.suite.tasks.protocol import Asked, Task, TaskParams
+from flame_core.suite.tasks.task import Asked, Task, TaskParams
 
 
 class NamingParams(TaskParams):
@@ -22,7 +22,7 @@ class NamingParams(TaskParams):
     question: str = "is it {}"
 
 
-class Naming(Task[NamingParams, Captioned]):
+class NamingTask(Task[NamingParams, Captioned]):
     params = NamingParams
     wanted = Captioned
     wanted_is = "pictures with captions"

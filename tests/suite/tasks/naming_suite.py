@@ -18,12 +18,12 @@ from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.params.evaluation import BenchmarksParams
-from flame_core.suite.models.protocol import Model
+from flame_core.suite.models.model import Model
 from flame_core.suite.tasks import TASKS
 from tests.measuring import world
-from tests.suite.tasks.naming import Naming
+from tests.suite.tasks.naming import NamingTask
 
-TASKS["naming"] = Naming()  # the line in the registry; all that reads the registry is imported below
+TASKS["naming"] = NamingTask()  # the line in the registry; all that reads the registry is imported below
 COLOURS = {"red": 0, "rot": 0, "green": 1, "blue": 2}
 
 
@@ -45,7 +45,7 @@ def measured(params: Params, layout: Layout) -> dict[str, Any]:
     from flame_core.pages.benchmark_section import benchmark_section
     from flame_core.suite.benchmark_results import benchmark_files, read_benchmark_results
     from flame_core.suite.collection import collect, jobs
-    from flame_core.suite.run import run_benchmarks
+    from flame_core.suite.measurement import run_benchmarks
     from flame_core.tracking.benchmarks import benchmark_metrics
     from flame_core.tracking.history import headline
 

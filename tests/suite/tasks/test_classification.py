@@ -5,7 +5,7 @@ import pytest
 
 from flame_core.suite.content import Labelled
 from flame_core.suite.tasks import classification
-from flame_core.suite.tasks.classification import Classification, ClassificationParams
+from flame_core.suite.tasks.classification import ClassificationParams, ClassificationTask
 from flame_core.text.store import unit
 from tests.suite.datasets import vectors
 
@@ -43,14 +43,14 @@ def test_a_class_is_the_normalised_mean_of_its_normalised_prompts():
     assert asked == [["a cat", "the cat itself"], ["a horse", "the horse itself"]]
     expected = [unit(vectors(1, seed=len(a))[0] + vectors(1, seed=len(b))[0]) for a, b in rows]
     np.testing.assert_allclose(t, expected, atol=1e-6)
-    assert Classification().texts(definition, content) == [text for row in rows for text in row]
+    assert ClassificationTask().texts(definition, content) == [text for row in rows for text in row]
 
 
 def test_templates_of_the_benchmark_come_before_those_of_the_data():
     content = Labelled([], np.array([0]), {"en": ["x"], "de": ["y"]}, {"en": ["data {c}"], "de": ["Daten {c}"]})
     definition = task(templates={"en": ["own {c}"]})
-    assert Classification().texts(definition, content) == ["own x", "Daten y"]
-    assert Classification().texts(task(), Labelled([], np.array([0]), {"en": ["bare name"]})) == ["bare name"]
+    assert ClassificationTask().texts(definition, content) == ["own x", "Daten y"]
+    assert ClassificationTask().texts(task(), Labelled([], np.array([0]), {"en": ["bare name"]})) == ["bare name"]
 
 
 def test_the_interval_of_mean_per_class_recall_is_that_of_classes_of_their_own():

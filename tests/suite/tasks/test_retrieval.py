@@ -5,7 +5,7 @@ import pytest
 
 from flame_core.suite.score import over_languages
 from flame_core.suite.tasks import retrieval
-from flame_core.suite.tasks.retrieval import Retrieval, RetrievalParams
+from flame_core.suite.tasks.retrieval import RetrievalParams, RetrievalTask
 from tests.suite.datasets import captioned, vectors
 
 
@@ -52,8 +52,8 @@ def test_ties_give_chance_in_any_order():
 def test_the_first_caption_alone_where_the_protocol_says_so():
     content = captioned([3, 2])
     assert retrieval.used_captions(task(captions="first"), content, "en") == [(0, "en 0 0"), (1, "en 1 0")]
-    assert Retrieval().texts(task(captions="first"), content) == ["en 0 0", "en 1 0"]
-    assert len(Retrieval().texts(task(), content)) == 5
+    assert RetrievalTask().texts(task(captions="first"), content) == ["en 0 0", "en 1 0"]
+    assert len(RetrievalTask().texts(task(), content)) == 5
 
 
 def test_a_language_without_captions_has_no_score():

@@ -20,9 +20,9 @@ from flame_core.suite.benchmark_results import benchmark_files, read_benchmark_r
 from flame_core.suite.collection import Collected
 from flame_core.suite.content import Picture
 from flame_core.suite.encoding import encoded
-from flame_core.suite.models.protocol import open_model
+from flame_core.suite.measurement import run_benchmarks
+from flame_core.suite.models.model import open_model
 from flame_core.suite.models.trained import TrainedModel
-from flame_core.suite.run import run_benchmarks
 from flame_core.suite.tasks.segmentation import view_of_mask
 from flame_core.vision.tower import CONFIG, WEIGHTS, ImageEncoder, ImageTower
 from tests.measuring import world

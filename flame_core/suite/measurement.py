@@ -10,10 +10,10 @@ from flame_core.reporting import Bar, progress
 from flame_core.suite.benchmark_results import BenchmarkResult, result_of_scores
 from flame_core.suite.collection import Collected
 from flame_core.suite.encoding import Vectors
-from flame_core.suite.models.protocol import Model, NotOffered
+from flame_core.suite.models.model import Model, NotOffered
 from flame_core.suite.score import Score, over_languages
 from flame_core.suite.tasks import TASKS
-from flame_core.suite.tasks.protocol import Asked
+from flame_core.suite.tasks.task import Asked
 
 
 def run_benchmarks(
