@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import time
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 
 from flame_core.digest import write_json
@@ -23,18 +19,12 @@ from flame_core.suite.encoding import encoded
 from flame_core.suite.measurement import run_benchmarks
 from flame_core.suite.models.model import open_model
 from flame_core.suite.models.trained import TrainedModel
-from flame_core.suite.tasks.segmentation import view_of_mask
 from flame_core.vision.tower import CONFIG, WEIGHTS, ImageEncoder, ImageTower
 from tests.measuring import world
-from tests.suite import datasets, tiny_clip
+from tests.suite import datasets
 from tests.suite.datasets import COLOURS, benchmark, collected, picture, put
 
 CONFIDENCE = 0.95
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, byte_tokenizer):
-    return open_model("tiny", f"transformers:{tiny_clip.save(tmp_path_factory.mktemp('clip'), byte_tokenizer)}", "cpu")
 
 
 @pytest.fixture
@@ -117,66 +107,6 @@ def test_a_picture_that_cannot_be_decoded_is_named(model, tmp_path):
     each = collected(benchmark("retrieval", "crossmodal3600"), tmp_path)
     with pytest.raises(InputError, match=r"003.jpg: 003 cannot be decoded"):
         run_benchmarks(model, [each], CONFIDENCE, tmp_path / "work")
-
-
-def test_another_picture_of_the_same_size_is_encoded_again(model, tmp_path):
-    """And the same picture under another name, or in a tar, is not."""
-    path = put(tmp_path / "a.bmp", picture("red", "BMP"))
-    about = path.stat()
-    red = np.array(encoded(model, "views", [Picture("a", path)], tmp_path / "work"))
-    put(path, picture("blue", "BMP"))
-    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
-    assert path.stat().st_size == about.st_size
-    blue = encoded(model, "views", [Picture("a", path)], tmp_path / "work")
-    np.testing.assert_array_equal(blue, model.views([picture("blue", "BMP")]))
-    assert np.abs(blue - red).max() > 1e-3
-    units = len(list((tmp_path / "work").rglob("vectors.npy")))
-    content = picture("red", "BMP")
-    packed = Picture("b", put(tmp_path / "b", b"xx" + content), 2, len(content))
-    np.testing.assert_array_equal(encoded(model, "views", [packed], tmp_path / "work"), red)
-    assert len(list((tmp_path / "work").rglob("vectors.npy"))) == units == 2
-
-
-def bomb(scans: int) -> bytes:
-    plain = picture("red", "JPEG", (2000, 2000), progressive=True)
-    last = plain[plain.rindex(b"\xff\xda") : -2]
-    return plain[:-2] + last * scans + plain[-2:]
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (bomb(3000), "image_too_many_scans"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\1\0\0\0\1\0\0\x08\2\0\0\0" + b"\x7f\x45\x6c\xe3", "image_"),
-        (b"GIF89a", "image_unreadable"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "image_unsupported"),
-        (b"", "image_"),
-    ],
-    ids=["scans", "pixels", "header", "heic", "empty"],
-)
-def test_a_hostile_picture_is_refused_before_it_is_decoded(model, tmp_path, content, reason):
-    bad = Picture("bad", put(tmp_path / "bad.jpg", content))
-    good = Picture("good", put(tmp_path / "good.jpg", picture("red")))
-    start = time.process_time()
-    with pytest.raises(InputError, match=rf"bad.jpg: bad cannot be decoded \({reason}.*remove it"):
-        encoded(model, "views", [good, bad], tmp_path / "work")
-    assert time.process_time() - start < 5
-
-
-def test_sixteen_bits_are_not_clipped_to_white(model, tmp_path):
-    ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint16), (64, 1))
-    for name, values in (("wide", ramp * 257), ("narrow", ramp.astype(np.uint8))):
-        file = io.BytesIO()
-        Image.fromarray(values).save(file, "PNG")
-        put(tmp_path / f"{name}.png", file.getvalue())
-    wide, narrow = (Picture(name, tmp_path / f"{name}.png") for name in ("wide", "narrow"))
-    found = encoded(model, "views", [wide, narrow], tmp_path / "work")
-    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
-
-
-def test_a_mask_that_is_a_bomb_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"mask m cannot be decoded \(image_too_many_scans"):
-        view_of_mask(bomb(3000), "m", 3, 255)
 
 
 def test_files_are_read_back_and_have_the_fields_of_clip_benchmarks_build(model, every_task, tmp_path):
