@@ -1,7 +1,7 @@
-"""Params: everything that changes a result, one model a section, read from `params.yaml` and `recipes/<name>.yaml`.
+"""Params: everything that changes a result, one model per section, read from `params.yaml` and `recipes/<name>.yaml`.
 
 DVC tracks the same files. An unknown key or a wrong value is an error that names the file, the key and what is
-accepted. What may not change a result (device, workers, folders) is a setting instead (`settings.py`).
+accepted. What must not change a result (device, workers, folders) is a setting instead (`settings.py`).
 
 `train:` in `params.yaml` overrides the values of every recipe, so one recipe file serves a laptop and a cluster:
 

@@ -20,7 +20,7 @@ class IngestParams(Section):
     """Raw pairs to shards."""
 
     val_fraction: Fraction = 0.02
-    shard_samples: Positive = Field(default=1000, description="samples a shard, on average")
+    shard_samples: Positive = Field(default=1000, description="samples per shard, on average")
     max_pixels: Positive = Field(default=100_000_000, description="a larger picture is dropped before it is decoded")
     max_side: Positive = Field(
         default=512, description="longer side of the stored picture; larger ones are scaled down"
@@ -31,14 +31,14 @@ class IngestParams(Section):
         default=6,
         ge=-1,
         le=16,
-        description="pictures of like colours are near-duplicates when their perceptual hashes (64 bits) differ in "
-        "at most so many bits; -1: off",
+        description="pictures of similar colours are near-duplicates if their perceptual hashes (64 bits) differ in "
+        "at most this many bits; -1: off",
     )
     gates: IngestGates = IngestGates()
 
 
 class MetadataCaptioner(Section):
-    """Composes captions from title, keywords, category and what is measured on the picture. Deterministic."""
+    """Composes captions from title, keywords, category and measurements of the picture. Deterministic."""
 
     captioner: Literal["metadata"] = "metadata"
 
@@ -88,7 +88,7 @@ class CaptionGates(Section):
 
 
 class CaptionParams(Section):
-    """Short and long captions; raw ones are the source's own. A kind set to null is not made."""
+    """Short and long captions; raw captions come from the source. A kind set to null is not made."""
 
     short: Captioner | None = MetadataCaptioner()
     long: Captioner | None = MetadataCaptioner()

@@ -1,4 +1,4 @@
-"""What of a section enters a digest: its values other than the defaults, so that a new default changes no digest.
+"""The part of a section that enters a digest: values that differ from the defaults, so a new field changes no digest.
 
 The rule, and when a stage's version is bumped instead: `docs/decisions/digests.md`.
 """
@@ -13,7 +13,7 @@ from flame_core.params.section import Section
 
 
 def changed_values(section: Section) -> dict[str, Any]:
-    """{field: value} of the fields without a default, those with another value, and the tags of unions, at every depth.
+    """{field: value} of required fields, fields that differ from their default and union tags, at every depth.
 
     Two sections of one class have the same changed values only if they are equal.
     """

@@ -14,16 +14,16 @@ class EvaluateGates(Section):
     min_recall_over_chance: float = Field(
         default=1.0,
         ge=0,
-        description="recall@10 over chance in the training language, in both directions, that the lower end of its "
-        "interval must exceed; 0: any recall will do",
+        description="the lower end of the interval of recall@10 over chance must exceed this, in the training "
+        "language and in both directions; 0: any recall passes",
     )
     language_floors: dict[LanguageCode, Annotated[float, Field(ge=0)]] = Field(
-        default={}, description="the same for other languages: {de: 1.5}; a language that is not measured fails"
+        default={}, description="the same per other language: {de: 1.5}; a language that is not measured fails"
     )
 
 
 class BenchmarksParams(Section):
-    """Benchmarks besides the held-out split, and where their data lie."""
+    """Benchmarks besides the held-out split, and where their data are."""
 
     names: list[str] = Field(
         default=[],
@@ -36,7 +36,7 @@ class EvaluateParams(Section):
     """Held-out retrieval in several languages and zero-shot classification into the source's categories."""
 
     max_pictures: Positive | None = Field(
-        default=None, description="validation pictures that are measured, chosen by a hash of their key; null: all"
+        default=None, description="number of validation pictures to measure, chosen by a hash of their key; null: all"
     )
     languages: list[LanguageCode] | Literal["all"] = Field(default=["en"])
     train_language: LanguageCode = "en"
@@ -45,10 +45,10 @@ class EvaluateParams(Section):
     benchmarks: BenchmarksParams = BenchmarksParams()
     baselines: dict[DottedName, str] = Field(
         default={},
-        description="other people's models by a name of one's own: transformers:<folder or id[@revision]>, "
+        description="other people's models, each under a name you choose: transformers:<folder or id[@revision]>, "
         "open_clip:<architecture>@<weights>, timm:<name>[@<weights>]",
     )
-    confidence: float = Field(default=0.95, gt=0, lt=1, description="of the intervals of all metrics")
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="level of the intervals of all metrics")
     gates: EvaluateGates = EvaluateGates()
 
     @field_validator("class_prompts")

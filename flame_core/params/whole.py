@@ -1,4 +1,4 @@
-"""All of `params.yaml`, and how it is read."""
+"""All of `params.yaml`, and how to read it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from flame_core.params.validation import read_yaml, validate
 
 
 class Params(Section):
-    """`params.yaml`, with the recipes it names resolved into `train`."""
+    """`params.yaml`; `train` holds the recipes it names, overrides applied."""
 
     sources: dict[Name, Source] = Field(min_length=1)
     ingest: IngestParams = IngestParams()
@@ -40,13 +40,13 @@ class Params(Section):
 
     @property
     def digest(self) -> str:
-        """Names these params and recipes in workspaces, in Dagster and in MLflow alike; a new default changes none."""
+        """Identifies these params in workspaces, Dagster and MLflow; a new field with a default does not change it."""
         return value_digest(changed_values(self))[:12]
 
     @model_validator(mode="after")
     def _baselines_have_names_of_their_own(self) -> Params:
         if twice := sorted(set(self.recipes) & set(self.evaluate.baselines)):
-            raise ValueError(f"evaluate.baselines: {', '.join(twice)} is the name of a recipe; take another")
+            raise ValueError(f"evaluate.baselines: {', '.join(twice)} is the name of a recipe; choose another")
         return self
 
     @model_validator(mode="after")
@@ -68,7 +68,7 @@ def load_params(layout: Layout) -> Params:
 
 
 def parse_params(raw: dict[str, Any], path: Path, recipes: Path) -> Params:
-    """Validate the content of a params file; `path` is for messages, `recipes` the folder of the recipe files."""
+    """Validate the content of a params file; messages name `path`, recipe files are in the folder `recipes`."""
     overrides = raw.get("train") or {}
     if not isinstance(overrides, dict):
         raise ParamsError(f"{path}: train: must be a mapping of values that override the recipes")

@@ -1,8 +1,8 @@
-"""YAML that people wrote, read with bounds: what a params file may hold, refused by key and line where it holds more.
+"""Reads YAML written by people, within bounds; an error names the key and line.
 
-Besides what YAML itself forbids, these are refused: bytes that are not UTF-8, a key given twice (the first would be
-dropped without a word), values that JSON does not have (dates, binary, NaN), a text or number that no file, digest or
-command can carry, and files that grow without bound: too large, nested too deeply, or grown by aliases of aliases.
+Besides what YAML itself forbids, these are refused: bytes that are not UTF-8, a key given twice (YAML would silently
+drop the first), values that JSON does not have (dates, binary, NaN), a text or number that no file, digest or command
+can hold, and files without bound: too large, nested too deeply, or expanded by aliases of aliases.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flame_core.errors import ParamsError
 from flame_core.names import shown
 
 MOST_BYTES = 1_000_000
-MOST_VALUES = 100_000  # after every alias is replaced by what it stands for
+MOST_VALUES = 100_000  # after every alias is replaced by its value
 DEEPEST = 50
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = {f"{_TAG}{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
@@ -27,13 +27,13 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_yaml_file(path: Path) -> Any:
-    """The value that a YAML file holds.
+    """The value in a YAML file.
 
     Raises:
         ParamsError: names the file, and the key and line at fault.
     """
     if path.exists() and not path.is_file():
-        raise ParamsError(f"{path} is no file")
+        raise ParamsError(f"{path} is not a file")
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
@@ -44,15 +44,17 @@ def read_yaml_file(path: Path) -> Any:
     if len(content) > MOST_BYTES:
         raise ParamsError(f"{path} is too large: more than {MOST_BYTES:,} bytes")
     try:
-        text = content.decode("utf-8-sig")  # DVC reads the same file, as UTF-8 alone
+        text = content.decode("utf-8-sig")  # DVC reads the same file, as UTF-8 only
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ParamsError(f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save it so") from None
+        raise ParamsError(
+            f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save it as UTF-8"
+        ) from None
     return read_yaml_text(text, str(path))
 
 
 def read_yaml_text(text: str, where: str) -> Any:
-    """The value of a YAML text; `where` it stands is for messages.
+    """The value of a YAML text; messages name `where` it comes from.
 
     Raises:
         ParamsError: names `where`, and the key and line at fault.
@@ -70,7 +72,7 @@ def read_yaml_text(text: str, where: str) -> Any:
             return loader.construct_document(node)
         finally:
             loader.dispose()
-    except (yaml.YAMLError, UnicodeEncodeError) as error:  # a command's argument may hold bytes that are no text
+    except (yaml.YAMLError, UnicodeEncodeError) as error:  # a command's argument may hold bytes that are not text
         raise ParamsError(f"{where} is not valid YAML: {error}") from None
 
 
@@ -88,27 +90,27 @@ def _check_depth(text: str, where: str) -> None:
 
 
 class _Checker:
-    """Checks a tree of nodes before the values are made of it."""
+    """Checks a tree of nodes before values are built from it."""
 
     def __init__(self, where: str, loader: Any) -> None:
         self._where, self._loader = where, loader
         self._sizes: dict[int, int] = {}  # values below a node, by its id; 0 while it is being visited
 
     def visit(self, node: yaml.Node, place: tuple[str, ...]) -> int:
-        """How many values the node stands for, every alias replaced.
+        """The number of values in the node, with every alias replaced.
 
         Raises:
-            ParamsError: the node or one below is refused; names it.
+            ParamsError: refuses the node or one below; names it.
         """
         known = self._sizes.get(id(node))
         if known is not None:
             if known == 0:
-                raise self._error(node, place, "it holds itself")
+                raise self._error(node, place, "it contains itself")
             return known
         self._sizes[id(node)] = 0
         if node.tag not in _PLAIN:
             kind = node.tag.rpartition(":")[2]
-            raise self._error(node, place, f"a value of the kind {kind} has no place here; put it in quotes")
+            raise self._error(node, place, f"a value of the kind {kind} is not accepted; put it in quotes")
         size = 1
         if isinstance(node, yaml.ScalarNode):
             self._check_scalar(node, place)
@@ -141,12 +143,12 @@ class _Checker:
             return
         try:
             value = self._loader.construct_object(node)
-        except (ValueError, LookupError):  # of a tag such as `!!bool` before something else
+        except (ValueError, LookupError):  # from a tag such as `!!bool` before something else
             raise self._error(node, place, f"{shown(node.value)} cannot be read") from None
         if isinstance(value, str) and (letter := _UNUSABLE.search(value)):
-            raise self._error(node, place, f"a text with the character {ord(letter[0]):#06x}, which no page can show")
+            raise self._error(node, place, f"the text has the character {ord(letter[0]):#06x}, which no page can show")
         if isinstance(value, float) and not math.isfinite(value):
-            raise self._error(node, place, f"{shown(node.value)} is no finite number")
+            raise self._error(node, place, f"{shown(node.value)} is not a finite number")
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise self._error(node, place, f"{shown(node.value)} does not fit into 64 bits")
 

@@ -66,10 +66,10 @@ def test_a_value_of_another_loss_is_refused_with_both_files_and_what_to_write() 
     clip = ROOT / "recipes/clip.yaml"
     assert refused({"objective": {"logit_bias": "auto"}}, ["flame", "clip"]) == (
         f"params.yaml: train.objective.logit_bias: {clip} trains with infonce, which has no logit_bias; write "
-        "train.by_objective.multi_positive_sigmoid.logit_bias and train.by_objective.facet_sigmoid.logit_bias to lay "
-        "it over the recipes with that loss only"
+        "train.by_objective.multi_positive_sigmoid.logit_bias and train.by_objective.facet_sigmoid.logit_bias to set "
+        "it for the recipes with that loss only"
     )
-    assert "facet_sigmoid.facet_weight to lay" in refused({"objective": {"facet_weight": 0.5}}, ["flame"])
+    assert "facet_sigmoid.facet_weight to set" in refused({"objective": {"facet_weight": 0.5}}, ["flame"])
     allowed = parsed({"objective": {"logit_bias": -3.0}}, ["flame", "flame-facets"])
     assert [recipe.objective.logit_bias for recipe in allowed.train.values()] == [-3.0, -3.0]
 
@@ -97,11 +97,14 @@ def test_another_loss_replaces_the_recipe_s_whole() -> None:
         ({"objective": {"name": ["infonce"]}}, r"train\.flame\.objective: "),
         ({"objective": {"logit_bais": 1.0}}, r"logit_bais: unknown key; did you mean 'logit_bias'"),
         ({"objective": {"weight": 0}}, r"objective\.multi_positive_sigmoid\.weight: .*greater than 0 \(got 0\)"),
-        ({"objective": {"texts_per_image": 4}}, r"texts_per_image: unknown key; it stands beside 'objective', not in"),
+        ({"objective": {"texts_per_image": 4}}, r"texts_per_image: unknown key; it belongs beside 'objective', not in"),
         ({"objective": None}, r"train\.flame\.objective: "),
         ({"objective": 3}, r"train\.flame\.objective: "),
         ({"by_objective": 3}, r"train\.by_objective: must be a mapping of losses \(multi_positive_sigmoid, "),
-        ({"by_objective": {"siglip": {}}}, r"by_objective\.siglip: no such loss; known are multi_positive_sigmoid, "),
+        (
+            {"by_objective": {"siglip": {}}},
+            r"by_objective\.siglip: no such loss; the losses are multi_positive_sigmoid, ",
+        ),
         ({"by_objective": {"infonce": 3}}, r"by_objective\.infonce: must be a mapping of that loss's values"),
         ({"by_objective": {"infonce": {"name": "x"}}}, r"by_objective\.infonce: .*without its name"),
         (
@@ -122,11 +125,11 @@ def test_a_mistake_in_an_overlay_is_named(train: dict, message: str) -> None:
             r"objective\.infonce\.logit_bias: unknown key; .*accepted here: weight, logit_scale, learning_rate_mult",
         ),
         ("objective: {name: multi_positive_sigmoid, facet_weight: 1.0}", r"sigmoid\.facet_weight: unknown key"),
-        ("objective: {logit_scale: 1.0}", r"objective: the key 'name' is missing; it says which kind is meant"),
+        ("objective: {logit_scale: 1.0}", r"objective: the key 'name' is missing; it selects the kind"),
         ("by_objective: {infonce: {}}", r"by_objective: unknown key"),
         (
             "objective: {name: infonce, texts_per_image: 2}",
-            r"texts_per_image: unknown key; it stands beside 'objective', not in it",
+            r"texts_per_image: unknown key; it belongs beside 'objective', not in it",
         ),
     ],
 )
