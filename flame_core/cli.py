@@ -1,4 +1,4 @@
-"""The command line: `flame <stage>` for every stage of `dvc.yaml`, and what users ask of the results.
+"""The command line: `flame <stage>` for every stage of `dvc.yaml`, and commands that work with the results.
 
 Heavy packages are imported inside the commands, so `flame --help` answers within a second.
 """
@@ -24,7 +24,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 2 wrong usage or params, 3 input refused, 4 gate refused, 5 something missing, "
     "6 computation failed, 75 interrupted after a checkpoint (the same command resumes).",
 )
-params_app = typer.Typer(help="Look at and check params.", no_args_is_help=True)
+params_app = typer.Typer(help="Check params.", no_args_is_help=True)
 app.add_typer(params_app, name="params")
 tracking_commands.add_to(app)
 
@@ -33,7 +33,8 @@ RESULTS = "Results"
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed samples again.")]
 Recipe = Annotated[str | None, typer.Argument(help="A recipe that params.yaml lists.")]
 NamedRecipe = Annotated[
-    str | None, typer.Option("--recipe", metavar="RECIPE", help="The same, as dvc.yaml writes it: quoted by DVC.")
+    str | None,
+    typer.Option("--recipe", metavar="RECIPE", help="The same, in the form that dvc.yaml uses, because DVC quotes it."),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a param: train.epochs=5")
@@ -41,7 +42,7 @@ Overrides = Annotated[
 
 
 def main() -> None:
-    """Entry point: errors that name their cause end without a traceback, with the exit code of their kind."""
+    """Entry point: a FlameError ends without a traceback, with its exit code."""
     try:
         app()
     except FlameError as error:
@@ -55,7 +56,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if not error.name or error.name.startswith(("flame_core", "orchestration")):
             raise
-        _fail(f"the Python package {error.name!r} is not installed; `make install` brings all", ResourceError.exit_code)
+        _fail(
+            f"the Python package {error.name!r} is not installed; `make install` installs all", ResourceError.exit_code
+        )
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -90,7 +93,7 @@ def _run_stage(name: str, **arguments: object) -> None:
 
 
 def _one(recipe: str | None, named: str | None) -> str:
-    """The recipe, given in one way or the other."""
+    """The recipe, given either as an argument or as an option."""
     if (recipe is None) == (named is None):
         raise typer.BadParameter("name one recipe: flame train RECIPE, or flame train --recipe RECIPE")
     return recipe or named or ""
@@ -128,7 +131,7 @@ def embed() -> None:
 
 @app.command(rich_help_panel=STAGES)
 def embed_texts() -> None:
-    """Add the texts of new benchmarks to the embeddings: `embed` without going through the training set again."""
+    """Add the texts of new benchmarks to the embeddings, without embedding the training set again."""
     _run_stage("embed_texts")
 
 
@@ -160,9 +163,9 @@ def compare() -> None:
 def run(
     targets: Annotated[list[str] | None, typer.Argument(help="Stages to bring up to date (default: all).")] = None,
     overrides: Overrides = None,
-    preset: Annotated[Path | None, typer.Option(help="A whole params file to run instead of params.yaml.")] = None,
+    preset: Annotated[Path | None, typer.Option(help="A complete params file to run instead of params.yaml.")] = None,
 ) -> None:
-    """Run the pipeline through DVC; with other params, in a workspace of its own."""
+    """Run the pipeline with DVC; changed params run in their own workspace."""
     from flame_core.layout import Layout
     from flame_core.workspace import run_pipeline
 
@@ -171,12 +174,14 @@ def run(
 
 @app.command(rich_help_panel=RESULTS)
 def query(
-    text: Annotated[str, typer.Argument(help="What to look for, in any language the LLM reads.")],
+    text: Annotated[str, typer.Argument(help="What to look for, in any language that the LLM reads.")],
     recipe: Annotated[str | None, typer.Option(help="Model to ask (default: the first recipe).")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 10,
-    facets: Annotated[bool, typer.Option("--facets", help="Ask facet by facet instead of with one prompt.")] = False,
+    facets: Annotated[
+        bool, typer.Option("--facets", help="Ask with one prompt per facet instead of a single prompt.")
+    ] = False,
 ) -> None:
-    """Find the pictures that answer a text best."""
+    """Find the pictures that match a text best."""
     from flame_core.layout import Layout
     from flame_core.measuring.query import search
     from flame_core.params import load_params
@@ -191,15 +196,15 @@ def query(
 @app.command(rich_help_panel=RESULTS)
 def plan(
     overrides: Overrides = None,
-    preset: Annotated[Path | None, typer.Option(help="A whole params file to plan instead of params.yaml.")] = None,
+    preset: Annotated[Path | None, typer.Option(help="A complete params file to plan instead of params.yaml.")] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Training pictures (default: in data/shards).")] = None,
     caption_tokens: Annotated[
         list[str] | None, typer.Option(metavar="KIND=TOKENS", help="Mean length of captions: long=150")
     ] = None,
-    tflops: Annotated[float, typer.Option(min=1e-6, help="Rate that one device keeps up, in TFLOP/s.")] = 100.0,
+    tflops: Annotated[float, typer.Option(min=1e-6, help="Sustained rate of one device, in TFLOP/s.")] = 100.0,
     processes: Annotated[int, typer.Option(min=1, help="Processes (GPUs) of a training.")] = 1,
 ) -> None:
-    """Show what a run will take: tokens, FLOPs, hours, storage, memory, before anything is spent."""
+    """Estimate what a run will take before it starts: tokens, FLOPs, hours, storage, memory."""
     from flame_core.layout import Layout
     from flame_core.plan import given, read_lengths
     from flame_core.plan import plan as make
@@ -216,7 +221,7 @@ def plan(
 @params_app.command("check")
 def params_check(
     overrides: Overrides = None,
-    preset: Annotated[Path | None, typer.Option(help="A whole params file to check instead of params.yaml.")] = None,
+    preset: Annotated[Path | None, typer.Option(help="A complete params file to check instead of params.yaml.")] = None,
 ) -> None:
     """Validate params.yaml and the recipes it names; show the digest of the result."""
     from flame_core.layout import Layout

@@ -1,9 +1,9 @@
-"""The params that fetch a model or run code that came with one: who may set them can run programs on this machine.
+"""The params that fetch a model or run its code: anyone who may set them can run programs on this machine.
 
-They are `llm.source`, a captioner's `model`, `trust_remote_code` of both, `evaluate.baselines`, and of
-`train.model` a `backbone` from another place (`hf-hub:...`) and `backbone_options` that load weights. Whoever edits
-`params.yaml` or calls `flame run --set` is at this machine's shell anyway. A web page is not: there these keys keep the
-project's values, unless `FLAME_CODE_OVERRIDES` says otherwise.
+They are `llm.source`, a captioner's `model`, `trust_remote_code` of both, `evaluate.baselines`, and in `train.model` a
+`backbone` from elsewhere (`hf-hub:...`) and `backbone_options` that load weights. Whoever edits `params.yaml` or calls
+`flame run --set` has a shell on this machine anyway. A visitor of a web page has not: there these keys keep the
+project's values unless `FLAME_CODE_OVERRIDES` is set.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _LOADING_OPTIONS = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrain
 
 
 def changed_code(params: Params, base: Params) -> list[str]:
-    """The keys of `params` that fetch models or run code, and have values that `base` has not."""
+    """The keys of `params` that fetch models or run code and whose values differ from those in `base`."""
     before = _values(base)
     return sorted({key for key, value in _values(params) if (key, value) not in before})
 
 
 def _values(params: Params) -> list[tuple[str, Any]]:
-    """(key, value) of all such params that are set."""
+    """(key, value) of all params that fetch models or run code and are set."""
     found: list[tuple[str, Any]] = [("llm.source", params.llm.source)]
     if params.llm.trust_remote_code:
         found.append(("llm.trust_remote_code", params.llm.source))

@@ -1,4 +1,4 @@
-"""Digests: of a file's bytes and of a value's canonical JSON. Everything cached is found by one of the two."""
+"""Digests of a file's bytes and of a value's canonical JSON. Everything cached is looked up by one of the two."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def bytes_sha256(content: bytes) -> str:
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, no spaces, no NaN."""
+    """A value's unique JSON text: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 

@@ -2,8 +2,8 @@
 
     results = map_units(scan, tasks, settings().workers, title="scan pictures", unit="chunk")
 
-Results come in the order of the tasks, so what is made of them does not depend on the engine. A unit publishes its
-own result (`work.py`); what travels between processes is small.
+Results come in the order of the tasks, so they do not depend on the engine. A unit publishes its own result
+(`work.py`); only small values travel between processes.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from flame_core.errors import ResourceError
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
-_AHEAD = 4  # tasks a worker has waiting for it
+_AHEAD = 4  # queued tasks per worker
 
 
 def map_units(
     fn: Callable[[Work], Result], tasks: Sequence[Work], workers: int, title: str, unit: str
 ) -> Iterator[Result]:
-    """`fn(task)` of each task, in order, with progress; by `workers` processes, or right here when that is 1.
+    """`fn(task)` of each task, in order, with progress; in `workers` processes, or in this process if that is 1.
 
-    `fn` and the tasks must be picklable. The first error that a task raises is raised here; tasks that have begun are
-    waited for, so finished units stay in the work cache.
+    `fn` and the tasks must be picklable. The first error that a task raises is raised here, after the tasks that have
+    begun are finished, so finished units stay in the work cache.
 
     Raises:
-        ResourceError: a process was killed from outside, mostly for want of memory.
+        ResourceError: a process was killed from outside, usually because memory ran out.
     """
     with reporting.progress(title, len(tasks), unit) as bar:
         results = map(fn, tasks) if min(workers, len(tasks)) <= 1 else _in_processes(fn, tasks, workers)
@@ -50,7 +50,7 @@ def _in_processes(fn: Callable[[Work], Result], tasks: Sequence[Work], workers: 
     workers = min(workers, len(tasks))
     level = logging.getLogger("flame_core").getEffectiveLevel()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([fn.__module__])  # what the workers need is imported once, and never a thread copied
+    context.set_forkserver_preload([fn.__module__])  # imports once for all workers; no thread is copied
     pool = ProcessPoolExecutor(workers, context, _start_worker, (level,))
     waiting: deque[Future[Result]] = deque()
     try:
@@ -62,7 +62,7 @@ def _in_processes(fn: Callable[[Work], Result], tasks: Sequence[Work], workers: 
             yield waiting.popleft().result()
     except BrokenProcessPool:
         raise ResourceError(
-            "a worker process was killed, mostly for want of memory; run the same command again with a smaller "
+            "a worker process was killed, usually because memory ran out; run the same command again with a smaller "
             "FLAME_WORKERS: finished work is kept"
         ) from None
     finally:

@@ -26,7 +26,7 @@ class ParamsError(FlameError):
 
 
 class InputError(FlameError):
-    """Data that cannot be used: absent, damaged, or produced under other conditions."""
+    """Data that cannot be used: missing, damaged, or produced with other params."""
 
     exit_code = 3
 
@@ -38,7 +38,7 @@ class GateError(FlameError):
 
 
 class ResourceError(FlameError):
-    """Something the machine lacks: a program, a package, room on the disk."""
+    """Something the machine lacks: a program, a package, disk space, memory."""
 
     exit_code = 5
 

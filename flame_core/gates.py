@@ -1,6 +1,6 @@
-"""Quality gates: a stage writes what it checked into its out, and every consumer refuses a blocking failure.
+"""Quality gates: a stage writes its checks into its out, and every consumer refuses an out with a blocking failure.
 
-`checks.json` travels with the data, so a shell, Dagster and a later run are gated alike.
+`checks.json` is stored with the data, so the gate works the same in a shell, in Dagster and in a later run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHECKS = "checks.json"
 
 @dataclass(frozen=True)
 class Check:
-    """One check. `value` was measured, `threshold` comes from params, `keys` are some of the offending samples."""
+    """One check. `value` was measured, `threshold` comes from params, `keys` are some of the failing samples."""
 
     name: str
     passed: bool
@@ -37,10 +37,10 @@ def to_bytes(checks: Iterable[Check]) -> bytes:
 
 
 def read(out: Path) -> list[Check]:
-    """The checks that travel with `out`.
+    """The checks stored in `out`.
 
     Raises:
-        InputError: the out is missing or was not made by a stage, or its checks are damaged.
+        InputError: the out is missing or no stage made it, or its checks are damaged.
     """
     path = out / CHECKS
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Pictures inside a page, as data URIs: a page fetches nothing."""
+"""Pictures embedded in a page as data URIs, so that the page fetches nothing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Work on several processes of this machine, one a GPU: a training, or the files of an embedding store.
+"""Runs work in several processes of this machine, one per GPU: a training, or the files of an embedding store.
 
-torch's elastic agent (what `torchrun` runs) starts a module once a process, passes a stop signal on to all of them, and
-ends the others when one dies. Errors come back as the error that a single process would have raised.
+torch's elastic agent (used by `torchrun`) starts a module once per process, passes a stop signal on to all of them, and
+ends the others when one dies. `launch` raises the error that a single process would have raised.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from flame_core.digest import write_json
 from flame_core.errors import FlameError, Interrupted, ResourceError
 from flame_core.settings import settings
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # that the agent takes over
-_PARENT_SECONDS = 2.0  # between two looks whether the launcher is still there
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # handled by the agent while it runs
+_PARENT_SECONDS = 2.0  # between two checks that the launcher still runs
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What is started: `python -m <module> <file>`, the file holding `job`, which calls `serve`.
+    """What to start: `python -m <module> <file>`, where the file holds `job` and the module calls `serve`.
 
     Attributes:
-        setting: the variable that asked for the processes, for messages.
+        setting: the variable that sets the number of processes, for messages.
         again: what a second run does, for messages.
     """
 
@@ -45,12 +45,12 @@ class Launch:
 
 
 def launch(work: Launch, processes: int) -> None:
-    """Run it on so many processes, to the end.
+    """Run `work` in `processes` processes and wait for them.
 
     Raises:
         ResourceError: more processes than GPUs, or a process was killed.
         Interrupted: a stop signal came.
-        FlameError: what a process raised.
+        FlameError: the error that a process raised.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -78,12 +78,12 @@ def launch(work: Launch, processes: int) -> None:
             raise _reported(folder, processes) or _died(work, error) from None
         except SignalException as error:
             raise _reported(folder, processes) or Interrupted(
-                f"{error}: the processes did not end by themselves; run again {work.again}"
+                f"{error}: the processes did not stop in time; run again {work.again}"
             ) from None
 
 
 def serve(work: Callable[[str, int], None]) -> int:
-    """In a process that `launch` started: do `work(job, rank)`, report its error; returns the exit code."""
+    """In a process started by `launch`: run `work(job, rank)`, report its error, and return the exit code."""
     from flame_core.reporting import configure_logging
 
     rank, path = int(os.environ["RANK"]), Path(sys.argv[1])
@@ -98,14 +98,14 @@ def serve(work: Callable[[str, int], None]) -> int:
 
 
 def _end_with(parent: int) -> None:
-    """A launcher that was killed leaves no process behind."""
+    """End this process when its parent is gone: a killed launcher leaves no process behind."""
     while os.getppid() == parent:
         time.sleep(_PARENT_SECONDS)
     os._exit(1)
 
 
 def _error_file(folder: Path, rank: int) -> Path:
-    """Where a process writes the error that it ended with."""
+    """Where a process writes the error that ended it."""
     return folder / f"error-{rank:05}.json"
 
 
@@ -114,12 +114,12 @@ def _require_gpus(work: Launch, processes: int) -> None:
 
     if settings().torch_device() == "cuda" and torch.cuda.device_count() < processes:
         raise ResourceError(
-            f"{work.setting}={processes}, but there are {torch.cuda.device_count()} GPUs: one process a GPU"
+            f"{work.setting}={processes}, but there are {torch.cuda.device_count()} GPUs: at most one process per GPU"
         )
 
 
 def _reported(folder: Path, processes: int) -> FlameError | None:
-    """The error that the first of the processes reported."""
+    """The error reported by the lowest rank that reported one."""
     for rank in range(processes):
         path = _error_file(folder, rank)
         if path.is_file():
@@ -133,14 +133,14 @@ def _died(work: Launch, error: object) -> FlameError:
     failures: dict[int, object] = getattr(error, "failures", {})
     codes = ", ".join(f"rank {rank}: {getattr(each, 'exitcode', '?')}" for rank, each in sorted(failures.items()))
     return ResourceError(
-        f"one of the processes ended ({codes}); below 0 is the signal that killed it, 9 mostly for want of memory. "
-        f"Run again {work.again}"
+        f"one of the processes ended ({codes}); a negative code is the signal that killed it, -9 usually because "
+        f"memory ran out. Run again {work.again}"
     )
 
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """What the processes inherit: only the launcher talks to Dagster, and the agent waits while they save."""
+    """Set what the processes inherit: only the launcher reports to Dagster, and the agent waits while they save."""
     changed = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(1, int(settings().stop_grace_seconds * 0.9)))}
     old = {name: os.environ.get(name) for name in (*changed, pipes.VARIABLE)}
     os.environ.update(changed)
@@ -157,7 +157,7 @@ def _environment() -> Iterator[None]:
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """The agent leaves its signal handlers behind."""
+    """Restore the signal handlers, because the agent leaves its own behind."""
     old = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         yield

@@ -1,7 +1,7 @@
-"""Where things are: the project root, the root of this run, and the outs of every stage below it.
+"""Paths: the project root, the root of this run, and the outs of every stage below it.
 
-A run happens either in the project itself or in a workspace, `.flame/runs/<params digest>/`, which has a
-`data/` of its own and shares the project's work cache. Stages run with the root of the run as their
+A run happens either in the project itself or in a workspace, `.flame/runs/<params digest>/`, which has its
+own `data/` and shares the project's work cache. Stages run with the root of the run as their
 working directory; relative paths in params resolve against the project root.
 """
 
@@ -93,5 +93,5 @@ class Layout:
         return self.data / "reports" / recipe
 
     def resolve(self, path: str) -> Path:
-        """A path from params, against the project root when it is relative."""
+        """A path from params; a relative one is relative to the project root."""
         return self.project / Path(path).expanduser()

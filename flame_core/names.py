@@ -1,7 +1,7 @@
-"""Names: what people and data may call a thing that becomes a path, a word of a command, a heading or a metric.
+"""Rules for names that people and data give, because names become paths, arguments, headings and metrics.
 
-One rule, checked where a name enters (the models of params, the captions of a source, the tags of a foreign record),
-so nothing behind it has to ask again. `work.gather` refuses whatever would leave its out all the same.
+A name is checked once, where it enters (the models of params, the captions of a source, the tags of a foreign record);
+later code relies on that. `work.gather` still refuses any path that would leave its out.
 
 | kind | rule | used for |
 |---|---|---|
@@ -10,7 +10,7 @@ so nothing behind it has to ask again. `work.gather` refuses whatever would leav
 | `LanguageCode` | BCP 47 or gettext: `en`, `zh_CN`, `sr@latin` | captions, class prompts, reports |
 | `HubId` | `name` or `owner/name` | models of the Hugging Face hub |
 
-Names of files and members, which nobody chose for us, become keys of samples instead: `data.sources.keys.safe_key`.
+Names of files and archive members are not checked but converted to keys of samples: `data.sources.keys.safe_key`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-LONGEST = 100  # bytes; with what stages add it fits into the 255 of a file name
-RESERVED = "mean"  # stands where a language stands, in the results of a benchmark
+LONGEST = 100  # bytes; leaves room for what stages add, within the 255 of a file name
+RESERVED = "mean"  # used in place of a language in the results of a benchmark
 _NAME = re.compile(r"\w[\w-]*")
 _DOTTED = re.compile(r"\w[\w-]*(\.[\w-]+)*")
 _LANGUAGE = re.compile(r"[A-Za-z]{1,8}([_-][A-Za-z0-9]{1,8}){0,4}(@[A-Za-z0-9]{1,12})?")
@@ -33,7 +33,7 @@ _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 
 
 def require_name(name: str) -> str:
-    """`name`, if it may be one.
+    """`name`, if it is valid.
 
     Raises:
         ValueError: says what a name may be.
@@ -42,7 +42,7 @@ def require_name(name: str) -> str:
 
 
 def require_dotted_name(name: str) -> str:
-    """As `require_name`; dots may stand inside."""
+    """As `require_name`, but single dots inside are allowed."""
     return _required(name, _DOTTED, "letters, digits, _, - and single dots inside, and does not begin with -")
 
 
@@ -55,7 +55,7 @@ def _required(name: str, pattern: re.Pattern[str], rule: str) -> str:
 
 
 def is_language_code(code: str) -> bool:
-    """Whether `code` has the form of a language code and is not the word that reports put in its place."""
+    """Whether `code` has the form of a language code and is not the reserved word."""
     return len(code) <= 35 and _LANGUAGE.fullmatch(code) is not None and code.lower() != RESERVED
 
 
@@ -66,29 +66,29 @@ def require_language_code(code: str) -> str:
         ValueError: says what it may be.
     """
     if not is_language_code(code):
-        raise ValueError("a language code is made like en, pt-BR, zh_CN or sr@latin")
+        raise ValueError("a language code looks like en, pt-BR, zh_CN or sr@latin")
     return code
 
 
 def require_hub_id(model: str) -> str:
-    """`model`, if the hub may have something of that id; never the path of a folder elsewhere.
+    """`model`, if it is a valid hub id; never the path of a folder.
 
     Raises:
         ValueError: says what it may be.
     """
     if not _HUB.fullmatch(model) or ".." in model or "--" in model:
-        raise ValueError(f"{shown(model)} is no id of the hub: write <owner>/<name>")
+        raise ValueError(f"{shown(model)} is not a hub id: write <owner>/<name>")
     return model
 
 
 def require_revision(revision: str) -> str:
-    """`revision`, if it may be a commit, a tag or a branch.
+    """`revision`, if it can be a commit, a tag or a branch.
 
     Raises:
         ValueError: says what it may be.
     """
     if not _REVISION.fullmatch(revision) or ".." in revision or len(revision) > 200:
-        raise ValueError(f"{shown(revision)} is no revision: write a commit, a tag or a branch")
+        raise ValueError(f"{shown(revision)} is not a revision: write a commit, a tag or a branch")
     return revision
 
 
@@ -98,7 +98,7 @@ def is_commit(text: str) -> bool:
 
 
 def stays_inside(path: str) -> bool:
-    """Whether a relative path of `/` leads to a place below the folder it is relative to, and is written plainly."""
+    """Whether a relative `/` path stays below its folder and has no empty, `.` or `..` parts."""
     return "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
 
 
@@ -108,12 +108,12 @@ def folders_of(path: str) -> list[str]:
 
 
 def shown(text: str) -> str:
-    """A foreign text as an error message quotes it: short, on one line, control characters spelled out."""
+    """A foreign text quoted for an error message: short, on one line, control characters escaped."""
     return repr(text if len(text) <= 80 else f"{text[:79]}…")
 
 
 def printable(name: str) -> str:
-    """A file's or member's name as UTF-8 can hold it: file systems and tars allow bytes that are no text."""
+    """A file's or member's name in valid UTF-8: file systems and tars allow bytes that are not text."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,8 +1,8 @@
-"""The way to Dagster, where it started this process: log lines and metadata through Dagster Pipes.
+"""Sends log lines and metadata to Dagster through Dagster Pipes, if Dagster started this process.
 
 Dagster Pipes is a protocol of two environment variables and a file; the package `dagster-pipes` needs nothing else and
-is imported only where those variables are set. Everything is sent at once, so a stage that fails later loses nothing.
-Only the first process of a stage reports: worker processes and other ranks of a distributed training stay silent.
+is imported only if those variables are set. Each value is sent immediately, so a stage that fails later loses nothing.
+Only the first process of a stage reports; worker processes and other ranks of a distributed training do not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VARIABLE = "DAGSTER_PIPES_CONTEXT"
 
 @cache
 def session() -> PipesContext | None:
-    """The open session, or None where Dagster did not start this process or another process reports."""
+    """The open session, or None if Dagster did not start this process or another process reports."""
     if VARIABLE not in os.environ or multiprocessing.parent_process() or os.environ.get("RANK", "0") != "0":
         return None
     from dagster_pipes import open_dagster_pipes
@@ -35,23 +35,23 @@ def session() -> PipesContext | None:
 
 
 def send(metadata: Mapping[str, Any]) -> None:
-    """Show values on the asset's page; a number is drawn over time."""
+    """Show values on the asset's page; Dagster plots numbers over time."""
     if opened := session():
         opened.report_custom_message({"metadata": {name: _typed(value) for name, value in metadata.items()}})
 
 
 def markdown(text: str) -> dict[str, Any]:
-    """A value that is shown as Markdown."""
+    """A value that Dagster shows as Markdown."""
     return {"raw_value": text, "type": "md"}
 
 
 def link(url: str) -> dict[str, Any]:
-    """A value that is shown as a link."""
+    """A value that Dagster shows as a link."""
     return {"raw_value": url, "type": "url"}
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """A value that is shown as a table."""
+    """A value that Dagster shows as a table."""
     records = [dict(zip(columns, row, strict=True)) for row in rows]
     schema = [{"name": column, "type": "string"} for column in columns]
     return {"raw_value": {"records": records, "schema": schema}, "type": "table"}
@@ -76,7 +76,7 @@ def _typed(value: Any) -> dict[str, Any]:
 
 
 class PipesHandler(logging.Handler):
-    """Log records as entries of the run's log in Dagster."""
+    """Writes log records to the run's log in Dagster."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record."""

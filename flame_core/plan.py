@@ -1,4 +1,4 @@
-"""`flame plan`: the whole cost of a params file, and what it rests on."""
+"""`flame plan`: the total cost of a params file, and what the estimate is based on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flame_core.params import CaptionKind, Params
 from flame_core.text.cost import ASSUMED, count_words, read_shape, text_cost
 from flame_core.text.jobs import facet_count, facet_names
 
-_MEASURED = 2000  # captions of a kind whose tokens are counted
+_MEASURED = 2000  # captions per kind whose tokens are counted
 _GB = 1e9
 
 
@@ -25,9 +25,9 @@ class Given:
 
     Attributes:
         images: training pictures.
-        lengths: mean tokens of a caption, by kind.
-        count: tokens of a text of the templates.
-        basis: in words, for the reader.
+        lengths: mean tokens per caption, by kind.
+        count: function that counts the tokens of a text.
+        basis: where the values come from, in words.
     """
 
     images: int
@@ -37,15 +37,15 @@ class Given:
 
 
 def given(params: Params, layout: Layout, images: int | None, lengths: dict[CaptionKind, float]) -> Given:
-    """Pictures and caption lengths: as told, else measured on what is there, else assumed.
+    """Pictures and caption lengths: as given, else measured on the existing data, else assumed.
 
     Raises:
-        ParamsError: the number of pictures is neither told nor known.
+        ParamsError: the number of pictures is neither given nor known.
     """
     basis = []
     if images is None:
         if not (layout.shards / INDEX).is_file():
-            raise ParamsError("flame plan: say how many training pictures there will be: --images 2900000")
+            raise ParamsError("flame plan: give the number of training pictures: --images 2900000")
         images = len(read_index(layout.shards, "train"))
         basis.append("pictures counted in data/shards")
     folder = layout.llm / params.llm.name
@@ -62,10 +62,10 @@ def given(params: Params, layout: Layout, images: int | None, lengths: dict[Capt
 
 
 def read_lengths(options: Sequence[str]) -> dict[CaptionKind, float]:
-    """`long=150` and the like as {"long": 150.0}.
+    """Options such as `long=150` as {"long": 150.0}.
 
     Raises:
-        ParamsError: quotes an option that is none.
+        ParamsError: quotes the option that is not of this form.
     """
     kinds: dict[str, CaptionKind] = {kind: kind for kind in get_args(CaptionKind)}
     lengths: dict[CaptionKind, float] = {}
@@ -78,7 +78,7 @@ def read_lengths(options: Sequence[str]) -> dict[CaptionKind, float]:
 
 
 def _measure(params: Params, layout: Layout, count: Callable[[str], int]) -> dict[CaptionKind, float]:
-    """Mean tokens of the first captions of each kind, where captions are there."""
+    """Mean tokens of the first captions of each kind that has captions."""
     texts: dict[CaptionKind, list[str]] = {kind: [] for kind in params.text.train_kinds}
     for name in shard_names(layout.shards, "train"):
         path = layout.captions / Path(name).with_suffix(".parquet")
@@ -92,7 +92,7 @@ def _measure(params: Params, layout: Layout, count: Callable[[str], int]) -> dic
 
 
 def plan(params: Params, layout: Layout, start: Given, tflops: float, processes: int) -> dict[str, dict[str, str]]:
-    """Sections of what a run takes, as text: the LLM, the store, and each recipe's training."""
+    """What a run takes, in sections, as text: the LLM, the store, and each recipe's training."""
     from flame_core.training.cost import image_cost
 
     shape = read_shape(params, layout.llm / params.llm.name)

@@ -1,8 +1,8 @@
-"""The processes of a training: which share of a batch is whose, and the few exchanges between them.
+"""The processes of a training and the exchanges between them.
 
-Each rank holds an equal part of every batch. The IMAGES are exchanged, never the texts: with FLAME's K = 6 texts of
-5,120 numbers an image, that is a sixth of the traffic, and the texts are constants that need no gradient. gloo on a
-CPU, NCCL on GPUs; started by `launcher`, one process a GPU.
+Each rank holds an equal part of every batch. Ranks exchange the IMAGES, never the texts: with FLAME's K = 6 texts of
+5,120 numbers per image, that is a sixth of the traffic, and the texts are constants that need no gradient. gloo on a
+CPU, NCCL on GPUs; started by `launcher`, one process per GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among the processes of a training; alone by default."""
+    """This process among the processes of a training; by default the only one."""
 
     rank: int = 0
     world: int = 1
@@ -49,7 +49,7 @@ class Ranks:
         return bool(told.item() > 0)
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module in DistributedDataParallel: its gradients are averaged over the ranks during backward."""
+        """The module in DistributedDataParallel, which averages its gradients over the ranks during backward."""
         if self.world == 1 or not any(p.requires_grad for p in module.parameters()):
             return module
         from torch.nn.parallel import DistributedDataParallel
@@ -87,7 +87,7 @@ class _Gather(torch.autograd.Function):
 
 @contextmanager
 def join(device: str) -> Iterator[Ranks]:
-    """Take this process's place among those that `launcher` started; its rank comes from the environment."""
+    """Join the processes that `launcher` started; the rank comes from the environment."""
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

@@ -1,6 +1,6 @@
-"""Files of people's folders: which are passed over, and opening one, in whose place a pipe or a device may stand.
+"""Files in users' folders: which ones to skip, and how to open one that may turn out to be a pipe or a device.
 
-Opening a pipe waits for a writer and a device may have no end, so both are refused before a byte is read.
+Opening a pipe waits for a writer, and a device may have no end, so both are refused before a byte is read.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _PIECE = 1 << 20
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file, member or folder of this name is passed over: `.git`, `._x.jpg`, and macOS's `__MACOSX`."""
+    """Whether to skip a file, member or folder of this name: `.git`, `._x.jpg`, and macOS's `__MACOSX`."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def kind_of(mode: int) -> str | None:
-    """What a file of this `st_mode` is, in words; None for a regular file."""
+    """The kind of file that this `st_mode` means, in words; None for a regular file."""
     return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
@@ -46,10 +46,10 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def size_and_sha256(path: Path, largest: int) -> tuple[int, str]:
-    """Bytes and sha256 of a regular file of at most `largest` bytes, read no further than its size at the start.
+    """Size in bytes and sha256 of a regular file of at most `largest` bytes.
 
     Raises:
-        OSError: it cannot be read, is no regular file, has more bytes, or changed while it was being read.
+        OSError: it cannot be read, is not a regular file, has more bytes, or changed while it was being read.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size

@@ -1,7 +1,7 @@
-"""What a run is like while it runs: log lines, progress with time left, and facts, tables and pictures at the end.
+"""Shows a run to its user: log lines, progress with time left, and facts, tables and pictures at the end.
 
-Nothing here reaches an out. A terminal gets rich progress bars and tables; without one, plain lines at intervals.
-A process that Dagster started reports the same to the asset's page (`pipes.py`), and pictures as well.
+Nothing here enters an out. A terminal gets rich progress bars and tables; without one, plain lines at intervals.
+A process started by Dagster also reports to the asset's page (`pipes.py`), including pictures.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from rich.table import Table
 from flame_core import pipes
 
 console = Console(stderr=True)
-_PLAIN_INTERVAL = 10.0  # seconds between two progress lines without a terminal, and
-_PLAIN_SHARE = 0.02  # more as a stage takes longer, since Dagster keeps every line
+_PLAIN_INTERVAL = 10.0  # least seconds between two progress lines without a terminal
+_PLAIN_SHARE = 0.02  # least share of a stage's time between them, since Dagster keeps every line
 _PICTURE_BYTES = 200_000  # Dagster keeps pictures in its event log
 log = logging.getLogger(__name__)
 
 
 def configure_logging(level: str) -> None:
-    """Send log records of this project to the terminal, and only warnings of everyone else's."""
+    """Send this project's log records to the terminal, and only warnings of other packages."""
     handler = RichHandler(console=console, show_path=False, show_time=False, rich_tracebacks=False, markup=False)
     logging.basicConfig(level="WARNING", format="%(message)s", handlers=[handler], force=True)
     logger = logging.getLogger("flame_core")
@@ -47,7 +47,7 @@ def configure_logging(level: str) -> None:
 
 
 class Bar:
-    """A progress bar that is being shown. `advance(n, loss=0.3)` also shows the given values."""
+    """A progress bar. `advance(n, loss=0.3)` also shows the given values."""
 
     def __init__(self, title: str, total: int, unit: str, progress: Progress | None, done: int) -> None:
         self.title, self.total, self.unit = title, total, unit
@@ -78,7 +78,7 @@ class Bar:
 
 @contextmanager
 def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
-    """Show progress over `total` units, of which `done` are already there."""
+    """Show progress over `total` units, of which `done` are already finished."""
     if not console.is_terminal:
         yield Bar(title, total, unit, None, done)
         return
@@ -107,9 +107,10 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
 
 
 def picture(name: str, make: Callable[[], bytes], kind: Literal["png", "jpeg", "svg+xml"]) -> None:
-    """Show the picture or plot that `make` makes on the asset's page; without Dagster it is not made.
+    """Show the picture or plot that `make` returns on the asset's page; without Dagster, `make` is not called.
 
-    A bitmap that is too large for Dagster's event log is made smaller; a drawing that is, is left out with a warning.
+    A bitmap that is too large for Dagster's event log is scaled down; an SVG that is too large is left out, with a
+    warning.
     """
     if not pipes.session():
         return

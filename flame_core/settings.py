@@ -1,7 +1,7 @@
-"""Settings: everything that may not change a result (device, workers, folders, addresses, log level).
+"""Settings: everything that must not change a result (device, workers, folders, addresses, log level).
 
 Read from `FLAME_*` variables and `.env` in the project root. What changes a result is a param instead
-(`params/`); a value never lives in both.
+(`params/`); no value is in both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from flame_core.errors import ParamsError
 
-EVERYWHERE = ("0.0.0.0", "::", "")  # what `ui_host` may be to listen at all addresses; none is a name to be called by
+EVERYWHERE = ("0.0.0.0", "::", "")  # values of `ui_host` that mean all addresses; none is a usable host name
 
 
 def _default_workers() -> int:
@@ -34,21 +34,21 @@ class Settings(BaseSettings):
     loader_workers: int | None = Field(
         default=None,
         ge=0,
-        description="processes that decode pictures for one process of a training; by default none on a CPU, and on a "
-        "GPU the machine's cores, less two, shared by its processes",
+        description="processes that decode pictures per training process; by default none on a CPU, and on a GPU the "
+        "machine's cores, less two, divided among the training processes",
     )
-    embed_processes: int = Field(default=1, ge=1, description="processes that embed captions, one a GPU")
-    train_processes: int = Field(default=1, ge=1, description="processes of a training, one a GPU")
+    embed_processes: int = Field(default=1, ge=1, description="processes that embed captions, one per GPU")
+    train_processes: int = Field(default=1, ge=1, description="processes of a training, one per GPU")
     cache_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_dir("flame")))
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     checkpoint_seconds: float = Field(default=60.0, ge=0, description="time between two checkpoints")
-    checkpoints_kept: int = Field(default=2, ge=1, description="newest checkpoints that stay during a training")
+    checkpoints_kept: int = Field(default=2, ge=1, description="how many of the newest checkpoints a training keeps")
 
-    stop_grace_seconds: float = Field(default=120.0, ge=0, description="for a stage to stop before it is killed")
+    stop_grace_seconds: float = Field(default=120.0, ge=0, description="time for a stage to stop before it is killed")
     timezone: str = Field(default="UTC", description="of the schedules, such as Europe/Berlin")
     ui_host: str = Field(default="127.0.0.1", description="where `make ui` listens; it has no login of its own")
     ui_names: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="names that Dagster answers to beside loopback and ui_host, separated by commas"
+        default=(), description="host names that Dagster accepts besides loopback and ui_host, separated by commas"
     )
     code_overrides: bool = Field(
         default=False, description="whether Dagster's Launchpad may override params that fetch models or run code"
@@ -59,9 +59,11 @@ class Settings(BaseSettings):
     tracking_uri: str | None = Field(
         default=None, description="MLflow's address; `off` for none; by default the store that `make ui` serves"
     )
-    experiment: str = Field(default="flame", description="MLflow's experiment of the trainings")
+    experiment: str = Field(default="flame", description="MLflow's experiment for trainings")
     registered_model: str = Field(
-        default="flame", pattern=r"^[^'\"`/:\\]+$", description="MLflow's registered model; part of its searches"
+        default="flame",
+        pattern=r"^[^'\"`/:\\]+$",
+        description="MLflow's registered model; used in search filters, so some characters are refused",
     )
 
     @field_validator("ui_names", mode="before")
@@ -70,12 +72,12 @@ class Settings(BaseSettings):
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     def ui_url(self, port: int) -> str:
-        """Where this machine reaches an interface that listens at `ui_host`."""
+        """The address at which this machine reaches a server that listens on `ui_host`."""
         name = "127.0.0.1" if self.ui_host in EVERYWHERE else self.ui_host
         return f"http://{f'[{name}]' if ':' in name else name}:{port}"
 
     def torch_device(self) -> str:
-        """`cuda` or `cpu`; asking for a GPU that is not there is an error, never a silent fallback."""
+        """`cuda` or `cpu`; asking for a missing GPU is an error, never a silent fallback."""
         import torch
 
         if self.device == "auto":
@@ -85,7 +87,7 @@ class Settings(BaseSettings):
         return self.device
 
     def decoding_processes(self, ranks: int) -> int:
-        """Processes that decode pictures for each of so many processes of a training."""
+        """Processes that decode pictures, per training process."""
         if self.loader_workers is not None:
             return self.loader_workers
         return 0 if self.torch_device() == "cpu" else max(1, ((os.cpu_count() or 1) - 2) // ranks)
@@ -97,7 +99,7 @@ def settings() -> Settings:
     try:
         return Settings()
     except UnicodeDecodeError as error:
-        raise ParamsError(f"settings: .env must be a text in UTF-8 ({error})") from None
+        raise ParamsError(f"settings: .env must be UTF-8 text ({error})") from None
     except ValidationError as error:
         faults = "; ".join(f"FLAME_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise ParamsError(f"settings (environment or .env): {faults}") from None

@@ -13,7 +13,7 @@ AUDIT = "Audit"
 Model = Annotated[
     str, typer.Argument(help="models:/flame@champion, models:/flame/3, runs:/<id>, or a folder like data/models/flame")
 ]
-tracking = typer.Typer(help="What is recorded in MLflow, and what still waits.", no_args_is_help=True)
+tracking = typer.Typer(help="Show what MLflow has recorded, and send what it has not.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,10 +26,10 @@ def add_to(app: typer.Typer) -> None:
 @tracking.command()
 def replay(
     everything: Annotated[
-        bool, typer.Option("--all", help="Send whole journals again, such as to another server.")
+        bool, typer.Option("--all", help="Send whole journals again, for example to another server.")
     ] = False,
 ) -> None:
-    """Send what an outage left behind."""
+    """Send events that MLflow did not receive during an outage."""
     from flame_core.layout import Layout
     from flame_core.reporting import facts
     from flame_core.tracking.journal import Delivered
@@ -41,14 +41,14 @@ def replay(
     journals = all_journals(layout)
     if everything:
         for journal in journals:
-            journal.mark(Delivered(address))  # what is there already is not there twice, and moves no alias
+            journal.mark(Delivered(address))  # sending again duplicates nothing and moves no alias
     sent = deliver_all(journals, address)
     facts("tracking replay", {"journals": len(journals), "events sent": sent, "address": address})
 
 
 @tracking.command()
 def status() -> None:
-    """Show every training's journal, and how much of it has arrived."""
+    """Show every training's journal, and how many of its events still wait."""
     from flame_core.layout import Layout
     from flame_core.reporting import table
     from flame_core.tracking.store import all_journals, require_tracking
@@ -64,7 +64,7 @@ def status() -> None:
 
 @tracking.command()
 def history(html: Annotated[Path | None, typer.Option(help="Write a page with charts.")] = None) -> None:
-    """Show every model that was measured, over recipes and over time."""
+    """Show every measured model, of all recipes, over time."""
     from flame_core.layout import Layout
     from flame_core.pages.compare import metric_title
     from flame_core.params import load_params
@@ -96,11 +96,13 @@ def history(html: Annotated[Path | None, typer.Option(help="Write a page with ch
 
 def promote(
     version: Annotated[str | None, typer.Option(help="Version to judge (default: the challenger).")] = None,
-    rollback: Annotated[bool, typer.Option("--rollback", help="Make the champion before this one champion.")] = False,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Make the previous champion the champion again.")
+    ] = False,
     again: Annotated[bool, typer.Option("--again", help="Judge --version although it was rolled back.")] = False,
     reason: Annotated[str, typer.Option(help="Why, for --rollback and --again.")] = "",
 ) -> None:
-    """Make the challenger champion where the gate lets it; exit code 4 where it does not."""
+    """Make the challenger champion if the gate allows it; exit code 4 if it does not."""
     from flame_core.errors import GateError, ParamsError
     from flame_core.layout import Layout
     from flame_core.params import load_params
@@ -112,7 +114,7 @@ def promote(
     layout = Layout.find()
     name = settings().registered_model
     if rollback and (again or version):
-        raise ParamsError("--rollback goes with --reason alone: it is the champion that is rolled back")
+        raise ParamsError("--rollback takes only --reason: it always rolls back the champion")
     if reason and not (rollback or again):
         raise ParamsError("--reason goes with --rollback or --again")
     if rollback:
@@ -135,7 +137,7 @@ def register(
     recipe: Annotated[str, typer.Argument(help="A recipe that was trained in the workspace.")],
     workspace: Annotated[str, typer.Option(help="Digest of the workspace, a folder of .flame/runs/.")],
 ) -> None:
-    """Make the model of a workspace a version and the challenger; the main line's become so by themselves."""
+    """Register the model of a workspace as a version and challenger; models of the main line register themselves."""
     from flame_core.layout import Layout
     from flame_core.reporting import facts
     from flame_core.tracking.evaluation import register_workspace
@@ -148,7 +150,7 @@ def lineage(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page with the chain.")] = None,
 ) -> None:
-    """Print the chain from a model to its sources, each link verified; exit code 1 where one is broken."""
+    """Print the chain from a model to its sources and verify each link; exit code 1 if one is broken."""
     from rich.console import Console
     from rich.markup import escape
     from rich.tree import Tree
@@ -176,9 +178,9 @@ def lineage(
 
 def reproduce(
     model: Model,
-    everything: Annotated[bool, typer.Option("--all", help="Compute the inputs again as well.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also compute the inputs again.")] = False,
 ) -> None:
-    """Make a recorded model again and say whether bytes and metrics agree; exit code 1 where they do not."""
+    """Train a recorded model again and compare bytes and metrics; exit code 1 if they differ."""
     from flame_core.layout import Layout
     from flame_core.reporting import facts
     from flame_core.tracking.reproduce import reproduce as make_again

@@ -1,7 +1,7 @@
-"""Digests that travel with an out: written when it is gathered, compared before anything is computed from it.
+"""Digests stored in an out: written when it is gathered, compared before anything is computed from it.
 
-`digests.json` of an out holds {file: sha256} of all its other files. A stage verifies what it is about to read, so a
-bit that a disk flipped (size and mtime stay) ends with an error, and not in a model (docs/reliability.md).
+`digests.json` of an out holds {file: sha256} of all its other files. A stage verifies its inputs before it reads them,
+so a bit that a disk flipped (size and mtime stay) causes an error, not a wrong model (docs/reliability.md).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from flame_core.regular_files import is_hidden
 from flame_core.reporting import progress
 
 DIGESTS = "digests.json"
-_THREADS = min(8, os.cpu_count() or 1)  # hashing lets go of Python's lock
-_NAMED = 5  # damaged files that an error names
+_THREADS = min(8, os.cpu_count() or 1)  # hashing releases Python's global lock
+_NAMED = 5  # damaged files named in one error
 _COMMANDS = {"raw": "download", "llm": "fetch-llm", "shards": "ingest", "captions": "caption", "embeddings": "embed"}
 _COMMANDS |= {"models": "train", "reports": "evaluate", "baselines": "baselines", "comparison": "compare"}
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What was compared with its digests, and how long that took; `str` is for people."""
+    """The amount of data compared with its digests, and the time that took; `str` is for people."""
 
     files: int
     size: int  # bytes
@@ -43,7 +43,7 @@ class Verified:
 
 
 def write_digests(out: Path, known: Mapping[str, str] | None = None) -> None:
-    """Record the digests of all files in `out`; of those in `known` ({file: sha256}) without reading them."""
+    """Record the digests of all files in `out`; files in `known` ({file: sha256}) are not read."""
     known = known or {}
     write_json(out / DIGESTS, {name: known.get(name) or file_sha256(out / name) for name in _files(out)})
 
@@ -69,10 +69,10 @@ def read_digests(out: Path) -> dict[str, str]:
 def verify(wanted: Mapping[Path, Sequence[str]]) -> Verified:
     """Compare files of outs with their digests: {out: patterns such as `train/*.tar`; `*` stands for any path}.
 
-    Hidden files that were not recorded (`.DS_Store`, NFS's `.nfs...`) are let be: nothing reads them.
+    Hidden files that were not recorded (`.DS_Store`, NFS's `.nfs...`) are ignored: nothing reads them.
 
     Raises:
-        InputError: names files that are damaged, gone, or were never recorded, and what makes them anew.
+        InputError: names files that are damaged, missing or not recorded, and the command that makes them again.
     """
     start = time.monotonic()
     expected: dict[Path, tuple[Path, str]] = {}
@@ -105,7 +105,7 @@ def verify(wanted: Mapping[Path, Sequence[str]]) -> Verified:
 
 
 def making(out: Path) -> str:
-    """The command that makes an out anew."""
+    """The command that makes an out again."""
     if out.name in _COMMANDS:
         return f"flame {_COMMANDS[out.name]}"
     stage = _COMMANDS.get(out.parent.name)
@@ -125,7 +125,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _digest(path: Path) -> str | None:
-    """A file's sha256; None where the disk does not give its bytes."""
+    """A file's sha256; None if it cannot be read."""
     try:
         return file_sha256(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""The work cache: results of units of work (mostly one shard), kept under the digest of all they depend on.
+"""The work cache: results of units of work (usually one shard), stored under the digest of everything they depend on.
 
 `.flame/work/<stage>/<digest>/` holds a unit's files and `ledger.json`: size and sha256 of each file, counts, and
 failures by reason. A unit is written in a scratch folder and renamed into place, so it exists whole or not at all;
@@ -128,7 +128,7 @@ class WorkCache:
 def scratch(parent: Path) -> Iterator[Path]:
     """A private folder beside the final ones (so a rename is atomic); removed at the end if it still exists.
 
-    Folders that processes of this machine left behind when they were killed are removed on the way.
+    Also removes folders left behind by killed processes of this machine.
     """
     parent.mkdir(parents=True, exist_ok=True)
     own = f".tmp-{socket.gethostname()}-"
@@ -144,7 +144,7 @@ def scratch(parent: Path) -> Iterator[Path]:
 
 
 def publish(folder: Path, target: Path) -> None:
-    """Rename a finished folder into place. Where another process was first, its equal result stays."""
+    """Rename a finished folder into place. If another process was first, its equal result stays."""
     folder.chmod(0o755)  # mkdtemp makes it private
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -164,14 +164,14 @@ def gather(
     texts: Mapping[str, bytes] | None = None,
     sha256: Mapping[str, str] | None = None,
 ) -> None:
-    """Make the folder `out` of hard links to `files` (relative name -> unit file) and small new files `texts`.
+    """Fill the folder `out` with hard links to `files` (relative name -> unit file) and small new files `texts`.
 
-    The folder is built out of sight and renamed, so `out` is never seen half made: under `state`, or beside `out` where
-    that is on another file system (files are copied then). Its `digests.json` records all files; digests in `sha256`
-    {relative name: digest} are taken over, other files are read for theirs.
+    The folder is built elsewhere and renamed, so `out` is never incomplete: under `state`, or beside `out` if that is
+    on another file system (files are then copied). Its `digests.json` records all files; it takes digests in `sha256`
+    {relative name: digest} as given and reads the other files.
 
     Raises:
-        InputError: a name leads out of `out`, or is another file's folder; nothing is written then.
+        InputError: a name leads out of `out`, or is another file's folder; nothing is written.
     """
     _require_places(out, {*files, *(texts or {})})
     out = out.resolve()  # a link to a folder on a larger disk stays one
@@ -196,7 +196,7 @@ def gather(
 
 
 def _require_places(out: Path, names: set[str]) -> None:
-    """Refuse names that are no places of their own below `out`."""
+    """Refuse names that lead out of `out` or are both a file and a folder."""
     for name in names:
         if not stays_inside(name):
             raise InputError(f"{out}: a file of it would be called {shown(name)}, which leads out of it")
@@ -216,13 +216,13 @@ def _built(out: Path, state: Path) -> Iterator[Path]:
     beside = out.parent / ".gather"  # .dvcignore names it
     with scratch(beside) as folder:
         yield folder
-    with suppress(OSError):  # another process builds there as well
+    with suppress(OSError):  # another process may be building there too
         beside.rmdir()
 
 
 @contextmanager
 def clear_disk_errors(place: Path) -> Iterator[None]:
-    """Turn what a disk refuses into an error that says where; nothing half written is published."""
+    """Turn a disk's refusal into an error that says where; nothing incomplete is published."""
     try:
         yield
     except OSError as error:
@@ -232,9 +232,9 @@ def clear_disk_errors(place: Path) -> Iterator[None]:
 
 
 def disk_error(error: OSError, place: Path | None = None) -> ResourceError | None:
-    """What to tell the user where a disk has no room or may not be written; None for any other error.
+    """What to tell the user if a disk is full or may not be written; None for any other error.
 
-    `place` is what was being written, where the error does not name a file itself.
+    `place` is what was being written, in case the error names no file.
     """
     where = error.filename2 or error.filename or place or "."
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -1,11 +1,11 @@
-"""Workspaces: a run with other params happens in `.flame/runs/<params digest>/`, and the tracked tree stays clean.
+"""Workspaces: a run with changed params happens in `.flame/runs/<params digest>/`, so the tracked tree stays clean.
 
 A workspace holds `dvc.yaml`, `recipes/`, the merged `params.yaml` and its own `dvc.lock`; it shares the DVC cache
-and the work cache with the project, so stages that do not change cost nothing and the same digest resumes.
+and the work cache with the project, so unchanged stages cost nothing and the same digest resumes.
 
     flame run                                  # the project itself: `dvc repro`
     flame run --set train.epochs=5             # a workspace
-    flame run --preset presets/flickr8k.yaml   # a workspace with a whole params file
+    flame run --preset presets/flickr8k.yaml   # a workspace with a complete params file
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ResolvedParams:
-    """Params after preset and overrides: as YAML content, and validated."""
+    """Params after preset and overrides, both as YAML content and validated."""
 
     content: dict[str, Any]
     params: Params
 
 
 def resolve_params(layout: Layout, overrides: Sequence[str], preset: Path | None) -> ResolvedParams:
-    """Lay `overrides` (`train.epochs=5`) over the preset or the project's own `params.yaml`, and validate.
+    """Apply `overrides` (`train.epochs=5`) to the preset or the project's own `params.yaml`, and validate.
 
     Raises:
         ParamsError: names the file and the key, or the override.
@@ -71,7 +71,7 @@ def split_override(override: str) -> tuple[str, Any]:
     where = f"--set {shown(override)}"
     parts = key.split(".")
     if not all(parts) or len(parts) > DEEPEST:
-        raise ParamsError(f"{where}: the key is made of at most {DEEPEST} names with dots between")
+        raise ParamsError(f"{where}: the key must be at most {DEEPEST} names separated by dots")
     return key, read_yaml_text(text, where)
 
 
@@ -84,7 +84,7 @@ def _nested(override: str) -> dict[str, Any]:
 
 
 def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
-    """The workspace of these params, made or refreshed."""
+    """Create or refresh the workspace of these params."""
     root = layout.state / "runs" / resolved.params.digest
     root.mkdir(parents=True, exist_ok=True)
     copied = ["dvc.yaml", ".dvcignore", "flame_core/versions.yaml"]
@@ -103,7 +103,7 @@ def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
 
 
 def _existing_once(pipeline: bytes) -> bytes:
-    """A `dvc.yaml` whose large outs stay out of DVC's cache: it knows their digests and keeps no copy of them."""
+    """A `dvc.yaml` whose large outs stay out of DVC's cache: DVC records their digests and keeps no copy."""
     content = yaml.safe_load(pipeline)
     for stage in content["stages"].values():
         stage["outs"] = [{out: {"cache": False}} if out in LARGE_OUTS else out for out in stage["outs"]]
@@ -111,7 +111,7 @@ def _existing_once(pipeline: bytes) -> bytes:
 
 
 def _put(path: Path, content: bytes) -> None:
-    """Write a file whole, and leave it alone where it is the same: another run may be reading this workspace."""
+    """Replace a file atomically, and only if its content changes: another run may be reading this workspace."""
     if path.is_file() and path.read_bytes() == content:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,12 +121,12 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def dvc_cache(layout: Layout) -> Path:
-    """The project's DVC cache, wherever its config puts it."""
+    """The project's DVC cache, as configured."""
     done = subprocess.run(
         [*dvc(), "cache", "dir"], cwd=layout.project, env=environment(), capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise ResourceError(f"dvc cannot tell its cache folder in {layout.project}: {done.stderr.strip()}")
+        raise ResourceError(f"`dvc cache dir` failed in {layout.project}: {done.stderr.strip()}")
     return layout.project / done.stdout.strip()
 
 
@@ -134,7 +134,7 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
     """Bring `targets` (all stages by default) up to date with `dvc repro`.
 
     Returns:
-        0, or the exit code of the stage that failed; DVC's own where DVC itself refused.
+        0, or the exit code of the stage that failed, or DVC's own if DVC refused.
 
     Raises:
         Interrupted: a stop signal came.
@@ -155,5 +155,5 @@ def environment() -> dict[str, str]:
 
 
 def dvc() -> list[str]:
-    """How DVC is called: with this interpreter."""
+    """The command that calls DVC, with this interpreter."""
     return [sys.executable, "-m", "dvc"]

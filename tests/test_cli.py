@@ -135,7 +135,7 @@ def test_settings_that_cannot_be_read_are_one_sentence(project, capsys, monkeypa
     from flame_core.settings import settings
 
     for content, message in (
-        (b"FLAME_WORKERS=\xff", ".env must be a text in UTF-8"),
+        (b"FLAME_WORKERS=\xff", ".env must be UTF-8 text"),
         (b"FLAME_REGISTERED_MODEL=a'b", "pattern"),
     ):
         (project / ".env").write_bytes(content)

@@ -41,8 +41,8 @@ def test_results_of_a_hostile_language_are_not_written(tmp_path: Path):
     [
         ({"name": "../x"}, r"name: a name is made of"),
         ({"name": ".."}, r"name: a name is made of"),
-        ({"languages": [f"en-{WAY_OUT}"]}, r"languages\.0: a language code is made like"),
-        ({"languages": [f"en@{WAY_OUT}"]}, r"languages\.0: a language code is made like"),
+        ({"languages": [f"en-{WAY_OUT}"]}, r"languages\.0: a language code looks like"),
+        ({"languages": [f"en@{WAY_OUT}"]}, r"languages\.0: a language code looks like"),
     ],
 )
 def test_a_definition_names_no_way_out(tmp_path: Path, changes: dict, message: str):
