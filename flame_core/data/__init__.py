@@ -1,1 +1,1 @@
-"""Raw pairs to webdataset shards, and shards to batches."""
+"""Turns raw pairs into webdataset shards, and reads them."""

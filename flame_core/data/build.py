@@ -1,6 +1,6 @@
-"""Writing a shard: the chosen samples of scanned pairs into a tar, and a table of where each picture lies.
+"""Writes a shard: the chosen samples as a tar, and a table with the place of each picture in it.
 
-What was written is read again and decoded before it counts as done.
+A shard counts as done only after it was read back and every picture was decoded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class ScannedPair:
-    """Where a pair's scan is: the row of a unit's table; `pictures` is the folder of its source's pictures."""
+    """The place of a pair's scan: a row of a unit's table; `pictures` is the folder of its source's pictures."""
 
     folder: Path
     row: int
@@ -49,7 +49,7 @@ class ScannedPair:
 
 @dataclass(frozen=True)
 class SampleTask:
-    """A sample: its pairs (the first gives all but the captions) and ids of the captions to leave out."""
+    """A sample: its pairs (the first gives everything except the captions) and ids of the captions to leave out."""
 
     key: str
     pairs: tuple[ScannedPair, ...]
@@ -66,7 +66,7 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class BuiltShard:
-    """A finished shard: `folder` of its unit, and keys of pictures that cannot be decoded (there should be none)."""
+    """A finished shard: `folder` of its unit, and keys of pictures that cannot be decoded (normally none)."""
 
     folder: Path
     sha256: str  # of its tar
@@ -76,7 +76,7 @@ class BuiltShard:
 
 
 def build(task: ShardTask) -> BuiltShard:
-    """The shard of a task, found or computed.
+    """The shard of a task, found in the work cache or computed.
 
     Raises:
         InputError: a file of a source changed since it was listed.

@@ -1,8 +1,8 @@
-"""Caption text: how it is cleaned, and when two captions count as the same.
+"""Caption text: how to clean it, and when two captions count as the same.
 
-A cleaned caption is one line in Unicode's composed form without control characters, and HTML's character references
-are the characters they stand for; its words are the source's own.
-Two captions are the same when they agree apart from case, punctuation and spacing.
+A cleaned caption is one line in Unicode's composed form (NFC) without control characters, with HTML's character
+references resolved; its words are not changed.
+Two captions are the same if they differ only in case, punctuation and spacing.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _REFERENCE = re.compile(rf"&(?:{_AMPERSAND})*(#[0-9]{{1,7}};|#[xX][0-9a-fA-F]{{1
 def unescape(text: str) -> str:
     """`text` with HTML's character references resolved, however often it was escaped: `&amp;lt;` becomes `<`.
 
-    So it changes nothing a second time. Only what ends with `;` and has a meaning is taken for a reference (`AT&T`,
-    `?a=1&copy=2` and `&#0;` stay), and what comes out is text: the tag in `&lt;b&gt;` becomes the characters `<b>`.
+    A second call changes nothing. Only a known name or number that ends with `;` counts as a reference (`AT&T`,
+    `?a=1&copy=2` and `&#0;` stay). The result is plain text: `&lt;b&gt;` becomes the characters `<b>`.
     """
     return _REFERENCE.sub(_characters, text) if "&" in text else text
 
@@ -41,7 +41,7 @@ def clean_caption(text: str, longest: int) -> tuple[str, bool]:
 
 
 def clean_captions(captions: Mapping[str, Iterable[str]], longest: int) -> tuple[dict[str, list[str]], int]:
-    """All captions cleaned, by sorted language, without empty and repeated ones; and how many were cut."""
+    """The cleaned captions by language (sorted), without empty and repeated ones, and how many were cut."""
     cleaned: dict[str, list[str]] = {}
     cuts = 0
     for language, texts in sorted(captions.items()):
@@ -57,17 +57,17 @@ def clean_captions(captions: Mapping[str, Iterable[str]], longest: int) -> tuple
 
 
 def primary_language(captions: Mapping[str, list[str]]) -> str:
-    """The language whose captions decide about a pair: English, or the first by code where there is none."""
+    """The language whose captions decide about a pair: English, or the first language code if there is no English."""
     return "en" if "en" in captions else min(captions)
 
 
 def same_text(caption: str) -> str:
-    """What equal captions have in common; the caption itself where it is nothing but punctuation."""
+    """A form that is equal for equal captions; the caption itself if it is only punctuation."""
     return " ".join(unicodedata.normalize("NFKC", caption).casefold().translate(_WORDS).split()) or caption
 
 
 class _Words(dict[int, str]):
-    """For `str.translate`: punctuation, separators and control characters to spaces. Fills as characters are met."""
+    """For `str.translate`: maps punctuation, separators and control characters to spaces; filled on demand."""
 
     def __missing__(self, code: int) -> str:
         letter = chr(code)
@@ -79,5 +79,5 @@ _WORDS = _Words()
 
 
 def text_id(text: str) -> int:
-    """64 bits of a hash of `text`: uniform, and the same everywhere."""
+    """A 64-bit hash of `text`: uniform, and the same on every machine."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

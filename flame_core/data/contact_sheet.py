@@ -1,4 +1,4 @@
-"""A contact sheet: one picture of many pictures, to see at a glance what went into the shards."""
+"""A contact sheet: one picture that shows many, to see at a glance what the shards contain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SIDE = 96  # pixels of a picture
 
 
 def contact_sheet(shards: Path, split: Split, columns: int = 8, lines: int = 4) -> bytes:
-    """A JPEG of pictures taken evenly from a split, in index order, at most `columns` x `lines` of them."""
+    """A JPEG of at most `columns` x `lines` pictures, taken evenly from a split in index order."""
     from PIL import Image
 
     rows = read_index(shards, split)

@@ -1,4 +1,4 @@
-"""The quality gates of ingest: measured on what was written, with thresholds from params."""
+"""The quality gates of ingest: measured on the written shards, with thresholds from params."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flame_core.data.shards import SPLITS, Split
 from flame_core.gates import Check
 from flame_core.params import IngestParams
 
-_NAMED = 20  # offending keys that a check lists
+_NAMED = 20  # failing keys listed per check
 
 
 def ingest_checks(
@@ -29,8 +29,8 @@ def ingest_checks(
 ) -> list[Check]:
     """The checks of finished shards.
 
-    `rows` has the columns of `build.SCHEMA`, `looks` the same samples in the same order, `listed` counts the pairs of
-    all sources and `kept` those that are samples or were merged into one.
+    `rows` has the columns of `build.SCHEMA`; `looks` has the same samples in the same order. `listed` counts the pairs
+    of all sources, `kept` those that became samples or were merged into one.
     """
     keys: dict[Split, list[str]] = {split: rows[split].column("key").to_pylist() for split in SPLITS}
     times = Counter(key for split in SPLITS for key in keys[split])
@@ -86,7 +86,7 @@ def _flat(table: pa.Table, column: str) -> tuple[np.ndarray[Any, Any], np.ndarra
 
 
 def _language_check(rows: Mapping[Split, pa.Table], params: IngestParams) -> Check:
-    """The language that most training samples are captioned in must be that of enough validation samples."""
+    """Checks that enough validation samples have the primary language of most training samples."""
     languages = {split: Counter(rows[split].column("primary").to_pylist()) for split in SPLITS}
     main = min(languages["train"], key=lambda code: (-languages["train"][code], code), default="en")
     return Check(

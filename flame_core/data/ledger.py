@@ -1,7 +1,7 @@
-"""The ledger of ingest, `ledger.parquet`: what happened to every pair that is not a sample as its source gave it.
+"""The ledger of ingest, `ledger.parquet`: what happened to every pair that did not become a sample unchanged.
 
-Files, members and rows that a source saw and did not use stand here too: what a source lists is what became samples
-(or was merged into some) and what the ledger drops, pair by pair.
+It also lists files, members and rows that a source saw but did not use. So every listed pair is either a sample, merged
+into a sample, or dropped by a row of the ledger.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ LEDGER = "ledger.parquet"
 Outcome = Literal["dropped", "merged", "changed", "unused"]
 SCHEMA = pa.schema(
     {
-        "key": pa.string(),  # of the pair; the name of a file (or of the first of several) that is not one
+        "key": pa.string(),  # of the pair; for files without a pair, the name of the (first) file
         "source": pa.string(),
         "outcome": pa.string(),  # dropped, merged (its captions went to another sample), changed, unused (no pair)
-        "reason": pa.string(),  # counted
+        "reason": pa.string(),  # for counting
         "detail": pa.string(),  # for people
     }
 )

@@ -1,7 +1,7 @@
-"""Pictures that look like one of another set: few different bits in the hash and nearly the same colours.
+"""Finds pictures that look like a picture of another set: few different hash bits and nearly the same colours.
 
-Scales to millions against tens of thousands. Where two hashes differ in at most d bits, at least one of d + 1 disjoint
-groups of bits agrees (the pigeonhole principle), so only pictures that agree in a whole group are compared.
+Scales to millions against tens of thousands. If two hashes differ in at most d bits, at least one of d + 1 disjoint
+groups of bits is equal (the pigeonhole principle), so only pictures with an equal group are compared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _COLOUR_BLOCK = 1 << 14  # pairs of miniatures compared at once
 
 @dataclass(frozen=True)
 class Looks:
-    """Of N pictures: hashes [N] (uint64) and colour miniatures [N, 192] (uint8), from `perceptual.py`."""
+    """Hashes [N] (uint64) and colour miniatures [N, 192] (uint8) of N pictures, from `perceptual.py`."""
 
     hashes: NDArray[np.uint64]
     colours: NDArray[np.uint8]
@@ -29,9 +29,9 @@ class Looks:
 
 
 def near_duplicates(pictures: Looks, others: Looks, distance: int) -> NDArray[np.int64]:
-    """For each picture the number of one of `others` that it nearly equals, or -1.
+    """For each picture, the index of one of `others` that it nearly equals, or -1.
 
-    `distance`: bits that may differ; below 0 nothing is a near-duplicate.
+    `distance`: bits that may differ; if it is negative, nothing is a near-duplicate.
     """
     found = np.full(len(pictures.hashes), -1, np.int64)
     if distance < 0 or not len(others.hashes):
@@ -50,7 +50,7 @@ def near_duplicates(pictures: Looks, others: Looks, distance: int) -> NDArray[np
 def _alike(
     hashes: NDArray[np.uint64], others: NDArray[np.uint64], distance: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Pairs (i, j) with at most `distance` different bits, in blocks; a pair may come more than once."""
+    """Pairs (i, j) with at most `distance` different bits, in blocks; a pair may occur more than once."""
     groups = distance + 1
     for group in range(groups):
         mask = np.uint64(sum(1 << bit for bit in range(group, 64, groups)))

@@ -1,7 +1,7 @@
-"""What a picture looks like, in 64 bits and 192 bytes: for finding near-duplicates.
+"""What a picture looks like, in 64 bits and 192 bytes, for finding near-duplicates.
 
-The hash is pHash: signs of the 8x8 lowest frequencies of the grey picture against their median (the same bits as
-`imagehash.phash`). It sees shapes and is blind to colour, so the colours of an 8x8 miniature stand beside it.
+The hash is pHash: whether each of the 8x8 lowest frequencies of the grey picture is above their median (the same bits
+as `imagehash.phash`). It describes shapes but not colour, so an 8x8 colour miniature complements it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ COLOURS = _LOW * _LOW * 3
 
 
 def perceptual_hash(picture: Image.Image) -> int:
-    """64 bits; pictures of the same shapes differ in few of them."""
+    """64 bits; pictures with the same shapes differ in few of them."""
     grey = np.asarray(picture.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), dtype=np.float64)
-    low = (_DCT @ grey @ _DCT.T).round(6)  # a flat picture's zeros would be noise otherwise
+    low = (_DCT @ grey @ _DCT.T).round(6)  # otherwise the zeros of a flat picture would be noise
     bits = (low > np.median(low)).ravel()
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
 def colour_miniature(picture: Image.Image) -> NDArray[np.uint8]:
-    """Mean colours of 8x8 fields of an RGB picture, flattened to [192]."""
+    """Mean colours of the 8x8 grid cells of an RGB picture, flattened to [192]."""
     return np.asarray(picture.resize((_LOW, _LOW), Image.Resampling.BOX), dtype=np.uint8).ravel()

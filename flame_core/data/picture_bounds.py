@@ -1,28 +1,27 @@
-"""Pictures that would cost far more than their size lets one expect, refused from their bytes before a decoder runs.
+"""Refuses pictures whose decoding would cost far more than their size suggests, before a decoder runs.
 
-A decoder's time and memory are bounded by `max_pixels`, except where a format lets a small file ask for the same work
-again and again:
+`max_pixels` bounds a decoder's time and memory, except if a format lets a small file request the same work many times:
 
-JPEG   every scan of a progressive picture goes over all of it, and an empty one takes 23 bytes
-JPEG   blocks of EXIF are joined one by one, in a time that grows with their number squared
-PPM    so are the comments among numbers written as text
+JPEG   every scan of a progressive picture processes the whole picture, and an empty scan takes only 23 bytes
+JPEG   EXIF blocks are joined one by one, in a time that grows with the square of their number
+PPM    so are comments between numbers written as text
 
-Pillow itself bounds the rest: the tags of TIFF and EXIF, PNG's texts and profiles, the scans of a JPEG inside a TIFF
-(libtiff). Of GIF, APNG, WebP, AVIF and TIFF the first frame alone is read, however many there are.
+Pillow bounds the rest: the tags of TIFF and EXIF, PNG's texts and profiles, the scans of a JPEG inside a TIFF
+(libtiff). Of GIF, APNG, WebP, AVIF and TIFF only the first frame is read.
 """
 
 from __future__ import annotations
 
 import re
 
-MAX_SCANS = 50  # libjpeg writes 10, the keenest optimisers some 15
+MAX_SCANS = 50  # libjpeg writes 10, the most aggressive optimisers about 15
 _MAX_BLOCKS = 100  # of EXIF, and comments in a PPM
 _SCAN, _EXIF, _END = 0xDA, b"Exif\0\0", 0xD9
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # a marker that ends a scan's data
 
 
 class PictureError(Exception):
-    """A picture that is dropped; `reason` is counted, `detail` is for people."""
+    """The picture is dropped; `reason` is counted, `detail` is for people."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -30,7 +29,7 @@ class PictureError(Exception):
 
 
 def require_bounded(content: bytes) -> None:
-    """Refuse a picture whose decoding would not be bounded by its number of pixels.
+    """Refuse a picture whose decoding cost is not bounded by its number of pixels.
 
     Raises:
         PictureError: `image_too_many_scans` or `image_too_much_metadata`.
@@ -45,8 +44,8 @@ def require_bounded(content: bytes) -> None:
 
 
 def jpeg_scans(content: bytes) -> int:
-    """How many scans a decoder would go through; an upper bound where there are no more than `MAX_SCANS`."""
-    most = content.count(bytes([0xFF, _SCAN]))  # as many bytes may stand by chance in a profile, or behind the picture
+    """How many scans a decoder would process; an upper bound if there are at most `MAX_SCANS`."""
+    most = content.count(bytes([0xFF, _SCAN]))  # some may be chance bytes in a profile, or after the picture
     if most <= MAX_SCANS:
         return most
     scans, at = 0, 2

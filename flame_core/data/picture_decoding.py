@@ -1,8 +1,8 @@
-"""A source's picture to the JPEG of a shard.
+"""Converts a source's picture to the JPEG of a shard.
 
 Upright (EXIF), RGB, transparency flattened on white, the first frame, at most `max_side` pixels on the longer side.
-A picture that is all that already keeps its own bytes. The header is looked at before anything is decoded, so a
-picture with more pixels than allowed costs nothing.
+A JPEG that already meets all of this keeps its own bytes. The header is checked before anything is decoded, so a
+picture with too many pixels costs nothing.
 """
 
 from __future__ import annotations
@@ -59,25 +59,25 @@ def read_picture(content: bytes, params: IngestParams) -> ShardPicture:
         except svg.SvgError as error:
             raise PictureError(error.reason, f"SVG: {error}") from None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on metadata; what matters is checked here
+        warnings.simplefilter("ignore")  # Pillow's warnings about metadata; what matters is checked here
         image = open_picture(content, params.max_pixels)
         with decoding(image):
             return _convert(image, params)
 
 
 def open_picture(content: bytes, max_pixels: int) -> Image.Image:
-    """A picture of which the header is read and nothing decoded, known to be decoded in bounded time and memory.
+    """A picture with only its header read, whose decoding is known to be bounded in time and memory.
 
     Raises:
         PictureError: as `read_picture`.
     """
     require_bounded(content)
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # max_pixels takes its place
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # max_pixels replaces it
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.UnidentifiedImageError:
         raise PictureError(*why_unreadable(content)) from None
-    except Exception as error:  # a header that begins well and ends in nonsense
+    except Exception as error:  # a valid signature followed by a broken header
         if "MAX_TEXT" in str(error):
             raise PictureError("image_too_much_metadata", f"PNG: {error}") from None
         raise PictureError("image_unreadable", f"its header is damaged: {error}") from None
@@ -101,16 +101,16 @@ def _tile_pixels(image: Image.Image) -> int:
 
 @contextmanager
 def decoding(image: Image.Image) -> Iterator[None]:
-    """Decoding of an opened picture.
+    """Context for decoding an opened picture.
 
     Raises:
-        PictureError: for whatever a decoder makes of broken bytes.
+        PictureError: the decoder raised an error, whatever its kind.
     """
     try:
         yield
     except (MemoryError, PictureError):
         raise
-    except Exception as error:  # Pillow's decoders raise whatever a broken stream leads them to
+    except Exception as error:  # Pillow's decoders raise many kinds of errors for a broken stream
         if "MAX_TEXT" in str(error):
             raise PictureError("image_too_much_metadata", f"{image.format}: {error}") from None
         raise PictureError("image_damaged", f"{image.format}: {error}") from None
@@ -119,9 +119,9 @@ def decoding(image: Image.Image) -> Iterator[None]:
 def _convert(image: Image.Image, params: IngestParams) -> ShardPicture:
     size = image.size
     if image.format == "JPEG":
-        image.draft(None, (2 * params.max_side, 2 * params.max_side))  # decodes fewer pixels of a large one
+        image.draft(None, (2 * params.max_side, 2 * params.max_side))  # decodes a large picture at a lower resolution
     image.load()
-    turn = _TURNS.get(_orientation(image))  # asked now: Pillow turns a TIFF while it loads it
+    turn = _TURNS.get(_orientation(image))  # read after load(), in which Pillow already turns a TIFF
     as_is = image.format == "JPEG" and image.mode == "RGB" and max(size) <= params.max_side and turn is None
     rgb = _flat(_shrink(eight_bits(image), params.max_side))
     if turn is not None:
@@ -137,7 +137,7 @@ def _convert(image: Image.Image, params: IngestParams) -> ShardPicture:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF says nothing
+    except Exception:  # damaged EXIF counts as no EXIF
         return 1
 
 

@@ -1,4 +1,4 @@
-"""What the bytes of a file are that is no picture of a kind that is decoded: a true reason for the ledger."""
+"""Identifies files that cannot be decoded as a picture, to give the ledger the true reason."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _POINTER = b"version https://git-lfs"
 
 
 def unsupported_format(content: bytes) -> str | None:
-    """The name of a format that is known and not decoded."""
+    """The name of a format that is known but not decoded; None for any other content."""
     if content[4:8] == b"ftyp":
         return next((name for name, brands in _BRANDS.items() if content[8:12] in brands), "a video")
     return next((name for start, name in _NAMED if content.startswith(start)), None)
 
 
 def why_unreadable(content: bytes) -> tuple[str, str]:
-    """(reason, detail) of bytes that no decoder takes."""
+    """(reason, detail) for bytes that no decoder accepts."""
     if name := unsupported_format(content):
         return "image_unsupported", f"{name}, which is not decoded here; convert it, to PNG for instance"
     if _PAGE.match(content[:1024].removeprefix(b"\xef\xbb\xbf")):
@@ -63,12 +63,12 @@ def why_unreadable(content: bytes) -> tuple[str, str]:
 
 
 def _refusal(content: bytes) -> tuple[str, Exception] | None:
-    """The format whose mark the bytes begin with, and what its decoder says of them."""
+    """The format whose signature the bytes begin with, and its decoder's error."""
     for name in FORMATS:
         factory, accept = Image.OPEN[name]
         if accept and accept(content[:16]) is True:
             try:
                 factory(io.BytesIO(content), "")
-            except Exception as error:  # Pillow's plugins raise whatever a broken header leads them to
+            except Exception as error:  # Pillow's plugins raise many kinds of errors for a broken header
                 return name, error
     return None

@@ -1,6 +1,6 @@
-"""Kinds of picture files: which can be decoded here, and which are known and cannot be.
+"""Kinds of picture files: which can be decoded, and which are known but cannot.
 
-Only the names of files are looked at here; what a file is, its bytes decide (`pictures.py`).
+Only file names are considered here; `pictures.py` decides by a file's bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PILLOW = {
 # What Pillow may open: no format that runs programs or reads other files (EPS, WMF, ...).
 FORMATS = tuple(_PILLOW)
 SUFFIXES = frozenset(suffix for suffixes in _PILLOW.values() for suffix in suffixes) | {".svg"}
-# Pictures, or what people name so, that cannot be decoded here.
+# Suffixes that people use for pictures but that cannot be decoded here.
 _OTHERS = (
     "img image pic heic heif hif jxl jp2 j2k jpf jpx jpm jxr psd eps ai pdf ico icns tga exr hdr dds dng raw cr2 cr3 "
     "nef arw orf rw2 svgz apng avif avifs pcx xcf mpo mp4 webm"
@@ -31,7 +31,7 @@ OTHER_SUFFIXES = frozenset(f".{name}" for name in _OTHERS.split()) | {""}
 
 
 def suffix_of(name: str) -> str:
-    """The suffix of a file's name in small letters, with its dot; empty where it has none."""
+    """The suffix of a file's name in lower case, with its dot; empty if it has none."""
     return PurePosixPath(name).suffix.lower()
 
 
@@ -41,5 +41,5 @@ def is_picture(name: str) -> bool:
 
 
 def may_be_picture(name: str) -> bool:
-    """Whether a file that is not read may stand where a picture was meant: a known suffix, or none at all."""
+    """Whether an unread file may have been meant as a picture: it has a picture suffix, or none."""
     return suffix_of(name) in SUFFIXES | OTHER_SUFFIXES

@@ -1,12 +1,12 @@
-"""Pixels of every kind that decoders give, as eight bits a channel: RGB, or RGBA where there is transparency.
+"""Converts pixels of every kind that decoders return to eight bits per channel: RGB, or RGBA if there is transparency.
 
-Eight-bit kinds (grey, palettes, CMYK, YCbCr, LAB, ...) are Pillow's to convert. Of the others:
+Pillow converts eight-bit kinds (grey, palettes, CMYK, YCbCr, LAB, ...). The others:
 
-16 bits     the upper eight; of a TIFF of 12 bits, the upper eight of those
-32 bits     no format says which value is white: the least of 255 and 65,535 that holds them all
-floats      likewise, of 1, 255 and 65,535; what is not a number is black, infinities are the ends
+16 bits     the upper eight; of a TIFF with 12 bits, the upper eight of those
+32 bits     no format defines white: the smaller of 255 and 65,535 that is not below any value
+floats      likewise with 1, 255 and 65,535; NaN becomes black, infinities become white and black
 
-What none of these holds, such as measurements in a TIFF, is refused by name, not shown in black.
+Values outside these ranges, such as measurements in a TIFF, are refused with an error instead of shown as black.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flame_core.data.picture_bounds import PictureError
 
 _TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
-_SLACK = 1 / 255  # by which resampling may overshoot a range of floats
+_SLACK = 1 / 255  # how far resampling may overshoot a range of floats
 _BLOCK = 1 << 22  # values converted at once
 
 Map = Callable[[np.ndarray], np.ndarray]  # some values -> uint8
@@ -35,18 +35,18 @@ def eight_bits(image: Image.Image) -> Image.Image:
     """A decoded picture in mode RGB or RGBA.
 
     Raises:
-        PictureError: `image_unsupported`, its values have no known range.
+        PictureError: `image_unsupported`, if its values have no known range.
     """
     if needs_mapping(image):
         return Image.fromarray(_mapped(image)).convert("RGB")
-    if image.mode == "La":  # Pillow has no way from here to RGBA
+    if image.mode == "La":  # Pillow cannot convert this to RGBA directly
         image = image.convert("LA")
     transparent = "transparency" in image.info or image.mode in _TRANSPARENT
     return image.convert("RGBA" if transparent else "RGB")
 
 
 def _mapped(image: Image.Image) -> np.ndarray:
-    """[H, W] in uint8 of a picture with one channel of more than eight bits."""
+    """A picture with one channel of more than eight bits, as uint8 [H, W]."""
     values = np.asarray(image)
     blocks = np.array_split(values.reshape(-1), -(-values.size // _BLOCK))
     tags = getattr(image, "tag_v2", {})  # of a TIFF
@@ -55,7 +55,7 @@ def _mapped(image: Image.Image) -> np.ndarray:
     elif image.mode == "I" and image.format == "TIFF":
         white = _white(min(int(b.min()) for b in blocks), max(int(b.max()) for b in blocks), (255, 65535), "integers")
         convert = _upper(8 if white == 255 else 16)
-    else:  # 16 bits, also those that Pillow gives as 32
+    else:  # 16 bits, including those that Pillow returns as 32
         bits = tags.get(_BITS, (16,))[0]
         convert = _upper(bits if 8 < bits < 16 else 16)
     grey = np.concatenate([convert(block) for block in blocks]).reshape(values.shape)
@@ -63,7 +63,7 @@ def _mapped(image: Image.Image) -> np.ndarray:
 
 
 def _upper(bits: int) -> Map:
-    """The upper eight of so many bits."""
+    """A function that takes the upper eight of `bits` bits."""
     return lambda values: (values.astype(np.int64).clip(0, 2**bits - 1) >> (bits - 8)).astype(np.uint8)
 
 
@@ -82,7 +82,7 @@ def _floats(blocks: list[np.ndarray], kind: str | None) -> Map:
 
 
 def _white(low: float, high: float, known: tuple[int, ...], what: str, slack: float = 0.0) -> int:
-    """The least of the known values of white that holds the highest value; black is 0."""
+    """The smallest known value of white that is not below the highest value; black is 0."""
     white = next((white for white in known if high <= white * (1 + slack)), None)
     if white is not None and low >= -white * slack:
         return white

@@ -1,7 +1,7 @@
-"""Scanning a chunk of a source's pairs: every picture decoded, shrunk, hashed and measured, every caption cleaned.
+"""Scans a chunk of a source's pairs: decodes, scales down, hashes and measures every picture, cleans every caption.
 
-This is the expensive part of ingest, and looks at one pair at a time: whatever concerns several pairs (duplicates, the
-split) is decided afterwards from the small tables that scans leave behind (`selection.py`).
+This is the expensive part of ingest and treats each pair by itself. Decisions about several pairs (duplicates, the
+split) are made later from the small tables that scans write (`selection.py`).
 """
 
 from __future__ import annotations
@@ -31,38 +31,38 @@ from flame_core.work import UnitRecord, WorkCache
 
 TABLE = "scan.parquet"
 PICTURES = "pictures.bin"
-LANGUAGE_CODE = "language_code"  # the reason for what `names.is_language_code` refuses
+LANGUAGE_CODE = "language_code"  # the reason if `names.is_language_code` refuses a code
 SCHEMA = pa.schema(
     {
         "key": pa.string(),
-        "reason": pa.string(),  # why the pair is dropped; null: it is good, and all that follows is there
+        "reason": pa.string(),  # why the pair is dropped; null: it is good, and the columns below have values
         "detail": pa.string(),
-        "digest": pa.string(),  # of all that the sample in a shard follows from
+        "digest": pa.string(),  # of everything that determines the sample in a shard
         "sha256": pa.string(),  # of the source's picture
         "width": pa.int32(),
         "height": pa.int32(),
-        "file": pa.string(),  # where the JPEG is: in this file of the source; null: in `pictures.bin`
+        "file": pa.string(),  # the source's file with the JPEG; null: it is in `pictures.bin`
         "offset": pa.int64(),
         "size": pa.int64(),
         "hash": pa.uint64(),
         "colours": pa.binary(COLOURS),
         "split": pa.string(),  # fixed by the source
-        "side": pa.uint64(),  # the number that decides otherwise
+        "side": pa.uint64(),  # the number that decides the split if the source does not
         "primary_texts": pa.list_(pa.uint64()),  # ids of the captions in the primary language
-        "other_texts": pa.list_(pa.uint64()),  # and in all others
-        "meta": pa.string(),  # JSON, as it goes into the shard
-        "left_out": pa.string(),  # what of a good pair did not get that far, for people; null: nothing
+        "other_texts": pa.list_(pa.uint64()),  # ids of the captions in all other languages
+        "meta": pa.string(),  # JSON, as stored in the shard
+        "left_out": pa.string(),  # for people: captions of a good pair that were left out; null: none
     }
 )
 
 
 @dataclass(frozen=True)
 class ScanTask:
-    """The rows `start` to `stop` of the list of a source."""
+    """The rows `start` to `stop` of a source's list of pairs."""
 
     source: str
     raw: Path  # data/raw/<source>
-    pictures: Path  # what the listed files are relative to
+    pictures: Path  # the listed files are relative to this folder
     start: int
     stop: int
     params: IngestParams
@@ -82,7 +82,7 @@ class Scanned:
 
 
 def scan(task: ScanTask) -> Scanned:
-    """The scan of a chunk, found or computed.
+    """The scan of a chunk, found in the work cache or computed.
 
     Raises:
         InputError: a file of the source changed since it was listed.
@@ -163,7 +163,7 @@ def _write(task: ScanTask, pairs: list[RawPair], folder: Path) -> UnitRecord:
 
 
 def _with_a_language(captions: Mapping[str, list[str]]) -> tuple[Mapping[str, list[str]], str | None]:
-    """The captions whose language has a code, and what of the others to tell people; None where there is none."""
+    """The captions with a valid language code, and a message about the others (None if there are none)."""
     others = sorted(code for code in captions if not is_language_code(code))
     if not others:
         return captions, None
@@ -209,7 +209,7 @@ def _table(folder: Path) -> pa.Table:
 
 
 def read_row(folder: Path, row: int) -> dict[str, Any]:
-    """Key, digest, place of the JPEG and meta of a good pair."""
+    """Key, digest, place of the JPEG, sha256 and meta of a good pair."""
     return {name: column[row].as_py() for name, column in zip(*_columns(_table(folder)), strict=True)}
 
 
@@ -218,7 +218,7 @@ def _columns(table: pa.Table) -> tuple[list[str], list[pa.ChunkedArray]]:
 
 
 def read_jpeg(folder: Path, pictures: Path, row: dict[str, Any]) -> bytes:
-    """The JPEG of a row that `read_row` gave."""
+    """The JPEG of a row from `read_row`."""
     if row["file"] is not None:
         return ImageRef(pictures / row["file"], row["offset"], row["size"], row["sha256"]).read()
     with (folder / PICTURES).open("rb") as file:

@@ -1,14 +1,14 @@
-"""What concerns several pairs at once: duplicates, the split, and that nothing of validation is seen in training.
+"""Decisions about several pairs at once: duplicates, the split, and no validation data in training.
 
-1. A pair's side is a function of the pair alone (`split.py`); a second good pair of the same key is dropped.
+1. A pair's side depends only on the pair (`split.py`); a second good pair with the same key is dropped.
 2. Pictures with equal bytes on the same side become one sample: the first key's, with the captions of all.
-3. A training picture whose very bytes stand on a validation sample is dropped.
-4. A training sample loses every caption, of any language, that stands on a validation sample in any language. When
-   no caption is left in the language that decided its side, it is dropped.
-5. A training picture that looks like a validation one is dropped (`near_duplicates.py`).
+3. A training picture with the same bytes as a validation picture is dropped.
+4. A training sample loses every caption, in any language, that a validation sample has in any language. If no caption
+   is left in the language that decided its side, the sample is dropped.
+5. A training picture that looks like a validation picture is dropped (`near_duplicates.py`).
 
-Validation is never touched by training data: adding pairs may take training samples away, and never moves or alters
-what is measured, apart from pairs that are themselves validation.
+Training data never affect validation: adding pairs may remove training samples, but the validation split changes only
+if some of the added pairs belong to it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A sample to be written: its pairs (the first gives all but the captions) and the ids of captions to leave out."""
+    """A sample to write: its pairs (the first gives everything except captions) and ids of captions to leave out."""
 
     key: str
     pairs: tuple[Place, ...]
@@ -67,7 +67,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Selection:
-    """The samples of each split, sorted by key, what happened to all other pairs, and how the samples look."""
+    """The samples of each split sorted by key, what happened to all other pairs, and the samples' `Looks`."""
 
     samples: dict[Split, list[Chosen]]
     entries: list[LedgerEntry]
@@ -106,16 +106,16 @@ class _Pairs:
         return np.concatenate([self._primary[pair], self._other[pair]])
 
     def forbid(self, texts: Ids) -> None:
-        """Take note of the captions that must not stand in training."""
+        """Record captions that must not be used in training."""
         for lists in (self._primary, self._other):
             lists.forbid(texts)
 
     def forbidden(self, pair: int) -> Ids:
-        """Those of a pair's captions that must not stand in training."""
+        """Ids of the pair's captions that must not be used in training."""
         return np.concatenate([self._primary.forbidden(pair), self._other.forbidden(pair)])
 
     def loses_primary(self, pair: int) -> bool:
-        """Whether no caption in the pair's primary language may stand in training."""
+        """Whether all captions in the pair's primary language are forbidden in training."""
         return len(self._primary.forbidden(pair)) == len(self._primary[pair])
 
 
@@ -140,7 +140,7 @@ class _Lists:
 
 
 def select(scans: Sequence[Scanned], params: IngestParams) -> Selection:
-    """Decide about every scanned pair."""
+    """Decide what happens to every scanned pair."""
     pairs = _Pairs(scans, params)
     entries = list(pairs.bad)
 
@@ -199,7 +199,7 @@ def select(scans: Sequence[Scanned], params: IngestParams) -> Selection:
 
 
 def _merge(pairs: _Pairs, note: Note) -> dict[Split, dict[int, list[int]]]:
-    """The pairs of each sample by its first pair, on each side."""
+    """{side: {first pair of a sample: its pairs}}; a repeated key is dropped, equal pictures are merged."""
     samples: dict[Split, dict[int, list[int]]] = {split: {} for split in SPLITS}
     keys: set[str] = set()
     pictures: dict[tuple[str, str], int] = {}

@@ -1,7 +1,7 @@
-"""Webdataset shards with an index: `{train,val}/00000.tar` holding `<key>.jpg` and `<key>.json` for each sample.
+"""Webdataset shards with an index: `{train,val}/00000.tar` with `<key>.jpg` and `<key>.json` per sample.
 
-`index.parquet` has one row a sample with the byte offset of its picture, so training reads by index, in any order,
-without scanning tars. Tars are written with fixed metadata: equal samples give equal bytes.
+`index.parquet` has one row per sample with the byte offset of its picture, so training reads by index, in any order,
+without scanning tars. Tars are written with fixed metadata, so equal samples give equal bytes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ INDEX_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Sample:
-    """A pair as a shard holds it. `meta["captions"]` is {language: [text, ...]}."""
+    """A pair as stored in a shard. `meta["captions"]` is {language: [text, ...]}."""
 
     key: str
     jpeg: bytes
@@ -53,7 +53,7 @@ class Sample:
 
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> list[tuple[int, int]]:
-    """Write samples to a tar; returns (offset, size) of each picture, in order."""
+    """Write samples to a tar and return (offset, size) of each picture, in order."""
     places: list[tuple[int, int]] = []
     with path.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in samples:
@@ -71,16 +71,16 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
 
 
 def read_shard(path: Path) -> Iterator[Sample]:
-    """The samples of a shard that `write_shard` wrote, in order.
+    """The samples of a shard written by `write_shard`, in order.
 
     Raises:
-        InputError: the tar is damaged; names the file, and the last key that was read.
+        InputError: the tar is damaged; names the file and the last key that was read.
     """
     key = "(start)"
-    with path.open("rb") as file:  # tarfile takes a cut archive for a short one
+    with path.open("rb") as file:  # tarfile reads a truncated archive without an error
         file.seek(-min(path.stat().st_size, 2 * tarfile.BLOCKSIZE), os.SEEK_END)
         if file.read() != bytes(2 * tarfile.BLOCKSIZE):
-            raise InputError(f"{path}: cut short, its end mark is missing; run `flame ingest` again")
+            raise InputError(f"{path}: truncated, its end mark is missing; run `flame ingest` again")
     try:
         with tarfile.open(path, "r:") as tar:
             while (image := tar.next()) is not None:
@@ -88,7 +88,7 @@ def read_shard(path: Path) -> Iterator[Sample]:
                 jpeg = _content(tar, image)
                 meta = tar.next()
                 if meta is None or meta.name != f"{key}.json":
-                    raise InputError(f"{path}: sample {key} has no .json behind its .jpg")
+                    raise InputError(f"{path}: sample {key} has no .json after its .jpg")
                 yield Sample(key, jpeg, json.loads(_content(tar, meta)))
     except (tarfile.TarError, ValueError, EOFError) as error:
         raise InputError(f"{path}: damaged at sample {key}: {error}") from error
@@ -124,7 +124,7 @@ class IndexRow:
 
 
 class Index(Sequence[IndexRow]):
-    """Rows of `index.parquet` in shard order, kept as columns: millions of them take 150 bytes each."""
+    """Rows of `index.parquet` in shard order, stored as columns, because millions of rows then take 150 bytes each."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table.combine_chunks()
@@ -156,15 +156,15 @@ class Index(Sequence[IndexRow]):
         return self._digest
 
     def shard_sizes(self) -> dict[str, int]:
-        """Number of samples by shard."""
+        """Number of samples per shard."""
         return {each["values"]: each["counts"] for each in self.table.column("shard").value_counts().to_pylist()}
 
 
 def read_index(shards: Path, split: Split | None = None) -> Index:
-    """The index of a folder of shards, of one split or of both.
+    """The index of a folder of shards, for one split or both.
 
     Raises:
-        InputError: there is no index, or it is damaged.
+        InputError: the index is missing or damaged.
     """
     path = shards / INDEX
     if not path.is_file():
@@ -182,7 +182,7 @@ def shard_names(shards: Path, split: Split) -> list[str]:
 
 
 class StoredPicture(Protocol):
-    """What of an index row is needed to read its picture."""
+    """The fields of an index row that are needed to read its picture."""
 
     @property
     def key(self) -> str: ...
@@ -195,7 +195,7 @@ class StoredPicture(Protocol):
 
 
 class PictureReader:
-    """Reads single pictures of a folder of shards by index row; keeps the tars open."""
+    """Reads single pictures from a folder of shards by index row; keeps the tars open."""
 
     def __init__(self, shards: Path) -> None:
         self._shards = shards
@@ -209,7 +209,7 @@ class PictureReader:
                 file = self._files[row.shard] = os.open(self._shards / row.shard, os.O_RDONLY)
             except FileNotFoundError:
                 raise InputError(
-                    f"{self._shards / row.shard} is missing, and the index names it; run `flame ingest`"
+                    f"{self._shards / row.shard} is missing, but the index names it; run `flame ingest`"
                 ) from None
         content = os.pread(file, row.size, row.offset)
         if len(content) != row.size:
@@ -217,4 +217,4 @@ class PictureReader:
         return content
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_shards": self._shards, "_files": {}}  # descriptors do not travel to worker processes
+        return {"_shards": self._shards, "_files": {}}  # file descriptors are not valid in worker processes

@@ -1,9 +1,9 @@
-"""SVG pictures, rendered by resvg in a process of its own.
+"""Renders SVG pictures with resvg in a separate process.
 
-A few bytes of SVG can overflow resvg's stack, and a damaged or hostile file must cost one sample, not the run: so a
-helper process renders, with a limit on memory and on processor time, and is started again when it dies. It may open no
-files, so that a picture follows from its own bytes: those that refer to files are refused, and no fonts are read (text
-in an SVG is not drawn, which also makes the pixels the same on every machine).
+A few bytes of SVG can overflow resvg's stack, and a damaged or hostile file must cost only one sample, not the run. So
+a helper process renders, with limits on memory and processor time, and is restarted if it dies. It cannot open files,
+so that a picture depends only on its own bytes: SVGs that refer to files are refused, and no fonts are read (text in an
+SVG is not drawn, which also makes the pixels the same on every machine).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import IO
 from xml.parsers import expat
 
 _REQUEST = struct.Struct(">IQ")  # longer side in pixels, bytes of SVG
-_REPLY = struct.Struct(">?Q")  # whether it went well, bytes of PNG, or of a reason, a newline and a message
-_SECONDS = 60.0  # of the clock, for a renderer that hangs
-_PROCESSOR_SECONDS = 10  # however busy the machine is
+_REPLY = struct.Struct(">?Q")  # success, then bytes of the PNG, or of a reason, a newline and a message
+_SECONDS = 60.0  # wall-clock time, in case the renderer hangs
+_PROCESSOR_SECONDS = 10  # independent of the machine's load
 _MEMORY = 4 << 30
 _ENCODING = re.compile(rb"""(?:\xef\xbb\xbf)?<\?xml[^>]*?encoding=["']([\w.-]+)["']""")
 _START = re.compile(rb"<(?:\w+:)?svg[\s>]")
@@ -42,7 +42,7 @@ class SvgError(ValueError):
 
 
 def is_svg(content: bytes) -> bool:
-    """Whether it looks like an SVG: markup with an `svg` element near its start."""
+    """Whether `content` looks like an SVG: markup with an `svg` element near its start."""
     return content[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and bool(_START.search(content[:65536]))
 
 
@@ -50,7 +50,7 @@ def render(content: bytes, side: int) -> bytes:
     """A PNG with transparency, its longer side `side` pixels.
 
     Raises:
-        SvgError: says why it cannot be rendered.
+        SvgError: it cannot be rendered; gives the reason.
     """
     return _renderer().render(content, side)
 
@@ -113,7 +113,7 @@ def _exactly(file: IO[bytes], size: int) -> bytes:
 
 
 def _serve() -> None:
-    """The helper process: a picture for each request, until there are no more."""
+    """The main loop of the helper process: renders one picture per request until the input ends."""
     import resource
 
     import resvg_py
@@ -124,10 +124,12 @@ def _serve() -> None:
         text = content.decode(declared[1].decode() if declared else "utf-8-sig").lstrip("\ufeff")
         return bytes(resvg_py.svg_to_bytes(svg_string=text, width=side, height=side, dpi=96, skip_system_fonts=True))
 
-    draw(b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>', 1)  # whatever is opened late, is by now
+    draw(
+        b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>', 1
+    )  # opens everything that resvg opens lazily
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))  # stdin, stdout and stderr are open; nothing else can be
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))  # stdin, stdout and stderr only; nothing else can be opened
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     while header := requests.read(_REQUEST.size):
         side, size = _REQUEST.unpack(header)
@@ -136,14 +138,14 @@ def _serve() -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
         try:
             good, answer = True, draw(requests.read(size), side)
-        except Exception as error:  # whatever resvg or the parser make of a broken file
+        except Exception as error:  # resvg and the parser raise many kinds of errors for a broken file
             good, answer = False, f"{_reason(error)}\n{error}".encode()
         replies.write(_REPLY.pack(good, len(answer)) + answer)
         replies.flush()
 
 
 def _reason(error: Exception) -> str:
-    """The reason of whatever the parser, resvg or this file made of a picture."""
+    """The reason code for an error from the parser, resvg or this module."""
     if isinstance(error, SvgError):
         return error.reason
     message = str(error)
@@ -155,7 +157,7 @@ def _reason(error: Exception) -> str:
 
 
 def _refuse_references(content: bytes) -> None:
-    """Refuse a picture that shows other files: it would lack them here, and differ between machines."""
+    """Refuse a picture that shows other files: they would be missing here, and differ between machines."""
     parser = expat.ParserCreate()
 
     def element(name: str, attributes: dict[str, str]) -> None:

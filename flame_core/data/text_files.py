@@ -1,8 +1,8 @@
-"""Bytes that people wrote as text: decoded strictly, never with a replacement character put in silently.
+"""Decodes text files strictly, never inserting a replacement character silently.
 
-A byte order mark decides (UTF-8, UTF-16, UTF-32); without one the bytes must be in the encoding that was asked for,
-UTF-8 by default. `decode_text` takes a whole file or refuses it; `text_lines` reads a large one line by line, so that
-what does not fit costs one row of a table and not the table.
+A byte order mark decides (UTF-8, UTF-16, UTF-32); without one the bytes must be in the expected encoding, UTF-8 by
+default. `decode_text` accepts or refuses a whole file; `text_lines` reads a large file line by line, so that bytes that
+cannot be decoded cost one row of a table and not the whole table.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-_MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's does
+_MARKS = (  # the longer ones first: UTF-32's begins like UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -22,11 +22,11 @@ _MARKS = (  # the longer ones first: UTF-32's begins as UTF-16's does
 
 
 class TextError(ValueError):
-    """Bytes that are no text in the expected encoding; the message says where and in which encoding they may be."""
+    """Bytes that are not text in the expected encoding; the message says where, and which encoding it may be."""
 
 
 def encoding_of(content: bytes, expected: str = "utf-8") -> str:
-    """The encoding that a byte order mark at the start of `content` names, or else the expected one."""
+    """The encoding named by a byte order mark at the start of `content`, or else the expected one."""
     return next((name for mark, name in _MARKS if content.startswith(mark)), expected)
 
 
@@ -34,7 +34,7 @@ def decode_text(content: bytes, expected: str = "utf-8") -> str:
     """The text in `content`, without a byte order mark.
 
     Raises:
-        TextError: names the line and byte that do not fit.
+        TextError: names the line and byte that cannot be decoded.
     """
     encoding = encoding_of(content, expected)
     try:
@@ -50,20 +50,20 @@ def decode_text(content: bytes, expected: str = "utf-8") -> str:
     raise TextError(found)
 
 
-_UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of bytes that do not fit; no text holds them
+_UNDECODED = re.compile("[\udc80-\udcff]")  # undecodable bytes after `surrogateescape`; never in valid text
 _HEAD = 4  # bytes of the longest mark
 
 
 def undecoded(text: str) -> bool:
-    """Whether a line of `text_lines` holds bytes that are not in the file's encoding."""
+    """Whether a line of `text_lines` has bytes that are not in the file's encoding."""
     return not text.isascii() and _UNDECODED.search(text) is not None
 
 
 def text_lines(path: Path, expected: str = "utf-8", *, longest: int = 1 << 24) -> Iterator[str]:
-    """The lines of a text file with their ends as they are; lines that do not fit the encoding are `undecoded`.
+    """The lines of a text file with their original line ends; lines with undecodable bytes are `undecoded`.
 
     Raises:
-        TextError: a line of more than `longest` characters, or bytes after which an encoding such as UTF-16 is lost.
+        TextError: a line has more than `longest` characters, or decoding cannot continue (UTF-16, for example).
     """
     with path.open("rb") as file:
         encoding = encoding_of(file.read(_HEAD), expected)

@@ -56,7 +56,7 @@ def test_a_cut_shard_is_refused_by_name(tmp_path, length):
     path = tmp_path / "0.tar"
     write_shard(path, samples())
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(InputError, match=r"0\.tar: cut short"):
+    with pytest.raises(InputError, match=r"0\.tar: truncated"):
         list(read_shard(path))
 
 

@@ -1,8 +1,8 @@
-"""Sources of image-text pairs, behind one protocol.
+"""Sources of image-text pairs, with one protocol.
 
-A source looks at its data as they are now and leaves a folder `data/raw/<name>/`: the list of its pairs
-(`listing.py`), `source.json`, and the pictures themselves unless they already lie on this machine (`folder`,
-`webdataset`), in which case they stay where they are and a manifest of them is kept.
+A source reads its data in their present state and writes a folder `data/raw/<name>/`: the list of its pairs
+(`listing.py`), `source.json`, and the pictures. Pictures that are already on this machine (`folder`, `webdataset`) are
+not copied; a manifest records them instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flame_core.work import Unit, WorkCache
 
 @dataclass(frozen=True)
 class ImageRef:
-    """Where a picture's bytes are: `size` bytes from `offset` of a file."""
+    """The place of a picture's bytes: `size` bytes at `offset` of a file."""
 
     path: Path
     offset: int
@@ -32,27 +32,29 @@ class ImageRef:
         """The picture's bytes.
 
         Raises:
-            InputError: they are not those that `flame download` saw.
+            InputError: they changed since `flame download` listed them.
         """
         try:
             with open_regular(self.path) as file:
                 file.seek(self.offset)
                 content = file.read(self.size)
         except OSError as error:
-            raise InputError(f"{self.path}: {error.strerror}; it was there when `flame download` listed it") from error
+            raise InputError(
+                f"{self.path}: {error.strerror}; it was readable when `flame download` listed it"
+            ) from error
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise InputError(
-                f"{self.path}: {self.size} bytes at {self.offset} are not those that `flame download` listed; "
-                "restore the file, or run `flame download` again to take it as it is now"
+                f"{self.path}: {self.size} bytes at {self.offset} changed since `flame download` listed them; "
+                "restore the file, or run `flame download` again to use it as it is now"
             )
         return content
 
 
 @dataclass(frozen=True)
 class RawPair:
-    """A pair as its source gives it, before anything is checked. `image` is None where the picture is missing."""
+    """A pair as its source gives it, before any check. `image` is None if the picture is missing."""
 
-    key: str  # of the characters A-Z a-z 0-9 _ - /; sources leave it to ingest to refuse one that comes twice
+    key: str  # of the characters A-Z a-z 0-9 _ - /; ingest refuses duplicates
     image: ImageRef | None
     captions: dict[str, list[str]]  # language -> texts
     title: str | None = None
@@ -60,14 +62,14 @@ class RawPair:
     category: str | None = None  # a path such as animals/birds
     licence: str | None = None
     group: str | None = None  # decides the split instead of the caption
-    split: str | None = None  # fixed by the source: train, val, or another word, under which the pair is left out
-    unread: str | None = None  # where `image` is None: the file in the picture's place, which cannot be read
-    missing: str | None = None  # where `image` is None: what else is known of it, for people
+    split: str | None = None  # fixed by the source: train, val, or another word, which leaves the pair out
+    unread: str | None = None  # if `image` is None: the unreadable file in the picture's place
+    missing: str | None = None  # if `image` is None: what else is known about it, for people
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A file, member or row of a source that could not be read, or only in part."""
+    """A file, member or row of a source that could not be read, or only partly."""
 
     file: str
     reason: str
@@ -76,24 +78,24 @@ class Problem:
 
 
 class PairSource(Protocol):
-    """What every kind of source does."""
+    """The methods of every kind of source."""
 
     def download(self, work: WorkCache) -> Unit:
-        """The unit whose folder is `data/raw/<name>/`, for the source as it is now.
+        """The unit whose folder becomes `data/raw/<name>/`, for the source as it is now.
 
         Raises:
-            InputError: the source is absent or holds nothing.
-            ResourceError: a program, the network or room on the disk is missing.
+            InputError: the source is missing or empty.
+            ResourceError: a program, the network or disk space is missing.
         """
         ...
 
     def pictures(self, raw: Path) -> Path:
-        """The folder that the listed files are relative to."""
+        """The folder to which the listed files are relative."""
         ...
 
 
 def open_source(params: Source, layout: Layout) -> PairSource:
-    """The source that `params` describe."""
+    """The source described by `params`."""
     match params:
         case DebianSource():
             from flame_core.data.sources.debian import Debian

@@ -1,8 +1,8 @@
-"""What a source saw and did not use: counted exactly, named as far as a bounded number of rows goes.
+"""What a source saw but did not use: all of it counted, and named up to a maximum number of rows.
 
-`Problems` are files, members and rows that should have been used and could not be. `Unused` is what a source's rules
-leave out (hidden files, suffixes that are not read, a tool's own files), by reason and kind, since there may be
-millions. Both end in `source.json`, and as rows of ingest's ledger.
+`Problems` are files, members and rows that should have been used but could not be. `Unused` counts what a source's
+rules leave out (hidden files, suffixes that are not read, a tool's own files), by reason and kind, since there may be
+millions. Both are written to `source.json` and to ingest's ledger.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from flame_core.data.picture_kinds import suffix_of
 from flame_core.data.sources import Problem
 from flame_core.names import printable
 
-NAMED = 1000  # problems of one reason that have a row of their own
+NAMED = 1000  # problems per reason that have their own row
 _EXAMPLES = 3
-_KINDS = 100  # of one reason that are told apart
+_KINDS = 100  # distinct kinds per reason
 
 UnusedReason = Literal[
     "hidden",  # its name, or a folder's above it, begins with a dot, or is macOS's `__MACOSX`
     "unsupported_suffix",
-    "beside_table",  # a sidecar, where a table has the captions
-    "side_file",  # what img2dataset leaves beside its shards
+    "beside_table",  # a sidecar, although a table has the captions
+    "side_file",  # written by img2dataset beside its shards
     "not_matched",  # by `shards`
-    "linked_folder",  # a link to a folder that is read already
+    "linked_folder",  # a link to a folder that was already read
     "unsupported_member",
     "beyond_max_samples",
 ]
@@ -42,7 +42,7 @@ _SAYS: dict[str, str] = {
 
 
 class Problems(list[Problem]):
-    """A list of problems that keeps the first `NAMED` of a reason and counts the rest."""
+    """A list of problems that keeps the first `NAMED` per reason and counts the rest."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,34 +60,34 @@ class Problems(list[Problem]):
         self._more[problem.reason] = Problem(first, problem.reason, f"the first of {count:,} more of this kind", count)
 
     def rows(self) -> list[Problem]:
-        """All problems, what has no row of its own in one row a reason."""
+        """All problems; those beyond the first `NAMED` share one row per reason."""
         return [*self, *(self._more[reason] for reason in sorted(self._more))]
 
 
 @dataclass
 class UnusedGroup:
-    """Files or members of one kind that are left out for one reason."""
+    """Files or members of one kind left out for one reason."""
 
     reason: str
-    kind: str  # mostly a suffix
+    kind: str  # usually a suffix
     count: int = 0
     examples: list[str] = field(default_factory=list)
 
     @property
     def detail(self) -> str:
-        """The group in words."""
+        """A description of the group, for people."""
         names = ", ".join(self.examples)
         return f"{self.count:,} of the kind {self.kind}, {_SAYS.get(self.reason, self.reason)}: such as {names}"
 
 
 class Unused:
-    """Counts of what a source's rules leave out, with a few names of each kind."""
+    """Counts what a source's rules leave out, with a few example names of each kind."""
 
     def __init__(self) -> None:
         self._groups: dict[str, dict[str, UnusedGroup]] = defaultdict(dict)
 
     def add(self, reason: UnusedReason, name: str, kind: str | None = None, count: int = 1) -> None:
-        """`name` was seen and is not used; its suffix is its kind unless `kind` says otherwise."""
+        """Count `name` as not used; its kind is its suffix unless `kind` is given."""
         groups = self._groups[reason]
         kind = printable(suffix_of(name) or "no suffix") if kind is None else printable(kind)
         kind = kind if kind in groups or len(groups) < _KINDS else "other kinds"

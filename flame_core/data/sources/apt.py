@@ -1,7 +1,7 @@
-"""Debian packages through `apt-get download`, as an ordinary user and beside the system's own apt.
+"""Fetches Debian packages with `apt-get download`, as an ordinary user, without touching the system's apt state.
 
-The machine's package sources are used, with lists, cache and state in a private folder. Packages are kept under
-their sha256, so what was fetched once serves again, without a network too.
+It uses the machine's package sources, with lists, cache and state in a private folder. Packages are stored under their
+sha256, so a package that was fetched once can be used again, even without a network.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _URI = re.compile(r"^'(?P<uri>[^']+)' \S+ \d+ SHA256:(?P<sha256>[0-9a-f]{64})$",
 
 @dataclass(frozen=True)
 class Deb:
-    """A package file that lies on this machine, named by its bytes."""
+    """A package file on this machine, named by its sha256."""
 
     package: str
     version: str
@@ -54,12 +54,12 @@ def fetch_packages(packages: Sequence[str], cache: Path) -> list[Deb]:
     """The newest version of each package that the machine's package sources offer, downloaded at most once.
 
     Raises:
-        ResourceError: apt is not there, offers no such package, or cannot fetch it and never did.
+        ResourceError: apt is missing, offers no such package, or cannot fetch it and has no cached file.
     """
     missing = [program for program in _PROGRAMS if shutil.which(program) is None]
     if missing:
         raise ResourceError(
-            f"{', '.join(missing)} not found: packages can be fetched on Debian and its derivatives only. {_OTHERS}"
+            f"{', '.join(missing)} not found: packages can be fetched only on Debian and its derivatives. {_OTHERS}"
         )
     apt = Apt(cache.resolve() / "apt")
     apt.update()
@@ -67,25 +67,25 @@ def fetch_packages(packages: Sequence[str], cache: Path) -> list[Deb]:
 
 
 class Apt:
-    """apt-get with everything it writes under one folder."""
+    """Runs apt-get so that everything it writes is under one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._debs = folder / "debs"
         self._configuration = folder / "apt.conf"
-        self._offline: str | None = None  # why the lists could not be read anew
+        self._offline: str | None = None  # why the lists could not be updated
         for name in ("state", "lists/partial", "cache/archives/partial", "log", "debs"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self._configuration.write_text(_CONFIGURATION.format(apt=folder))
 
     def update(self) -> None:
-        """Read the machine's package sources anew; where that fails the lists from before serve."""
+        """Update the package lists; if that fails, keep using the previous ones."""
         result = self._run("update", "-o", "APT::Update::Error-Mode=any")
         if result.returncode:
             self._offline = _last_line(result)
-            log.warning("apt-get update failed, going on with the lists from before: %s", self._offline)
+            log.warning("apt-get update failed, using the previous lists: %s", self._offline)
 
     def fetch(self, package: str) -> Deb:
-        """The package's file: from the cache where it is there already, or downloaded."""
+        """The package's file, from the cache or downloaded."""
         answer = self._run("download", "--print-uris", package)
         found = _URI.search(answer.stdout)
         if answer.returncode == 0 and found:
@@ -142,10 +142,10 @@ class Apt:
 
 
 def dpkg_deb(*arguments: str | Path) -> str:
-    """What `dpkg-deb` prints.
+    """The output of `dpkg-deb`.
 
     Raises:
-        ResourceError: it failed; says why.
+        ResourceError: it failed; gives its error.
     """
     result = subprocess.run(
         ["dpkg-deb", *map(str, arguments)], capture_output=True, text=True, errors="replace", check=False
@@ -156,7 +156,7 @@ def dpkg_deb(*arguments: str | Path) -> str:
 
 
 def licence_of(copyright_file: Path) -> str | None:
-    """The licence that a package's copyright file names: of `Files: *`, or the first line below `Copyright:`."""
+    """The licence in a package's copyright file: that of `Files: *`, the first `License:`, or the `Copyright:` text."""
     text = copyright_file.read_text("utf-8", errors="replace") if copyright_file.is_file() else ""
     for pattern in (r"^Files: \*$(?:\n.+)*?\nLicense: *(.+)", r"^License: *(.+)", r"^Copyright:\s+(.+)"):
         if found := re.search(pattern, text, re.MULTILINE):

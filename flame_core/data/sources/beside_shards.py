@@ -1,4 +1,4 @@
-"""What lies beside the shards of a webdataset: counted by kind, and not read."""
+"""Counts the files beside the shards of a webdataset by kind, without reading them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _SIDE_FILE = re.compile(r"(_stats\.json|\.parquet)$")  # of img2dataset: 00000_s
 
 
 def note_rest(folder: Path, shards: Sequence[Path], problems: list[Problem], unused: Unused) -> None:
-    """Count every file and folder in the folders of `shards` and those above, up to `folder`, that is no shard.
+    """Count every file and folder that is not a shard, in the folders of `shards` and their parents up to `folder`.
 
-    `shards` is all that the pattern matched. Folders without a shard are counted as one and not looked into.
+    `shards` is everything that the pattern matched. A folder without a shard counts as one and is not opened.
     """
     names = {shard.relative_to(folder).as_posix() for shard in shards}
     stems = {name.removesuffix(".tar") for name in names}
@@ -44,7 +44,7 @@ def note_rest(folder: Path, shards: Sequence[Path], problems: list[Problem], unu
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; a link that leads to itself is none."""
+    """Whether an entry is a folder or a link to one; False for a link to itself."""
     try:
         return entry.is_dir()
     except OSError:

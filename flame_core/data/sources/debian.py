@@ -1,6 +1,6 @@
 """Image-text pairs inside Debian packages: fetched by `apt.py`, unpacked with `dpkg-deb -x`, nothing installed.
 
-What a package holds is read by a module of its own (`tuxpaint.py`, `openclipart.py`). Only pictures are kept.
+Each package has its own reader module (`tuxpaint.py`, `openclipart.py`). Only pictures are kept.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from flame_core.work import Unit, UnitRecord, WorkCache
 
 @dataclass(frozen=True)
 class Reader:
-    """How the pairs of a package are found, and which packages that takes."""
+    """How to find the pairs of a package, and which packages that needs."""
 
     needs: tuple[str, ...]
     pairs: Callable[[Mapping[str, Package]], Iterator[RawPair]]

@@ -1,8 +1,8 @@
-"""Rows of a delimited text table (`.csv`, `.tsv`), read strictly.
+"""Reads rows of a delimited text table (`.csv`, `.tsv`) strictly.
 
-The delimiter is the one that the params name, or the one of `,`, `;`, tab and `|` with which the header has the needed
-columns. A row has as many fields as the header, and quotes stand around whole fields. A quote that is not closed would
-swallow what follows, so only its own line is given up then, and the next one is read anew.
+The delimiter is given in params, or is the first of `,`, `;`, tab and `|` with which the header has the needed columns.
+A row must have as many fields as the header, and quotes must enclose whole fields. An unclosed quote would swallow all
+following lines, so only its own line is dropped, and reading continues at the next line.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from flame_core.data.text_files import TextError, text_lines, undecoded
 
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _LONGEST_RECORD = 1 << 24  # characters
-_REREAD = 1 << 28  # characters that may be read again because of quotes that are not closed
-_PER_LINE = 64  # characters in the time that a line takes beyond its own
+_REREAD = 1 << 28  # characters that may be read again because of unclosed quotes
+_PER_LINE = 64  # overhead of reading a line, in characters
 
 
 class _Lines:
-    """Lines with a way back to the second line of the record that is being read."""
+    """Lines that can be rewound to the second line of the current record."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
@@ -44,11 +44,11 @@ class _Lines:
         return line
 
     def begin(self) -> None:
-        """A record begins with the next line."""
+        """Start a record with the next line."""
         self._record, self._size = [], 0
 
     def back(self) -> bool:
-        """Give back all lines of the record but the first; False where too much was read twice already."""
+        """Rewind to the second line of the record; False if too much was read again already."""
         again = self._record[1:]
         self._again.extendleft(reversed(again))
         self.number -= len(again)
@@ -57,7 +57,7 @@ class _Lines:
 
 
 def delimited_rows(table: Table) -> Iterator[tuple[int, Row]]:
-    """(number from 1, row) of the rows below the header."""
+    """(number from 1, row) of each row below the header."""
     limit = csv.field_size_limit(LONGEST)
     try:
         yield from _rows(table)
@@ -117,12 +117,12 @@ def _header(table: Table, head: str) -> tuple[str, list[str]]:
 def _fields(line: str, delimiter: str) -> list[str]:
     try:
         return next(csv.reader([line], delimiter=delimiter, strict=True), [])
-    except csv.Error:  # a quote that means nothing with this delimiter
+    except csv.Error:  # a quote that is not valid with this delimiter
         return [line.strip()]
 
 
 def _wrong(fields: Sequence[str], columns: Sequence[str], table: Table) -> str | None:
-    """Why a row is left out."""
+    """Why a row is left out; None if it is good."""
     if not fields:
         return None
     if len(fields) != len(columns):

@@ -1,8 +1,8 @@
-"""Which file of a source a table means: tables are written on other machines, and by hand.
+"""Finds the file of a source that a table names, since tables are written on other machines and by hand.
 
-Found are the name as it is, paths with backslashes or `..`, absolute paths inside the source's folder, and names whose
-letters are composed in another way (NFC, NFD) than on disk. No other file is ever taken for the one that was named;
-what is most like it is only mentioned. Nothing outside the list of files is found.
+It accepts the exact name, paths with backslashes or `..`, absolute paths inside the source's folder, and names that
+use another Unicode form (NFC, NFD) than the disk. It never takes a similar file for the named one; it only mentions it.
+Nothing outside the list of files is found.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class FileNames:
             self._alike.setdefault(_folded(name), name)
 
     def find(self, name: str) -> str | None:
-        """The file that a table calls `name`."""
+        """The file that a table calls `name`; None if there is none."""
         candidates = list(self._candidates(name))
         for candidate in candidates:
             if candidate in self._names:
@@ -39,7 +39,7 @@ class FileNames:
         return next(filter(None, composed), None)
 
     def why_missing(self, name: str) -> str:
-        """What to say of a name that is not found."""
+        """A message for a name that is not found."""
         said = f"the table names {name[:200]!r}, which is no picture in the source's folder"
         if alike := self._alike.get(_folded(name)):
             return f"{said}; the nearest is {alike!r}"
@@ -56,7 +56,7 @@ class FileNames:
 
 
 def _folded(name: str) -> str:
-    """What names have in common that differ in folder, suffix, case, quoting or spaces."""
+    """A form that is equal for names that differ only in folder, suffix, case, quoting or spaces."""
     last = unquote(name.strip()).replace("\\", "/").rpartition("/")[2]
     stem = last.rpartition(".")[0] or last
     return unicodedata.normalize("NFKC", stem).casefold().strip()

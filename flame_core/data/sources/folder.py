@@ -1,10 +1,10 @@
-"""A folder of pictures with captions beside them, or in one table; read in place.
+"""A folder of pictures with captions beside them or in one table, read in place.
 
-Without a table, `bird.jpg` goes with `bird.txt` (every line that is not blank is a caption) and `bird.json` (an object
-with `caption` or `captions`, see `record.py`), and folders below it give the category. With one, each row of the
-`.csv`, `.tsv`, `.jsonl` or `.parquet` file has a picture and a caption (`table_pairs.py`). Pictures without a caption
-and captions without a picture are listed too, so that ingest can count and name them; all other files are counted by
-kind (`accounting.py`).
+Without a table, `bird.jpg` belongs to `bird.txt` (every line that is not blank is a caption) and `bird.json` (an object
+with `caption` or `captions`, see `record.py`), and subfolders give the category. With a table, each row of the `.csv`,
+`.tsv`, `.jsonl` or `.parquet` file has a picture and a caption (`table_pairs.py`). Pictures without a caption and
+captions without a picture are listed too, so that ingest can count and name them; all other files are counted by kind
+(`accounting.py`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from flame_core.params import FolderSource
 from flame_core.regular_files import open_regular
 from flame_core.work import Unit, UnitRecord, WorkCache
 
-_SIDE_FILE = re.compile(r"^\d{4,}(_stats\.json|\.parquet)$")  # of img2dataset, about its folder of that number
+_SIDE_FILE = re.compile(r"^\d{4,}(_stats\.json|\.parquet)$")  # written by img2dataset about its folder of that number
 
 
 class Folder:
@@ -76,7 +76,7 @@ class Folder:
         return work.get({"kind": "folder", **inputs}, write)
 
     def _names(self, problems: Problems, unused: Unused) -> tuple[list[str], set[str]]:
-        """Names of the files that are read, and of those that may be pictures and are not."""
+        """Names of the files to read, and of unread files that may be pictures."""
         walk = Walk(self._folder, self._params.links == "anywhere", problems, unused)
         table = self._table and self._table.relative_to(self._folder).as_posix()
         if table in walk.failed:
@@ -133,7 +133,7 @@ class Folder:
     def _sidecar_pairs(
         self, files: Mapping[str, SourceFile], problems: list[Problem], unread: set[str]
     ) -> Iterator[RawPair]:
-        """One pair a picture, and one for each sidecar without a picture."""
+        """One pair per picture, and one per sidecar without a picture."""
         stems: dict[str, dict[str, list[str]]] = defaultdict(lambda: {"pictures": [], "sidecars": []})
         for name in sorted(files):
             stems[stem_of(name)]["sidecars" if suffix_of(name) in SIDECARS else "pictures"].append(name)
@@ -166,5 +166,5 @@ class Folder:
 
 
 def _below(table: str, folder: Path) -> str:
-    """`table` relative to `folder`, whether it lies in it or not: no absolute path goes into what is listed."""
+    """`table` relative to `folder`, even if it is outside, so that no absolute path enters the listing."""
     return os.path.relpath(os.path.realpath(table), os.path.realpath(folder)) if Path(table).is_absolute() else table

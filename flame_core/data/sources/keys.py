@@ -1,7 +1,7 @@
 """Keys of samples: short, plain and stable, whatever the files are called.
 
-A key names a sample in shards, ledgers and tables for good, so it holds no character that means something there
-(webdataset splits names at the first dot) and fits into a tar header. What had to be altered gets a hash of the
+A key identifies a sample permanently in shards, ledgers and tables, so it has no character with a special meaning there
+(webdataset splits names at the first dot) and fits into a tar header. A name that must be altered gets a hash of the
 original, so two names never become one key.
 """
 
@@ -16,7 +16,7 @@ _LONGEST = 90  # characters; with .json this fits into the 100 of a tar header
 
 
 def safe_key(name: str) -> str:
-    """`name` as a key of the characters `A-Z a-z 0-9 _ - /`: itself where it is one already."""
+    """`name` as a key of the characters `A-Z a-z 0-9 _ - /`; unchanged if it is one already."""
     key = "/".join(part for part in _FORBIDDEN.sub("_", name).split("/") if part)
     if key and key == name and len(key) <= _LONGEST:
         return key
@@ -31,13 +31,13 @@ def stem_of(name: str) -> str:
 
 
 def category_of(stem: str) -> str | None:
-    """The folders above a file, which give its category; None where it lies in the source's own folder."""
+    """A file's category: the folders above it; None if it is directly in the source's folder."""
     parent = PurePosixPath(stem).parent.as_posix()
     return None if parent == "." else parent
 
 
 def words_of(name: str) -> str:
-    """The words of a file's stem: `iso_fire-engine_02` says `iso fire engine`."""
+    """The words of a file's stem: `iso_fire-engine_02` becomes `iso fire engine`."""
     words = re.findall(r"[^\W\d_]+|\d+", name)
     spoken = [word for word in words if not word.isdigit()]
     return " ".join(spoken or words)

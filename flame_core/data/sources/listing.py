@@ -1,9 +1,9 @@
-"""The list of a source's pairs, as `data/raw/<source>/` keeps it: everything about them but the pictures' bytes.
+"""The list of a source's pairs in `data/raw/<source>/`: everything about them except the pictures' bytes.
 
-`pairs.parquet` has one row a pair in the source's own fixed order. `source.json` says what the source is, how many
-pairs it lists, which of its files could not be read, and what it holds beside (`accounting.py`). `manifest.jsonl` (of
-sources that are read in place) holds path, size and sha256 of every file. Where more is known of pictures that are
-missing, `missing.json` says it by row.
+`pairs.parquet` has one row per pair in the source's own fixed order. `source.json` describes the source: how many pairs
+it lists, which of its files could not be read, and what was not used (`accounting.py`). `manifest.jsonl` (only of
+sources that are read in place) has path, size and sha256 of every file. `missing.json` has details about missing
+pictures by row, if there are any.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ PAIRS = "pairs.parquet"
 SOURCE = "source.json"
 MANIFEST = "manifest.jsonl"
 MISSING = "missing.json"
-_GROUP = 1024  # rows of a parquet row group: what is read at least
+_GROUP = 1024  # rows per parquet row group, the smallest amount that is read
 
 SCHEMA = pa.schema(
     {
         "key": pa.string(),
         "file": pa.string(),  # relative to the source's folder of pictures; null: the picture is missing
-        # (without a sha256: what stands in the picture's place and cannot be read)
+        # (without a sha256: the unreadable file in the picture's place)
         "offset": pa.int64(),
         "size": pa.int64(),
         "sha256": pa.string(),  # of the picture
@@ -64,7 +64,7 @@ class SourceFile:
 
 
 class _Record(BaseModel):
-    """What every `source.json` has."""
+    """The fields of every `source.json`."""
 
     pairs: int
     problems: list[Problem]
@@ -85,9 +85,9 @@ def write_listing(
     unused: Unused | None = None,
     manifest: Iterable[SourceFile] | None = None,
 ) -> dict[str, Any]:
-    """Write the list of a source to `folder`; `pictures` is what file names are relative to.
+    """Write the list of a source to `folder` and return the content of `source.json`.
 
-    `problems` and `unused` may still grow while `pairs` is being consumed. Returns the content of `source.json`.
+    File names are relative to `pictures`. `problems` and `unused` may still grow while `pairs` is being consumed.
     """
     count = 0
     missing: dict[int, str] = {}
@@ -138,7 +138,7 @@ def _row(pair: RawPair, pictures: Path) -> dict[str, Any]:
 
 
 def plain(text: str) -> str:
-    """`text` without lone surrogates, which JSON may carry and UTF-8 cannot."""
+    """`text` without lone surrogates, which JSON can represent but UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -170,7 +170,7 @@ def read_keys(raw: Path) -> list[str]:
     with _intact(raw / PAIRS):
         keys: list[str] = pq.ParquetFile(raw / PAIRS).read(["key"]).column("key").to_pylist()
         if bad := sum(key is None or safe_key(key) != key for key in keys):
-            raise ValueError(f"{bad:,} of its keys are none")
+            raise ValueError(f"{bad:,} of its keys are not valid")
     return keys
 
 
@@ -213,7 +213,7 @@ def _pair(row: dict[str, Any], missing: str | None, pictures: Path) -> RawPair:
 
 
 def read_manifest(raw: Path) -> Iterator[SourceFile]:
-    """The manifest's lines; none where the source keeps its pictures in `raw` itself.
+    """The manifest's lines; none if the source stores its pictures in `raw` itself.
 
     Raises:
         InputError: the manifest is damaged.
@@ -227,7 +227,7 @@ def read_manifest(raw: Path) -> Iterator[SourceFile]:
 
 @contextmanager
 def _intact(path: Path) -> Iterator[None]:
-    """Turn whatever reading a damaged or missing file leads to into one sentence."""
+    """Turn any error from reading a damaged or missing file into one sentence."""
     try:
         yield
     except FileNotFoundError:
@@ -238,10 +238,10 @@ def _intact(path: Path) -> Iterator[None]:
 
 
 def check_manifest(raw: Path, pictures: Path) -> None:
-    """Refuse a source whose files are gone or have another size than when they were listed.
+    """Refuse a source whose files are missing or have another size than when they were listed.
 
     Raises:
-        InputError: names the file. Bytes that changed within the same size are found when they are read.
+        InputError: names the file. A change that keeps the size is detected when the file is read.
     """
     for entry in read_manifest(raw):
         path = pictures / entry.path

@@ -1,4 +1,4 @@
-"""Size and sha256 of every file of a source that is read in place, so that a later change is noticed."""
+"""Size and sha256 of every file of a source that is read in place, so that later changes are detected."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from flame_core.regular_files import size_and_sha256
 from flame_core.settings import settings
 
 SIDECARS = frozenset({".txt", ".json"})
-LARGEST_TEXT, LARGEST_PICTURE = 1 << 26, 1 << 30  # bytes: files are held in memory whole
+LARGEST_TEXT, LARGEST_PICTURE = 1 << 26, 1 << 30  # bytes: whole files are held in memory
 _ANY = 1 << 62
 
 
 def make_manifest(folder: Path, files: Sequence[Path], problems: list[Problem]) -> list[SourceFile]:
-    """The manifest of `files` below `folder`, in their order; those that cannot be read become `problems`."""
+    """The manifest of `files` below `folder`, in their order; unreadable files become `problems`."""
     entries: list[SourceFile] = []
     with ThreadPoolExecutor(settings().workers) as pool, reporting.progress("read files", len(files), "file") as bar:
         for path, entry in zip(files, pool.map(lambda path: _entry(folder, path), files), strict=True):
@@ -44,7 +44,7 @@ def _entry(folder: Path, path: Path) -> SourceFile | str:
 
 
 def _largest(name: str) -> int:
-    """Bytes of the largest file of this name that is read; tars and tables are read in pieces."""
+    """The largest size in bytes that a file of this name may have; tars and tables are read in pieces."""
     if suffix_of(name) in SIDECARS:
         return LARGEST_TEXT
     return LARGEST_PICTURE if is_picture(name) else _ANY

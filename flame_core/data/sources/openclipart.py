@@ -1,8 +1,8 @@
-"""The Open Clip Art Library: PNGs from one package, what they show from the RDF metadata of the SVGs in another.
+"""The Open Clip Art Library: PNGs from one package, captions from the RDF metadata of the SVGs in another.
 
-Many submissions carry the title and description of their whole collection ("Part of the Flat Icon Collection", "Lemon
-SVG theme"). A text that more than `_SHARED` pictures have says nothing of any of them: it is left out, and the words
-of the file's name stand in for such a title.
+Many submissions have the title and description of their whole collection ("Part of the Flat Icon Collection", "Lemon
+SVG theme"). A text shared by more than `_SHARED` pictures describes none of them: it is left out, and the words of the
+file's name replace such a title.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SHARED = 3
 
 @dataclass(frozen=True)
 class Metadata:
-    """What an SVG says of itself."""
+    """An SVG's metadata about itself."""
 
     title: str = ""
     description: str = ""
@@ -60,7 +60,7 @@ def clipart(png: Package, svg: Package) -> Iterator[RawPair]:
 
 
 def read_metadata(path: Path) -> Metadata:
-    """The Dublin Core and Creative Commons fields of an SVG; empty where there are none or the file is no XML."""
+    """The Dublin Core and Creative Commons fields of an SVG; empty if it has none or is not XML."""
     try:
         for _, element in ElementTree.iterparse(path, events=("end",)):
             if _name(element) == "Work":

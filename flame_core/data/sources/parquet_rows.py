@@ -1,8 +1,8 @@
-"""Rows of a parquet table, batch by batch, with plain Python values.
+"""Reads rows of a parquet table, batch by batch, as plain Python values.
 
 Only the wanted columns are read. Text may be stored as strings, as bytes in UTF-8, or in a dictionary; a column of
-dates or decimals is read as text. A cell that cannot be read (bytes that are no UTF-8, a text of more than `LONGEST`
-characters) costs its row; pages that are damaged, or a column of a type that has no text, refuse the file.
+dates or decimals is read as text. A cell that cannot be read (bytes that are not UTF-8, a text of more than `LONGEST`
+characters) drops its row; damaged pages, or a column of a type that has no text form, refuse the whole file.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 
 from flame_core.data.sources.table import LONGEST, Row, Table, text_size
 
-_ROWS, _PICTURES = 1024, 64  # rows of a batch, without and with pictures: so many are in memory at once
-_DEEPEST = 16  # types within each other
+_ROWS, _PICTURES = 1024, 64  # rows per batch (all in memory), without and with pictures
+_DEEPEST = 16  # levels of nested types
 
 
 class _Unreadable:
-    """Stands for a cell that cannot be read."""
+    """Placeholder for a cell that cannot be read."""
 
     def __init__(self, why: str) -> None:
         self.why = why
@@ -48,7 +48,7 @@ def parquet_rows(table: Table) -> Iterator[tuple[int, Row]]:
 
 
 def _columns(table: Table) -> tuple[list[str], list[str]]:
-    """The wanted columns that are there, and those of them that are texts, which may repeat and are kept once."""
+    """The wanted columns that exist, and the text columns among them, to read as dictionaries: values may repeat."""
     with pq.ParquetFile(table.path) as file:
         parquet = file.metadata.schema
         if any(parquet.column(i).max_definition_level > 2 * _DEEPEST for i in range(len(parquet))):
@@ -61,7 +61,7 @@ def _columns(table: Table) -> tuple[list[str], list[str]]:
                 table.refuse(f"has {schema.names.count(name)} columns {name!r}; rename those that are not meant")
         texts = [name for name in names if _is_text(schema.field(name).type)]
         if _holds_bytes(schema.field(table.picture_column).type):
-            texts.remove(table.picture_column)  # read as a dictionary, which is of no use to pictures
+            texts.remove(table.picture_column)  # a dictionary has no use for pictures
     field = schema.field(table.picture_column)
     if not _names_pictures(field.type):
         table.refuse(
@@ -91,7 +91,7 @@ def _names_pictures(kind: pa.DataType) -> bool:
 
 
 def _cells(table: Table, name: str, column: pa.Array) -> list[Any]:
-    """The values of a column, or why one cannot be read."""
+    """The values of a column, with an `_Unreadable` for each cell that cannot be read."""
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
     if pa.types.is_dictionary(column.type):
@@ -121,7 +121,7 @@ def _cell(cell: pa.Scalar) -> Any:
 
 
 def _text(value: Any) -> Any:
-    """`value` with text in place of bytes."""
+    """`value` with bytes decoded to text."""
     if isinstance(value, _Unreadable):
         return value
     try:

@@ -1,6 +1,6 @@
-"""The pictures of a table that holds them itself: written one after another into a file of the source's folder.
+"""Stores the pictures that a table itself contains, one after another in a file of the source's folder.
 
-A page of parquet is compressed, so the bytes of its pictures lie nowhere as they are; this file gives each a place.
+A parquet page is compressed, so its pictures have no plain bytes on disk; this file gives each picture a place.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PICTURE_FILE = "pictures.bin"
 
 
 class PictureFile:
-    """Appends pictures to `pictures.bin` in `folder`; equal bytes are kept once."""
+    """Appends pictures to `pictures.bin` in `folder`; equal bytes are stored once."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / PICTURE_FILE
@@ -22,7 +22,7 @@ class PictureFile:
         self._size = 0
 
     def keep(self, content: bytes) -> ImageRef:
-        """The place of a picture's bytes."""
+        """Store a picture's bytes, if they are new, and return their place."""
         sha256 = hashlib.sha256(content).hexdigest()
         if sha256 not in self._kept:
             with self._path.open("ab") as file:

@@ -1,8 +1,7 @@
-"""A pair's texts from what people write beside pictures: a JSON object, or a row of a table.
+"""Reads a pair's texts from a record: a JSON object, or a row of a table.
 
-Captions may be a text, a list of texts, or {language: text or list}. Besides them `title`, `keywords`, `category`,
-`licence` (or `license`), `language` (or `lang`) and `split` (`splits.py` knows the words) are understood; other fields
-are left alone.
+Captions may be a text, a list of texts, or {language: text or list}. Other known fields are `title`, `keywords`,
+`category`, `licence` (or `license`), `language` (or `lang`) and `split` (words in `splits.py`); all others are ignored.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.splits import split_of
 from flame_core.data.text_files import TextError, decode_text
 
-_DEEPEST = 32  # lists and objects within each other in a JSON object
+_DEEPEST = 32  # levels of nested lists and objects in a JSON object
 
 
 @dataclass(frozen=True)
 class RecordReader:
-    """How records of a source are read: which fields hold captions, and what stands in for absent fields."""
+    """How to read the records of a source: which fields hold captions, and defaults for missing fields."""
 
     caption_fields: tuple[str, ...]
     language: str
@@ -31,7 +30,7 @@ class RecordReader:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The names of all fields that are looked at."""
+        """The names of all fields that are read."""
         known = ("title", "keywords", "category", "licence", "license", "language", "lang", "split")
         return tuple(dict.fromkeys((*self.caption_fields, *known, *filter(None, [self.group_field]))))
 
@@ -47,8 +46,8 @@ class RecordReader:
     ) -> RawPair:
         """The pair of all `records` of one picture; `texts` are captions in the source's language.
 
-        Captions add up, records must agree about the split, and of every other field the first record that has it
-        counts.
+        Captions of all records are combined, and records must agree about the split. Every other field comes from the
+        first record that has it.
         """
         captions: dict[str, dict[str, None]] = {}  # texts in order, each once
         _add(captions, list(texts), self.language)
@@ -76,7 +75,7 @@ class RecordReader:
 
 
 def _add(captions: dict[str, dict[str, None]], value: Any, language: str) -> None:
-    """Add the texts in `value` (a text, a list, or a mapping by language), in order; what is there stays."""
+    """Add the texts in `value` (a text, a list, or a mapping by language), in order, to those already there."""
     left = [(value, language)]
     while left:
         value, language = left.pop()
@@ -89,9 +88,9 @@ def _add(captions: dict[str, dict[str, None]], value: Any, language: str) -> Non
 
 
 def keyword_list(value: Any) -> list[str]:
-    """Keywords from a list, or from a text that separates them by `;` or, where there is none, by `,`."""
+    """Keywords from a list, or from a text that separates them by `;` or, if it has no `;`, by `,`."""
     if isinstance(value, str):
-        value = unescape(value)  # before the `;` of an entity is taken for a separator
+        value = unescape(value)  # first, so that the `;` of an entity is not a separator
         value = value.split(";" if ";" in value else ",")
     if not isinstance(value, list | tuple):
         return []
@@ -99,7 +98,7 @@ def keyword_list(value: Any) -> list[str]:
 
 
 def _text(value: Any) -> str | None:
-    """A non-empty text, or the text of a number."""
+    """A non-empty text, or a number as text; None for anything else."""
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
@@ -108,10 +107,10 @@ def _text(value: Any) -> str | None:
 
 
 def read_object(content: bytes | str, encoding: str = "utf-8") -> dict[str, Any]:
-    """The JSON object in `content`, which is in UTF-8, UTF-16 or UTF-32, or in the encoding asked for.
+    """The JSON object in `content`, which is in UTF-8, UTF-16 or UTF-32, or in the given encoding.
 
     Raises:
-        TextError: says why there is none, or that it is nested too deeply.
+        TextError: `content` is not a JSON object, or is nested too deeply.
     """
     if isinstance(content, bytes):
         content = decode_text(content, json.detect_encoding(content) if encoding == "utf-8" else encoding)
@@ -129,7 +128,7 @@ def read_object(content: bytes | str, encoding: str = "utf-8") -> dict[str, Any]
 
 
 def _deeper(value: Any, most: int) -> bool:
-    """Whether lists and objects stand within each other more than `most` deep."""
+    """Whether lists and objects are nested more than `most` deep."""
     level = [value]
     for _ in range(most):
         inner = (item.values() if isinstance(item, dict) else item for item in level)

@@ -1,8 +1,8 @@
-"""The words that people use for a split: what each means, and which are left out.
+"""The words that people use for a split, and what each means.
 
-Training is `train`, `training` or Karpathy's `restval`, validation is `val`, `valid`, `validation` or `dev`; case and
-spaces do not matter. Every other word (`test` above all) names a part that somebody meant to keep apart: such pairs
-are in neither split. They stay in the list under that word, and ingest counts them as `other_split`.
+Training is `train`, `training` or Karpathy's `restval`; validation is `val`, `valid`, `validation` or `dev`; case and
+spaces do not matter. Any other word (usually `test`) names a part that should stay separate: such pairs are in neither
+split. The listing keeps them under that word, and ingest counts them as `other_split`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _LONGEST = 80  # characters of a word that are kept
 
 
 def split_of(values: Iterable[Any]) -> str | None:
-    """`train`, `val`, another word (the pair is left out), or None where nothing is said.
+    """`train`, `val`, another word (the pair is left out), or None if no split is given.
 
-    `values` are what the records of one picture have as their split; where they disagree, all of their words.
+    `values` are the splits in the records of one picture; if they disagree, the result joins all their words.
     """
     words = dict.fromkeys(word for value in values if (word := _word(value)))
     splits = dict.fromkeys(_WORDS.get(word, word) for word in words)
@@ -28,6 +28,6 @@ def split_of(values: Iterable[Any]) -> str | None:
 
 
 def _word(value: Any) -> str:
-    if value is None or value != value:  # what tables have for nothing: null and NaN
+    if value is None or value != value:  # empty cells of tables: null and NaN
         return ""
     return " ".join(str(value).casefold().split())[:_LONGEST]

@@ -1,6 +1,6 @@
-"""Rows of a table of captions: `.csv`, `.tsv`, `.jsonl` or `.parquet`, with the columns that are asked for.
+"""Reads rows of a table of captions (`.csv`, `.tsv`, `.jsonl` or `.parquet`), with only the wanted columns.
 
-A row that cannot be read as it was meant is a problem `damaged_row` with its number, never a row that lacks something.
+A row that cannot be read completely is a problem `damaged_row` with its number, never a row with missing values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """A table to read: `needed` columns must be there, `others` may. The picture's column may hold bytes."""
+    """A table to read: `needed` columns must exist, `others` are optional. The picture's column may hold bytes."""
 
     path: Path
     picture_column: str
@@ -36,14 +36,14 @@ class Table:
         return tuple(dict.fromkeys((*self.needed, *self.others)))
 
     def require(self, columns: Collection[str], hint: str = "") -> None:
-        """Refuse a table whose `columns` lack a needed one."""
+        """Refuse a table without a needed column."""
         for column in self.needed:
             if column not in columns:
                 has = ", ".join(_shown(name) for name in sorted(columns)[:30]) or "no rows"
                 raise InputError(f"{self.path} has no column {column!r}; it has {has}{hint}")
 
     def damaged(self, row: str, why: str) -> None:
-        """Note a row that is left out."""
+        """Record a row that is left out."""
         self.problems.append(Problem(self.path.name, "damaged_row", f"{row} {why}"))
 
     def refuse(self, why: str) -> NoReturn:
@@ -55,7 +55,7 @@ class Table:
 
 
 def text_size(value: Any) -> int:
-    """How many characters stand in a value with lists and mappings."""
+    """How many characters a value has, including its lists and mappings."""
     match value:
         case str():
             return len(value)
@@ -68,16 +68,16 @@ def text_size(value: Any) -> int:
 
 
 def _shown(name: str) -> str:
-    """A column's name; in quotes where it would not be seen well."""
+    """A column's name, in quotes if it would be hard to see."""
     plain = name.isprintable() and name == name.strip() and name and "," not in name
     return name[:100] if plain else repr(name[:100])
 
 
 def read_table(table: Table) -> Iterator[tuple[int, Row]]:
-    """(number from 1, row) of a table; what cannot be read is noted in `table.problems`.
+    """(number from 1, row) of each row of a table; unreadable rows are recorded in `table.problems`.
 
     Raises:
-        InputError: the file is of another kind, damaged as a whole, or without a column that is needed.
+        InputError: the file is of another kind, damaged as a whole, or lacks a needed column.
     """
     match table.path.suffix.lower():
         case ".csv" | ".tsv":

@@ -1,8 +1,8 @@
-"""The pairs of a folder whose captions stand in one table: one for each picture that the folder, or the table, holds.
+"""The pairs of a folder whose captions are in one table: one per picture in the folder or in the table.
 
-Rows of the same picture add up. A row names a file (`file_names.py`), or brings the picture itself: its bytes, or
-Hugging Face's `{bytes, path}`. Pictures that come in the table go into a file beside the list of pairs, and those that
-lie in the folder go there too then, so that a source has its pictures in one place.
+Rows of the same picture are combined. A row names a file (`file_names.py`) or contains the picture: its bytes, or
+Hugging Face's `{bytes, path}`. Pictures in the table are written to a file beside the list of pairs; then the folder's
+pictures are copied there too, so that a source has all its pictures in one place.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LONGEST_NAME = 4096  # bytes
 
 @dataclass
 class _Picture:
-    """A picture that rows have: its place where it came with them, or None."""
+    """A picture named by rows: `image` is its place if the table contains it, else None."""
 
     name: str
     image: ImageRef | None
@@ -34,9 +34,9 @@ class _Picture:
 
 
 class TablePairs:
-    """The rows of a table, read; `folder` has the pictures `files`, and others that are `unread`.
+    """Reads the rows of a table; `folder` has the pictures `files`, and `unread` files that may be pictures.
 
-    The table's own pictures go to the folder `kept`.
+    Pictures in the table are written to the folder `kept`.
 
     Raises:
         InputError: the table cannot be used.
@@ -58,7 +58,7 @@ class TablePairs:
         self._names, self._unread = FileNames(folder, files), FileNames(folder, unread)
         self._kept = PictureFile(kept)
         self._on_disk: dict[str, _Picture] = {}  # by the name of the file
-        self._lost: dict[str, _Picture] = {}  # by a name that is no file
+        self._lost: dict[str, _Picture] = {}  # by a name that matches no file
         self._embedded: dict[str, _Picture] = {}  # by sha256
         for number, row in read_table(table):
             name, content = _picture(row.pop(table.picture_column, None))
@@ -79,11 +79,11 @@ class TablePairs:
 
     @property
     def embedded(self) -> bool:
-        """Whether the pictures lie in `kept` and not in the folder."""
+        """Whether the pictures are in `kept` and not in the folder."""
         return bool(self._embedded)
 
     def pairs(self) -> Iterator[RawPair]:
-        """All pairs: the folder's and those that it lacks by name, then those of the table in its order."""
+        """All pairs: files and missing files sorted by name, then pictures in the table in its order."""
         for name in sorted({*self._files, *self._lost}):
             if name in self._files:
                 picture = self._on_disk.get(name) or _Picture(name, None)
@@ -104,14 +104,14 @@ class TablePairs:
         return self._kept.keep(image.read()) if self.embedded else image
 
     def _pair(self, stem: str, image: ImageRef | None, picture: _Picture, missing: str | None = None) -> RawPair:
-        if len(picture.silent) < len(picture.rows):  # a picture without any caption is dropped under its own name
+        if len(picture.silent) < len(picture.rows):  # ingest drops a picture without any caption, by its key
             for number in picture.silent:
                 self._table.damaged(f"row {number}", f"has no caption of {picture.name!r}")
         return self._reader.pair(safe_key(stem), image, picture.rows, category=category_of(stem), missing=missing)
 
 
 def _speaks(value: Any) -> bool:
-    """Whether there is any text in a caption, a list of them or a mapping by language."""
+    """Whether a caption, a list of captions or a mapping by language has any text."""
     match value:
         case str():
             return bool(value.strip())
@@ -141,7 +141,7 @@ def _picture(value: Any) -> tuple[str | None, bytes | None]:
 
 
 def _is_name(content: bytes) -> bool:
-    """Whether bytes are text that may name a file, and not a picture (an SVG is text, too)."""
+    """Whether bytes are text that may name a file, and not a picture (an SVG is text too)."""
     try:
         text = content.decode()
     except UnicodeDecodeError:

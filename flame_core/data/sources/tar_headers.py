@@ -1,8 +1,8 @@
-"""The members of a tar, from its headers alone, whatever bytes it holds.
+"""Lists the members of a tar from its headers only, even if it is damaged.
 
-`tarfile` follows extension headers by recursion and raises whatever broken ones lead to; a set of millions of
-samples has some. Here each block is looked at once, so a tar costs time by its size and memory by its members, and
-what cannot be read is reported with its place. Blocks are decoded by `tarfile.TarInfo`.
+`tarfile` follows extension headers by recursion and raises many kinds of errors for broken ones, and a set of millions
+of samples has some. Here each block is read once, so time grows with the tar's size and memory with its members, and
+unreadable parts are reported with their place. `tarfile.TarInfo` decodes the blocks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flame_core.names import printable
 _BLOCK = tarfile.BLOCKSIZE
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _EXTENSIONS = (*_PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-_LARGEST_EXTENSION = 1 << 20  # bytes: names are at most some thousand
+_LARGEST_EXTENSION = 1 << 20  # bytes: names have at most a few thousand
 _LONGEST_END = 2 << 20  # bytes of zeros; tars are padded to whole records, which have 10 KB to 1 MB
 _EMPTY = bytes(_BLOCK)
 
@@ -30,16 +30,16 @@ class Member:
     name: str
     offset: int
     size: int
-    regular: bool  # a plain file, rather than a folder, a link, a device or a sparse file
+    regular: bool  # a plain file, not a folder, a link, a device or a sparse file
     folder: bool
 
 
 def read_members(file: BinaryIO, damaged: Callable[[str], None]) -> Iterator[Member]:
-    """All members whose header can be read, in order; `damaged` is told what cannot, and where."""
+    """All members whose header can be read, in order; `damaged` is called with each fault and its place."""
     size = os.fstat(file.fileno()).st_size
-    offset = end = 0  # where the next block is looked for; where what was read without a fault ends
+    offset = end = 0  # place of the next block; end of the part that was read without a fault
     last, reported, zeros = "(start)", False, 0
-    name, length, sparse = None, None, False  # that extension headers give to the next member
+    name, length, sparse = None, None, False  # set by extension headers for the next member
 
     def fault(detail: str) -> None:
         damaged(f"{detail} behind {last} (byte {end:,} of {size:,})")
@@ -108,7 +108,7 @@ _WITHOUT_DATA = (tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFO
 
 
 def _behind_sparse_map(file: BinaryIO, block: bytes, offset: int) -> int:
-    """Where the data of a GNU sparse member begin: blocks that go on with its map stand before them."""
+    """Where the data of a GNU sparse member begin, after the blocks that continue its map."""
     more = block[482]
     while more:
         block = file.read(_BLOCK)
@@ -118,7 +118,7 @@ def _behind_sparse_map(file: BinaryIO, block: bytes, offset: int) -> int:
 
 
 def _pax_records(content: bytes) -> dict[str, str]:
-    """`path`, `size` and (of a sparse file) `sparse` among the records `<length> <key>=<value>` of a pax header."""
+    """`path`, `size` and (for a sparse file) `sparse` from the records `<length> <key>=<value>` of a pax header."""
     found: dict[str, str] = {}
     place = 0
     while place < len(content):

@@ -1,13 +1,13 @@
-"""Which members of a webdataset tar make up a sample: their names up to the extension are its key.
+"""Groups the members of a webdataset tar into samples: a member's name up to its extension is the key.
 
-The extension begins at the name's first dot (`7.jpg`, `7.json`), or at the last one where only that gives one that is
-read: `22.10.jpg` with `22.10.txt` is the sample `22.10`. Where the parts of such a name do not make a sample of their
-own (`7.seg.png` beside `7.jpg`, or `7.input.jpg` and `8.input.jpg` without captions), the whole is an extension of
-the writer's own, and the members are counted by it. Members of a key need not stand together.
+The extension begins at the name's first dot (`7.jpg`, `7.json`), or at the last dot if only that gives a known
+extension: `22.10.jpg` with `22.10.txt` is the sample `22.10`. If such members do not make a sample of their own
+(`7.seg.png` beside `7.jpg`, or `7.input.jpg` and `8.input.jpg` without captions), everything after the first dot is an
+extension that is not read, and the members are counted by it. Members of a key need not be adjacent.
 
-A member that comes twice under one key begins another sample if all samples of the key then have the same members
-(a tar that was written to twice). Otherwise nobody can tell which caption belongs to which picture: then they are
-left out and named, but for the first caption where there is but one picture.
+If a member occurs twice under one key, the second starts another sample, provided that all samples of the key then have
+the same members (the tar was written twice). Otherwise it is unknown which caption belongs to which picture: with
+several pictures all members are left out and named, with one picture only the repeated members.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Parts:
 
     @property
     def whole(self) -> bool:
-        """Whether there are a picture and something that may hold a caption."""
+        """Whether it has a picture and a member that may hold a caption."""
         return bool(self.pictures) and not TEXTS.isdisjoint(self.members)
 
 
 def group_members(shard: str, members: Iterable[Member], problems: list[Problem], unused: Unused) -> list[Parts]:
-    """The samples of a tar, by the place of their first members; all other members are counted or named."""
+    """The samples of a tar, in the order of their first members; all other members are counted or named."""
     groups: dict[str, list[tuple[str, Member]]] = defaultdict(list)
     others: dict[str, str] = {}  # key -> member that may be its picture
     for member in members:
@@ -81,8 +81,8 @@ def _extension(member: Member, extension: str) -> str:
 
 
 def _leave_compounds(shard: str, groups: dict[str, list[tuple[str, Member]]], unused: Unused) -> None:
-    """Take out of `groups` the members whose extension has more than one part."""
-    dotted: dict[str, tuple[str, list[str]]] = {}  # key -> the key that it would be by its first dot, extensions
+    """Remove members from `groups` whose extension has more than one part."""
+    dotted: dict[str, tuple[str, list[str]]] = {}  # key -> (its key up to the first dot, extensions)
     times: Counter[str] = Counter()
     for key, found in groups.items():
         folder, slash, name = key.rpartition("/")
@@ -101,7 +101,7 @@ def _leave_compounds(shard: str, groups: dict[str, list[tuple[str, Member]]], un
 
 
 def _samples(shard: str, key: str, found: list[tuple[str, Member]], problems: list[Problem]) -> list[Parts]:
-    """The samples under one key: one, unless members come twice."""
+    """The samples under one key: one, unless members occur twice."""
     runs = [Parts(key)]
     for kind, member in found:
         if kind in runs[-1].members:

@@ -1,9 +1,9 @@
-"""The stamps of Tux Paint: a picture, what it is in English, and translations by volunteers.
+"""The stamps of Tux Paint: a picture, a description in English, and translations by volunteers.
 
-`stamps/<category>/<name>.png|svg` stands beside `<name>.txt`, whose first line is English and whose other lines read
-`<language>.utf8=<text>`. Languages keep their codes as written (`de`, `pt_BR`, `ca@valencia`). Of a stamp with both
-files the PNG is taken: the SVG's margins differ, and its text would need fonts. `<name>_mirror` and `<name>_flip`
-without a text of their own are the same stamp turned over for the program's buttons, and no pairs.
+`stamps/<category>/<name>.png|svg` has a file `<name>.txt`, whose first line is English and whose other lines are
+`<language>.utf8=<text>`. Languages keep their codes as written (`de`, `pt_BR`, `ca@valencia`). If a stamp has both
+files, the PNG is used: the SVG's margins differ, and its text would need fonts. `<name>_mirror` and `<name>_flip`
+without their own text are the same stamp mirrored for the program's buttons, and are not pairs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _SUFFIXES = (".png", ".svg", ".txt")
 
 
 def read_captions(content: str | None) -> dict[str, list[str]]:
-    """The captions in a stamp's text file by language; none where it cannot be read."""
+    """The captions in a stamp's text file by language; empty if it cannot be read."""
     if content is None:
         return {}
     first, *others = content.split("\n")

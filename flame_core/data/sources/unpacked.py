@@ -1,4 +1,4 @@
-"""An unpacked Debian package, from which pictures are kept and all else is thrown away."""
+"""An unpacked Debian package, of which only the pictures are kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flame_core.regular_files import open_regular
 
 
 class Package:
-    """A package's files below `tree`; pictures are moved from there to the folder `kept`."""
+    """A package's files below `tree`; kept pictures are moved to the folder `kept`."""
 
     def __init__(self, tree: Path, licence: str | None, kept: Path, problems: list[Problem], unused: Unused) -> None:
         self.tree = tree
@@ -26,7 +26,7 @@ class Package:
         self._refs: dict[Path, ImageRef] = {}
 
     def keep(self, picture: Path, name: str) -> ImageRef | None:
-        """Keep a picture as `name`; a link to a picture that is kept already adds nothing. None: a broken link."""
+        """Keep a picture as `name`; a link to an already kept picture adds nothing. None for a broken link."""
         origin = picture.resolve()
         if origin not in self._refs:
             if not origin.is_file() or not origin.is_relative_to(self.tree):
@@ -40,7 +40,7 @@ class Package:
         return self._refs[origin]
 
     def text(self, path: Path) -> str | None:
-        """The text in a file of the package; None where it cannot be read, which becomes a problem."""
+        """The text in a file of the package; None, and a problem, if it cannot be read."""
         try:
             if not path.resolve().is_relative_to(self.tree):
                 raise TextError("a link out of the package")

@@ -1,7 +1,7 @@
-"""All files below a folder: each real folder once, links to folders too, and whatever is passed over is noted.
+"""Lists all files below a folder: each real folder once, links to folders too; everything skipped is recorded.
 
-A link out of the folder is followed only where params say so, since anyone may lay a link to anything into a folder
-that is handed on: `s.txt -> /etc/passwd` would be a caption.
+A link out of the folder is followed only if params allow it, because a folder from someone else may contain a link to
+anything: `s.txt -> /etc/passwd` would become a caption.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Walk:
     """A walk below `folder`; names are relative to it, with `/`."""
 
     folder: Path
-    follow_out: bool  # follow links to what lies outside
+    follow_out: bool  # follow links that lead out of the folder
     problems: list[Problem]
     unused: Unused
     files: list[str] = field(default_factory=list)  # regular files and links to such, sorted by folder
-    failed: list[str] = field(default_factory=list)  # what is no file that may be read; each is a problem too
+    failed: list[str] = field(default_factory=list)  # entries that must not or cannot be read; each is a problem too
     _seen: set[tuple[int, int]] = field(default_factory=set)
     _links: list[str] = field(default_factory=list)
 
@@ -33,14 +33,14 @@ class Walk:
         self._root = os.path.realpath(self.folder)
         pending = [""]
         while pending or self._links:
-            if not pending:  # links to folders last, so that a folder has its own name where it lies inside
+            if not pending:  # links to folders last, so that a folder inside is found by its own name
                 self._links.sort(key=_parts, reverse=True)
                 pending.append(self._links.pop())
             pending += self._read(pending.pop())
         self.files.sort(key=_parts)
 
     def _read(self, name: str) -> list[str]:
-        """Take note of a folder's entries; the folders among them."""
+        """Record a folder's entries and return the folders among them."""
         path = self.folder / name
         try:
             about = path.stat()
@@ -58,7 +58,7 @@ class Walk:
         return [folder for folder in folders if folder]
 
     def _entry(self, entry: os.DirEntry[str], name: str) -> str | None:
-        """Take note of one entry; its name where it is a folder that is to be read."""
+        """Record one entry; return its name if it is a folder to read."""
         try:
             if is_hidden(entry.name):
                 self.unused.add("hidden", name, "folder" if entry.is_dir(follow_symlinks=False) else None)

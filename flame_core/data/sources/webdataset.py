@@ -1,9 +1,9 @@
-"""Existing webdataset shards, read in place: as img2dataset, CC3M-wds and the like write them.
+"""Existing webdataset shards, read in place, such as those of img2dataset or CC3M-wds.
 
-A sample is what stands under one key in a tar: a picture (`jpg`, `png`, ..., see `picture_kinds.py`), a caption
-(`txt`) and a JSON object (`json`, see `record.py`); `tar_samples.py` says which members those are. Pictures are listed
-as ranges of the tar, so a compressed tar cannot be used. A tar that is cut off or damaged gives all samples that can
-be read, and is named as a problem; members and files that are no part of a sample are counted by kind.
+A sample is all members of a tar with one key: a picture (`jpg`, `png`, ..., see `picture_kinds.py`), a caption (`txt`)
+and a JSON object (`json`, see `record.py`); `tar_samples.py` groups the members. Pictures are listed as byte ranges of
+the tar, so a compressed tar cannot be used. A truncated or damaged tar gives all samples that can be read, and becomes
+a problem; members and files that belong to no sample are counted by kind.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class TarSample:
-    """The parts of a sample that matter here; where a tar has two pictures under one key, both in one sample each."""
+    """The contents of a sample; a tar with two pictures under one key gives one sample per picture."""
 
     key: str
     image: ImageRef | None = None
@@ -90,7 +90,7 @@ class Webdataset:
         return work.get({"kind": "webdataset", **inputs}, lambda folder: self._list(folder, manifest, problems, unused))
 
     def _tars(self, matched: Sequence[Path], problems: list[Problem]) -> list[Path]:
-        """The files among what `shards` matches; all else is a problem."""
+        """The regular files that `shards` matches; anything else that it matches is a problem."""
         tars: list[Path] = []
         for path in matched:
             name = printable(path.relative_to(self._folder).as_posix())
@@ -143,7 +143,7 @@ class Webdataset:
 def read_samples(
     folder: Path, shard: str, problems: list[Problem], unused: Unused, encoding: str = "utf-8"
 ) -> Iterator[TarSample]:
-    """The samples of a tar, in order. What is damaged is left out and becomes a problem that names tar and member."""
+    """The samples of a tar, in order. Damaged parts are left out and become problems that name tar and member."""
     found = len(problems)
 
     def damaged(detail: str) -> None:
@@ -164,13 +164,13 @@ def read_samples(
     for problem in problems[found : found + _LOGGED]:
         log.warning("%s: %s", folder / problem.file, problem.detail)
     if len(problems) > found + _LOGGED:
-        log.warning("%s: and more, which source.json has", folder / shard)
+        log.warning("%s: and more, listed in source.json", folder / shard)
 
 
 def _read(
     file: BinaryIO, path: Path, shard: str, parts: Parts, problems: list[Problem], encoding: str
 ) -> Iterator[TarSample]:
-    """The sample of these parts; of several pictures each has the captions, and ingest keeps the first good one."""
+    """The samples of these parts, one per picture, each with all captions; ingest keeps the first good one."""
     texts: list[str] = []
     records: list[dict[str, Any]] = []
     images: list[ImageRef] = []

@@ -87,7 +87,7 @@ def test_a_source_that_changed_since_is_refused(layout: Layout, tmp_path: Path):
     with pytest.raises(InputError, match=r"0003\.png has .* bytes"):
         ingest.run(params, layout)
     (tmp_path / "a" / "0003.png").write_bytes(content[:-1] + b"\x00")
-    with pytest.raises(InputError, match=r"0003\.png.*are not those that `flame download` listed"):
+    with pytest.raises(InputError, match=r"0003\.png.*changed since `flame download` listed them"):
         ingest.run(params, layout)
     (tmp_path / "a" / "0003.png").write_bytes(content)
     ingest.run(params, layout)
