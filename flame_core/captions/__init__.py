@@ -1,1 +1,1 @@
-"""Captions of a shard: the source's raw ones, and short and long ones that a captioner writes."""
+"""Captions of a shard: the source's raw captions, and short and long ones written by captioners."""

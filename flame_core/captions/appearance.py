@@ -1,8 +1,8 @@
-"""What can be measured on a picture without knowing what it shows: colours, background, outline, layout, rendering.
+"""Measures a picture without knowing what it shows: colours, background, outline, layout, rendering.
 
-Every value is a measurement with a threshold, so a caption made of them states no more than the pixels do. The
-background is the region of one colour that is joined to the border; everything else is the object. Where the border
-has no such colour, as in most photographs, the whole picture is the object and nothing is said about its outline.
+Every value is a measurement with a threshold, so a caption made from them states only what the pixels show. The
+background is the region of one colour connected to the border; everything else is the object. If the border has no such
+colour, as in most photographs, the whole picture is the object and has no outline.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from flame_core.captions.colours import COLOURS, name_colours, oklab
 Outline = Literal["round", "oval", "square", "rectangular", "slender", "tall", "wide"]
 Rendering = Literal["outlined", "solid", "flat", "smooth", "shaded", "textured"]
 ndimage: Any = _ndimage  # it has no types
-_SIDE = 112  # pixels of the longer side that is measured
+_SIDE = 112  # pixels of the longer side of the measured copy
 _ALIKE = 0.04  # OKLab distance below which a pixel has the background's colour
-_PLAIN = 0.02  # of nine tenths of the background's pixels
+_PLAIN = 0.02  # largest distance, for nine tenths of the background's pixels
 _TOUCHING = np.ones((3, 3), dtype=bool)
 
 
 @dataclass(frozen=True)
 class Colour:
-    """A colour name, its share of the object's pixels, and whether these are light or dark for that name."""
+    """A colour name, its share of the object's pixels, and whether they are light or dark for that colour."""
 
     name: str
     share: float
@@ -37,7 +37,7 @@ class Colour:
 
 @dataclass(frozen=True)
 class Appearance:
-    """What was measured. None, or an empty tuple, where the picture gives no clear answer."""
+    """The measurements. None, or an empty tuple, if the picture gives no clear answer."""
 
     format: Literal["wide", "tall", "square"]  # of the picture
     colours: tuple[Colour, ...]  # of the object, largest share first, those of at least 8 %
@@ -46,12 +46,12 @@ class Appearance:
     outline: Outline | None
     slanted: bool  # longer along a diagonal than along the sides
     symmetric: bool  # left and right are mirror images
-    parts: int  # that do not touch, of at least 4 % of the object
-    margin: bool  # the object takes less than half of the picture's width and height, taken together
+    parts: int  # number of separate parts with at least 4 % of the object each
+    margin: bool  # the object's bounding box covers less than half of the picture's area
     rendering: Rendering
     tone: Literal["dark", "light"] | None
     vividness: Literal["vivid", "muted"] | None
-    upper: str | None  # colour of most of the upper third, where it differs from that of the lower third
+    upper: str | None  # colour of most of the upper third, if it differs from that of the lower third
     lower: str | None
 
 
@@ -122,7 +122,7 @@ def _split(lab: np.ndarray, names: np.ndarray) -> tuple[Colour | None, np.ndarra
     alike = _distance(lab, middle) < _ALIKE
     white = (names[edge] == COLOURS.index("white")).mean()
     if alike[edge].mean() < 0.5 or (COLOURS[name] != "white" and white > 0.15):
-        return None, everything  # white is what clear pixels become, so beside white no other colour is the background
+        return None, everything  # transparent pixels became white, so beside white no other colour is the background
     regions, _ = ndimage.label(np.pad(alike, 1, constant_values=True))
     thing = regions[1:-1, 1:-1] != regions[0, 0]
     thing = thing & ~_specks(thing)
@@ -134,7 +134,7 @@ def _split(lab: np.ndarray, names: np.ndarray) -> tuple[Colour | None, np.ndarra
 
 
 def _specks(mask: np.ndarray) -> np.ndarray:
-    """Parts of a mask that are too small to be seen, such as noise of the compression."""
+    """Parts of a mask that are too small to see, such as compression noise."""
     parts, count = ndimage.label(mask, _TOUCHING)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     small = sizes < 4
@@ -165,14 +165,14 @@ def _colours(lab: np.ndarray, names: np.ndarray) -> tuple[Colour, ...]:
 
 
 def _without_strokes(mask: np.ndarray, names: np.ndarray) -> np.ndarray:
-    """A mask without thin black strokes, the contours of drawings, unless little else is left."""
+    """A mask without thin black strokes (the contours of drawings), unless little else would be left."""
     black = names == COLOURS.index("black")
     rest = mask & ~(black & ~ndimage.binary_opening(black, np.ones((5, 5), dtype=bool)))
     return rest if rest.sum() > 0.25 * mask.sum() else mask
 
 
 def _halves(names: np.ndarray, thing: np.ndarray) -> tuple[str | None, str | None]:
-    """Names of the colours that most of the upper and of the lower third of the object have, if they differ."""
+    """Main colour names of the upper and of the lower third of the object, if they differ."""
     third = max(1, len(names) // 3)
     found = []
     for part in (np.s_[:third], np.s_[-third:]):
@@ -217,7 +217,7 @@ def _ellipse_overlap(mask: np.ndarray) -> float:
 
 
 def _symmetric(lab: np.ndarray, thing: np.ndarray, cut_out: bool) -> bool:
-    """Whether left and right agree, in outline and in colour; without an outline, more than chance agreement."""
+    """Whether left and right agree in outline and in colour; without an outline, whether more than by chance."""
     mirrored = thing[:, ::-1]
     either = thing | mirrored
     if (thing & mirrored).sum() < 0.92 * either.sum():
@@ -236,7 +236,7 @@ def _parts(thing: np.ndarray) -> int:
 def _rendering(lab: np.ndarray, inner: np.ndarray, names: np.ndarray) -> Rendering:
     """How the object is drawn, from the steps between neighbouring pixels inside it."""
     darkest = np.array([0.25, 0, 0], dtype=np.float32)
-    seen = np.where(lab[..., :1] < darkest[0], darkest, lab)  # the space magnifies noise in black
+    seen = np.where(lab[..., :1] < darkest[0], darkest, lab)  # OKLab magnifies noise in black
     across, down = _distance(seen[:-1, 1:], seen[:-1, :-1]), _distance(seen[1:, :-1], seen[:-1, :-1])
     lit = inner & (lab[..., 0] >= darkest[0])
     where = (lit if lit.sum() > 0.1 * inner.sum() else inner)[:-1, :-1]
@@ -258,6 +258,6 @@ def _rendering(lab: np.ndarray, inner: np.ndarray, names: np.ndarray) -> Renderi
 
 
 def _few_colours(lab: np.ndarray) -> bool:
-    """Whether eight colours make up most of the pixels [N, 3], which a slow gradient does not allow."""
+    """Whether eight colours make up most of the pixels [N, 3], which is not so in a slow gradient."""
     _, counts = np.unique((lab / 0.03).round().astype(np.int8), axis=0, return_counts=True)
     return bool(np.sort(counts)[-8:].sum() > 0.6 * len(lab))

@@ -20,10 +20,10 @@ class Failure:
 
 
 class Captioner(Protocol):
-    """Writes one caption a sample."""
+    """Writes one caption per sample."""
 
-    provenance: str  # as the captions file records it
+    provenance: str  # recorded in the captions file
 
     def captions(self, samples: Sequence[Sample]) -> list[str | Failure]:
-        """One text, or the reason why there is none, for each sample of a shard, in order."""
+        """One text, or the reason why there is none, per sample of a shard, in order."""
         ...

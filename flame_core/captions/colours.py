@@ -1,8 +1,8 @@
 """Plain colour names of pixels, decided in OKLCh, a perceptual space of lightness, chroma and hue.
 
 The names are the eleven basic colour terms of English and two that fill wide gaps between them (beige, turquoise).
-OKLab: B. Ottosson, "A perceptual color space for image processing" (2020). The bounds of the names were set so that
-the CSS colours that carry a basic term in their name, and everyday shades of them, get that term.
+OKLab: B. Ottosson, "A perceptual color space for image processing" (2020). The bounds were chosen so that CSS colours
+with a basic term in their name, and everyday shades of them, get that term.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def name_colours(lab: np.ndarray) -> np.ndarray:
     # red 29, orange 71, yellow 110, green 142, cyan 195, blue 264, magenta 328
     hue = np.degrees(np.arctan2(b, a)) % 360
     cool = (hue > 160) & (hue < 330)
-    olive = (hue >= 93) & (hue < 130)  # the hues where a weak tint is seen least
+    olive = (hue >= 93) & (hue < 130)  # hues in which a weak tint is least visible
     greyish = chroma < np.select([lightness > 0.9, olive, cool], [0.022, 0.05, 0.042], 0.036)
     pale = chroma < 0.095
-    # Conditions in order: the first that holds decides, so a bound on the hue is an upper bound only.
+    # The first true condition decides, so only upper bounds on the hue are needed.
     rules: list[tuple[np.ndarray, str]] = [
         ((lightness < 0.25) & (chroma < 0.09) | (lightness < 0.33) & (chroma < 0.05), "black"),
         (greyish & (lightness > 0.93), "white"),

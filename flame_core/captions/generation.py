@@ -1,8 +1,8 @@
-"""What the captioners that generate text share: finding and loading a model, greedy decoding, cleaning what comes out.
+"""Shared by the captioners that generate text: finding and loading a model, greedy decoding, cleaning the output.
 
-Decoding is greedy and a shard's batches are fixed, so a shard's captions depend on the shard, the model and the params
-alone. Text that users wrote never acts as a template or as a control token: it is put in by `str.replace`, and strings
-that the tokenizer would read as control tokens are broken by a space.
+Decoding is greedy and a shard's batches are fixed, so a shard's captions depend only on the shard, the model and the
+params. Text written by users never acts as a template or control token: `str.replace` inserts it, and a space breaks
+any string that the tokenizer would read as a control token.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from flame_core.settings import settings
 if TYPE_CHECKING:
     import torch
 
-_PROMPT_CHARS = 4000  # of a raw caption that are put to a model
+_PROMPT_CHARS = 4000  # of a raw caption that enter a prompt
 _ROLE = re.compile(r"^\W{0,3}(?:assistant|model|user|human|system)\b\s*(?::[*_]*|\n|$)\s*", re.I)
 _NEXT_ROLE = re.compile(r"\n\s*(?:assistant|user|human|system)\s*:", re.I)
 _THINKING = re.compile(r"<think>.*?(?:</think>|$)", re.S)
@@ -53,12 +53,12 @@ def model_location(spec: str, layout: Layout) -> tuple[str, str | None]:
     """(id or absolute path, revision) of `hub:<id>@<revision>` or `path:<folder>`.
 
     Raises:
-        InputError: the folder does not exist or holds no `config.json`, or a folder here hides the hub's model.
+        InputError: the folder or its `config.json` is missing, or a local folder has the name of the hub's model.
     """
     kind, _, rest = spec.partition(":")
     if kind == "hub":
         name, _, revision = rest.partition("@")
-        if Path(name).exists():  # transformers would take it, whatever the revision
+        if Path(name).exists():  # transformers would load it and ignore the revision
             raise InputError(
                 f"model {spec}: {Path(name).resolve()} has the name of the hub's model; use path: or move it"
             )
@@ -71,13 +71,13 @@ def model_location(spec: str, layout: Layout) -> tuple[str, str | None]:
 
 
 def model_name(spec: str) -> str:
-    """The model's name as captions record it: `<id>@<revision>`, or the folder's own name."""
+    """The model's name as recorded with captions: `<id>@<revision>`, or the folder's name."""
     kind, _, rest = spec.partition(":")
     return rest if kind == "hub" else rest.rstrip("/").rpartition("/")[2]
 
 
 def model_identity(spec: str, layout: Layout) -> str:
-    """Digest of what the model is: its id and revision, or the bytes of all files of its folder."""
+    """Digest that identifies the model: of its id and revision, or of the bytes of all files in its folder."""
     location, revision = model_location(spec, layout)
     if spec.startswith("hub:"):
         return value_digest({"id": location, "revision": revision})
@@ -90,14 +90,14 @@ def load_model(params: RewriteCaptioner | VLMCaptioner, layout: Layout) -> Loade
     """The model of a captioner, loaded once until `release_models`.
 
     Raises:
-        InputError: the model, its processor or its tokenizer is not there or is of another kind.
+        InputError: the model, its processor or its tokenizer is missing or of another kind.
         ResourceError: a package or memory is missing, or the download failed.
     """
     location, revision = model_location(params.model, layout)
     return _load(params.captioner, params.model, location, revision, params.dtype, params.trust_remote_code)
 
 
-@lru_cache(maxsize=2)  # one for each kind of caption
+@lru_cache(maxsize=2)  # one per kind of caption
 def _load(captioner: str, spec: str, location: str, revision: str | None, dtype: str, remote_code: bool) -> Loaded:
     import torch
     import transformers
@@ -123,7 +123,7 @@ def _load(captioner: str, spec: str, location: str, revision: str | None, dtype:
 
 
 def release_models() -> None:
-    """Forget the loaded models: their memory is free, and files that changed since are read again."""
+    """Drop the loaded models, which frees their memory; the next load reads their files again."""
     _load.cache_clear()
 
 
@@ -148,7 +148,7 @@ def _clear_memory_errors(spec: str) -> Iterator[None]:
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise _no_memory(spec) from error
     except RuntimeError as error:
-        if "allocate memory" in str(error):  # the CPU allocator has no class of its own
+        if "allocate memory" in str(error):  # the CPU allocator has no error class of its own
             raise _no_memory(spec) from error
         raise
 
@@ -162,7 +162,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def fill_prompt(prompt: str, meta: Mapping[str, Any], tokenizer: Any) -> str | Failure:
-    """The prompt with `{caption}` replaced by the sample's raw caption, which is English if there is an English one."""
+    """The prompt with `{caption}` replaced by the sample's raw caption, in English if possible."""
     if "{caption}" not in prompt:
         return prompt
     captions = meta["captions"]
@@ -173,7 +173,7 @@ def fill_prompt(prompt: str, meta: Mapping[str, Any], tokenizer: Any) -> str | F
 
 
 def as_plain_text(text: str, tokenizer: Any) -> str:
-    """A text in which no special token of the tokenizer occurs: each is broken by a space after its first letter."""
+    """`text` without the tokenizer's special tokens: a space after the first character breaks each."""
     tokens = sorted({str(token) for token in tokenizer.all_special_tokens if len(str(token)) > 1})
     while found := [token for token in tokens if token in text]:
         for token in found:
@@ -206,9 +206,9 @@ def generate(loaded: Loaded, inputs: Any, max_new_tokens: int) -> list[str]:
 def caption_in_batches(
     items: Sequence[Item | Failure], batch_size: int, write: Callable[[list[Item]], list[str]], spec: str
 ) -> list[str | Failure]:
-    """`write` over fixed batches of items; items that are failures already stay as they are.
+    """`write` over fixed batches of items; items that are already failures stay unchanged.
 
-    Where a batch raises, its items are tried one by one, and those that raise again become failures.
+    If a batch raises, its items are tried one by one, and those that raise again become failures.
 
     Raises:
         ResourceError: out of memory.
@@ -240,7 +240,7 @@ def _write(write: Callable[[list[Item]], list[str]], items: list[Item]) -> list[
 
 
 def clean(text: str) -> str:
-    """The caption in what a model wrote: its first paragraph on one line, without role marks and quotes."""
+    """The caption in a model's output: its first paragraph on one line, without role marks and quotes."""
     text = _ROLE.sub("", _THINKING.sub("", text).strip())
     text = _NEXT_ROLE.split(text)[0]
     paragraphs = [fold(part) for part in re.split(r"\n\s*\n", text)]

@@ -1,11 +1,11 @@
-"""The `metadata` captioner: sentences composed from a pair's own text, its category and keywords, and its pixels.
+"""The `metadata` captioner: sentences composed from a pair's text, category, keywords and pixels.
 
-`short` rephrases the raw caption and adds the colours, the outline, the way it is drawn and the background:
+`short` rephrases the raw caption and adds colours, outline, rendering and background:
 
     A brown horse, finely shaded on a white background.
 
-`long` is a paragraph of three to five sentences with all that was measured. Nothing is generated and nothing is
-guessed: each phrase stands for a field of the metadata or a threshold in `appearance.py`.
+`long` is a paragraph of three to five sentences with all measurements. Nothing is generated or guessed: each phrase
+comes from a field of the metadata or a threshold in `appearance.py`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SHARES = (  # at least
 
 
 class MetadataCaptioner:
-    """Composes captions of one kind; `measured` gives the appearance of an encoded picture."""
+    """Composes captions of one kind; `measured` returns the appearance of an encoded picture."""
 
     provenance = "metadata"
 
@@ -51,7 +51,7 @@ class MetadataCaptioner:
         self._measured = measured
 
     def captions(self, samples: Sequence[Sample]) -> list[str | Failure]:
-        """One text a sample; a picture that cannot be decoded is a failure."""
+        """One text per sample; a picture that cannot be decoded is a failure."""
         return [self._caption(sample) for sample in samples]
 
     def _caption(self, sample: Sample) -> str | Failure:
@@ -82,7 +82,7 @@ def compose_long(meta: Mapping[str, Any], appearance: Appearance) -> str:
     """A paragraph of three to five sentences, about 30 to 60 words."""
     subject = find_subject(meta, _LONG_WORDS, longest=True) or Subject("A picture", "A", "picture")
     sentences = [f"{subject.text}, {_drawn(appearance)}"]
-    if appearance.rendering != "solid":  # whose one colour has just been named
+    if appearance.rendering != "solid":  # the first sentence already names its only colour
         sentences.append(_palette(appearance))
     form = _form(appearance)
     if form:
@@ -106,7 +106,7 @@ def category_words(meta: Mapping[str, Any]) -> list[str]:
 
 
 def _title(meta: Mapping[str, Any], subject: Subject) -> str:
-    """The title without numbers, if it says something new: a word with other first five letters than those known."""
+    """The title without numbers, if it has a new word (by its first five letters); otherwise empty."""
     title = re.findall(r"[^\W\d_]{2,}", fold(meta.get("title") or ""))[:8]
     known = {word[:5] for word in subject.words | words(" ".join(category_words(meta)))}
     joined = "".join(subject.text.lower().split())  # a file's name often joins words
@@ -115,7 +115,7 @@ def _title(meta: Mapping[str, Any], subject: Subject) -> str:
 
 
 def _coloured(subject: Subject, appearance: Appearance) -> str:
-    """The subject with the colours of the object, where it does not name them itself."""
+    """The subject with the colours of the object, unless it already names them."""
     colours = _main_colours(appearance)
     if appearance.rendering in ("outlined", "solid") or {colour.name for colour in colours} <= subject.colours:
         return subject.text
@@ -127,7 +127,7 @@ def _coloured(subject: Subject, appearance: Appearance) -> str:
 
 
 def _whole_picture(appearance: Appearance) -> str:
-    """`in a mostly green picture full of fine detail`: for a picture without a background of its own."""
+    """`in a mostly green picture full of fine detail`: for a picture without a background."""
     if appearance.rendering in ("outlined", "solid"):
         return _drawn(appearance)
     colours = _main_colours(appearance)
@@ -146,7 +146,7 @@ def _adjective(colours: Sequence[Colour]) -> str:
 
 
 def _main_colours(appearance: Appearance) -> list[Colour]:
-    """One or two colours, or all where no two of them dominate."""
+    """One or two colours, or all if no two of them dominate."""
     colours = list(appearance.colours)
     if len(colours) >= 5 and colours[0].share < 0.35:
         return colours

@@ -20,10 +20,10 @@ class RewriteCaptioner:
         self.provenance = f"rewrite:{model_name(params.model)}"
 
     def captions(self, samples: Sequence[Sample]) -> list[str | Failure]:
-        """One text a sample, or why there is none.
+        """One text per sample, or why there is none.
 
         Raises:
-            InputError: the model is not there or is no causal language model.
+            InputError: the model is missing or is not a causal language model.
             ResourceError: memory or a package is missing.
         """
         loaded = load_model(self._params, self._layout)
@@ -39,12 +39,12 @@ class RewriteCaptioner:
 
 
 def _turn(tokenizer: Any, prompt: str) -> str:
-    """The prompt as a user's turn in the tokenizer's chat template, where it has one."""
+    """The prompt as a user's turn in the tokenizer's chat template, if it has one."""
     if tokenizer.chat_template is None:
         return prompt
     return tokenizer.apply_chat_template(
         [{"role": "user", "content": prompt}],
         tokenize=False,
         add_generation_prompt=True,
-        enable_thinking=False,  # of templates that know it
+        enable_thinking=False,  # only some templates use it
     )

@@ -1,13 +1,13 @@
-"""What a pair is about, in a few English words: the subject of a caption, taken from its raw text or its title.
+"""Finds the subject of a caption, in a few English words, in a pair's raw caption or title.
 
 A raw caption may be a noun phrase ("An owl."), a label ("Queen. Can move in any direction.") or sentences. The
-subject is its first noun phrase or clause, cut at a boundary so that an ending can be joined to it with a comma:
+subject is its first noun phrase or clause, cut so that more text can follow after a comma:
 
     "A little girl is climbing the stairs." -> "A little girl climbing the stairs"
     "Saturn—the second largest planet."     -> "Saturn"
     "The yellow light means you should stop if it is safe." -> "The yellow light"
 
-All of it is plain word work, without a model: deterministic, and wrong only in style where English is hard.
+It uses word lists and patterns, not a model: it is deterministic, and its mistakes are only of style.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _BEFORE_COLOUR = _lexicon(
 _PRONOUNS = _lexicon("i you he she it we they this that these those there here what who")
 _DETERMINERS = _lexicon("a an the some several many another our your my two three four five six seven eight nine ten")
 _ABBREVIATIONS = _lexicon("mr mrs ms dr st no vs inc jr sr prof fig e.g i.e u.s")
-_CHARS = 1000  # of a text that are looked at
+_CHARS = 1000  # of a text that are examined
 _WORD_CHARS = 40
 _QUOTES = "\"'“”‘’«»„‹›`"
 _OPENING = re.compile(
@@ -57,7 +57,7 @@ _TAIL = " \t.,;:!?…-–—"
 
 @dataclass(frozen=True)
 class Subject:
-    """A phrase that starts a sentence. `before` and `noun` split it where a colour may stand."""
+    """A phrase that starts a sentence. A colour may be inserted between `before` and `noun`."""
 
     text: str
     before: str | None = None
@@ -76,19 +76,19 @@ class Subject:
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of a text in lower case, each also without a plural s."""
+    """The words of a text in lower case, each also without a final s."""
     found = set(re.findall(r"[^\W_]+", text.lower()))
     return frozenset(found | {word.removesuffix("s") for word in found})
 
 
 def fold(text: str) -> str:
-    """One line without control characters: whitespace folded, ends stripped."""
+    """The text on one line without control characters, whitespace collapsed and stripped."""
     text = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
     return " ".join(text.split())
 
 
 def find_subject(meta: Mapping[str, Any], limit: int, *, longest: bool = False) -> Subject | None:
-    """The subject in about `limit` words at most, from the shortest (or longest) English caption, or the title."""
+    """The subject in at most about `limit` words, from the shortest (or longest) English caption, or the title."""
     captions = [text for text in map(fold, meta["captions"].get("en", [])) if text]
     captions.sort(key=lambda text: len(text.split()), reverse=longest)
     title = fold((meta.get("title") or "").replace("_", " "))
@@ -100,7 +100,7 @@ def find_subject(meta: Mapping[str, Any], limit: int, *, longest: bool = False) 
 
 
 def noun_phrase(text: str, limit: int) -> str:
-    """The first noun phrase or clause of a text, about `limit` words at most, without a full stop; may be empty."""
+    """The first noun phrase or clause of a text, at most about `limit` words, without a full stop; may be empty."""
     text = fold(text[:_CHARS])
     text = _first_sentence(text.strip(_QUOTES) if text.startswith(tuple(_QUOTES)) else text)
     text = re.sub(r"\s*\([^)]*\)", "", text).strip(_TAIL)
@@ -127,7 +127,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _before_verb(found: list[str]) -> list[str]:
-    """The noun phrase before a finite verb, where there is one that is not a mere pronoun."""
+    """The noun phrase before a finite verb; all words if it is only a pronoun or not simple."""
     for i, word in enumerate(found):
         if word.lower() in _FINITE and i:
             plain = found[0].lower().strip(",") in _PRONOUNS or any(w.lower() in _BOUNDARIES for w in found[:i])
@@ -163,7 +163,7 @@ def _subject(phrase: str) -> Subject:
 
 
 def with_colour(subject: Subject, colour: str) -> str:
-    """`An owl` + `brown and white` -> `A brown and white owl`; the subject has a place for it (`noun`)."""
+    """`An owl` + `brown and white` -> `A brown and white owl`; requires `subject.noun`."""
     before = subject.before or ""
     if before.lower() in ("a", "an"):
         before = before[0] + ("n" if colour[0] in "aeiou" else "")

@@ -1,4 +1,4 @@
-"""What a captions file holds in numbers, and the quality checks made of the numbers of all files."""
+"""Counts what a captions file holds, and makes the quality checks from the counts of all files."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from flame_core.digest import value_digest
 from flame_core.gates import Check
 from flame_core.params import CaptionGates
 
-_KEYS = 20  # offending keys that are named
+_KEYS = 20  # failing keys named per check
 
 
 def summarise(
     samples: Sequence[Sample], captions: Sequence[Caption], written: Mapping[Kind, Sequence[str | Failure]]
 ) -> dict[str, Any]:
-    """Counts of one shard's captions; the captions are its rows, `written` what each kind's captioner returned."""
+    """Counts of one shard's captions; `captions` are its rows, `written` the results of each kind's captioner."""
     return {
         "keys_sha256": value_digest([sample.key for sample in samples]),
         "samples": len(samples),
@@ -53,7 +53,7 @@ def _summarise_kind(samples: Sequence[Sample], texts: Sequence[str | Failure]) -
 def check(
     gates: CaptionGates, summaries: Mapping[str, Mapping[str, Any]], index: Mapping[str, Sequence[str]]
 ) -> list[Check]:
-    """The checks of all captions files; `summaries` by shard, `index` the keys that the index gives each shard."""
+    """The checks of all captions files; `summaries` by shard, `index` the keys of each shard in the index."""
     aligned = {shard: value_digest(list(keys)) for shard, keys in index.items()}
     found = {shard: summary["keys_sha256"] for shard, summary in summaries.items()}
     misaligned = sorted(shard for shard in aligned.keys() | found.keys() if aligned.get(shard) != found.get(shard))

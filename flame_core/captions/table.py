@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from flame_core.errors import InputError
 from flame_core.params import CaptionKind
 
-MANIFEST = "manifest.json"  # of data/captions: who wrote each kind, and the digests of every shard
+MANIFEST = "manifest.json"  # of data/captions: the captioner of each kind, and the digests of every shard
 
 SCHEMA = pa.schema(
     {

@@ -23,10 +23,10 @@ class VLMCaptioner:
         self.provenance = f"vlm:{model_name(params.model)}"
 
     def captions(self, samples: Sequence[Sample]) -> list[str | Failure]:
-        """One text a sample, or why there is none: an unreadable picture, or a model that wrote nothing.
+        """One text per sample, or why there is none: an unreadable picture, or a model that wrote nothing.
 
         Raises:
-            InputError: the model or its processor is not there or is of another kind.
+            InputError: the model or its processor is missing or of another kind.
             ResourceError: memory or a package is missing.
         """
         loaded = load_model(self._params, self._layout)
@@ -40,7 +40,7 @@ class VLMCaptioner:
                 images=pictures,
                 return_tensors="pt",
                 padding=True,
-                add_special_tokens=not (bos and texts[0].startswith(bos)),  # a chat template may have put it there
+                add_special_tokens=not (bos and texts[0].startswith(bos)),  # unless a chat template added it
             )
             return generate(loaded, inputs, self._params.max_new_tokens)
 
@@ -60,7 +60,7 @@ class VLMCaptioner:
 
 
 def _turn(processor: Any, prompt: str) -> str:
-    """The picture and the prompt as a user's turn: in the chat template, or behind the image token without one."""
+    """The picture and the prompt as a user's turn in the chat template; without one, image token and prompt."""
     if processor.chat_template is None:
         image = getattr(processor, "image_token", None)
         return f"{image}\n{prompt}" if image else prompt
