@@ -1,1 +1,1 @@
-"""One module a stage of `dvc.yaml`: what goes in, what is computed (by the other packages), what comes out."""
+"""One module per stage of `dvc.yaml`: its inputs, its computation (in the other packages), its outs."""

@@ -1,4 +1,4 @@
-"""baselines: other people's models -> `data/baselines/<name>/`, measured as our own are.
+"""baselines: other people's models -> `data/baselines/<name>/`, measured like our own.
 
 metrics.json, results.json, outcomes.parquet     the held-out split (not for models without texts)
 benchmarks.json, benchmarks/*.json               all benchmarks (`suite.benchmark_results`)
@@ -17,7 +17,7 @@ from flame_core.work import gather
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Measure every model of `evaluate.baselines`; without any, the out holds its (empty) checks alone."""
+    """Measure every model of `evaluate.baselines`; without any, the out holds only its (empty) checks."""
     for source in (layout.shards, layout.captions, layout.embeddings):
         gates.require(source)
     contents = {gates.CHECKS: gates.to_bytes([])}

@@ -1,7 +1,7 @@
-"""caption: shards -> `data/captions/`, raw, short and long captions of every sample, aligned with the shards.
+"""caption: shards -> `data/captions/`: raw, short and long captions of every sample, aligned with the shards.
 
-The unit of work is a shard. A captioner that generates text loads its model only when a shard is not in the work
-cache, and one process uses it; without such a captioner several processes share the shards.
+The unit of work is a shard. A captioner that generates text loads its model only if a shard is not in the work cache,
+in a single process; without such a captioner, several processes share the shards.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     Raises:
         GateError: the shards failed a blocking check.
         InputError: shards, or a model that a captioner needs, are missing or damaged.
-        ResourceError: memory, room on the disk or a package is missing.
+        ResourceError: memory, disk space or a package is missing.
     """
     gates.require(layout.shards)
     names = [name for split in SPLITS for name in shard_names(layout.shards, split)]
     if not names:
         raise InputError(f"{layout.shards} holds no shards: run `flame ingest` first")
-    identify = cache(lambda spec: model_identity(spec, layout))  # of a model that both kinds use, once
+    identify = cache(lambda spec: model_identity(spec, layout))  # hashes a model once, even if both kinds use it
     writers = {kind: describe(captioner, identify) for kind, captioner in _chosen(params.caption).items()}
     work = WorkCache(layout.work, "caption", retry_failed=retry_failed)
     verified = verify({layout.shards: [INDEX, "*.tar"]})
@@ -123,7 +123,7 @@ def caption_shard(task: CaptionTask) -> Unit:
 
 
 def open_captioners(params: CaptionParams, layout: Layout) -> dict[Kind, Captioner]:
-    """A captioner for each kind that params choose. None loads a model before its first shard."""
+    """The captioner of each kind in params. A model is loaded only with the first shard."""
     from flame_core.captions import metadata, rewrite, vlm
     from flame_core.captions.appearance import measure_jpeg
 
@@ -141,7 +141,7 @@ def open_captioners(params: CaptionParams, layout: Layout) -> dict[Kind, Caption
 
 
 def describe(captioner: AnyCaptioner, identify: Callable[[str], str]) -> dict[str, Any]:
-    """What a captioner's texts depend on, for a unit's digest and the manifest: no paths, prompts by digest."""
+    """What a captioner's texts depend on, for a unit's digest and the manifest: no paths, and digests of prompts."""
     if isinstance(captioner, MetadataCaptioner):
         return captioner.model_dump()
     return {

@@ -24,7 +24,7 @@ COMPARISON, PAGE = "comparison.json", "comparison.html"
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Put the recipes and baselines of `params` side by side; each is compared with the first recipe."""
+    """Compare all recipes and baselines of `params` with the first recipe."""
     for recipe in params.recipes:
         gates.require(layout.report(recipe))
     gates.require(layout.baselines)

@@ -1,8 +1,8 @@
-"""The stage `download`: every source of params into `data/raw/<source>/`.
+"""download: every source of params -> `data/raw/<source>/`.
 
     flame download
 
-A source is looked at anew whenever the stage runs; what has not changed since is taken from the work cache.
+Each run of the stage reads the sources again; what has not changed comes from the work cache.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from flame_core.params import Params
 from flame_core.work import WorkCache, gather
 
 log = logging.getLogger(__name__)
-_NAMED = 10  # files that the refusal of an empty source names
+_NAMED = 10  # files named in the error about an empty source
 
 
 def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     """Write `data/raw/`.
 
     Raises:
-        InputError: a source is absent, or holds no pair at all.
-        ResourceError: a program, the network or room on the disk is missing.
+        InputError: a source is missing, or has no pairs.
+        ResourceError: a program, the network or disk space is missing.
     """
     work = WorkCache(layout.work, "download", retry_failed=retry_failed)
     files: dict[str, Path] = {}
@@ -46,9 +46,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         about = read_source(unit.folder)
         problems, unused = left_out(about)
         if not about["pairs"]:
-            raise InputError(
-                f"source {name} ({source.kind}) is empty: there is not a single pair in it{_instead(problems, unused)}"
-            )
+            raise InputError(f"source {name} ({source.kind}) is empty: it has no pairs{_instead(problems, unused)}")
         files |= {f"{name}/{file}": unit.file(file) for file in unit.names()}
         sha256 |= {f"{name}/{file}": digest for file, digest in unit.sha256.items()}
         checks += _checks(name, about["pairs"], problems)
@@ -67,7 +65,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
 
 
 def _instead(problems: Sequence[Problem], unused: Sequence[UnusedGroup]) -> str:
-    """What a source without pairs holds, in some lines."""
+    """What a source without pairs has instead, in a few lines."""
     lines = [f"{problem.file}: {problem.detail}" for problem in problems] + [group.detail for group in unused]
     more = [f"and {len(lines) - _NAMED:,} more"] if len(lines) > _NAMED else []
     return "".join(f"\n  {line}" for line in (*lines[:_NAMED], *more))

@@ -1,6 +1,6 @@
-"""embed: captions -> `data/embeddings/`, facet embeddings of training samples and of the texts evaluation needs.
+"""embed: captions -> `data/embeddings/`: facet embeddings of training samples and of the texts for evaluation.
 
-The LLM is loaded only when a file of the store is not in the work cache, and no stage after this one loads it.
+The LLM is loaded only if a file of the store is not in the work cache; no later stage loads it.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from flame_core.text.manifest import MANIFEST, captions_digest, template_content
 from flame_core.verification import DIGESTS, Verified, read_digests, verify
 from flame_core.work import Unit, WorkCache, gather
 
-REPORT_SAMPLES = 4096  # training samples that the anisotropy report looks at
-_SHOWN_SAMPLES = 3  # whose nearest captions are shown
+REPORT_SAMPLES = 4096  # training samples in the anisotropy report
+_SHOWN_SAMPLES = 3  # samples whose nearest captions are shown
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -125,12 +125,12 @@ def run(params: Params, layout: Layout) -> None:
 def _training_part(
     manifest: dict[str, Any], files: Mapping[str, str], contents: Mapping[str, bytes]
 ) -> dict[str, bytes]:
-    """{name in the store: content} of what lies beside the training embeddings: all that a training reads of the store.
+    """{name in the store: content} of the small files beside the training embeddings, complete for a training.
 
     Args:
         manifest: what the vectors depend on.
-        files: {name in the store: sha256} of the files of vectors.
-        contents: {name in the folder: content} of small files.
+        files: {name in the store: sha256} of all vector files.
+        contents: {name in the folder: content} of further small files.
     """
     folder = f"{store.TRAIN}/"
     own = {name.removeprefix(folder): digest for name, digest in files.items() if name.startswith(folder)}
@@ -142,9 +142,7 @@ def _training_part(
 def compute_jobs(
     params: Params, layout: Layout, jobs: Sequence[Job], identity: dict[str, Any], counts: dict[str, int]
 ) -> tuple[dict[str, Unit], float | str, Verified]:
-    """The finished unit of every job by its name, found or computed, and what of the LLM was verified for that.
-
-    Between the two, the tokens a second, or why there are none.
+    """({job name: finished unit}, tokens per second or why there are none, what was verified of the LLM).
 
     Raises:
         InputError: the LLM's folder is damaged; nothing was computed with it.
@@ -169,7 +167,7 @@ def compute_jobs(
 
 
 def all_but_weights(params: Params, layout: Layout) -> list[str]:
-    """The LLM's files in `data/llm` that are always read; its weights are verified where a file has to be computed."""
+    """The LLM's files in `data/llm` that are always read; its weights are verified only before they are used."""
     own = f"{params.llm.name}/"
     return [name for name in read_digests(layout.llm) if name.startswith(own) and not name.endswith(".safetensors")]
 
@@ -196,7 +194,7 @@ def benchmark_facts(collected: Sequence[Collected], cut: Mapping[str, int]) -> d
 
 
 def plan_jobs(params: Params, layout: Layout, captions: Sequence[Caption]) -> list[Job]:
-    """The files of the store to be: training shards, and texts for the evaluation of these captions."""
+    """The jobs that make the store: training shards, and texts for the evaluation of these captions."""
     wanted = evaluation_texts(params, captions, class_names(read_classes(layout.shards)))
     names = shard_names(layout.shards, "train")
     training = [training_job(layout.captions, name, params.text, params.evaluate.train_language) for name in names]
@@ -204,19 +202,19 @@ def plan_jobs(params: Params, layout: Layout, captions: Sequence[Caption]) -> li
 
 
 def require_budget(counts: dict[str, int], params: Params) -> None:
-    """Refuse, before anything is spent, to put more tokens through the LLM than `text.max_tokens`."""
+    """Refuse to embed more than `text.max_tokens` tokens, before anything is computed."""
     limit = params.text.max_tokens
     if limit is not None and sum(counts.values()) > limit:
         largest = max(counts, key=lambda name: counts[name])
         raise ParamsError(
-            f"embedding takes {sum(counts.values()):,} tokens ({largest} alone {counts[largest]:,}), and "
+            f"embedding takes {sum(counts.values()):,} tokens ({counts[largest]:,} of them for {largest}), but "
             f"text.max_tokens is {limit:,}: raise it, or lower evaluate.max_pictures, evaluate.languages, "
             "evaluate.benchmarks or text.train_kinds"
         )
 
 
 def _survey(jobs: Sequence[Job], units: dict[str, Unit]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """One pass over the training embeddings: their mean [K, D], the first `REPORT_SAMPLES`, broken rows."""
+    """One pass over the training embeddings: their mean [K, D], the first `REPORT_SAMPLES`, invalid rows."""
     total, count = 0.0, 0
     taken: list[np.ndarray] = []
     wrong: list[str] = []
@@ -227,14 +225,14 @@ def _survey(jobs: Sequence[Job], units: dict[str, Unit]) -> tuple[np.ndarray, np
         if sum(map(len, taken)) < REPORT_SAMPLES:
             taken.append(t)
         total, count = total + t.sum(axis=0, dtype=np.float64), count + len(t)
-        right = (np.abs(np.linalg.norm(t, axis=-1) - 1) < 1e-2).all(axis=1)  # false where a value is not finite
+        right = (np.abs(np.linalg.norm(t, axis=-1) - 1) < 1e-2).all(axis=1)  # False if a value is not finite
         wrong += [f"{job.name}:{row}" for row in np.flatnonzero(~right)]
     return np.asarray(total / count, dtype=np.float32), np.concatenate(taken)[:REPORT_SAMPLES], wrong
 
 
 def _neighbours(params: Params, jobs: Sequence[Job], sample: np.ndarray) -> list[list[str]]:
-    """What a few training samples look like to each facet: the caption nearest to theirs, of the same kind."""
-    facets: list[list[str]] = []  # of each facet in order, the captions that it read: [K][N]
+    """For a few training samples and each facet, the nearest other caption of the same kind."""
+    facets: list[list[str]] = []  # the captions of each facet, in order: [K][N]
     for kind in params.text.train_kinds:
         count = captions_a_sample(kind, params.text)
         for i in range(count):
@@ -250,7 +248,7 @@ def _neighbours(params: Params, jobs: Sequence[Job], sample: np.ndarray) -> list
 
 
 def _rows(job: Job, params: Params) -> int:
-    """How many samples a job of training embeds."""
+    """How many samples a training job embeds."""
     kind, texts = next(iter(job.texts.items()))
     return len(texts) // captions_a_sample(kind, params.text)
 

@@ -1,8 +1,8 @@
-"""embed-texts: put the texts of new benchmarks into the store, and touch nothing else of it.
+"""embed-texts: add the texts of new benchmarks to the store, and change nothing else.
 
-The fast path of `embed`: the store that lies there is kept, its training embeddings are neither verified nor read
-again, and the outcome is byte for byte what `flame embed` would make of the same params and data
-(docs/decisions/benchmark-texts.md). `dvc commit -f embed` then tells DVC that this is so.
+The fast path of `embed`: it keeps the existing store, does not verify or read its training embeddings again, and the
+result is byte for byte what `flame embed` would make from the same params and data
+(docs/decisions/benchmark-texts.md). `dvc commit -f embed` then records the result in DVC.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from flame_core.work import gather
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Embed the configured benchmarks' texts that are missing, and write the store anew around them.
+    """Embed the missing texts of the configured benchmarks, and rewrite the store with them.
 
     Raises:
-        InputError: the store was made under other conditions; `flame embed` makes it anew.
+        InputError: the store was made with other params or inputs; `flame embed` makes it again.
     """
     from flame_core.text.encoder import encoder_identity
     from flame_core.text.facets import FacetTokenizer
@@ -37,7 +37,7 @@ def run(params: Params, layout: Layout) -> None:
     verified = verify(
         {
             layout.embeddings: [MANIFEST, gates.CHECKS, *small],
-            layout.captions: ["*.parquet"],  # whose digest the manifest holds
+            layout.captions: ["*.parquet"],  # the manifest holds their digest
             layout.llm: all_but_weights(params, layout),
         }
     )

@@ -44,7 +44,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             **measured_from(layout),
             layout.shards: [INDEX, LEDGER, "val/*"],
             layout.model(recipe): ["*"],
-            **({layout.llm: llm} if llm else {}),  # whose output matrix says what patches mean
+            **({layout.llm: llm} if llm else {}),  # its output matrix names the meaning of patches
         }
     )
     held_out = measure(params, layout, layout.model(recipe))

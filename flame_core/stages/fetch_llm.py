@@ -12,7 +12,7 @@ from flame_core.work import UnitRecord, WorkCache, gather
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Fetch the LLM of `params.llm`, once a source."""
+    """Fetch the LLM of `params.llm`, once per source."""
 
     def write(folder: Path) -> UnitRecord:
         fetch(params.llm, layout, folder)

@@ -1,9 +1,9 @@
-"""The stage `ingest`: `data/raw/` to shards, an index, a ledger and checks in `data/shards/`.
+"""ingest: `data/raw/` -> `data/shards/`: shards, an index, a ledger and checks.
 
     flame ingest
 
-Three steps: chunks of pairs are scanned (`data/scan.py`), the samples are chosen (`data/selection.py`), shards are
-written (`data/build.py`). Scans and shards are units of the work cache, over `FLAME_WORKERS` processes.
+Three steps: scan chunks of pairs (`data/scan.py`), select the samples (`data/selection.py`), write the shards
+(`data/build.py`). Scans and shards are units of the work cache, computed by `FLAME_WORKERS` processes.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ from flame_core.verification import verify
 from flame_core.work import WorkCache, gather
 
 log = logging.getLogger(__name__)
-_SCAN_PAIRS = 64  # pairs a scan, on average: seconds of work, so little is lost when a run is killed
+_SCAN_PAIRS = 64  # pairs per scan, on average: seconds of work, so a killed run loses little
 
 
 def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     """Write `data/shards/`.
 
     Raises:
-        InputError: a source was not downloaded, or changed since.
+        InputError: a source was not downloaded, or has changed since.
         GateError: the download recorded a failed check.
         ComputationError: some pairs are neither kept nor in the ledger.
-        ResourceError: there is no room on the disk.
+        ResourceError: the disk is full.
     """
     gates.require(layout.raw)
-    verify({layout.raw: [f"*/{PAIRS}", f"*/{SOURCE}", f"*/{MANIFEST}"]})  # pictures have digests in the list
+    verify({layout.raw: [f"*/{PAIRS}", f"*/{SOURCE}", f"*/{MANIFEST}"]})  # the list has the pictures' digests
     work = WorkCache(layout.work, "ingest", retry_failed=retry_failed)
     tasks: list[ScanTask] = []
     beside: list[LedgerEntry] = []

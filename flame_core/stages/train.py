@@ -1,4 +1,4 @@
-"""train@<recipe>: shards and embeddings -> `data/models/<recipe>/` (weights, config, one line of metrics a step)."""
+"""train@<recipe>: shards and embeddings -> `data/models/<recipe>/` (weights, config, one line of metrics per step)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from flame_core.work import UnitRecord, WorkCache, gather
 
 
 def run(params: Params, layout: Layout, recipe: str) -> None:
-    """Train one recipe, or resume it where it was stopped."""
+    """Train one recipe, or resume its training."""
     from flame_core.vision.tower import CONFIG, WEIGHTS
 
     gates.require(layout.shards)
@@ -34,7 +34,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     chosen = params.train[recipe]
     small = {
         layout.shards: [INDEX],
-        layout.captions: ["train/*"],  # whose digest the manifest holds
+        layout.captions: ["train/*"],  # the manifest holds their digest
         layout.train_embeddings: [MANIFEST, CENTER],
     }
     large = {layout.shards: ["train/*"], layout.train_embeddings: ["[0-9]*"]}
@@ -47,7 +47,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     _require_alignment(store, index, layout)
     slots = [i for i, name in enumerate(store.facets) if name.split("/")[0] in chosen.kinds]
     captions = _caption_source(params, layout) if chosen.text_tower else None
-    data = {  # only what trains: no text, benchmark or picture that is evaluated
+    data = {  # only training data: no texts, benchmarks or pictures of the evaluation
         "shards": index.digest(),
         "embeddings": file_sha256(layout.train_embeddings / MANIFEST),
     }
@@ -116,10 +116,10 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
 
 
 def _verify(inputs: Mapping[Path, Sequence[str]], checkpoints: Path) -> Verified:
-    """Verify what a training reads; where it is damaged, its checkpoints may be too, and are set aside.
+    """Verify the inputs of a training; if they are damaged, move its checkpoints aside, which may be damaged too.
 
     Raises:
-        InputError: names the damaged files, and where checkpoints went.
+        InputError: names the damaged files, and the new place of the checkpoints.
     """
     try:
         return verify(inputs)
@@ -145,7 +145,7 @@ def _caption_source(params: Params, layout: Layout) -> CaptionSource:
 
 
 def _require_alignment(store: TrainStore, index: Index, layout: Layout) -> None:
-    """Refuse embeddings whose row counts are not those of the shards."""
+    """Refuse embeddings whose row counts differ from those of the shards."""
     for shard, count in sorted(index.shard_sizes().items()):
         if (found := store.rows(shard)) != count:
             raise InputError(f"{layout.embeddings}: {shard} has {found} rows for {count} samples; run `flame embed`")
