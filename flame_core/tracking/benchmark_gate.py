@@ -1,8 +1,8 @@
-"""Two models on the configured benchmarks, for the gate: each language's headline metrics, with an interval each.
+"""Compares two models on the configured benchmarks, for the gate: headline metrics per language, with intervals.
 
-Of a benchmark only the two intervals are recorded, so that of the difference is made of them: Zou and Donner's method
-of variance estimates recovery ("Construction of confidence limits about effect measures", 2008), which takes the two
-as independent. They were measured on the same data, so the interval is rather too wide: no loss is found that is none.
+Only the two models' own intervals are recorded, so the interval of the difference is computed from them: Zou and
+Donner's method of variance estimates recovery ("Construction of confidence limits about effect measures", 2008), which
+assumes independence. Both models were measured on the same data, so the interval is too wide rather than too narrow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flame_core.tracking.gate import Difference, difference
 def benchmark_differences(
     champion: Sequence[BenchmarkResult], challenger: Sequence[BenchmarkResult], tolerance: float
 ) -> tuple[list[Difference], list[str]]:
-    """(the differences, names of benchmarks that were not measured for both on the same data)."""
+    """(differences, names of benchmarks that were not measured for both models on the same data)."""
     old = {each.benchmark.name: each for each in recorded(champion)}
     new = {each.benchmark.name: each for each in recorded(challenger)}
     shared = [name for name in new if name in old and old[name].digest == new[name].digest]

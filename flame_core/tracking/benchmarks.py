@@ -1,8 +1,8 @@
 """Results on benchmarks as events of a journal: our own beside a model's other scores, other people's as runs.
 
-A score is `benchmarks/<benchmark>/<language>/<metric>`, with `/low` and `/high` of its interval and chance as
-`benchmarks/<benchmark>/<language>/chance/<metric>`, tied to the model and to the benchmark's data by their digest.
-The held-out split is left out of it: its scores are those of `metrics.json`.
+A score is `benchmarks/<benchmark>/<language>/<metric>`, with `/low` and `/high` of its interval, and its chance level
+is `benchmarks/<benchmark>/<language>/chance/<metric>`; each is linked to the model and to the data by digest.
+The held-out split is not included: its scores are those of `metrics.json`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from flame_core.tracking.run import KEY_LENGTH, shipping, show_links
 from flame_core.tracking.steps import now
 from flame_core.tracking.store import journals, tracking_address
 
-EVALUATION = "evaluation"  # the context of a dataset that was measured on, not trained on
+EVALUATION = "evaluation"  # the context of a dataset used for evaluation, not for training
 BASELINE_TAG, SOURCE_TAG = "flame.baseline", "flame.baseline_source"
-_DIGEST_LENGTH = 36  # that MLflow keeps
+_DIGEST_LENGTH = 36  # MLflow's limit
 
 
 def track_baselines(params: Params, layout: Layout) -> None:
-    """Record the models of `evaluate.baselines`, whose results were just written: a run and an external model each.
+    """Record the models of `evaluate.baselines`, after their results are written: one run and external model each.
 
-    Equal results are recorded once; nothing is where tracking is off.
+    Equal results are recorded once; if tracking is off, nothing is recorded.
     """
     address = tracking_address(layout)
     if address is None:
@@ -44,14 +44,14 @@ def track_baselines(params: Params, layout: Layout) -> None:
             journal.append(*_baseline_events(journal, params, layout, name, source))
     if not any(journal.pending(address) for journal in found):
         return
-    with shipping(found[-1], address):  # which delivers its neighbours too
+    with shipping(found[-1], address):  # the shipper also delivers the other journals in the folder
         pass
     for journal in found:
         show_links(journal, address)
 
 
 def baseline_journal(layout: Layout, name: str, source: str) -> Journal:
-    """The journal of a measured baseline, found by its results."""
+    """The journal of a measured baseline, identified by its results."""
     digests = {file: file_sha256(path) for file, path in _files(layout.baselines / name).items()}
     described = {"baseline": name, "source": source, "files": digests}
     return Journal(journals(layout) / value_digest(described)[:KEY_LENGTH])
@@ -136,7 +136,7 @@ def _dataset(each: BenchmarkResult) -> dict[str, Any]:
 def _measured(
     datasets: Sequence[dict[str, Any]], scores: Sequence[tuple[Mapping[str, float], dict[str, Any]]]
 ) -> list[dict[str, Any]]:
-    """The events of datasets and of the scores on each, tied to the model."""
+    """The events of datasets and of the scores on each, linked to the model."""
     if not datasets:
         return []
     return [

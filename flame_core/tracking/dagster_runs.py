@@ -1,7 +1,9 @@
-"""Where Dagster has a run: in the instances of this project, and at a server, which may be another project's.
+"""Looks for a Dagster run in this project's instances, and at a server, which may belong to another project.
 
-.flame/dagster/           what `make demo` and `make ui` write to
-.flame/dagster-inline/    of `make demo`, in projects that are older
+This project's instances:
+
+    .flame/dagster/           written by `make demo` and `make ui`
+    .flame/dagster-inline/    written by `make demo` in older projects
 """
 
 from __future__ import annotations
@@ -22,14 +24,14 @@ _QUERY = "query($id: ID!){runOrError(runId: $id){__typename} instance{info}}"
 
 @dataclass(frozen=True)
 class Sighting:
-    """What is known of a run.
+    """What is known about a run.
 
     Attributes:
-        home: instance of this project that has it.
-        searched: whether this project has an instance that could have it.
+        home: folder of this project's instance that has it, or None.
+        searched: whether this project has any instance.
         served: whether the server at the run's address shows it now.
         server: what answers there, in words.
-        ours: whether that server is this project's.
+        ours: whether that server belongs to this project.
     """
 
     home: Path | None
@@ -57,7 +59,7 @@ def find_run(layout: Layout, run_id: str, url: str) -> Sighting:
 
 
 def _ask(url: str, run_id: str) -> tuple[str, str]:
-    """What a server calls a run, and how it describes its instance (which names its folder)."""
+    """A server's type name for the result of looking up a run, and its instance description (with its folder)."""
     body = json.dumps({"query": _QUERY, "variables": {"id": run_id}}).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
@@ -66,11 +68,11 @@ def _ask(url: str, run_id: str) -> tuple[str, str]:
 
 
 def _has(home: Path, run_id: str) -> bool:
-    """Whether an instance of this machine has a run."""
+    """Whether an instance on this machine has a run."""
     import dagster as dg
 
     try:
         with dg.DagsterInstance.from_config(str(home)) as instance:
             return instance.get_run_by_id(run_id) is not None
-    except dg.DagsterError:  # a configuration of other times, such as of a database that is gone
+    except dg.DagsterError:  # an outdated configuration, such as one with a removed database
         return False

@@ -1,10 +1,11 @@
-"""A journal's events to MLflow: in order, each once, as far as the server lets us.
+"""Delivers a journal's events to MLflow: in order, and each once if possible.
 
-The mark of what has arrived is moved after every batch. An event that arrived although its answer was lost is sent
-again, and that is harmless: MLflow keeps one of two equal metric points, a run is found by its key before one is
-created, files, tags and datasets replace themselves, and no alias moves back (`registry.register`).
+The delivery mark moves after every batch. An event whose answer was lost is sent again, which is harmless: MLflow keeps
+one of two equal metric points, a run is looked up by its key before one is created, files, tags and datasets replace
+themselves, and no alias moves back (`registry.register`).
 
-What a person deleted in MLflow is not made again: its events wait, and a warning says how to restore it.
+A run or experiment that a person deleted in MLflow is not created again: its events wait, and a warning says how to
+restore it.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-_BATCH = 1000  # metrics that MLflow takes at once
-_PARAM_LENGTH = 6000  # characters of a param that MLflow keeps
-_PARAMS = 100  # params that MLflow takes at once
+_BATCH = 1000  # metrics that MLflow accepts at once
+_PARAM_LENGTH = 6000  # characters per param that MLflow keeps
+_PARAMS = 100  # params that MLflow accepts at once
 log = logging.getLogger(__name__)
 
 
 def deliver(journal: Journal, address: str) -> int:
-    """Send what has not arrived yet; returns the number of events sent (0 where another process is sending).
+    """Send the events that have not arrived yet and return their number (0 if another process is sending).
 
     Raises:
         Outage: the server cannot be reached, or fails.
@@ -50,7 +51,7 @@ def deliver(journal: Journal, address: str) -> int:
 
 
 def metric_name(name: str) -> str:
-    """A metric's name in MLflow, which takes no `@`: `recall@10` is `recall_at_10`."""
+    """A metric's name in MLflow, which accepts no `@`: `recall@10` is `recall_at_10`."""
     return name.replace("@", "_at_")
 
 
@@ -92,7 +93,7 @@ class _Delivery:
             self._send("metrics", partial(self._metrics, points), position)
 
     def _one(self, event: dict[str, Any]) -> None:
-        """Send an event that is no metrics."""
+        """Send an event other than metrics."""
         calls = {
             "start": self._start,
             "params": self._params,
@@ -105,11 +106,11 @@ class _Delivery:
             "end": self._end,
         }
         if event["kind"] not in calls:
-            raise InputError(f"{self.journal.folder / EVENTS}: {event['kind']!r} is no kind of event known here")
+            raise InputError(f"{self.journal.folder / EVENTS}: {event['kind']!r} is not a known kind of event")
         calls[event["kind"]](event)
 
     def _send(self, what: str, call: Callable[[], None], position: int) -> None:
-        """Make a call and move the mark; what MLflow refuses for good is left out with a warning."""
+        """Make a call and move the mark; a permanent refusal by MLflow only gives a warning."""
         from mlflow.exceptions import MlflowException
 
         def careful() -> None:
@@ -123,7 +124,7 @@ class _Delivery:
                 log.warning("MLflow refused %s of %s: %s", what, self.journal.key, said[:300])
             except InputError as error:
                 log.warning("not sent to MLflow: %s", error)
-            except (AttributeError, KeyError, TypeError) as error:  # rotted in a journal that is older than its checks
+            except (AttributeError, KeyError, TypeError) as error:  # damage in an old journal without checksums
                 log.warning("not sent to MLflow: %s of %s cannot be read (%r)", what, self.journal.key, error)
 
         outage(self.address, careful)
@@ -133,7 +134,7 @@ class _Delivery:
     # --- one method for each kind of event ---
 
     def _start(self, event: dict[str, Any]) -> None:
-        """The run, found or created; later starts of the same training go on in it."""
+        """Find or create the run; later starts of the same training continue it."""
         self.state.run_id = self.state.run_id or self._find_run()
         if self.state.run_id is None:
             self._create_run(event["time"], event["tags"], event["name"])
@@ -189,7 +190,7 @@ class _Delivery:
             try:
                 self.client.log_batch(self._run_id, metrics=batch)
             except MlflowException as error:
-                if "unique" not in str(error).lower():  # MLflow takes a metric of a model once
+                if "unique" not in str(error).lower():  # MLflow accepts each metric of a model only once
                     raise
                 there = self._model_metrics()
                 left = [point for point in batch if point.model_id is None or _identity(point) not in there]
@@ -199,7 +200,7 @@ class _Delivery:
                     raise
 
     def _model_metrics(self) -> set[tuple[str, int, int]]:
-        """The points that MLflow has of the model."""
+        """The metric points that MLflow has for the model."""
         if self.state.model_id is None:
             return set()
         return {_identity(point) for point in self.client.get_logged_model(self.state.model_id).metrics or ()}
@@ -248,7 +249,7 @@ class _Delivery:
 
     @property
     def _run_id(self) -> str:
-        """MLflow's run; one without tags where the line with the start has rotted."""
+        """The id of MLflow's run; if the journal's start line is damaged, the run has no tags."""
         if self.state.run_id is None:
             self.state.run_id = self._find_run()
         if self.state.run_id is None:
@@ -258,7 +259,7 @@ class _Delivery:
 
     @property
     def _experiment_id(self) -> str:
-        """The experiment, which is there.
+        """The id of the experiment, created if it does not exist.
 
         Raises:
             Withheld: a person deleted it.
@@ -285,7 +286,7 @@ class _Delivery:
         return True
 
     def _require_not_deleted(self) -> None:
-        """Raise `Withheld` where the run or its experiment is deleted."""
+        """Raise `Withheld` if the run or its experiment is deleted."""
         if self.state.run_id:
             self.state.experiment_id = require_run(self.client, self.address, self.state.run_id)
         elif self.state.experiment_id:
@@ -297,10 +298,10 @@ class _Delivery:
 
     @contextmanager
     def _files(self, files: dict[str, str], whole: bool = False) -> Iterator[Path]:
-        """A folder of an event's files under their own names; without damaged ones, unless all are needed.
+        """A folder with an event's files under their own names. Damaged files are left out, unless `whole` is set.
 
         Raises:
-            InputError: a file is damaged, and all are needed.
+            InputError: a file is damaged, and `whole` is set.
         """
         with tempfile.TemporaryDirectory(dir=self.journal.folder) as folder:
             for name, kept in files.items():
@@ -318,12 +319,12 @@ class _Delivery:
 
 
 def _is_point(event: Mapping[str, Any]) -> bool:
-    """Whether an event of metrics is whole; what rotted in a journal without checks must not take a batch with it."""
+    """Whether a metrics event is complete; a damaged one in an old journal must not make its whole batch fail."""
     values = event.get("values")
     numbers = [event.get("time"), event.get("step"), *(values.values() if isinstance(values, dict) else [None])]
     return all(isinstance(number, int | float) for number in numbers)
 
 
 def _identity(point: Metric) -> tuple[str, int, int]:
-    """By what MLflow tells two points of one model apart, within a run."""
+    """The values by which MLflow distinguishes two points of one model within a run."""
     return point.key, point.timestamp, point.step

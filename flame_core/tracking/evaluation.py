@@ -1,4 +1,4 @@
-"""An evaluation in the record of the training: scores tied to model and data, the report, the model itself.
+"""Records an evaluation with its training: scores linked to model and data, the report, and the model itself.
 
 In the main line the model becomes a version of the registered model and its challenger.
 """
@@ -43,7 +43,7 @@ def track_evaluation(
     about: RunFacts,
     lookup: Lookup,
 ) -> None:
-    """Record an evaluation whose report has just been written; nothing where tracking is off."""
+    """Record an evaluation after its report is written; does nothing if tracking is off."""
     address = tracking_address(layout)
     if address is None:
         return
@@ -85,7 +85,7 @@ def track_evaluation(
 
 
 def register_workspace(layout: Layout, workspace: str, recipe: str) -> dict[str, str]:
-    """Make the tracked model of a workspace a version and the challenger; returns what it became.
+    """Make the tracked model of a workspace a version and the challenger; returns its version and alias.
 
     Raises:
         InputError: there is no such workspace, or its model was not tracked.
@@ -113,7 +113,7 @@ def register_workspace(layout: Layout, workspace: str, recipe: str) -> dict[str,
 
 
 def _version(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The event that makes a logged model a version and the challenger, from the event of the model."""
+    """The event that makes a logged model a version and the challenger, from the model's own event."""
     from flame_core.serving.package import CARD
 
     name = settings().registered_model
@@ -140,7 +140,7 @@ def _keep(journal: Journal, files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def _write(journal: Journal, contents: Mapping[str, bytes]) -> dict[str, str]:
-    """Keep new files."""
+    """Store new contents as kept files."""
     kept = {}
     with tempfile.TemporaryDirectory(dir=journal.folder) as folder:
         for name, content in contents.items():

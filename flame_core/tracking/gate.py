@@ -1,14 +1,13 @@
-"""Whether a challenger may become champion: the rule, as a function of two results on the same held-out pictures.
+"""Decides whether a challenger may become champion, from two results on the same held-out pictures.
 
-Every measure of the held-out split, in every language, is compared picture by picture (as `flame compare` does), so
-the interval of a difference is free of the luck of the split that both models share. Benchmarks of
-`evaluate.benchmarks` come with the intervals that `benchmark_gate` gives them. A measure counts as worse when its whole
-interval lies below zero and it fell by more than `promote.tolerance`; as better when its whole interval lies above
-zero. The challenger is promoted when no measure is worse and the plain mean over the held-out measures rose by at least
-`promote.min_gain`.
+Every measure of the held-out split, in every language, is compared picture by picture (as `flame compare` does), so the
+interval of a difference does not include the chance in choosing the split, which both models share. The intervals of
+`evaluate.benchmarks` come from `benchmark_gate`. A measure is worse if its whole interval is below zero and it fell by
+more than `promote.tolerance`; it is better if its whole interval is above zero. The challenger is promoted if no
+measure is worse and the plain mean over the held-out measures rose by at least `promote.min_gain`.
 
-On few pictures nothing is worse, whatever the model. A measure on fewer than `promote.min_pictures` is therefore shown
-and not judged, and where no measure has so many the answer is "cannot judge", for a first champion too.
+With few pictures, no model would be significantly worse. A measure on fewer than `promote.min_pictures` is therefore
+shown but not judged; if no measure has that many, the answer is "cannot judge", even for a first champion.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's answer, and all it rests on."""
+    """The gate's answer and the reasons for it."""
 
     outcome: Literal["promoted", "refused", "cannot judge"]
     reason: str
@@ -57,7 +56,7 @@ class Verdict:
         return self.outcome == "promoted"
 
     def to_json(self) -> dict[str, Any]:
-        """The verdict as it is stored."""
+        """The verdict as JSON values."""
         return asdict(self)
 
 
@@ -71,7 +70,7 @@ def rule(params: PromoteParams, confidence: float) -> str:
 
 
 def first_champion(challenger: Results, params: PromoteParams, confidence: float) -> Verdict:
-    """The verdict where there is no champion yet."""
+    """The verdict if there is no champion yet."""
     if not _judged(means_of(challenger.outcomes, challenger.pictures), params):
         return _cannot_judge(challenger, params, confidence, [])
     return Verdict("promoted", "there was no champion to compare with", rule(params, confidence), [])
@@ -84,7 +83,7 @@ def judge(
     confidence: float,
     benchmarks: Sequence[Difference] = (),
 ) -> Verdict:
-    """Compare two models on the same pictures, and by what is known of them on `benchmarks`.
+    """Compare two models on the same pictures, and by their differences on `benchmarks`.
 
     Raises:
         InputError: the results are of different pictures, or share no measure.
@@ -124,7 +123,7 @@ def judge(
 
 
 def _judged(means: Mapping[str, Mean], params: PromoteParams) -> list[str]:
-    """The measures on enough pictures."""
+    """The measures that have enough pictures."""
     return [name for name, mean in means.items() if np.count_nonzero(mean.weights) >= params.min_pictures]
 
 

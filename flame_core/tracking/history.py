@@ -1,11 +1,11 @@
-"""All models that were measured, over recipes and over time, from MLflow's records.
+"""All measured models, of all recipes and over time, from MLflow's records.
 
     flame tracking history                          # a table, and the address where MLflow compares the runs
-    flame tracking history --html history.html      # the same as a page, with a chart for each headline metric
+    flame tracking history --html history.html      # the same as a page, with a chart per headline metric
 
-`flame compare` puts the models of today's params side by side and is an out, so it can hold no time. This is the rest:
-every training of the main line and of workspaces, and every baseline, the oldest first, as far as the tracking server
-knows them.
+`flame compare` compares the models of the present params and is an out, so it cannot contain times. The history covers
+everything that the tracking server knows: every training of the main line and of workspaces, and every baseline, the
+oldest first.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-_PAGE = 500  # runs that MLflow is asked for at once
-_COMPARED = 20  # runs of a comparison in MLflow: they stand in its address
+_PAGE = 500  # runs per request to MLflow
+_COMPARED = 20  # runs of a comparison in MLflow, all named in its address
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,17 @@ class MeasuredModel:
     """A model that was measured.
 
     Attributes:
-        run_id: MLflow's.
-        url: of the run's page.
-        when: it was trained.
-        recipe: its name, or the baseline's.
-        commit: of the code, short; marked where tracked files had changes.
+        run_id: id of its MLflow run.
+        url: address of the run's page.
+        when: start of the training.
+        recipe: name of the recipe, or of the baseline.
+        commit: short commit of the code, with a note if tracked files had changes.
         workspace: digest of the workspace; "" in the main line.
-        version: of the registered model; "" where it is none.
-        version_url: of the version's page.
+        version: number of its registered version; "" if it has none.
+        version_url: address of the version's page.
         standing: its aliases and the gate's verdict.
-        split: digest of the held-out pictures, short: scores of different ones cannot be compared.
-        scores: by headline metric, as far as they were measured.
+        split: short digest of the held-out pictures; scores on different pictures cannot be compared.
+        scores: by headline metric, only measured ones.
     """
 
     run_id: str
@@ -87,7 +87,7 @@ class MeasuredModel:
 
 @dataclass(frozen=True)
 class History:
-    """The models, the oldest first; the metrics that any of them has; MLflow's page that compares the newest."""
+    """The models, the oldest first, all their headline metrics, and MLflow's page that compares the newest."""
 
     models: list[MeasuredModel]
     metrics: list[str]
@@ -95,7 +95,7 @@ class History:
 
 
 def read_history(params: Params, layout: Layout) -> History:
-    """The history by the headline metrics of these params.
+    """The history, with the headline metrics of these params.
 
     Raises:
         ResourceError: tracking is off.
@@ -126,7 +126,7 @@ def _read_history(params: Params, layout: Layout, address: str) -> History:
 
 
 def headline(params: Params, layout: Layout) -> list[str]:
-    """The metrics by which models are compared: of the held-out split, then of every configured benchmark."""
+    """The metrics for comparing models: of the held-out split, then of every configured benchmark."""
     options = params.evaluate
     k = headline_k(options)
     found = [
@@ -150,7 +150,7 @@ def comparison_url(address: str, experiment_id: str, runs: Sequence[str]) -> str
 
 
 def show_comparison(params: Params, layout: Layout) -> None:
-    """Show where MLflow compares the models that `flame compare` does, as far as it has their runs."""
+    """Show MLflow's comparison page for the models of `flame compare`, if it has their runs."""
     address = tracking_address(layout)
     if address is None:
         return
@@ -197,7 +197,7 @@ def _versions(client: MlflowClient, name: str) -> dict[str, ModelVersion]:
 
 
 def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
-    """{alias: number of its version}; a search for versions does not tell."""
+    """{alias: number of its version}; a search for versions does not return aliases."""
     models = client.search_registered_models(f"name = '{name}'")
     return {alias: str(number) for model in models for alias, number in model.aliases.items()}
 

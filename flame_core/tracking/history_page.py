@@ -1,4 +1,4 @@
-"""The history of models as a page: a table, and a chart over time for each headline metric."""
+"""The history of models as a page: a table, and a chart over time per headline metric."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def history_page(history: History, model: str) -> str:
 def trend_chart(models: Sequence[MeasuredModel], metric: str, recipes: Sequence[str], title: str) -> str:
     """A metric of the models from the oldest to the newest, coloured by recipe, with intervals.
 
-    Models of one recipe that were measured on the same pictures are joined; the champion has a ring.
+    A line joins models of one recipe that were measured on the same pictures; the champion has a ring.
     """
     left, right, top, bottom = 46, 16, 10, 190
     shown = [(place, each, each.scores[metric]) for place, each in enumerate(models) if metric in each.scores]

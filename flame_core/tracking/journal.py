@@ -1,17 +1,17 @@
 """The journal of a training: an append-only file of events, and a mark of how far they were delivered.
 
-`.flame/tracking/<main or workspace>/<key>/`, where the key is the digest of the training, so a resumed training goes
-on in the same journal:
+`.flame/tracking/<main or workspace>/<key>/`, where the key is the digest of the training, so a resumed training
+continues the same journal:
 
-    events.jsonl     one event a line, in order, each with its CRC-32 after a tab; the record that needs no server
+    events.jsonl     one event per line, in order, each with its CRC-32 after a tab; the record that needs no server
     files/           copies of files that events name, by sha256
     ../models/       {sha256 of a model's weights}: the key of its training
     delivered.json   the tracking address, MLflow's ids there, and the byte up to which events have arrived
 
 Events are written first and delivered later by another process, so an outage never stops a training. The journal is
-kept after delivery: `flame tracking replay --all` sends it whole to another server. Files are copied, since
-`params.yaml`, `dvc.lock` and whatever else a person or DVC rewrites in place would change under a hard link; file
-systems that share blocks (btrfs, XFS) share these. A line or a mark that rotted is known by its check and left out.
+kept after delivery: `flame tracking replay --all` sends all of it to another server. Files are copied, because a person
+or DVC may rewrite `params.yaml`, `dvc.lock` and others in place, which would change a hard link; file systems that can
+share blocks (btrfs, XFS) do so. Checksums detect a damaged line or mark, which is then left out.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from flame_core.tracking.address import sqlite_path, without_login
 from flame_core.tracking.kept_files import copy_file
 
 MODEL_TAG = "flame.model_sha256"  # of a run, its model and its version in MLflow: the sha256 of the weights
-KEY_TAG = "flame.training"  # of a run and its model in MLflow: the journal's key, by which they are found again
+KEY_TAG = "flame.training"  # of a run and its model in MLflow: the journal's key, for finding them
 EVENTS, FILES, DELIVERED, MODELS = "events.jsonl", "files", "delivered.json", "models"
-_CHECK = re.compile(rb"\t([0-9a-f]{8})\n")  # after an event; JSON holds no tab of its own
-_DIGEST = "digest"  # of a mark, in the mark
+_CHECK = re.compile(rb"\t([0-9a-f]{8})\n")  # after an event; JSON contains no plain tab
+_DIGEST = "digest"  # of a mark, stored in the mark
 
 
 @dataclass
 class Delivered:
-    """What has arrived at which server. The embedded store is named as seen from the project, which may move."""
+    """How much has arrived at which server. The embedded store is named relative to the project, which may move."""
 
     address: str
     position: int = 0
@@ -52,7 +52,7 @@ class Delivered:
 
 
 class Journal:
-    """One training's journal. One process appends and one delivers; they may be different ones."""
+    """One training's journal. One process appends and one delivers; they may be different processes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -66,26 +66,26 @@ class Journal:
 
     @classmethod
     def of_model(cls, parent: Path, sha256: str) -> Journal | None:
-        """The journal of the training that made the weights of that sha256; None where it was not tracked."""
+        """The journal of the training that made the weights with this sha256; None if it was not tracked."""
         try:
             named = cls(parent / (parent / MODELS / sha256).read_bytes().decode("ascii"))
             if named.folder.is_dir() and named.folder != parent:
                 return named
         except (OSError, ValueError):
-            pass  # never written, or rotted; the events say it as well
+            pass  # never written, or damaged; the events have the digest too
         for journal in cls.all(parent):
             if any(event.get("tags", {}).get(MODEL_TAG) == sha256 for event, _ in journal.events()):
                 return journal
         return None
 
     def remember_model(self, sha256: str) -> None:
-        """Let `of_model` find this journal by the weights that the training made."""
+        """Let `of_model` find this journal by the sha256 of the training's weights."""
         index = self.folder.parent / MODELS / sha256
         index.parent.mkdir(parents=True, exist_ok=True)
         index.write_text(self.key, "utf-8")
 
     def append(self, *events: Mapping[str, Any]) -> None:
-        """Write events; each has a `kind`. A line cut short by a killed process is removed first."""
+        """Write events; each has a `kind`. An incomplete line left by a killed process is removed first."""
         if not events:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ class Journal:
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(f".{target.name}.{os.getpid()}")
         copy_file(path, beside)
-        target = target.with_name(file_sha256(beside))  # what was copied, should it have been rewritten meanwhile
+        target = target.with_name(file_sha256(beside))  # of the copy, in case the file was rewritten meanwhile
         beside.replace(target)
         return target.name
 
@@ -110,19 +110,19 @@ class Journal:
         """A kept file.
 
         Raises:
-            InputError: it is gone, or its bytes changed.
+            InputError: it is missing, or its bytes changed.
         """
         path = self.folder / FILES / name
         if not path.is_file() or file_sha256(path) != name:
-            raise InputError(f"{path} is missing or damaged; what it was kept for cannot be delivered")
+            raise InputError(f"{path} is missing or damaged, so the event that names it cannot be delivered")
         return path
 
     def events(self, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-        """(event, position after it) of whole, undamaged lines from a position on."""
+        """(event, position after it) of complete, undamaged lines from a position on."""
         return ((event, position) for event, position in self.lines(start) if event is not None)
 
     def lines(self, start: int = 0) -> Iterator[tuple[dict[str, Any] | None, int]]:
-        """(event, position after it) of whole lines from a position on; None for a damaged one."""
+        """(event, position after it) of complete lines from a position on; the event of a damaged line is None."""
         if not (self.folder / EVENTS).is_file():
             return
         with (self.folder / EVENTS).open("rb") as file:
@@ -132,7 +132,7 @@ class Journal:
                 yield _event(line), start
 
     def delivered(self, address: str) -> Delivered:
-        """The mark for a server; a fresh one where the journal was delivered to another, or not at all."""
+        """The mark for a server; a new one if the journal was delivered to another server, or not at all."""
         try:
             content = json.loads((self.folder / DELIVERED).read_text("utf-8"))
             digest = content.pop(_DIGEST, None)
@@ -144,14 +144,14 @@ class Journal:
         return replace(mark, address=address) if whole and here else Delivered(address)
 
     def mark(self, delivered: Delivered) -> None:
-        """Replace the mark, whole or not at all."""
+        """Replace the mark atomically."""
         beside = self.folder / f".{DELIVERED}.{os.getpid()}"
         content = asdict(replace(delivered, address=self._place(delivered.address)))
         write_json(beside, {**content, _DIGEST: value_digest(content)})
         beside.replace(self.folder / DELIVERED)
 
     def _place(self, address: str) -> str:
-        """An address as a mark names it: a database of this project from the project's state folder."""
+        """An address as stored in a mark: a database of this project is relative to its state folder."""
         database, above = sqlite_path(address), self.folder.parents
         if database and len(above) > 2 and above[1].name == "tracking" and database.is_relative_to(above[2]):
             return f"sqlite:{database.relative_to(above[2])}"
@@ -171,7 +171,7 @@ class Journal:
 
     @contextmanager
     def delivering(self) -> Iterator[bool]:
-        """Whether this process may deliver; false while another does. Ends with the process, however it ends."""
+        """Whether this process may deliver; False while another does. The lock ends with the process."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("a") as lock:
             try:
@@ -189,7 +189,7 @@ def _line(event: Mapping[str, Any]) -> bytes:
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
-    """The event of a line; None where the line is damaged. Older journals have no checks."""
+    """The event of a line; None if the line is damaged. Older journals have no checksums."""
     text, tab, check = line.rpartition(b"\t")
     if tab and not (_CHECK.fullmatch(tab + check) and int(check, 16) == zlib.crc32(text)):
         return None
@@ -201,7 +201,7 @@ def _event(line: bytes) -> dict[str, Any] | None:
 
 
 def _drop_cut_line(descriptor: int) -> None:
-    """Cut an open file back to its last line end."""
+    """Truncate an open file after its last line end."""
     size = os.fstat(descriptor).st_size
     if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
         return

@@ -3,8 +3,8 @@
     flame lineage models:/flame@champion
     flame lineage data/models/flame --json
 
-A link is `verified`, `broken` (then the command exits with 1) or `not checked`, with the reason. Bytes are hashed
-again: the weights in MLflow, and every out that `dvc.lock` of the run names, in the tree, the cache or the remote.
+A link is `verified`, `broken` (then the command exits with 1) or `not checked`, with the reason. All bytes are hashed
+again: the weights in MLflow, and every out in the run's `dvc.lock`, in the tree, the cache or the remote.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ VERIFIED, BROKEN, UNCHECKED = "verified", "broken", "not checked"
 
 @dataclass
 class Link:
-    """One link of the chain: what it is, what is known of it, and whether that holds."""
+    """One link of the chain: what it is, the facts about it, and whether they are verified."""
 
     name: str
     facts: dict[str, str] = field(default_factory=dict)
     status: str = VERIFIED
     notes: list[str] = field(default_factory=list)
-    url: str | None = None  # of its page, where a server shows it now
+    url: str | None = None  # of its page, if a server shows it now
 
     def fail(self, *problems: str) -> None:
         """Mark the link broken."""
@@ -77,7 +77,7 @@ class Lineage:
 
 
 def trace(layout: Layout, model: str) -> Lineage:
-    """The lineage of a model (`find_record` says how it may be named).
+    """The lineage of a model (see `find_record` for its possible names).
 
     Raises:
         InputError: MLflow knows no such model, or its run recorded no `dvc.lock`.
@@ -136,7 +136,7 @@ def _model(record: Record, running: bool) -> Link:
         uri = f"models:/{version.name}/{version.version}/artifacts/{PACKAGE}/{WEIGHTS}"
         try:
             found = file_sha256(Path(download_artifacts(uri, dst_path=folder)))
-        except Exception as error:  # artifact stores raise what their libraries raise
+        except Exception as error:  # artifact stores raise their libraries' own errors
             link.fail(f"its weights cannot be read: {trouble(record.address, error)}")
             return link
     if found != version.tags.get(MODEL_TAG):
@@ -222,7 +222,7 @@ def _out(
 
 
 def _compare_read(layout: Layout, link: Link, dataset: Any, path: str, outs: dict[str, str]) -> None:
-    """Fail the link of an out where the run read other bytes than the out holds: of all of it, or of a folder in it."""
+    """Fail the link of an out if the run read other bytes than the out (or its folder) has."""
     found = outs.get(path)
     folder = str(json.loads(dataset.source)["path"]).removeprefix(path).strip("/")
     if found and folder:
@@ -248,7 +248,7 @@ def _text(value: Any) -> str:
 
 
 def _sources(inputs: dict[str, Any]) -> dict[str, str]:
-    """A line for each source: package or address, version, licence."""
+    """A line per source: package or address, version, licence."""
     if "shards" not in inputs:
         return {}
     sources: dict[str, Any] = json.loads(inputs["shards"].source).get("sources", {})

@@ -1,4 +1,4 @@
-"""The lineage of a model as a page: the chain as a graph, and a card for each link."""
+"""The lineage of a model as a page: the chain as a graph, and a card per link."""
 
 from __future__ import annotations
 

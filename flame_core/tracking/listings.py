@@ -1,7 +1,7 @@
-"""DVC's digest of a folder: the md5 of its listing, which lies in the cache as `<md5>.dir`.
+"""DVC's digest of a folder: the md5 of its listing, which is in the cache as `<md5>.dir`.
 
-A listing is a JSON list of {md5, relpath}, sorted by path; so the digest of a folder inside an out follows from the
-out's listing, and is the one that DVC records for a stage that depends on that folder.
+A listing is a JSON list of {md5, relpath}, sorted by path. So the digest of a folder inside an out can be computed from
+the out's listing, and equals the digest that DVC records for a stage that depends on that folder.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def read_listing(digest: str, cache: Path) -> dict[str, str] | None:
-    """{relative path: md5} of a folder, where its listing is in the cache and whole."""
+    """{relative path: md5} of a folder; None if its listing is missing from the cache or damaged."""
     file = cache / digest[:2] / digest[2:]
     if not file.is_file() or file_md5(file) != digest.removesuffix(".dir"):
         return None
@@ -27,7 +27,7 @@ def folder_md5(files: Mapping[str, str]) -> str:
 
 
 def part_md5(digest: str, folder: str, cache: Path) -> str | None:
-    """DVC's digest of a folder inside the out of a digest; None where the cache has no listing of the out."""
+    """DVC's digest of a folder inside the out with this digest; None if the cache lacks the out's listing."""
     listing = read_listing(digest, cache)
     if listing is None:
         return None

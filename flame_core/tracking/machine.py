@@ -1,7 +1,7 @@
-"""How busy the machine is during a training, under the names that MLflow's own system metrics have.
+"""Measures how busy the machine is during a training, under the names of MLflow's own system metrics.
 
-Sampled by the training's process between two steps and written to its journal like any metric, so that an outage of
-the tracking server loses none of it.
+The training's process samples between two steps and writes the values to its journal like any metric, so that an outage
+of the tracking server loses nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class MachineMonitor:
         psutil.cpu_percent()  # the first call starts the clock
 
     def due(self) -> dict[str, float]:
-        """The metrics, or {} where the last sample is recent."""
+        """The metrics, or {} if the last sample is recent."""
         now = time.monotonic()
         if now < self._next:
             return {}

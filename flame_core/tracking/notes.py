@@ -1,4 +1,4 @@
-"""What MLflow's pages say in Markdown: tags are no links there, and a description's are."""
+"""Markdown for MLflow's pages, where tags are plain text but descriptions may have links."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ NOTE_TAG = "mlflow.note.content"  # a run's description
 
 
 def note(tags: Mapping[str, str], datasets: Sequence[Mapping[str, Any]]) -> str:
-    """What MLflow's page of a run says first, in Markdown: the way to Dagster, and the digests of the data."""
+    """The description at the top of a run's MLflow page, in Markdown: links to Dagster, and digests of the data."""
     data = ", ".join(f"{plain_text(each['name'])} {code_span(each['digest'])}" for each in datasets)
     return f"Trained by {dagster_link(tags)} from {data}."
 
 
 def dagster_link(tags: Mapping[str, str]) -> str:
-    """The Dagster run and asset of a run's tags as Markdown links; where there is none, what else it was."""
+    """Markdown links to the Dagster run and asset in a run's tags, or words if it ran outside Dagster."""
     if "dagster.run_url" not in tags:
         return "a command, outside Dagster"
     run = f"[Dagster run {tags['dagster.run_id'][:8]}]({tags['dagster.run_url']})"

@@ -1,6 +1,6 @@
-"""What keeps events from arriving at MLflow: an outage, something a person deleted there, or a refusal for good.
+"""What keeps events from arriving at MLflow: an outage, a deletion by a person, or a permanent refusal.
 
-Events wait for the end of the first two; only what a server will never take is left out.
+Events wait for the end of the first two; only permanently refused events are left out.
 """
 
 from __future__ import annotations
@@ -16,45 +16,45 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-# What a server answers to a request that it will never take; anything else is an outage, to be tried again.
+# Error codes of a permanent refusal; any other error is an outage, to be tried again.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS"}
 _DATABASE_TROUBLE = re.compile(r"\.(DatabaseError|InternalError|InterfaceError|ProgrammingError)\)")
 T = TypeVar("T")
 
 
 class Outage(ResourceError):
-    """The server did not take an event; the journal keeps it and all after it."""
+    """The server did not accept an event; the journal keeps it and all later ones."""
 
 
 class Withheld(Outage):
-    """A person deleted where a journal's events belong; they wait until that is restored. Other journals do not."""
+    """A person deleted a journal's run or experiment; the journal's events wait until it is restored."""
 
 
 def outage(address: str, call: Callable[[], T]) -> T:
-    """Call a store; whatever goes wrong there is an outage, so that it can never stop a training."""
+    """Call a store; any error there is an outage, so that it can never stop a training."""
     try:
         return call()
     except Outage:
         raise
     except FlameError as error:
         raise Outage(str(error)) from error
-    except Exception as error:  # the stores of MLflow raise those of HTTP, SQL and cloud libraries
+    except Exception as error:  # MLflow's stores raise errors of HTTP, SQL and cloud libraries
         raise Outage(trouble(address, error)) from error
 
 
 def is_refusal(error: MlflowException) -> bool:
-    """Whether a server will never take a request. Other troubles of its database are an outage."""
+    """Whether a server refuses a request permanently. Problems of its database are an outage instead."""
     return error.error_code in _REFUSALS and not _DATABASE_TROUBLE.search(str(error))
 
 
 def require_run(client: MlflowClient, address: str, run_id: str) -> str:
-    """The experiment of a run, neither of which is deleted.
+    """The experiment id of a run, after checking that neither is deleted.
 
     Raises:
         Withheld: a person deleted one of them.
     """
     run = client.get_run(run_id)
-    require_experiment(client, address, run.info.experiment_id)  # whose runs are deleted and restored with it
+    require_experiment(client, address, run.info.experiment_id)  # an experiment's runs are deleted and restored with it
     if run.info.lifecycle_stage != "active":
         raise Withheld(
             f"run {run.info.run_name} ({run_id}) at {address} was deleted, so its events wait. Restore it with "
@@ -64,7 +64,7 @@ def require_run(client: MlflowClient, address: str, run_id: str) -> str:
 
 
 def require_experiment(client: MlflowClient, address: str, experiment_id: str) -> None:
-    """An experiment that is not deleted.
+    """Check that an experiment is not deleted.
 
     Raises:
         Withheld: a person deleted it.

@@ -1,6 +1,6 @@
-"""Whether the bytes of an out are still there: in the tree, in DVC's cache, or in its remote.
+"""Checks whether the bytes of an out still exist: in the tree, in DVC's cache, or in its remote.
 
-DVC names an out's bytes by md5: a file's own, and for a folder that of its listing (`listings`).
+DVC names an out's bytes by md5: that of the file, or for a folder that of its listing (`listings`).
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class Finding:
 
 
 def find_bytes(layout: Layout, path: str, digest: str, lock: dict[str, Any]) -> Finding:
-    """Look for the bytes of an out, every file hashed again.
+    """Look for the bytes of an out, and hash every file again.
 
     Args:
-        layout: of the main line.
-        path: of the out, such as `data/shards`.
-        digest: DVC's, as the run recorded it.
-        lock: content of the run's `dvc.lock`, by which a remote is asked.
+        layout: the main line's.
+        path: the out's, such as `data/shards`.
+        digest: DVC's digest of the out, as the run recorded it.
+        lock: content of the run's `dvc.lock`, used to fetch from a remote.
     """
     cache = dvc_cache(layout) / "files" / "md5"
     current = out_digests(layout.root).get(path) == digest
-    if current and (layout.root / path).exists():  # then the tree is meant to hold these very bytes
+    if current and (layout.root / path).exists():  # then the tree should hold exactly these bytes
         problems = _compare(layout.root / path, path, digest, cache)
         return Finding(None if problems else "tree", problems)
     problems = _cached(path, digest, cache)
@@ -55,7 +55,7 @@ def _compare(place: Path, path: str, digest: str, cache: Path) -> list[str]:
         return [] if file_md5(place) == digest else [f"{path}: its bytes have changed"]
     found = {file.relative_to(place).as_posix(): file_md5(file) for file in place.rglob("*") if file.is_file()}
     listing = read_listing(digest, cache)
-    if listing is None:  # the cache lost it; the whole can still be told
+    if listing is None:  # not in the cache; the folder's digest can still be compared
         return [] if folder_md5(found) == digest else [f"{path}: its files have changed"]
     changed = [
         f"{path}/{name}: its bytes have changed" for name in listing if found.get(name, listing[name]) != listing[name]
@@ -66,7 +66,7 @@ def _compare(place: Path, path: str, digest: str, cache: Path) -> list[str]:
 
 
 def _cached(path: str, digest: str, cache: Path) -> list[str]:
-    """What of an out the cache lacks, or holds with other bytes."""
+    """The files of an out that are missing from the cache or damaged in it."""
     if not digest.endswith(".dir"):
         return _cached_file(path, digest, cache)
     listing = read_listing(digest, cache)
@@ -83,7 +83,7 @@ def _cached_file(name: str, md5: str, cache: Path) -> list[str]:
 
 
 def _fetched(layout: Layout, path: str, lock: dict[str, Any]) -> bool:
-    """Ask the default remote for an out by the run's own lock; false where there is no remote."""
+    """Fetch an out from the default remote with the run's own lock; False if there is no remote."""
     remote = _dvc(layout.project, "config", "core.remote")
     if remote is None or not remote.strip():
         return False
@@ -94,7 +94,9 @@ def _fetched(layout: Layout, path: str, lock: dict[str, Any]) -> bool:
             if (own := layout.project / ".dvc" / name).is_file():
                 (root / ".dvc" / name).write_text(_absolute(own.read_text("utf-8"), layout.project), "utf-8")
         makers = [stage for stage in lock["stages"].values() if _makes(stage, path)]
-        stages = {f"stage{i}": stage for i, stage in enumerate(makers)}  # a plain name for `train@flame` and the like
+        stages = {
+            f"stage{i}": stage for i, stage in enumerate(makers)
+        }  # plain names, instead of names such as `train@flame`
         described = {name: {"cmd": stage["cmd"], "outs": [path]} for name, stage in stages.items()}
         (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": described}), "utf-8")
         (root / LOCK).write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False), "utf-8")
@@ -111,7 +113,7 @@ def _makes(stage: dict[str, Any], path: str) -> bool:
 
 
 def _absolute(config: str, project: Path) -> str:
-    """A DVC config whose relative addresses (against `.dvc/`) hold elsewhere."""
+    """A DVC config with absolute instead of relative addresses (relative to `.dvc/`), so that it works elsewhere."""
     lines = []
     for line in config.splitlines():
         key, equals, value = line.partition("=")
@@ -122,7 +124,7 @@ def _absolute(config: str, project: Path) -> str:
 
 
 def _dvc(root: Path, *arguments: str) -> str | None:
-    """Output of a DVC command; None where it failed."""
+    """Output of a DVC command; None if it failed."""
     done = subprocess.run(
         [*dvc(), *arguments], cwd=root, env=environment(), capture_output=True, text=True, check=False
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """MLflow's pages: their addresses, and whether a server shows them now.
 
-A link is shown where it leads to what it says: a server answers there, and what it serves is this project's store.
-Another project's server at the same port is told apart by asking it for a run of ours. Dagster's page of an asset gets
-every link, since `make ui`, which shows it, serves MLflow as well.
+A link is shown only if a server answers there and serves this project's store. To detect another project's server at
+the same port, the server is asked for one of our runs. An asset's page in Dagster gets every link, because `make ui`,
+which shows that page, also serves MLflow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SECONDS = 3.0  # for a server to answer
 
 
 def page_address(address: str) -> str:
-    """Where the pages of a store are: the server itself, or what `make ui` starts for a local one."""
+    """The address of a store's pages: the server itself, or the one that `make ui` starts for a local store."""
     here = settings()
     return address.rstrip("/") if is_server(address) else here.ui_url(here.mlflow_port)
 
@@ -39,19 +39,19 @@ def version_url(address: str, name: str, version: str) -> str:
 
 
 def served(address: str, run_id: str) -> bool:
-    """Whether a server shows the pages of a store now; a run of the store tells its server from another project's."""
+    """Whether a server shows the pages of this store now; `run_id` is a run that only this store has."""
     url = f"{page_address(address)}/api/2.0/mlflow/runs/get?run_id={quote(run_id, safe='')}"
     try:
         with urllib.request.urlopen(url, timeout=_SECONDS) as answer:
             return is_server(address) or _of_store(address, json.load(answer))
     except urllib.error.HTTPError:
-        return is_server(address)  # it runs, and wants to know who asks
+        return is_server(address)  # it runs, but may require a login
     except (OSError, ValueError):
         return False
 
 
 def _of_store(address: str, answer: Any) -> bool:
-    """Whether a server's answer about a run comes from this store, and not from a copy of it."""
+    """Whether a server's answer about a run comes from this store and not from a copy of it."""
     if not isinstance(answer, Mapping):
         return False
     place = str(answer.get("run", {}).get("info", {}).get("artifact_uri", ""))
@@ -62,7 +62,7 @@ def _of_store(address: str, answer: Any) -> bool:
 
 
 def show_pages(pages: Mapping[str, str], running: bool) -> None:
-    """Show where {what: address of its page} is, where a server shows it now; Dagster's page gets the links anyway."""
+    """Show {name: address of a page} if a server shows the pages now (`running`); Dagster always gets the links."""
     if running:
         for name, url in pages.items():
             reporting.link(name, url)

@@ -1,14 +1,14 @@
-"""Promotion: the challenger against the champion, by the gate's rule; and the way back.
+"""Promotion: judges the challenger against the champion by the gate's rule; and rollback.
 
-    flame promote                                   # the challenger, if the gate lets it
-    flame promote --rollback --reason "..."         # the champion before this one
+    flame promote                                   # the challenger, if the gate allows it
+    flame promote --rollback --reason "..."         # make the previous champion the champion again
     flame promote --version 3 --again --reason "..."    # judge a version that was rolled back
 
-A version that was rolled back stays back: no delivery makes it the challenger, and no promotion judges it, until a
-person lets it be judged again.
+A version that was rolled back stays so: no delivery makes it the challenger, and no promotion judges it, until a person
+allows it with `--again`.
 
-The verdict, its table and its rule are stored on the version. Promotions of one project wait for each other, and
-the champion is looked up inside, so each is judged against the champion of its moment.
+The verdict, its table and its rule are stored on the version. Promotions of one project run one at a time and look up
+the champion themselves, so each challenger is judged against the champion at that time.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Promotion:
-    """What came of it: version numbers, and the gate's verdict (None where there was nothing to judge)."""
+    """The result: version numbers, and the gate's verdict (None if there was nothing to judge)."""
 
     challenger: str | None
     champion: str | None
@@ -56,7 +56,7 @@ class Promotion:
 
 
 def promote(params: Params, layout: Layout, version: str | None = None) -> Promotion:
-    """Judge a version (the challenger by default) and make it champion where the gate says so.
+    """Judge a version (the challenger by default) and make it champion if the gate allows it.
 
     Raises:
         InputError: there is no such version, or its results or the champion's cannot be read or compared.
@@ -90,7 +90,7 @@ def promote(params: Params, layout: Layout, version: str | None = None) -> Promo
 
 
 def promote_if_new(params: Params, layout: Layout) -> Promotion | None:
-    """`promote`, or None (without asking MLflow) where these very models were judged by this very rule before."""
+    """`promote`, or None (without asking MLflow) if the same models were already judged by the same rule."""
     reports = [layout.report(recipe) / METRICS for recipe in params.recipes]
     weights = [layout.model(recipe) / WEIGHTS for recipe in params.recipes]
     judged = value_digest(
@@ -104,17 +104,17 @@ def promote_if_new(params: Params, layout: Layout) -> Promotion | None:
     if mark.is_file() and mark.read_bytes() == judged:
         return None
     found = promote(params, layout)
-    if found.verdict:  # else the models may not have arrived at MLflow yet, and are judged once they have
+    if found.verdict:  # without one, the models may not have arrived at MLflow yet
         mark.write_bytes(judged)
     return found
 
 
 def rollback(layout: Layout, reason: str) -> tuple[str, str]:
-    """Make the champion before this one champion again; returns (the one rolled back, the champion now).
+    """Make the previous champion the champion again; returns (version rolled back, champion now).
 
     Raises:
         ParamsError: no reason is given.
-        InputError: there is no champion, or none before it.
+        InputError: there is no champion, or no previous one.
     """
     if not reason.strip():
         raise ParamsError("--rollback needs --reason: it is stored on the version that is rolled back")
@@ -131,7 +131,7 @@ def rollback(layout: Layout, reason: str) -> tuple[str, str]:
 
 
 def allow_again(layout: Layout, version: str | None, reason: str) -> None:
-    """Let a version that was rolled back be judged like any other.
+    """Allow a version that was rolled back to be judged like any other.
 
     Raises:
         ParamsError: no version or no reason is given.
@@ -189,7 +189,7 @@ def _version(client: MlflowClient, name: str, number: str) -> ModelVersion:
 
 
 def _results(client: MlflowClient, version: ModelVersion, folder: Path) -> Results:
-    """The results that were recorded with a version, whose own checks must have passed."""
+    """The results recorded with a version; its blocking checks must have passed."""
     from mlflow.exceptions import MlflowException
 
     folder.mkdir(parents=True)
@@ -207,7 +207,7 @@ def _results(client: MlflowClient, version: ModelVersion, folder: Path) -> Resul
 def _champion_results(
     client: MlflowClient, version: ModelVersion, challenger: Results, params: Params, layout: Layout, scratch: Path
 ) -> Results:
-    """The champion's results on the challenger's pictures: as recorded, or measured now where the split has changed."""
+    """The champion's results on the challenger's pictures: as recorded, or measured now if the split has changed."""
     recorded = _results(client, version, scratch / CHAMPION)
     if recorded.split == challenger.split:
         return recorded
@@ -238,7 +238,7 @@ def _champion_results(
 
 
 def _store(client: MlflowClient, version: ModelVersion, verdict: Verdict) -> None:
-    """The verdict on the version, as tags."""
+    """Store the verdict as tags of the version."""
     content = {
         VERDICT: verdict.outcome,
         REASON: verdict.reason,

@@ -1,7 +1,7 @@
-"""What a training run is described by: tags, the params of all stages, and the datasets it read, by digest.
+"""The description of a training run: tags, the params of all stages, and the datasets it read, by digest.
 
-DVC's digests come from `dvc.lock`, which DVC rewrites in place: a torn read is tried again. The own digests (of the
-shard index and of the embedding manifest, which name every file below them) hold without DVC too.
+DVC's digests come from `dvc.lock`, which DVC rewrites in place, so an incomplete read is tried again. Our own digests
+(of the shard index and of the embedding manifest, which cover every file below them) also exist without DVC.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from flame_core.workspace import dvc_cache
 
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "safetensors", "webdataset", "numpy", "dvc", "dagster")
 LOCK = "dvc.lock"
-_TRIES = 20  # reads of a lock that is being rewritten
+_TRIES = 20  # to read a lock that is being rewritten
 log = logging.getLogger(__name__)
 
 
 def read_lock(root: Path) -> dict[str, Any]:
-    """The stages of `dvc.lock`, {} where there is none (a stage was run without DVC)."""
+    """The stages of `dvc.lock`; {} if there is none (a stage was run without DVC)."""
     for _ in range(_TRIES):
         try:
             content = yaml.safe_load((root / LOCK).read_text("utf-8"))
@@ -60,7 +60,7 @@ def read_lock(root: Path) -> dict[str, Any]:
 
 
 def out_digests(root: Path) -> dict[str, str]:
-    """{path of an out: DVC's digest} of every stage in `dvc.lock`; entries that are damaged are left out."""
+    """{path of an out: DVC's digest} of every stage in `dvc.lock`, without damaged entries."""
     stages = [stage for stage in read_lock(root).values() if isinstance(stage, dict)]
     outs = [out for stage in stages for out in stage.get("outs") or [] if isinstance(out, dict)]
     return {out["path"]: out["md5"] for out in outs if "md5" in out and "path" in out}
@@ -76,7 +76,7 @@ def git_state(project: Path) -> dict[str, str]:
 
 
 def _changes(project: Path) -> str:
-    """Changes to tracked files, but for `dvc.lock`, which every run rewrites."""
+    """Changes to tracked files, except `dvc.lock`, which every run rewrites."""
     return _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{LOCK}")
 
 
@@ -88,7 +88,7 @@ def _git(project: Path, *arguments: str) -> str:
 
 
 def tags(params: Params, layout: Layout) -> dict[str, str]:
-    """Tags of a run: by whom, where, with which code, params and packages."""
+    """Tags of a run: its user, machine, code, params and packages."""
     found = {
         "flame.params_digest": params.digest,
         "host": socket.gethostname(),
@@ -108,7 +108,7 @@ def tags(params: Params, layout: Layout) -> dict[str, str]:
 
 
 def dagster_tags() -> dict[str, str]:
-    """Where in Dagster this process runs; {} without Dagster."""
+    """Tags with the Dagster run and asset of this process; {} without Dagster."""
     opened = pipes.session()
     if opened is None:
         return {}
@@ -145,9 +145,9 @@ def _flatten(value: Any, prefix: str) -> list[tuple[str, str]]:
 
 
 def datasets(params: Params, layout: Layout) -> list[dict[str, Any]]:
-    """The datasets a training read: name, digest, source (JSON) and profile (JSON), as MLflow's entities want them.
+    """The datasets a training read: name, digest, source (JSON) and profile (JSON), as fields of MLflow's entities.
 
-    Each is the folder of the training split in an out, which stays the same where only the rest of the out changes.
+    Each is the folder of the training split in an out, which does not change if only the rest of the out does.
     """
     digests = out_digests(layout.root)
     parts = _training_parts(layout, digests)
@@ -197,7 +197,7 @@ def datasets(params: Params, layout: Layout) -> list[dict[str, Any]]:
 
 
 def _training_parts(layout: Layout, digests: Mapping[str, str]) -> dict[str, str]:
-    """{path of an out: DVC's digest of its training folder}, of the outs whose listings DVC's cache holds."""
+    """{path of an out: DVC's digest of its training folder}, for outs whose listing is in DVC's cache."""
     if not digests:
         return {}
     try:
@@ -210,7 +210,7 @@ def _training_parts(layout: Layout, digests: Mapping[str, str]) -> dict[str, str
 
 
 def read_sources(params: Params, layout: Layout) -> dict[str, Any]:
-    """{name: what the download recorded about a source: package, version, licence, digests}."""
+    """{name of a source: record of its download: package, version, licence, digests}."""
     found: dict[str, Any] = {}
     for name, source in sorted(params.sources.items()):
         record = layout.raw / name / SOURCE

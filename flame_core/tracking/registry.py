@@ -1,8 +1,8 @@
-"""The model registry: what is logged of a model, its versions, and the aliases `challenger` and `champion`.
+"""The model registry: logged models, their versions, and the aliases `challenger` and `champion`.
 
-Every evaluated model of the main line becomes a version and the challenger; `promote` alone makes a champion
-(`gate`). An alias names one version at a time, so there is never a second champion; promotions are made one after
-the other, each against the champion of its moment.
+Every evaluated model of the main line becomes a version and the challenger; only `promote` makes a champion (`gate`).
+An alias names one version at a time, so there is never a second champion; promotions run one at a time, each against
+the champion at that time.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 CHALLENGED = "flame.challenged_at"  # of a version: when it last became the challenger, in milliseconds since 1970
-ROLLED_BACK = "promotion.rolled_back"  # of a version: when and why; it stays back until a person says otherwise
+ROLLED_BACK = "promotion.rolled_back"  # of a version: when and why; kept until a person allows `--again`
 PACKAGE = "package"  # the artifact of the pyfunc that holds the servable model
-# What the model's code imports; MLflow itself is added by the scoring environment.
+# Packages that the model's code needs.
 REQUIREMENTS = (
     "mlflow", "numpy", "pandas", "pillow", "platformdirs", "psutil", "pyarrow", "pydantic", "pydantic-settings",
     "pyyaml", "resvg-py", "safetensors", "scipy", "timm", "torch", "torchvision", "transformers",
@@ -43,11 +43,11 @@ def log_model(
     """Log a packaged model to its run; returns MLflow's model id. The same model is logged once.
 
     Args:
-        client: of the store.
+        client: MLflow's client of the store.
         experiment: id of the run's experiment.
-        run_id: the run that trained it.
+        run_id: id of the run that trained the model.
         package: folder of the servable model.
-        event: `name` and `tags`, which hold the sha256 of the weights and the training's key.
+        event: `name` and `tags`, with the sha256 of the weights and the training's key.
     """
     tags = event["tags"]
     model = _model_with(client, experiment, {name: tags[name] for name in (MODEL_TAG, KEY_TAG)})
@@ -62,11 +62,11 @@ def log_model(
 
 
 def log_external_model(client: MlflowClient, experiment: str, run_id: str, event: Mapping[str, Any]) -> str:
-    """A model that others trained and keep, so that scores can be tied to it; returns MLflow's model id."""
+    """Log a model that is stored elsewhere, so that scores can be linked to it; returns MLflow's model id."""
     tags = {**event["tags"], "mlflow.model.isExternal": "true"}
     model = _model_with(client, experiment, {KEY_TAG: tags[KEY_TAG]})
     if model is None:
-        name = event["name"].replace(".", "-")  # MLflow takes no dot there
+        name = event["name"].replace(".", "-")  # MLflow accepts no dot here
         model = client.create_logged_model(experiment, name, run_id, tags, model_type="baseline")
     _finish(client, run_id, model)
     return model.model_id
@@ -79,7 +79,7 @@ def _model_with(client: MlflowClient, experiment: str, tags: Mapping[str, str]) 
 
 
 def _finish(client: MlflowClient, run_id: str, model: LoggedModel) -> None:
-    """Mark a model as logged, and as an output of its run, once."""
+    """Mark a model as logged and as an output of its run, unless this was already done."""
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
     if model.status != LoggedModelStatus.READY:
@@ -88,7 +88,7 @@ def _finish(client: MlflowClient, run_id: str, model: LoggedModel) -> None:
 
 
 def _save(folder: Path, package: Path, model_id: str, run_id: str) -> None:
-    """Write MLflow's model folder: models from code, with the code of `flame_core` beside, a signature, an example."""
+    """Write MLflow's model folder: a model from code, with the code of `flame_core`, a signature and an example."""
     import pandas as pd
     from mlflow.models import Model, ModelSignature
     from mlflow.pyfunc import save_model
@@ -156,16 +156,17 @@ def register(
 ) -> str:
     """Make a logged model a version of `name` and the challenger; returns its number. The same model is one version.
 
-    An event that arrives again, in whatever order, moves no alias: it changes the challenger where it is later than
-    what made this version, or another, the challenger. A version that was rolled back stays back.
+    An event that arrives again, in any order, moves no alias: an event changes the challenger only if it is later than
+    the events that made this version, or the present challenger, the challenger. A version that was rolled back never
+    becomes the challenger.
 
     Args:
-        client: of the store.
-        name: of the registered model.
-        run_id: the run that trained the model.
-        model_id: MLflow's, of the logged model.
+        client: MLflow's client of the store.
+        name: name of the registered model.
+        run_id: id of the run that trained the model.
+        model_id: MLflow's id of the logged model.
         event: `tags` of the model, and `time` of the event (milliseconds since 1970; older journals have none).
-        description: of a new version, in Markdown.
+        description: description of a new version, in Markdown.
     """
     from mlflow.exceptions import MlflowException
 
@@ -195,7 +196,7 @@ def register(
 
 
 def find_version(client: MlflowClient, name: str, sha256: str) -> ModelVersion | None:
-    """The version of the model with those weights; the newest where there are several."""
+    """The version of the model with these weights; the newest if there are several."""
     return newest(client.search_model_versions(f"name = '{name}' AND tags.`{MODEL_TAG}` = '{sha256}'"))
 
 
@@ -205,7 +206,7 @@ def newest(versions: Iterable[ModelVersion]) -> ModelVersion | None:
 
 
 def number_with(client: MlflowClient, name: str, alias: str) -> str | None:
-    """The number of the version that has an alias; None where no version has it."""
+    """The number of the version that has an alias; None if no version has it."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,12 +1,12 @@
-"""A project that was copied or moved: its embedded store must name its own folder, never the one it came from.
+"""Adapts the embedded store of a copied or moved project to its new folder.
 
-MLflow's database holds absolute locations of artifacts. A copy of the project would read them from the original, and
-write into it. The locations are rewritten when the store is opened at a new place, before anything is read:
+MLflow's database holds absolute locations of artifacts, so a copy of the project would read from the original and write
+into it. The locations are rewritten when the store is opened at a new place, before anything is read:
 
     python -m flame_core.tracking.relocation .flame/mlflow     # rewrites; prints the database's address
 
-Only locations below a project that had its store where ours has it are rewritten; a bucket or a share stays. Nothing
-but the standard library is imported here: `mlflow/server.sh` asks this module.
+Only locations below a project that had its store at the same relative path are rewritten; a bucket or a share stays.
+This module imports only the standard library, because `mlflow/server.sh` calls it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from flame_core.tracking.address import sqlite_address
 
-STORE = Path(".flame", "mlflow")  # of the embedded store, below the project
+STORE = Path(".flame", "mlflow")  # the embedded store, relative to the project
 ARTIFACTS = "artifacts"
 _LOCATIONS = (
     ("experiments", "artifact_location"),
@@ -33,7 +33,7 @@ _LOCATIONS = (
 
 
 def relocate(database: Path) -> list[Path]:
-    """Let a store's locations follow its project; returns the projects that they named before."""
+    """Rewrite a store's locations to its present project; returns the projects that they named before."""
     folder = database.absolute().parent
     if not database.is_file() or folder.parts[-2:] != STORE.parts:
         return []
@@ -50,7 +50,7 @@ def relocate(database: Path) -> list[Path]:
 
 
 def _former(connection: sqlite3.Connection, project: Path) -> list[Path]:
-    """Other projects in whose own stores experiments keep their artifacts."""
+    """Other projects whose stores the experiments' artifact locations name."""
     if ("experiments", "artifact_location") not in set(_locations(connection)):
         return []
     found = []
@@ -64,13 +64,13 @@ def _former(connection: sqlite3.Connection, project: Path) -> list[Path]:
 
 
 def _path(location: str) -> Path | None:
-    """The folder of a location on this machine."""
+    """The folder of a `file:` location; None for any other."""
     parts = urlsplit(location)
     return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one folder, such as through a link."""
+    """Whether two paths lead to the same folder, such as through a link."""
     try:
         return one.samefile(other)
     except OSError:
@@ -78,14 +78,14 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _locations(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    """The tables and columns that this database has: its schema may be of another MLflow."""
+    """The (table, column) pairs that this database has; another MLflow version may lack some."""
     for table, column in _LOCATIONS:
         if any(row[1] == column for row in connection.execute(f"PRAGMA table_info({table})")):
             yield table, column
 
 
 def _rewrite(connection: sqlite3.Connection, table: str, column: str, old: Path, new: Path) -> None:
-    """Replace the head of the locations in `old`: as addresses, and as plain paths (MLflow's default experiment)."""
+    """Replace the prefix of locations in `old`: addresses, and plain paths (MLflow's default experiment)."""
     for folder in (STORE, Path("mlruns")):
         for before, after in (
             ((old / folder).as_uri(), (new / folder).as_uri()),
@@ -98,12 +98,12 @@ def _rewrite(connection: sqlite3.Connection, table: str, column: str, old: Path,
 
 
 def _glob(text: str) -> str:
-    """A pattern that only `text` itself fits."""
+    """A GLOB pattern that matches only `text` itself."""
     return re.sub(r"[*?\[]", r"[\g<0>]", text)
 
 
 def main() -> None:
-    """Prepare the store in a folder, and print its address."""
+    """Relocate the store in a folder, if necessary, and print its address."""
     database = Path(sys.argv[1]).absolute() / "mlflow.db"
     relocate(database)
     sys.stdout.write(f"{sqlite_address(database)}\n")

@@ -1,11 +1,11 @@
-"""The same model again: from the commit, the params and the lock of its run, in a project of its own.
+"""Trains a model again from the commit, params and lock of its run, in a separate project.
 
     flame reproduce models:/flame@champion         # inputs by digest, training and evaluation computed again
     flame reproduce models:/flame/3 --all          # everything from the sources on
 
-`.flame/reproduce/<run id>/` holds that commit's `dvc.yaml` and recipes, the run's `params.yaml` and `dvc.lock`, and a
-work cache of its own, so nothing is taken from the results that it is to confirm. Inputs come from DVC's cache or
-remote and, where those have lost them, are computed as well.
+`.flame/reproduce/<run id>/` holds that commit's `dvc.yaml` and recipes, the run's `params.yaml` and `dvc.lock`, and its
+own work cache, so nothing comes from the results that it should confirm. Inputs come from DVC's cache or remote; if
+those have lost them, they are computed again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came out: digests of the weights, and the metrics that differ as {name: (recorded, now)}."""
+    """The result: digests of the weights, and the metrics that differ as {name: (recorded, now)}."""
 
     folder: Path
     recorded_sha256: str
@@ -54,7 +54,7 @@ def reproduce(layout: Layout, model: str, everything: bool = False) -> Reproduct
     """Train and evaluate a recorded model again, and compare.
 
     Raises:
-        InputError: MLflow knows no such model, or its commit is not here.
+        InputError: MLflow knows no such model, or this repository lacks its commit.
         ComputationError: a stage failed.
         ResourceError: tracking is off, or MLflow does not answer.
     """
@@ -73,7 +73,7 @@ def reproduce(layout: Layout, model: str, everything: bool = False) -> Reproduct
     if everything:
         _dvc(root, variables, "repro", "--no-run-cache", "--force", target)
     else:
-        for command in ("pull", "checkout"):  # what neither has is computed by `repro`
+        for command in ("pull", "checkout"):  # `repro` computes what neither has
             _dvc(root, variables, command, "--force", "--allow-missing", required=False)
         _dvc(root, variables, "repro", "--no-run-cache", "embed")
         for stage in (f"train@{recipe}", target):
@@ -90,7 +90,7 @@ def reproduce(layout: Layout, model: str, everything: bool = False) -> Reproduct
 
 
 def _project(layout: Layout, record: Record, files: Path) -> Path:
-    """A fresh project folder with the run's params and lock, and the cache of this one."""
+    """A new project folder with the run's params and lock, and this project's cache."""
     root = layout.state / "reproduce" / record.run.info.run_id
     shutil.rmtree(root, ignore_errors=True)
     (root / ".dvc").mkdir(parents=True)
@@ -105,17 +105,17 @@ def _project(layout: Layout, record: Record, files: Path) -> Path:
         if path and not Path(path).is_absolute():  # relative to the project that the run was in
             link = Path(os.path.normpath(root / path))
             if not link.is_relative_to(layout.state):
-                raise InputError(f"the run read {shown(path)}, far outside its project, which has no place here")
+                raise InputError(f"the run read {shown(path)}, far outside its project; that cannot be reproduced here")
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to((layout.project / path).resolve())
     return root
 
 
 def _code(layout: Layout, record: Record, root: Path) -> Path:
-    """The tree of the run's commit: this one where it is that commit, else a copy; its definitions go into `root`."""
+    """The source tree of the run's commit (this one, or a copy); also copies its definitions into `root`."""
     commit = record.tags.get("git.commit")
     if commit and not is_commit(commit):
-        raise InputError(f"the run's tag git.commit is {shown(commit)}, which is no commit")
+        raise InputError(f"the run's tag git.commit is {shown(commit)}, which is not a commit")
     here = git_state(layout.project)
     code = layout.project
     if commit and here != {"git.commit": commit, "git.clean": "true"}:

@@ -1,11 +1,11 @@
-"""What training calls: one MLflow run a training, continued after any interruption.
+"""The record of a training: one MLflow run per training, continued after any interruption.
 
     with track_training(params, layout, recipe, digest) as run:
         ...                                 # steps.StepRecorder(...).record(row) after every step, at run.journal
         run.trained(rows, weights)
 
-Everything goes to the run's journal (`journal`); a shipper delivers it beside. Where tracking is off, the same calls
-do nothing.
+Everything is written to the run's journal (`journal`); a shipper process delivers it. If tracking is off, the same
+calls do nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 class TrainingRun:
     """The record of one training. Without a journal (tracking is off) nothing is recorded.
 
-    What cannot be recorded is said, and never ends a training.
+    A failure to record gives a warning and never ends a training.
     """
 
     def __init__(self, journal: Journal | None) -> None:
@@ -53,7 +53,7 @@ class TrainingRun:
         return self._journal.folder if self._journal else None
 
     def open(self, params: Params, layout: Layout, recipe: str) -> None:
-        """Record the start, or that it goes on, with whatever of its description is not there."""
+        """Record the start or the continuation, and the parts of its description that are not recorded yet."""
         if self._journal is None:
             return
         with harmless("the start of the training"):
@@ -71,7 +71,7 @@ class TrainingRun:
             )
 
     def trained(self, rows: Sequence[Mapping[str, float]], weights: Path) -> None:
-        """Record the end, with what is missing where the training was found in the work cache."""
+        """Record the end, and steps not recorded yet (if the training was found in the work cache)."""
         if self._journal is None or self.complete:
             return
         with harmless("the end of the training"):
@@ -87,7 +87,7 @@ class TrainingRun:
         self.complete = True
 
     def failed(self, error: BaseException) -> None:
-        """Record an end before the end: KILLED where the training will resume, FAILED otherwise."""
+        """Record an early end: KILLED if the training will resume, FAILED otherwise."""
         if self._journal is None or self.complete:  # then it failed after the training, such as in the delivery
             return
         status = "KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "FAILED"
@@ -105,16 +105,16 @@ class TrainingRun:
 
 @contextmanager
 def harmless(what: str) -> Iterator[None]:
-    """Tracking ends no training: whatever goes wrong in the context is said, and the work goes on."""
+    """Turn any error in the context into a warning, so that tracking never ends a training."""
     try:
         yield
-    except Exception as error:  # of the disk, of damaged records, of packages that describe the machine
+    except Exception as error:  # from the disk, damaged records, or packages that describe the machine
         log.warning("not recorded: %s (%s: %s)", what, type(error).__name__, error)
 
 
 @contextmanager
 def track_training(params: Params, layout: Layout, recipe: str, digest: str) -> Iterator[TrainingRun]:
-    """The run of the training of that digest; a shipper delivers it for as long as the context is open."""
+    """The run of the training with this digest; a shipper delivers it while the context is open."""
     address = tracking_address(layout)
     if address is None:
         yield TrainingRun(None)
@@ -125,7 +125,7 @@ def track_training(params: Params, layout: Layout, recipe: str, digest: str) -> 
     with harmless("how much of it has arrived"):
         waiting = journal.pending(address)
     if run.complete and not waiting:
-        yield TrainingRun(None)  # nothing happens that was not recorded
+        yield TrainingRun(None)  # everything is already recorded
         with harmless("the way to the pages"):
             show_links(journal, address)
         return
@@ -143,7 +143,7 @@ def track_training(params: Params, layout: Layout, recipe: str, digest: str) -> 
 
 @contextmanager
 def shipping(journal: Journal, address: str) -> Iterator[None]:
-    """Deliver a journal beside what happens in the context; what an outage leaves behind is said."""
+    """Deliver a journal while the context is open; warn if events are still waiting at its end."""
     process = None
     with harmless("anything at MLflow for now"):
         process = shipper.start(journal, address)
@@ -160,7 +160,7 @@ def shipping(journal: Journal, address: str) -> Iterator[None]:
 
 
 def show_links(journal: Journal, address: str) -> None:
-    """Show where MLflow has the run and the model version."""
+    """Show the MLflow pages of the run and the model version."""
     state = journal.delivered(address)
     if not state.run_id or not state.experiment_id:
         return

@@ -1,4 +1,4 @@
-"""From what a user names (a version, a run, a model's folder) to the run that made it, and the files it recorded."""
+"""Finds the run that made a model (named by version, run or folder), and the files it recorded."""
 
 from __future__ import annotations
 
@@ -23,20 +23,24 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-WEIGHTS = "model.safetensors"  # as vision.tower names it, which imports torch
+WEIGHTS = "model.safetensors"  # as in vision.tower, whose import would load torch
 
-_UNKNOWN = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "ENDPOINT_NOT_FOUND"}  # what MLflow says of names
+_UNKNOWN = {
+    "RESOURCE_DOES_NOT_EXIST",
+    "INVALID_PARAMETER_VALUE",
+    "ENDPOINT_NOT_FOUND",
+}  # MLflow's codes for unknown names
 
 
 @dataclass(frozen=True)
 class Record:
-    """What MLflow recorded of a model.
+    """What MLflow recorded about a model.
 
     Attributes:
-        address: of the store.
-        client: of the store.
-        run: that trained it.
-        version: of the registered model; None where it is none.
+        address: the store's.
+        client: the store's.
+        run: the run that trained it.
+        version: its version of the registered model; None if it has none.
     """
 
     address: str
@@ -50,7 +54,7 @@ class Record:
 
     @contextmanager
     def files(self) -> Iterator[Path]:
-        """The run's artifacts in a folder, for as long as the context is open."""
+        """A folder with the run's artifacts, while the context is open."""
         with TemporaryDirectory() as folder:
             self.client.download_artifacts(self.run.info.run_id, "", folder)
             yield Path(folder)
@@ -85,8 +89,8 @@ def _find_record(layout: Layout, name: str, address: str) -> Record:
     weights = (layout.root / name / WEIGHTS) if not Path(name).is_absolute() else Path(name) / WEIGHTS
     if not weights.is_file():
         raise InputError(
-            f"{name!r} is no model: write models:/<name>@<alias>, models:/<name>/<version>, runs:/<id>, or the folder "
-            f"of a model ({weights} does not exist)"
+            f"{name!r} is not a model: write models:/<name>@<alias>, models:/<name>/<version>, runs:/<id>, or the "
+            f"folder of a model ({weights} does not exist)"
         )
     sha256 = file_sha256(weights)
     experiment = client.get_experiment_by_name(settings().experiment)
@@ -109,7 +113,7 @@ def _version(client: MlflowClient, name: str) -> ModelVersion:
 def _with_version(address: str, client: MlflowClient, run: Run) -> Record:
     sha256, name = run.data.tags.get(MODEL_TAG), settings().registered_model
     found = find_version(client, name, sha256) if sha256 else None
-    # a search does not tell aliases
+    # a search does not return aliases
     return Record(address, client, run, client.get_model_version(name, str(found.version)) if found else None)
 
 

@@ -1,8 +1,8 @@
 """The process that delivers a journal while its training runs: `python -m flame_core.tracking.shipper <folder>`.
 
-A process of its own, of low priority, so that neither MLflow's import nor a slow or absent server takes time from the
-training. Its standard input is a pipe that its parent holds: when that closes, because the stage is done or died, the
-shipper delivers what is left and ends; an outage at that moment leaves the rest for the next run.
+It is a separate process of low priority, so that neither MLflow's import nor a slow or missing server takes time from
+the training. Its standard input is a pipe from its parent: when that closes, because the stage finished or died, the
+shipper delivers the remaining events and ends; an outage at that time leaves them for the next run.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import Journal
 from flame_core.tracking.obstacles import Outage, Withheld
 
-_INTERVAL = 5.0  # seconds between two looks at the journal
+_INTERVAL = 5.0  # seconds between two reads of the journal
 _LONGEST_WAIT = 60.0  # seconds between two attempts during an outage
-_NICE = 19  # the lowest: MLflow's import alone is seconds of a core
+_NICE = 19  # the lowest priority: even MLflow's import takes seconds of a core
 _PENDING = 75  # exit code: an outage left events behind
 log = logging.getLogger(__name__)
 
@@ -36,18 +36,18 @@ def start(journal: Journal, address: str) -> subprocess.Popen[bytes]:
 
 
 def finish(shipper: subprocess.Popen[bytes]) -> bool:
-    """Let the shipper deliver what is left; whether all arrived. MLflow's own time limits bound every attempt."""
+    """Let the shipper deliver the rest; returns whether all arrived. MLflow's time limits bound every attempt."""
     if shipper.stdin:
         shipper.stdin.close()
     return shipper.wait() == 0
 
 
 def deliver_all(journals: list[Journal], address: str) -> int:
-    """Send what is left in all journals, the oldest first; returns the number of events.
+    """Send the remaining events of all journals, the oldest first; returns their number.
 
     Raises:
-        Outage: the server did not take one of them.
-        Withheld: events of some wait for what was deleted at the server; those of all others were sent.
+        Outage: the server did not accept one of them.
+        Withheld: the run or experiment of some journals is deleted, so their events wait; all others were sent.
     """
     sent, withheld = 0, []
     for journal in journals:
@@ -64,9 +64,9 @@ def deliver_all(journals: list[Journal], address: str) -> int:
 def main(folder: Path, address: str) -> int:
     """Deliver until the parent closes the pipe."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # a stop is the training's business; it closes the pipe when it ends
+        signal.signal(number, signal.SIG_IGN)  # the training handles a stop, and closes the pipe when it ends
     os.nice(_NICE)
-    gc.disable()  # until MLflow is there: what its import makes stays, and to look through it costs time
+    gc.disable()  # until MLflow is imported: its objects stay, so collection would only cost time
     configure_logging(settings().log_level)
     closing = threading.Event()
     threading.Thread(target=_wait_for_end, args=(closing,), daemon=True).start()
@@ -97,4 +97,4 @@ def _wait_for_end(closing: threading.Event) -> None:
 if __name__ == "__main__":
     code = main(Path(sys.argv[1]), sys.argv[2])
     logging.shutdown()
-    os._exit(code)  # to unload MLflow's modules would take a second, for which the training waits
+    os._exit(code)  # unloading MLflow's modules takes a second, and the training would wait

@@ -1,7 +1,7 @@
-"""The metrics of every step of a training, into its journal; a step that was recorded before is left out.
+"""Records the metrics of every step of a training in its journal; a step that is already recorded is skipped.
 
-A training that resumes repeats the steps after its checkpoint, and on a CPU they are the same ones. A step whose line
-has rotted counts as not recorded. What cannot be written now, such as to a full disk, waits here for the next step.
+A resumed training repeats the steps after its checkpoint, on a CPU with the same values. A step with a damaged line
+counts as not recorded. Metrics that cannot be written, for example because the disk is full, wait for the next step.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class StepRecorder:
-    """Records the steps that a journal does not hold yet, and how busy the machine is."""
+    """Records the steps that a journal does not have yet, and how busy the machine is."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -53,5 +53,5 @@ def _is_step(event: Mapping[str, object]) -> bool:
 
 
 def now() -> int:
-    """Time in milliseconds since 1970, as MLflow counts time."""
+    """Time in milliseconds since 1970, as in MLflow."""
     return time.time_ns() // 1_000_000

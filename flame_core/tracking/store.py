@@ -1,6 +1,6 @@
 """Where MLflow keeps its records: by default SQLite and a folder below `.flame/mlflow/`, which `make ui` serves.
 
-`FLAME_TRACKING_URI` names a server instead (`http://mlflow.example:5000`, any address MLflow takes), or `off`.
+`FLAME_TRACKING_URI` names a server instead (`http://mlflow.example:5000`, any address MLflow accepts), or `off`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 OFF = "off"
-# Outages are the journal's business: a request fails soon instead of being tried for minutes.
+# The journal handles outages, so a request should fail soon instead of being retried for minutes.
 _REQUESTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -33,7 +33,7 @@ _REQUESTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-# Whose errors are a store's: those of MLflow, and of what it reaches databases, servers and artifacts by.
+# Packages whose errors come from a store: MLflow, and its libraries for databases, servers and artifacts.
 _LIBRARIES = {"mlflow", "sqlalchemy", "sqlite3", "alembic", "requests", "urllib3", "filelock", "botocore", "psycopg2"}
 _OTHER_SCHEMA = ("out-of-date database schema", "Can't locate revision")
 log = logging.getLogger(__name__)
@@ -50,9 +50,9 @@ def local_address(layout: Layout) -> str:
 
 
 def tracking_address(layout: Layout) -> str | None:
-    """The tracking address of this run, without user and password; None where tracking is off.
+    """The tracking address of this run, without user and password; None if tracking is off.
 
-    The login stays in the setting, where `open_client` alone looks for it, so it can reach no record and no message.
+    Only `open_client` reads the login from the setting, so it cannot get into records or messages.
 
     Raises:
         ParamsError: the setting cannot be read.
@@ -64,7 +64,7 @@ def tracking_address(layout: Layout) -> str | None:
         return local_address(layout)
     try:
         return without_login(chosen)
-    except ValueError:  # its text may hold a part of the password
+    except ValueError:  # its message may contain a part of the password
         raise ParamsError(
             "FLAME_TRACKING_URI cannot be read; write http://user:password@host:port with /, @, : and % of the "
             "password as %2F, %40, %3A and %25, or set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
@@ -72,7 +72,7 @@ def tracking_address(layout: Layout) -> str | None:
 
 
 def journals(layout: Layout) -> Path:
-    """Folder of the journals of this run: a workspace has its own, so its trainings are never the main line's."""
+    """Folder of the journals of this run; a workspace has its own, separate from the main line's."""
     return layout.state / "tracking" / (layout.root.name if layout.is_workspace else "main")
 
 
@@ -82,7 +82,7 @@ def all_journals(layout: Layout) -> list[Journal]:
 
 
 def require_tracking(layout: Layout) -> str:
-    """The tracking address, for a command that is nothing without it.
+    """The tracking address, for a command that needs it.
 
     Raises:
         ResourceError: tracking is off.
@@ -95,10 +95,10 @@ def require_tracking(layout: Layout) -> str:
 
 @contextmanager
 def asking(address: str) -> Iterator[None]:
-    """What goes wrong at a store in the context becomes one sentence with the store's address.
+    """Turn an error of a store in the context into one sentence with the store's address.
 
     Raises:
-        ResourceError: the store cannot be reached, or does not do what it should.
+        ResourceError: the store cannot be reached, or fails.
     """
     try:
         yield
@@ -111,40 +111,40 @@ def asking(address: str) -> Iterator[None]:
 
 
 def trouble(address: str, error: BaseException) -> str:
-    """What is wrong with a store, in a sentence without passwords."""
+    """A store's error as one sentence, without passwords."""
     said = without_secrets(str(error), settings().tracking_uri).strip()
     if any(sign in said for sign in _OTHER_SCHEMA):
         from mlflow.version import VERSION
 
         return (
-            f"MLflow at {address}: its schema is of another MLflow version than {VERSION}, which is installed here. "
+            f"MLflow at {address}: its schema belongs to another MLflow version than {VERSION}, which is installed. "
             f"Back the database up, then run `mlflow db upgrade '{address}'`; if a newer MLflow wrote it, install that"
         )
     lines = said.splitlines() or [type(error).__name__]
-    return f"MLflow at {address} did not answer as it should: {lines[0][:300]}"
+    return f"MLflow at {address} failed: {lines[0][:300]}"
 
 
 def open_client(address: str) -> MlflowClient:
     """A client of the store; a local one is set up first, by one process at a time.
 
     Raises:
-        ResourceError: MLflow is not installed, or the store cannot be used (such as one of another MLflow's schema).
+        ResourceError: MLflow is not installed, or the store cannot be used (another version's schema, for example).
     """
     for name, value in _REQUESTS.items():
         os.environ.setdefault(name, value)
     try:
         from mlflow import MlflowClient, set_registry_uri, set_tracking_uri
     except ImportError:
-        # where the package is missing, the project's folder `mlflow/` imports as an empty namespace
+        # without the package, the project's folder `mlflow/` imports as an empty namespace
         raise ResourceError(
-            "MLflow is not installed; `make install` brings it, FLAME_TRACKING_URI=off does without"
+            "MLflow is not installed; run `make install`, or set FLAME_TRACKING_URI=off to work without it"
         ) from None
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = _with_login(address)
     database = sqlite_path(address)
     with asking(address):
-        set_tracking_uri(uri)  # addresses like models:/flame@champion are resolved by what is set, not by the client
+        set_tracking_uri(uri)  # MLflow resolves models:/flame@champion with this setting, not with the client
         set_registry_uri(uri)
         if database is None:
             return MlflowClient(uri, uri)
@@ -153,7 +153,7 @@ def open_client(address: str) -> MlflowClient:
         database.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(database.with_suffix(".lock")):  # two first uses at once would both migrate the schema
             if moved := relocate(database):
-                log.info("the tracking store came here from %s; its records name this place now", moved[0])
+                log.info("the tracking store was moved from %s; its records now name this place", moved[0])
             client = MlflowClient(uri, uri)
             client.search_experiments(max_results=1)
         return client
@@ -166,14 +166,14 @@ def _with_login(address: str) -> str:
     if not chosen or chosen == OFF or without_login(chosen) != address:
         return address
     if not is_server(address):
-        return chosen  # of a database; SQLAlchemy keeps its password to itself
+        return chosen  # a database; SQLAlchemy does not show its password
     if found:
         os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = found
     return address
 
 
 def experiment_id(client: MlflowClient, address: str) -> str:
-    """The experiment of `FLAME_EXPERIMENT`, created where it is not there; it may be a deleted one."""
+    """The id of the experiment `FLAME_EXPERIMENT`, created if it does not exist; it may be a deleted one."""
     from mlflow.exceptions import MlflowException
 
     name = settings().experiment

@@ -219,4 +219,4 @@ def test_the_same_model_again(tracked: Tracked) -> None:
 
 def test_an_unknown_model_is_refused(tracked: Tracked) -> None:
     assert "models:/flame/99" in tracked.flame("lineage", "models:/flame/99", code=3)
-    assert "is no model" in tracked.flame("lineage", "nowhere", code=3)
+    assert "is not a model" in tracked.flame("lineage", "nowhere", code=3)
