@@ -15,23 +15,23 @@ from flame_core.params import load_params
 from flame_core.settings import settings
 from orchestration.dvc_assets import REFRESH_TAG
 
-LOOK_AGAIN = {REFRESH_TAG: "download"}  # sources are looked at anew; equal bytes stop there
+LOOK_AGAIN = {REFRESH_TAG: "download"}  # reads the sources again; unchanged bytes cause no further work
 
 
 def jobs(training: dg.AssetSelection) -> list[dg.UnresolvedAssetJobDefinition]:
-    """`pretrain`, and `retrain` of what is selected and all that comes after it."""
+    """`pretrain` (everything), and `retrain` (the selected assets and everything downstream)."""
     return [
         dg.define_asset_job(
             "pretrain", dg.AssetSelection.all(), description="Everything, from the sources to the comparison."
         ),
         dg.define_asset_job(
-            "retrain", training.downstream(), description="Train, evaluate and compare on the data that are there."
+            "retrain", training.downstream(), description="Train, evaluate and compare on the existing data."
         ),
     ]
 
 
 def schedules() -> list[dg.ScheduleDefinition]:
-    """A weekly run that looks for new data, and a nightly one that trains with what changed since."""
+    """A weekly run that looks for new data, and a nightly one that trains if something changed."""
     zone = settings().timezone
     return [
         dg.ScheduleDefinition(
@@ -53,10 +53,10 @@ def schedules() -> list[dg.ScheduleDefinition]:
 
 
 def source_sensor(layout: Layout) -> dg.SensorDefinition:
-    """Requests one run of `pretrain` for each change of a local source (a folder or shards).
+    """Requests one run of `pretrain` per change of a local source (a folder or shards).
 
-    A change counts once it has been the same for two looks, so half-copied data start nothing. What is there when the
-    sensor is turned on is not a change.
+    A change counts only after two evaluations see the same state, so partly copied data start nothing. The state when
+    the sensor is turned on is not a change.
     """
 
     @dg.sensor(
@@ -76,9 +76,9 @@ def source_sensor(layout: Layout) -> dg.SensorDefinition:
         changes = cursor["changes"] + settled
         saved = json.dumps({"seen": now if settled else seen, "pending": now, "changes": changes})
         if not settled:
-            why = "The sources are as they were." if now == seen else "The sources change; waiting until they settle."
+            why = "The sources have not changed." if now == seen else "The sources change; waiting until they settle."
             return dg.SensorResult(skip_reason=dg.SkipReason(why), cursor=saved)
-        # A run key is used once, and a state of the sources may come back.
+        # Dagster uses a run key only once, but the sources may return to an earlier state.
         request = dg.RunRequest(run_key=f"{changes}-{now}", tags=LOOK_AGAIN)
         return dg.SensorResult(run_requests=[request], cursor=saved)
 
@@ -86,7 +86,7 @@ def source_sensor(layout: Layout) -> dg.SensorDefinition:
 
 
 def sources_fingerprint(layout: Layout) -> str:
-    """A digest of name, size and time of every file of the local sources in params."""
+    """A digest of the name, size and time of every file of the local sources in params."""
     sources = load_params(layout).sources
     files = {
         name: sorted(_files(layout.resolve(path)))
@@ -103,4 +103,4 @@ def _files(place: Path) -> Iterator[tuple[str, int, int]]:
                 about = path.stat()
                 yield path.relative_to(place).as_posix(), about.st_size, about.st_mtime_ns
         except OSError:
-            continue  # it went away
+            continue  # it was removed meanwhile

@@ -1,12 +1,11 @@
-"""Asset checks: what a stage wrote into its out's `checks.json` (`flame_core/gates.py`), shown by Dagster.
+"""Asset checks: shows the `checks.json` in a stage's out (`flame_core/gates.py`) in Dagster.
 
-Nothing is measured here. Dagster has to know the names of checks before anything runs, so each stage of `dvc.yaml`
-lists them (`meta: dagster: checks:`). A check that a stage makes once for each source, language or direction is named
-`<source>/<name>` or `<name>/<direction>` in the file and shown as one asset check, `<name>`, which fails where one of
-them does.
+Nothing is measured here. Dagster must know the names of checks before anything runs, so each stage of `dvc.yaml` lists
+them (`meta: dagster: checks:`). A check that a stage makes per source, language or direction is named `<source>/<name>`
+or `<name>/<direction>` in the file and shown as one asset check, `<name>`, which fails if one of them does.
 
-A check that blocks in the file gets severity ERROR and stops the run; any other is a warning. A failed check that the
-stage does not list fails the asset as well, if it blocks: nothing passes unseen.
+A blocking check gets severity ERROR and stops the run; any other is a warning. A failed blocking check that the stage
+does not list also fails the asset, so that no failure is missed.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from orchestration.dvc_project import DvcProject, Stage
 
 
 def read_checks(project: DvcProject, stage: Stage, declared: Sequence[str]) -> list[dg.AssetCheckResult]:
-    """One result for each declared check of a stage, from the `checks.json` of its outs.
+    """One result per declared check of a stage, from the `checks.json` of its outs.
 
     Raises:
-        dagster.Failure: a blocking check failed that the stage does not declare.
+        dagster.Failure: a blocking check that the stage does not declare failed.
     """
     try:
         found = [check for out in stage.outs for check in _read(project.root / out)]
@@ -59,10 +58,10 @@ def _absent(name: str, why: str) -> dg.AssetCheckResult:
 
 
 def _none(name: str, unlisted: str) -> dg.AssetCheckResult:
-    """A listed check that the file does not hold: either params leave it nothing to look at, or it has a new name."""
+    """The result of a listed check that the file lacks: params leave nothing to check, or the check was renamed."""
     if unlisted:
-        return _absent(name, f"{gates.CHECKS} holds it no longer, but {unlisted}, which dvc.yaml does not list")
-    return dg.AssetCheckResult(check_name=name, passed=True, description="nothing to look at with these params")
+        return _absent(name, f"{gates.CHECKS} lacks it, but has {unlisted}, which dvc.yaml does not list")
+    return dg.AssetCheckResult(check_name=name, passed=True, description="nothing to check with these params")
 
 
 def _result(name: str, checks: Sequence[Check]) -> dg.AssetCheckResult:
@@ -81,7 +80,7 @@ def _result(name: str, checks: Sequence[Check]) -> dg.AssetCheckResult:
         for check in (*failed, *(check for check in checks if check.passed))
     ]
     metadata: dict[str, Any] = {"checks": dg.MetadataValue.table(rows, _COLUMNS)}
-    if len(checks) == 1:  # a number is drawn over time
+    if len(checks) == 1:  # Dagster plots numbers over time
         metadata |= {key: value for key in ("value", "threshold") if _is_number(value := getattr(checks[0], key))}
     if keys := [key for check in failed for key in check.keys]:
         metadata["keys"] = dg.MetadataValue.md("\n".join(f"- {code_span(key)}" for key in keys))

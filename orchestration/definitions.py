@@ -1,9 +1,9 @@
-"""What Dagster loads: every stage of `dvc.yaml` as an asset, with its checks, jobs, schedules and sensors.
+"""The definitions that Dagster loads: every stage of `dvc.yaml` as an asset, with checks, jobs, schedules and sensors.
 
     make ui                                          # the web interface
-    dg check defs                                    # whether Dagster accepts all of it
+    dg check defs                                    # checks that Dagster accepts the definitions
 
-Run in the project's root folder. Nothing here imports torch, transformers or mlflow.
+Run it in the project's root folder. Nothing here imports torch, transformers or mlflow.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from orchestration.experiment import experiment_job
 from orchestration.promotion import promotion_asset
 from orchestration.resources import read_tags, runner
 
-PARALLEL_STEPS = 4  # of one run; pools (dagster.yaml) bound what is scarce
+PARALLEL_STEPS = 4  # per run; pools (dagster.yaml) limit scarce resources
 
 
 def build(layout: Layout, *, code_overrides: bool | None = None) -> dg.Definitions:
     """The definitions of the project in `layout`.
 
     Args:
-        layout: of the project.
-        code_overrides: whether `experiment` may override params that fetch models or run code; None: as settings say,
-            which is right wherever a web page starts the runs.
+        layout: the project's.
+        code_overrides: whether `experiment` may override params that fetch models or run code; None: as in settings,
+            which is right if a web page starts the runs.
 
     Raises:
         DvcProjectError: `dvc.yaml` or a params file is broken; names the file, line and key.

@@ -3,18 +3,18 @@
     project = DvcProject(Path("path/to/project"))
     defs = dg.Definitions(assets=dvc_assets(project))
 
-One asset a stage: `train@flame` is the asset `train/flame`. `dvc.yaml` stays the only DAG: names, commands,
-descriptions (`desc:`), deps and outs are read from it, with templating and `matrix:` resolved, and the rest from
-`meta:` (`stage_meta.py`).
+One asset per stage: `train@flame` is the asset `train/flame`. `dvc.yaml` stays the only DAG: names, commands,
+descriptions (`desc:`), deps and outs come from it, with templating and `matrix:` resolved, and the rest from `meta:`
+(`stage_meta.py`).
 
-The code version of an asset is a digest of its command and its resolved params, the data version one of the paths and
-hashes of its outs, as `dvc.lock` has them. So "unsynced" in Dagster is DVC's idea of change. Runs outside Dagster show
-up through the sensor of `dvc_lock_sensor.py`. How a stage is run, stopped and refused is told in `dvc_run.py`.
+The code version of an asset is a digest of its command and resolved params; its data version is a digest of the paths
+and hashes of its outs in `dvc.lock`. So an asset is "unsynced" in Dagster if DVC sees a change. The sensor in
+`dvc_lock_sensor.py` reports runs outside Dagster. `dvc_run.py` explains how a stage is run, stopped and refused.
 
-This module, `stage_meta.py`, `process_tree.py`, `shown_process.py` and those whose names begin with `dvc` know nothing
-of FLAME. They need only dagster, dvc, pydantic and psutil.
+This module, `stage_meta.py`, `process_tree.py`, `shown_process.py` and those whose names begin with `dvc` do not depend
+on FLAME. They need only dagster, dvc, pydantic and psutil.
 """
-# No postponed annotations here: Dagster reads those of a step's context as they stand.
+# No postponed annotations here: Dagster inspects the annotation of a step's context.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,8 +28,8 @@ from orchestration.dvc_run import Context, Runner, StageFailed, StageRun, bring_
 from orchestration.stage_meta import stage_meta
 
 DATA_VERSION_TAG = "dagster/data_version"
-EXIT_CODE = "exit code"  # of a failed step's metadata
-REFRESH_TAG = "refresh"  # a run's tag: names of stages, separated by commas, that are run with `--force`
+EXIT_CODE = "exit code"  # in a failed step's metadata
+REFRESH_TAG = "refresh"  # a run's tag: names of stages, separated by commas, to run with `--force`
 ReadChecks = Callable[[DvcProject, Stage, Sequence[str]], Iterable[dg.AssetCheckResult]]
 ReadTags = Callable[[DvcProject], Mapping[str, str]]
 
@@ -52,15 +52,15 @@ def dvc_assets(
     read_checks: ReadChecks | None = None,
     read_tags: ReadTags | None = None,
 ) -> list[dg.AssetsDefinition]:
-    """One asset a stage of the project's root `dvc.yaml`.
+    """One asset per stage of the project's root `dvc.yaml`.
 
     Args:
-        project: Where the stages are read from and run.
-        stages: `project.stages()`, where they have been read already.
-        runner: How they are run.
-        read_checks: Called after a stage is up to date, with the names that its meta declares; returns one result for
-            each. A failed result of severity ERROR stops what comes after it.
-        read_tags: Tags for the run and its materializations, such as the git commit; called in each step.
+        project: The project whose stages are read and run.
+        stages: `project.stages()`, if already read.
+        runner: Environment and time limits of the stages.
+        read_checks: Called after a stage is up to date, with the names that its meta declares; returns one result per
+            name. A failed result of severity ERROR stops downstream assets.
+        read_tags: Returns tags for the run and its materializations, such as the git commit; called in each step.
 
     Raises:
         DvcProjectError: `dvc.yaml`, a params file or a stage's meta is broken; names the file, line and key.
@@ -69,9 +69,11 @@ def dvc_assets(
     names: dict[str, str] = {}
     for name in stages:
         if (other := names.setdefault(op_name(name), name)) != name:
-            raise DvcProjectError(f"{PROJECT_FILE}: stages {other} and {name} differ only in characters Dagster lacks")
+            raise DvcProjectError(
+                f"{PROJECT_FILE}: stages {other} and {name} differ only in characters that Dagster does not allow"
+            )
     if read_checks is None and (stage := next((s for s in stages.values() if stage_meta(s).checks), None)):
-        raise DvcProjectError(f"{PROJECT_FILE}: stage {stage.name} declares checks, and dvc_assets got no read_checks")
+        raise DvcProjectError(f"{PROJECT_FILE}: stage {stage.name} declares checks, but dvc_assets got no read_checks")
     return [_asset(project, stage, runner or Runner(), read_checks, read_tags) for stage in stages.values()]
 
 
@@ -100,7 +102,7 @@ def _asset(
         name=op_name(stage.name),
         specs=[spec],
         check_specs=[dg.AssetCheckSpec(name, asset=key, blocking=True) for name in meta.checks],
-        pool=meta.pool,  # and no retry_policy: Dagster would also retry what a person stopped
+        pool=meta.pool,  # no retry_policy: Dagster would also retry a stage that a person stopped
     )
     def materialize(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
         tags = dict(read_tags(project)) if read_tags else {}
@@ -117,11 +119,11 @@ def _asset(
 
 
 def run_stage(context: Context, project: DvcProject, stage: Stage, runner: Runner, tags: Mapping[str, str]) -> StageRun:
-    """Bring a stage up to date in a step of any kind; a failure ends it with the stage's own last lines.
+    """Bring a stage up to date in a step of any kind; a failure shows the stage's own last lines.
 
     Raises:
-        dagster.Failure: what failed.
-        dagster.RetryRequested: the same, where the stage's `retries` say that another try may help.
+        dagster.Failure: the stage failed or the project cannot be used.
+        dagster.RetryRequested: the stage failed, and its `retries` allow another try.
     """
     if tags:
         context.instance.add_run_tags(context.run.run_id, dict(tags))
@@ -143,7 +145,7 @@ def run_stage(context: Context, project: DvcProject, stage: Stage, runner: Runne
 
 
 def run_metadata(stage: Stage, run: StageRun) -> dict[str, Any]:
-    """What a materialization shows of a run, beside what the stage reported itself."""
+    """The metadata of a materialization: facts about the run, and what the stage itself reported."""
     outs = [
         dg.TableRecord({"path": out.path, "digest": out.digest, "bytes": out.size or 0, "files": out.files or 1})
         for out in run.locked.outs

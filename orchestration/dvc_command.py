@@ -1,11 +1,11 @@
-"""DVC's command line with three differences: what `flame run` starts.
+"""DVC's command line with three differences, started by `flame run`.
 
     python -m orchestration.dvc_command repro train@flame
 
-- It ends with the exit code of the stage that failed; DVC's own is 255 whatever happened.
-- A lock or path that another DVC process holds is waited for, and that process is named. What a dead process holds is
-  released, also where the dead one is still listed (a zombie, as in containers whose first process collects none).
-- When the process that started it is killed, it stops the stage in order (`process_tree.py`) and ends.
+- It ends with the exit code of the stage that failed; DVC itself always ends with 255.
+- If another DVC process holds a lock or path, it names that process and waits. It releases what a dead process holds,
+  even if the dead process is still listed (a zombie, as in containers whose first process does not reap its children).
+- If the process that started it is killed, it stops the stage in order (`process_tree.py`) and ends.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from orchestration.process_tree import TOKEN, ProcessTree
 
 _EXITED = re.compile(r", exited with (-?\d+)\Z")
 _WAIT_SECONDS = 1.0  # between two attempts
-_PARENT_SECONDS = 0.5  # between two looks whether the parent is there
+_PARENT_SECONDS = 0.5  # between two checks that the parent still runs
 _SIGNALLED = 128  # what a shell adds to the number of the signal that ended a command
 
 
 class _Seen(logging.Filter):
-    """Catches the error that DVC's command line is about to log, and keeps one that is waited for off the terminal."""
+    """Catches the error that DVC's command line is about to log, and does not log one that will be waited for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class _Seen(logging.Filter):
 
     @property
     def busy(self) -> str | None:
-        """What another process holds, and who that is, if that was the error."""
+        """The lock or path that another process holds, and that process, if that was the error."""
         from dvc.lock import LockError
 
         locked = next((error for error in self.chain if isinstance(error, LockError)), None)
@@ -65,7 +65,7 @@ class _Seen(logging.Filter):
 
 
 def dvc(arguments: list[str]) -> int:
-    """Run DVC's command line in this process and project; returns the exit code that is told above."""
+    """Run DVC's command line in this process and project; returns the exit code described above."""
     from dvc.cli import main
 
     logger, said = logging.getLogger("dvc.cli"), ""
@@ -80,7 +80,7 @@ def dvc(arguments: list[str]) -> int:
             return 0
         if busy := seen.busy:
             for dead in release_dead(Path.cwd()):
-                console.print(f"released what {dead} held: it has ended", markup=False, soft_wrap=True)
+                console.print(f"released the lock of {dead}, which has ended", markup=False, soft_wrap=True)
             if busy != said:
                 console.print(f"waiting for another DVC process: {busy}", markup=False, soft_wrap=True)
             said = busy
@@ -91,7 +91,7 @@ def dvc(arguments: list[str]) -> int:
 
 
 def _end_with(parent: int, token: str) -> None:
-    """Stop the stage once the parent is gone."""
+    """Stop the stage when the parent is gone."""
     while os.getppid() == parent:
         time.sleep(_PARENT_SECONDS)
     tree = ProcessTree.of(token)

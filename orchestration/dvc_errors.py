@@ -1,4 +1,4 @@
-"""What can be wrong with a DVC project: DVC's errors about its files, as `file:line: what is wrong`."""
+"""Errors of a DVC project: DVC's errors about its files, as `file:line: what is wrong`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class DvcProjectError(Exception):
 
 
 class DvcBusyError(Exception):
-    """Another process holds DVC's lock, or a path that is needed; says who."""
+    """Another process holds DVC's lock or a path that is needed; names the process."""
 
 
 def located(error: Exception, root: Path) -> str:
-    """`dvc.yaml:12: message` where DVC's error tells, or lets one find, the place."""
+    """`dvc.yaml:12: message`, if the place is in DVC's error or can be found."""
     path = Path(str(getattr(error, "path", None) or root / PROJECT_FILE)).resolve()  # DVC's are relative to the cwd
     name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
     cause = error.__cause__
@@ -37,7 +37,7 @@ def located(error: Exception, root: Path) -> str:
 
 
 def _place(root: Path, name: str, keys: Sequence[str]) -> str:
-    """`dvc.yaml:12` of the deepest of nested `keys` that the file holds."""
+    """`dvc.yaml:12` of the deepest of nested `keys` that the file has."""
     from ruamel.yaml import YAML, YAMLError
 
     try:

@@ -1,6 +1,6 @@
-"""`dvc.lock`: what it records of each stage's last run, and the order of its entries.
+"""Reads `dvc.lock`, which records each stage's last run, and sorts its entries.
 
-DVC rewrites it in place, so it is read under DVC's lock, and a torn read is repeated.
+DVC rewrites it in place, so it is read under DVC's lock, and an incomplete read is repeated.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LockedPath:
 
 @dataclass(frozen=True)
 class LockedStage:
-    """What `dvc.lock` records of a stage's last run."""
+    """The record of a stage's last run in `dvc.lock`."""
 
     code_version: str
     data_version: str
@@ -37,10 +37,10 @@ class LockedStage:
 
 
 def read_lock(root: Path) -> dict[str, LockedStage]:
-    """What `dvc.lock` of the project in `root` records, by stage; empty before the first run.
+    """The records in `dvc.lock` of the project in `root`, by stage; empty before the first run.
 
     Raises:
-        DvcBusyError: DVC's lock was not to be had within its timeout (3 s).
+        DvcBusyError: DVC's lock was not available within its timeout (3 s).
     """
     return untorn(lambda: _read(root))
 
@@ -59,11 +59,11 @@ def _read(root: Path) -> dict[str, LockedStage]:
 def sort_lock(root: Path) -> None:
     """Put the stages of `dvc.lock` into the order in which a plain `dvc repro` runs and records them.
 
-    DVC appends a stage when it first runs, so without this the file would tell in which order stages that do not
-    depend on each other happened to end.
+    DVC appends a stage when it first runs, so without sorting, the file would depend on the order in which independent
+    stages happened to end.
 
     Raises:
-        DvcBusyError: DVC's lock was not to be had within its timeout (3 s).
+        DvcBusyError: DVC's lock was not available within its timeout (3 s).
     """
     from dvc.repo.reproduce import get_active_graph, plan_repro
     from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
@@ -90,7 +90,7 @@ def _digest(value: Any) -> str:
 
 
 def code_version(command: str | Sequence[str], params: Mapping[str, Mapping[str, Any]]) -> str:
-    """Equal for `dvc.yaml` as it is and for `dvc.lock`, as long as a rerun would use the same command and params."""
+    """A digest that is equal for `dvc.yaml` and `dvc.lock` if a rerun would use the same command and params."""
     commands = [command] if isinstance(command, str) else list(command)
     return _digest([commands, {file: flatten(values) for file, values in params.items()}])
 

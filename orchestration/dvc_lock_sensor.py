@@ -1,6 +1,8 @@
-"""What ran outside Dagster, such as `dvc repro` in a shell, as materializations without a run.
+"""Reports stages that ran outside Dagster, such as by `dvc repro` in a shell, as materializations without a run.
 
-defs = dg.Definitions(assets=dvc_assets(project), sensors=[dvc_lock_sensor(project)])
+For any DVC project:
+
+    defs = dg.Definitions(assets=dvc_assets(project), sensors=[dvc_lock_sensor(project)])
 """
 
 from __future__ import annotations
@@ -28,17 +30,17 @@ def dvc_lock_sensor(
     name: str = "dvc_lock",
     interval_seconds: int = 30,
 ) -> dg.SensorDefinition:
-    """A sensor that reports what ran outside Dagster: stages whose outs in `dvc.lock` are not those Dagster knows.
+    """A sensor that reports stages that ran outside Dagster: their outs in `dvc.lock` differ from those Dagster knows.
 
-    Each becomes a runless materialization with its code version, data version and those of its inputs, and with the
-    checks that travel with the data. Stages of a run in progress are left to that run.
+    Each becomes a materialization without a run, with its code version, its data version and those of its inputs, and
+    with the checks stored with the data. Stages of a run in progress are left to that run.
     """
     stages = stages or project.stages()
     keys = {name: asset_key(name) for name in stages}
 
     @dg.sensor(
         name=name,
-        description="Shows what ran outside Dagster, such as `dvc repro` in a shell, as materializations.",
+        description="Shows stages that ran outside Dagster, such as `dvc repro` in a shell, as materializations.",
         minimum_interval_seconds=interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
@@ -46,7 +48,7 @@ def dvc_lock_sensor(
         try:
             locked = project.locked()
         except DvcBusyError as busy:
-            return dg.SkipReason(f"{PROJECT_FILE} is being worked on. {busy}")
+            return dg.SkipReason(f"{PROJECT_FILE} is in use. {busy}")
         busy_keys = _keys_in_progress(context.instance, set(keys.values()))
         events: list[dg.AssetMaterialization | dg.AssetCheckEvaluation] = []
         for stage in stages.values():
@@ -63,7 +65,7 @@ def dvc_lock_sensor(
 
 
 def _keys_in_progress(instance: dg.DagsterInstance, every: set[dg.AssetKey]) -> set[dg.AssetKey]:
-    """Assets that a run in progress is about to report itself."""
+    """Assets that a run in progress will report itself."""
     keys: set[dg.AssetKey] = set()
     for run in instance.get_runs(dg.RunsFilter(statuses=_IN_PROGRESS)):
         keys |= set(run.asset_selection) if run.asset_selection else every
@@ -87,7 +89,7 @@ def _runless(
     for name in stage.upstream:
         if (up := locked.get(name)) is None:
             continue
-        # What was read of an upstream's out is compared where it is recorded under the same path.
+        # An upstream out is compared only if it is recorded as a dep under the same path.
         same = all(read.get(out.path, out.digest) == out.digest for out in up.outs)
         tags[f"{INPUT_VERSION_TAG}/{asset_key(name).to_user_string()}"] = up.data_version if same else "older"
         tags[f"{INPUT_POINTER_TAG}/{asset_key(name).to_user_string()}"] = "NULL"

@@ -1,6 +1,6 @@
-"""The process trees of a DVC project's stages: their label, and ending what a killed run left at work.
+"""The process trees of a DVC project's stages: their label, and ending those left running by a killed run.
 
-Serves any DVC project; imports neither Dagster nor DVC.
+Works for any DVC project; imports neither Dagster nor DVC.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import psutil
 
 from orchestration.process_tree import ProcessTree
 
-DVC = [sys.executable, "-m", "dvc"]  # what a step of Dagster starts
-COMMAND = [sys.executable, "-m", "orchestration.dvc_command"]  # what a shell's run starts
+DVC = [sys.executable, "-m", "dvc"]  # started by a Dagster step
+COMMAND = [sys.executable, "-m", "orchestration.dvc_command"]  # started by a run in a shell
 
 
 def tree_label(root: Path) -> str:
-    """Of the process trees of the stages of the project in `root`."""
+    """The label of the process trees of stages of the project in `root`."""
     return "dvc-" + hashlib.sha256(str(root).encode()).hexdigest()[:12]
 
 
 def end_abandoned(root: Path, grace_seconds: float, say: Callable[[str], None]) -> None:
-    """End what runs in this project whose own process was killed left at work; nobody waits for it."""
+    """End the stages of this project that still run although the process of their run was killed."""
     for tree in ProcessTree.abandoned(tree_label(root)):
-        say("A run was killed and left processes at work; ending them first.")
+        say("A run was killed and left processes running; ending them first.")
         command = next(filter(_is_dvc, tree.members()), None)
         tree.stop(command.pid if command else None, grace_seconds, say)
 

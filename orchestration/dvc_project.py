@@ -1,14 +1,14 @@
-"""A DVC project as data: its stages as DVC itself resolves them, what `dvc.lock` records, and what changed since.
+"""A DVC project as data: its stages as DVC resolves them, the records of `dvc.lock`, and what changed since.
 
-Serves any DVC project; it knows nothing of FLAME and nothing of Dagster (`dvc_assets.py` builds on it).
+Works for any DVC project, independent of FLAME and Dagster (`dvc_assets.py` builds on it).
 
     project = DvcProject(Path("."))
     project.stages()             # {"train@flame": Stage(command=..., upstream=..., code_version=...), ...}
     project.locked()             # {"train@flame": LockedStage(data_version=..., code_version=...), ...}
     project.changes("evaluate")  # {"train": ["params.yaml: lr modified"]}: the stage and its dirty ancestors
 
-Only stages of the root `dvc.yaml` count, with templating and `matrix:` resolved. Their ancestors may stand anywhere
-in the project (`.dvc` files, other `dvc.yaml` files).
+Only stages of the root `dvc.yaml` count, with templating and `matrix:` resolved. Their ancestors may be anywhere in the
+project (`.dvc` files, other `dvc.yaml` files).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class DvcProject:
     root: Path
 
     def stages(self) -> dict[str, Stage]:
-        """The stages of the root `dvc.yaml`, in topological order, each after those it reads from.
+        """The stages of the root `dvc.yaml`, in topological order: each after those that it reads from.
 
         Raises:
             DvcProjectError: `dvc.yaml` or a params file is broken; names the file and, where known, the line.
@@ -52,18 +52,18 @@ class DvcProject:
         return untorn(lambda: _read_stages(self.root))
 
     def locked(self) -> dict[str, LockedStage]:
-        """What `dvc.lock` records, by stage; empty before the first run.
+        """The records of `dvc.lock`, by stage; empty before the first run.
 
         Raises:
-            DvcBusyError: DVC's lock was not to be had within its timeout (3 s); says who has it.
+            DvcBusyError: DVC's lock was not available within its timeout (3 s); names the process that has it.
         """
         return read_lock(self.root)
 
     def changes(self, name: str) -> dict[str, list[str]]:
-        """What DVC sees as changed in a stage and its ancestors; whatever is up to date is absent.
+        """What DVC sees as changed in a stage and its ancestors; stages that are up to date are left out.
 
         Raises:
-            DvcBusyError: another process holds DVC's lock or one of the paths; says who.
+            DvcBusyError: another process holds DVC's lock or one of the paths; names the process.
         """
         return untorn(lambda: _read_changes(self.root, name))
 
@@ -87,8 +87,8 @@ def _stage(root: Path, stage: Any, graph: Any) -> Stage:
         found = dep.read_params()
         missing = sorted(set(dep.params or ()) - found.keys())
         if missing or not dep.exists:
-            what = f"does not hold {', '.join(missing)}" if dep.exists else "does not exist"
-            raise DvcProjectError(f"{dep.def_path} {what}, which stage {stage.name} of {PROJECT_FILE} asks for")
+            what = f"does not have {', '.join(missing)}" if dep.exists else "does not exist"
+            raise DvcProjectError(f"{dep.def_path} {what}, which stage {stage.name} of {PROJECT_FILE} needs")
         params[dep.def_path] = found
     command = "\n".join(stage.cmd) if isinstance(stage.cmd, list) else stage.cmd
     return Stage(
@@ -129,7 +129,7 @@ def _read_changes(root: Path, name: str) -> dict[str, list[str]]:
 
 
 def _reasons(change: Any) -> list[str]:
-    """One entry of DVC's status as sentences: `params.yaml: train.epochs modified`, `data/raw modified`."""
+    """One entry of DVC's status as text: `params.yaml: train.epochs modified`, `data/raw modified`."""
     if isinstance(change, str):
         return [change]
     reasons = []

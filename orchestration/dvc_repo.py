@@ -1,6 +1,6 @@
-"""Opening a DVC project in this process: its lock, who holds it, and DVC's errors as two of our own.
+"""Opens a DVC project in this process: handles its lock, finds who holds it, and turns DVC's errors into two of ours.
 
-Serves any DVC project. Imports DVC only where a project is opened.
+Works for any DVC project. Imports DVC only when a project is opened.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class _TornRead(Exception):
 
 @contextmanager
 def opened(root: Path, *, locked: bool = False) -> Iterator[Repo]:
-    """The project in `root`, where `locked` with DVC's repository lock.
+    """The project in `root`, with DVC's repository lock if `locked`.
 
     Raises:
-        DvcProjectError: one of its files is broken; names the file and, where known, the line.
-        DvcBusyError: the lock was not to be had within DVC's timeout (3 s), or a path is in use.
+        DvcProjectError: one of its files is broken; names the file and, if known, the line.
+        DvcBusyError: the lock was not available within DVC's timeout (3 s), or a path is in use.
     """
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
@@ -52,7 +52,7 @@ def opened(root: Path, *, locked: bool = False) -> Iterator[Repo]:
 
 @contextmanager
 def _holding(repo: Repo, root: Path) -> Iterator[None]:
-    """DVC's repository lock, and who has it if it is not to be had."""
+    """Hold DVC's repository lock; if it is not available, the error names the process that has it."""
     from dvc.lock import LockError
 
     try:
@@ -66,7 +66,7 @@ def _holding(repo: Repo, root: Path) -> Iterator[None]:
 
 
 def _holder(root: Path) -> str | None:
-    """Who holds the repository lock, as far as the lock file tells."""
+    """The process that holds the repository lock, if the lock file names it."""
     import psutil
 
     try:
@@ -78,18 +78,18 @@ def _holder(root: Path) -> str | None:
 
 
 def busy_with(error: Exception, root: Path) -> str:
-    """What DVC's lock error says that another process holds, and who that is, in one line."""
+    """What another process holds according to DVC's lock error, and that process, in one line."""
     return busy_path(str(error)) or _holder(root) or _first_lines(error)
 
 
 def busy_path(text: str) -> str | None:
-    """The path that another process works on, and that process, if DVC's words hold such an error."""
+    """The path in use and the process that uses it, if DVC's output has such an error."""
     found = _BUSY.search(text)
     return found and f"{found['path']} is busy: {' '.join(found['who'].split())}"
 
 
 def release_dead(root: Path) -> list[str]:
-    """Release the paths that ended processes hold; returns those processes, as `process 123 (dvc repro)`.
+    """Release paths held by ended processes; returns those processes, as `process 123 (dvc repro)`.
 
     DVC does so itself, but not while such a process is a zombie.
     """
@@ -102,12 +102,12 @@ def release_dead(root: Path) -> list[str]:
         try:
             with _edit_rwlock(repo.tmp_dir, repo.fs, hardlink) as lock:
                 return _release(lock)
-        except LockError:  # another process is at that file at this moment
+        except LockError:  # another process is using that file
             return []
 
 
 def _release(lock: Any) -> list[str]:
-    """Take ended processes out of the content of DVC's file of held paths."""
+    """Remove ended processes from the content of DVC's file of held paths."""
     readers = [info for infos in lock["read"].values() for info in infos]
     dead = {info["pid"]: info["cmd"] for info in (*readers, *lock["write"].values()) if _ended(info["pid"])}
     kept = {path: [info for info in infos if info["pid"] not in dead] for path, infos in lock["read"].items()}
@@ -133,7 +133,7 @@ def _first_lines(error: Exception) -> str:
 
 
 def untorn(read: Callable[[], T]) -> T:
-    """`read()`, again where it met a `dvc.lock` that DVC was rewriting."""
+    """`read()`, repeated if DVC was rewriting `dvc.lock` meanwhile."""
     for _ in range(_TORN_READS):
         try:
             return read()

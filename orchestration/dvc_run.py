@@ -1,17 +1,15 @@
-"""Bringing one DVC stage up to date inside a Dagster step.
+"""Brings one DVC stage up to date inside a Dagster step.
 
-DVC's status is asked in this process first, which takes a fraction of a second: a stage whose ancestor is not up to
-date is refused by that ancestor's name, since `dvc repro --single-item` would build on it without a word; an unchanged
-stage is done. Anything else runs as `dvc --wait-for-lock repro --single-item <stage>` under Dagster Pipes: the stage's
-process inherits the Pipes session through DVC and may report log lines and metadata; it needs to know nothing of
-Dagster.
+First, DVC's status is read in this process, which takes a fraction of a second. A stage with an ancestor that is not up
+to date is refused, with that ancestor's name, because `dvc repro --single-item` would silently build on it. An
+unchanged stage is done. Anything else runs as `dvc --wait-for-lock repro --single-item <stage>` under Dagster Pipes:
+the stage's process inherits the Pipes session through DVC and may report log lines and metadata, but does not have to.
 
-A terminated run ends the stage's whole process tree (`process_tree.py`). So does a `dvc` that was killed while its
-stage went on; and what a killed run itself left behind in this project is ended by the next run, before it looks at
-anything. A path that another DVC process works on is waited for, and the log says who has it.
+If the run is terminated, or `dvc` is killed while its stage continues, the stage's whole process tree is ended
+(`process_tree.py`). Processes left behind by a killed run of this project are ended by the next run, before anything
+else. If another DVC process uses a path, the step waits, and the log names that process.
 
-What happens here is said to Dagster's logger: it stands in the run's log and, where Python's logging has a handler,
-on the terminal.
+Messages go to Dagster's logger: they are in the run's log and, if Python's logging has a handler, on the terminal.
 """
 
 from __future__ import annotations
@@ -43,10 +41,10 @@ Context = dg.AssetExecutionContext | dg.OpExecutionContext
 T = TypeVar("T")
 UNCHANGED, RESTORED, COMPUTED = "unchanged", "restored from DVC's run cache", "computed"
 _SHOWN_LINES = 20  # of a failed stage
-_REMEMBERED = 20  # versions of a stage's data whose report is kept
+_REMEMBERED = 20  # reports kept per stage, one per data version
 _EXITED = re.compile(r"failed to run: .*, exited with (-?\d+)")
 _DVC_ERRORS = ("ERROR: failed to reproduce", "ERROR: failed to run", "Running stage '", "> ")
-_DVC_ADVICE = re.compile(  # right for a shell, and eightfold here
+_DVC_ADVICE = re.compile(  # useful in a shell, but repeated for every stage here
     r"Use `dvc push`|To track the changes with git|\tgit add |To enable auto staging|\tdvc config core\.autostage"
     r"|(Updating|Generating) lock file "
 )
@@ -55,7 +53,7 @@ log = dg.get_dagster_logger("dvc")
 
 @dataclass(frozen=True)
 class Runner:
-    """How stages are run: variables added to their environment, and how long to wait for what."""
+    """How stages are run: variables added to their environment, and time limits."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
     grace_seconds: float = 60.0  # for a stage to stop before it is killed
@@ -64,7 +62,7 @@ class Runner:
 
 @dataclass(frozen=True)
 class StageRun:
-    """What bringing a stage up to date took. `reported` is what its process sent through Pipes."""
+    """The result of bringing a stage up to date. `reported` is the metadata its process sent through Pipes."""
 
     outcome: str
     reasons: tuple[str, ...]
@@ -73,7 +71,7 @@ class StageRun:
 
 
 class StageFailed(Exception):
-    """A stage's command failed: its exit code, its last lines, and what it reported before."""
+    """A stage's command failed; has its exit code, its last lines, and what it reported before."""
 
     def __init__(self, stage: str, code: int, lines: list[str], reported: Mapping[str, Any]) -> None:
         super().__init__(f"{stage} failed with exit code {code}:\n" + "\n".join(lines))
@@ -82,11 +80,11 @@ class StageFailed(Exception):
 
 
 def bring_up_to_date(context: Context, project: DvcProject, stage: str, runner: Runner, force: bool) -> StageRun:
-    """Run a stage if DVC or `force` asks for it.
+    """Run a stage if DVC sees a change or `force` is set.
 
     Raises:
         dagster.Failure: an ancestor is not up to date, or a path stayed busy; retrying would not help.
-        StageFailed: the command failed; holds its last lines.
+        StageFailed: the command failed; has its last lines.
     """
     end_abandoned(project.root, runner.grace_seconds, log.warning)
     changes = _patient(project, runner, lambda: project.changes(stage))
@@ -94,7 +92,7 @@ def bring_up_to_date(context: Context, project: DvcProject, stage: str, runner: 
     if changes:
         why = "; ".join(f"{name} ({', '.join(what)})" for name, what in sorted(changes.items()))
         raise dg.Failure(
-            f"{stage} builds on what is not up to date: {why}. Materialize {', '.join(sorted(changes))} first.",
+            f"{stage} needs stages that are not up to date: {why}. Materialize {', '.join(sorted(changes))} first.",
             allow_retries=False,
         )
     outcome, reported = UNCHANGED, {}
@@ -112,7 +110,7 @@ def bring_up_to_date(context: Context, project: DvcProject, stage: str, runner: 
 
 
 def _remember(project: DvcProject, stage: str, locked: LockedStage, reported: Mapping[str, Any]) -> None:
-    """Keep what a stage reported, beside DVC's own temporary files, for when the same data come from the cache."""
+    """Store a stage's report with DVC's temporary files, for when the same data come from the cache."""
     path = _memory(project, stage, locked)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(dg.serialize_value(dict(reported)), "utf-8")
@@ -121,7 +119,7 @@ def _remember(project: DvcProject, stage: str, locked: LockedStage, reported: Ma
 
 
 def recall(project: DvcProject, stage: str, locked: LockedStage) -> Mapping[str, Any]:
-    """What the stage reported when it last made these very data; a cached stage keeps its pictures and numbers."""
+    """The stage's report when it last made the same data, so that a cached stage keeps its pictures and numbers."""
     try:
         return dg.deserialize_value(_memory(project, stage, locked).read_text("utf-8"), dict)
     except (OSError, DeserializationError):
@@ -133,7 +131,7 @@ def _memory(project: DvcProject, stage: str, locked: LockedStage) -> Path:
 
 
 def _patient(project: DvcProject, runner: Runner, ask: Callable[[], T]) -> T:
-    """`ask()`, again and again while another DVC process is in the way."""
+    """`ask()`, repeated while another DVC process is in the way."""
     deadline = time.monotonic() + runner.busy_seconds
     said = ""
     while True:
@@ -149,7 +147,7 @@ def _wait(project: DvcProject, why: str, said: str, deadline: float) -> str:
     if why != said:
         log.info(f"Waiting for another DVC process. {why}")
     for dead in release_dead(project.root):
-        log.info(f"Released what {dead} held: it has ended.")
+        log.info(f"Released the paths of {dead}, which has ended.")
     time.sleep(1.0)
     return why
 
@@ -178,7 +176,7 @@ def _repro(
 
 
 def _run(command: list[str], project: DvcProject, runner: Runner, pipes: Mapping[str, str]) -> tuple[int, list[str]]:
-    """Exit code and last lines of `command`, which is shown while it runs."""
+    """Run `command` and show its output; returns its exit code and last lines."""
     tree = ProcessTree(tree_label(project.root))
     environment = {**os.environ, **runner.environment, **pipes, **tree.environment()}
     process = ShownProcess(command, project.root, environment, _DVC_ADVICE)
@@ -188,14 +186,14 @@ def _run(command: list[str], project: DvcProject, runner: Runner, pipes: Mapping
     except BaseException:
         _stop(tree, process, runner)
         raise
-    if code and tree.members():  # `dvc` was killed, and its locks are void; the stage must not write on
-        log.warning(f"dvc ended with code {code} while its stage went on; ending that")
+    if code and tree.members():  # `dvc` was killed and has lost its locks, so the stage must not go on writing
+        log.warning(f"dvc ended with code {code} while its stage was running; ending the stage")
         tree.stop(None, runner.grace_seconds, log.info)
     return code, process.lines()
 
 
 def _stop(tree: ProcessTree, process: ShownProcess, runner: Runner) -> None:
-    """Stop the tree, however often this process is interrupted meanwhile."""
+    """Stop the tree, even if this process is interrupted meanwhile."""
     while True:
         try:
             tree.stop(process.pid, runner.grace_seconds, log.info)
@@ -207,8 +205,8 @@ def _stop(tree: ProcessTree, process: ShownProcess, runner: Runner) -> None:
 
 @contextmanager
 def _pipes(context: Context) -> Iterator[dg.PipesSession]:
-    """A Pipes session that takes silence for an answer: a stage may be restored from the cache, or not speak Pipes."""
-    with warnings.catch_warnings():  # of Dagster about itself
+    """A Pipes session that accepts no messages at all: a stage may be restored from the cache, or not use Pipes."""
+    with warnings.catch_warnings():  # Dagster's, about its own API
         warnings.simplefilter("ignore", dg.PreviewWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         handler = dg.PipesMessageHandler(context, dg.PipesTempFileMessageReader())
@@ -220,8 +218,8 @@ def _pipes(context: Context) -> Iterator[dg.PipesSession]:
 def _reported(session: dg.PipesSession) -> Mapping[str, Any]:
     """Metadata that the stage's process reported.
 
-    Either at once, with `report_asset_materialization(metadata)`, or as it goes, with
-    `report_custom_message({"metadata": {name: {"raw_value": ..., "type": ...}}})`, which a failure does not lose.
+    Either all at the end, with `report_asset_materialization(metadata)`, or step by step, with
+    `report_custom_message({"metadata": {name: {"raw_value": ..., "type": ...}}})`, which is kept if the stage fails.
     """
     metadata: dict[str, Any] = {}
     for message in session.get_custom_messages():

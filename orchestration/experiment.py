@@ -1,6 +1,6 @@
-"""The job `experiment`: the pipeline with other params, in a workspace, beside the main line.
+"""The job `experiment`: the pipeline with changed params, in a workspace, separate from the main line.
 
-Preset and overrides are given once, in the Launchpad of the job:
+Preset and overrides are given in the job's Launchpad:
 
     ops:
       workspace:
@@ -8,14 +8,14 @@ Preset and overrides are given once, in the Launchpad of the job:
           preset: flickr8k               # a file of presets/, or nothing
           overrides: {train.epochs: 5}   # as `flame run --set train.epochs=5`
 
-They are validated before any stage starts. The run then works in `.flame/runs/<params digest>/`; stages that do not
-change are taken from DVC's cache. What it makes are materializations of `workspaces/<digest>/<asset>`, tagged with the
-workspace, so they are never taken for the main line's assets, their data versions or their freshness.
+They are validated before any stage starts. The run then works in `.flame/runs/<params digest>/`; unchanged stages come
+from DVC's cache. Its results are materializations of `workspaces/<digest>/<asset>`, tagged with the workspace, so they
+do not affect the main line's assets, data versions or freshness.
 
 The Launchpad is a web page, so overrides that fetch models or run code (`flame_core/code_params.py`) are refused unless
 `FLAME_CODE_OVERRIDES` allows them.
 """
-# No postponed annotations here: Dagster reads those of an op's context and config as they stand.
+# No postponed annotations here: Dagster inspects the annotations of an op's context and config.
 
 import json
 import re
@@ -43,22 +43,22 @@ _DIGEST = re.compile(r"[0-9a-f]{12}")
 
 
 class Workspace(dg.Config):
-    """Other params for a run."""
+    """Changed params for a run."""
 
     preset: str | None = Field(default=None, description="a file of presets/, with or without .yaml; or a path")
-    # `| None`: Dagster would take `llm.sha256: null` for an error of its own
+    # `| None`: otherwise Dagster itself would refuse `llm.sha256: null`
     overrides: dict[str, Any | None] = Field(default_factory=dict, description="params to change: {train.epochs: 5}")
 
 
 def experiment_job(
     layout: Layout, stages: Mapping[str, Stage], runner: Runner, *, code_overrides: bool
 ) -> dg.JobDefinition:
-    """The pipeline of `stages` as a job of plain ops, after one that opens the workspace.
+    """The pipeline of `stages` as a job of plain ops, after an op that opens the workspace.
 
     Args:
-        layout: of the project.
-        stages: of its `dvc.yaml`.
-        runner: how they are run.
+        layout: the project's.
+        stages: the stages of its `dvc.yaml`.
+        runner: environment and time limits of the stages.
         code_overrides: whether overrides may fetch models or run code.
     """
     ops = {name: _stage_op(layout, stage, runner) for name, stage in stages.items()}
@@ -75,9 +75,9 @@ def experiment_job(
         "experiment",
         node_defs=[_workspace_op(layout, stages, code_overrides), *ops.values()],
         dependencies=after,
-        description="The pipeline with a preset or overrides, in a workspace of its own: the main line stays as it is.",
+        description="The pipeline with a preset or overrides, in its own workspace: the main line does not change.",
     )
-    return graph.to_job(config={"ops": {WORKSPACE: {"config": {"overrides": {}}}}})  # what the Launchpad begins with
+    return graph.to_job(config={"ops": {WORKSPACE: {"config": {"overrides": {}}}}})  # the Launchpad's initial content
 
 
 def _workspace_op(layout: Layout, stages: Mapping[str, Stage], code_overrides: bool) -> dg.OpDefinition:
@@ -97,8 +97,8 @@ def _workspace_op(layout: Layout, stages: Mapping[str, Stage], code_overrides: b
         project = DvcProject(opened.root)
         if unknown := sorted(project.stages().keys() - stages.keys()):
             raise dg.Failure(
-                f"these params have stages that dvc.yaml with params.yaml has not: {', '.join(unknown)}. List their "
-                "recipes in params.yaml and reload the definitions, or use `flame run`.",
+                f"these params have stages that dvc.yaml with params.yaml does not have: {', '.join(unknown)}. List "
+                "their recipes in params.yaml and reload the definitions, or use `flame run`.",
                 allow_retries=False,
             )
         context.instance.add_run_tags(context.run_id, {**read_tags(project), "overrides": json.dumps(config.overrides)})
@@ -108,21 +108,21 @@ def _workspace_op(layout: Layout, stages: Mapping[str, Stage], code_overrides: b
 
 
 def _require_known_code(layout: Layout, params: Params, preset: Path | None) -> None:
-    """Refuse models and code that neither `params.yaml` nor a file of presets/ names."""
+    """Refuse models and code that are named neither in `params.yaml` nor in a file of presets/."""
     own = preset is not None and preset.resolve().is_relative_to((layout.project / "presets").resolve())
     base = resolve_params(layout, [], preset if own else None).params
     if keys := changed_code(params, base):
         raise ParamsError(
-            f"{', '.join(keys)}: a run from the web interface may not set what fetches models or runs code; use "
+            f"{', '.join(keys)}: a run from the web interface must not set params that fetch models or run code; use "
             "`flame run --set`, put it into params.yaml or a file of presets/, or set FLAME_CODE_OVERRIDES=true"
         )
 
 
 def find_preset(layout: Layout, name: str) -> Path:
-    """The params file that a preset's name or path means.
+    """The params file of a preset, given by name or path.
 
     Raises:
-        ParamsError: there is none; names those there are.
+        ParamsError: there is no such file; names the existing presets.
     """
     folder = layout.project / "presets"
     for path in (folder / f"{name}.yaml", folder / name, layout.project / name):
@@ -147,7 +147,7 @@ def _stage_op(layout: Layout, stage: Stage, runner: Runner) -> dg.OpDefinition:
         current = context.instance.get_run_by_id(context.run_id)
         digest = current.tags.get(WORKSPACE_TAG, "") if current else ""
         if not _DIGEST.fullmatch(digest):  # the tag may come from the Launchpad, and becomes a path
-            raise dg.Failure(f"no workspace is open: select the op {WORKSPACE!r} as well", allow_retries=False)
+            raise dg.Failure(f"no workspace is open: also select the op {WORKSPACE!r}", allow_retries=False)
         project = DvcProject(layout.state / "runs" / digest)
         here = project.stages().get(stage.name)
         if here is None:

@@ -1,7 +1,7 @@
 """Dagster's instance, `.flame/dagster/`: one history of runs, shared by `make ui` and `make demo`.
 
-A run that was killed outright can tell nobody, so it would stand there as started for ever and keep its place in a
-pool. A run in a shell therefore carries its process as a tag, and whoever opens the instance next ends what is dead.
+A run that was killed (SIGKILL) cannot report its end, so it would remain "started" forever and keep its slot in a pool.
+A run in a shell therefore has its process as a tag, and the next process that opens the instance ends dead runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from flame_core.errors import ResourceError
 from flame_core.layout import Layout
 
-PROCESS_TAG = "flame/process"  # host, pid and start of the process that a run happens in
+PROCESS_TAG = "flame/process"  # host, pid and start time of the process that executes a run
 UNFINISHED = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.CANCELING]
 _IN_A_SHELL: Any = {
     "compute_logs": {  # leaves the terminal to the stages
@@ -53,21 +53,21 @@ def opened_in_shell(layout: Layout) -> Iterator[dg.DagsterInstance]:
 
 
 def process_tag() -> dict[str, str]:
-    """The tag of a run that happens in this process."""
+    """The tag of a run that this process executes."""
     return {PROCESS_TAG: _process(psutil.Process())}
 
 
 def end_dead_runs(instance: dg.DagsterInstance, *, servers_are_down: bool = False) -> None:
-    """Fail the unfinished runs whose process has ended, and free their places in pools.
+    """Fail the unfinished runs whose process has ended, and free their slots in pools.
 
     Args:
-        instance: of the project.
+        instance: the project's.
         servers_are_down: whether no server of this project is up, so that no run of the interface can be alive.
     """
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         process = run.tags.get(PROCESS_TAG)
         if (servers_are_down and process is None) or (process is not None and _has_ended(process)):
-            instance.report_run_failed(run, "Its process was killed. What its finished stages made is kept.")
+            instance.report_run_failed(run, "Its process was killed. The results of finished stages are kept.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
@@ -76,7 +76,7 @@ def _process(process: psutil.Process) -> str:
 
 
 def _has_ended(tag: str) -> bool:
-    """Whether a process of this machine is gone; one of another machine may be alive."""
+    """Whether a process on this machine has ended; one on another machine may be alive."""
     host, _, rest = tag.partition(":")
     if host != socket.gethostname():
         return False
@@ -89,17 +89,17 @@ def _has_ended(tag: str) -> bool:
 
 @contextmanager
 def only_interface(home: Path) -> Iterator[None]:
-    """Held by `make ui`: a second one of the same project would take the servers' sockets from the first.
+    """A lock held by `make ui`: a second one in the same project would take the first one's sockets.
 
     Raises:
-        ResourceError: another one runs; names its process.
+        ResourceError: another `make ui` runs; names its process.
     """
     with (home / "ui.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.seek(0)
-            raise ResourceError(f"`make ui` runs for this project already (process {file.read().strip()})") from None
+            raise ResourceError(f"`make ui` already runs for this project (process {file.read().strip()})") from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

@@ -1,12 +1,12 @@
-"""Materialize assets in this process, without a web server: what `make demo` runs.
+"""Materialize assets in this process, without a web server; `make demo` runs this.
 
     python -m orchestration.materialize                            # everything
     python -m orchestration.materialize --select 'train/flame*'    # Dagster's asset selection
     python -m orchestration.materialize --refresh download         # look at the sources again
     python -m orchestration.materialize --set train.epochs=5       # the job `experiment`, in a workspace
 
-Leaves the same `dvc.lock` as `dvc repro`. Runs are kept in the instance that `make ui` shows. The stages' output comes
-to the terminal as if they ran there by themselves. Ends with the exit code of the stage that failed.
+Leaves the same `dvc.lock` as `dvc repro`. Runs are stored in the instance that `make ui` shows. The terminal shows the
+stages' output as if they ran there directly. Ends with the exit code of the stage that failed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from orchestration.instance import opened_in_shell, process_tag
 
 ASSETS = "__ASSET_JOB"  # Dagster's name of the job that holds every asset
 STOPPED = "stopped; what was finished is kept, and the same command resumes"
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # the stages' own output is what counts
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # shows only the stages' own output
 
 
 def materialize(
@@ -46,17 +46,17 @@ def materialize(
     """Bring the selected assets up to date; with overrides or a preset, the whole pipeline in a workspace.
 
     Returns:
-        0, or the exit code of the stage that failed first; 1 where it was no stage. What failed has been said on the
-        terminal.
+        0, or the exit code of the stage that failed first, or 1 for another failure. The terminal has shown what
+        failed.
 
     Raises:
         DvcProjectError: the project's files cannot be used.
-        Interrupted: a signal stopped it, and the stage at work as well.
+        Interrupted: a signal stopped it and the running stage.
         ParamsError: `select` or an override cannot be read; says how to write it.
     """
     from orchestration.definitions import build
 
-    definitions = build(layout, code_overrides=True)  # whoever has a shell may run code anyway
+    definitions = build(layout, code_overrides=True)  # a user with a shell may run code anyway
     assets = _selected(select, definitions) if select else None
     job, config, tags = ASSETS, QUIET, {REFRESH_TAG: ",".join(refresh)} if refresh else {}
     if overrides or preset:
@@ -79,7 +79,7 @@ def materialize(
 
 
 def _exit_code(failure: dg.DagsterEvent) -> int:
-    """That of the stage, as a shell has it, or 0 where a step failed otherwise."""
+    """The stage's exit code, as in a shell, or 0 if the step failed for another reason."""
     said = failure.step_failure_data.user_failure_data
     found = said and said.metadata.get(EXIT_CODE)
     code = found.value if isinstance(found, dg.IntMetadataValue) and found.value else 0
@@ -87,7 +87,7 @@ def _exit_code(failure: dg.DagsterEvent) -> int:
 
 
 def _selected(select: str, definitions: dg.Definitions) -> list[dg.AssetKey]:
-    """The assets of a selection; one that cannot be read, or holds nothing, is refused."""
+    """The assets of a selection; an invalid or empty selection is refused."""
     found: set[dg.AssetKey] = set()
     try:
         found |= dg.AssetSelection.from_string(select).resolve(definitions.resolve_asset_graph())
@@ -101,7 +101,7 @@ def _selected(select: str, definitions: dg.Definitions) -> list[dg.AssetKey]:
 
 
 def _show(result: dg.ExecuteInProcessResult) -> None:
-    """One line an asset, and what failed."""
+    """Show one line per asset, and what failed."""
     lines: dict[str, str] = {}
     for event in result.filter_events(lambda event: event.is_step_materialization):
         materialization = event.step_materialization_data.materialization
@@ -126,13 +126,13 @@ def _show(result: dg.ExecuteInProcessResult) -> None:
 
 
 def _is_interruption(event: dg.DagsterEvent) -> bool:
-    """Whether a step ended because this process was asked to."""
+    """Whether a step ended because this process was interrupted."""
     source = event.step_failure_data.error_source
     return source is not None and source.name == "INTERRUPT"
 
 
 def _as_said(record: logging.LogRecord) -> bool:
-    """A log line without the run, job and step that Dagster puts before it."""
+    """Remove the run, job and step that Dagster puts before a log line."""
     about = record.__dict__.get("dagster_meta")
     if about:
         record.msg, record.args = about["orig_message"], ()

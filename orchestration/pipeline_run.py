@@ -1,7 +1,7 @@
 """`flame run`: bring stages up to date from a shell, and stop in order.
 
-DVC runs in a session of its own, so Ctrl-C comes to this process alone. It asks the stage to stop, which saves its
-state; a second Ctrl-C does not wait for that. What an earlier run left behind when it was killed is ended first.
+DVC runs in its own session, so only this process receives Ctrl-C. It asks the stage to stop, which saves its state; a
+second Ctrl-C does not wait for that. Processes left behind by an earlier, killed run are ended first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def reproduce(root: Path, targets: Sequence[str]) -> int:
     """`dvc repro` of `targets` (all stages by default) in the project in `root`.
 
     Returns:
-        0, or the exit code of the stage that failed; DVC's own where DVC itself refused.
+        0, or the exit code of the stage that failed, or DVC's own if DVC refused.
 
     Raises:
         Interrupted: a stop signal came; all processes have ended.

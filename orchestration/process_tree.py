@@ -1,14 +1,14 @@
 """Processes that belong together, and how to stop them without losing work.
 
-Every process of a tree carries a token in its environment, which all that it starts inherit. So the tree is found
-whole, also where a process began a session of its own (torchrun's workers do) or lost its parent.
+Every process of a tree has a token in its environment, which its child processes inherit. So the whole tree can be
+found, even if a process started its own session (as torchrun's workers do) or lost its parent.
 
-`stop` asks the heads first: the outermost processes of a stage that are no shell, such as `flame train` or torchrun's
-agent. They get SIGTERM, finish their step, checkpoint and take their workers along. The command that started them
-(`dvc`) is left to see them end, so that it releases its locks. What is left after the grace period is killed.
+`stop` asks the heads first: the outermost processes of a stage that are not shells, such as `flame train` or torchrun's
+agent. They get SIGTERM, finish their step, write a checkpoint and stop their workers. The command that started them
+(`dvc`) keeps running until they end, so that it releases its locks. Processes left after the grace period are killed.
 
-A process that made a tree can be killed itself, and then stops nobody. Its pid is part of the token, so whoever comes
-next finds such an `abandoned` tree, and stops it in the same order.
+If the process that made a tree is killed, it cannot stop the tree. Its pid is part of the token, so a later process
+finds such an `abandoned` tree, and stops it in the same order.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ _POLL_SECONDS = 0.1
 
 
 class ProcessTree:
-    """All processes that carry this tree's token. `label` says what trees of a kind are for, in one word."""
+    """All processes with this tree's token. `label` names the purpose of the tree, in one word."""
 
     def __init__(self, label: str) -> None:
         self.token = f"{label}:{os.getpid()}:{uuid.uuid4().hex}"
 
     @classmethod
     def of(cls, token: str) -> ProcessTree:
-        """The tree with that token."""
+        """The tree with this token."""
         tree = cls(token.partition(":")[0])
         tree.token = token
         return tree
 
     @classmethod
     def abandoned(cls, label: str) -> list[ProcessTree]:
-        """Trees of that label whose owner, the process that made them, was killed, while some of them still run."""
+        """Trees with this label that still have processes although the process that made them has ended."""
         found = {token for process in psutil.process_iter() for token in _tokens(process)}
         trees = []
         for token in sorted(found):
@@ -52,23 +52,23 @@ class ProcessTree:
         return trees
 
     def environment(self) -> dict[str, str]:
-        """What a process and its descendants must have in their environment to belong to the tree.
+        """The environment variable that makes a process and its descendants belong to the tree.
 
-        They still belong to every tree that this process belongs to.
+        They also belong to every tree that this process belongs to.
         """
         return {TOKEN: " ".join(filter(None, (os.environ.get(TOKEN), self.token)))}
 
     def members(self) -> list[psutil.Process]:
-        """The living processes of the tree, in no order."""
+        """The living processes of the tree, in no particular order."""
         return [process for process in psutil.process_iter() if self._owns(process)]
 
     def _owns(self, process: psutil.Process) -> bool:
         return self.token in _tokens(process)
 
     def stop(self, command: int | None, grace_seconds: float, say: Callable[[str], None]) -> None:
-        """End the tree; `command` is the pid of the process that started the rest, where that still runs.
+        """End the tree; `command` is the pid of the process that started the others, if it still runs.
 
-        Returns when no process of the tree is left. May be called again when it was interrupted.
+        Returns when no process of the tree is left. May be called again if it was interrupted.
         """
         deadline = time.monotonic() + grace_seconds
         asked: set[int] = set()
@@ -76,17 +76,17 @@ class ProcessTree:
         while (stage := self._without(command)) and time.monotonic() < deadline:
             for process in _heads(stage):
                 if _is_shell(process) and process.pid not in idle:
-                    idle.add(process.pid)  # what it ran has ended, and so may the shell in a moment, with its exit code
+                    idle.add(process.pid)  # its command has ended; it may end soon, with that exit code
                 elif process.pid not in asked and self._owns(process):  # it may have ended since it was listed
                     asked.add(process.pid)
-                    say(f"asking process {process.pid} ({_name(process)}) to stop; up to {grace_seconds:.0f} s for it")
+                    say(f"asking process {process.pid} ({_name(process)}) to stop; waiting up to {grace_seconds:.0f} s")
                     _signal(process, signal.SIGTERM)
             time.sleep(_POLL_SECONDS)
         if stage := self._without(command):
             names = ", ".join(f"{process.pid} ({_name(process)})" for process in stage)
-            say(f"killing what did not stop within {grace_seconds:.0f} s: {names}")
+            say(f"killing processes that did not stop within {grace_seconds:.0f} s: {names}")
             self._kill(lambda: self._without(command))
-        if command and not asked and psutil.pid_exists(command):  # no stage ran: the command itself was at work
+        if command and not asked and psutil.pid_exists(command):  # no stage ran, only the command itself
             _signal_pid(command, signal.SIGINT)
         settle = time.monotonic() + _SETTLE_SECONDS
         while (left := self.members()) and time.monotonic() < settle:
@@ -111,7 +111,7 @@ class ProcessTree:
 
 
 def _tokens(process: psutil.Process) -> list[str]:
-    """The tokens that a living process carries."""
+    """The tokens of a living process."""
     try:
         tokens = process.environ().get(TOKEN, "").split()
         return tokens if tokens and process.status() != psutil.STATUS_ZOMBIE else []
@@ -127,7 +127,7 @@ def _alive(pid: int) -> bool:
 
 
 def _heads(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """The outermost processes that are no shell; shells that run nothing are heads as well."""
+    """The outermost processes that are not shells; shells without child processes are heads too."""
     workers = {process.pid for process in processes if not _is_shell(process)}
     ancestors = {process.pid: _ancestors(process) for process in processes}
     heads = []

@@ -1,10 +1,10 @@
 """The asset `promote`: after an evaluation, the gate decides whether the challenger becomes champion.
 
-It moves an alias in MLflow's registry and no bytes, so it is no stage of `dvc.yaml`. The verdict is a check, and the
-table of differences and the way to the version are its metadata. A refusal is a warning: the champion stays, and
-nothing after it is stopped.
+It moves an alias in MLflow's registry but no data, so it is not a stage of `dvc.yaml`. The verdict is a check; the
+table of differences and a link to the version are metadata. A refusal is a warning: the champion stays, and the run
+continues.
 """
-# No postponed annotations here: Dagster reads those of an asset's context as they stand.
+# No postponed annotations here: Dagster inspects the annotation of an asset's context.
 
 from collections.abc import Iterator, Mapping
 
@@ -31,8 +31,8 @@ def promotion_asset(layout: Layout, stages: Mapping[str, Stage]) -> dg.AssetsDef
         kinds={"mlflow"},
         owners=["team:models"],
         description="Compare the challenger with the champion on every benchmark and language; make it champion if the "
-        "gate lets it.",
-        check_specs=[dg.AssetCheckSpec(CHECK, asset=ASSET, description="whether the gate let the challenger through")],
+        "gate allows it.",
+        check_specs=[dg.AssetCheckSpec(CHECK, asset=ASSET, description="whether the gate accepts the challenger")],
     )
     def promote(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         from flame_core.tracking.pages import version_url

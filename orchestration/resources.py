@@ -1,4 +1,4 @@
-"""What the steps take from this machine and this source tree: how stages are run, and the tags of a run."""
+"""What steps need from this machine and source tree: how to run stages, and the tags of a run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ GIT_TAG, PARAMS_TAG, WORKSPACE_TAG = "git_commit", "params_digest", "workspace"
 
 
 def runner() -> Runner:
-    """How stages are run here; settings say for how long a stage may take to stop."""
+    """How stages are run here; a setting limits how long a stage may take to stop."""
     return Runner(environment(), grace_seconds=settings().stop_grace_seconds)
 
 
 def read_tags(project: DvcProject) -> dict[str, str]:
-    """Git commit (with `-dirty` where the tree has changes) and params digest, and the workspace where there is one."""
+    """Git commit (with `-dirty` if the tree has changes), params digest, and the workspace if there is one."""
     layout = Layout.find(project.root)
     tags = {PARAMS_TAG: load_params(layout).digest}
     if commit := git_commit(layout.project):

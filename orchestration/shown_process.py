@@ -1,8 +1,8 @@
 """A process whose output is shown while it runs, and remembered.
 
-On a terminal the process gets a pseudo-terminal of the same size, so its progress bars are drawn as if it ran there
-by itself; elsewhere its lines are passed on. It has a session of its own: a Ctrl-C comes to this process alone, which
-then stops the other one in order.
+On a terminal the process gets a pseudo-terminal of the same size, so its progress bars look as if it ran there
+directly; elsewhere its lines are passed on. It has its own session, so only this process receives Ctrl-C, and then
+stops the other one in order.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class ShownProcess:
         return self._process.wait()
 
     def lines(self) -> list[str]:
-        """The last lines of an ended process as plain text, without what moves or colours them on a terminal."""
-        self._reader.join(timeout=5.0)  # a process that it left behind may hold its output open
+        """The last lines of an ended process as plain text, without terminal control sequences."""
+        self._reader.join(timeout=5.0)  # a child process may still hold its output open
         return list(self._output.lines)
 
     def _pass_on(self) -> None:
@@ -64,14 +64,14 @@ class ShownProcess:
             while chunk := os.read(self._read, 65536):
                 self._output.show(decoder.decode(chunk))
         except OSError:
-            pass  # how a pseudo-terminal says that nobody writes to it any longer
+            pass  # a pseudo-terminal signals its end with this error
         self._output.show(decoder.decode(b"", final=True))
         self._output.end()
         os.close(self._read)
 
 
 class _Output:
-    """Text on its way to standard output, line by line; a line that is still being drawn is shown as it is."""
+    """Passes text to standard output, line by line; a progress bar is passed on while it is being drawn."""
 
     def __init__(self, hidden: re.Pattern[str]) -> None:
         self.lines: deque[str] = deque(maxlen=_REMEMBERED_LINES)
@@ -83,19 +83,19 @@ class _Output:
             self._line += piece
             if piece.endswith("\n"):
                 self.end()
-            elif "\r" in self._line.rstrip("\r"):  # a progress bar, drawn again and again
+            elif "\r" in self._line.rstrip("\r"):  # a progress bar, redrawn repeatedly
                 self._write(self._line[self._shown :])
                 self._shown = len(self._line)
         sys.stdout.flush()
 
     def end(self) -> None:
-        """The line is whole."""
+        """Finish the current line."""
         line, shown = self._line, self._shown
         self._line, self._shown = "", 0
         plain = _plain(line)
         if not shown and (not plain or self._hidden.match(plain)):
             self._blank = not plain and bool(line)  # shown once something follows that is not hidden
-            sys.stdout.write("".join(_CONTROL.findall(line)))  # such as: show the cursor again
+            sys.stdout.write("".join(_CONTROL.findall(line)))  # for example, show the cursor again
         else:
             self.lines.append(plain)
             self._write(line[shown:])
@@ -106,16 +106,16 @@ class _Output:
 
 
 def _plain(line: str) -> str:
-    """A line as it stands in the end: what was drawn last, without control sequences."""
+    """The final state of a line: what was drawn last, without control sequences."""
     drawn = _CONTROL.sub("", line).rstrip("\r\n").split("\r")
     return drawn[-1].rstrip()
 
 
 def _terminal() -> tuple[int, int]:
-    """Both ends of a pseudo-terminal of the size of ours."""
+    """Both ends of a pseudo-terminal with the size of our terminal."""
     read, write = pty.openpty()
     termios.tcsetwinsize(write, termios.tcgetwinsize(sys.stdout.fileno()))
     attributes = termios.tcgetattr(write)
-    attributes[1] &= ~termios.OPOST  # our terminal ends the lines its own way
+    attributes[1] &= ~termios.OPOST  # our terminal converts line ends itself
     termios.tcsetattr(write, termios.TCSANOW, attributes)
     return read, write

@@ -1,17 +1,19 @@
-"""What a stage of `dvc.yaml` says to Dagster in its `meta:`, where every key is optional.
+"""Dagster's options of a stage, in its `meta:` in `dvc.yaml`.
 
-stages:
-  train:
-    cmd: python train.py
-    meta:
-      dagster:
-        group: training                          # default: "default"
-        kinds: [pytorch]                         # added to "dvc"
-        owners: [someone@example.org, team:vision]
-        pool: gpu
-        retries: {max: 3, delay_seconds: 30, exit_codes: [5]}    # all but stops, unless listed
-        freshness: {warn_days: 14, fail_days: 30}
-        checks: [loss_went_down]                 # names of the asset checks that `read_checks` reports
+Every key is optional:
+
+    stages:
+      train:
+        cmd: python train.py
+        meta:
+          dagster:
+            group: training                          # default: "default"
+            kinds: [pytorch]                         # added to "dvc"
+            owners: [someone@example.org, team:vision]
+            pool: gpu
+            retries: {max: 3, delay_seconds: 30, exit_codes: [5]}    # default of exit_codes: all except stops
+            freshness: {warn_days: 14, fail_days: 30}
+            checks: [loss_went_down]                 # names of the asset checks that `read_checks` reports
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ from orchestration.dvc_errors import PROJECT_FILE, DvcProjectError
 from orchestration.dvc_project import Stage
 
 SAVED = 75  # EX_TEMPFAIL: a stage saved its state because it was told to stop
-STOPS = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM}  # a crash is another signal
+STOPS = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM}  # a crash has another signal
 
 
 def is_stop(exit_code: int) -> bool:
-    """Whether a command ended because it was told to: after saving its state, or by a signal (a shell adds 128)."""
+    """Whether a command ended because it was told to: after saving its state, or by a signal (shells add 128)."""
     return exit_code == SAVED or -exit_code in STOPS or exit_code - 128 in STOPS
 
 
@@ -44,11 +46,11 @@ class Retries(_Strict):
     exit_codes: tuple[int, ...] = ()
 
     def may_help(self, exit_code: int) -> bool:
-        """Whether a stage that ended with this code is worth another try; one that was stopped is not."""
+        """Whether to retry a stage that ended with this code; a stage that was stopped is not retried."""
         return not is_stop(exit_code) and (not self.exit_codes or exit_code in self.exit_codes)
 
     def delay(self, retry: int) -> float:
-        """Seconds to wait before a retry, counted from 1; each waits twice as long as the one before."""
+        """Seconds to wait before a retry (counted from 1), doubled each time."""
         return self.delay_seconds * 2 ** (retry - 1)
 
 
@@ -74,7 +76,7 @@ class StageMeta(_Strict):
 
 
 def stage_meta(stage: Stage) -> StageMeta:
-    """What a stage's `meta:` says to Dagster.
+    """Dagster's options in a stage's `meta:`.
 
     Raises:
         DvcProjectError: names the stage, the key and what is accepted.

@@ -9,12 +9,12 @@ from types import FrameType
 
 
 class Stop(BaseException):
-    """A stop signal came; the argument is its number."""
+    """A stop signal arrived; the argument is its number."""
 
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP raise `Stop` within the context; one that is ignored (nohup) stays so."""
+    """SIGINT, SIGTERM and SIGHUP raise `Stop` within the context; an ignored signal (nohup) stays ignored."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stop(number)

@@ -2,9 +2,9 @@
 
     make ui
 
-State is kept below `.flame/`: Dagster's in `dagster/`, MLflow's in `mlflow/`, what the servers say in `logs/`. Ctrl-C,
+State is stored below `.flame/`: Dagster's in `dagster/`, MLflow's in `mlflow/`, the servers' logs in `logs/`. Ctrl-C,
 SIGTERM or a closed terminal first terminates the runs in progress (a training writes a checkpoint), then the servers;
-no process is left. A second Ctrl-C does not wait. Where this process is killed outright, `ui_watch.py` does the same.
+no process is left. A second Ctrl-C does not wait. If this process is killed (SIGKILL), `ui_watch.py` does the same.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Server:
 
 
 def servers(layout: Layout, home: Path) -> list[Server]:
-    """The processes, in the order in which they start."""
+    """The server processes, in starting order."""
     here = settings()
     python = [sys.executable, "-m"]
     workspace = str(home / "workspace.yaml")
     code = ["dagster", "code-server", "start", "--socket", str(code_socket(home)), "-m", "orchestration.definitions"]
     daemon = ["dagster._daemon", "run", "-w", workspace]
-    web = ["orchestration.web_server", workspace]  # Dagster's own has no guard
+    web = ["orchestration.web_server", workspace]  # Dagster's own server has no guard
     return [
         Server("dagster-code", (*python, *code, "--working-directory", str(layout.root))),
         Server("dagster-webserver", (*python, *web), f"{here.ui_url(here.dagster_port)}/server_info"),
@@ -63,7 +63,7 @@ def servers(layout: Layout, home: Path) -> list[Server]:
 
 
 def code_socket(home: Path) -> Path:
-    """The code server's socket; its path must stay below the 107 characters that Linux allows."""
+    """The code server's socket; Linux allows at most 107 characters in its path."""
     path = home / "code.sock"
     if len(str(path)) > 100:
         raise ResourceError(f"{path} is too long for a socket; move the project to a shorter path")
@@ -71,7 +71,7 @@ def code_socket(home: Path) -> Path:
 
 
 def prepare(layout: Layout) -> Path:
-    """DAGSTER_HOME of the interface: `.flame/dagster/`, with its configuration and the place of the code server."""
+    """Prepare DAGSTER_HOME (`.flame/dagster/`), with its configuration and the address of the code server."""
     home = instance_home(layout)
     for folder in (local_store(layout), layout.state / "logs"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def serve(layout: Layout, ready: Callable[[], None]) -> None:
     """Run all servers until SIGINT, SIGTERM or SIGHUP; `ready` is called once all answer.
 
     Raises:
-        ResourceError: a port is taken, a server ended, or this project's interface is open already; names the setting,
+        ResourceError: a port is in use, a server ended, or this project's interface already runs; names the setting,
             the log or the process.
     """
     with only_interface(instance_home(layout)):
@@ -124,7 +124,7 @@ def _serve(layout: Layout, ready: Callable[[], None]) -> None:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # Ctrl-C comes to us alone
+                    start_new_session=True,  # only this process receives Ctrl-C
                 )
                 if server.name == "dagster-code":
                     logs.enter_context(_watched(tree, home, layout))
@@ -142,7 +142,7 @@ def _serve(layout: Layout, ready: Callable[[], None]) -> None:
 
 @contextmanager
 def _watched(tree: ProcessTree, home: Path, layout: Layout) -> Iterator[None]:
-    """A process that ends the tree where this one is killed: its standard input closes with us."""
+    """Run a process that ends the tree if this one is killed, which closes its standard input."""
     with (layout.state / "logs" / "ui.log").open("ab") as output:
         watch = subprocess.Popen(
             [sys.executable, "-m", "orchestration.ui_watch", tree.token, str(home)],
@@ -158,7 +158,7 @@ def _watched(tree: ProcessTree, home: Path, layout: Layout) -> Iterator[None]:
 
 
 def _end_dead_runs(home: Path) -> None:
-    """No server is up, so what stands in the history as running is not."""
+    """End runs that the history shows as running: no server is up, so they cannot be."""
     import dagster as dg
 
     with dg.DagsterInstance.from_config(str(home)) as instance:
@@ -166,7 +166,7 @@ def _end_dead_runs(home: Path) -> None:
 
 
 def end(started: dict[Server, subprocess.Popen[bytes]], tree: ProcessTree, home: Path) -> None:
-    """Terminate the runs in progress, then the servers, the last started first; a `Stop` meanwhile hastens it."""
+    """Terminate the runs in progress, then the servers in reverse order; a `Stop` meanwhile ends the waiting."""
     try:
         end_runs(home)
     except Stop:
@@ -210,7 +210,7 @@ def _require_free(host: str, port: int, setting: str) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise ResourceError(
-                f"cannot listen on {host}:{port} ({error.strerror}); set {setting} to another"
+                f"cannot listen on {host}:{port} ({error.strerror}); set {setting} to another port"
             ) from None
 
 
@@ -223,7 +223,7 @@ def _answers(url: str | None) -> bool:
 
 
 def main() -> None:
-    """Start the interfaces and say where they are."""
+    """Start the interfaces and print their addresses."""
     here = settings()
     configure_logging(here.log_level)
     layout = Layout.find()
@@ -234,7 +234,7 @@ def main() -> None:
             lambda: console.print(
                 f"Dagster  {here.ui_url(here.dagster_port)}/asset-groups   graph, runs, schedules\n"
                 f"MLflow   {here.ui_url(here.mlflow_port)}   trainings and models\n"
-                "Ctrl-C ends both and whatever runs.",
+                "Ctrl-C ends both, and all runs.",
                 highlight=False,
             ),
         )

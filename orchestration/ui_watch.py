@@ -1,6 +1,6 @@
-"""Ends what `make ui` started where `make ui` itself was killed outright (`kill -9`, out of memory).
+"""Ends the processes of `make ui` if `make ui` itself was killed (`kill -9`, out of memory).
 
-`ui.py` starts this process beside the servers and holds the other end of its standard input, which closes with it:
+`ui.py` starts this process with the servers and holds the other end of its standard input, which closes when it ends:
 
     python -m orchestration.ui_watch <token of the servers> <DAGSTER_HOME>
 """
@@ -16,7 +16,7 @@ from flame_core.reporting import configure_logging
 from flame_core.settings import settings
 from orchestration.process_tree import ProcessTree
 
-STOP_SECONDS = 20.0  # for a server to end by itself
+STOP_SECONDS = 20.0  # for a server to end on its own
 log = logging.getLogger("flame_core.ui")
 
 
@@ -28,7 +28,7 @@ def end_runs(home: Path) -> None:
 
     active = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        runs = [run for run in instance.get_runs(active) if PROCESS_TAG not in run.tags]  # not those of a shell
+        runs = [run for run in instance.get_runs(active) if PROCESS_TAG not in run.tags]  # not runs of a shell
         for run in runs:
             log.info(
                 "terminating run %s (%s); up to %.0f s", run.run_id[:8], run.job_name, settings().stop_grace_seconds
@@ -46,7 +46,7 @@ def _finished(instance: object, run_id: str) -> bool:
 
 
 def main() -> None:
-    """Wait for the end of `make ui`; end what it left."""
+    """Wait for the end of `make ui`, then end the processes it left."""
     configure_logging(settings().log_level)
     tree, home = ProcessTree.of(sys.argv[1]), Path(sys.argv[2])
     sys.stdin.buffer.read()

@@ -1,15 +1,15 @@
-"""Who may ask the web server for what: an ASGI middleware in front of Dagster's web server, which has no login.
+"""An ASGI middleware that protects Dagster's web server, which has no login, from requests by other web pages.
 
-Any page that a person has open can send requests to servers on that person's machine, and a name of its own can be made
-to mean 127.0.0.1 (DNS rebinding). Browsers say where a request comes from, so this is refused:
+Any page that a person has open can send requests to servers on that person's machine, and can make its own host name
+resolve to 127.0.0.1 (DNS rebinding). Browsers say where a request comes from, so these are refused:
 
 - a `Host` that is not one of ours (loopback names, `FLAME_UI_HOST`, `FLAME_UI_NAMES`);
-- anything that may change state, a GraphQL query or a websocket from another origin: `Origin` is not the `Host`'s, or
+- a request that may change state, a GraphQL query or a websocket from another origin: `Origin` is not the `Host`'s, or
   `Sec-Fetch-Site` is neither `same-origin` nor `none`;
 - GraphQL by GET other than queries, and by POST in a content type that forms can send.
 
-Programs that are no browsers send neither header and are let in; they run on this machine already, or came through a
-proxy with a login. No page may show the interface in a frame of its own (clickjacking).
+Programs other than browsers send neither header and are allowed; they already run on this machine, or came through a
+proxy with a login. No page may show the interface in a frame (clickjacking).
 
 References: https://owasp.org/www-community/attacks/csrf, https://www.w3.org/TR/fetch-metadata/
 """
@@ -42,37 +42,35 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Refusal:
-    """An HTTP status, and why."""
+    """An HTTP status and the reason."""
 
     status: int
     reason: str
 
 
 def host_names(listens_at: str, more: Collection[str] = ()) -> frozenset[str]:
-    """The names by which the server may be called: loopback, where it listens, and what a proxy calls it."""
+    """The host names that the server accepts: loopback, the name it listens on, and further ones for a proxy."""
     return frozenset((*LOOPBACK, *(_name(given.lower()) for given in (listens_at, *more) if given not in EVERYWHERE)))
 
 
 def _name(given: str) -> str:
-    """A name as requests carry it: without a port; an IPv6 address in brackets."""
+    """A name as in the `Host` of requests, without a port; an IPv6 address in brackets."""
     found = _HOST.fullmatch(given)
     return found["name"] if found else f"[{given}]"
 
 
 def refusal(scope: Scope, names: Collection[str]) -> Refusal | None:
-    """Why a request is not passed on, or None where it is.
+    """Why a request is refused, or None if it is passed on.
 
     Args:
-        scope: ASGI's, of type `http` or `websocket`.
-        names: `host_names`.
+        scope: ASGI's scope, of type `http` or `websocket`.
+        names: the accepted host names (`host_names`).
     """
     headers = Headers(scope=scope)
     hosts = headers.getlist("host")
     found = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
     if found is None or found["name"] not in names:
-        return Refusal(
-            421, f"Host {', '.join(hosts)!r} is not a name of this server; FLAME_UI_NAMES lists more than loopback"
-        )
+        return Refusal(421, f"Host {', '.join(hosts)!r} is not a name of this server; FLAME_UI_NAMES can add names")
     graphql = scope["path"].rstrip("/").endswith("/graphql")
     if scope["type"] == "http" and scope["method"] in _SAFE and not graphql:
         return None
@@ -86,7 +84,7 @@ def refusal(scope: Scope, names: Collection[str]) -> Refusal | None:
 
 
 def _other_origin(headers: Headers, host: str) -> str | None:
-    """The header that names another origin than this server's."""
+    """The header that names an origin other than this server's; None if there is none."""
     for origin in headers.getlist("origin"):
         if origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
             return f"Origin: {origin}"
@@ -109,7 +107,7 @@ def _graphql_refusal(scope: Scope, headers: Headers) -> Refusal | None:
 
 
 def _only_queries(document: str) -> bool:
-    """Whether all that a GraphQL document could execute reads only; False for what cannot be parsed."""
+    """Whether every operation in a GraphQL document only reads; False if it cannot be parsed."""
     try:
         definitions = parse(document, max_tokens=10_000).definitions
     except (GraphQLError, RecursionError):
@@ -119,13 +117,13 @@ def _only_queries(document: str) -> bool:
 
 
 class WebGuard:
-    """Passes on what `refusal` has nothing against, and keeps the answers out of other sites' pages."""
+    """Passes on requests without a `refusal`, and keeps the answers out of other sites' pages."""
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
         self._app, self._names = app, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):  # the server's own start and end
+        if scope["type"] not in ("http", "websocket"):  # the server's own startup and shutdown
             await self._app(scope, receive, send)
             return
         refused = refusal(scope, self._names)

@@ -1,8 +1,8 @@
-"""Dagster's web server behind our guard (`web_guard.py`): what `make ui` starts in place of `dagster-webserver`.
+"""Dagster's web server behind our guard (`web_guard.py`); `make ui` starts it instead of `dagster-webserver`.
 
     DAGSTER_HOME=.flame/dagster python -m orchestration.web_server .flame/dagster/workspace.yaml
 
-It listens at `FLAME_UI_HOST` and `FLAME_DAGSTER_PORT`. `dagster dev` and `dagster-webserver` have no such guard.
+It listens on `FLAME_UI_HOST` and `FLAME_DAGSTER_PORT`. `dagster dev` and `dagster-webserver` have no such guard.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from flame_core.settings import settings
 from orchestration.web_guard import WebGuard, host_names
 
 _STATEMENT_MILLISECONDS, _POOL_RECYCLE_SECONDS, _POOL_OVERFLOW = 15_000, 3600, 20  # Dagster's own defaults
-_REFRESH_MILLISECONDS = 2000  # between two looks of an open page
+_REFRESH_MILLISECONDS = 2000  # between two refreshes of an open page
 
 
 def guarded(app: ASGIApp) -> WebGuard:
-    """An ASGI application behind the guard, under the names that the settings give it."""
+    """An ASGI application behind the guard, with the host names from settings."""
     here = settings()
     return WebGuard(app, host_names(here.ui_host, here.ui_names))
 
 
 def main() -> None:
-    """Serve the workspace file that is the only argument, until SIGTERM."""
+    """Serve the workspace file in the only argument until SIGTERM."""
     here = settings()
     with DagsterInstance.get() as instance:
         instance.optimize_for_webserver(_STATEMENT_MILLISECONDS, _POOL_RECYCLE_SECONDS, _POOL_OVERFLOW)

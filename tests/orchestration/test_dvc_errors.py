@@ -16,7 +16,7 @@ from tests.orchestration.conftest import edit
         ("deps: [scaled]", "depz: [scaled]", r"dvc\.yaml:2\d: stages\.total\.depz: extra keys not allowed"),
         ("${item.by}.txt'", "${item.buy}.txt'", r"dvc\.yaml:2\d: .*Could not find 'item\.buy'"),
         ("outs: [total.txt]", "outs: [numbers]", r"dvc\.yaml: .*output 'numbers' is specified in"),
-        ("params: [count]", "params: [counter]", r"params\.yaml does not hold counter, which stage grow"),
+        ("params: [count]", "params: [counter]", r"params\.yaml does not have counter, which stage grow"),
     ],
 )
 def test_a_broken_file_is_named_with_its_line(foreign: DvcProject, old: str, new: str, message: str) -> None:

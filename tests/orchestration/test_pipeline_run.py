@@ -183,6 +183,6 @@ def test_what_a_zombie_holds_is_released(layout: Layout) -> None:
     try:
         ended, said = flame_run(layout)
         assert ended == 0, said
-        assert f"released what process {holder.pid} (dvc repro) held" in said
+        assert f"released the lock of process {holder.pid} (dvc repro)" in said
     finally:
         holder.communicate()

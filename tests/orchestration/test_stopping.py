@@ -144,7 +144,7 @@ def test_after_a_killed_run_the_next_ends_what_it_left_and_resumes(training: Dvc
     again = start(training, grace=30)
     output, _ = again.communicate(timeout=120)
     assert again.returncode == 0, output
-    assert "A run was killed and left processes at work" in output
+    assert "A run was killed and left processes running" in output
     assert alive(below) == []
     saved = (training.root / "checkpoint").read_text().split()
     assert f"resumes at {len(saved)}" in output
@@ -176,5 +176,5 @@ def test_a_stage_that_does_not_stop_is_killed(training: DvcProject) -> None:
     run.send_signal(signal.SIGINT)
     output, _ = run.communicate(timeout=60)
     assert alive(below) == []
-    assert "killing what did not stop within 1 s" in output
+    assert "killing processes that did not stop within 1 s" in output
     assert training.changes("train")
