@@ -1,1 +1,1 @@
-"""What people look at: report, comparison, charts."""
+"""Pages for people: report, comparison, charts."""

@@ -1,4 +1,4 @@
-"""What a page shows of benchmarks, of one model or several: tables, charts with published figures, what is missing."""
+"""The benchmarks of one model or several on a page: tables, charts with published figures, and missing data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flame_core.suite.definition import Benchmark
 from flame_core.suite.score import MEAN
 from flame_core.suite.tasks import TASKS
 
-RADAR_SETS = 10  # with fewer axes a polygon says less than bars
+RADAR_SETS = 10  # with fewer axes, bars are clearer than a polygon
 _LABELS = 200
 CUT = "texts cut at text.max_caption_tokens"
 
@@ -22,7 +22,7 @@ Models = Mapping[str, Sequence[BenchmarkResult]]  # by the model's name, the fir
 
 @dataclass(frozen=True)
 class Cell:
-    """A model's value for a metric, with its interval; None where it has none, with the reason."""
+    """A model's value for a metric, with its interval; None, with the reason, if it has no value."""
 
     value: float | None
     low: float = 0.0
@@ -52,7 +52,7 @@ class Absent:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Data of a benchmark that were not used, or cut."""
+    """Data of a benchmark that were not used, or texts that were cut."""
 
     title: str
     reason: str
@@ -62,7 +62,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class BenchmarkSection:
-    """Everything; charts are (title, SVG)."""
+    """All contents of the section; charts are (title, SVG)."""
 
     models: list[str]
     rows: list[TableRow]
@@ -76,7 +76,7 @@ class BenchmarkSection:
 
     @property
     def quoted(self) -> bool:
-        """Whether any figure was published."""
+        """Whether any row has a published figure."""
         return any(row.best for row in self.rows)
 
 
@@ -158,7 +158,7 @@ def _bars(benchmark: Benchmark, metric: str, found: Mapping[str, BenchmarkResult
 def _by_language(
     benchmark: Benchmark, metric: str, found: Mapping[str, BenchmarkResult | None], names: list[str]
 ) -> list[tuple[str, str]]:
-    """One chart where some model was measured in several languages: the best of the first model first."""
+    """One chart if any model was measured in several languages, the first model's best language first."""
     values: dict[str, dict[int, float]] = {}
     chances: dict[str, float] = {}
     for number, each in enumerate(found.values()):
@@ -202,7 +202,7 @@ def _by_group(
 
 
 def _overview(benchmarks: Sequence[Benchmark], models: Models) -> list[tuple[str, str]]:
-    """The radar over classification sets, and long texts against short ones, where there is enough of them."""
+    """The radar chart of classification sets, and the chart of long against short texts, if there are enough sets."""
     names = list(models)
     charts = []
     sets = [

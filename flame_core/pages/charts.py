@@ -1,7 +1,7 @@
-"""Charts as SVG: readable in light and dark, scalable, small, and the same bytes for the same numbers.
+"""Charts as SVG: readable in light and dark mode, scalable, small, and the same bytes for the same numbers.
 
-A chart is 460 units wide, so that two stand side by side on a desktop and one fills a phone. Colours come from
-`templates/charts.css`, which the report has in its style sheet and a file of its own carries inside.
+A chart is 460 units wide, so that two fit side by side on a desktop and one fills a phone. Colours come from
+`templates/charts.css`, which is part of the report's style sheet and is embedded in a standalone chart.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from importlib.resources import files
 import numpy as np
 
 WIDTH = 460
-_POINTS = 240  # of a curve; more are averaged
+_POINTS = 240  # most points of a curve; longer ones are averaged
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A value between 0 and 1 with what it is to be compared with."""
+    """A value between 0 and 1, with interval, chance and ceiling for comparison."""
 
     label: str
     value: float
@@ -29,11 +29,11 @@ class Bar:
     chance: float | None = None
     ceiling: float | None = None
     main: bool = False  # drawn in the accent colour
-    published: bool = False  # somebody else's figure, which has no interval here
+    published: bool = False  # a published figure, without an interval
 
 
 def bar_chart(bars: Sequence[Bar], title: str, labels: int = 128) -> str:
-    """Horizontal bars from the first to the last, with interval, chance (a line) and ceiling (a diamond).
+    """Horizontal bars in the given order, with interval, chance (a line) and ceiling (a diamond).
 
     `labels` is the width of the labels; published figures are outlined.
     """
@@ -73,14 +73,14 @@ def bar_chart(bars: Sequence[Bar], title: str, labels: int = 128) -> str:
 
 
 def line_chart(xs: Sequence[float], ys: Sequence[float], title: str, x_title: str) -> str:
-    """One curve; a long one is averaged to at most 240 points, and a noisy one gets a smooth line over it."""
+    """One curve; a long one is averaged to at most 240 points, and a noisy one gets a smoothed line on top."""
     left, right, top, height = 62, 12, 8, 210
     bottom = top + height - 38
     x_values, y_values = _averaged(np.asarray(xs, float)), _averaged(np.asarray(ys, float))
     x_end = float(x_values.max())
     x_ticks = nice_ticks(0.0, x_end, 4)
     low, high = float(y_values.min()), float(y_values.max())
-    y_ticks = nice_ticks(low if high / 2 < low < high else min(0.0, low), high, 4)  # no axis that is mostly empty
+    y_ticks = nice_ticks(low if high / 2 < low < high else min(0.0, low), high, 4)  # avoids a mostly empty axis
     svg = new_svg(top + height, title)
 
     def x(value: float) -> float:
@@ -108,7 +108,7 @@ def line_chart(xs: Sequence[float], ys: Sequence[float], title: str, x_title: st
 
 
 def standalone(svg: str) -> bytes:
-    """A chart as a file of its own, with its colours inside and a size, which a page that shows it may not give."""
+    """A chart as a separate file, with its colours and a size, in case the page that shows it sets none."""
     root = ET.fromstring(svg)
     _, _, width, height = root.attrib["viewBox"].split()
     root.attrib.update(width=width, height=height)
@@ -120,7 +120,7 @@ def standalone(svg: str) -> bytes:
 
 
 def stylesheet(name: str) -> str:
-    """The content of a style sheet of the templates."""
+    """The content of a style sheet in the templates."""
     return (files("flame_core.pages") / "templates" / name).read_text("utf-8")
 
 
@@ -147,7 +147,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _noisy(values: np.ndarray, smooth: np.ndarray) -> bool:
-    """Whether the values jump from one side of the smooth line to the other, as a curve without noise does not."""
+    """Whether the values often jump from one side of the smoothed line to the other."""
     side = np.sign(values - smooth)
     return bool(np.mean(side[1:] * side[:-1] < 0) > 0.2) if len(values) > 1 else False
 
@@ -163,7 +163,7 @@ def _describe(bar: Bar) -> str:
 
 
 def letters(width: float) -> int:
-    """How many letters of a label fit a width."""
+    """How many letters of a label fit into a width."""
     return int(width / 7.4)
 
 

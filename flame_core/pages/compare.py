@@ -1,8 +1,8 @@
-"""Recipes side by side: their headline metrics, and whether a difference is more than chance.
+"""Compares recipes by their headline metrics, and tests whether a difference is more than chance.
 
-All recipes are judged on the same pictures, so a difference has an interval of its own, from what both made of each
-picture. That interval is narrower than those of the two metrics, which share the luck of the split. A difference
-whose interval holds zero is "within the interval": these pictures do not tell the two apart.
+All recipes are measured on the same pictures, so a difference has its own interval, from the paired results on each
+picture. It is narrower than those of the two metrics, which share the chance in choosing the split. A difference whose
+interval contains zero is "within the interval": these pictures cannot distinguish the two.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def compare(results: Sequence[Results], confidence: float) -> dict[str, Any]:
     """The comparison of recipes with the first of them.
 
     Returns:
-        `baseline`, `pictures`, and `recipes`: for each recipe and headline metric `value`, `low`, `high`; for all
-        but the baseline also `difference` with `difference_low`, `difference_high` and `within_interval`.
+        `baseline`, `pictures`, and `recipes`: per recipe and headline metric `value`, `low`, `high`; for all except
+        the baseline also `difference` with `difference_low`, `difference_high` and `within_interval`.
 
     Raises:
         InputError: the recipes were not evaluated on the same pictures and metrics.
@@ -63,7 +63,7 @@ def compare(results: Sequence[Results], confidence: float) -> dict[str, Any]:
 
 
 def check(comparison: dict[str, Any]) -> Check:
-    """Whether the recipes can be told apart at all; it informs and never blocks."""
+    """Whether any recipe differs from the baseline by more than its interval; never blocks."""
     apart = [
         f"{recipe}: {metric}"
         for recipe, metrics in comparison["recipes"].items()
@@ -101,7 +101,7 @@ def render_comparison(
 
 
 def comparison_charts(comparison: dict[str, Any], first: Results) -> dict[str, str]:
-    """{headline metric: its value of every recipe as a bar, the `first` in the accent colour}."""
+    """{headline metric: chart with one bar per recipe, the `first` in the accent colour}."""
     return {
         metric: bar_chart(
             [
@@ -133,7 +133,7 @@ def metric_title(metric: str) -> str:
 
 
 def chance_of(metric: str) -> str:
-    """The key of a metric's chance."""
+    """The key of a metric's chance level."""
     head, _, tail = metric.rpartition("/")
     return f"{head}/chance/{tail}"
 

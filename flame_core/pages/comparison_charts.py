@@ -1,4 +1,4 @@
-"""Charts of several models at once: dots by row (languages, benchmarks), and a radar over many data sets."""
+"""Charts of several models: dots per row (languages, benchmarks), and a radar over many data sets."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 from flame_core.pages.charts import WIDTH, add_element, add_line, add_text, letters, new_svg, nice_ticks, shortened
 
-SERIES = 6  # colours; a seventh model takes the first again
+SERIES = 6  # colours; a seventh model has the first colour again
 _ROW = 20
 
 
 @dataclass(frozen=True)
 class DotRow:
-    """One row: values between 0 and 1 by series number, and a published figure with whose it is."""
+    """One row: values between 0 and 1 by series number, and a published figure as (model, value)."""
 
     label: str
     values: Mapping[int, float]
@@ -25,7 +25,7 @@ class DotRow:
 
 
 def dot_chart(rows: Sequence[DotRow], title: str, labels: int = 128) -> str:
-    """Rows from the first to the last, a dot for each series, a diamond for what was published.
+    """Rows in the given order, with a dot per series and a diamond for the published figure.
 
     `labels` is the width of the labels.
     """
@@ -59,7 +59,7 @@ def dot_chart(rows: Sequence[DotRow], title: str, labels: int = 128) -> str:
 
 
 def radar_chart(axes: Sequence[str], series: Sequence[Sequence[float]], title: str) -> str:
-    """A polygon a series over three axes or more, all from 0 to the tick above the largest value."""
+    """One polygon per series over three or more axes, all from 0 to the tick above the largest value."""
     height, radius = 340.0, 132.0
     middle = (WIDTH / 2, height / 2)
     reach = nice_ticks(0.0, max(0.01, *(value for values in series for value in values)), 4)

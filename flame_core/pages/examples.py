@@ -1,7 +1,7 @@
-"""Examples that the report shows.
+"""Chooses the examples in the report.
 
-They are drawn by the digest of a key, never by how well they came out (texts with translations into most languages
-first). Only the failures are chosen by result: the worst.
+They are drawn by the digest of a key (texts with the most translations first), never by their results. Only the
+failures are chosen by result: the worst.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FAILURES, TOP_WRONG = 6, 4
 
 @dataclass(frozen=True)
 class Found:
-    """A candidate that a query brought up: a picture's row in the split, or a text."""
+    """A candidate found by a query: a picture's row in the split, or a text."""
 
     picture: int
     text: str
@@ -33,7 +33,7 @@ class Found:
 
 @dataclass(frozen=True)
 class TextQuery:
-    """A text and the pictures it brought up; `rank` is that of the first right one, of `gallery` pictures."""
+    """A text and the pictures it found; `rank` is that of the first right one, out of `gallery` pictures."""
 
     language: str
     text: str
@@ -44,7 +44,7 @@ class TextQuery:
 
 @dataclass(frozen=True)
 class Concept:
-    """The caption of one picture in several languages, each a query of its own."""
+    """The caption of one picture in several languages, each a separate query."""
 
     picture: int
     queries: list[TextQuery]
@@ -52,7 +52,7 @@ class Concept:
 
 @dataclass(frozen=True)
 class PictureQuery:
-    """A picture and the texts it brought up in the training language."""
+    """A picture and the texts it found in the training language."""
 
     picture: int
     found: list[Found]
@@ -62,7 +62,7 @@ class PictureQuery:
 
 @dataclass(frozen=True)
 class Failure:
-    """A text whose right picture came out last of all texts' right pictures."""
+    """A text whose right picture has one of the worst ranks of all texts."""
 
     picture: int  # the right one
     query: TextQuery
@@ -97,7 +97,7 @@ def concepts(evaluation: Evaluation, lookup: Lookup) -> list[Concept]:
 
 
 def picture_queries(evaluation: Evaluation, lookup: Lookup) -> list[PictureQuery]:
-    """Pictures with the texts of the training language that they brought up."""
+    """Pictures with the texts of the training language that they found."""
     result = next(iter(evaluation.languages.values()))
     pairing = result.pairing
     t = lookup("raw", pairing.texts)[:, 0]
@@ -123,7 +123,7 @@ def picture_queries(evaluation: Evaluation, lookup: Lookup) -> list[PictureQuery
 
 
 def failures(evaluation: Evaluation, lookup: Lookup) -> list[Failure]:
-    """The texts of the training language whose right pictures stand farthest back."""
+    """The texts of the training language whose right pictures have the worst ranks."""
     language, result = next(iter(evaluation.languages.items()))
     ranks = result.directions["text_to_image"].ranking.ranks()
     worst = sorted(range(len(ranks)), key=lambda i: (-ranks[i], text_sha256(result.pairing.texts[i])))[:FAILURES]
@@ -134,7 +134,7 @@ def failures(evaluation: Evaluation, lookup: Lookup) -> list[Failure]:
 
 
 def text_query(evaluation: Evaluation, lookup: Lookup, language: str, text: int, count: int) -> TextQuery:
-    """The pictures of a language's gallery that its text number `text` brings up."""
+    """The pictures of a language's gallery that its text number `text` finds."""
     result = evaluation.languages[language]
     pairing = result.pairing
     t = lookup("raw", [pairing.texts[text]])[:, 0]

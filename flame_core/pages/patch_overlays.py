@@ -1,4 +1,4 @@
-"""Drawings that lie over a picture, a cell for every patch: its word's colour, or its likeness to a facet."""
+"""Overlays on a picture with one cell per patch: the colour of its word, or its similarity to a facet."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from flame_core.pages.charts import add_element
 from flame_core.pages.comparison_charts import SERIES
 
-_COVER = 0.65  # opacity where a likeness is highest: the picture must be seen through it
+_COVER = 0.65  # highest opacity, so that the picture stays visible
 
 
 def word_overlay(grid: Sequence[Sequence[str]], words: Sequence[str], title: str) -> str:
-    """Cells coloured by word, in the order of `words`; a word that is not among them stays clear."""
+    """Cells coloured by word, in the order of `words`; cells with other words stay clear."""
     svg = _svg(len(grid), len(grid[0]), title)
     number = {word: index for index, word in enumerate(words)}
     for y, row in enumerate(grid):
@@ -26,7 +26,7 @@ def word_overlay(grid: Sequence[Sequence[str]], words: Sequence[str], title: str
 
 
 def likeness_overlay(cosine: np.ndarray, title: str) -> str:
-    """Cells [g, g] that are clear where the cosine is lowest and covered where it is highest."""
+    """Cells [g, g], from clear at the lowest cosine to most opaque at the highest."""
     svg = _svg(len(cosine), cosine.shape[1], title)
     low, high = float(cosine.min()), float(cosine.max())
     for y, row in enumerate(cosine):

@@ -1,7 +1,7 @@
 """Renders the templates of this package to self-contained pages: styles inside, no scripts, nothing fetched.
 
-Captions, keys and names come from strangers, so every value is escaped; a content security policy in the page
-forbids any fetch besides. Charts are the only markup that is passed through, and `charts` escapes what it is given.
+Captions, keys and names are untrusted, so every value is escaped; a content security policy in the page also forbids
+any fetch. Charts are the only markup that is not escaped here; `charts` escapes its inputs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def web_address(url: str | None) -> str:
-    """An address that a page may link to; `#` in place of any other, such as one that runs a script."""
+    """`url` if a page may link to it; `#` for any other, such as one that runs a script."""
     return url if url and url.startswith(("http://", "https://")) else "#"
 
 

@@ -1,7 +1,7 @@
-"""The report page of a model: what was trained on what, how well it answers, and where it fails.
+"""The report page of a model: its training and data, how well it answers, and where it fails.
 
-One self-contained file for a reader who knows nothing of the run. It has no claim that is not measured, and every
-number stands beside chance, its interval, or the ceiling of the texts.
+One self-contained file for a reader who knows nothing about the run. Every claim is measured, and every number is shown
+with chance, its interval, or the ceiling of the texts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from flame_core.patches.meaning import PictureMeaning
 from flame_core.suite.benchmark_results import BenchmarkResult
 
 WAYS: dict[Direction, str] = {"image_to_text": "Picture → text", "text_to_image": "Text → picture"}
-_MATRIX_CLASSES = 30  # more do not fit a page
+_MATRIX_CLASSES = 30  # more do not fit on a page
 
 
 def report_charts(evaluation: Evaluation, facts: RunFacts) -> dict[str, str]:
@@ -54,7 +54,7 @@ def report_charts(evaluation: Evaluation, facts: RunFacts) -> dict[str, str]:
 
 
 def language_bars(evaluation: Evaluation, train_language: str, k: int) -> dict[Direction, list[Bar]]:
-    """One bar a language, both directions in the same order: by the mean of the two, the best first."""
+    """One bar per language, in the same order for both directions: by the mean of the two, the best first."""
     m = evaluation.metrics
     order = sorted(
         evaluation.languages,
@@ -100,11 +100,11 @@ def render_report(
     benchmark_results: Sequence[BenchmarkResult] = (),
     meaning: Sequence[PictureMeaning] = (),
 ) -> str:
-    """The page.
+    """The report page as HTML.
 
     Args:
-        evaluation: what was measured.
-        facts: what is known of the run.
+        evaluation: the model's results on the held-out split.
+        facts: facts about the run.
         checks: the quality gates of this model.
         captions: of the validation split.
         lookup: embeddings of texts.
@@ -150,7 +150,7 @@ def render_report(
 
 
 def drawn_meaning(meaning: PictureMeaning) -> dict[str, Any]:
-    """The overlays of a picture: its patches' words, and each facet's likeness."""
+    """The overlays of a picture: its patches' words, and their similarity to each facet."""
     words = [word for word, _ in meaning.words]
     return {
         "meaning": meaning,
@@ -160,7 +160,7 @@ def drawn_meaning(meaning: PictureMeaning) -> dict[str, Any]:
 
 
 def cards(evaluation: Evaluation, params: Params) -> list[dict[str, Any]]:
-    """The headline numbers, each with chance, interval and what it means."""
+    """The headline numbers, each with chance, interval and a short explanation."""
     m = evaluation.metrics
     options = params.evaluate
     k = headline_k(options)
@@ -191,7 +191,7 @@ def cards(evaluation: Evaluation, params: Params) -> list[dict[str, Any]]:
 
 
 def descriptions(keys: Sequence[str], captions: Sequence[Caption], language: str) -> list[str]:
-    """What each picture shows, for those who cannot see it: its first raw caption, in `language` where it has one."""
+    """Alternative texts of pictures: the first raw caption, in `language` if it has one; else the key."""
     found: dict[str, str] = {}
     for caption in sorted(captions, key=lambda caption: caption.language != language):
         if caption.kind == "raw":
@@ -200,7 +200,7 @@ def descriptions(keys: Sequence[str], captions: Sequence[Caption], language: str
 
 
 def confusion_rows(classification: Classification | None) -> list[dict[str, Any]]:
-    """Rows of the confusion matrix with shares of each row; empty where there is none or it is too large."""
+    """Rows of the confusion matrix with shares per row; empty if there is none or it is too large."""
     if classification is None or len(classification.names) > _MATRIX_CLASSES:
         return []
     table = classification.confusion()

@@ -1,4 +1,4 @@
-"""What a report says about a run besides what was measured: the model, its training, the data."""
+"""What a report says about a run besides its measurements: the model, its training, the data."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class RunFacts:
 
     Attributes:
         recipe: name of the recipe.
-        params: of the run; the report shows those that its stage depends on.
-        manifest: of the embedding store.
+        params: the run's; the report shows those that its stage depends on.
+        manifest: the embedding store's.
         config: `config.json` of the model.
         training: rows of the training's `metrics.jsonl`.
         parameters: number of trained weights.
         pictures: pictures by split.
         captions: (kind, origin, number in training, number in validation) of captions.
-        ledger: (outcome, reason, number) of pairs that did not become samples as they came.
+        ledger: (outcome, reason, number) of pairs that did not become samples unchanged.
     """
 
     recipe: str
@@ -48,7 +48,7 @@ class RunFacts:
 
 
 def read_run_facts(params: Params, layout: Layout, recipe: str, manifest: Mapping[str, Any]) -> RunFacts:
-    """The facts of a run, from the outs that evaluation reads anyway."""
+    """The facts of a run, read from outs that evaluation reads anyway."""
     model = layout.model(recipe)
     log = (model / "metrics.jsonl").read_text("utf-8")
     return RunFacts(
