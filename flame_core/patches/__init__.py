@@ -1,1 +1,1 @@
-"""What single patches of a picture mean, in words and in likeness to facets."""
+"""What single patches of a picture mean: as words, and by similarity to facets."""

@@ -1,8 +1,8 @@
-"""Vectors of the LLM's space in words: its output matrix read as a list of words.
+"""Finds words for vectors of the LLM's space, with the LLM's output matrix.
 
-Of the LLM only that matrix is read, from its safetensors files, a block of rows at a time; nothing else of it is
-loaded. A tied model has no `lm_head`: its input embeddings are the same matrix. Only tokens that are a whole word of a
-given vocabulary are read: among the others are many beginnings of words, which say nothing to a reader.
+Only that matrix is read from the LLM's safetensors files, a block of rows at a time. A tied model has no `lm_head`: its
+input embeddings are the same matrix. Only tokens that are a whole word of a given vocabulary are used, because many
+others are only beginnings of words, which mean nothing to a reader.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _NAMES = ("lm_head.weight", "embed_tokens.weight", "wte.weight", "embed_in.weigh
 
 
 class LMHead:
-    """The words of a vocabulary (in lower case) by token of an LLM folder; none where its tokenizer marks no words.
+    """The words of a vocabulary (in lower case) by token of an LLM; empty if its tokenizer does not mark words.
 
     Raises:
-        InputError: no file of the folder holds such a matrix.
+        InputError: no file in the folder has such a matrix.
     """
 
     def __init__(self, folder: Path, tokenizer: Any, vocabulary: Container[str]) -> None:
@@ -54,7 +54,7 @@ class LMHead:
 
 
 def word_tokens(tokenizer: Any) -> dict[int, str]:
-    """{id: word} of the tokens that begin a word, of three letters or more."""
+    """{id: word} of the tokens that begin a word and have three or more letters."""
     found: dict[int, str] = {}
     for token, index in tokenizer.get_vocab().items():
         if token[:1] in ("Ġ", "▁", " ") and len(token) > 3:

@@ -1,9 +1,9 @@
-"""What single patches mean: their words through the LLM's output matrix, their likeness to facets, and neighbours.
+"""What single patches mean: words from the LLM's output matrix, similarity to facets, and neighbours.
 
-A patch goes through the projector into the LLM's space, where a text's facets lie. Its word is the one, of the words in
-the training captions, whose row of the output matrix (`lm_head`) is largest for the patch less the mean over the shown
-pictures, since all patches share a direction that says nothing about any of them. This is a reading aid, never a
-metric; PatchDis is the metric (`tasks.segmentation`).
+The projector maps a patch into the LLM's space, which also holds a text's facets. Its word is the word in the training
+captions whose row of the output matrix (`lm_head`) has the largest inner product with the patch minus the mean over the
+shown pictures; the mean is subtracted because all patches share a direction that carries no meaning. This helps to
+understand a model but is not a metric; PatchDis is the metric (`tasks.segmentation`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from flame_core.text.llm import SOURCE
 
 PICTURES, WORDS, NEIGHBOURS = 6, 6, 4
 _WORD = re.compile(r"[^\W\d_]{3,}")
-_CAPTIONS = 20_000  # training captions whose words are read; whole shards
+_CAPTIONS = 20_000  # training captions to read words from, in whole shards
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class PictureMeaning:
     Attributes:
         picture: its row in the split.
         view: the centre square that the model sees, as a data URI.
-        patch_words: [g][g] the first word of each patch; empty where no LLM folder is at hand, or where the model was
-            trained into a space of its own.
+        patch_words: [g][g] the first word of each patch; empty if there is no LLM folder, or if the model was trained
+            into its own space.
         words: the most frequent of them with their share of the patches.
         text: the caption whose facets are mapped.
-        maps: one a facet.
-        neighbours: (row, cosine) of the pictures nearest to it.
+        maps: one per facet.
+        neighbours: (row, cosine) of the nearest pictures.
     """
 
     picture: int
@@ -73,10 +73,10 @@ def read_meaning(
     """The meaning of some held-out pictures, drawn by the digest of their keys.
 
     Args:
-        params: of the run.
-        layout: where the LLM lies.
-        held_out: the model, what was measured of it, and the captions of the split.
-        jpeg: a picture by its row in the split.
+        params: the run's.
+        layout: has the LLM's folder.
+        held_out: the model, its results, and the captions of the split.
+        jpeg: returns a picture by its row in the split.
     """
     from flame_core.suite.models.trained import patch_grid
 
@@ -109,7 +109,7 @@ def read_meaning(
 
 
 def _patch_words(params: Params, layout: Layout, patches: np.ndarray) -> list[list[list[str]]]:
-    """[N][g][g] first words; empty grids where the LLM's folder is not at hand, or its tokens are no words."""
+    """[N][g][g] first words; empty grids if there is no LLM folder, or its tokens are not words."""
     from flame_core.text.llm import load_tokenizer
 
     count, height, width, dimensions = patches.shape
@@ -140,14 +140,14 @@ def caption_words(captions: Path, language: str) -> set[str]:
 
 
 def frequent(grid: Sequence[Sequence[str]]) -> list[tuple[str, float]]:
-    """The most frequent words of a grid with their share, equals in alphabetical order."""
+    """The most frequent words of a grid with their share; equally frequent words in alphabetical order."""
     counts = Counter(word for row in grid for word in row)
     total = counts.total()
     return [(word, n / total) for word, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:WORDS]]
 
 
 def nearest(z: np.ndarray, row: int, count: int) -> list[tuple[int, float]]:
-    """(row, cosine) of the pictures nearest to one, itself left out."""
+    """(row, cosine) of the `count` pictures nearest to picture `row`, without itself."""
     order, scores = best_candidates(z[row : row + 1], z, count + 1)
     pairs = zip(order[0].tolist(), scores[0].tolist(), strict=True)
     return [(other, score) for other, score in pairs if other != row][:count]
