@@ -27,7 +27,7 @@ _NAMES = {
 
 
 def language_name(code: str) -> str:
-    """`German` for `de`, `Chinese (CN)` for `zh_CN`, the code itself where it has no name here."""
+    """`German` for `de`, `Chinese (CN)` for `zh_CN`, the code itself if it has no name here."""
     if code in _NAMES:
         return _NAMES[code]
     for mark in "_-@":
@@ -38,10 +38,10 @@ def language_name(code: str) -> str:
 
 
 def is_language(code: str) -> bool:
-    """Whether the code, or the part before its variant, is one of a language."""
+    """Whether the code, or the part before its variant, is that of a known language."""
     return language_name(code) != code
 
 
 def html_language(code: str) -> str:
-    """The code as the HTML attribute `lang` wants it: `sr-latin` for `sr@latin`."""
+    """The code in the form of the HTML attribute `lang`: `sr-latin` for `sr@latin`."""
     return code.replace("_", "-").replace("@", "-")

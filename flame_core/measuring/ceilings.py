@@ -1,6 +1,7 @@
-"""Ceilings: how well a language's captions find pictures whose embeddings are those of their own caption.
+"""Ceilings: how well a language's captions find pictures if each picture's embedding is that of its own caption.
 
-No image tower can be expected to do better in that language, as it learns from captions in the training language only.
+No image tower can be expected to do better in that language, because it learns only from captions in the training
+language.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ def text_ceilings(params: EvaluateParams, captions: Sequence[Caption], lookup: L
     """Text-to-text recall by language, {language: {recall@k: value}}.
 
     Args:
-        params: name the languages and the values of k.
-        captions: of the measured pictures, in the order of the shards.
-        lookup: the LLM's embeddings of their raw captions.
+        params: gives the languages and the values of k.
+        captions: captions of the measured pictures, in shard order.
+        lookup: returns the LLM's embeddings of their raw captions.
     """
     trained = list(dict.fromkeys(c.key for c in captions if c.kind == "raw" and c.language == params.train_language))
     if not trained:
@@ -30,7 +31,7 @@ def text_ceilings(params: EvaluateParams, captions: Sequence[Caption], lookup: L
     rows = {key: row for row, key in enumerate(trained)}
     read = pair_up(captions, rows, "raw", params.train_language)
     first = read.edges[np.searchsorted(read.edges[:, 0], np.arange(len(rows))), 1]  # text of each picture
-    pictures = lookup("raw", [read.texts[text] for text in first])[:, 0]  # what a perfect tower would say: [N, D]
+    pictures = lookup("raw", [read.texts[text] for text in first])[:, 0]  # the output of a perfect tower: [N, D]
     own = [caption for caption in captions if caption.key in rows]
     ceilings = {}
     for language in evaluated_languages(params, captions):

@@ -1,8 +1,8 @@
-"""Zero-shot classification into the source's top-level categories, by the class names alone.
+"""Zero-shot classification into the source's top-level categories, from the class names only.
 
-A class is the normalised mean of its normalised prompt embeddings, each prompt put to the LLM with the raw template
-(FLAME's protocol: single prompt, prompt ensemble). Ties between classes are resolved by expectation, as in
-retrieval, so a model that sees no difference gets chance.
+A class is the normalised mean of its normalised prompt embeddings, each prompt embedded with the raw template (FLAME's
+protocol: single prompt, prompt ensemble). Ties between classes are resolved by expectation, as in retrieval, so a model
+that sees no difference gets chance.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Classification:
         return min(k, len(self.names)) / len(self.names)
 
     def majority(self) -> float:
-        """Top-1 of always answering the most frequent class."""
+        """Top-1 accuracy of always answering the most frequent class."""
         return float(np.bincount(self.truth, minlength=len(self.names)).max() / len(self.truth))
 
     def confusion(self) -> np.ndarray:
@@ -58,7 +58,7 @@ class Classification:
 
 
 def class_embeddings(params: EvaluateParams, names: Sequence[str], lookup: Lookup) -> np.ndarray:
-    """[C, D], normalised."""
+    """Embeddings of the classes [C, D], normalised."""
     rows = [unit(lookup("raw", class_prompts(params, name))[:, 0].mean(axis=0, dtype=np.float64)) for name in names]
     return np.stack(rows).astype(np.float32)
 

@@ -1,8 +1,8 @@
 """Measures of a run as columns of sums and counts per picture: their estimates, intervals and outcomes.
 
-A measure is a mean over queries, and every query belongs to a picture, so per picture a sum and a count say all that
-an interval needs. The headline measures are kept in that form (`outcomes.parquet`), so that `flame compare` can judge
-the difference of two recipes picture by picture.
+A measure is a mean over queries, and every query belongs to a picture, so a sum and a count per picture are all that an
+interval needs. The headline measures are stored in that form (`outcomes.parquet`), so that `flame compare` can compare
+two recipes picture by picture.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ OUTCOMES_SCHEMA = pa.schema(
     {
         "measure": pa.dictionary(pa.int32(), pa.string()),  # a key of metrics.json
         "picture": pa.int32(),  # row in the validation split
-        "sum": pa.float32(),  # of the values of the picture's queries
+        "sum": pa.float32(),  # over the values of the picture's queries
         "queries": pa.int32(),
     }
 )
 
 
 class Estimates:
-    """Named measures over the pictures of a split, and groups: plain means over some of the measures."""
+    """Named measures over the pictures of a split, and groups: plain means over several measures."""
 
     def __init__(self, pictures: int) -> None:
         self.pictures = pictures
@@ -35,7 +35,7 @@ class Estimates:
         self.others: dict[str, Mean] = {}
 
     def add(self, name: str, values: np.ndarray, owners: np.ndarray) -> None:
-        """Add a measure: the values [Q] of its queries and the picture [Q] of each."""
+        """Add a measure: the values [Q] of its queries, and the picture of each query [Q]."""
         self.sums[name], self.counts[name] = by_picture(values, owners, self.pictures)
 
     def intervals(self, confidence: float) -> dict[str, float]:
@@ -49,7 +49,7 @@ class Estimates:
         return found
 
     def outcomes(self, names: Sequence[str]) -> pa.Table:
-        """What each picture contributed to the named measures, as `OUTCOMES_SCHEMA`."""
+        """Each picture's contribution to the named measures, as `OUTCOMES_SCHEMA`."""
         pictures = {name: np.nonzero(self.counts[name])[0] for name in names}
         numbers = np.repeat(np.arange(len(names), dtype=np.int32), [len(pictures[name]) for name in names])
         columns = [
@@ -62,7 +62,7 @@ class Estimates:
 
 
 def means_of(outcomes: pa.Table, pictures: int) -> dict[str, Mean]:
-    """{measure: its mean} of a table as `OUTCOMES_SCHEMA`."""
+    """{measure: its mean} of a table with `OUTCOMES_SCHEMA`."""
     names = outcomes["measure"].unify_dictionaries().combine_chunks()
     measure = names.indices.to_numpy()
     rows, added, queries = (outcomes[name].to_numpy() for name in ("picture", "sum", "queries"))

@@ -1,4 +1,4 @@
-"""A model measured on the held-out split of a run: what `evaluate` does, and what a promotion asks of an old model."""
+"""Measures a model on the held-out split of a run, for `evaluate` and for the old champion in a promotion."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class HeldOut:
     """An evaluation, and what it was measured on.
 
     Attributes:
-        evaluation: of the model.
-        captions: of the measured pictures.
-        rows: of the index, in the order of the evaluation's keys.
-        store: the texts of the LLM.
-        lookup: the texts as the model knows them: the store's, or its own text tower's.
-        own_texts: whether they are its own text tower's, so that its space is not the LLM's.
-        encoder: of the pictures.
+        evaluation: the model's results.
+        captions: captions of the measured pictures.
+        rows: rows of the index, in the order of the evaluation's keys.
+        store: the LLM's text embeddings.
+        lookup: returns text embeddings for the model: the store's, or those of its own text tower.
+        own_texts: whether they are from its own text tower, so that its space is not the LLM's.
+        encoder: encodes pictures.
     """
 
     evaluation: Evaluation
@@ -49,7 +49,7 @@ class HeldOut:
 
 
 def measured_from(layout: Layout) -> Mapping[Path, Sequence[str]]:
-    """What `measure` reads besides the model, for `verification.verify`."""
+    """The files that `measure` reads besides the model, for `verification.verify`."""
     return {
         layout.shards: [INDEX, "val/*"],
         layout.captions: ["*"],

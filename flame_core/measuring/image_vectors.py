@@ -1,4 +1,4 @@
-"""Picture embeddings of a split, and whether a model and a store of texts share a space at all."""
+"""Picture embeddings of a split, and a check that a model and a store of texts share a space."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHUNK = 512  # pictures whose bytes are held at once
 
 
 def encode_pictures(encoder: ImageEncoder, shards: Path, rows: Sequence[IndexRow]) -> np.ndarray:
-    """z_0 and the F facets of pictures, [N, 1 + F, D], one row of the index after the other."""
+    """z_0 and the F facets of pictures, [N, 1 + F, D], in the order of the index rows."""
     reader = PictureReader(shards)
     found = []
     with progress("encode", len(rows), "pictures") as bar:
@@ -30,7 +30,7 @@ def encode_pictures(encoder: ImageEncoder, shards: Path, rows: Sequence[IndexRow
 
 
 def require_same_space(config: Mapping[str, Any], manifest: Mapping[str, Any], model: Path) -> None:
-    """Refuse a model that was trained into another space than that of the store.
+    """Refuse a model that was trained into a space other than the store's.
 
     Raises:
         InputError: names what differs.

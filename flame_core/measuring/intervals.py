@@ -1,18 +1,18 @@
-"""Means over queries with intervals that cover, and intervals of the difference of two of them.
+"""Intervals with guaranteed coverage for means over queries, and for the difference of two means.
 
-An interval is that of Clopper and Pearson for `n` independent hits or misses. Where every picture has one query, `n` is
-their number, and the interval covers for certain, be hits ever so rare. Queries about one picture are not independent,
-and a mean over languages or classes is no single proportion: then `n` is the effective sample size p (1 - p) / v,
-with the variance v that the pictures show (linearised), never more than the queries, and less for few pictures by
-Student's t: Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts
-estimated from survey data" (Survey Methodology 24, 1998), the rule of the US National Center for Health Statistics.
-Where too few hits or misses tell how queries depend, each picture counts as one.
+An interval is that of Clopper and Pearson for `n` independent hits or misses. If every picture has one query, `n` is
+their number, and the coverage is guaranteed even if hits are very rare. Queries about one picture are not independent,
+and a mean over languages or classes is not a single proportion. Then `n` is the effective sample size p (1 - p) / v,
+where v is the variance over the pictures (linearised); n is never more than the number of queries, and is reduced for
+few pictures with Student's t: Korn and Graubard, "Confidence intervals for proportions with small expected number of
+positive counts estimated from survey data" (Survey Methodology 24, 1998), the rule of the US National Center for Health
+Statistics. If there are too few hits or misses to estimate the dependence of queries, each picture counts as one query.
 
-A difference on the same pictures is bounded by both intervals and the correlation that the pictures show: Newcombe's
+The interval of a difference on the same pictures uses both intervals and the correlation over the pictures: Newcombe's
 method 10 for paired proportions (Statistics in Medicine 17, 1998), with his correction of the correlation by half a
-picture, as Zou and Donner generalised it (2008).
+picture, as generalised by Zou and Donner (2008).
 
-Nothing is drawn: the same numbers in, the same interval out.
+Nothing is random: the same numbers give the same interval.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from math import sqrt
 
 import numpy as np
 
-_NOTHING = 1e-20  # a variance that is the rounding of zero; one hit among 10^9 queries has more
-_FEW = 10  # expected hits or misses below which the dependence of queries cannot be told
+_NOTHING = 1e-20  # below this, a variance is zero with rounding errors; one hit among 10^9 queries has more
+_FEW = 10  # expected hits or misses below which the dependence of queries cannot be estimated
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Mean:
     """A mean of values between 0 and 1 over the queries about N pictures.
 
     Attributes:
-        value: NaN where there is no query.
-        influence: [N] what each picture adds to its deviation; the sum of their squares is the variance.
-        weights: [N] each picture's part of the mean; they sum to 1.
+        value: the mean; NaN if there is no query.
+        influence: [N] each picture's contribution to the deviation; the sum of their squares is the variance.
+        weights: [N] each picture's share of the mean; they sum to 1.
         squares: sum over the queries of their squared weights.
         freedom: degrees of freedom of the variance.
-        simple: whether it is over one query a picture at most, all alike.
+        simple: whether there is at most one query per picture, all with the same weight.
     """
 
     value: float
@@ -54,7 +54,7 @@ class Mean:
 
 
 def by_picture(values: np.ndarray, owners: np.ndarray, pictures: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sums and counts [pictures] of the queries' values [Q], by the picture that each query belongs to [Q]."""
+    """Sums and counts [pictures] of the queries' values [Q], by the picture of each query [Q]."""
     sums = np.bincount(owners, weights=values, minlength=pictures)
     return sums, np.bincount(owners, minlength=pictures).astype(np.float64)
 
@@ -78,7 +78,7 @@ def ratio(sums: np.ndarray, counts: np.ndarray) -> Mean:
 
 
 def mean_of(means: Sequence[Mean]) -> Mean:
-    """The plain mean of means over the same N pictures, such as one a language; those without a query are left out."""
+    """The plain mean of means over the same N pictures (one per language, for example); empty means are left out."""
     known = [each for each in means if not np.isnan(each.value)]
     if len(known) < 2:
         return known[0] if known else means[0]
@@ -93,10 +93,10 @@ def mean_of(means: Sequence[Mean]) -> Mean:
 
 
 def mean_over_classes(hits: np.ndarray, labels: np.ndarray) -> Mean:
-    """The plain mean, over the classes that are present, of the mean of their pictures' hits [N] by labels [N].
+    """The plain mean over all present classes of the mean of their pictures' hits [N], by labels [N].
 
-    A class with a single picture shows no variance of its own; that between all such classes is taken, which is
-    rather too large (collapsed strata: Cochran, "Sampling Techniques", section 5A.12).
+    A class with a single picture has no variance of its own; the variance between all such classes is used instead,
+    which is too large rather than too small (collapsed strata: Cochran, "Sampling Techniques", section 5A.12).
     """
     _, stratum, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     classes, size = len(sizes), sizes[stratum]
@@ -115,7 +115,7 @@ def mean_over_classes(hits: np.ndarray, labels: np.ndarray) -> Mean:
 
 
 def interval(mean: Mean, confidence: float) -> tuple[float, float]:
-    """(low, high); a mean without a query is known no better than to lie between 0 and 1."""
+    """(low, high); (0, 1) for a mean without queries."""
     from scipy.stats import beta
 
     if np.isnan(mean.value):
@@ -129,10 +129,10 @@ def interval(mean: Mean, confidence: float) -> tuple[float, float]:
 
 
 def difference_interval(new: Mean, old: Mean, confidence: float) -> tuple[float, float]:
-    """(low, high) of `new` less `old`, both over the same N pictures."""
+    """(low, high) of `new` minus `old`, both over the same N pictures."""
     spread = sqrt(new.variance * old.variance)
     shared = float((new.influence * old.influence).sum())
-    if shared > 0:  # half a picture less: few that agree are no proof that all would
+    if shared > 0:  # half a picture less: a few that agree do not prove that all do
         shared = max(0.0, shared - float((new.weights**2).sum() * (old.weights**2).sum()) / 2)
     ends = (new.value, *interval(new, confidence)), (old.value, *interval(old, confidence))
     return combined(*ends, correlation=min(1.0, max(-1.0, shared / spread)) if spread else 0.0)
@@ -151,7 +151,7 @@ def combined(
 
 
 def _effective_size(mean: Mean, tail: float) -> float:
-    """How many independent hits or misses the mean is worth."""
+    """The number of independent hits or misses with the same information as the mean."""
     from scipy.stats import norm, t
 
     pictures = 1 / float((mean.weights**2).sum())

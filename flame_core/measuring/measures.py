@@ -1,22 +1,22 @@
-"""Everything that is measured of one model on the held-out split, as flat metrics with intervals.
+"""All measurements of one model on the held-out split, as flat metrics with intervals.
 
 Keys (a direction is `image_to_text` or `text_to_image`, k comes from `evaluate.recall_at`):
 
 | key | meaning |
 |---|---|
-| `retrieval/<language>/n` | pictures that have a caption in the language; they are its gallery |
+| `retrieval/<language>/n` | number of pictures with a caption in the language; they are its gallery |
 | `retrieval/<language>/<direction>/recall@k`, `.../low`, `.../high` | recall and its interval |
 | `retrieval/<language>/<direction>/chance/recall@k` | recall of a random order, exactly |
-| `retrieval/<language>/<direction>/median_rank` | of the first right answer, 1 is best |
+| `retrieval/<language>/<direction>/median_rank` | median rank of the first right answer; 1 is best |
 | `retrieval/<language>/ceiling/recall@k` | text-to-text recall against the training language, from the store |
-| `retrieval/other_languages/...` | plain mean over all languages but the training one |
+| `retrieval/other_languages/...` | plain mean over all languages except the training language |
 | `retrieval/chance/recall@k` | chance in the training language, mean of both directions |
-| `facets/short/<j or mean>/<direction>/recall@k` | queries by one facet of the short captions, or by all of them |
+| `facets/short/<j or mean>/<direction>/recall@k` | queries with one facet of the short captions, or with all |
 | `classification/top1`, `top5`, `mean_per_class`, `majority`, `chance/top1`, `chance/top5` | zero-shot |
-| `classification/classes`, `classification/pictures` | 0 where the source has no categories |
+| `classification/classes`, `classification/pictures` | 0 if the source has no categories |
 
-Facet queries score a picture by the mean over facets j of <z_j, t_j>, each facet normalised on its own; z_j is the
-picture's facet j where the tower has facet tokens, else z_0.
+Facet queries score a picture by the mean over facets j of <z_j, t_j>, each facet normalised separately; z_j is the
+picture's facet j if the tower has facet tokens, else z_0.
 """
 
 from __future__ import annotations
@@ -54,18 +54,18 @@ class LanguageResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured of one model.
+    """The measurements of one model.
 
     Attributes:
         keys: N keys of the split.
         z: [N, D] picture embeddings.
-        languages: training language first; only those that a picture has a caption in.
-        missing_languages: asked for by params, but no picture has a caption in them.
-        facets: facet number or `mean` -> both directions; empty where short captions are not embedded.
-        classification: None where the source has no categories.
-        metrics: flat numbers, as the module says.
-        headline: the metrics that recipes are compared by; each is the mean over some measures of `outcomes`.
-        outcomes: what every picture contributed to those measures (`estimates.OUTCOMES_SCHEMA`).
+        languages: the training language first; only languages in which a picture has a caption.
+        missing_languages: languages in params in which no picture has a caption.
+        facets: facet number or `mean` -> both directions; empty if short captions are not embedded.
+        classification: None if the source has no categories.
+        metrics: flat numbers, as in the module's table.
+        headline: the metrics for comparing recipes; each is the mean over some measures of `outcomes`.
+        outcomes: every picture's contribution to those measures (`estimates.OUTCOMES_SCHEMA`).
     """
 
     keys: list[str]
@@ -80,12 +80,12 @@ class Evaluation:
 
     @property
     def split(self) -> str:
-        """Digest of the keys, in order: two models can be compared where it is the same."""
+        """Digest of the keys, in order; two models can be compared if it is the same."""
         return value_digest(self.keys)
 
 
 def headline_k(params: EvaluateParams) -> int:
-    """The k of headline numbers and gates: 10, or the largest there is."""
+    """The k of headline numbers and gates: 10, or the largest in `recall_at`."""
     return 10 if 10 in params.recall_at else max(params.recall_at)
 
 
@@ -101,12 +101,12 @@ def evaluate(
     """Measure a model.
 
     Args:
-        params: `evaluate`, and which kinds are embedded.
-        views: [N, 1 + F, D] picture embeddings, L2-normalised: the whole, then the F facets of a tower that has any.
+        params: uses `evaluate`, and the embedded kinds of captions.
+        views: [N, 1 + F, D] picture embeddings, L2-normalised: the whole picture, then the tower's F facets, if any.
         keys: N keys, in the order of `views`.
-        captions: of these pictures, all kinds and languages.
+        captions: captions of these pictures, of all kinds and languages.
         classes: {key: top-level class}.
-        lookup: embeddings of the texts that `evaluation_texts` lists.
+        lookup: returns the embeddings of the texts in `evaluation_texts`.
         ceilings: {language: {recall@k: value}} of the LLM's texts (`ceilings.text_ceilings`).
 
     Raises:
@@ -148,10 +148,10 @@ def evaluate(
 
 
 def checks(evaluation: Evaluation, options: EvaluateParams) -> list[Check]:
-    """Quality gates of a model: recall above chance by language, and the languages that were asked for.
+    """Quality gates of a model: recall over chance per language, and whether all requested languages are present.
 
-    Recall exceeds a floor where the lower end of its interval does. On ten pictures recall@10 is 1, and so is chance:
-    a model that cannot be told apart from chance does not pass.
+    Recall exceeds a floor if the lower end of its interval does. On ten pictures, recall@10 is 1, and so is chance: a
+    model that cannot be distinguished from chance does not pass.
     """
     k = headline_k(options)
     found = []
@@ -257,7 +257,7 @@ def _group(
     classification: Classification | None,
     estimates: Estimates,
 ) -> dict[str, list[str]]:
-    """Add the means over measures; returns the headline metrics with the measures that each is the mean of."""
+    """Add the means over measures; returns {headline metric: the measures that it is the mean of}."""
     k = headline_k(options)
     others = [language for language in languages if language != options.train_language]
     headline = {}

@@ -1,8 +1,8 @@
 """Find pictures by a text: `flame query "a red bird"`.
 
-The text is put to the LLM with the raw template, as single-prompt evaluation does, or with every facet of the short
-template (`--facets`): then a picture's score is the mean over facets j of <z_j, t_j>. A text that the store holds
-needs no LLM. The gallery's embeddings are computed once a model and kept in the work cache.
+The LLM reads the text with the raw template, as in single-prompt evaluation, or with every facet of the short template
+(`--facets`); then a picture's score is the mean over facets j of <z_j, t_j>. A text in the store needs no LLM. The
+gallery's embeddings are computed once per model and stored in the work cache.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _GALLERY = "gallery.npy"
 
 @dataclass(frozen=True)
 class Hit:
-    """A picture that a text brought up: where it lies, its cosine, and its first raw caption."""
+    """A picture found by a text: its shard, its cosine, and its first raw caption."""
 
     key: str
     shard: str
@@ -55,11 +55,11 @@ def search(
     splits: Sequence[Split] = ("val",),
     facets: bool = False,
 ) -> list[Hit]:
-    """The `top` pictures of the splits for a text, the best first; with `facets` it is asked facet by facet.
+    """The `top` pictures of the splits for a text, the best first; with `facets`, one query per facet.
 
     Raises:
         InputError: the model, the shards or the store is missing, or does not fit this run.
-        ParamsError: `facets`, and `text.template` has no short template.
+        ParamsError: `facets` is set, but `text.template` has no short template.
         GateError: one of them failed a quality gate.
     """
     for source in (layout.shards, layout.embeddings, layout.model(recipe)):
@@ -106,7 +106,7 @@ def _gallery(layout: Layout, recipe: str, split: Split, manifest: dict[str, Any]
 
 
 def _embed(params: Params, layout: Layout, recipe: str, store: TextStore, kind: CaptionKind, text: str) -> np.ndarray:
-    """[K, D] by the model's own text tower; without one, from the store where it holds the text, else from the LLM."""
+    """[K, D] from the model's own text tower; without one, from the store if it has the text, else from the LLM."""
     if trained := trained_texts(layout.model(recipe)):
         return trained(kind, [text])[0]
     if (kind, text) in store:

@@ -1,8 +1,10 @@
-"""The files of a report that other programs read, and reading them back.
+"""Writes and reads the files of a report that are for programs.
 
-metrics.json        flat numbers (`measures`)
-results.json        headline measures, languages, classes; what the numbers were measured on
-outcomes.parquet    what every held-out picture contributed to the headline measures (`estimates`)
+Files:
+
+    metrics.json        flat numbers (`measures`)
+    results.json        headline measures, languages, classes; what the numbers were measured on
+    outcomes.parquet    every held-out picture's contribution to the headline measures (`estimates`)
 """
 
 from __future__ import annotations
@@ -29,12 +31,12 @@ class Results:
     """The results of one recipe.
 
     Attributes:
-        recipe: its name.
+        recipe: name of the recipe.
         metrics: flat numbers.
         headline: {metric: the measures of `outcomes` that it is the mean of}.
         pictures: number of held-out pictures.
         split: digest of their keys, in order.
-        outcomes: as `OUTCOMES_SCHEMA`.
+        outcomes: a table with `OUTCOMES_SCHEMA`.
     """
 
     recipe: str

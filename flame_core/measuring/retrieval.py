@@ -1,14 +1,13 @@
-"""Retrieval between pictures and texts: recall@k, median rank and chance, both directions.
+"""Retrieval between pictures and texts: recall@k, median rank and chance, in both directions.
 
-Which texts are right for which pictures is a bipartite graph (`Pairing`): a picture may have several texts, and
-pictures that share a text are all right answers to it. Equal texts are one gallery entry, so they never occupy
-several ranks, and one query, so they never count twice. A query is a hit at k when any right answer is among the
-first k.
+A bipartite graph (`Pairing`) defines the right texts of each picture: a picture may have several texts, and pictures
+that share a text are all right answers to it. Equal texts are one gallery entry, so they never occupy several ranks,
+and one query, so they never count twice. A query is a hit at k if any right answer is among the first k.
 
-Ties are resolved by expectation: candidates with equal scores are taken to stand in random order, and a hit is the
-probability that a right answer falls within the first k. A model that gives every candidate the same score
-therefore gets exactly chance, whatever the order of the gallery, and on any machine (`similarity`). Scores are made in
-blocks of queries, so a gallery of 50,000 against 50,000 never stands in memory at once.
+Ties are resolved by expectation: candidates with equal scores are treated as if in random order, and a hit is the
+probability that a right answer is among the first k. A model that gives every candidate the same score therefore gets
+exactly chance, in any gallery order and on any machine (`similarity`). Scores are computed in blocks of queries, so
+50,000 x 50,000 scores are never in memory at once.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Pairing:
     """Pictures and texts that belong together.
 
     Attributes:
-        pictures: [P] rows of the split, ascending; those with at least one text.
+        pictures: [P] rows of the split, ascending; only pictures with at least one text.
         texts: T texts, no two equal (`captions_text.same_text`).
         edges: [E, 2] distinct pairs (index into `pictures`, index into `texts`), sorted.
     """
@@ -58,9 +57,9 @@ class Ranking:
     """Where the best right answer of each of Q queries is among the candidates.
 
     Attributes:
-        ahead: [Q] candidates with a strictly better score (none of them is right).
-        tied: [Q] candidates with its score, itself included.
-        right: [Q] right answers among the tied.
+        ahead: [Q] number of candidates with a strictly better score (none of them is right).
+        tied: [Q] number of candidates with the same score, including itself.
+        right: [Q] number of right answers among the tied.
     """
 
     ahead: np.ndarray
@@ -72,20 +71,20 @@ class Ranking:
         return some_of(self.tied, self.right, np.maximum(k - self.ahead, 0))
 
     def ranks(self) -> np.ndarray:
-        """[Q] expected rank of the first right answer, 1 is best."""
+        """[Q] expected rank of the first right answer; 1 is best."""
         return self.ahead + (self.tied + 1) / (self.right + 1)
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """One direction over one pairing, measured.
+    """The results of one direction over one pairing.
 
     Attributes:
         ranking: of each of Q queries.
         answers: [Q] number of right answers of each query.
         gallery: number of candidates.
-        pictures: [Q] row in the split of the picture that the query belongs to (the first one, of a text with
-            several); the unit that intervals count.
+        pictures: [Q] row in the split of the query's picture (the first one, if a text has several); intervals treat
+            pictures as the independent units.
     """
 
     ranking: Ranking
@@ -101,14 +100,14 @@ class Retrieval:
         return float(np.median(self.ranking.ranks()))
 
     def chance(self, k: int) -> float:
-        """Recall@k of a ranking in random order, exactly: hypergeometric for each query, mean over the queries."""
+        """Exact recall@k of a random ranking: hypergeometric per query, mean over the queries."""
         return float(some_of(np.full_like(self.answers, self.gallery), self.answers, np.int64(k)).mean())
 
 
 def some_of(population: np.ndarray, right: np.ndarray, drawn: np.ndarray | np.integer) -> np.ndarray:
     """Probability that at least one of `right` is among `drawn` of `population`, without replacement (elementwise).
 
-    It is a multiple of 2^-24, so sums of it are exact, in any order.
+    It is rounded to a multiple of 2^-24, so sums are exact, in any order.
     """
     population, right, drawn = np.broadcast_arrays(population, right, drawn)
     missed = np.ones(population.shape)
@@ -140,8 +139,8 @@ def retrieve(z: np.ndarray, t: np.ndarray, pairing: Pairing, direction: Directio
     Args:
         z: [N, D] picture embeddings of the whole split.
         t: [T, D] embeddings of `pairing.texts`.
-        pairing: which of them belong together.
-        direction: what is the query and what the gallery.
+        pairing: which pictures and texts belong together.
+        direction: whether pictures or texts are the queries.
     """
     edges = pairing.towards(direction)
     pictures = z[pairing.pictures]

@@ -1,11 +1,11 @@
-"""Inner products that are ranked alike on every machine.
+"""Inner products with the same ranking on every machine.
 
-A product of float32 matrices has last bits that depend on the BLAS kernel, the number of threads and the place in a
-block, so scores that are equal in exact arithmetic rarely come out equal. What float32 leaves open is decided in
-float64, where the product of two float32 numbers is exact and a sum of D of them errs by at most
+The last bits of a float32 matrix product depend on the BLAS kernel, the number of threads and the place in a block, so
+scores that are equal in exact arithmetic are rarely equal as computed. Comparisons that float32 cannot decide are made
+in float64, where the product of two float32 numbers is exact and the error of a sum of D of them is at most
 gamma_D |x| |y|, gamma_D = D u / (1 - D u), in any order (Higham, "Accuracy and Stability of Numerical Algorithms",
-section 3.1). Two scores of a query are equal where they differ by no more than that bound twice: scores that are
-equal in exact arithmetic always do. With D = 5,120 that is 1e-12 of a cosine.
+section 3.1). Two scores of a query count as equal if they differ by at most twice that bound, which is always so for
+scores that are equal in exact arithmetic. With D = 5,120 that is 1e-12 for a cosine.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import numpy as np
 
 from flame_core.errors import ComputationError
 
-_BLOCK_SCORES = 8_000_000  # scores that are held at once
-_BLOCK_NUMBERS = 8_000_000  # numbers of vectors that are held at once in float64
-_CACHED_NUMBERS = 60_000  # numbers that stay in a core's cache
-_CROWDED = 64  # a query with more than this part of the gallery near its best answer is scored in float64 as a whole
+_BLOCK_SCORES = 8_000_000  # scores in memory at once
+_BLOCK_NUMBERS = 8_000_000  # numbers of vectors in memory at once in float64
+_CACHED_NUMBERS = 60_000  # numbers that fit into a core's cache
+_CROWDED = 64  # a query with over 1 / 64 of the gallery near its best answer is scored completely in float64
 
 
 def error_bound(dimensions: int, precision: type[np.floating]) -> float:
-    """gamma_D: how far a computed inner product of D numbers may be off, relative to |x| |y|, in any order."""
+    """gamma_D: the largest error of a computed inner product of D numbers, relative to |x| |y|, in any order."""
     rounding = dimensions * float(np.finfo(precision).eps) / 2
     return rounding / (1 - rounding)
 
 
 def similarities(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    """Inner products [Q, G] in float64, each within half of `resolution`.
+    """Inner products [Q, G] in float64, each with an error of at most half of `resolution`.
 
     Raises:
         ComputationError: one of them is not finite.
@@ -46,14 +46,14 @@ def resolution(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 
 
 def first_best(scores: np.ndarray, resolved: np.ndarray) -> np.ndarray:
-    """[...]: the first of the largest of scores [..., G], equals within `resolved` [...]."""
+    """[...]: index of the first of the largest scores [..., G]; scores within `resolved` [...] count as equal."""
     return (scores >= scores.max(axis=-1, keepdims=True) - resolved[..., None]).argmax(axis=-1)
 
 
 def best_candidates(queries: np.ndarray, gallery: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first `count` of the gallery [G, D] for each query [Q, D]: (indices, scores), each [Q, min(count, G)].
+    """The best `count` of the gallery [G, D] for each query [Q, D]: (indices, scores), each [Q, min(count, G)].
 
-    Equal scores stand in gallery order.
+    Equal scores are in gallery order.
     """
     count = min(count, len(gallery))
     resolved = resolution(queries, gallery)
@@ -69,14 +69,14 @@ def best_candidates(queries: np.ndarray, gallery: np.ndarray, count: int) -> tup
 
 
 def _in_order(line: np.ndarray, resolved: float) -> np.ndarray:
-    """Indices of scores [G], the best first; those that a chain of equals connects in the order of the gallery."""
+    """Indices of scores [G], the best first; scores connected by a chain of equals are in gallery order."""
     order = np.argsort(-line, kind="stable")
     groups = np.cumsum(np.diff(-line[order], prepend=-line[order[:1]]) > resolved)
     return order[np.lexsort((order, groups))]
 
 
 def count_ahead(queries: np.ndarray, gallery: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, ...]:
-    """How the gallery stands against the best right answer of each query.
+    """Compare the gallery with the best right answer of each query.
 
     Args:
         queries: [Q, D].
@@ -84,8 +84,8 @@ def count_ahead(queries: np.ndarray, gallery: np.ndarray, edges: np.ndarray) -> 
         edges: [E, 2] (query, right answer), sorted by query; every query has at least one.
 
     Returns:
-        ahead, tied, right, [Q] each: candidates with a better score, with the same score (itself included), and right
-        answers among the tied.
+        ahead, tied, right, [Q] each: number of candidates with a better score, with the same score (including itself),
+        and of right answers among the tied.
 
     Raises:
         ComputationError: a score is not finite.
@@ -95,7 +95,7 @@ def count_ahead(queries: np.ndarray, gallery: np.ndarray, edges: np.ndarray) -> 
     kind = np.result_type(queries, gallery)
     resolved = resolution(queries, gallery)
     ratio = error_bound(dimensions, kind.type) / error_bound(dimensions, np.float64)
-    doubt = (ratio / 2 + 2) * resolved + dimensions * float(np.finfo(kind.type).tiny)  # of a score less the best one
+    doubt = (ratio / 2 + 2) * resolved + dimensions * float(np.finfo(kind.type).tiny)  # of a score minus the best one
     ahead, tied, right = (np.empty(count, np.int64) for _ in range(3))
     block = max(1, _BLOCK_SCORES // max(1, len(gallery)))
     for first in range(0, count, block):
@@ -113,12 +113,12 @@ def count_ahead(queries: np.ndarray, gallery: np.ndarray, edges: np.ndarray) -> 
 def _count_block(
     queries: np.ndarray, gallery: np.ndarray, best: np.ndarray, resolved: np.ndarray, doubt: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(ahead, tied) of scores against `best` [Q]: in the inputs' precision where that is sure, else in float64."""
+    """(ahead, tied) of scores against `best` [Q]: in the inputs' precision if that is certain, else in float64."""
     scores = _finite(queries @ gallery.T)  # [Q, G]
     low, high = _outwards(best - doubt, best + doubt, scores.dtype)
     ahead = np.count_nonzero(scores > high[:, None], axis=1)
     near = np.count_nonzero(scores >= low[:, None], axis=1) - ahead
-    tied = np.ones_like(ahead)  # where a single score is near, it is the right answer's own
+    tied = np.ones_like(ahead)  # if only one score is near, it is the right answer's own
     crowded = near > max(1, len(gallery) // _CROWDED)
     some = np.flatnonzero((near > 1) & ~crowded)
     if len(some):
@@ -138,7 +138,7 @@ def _count_block(
 
 
 def _outwards(low: np.ndarray, high: np.ndarray, kind: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Ends in the precision of the scores, rounded so that the interval only grows."""
+    """The ends in the precision of the scores, rounded so that the interval does not shrink."""
     return np.nextafter(low.astype(kind), kind.type(-np.inf)), np.nextafter(high.astype(kind), kind.type(np.inf))
 
 

@@ -1,4 +1,4 @@
-"""A model's own text side, if its recipe trained one beside the image tower."""
+"""A model's own text tower, if its recipe trained one with the image tower."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from flame_core.settings import settings
 
 
 def has_text_tower(model: Path) -> bool:
-    """Whether the recipe of the model in a folder trained a text tower of its own.
+    """Whether the recipe of the model in a folder trained its own text tower.
 
-    Its `config.json` decides, not the files beside it: a model that lost its tower must not answer in another space.
+    Its `config.json` decides, not the other files: a model that lost its tower must not answer in another space.
 
     Raises:
-        InputError: the folder holds no readable config.
+        InputError: the folder has no readable config.
     """
     from flame_core.vision.tower import CONFIG
 
@@ -27,7 +27,7 @@ def has_text_tower(model: Path) -> bool:
 
 
 def trained_texts(model: Path) -> Lookup | None:
-    """(kind, texts) -> [N, K, D] by the text tower in a model folder; None if its texts are the frozen LLM's.
+    """(kind, texts) -> [N, K, D] from the text tower in a model folder; None if its texts are the frozen LLM's.
 
     Raises:
         InputError: the folder's config or text tower is missing or damaged.

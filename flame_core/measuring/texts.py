@@ -1,7 +1,7 @@
-"""Which texts evaluation looks up in the embedding store, and how they are told apart.
+"""Lists the texts that evaluation looks up in the embedding store, and defines which texts are equal.
 
-`evaluation_texts` is the one list: the embed stage embeds exactly these texts, and evaluation reads exactly these,
-so nothing after `embed` runs the LLM and no LLM token is spent in vain. (`meaning` reads its output matrix alone.)
+`evaluation_texts` is the only list: the embed stage embeds exactly these texts, and evaluation reads exactly these, so
+nothing after `embed` runs the LLM and no LLM token is wasted. (`meaning` reads only its output matrix.)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FACET_KIND: CaptionKind = "short"  # the kind whose facets are queried one by on
 
 
 def evaluated_languages(params: EvaluateParams, captions: Iterable[Caption]) -> list[str]:
-    """The training language, then the others: as params list them, or all that the captions have, sorted."""
+    """The training language, then the others: as listed in params, or all languages of the captions, sorted."""
     if params.languages == "all":
         others = sorted({caption.language for caption in captions if caption.kind == "raw"})
     else:
@@ -29,12 +29,12 @@ def evaluated_languages(params: EvaluateParams, captions: Iterable[Caption]) -> 
 
 
 def facet_queries(params: Params) -> bool:
-    """Whether facets are queried one by one: only where training embeds that kind anyway."""
+    """Whether facets are queried one by one: only if training embeds that kind anyway."""
     return FACET_KIND in params.text.train_kinds
 
 
 def class_name(category: str) -> str:
-    """A category as it is put into a prompt."""
+    """A category as used in a prompt."""
     return category.replace("_", " ").replace("-", " ")
 
 
@@ -44,7 +44,7 @@ def class_prompts(params: EvaluateParams, category: str) -> list[str]:
 
 
 def distinct_texts(captions: Iterable[Caption], kind: CaptionKind, language: str) -> dict[str, str]:
-    """{identity: first text that has it} of one kind and language, in order; `same_text`, the split's rule, decides."""
+    """{identity: first text with it} of one kind and language, in order; `same_text`, as in the split, decides."""
     distinct: dict[str, str] = {}
     for caption in captions:
         if caption.kind == kind and caption.language == language:
@@ -53,7 +53,7 @@ def distinct_texts(captions: Iterable[Caption], kind: CaptionKind, language: str
 
 
 def pair_up(captions: Sequence[Caption], rows: dict[str, int], kind: CaptionKind, language: str) -> Pairing:
-    """The pictures and the distinct texts of one kind and language; `rows` gives a key's row in the split."""
+    """Pair pictures with the distinct texts of one kind and language; `rows` is {key: row in the split}."""
     distinct = distinct_texts(captions, kind, language)
     number = {identity: index for index, identity in enumerate(distinct)}
     pairs = (
@@ -67,11 +67,11 @@ def pair_up(captions: Sequence[Caption], rows: dict[str, int], kind: CaptionKind
 def evaluation_texts(
     params: Params, captions: Sequence[Caption], categories: Sequence[str]
 ) -> list[tuple[CaptionKind, str]]:
-    """What evaluation will look up, each text once, in a stable order.
+    """The texts that evaluation will look up, each once, in a stable order.
 
     Args:
-        params: decide on languages, facet queries and class prompts.
-        captions: rows of the validation split, in the order of its shards.
+        params: sets languages, facet queries and class prompts.
+        captions: captions of the validation split, in shard order.
         categories: names of the top-level classes (`class_names`).
     """
     wanted: dict[tuple[CaptionKind, str], None] = {}
@@ -86,13 +86,13 @@ def evaluation_texts(
 
 
 def evaluated_keys(keys: Iterable[str], limit: int | None) -> set[str]:
-    """The pictures that are measured: all, or `limit` of them, chosen by a hash of the key."""
+    """The pictures to measure: all, or `limit` of them, chosen by a hash of the key."""
     distinct = set(keys)
     return distinct if limit is None else set(sorted(distinct, key=text_sha256)[:limit])
 
 
 def read_validation_captions(captions: Path, params: EvaluateParams) -> list[Caption]:
-    """The captions of the evaluated validation pictures, in the order of the shards."""
+    """The captions of the evaluated validation pictures, in shard order."""
     rows = [caption for path in sorted((captions / "val").glob("*.parquet")) for caption in read_captions(path)]
     chosen = evaluated_keys((caption.key for caption in rows), params.max_pictures)
     return [caption for caption in rows if caption.key in chosen]
@@ -109,6 +109,6 @@ def read_classes(shards: Path) -> dict[str, str]:
 
 
 def class_names(classes: dict[str, str]) -> list[str]:
-    """The distinct classes, sorted; none where there is nothing to tell apart."""
+    """The distinct classes, sorted; empty if there are fewer than two."""
     names = sorted(set(classes.values()))
     return names if len(names) > 1 else []
