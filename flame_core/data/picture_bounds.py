@@ -2,9 +2,9 @@
 
 `max_pixels` bounds a decoder's time and memory, except if a format lets a small file request the same work many times:
 
-JPEG   every scan of a progressive picture processes the whole picture, and an empty scan takes only 23 bytes
-JPEG   EXIF blocks are joined one by one, in a time that grows with the square of their number
-PPM    so are comments between numbers written as text
+    JPEG   every scan of a progressive picture processes the whole picture, and an empty scan takes only 23 bytes
+    JPEG   EXIF blocks are joined one by one, in a time that grows with the square of their number
+    PPM    so are comments between numbers written as text
 
 Pillow bounds the rest: the tags of TIFF and EXIF, PNG's texts and profiles, the scans of a JPEG inside a TIFF
 (libtiff). Of GIF, APNG, WebP, AVIF and TIFF only the first frame is read.

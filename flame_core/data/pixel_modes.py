@@ -2,9 +2,9 @@
 
 Pillow converts eight-bit kinds (grey, palettes, CMYK, YCbCr, LAB, ...). The others:
 
-16 bits     the upper eight; of a TIFF with 12 bits, the upper eight of those
-32 bits     no format defines white: the smaller of 255 and 65,535 that is not below any value
-floats      likewise with 1, 255 and 65,535; NaN becomes black, infinities become white and black
+    16 bits     the upper eight; of a TIFF with 12 bits, the upper eight of those
+    32 bits     no format defines white: the smaller of 255 and 65,535 that is not below any value
+    floats      likewise with 1, 255 and 65,535; NaN becomes black, infinities become white and black
 
 Values outside these ranges, such as measurements in a TIFF, are refused with an error instead of shown as black.
 """

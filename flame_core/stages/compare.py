@@ -1,6 +1,6 @@
 """compare: the reports of all recipes and the baselines -> `data/comparison/`.
 
-comparison.json, comparison.html, checks.json
+Files: comparison.json, comparison.html, checks.json.
 """
 
 from __future__ import annotations
