@@ -47,7 +47,7 @@ class DvcProject:
         """The stages of the root `dvc.yaml`, in topological order: each after those that it reads from.
 
         Raises:
-            DvcProjectError: `dvc.yaml` or a params file is broken; names the file and, where known, the line.
+            DvcProjectError: `dvc.yaml` or a params file is broken; names the file and, if known, the line.
         """
         return untorn(lambda: _read_stages(self.root))
 

@@ -205,7 +205,7 @@ def _stop(tree: ProcessTree, process: ShownProcess, runner: Runner) -> None:
 
 @contextmanager
 def _pipes(context: Context) -> Iterator[dg.PipesSession]:
-    """A Pipes session that accepts no messages at all: a stage may be restored from the cache, or not use Pipes."""
+    """A Pipes session that does not require messages: a stage may be restored from the cache, or not use Pipes."""
     with warnings.catch_warnings():  # Dagster's, about its own API
         warnings.simplefilter("ignore", dg.PreviewWarning)
         warnings.simplefilter("ignore", DeprecationWarning)

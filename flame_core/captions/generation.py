@@ -199,7 +199,7 @@ def generate(loaded: Loaded, inputs: Any, max_new_tokens: int) -> list[str]:
             pad_token_id=loaded.tokenizer.pad_token_id,
         )
     if ids.shape[1] > prompt.shape[1] and torch.equal(ids[:, : prompt.shape[1]], prompt):
-        ids = ids[:, prompt.shape[1] :]  # decoders return the prompt as well, encoder-decoders do not
+        ids = ids[:, prompt.shape[1] :]  # decoders also return the prompt, encoder-decoders do not
     return loaded.tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 

@@ -26,7 +26,7 @@ def changed_values(section: Section) -> dict[str, Any]:
 
 
 def _is_tag(info: FieldInfo) -> bool:
-    """Whether the field tells the members of a union apart: two of them may have the same other values."""
+    """Whether the field is a union's tag, without which two members could have the same changed values."""
     return get_origin(info.annotation) is Literal and len(get_args(info.annotation)) == 1
 
 

@@ -26,7 +26,7 @@ class ContrastiveParams(TermParams):
 
 
 class SigmoidParams(ContrastiveParams):
-    """A sigmoid loss has a bias as well."""
+    """A sigmoid loss also has a bias."""
 
     logit_bias: float | Literal["auto"] = Field(default=-10.0, description="initial value; auto is -ln(batch_size - 1)")
 

@@ -21,7 +21,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        ParamsError: the file is absent, is refused by `yaml_text` (with key and line), or holds no mapping.
+        ParamsError: the file is missing, is refused by `yaml_text` (with key and line), or is not a mapping.
     """
     content = read_yaml_file(path)
     if not isinstance(content, dict):
