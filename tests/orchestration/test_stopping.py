@@ -159,7 +159,7 @@ def test_a_stage_does_not_outlive_its_dvc(training: DvcProject) -> None:
     dvc.kill()
     output, _ = run.communicate(timeout=60)
     assert run.returncode == 1
-    assert "dvc ended with code -9 while its stage went on" in output
+    assert "dvc ended with code -9 while its stage was running" in output
     assert alive(below) == []
     saved = (training.root / "checkpoint").read_text().split()
     again = start(training, grace=30)
