@@ -1,6 +1,6 @@
-"""Single rows of safetensors files: a file is never loaded whole, a read takes only the bytes of its rows.
+"""Reads single rows of safetensors files: only the bytes of the wanted rows, never a whole file.
 
-The store of embeddings (`text/tensor_file.py`) and sidecars (`data/sidecars.py`) read their rows with it.
+The store of embeddings (`text/tensor_file.py`) and sidecars (`data/sidecars.py`) use it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STORAGE = {"F16": np.float16, "F32": np.float32, "BF16": np.int16, "I8": np.int
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies in its file, and how its numbers are stored; `dtype` is safetensors' name of their type."""
+    """The place of a tensor in its file, and how its numbers are stored; `dtype` is safetensors' name of their type."""
 
     start: int
     shape: tuple[int, ...]
@@ -46,7 +46,7 @@ class StoredTensor:
         return math.prod(self.shape[1:]) * self.storage.itemsize
 
     def row_start(self, row: int, path: Path) -> int:
-        """Where a row begins in the file, which errors call `path`.
+        """Where a row begins in the file; errors name `path`.
 
         Raises:
             IndexError: there is no such row.
@@ -57,9 +57,9 @@ class StoredTensor:
 
 
 class RowFile:
-    """A safetensors file: its header is read, and of its tensors only the rows that are asked for.
+    """A safetensors file: reads its header, and only the requested rows of its tensors.
 
-    `maker` is the command that makes the file anew; errors name it.
+    `maker` is the command that makes the file again; errors name it.
     """
 
     def __init__(self, path: Path, maker: str) -> None:
@@ -86,17 +86,17 @@ class RowFile:
         """Shape and storage of a tensor.
 
         Raises:
-            InputError: the file holds no tensor of this name.
+            InputError: the file has no tensor with this name.
         """
         if name not in self._tensors:
             raise InputError(f"{self.path}: holds no tensor {name!r}; run `{self.maker}` again")
         return self._tensors[name]
 
     def tensor_like(self, name: str, like: StoredTensor) -> StoredTensor:
-        """A tensor whose rows are as those of another file's.
+        """A tensor whose rows have the shape and type of another file's.
 
         Raises:
-            InputError: they are of another shape or type.
+            InputError: they have another shape or type.
         """
         tensor = self.tensor(name)
         if tensor.shape[1:] != like.shape[1:] or tensor.dtype != like.dtype:
@@ -110,17 +110,17 @@ class RowFile:
         """The file, opened once and closed with this object."""
         if self._descriptor is None:
             self._descriptor = os.open(self.path, os.O_RDONLY)
-            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # no reading ahead
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # no read-ahead
         return self._descriptor
 
     def __del__(self) -> None:
-        descriptor: int | None = getattr(self, "_descriptor", None)  # absent where the constructor raised
+        descriptor: int | None = getattr(self, "_descriptor", None)  # missing if the constructor raised
         if descriptor is not None:
             os.close(descriptor)
 
 
 class Reads:
-    """Reads of byte ranges: what the kernel holds is taken at once, the rest is asked for together."""
+    """Reads of byte ranges: cached ones are read at once, all others are requested together."""
 
     def __init__(self) -> None:
         self._late: list[tuple[memoryview, RowFile, int]] = []
@@ -129,13 +129,13 @@ class Reads:
         """Read the bytes of a file from `start` on, by the end of `finish`."""
         try:
             done = os.preadv(file.descriptor(), [into], start, os.RWF_NOWAIT)
-        except OSError:  # nothing of it is held, or the file system cannot tell
+        except OSError:  # not cached, or the file system cannot tell
             done = 0
         if done != len(into):
             self._late.append((into, file, start))
 
     def finish(self) -> None:
-        """Wait for what was not there."""
+        """Wait for the reads that were not cached."""
         for into, file, start in self._late:
             os.posix_fadvise(file.descriptor(), start, len(into), os.POSIX_FADV_WILLNEED)
         for into, file, start in self._late:
@@ -144,11 +144,11 @@ class Reads:
 
 
 def read_rows(name: str, files: Sequence[RowFile], rows: Sequence[int]) -> Tensor:
-    """B rows in as many files, [B, ...] as they are stored, by reads of just these bytes.
+    """B rows, one per entry of `files` and `rows`, as stored [B, ...]; reads only their bytes.
 
     Raises:
         IndexError: a file has no such row.
-        InputError: a file is shorter than it was, or its rows are of another shape or type than those of the first.
+        InputError: a file is shorter than it was, or its rows have another shape or type than those of the first.
     """
     first = files[0].tensor(name)
     tensors = {file: file.tensor_like(name, first) for file in dict.fromkeys(files)}

@@ -12,4 +12,4 @@ def save_weights(module: Module, path: Path) -> None:
     from safetensors.torch import save
 
     weights = {name: w.detach().cpu().contiguous() for name, w in sorted(module.state_dict().items())}
-    path.write_bytes(save(weights))  # `save_file` says that a disk is full with an error of its own
+    path.write_bytes(save(weights))  # `save_file` reports a full disk with its own kind of error

@@ -1,9 +1,9 @@
 """A selection of keys: a parquet file that names the training samples a recipe trains on.
 
-The file has a column `key` of text; further columns are for people and are not read. `select` gives the rows of the
-training index that it names, in the index's order, with shard and row as they are: so embeddings and sidecars stay
-aligned, and the order of an epoch follows from the seed, the epoch and the selection, not from the file's order.
-Columns are compared as a whole, never key by key in Python. docs/sidecars.md says what a selection is for.
+The file has a text column `key`; further columns are for people and are not read. `select` returns the named rows of
+the training index, in the index's order and with unchanged shard and row. So embeddings and sidecars stay aligned, and
+the order of an epoch depends on the seed, the epoch and the selection, not on the file's order. Whole columns are
+compared, never single keys in Python. docs/sidecars.md explains the use of selections.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from flame_core.names import shown
 from flame_core.regular_files import open_regular
 
 KEY = "key"
-_NAMED = 3  # keys that an error names
-_HASHED = 65536  # keys that are hashed at once
+_NAMED = 3  # keys named in one error
+_HASHED = 65536  # keys hashed at once
 
 
 def select(index: Index, path: Path, shards: Path | None = None) -> Index:
@@ -34,25 +34,25 @@ def select(index: Index, path: Path, shards: Path | None = None) -> Index:
     Args:
         index: all rows of the training split.
         path: the parquet file.
-        shards: the folder of the index; with it, an error says what became of the keys that are not in the index.
+        shards: the folder of the index; with it, an error says what happened to keys that are not in the index.
 
     Raises:
-        InputError: the file cannot be read or has no column `key` of text, or it names no key, a key twice, or keys
-            that are not in the training index.
+        InputError: the file cannot be read or has no text column `key`, or it names no key, a key twice, or keys that
+            are not in the training index.
     """
     wanted = _read_keys(path)
     keys = _keys(index)
     chosen = _is_among(keys, wanted)
-    if np.count_nonzero(chosen) != len(wanted):  # an index holds no key twice, so equal counts leave no other fault
+    if np.count_nonzero(chosen) != len(wanted):  # an index has each key once, so equal counts exclude any fault
         _refuse_duplicates(wanted, path)
         raise InputError(_unknown_keys(wanted.filter(pa.array(~_is_among(wanted, keys))), path, shards))
     return Index(index.table.filter(pa.array(chosen)))
 
 
 def keys_digest(index: Index) -> str:
-    """sha256 of the sorted keys of an index, a newline behind each: `LC_ALL=C sort keys.txt | sha256sum`."""
+    """sha256 of the sorted keys of an index, each followed by a newline: `LC_ALL=C sort keys.txt | sha256sum`."""
     keys = _keys(index)
-    if not pc.call_function("less_equal", [keys[:-1], keys[1:]]).to_numpy().all():  # ingest has sorted them
+    if not pc.call_function("less_equal", [keys[:-1], keys[1:]]).to_numpy().all():  # usually sorted by ingest
         keys = keys.sort()
     content = hashlib.sha256()
     for start in range(0, len(keys), _HASHED):
@@ -115,7 +115,7 @@ def _refuse_duplicates(keys: pa.ChunkedArray, path: Path) -> None:
 
 
 def _unknown_keys(unknown: pa.ChunkedArray, path: Path, shards: Path | None) -> str:
-    """What to say of keys that are not in the training index, and which split or loss explains them."""
+    """A message about keys that are not in the training index, with the split or loss that explains them."""
     text = f"{path}: names keys that are not in the training index, {len(unknown):,} in all: {_examples(unknown)}. "
     if shards is None:
         return text + "That index has no keys of the held-out split or of pairs that ingest dropped"

@@ -66,7 +66,7 @@ def read_ledger(shards: Path) -> list[LedgerEntry]:
 
 
 def lost_pairs(shards: Path, keys: pa.ChunkedArray) -> dict[str, str]:
-    """{key: reason} of those pairs among `keys` that became no sample of their own: dropped, or merged into another.
+    """{key: reason} of those pairs among `keys` that did not become a sample: dropped, or merged into another.
 
     Raises:
         InputError: the ledger is missing or damaged.

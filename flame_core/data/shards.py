@@ -147,7 +147,7 @@ class Index(Sequence[IndexRow]):
         return next(iter(Index(self.table.slice(range(len(self))[place], 1))))
 
     def digest(self) -> str:
-        """sha256 of the rows: of one split, it does not depend on the other's. Computed once, as it reads all rows."""
+        """sha256 of the rows; one split's does not depend on the other. Computed once, because it reads all rows."""
         if self._digest is None:
             content = hashlib.sha256()
             for batch in self.table.to_batches(max_chunksize=4096):

@@ -1,9 +1,9 @@
-"""Sidecars: one small value per training sample, which a stage stores and the terms of an objective read.
+"""Sidecars: one small value per training sample, stored by a stage and read by the terms of an objective.
 
 A value is a cluster's label, a teacher's vector or a weight. `data/sidecars/<name>/` holds
 
-    00000.safetensors   the values of data/shards/train/00000.tar, [rows, ...], a row per sample of the shard
-    manifest.json       type and shape of a value, the training index it is aligned with, and where it comes from
+    00000.safetensors   the values of data/shards/train/00000.tar, [rows, ...], one row per sample of the shard
+    manifest.json       type and shape of a value, the training index it is aligned with, and its origin
     checks.json, digests.json
 
 A stage writes the values of a shard into a unit of its work cache (`write_values`) and gathers all units at the end
@@ -38,24 +38,24 @@ _STORED: dict[str, ValueType] = {"I64": "int64", "F32": "float32", "F16": "float
 
 
 class SidecarManifest(BaseModel):
-    """What the values of a sidecar are, and what they follow from."""
+    """The type, shape and origin of a sidecar's values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: Name
-    stage: Name  # that made it
+    stage: Name  # the stage that made it
     dtype: ValueType
-    shape: tuple[Annotated[int, Field(gt=0)], ...]  # of one value: [] of a number, [D] of a vector
+    shape: tuple[Annotated[int, Field(gt=0)], ...]  # of one value: [] for a number, [D] for a vector
     index: str  # digest of the training split's index
-    origin: dict[str, Any]  # as the stage states it
+    origin: dict[str, Any]  # as given by the stage
     files: dict[str, str]  # sha256 by file name
 
 
 class Sidecar:
-    """The values of a sidecar, read by place. A copy for another process opens its files anew.
+    """The values of a sidecar, read by shard and row. A copy for another process opens its files again.
 
     Raises:
-        InputError: there is no such folder, or its manifest is missing or damaged.
+        InputError: the folder or its manifest is missing, or the manifest is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,7 +68,7 @@ class Sidecar:
         """Refuse values of other samples; reads the header of every file.
 
         Args:
-            index: all rows of the training split, whatever selection of them is trained on.
+            index: all rows of the training split, even if only a selection is used for training.
 
         Raises:
             InputError: the manifest names another index, or a file is missing or has other rows, type or shape.
@@ -116,7 +116,7 @@ class Sidecar:
         return self._files[shard]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}  # descriptors do not travel to worker processes
+        return {**self.__dict__, "_files": {}}  # file descriptors are not valid in worker processes
 
 
 def open_sidecars(needed: Mapping[str, Sequence[str]], given: Mapping[str, Path], index: Index) -> dict[str, Sidecar]:
@@ -124,8 +124,8 @@ def open_sidecars(needed: Mapping[str, Sequence[str]], given: Mapping[str, Path]
 
     Args:
         needed: {term of the objective: names of the sidecars that it reads}.
-        given: {name: folder}, as the recipe says.
-        index: all rows of the training split, whatever selection of them is trained on.
+        given: {name: folder}, from the recipe.
+        index: all rows of the training split, even if only a selection is used for training.
 
     Raises:
         ParamsError: a term reads a sidecar that the recipe does not give, or no term reads one that it gives.
@@ -181,19 +181,19 @@ def gather_sidecar(
     origin: Mapping[str, Any],
     checks: Iterable[gates.Check] = (),
 ) -> None:
-    """Make the sidecar `out`, whose folder's name is its own, of finished units.
+    """Make the sidecar `out` from finished units; its name is that of the folder.
 
     Args:
-        out: such as `data/sidecars/labels`.
-        state: where folders are built out of sight (`Layout.state`).
+        out: the sidecar's folder, such as `data/sidecars/labels`.
+        state: folder for incomplete folders (`Layout.state`).
         units: {shard: the unit into which `write_values` wrote the values of its samples}.
         index: all rows of the training split.
-        stage: the command that makes it: `cluster` of `flame cluster`.
-        origin: what the values follow from, params and digests of inputs, as JSON.
-        checks: what the stage measured; consumers refuse a sidecar whose blocking check failed.
+        stage: the command that makes it: `cluster` for `flame cluster`.
+        origin: what the values depend on, params and digests of inputs, as JSON.
+        checks: the stage's checks; consumers refuse a sidecar with a failed blocking check.
 
     Raises:
-        ComputationError: the units hold values of other shards, rows, types or shapes than one sidecar can have.
+        ComputationError: the units are not of the index's shards and rows, or differ in type or shape.
     """
     sizes = index.shard_sizes()
     if differing := sorted(sizes.keys() ^ units.keys()):

@@ -1,4 +1,4 @@
-"""`objective` and `terms` of a recipe: losses, one model each with only its own values, told apart by `name`.
+"""`objective` and `terms` of a recipe: losses. Each has a model with only its own values; `name` selects it.
 
 A new loss is a class here, a member of `ObjectiveParams`, and a module in `flame_core/objectives/`.
 """
@@ -13,13 +13,13 @@ from flame_core.params.section import Section
 
 
 class TermParams(Section):
-    """What all terms share; each has a `name` as well."""
+    """What all terms have in common; each also has a `name`."""
 
     weight: float = Field(default=1.0, gt=0, description="of this loss in the sum that is minimised")
 
 
 class ContrastiveParams(TermParams):
-    """What all losses share that compare pictures with texts by s <z, t>."""
+    """What all losses that compare pictures with texts by s <z, t> have in common."""
 
     logit_scale: float = Field(default=10.0, gt=0, description="initial value of s; its logarithm is learned")
     learning_rate_multiplier: float = Field(default=1.0, gt=0, description="of the loss's own scalars")
@@ -38,7 +38,7 @@ class MultiPositiveSigmoidParams(SigmoidParams):
 
 
 class FacetSigmoidParams(SigmoidParams):
-    """The same, and once more facet by facet; it needs `model.facet_blocks`."""
+    """The multi-positive sigmoid loss plus a second one per facet; needs `model.facet_blocks`."""
 
     name: Literal["facet_sigmoid"] = "facet_sigmoid"
     facet_weight: float = Field(default=1.0, gt=0, description="lambda of the second term")

@@ -22,8 +22,8 @@ class ModelParams(Section):
     )
     head: Literal["patches", "pooled"] = Field(
         default="patches",
-        description="patches: FLAME's, each patch into the LLM's space, then their mean; pooled: LIFT's, the mean "
-        "patch behind the backbone's norm",
+        description="patches: FLAME's, projects each patch into the LLM's space, then takes the mean; pooled: LIFT's, "
+        "projects the mean patch after the backbone's norm",
     )
     checkpoint_activations: bool = Field(default=False, description="recompute blocks in backward to save memory")
 
@@ -69,7 +69,7 @@ class TrainParams(Section):
     )
     objective: ObjectiveParams = MultiPositiveSigmoidParams()
     terms: list[ObjectiveParams] = Field(
-        default=[], description="further losses that are added to the objective, each with its weight"
+        default=[], description="further losses to add to the objective, each with its weight"
     )
     augmentation: AugmentationParams = AugmentationParams()
     optimizer: OptimizerParams = OptimizerParams()

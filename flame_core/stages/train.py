@@ -92,7 +92,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         steps = [json.loads(line) for line in unit.file(METRICS).read_text("utf-8").splitlines()]
         tracked.trained(steps, unit.file(WEIGHTS))
     shutil.rmtree(checkpoints, ignore_errors=True)
-    main = f"loss/{chosen.objective.name}"  # of an objective with several shares
+    main = f"loss/{chosen.objective.name}"  # if the objective has several terms
     losses = [step.get(main, step["loss"]) for step in steps]
     first, last = _ends(losses)
     checks = [_loss_went_down(first, last, chosen)]
