@@ -43,7 +43,7 @@ def stage_versions() -> dict[str, int]:
 
 @dataclass
 class UnitRecord:
-    """What a unit of work did: `counts` of anything, and failed samples as {key: reason}."""
+    """What a unit of work did: `counts` by name, and failed samples as {key: reason}."""
 
     counts: dict[str, int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Unit:
 
     folder: Path
     record: UnitRecord
-    computed: bool  # in this run, rather than found
+    computed: bool  # in this run, not found in the cache
     sha256: dict[str, str]  # by file name
 
     def file(self, name: str) -> Path:
@@ -105,7 +105,7 @@ class WorkCache:
         return Unit(folder, record, False, {name: file["sha256"] for name, file in content["files"].items()})
 
     def compute(self, digest: str, write: Callable[[Path], UnitRecord]) -> Unit:
-        """Run `write(scratch folder)` and publish what it wrote as the unit of that digest."""
+        """Run `write(scratch folder)` and publish the files as the unit of that digest."""
         with clear_disk_errors(self.folder), scratch(self.folder) as folder:
             record = write(folder)
             files = {
@@ -119,7 +119,7 @@ class WorkCache:
         return Unit(self.folder / digest, record, True, {name: file["sha256"] for name, file in files.items()})
 
     def get(self, inputs: Mapping[str, Any], write: Callable[[Path], UnitRecord]) -> Unit:
-        """The unit of these inputs: found, or computed by `write`."""
+        """The unit of these inputs, found in the cache or computed by `write`."""
         digest = self.digest(inputs)
         return self.find(digest) or self.compute(digest, write)
 

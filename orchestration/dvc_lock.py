@@ -18,7 +18,7 @@ from orchestration.dvc_repo import LOCK_FILE, opened, untorn
 
 @dataclass(frozen=True)
 class LockedPath:
-    """A dep or an out as `dvc.lock` records it."""
+    """A dep or an out in `dvc.lock`."""
 
     path: str
     digest: str

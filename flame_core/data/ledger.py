@@ -46,7 +46,7 @@ class LedgerEntry:
 
 
 def ledger_table(entries: Iterable[LedgerEntry]) -> pa.Table:
-    """The ledger's rows, sorted; with a column `count` where some row stands for several things."""
+    """The ledger's rows, sorted; with a column `count` if any row stands for several things."""
     rows = [asdict(entry) for entry in sorted(entries)]
     several = any(row["count"] != 1 for row in rows)
     return pa.Table.from_pylist(rows, schema=SCHEMA.append(_COUNT) if several else SCHEMA)
@@ -82,7 +82,7 @@ def lost_pairs(shards: Path, keys: pa.ChunkedArray) -> dict[str, str]:
 
 
 def source_entries(source: str, problems: Iterable[Problem], unused: Iterable[UnusedGroup]) -> list[LedgerEntry]:
-    """The rows of what `source` saw and did not list as a pair."""
+    """The rows for what `source` saw but did not list as a pair."""
     return [
         *(LedgerEntry(source, row.file, "dropped", row.reason, row.detail, row.count) for row in problems),
         *(

@@ -38,14 +38,14 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class ShardPicture:
-    """A picture as it goes into a shard. `jpeg` is None where the source's own bytes are stored as they are."""
+    """A picture as stored in a shard. `jpeg` is None if the source's own bytes are stored unchanged."""
 
     rgb: Image.Image
     jpeg: bytes | None
 
 
 def read_picture(content: bytes, params: IngestParams) -> ShardPicture:
-    """Decode, straighten and shrink a picture.
+    """Decode a picture, turn it upright and scale it down.
 
     Raises:
         PictureError: `image_empty`, `image_unreadable`, `image_unsupported`, `image_damaged`, `image_too_large`,

@@ -221,7 +221,7 @@ def _near_twins(pairs: _Pairs, train: list[int], val: list[int], distance: int) 
 
 
 def reasons(entries: Sequence[LedgerEntry]) -> dict[str, int]:
-    """How many pairs, and files that should have been some, were dropped or merged, by reason."""
+    """How many pairs, and files that should have been pairs, were dropped or merged, by reason."""
     counts: Counter[str] = Counter()
     for entry in entries:
         if entry.outcome in ("dropped", "merged"):

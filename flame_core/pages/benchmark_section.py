@@ -87,7 +87,9 @@ def benchmark_section(models: Models) -> BenchmarkSection:
     rows, charts, languages = [], [], []
     for benchmark in benchmarks:
         found = {name: result_on(models[name], benchmark.name) for name in names}
-        shown_here = benchmark.data.layout != "held_out" or len(names) > 1  # a model's own report has them above
+        shown_here = (
+            benchmark.data.layout != "held_out" or len(names) > 1
+        )  # a single model's report shows the held-out split above
         for metric in headline_metrics(benchmark):
             if row := _table_row(benchmark, metric, found):
                 rows.append(row)
@@ -181,7 +183,7 @@ def _by_language(
 def _by_group(
     benchmark: Benchmark, found: Mapping[str, BenchmarkResult | None], names: list[str]
 ) -> list[tuple[str, str]]:
-    """One chart of the groups that a choice is scored by, such as SugarCrepe's seven tasks, by name."""
+    """One chart of the groups of a benchmark's choices, such as SugarCrepe's seven tasks, sorted by name."""
     values: dict[str, dict[int, float]] = {}
     chances: dict[str, float] = {}
     for number, each in enumerate(found.values()):

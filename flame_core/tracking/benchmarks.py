@@ -83,7 +83,7 @@ def _files(folder: Path) -> dict[str, Path]:
 def held_out_events(
     metrics: Mapping[str, float], split: str, pictures: int, benchmark_results: Sequence[BenchmarkResult]
 ) -> list[dict[str, Any]]:
-    """The scores on the held-out split of that digest."""
+    """The events of the scores on the held-out split with this digest."""
     languages = [row.language for each in benchmark_results if each.benchmark.name == RETRIEVAL for row in each.rows]
     dataset = {
         "name": RETRIEVAL,
@@ -96,13 +96,13 @@ def held_out_events(
 
 
 def benchmark_events(benchmark_results: Sequence[BenchmarkResult]) -> list[dict[str, Any]]:
-    """The scores on every benchmark that was measured; [] where none was."""
+    """The events of the scores on every measured benchmark; [] if there are none."""
     described = [(benchmark_metrics([each]), _dataset(each)) for each in recorded(benchmark_results)]
     return _measured([dataset for _, dataset in described], described)
 
 
 def benchmark_metrics(benchmark_results: Sequence[BenchmarkResult]) -> dict[str, float]:
-    """{name of a score: value} of every benchmark that was measured."""
+    """{name of a score: value} of every measured benchmark."""
     found = {}
     for each in recorded(benchmark_results):
         for row in each.rows:
@@ -115,14 +115,14 @@ def benchmark_metrics(benchmark_results: Sequence[BenchmarkResult]) -> dict[str,
 
 
 def recorded(benchmark_results: Sequence[BenchmarkResult]) -> list[BenchmarkResult]:
-    """Those that were measured, without the held-out split."""
+    """The standings of measured benchmarks, without the held-out split."""
     return [
         each for each in benchmark_results if each.status == "measured" and each.benchmark.data.layout != "held_out"
     ]
 
 
 def _dataset(each: BenchmarkResult) -> dict[str, Any]:
-    """A benchmark's data as MLflow's entities want them."""
+    """A benchmark's data as fields of MLflow's dataset entity."""
     profile: dict[str, Any] = {"languages": [row.language for row in each.rows], "skipped": each.skipped}
     return {
         "name": each.benchmark.name,

@@ -47,7 +47,7 @@ _COMPARED = 20  # runs of a comparison in MLflow, all named in its address
 
 @dataclass(frozen=True)
 class RecordedScore:
-    """A metric of a model, with its interval where the run recorded one."""
+    """A metric of a model, with its interval if the run recorded one."""
 
     value: float
     low: float | None
