@@ -82,6 +82,7 @@ def _run_stage(name: str, **arguments: object) -> None:
     from importlib import import_module
 
     from flame_core.layout import Layout
+    from flame_core.links import require_links
     from flame_core.params import load_params
 
     layout = Layout.find()
@@ -89,6 +90,8 @@ def _run_stage(name: str, **arguments: object) -> None:
     recipe = arguments.get("recipe")
     if recipe is not None and recipe not in params.train:
         raise ParamsError(f"{recipe!r} is not among the recipes of {layout.params}: {', '.join(params.recipes)}")
+    if recipe is not None:
+        require_links(layout, params)
     import_module(f"flame_core.stages.{name}").run(params, layout, **arguments)
 
 
@@ -133,6 +136,12 @@ def embed() -> None:
 def embed_texts() -> None:
     """Add the texts of new benchmarks to the embeddings, without embedding the training set again."""
     _run_stage("embed_texts")
+
+
+@app.command(rich_help_panel=STAGES)
+def link(recipe: Recipe = None, named: NamedRecipe = None) -> None:
+    """Tell DVC by digest what a recipe needs: its teacher, sidecars, selection of keys."""
+    _run_stage("link", recipe=_one(recipe, named))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -225,12 +234,15 @@ def params_check(
 ) -> None:
     """Validate params.yaml and the recipes it names; show the digest of the result."""
     from flame_core.layout import Layout
+    from flame_core.links import require_links
     from flame_core.reporting import facts
     from flame_core.workspace import resolve_params
 
     layout = Layout.find()
     resolved = resolve_params(layout, overrides or [], preset)
     params = resolved.params
+    if not overrides and preset is None:  # a workspace gets its links when it is opened
+        require_links(layout, params)
     facts(
         f"{preset or layout.params} is valid",
         {

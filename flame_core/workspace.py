@@ -1,7 +1,8 @@
 """Workspaces: a run with changed params happens in `.flame/runs/<params digest>/`, so the tracked tree stays clean.
 
-A workspace holds `dvc.yaml`, `recipes/`, the merged `params.yaml` and its own `dvc.lock`; it shares the DVC cache
-and the work cache with the project, so unchanged stages cost nothing and the same digest resumes.
+A workspace holds `dvc.yaml` with the links of its own recipes, `recipes/`, the merged `params.yaml` and its own
+`dvc.lock`; it shares the DVC cache and the work cache with the project, so stages that do not change cost nothing and
+the same digest resumes.
 
     flame run                                  # the project itself: `dvc repro`
     flame run --set train.epochs=5             # a workspace
@@ -23,6 +24,7 @@ import yaml
 
 from flame_core.errors import ParamsError, ResourceError
 from flame_core.layout import Layout
+from flame_core.links import PIPELINE, linked_files, linked_pipeline, require_links
 from flame_core.names import shown
 from flame_core.params import Params, merge, parse_params, read_yaml
 from flame_core.params.yaml_text import DEEPEST, read_yaml_text
@@ -87,19 +89,21 @@ def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
     """Create or refresh the workspace of these params."""
     root = layout.state / "runs" / resolved.params.digest
     root.mkdir(parents=True, exist_ok=True)
-    copied = ["dvc.yaml", ".dvcignore", "flame_core/versions.yaml"]
-    copied += [f"recipes/{recipe.name}" for recipe in layout.recipes.glob("*.yaml")]
-    contents = {name: (layout.project / name).read_bytes() for name in copied}
+    opened, params = Layout.find(root), resolved.params
+    contents = linked_files(layout.recipes, opened, params)
+    copied = [PIPELINE, ".dvcignore", "flame_core/versions.yaml"]
+    contents |= {name: (layout.project / name).read_bytes() for name in copied}
+    contents[PIPELINE] = linked_pipeline(contents[PIPELINE], opened, params)
     contents["params.yaml"] = yaml.safe_dump(resolved.content, sort_keys=False, allow_unicode=True).encode()
-    if not resolved.params.storage.cache:
-        contents["dvc.yaml"] = _existing_once(contents["dvc.yaml"])
+    if not params.storage.cache:
+        contents[PIPELINE] = _existing_once(contents[PIPELINE])
     cache = os.path.relpath(dvc_cache(layout), root / ".dvc")
     contents[".dvc/config"] = (
         f"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n[cache]\n    dir = {cache}\n"
     ).encode()
     for name, content in contents.items():
         _put(root / name, content)
-    return Layout.find(root)
+    return opened
 
 
 def _existing_once(pipeline: bytes) -> bytes:
@@ -137,6 +141,7 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
         0, or the exit code of the stage that failed, or DVC's own if DVC refused.
 
     Raises:
+        ParamsError: `dvc.yaml` lacks what a recipe needs; says what to write.
         Interrupted: a stop signal came.
     """
     from orchestration.pipeline_run import reproduce
@@ -145,6 +150,8 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
     if overrides or preset or not resolved.params.storage.cache:
         layout = open_workspace(layout, resolved)
         log.info("workspace %s", layout.root.relative_to(layout.project))
+    else:
+        require_links(layout, resolved.params)
     return reproduce(layout.root, targets)
 
 

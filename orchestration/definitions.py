@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import dagster as dg
 
+from flame_core.errors import FlameError
 from flame_core.layout import Layout
+from flame_core.links import LINK_STAGE, require_links
+from flame_core.params import load_params
 from flame_core.settings import settings
 from orchestration.automation import jobs, schedules, source_sensor
 from orchestration.checks import read_checks
@@ -34,11 +37,15 @@ def build(layout: Layout, *, code_overrides: bool | None = None) -> dg.Definitio
 
     Raises:
         DvcProjectError: `dvc.yaml` or a params file is broken; names the file, line and key.
+        ParamsError: `dvc.yaml` lacks what a recipe needs; says what to write.
     """
     project = DvcProject(layout.root)
     stages = project.stages()
+    _require_links(layout)
     allowed = settings().code_overrides if code_overrides is None else code_overrides
-    training = dg.AssetSelection.assets(*(asset_key(name) for name in stages if name.startswith("train@")))
+    training = dg.AssetSelection.assets(
+        *(asset_key(name) for name in stages if name.startswith(("train@", LINK_STAGE)))
+    )
     return dg.Definitions(
         assets=[
             *dvc_assets(project, stages, runner=runner(), read_checks=read_checks, read_tags=read_tags),
@@ -54,6 +61,15 @@ def build(layout: Layout, *, code_overrides: bool | None = None) -> dg.Definitio
             }
         ),
     )
+
+
+def _require_links(layout: Layout) -> None:
+    """Refuse a `dvc.yaml` without the links of a recipe; params that cannot be read are left to the stages' errors."""
+    try:
+        params = load_params(layout)
+    except FlameError:
+        return
+    require_links(layout, params)
 
 
 defs = build(Layout.find())

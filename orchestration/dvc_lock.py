@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,8 @@ def _read(root: Path) -> dict[str, LockedStage]:
         return {}
     with opened(root, locked=True) as repo:
         content = Lockfile(repo, str(path)).load().get("stages") or {}
-    return {name: _locked_stage(entry) for name, entry in content.items()}
+    made = {row["path"] for entry in content.values() for row in entry.get("outs") or ()}
+    return {name: _locked_stage(entry, made) for name, entry in content.items()}
 
 
 def sort_lock(root: Path) -> None:
@@ -106,10 +107,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _locked_stage(entry: Mapping[str, Any]) -> LockedStage:
+def _locked_stage(entry: Mapping[str, Any], made: Set[str]) -> LockedStage:
     deps, outs = (tuple(_locked_path(row) for row in entry.get(key) or ()) for key in ("deps", "outs"))
+    params = {file: values for file, values in (entry.get("params") or {}).items() if file not in made}
     return LockedStage(
-        code_version=code_version(entry["cmd"], entry.get("params") or {}),
+        code_version=code_version(entry["cmd"], params),
         data_version=_digest(sorted((out.path, out.digest) for out in outs)),
         deps=deps,
         outs=outs,

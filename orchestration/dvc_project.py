@@ -13,7 +13,7 @@ project (`.dvc` files, other `dvc.yaml` files).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class Stage:
     upstream: tuple[str, ...]
     deps: tuple[str, ...]
     outs: tuple[str, ...]
-    code_version: str  # of the command and the resolved params
+    code_version: str  # of the command and the resolved params, without params files that other stages make
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,19 @@ def _read_stages(root: Path) -> dict[str, Stage]:
         index = Index.from_file(repo, str(root / PROJECT_FILE))
         graph = index.graph
         ordered = lexicographical_topological_sort(graph.reverse(copy=False), key=lambda stage: stage.name)
-        return {stage.name: _stage(root, stage, graph) for stage in ordered}
+        stages = list(ordered)
+        made = {out.fs_path for stage in stages for out in stage.outs}
+        return {stage.name: _stage(root, stage, graph, made) for stage in stages}
 
 
-def _stage(root: Path, stage: Any, graph: Any) -> Stage:
+def _stage(root: Path, stage: Any, graph: Any, made: Set[str]) -> Stage:
+    """One stage; `made` are the outs of all: a params file among them is data, and may not be there yet."""
     from dvc.dependency import ParamsDependency
 
     params: dict[str, Any] = {}
     for dep in stage.params:
+        if dep.fs_path in made:
+            continue
         found = dep.read_params()
         missing = sorted(set(dep.params or ()) - found.keys())
         if missing or not dep.exists:
@@ -97,7 +102,9 @@ def _stage(root: Path, stage: Any, graph: Any) -> Stage:
         description=stage.desc,
         meta=stage.meta or {},
         upstream=tuple(sorted(up.name for up in graph.successors(stage))),
-        deps=tuple(_relative(root, dep) for dep in stage.deps if not isinstance(dep, ParamsDependency)),
+        deps=tuple(
+            _relative(root, dep) for dep in stage.deps if dep.fs_path in made or not isinstance(dep, ParamsDependency)
+        ),
         outs=tuple(_relative(root, out) for out in stage.outs),
         code_version=code_version(stage.cmd, params),
     )

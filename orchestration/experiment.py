@@ -95,16 +95,30 @@ def _workspace_op(layout: Layout, stages: Mapping[str, Stage], code_overrides: b
         except FlameError as error:
             raise dg.Failure(str(error), allow_retries=False) from None
         project = DvcProject(opened.root)
-        if unknown := sorted(project.stages().keys() - stages.keys()):
+        here = project.stages()
+        if unknown := sorted(here.keys() - stages.keys()):
             raise dg.Failure(
                 f"these params have stages that dvc.yaml with params.yaml does not have: {', '.join(unknown)}. List "
                 "their recipes in params.yaml and reload the definitions, or use `flame run`.",
+                allow_retries=False,
+            )
+        if moved := [f"{name} after {up}" for name, up in _new_edges(stages, here)]:
+            raise dg.Failure(
+                f"these params have another order than dvc.yaml with params.yaml: {', '.join(moved)}. Use `flame run`.",
                 allow_retries=False,
             )
         context.instance.add_run_tags(context.run_id, {**read_tags(project), "overrides": json.dumps(config.overrides)})
         context.log.info(f"workspace {opened.root.relative_to(layout.project)}")
 
     return workspace
+
+
+def _new_edges(before: Mapping[str, Stage], now: Mapping[str, Stage]) -> list[tuple[str, str]]:
+    """(stage, upstream) of `now` that the order of `before` does not keep; both are in topological order."""
+    above: dict[str, set[str]] = {}
+    for name, stage in before.items():
+        above[name] = {*stage.upstream, *(further for up in stage.upstream for further in above.get(up, ()))}
+    return [(name, up) for name, stage in now.items() for up in stage.upstream if up not in above[name]]
 
 
 def _require_known_code(layout: Layout, params: Params, preset: Path | None) -> None:

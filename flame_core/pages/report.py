@@ -143,7 +143,7 @@ def render_report(
         thumb=thumb,
         captions_of=descriptions(evaluation.keys, captions, options.train_language),
         params={
-            "train": facts.params.train[facts.recipe].model_dump(mode="json"),
+            "train": facts.params.train[facts.recipe].dump(),
             "evaluate": options.model_dump(mode="json"),
         },
     )

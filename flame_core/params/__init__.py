@@ -36,11 +36,12 @@ from flame_core.params.text import LLMParams, TextParams
 from flame_core.params.training import (
     AugmentationParams,
     ModelParams,
+    TeacherParams,
     TextTowerParams,
     TrainParams,
 )
 from flame_core.params.validation import merge, read_yaml
-from flame_core.params.whole import Params, load_params, parse_params
+from flame_core.params.whole import Params, load_params, parse_params, teacher_recipe
 
 __all__ = [
     "AugmentationParams",
@@ -66,6 +67,7 @@ __all__ = [
     "RewriteCaptioner",
     "SigmoidParams",
     "Source",
+    "TeacherParams",
     "TermParams",
     "TextParams",
     "TextTowerParams",
@@ -77,4 +79,5 @@ __all__ = [
     "merge",
     "parse_params",
     "read_yaml",
+    "teacher_recipe",
 ]

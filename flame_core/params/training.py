@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from flame_core.names import Name
 from flame_core.params.changed_values import changed_values
 from flame_core.params.objectives import MultiPositiveSigmoidParams, ObjectiveParams
 from flame_core.params.section import CaptionKind, Fraction, Positive, Section
+
+LINKS = ("teacher", "sidecars", "selection")  # what a recipe may need beside shards, captions and embeddings
 
 
 class ModelParams(Section):
@@ -55,6 +58,29 @@ class OptimizerParams(Section):
     clip_grad_norm: float | None = Field(default=None, gt=0)
 
 
+def _plain_path(path: str) -> str:
+    """`path`, if it may be written into `dvc.yaml`, where `${` begins a value of params."""
+    if not path.strip() or "${" in path or not path.isprintable():
+        raise ValueError("a path is not empty, is printable and holds no ${")
+    return path
+
+
+LinkedPath = Annotated[str, AfterValidator(_plain_path)]
+
+
+class TeacherParams(Section):
+    """The model that a recipe learns from: another recipe's, or one in a folder."""
+
+    recipe: Name | None = Field(default=None, description="a recipe that `recipes` of params.yaml lists")
+    path: LinkedPath | None = Field(default=None, description="a folder with config.json and model.safetensors")
+
+    @model_validator(mode="after")
+    def _names_one(self) -> TeacherParams:
+        if (self.recipe is None) == (self.path is None):
+            raise ValueError("name one teacher: a recipe or a path")
+        return self
+
+
 class TrainGates(Section):
     max_loss_ratio: float = Field(default=1.0, description="last loss over first loss must stay below this")
 
@@ -91,11 +117,24 @@ class TrainParams(Section):
     seed: int = 0
     cpu_threads: Positive = 2
     gates: TrainGates = TrainGates()
+    teacher: TeacherParams | None = Field(default=None, description="a model to learn from")
+    sidecars: dict[Name, LinkedPath] = Field(
+        default_factory=dict, description="values per sample that another stage stored: {name: folder}"
+    )
+    selection: LinkedPath | None = Field(default=None, description="a parquet file of the keys to train on; null: all")
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The values that decide the weights, for a training's digest; gates only judge the weights."""
-        return {name: value for name, value in changed_values(self).items() if name != "gates"}
+        """The values that decide the weights, for a training's digest; gates only judge the weights.
+
+        What it is linked to is known by its content instead (`link_contents.py`), wherever it lies.
+        """
+        return {name: value for name, value in changed_values(self).items() if name not in ("gates", *LINKS)}
+
+    def dump(self) -> dict[str, Any]:
+        """All values for a model's config, of `LINKS` only those that are set."""
+        content = self.model_dump(mode="json", exclude=set(LINKS))
+        return content | {name: value for name, value in changed_values(self).items() if name in LINKS}
 
     @model_validator(mode="after")
     def _facet_tokens_have_a_head(self) -> TrainParams:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from os.path import normpath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -16,6 +17,7 @@ from flame_core.params.changed_values import changed_values
 from flame_core.params.evaluation import EvaluateParams
 from flame_core.params.overlay import check_by_objective, lay_over
 from flame_core.params.promotion import PromoteParams
+from flame_core.params.recipe_files import known_recipes, read_recipe, recipe_file
 from flame_core.params.section import Section
 from flame_core.params.sources import Source
 from flame_core.params.storage import StorageParams
@@ -57,6 +59,30 @@ class Params(Section):
                 raise ValueError(f"recipe {name} draws from {missing}, which text.train_kinds does not embed")
         return self
 
+    @model_validator(mode="after")
+    def _teachers_are_trained_first(self) -> Params:
+        for name in self.train:
+            chain = [name]
+            while (teacher := teacher_recipe(self.train[chain[-1]])) is not None:
+                if teacher not in self.recipes:
+                    raise ValueError(
+                        f"recipe {chain[-1]}: its teacher {teacher} is not among the recipes; list it under recipes"
+                    )
+                if teacher in chain:
+                    circle = " learns from ".join([*chain[chain.index(teacher) :], teacher])
+                    raise ValueError(f"recipe {name}: {circle}, so none can be trained first")
+                chain.append(teacher)
+        return self
+
+
+def teacher_recipe(recipe: TrainParams) -> str | None:
+    """The recipe whose model a recipe learns from, however it is named; None of a folder from elsewhere."""
+    teacher = recipe.teacher
+    if teacher is None or teacher.path is None:
+        return teacher and teacher.recipe
+    parts = PurePosixPath(normpath(teacher.path)).parts
+    return parts[2] if parts[:2] == ("data", "models") and len(parts) == 3 else None
+
 
 def load_params(layout: Layout) -> Params:
     """Read and validate `params.yaml` and the recipes it names.
@@ -77,13 +103,13 @@ def parse_params(raw: dict[str, Any], path: Path, recipes: Path) -> Params:
     names = raw.get("recipes") or []
     for name in names if isinstance(names, list) else []:
         try:
-            recipe = recipes / f"{require_name(str(name))}.yaml"
+            recipe = recipe_file(recipes, require_name(str(name)))
         except ValueError as error:
             raise ParamsError(f"{path}: recipes: {shown(str(name))}: {error}") from None
         if not recipe.is_file():
-            known = ", ".join(sorted(p.stem for p in recipes.glob("*.yaml"))) or "none"
+            known = ", ".join(known_recipes(recipes)) or "none"
             raise ParamsError(f"{path}: recipes: {recipe} does not exist (known recipes: {known})")
-        content = read_yaml(recipe)
+        content = read_recipe(recipe)
         validate(TrainParams, content, recipe)
         trains[name] = lay_over(content, recipe, overrides, path)
     if not names:

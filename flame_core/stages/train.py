@@ -12,6 +12,8 @@ from flame_core.data.shards import INDEX, Index, read_index
 from flame_core.digest import file_sha256, json_bytes
 from flame_core.errors import InputError
 from flame_core.layout import Layout
+from flame_core.link_contents import link_contents, read_by_training, require_same_space
+from flame_core.links import links
 from flame_core.pages.charts import line_chart, standalone
 from flame_core.params import Params, TrainParams
 from flame_core.reporting import facts, picture
@@ -40,9 +42,13 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     large = {layout.shards: ["train/*"], layout.train_embeddings: ["[0-9]*"]}
     if chosen.text_tower:
         small[layout.train_embeddings].append(TOKENIZER)
-    verified = verify(small)
+    needs = links(layout, chosen)
+    linked = link_contents(needs)
+    verified = verify({**small, **read_by_training(needs)})
     store = TrainStore(layout.embeddings)
     require_training_fit(store.manifest, params, layout)
+    if "teacher" in needs:
+        require_same_space(needs["teacher"], store.manifest)
     index = read_index(layout.shards, "train")
     _require_alignment(store, index, layout)
     slots = [i for i, name in enumerate(store.facets) if name.split("/")[0] in chosen.kinds]
@@ -50,13 +56,14 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     data = {  # only training data: no texts, benchmarks or pictures of the evaluation
         "shards": index.digest(),
         "embeddings": file_sha256(layout.train_embeddings / MANIFEST),
+        **linked,
     }
     cache = WorkCache(layout.work, "train")
     digest = cache.digest({"recipe": chosen.identity, "data": data})
     checkpoints = layout.work / "train-checkpoints" / digest
     config = {
         "recipe_name": recipe,
-        "recipe": chosen.model_dump(mode="json"),
+        "recipe": chosen.dump(),
         "hidden": store.hidden,
         "samples": len(index),
         "facets": [store.facets[i] for i in slots],
@@ -78,6 +85,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             checkpoints=checkpoints,
             out=folder,
             journal=tracked.journal,
+            teacher=needs.get("teacher"),
         )
         if (processes := settings().train_processes) > 1:
             job.run_on(processes)

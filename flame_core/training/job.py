@@ -42,6 +42,7 @@ class TrainingJob(BaseModel):
     checkpoints: Path
     out: Path
     journal: Path | None = None  # where the first rank records every step, if anywhere
+    teacher: Path | None = None  # folder of the model that the recipe learns from
 
     def run(self, ranks: Ranks = ALONE) -> None:
         """Train, or resume; the first rank writes."""

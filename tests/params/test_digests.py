@@ -57,7 +57,7 @@ class LaterTrain(TrainParams):
     ] = MultiPositiveSigmoidParams()
     views: int = 1
     masking: Masking = Masking()
-    teacher: str | None = None
+    guide: str | None = None
     maskings: list[Masking] = Field(default=[])
 
 
@@ -102,7 +102,7 @@ def test_new_fields_and_losses_leave_every_recipe_s_digest() -> None:
     [
         {"views": 2},
         {"masking": {"keep": 0.25}},
-        {"teacher": "flame"},
+        {"guide": "flame"},
         {"maskings": [{}]},
         {"maskings": [{}, {}]},
         {"objective": {"name": "later"}},

@@ -1,0 +1,94 @@
+"""The content of what a recipe is linked to, by digest: it makes weights, wherever it lies.
+
+A stage reads these digests from what travels with each out (`verification.py`); a training verifies the bytes as well,
+before it uses them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flame_core import gates
+from flame_core.digest import file_sha256, value_digest
+from flame_core.errors import InputError
+from flame_core.verification import DIGESTS, making, read_digests
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"  # as vision.tower names them, which imports torch
+_OF_TEXT = ("text.safetensors", "tokenizer.json")  # of a model with a text tower of its own
+
+
+def link_contents(links: Mapping[str, Path]) -> dict[str, Any]:
+    """{what: digests}: of a teacher {file: sha256}, of a sidecar a digest of all its files, of a selection its sha256.
+
+    Args:
+        links: what a recipe needs, as `flame_core.links.links` tells.
+
+    Raises:
+        InputError: something is missing, or has no digests.
+        GateError: a teacher or a sidecar failed a blocking check.
+    """
+    return {what: _content(what, path) for what, path in links.items()}
+
+
+def _content(what: str, path: Path) -> Any:
+    if what == "teacher":
+        files = _teacher_files(path)
+        return {name: digest for name, digest in read_digests(path).items() if name in files}
+    if what == "selection":
+        if not path.is_file():
+            raise InputError(f"{path} is missing, the selection of keys to train on: make it, or correct `selection`")
+        return file_sha256(path)
+    if (path / gates.CHECKS).is_file():
+        gates.require(path)
+    return value_digest(read_digests(path))
+
+
+def _teacher_files(folder: Path) -> list[str]:
+    """Names of the files that make up a teacher."""
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{folder / name} is missing, so there is no teacher: run `{making(folder)}`, or name the folder of a "
+                "model that `flame train` made"
+            )
+    gates.require(folder)
+    return [CONFIG, WEIGHTS, *(name for name in _OF_TEXT if (folder / name).is_file())]
+
+
+def read_by_training(links: Mapping[str, Path]) -> dict[Path, Sequence[str]]:
+    """{folder: patterns} of the files that a training verifies before it reads them."""
+    found: dict[Path, Sequence[str]] = {}
+    for what, path in links.items():
+        if what == "teacher":
+            found[path] = _teacher_files(path)
+        elif what == "selection":
+            if (path.parent / DIGESTS).is_file():
+                found[path.parent] = [path.name]
+        else:
+            found[path] = ["*"]
+    return found
+
+
+def require_same_space(teacher: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse a teacher that was trained into another space than the store's.
+
+    Raises:
+        InputError: names what differs, with both values.
+    """
+    try:
+        config = json.loads((teacher / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{teacher / CONFIG} is damaged ({error}): run `{making(teacher)}`") from None
+    wrong = [
+        f"  {name}: the teacher has {config.get(name)!r}, the embeddings have {manifest[name]!r}"
+        for name in ("llm", "layer", "hidden")
+        if config.get(name) != manifest[name]
+    ]
+    if wrong:
+        raise InputError(
+            f"{teacher} was trained into another LLM's space than these embeddings; take a teacher of the same LLM and "
+            "layer, or embed for this one:\n" + "\n".join(wrong)
+        )

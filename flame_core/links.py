@@ -1,0 +1,144 @@
+"""What recipes need beside shards, captions and embeddings, as stages of `dvc.yaml`.
+
+`dvc.yaml` is the only DAG, and its stage `train@<recipe>` has the same dependencies for every recipe but for one:
+`recipes/<recipe>.yaml`. So a recipe with a teacher, sidecars or a selection stands in `recipes/linked/`, and a stage
+`link-<recipe>` that depends on what it needs makes `recipes/<recipe>.yaml` (docs/decisions/edges-between-models.md):
+
+    link-student:
+      cmd: flame link --recipe student
+      deps: [data/models/flame]
+      params: [{recipes/linked/student.yaml: null}]
+      outs: [recipes/student.yaml]
+
+In the project, people write that stage, and `require_links` says what to write. A workspace gets its own from
+`linked_pipeline` and `linked_files`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flame_core.errors import ParamsError
+from flame_core.layout import Layout
+from flame_core.params import Params, TrainParams, read_yaml, teacher_recipe
+from flame_core.params.recipe_files import FOLDER, recipe_file
+
+PIPELINE = "dvc.yaml"
+LINK_STAGE = "link-"  # what the names of these stages begin with
+_COMPARED = ("cmd", "deps", "params", "outs")
+
+
+def links(layout: Layout, recipe: TrainParams) -> dict[str, Path]:
+    """{what: path} of all that a recipe needs: `teacher`, `sidecars.<name>`, `selection`."""
+    found: dict[str, Path] = {}
+    if (teacher := recipe.teacher) is not None:
+        name = teacher_recipe(recipe)
+        found["teacher"] = layout.model(name) if name else _place(layout, teacher.path or "")
+    found |= {f"sidecars.{name}": _place(layout, path) for name, path in sorted(recipe.sidecars.items())}
+    if recipe.selection is not None:
+        found["selection"] = _place(layout, recipe.selection)
+    return found
+
+
+def _place(layout: Layout, path: str) -> Path:
+    """Paths in `data/` are of this run, whose stages may make them; others are relative to the project."""
+    inside = Path(os.path.normpath(path)).parts[:1] == (layout.data.name,)
+    return Path(os.path.normpath(layout.root / path if inside else layout.resolve(path)))
+
+
+def link_stage(layout: Layout, name: str, recipe: TrainParams) -> dict[str, Any]:
+    """The stage that a recipe with links needs in `dvc.yaml`, without its name."""
+    deps = (Path(os.path.relpath(path, layout.root)).as_posix() for path in links(layout, recipe).values())
+    return {
+        "cmd": f"flame link --recipe {name}",
+        "deps": sorted(set(deps)),
+        "params": [{f"recipes/{FOLDER}/{name}.yaml": None}],
+        "outs": [f"recipes/{name}.yaml"],
+        "meta": {"dagster": {"group": "model", "kinds": ["python"], "owners": ["team:models"]}},
+    }
+
+
+def link_stages(layout: Layout, params: Params) -> dict[str, dict[str, Any]]:
+    """{name: stage} of all recipes that need one."""
+    return {
+        f"{LINK_STAGE}{name}": link_stage(layout, name, recipe)
+        for name, recipe in params.train.items()
+        if links(layout, recipe)
+    }
+
+
+def require_links(layout: Layout, params: Params) -> None:
+    """Refuse recipes whose links `dvc.yaml` does not hold, and links in it that no recipe has.
+
+    Raises:
+        ParamsError: names the recipe, and says what to write or to remove.
+    """
+    wanted = link_stages(layout, params)
+    pipeline = layout.root / PIPELINE
+    stages = read_yaml(pipeline).get("stages") if pipeline.is_file() else None
+    there = _link_stages_of(stages if isinstance(stages, dict) else {})
+    for name, recipe in params.train.items():
+        file = recipe_file(layout.recipes, name)
+        stage = f"{LINK_STAGE}{name}"
+        linked = file.parent.name == FOLDER
+        if linked and stage not in wanted:
+            raise ParamsError(
+                f"{file} needs no teacher, sidecars or selection with these params: move it to {layout.recipes}/, and "
+                f"remove the stage {stage} from {pipeline} if it is there"
+            )
+        if stage in wanted and not (linked and _equal(there.get(stage), wanted[stage])):
+            needs = ", ".join(f"{path} ({what})" for what, path in links(layout, recipe).items())
+            move = "" if linked else f"Move it to {layout.recipes / FOLDER}/, from where DVC links it. "
+            text = yaml.safe_dump({stage: wanted[stage]}, sort_keys=False, allow_unicode=True, default_flow_style=None)
+            lines = "\n".join(f"  {line}" for line in text.splitlines())
+            raise ParamsError(
+                f"{file} needs {needs}, and {pipeline} does not say so. {move}Write under `stages:` of {pipeline}, in "
+                f"place of any other {stage}:\n\n{lines}\n"
+            )
+    if strange := sorted(there.keys() - wanted.keys()):
+        names = ", ".join(stage.removeprefix(LINK_STAGE) for stage in strange)
+        raise ParamsError(
+            f"{pipeline} has the stage {', '.join(strange)}, and no recipe {names} with links is listed under "
+            f"`recipes` of {layout.params}: list it, or remove the stage"
+        )
+
+
+def _link_stages_of(stages: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: stage for name, stage in stages.items() if str(name).startswith(LINK_STAGE)}
+
+
+def _equal(found: Any, wanted: Mapping[str, Any]) -> bool:
+    """Whether a stage says to DVC what it should; `desc` and `meta` are the writer's own."""
+    if not isinstance(found, dict):
+        return False
+    deps = found.get("deps")
+    here = {**found, "deps": sorted(map(str, deps))} if isinstance(deps, list) else found
+    return all(here.get(key) == wanted[key] for key in _COMPARED)
+
+
+def linked_pipeline(pipeline: bytes, layout: Layout, params: Params) -> bytes:
+    """A `dvc.yaml` for the run in `layout`: its links are those of the recipes in `params` and no others."""
+    content = yaml.safe_load(pipeline)
+    wanted = link_stages(layout, params)
+    there = _link_stages_of(content["stages"])
+    if there.keys() == wanted.keys() and all(_equal(there[name], stage) for name, stage in wanted.items()):
+        return pipeline
+    content["stages"] = {name: stage for name, stage in content["stages"].items() if name not in there} | wanted
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
+
+
+def linked_files(recipes: Path, layout: Layout, params: Params) -> dict[str, bytes]:
+    """{name in the run's folder: content} of all recipe files of the folder `recipes`, each where its links want it."""
+    found: dict[str, bytes] = {}
+    for path in [*recipes.glob("*.yaml"), *(recipes / FOLDER).glob("*.yaml")]:
+        if path != recipe_file(recipes, path.stem):
+            continue  # what a link made
+        recipe = params.train.get(path.stem)
+        linked = path.parent.name == FOLDER if recipe is None else bool(links(layout, recipe))
+        found[f"recipes/{FOLDER}/{path.name}" if linked else f"recipes/{path.name}"] = path.read_bytes()
+    return found
