@@ -80,8 +80,7 @@ def require_links(layout: Layout, params: Params) -> None:
     """
     wanted = link_stages(layout, params)
     pipeline = layout.root / PIPELINE
-    stages = read_yaml(pipeline).get("stages") if pipeline.is_file() else None
-    there = _link_stages_of(stages if isinstance(stages, dict) else {})
+    there = _link_stages_of(_stages(pipeline))
     for name, recipe in params.train.items():
         file = recipe_file(layout.recipes, name)
         stage = f"{LINK_STAGE}{name}"
@@ -106,6 +105,15 @@ def require_links(layout: Layout, params: Params) -> None:
             f"{pipeline} has the stage {', '.join(strange)}, and no recipe {names} with links is listed under "
             f"`recipes` of {layout.params}: list it, or remove the stage"
         )
+
+
+def _stages(pipeline: Path) -> dict[str, Any]:
+    """The stages of a `dvc.yaml`; none of a broken one, of which DVC tells the line."""
+    try:
+        stages = read_yaml(pipeline).get("stages")
+    except ParamsError:
+        return {}
+    return stages if isinstance(stages, dict) else {}
 
 
 def _link_stages_of(stages: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,9 +39,9 @@ def build(layout: Layout, *, code_overrides: bool | None = None) -> dg.Definitio
         DvcProjectError: `dvc.yaml` or a params file is broken; names the file, line and key.
         ParamsError: `dvc.yaml` lacks what a recipe needs; says what to write.
     """
+    _require_links(layout)
     project = DvcProject(layout.root)
     stages = project.stages()
-    _require_links(layout)
     allowed = settings().code_overrides if code_overrides is None else code_overrides
     training = dg.AssetSelection.assets(
         *(asset_key(name) for name in stages if name.startswith(("train@", LINK_STAGE)))

@@ -1,0 +1,185 @@
+"""A training with a teacher, sidecars or a selection: known by their content, which is verified before it is used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flame_core.digest import file_sha256, write_json
+from flame_core.errors import GateError, InputError, ParamsError
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.stages import embed, link, train
+from flame_core.training.job import TrainingJob
+from flame_core.verification import read_digests, write_digests
+from tests.bits import flip
+from tests.stages.pipeline import captioned_project
+from tests.training.world import recipe
+
+TEACHER = ("config.json", "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, byte_tokenizer) -> Iterator[tuple[Params, Layout]]:
+    """Shards and embeddings, a trained recipe `plain`, and `student`, which learns from it."""
+    root = tmp_path_factory.mktemp("linked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLAME_DEVICE", "cpu")
+        patch.setenv("FLAME_WORKERS", "1")
+        params, layout = captioned_project(root, byte_tokenizer, 24)
+        plain = recipe(gates={"max_loss_ratio": 100.0}, epochs=2)
+        params = params.model_copy(
+            update={
+                "recipes": ["plain", "student"],
+                "train": {"plain": plain, "student": plain},
+                "evaluate": params.evaluate.model_copy(update={"languages": []}),
+            }
+        )
+        params = linked(params, teacher={"recipe": "plain"})
+        embed.run(params, layout)
+        train.run(params, layout, "plain")
+        yield params, layout
+
+
+def linked(params: Params, **links) -> Params:
+    """The params with other links of `student`."""
+    content = {**params.train["plain"].model_dump(), **links}
+    return params.model_copy(update={"train": {**params.train, "student": recipe(**content)}})
+
+
+def trainings(layout: Layout) -> set[str]:
+    return {path.name for path in (layout.work / "train").glob("[!.]*")}
+
+
+def data_of(layout: Layout, name: str) -> dict:
+    return json.loads((layout.model(name) / "config.json").read_text())["data"]
+
+
+def test_a_student_is_known_by_its_teachers_content_and_others_as_before(world, tmp_path):
+    params, layout = world
+    train.run(params, layout, "student")
+    assert data_of(layout, "student") == {
+        **data_of(layout, "plain"),
+        "teacher": {name: file_sha256(layout.model("plain") / name) for name in TEACHER},
+    }
+    config = json.loads((layout.model("plain") / "config.json").read_text())
+    assert config["data"].keys() == {"shards", "embeddings"} and "teacher" not in config["recipe"]
+
+    before = trainings(layout)
+    shutil.copytree(layout.model("plain"), tmp_path / "elsewhere")
+    train.run(linked(params, teacher={"path": str(tmp_path / "elsewhere")}), layout, "student")
+    assert trainings(layout) == before  # wherever the teacher lies
+
+    other = params.train["plain"].model_copy(update={"seed": 1})
+    changed = params.model_copy(update={"train": {**params.train, "plain": other}})
+    try:
+        train.run(changed, layout, "plain")
+        train.run(changed, layout, "student")
+        assert len(trainings(layout) - before) == 2
+    finally:
+        train.run(params, layout, "plain")
+    train.run(params, layout, "student")
+    assert len(trainings(layout) - before) == 2
+
+
+def test_the_job_is_told_where_the_teacher_is(world, monkeypatch):
+    params, layout = world
+    told: list[Path | None] = []
+    run = TrainingJob.run
+    monkeypatch.setattr(TrainingJob, "run", lambda job: (told.append(job.teacher), run(job))[1])
+    shutil.rmtree(layout.work / "train")
+    for name in ("plain", "student"):
+        train.run(params, layout, name)
+    assert told == [None, layout.model("plain")]
+
+
+@pytest.fixture
+def teacher(world, tmp_path) -> tuple[Params, Layout, Path]:
+    """A copy of the teacher, which may be damaged, as the teacher of `student`."""
+    params, layout = world
+    folder = tmp_path / "teacher"
+    shutil.copytree(layout.model("plain"), folder)
+    return linked(params, teacher={"path": str(folder)}), layout, folder
+
+
+def test_a_damaged_teacher_is_refused(teacher):
+    params, layout, folder = teacher
+    flip(folder / "model.safetensors", 400, 3)
+    with pytest.raises(InputError, match=r"teacher/model\.safetensors is damaged"):
+        train.run(params, layout, "student")
+
+
+@pytest.mark.parametrize("name", TEACHER)
+def test_a_folder_that_is_no_model_is_refused(teacher, name):
+    params, layout, folder = teacher
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=rf"{name} is missing, so there is no teacher: .*folder of a model"):
+        train.run(params, layout, "student")
+
+
+def test_a_teacher_that_learned_nothing_is_refused(teacher):
+    params, layout, folder = teacher
+    checks = json.loads((folder / "checks.json").read_text())
+    write_json(folder / "checks.json", [{**check, "passed": False} for check in checks])
+    with pytest.raises(GateError, match="loss_went_down"):
+        train.run(params, layout, "student")
+
+
+@pytest.mark.parametrize(("key", "value"), [("layer", 7), ("hidden", 3), ("llm", {"name": "another"})])
+def test_a_teacher_of_another_llms_space_is_refused(teacher, key, value):
+    params, layout, folder = teacher
+    config = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", {**config, key: value})
+    write_digests(folder)
+    before = trainings(layout)
+    with pytest.raises(InputError, match=rf"another LLM's space(?s:.*){key}: the teacher has .*, the embeddings have"):
+        train.run(params, layout, "student")
+    assert trainings(layout) == before
+
+
+def test_sidecars_and_a_selection_are_known_by_their_content_too(world, tmp_path):
+    params, layout = world
+    sidecar, keys = layout.data / "sidecars/labels", tmp_path / "keys.parquet"
+    sidecar.mkdir(parents=True)
+    (sidecar / "00000.bin").write_bytes(b"values")
+    write_digests(sidecar)
+    keys.write_bytes(b"keys")
+    changed = linked(params, sidecars={"labels": "data/sidecars/labels"}, selection=str(keys))
+    train.run(changed, layout, "student")
+    first = data_of(layout, "student")
+    assert first["selection"] == file_sha256(keys)
+    assert first.keys() == {"shards", "embeddings", "sidecars.labels", "selection"}
+    (sidecar / "00000.bin").write_bytes(b"Values")
+    with pytest.raises(InputError, match=r"labels/00000\.bin is damaged"):
+        train.run(changed, layout, "student")
+    write_digests(sidecar)
+    train.run(changed, layout, "student")
+    second = data_of(layout, "student")
+    assert {key for key in first if first[key] != second[key]} == {"sidecars.labels"}
+    keys.unlink()
+    with pytest.raises(InputError, match=r"keys\.parquet is missing, the selection"):
+        train.run(changed, layout, "student")
+
+
+def test_a_link_makes_the_recipe_with_the_digests(world):
+    params, layout = world
+    source = layout.recipes / "linked/student.yaml"
+    source.parent.mkdir(parents=True, exist_ok=True)
+    (layout.recipes / "plain.yaml").write_text("epochs: 2\n")
+    source.write_text("# by hand\nteacher: {recipe: plain}\n")
+    link.run(params, layout, "student")
+    made = layout.recipes / "student.yaml"
+    digests = read_digests(layout.model("plain"))
+    assert yaml.safe_load(made.read_text()) == {
+        "teacher": {"recipe": "plain"},
+        "linked": {"teacher": {name: digests[name] for name in TEACHER}},
+    }
+    assert made.read_text().startswith("# Made by `flame link student` from recipes/linked/student.yaml: edit that")
+    assert [path.name for path in layout.recipes.iterdir() if path.name.startswith(".")] == []
+    with pytest.raises(ParamsError, match=r"plain\.yaml: only a recipe in recipes/linked/"):
+        link.run(params, layout, "plain")
