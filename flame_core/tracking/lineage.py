@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from flame_core.measuring.results import METRICS
 from flame_core.names import is_commit, shown
 from flame_core.suite.benchmark_results import read_benchmark_results
 from flame_core.tracking.benchmarks import EVALUATION, benchmark_metrics
+from flame_core.tracking.chain import BROKEN, Link, out_link
 from flame_core.tracking.dagster_runs import find_run
 from flame_core.tracking.delivery import metric_name
 from flame_core.tracking.evaluation import REPORT
+from flame_core.tracking.linked import linked_links
 from flame_core.tracking.listings import part_md5
-from flame_core.tracking.outs import find_bytes
 from flame_core.tracking.pages import run_url, served, version_url
 from flame_core.tracking.promotion import REASON, VERDICT
 from flame_core.tracking.provenance import LOCK
@@ -34,30 +35,6 @@ from flame_core.tracking.registry import MODEL_TAG, PACKAGE, ROLLED_BACK
 from flame_core.tracking.runs import WEIGHTS, Record, find_record, read_yaml_artifact
 from flame_core.tracking.store import asking, require_tracking, trouble
 from flame_core.workspace import dvc_cache
-
-VERIFIED, BROKEN, UNCHECKED = "verified", "broken", "not checked"
-
-
-@dataclass
-class Link:
-    """One link of the chain: what it is, the facts about it, and whether they are verified."""
-
-    name: str
-    facts: dict[str, str] = field(default_factory=dict)
-    status: str = VERIFIED
-    notes: list[str] = field(default_factory=list)
-    url: str | None = None  # of its page, if a server shows it now
-
-    def fail(self, *problems: str) -> None:
-        """Mark the link broken."""
-        self.status = BROKEN
-        self.notes += problems
-
-    def skip(self, why: str) -> None:
-        """Mark a link that is not broken as not checked."""
-        if self.status == VERIFIED:
-            self.status = UNCHECKED
-        self.notes.append(why)
 
 
 @dataclass(frozen=True)
@@ -100,14 +77,15 @@ def _trace(layout: Layout, model: str) -> Lineage:
             if not any(tag.key == "mlflow.data.context" and tag.value == EVALUATION for tag in each.tags)
         }
         links = [_model(record, running), _run(record, running), _metrics(record, files), _recipe(record, files, outs)]
-        links.append(_out(layout, f"data/models/{recipe}", "weights", outs, lock, {}))
+        links.append(out_link(layout, f"data/models/{recipe}", "weights", outs, lock, {}))
+        links += linked_links(layout, record.tags, outs, lock)
         for name, path in (("embeddings", "data/embeddings"), ("captions", "data/captions"), ("shards", "data/shards")):
-            link = _out(layout, path, name, outs, lock, _described(inputs, name))
+            link = out_link(layout, path, name, outs, lock, _described(inputs, name))
             if name in inputs and inputs[name].source_type == "dvc":
                 _compare_read(layout, link, inputs[name], path, outs)
             links.append(link)
-        links.append(_out(layout, "data/llm", "LLM", outs, lock, {}))
-        links.append(_out(layout, "data/raw", "sources", outs, lock, _sources(inputs)))
+        links.append(out_link(layout, "data/llm", "LLM", outs, lock, {}))
+        links.append(out_link(layout, "data/raw", "sources", outs, lock, _sources(inputs)))
     return Lineage(model, [*links, _code(layout, record), _dagster(layout, record)])
 
 
@@ -202,22 +180,6 @@ def _recipe(record: Record, files: Path, outs: dict[str, str]) -> Link:
     stated = params.get("llm", {}).get("source")
     if stated != logged.get("llm.source"):
         link.fail(f"params.yaml of the run names the LLM {stated}, and its params {logged.get('llm.source')}")
-    return link
-
-
-def _out(
-    layout: Layout, path: str, name: str, outs: dict[str, str], lock: dict[str, Any], facts: dict[str, str]
-) -> Link:
-    digest = outs.get(path)
-    link = Link(name, {"path": path, "digest": digest or "not recorded", **facts})
-    if not digest:
-        link.fail(f"{LOCK} of the run names no {path}")
-        return link
-    finding = find_bytes(layout, path, digest, lock)
-    if finding.where:
-        link.facts["found in"] = finding.where
-    else:
-        link.fail(*finding.problems)
     return link
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from flame_core.pages.render import render
-from flame_core.tracking.lineage import BROKEN, UNCHECKED, VERIFIED, Lineage
+from flame_core.tracking.chain import BROKEN, UNCHECKED, VERIFIED
+from flame_core.tracking.lineage import Lineage
 
 MARKS = {VERIFIED: "✓", BROKEN: "✗", UNCHECKED: "–"}
 

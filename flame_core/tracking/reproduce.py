@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flame_core.digest import file_sha256
-from flame_core.errors import ComputationError, InputError
+from flame_core.errors import ComputationError, InputError, ParamsError
 from flame_core.layout import Layout
+from flame_core.links import LINK_STAGE, PIPELINE, linked_files, linked_pipeline, links
 from flame_core.measuring.results import METRICS
 from flame_core.names import is_commit, require_name, shown
-from flame_core.params import read_yaml
+from flame_core.params import parse_params, read_yaml
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.provenance import LOCK, git_state
 from flame_core.tracking.registry import MODEL_TAG
@@ -76,6 +77,8 @@ def reproduce(layout: Layout, model: str, everything: bool = False) -> Reproduct
         for command in ("pull", "checkout"):  # `repro` computes what neither has
             _dvc(root, variables, command, "--force", "--allow-missing", required=False)
         _dvc(root, variables, "repro", "--no-run-cache", "embed")
+        if f"{LINK_STAGE}{recipe}" in read_yaml(root / PIPELINE)["stages"]:
+            _dvc(root, variables, "repro", "--no-run-cache", f"{LINK_STAGE}{recipe}")
         for stage in (f"train@{recipe}", target):
             _dvc(root, variables, "repro", "--no-run-cache", "--force", "--single-item", stage)
     found = Layout.find(root)
@@ -129,11 +132,31 @@ def _code(layout: Layout, record: Record, root: Path) -> Path:
         log.warning("the run recorded no commit; this tree's code is used")
     elif record.tags.get("git.clean") == "false":
         log.warning("the run's tree had changes that commit %s does not hold", commit[:12])
-    for name in ("dvc.yaml", ".dvcignore", "flame_core/versions.yaml"):
+    for name in (PIPELINE, ".dvcignore", "flame_core/versions.yaml"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(code / name, root / name)
-    shutil.copytree(code / "recipes", root / "recipes")
+    _recipes(layout, code, root)
     return code
+
+
+def _recipes(layout: Layout, code: Path, root: Path) -> None:
+    """The recipes, and their links in `dvc.yaml`: the run may have been in a workspace, with others than the commit."""
+    here = Layout.find(root)
+    try:
+        params = parse_params(read_yaml(here.params), here.params, code / "recipes")
+    except ParamsError as error:  # written for that commit's code, which may be older
+        log.warning("links of recipes are taken as commit and run left them: %s", error)
+        shutil.copytree(code / "recipes", here.recipes)
+        return
+    pipeline = root / PIPELINE
+    pipeline.write_bytes(linked_pipeline(pipeline.read_bytes(), here, params))
+    for name, content in linked_files(code / "recipes", here, params).items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    for path in {path for recipe in params.train.values() for path in links(here, recipe).values()}:
+        if path.is_relative_to(root) and not path.is_relative_to(here.data):  # relative to the project
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to((layout.project / path.relative_to(root)).resolve())
 
 
 def _dvc(root: Path, variables: dict[str, str], *arguments: str, required: bool = True) -> None:

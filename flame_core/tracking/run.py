@@ -22,6 +22,7 @@ from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.tracking import provenance, shipper
 from flame_core.tracking.journal import MODEL_TAG, Journal
+from flame_core.tracking.linked import linked_tags
 from flame_core.tracking.notes import NOTE_TAG, note
 from flame_core.tracking.pages import run_url, served, show_pages, version_url
 from flame_core.tracking.steps import StepRecorder, now
@@ -59,7 +60,12 @@ class TrainingRun:
         with harmless("the start of the training"):
             about = {**provenance.tags(params, layout), **provenance.dagster_tags()}
             datasets = provenance.datasets(params, layout)
-            tags = {"flame.recipe": recipe, **about, NOTE_TAG: note(about, datasets)}
+            tags = {
+                "flame.recipe": recipe,
+                **linked_tags(params, layout, recipe),
+                **about,
+                NOTE_TAG: note(about, datasets),
+            }
             described = [
                 {"kind": "start", "time": now(), "name": f"{recipe}-{self._journal.key[:8]}", "tags": tags},
                 {"kind": "params", "params": provenance.flat_params(params, recipe)},
