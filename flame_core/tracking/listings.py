@@ -13,7 +13,9 @@ from pathlib import Path
 
 
 def read_listing(digest: str, cache: Path) -> dict[str, str] | None:
-    """{relative path: md5} of a folder; None if its listing is missing from the cache or damaged."""
+    """{relative path: md5} of a folder; None if its listing is missing or damaged, and of an out that is a file."""
+    if not digest.endswith(".dir"):
+        return None
     file = cache / digest[:2] / digest[2:]
     if not file.is_file() or file_md5(file) != digest.removesuffix(".dir"):
         return None
