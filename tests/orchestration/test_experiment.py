@@ -12,9 +12,11 @@ import pytest
 import yaml
 
 from flame_core.layout import Layout
-from flame_core.params import merge, read_yaml
+from flame_core.links import linked_pipeline
+from flame_core.params import load_params, merge, read_yaml
 from orchestration.definitions import build
-from orchestration.dvc_project import DvcProject
+from orchestration.dvc_project import DvcProject, Stage
+from orchestration.experiment import _new_edges
 from tests.orchestration.conftest import edit
 
 ROOT = Path(__file__).parents[2]
@@ -175,3 +177,21 @@ def test_a_failing_stage_fails_the_run(layout: Layout, instance: dg.DagsterInsta
     (failed,) = result.get_step_failure_events()
     assert failed.step_key == "workspace_compare"
     assert "no room for key-9" in failed.step_failure_data.user_failure_data.description
+
+
+def test_the_order_of_other_teachers_is_that_of_the_definitions_or_refused(layout: Layout) -> None:
+    pipeline = layout.root / "dvc.yaml"
+    edit(pipeline, "[train.epochs]", "[train.epochs, {'recipes/${item.recipe}.yaml': null}]")
+    (layout.recipes / "linked").mkdir()
+    content = read_yaml(layout.params)
+    layout.params.write_text(yaml.safe_dump({**content, "recipes": ["flame", "small", "student"]}))
+
+    def stages(teacher: str) -> dict[str, Stage]:
+        for name, learns_from in (("small", "flame"), ("student", teacher)):
+            (layout.recipes / f"linked/{name}.yaml").write_text(f"teacher: {{recipe: {learns_from}}}\n")
+        pipeline.write_bytes(linked_pipeline(pipeline.read_bytes(), layout, load_params(layout)))
+        return DvcProject(layout.root).stages()
+
+    of_flame, of_small = stages("flame"), stages("small")
+    assert _new_edges(of_flame, of_small) == [("link-student", "train@small")]
+    assert _new_edges(of_small, of_flame) == []  # `train@flame` comes before it all the same, through `small`
