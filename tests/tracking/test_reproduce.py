@@ -1,0 +1,54 @@
+"""The project in which a model is made again: its recipes and their links are those of the run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flame_core.layout import Layout
+from flame_core.links import require_links
+from flame_core.params import load_params, merge, read_yaml
+from flame_core.tracking.reproduce import _recipes
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Layout:
+    """A commit's files, with a recipe that DVC links there and not in the run below."""
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    (tmp_path / "recipes/linked").mkdir()
+    (tmp_path / "recipes/linked/student.yaml").write_text("teacher: {recipe: flame}\n")
+    (tmp_path / "recipes/student.yaml").write_text("linked: {}\n")  # as a link made it
+    (tmp_path / "kept").mkdir()
+    return Layout.find(tmp_path)
+
+
+def root_of(project: Layout, over: dict) -> Path:
+    """The folder of a run with other params, as far as `reproduce` has made it before the recipes come."""
+    root = project.state / "reproduce/1"
+    root.mkdir(parents=True)
+    (root / "params.yaml").write_text(yaml.safe_dump(merge(read_yaml(ROOT / "params.yaml"), over)))
+    shutil.copy(ROOT / "dvc.yaml", root / "dvc.yaml")
+    return root
+
+
+def test_recipes_are_linked_as_the_runs_params_want_it(project: Layout) -> None:
+    over = {"recipes": ["flame", "student"], "train": {"selection": "kept/keys.parquet"}}
+    root = root_of(project, over)
+    _recipes(project, project.project, root)
+    here = Layout.find(root)
+    require_links(here, load_params(here))
+    assert sorted(path.stem for path in (here.recipes / "linked").iterdir()) == ["flame", "student"]
+    assert not (here.recipes / "flame.yaml").exists() and not (here.recipes / "student.yaml").exists()
+    assert (root / "kept/keys.parquet").readlink() == project.project / "kept/keys.parquet"
+
+
+def test_params_of_an_older_code_are_taken_as_they_stand(project: Layout) -> None:
+    root = root_of(project, {"once": "a key"})
+    _recipes(project, project.project, root)
+    assert (root / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
+    assert (root / "recipes/linked/student.yaml").is_file()
