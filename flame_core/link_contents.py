@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from flame_core import gates
-from flame_core.digest import file_sha256, value_digest
+from flame_core.data.sidecars import Sidecar
+from flame_core.digest import file_sha256
 from flame_core.errors import InputError
 from flame_core.verification import DIGESTS, making, read_digests
 
@@ -21,7 +22,7 @@ _OF_TEXT = ("text.safetensors", "tokenizer.json")  # of a model with a text towe
 
 
 def link_contents(links: Mapping[str, Path]) -> dict[str, Any]:
-    """{what: digests}: of a teacher {file: sha256}, of a sidecar a digest of all its files, of a selection its sha256.
+    """{what: digests}: of a teacher {file: sha256}, of a sidecar that of its values, of a selection its sha256.
 
     Args:
         links: what a recipe needs, as `flame_core.links.links` tells.
@@ -41,9 +42,8 @@ def _content(what: str, path: Path) -> Any:
         if not path.is_file():
             raise InputError(f"{path} is missing, the selection of keys to train on: make it, or correct `selection`")
         return file_sha256(path)
-    if (path / gates.CHECKS).is_file():
-        gates.require(path)
-    return value_digest(read_digests(path))
+    gates.require(path)
+    return Sidecar(path).digest
 
 
 def _teacher_files(folder: Path) -> list[str]:

@@ -7,16 +7,20 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
-from flame_core.digest import file_sha256, write_json
+from flame_core.data.shards import read_index
+from flame_core.data.sidecars import gather_sidecar, write_values
+from flame_core.digest import file_sha256, value_digest, write_json
 from flame_core.errors import GateError, InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.stages import embed, link, train
 from flame_core.training.job import TrainingJob
 from flame_core.verification import read_digests, write_digests
+from flame_core.work import Ledger, Unit, WorkCache
 from tests.bits import flip
 from tests.stages.pipeline import captioned_project
 from tests.training.world import recipe
@@ -142,22 +146,37 @@ def test_a_teacher_of_another_llms_space_is_refused(teacher, key, value):
     assert trainings(layout) == before
 
 
+def store_labels(layout: Layout, origin: str) -> None:
+    """A sidecar of the training samples, as a stage gathers it."""
+    index = read_index(layout.shards, "train")
+    cache = WorkCache(layout.work, "train")
+
+    def unit(rows: int) -> Unit:
+        def write(folder: Path) -> Ledger:
+            write_values(folder, "labels", np.arange(rows))
+            return Ledger()
+
+        return cache.compute(value_digest([origin, rows]), write)
+
+    units = {shard: unit(rows) for shard, rows in index.shard_sizes().items()}
+    gather_sidecar(layout.data / "sidecars/labels", layout.state, units, index, "cluster", {"by": origin})
+
+
 def test_sidecars_and_a_selection_are_known_by_their_content_too(world, tmp_path):
     params, layout = world
     sidecar, keys = layout.data / "sidecars/labels", tmp_path / "keys.parquet"
-    sidecar.mkdir(parents=True)
-    (sidecar / "00000.bin").write_bytes(b"values")
-    write_digests(sidecar)
+    store_labels(layout, "first")
     keys.write_bytes(b"keys")
     changed = linked(params, sidecars={"labels": "data/sidecars/labels"}, selection=str(keys))
     train.run(changed, layout, "student")
     first = data_of(layout, "student")
     assert first["selection"] == file_sha256(keys)
     assert first.keys() == {"shards", "embeddings", "sidecars.labels", "selection"}
-    (sidecar / "00000.bin").write_bytes(b"Values")
-    with pytest.raises(InputError, match=r"labels/00000\.bin is damaged"):
+    values = sidecar / "00000.safetensors"
+    flip(values, values.stat().st_size - 1, 3)
+    with pytest.raises(InputError, match=r"labels/00000\.safetensors is damaged"):
         train.run(changed, layout, "student")
-    write_digests(sidecar)
+    store_labels(layout, "second")
     train.run(changed, layout, "student")
     second = data_of(layout, "student")
     assert {key for key in first if first[key] != second[key]} == {"sidecars.labels"}
