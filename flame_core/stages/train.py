@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flame_core import gates
+from flame_core.data.key_selection import keys_digest, select
 from flame_core.data.shards import INDEX, Index, read_index
 from flame_core.digest import file_sha256, json_bytes
 from flame_core.errors import InputError
@@ -51,6 +52,8 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         require_same_space(needs["teacher"], store.manifest)
     index = read_index(layout.shards, "train")
     _require_alignment(store, index, layout)
+    if (selection := needs.get("selection")) is not None:  # the same keys in another file are the same training
+        linked["selection"] = keys_digest(select(index, selection, layout.shards))
     slots = [i for i, name in enumerate(store.facets) if name.split("/")[0] in chosen.kinds]
     captions = _caption_source(params, layout) if chosen.text_tower else None
     data = {  # only training data: no texts, benchmarks or pictures of the evaluation

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from flame_core.data.shards import read_index
 from flame_core.data.sidecars import gather_sidecar, write_values
-from flame_core.digest import file_sha256, value_digest, write_json
+from flame_core.digest import file_sha256, text_sha256, value_digest, write_json
 from flame_core.errors import GateError, InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import Params
@@ -166,11 +168,17 @@ def test_sidecars_and_a_selection_are_known_by_their_content_too(world, tmp_path
     params, layout = world
     sidecar, keys = layout.data / "sidecars/labels", tmp_path / "keys.parquet"
     store_labels(layout, "first")
-    keys.write_bytes(b"keys")
+    index = read_index(layout.shards, "train")
+    chosen = index.table["key"].to_pylist()[::2]
+    pq.write_table(pa.table({"key": chosen[::-1]}), keys)
     changed = linked(params, sidecars={"labels": "data/sidecars/labels"}, selection=str(keys))
     train.run(changed, layout, "student")
     first = data_of(layout, "student")
-    assert first["selection"] == file_sha256(keys)
+    assert first["selection"] == text_sha256("".join(f"{key}\n" for key in sorted(chosen)))
+    before = trainings(layout)
+    pq.write_table(pa.table({"key": chosen}), keys)
+    train.run(changed, layout, "student")
+    assert trainings(layout) == before  # the same keys in another order
     assert first.keys() == {"shards", "embeddings", "sidecars.labels", "selection"}
     values = sidecar / "00000.safetensors"
     flip(values, values.stat().st_size - 1, 3)
@@ -180,6 +188,9 @@ def test_sidecars_and_a_selection_are_known_by_their_content_too(world, tmp_path
     train.run(changed, layout, "student")
     second = data_of(layout, "student")
     assert {key for key in first if first[key] != second[key]} == {"sidecars.labels"}
+    pq.write_table(pa.table({"key": ["nowhere"]}), keys)
+    with pytest.raises(InputError, match="nowhere"):
+        train.run(changed, layout, "student")
     keys.unlink()
     with pytest.raises(InputError, match=r"keys\.parquet is missing, the selection"):
         train.run(changed, layout, "student")
