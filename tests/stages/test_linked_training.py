@@ -22,7 +22,7 @@ from flame_core.params import Params
 from flame_core.stages import embed, link, train
 from flame_core.training.job import TrainingJob
 from flame_core.verification import read_digests, write_digests
-from flame_core.work import Ledger, Unit, WorkCache
+from flame_core.work import Unit, UnitRecord, WorkCache
 from tests.bits import flip
 from tests.stages.pipeline import captioned_project
 from tests.training.world import recipe
@@ -154,9 +154,9 @@ def store_labels(layout: Layout, origin: str) -> None:
     cache = WorkCache(layout.work, "train")
 
     def unit(rows: int) -> Unit:
-        def write(folder: Path) -> Ledger:
+        def write(folder: Path) -> UnitRecord:
             write_values(folder, "labels", np.arange(rows))
-            return Ledger()
+            return UnitRecord()
 
         return cache.compute(value_digest([origin, rows]), write)
 
