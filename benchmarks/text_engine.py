@@ -40,9 +40,10 @@ from flame_core.params import TextParams, load_params
 from flame_core.plan import texts as plan
 from flame_core.settings import settings
 from flame_core.text.cost import LLMShape
-from flame_core.text.encoder import DTYPES, TextEncoder, separate
+from flame_core.text.encoder import DTYPES, TextEncoder
 from flame_core.text.facets import BOS, CAPTION, FacetSequence, FacetTokenizer, normalise_sentence
 from flame_core.text.llm import load_llm, load_tokenizer
+from flame_core.text.probe import separate
 from flame_core.text.row_plan import Backend, plan_rows
 from flame_core.text.shared_head import split_head
 
@@ -171,7 +172,7 @@ def one_by_one(engine: TextEncoder, texts: Texts, budget: int, backend: Backend)
     result = torch.empty(len(singles), engine.hidden)
     for row in plan_rows([len(each) for each in singles], budget, backend):
         members = [singles[i] for i in row.members]
-        result[list(row.members)] = engine._hidden(members, length=row.length).cpu()
+        result[list(row.members)] = engine.read_tokens(members, length=row.length).cpu()
     return F.normalize(result, dim=-1)
 
 
@@ -188,14 +189,14 @@ def compare(found: dict[str, Any]) -> None:
 def check_precision(encoder: Callable[[int, str], TextEncoder], texts: Texts, precisions: Sequence[str]) -> bool:
     """Whether packed facets are no further from float32 than separate passes in the same precision."""
     exact = encoder(CHECKED_LAYERS, "float32")
-    expected = one_by_one(exact, texts, GPU_ROW, exact._backend)
+    expected = one_by_one(exact, texts, GPU_ROW, exact.backend)
     same = (embed(exact, texts) - expected).abs().max().item()
     print(f"first {CHECKED_LAYERS} layers, float32: packed against separate, largest difference {same:.1e}")
     sound = same < 1e-4  # a GPU sums a row of 16,384 tokens in other orders
     del exact
     for precision in precisions:
         engine = encoder(CHECKED_LAYERS, precision)
-        ways = {"packed": embed(engine, texts), "separate": one_by_one(engine, texts, GPU_ROW, engine._backend)}
+        ways = {"packed": embed(engine, texts), "separate": one_by_one(engine, texts, GPU_ROW, engine.backend)}
         far = {way: 1 - (vectors * expected).sum(dim=1) for way, vectors in ways.items()}
         says = ", ".join(f"{way} {own.mean():.2e} (most {own.max():.2e})" for way, own in far.items())
         print(f"first {CHECKED_LAYERS} layers, {precision}: 1 - cosine with float32: {says}", flush=True)

@@ -26,14 +26,14 @@ from flame_core.layout import Layout
 from flame_core.measuring.classification import Lookup
 from flame_core.measuring.image_vectors import encode_pictures
 from flame_core.measuring.retrieval import Pairing, both_ways
-from flame_core.measuring.text_side import trained_texts
 from flame_core.measuring.texts import evaluated_languages, pair_up, read_validation_captions
 from flame_core.params import Params, TrainParams
 from flame_core.settings import settings
 from flame_core.text.caption_source import CaptionSource
-from flame_core.text.jobs import training_job
+from flame_core.text.jobs import recipe_slots, training_job
 from flame_core.text.manifest import MANIFEST
 from flame_core.text.store import TOKENIZER, Drawn, TextStore, TrainStore
+from flame_core.text.transformer import TrainedTexts
 from flame_core.training.job import TrainingJob
 from flame_core.vision.tower import CONFIG, load_encoder
 from flame_core.workspace import open_workspace, resolve_params
@@ -159,7 +159,7 @@ def trained(
         text=params.text,
         language=params.evaluate.train_language,
     )
-    slots = [i for i, name in enumerate(facets.facets) if name.split("/")[0] in recipe.kinds]
+    slots = recipe_slots(facets.facets, recipe)
     out = folder / "model"
     out.mkdir()
     TrainingJob(
@@ -176,7 +176,7 @@ def trained(
     config["text_facets"] = {kind: len(each.facets) for kind, each in params.text.template.items()}
     write_json(out / CONFIG, config)
     z = encode_pictures(load_encoder(out, settings().torch_device()), layout.shards, rows)[:, 0]
-    return z, trained_texts(out)
+    return z, TrainedTexts(out, settings().torch_device()).lookup if recipe.text_tower else None
 
 
 def write_part(folder: Path, shards: Path, rows: list[IndexRow]) -> None:

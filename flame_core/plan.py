@@ -13,7 +13,7 @@ from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.params import CaptionKind, Params
 from flame_core.text.cost import ASSUMED, count_words, read_shape, text_cost
-from flame_core.text.jobs import facet_count, facet_names
+from flame_core.text.jobs import facet_count, recipe_slots, slot_names
 
 _MEASURED = 2000  # captions per kind whose tokens are counted
 _GB = 1e9
@@ -97,12 +97,13 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
 
     shape = read_shape(params, layout.llm / params.llm.name)
     text = text_cost(params, shape, start.images, start.lengths, start.count)
-    names = facet_names(params.text)
+    names = slot_names(params.text)
     sections = {
         f"texts: {params.llm.name}, layer {params.text.layer}": {
             "training pictures": f"{start.images:,}",
             "vectors a picture": f"{text.vectors}",
             "tokens": f"{text.tokens:,.0f} ({text.tokens / start.images:.0f} a picture)",
+            **({"tokens of sentences": f"{text.sentence_tokens:,.0f}"} if text.sentence_tokens else {}),
             "against separate passes": f"{text.separate_tokens / text.tokens:.2f} times fewer tokens",
             "FLOPs": f"{text.flops:.3g}",
             "hours": f"{_hours(text.flops, tflops):,.1f} at {tflops:g} TFLOP/s",
@@ -112,7 +113,7 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
         }
     }
     for name, recipe in params.train.items():
-        facets = facet_count([each for each in names if each.split("/")[0] in recipe.kinds])
+        facets = facet_count([names[i] for i in recipe_slots(names, recipe)])
         cost = image_cost(recipe, shape.hidden, facets, start.images, processes)
         sections[f"training: {name}"] = {
             "trained weights": f"{cost.weights / 1e6:,.1f} M",

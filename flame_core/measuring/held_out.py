@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +12,15 @@ from flame_core.captions.table import Caption
 from flame_core.data.shards import INDEX, IndexRow, read_index
 from flame_core.layout import Layout
 from flame_core.measuring.ceilings import text_ceilings
-from flame_core.measuring.classification import Lookup
 from flame_core.measuring.image_vectors import encode_pictures, require_same_space
 from flame_core.measuring.measures import Evaluation, evaluate
-from flame_core.measuring.text_side import trained_texts
+from flame_core.measuring.text_side import texts_of
 from flame_core.measuring.texts import read_classes, read_validation_captions
 from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.text.manifest import MANIFEST, require_fit
+from flame_core.text.sentence import SENTENCE
+from flame_core.text.side import TextSide
 from flame_core.text.store import CENTER, TRAIN, TextStore
 
 if TYPE_CHECKING:
@@ -30,21 +32,19 @@ class HeldOut:
     """An evaluation, and what it was measured on.
 
     Attributes:
-        evaluation: the model's results.
-        captions: captions of the measured pictures.
-        rows: rows of the index, in the order of the evaluation's keys.
-        store: the LLM's text embeddings.
-        lookup: returns text embeddings for the model: the store's, or those of its own text tower.
-        own_texts: whether they are from its own text tower, so that its space is not the LLM's.
-        encoder: encodes pictures.
+        evaluation: of the model.
+        captions: of the measured pictures.
+        rows: of the index, in the order of the evaluation's keys.
+        store: the texts of the LLM.
+        texts: the model's text side.
+        encoder: of the pictures.
     """
 
     evaluation: Evaluation
     captions: Sequence[Caption]
     rows: Sequence[IndexRow]
     store: TextStore
-    lookup: Lookup
-    own_texts: bool
+    texts: TextSide
     encoder: ImageEncoder
 
 
@@ -53,7 +53,12 @@ def measured_from(layout: Layout) -> Mapping[Path, Sequence[str]]:
     return {
         layout.shards: [INDEX, "val/*"],
         layout.captions: ["*"],
-        layout.embeddings: [MANIFEST, f"{TRAIN}/{CENTER}", "texts/*"],
+        layout.embeddings: [
+            MANIFEST,
+            "texts/*",
+            f"{TRAIN}/{CENTER}",
+            *(f"{TRAIN}/{SENTENCE}/{name}" for name in (MANIFEST, CENTER)),
+        ],
     }
 
 
@@ -73,10 +78,10 @@ def measure(params: Params, layout: Layout, model: Path) -> HeldOut:
     encoder = load_encoder(model, settings().torch_device())
     require_same_space(encoder.config, store.manifest, model)
     encoded = encode_pictures(encoder, layout.shards, rows)  # [N, 1 + F, D]
-    own = trained_texts(model)
-    lookup = own or store.lookup
+    texts = texts_of(model, params, layout, store)
     keys = [row.key for row in rows]
-    ceilings = text_ceilings(params.evaluate, captions, store.lookup)
+    of_llm = partial(store.lookup, reading=encoder.config["recipe"].get("reading", "facets"))
+    ceilings = text_ceilings(params.evaluate, captions, of_llm)
     classes = read_classes(layout.shards)
-    found = evaluate(params, encoded, keys, captions, classes, lookup, ceilings)
-    return HeldOut(found, captions, rows, store, lookup, own is not None, encoder)
+    found = evaluate(params, encoded, keys, captions, classes, texts.lookup, ceilings)
+    return HeldOut(found, captions, rows, store, texts, encoder)

@@ -11,6 +11,7 @@ import numpy as np
 from flame_core.data.shards import IndexRow, PictureReader
 from flame_core.errors import InputError
 from flame_core.reporting import progress
+from flame_core.text.sentence import SENTENCE
 
 if TYPE_CHECKING:
     from flame_core.vision.tower import ImageEncoder
@@ -30,12 +31,13 @@ def encode_pictures(encoder: ImageEncoder, shards: Path, rows: Sequence[IndexRow
 
 
 def require_same_space(config: Mapping[str, Any], manifest: Mapping[str, Any], model: Path) -> None:
-    """Refuse a model that was trained into a space other than the store's.
+    """Refuse a model that was trained into another space than that of the store, or of its sentences.
 
     Raises:
         InputError: names what differs.
     """
-    wrong = [name for name in ("llm", "layer", "hidden") if config.get(name) != manifest.get(name)]
+    names = ("llm", "hidden", SENTENCE) if config.get(SENTENCE) is not None else ("llm", "layer", "hidden")
+    wrong = [name for name in names if config.get(name) != manifest.get(name)]
     if wrong:
         raise InputError(
             f"{model} was trained against embeddings that differ in {', '.join(wrong)}; run `flame train {model.name}`"

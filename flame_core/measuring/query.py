@@ -1,8 +1,9 @@
 """Find pictures by a text: `flame query "a red bird"`.
 
-The LLM reads the text with the raw template, as in single-prompt evaluation, or with every facet of the short template
-(`--facets`); then a picture's score is the mean over facets j of <z_j, t_j>. A text in the store needs no LLM. The
-gallery's embeddings are computed once per model and stored in the work cache.
+A text is read as those were that the model was trained against (`measuring.text_side`). For a model of facets that
+is the raw template, as in single-prompt evaluation, or every facet of the short template (`--facets`): then a picture's
+score is the mean over facets j of <z_j, t_j>. A text that the store holds needs no LLM. The gallery's embeddings are
+computed once per model and kept in the work cache.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from flame_core.layout import Layout
 from flame_core.measuring.facet_pairing import picture_vectors, text_vectors
 from flame_core.measuring.image_vectors import encode_pictures, require_same_space
 from flame_core.measuring.similarity import best_candidates
-from flame_core.measuring.text_side import trained_texts
+from flame_core.measuring.text_side import texts_of
 from flame_core.measuring.texts import FACET_KIND
-from flame_core.params import CaptionKind, Params
+from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.text.manifest import require_fit
 from flame_core.text.store import TextStore
@@ -71,7 +72,7 @@ def search(
     if facets and FACET_KIND not in params.text.template:
         raise ParamsError(f"facet queries need text.template.{FACET_KIND}, which params.yaml does not have")
     kind = FACET_KIND if facets else "raw"
-    t = _embed(params, layout, recipe, store, kind, text)  # [K, D]
+    t = texts_of(layout.model(recipe), params, layout, store).encode(kind, [text])[0]  # [K, D]
     asked, pictures = (text_vectors(t[None], z.shape[1] - 1), picture_vectors(z)) if facets else (t, z[:, 0])
     order, scores = best_candidates(asked, pictures, top)
     found = [rows[index] for index in order[0]]
@@ -103,17 +104,6 @@ def _gallery(layout: Layout, recipe: str, split: Split, manifest: dict[str, Any]
         return UnitRecord({"pictures": len(z)})
 
     return np.load(WorkCache(layout.work, "query").get(inputs, write).file(_GALLERY))
-
-
-def _embed(params: Params, layout: Layout, recipe: str, store: TextStore, kind: CaptionKind, text: str) -> np.ndarray:
-    """[K, D] from the model's own text tower; without one, from the store if it has the text, else from the LLM."""
-    if trained := trained_texts(layout.model(recipe)):
-        return trained(kind, [text])[0]
-    if (kind, text) in store:
-        return store.lookup(kind, [text])[0]
-    from flame_core.text.encoder import TextEncoder
-
-    return store.centred(kind, TextEncoder.open(params, layout).encode(kind, [text]))[0]
 
 
 def _captions(captions: Path, rows: Sequence[IndexRow]) -> dict[str, str]:

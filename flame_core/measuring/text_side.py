@@ -1,39 +1,65 @@
-"""A model's own text tower, if its recipe trained one with the image tower."""
+"""Which text side a model has, by the recipe in its `config.json`: the one place that chooses between them.
+
+Not the files beside the config decide: a model that lost its text tower must not answer in another space.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from flame_core.errors import InputError
-from flame_core.measuring.classification import Lookup
-from flame_core.settings import settings
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.text.frozen_texts import FacetTexts, SentenceTexts
+from flame_core.text.side import OpenEncoder, TextSide
+from flame_core.text.store import TextStore
+
+CONFIG = "config.json"
+_READINGS: dict[str, type[TextSide]] = {"facets": FacetTexts, "sentence": SentenceTexts}
 
 
-def has_text_tower(model: Path) -> bool:
-    """Whether the recipe of the model in a folder trained its own text tower.
-
-    Its `config.json` decides, not the other files: a model that lost its tower must not answer in another space.
+def side_of(recipe: Mapping[str, Any]) -> type[TextSide]:
+    """The text side of models of a recipe, given as in their config.
 
     Raises:
-        InputError: the folder has no readable config.
+        KeyError: the recipe names a reading that is not known here.
     """
-    from flame_core.vision.tower import CONFIG
+    from flame_core.text.transformer import TrainedTexts  # torch
 
+    if recipe.get("text_tower") is not None:
+        return TrainedTexts
+    return _READINGS[recipe.get("reading", "facets")]
+
+
+def side_in(folder: Path) -> type[TextSide]:
+    """The text side of the model in a folder, or in a package.
+
+    Raises:
+        InputError: the folder holds no readable config.
+    """
     try:
-        return json.loads((model / CONFIG).read_text("utf-8"))["recipe"].get("text_tower") is not None
+        return side_of(json.loads((folder / CONFIG).read_text("utf-8"))["recipe"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{model} is not a usable model ({error}); run `flame train` for it") from error
+        raise InputError(f"{folder} is not a usable model ({error}); run `flame train` for it") from error
 
 
-def trained_texts(model: Path) -> Lookup | None:
-    """(kind, texts) -> [N, K, D] from the text tower in a model folder; None if its texts are the frozen LLM's.
+def texts_of(model: Path, params: Params, layout: Layout, store: TextStore) -> TextSide:
+    """The texts of the model in a folder of this run.
 
     Raises:
-        InputError: the folder's config or text tower is missing or damaged.
+        InputError: its config or its text tower is missing or damaged, or the store lacks its reading.
     """
-    from flame_core.text.transformer import TrainedTexts
+    return side_in(model).of_model(model, store, cache(_opener(params, layout)))
 
-    if not has_text_tower(model):
-        return None
-    return TrainedTexts(model, settings().torch_device()).lookup
+
+def _opener(params: Params, layout: Layout) -> OpenEncoder:
+    def open_encoder() -> Any:
+        from flame_core.text.encoder import TextEncoder
+
+        return TextEncoder.open(params, layout)
+
+    return open_encoder

@@ -30,9 +30,9 @@ from flame_core.params.objectives import (
     TermParams,
 )
 from flame_core.params.promotion import PromoteParams
-from flame_core.params.section import CaptionKind
+from flame_core.params.section import CaptionKind, Reading
 from flame_core.params.sources import DebianSource, FolderSource, Source, WebdatasetSource
-from flame_core.params.text import LLMParams, TextParams
+from flame_core.params.text import LLMParams, SentenceParams, TextParams
 from flame_core.params.training import (
     AugmentationParams,
     ModelParams,
@@ -64,7 +64,9 @@ __all__ = [
     "ObjectiveParams",
     "Params",
     "PromoteParams",
+    "Reading",
     "RewriteCaptioner",
+    "SentenceParams",
     "SigmoidParams",
     "Source",
     "TeacherParams",

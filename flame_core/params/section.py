@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 CaptionKind = Literal["raw", "short", "long"]
+Reading = Literal["facets", "sentence"]  # of a caption by the frozen LLM
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 

@@ -43,6 +43,12 @@ class LLMParams(Section):
         return self
 
 
+def _holds_one_caption(text: str, what: str) -> str:
+    if text.count("{caption}") != 1:
+        raise ValueError(f"{what} must contain {{caption}} exactly once")
+    return text
+
+
 class KindTemplate(Section):
     """How the LLM reads one kind of caption: a prefix with `{caption}`, and the facets that follow it."""
 
@@ -52,9 +58,44 @@ class KindTemplate(Section):
     @field_validator("prefix")
     @classmethod
     def _one_caption(cls, prefix: str) -> str:
-        if prefix.count("{caption}") != 1:
-            raise ValueError("the prefix must contain {caption} exactly once")
-        return prefix
+        return _holds_one_caption(prefix, "the prefix")
+
+
+class SentenceParams(Section):
+    """How the LLM reads a caption as one vector, without facets, as an embedding LLM does (LIFT's text side).
+
+    The values of an embedding LLM are those of its authors: `docs/readings.md` lists some.
+    """
+
+    prompt: str = Field(
+        default="{caption}", description="text around {caption}; an instruction before it is read and not averaged"
+    )
+    read: Literal["last", "mean"] = Field(
+        default="last", description="the vector of the last token, or the mean over the caption's own tokens"
+    )
+    end_token: bool | Annotated[str, Field(min_length=1)] = Field(
+        default=False, description="a token behind the text: true for the tokenizer's EOS, or the name of another one"
+    )
+    layer: Positive | None = Field(default=None, description="decoder layer that is read (1-based); null: text.layer")
+    final_norm: bool = Field(default=False, description="read after the LLM's final norm, as embedding LLMs are")
+    bidirectional: bool = Field(default=False, description="every token attends to all others: NV-Embed, LLM2Vec")
+    max_caption_tokens: Positive | None = Field(
+        default=None, description="longer captions are cut; null: text.max_caption_tokens"
+    )
+
+    @field_validator("prompt")
+    @classmethod
+    def _one_caption(cls, prompt: str) -> str:
+        return _holds_one_caption(prompt, "the prompt")
+
+    @model_validator(mode="after")
+    def _the_end_token_is_seen(self) -> SentenceParams:
+        if self.end_token and self.read == "mean" and not self.bidirectional:
+            raise ValueError(
+                "end_token has no effect on a mean over causal tokens: set end_token to false, read to last, or "
+                "bidirectional to true"
+            )
+        return self
 
 
 class TextGates(Section):
@@ -64,7 +105,7 @@ class TextGates(Section):
 
 
 class TextParams(Section):
-    """How captions become facet embeddings."""
+    """Captions to embeddings: by facets, and as sentences where `sentence` says how."""
 
     template: dict[CaptionKind, KindTemplate]
     normalise: Literal["flame", "none"] = "flame"
@@ -79,12 +120,27 @@ class TextParams(Section):
     )
     center: Literal["none", "global", "per_facet"] = "none"
     max_caption_tokens: Positive = 512
+    sentence: SentenceParams | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # records of a run without it stay as they were
+        description="a second reading, one vector per caption, for recipes with reading: sentence; null: none",
+    )
     batch_tokens: Positive = Field(default=2048, description="tokens per row of the LLM, at most")
     captions_per_image: Positive = Field(default=1, description="raw captions per image to embed for training")
     train_kinds: list[CaptionKind] = Field(default=["raw", "short", "long"], min_length=1)
     cpu_threads: Positive = 2
     max_tokens: Positive | None = Field(default=None, description="refuse to embed more tokens than this; null: any")
     gates: TextGates = TextGates()
+
+    @property
+    def sentence_layer(self) -> int | None:
+        """The decoder layer that sentences are read at; None where there is no such reading."""
+        return None if self.sentence is None else self.sentence.layer or self.layer
+
+    @property
+    def depth(self) -> int:
+        """How many decoder layers of the LLM are needed."""
+        return max(self.layer, self.sentence_layer or 0)
 
     @model_validator(mode="after")
     def _kinds_have_templates(self) -> TextParams:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from flame_core.names import Name
 from flame_core.params.changed_values import changed_values
 from flame_core.params.objectives import MultiPositiveSigmoidParams, ObjectiveParams
-from flame_core.params.section import CaptionKind, Fraction, Positive, Section
+from flame_core.params.section import CaptionKind, Fraction, Positive, Reading, Section
 
 LINKS = ("teacher", "sidecars", "selection")  # what a recipe may need beside shards, captions and embeddings
 
@@ -102,6 +102,11 @@ class TrainParams(Section):
     kinds: list[CaptionKind] = Field(
         default=["raw", "short", "long"], min_length=1, description="kinds of captions to draw from"
     )
+    reading: Reading = Field(
+        default="facets",
+        exclude_if=lambda value: value == "facets",  # a recipe that does not name it is recorded as it always was
+        description="the LLM's reading of captions that is trained on; sentence needs text.sentence",
+    )
     texts_per_image: Positive = Field(default=6, description="texts drawn per image, anew at every step")
     batch_size: Positive = Field(default=3072, description="images per step, over all processes")
     micro_batch_size: Positive | None = Field(
@@ -149,6 +154,12 @@ class TrainParams(Section):
             raise ValueError(
                 f"terms: {', '.join(twice)} stands more than once among objective and terms; use its weight"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sentences_have_no_facets(self) -> TrainParams:
+        if self.reading == "sentence" and self.model.facet_blocks is not None:
+            raise ValueError("model.facet_blocks needs facets, which reading: sentence lacks: unset one of them")
         return self
 
     @model_validator(mode="after")

@@ -57,6 +57,11 @@ class Params(Section):
             missing = [kind for kind in recipe.kinds if kind not in self.text.train_kinds]
             if missing:
                 raise ValueError(f"recipe {name} draws from {missing}, which text.train_kinds does not embed")
+            if recipe.reading == "sentence" and self.text.sentence is None:
+                raise ValueError(
+                    f"recipe {name} has reading: sentence, and text.sentence is null: say there how they are read, "
+                    "or train on facets"
+                )
         return self
 
     @model_validator(mode="after")

@@ -47,8 +47,8 @@ class PictureMeaning:
     Attributes:
         picture: its row in the split.
         view: the centre square that the model sees, as a data URI.
-        patch_words: [g][g] the first word of each patch; empty if there is no LLM folder, or if the model was trained
-            into its own space.
+        patch_words: [g][g] the first word of each patch; empty where no LLM folder is at hand, or where the LLM's
+            output matrix does not name directions of the model's space.
         words: the most frequent of them with their share of the patches.
         text: the caption whose facets are mapped.
         maps: one per facet.
@@ -90,7 +90,7 @@ def read_meaning(
     rows = [row for row, key in enumerate(evaluation.keys) if key in texts]
     rows = sorted(rows, key=lambda row: text_sha256("meaning " + evaluation.keys[row]))[:PICTURES]
     patches = held_out.encoder.encode_with(patch_grid, [jpeg(row) for row in rows])  # [N, g, g, D]
-    words = [[] for _ in rows] if held_out.own_texts else _patch_words(params, layout, patches)
+    words = _patch_words(params, layout, patches) if held_out.texts.in_words else [[] for _ in rows]
     return [
         PictureMeaning(
             row,
@@ -100,7 +100,7 @@ def read_meaning(
             texts[evaluation.keys[row]],
             [
                 FacetMap(j, patches[i] @ t)
-                for j, t in enumerate(held_out.lookup(kind, [texts[evaluation.keys[row]]])[0], start=1)
+                for j, t in enumerate(held_out.texts.lookup(kind, [texts[evaluation.keys[row]]])[0], start=1)
             ],
             nearest(evaluation.z, row, NEIGHBOURS),
         )

@@ -9,6 +9,7 @@ from typing import Any
 from flame_core.language_names import language_name
 from flame_core.markdown import code_span, plain_text
 from flame_core.measuring.measures import headline_k
+from flame_core.measuring.text_side import side_of
 from flame_core.pages.compare import chance_of, metric_title
 from flame_core.params import Params
 
@@ -37,20 +38,7 @@ def model_card(
     """
     trained = params.train[recipe]
     k = headline_k(params.evaluate)
-    llm = code_span(params.llm.source)
-    if (tower := trained.text_tower) is not None:
-        what = "An image encoder and a text encoder that were trained together, from scratch."
-        text_side = (
-            f"- text side: a transformer of width {tower.width} and depth {tower.depth}, trained along and included; "
-            f"it reads {tower.max_tokens} tokens of the tokenizer of {llm}"
-        )
-        reader = "the text tower"
-        other_texts = f"- Texts are cut at {tower.max_tokens} tokens."
-    else:
-        what = "An image encoder in the text space of a frozen large language model (FLAME, CVPR 2025)."
-        text_side = f"- text side: {llm}, hidden states of layer {params.text.layer}, frozen, not included"
-        reader = "the LLM"
-        other_texts = "- Texts other than the cached class names need the LLM named above at query time."
+    side = side_of(trained.model_dump()).card(params, trained)
     options = plain_text(trained.model.backbone_options or "")
     data = [
         f"| {plain_text(name)} | {plain_text(_what(source))} | {plain_text(_licences(source))} |"
@@ -73,12 +61,12 @@ def model_card(
         [
             f"# {recipe}",
             "",
-            what,
+            side.model,
             "",
             "## Model",
             f"- tower: timm {code_span(trained.model.backbone)} {options} at "
             f"{trained.model.image_size} px, projector into {config['hidden']} dimensions",
-            text_side,
+            f"- text side: {side.texts}",
             f"- trained on {config['samples']} pictures, {trained.epochs} epochs, batch {trained.batch_size}, texts: "
             f"{', '.join(config['facets'])}",
             "",
@@ -101,10 +89,10 @@ def model_card(
             "",
             "## Limits",
             f"- Captions in `{params.evaluate.train_language}` alone were trained on; other languages are what "
-            f"{reader} makes of them, and differ as the table shows.",
+            f"{side.reader} makes of them, and differ as the table shows.",
             "- It knows what its training pictures show; scores on other kinds of pictures were not measured.",
-            other_texts,
-            f"- Biases of the captions and of {reader} are its own; they were not measured.",
+            f"- {side.limit}",
+            f"- Biases of the captions and of {side.reader} are its own; they were not measured.",
             "",
         ]
     )

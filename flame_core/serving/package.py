@@ -6,41 +6,37 @@ classes.safetensors   [classes, hidden]: the class texts of the evaluation, so t
 serving.json          class names, and the params by which pictures and texts are prepared
 text.safetensors      only of a recipe with a text tower: its weights
 tokenizer.json        the tokenizer of that tower
-center.safetensors    only with text.center, if texts are the frozen LLM's
+center.safetensors    only with text.center, if texts are the frozen LLM's: the means of the reading that was trained on
 MODEL_CARD.md         data, licences, recipe, scores by language, limits
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError
 from flame_core.layout import Layout
-from flame_core.measuring.classification import Lookup, class_embeddings
-from flame_core.measuring.text_side import has_text_tower
+from flame_core.measuring.classification import class_embeddings
+from flame_core.measuring.text_side import side_in
 from flame_core.params import Params
-from flame_core.text import transformer
-from flame_core.text.store import CENTER, TOKENIZER
+from flame_core.text.side import TextSide
 from flame_core.text.tensor_file import tensor_bytes
 from flame_core.vision.tower import CONFIG, WEIGHTS
 
 CLASSES, SERVING, CARD = "classes.safetensors", "serving.json", "MODEL_CARD.md"
 CLASS_TENSOR = "classes"
-TEXT_TOWER = (transformer.WEIGHTS, TOKENIZER)
 
 
 def package_files(
     params: Params,
     layout: Layout,
     recipe: str,
-    manifest: Mapping[str, Any],
+    texts: TextSide,
     names: Sequence[str],
-    lookup: Lookup,
     card: str,
 ) -> tuple[dict[str, Path], dict[str, bytes]]:
     """The files of a servable model: those that exist, and the contents of new ones.
@@ -49,27 +45,23 @@ def package_files(
         params: of the run.
         layout: of the run.
         recipe: whose model it is.
-        manifest: of the embedding store.
+        texts: the model's text side, as it was evaluated.
         names: top-level classes of the held-out split; may be empty.
-        lookup: texts as the model was evaluated with them: the store's, or those of its own text tower.
         card: the model card.
     """
     model = layout.model(recipe)
-    existing = {name: model / name for name in (WEIGHTS, CONFIG)}
-    if has_text_tower(model):
-        existing |= {name: model / name for name in TEXT_TOWER}
-    elif (center := layout.train_embeddings / CENTER).is_file():
-        existing[CENTER] = center
-    hidden = int(manifest["hidden"])
-    t = class_embeddings(params.evaluate, names, lookup) if names else np.zeros((0, hidden), np.float32)  # [C, D]
+    packed = texts.save()
+    existing = {**{name: model / name for name in (WEIGHTS, CONFIG)}, **packed.files}
+    t = np.zeros((0, texts.dim), np.float32)  # [C, D]
+    if names:
+        t = class_embeddings(params.evaluate, names, texts.lookup)
     content = params.model_dump(mode="json")
     serving = {
         "classes": list(names),
         "ingest": content["ingest"],
         "llm": content["llm"],
         "text": content["text"],
-        "text_facets": manifest["text_facets"],
-        "facets": manifest["facets"],
+        **packed.values,
     }
     new = {
         CLASSES: tensor_bytes({CLASS_TENSOR: t}, "float32"),
@@ -86,8 +78,8 @@ def require_package(folder: Path) -> None:
         InputError: names the missing files.
     """
     missing = [name for name in (WEIGHTS, CONFIG, CLASSES, SERVING) if not (folder / name).is_file()]
-    if CONFIG not in missing and has_text_tower(folder):
-        missing += [name for name in TEXT_TOWER if not (folder / name).is_file()]
+    if CONFIG not in missing:
+        missing += [name for name in side_in(folder).required() if not (folder / name).is_file()]
     if missing:
         raise InputError(
             f"{folder} is no servable model: {', '.join(missing)} missing; run `flame evaluate` to pack it"

@@ -23,12 +23,11 @@ import numpy as np
 from flame_core.data.picture_decoding import PictureError, read_picture
 from flame_core.errors import FlameError, InputError
 from flame_core.measuring.similarity import best_candidates
-from flame_core.measuring.text_side import trained_texts
+from flame_core.measuring.text_side import side_in
 from flame_core.names import shown
 from flame_core.params import IngestParams, LLMParams, TextParams
 from flame_core.serving.package import CLASS_TENSOR, CLASSES, SERVING, require_package
 from flame_core.settings import settings
-from flame_core.text.store import CENTER, EMBEDDINGS, unit
 from flame_core.text.tensor_file import TensorFile
 from flame_core.vision.tower import load_encoder
 
@@ -59,9 +58,7 @@ class Predictor:
         self._ingest = IngestParams.model_validate(content["ingest"])
         self._llm = LLMParams.model_validate(content["llm"])
         self._text = TextParams.model_validate(content["text"])
-        self._trained_texts = trained_texts(folder)
-        self._center = folder / CENTER
-        self._center_row = content["facets"].index("raw/1") if "raw/1" in content["facets"] else 0
+        self._texts = side_in(folder).of_package(folder, content, lambda: self._llm_encoder)
 
     def pictures(self, images: Sequence[str | bytes]) -> np.ndarray:
         """Unit vectors z [N, D] of pictures: bytes, base64 (or a data: URI), or a path where paths are on.
@@ -73,7 +70,7 @@ class Predictor:
         return self._encoder.encode([self._jpeg(image, place) for place, image in enumerate(images)])
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors [N, D] of texts, by the model's own text tower or put to the LLM with the raw template.
+        """Unit vectors [N, D] of texts, as the model was trained: by its text tower, or by its reading of the LLM.
 
         Raises:
             InputError: the LLM is needed and not here; says how to name it.
@@ -82,12 +79,7 @@ class Predictor:
         for place, text in enumerate(texts):
             if len(text) > MOST_CHARS:
                 raise InputError(f"text {place}: {len(text):,} characters are more than {MOST_CHARS:,}")
-        if self._trained_texts is not None:
-            return self._trained_texts("raw", list(texts))[:, 0]
-        t = self._llm_encoder.encode("raw", list(texts))[:, 0]
-        if self._center.is_file():
-            t = unit(t - TensorFile(self._center).read(EMBEDDINGS, self._center_row))
-        return t
+        return self._texts.encode("raw", list(texts))[:, 0]
 
     def labels(self, z: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
         """The classes nearest to pictures z [N, D] and their cosines, both [N, top]; equal ones in the classes' order.
@@ -101,8 +93,7 @@ class Predictor:
 
     @cached_property
     def _llm_encoder(self) -> TextEncoder:
-        from flame_core.text.encoder import DTYPES, TextEncoder
-        from flame_core.text.llm import load_llm, load_tokenizer
+        from flame_core.text.encoder import TextEncoder
 
         named = os.environ.get(LLM_VARIABLE)
         if not named or not Path(named).is_dir():
@@ -114,14 +105,7 @@ class Predictor:
             )
         device = settings().torch_device()
         try:
-            model = load_llm(
-                Path(named),
-                self._text.layer,
-                DTYPES[self._text.dtype],
-                device,
-                trust_remote_code=self._llm.trust_remote_code,
-            )
-            return TextEncoder(model, load_tokenizer(Path(named), self._llm), self._text, device)
+            return TextEncoder.load(Path(named), self._text, self._llm, device)
         except FlameError as error:
             log.error("%s: %s", LLM_VARIABLE, error)
             raise InputError(

@@ -1,4 +1,4 @@
-"""embed: captions -> `data/embeddings/`: facet embeddings of training samples and of the texts for evaluation.
+"""embed: captions -> `data/embeddings/`, vectors of training samples and of the texts that evaluation needs.
 
 The LLM is loaded only if a file of the store is not in the work cache; no later stage loads it.
 """
@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flame_core import gates
 from flame_core.captions.table import Caption
 from flame_core.data.shards import INDEX, read_index, shard_names
-from flame_core.digest import bytes_sha256, json_bytes
+from flame_core.digest import json_bytes
 from flame_core.errors import ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.measuring.texts import (
@@ -26,25 +26,37 @@ from flame_core.measuring.texts import (
     read_classes,
     read_validation_captions,
 )
-from flame_core.params import Params
+from flame_core.params import Params, Reading
 from flame_core.reporting import facts, table
+from flame_core.stages.embed_training_part import Survey, reading_part, survey, training_part
 from flame_core.suite.collection import CUT_TEXTS, Collected, collect, cut_texts, digests
 from flame_core.suite.collection import jobs as benchmark_jobs
-from flame_core.text import store, tensor_file
+from flame_core.text import store
 from flame_core.text.diagnostics import anisotropy, nearest
-from flame_core.text.embedding import STAGE, TRAIN_FILE, EmbedTask, embed_files
-from flame_core.text.jobs import Job, captions_a_sample, facet_names, text_jobs, training_job
+from flame_core.text.embedding import STAGE, EmbedTask, embed_files
+from flame_core.text.jobs import (
+    Job,
+    captions_a_sample,
+    facet_names,
+    sentence_jobs,
+    sentence_names,
+    text_jobs,
+    training_job,
+)
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
-from flame_core.verification import DIGESTS, Verified, read_digests, verify
+from flame_core.text.sentence import SENTENCE
+from flame_core.text.store import CUT_SENTENCES
+from flame_core.verification import Verified, read_digests, verify
 from flame_core.work import Unit, WorkCache, gather
 
-REPORT_SAMPLES = 4096  # training samples in the anisotropy report
-_SHOWN_SAMPLES = 3  # samples whose nearest captions are shown
+if TYPE_CHECKING:
+    from flame_core.text.facets import FacetTokenizer
+
+_SHOWN_SAMPLES = 3  # whose nearest captions are shown
 
 
 def run(params: Params, layout: Layout) -> None:
     """Embed what is missing, then gather the store, its manifest and its checks."""
-    from flame_core.text.encoder import encoder_identity
     from flame_core.text.facets import FacetTokenizer
     from flame_core.text.llm import load_tokenizer, read_source, tokenizer_bytes
 
@@ -59,31 +71,32 @@ def run(params: Params, layout: Layout) -> None:
     captions = read_validation_captions(layout.captions, params.evaluate)
     collected = collect(params, layout)
     jobs = plan_jobs(params, layout, captions) + benchmark_jobs(collected)
+    jobs += sentence_jobs(jobs, params.text)
     folder = layout.llm / params.llm.name
     tokenizer = load_tokenizer(folder, params.llm)
     tokens = FacetTokenizer(tokenizer, params.text)
-    identity = encoder_identity(params, read_source(folder), tokens.template_hash)
+    identities = store_identities(params, read_source(folder), tokens)
     counts = {job.name: sum(tokens.count(kind, texts) for kind, texts in job.texts.items()) for job in jobs}
     require_budget(counts, params)
 
-    units, rate, of_llm = compute_jobs(params, layout, jobs, identity, counts)
+    units, rate, of_llm = compute_jobs(params, layout, jobs, identities, counts)
     computed = sum(unit.computed for unit in units.values())
     files = store_files(jobs, units)
-    mean, sample, wrong = _survey(jobs, units)
     samples = Counter(read_index(layout.shards, "train").shard_sizes())
-    embedded = {f"{job.name}.tar": _rows(job, params) for job in jobs if job.trains}
-    misaligned = sorted(shard for shard in samples | embedded if samples[shard] != embedded.get(shard))
+    misaligned: set[str] = set()
+    surveys: dict[Reading, Survey] = {}
+    for reading in identities:
+        own = [job for job in jobs if job.trains and job.reading == reading]
+        surveys[reading] = survey(own, units)
+        embedded = {job.shard: _rows(job, params) for job in own}
+        misaligned |= {shard for shard in samples | embedded if samples[shard] != embedded.get(shard)}
+    sample = surveys["facets"].sample
     made = {
-        **identity,
+        **identities["facets"],
         "template": template_content(params),
         "center": params.text.center,
         "facets": facet_names(params.text),
-        "hidden": int(mean.shape[-1]),
-    }
-    trained = {
-        **made,
-        "captions": captions_digest(layout.captions, store.TRAIN),
-        "tokens": sum(counts[job.name] for job in jobs if job.trains),
+        "hidden": int(sample.shape[-1]),
     }
     manifest = {
         **made,
@@ -93,24 +106,38 @@ def run(params: Params, layout: Layout) -> None:
         "files": {name: units[job.name].sha256[path.name] for name, (job, path) in sorted(files.items())},
         "report": {"anisotropy": anisotropy(sample)},
     }
+    if sentences := surveys.get("sentence"):
+        manifest |= {name: identities["sentence"][name] for name in (SENTENCE, "sentence_hash")}
+        spread = anisotropy(sentences.sample)
+        manifest["report"]["sentences"] = {name: spread[name] for name in ("mean_cosine", "top_direction_energy")}
     if collected:
         manifest["benchmarks"] = digests(collected)
     cut = cut_texts(collected, tokens)
     if cut:
         manifest[CUT_TEXTS] = cut
-    checks = _check(params, wrong, misaligned, manifest)
+    if tokens.sentence is not None and (cut_sentences := cut_texts(collected, tokens.sentence)):
+        manifest[CUT_SENTENCES] = cut_sentences
+    wrong = [row for each in surveys.values() for row in each.wrong]
+    checks = _check(params, wrong, sorted(misaligned), manifest)
     contents = {MANIFEST: json_bytes(manifest), gates.CHECKS: gates.to_bytes(checks)}
     training = {gates.CHECKS: contents[gates.CHECKS], store.TOKENIZER: tokenizer_bytes(tokenizer)}
-    if params.text.center != "none":
-        center = mean if params.text.center == "per_facet" else np.tile(mean.mean(axis=0), (len(mean), 1))
-        training[store.CENTER] = tensor_file.tensor_bytes({store.EMBEDDINGS: center}, "float32")
-    contents |= _training_part(trained, manifest["files"], training)
+    for reading, found in surveys.items():
+        of_sentences = {**identities[reading], "center": params.text.center, "facets": sentence_names(params.text)}
+        trained = {
+            **(made if reading == "facets" else of_sentences),
+            "hidden": made["hidden"],
+            "captions": captions_digest(layout.captions, store.TRAIN),
+            "tokens": sum(counts[job.name] for job in jobs if job.trains and job.reading == reading),
+        }
+        training |= reading_part(reading, trained, manifest["files"], found.mean)
+    contents |= training_part(manifest["files"], training)
     paths = {name: path for name, (_, path) in files.items()}
     gather(layout.embeddings, layout.state, paths, contents, manifest["files"])
     facts(
         "embed",
         {
             "LLM": f"{params.llm.name}, layer {params.text.layer}",
+            **_sentence_facts(params, manifest),
             "tokens": sum(counts.values()),
             "tokens a second": rate,
             "files computed / found": f"{computed} / {len(units) - computed}",
@@ -122,25 +149,22 @@ def run(params: Params, layout: Layout) -> None:
     table("nearest captions by facet", ["caption", "facet", "nearest", "cosine"], _neighbours(params, jobs, sample))
 
 
-def _training_part(
-    manifest: dict[str, Any], files: Mapping[str, str], contents: Mapping[str, bytes]
-) -> dict[str, bytes]:
-    """{name in the store: content} of the small files beside the training embeddings, complete for a training.
+def store_identities(params: Params, source: dict[str, Any], tokens: FacetTokenizer) -> dict[Reading, dict[str, Any]]:
+    """What vectors depend on besides their texts, for each reading that params have."""
+    from flame_core.text.identity import encoder_identity, sentence_identity
 
-    Args:
-        manifest: what the vectors depend on.
-        files: {name in the store: sha256} of all vector files.
-        contents: {name in the folder: content} of further small files.
-    """
-    folder = f"{store.TRAIN}/"
-    own = {name.removeprefix(folder): digest for name, digest in files.items() if name.startswith(folder)}
-    contents = {**contents, MANIFEST: json_bytes({**manifest, "files": own})}
-    recorded = own | {name: bytes_sha256(content) for name, content in contents.items()}
-    return {f"{folder}{name}": content for name, content in {**contents, DIGESTS: json_bytes(recorded)}.items()}
+    found: dict[Reading, dict[str, Any]] = {"facets": encoder_identity(params, source, tokens.template_hash)}
+    if tokens.sentence is not None:
+        found["sentence"] = sentence_identity(params, source, tokens.sentence.digest)
+    return found
 
 
 def compute_jobs(
-    params: Params, layout: Layout, jobs: Sequence[Job], identity: dict[str, Any], counts: dict[str, int]
+    params: Params,
+    layout: Layout,
+    jobs: Sequence[Job],
+    identities: Mapping[Reading, dict[str, Any]],
+    counts: dict[str, int],
 ) -> tuple[dict[str, Unit], float | str, Verified]:
     """({job name: finished unit}, tokens per second or why there are none, what was verified of the LLM).
 
@@ -148,7 +172,9 @@ def compute_jobs(
         InputError: the LLM's folder is damaged; nothing was computed with it.
     """
     cache = WorkCache(layout.work, STAGE)
-    digests = {job.name: cache.digest({**identity, "trains": job.trains, "texts": job.texts}) for job in jobs}
+    digests = {
+        job.name: cache.digest({**identities[job.reading], "trains": job.trains, "texts": job.texts}) for job in jobs
+    }
     units = {name: unit for name, digest in digests.items() if (unit := cache.find(digest))}
     missing = [
         EmbedTask(digest=digests[job.name], job=job, tokens=counts[job.name]) for job in jobs if job.name not in units
@@ -193,6 +219,14 @@ def benchmark_facts(collected: Sequence[Collected], cut: Mapping[str, int]) -> d
     return found
 
 
+def _sentence_facts(params: Params, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What to show about the sentences, if any are read."""
+    if params.text.sentence is None:
+        return {}
+    spread = {f"sentences: {name}": value for name, value in manifest["report"]["sentences"].items()}
+    return {"sentences": f"{params.text.sentence.read} of layer {params.text.sentence_layer}", **spread}
+
+
 def plan_jobs(params: Params, layout: Layout, captions: Sequence[Caption]) -> list[Job]:
     """The jobs that make the store: training shards, and texts for the evaluation of these captions."""
     wanted = evaluation_texts(params, captions, class_names(read_classes(layout.shards)))
@@ -213,30 +247,13 @@ def require_budget(counts: dict[str, int], params: Params) -> None:
         )
 
 
-def _survey(jobs: Sequence[Job], units: dict[str, Unit]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """One pass over the training embeddings: their mean [K, D], the first `REPORT_SAMPLES`, invalid rows."""
-    total, count = 0.0, 0
-    taken: list[np.ndarray] = []
-    wrong: list[str] = []
-    for job in jobs:
-        if not job.trains:
-            continue
-        t = tensor_file.TensorFile(units[job.name].file(TRAIN_FILE)).read(store.EMBEDDINGS, slice(None))
-        if sum(map(len, taken)) < REPORT_SAMPLES:
-            taken.append(t)
-        total, count = total + t.sum(axis=0, dtype=np.float64), count + len(t)
-        right = (np.abs(np.linalg.norm(t, axis=-1) - 1) < 1e-2).all(axis=1)  # False if a value is not finite
-        wrong += [f"{job.name}:{row}" for row in np.flatnonzero(~right)]
-    return np.asarray(total / count, dtype=np.float32), np.concatenate(taken)[:REPORT_SAMPLES], wrong
-
-
 def _neighbours(params: Params, jobs: Sequence[Job], sample: np.ndarray) -> list[list[str]]:
     """For a few training samples and each facet, the nearest other caption of the same kind."""
     facets: list[list[str]] = []  # the captions of each facet, in order: [K][N]
     for kind in params.text.train_kinds:
         count = captions_a_sample(kind, params.text)
         for i in range(count):
-            texts = [text for job in jobs if job.trains for text in job.texts[kind][i::count]]
+            texts = [text for job in jobs if job.trains and kind in job.texts for text in job.texts[kind][i::count]]
             facets += [texts] * len(params.text.template[kind].facets)
     rows = sorted({len(sample) * i // _SHOWN_SAMPLES for i in range(_SHOWN_SAMPLES)}) if len(sample) > 1 else []
     found, cosines = nearest(sample, rows)

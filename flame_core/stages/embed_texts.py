@@ -13,11 +13,19 @@ from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts
-from flame_core.stages.embed import all_but_weights, benchmark_facts, compute_jobs, require_budget, store_files
+from flame_core.stages.embed import (
+    all_but_weights,
+    benchmark_facts,
+    compute_jobs,
+    require_budget,
+    store_files,
+    store_identities,
+)
 from flame_core.suite.collection import CUT_TEXTS, collect, cut_texts, digests, jobs
-from flame_core.text.jobs import BENCHMARK
+from flame_core.text.jobs import BENCHMARK, sentence_jobs
 from flame_core.text.manifest import MANIFEST, read_manifest, require_fit
-from flame_core.text.store import CENTER, TOKENIZER, TRAIN
+from flame_core.text.sentence import SENTENCE
+from flame_core.text.store import CENTER, CUT_SENTENCES, TOKENIZER, TRAIN
 from flame_core.verification import DIGESTS, read_digests, verify
 from flame_core.work import gather
 
@@ -28,12 +36,12 @@ def run(params: Params, layout: Layout) -> None:
     Raises:
         InputError: the store was made with other params or inputs; `flame embed` makes it again.
     """
-    from flame_core.text.encoder import encoder_identity
     from flame_core.text.facets import FacetTokenizer
     from flame_core.text.llm import load_tokenizer, read_source
 
     gates.require(layout.embeddings)
-    small = [f"{TRAIN}/{name}" for name in (MANIFEST, CENTER, TOKENIZER, gates.CHECKS, DIGESTS)]
+    names = [MANIFEST, CENTER, TOKENIZER, gates.CHECKS, DIGESTS, f"{SENTENCE}/{MANIFEST}", f"{SENTENCE}/{CENTER}"]
+    small = [f"{TRAIN}/{name}" for name in names]
     verified = verify(
         {
             layout.embeddings: [MANIFEST, gates.CHECKS, *small],
@@ -45,14 +53,16 @@ def run(params: Params, layout: Layout) -> None:
     require_fit(manifest, params, layout)
     folder = layout.llm / params.llm.name
     tokens = FacetTokenizer(load_tokenizer(folder, params.llm), params.text)
-    identity = encoder_identity(params, read_source(folder), tokens.template_hash)
+    identities = store_identities(params, read_source(folder), tokens)
+    identity = {**identities.get("sentence", {}), **identities["facets"]}
     if wrong := [name for name, value in identity.items() if manifest.get(name) != value]:
         raise InputError(f"{layout.embeddings}: {', '.join(wrong)} differ from this run; run `flame embed`")
     collected = collect(params, layout)
     planned = jobs(collected)
+    planned += sentence_jobs(planned, params.text)
     counts = {job.name: sum(tokens.count(kind, texts) for kind, texts in job.texts.items()) for job in planned}
     require_budget({"the rest of the store": manifest["tokens"], **counts}, params)
-    units, rate, of_llm = compute_jobs(params, layout, planned, identity, counts)
+    units, rate, of_llm = compute_jobs(params, layout, planned, identities, counts)
 
     new = store_files(planned, units)
     kept = [name for name in manifest["files"] if not name.startswith(BENCHMARK)]
@@ -61,9 +71,12 @@ def run(params: Params, layout: Layout) -> None:
     manifest |= {"files": dict(sorted(sha256.items())), "benchmarks": digests(collected)}
     if not collected:
         del manifest["benchmarks"]
-    manifest.pop(CUT_TEXTS, None)
+    for name in (CUT_TEXTS, CUT_SENTENCES):
+        manifest.pop(name, None)
     if cut := cut_texts(collected, tokens):
         manifest[CUT_TEXTS] = cut
+    if tokens.sentence is not None and (cut_sentences := cut_texts(collected, tokens.sentence)):
+        manifest[CUT_SENTENCES] = cut_sentences
     recorded = read_digests(layout.embeddings)
     whole = [name for name in (gates.CHECKS, *small) if name in recorded]
     files = {name: layout.embeddings / name for name in [*kept, *whole]}

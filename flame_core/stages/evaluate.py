@@ -59,13 +59,13 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     benchmark_results = recipe_results(params, layout, recipe, held_out)
     meaning = read_meaning(params, layout, held_out, jpeg)
     page = render_report(
-        evaluation, about, verdict, held_out.captions, held_out.lookup, jpeg, benchmark_results, meaning
+        evaluation, about, verdict, held_out.captions, held_out.texts.lookup, jpeg, benchmark_results, meaning
     )
     plots = {f"plots/{name}.svg": standalone(svg) for name, svg in report_charts(evaluation, about).items()}
     contents = {REPORT: page.encode(), gates.CHECKS: gates.to_bytes(verdict)}
     contents |= benchmark_files(benchmark_results, recipe, "flame")
     gather(layout.report(recipe), layout.state, {}, {**plots, **result_files(evaluation, recipe), **contents})
-    track_evaluation(params, layout, recipe, evaluation, benchmark_results, about, held_out.lookup)
+    track_evaluation(params, layout, recipe, evaluation, benchmark_results, about, held_out.texts)
     facts(
         f"evaluate@{recipe}",
         {

@@ -16,11 +16,13 @@ from flame_core.layout import Layout
 from flame_core.link_contents import link_contents, read_by_training, require_same_space
 from flame_core.links import links
 from flame_core.pages.charts import line_chart, standalone
-from flame_core.params import Params, TrainParams
+from flame_core.params import Params, Reading, TrainParams
 from flame_core.reporting import facts, picture
 from flame_core.settings import settings
 from flame_core.text.caption_source import CaptionSource
-from flame_core.text.manifest import MANIFEST, require_training_fit
+from flame_core.text.jobs import recipe_slots
+from flame_core.text.manifest import MANIFEST, require_training_fit, training_folder
+from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import CENTER, TOKENIZER, TrainStore
 from flame_core.tracking.run import track_training
 from flame_core.training.job import METRICS, TrainingJob
@@ -37,28 +39,31 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     chosen = params.train[recipe]
     small = {
         layout.shards: [INDEX],
-        layout.captions: ["train/*"],  # the manifest holds their digest
-        layout.train_embeddings: [MANIFEST, CENTER],
+        layout.captions: ["train/*"],  # whose digest the manifest holds
+        layout.train_embeddings: [MANIFEST, CENTER, f"{SENTENCE}/{MANIFEST}", f"{SENTENCE}/{CENTER}"],
     }
-    large = {layout.shards: ["train/*"], layout.train_embeddings: ["[0-9]*"]}
+    own = training_folder(layout.train_embeddings, chosen.reading)
+    vectors = (own / "[0-9]*").relative_to(layout.train_embeddings).as_posix()
+    large = {layout.shards: ["train/*"], layout.train_embeddings: [vectors]}
     if chosen.text_tower:
         small[layout.train_embeddings].append(TOKENIZER)
     needs = links(layout, chosen)
     linked = link_contents(needs)
     verified = verify({**small, **read_by_training(needs)})
     store = TrainStore(layout.embeddings)
-    require_training_fit(store.manifest, params, layout)
+    made = store.manifest_of(chosen.reading)
+    require_training_fit(made, params, layout, chosen.reading)
     if "teacher" in needs:
-        require_same_space(needs["teacher"], store.manifest)
+        require_same_space(needs["teacher"], made)
     index = read_index(layout.shards, "train")
-    _require_alignment(store, index, layout)
+    _require_alignment(store, index, layout, chosen.reading)
     if (selection := needs.get("selection")) is not None:  # the same keys in another file are the same training
         linked["selection"] = keys_digest(select(index, selection, layout.shards))
-    slots = [i for i, name in enumerate(store.facets) if name.split("/")[0] in chosen.kinds]
+    slots = recipe_slots(store.facets, chosen)
     captions = _caption_source(params, layout) if chosen.text_tower else None
     data = {  # only training data: no texts, benchmarks or pictures of the evaluation
         "shards": index.digest(),
-        "embeddings": file_sha256(layout.train_embeddings / MANIFEST),
+        "embeddings": file_sha256(own / MANIFEST),
         **linked,
     }
     cache = WorkCache(layout.work, "train")
@@ -71,8 +76,9 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         "samples": len(index),
         "facets": [store.facets[i] for i in slots],
         "text_facets": {kind: len(template.facets) for kind, template in params.text.template.items()},
-        "llm": store.manifest["llm"],
-        "layer": store.manifest["layer"],
+        "llm": made["llm"],
+        "layer": made["layer"],
+        **({SENTENCE: made[SENTENCE]} if SENTENCE in made else {}),
         "data": data,
     }
 
@@ -155,10 +161,10 @@ def _caption_source(params: Params, layout: Layout) -> CaptionSource:
     )
 
 
-def _require_alignment(store: TrainStore, index: Index, layout: Layout) -> None:
-    """Refuse embeddings whose row counts differ from those of the shards."""
+def _require_alignment(store: TrainStore, index: Index, layout: Layout, reading: Reading) -> None:
+    """Refuse embeddings whose row counts are not those of the shards."""
     for shard, count in sorted(index.shard_sizes().items()):
-        if (found := store.rows(shard)) != count:
+        if (found := store.rows(shard, reading)) != count:
             raise InputError(f"{layout.embeddings}: {shard} has {found} rows for {count} samples; run `flame embed`")
 
 

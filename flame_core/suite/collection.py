@@ -23,6 +23,7 @@ from flame_core.text.jobs import Job, benchmark_jobs
 
 if TYPE_CHECKING:
     from flame_core.text.facets import FacetTokenizer
+    from flame_core.text.sentence import SentenceTokenizer
 
 COMMAND = "flame embed-texts"
 CUT_TEXTS = "cut_texts"  # in the manifest
@@ -93,8 +94,8 @@ def digests(collected: Sequence[Collected]) -> dict[str, str]:
     return {each.benchmark.name: each.digest() for each in collected if each.content}
 
 
-def cut_texts(collected: Sequence[Collected], tokens: FacetTokenizer) -> dict[str, int]:
-    """{name: number of texts that `text.max_caption_tokens` cuts} of benchmarks that have any, for the manifest."""
+def cut_texts(collected: Sequence[Collected], tokens: FacetTokenizer | SentenceTokenizer) -> dict[str, int]:
+    """{name: number of texts that a reading of captions cuts} of benchmarks that have any, for the manifest."""
     counts = {each.benchmark.name: sum(map(tokens.is_cut, each.texts())) for each in collected if each.content}
     return {name: count for name, count in counts.items() if count}
 

@@ -8,7 +8,7 @@ from flame_core.layout import Layout
 from flame_core.measuring.held_out import HeldOut
 from flame_core.params import Params
 from flame_core.suite.benchmark_results import BenchmarkResult
-from flame_core.suite.collection import CUT_TEXTS, Collected, collect, require_collected
+from flame_core.suite.collection import Collected, collect, require_collected
 from flame_core.suite.held_out_benchmarks import held_out_results
 from flame_core.suite.measurement import run_benchmarks
 from flame_core.suite.models.trained import TrainedModel
@@ -29,7 +29,7 @@ def collected_benchmarks(params: Params, layout: Layout) -> list[Collected]:
 def recipe_results(params: Params, layout: Layout, recipe: str, held_out: HeldOut) -> list[BenchmarkResult]:
     """What the model of a recipe scores on all of them; `held_out` holds it and what it did on the split."""
     own = held_out_results(held_out.evaluation, params.evaluate)
-    model = TrainedModel(recipe, held_out.encoder, layout.model(recipe), held_out.lookup)
+    model = TrainedModel(recipe, held_out.encoder, layout.model(recipe), held_out.texts.lookup)
     found = run_benchmarks(model, collected_benchmarks(params, layout), params.evaluate.confidence, layout.work)
-    cut = {} if held_out.own_texts else read_manifest(layout.embeddings).get(CUT_TEXTS, {})
+    cut = held_out.texts.cut_texts
     return own + [replace(each, cut_texts=cut.get(each.benchmark.name, 0)) for each in found]

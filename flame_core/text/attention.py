@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flame_core.errors import ComputationError
-from flame_core.text.facets import FacetSequence
 from flame_core.text.row_plan import BLOCK, Backend
+from flame_core.text.sequence import FacetSequence
 from flame_core.text.shared_head import SharedHead
 
 NAME = "flame_facets"
@@ -66,7 +66,9 @@ class Packing:
     """Which document and segment each token of a row belongs to, and its position. All are [1, L].
 
     `reads` are the places in the row of the tokens that are read, facet by facet, sequence by sequence; `runs` are its
-    sequences; `first_block` [L / 128] is, for each block of queries, the first block of keys that it may see (flex).
+    sequences; `first_block` and `last_block` [L / 128] are, for each block of queries, the first and the last block of
+    keys that it may see (flex). With `bidirectional` prefixes see themselves whole, and a window reaches both ways.
+    `layer` is the decoder layer that is read, for a model of which several are.
     The first H tokens of every sequence may stand in `head` instead of the row; `recorded` is a head that this pass
     computes.
     """
@@ -77,7 +79,10 @@ class Packing:
     reads: Tensor
     runs: list[Run]
     first_block: Tensor
+    last_block: Tensor
     backend: Backend = "sdpa"
+    bidirectional: bool = False
+    layer: int | None = None
     head: SharedHead | None = None
     recorded: SharedHead | None = None
     _masks: dict[Any, Any] = field(default_factory=dict, repr=False)
@@ -88,9 +93,9 @@ class Packing:
             own = slice(run.start, run.start + run.length)
             d, s, p = self.document[0, own], self.segment[0, own], self.position[0, own]
             index = torch.arange(run.length, device=p.device)
-            mask = sees(d[:, None], d[None], s[:, None], s[None], index[:, None], index[None])
+            mask = sees(d[:, None], d[None], s[:, None], s[None], index[:, None], index[None], self.bidirectional)
             if window is not None:
-                mask &= p[:, None] - p[None] < window
+                mask &= self._distance(p[:, None], p[None]) < window
             if self.head is not None:
                 distance = p[:, None] - torch.arange(self.head.length, device=p.device)
                 seen = torch.ones_like(distance, dtype=torch.bool) if window is None else distance < window
@@ -110,17 +115,21 @@ class Packing:
             d, s, p = self.document, self.segment, self.position
 
             def rule(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-                allowed = sees(d[b, q], d[b, k], s[b, q], s[b, k], q, k)
-                return allowed if window is None else allowed & (p[b, q] - p[b, k] < window)
+                allowed = sees(d[b, q], d[b, k], s[b, q], s[b, k], q, k, self.bidirectional)
+                return allowed if window is None else allowed & (self._distance(p[b, q], p[b, k]) < window)
 
             length = d.shape[1]
             blocks = torch.arange(len(self.first_block), device=d.device)
-            seen = (blocks - self.first_block + 1).to(torch.int32)  # blocks of keys, of each block of queries
+            seen = (self.last_block - self.first_block + 1).to(torch.int32)  # blocks of keys, of each block of queries
             indices = (self.first_block[:, None] + blocks[None]).clamp(max=len(blocks) - 1).to(torch.int32)
             self._masks[window] = BlockMask.from_kv_blocks(
                 seen[None, None], indices[None, None], BLOCK_SIZE=BLOCK, mask_mod=rule, seq_lengths=(length, length)
             )
         return self._masks[window]
+
+    def _distance(self, q: Tensor, k: Tensor) -> Tensor:
+        """How far a key's position k lies before a query's position q, or on either side of it."""
+        return (q - k).abs() if self.bidirectional else q - k
 
 
 @torch.compiler.disable  # layers are compiled around it; FlexAttention is compiled by itself
@@ -218,7 +227,9 @@ def _softcap_mod(softcap: float | None) -> Any:
     return cap
 
 
-def pack(sequences: Sequence[FacetSequence], backend: Backend, device: str, length: int = 0) -> tuple[Tensor, Packing]:
+def pack(
+    sequences: Sequence[FacetSequence], backend: Backend, device: str, length: int = 0, bidirectional: bool = False
+) -> tuple[Tensor, Packing]:
     """Lay sequences behind one another into a row; what is left of `length` is padding, a document of its own.
 
     Nothing waits for the device: the row is copied to it from page-locked memory.
@@ -241,7 +252,11 @@ def pack(sequences: Sequence[FacetSequence], backend: Backend, device: str, leng
     reads += np.repeat(starts, counts)
     # where the document of the first token of each block begins; the pads are a document too
     begins = np.append(np.repeat(starts, lengths), np.full(total - used, used))[::BLOCK]
-    ids, document, segment, position = _to(columns, device)[:, None]
+    lasts = np.arange(len(begins))  # of the last block of keys; where tokens look ahead, their document's last one
+    if bidirectional:
+        ends = np.append(np.repeat(starts + lengths - 1, lengths), np.full(total - used, total - 1))
+        lasts = ends[np.minimum((lasts + 1) * BLOCK, total) - 1] // BLOCK
+    ids, document, segment, position = to_device(columns, device)[:, None]
     runs: list[Run] = []
     for number, sequence in enumerate(sequences):
         if runs and _alike(sequence, sequences[number - 1]):
@@ -249,12 +264,21 @@ def pack(sequences: Sequence[FacetSequence], backend: Backend, device: str, leng
         else:
             runs.append(Run(int(starts[number]), 1, len(sequence)))
     packing = Packing(
-        document, segment, position, _to(reads, device), runs, first_block=_to(begins // BLOCK, device), backend=backend
+        document,
+        segment,
+        position,
+        to_device(reads, device),
+        runs,
+        first_block=to_device(begins // BLOCK, device),
+        last_block=to_device(lasts, device),
+        backend=backend,
+        bidirectional=bidirectional,
     )
     return ids, packing
 
 
-def _to(values: np.ndarray, device: str) -> Tensor:
+def to_device(values: np.ndarray, device: str) -> Tensor:
+    """Numbers on a device; the host does not wait for what the device still computes."""
     tensor = torch.from_numpy(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor
 

@@ -5,7 +5,8 @@ A caption of S tokens with its prefix and K facets of P_j tokens each, F = sum P
     tokens, packed          S + F              (separate passes: K S + F)
     FLOPs                   2 N W (S + F) + 4 N H E (S^2/2 + sum_j (P_j S + P_j^2/2))
 
-with H heads of E dimensions: matrix products, and attention over the pairs that facet-decoupling leaves.
+with H heads of E dimensions: matrix products, and attention over the pairs that facet-decoupling leaves. A caption that
+is read as a sentence is such a prefix without facets; in bidirectional attention it has S^2 pairs.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flame_core.errors import InputError
+from flame_core.errors import InputError, ParamsError
 from flame_core.params import CaptionKind, Params, TextParams
+from flame_core.text.sentence import sentence_content
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "float8": 2}  # float8 weights are loaded as bfloat16
 # Tokens of a caption where none can be measured: MiniCPM's re-captions of CC3M, about.
@@ -129,13 +131,22 @@ def sequence(text: TextParams, kind: CaptionKind, caption: float, count: Callabl
     return Sequence(prefix, [count(facet) for facet in template.facets])
 
 
+def sentence(text: TextParams, caption: float, count: Callable[[str], int]) -> Sequence:
+    """A caption of so many tokens as a sentence, with a BOS before it and the end token behind it."""
+    content = sentence_content(text)
+    before, _, after = content["prompt"].partition("{caption}")
+    own = min(caption, content["max_caption_tokens"])
+    return Sequence(1 + count(before) + own + count(after) + bool(content["end_token"]), [])
+
+
 @dataclass(frozen=True)
 class TextCost:
     """Embedding the captions of `samples` training pictures.
 
     Attributes:
-        vectors: stored a sample.
+        vectors: stored per sample, facets and sentences.
         tokens: through the LLM, all samples.
+        sentence_tokens: how many of them are read as sentences.
         separate_tokens: what a pass for each facet would take.
         flops: of the packed passes.
         store_bytes: of the store.
@@ -144,6 +155,7 @@ class TextCost:
 
     vectors: int
     tokens: float
+    sentence_tokens: float
     separate_tokens: float
     flops: float
     store_bytes: int
@@ -157,20 +169,38 @@ def text_cost(
     lengths: dict[CaptionKind, float],
     count: Callable[[str], int] = count_words,
 ) -> TextCost:
-    """The cost of embedding `samples` pictures whose captions have these mean token counts."""
+    """The cost of embedding `samples` pictures whose captions have these mean token counts.
+
+    Raises:
+        ParamsError: params read a layer that the LLM lacks.
+    """
     text = params.text
+    for key, layer in (("text.layer", text.layer), ("text.sentence.layer", text.sentence_layer)):
+        if layer is not None and layer > shape.layers:
+            raise ParamsError(f"{key} is {layer}, but {params.llm.name} has {shape.layers} layers")
     captions = [
         sequence(text, kind, lengths[kind], count)
         for kind in text.train_kinds
         for _ in range(text.captions_per_image if kind == "raw" else 1)
     ]
-    vectors = sum(len(each.facets) for each in captions)
+    sentences: list[Sequence] = []
+    sentence_flops = 0.0
+    if text.sentence is not None and text.sentence_layer is not None:
+        slots: list[CaptionKind] = [
+            kind for kind in text.train_kinds for _ in range(text.captions_per_image if kind == "raw" else 1)
+        ]
+        sentences = [sentence(text, lengths[kind], count) for kind in slots]
+        pairs = 2 if text.sentence.bidirectional else 1
+        sentence_flops = sum(shape.flops(text.sentence_layer, each.packed, pairs * each.pairs) for each in sentences)
+    vectors = sum(len(each.facets) for each in captions) + len(sentences)
     vector_bytes = shape.hidden * BYTES[text.store_dtype] + (4 if text.store_dtype == "int8" else 0)
+    sentence_tokens = samples * sum(each.packed for each in sentences)
     return TextCost(
         vectors=vectors,
-        tokens=samples * sum(each.packed for each in captions),
-        separate_tokens=samples * sum(each.separate for each in captions),
-        flops=samples * sum(shape.flops(text.layer, each.packed, each.pairs) for each in captions),
+        tokens=samples * sum(each.packed for each in captions) + sentence_tokens,
+        sentence_tokens=sentence_tokens,
+        separate_tokens=samples * sum(each.separate for each in captions) + sentence_tokens,
+        flops=samples * (sum(shape.flops(text.layer, each.packed, each.pairs) for each in captions) + sentence_flops),
         store_bytes=samples * vectors * vector_bytes,
-        weight_bytes=shape.weight_bytes(text.layer, text.dtype),
+        weight_bytes=shape.weight_bytes(text.depth, text.dtype),
     )

@@ -1,4 +1,4 @@
-"""Captions to facet embeddings: a cut LLM, batches planned by length alone, and a probe of the decoupling.
+"""Captions to facet embeddings, and to sentences: a cut LLM, batches planned by length alone, and a probe of both.
 
 The row plan (`row_plan.py`) depends on the texts and the params only, so the bytes of a result do not depend on what
 was computed before. Equal texts are computed once per call. On a CPU captions of one kind lie in order of length, and
@@ -9,9 +9,9 @@ the collection of finished rows, and the next row is laid out while the one befo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,24 +19,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flame_core.digest import value_digest
 from flame_core.errors import ComputationError
 from flame_core.layout import Layout
-from flame_core.params import Params, TextParams
+from flame_core.params import LLMParams, Params, TextParams
 from flame_core.settings import settings
-from flame_core.text.attention import pack
+from flame_core.text.attention import pack, to_device
 from flame_core.text.cost import read_shape
-from flame_core.text.facets import REFERENCE, FacetSequence, FacetTokenizer
+from flame_core.text.embedding_models import require_readable_sentences
+from flame_core.text.facets import REFERENCE, FacetTokenizer
 from flame_core.text.float8 import quantise_layers
-from flame_core.text.llm import load_llm, load_tokenizer
+from flame_core.text.llm import Cut, load_cuts, load_tokenizer
 from flame_core.text.memory import require_llm_memory
+from flame_core.text.probe import probe_facets, probe_sentences
 from flame_core.text.row_plan import Backend, plan_rows
+from flame_core.text.sentence import SENTENCE
+from flame_core.text.sequence import FacetSequence
 from flame_core.text.shared_head import SharedHead, split_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PROBE_CAPTIONS = ("A red kite above the sea.", "Two dogs and a small boy play in the snow near an old wooden house.")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float8": torch.bfloat16}  # of what is no product
 
 
@@ -52,6 +54,25 @@ class TokenisedTexts:
     def merged(self) -> bool:
         """Whether a text gives one vector, the mean of its facets."""
         return self.kind.endswith(REFERENCE)
+
+    @property
+    def is_sentence(self) -> bool:
+        """Whether a text gives one vector, without facets."""
+        return self.kind == SENTENCE
+
+    @property
+    def shares_rows(self) -> bool:
+        """Whether texts of other kinds may stand in the same rows."""
+        return not (self.merged or self.is_sentence)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How rows go through the LLM: its decoder cut at a layer, and in which directions tokens attend."""
+
+    model: PreTrainedModel
+    layer: int
+    bidirectional: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,19 +94,26 @@ class TextEncoder:
         params: TextParams,
         device: str,
         *,
+        sentences: PreTrainedModel | None = None,
         compiled: bool = False,
     ) -> None:
+        """Take the LLM as `load_cuts` cuts it (`cuts_of`) for facets, and for sentences where params read any."""
         self.facets = FacetTokenizer(tokenizer, params)
         self.hidden: int = model.config.get_text_config(decoder=True).hidden_size
-        self._model = model
-        self._params = params
+        self.facet_pass = Pass(model, params.layer)
+        self.sentence_pass: Pass | None = None
+        if sentences is not None and params.sentence is not None and params.sentence_layer is not None:
+            self.sentence_pass = Pass(sentences, params.sentence_layer, params.sentence.bidirectional)
+        self.params = params
         self._device = device
-        self._backend: Backend = "flex" if device == "cuda" else "sdpa"
+        self.backend: Backend = "flex" if device == "cuda" else "sdpa"
+        deepest = max([model, sentences or model], key=lambda own: len(getattr(own, "layers", ())))
         if params.dtype == "float8":
-            quantise_layers(model)
+            quantise_layers(deepest)
         if compiled:
-            compile_layers(model)
-        self.probe()
+            compile_layers(deepest, but={params.layer, params.depth})
+        probe_facets(self)
+        probe_sentences(self)
 
     @classmethod
     def open(cls, params: Params, layout: Layout, *, compiled: bool = False) -> TextEncoder:
@@ -97,38 +125,30 @@ class TextEncoder:
             ResourceError: the GPU has no room for the LLM; says how much is missing.
         """
         folder = layout.llm / params.llm.name
-        tokenizer = load_tokenizer(folder, params.llm)
         device = settings().torch_device()
         torch.set_num_threads(params.text.cpu_threads)
         if device == "cuda":
             shape = read_shape(params, folder)
             free, _ = torch.cuda.mem_get_info()
-            require_llm_memory(params, shape.weight_bytes(params.text.layer, params.text.dtype), free)
-        model = load_llm(
-            folder, params.text.layer, DTYPES[params.text.dtype], device, trust_remote_code=params.llm.trust_remote_code
-        )
-        return cls(model, tokenizer, params.text, device, compiled=compiled and device == "cuda")
+            require_llm_memory(params, shape.weight_bytes(params.text.depth, params.text.dtype), free)
+        return cls.load(folder, params.text, params.llm, device, compiled=compiled and device == "cuda")
 
-    def probe(self) -> None:
-        """Compare packed facets with separate passes on two captions.
+    @classmethod
+    def load(
+        cls, folder: Path, text: TextParams, llm: LLMParams, device: str, *, compiled: bool = False
+    ) -> TextEncoder:
+        """The encoder of an LLM folder.
 
         Raises:
-            ComputationError: they differ, so this model cannot be read facet by facet; names its class.
+            InputError: the folder is damaged, or its LLM cannot be read as params say.
+            ComputationError: the architecture cannot be read at all.
         """
-        kind = max(self._params.template, key=self.facets.facet_count)
-        packed = [self.facets.encode(kind, caption) for caption in PROBE_CAPTIONS]
-        head, own = self._share(packed)
-        length = self._params.batch_tokens if self._backend == "flex" else 0  # the shape that most rows have
-        together = F.normalize(self._hidden(own, head, length), dim=-1).split(len(packed[0].readout))
-        tolerance = 1e-4 if self._params.dtype == "float32" else 2e-2
-        for i, sequence in enumerate(packed):
-            alone = self._hidden(separate(sequence), length=length)
-            error = (together[i] - F.normalize(alone, dim=-1)).abs().max().item()
-            if not error <= tolerance:
-                raise ComputationError(
-                    f"{type(self._model).__name__}: facets packed into one pass differ from separate passes by "
-                    f"{error:.2g} (at most {tolerance:g}); this architecture cannot be used as the frozen LLM"
-                )
+        if text.sentence is not None:
+            require_readable_sentences(folder, text.sentence)
+        cuts = cuts_of(text)
+        models = load_cuts(folder, cuts, DTYPES[text.dtype], device, trust_remote_code=llm.trust_remote_code)
+        sentences = models[1] if text.sentence is not None else None
+        return cls(models[0], load_tokenizer(folder, llm), text, device, sentences=sentences, compiled=compiled)
 
     def encode(self, kind: str, texts: Sequence[str]) -> np.ndarray:
         """Unit facet embeddings of texts, [N, K, D] in float32: `embed` of `tokenise`."""
@@ -138,7 +158,11 @@ class TextEncoder:
         """Texts in the template of their kind; needs no GPU, so that it may be done ahead in another thread.
 
         A kind with `@reference` behind it gives one vector a text, [N, 1, D]: the mean of the facets before
-        normalisation, as FLAME's released code queries (facets with a large norm dominate there).
+        normalisation, as FLAME's released code queries (facets with a large norm dominate there). The kind
+        `sentence` gives one too, without facets.
+
+        Raises:
+            ParamsError: the kind is `sentence`, and params read no sentences.
         """
         unique = dict.fromkeys(texts)
         return TokenisedTexts(kind, list(texts), {text: self.facets.encode(kind, text) for text in unique})
@@ -156,10 +180,10 @@ class TextEncoder:
             texts = [text for own in group for text in own.sequences]
             sequences = [sequence for own in group for sequence in own.sequences.values()]
             vectors: list[np.ndarray] = [np.empty(0)] * len(texts)  # [K, D] of each
-            for members, found in self._rows(sequences, merged=group[0].merged):
+            for members, found in self._rows(sequences, group[0]):
                 start = 0
                 for i in members:
-                    count = 1 if group[0].merged else len(sequences[i].readout)
+                    count = len(sequences[i].readout) if group[0].shares_rows else 1
                     vectors[i] = found[start : start + count]
                     if not np.isfinite(vectors[i]).all():
                         raise ComputationError(f"the LLM's embedding of {texts[i][:200]!r} is not finite; use float32")
@@ -176,22 +200,29 @@ class TextEncoder:
         """The kinds whose texts share rows, in order: all next to one another on a GPU, each by itself on a CPU."""
         group: list[TokenisedTexts] = []
         for own in kinds:
-            if group and (self._backend == "sdpa" or own.merged or group[-1].merged):
+            if group and (self.backend == "sdpa" or not (own.shares_rows and group[-1].shares_rows)):
                 yield group
                 group = []
             group.append(own)
         if group:
             yield group
 
-    def _rows(self, sequences: Sequence[FacetSequence], merged: bool) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+    def _rows(
+        self, sequences: Sequence[FacetSequence], kind: TokenisedTexts
+    ) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
         """Members of each row and their unit vectors [R, D], one behind the other; a second row is under way."""
-        head, own = self._share(sequences)
+        how = self.sentence_pass if kind.is_sentence else self.facet_pass
+        if how is None:
+            raise ComputationError("the LLM was not loaded for sentences: open it with TextEncoder.load")
+        head, own = self.share(sequences, how)
         pending: deque[_Pending] = deque()
-        for row in plan_rows([len(each) for each in own], self._params.batch_tokens, self._backend):
-            hidden = self._hidden([own[i] for i in row.members], head, row.length)
-            if merged:
+        for row in plan_rows([len(each) for each in own], self.params.batch_tokens, self.backend):
+            members = [own[i] for i in row.members]
+            hidden = self.read_tokens(members, head, row.length, how)
+            if kind.merged:
                 hidden = hidden.unflatten(0, (len(row.members), -1)).mean(dim=1)
-            pending.append(self._fetch(row.members, F.normalize(hidden, dim=-1)))
+            unit = self.reduced(hidden, members) if kind.is_sentence else F.normalize(hidden, dim=-1)
+            pending.append(self._fetch(row.members, unit))
             if len(pending) > 1:
                 yield self._arrived(pending.popleft())
         while pending:
@@ -211,74 +242,68 @@ class TextEncoder:
             pending.done.synchronize()
         return pending.members, pending.vectors.numpy()
 
+    @staticmethod
+    def reduced(hidden: Tensor, sequences: Sequence[FacetSequence]) -> Tensor:
+        """Unit vectors [N, D] of N sentences: the mean over those of hidden [R, D] that each is read at."""
+        if len(hidden) != len(sequences):
+            counts = np.array([len(sequence.readout) for sequence in sequences], np.int64)
+            lengths = to_device(counts, hidden.device.type)
+            hidden = torch.segment_reduce(hidden, "mean", lengths=lengths, unsafe=True)  # the same sums every time
+        return F.normalize(hidden, dim=-1)
+
     @torch.inference_mode()
-    def _share(self, sequences: Sequence[FacetSequence]) -> tuple[SharedHead | None, Sequence[FacetSequence]]:
-        """What all sequences begin with, computed, and the sequences without it; on a GPU, neither."""
-        if self._backend == "flex" or not sequences:
+    def share(
+        self, sequences: Sequence[FacetSequence], how: Pass | None = None
+    ) -> tuple[SharedHead | None, Sequence[FacetSequence]]:
+        """What all sequences begin with, computed, and the sequences without it.
+
+        Neither on a GPU, or where the first tokens attend to those behind them.
+        """
+        how = how or self.facet_pass
+        if self.backend == "flex" or how.bidirectional or not sequences:
             return None, sequences
         first, own = split_head(sequences)
         if not len(first):
             return None, sequences
         head = SharedHead(len(first))
-        ids, packing = pack([first], self._backend, self._device)
-        packing.recorded = head
-        self._model(input_ids=ids, position_ids=packing.position, packing=packing, use_cache=False)
+        ids, packing = pack([first], self.backend, self._device)
+        packing.recorded, packing.layer = head, how.layer
+        how.model(input_ids=ids, position_ids=packing.position, packing=packing, use_cache=False)
         return head, own
 
     @torch.inference_mode()
-    def _hidden(self, sequences: Sequence[FacetSequence], head: SharedHead | None = None, length: int = 0) -> Tensor:
-        """Hidden values [R, D] where facets end, sequence by sequence; the row is filled up to `length` tokens."""
-        ids, packing = pack(sequences, self._backend, self._device, length)
-        packing.head = head
-        hidden = self._model(input_ids=ids, position_ids=packing.position, packing=packing, use_cache=False)[0]
+    def read_tokens(
+        self,
+        sequences: Sequence[FacetSequence],
+        head: SharedHead | None = None,
+        length: int = 0,
+        how: Pass | None = None,
+    ) -> Tensor:
+        """Hidden values [R, D] that are read, sequence by sequence; the row is filled up to `length` tokens."""
+        how = how or self.facet_pass
+        ids, packing = pack(sequences, self.backend, self._device, length, how.bidirectional)
+        packing.head, packing.layer = head, how.layer
+        hidden = how.model(input_ids=ids, position_ids=packing.position, packing=packing, use_cache=False)[0]
         return hidden[0, packing.reads].float()
 
 
-def compile_layers(model: PreTrainedModel) -> None:
-    """Compile a decoder's layers, all but the last, whose shapes change with what is read.
+def cuts_of(text: TextParams) -> list[Cut]:
+    """Where params read the LLM: for facets, and for sentences where there are any."""
+    cuts = [Cut(text.layer)]
+    if text.sentence is not None and text.sentence_layer is not None:
+        cuts.append(Cut(text.sentence_layer, text.sentence.final_norm, "text.sentence.layer"))
+    return cuts
+
+
+def compile_layers(model: PreTrainedModel, but: Collection[int] = ()) -> None:
+    """Compile a decoder's layers, all but the last and those of the numbers `but` (1-based).
+
+    Their shapes change with what is read.
 
     Norms, rotary positions, activations and casts become a few kernels; attention stays a call of its own. The layers
     share their code, so each of the first row lengths compiles once.
     """
     layers = getattr(model, "layers", None)
-    for layer in layers[:-1] if isinstance(layers, torch.nn.ModuleList) else []:
-        layer.compile()
-
-
-def separate(sequence: FacetSequence) -> list[FacetSequence]:
-    """The K sequences of prefix and one facet that a packed sequence stands for; plain causal ones."""
-    prefix = sequence.segment.count(0)
-    ends = [prefix, *(i + 1 for i in sequence.readout)]
-    singles = []
-    for start, end in pairwise(ends):
-        keep = [*range(prefix), *range(start, end)]
-        singles.append(
-            FacetSequence(
-                ids=[sequence.ids[i] for i in keep],
-                segment=[0] * len(keep),
-                position=list(range(len(keep))),
-                readout=[len(keep) - 1],
-            )
-        )
-    return singles
-
-
-def encoder_identity(params: Params, source: dict, template_hash: str) -> dict:
-    """What a stored embedding depends on besides its text: LLM, layer, template, numeric types."""
-    text = params.text
-    return {
-        "llm": {
-            "name": params.llm.name,
-            "source": params.llm.source,
-            "random_seed": params.llm.random_seed,
-            "digest": value_digest(source["files"]),
-        },
-        "layer": text.layer,
-        "template_hash": template_hash,
-        "normalise": text.normalise,
-        "dtype": text.dtype,
-        "store_dtype": text.store_dtype,
-        "batch_tokens": text.batch_tokens,
-        "cpu_threads": text.cpu_threads,
-        "max_caption_tokens": text.max_caption_tokens,
-    }
+    for number, layer in enumerate(layers[:-1] if isinstance(layers, torch.nn.ModuleList) else [], start=1):
+        if number not in but:
+            layer.compile()

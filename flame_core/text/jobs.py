@@ -8,7 +8,8 @@ from pathlib import Path
 
 from flame_core.captions.table import read_captions
 from flame_core.errors import InputError
-from flame_core.params import CaptionKind, TextParams
+from flame_core.params import CaptionKind, Reading, TextParams, TrainParams
+from flame_core.text.sentence import SENTENCE
 
 BENCHMARK = "texts/benchmark-"
 BENCHMARK_TEXTS = 4096  # texts of a benchmark in one file: what a killed run loses at most
@@ -27,13 +28,25 @@ class Job:
         return self.name.startswith("train/")
 
     @property
+    def reading(self) -> Reading:
+        """How the LLM reads its texts."""
+        return "sentence" if SENTENCE in self.texts else "facets"
+
+    @property
+    def shard(self) -> str:
+        """The training shard whose samples it holds."""
+        return f"train/{self.name.rpartition('/')[2]}.tar"
+
+    @property
     def of_benchmark(self) -> bool:
         """Whether it holds texts of a benchmark, rather than of the held-out split."""
         return self.name.startswith(BENCHMARK)
 
 
 def captions_a_sample(kind: str, params: TextParams) -> int:
-    """How many captions of a kind every training sample has in the store."""
+    """How many captions of a kind every training sample has in the store; `sentence` is a kind of all of them."""
+    if kind == SENTENCE:
+        return len(sentence_names(params))
     return params.captions_per_image if kind == "raw" else 1
 
 
@@ -87,6 +100,29 @@ def benchmark_jobs(name: str, kind: str, texts: Sequence[str]) -> list[Job]:
     ]
 
 
+def sentence_jobs(jobs: Sequence[Job], params: TextParams) -> list[Job]:
+    """The same texts once more, as sentences: none where params read none.
+
+    A training sample's captions stand behind one another, in the order of `sentence_names`. A file of evaluation texts
+    has each text once, whatever its kind: as a sentence it has the same vector.
+    """
+    if params.sentence is None:
+        return []
+    return [_as_sentences(job, params) for job in jobs]
+
+
+def _as_sentences(job: Job, params: TextParams) -> Job:
+    if not job.trains:
+        texts = dict.fromkeys(text for own in job.texts.values() for text in own)
+        return Job(f"{job.name}-{SENTENCE}", {SENTENCE: list(texts)})
+    columns = []  # of each slot, the captions of all samples
+    for kind in params.train_kinds:
+        count = captions_a_sample(kind, params)
+        columns += [job.texts[kind][i::count] for i in range(count)]
+    folder, _, shard = job.name.rpartition("/")
+    return Job(f"{folder}/{SENTENCE}/{shard}", {SENTENCE: [text for row in zip(*columns, strict=True) for text in row]})
+
+
 def facet_names(params: TextParams) -> list[str]:
     """Names of a training sample's facets in order: raw/1, short/1 to short/3; of a second raw caption: raw/1#2."""
     names = []
@@ -97,11 +133,43 @@ def facet_names(params: TextParams) -> list[str]:
     return names
 
 
+def sentence_names(params: TextParams) -> list[str]:
+    """Names of a training sample's sentences in order: raw/sentence, raw/sentence#2, short/sentence; maybe none."""
+    if params.sentence is None:
+        return []
+    return [
+        f"{kind}/{SENTENCE}{f'#{caption + 1}' if caption else ''}"
+        for kind in params.train_kinds
+        for caption in range(captions_a_sample(kind, params))
+    ]
+
+
+def slot_names(params: TextParams) -> list[str]:
+    """Names of all vectors of a training sample: its facets, then its sentences."""
+    return facet_names(params) + sentence_names(params)
+
+
+def recipe_slots(names: Sequence[str], recipe: TrainParams) -> list[int]:
+    """The places among `names` (`slot_names`) that a recipe draws from: those of its kinds and of its reading."""
+    return [
+        i for i, name in enumerate(names) if name.split("/")[0] in recipe.kinds and reading_of(name) == recipe.reading
+    ]
+
+
+def reading_of(name: str) -> Reading:
+    """Which reading a name of `slot_names` belongs to."""
+    return "sentence" if _part(name) == SENTENCE else "facets"
+
+
 def facet_number(name: str) -> int:
-    """The facet that a name of `facet_names` stands for: 1 of raw/1 and short/1, 3 of short/3, 2 of long/2#2."""
-    return int(name.partition("/")[2].partition("#")[0])
+    """The facet that a name stands for: 1 of raw/1 and short/1, 3 of short/3, 2 of long/2#2; 0 of a sentence."""
+    return 0 if reading_of(name) == "sentence" else int(_part(name))
+
+
+def _part(name: str) -> str:
+    return name.partition("/")[2].partition("#")[0]
 
 
 def facet_count(names: Sequence[str]) -> int:
-    """F, the highest of the names' facet numbers: how many facets an image may have."""
+    """F, the highest of the names' facet numbers: how many facets an image may have; 0 of sentences."""
     return max(map(facet_number, names))

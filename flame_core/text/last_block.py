@@ -33,8 +33,11 @@ class AtReadTokens(nn.Module):
         return whole.unflatten(0, x.shape[:2])
 
 
-def compute_read_tokens_alone(model: Any) -> None:
-    """Narrow the last block of a decoder to the tokens that its packing says are read."""
+def compute_read_tokens_alone(model: Any, layer: int) -> None:
+    """Narrow the last block of a decoder, its layer number `layer`, to the tokens that its packing says are read.
+
+    A packing that is read at another layer needs all tokens of this one.
+    """
     block = model.layers[-1] if isinstance(getattr(model, "layers", None), nn.ModuleList) else None
     attention, mlp = getattr(block, "self_attn", None), getattr(block, "mlp", None)
     linear = [getattr(attention, name, None) for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
@@ -46,7 +49,8 @@ def compute_read_tokens_alone(model: Any) -> None:
 
     def note(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         packing: Packing | None = keywords.get("packing")
+        here = packing is not None and packing.layer in (None, layer)
         for each in narrowed:
-            each.reads = None if packing is None else packing.reads
+            each.reads = packing.reads if packing is not None and here else None
 
     block.register_forward_pre_hook(note, with_kwargs=True)

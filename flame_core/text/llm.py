@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,12 +164,34 @@ def tokenizer_bytes(tokenizer: PreTrainedTokenizerBase) -> bytes:
     return backend.to_str().encode()
 
 
+@dataclass(frozen=True)
+class Cut:
+    """Where an LLM is read: behind decoder layer `layer` (1-based), before or behind its final norm."""
+
+    layer: int
+    final_norm: bool = False
+    key: str = "text.layer"  # of params, for messages
+
+
 def load_llm(
     folder: Path, layer: int, dtype: torch.dtype, device: str, *, trust_remote_code: bool = False
 ) -> PreTrainedModel:
     """The LLM's decoder layers 1 to `layer`, without final norm and head: its output is `hidden_states[layer]`.
 
-    Of the last one only the tokens that a packing reads are computed, where its parts are known (`last_block`).
+    Raises:
+        InputError: the model has fewer layers.
+        ComputationError: the final norm was not found, or the model does not take registered attention.
+    """
+    return load_cuts(folder, [Cut(layer)], dtype, device, trust_remote_code=trust_remote_code)[0]
+
+
+def load_cuts(
+    folder: Path, cuts: Sequence[Cut], dtype: torch.dtype, device: str, *, trust_remote_code: bool = False
+) -> list[PreTrainedModel]:
+    """The LLM once for each cut: the models share their weights, and only the layers that some cut needs are loaded.
+
+    Of the last layer of each only the tokens that a packing reads are computed, where its parts are known
+    (`last_block`).
 
     Raises:
         InputError: the model has fewer layers.
@@ -182,11 +206,13 @@ def load_llm(
     with _clear_errors(folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     text_config = config.get_text_config(decoder=True)
-    if layer > text_config.num_hidden_layers:
-        raise InputError(f"text.layer is {layer}, but {folder.name} has {text_config.num_hidden_layers} layers")
-    text_config.num_hidden_layers = layer
+    for cut in cuts:
+        if cut.layer > text_config.num_hidden_layers:
+            raise InputError(f"{cut.key} is {cut.layer}, but {folder.name} has {text_config.num_hidden_layers} layers")
+    depth = max(cut.layer for cut in cuts)
+    text_config.num_hidden_layers = depth
     if getattr(text_config, "layer_types", None):
-        text_config.layer_types = text_config.layer_types[:layer]
+        text_config.layer_types = text_config.layer_types[:depth]
     text_config.use_cache = False
     try:
         with quiet_transformers():
@@ -196,14 +222,31 @@ def load_llm(
     except (ValueError, TypeError, KeyError) as error:
         raise ComputationError(f"{folder.name}: {text_config.architectures} cannot be loaded: {error}") from error
     model = getattr(model, "language_model", model)
-    for name in ("norm", "final_layernorm", "final_layer_norm", "ln_f"):
-        if hasattr(model, name):
-            setattr(model, name, nn.Identity())
-            break
-    else:
-        raise ComputationError(f"{type(model).__name__}: its final norm was not found, so layer {layer} cannot be read")
-    compute_read_tokens_alone(model)
-    return model.eval().requires_grad_(False).to(device)
+    norm = next((name for name in ("norm", "final_layernorm", "final_layer_norm", "ln_f") if hasattr(model, name)), "")
+    if not norm:
+        raise ComputationError(f"{type(model).__name__}: its final norm was not found, so layer {depth} cannot be read")
+    if any(cut.layer < depth for cut in cuts) and not isinstance(getattr(model, "layers", None), nn.ModuleList):
+        raise ComputationError(
+            f"{type(model).__name__}: its list of layers was not found, so it can be read at one layer only: set "
+            "text.sentence.layer to text.layer"
+        )
+    model = model.eval().requires_grad_(False).to(device)
+    found = [_same_weights(model) for _ in cuts]
+    for cut, own in zip(cuts, found, strict=True):
+        if cut.layer < depth:
+            own.layers = own.layers[: cut.layer]
+        if not cut.final_norm:
+            setattr(own, norm, nn.Identity())
+    for layer, own in {cut.layer: own for cut, own in zip(cuts, found, strict=True)}.items():
+        compute_read_tokens_alone(own, layer)
+    return found
+
+
+def _same_weights(model: Any) -> Any:
+    """Another model of the same parts, in which a part can be replaced without a change to the first."""
+    other = copy(model)
+    other._modules = dict(model._modules)
+    return other
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The store's manifests: what its vectors depend on, and the refusal of a store that was made for something else.
 
-`data/embeddings/manifest.json` is of all vectors, `data/embeddings/train/manifest.json` of those that train.
+`data/embeddings/manifest.json` is of all vectors, `data/embeddings/train/manifest.json` of the facets that train,
+`data/embeddings/train/sentence/manifest.json` of the sentences that train.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Any
 from flame_core.digest import file_sha256, value_digest
 from flame_core.errors import InputError
 from flame_core.layout import Layout
-from flame_core.params import Params
-from flame_core.text.jobs import facet_names
+from flame_core.params import Params, Reading
+from flame_core.text.jobs import facet_names, sentence_names
+from flame_core.text.sentence import SENTENCE, sentence_content
 
 MANIFEST = "manifest.json"
 
@@ -69,39 +71,53 @@ def captions_digest(captions: Path, folder: str = "") -> str:
     return value_digest({path.relative_to(captions).as_posix(): file_sha256(path) for path in paths})
 
 
+def training_folder(train_embeddings: Path, reading: Reading) -> Path:
+    """Where the training vectors of a reading lie, with a manifest of their own: one changes without the other."""
+    return train_embeddings / SENTENCE if reading == "sentence" else train_embeddings
+
+
 def require_fit(manifest: dict[str, Any], params: Params, layout: Layout) -> None:
     """Refuse a store that was made with another LLM, layer, template, numeric type or centring, or from other captions.
 
     Raises:
         InputError: names every condition that differs, with both values.
     """
-    _require_made_for(manifest, params, captions_digest(layout.captions), layout.embeddings)
+    expected = {**_facets_made_for(params), "captions": captions_digest(layout.captions)}
+    if params.text.sentence is not None or manifest.get(SENTENCE) is not None:
+        expected[SENTENCE] = None if params.text.sentence is None else sentence_content(params.text)
+    require_manifest(manifest, expected, layout.embeddings)
 
 
-def require_training_fit(manifest: dict[str, Any], params: Params, layout: Layout) -> None:
-    """The same of the training part, whatever the captions of the validation split are.
+def require_training_fit(manifest: dict[str, Any], params: Params, layout: Layout, reading: Reading = "facets") -> None:
+    """The same of the training part of a reading, whatever the captions of the validation split are.
 
     Raises:
         InputError: names every condition that differs, with both values.
     """
     captions = captions_digest(layout.captions, layout.train_embeddings.name)
-    _require_made_for(manifest, params, captions, layout.train_embeddings)
+    made_for = _sentences_made_for(params) if reading == "sentence" else _facets_made_for(params)
+    require_manifest(manifest, {**made_for, "captions": captions}, training_folder(layout.train_embeddings, reading))
 
 
-def _require_made_for(manifest: dict[str, Any], params: Params, captions: str, folder: Path) -> None:
-    require_manifest(
-        manifest,
-        {
-            "llm.name": params.llm.name,
-            "llm.source": params.llm.source,
-            "llm.random_seed": params.llm.random_seed,
-            "layer": params.text.layer,
-            "template": template_content(params),
-            "normalise": params.text.normalise,
-            "center": params.text.center,
-            "store_dtype": params.text.store_dtype,
-            "facets": facet_names(params.text),
-            "captions": captions,
-        },
-        folder,
-    )
+def _made_for(params: Params) -> dict[str, Any]:
+    return {
+        "llm.name": params.llm.name,
+        "llm.source": params.llm.source,
+        "llm.random_seed": params.llm.random_seed,
+        "center": params.text.center,
+        "store_dtype": params.text.store_dtype,
+    }
+
+
+def _facets_made_for(params: Params) -> dict[str, Any]:
+    return {
+        **_made_for(params),
+        "layer": params.text.layer,
+        "template": template_content(params),
+        "normalise": params.text.normalise,
+        "facets": facet_names(params.text),
+    }
+
+
+def _sentences_made_for(params: Params) -> dict[str, Any]:
+    return {**_made_for(params), SENTENCE: sentence_content(params.text), "facets": sentence_names(params.text)}

@@ -21,7 +21,7 @@ def require_llm_memory(params: Params, weight_bytes: int, free: int) -> None:
     if params.text.dtype == "float32":
         helps = f"text.dtype bfloat16 ({weight_bytes / 2 / _GB:.1f} GB), or {helps}"
     raise ResourceError(
-        f"{params.llm.name} up to layer {params.text.layer} needs {weight_bytes / _GB:.1f} GB on a GPU in "
+        f"{params.llm.name} up to layer {params.text.depth} needs {weight_bytes / _GB:.1f} GB on a GPU in "
         f"{params.text.dtype}, {free / _GB:.1f} GB are free: {(weight_bytes - free * _SHARE) / _GB:.1f} GB are "
         f"missing. Set {helps}"
     )

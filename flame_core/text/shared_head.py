@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from flame_core.text.facets import FacetSequence
+from flame_core.text.sequence import FacetSequence
 
 
 @dataclass
@@ -25,14 +25,14 @@ class SharedHead:
 
 
 def split_head(sequences: Sequence[FacetSequence]) -> tuple[FacetSequence, list[FacetSequence]]:
-    """The prefix tokens that all sequences begin with, and what each has behind them.
+    """The prefix tokens that all sequences begin with, up to the first that is read, and what each has behind them.
 
     The head of a single sequence is empty: nothing would be shared.
     """
     first, *others = sequences
-    length = first.segment.count(0) if others else 0
+    length = min(first.segment.count(0), *first.readout) if others else 0
     for each in others:
-        length = min(length, each.segment.count(0))
+        length = min(length, each.segment.count(0), *each.readout)
         while each.ids[:length] != first.ids[:length]:
             length -= 1
     head = FacetSequence(first.ids[:length], [0] * length, list(range(length)), [])

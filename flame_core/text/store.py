@@ -1,16 +1,20 @@
-"""The embedding store: facet embeddings of every training sample, and texts for evaluation found by content.
+"""The embedding store: vectors of every training sample, and texts for evaluation found by content.
 
 `data/embeddings/`:
 
     manifest.json                  what all vectors depend on, how the facets are named, and the benchmarks
     texts/00000.safetensors        one tensor a caption kind, [texts, facets of the kind, hidden]
     texts/00000.parquet            kind, row and text of each of them
+    texts/00000-sentence.*         the same of their texts as sentences: one tensor `sentence`, [texts, 1, hidden]
     train/                         all that a training reads, so that new texts to evaluate retrain no model:
       manifest.json                what the training vectors depend on
       00000.safetensors            [rows, facets, hidden], aligned with data/shards/train/00000.tar
       center.safetensors           mean of the training embeddings, [facets, hidden]; only with text.center
       tokenizer.json               the LLM's, for recipes that train a text side of their own
       checks.json, digests.json    of this folder
+      sentence/                    the captions as sentences, only with text.sentence: a manifest, 00000.safetensors
+                                   [rows, sentences, hidden] and a center of their own, so that they retrain no
+                                   recipe that reads facets
 
 Vectors are unit vectors in `text.store_dtype`. Centring happens when they are read, so a stored row depends on its
 caption and the manifest alone (in int8 on its file's mean too).
@@ -27,8 +31,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flame_core.errors import InputError
+from flame_core.params import Reading
 from flame_core.text.facets import REFERENCE
-from flame_core.text.manifest import read_manifest
+from flame_core.text.manifest import read_manifest, training_folder
+from flame_core.text.sentence import SENTENCE
 from flame_core.text.tensor_file import TensorFile, read_vectors, write_tensors
 
 if TYPE_CHECKING:
@@ -38,6 +44,7 @@ EMBEDDINGS = "embeddings"  # name of the one tensor of a training shard
 TRAIN = "train"  # the folder that trainings read
 CENTER = "center.safetensors"
 TOKENIZER = "tokenizer.json"
+CUT_SENTENCES = "cut_sentences"  # in the manifest: {benchmark: texts that text.sentence cuts}
 TEXT_SCHEMA = pa.schema({"kind": pa.string(), "row": pa.int32(), "text": pa.string()})
 
 
@@ -46,10 +53,37 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
-def _load_center(training: Path, manifest: dict[str, Any]) -> np.ndarray | None:
-    if manifest["center"] == "none":
-        return None
-    return TensorFile(training / CENTER).read(EMBEDDINGS, slice(None))
+class Centring:
+    """What `text.center` takes from vectors of a reading: the mean of what trained, of each slot; or nothing."""
+
+    def __init__(self, names: Sequence[str], mean: np.ndarray | None, file: Path | None = None) -> None:
+        """Take the names of the slots that trained, and their means [slots, hidden] with the file of these, if any."""
+        self.names, self.mean, self.file = list(names), mean, file
+
+    @classmethod
+    def of(cls, folder: Path, manifest: Mapping[str, Any]) -> Centring:
+        """That of the training vectors in a folder with this manifest."""
+        centred = manifest["center"] != "none"
+        return cls._read(manifest["facets"], folder / CENTER) if centred else cls(manifest["facets"], None)
+
+    @classmethod
+    def of_file(cls, names: Sequence[str], file: Path) -> Centring:
+        """That of a file of means, or nothing where there is no such file."""
+        return cls._read(names, file) if file.is_file() else cls(names, None)
+
+    @classmethod
+    def _read(cls, names: Sequence[str], file: Path) -> Centring:
+        return cls(names, TensorFile(file).read(EMBEDDINGS, slice(None)), file)
+
+    def applied(self, t: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """Unit vectors t [N, K, hidden] of K slots by name, centred or as they are.
+
+        A slot is centred by its own mean where it was trained on, else by that of the first slot.
+        """
+        if self.mean is None:
+            return t
+        rows = [self.names.index(name) if name in self.names else 0 for name in names]
+        return unit(t - self.mean[rows])
 
 
 class Drawn(NamedTuple):
@@ -61,17 +95,30 @@ class Drawn(NamedTuple):
 
 
 class TrainStore:
-    """Facet embeddings of the training samples, aligned with the shards."""
+    """Vectors of the training samples, aligned with the shards: their facets, and their sentences where any are read.
+
+    Attributes:
+        facets: names of a sample's vectors in order: facets, then sentences.
+        hidden: how many numbers a vector has.
+        manifest: of the facets.
+    """
 
     files_per_shard = 1
 
     def __init__(self, embeddings: Path) -> None:
-        self.manifest = read_manifest(embeddings / TRAIN)
-        self.facets: list[str] = self.manifest["facets"]
+        folder = embeddings / TRAIN
+        self._folders: dict[Reading, Path] = {"facets": folder}
+        if (sentences := training_folder(folder, "sentence")).is_dir():
+            self._folders["sentence"] = sentences
+        self._manifests: dict[Reading, dict[str, Any]] = {
+            reading: read_manifest(own) for reading, own in self._folders.items()
+        }
+        self.manifest = self._manifests["facets"]
         self.hidden: int = self.manifest["hidden"]
-        self._folder = embeddings
-        self._center = _load_center(embeddings / TRAIN, self.manifest)
-        self._files: dict[str, TensorFile] = {}
+        self._count = len(self.manifest["facets"])
+        self.facets: list[str] = [name for own in self._manifests.values() for name in own["facets"]]
+        self._centring = {reading: Centring.of(self._folders[reading], own) for reading, own in self._manifests.items()}
+        self._files: dict[tuple[Reading, str], TensorFile] = {}
 
     def encoder(self) -> None:
         """None: texts are vectors already."""
@@ -79,27 +126,47 @@ class TrainStore:
     def save(self, encoder: nn.Module | None, folder: Path) -> None:
         """Nothing: a model's text side is the store and the LLM."""
 
-    def rows(self, shard: str) -> int:
-        """Number of samples in the embeddings of a shard."""
-        return self._file(shard).tensor(EMBEDDINGS).shape[0]
+    def manifest_of(self, reading: Reading) -> dict[str, Any]:
+        """What the vectors of a reading depend on.
+
+        Raises:
+            InputError: the store holds no such vectors.
+        """
+        if reading not in self._manifests:
+            raise InputError(f"{self._folders['facets']} holds no vectors of the {reading} reading: run `flame embed`")
+        return self._manifests[reading]
+
+    def rows(self, shard: str, reading: Reading = "facets") -> int:
+        """Number of samples in the vectors of a shard."""
+        return self._file(reading, shard).tensor(EMBEDDINGS).shape[0]
 
     def read(self, samples: Sequence[Drawn]) -> Tensor:
-        """The drawn facets of samples, K each: unit vectors [B, K, hidden], float32 where centred or stored in int8.
+        """The drawn vectors of samples, K each: unit vectors [B, K, hidden], float32 where centred or stored in int8.
 
         Else they are of the stored type: half the bytes on their way to the GPU.
+
+        Raises:
+            ValueError: some are facets and others sentences, which no recipe draws together.
         """
         shards, rows, facets = zip(*samples, strict=True)
-        t = read_vectors(EMBEDDINGS, [self._file(shard) for shard in shards], rows, facets)
-        if self._center is None:
+        columns = np.array(facets)  # [B, K]
+        reading: Reading = "facets"
+        if "sentence" in self._manifests and columns.max() >= self._count:
+            if columns.min() < self._count:
+                raise ValueError("facets and sentences cannot be read together")
+            reading, columns = "sentence", columns - self._count
+        t = read_vectors(EMBEDDINGS, [self._file(reading, shard) for shard in shards], rows, columns)
+        if (mean := self._centring[reading].mean) is None:
             return t
         import torch
 
-        return torch.from_numpy(unit(t.float().numpy() - self._center[np.array(facets)]))
+        return torch.from_numpy(unit(t.float().numpy() - mean[columns]))
 
-    def _file(self, shard: str) -> TensorFile:
-        if shard not in self._files:
-            self._files[shard] = TensorFile(self._folder / Path(shard).with_suffix(".safetensors"))
-        return self._files[shard]
+    def _file(self, reading: Reading, shard: str) -> TensorFile:
+        if (reading, shard) not in self._files:
+            name = Path(shard).with_suffix(".safetensors").name
+            self._files[reading, shard] = TensorFile(self._folders[reading] / name)
+        return self._files[reading, shard]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": {}}  # descriptors do not travel to worker processes
@@ -111,7 +178,11 @@ class TextStore:
     def __init__(self, embeddings: Path) -> None:
         self.manifest = read_manifest(embeddings)
         self._folder = embeddings
-        self._center = _load_center(embeddings / TRAIN, self.manifest)
+        train = embeddings / TRAIN
+        self._centring: dict[Reading, Centring] = {"facets": Centring.of(train, self.manifest)}
+        if SENTENCE in self.manifest:
+            sentences = training_folder(train, "sentence")
+            self._centring["sentence"] = Centring.of(sentences, read_manifest(sentences))
         self._files: dict[str, TensorFile] = {}
         self._places: dict[tuple[str, str], tuple[str, int]] = {}
         for path in sorted((embeddings / "texts").glob("*.parquet")):
@@ -126,42 +197,52 @@ class TextStore:
     def __contains__(self, place: tuple[str, str]) -> bool:
         return place in self._places
 
-    def lookup(self, kind: str, texts: Sequence[str]) -> np.ndarray:
-        """Unit facet embeddings of texts, [N, K of the kind, hidden] in float32, centred when the params say so.
+    def centring_of(self, reading: Reading) -> Centring:
+        """What vectors of a reading are centred by.
 
         Raises:
-            InputError: names a text that was not embedded.
+            InputError: the store has no such vectors.
         """
+        if reading not in self._centring:
+            raise InputError(f"{self._folder} holds no vectors of the {reading} reading; run `flame embed`")
+        return self._centring[reading]
+
+    def lookup(self, kind: str, texts: Sequence[str], reading: Reading = "facets") -> np.ndarray:
+        """Unit vectors of texts, [N, K of the kind, hidden] in float32, centred when the params say so.
+
+        Raises:
+            InputError: names a text that was not embedded, or the store has no sentences.
+        """
+        stored = asked_kind(kind, reading)
         try:
-            places = [self._places[kind, text] for text in texts]
+            places = [self._places[stored, text] for text in texts]
         except KeyError as error:
             missing = error.args[0][1]
             raise InputError(
-                f"{self._folder}: no embedding of the {kind} text {missing[:200]!r}; run `flame embed`, which embeds "
+                f"{self._folder}: no embedding of the {stored} text {missing[:200]!r}; run `flame embed`, which embeds "
                 "what evaluation needs, or `flame embed-texts` where a benchmark is new"
             ) from None
-        t = np.empty((len(texts), len(self._facets(kind)), self.manifest["hidden"]), dtype=np.float32)
+        slots = slots_of(kind, reading, self.manifest["text_facets"])
+        t = np.empty((len(texts), len(slots), self.manifest["hidden"]), dtype=np.float32)
         for i, (file, row) in enumerate(places):
             if file not in self._files:
                 self._files[file] = TensorFile(self._folder / "texts" / f"{file}.safetensors")
-            t[i] = self._files[file].read(kind, row)
-        return self.centred(kind, t)
+            t[i] = self._files[file].read(stored, row)
+        return self.centring_of(reading).applied(t, slots)
 
-    def centred(self, kind: str, t: np.ndarray) -> np.ndarray:
-        """Unit vectors [N, K of the kind, hidden] from the LLM as `lookup` returns them: centred, or as they are."""
-        if self._center is None:
-            return t
-        return unit(t - self._center[[self._center_row(name) for name in self._facets(kind)]])
 
-    def _facets(self, kind: str) -> list[str]:
-        if kind.endswith(REFERENCE):
-            return [f"{kind}/1"]
-        return [name for name in self.manifest["text_facets"] if name.startswith(f"{kind}/")]
+def asked_kind(kind: str, reading: Reading) -> str:
+    """The kind under which texts of a caption kind are put to the LLM and stored."""
+    return SENTENCE if reading == "sentence" else kind
 
-    def _center_row(self, facet: str) -> int:
-        """Which mean a facet is centred by: its own where it was trained on, else that of the first facet."""
-        trained: list[str] = self.manifest["facets"]
-        return trained.index(facet) if facet in trained else 0
+
+def slots_of(kind: str, reading: Reading, text_facets: Sequence[str]) -> list[str]:
+    """Names of the vectors of a text of a kind: K facets of those that params name, one mean of them, or a sentence."""
+    if reading == "sentence":
+        return [f"{kind.removesuffix(REFERENCE)}/{SENTENCE}"]
+    if kind.endswith(REFERENCE):
+        return [f"{kind}/1"]
+    return [name for name in text_facets if name.startswith(f"{kind}/")]
 
 
 def _read_texts(path: Path) -> list[dict[str, Any]]:

@@ -83,7 +83,7 @@ class TensorFile(RowFile):
 
 
 def read_vectors(
-    name: str, files: Sequence[TensorFile], rows: Sequence[int], columns: Sequence[Sequence[int]]
+    name: str, files: Sequence[TensorFile], rows: Sequence[int], columns: Sequence[Sequence[int]] | np.ndarray
 ) -> Tensor:
     """The vectors [B, K, D] of B rows in as many files, K columns each, by reads of just these bytes.
 

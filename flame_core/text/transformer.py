@@ -19,11 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flame_core.errors import InputError
-from flame_core.params import TextTowerParams
+from flame_core.markdown import code_span
+from flame_core.params import Params, TextTowerParams, TrainParams
+from flame_core.settings import settings
 from flame_core.text.caption_source import CaptionSource
 from flame_core.text.facets import REFERENCE
 from flame_core.text.jobs import training_job
-from flame_core.text.store import TOKENIZER, Drawn
+from flame_core.text.side import CardLines, OpenEncoder, Packed
+from flame_core.text.store import TOKENIZER, Drawn, TextStore
 from flame_core.weights import save_weights
 
 PAD = -1
@@ -119,7 +122,9 @@ class TextTower(nn.Module):
 
 
 class TrainedTexts:
-    """The text side of a model folder for evaluation: a text is one vector, whatever the facet."""
+    """The text side of a model that trained its own: a text is one vector, whatever the facet."""
+
+    in_words = False
 
     def __init__(self, model: Path, device: str) -> None:
         from safetensors import SafetensorError
@@ -136,11 +141,52 @@ class TrainedTexts:
         self._tower = tower.to(device).eval()
         self._facets: dict[str, int] = config["text_facets"]  # K by kind
         self._device = device
+        self._model = model
+        self.dim: int = config["hidden"]
+        self.cut_texts: dict[str, int] = {}  # it reads texts as far as it was trained to
+
+    @classmethod
+    def of_model(cls, model: Path, store: TextStore, encoder: OpenEncoder) -> TrainedTexts:
+        """That of a model folder; it needs neither the store nor the LLM."""
+        return cls(model, settings().torch_device())
+
+    @classmethod
+    def of_package(cls, package: Path, values: Mapping[str, Any], encoder: OpenEncoder) -> TrainedTexts:
+        """That of a served model."""
+        return cls(package, settings().torch_device())
+
+    @classmethod
+    def required(cls) -> Sequence[str]:
+        """Its weights and its tokenizer."""
+        return WEIGHTS, TOKENIZER
+
+    @classmethod
+    def card(cls, params: Params, recipe: TrainParams) -> CardLines:
+        """What a model card says of it."""
+        tower = recipe.text_tower or TextTowerParams()
+        return CardLines(
+            model="An image encoder and a text encoder that were trained together, from scratch.",
+            texts=f"a transformer of width {tower.width} and depth {tower.depth}, trained along and included; it reads "
+            f"{tower.max_tokens} tokens of the tokenizer of {code_span(params.llm.source)}",
+            reader="the text tower",
+            limit=f"Texts are cut at {tower.max_tokens} tokens.",
+        )
+
+    def save(self) -> Packed:
+        """Its weights and its tokenizer."""
+        return Packed({name: self._model / name for name in self.required()})
+
+    def count(self, kind: str) -> int:
+        """K of a kind: a tower's vectors stand where the LLM's facets would."""
+        return 1 if kind.endswith(REFERENCE) else self._facets[kind]
+
+    def lookup(self, kind: str, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors [N, K of the kind, D] in float32, all K alike; it knows no text beforehand."""
+        return self.encode(kind, texts)
 
     @torch.inference_mode()
-    def lookup(self, kind: str, texts: Sequence[str]) -> np.ndarray:
+    def encode(self, kind: str, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors [N, K of the kind, D] in float32, all K alike."""
         ids = torch.from_numpy(self._captions.ids(texts))
         t = torch.cat([self._tower(part.to(self._device)).cpu() for part in ids.split(_BATCH)])
-        count = 1 if kind.endswith(REFERENCE) else self._facets[kind]
-        return np.repeat(t.numpy()[:, None], count, axis=1)
+        return np.repeat(t.numpy()[:, None], self.count(kind), axis=1)

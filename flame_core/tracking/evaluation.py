@@ -14,12 +14,12 @@ from typing import Any
 from flame_core.digest import file_sha256, value_digest
 from flame_core.errors import InputError
 from flame_core.layout import Layout
-from flame_core.measuring.classification import Lookup
 from flame_core.measuring.measures import Evaluation
 from flame_core.pages.run_facts import RunFacts
 from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.suite.benchmark_results import BenchmarkResult
+from flame_core.text.side import TextSide
 from flame_core.tracking import provenance
 from flame_core.tracking.benchmarks import benchmark_events, held_out_events
 from flame_core.tracking.delivery import deliver
@@ -41,7 +41,7 @@ def track_evaluation(
     evaluation: Evaluation,
     benchmark_results: Sequence[BenchmarkResult],
     about: RunFacts,
-    lookup: Lookup,
+    texts: TextSide,
 ) -> None:
     """Record an evaluation after its report is written; does nothing if tracking is off."""
     address = tracking_address(layout)
@@ -55,9 +55,7 @@ def track_evaluation(
         log.warning("the training of %s was not tracked, so its evaluation is not either", layout.model(recipe))
         return
     names = evaluation.classification.names if evaluation.classification else []
-    files, contents = package_files(
-        params, layout, recipe, about.manifest, names, lookup, _card(params, layout, evaluation, about)
-    )
+    files, contents = package_files(params, layout, recipe, texts, names, _card(params, layout, evaluation, about))
     tags = {
         "flame.recipe": recipe,
         MODEL_TAG: sha256,

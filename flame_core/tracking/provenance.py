@@ -30,9 +30,10 @@ from flame_core.data.sources.listing import SOURCE
 from flame_core.digest import file_sha256, value_digest
 from flame_core.errors import ResourceError
 from flame_core.layout import Layout
-from flame_core.params import Params
+from flame_core.params import Params, Reading
 from flame_core.settings import settings
-from flame_core.text.manifest import MANIFEST, read_manifest
+from flame_core.text.manifest import MANIFEST, read_manifest, training_folder
+from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import TRAIN
 from flame_core.tracking.listings import part_md5
 from flame_core.workspace import dvc_cache
@@ -144,14 +145,16 @@ def _flatten(value: Any, prefix: str) -> list[tuple[str, str]]:
     return [(prefix.removesuffix("."), text)]
 
 
-def datasets(params: Params, layout: Layout) -> list[dict[str, Any]]:
-    """The datasets a training read: name, digest, source (JSON) and profile (JSON), as fields of MLflow's entities.
+def datasets(params: Params, layout: Layout, reading: Reading = "facets") -> list[dict[str, Any]]:
+    """The datasets a training read: name, digest, source (JSON) and profile (JSON), as MLflow's entities want them.
 
-    Each is the folder of the training split in an out, which does not change if only the rest of the out does.
+    Each is the folder of the training split in an out, which stays the same where only the rest of the out changes. Of
+    the embeddings, only those of the reading that was trained on are described.
     """
     digests = out_digests(layout.root)
     parts = _training_parts(layout, digests)
-    manifest = read_manifest(layout.train_embeddings)
+    embeddings = training_folder(layout.train_embeddings, reading)
+    manifest = read_manifest(embeddings)
     ledger: Counter[str] = Counter()
     for entry in read_ledger(layout.shards):
         ledger[f"{entry.outcome}: {entry.reason}"] += entry.count
@@ -174,8 +177,12 @@ def datasets(params: Params, layout: Layout) -> list[dict[str, Any]]:
         (
             "embeddings",
             layout.embeddings,
-            file_sha256(layout.train_embeddings / MANIFEST),
-            {name: manifest[name] for name in ("llm", "layer", "center", "normalise", "facets")},
+            file_sha256(embeddings / MANIFEST),
+            {
+                name: manifest[name]
+                for name in ("llm", "layer", "center", "normalise", SENTENCE, "facets")
+                if name in manifest
+            },
             {"hidden": manifest["hidden"], "tokens": manifest["tokens"]},
         ),
     ]

@@ -59,7 +59,7 @@ class TrainingRun:
             return
         with harmless("the start of the training"):
             about = {**provenance.tags(params, layout), **provenance.dagster_tags()}
-            datasets = provenance.datasets(params, layout)
+            datasets = provenance.datasets(params, layout, params.train[recipe].reading)
             tags = {
                 "flame.recipe": recipe,
                 **linked_tags(params, layout, recipe),

@@ -11,12 +11,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from flame_core.errors import InputError
-from flame_core.serving.package import CARD, CLASS_TENSOR, CLASSES, SERVING, TEXT_TOWER, require_package
+from flame_core.serving.package import CARD, CLASS_TENSOR, CLASSES, SERVING, require_package
 from flame_core.serving.predictor import LLM_VARIABLE, Predictor
 from flame_core.vision.tower import CONFIG, WEIGHTS
 from tests.data.drawings import png
 from tests.measuring import world
-from tests.serving.packages import FROZEN, OWN, llm_folder, package, project
+from tests.serving.packages import FROZEN, OWN, TEXT_TOWER, llm_folder, package, project
 
 NAMES = ["toys", "boats", "houses"]
 PICTURES = [png(seed) for seed in range(3)]

@@ -17,7 +17,7 @@ from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import Params, TextTowerParams
 from flame_core.serving.model_card import model_card
-from flame_core.serving.package import TEXT_TOWER, package_files, require_package
+from flame_core.serving.package import package_files, require_package
 from flame_core.serving.predictor import LLM_VARIABLE, Predictor
 from flame_core.serving.pyfunc_model import Answers
 from flame_core.text import transformer
@@ -29,6 +29,7 @@ from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
 from tests.conftest import tiny_llm
 from tests.data.drawings import png
 from tests.measuring import world
+from tests.serving.packages import TEXT_TOWER, text_side
 
 TOWER = TextTowerParams(width=16, depth=1, heads=2, max_tokens=16)
 TEXTS = ["a green boat", "ein rotes Haus", "a"]
@@ -78,7 +79,7 @@ def packed(params: Params, layout: Layout, recipe: str) -> Path:
     """The folder of the packaged model."""
     folder = layout.root / f"package-{recipe}"
     folder.mkdir()
-    files, contents = package_files(params, layout, recipe, MANIFEST, [], world.lookup, "")
+    files, contents = package_files(params, layout, recipe, text_side(layout, recipe), [], "")
     for name, path in files.items():
         (folder / name).write_bytes(path.read_bytes())
     for name, content in contents.items():
@@ -113,9 +114,9 @@ def test_it_needs_no_llm_and_ranks_by_the_same_cosines(
 
 def test_the_package_holds_the_space_of_its_texts_and_no_other(trained: tuple[Params, Layout]) -> None:
     params, layout = trained
-    own, _ = package_files(params, layout, "other", MANIFEST, [], world.lookup, "")
+    own, _ = package_files(params, layout, "other", text_side(layout, "other"), [], "")
     assert own.keys() == {WEIGHTS, CONFIG, *TEXT_TOWER}
-    frozen, _ = package_files(params, layout, "plain", MANIFEST, [], world.lookup, "")
+    frozen, _ = package_files(params, layout, "plain", text_side(layout, "plain"), [], "")
     assert frozen.keys() == {WEIGHTS, CONFIG, CENTER}
 
 

@@ -84,7 +84,7 @@ def test_texts_come_from_the_store_in_the_prompt_mode_of_the_benchmark(project):
     )
 
     sequence = encoder.facets.encode("long", text)
-    hidden = encoder._hidden([sequence]).numpy()
+    hidden = encoder.read_tokens([sequence]).numpy()
     mean = hidden.mean(axis=0)
     np.testing.assert_allclose(model.texts("long@reference", [text])[0], mean / np.linalg.norm(mean), atol=1e-3)
     assert np.abs(mean / np.linalg.norm(mean) - facets.mean(axis=0) / np.linalg.norm(facets.mean(axis=0))).max() > 1e-3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.params import LLMParams, read_yaml
 from flame_core.text.cost import KNOWN, LLMShape, Sequence, count_words, sequence, text_cost
@@ -76,3 +77,29 @@ def test_the_count_is_that_of_the_real_tokenizer(smollm2):
         text, "long", 7, lambda t: len(tokenizer(t.replace("{bos}", ""), add_special_tokens=False).input_ids)
     )
     assert abs(planned.packed - len(real)) <= 3  # SmolLM2 adds no BOS
+
+
+def with_sentence(params, **changes):
+    return params.model_copy(update={"text": type(params.text)(**{**params.text.model_dump(), "sentence": changes})})
+
+
+def test_sentences_cost_their_own_tokens_and_vectors_at_their_own_layer(nemo):
+    """Beside the facets: 12, 25 and 77 tokens of three captions, a BOS and an end token each, through 40 layers."""
+    lengths = {"raw": 12, "short": 25, "long": 150}
+    plain = text_cost(nemo, NEMO, 1000, lengths)
+    reading = {"layer": 40, "final_norm": True, "end_token": True, "max_caption_tokens": 77}
+    cost = text_cost(with_sentence(nemo, **reading), NEMO, 1000, lengths)
+    own = [12 + 2, 25 + 2, 77 + 2]
+    assert plain.sentence_tokens == 0
+    assert cost.sentence_tokens == 1000 * sum(own)
+    assert cost.tokens == plain.tokens + cost.sentence_tokens
+    assert cost.flops - plain.flops == pytest.approx(1000 * sum(NEMO.flops(40, s, s * s / 2) for s in own))
+    assert (cost.vectors, cost.store_bytes) == (11 + 3, 1000 * 14 * 5120 * 2)
+    assert cost.weight_bytes == NEMO.weight_bytes(40, nemo.text.dtype) > plain.weight_bytes
+    both_ways = text_cost(with_sentence(nemo, **reading, bidirectional=True), NEMO, 1000, lengths)
+    assert both_ways.flops - plain.flops == pytest.approx(1000 * sum(NEMO.flops(40, s, s * s) for s in own))
+
+
+def test_a_layer_that_the_llm_is_known_to_lack_is_refused(nemo):
+    with pytest.raises(ParamsError, match=r"text\.sentence\.layer is 41, but .* has 40 layers"):
+        text_cost(with_sentence(nemo, layer=41), NEMO, 1, {"raw": 12, "short": 25, "long": 150})

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from flame_core.errors import ComputationError
 from flame_core.params import LLMParams
 from flame_core.text.attention import Run, pack, sees
-from flame_core.text.encoder import TextEncoder, compile_layers, separate
+from flame_core.text.encoder import TextEncoder, compile_layers
 from flame_core.text.facets import FacetTokenizer
 from flame_core.text.llm import load_llm, load_tokenizer
+from flame_core.text.probe import separate
 from tests.conftest import text_params, tiny_llm
 
 FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"]
@@ -134,7 +135,7 @@ def test_kinds_of_a_file_share_rows_on_a_gpu_with_the_same_numbers(byte_tokenize
     encoder = TextEncoder(cut("llama", tmp_path), byte_tokenizer, params, "cpu")
     kinds = {"raw": CAPTIONS, "short": CAPTIONS[:2], "raw@reference": CAPTIONS[:2], "long@reference": CAPTIONS}
     expected = [encoder.encode(kind, texts) for kind, texts in kinds.items()]
-    encoder._backend = "flex"  # uncompiled here; the rows are those of a GPU
+    encoder.backend = "flex"  # uncompiled here; the rows are those of a GPU
     told = []
     found = encoder.embed([encoder.tokenise(kind, texts) for kind, texts in kinds.items()], told.append)
     for one, other in zip(found, expected, strict=True):

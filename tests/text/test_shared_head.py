@@ -57,3 +57,15 @@ def test_the_head_ends_where_texts_differ_and_with_the_prefix(byte_tokenizer):
     head, rest = split_head(whole[:1])
     assert len(head) == 0
     assert rest == whole[:1]
+
+
+def test_a_token_that_is_read_is_in_no_head(byte_tokenizer):
+    """Sentences are prefixes from end to end, and one may be what another begins with."""
+    last = FacetTokenizer(byte_tokenizer, text_params(sentence={}))
+    head, rest = split_head([last.encode("sentence", text) for text in ("a boat", "a boat on the sea")])
+    assert byte_tokenizer.decode(head.ids) == "<s>a boa"
+    assert [each.readout for each in rest] == [[0], [11]]
+    mean = FacetTokenizer(byte_tokenizer, text_params(sentence={"read": "mean", "prompt": "Say {caption}"}))
+    head, rest = split_head([mean.encode("sentence", text) for text in ("a boat", "a boat on the sea")])
+    assert byte_tokenizer.decode(head.ids) == "<s>Say "
+    assert [len(each.readout) for each in rest] == [6, 17]

@@ -1,0 +1,57 @@
+"""Captions as plain text for a tokenizer: special-token strings in them are nothing but characters."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CAPTION = "{caption}"
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
+
+
+def printable(text: str) -> str:
+    """The text with control characters as spaces, and without space around it."""
+    return _UNPRINTABLE.sub(" ", text).strip()
+
+
+class CaptionTokens:
+    """One tokenizer without its special tokens, apart from the BOS that it may put before a text."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        bos: Any = tokenizer.bos_token_id
+        adds_bos = isinstance(bos, int) and tokenizer("a").input_ids[:1] == [bos]
+        self.bos: list[int] = [bos] if adds_bos else []
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        if not text:
+            return []
+        return self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+
+    def ids_and_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids of a text, and the characters (start, end) that each of them stands for."""
+        encoded = self._tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+        )
+        return encoded.input_ids, encoded["offset_mapping"]
+
+    def cut(self, text: str, limit: int) -> str:
+        """The text up to its token number `limit`, cut in the text itself: no decoding."""
+        text = text[: limit * 32]  # far beyond the limit in any language; a bound on the work
+        places = self.ids_and_places(text)[1]
+        return text if len(places) <= limit else text[: places[limit - 1][1]]
+
+    def is_cut(self, text: str, limit: int) -> bool:
+        """Whether a text has more than `limit` tokens, so that its end is not read."""
+        return len(text.encode()) >= limit and self.cut(text, limit) != text
+
+    def special(self, token: bool | str) -> int | None:
+        """The id of a token by its name, of the tokenizer's EOS for True, None for False or where there is none."""
+        if isinstance(token, str):
+            return self._tokenizer.get_vocab().get(token)
+        end: Any = self._tokenizer.eos_token_id
+        return end if token and isinstance(end, int) else None

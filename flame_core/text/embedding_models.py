@@ -1,0 +1,51 @@
+"""What of an embedding LLM cannot be read by a layer and a mean: found in its files, and refused by name.
+
+Embedding LLMs are published with code and layers of their own behind the decoder. Only the decoder is run here, so a
+folder that asks for more would give other vectors than its authors mean.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flame_core.errors import InputError
+from flame_core.params.text import SentenceParams
+
+_PLAIN_MODULES = ("Transformer", "Pooling", "Normalize")  # of sentence-transformers: what text.sentence says too
+
+
+def require_readable_sentences(folder: Path, params: SentenceParams) -> None:
+    """Refuse an LLM folder whose sentences are made by more than its decoder.
+
+    Raises:
+        InputError: names the file, what it asks for, and what to do.
+    """
+    config = _content(folder / "config.json")
+    if isinstance(config, dict) and "latent_attention_config" in config:
+        raise InputError(
+            f"{folder / 'config.json'}: this model pools with latent attention (NV-Embed), which is code of its own "
+            "that is not run here. Save its `embedding_model` (a Mistral) with its tokenizer to a folder, set "
+            "llm.source to path:<that folder>, and text.sentence to read: mean, bidirectional: true, final_norm: true"
+        )
+    text = config.get("text_config", config) if isinstance(config, dict) else {}
+    if isinstance(text, dict) and text.get("use_bidirectional_attention") and not params.bidirectional:
+        raise InputError(
+            f"{folder / 'config.json'} says use_bidirectional_attention: set text.sentence.bidirectional to true"
+        )
+    modules = _content(folder / "modules.json")
+    kinds = [str(each.get("type", "")).rsplit(".", 1)[-1] for each in modules] if isinstance(modules, list) else []
+    if others := [kind for kind in kinds if kind not in _PLAIN_MODULES]:
+        raise InputError(
+            f"{folder / 'modules.json'} puts {', '.join(others)} behind the LLM, which is not run here: take an "
+            "embedding LLM that ends in pooling, or remove the file to read its decoder only"
+        )
+
+
+def _content(path: Path) -> Any:
+    """The content of a JSON file; None where there is none."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,36 @@
+"""What stored vectors depend on besides their texts: it decides which files of a store are computed anew."""
+
+from __future__ import annotations
+
+from flame_core.digest import value_digest
+from flame_core.params import Params
+from flame_core.text.sentence import sentence_content
+
+
+def encoder_identity(params: Params, source: dict, template_hash: str) -> dict:
+    """What a stored embedding depends on besides its text: LLM, layer, template, numeric types."""
+    text = params.text
+    return {
+        "llm": {
+            "name": params.llm.name,
+            "source": params.llm.source,
+            "random_seed": params.llm.random_seed,
+            "digest": value_digest(source["files"]),
+        },
+        "layer": text.layer,
+        "template_hash": template_hash,
+        "normalise": text.normalise,
+        "dtype": text.dtype,
+        "store_dtype": text.store_dtype,
+        "batch_tokens": text.batch_tokens,
+        "cpu_threads": text.cpu_threads,
+        "max_caption_tokens": text.max_caption_tokens,
+    }
+
+
+def sentence_identity(params: Params, source: dict, sentence_hash: str) -> dict:
+    """What a stored sentence depends on besides its text: LLM, prompt and readout, numeric types."""
+    facets = encoder_identity(params, source, "")
+    shared = {name: facets[name] for name in ("llm", "dtype", "store_dtype", "batch_tokens", "cpu_threads")}
+    content = sentence_content(params.text)
+    return {**shared, "layer": content["layer"], "sentence": content, "sentence_hash": sentence_hash}

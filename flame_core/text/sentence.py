@@ -1,0 +1,87 @@
+"""The sentence reading: a caption as one vector, read at its last token or averaged over its tokens.
+
+LIFT trains against one vector per caption from an LLM that was tuned to embed text (NV-Embed, e5-mistral, SFR, Linq);
+`text.sentence` says how the authors of that LLM read it. The vector depends on the caption's text and not on its kind:
+all kinds are put to the LLM in the same prompt.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from flame_core.digest import value_digest
+from flame_core.errors import ParamsError
+from flame_core.params import TextParams
+from flame_core.text.caption_tokens import CAPTION, CaptionTokens, printable
+from flame_core.text.sequence import FacetSequence
+
+SENTENCE = "sentence"  # the kind under which the encoder reads sentences and the store keeps their texts
+
+
+def sentence_content(params: TextParams) -> dict[str, Any]:
+    """`text.sentence` with everything that it leaves to `text`, as manifests and models record it.
+
+    Raises:
+        ParamsError: there is no such reading.
+    """
+    own = _required(params)
+    limit = own.max_caption_tokens or params.max_caption_tokens
+    return {**own.model_dump(), "layer": params.sentence_layer, "max_caption_tokens": limit}
+
+
+def _required(params: TextParams) -> Any:
+    if params.sentence is None:
+        raise ParamsError("text.sentence is null, so captions cannot be read as sentences; say there how they are")
+    return params.sentence
+
+
+class SentenceTokenizer:
+    """Puts captions into the prompt of `text.sentence` with one tokenizer."""
+
+    def __init__(self, tokens: CaptionTokens, params: TextParams) -> None:
+        own = _required(params)
+        self._tokens, self._own = tokens, own
+        self._content = sentence_content(params)
+        self._limit: int = self._content["max_caption_tokens"]
+        self._before, self._after = own.prompt.split(CAPTION)
+        end = tokens.special(own.end_token)
+        if own.end_token and end is None:
+            named = "EOS token" if own.end_token is True else f"token {own.end_token!r}"
+            raise ParamsError(f"text.sentence.end_token: the LLM's tokenizer has no {named}")
+        self._end = [] if end is None else [end]
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of all that turns a caption into ids and says how they are read."""
+        return value_digest({"sentence": self._content, "bos": self._tokens.bos, "end": self._end})
+
+    def encode(self, text: str) -> FacetSequence:
+        """The sequence of one caption, and the tokens at which it is read.
+
+        A caption without a token of its own is read at the last token of what stands around it.
+
+        Raises:
+            ParamsError: it is empty, and neither the prompt nor the tokenizer puts anything around it.
+        """
+        caption = printable(self._tokens.cut(text, self._limit))
+        plain, places = self._tokens.ids_and_places(self._before + caption + self._after)
+        ids = [*self._tokens.bos, *plain, *self._end] or self._nothing()
+        first, last = len(self._before), len(self._before) + len(caption)
+        read = [len(ids) - 1]
+        if self._own.read == "mean" and caption:
+            read = [len(self._tokens.bos) + i for i, (start, end) in enumerate(places) if start < last and end > first]
+        return FacetSequence(ids, [0] * len(ids), list(range(len(ids))), read)
+
+    def is_cut(self, text: str) -> bool:
+        """Whether a caption has more than `max_caption_tokens` tokens, so that its end is not read."""
+        return self._tokens.is_cut(text, self._limit)
+
+    def _nothing(self) -> list[int]:
+        end = self._tokens.special(True)
+        if end is None:
+            raise ParamsError(
+                "an empty text cannot be read as a sentence: this LLM's tokenizer has no BOS or EOS token, and "
+                "text.sentence.prompt is the caption and nothing else"
+            )
+        return [end]
