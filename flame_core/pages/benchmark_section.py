@@ -87,9 +87,7 @@ def benchmark_section(models: Models) -> BenchmarkSection:
     rows, charts, languages = [], [], []
     for benchmark in benchmarks:
         found = {name: result_on(models[name], benchmark.name) for name in names}
-        shown_here = (
-            benchmark.data.layout != "held_out" or len(names) > 1
-        )  # a single model's report shows the held-out split above
+        shown_here = benchmark.data.layout != "held_out" or len(names) > 1  # else the report shows it above
         for metric in headline_metrics(benchmark):
             if row := _table_row(benchmark, metric, found):
                 rows.append(row)
