@@ -30,7 +30,7 @@ class Batch:
             the view was mirrored after that, else 0.
         texts: what the text side read: vectors [b, K, D] of any float type, or token ids [b, K, L].
         facets: [b, K] facet numbers of the texts, from 1; 0 belongs to no facet.
-        rows: [b] numbers of the samples in the training index.
+        rows: [b] numbers of the samples among all that are trained on, from 0.
         keys: of the samples.
         extra: one row per sample, by name: the sidecars, and what `Term.prepare` adds.
     """

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flame_core import gates
-from flame_core.data.key_selection import keys_digest, select
+from flame_core.data.key_selection import keys_digest
 from flame_core.data.shards import INDEX, Index, read_index
 from flame_core.digest import file_sha256, json_bytes
 from flame_core.errors import InputError
@@ -32,6 +32,7 @@ from flame_core.work import UnitRecord, WorkCache, gather
 
 def run(params: Params, layout: Layout, recipe: str) -> None:
     """Train one recipe, or resume its training."""
+    from flame_core.training.inputs import open_inputs
     from flame_core.vision.tower import CONFIG, WEIGHTS
 
     gates.require(layout.shards)
@@ -57,8 +58,9 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         require_same_space(needs["teacher"], made)
     index = read_index(layout.shards, "train")
     _require_alignment(store, index, layout, chosen.reading)
-    if (selection := needs.get("selection")) is not None:  # the same keys in another file are the same training
-        linked["selection"] = keys_digest(select(index, selection, layout.shards))
+    selected = open_inputs(chosen, needs, index, layout.shards).selected
+    if "selection" in needs:
+        linked["selection"] = keys_digest(selected)  # the same keys in another file are the same training
     slots = recipe_slots(store.facets, chosen)
     captions = _caption_source(params, layout) if chosen.text_tower else None
     data = {  # only training data: no texts, benchmarks or pictures of the evaluation
@@ -73,7 +75,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         "recipe_name": recipe,
         "recipe": chosen.dump(),
         "hidden": store.hidden,
-        "samples": len(index),
+        "samples": len(selected),
         "facets": [store.facets[i] for i in slots],
         "text_facets": {kind: len(template.facets) for kind, template in params.text.template.items()},
         "llm": made["llm"],
@@ -94,7 +96,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             checkpoints=checkpoints,
             out=folder,
             journal=tracked.journal,
-            teacher=needs.get("teacher"),
+            links=needs,
         )
         if (processes := settings().train_processes) > 1:
             job.run_on(processes)
@@ -102,15 +104,14 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             job.run()
         verified += _verify(large, checkpoints)
         steps = len((folder / METRICS).read_text("utf-8").splitlines())
-        return UnitRecord({"steps": steps, "images": steps * min(chosen.batch_size, len(index))})
+        return UnitRecord({"steps": steps, "images": steps * min(chosen.batch_size, len(selected))})
 
     with track_training(params, layout, recipe, digest) as tracked:
         unit = cache.find(digest) or cache.compute(digest, write)
         steps = [json.loads(line) for line in unit.file(METRICS).read_text("utf-8").splitlines()]
         tracked.trained(steps, unit.file(WEIGHTS))
     shutil.rmtree(checkpoints, ignore_errors=True)
-    main = f"loss/{chosen.objective.name}"  # if the objective has several terms
-    losses = [step.get(main, step["loss"]) for step in steps]
+    losses = [_main_loss(step, chosen.objective.name) for step in steps]
     first, last = _ends(losses)
     checks = [_loss_went_down(first, last, chosen)]
     contents = {CONFIG: json_bytes(config), gates.CHECKS: gates.to_bytes(checks)}
@@ -119,7 +120,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     facts(
         f"train@{recipe}",
         {
-            "samples": len(index),
+            "samples": len(selected),
             "texts a picture": f"{chosen.texts_per_image} drawn of {len(slots)}",
             "steps": len(losses),
             "first / last loss": f"{first:.3f} / {last:.3f}",
@@ -166,6 +167,13 @@ def _require_alignment(store: TrainStore, index: Index, layout: Layout, reading:
     for shard, count in sorted(index.shard_sizes().items()):
         if (found := store.rows(shard, reading)) != count:
             raise InputError(f"{layout.embeddings}: {shard} has {found} rows for {count} samples; run `flame embed`")
+
+
+def _main_loss(step: Mapping[str, float], objective: str) -> float:
+    """The loss of the recipe's `objective` in a step, without its `terms`."""
+    name = f"loss/{objective}"
+    shares = [value for key, value in step.items() if key == name or key.startswith(f"{name}/")]
+    return sum(shares) if shares else step["loss"]
 
 
 def _ends(losses: list[float]) -> tuple[float, float]:

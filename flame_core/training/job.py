@@ -42,23 +42,26 @@ class TrainingJob(BaseModel):
     checkpoints: Path
     out: Path
     journal: Path | None = None  # where the first rank records every step, if anywhere
-    teacher: Path | None = None  # folder of the model that the recipe learns from
+    links: dict[str, Path] = {}  # what the recipe is linked to: its teacher, sidecars, selection
 
     def run(self, ranks: Ranks = ALONE) -> None:
         """Train, or resume; the first rank writes."""
         from flame_core.tracking.journal import Journal
         from flame_core.tracking.steps import StepRecorder
+        from flame_core.training.inputs import open_inputs
         from flame_core.training.loader import TrainingSamples
         from flame_core.training.loop import train
         from flame_core.vision.tower import WEIGHTS
         from flame_core.weights import save_weights
 
         texts = self._texts()
-        samples = TrainingSamples(read_index(self.shards, "train"), self.shards, texts, self.slots, self.recipe)
+        index, sidecars = open_inputs(self.recipe, self.links, read_index(self.shards, "train"), self.shards)
+        samples = TrainingSamples(index, self.shards, texts, self.slots, self.recipe, sidecars)
         recorders = []
         if self.journal is not None and ranks.first:
             recorders.append(StepRecorder(Journal(self.journal)).record)
-        trained = train(samples, self.recipe, self.checkpoints, ranks, *recorders)
+        teacher = self.links.get("teacher")
+        trained = train(samples, self.recipe, self.checkpoints, ranks, *recorders, teacher=teacher)
         if ranks.first:
             save_weights(trained.tower, self.out / WEIGHTS)
             texts.save(trained.text_tower, self.out)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,9 @@ from flame_core.data.sidecars import gather_sidecar, write_values
 from flame_core.digest import file_sha256, text_sha256, value_digest, write_json
 from flame_core.errors import GateError, InputError, ParamsError
 from flame_core.layout import Layout
-from flame_core.params import Params
+from flame_core.objectives import term_classes
+from flame_core.objectives.term import Needs, Term
+from flame_core.params import Params, TermParams
 from flame_core.stages import embed, link, train
 from flame_core.training.job import TrainingJob
 from flame_core.verification import read_digests, write_digests
@@ -27,7 +30,26 @@ from tests.bits import flip
 from tests.stages.pipeline import captioned_project
 from tests.training.world import recipe
 
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer")  # of a term that params do not know
 TEACHER = ("config.json", "model.safetensors")
+
+
+class LabelledParams(TermParams):
+    name: Literal["labelled"] = "labelled"
+
+
+class Labelled(Term):
+    """A term that notes the label of each key that it meets, and asks for nothing."""
+
+    seen: ClassVar[dict[str, int]] = {}
+
+    @classmethod
+    def needs(cls, params):
+        return Needs(sidecars=("labels",))
+
+    def forward(self, features, batch, ranks):
+        self.seen.update(zip(batch.keys, batch.extra["labels"].tolist(), strict=True))
+        return {"nothing": features["z"].sum() * 0}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +119,7 @@ def test_the_job_is_told_where_the_teacher_is(world, monkeypatch):
     params, layout = world
     told: list[Path | None] = []
     run = TrainingJob.run
-    monkeypatch.setattr(TrainingJob, "run", lambda job: (told.append(job.teacher), run(job))[1])
+    monkeypatch.setattr(TrainingJob, "run", lambda job: (told.append(job.links.get("teacher")), run(job))[1])
     shutil.rmtree(layout.work / "train")
     for name in ("plain", "student"):
         train.run(params, layout, name)
@@ -164,14 +186,52 @@ def store_labels(layout: Layout, origin: str) -> None:
     gather_sidecar(layout.data / "sidecars/labels", layout.state, units, index, "cluster", {"by": origin})
 
 
-def test_sidecars_and_a_selection_are_known_by_their_content_too(world, tmp_path):
+@pytest.fixture
+def labelled(monkeypatch) -> Callable[[Params], Params]:
+    """Gives `student` the term that reads labels."""
+    monkeypatch.setitem(term_classes(), "labelled", Labelled)
+    Labelled.seen.clear()
+
+    def with_term(params: Params) -> Params:
+        student = params.train["student"].model_copy(update={"terms": [LabelledParams()]})
+        return params.model_copy(update={"train": {**params.train, "student": student}})
+
+    return with_term
+
+
+def test_a_term_reads_the_values_of_the_selected_samples(world, labelled, tmp_path):
+    params, layout = world
+    store_labels(layout, "rows")
+    index = read_index(layout.shards, "train")
+    rows = {row.key: row.row for row in index}
+    chosen = sorted(rows)[::2]
+    pq.write_table(pa.table({"key": chosen}), tmp_path / "keys.parquet")
+    sidecars = {"labels": "data/sidecars/labels"}
+    train.run(labelled(linked(params, sidecars=sidecars, selection=str(tmp_path / "keys.parquet"))), layout, "student")
+    assert {key: rows[key] for key in chosen}.items() >= Labelled.seen.items()
+    assert len(Labelled.seen) >= min(8, len(chosen))
+    assert json.loads((layout.model("student") / "config.json").read_text())["samples"] == len(chosen)
+
+
+def test_a_term_and_the_recipe_name_the_same_sidecars(world, labelled):
+    params, layout = world
+    store_labels(layout, "unread")
+    before = trainings(layout)
+    with pytest.raises(ParamsError, match=r"labelled reads the sidecar 'labels'.*sidecars: \{labels:"):
+        train.run(labelled(linked(params)), layout, "student")
+    with pytest.raises(ParamsError, match="no term of the recipe reads the sidecar 'labels'"):
+        train.run(linked(params, sidecars={"labels": "data/sidecars/labels"}), layout, "student")
+    assert trainings(layout) == before
+
+
+def test_sidecars_and_a_selection_are_known_by_their_content_too(world, labelled, tmp_path):
     params, layout = world
     sidecar, keys = layout.data / "sidecars/labels", tmp_path / "keys.parquet"
     store_labels(layout, "first")
     index = read_index(layout.shards, "train")
     chosen = index.table["key"].to_pylist()[::2]
     pq.write_table(pa.table({"key": chosen[::-1]}), keys)
-    changed = linked(params, sidecars={"labels": "data/sidecars/labels"}, selection=str(keys))
+    changed = labelled(linked(params, sidecars={"labels": "data/sidecars/labels"}, selection=str(keys)))
     train.run(changed, layout, "student")
     first = data_of(layout, "student")
     assert first["selection"] == text_sha256("".join(f"{key}\n" for key in sorted(chosen)))

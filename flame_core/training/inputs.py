@@ -1,0 +1,42 @@
+"""What a recipe trains on beside its texts: which samples, and the values stored for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from flame_core.data.key_selection import select
+from flame_core.data.shards import Index
+from flame_core.data.sidecars import Sidecar, open_sidecars
+from flame_core.objectives import term_needs
+from flame_core.params import TrainParams
+
+_SIDECARS = "sidecars."
+
+
+class TrainingInputs(NamedTuple):
+    """The samples to train on, and the sidecars that the recipe's terms read, by name."""
+
+    selected: Index
+    sidecars: dict[str, Sidecar]
+
+
+def open_inputs(recipe: TrainParams, links: Mapping[str, Path], index: Index, shards: Path) -> TrainingInputs:
+    """The selected samples and the sidecars of a recipe.
+
+    Args:
+        recipe: whose terms say what they read.
+        links: what the recipe is linked to, as `flame_core.links.links` tells.
+        index: all rows of the training split.
+        shards: their folder, which tells why a selected key is not in the index.
+
+    Raises:
+        ParamsError: a term reads a sidecar that is not given, or none reads one that is.
+        InputError: a sidecar or the selection is missing, damaged, or of other samples.
+    """
+    needed = {f"the term {name}": needs.sidecars for name, needs in term_needs(recipe).items()}
+    given = {name.removeprefix(_SIDECARS): path for name, path in links.items() if name.startswith(_SIDECARS)}
+    sidecars = open_sidecars(needed, given, index)
+    selection = links.get("selection")
+    return TrainingInputs(index if selection is None else select(index, selection, shards), sidecars)
