@@ -25,6 +25,7 @@ class ModelParams(Section):
     )
     head: Literal["patches", "pooled"] = Field(
         default="patches",
+        exclude_if=lambda value: value == "patches",  # as `reading` below
         description="patches: FLAME's, projects each patch into the LLM's space, then takes the mean; pooled: LIFT's, "
         "projects the mean patch after the backbone's norm",
     )
@@ -95,7 +96,9 @@ class TrainParams(Section):
     )
     objective: ObjectiveParams = MultiPositiveSigmoidParams()
     terms: list[ObjectiveParams] = Field(
-        default=[], description="further losses to add to the objective, each with its weight"
+        default=[],
+        exclude_if=lambda value: not value,  # as `reading` below
+        description="further losses to add to the objective, each with its weight",
     )
     augmentation: AugmentationParams = AugmentationParams()
     optimizer: OptimizerParams = OptimizerParams()

@@ -167,3 +167,14 @@ def test_the_digest_of_params_follows_their_values(tmp_path: Path) -> None:
     for section, key, value in (("ingest", "max_side", 8), ("text", "layer", 3), ("evaluate", "recall_at", [1])):
         found.add(Params.model_validate({**content, section: {**content[section], key: value}}).digest)
     assert len(found) == 4
+
+
+def test_a_recipe_without_later_fields_is_recorded_as_before_them():
+    """`config.json` holds the recipe, and is an out: equal trainings stay equal bytes."""
+    recorded = TrainParams().dump()
+    later = {"terms", "reading", "teacher", "sidecars", "selection"}
+    assert not later & recorded.keys() and "head" not in recorded["model"]
+    given = {"terms": [{"name": "cosine"}], "objective": {"name": "infonce"}, "model": {"head": "pooled"}}
+    recorded = TrainParams.model_validate(given).dump()
+    assert recorded["terms"] == [{"name": "cosine", "weight": 1.0}] and recorded["model"]["head"] == "pooled"
+    assert TrainParams.model_validate(recorded).dump() == recorded
