@@ -27,7 +27,7 @@ from flame_core.params import ModelParams, TrainParams
 from flame_core.ranks import ALONE
 from flame_core.settings import settings
 from flame_core.training.assembly import assemble
-from flame_core.training.cost import image_cost
+from flame_core.training.cost import training_cost
 from flame_core.training.made_batch import MadeTexts, made_batch
 from flame_core.training.step import Step
 from flame_core.vision.tower import ImageTower
@@ -82,10 +82,10 @@ def main() -> None:
         ratio = None if case == "slow way" or "slow way" not in cases else measured.ratio(case, "slow way")
         rate = options.batch / measured.median(case)
         record(f"training_step/{options.tower}", case, rate, "images/s", ratio, ratio and "slow way")
-    cost = image_cost(params, hidden, 1, options.batch)
+    cost = training_cost(params, hidden, ["raw/1"], options.batch)
     ceiling = matmul_ceiling(device, torch.bfloat16 if device == "cuda" else torch.float32)
     for case in {"ours", "compiled"} & cases.keys():
-        achieved = 3 * cost.forward_flops * options.batch / measured.median(case)
+        achieved = 3 * cost.image.forward_flops * options.batch / measured.median(case)
         record(
             f"training_step/{options.tower}",
             f"{case}, achieved",

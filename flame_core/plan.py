@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from flame_core.captions.table import read_captions
 from flame_core.data.shards import INDEX, read_index, shard_names
@@ -13,7 +13,10 @@ from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.params import CaptionKind, Params
 from flame_core.text.cost import ASSUMED, count_words, read_shape, text_cost
-from flame_core.text.jobs import facet_count, recipe_slots, slot_names
+from flame_core.text.jobs import recipe_slots, slot_names
+
+if TYPE_CHECKING:
+    from flame_core.training.cost import TrainingCost
 
 _MEASURED = 2000  # captions per kind whose tokens are counted
 _GB = 1e9
@@ -93,7 +96,7 @@ def _measure(params: Params, layout: Layout, count: Callable[[str], int]) -> dic
 
 def plan(params: Params, layout: Layout, start: Given, tflops: float, processes: int) -> dict[str, dict[str, str]]:
     """What a run takes, in sections, as text: the LLM, the store, and each recipe's training."""
-    from flame_core.training.cost import image_cost
+    from flame_core.training.cost import training_cost
 
     shape = read_shape(params, layout.llm / params.llm.name)
     text = text_cost(params, shape, start.images, start.lengths, start.count)
@@ -113,17 +116,37 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
         }
     }
     for name, recipe in params.train.items():
-        facets = facet_count([names[i] for i in recipe_slots(names, recipe)])
-        cost = image_cost(recipe, shape.hidden, facets, start.images, processes)
+        slots = [names[i] for i in recipe_slots(names, recipe)]
+        vocabulary = shape.vocabulary + 1  # a text tower has an end token of its own
+        cost = training_cost(recipe, shape.hidden, slots, start.images, processes, vocabulary)
         sections[f"training: {name}"] = {
             "trained weights": f"{cost.weights / 1e6:,.1f} M",
             "steps": f"{cost.steps:,} of {cost.batch_size:,} pictures",
             "FLOPs": f"{cost.flops:.3g}",
-            "FLOPs a picture": f"{cost.forward_flops / 1e9:,.1f} G forward, {cost.forwards} forwards and a backward",
+            **_step(cost),
             "hours": f"{_hours(cost.flops, tflops * processes):,.1f} at {processes} x {tflops:g} TFLOP/s",
             "memory a process": f"{cost.memory / _GB:,.1f} GB ({cost.held:,} pictures held at once)",
+            "of that": ", ".join(f"{part} {size / _GB:,.1f}" for part, size in cost.memory_parts.items()),
         }
     return sections
+
+
+def _step(cost: TrainingCost) -> dict[str, str]:
+    """What a step computes, by part."""
+    rows = {}
+    flops = cost.step_flops
+    for name, tower in cost.towers.items():
+        item = "view" if tower is cost.image else "caption"
+        rows[name] = (
+            f"{flops[name] / sum(flops.values()):.1%} of the FLOPs; a picture has {_items(tower.items, item)} of "
+            f"{tower.forward_flops / 1e9:,.1f} G forward, {_items(tower.forwards, 'forward')} and a backward"
+        )
+    share = flops["objective"] / sum(flops.values())
+    return {**rows, "objective": f"{share:.1%} of the FLOPs, {cost.objective.weights:,} weights"}
+
+
+def _items(count: float, name: str) -> str:
+    return f"{count:.3g} {name}{'' if count == 1 else 's'}"
 
 
 def _hours(flops: float, tflops: float) -> float:

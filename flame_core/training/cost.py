@@ -1,119 +1,310 @@
-"""What training the image tower costs: FLOPs an image, and the memory of a process.
+"""What training a recipe costs: FLOPs, and the memory of a process, by the parts of a step.
 
-FLOPs are counted by torch's own counter on the real tower without weights (meta device). Memory follows from one
-forward of one and of two pictures on the CPU: what autograd keeps for backward grows by the difference.
+Nothing here knows a method. The recipe's own towers and objective are assembled on the CPU and run on made-up pictures
+and texts, and the runs are counted (`counting`).
+
+- A tower's cost grows with its items: views of pictures, or captions. A run of one item and one of two tell what an
+  item costs, and what is kept whatever their number. Backward costs two forwards.
+- The objective sees the features of the whole batch, so its cost is a polynomial of degree two in the number of
+  pictures. Runs of two, three and four pictures give its coefficients.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import comb
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from flame_core.errors import ParamsError
+from flame_core.objectives import recipe_needs
+from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.params import TrainParams
-from flame_core.vision.tower import ImageTower
+from flame_core.ranks import ALONE
+from flame_core.text.jobs import facet_count
+from flame_core.training.assembly import Assembly, assemble
+from flame_core.training.counting import Quadratic, counted
+from flame_core.training.made_batch import MadeTexts, made_batch
 
 _ADAM_BYTES = 16  # a weight, its gradient and two moments in float32
+PICTURES = 4  # the most that something is run on
 
 
 @dataclass(frozen=True)
-class ImageCost:
-    """Training one recipe.
+class TowerCost:
+    """One tower in a step. Its items are views of pictures, or captions.
 
     Attributes:
-        weights: number of trained weights of tower and projector.
-        forward_flops: of one picture.
-        activation_bytes: kept for backward, one picture.
-        fixed_bytes: weights, gradients, moments, and what else does not grow with the batch.
-        steps: optimiser steps.
-        batch_size: pictures a step.
-        forwards: how often a picture passes forward in a step.
-        held: pictures whose activations a process holds at once.
-        loss_bytes: pictures, texts (as stored in 16 bits, and in 32) and logits of a step on one process.
+        weights: number of trained weights.
+        forward_flops: of one item.
+        activation_bytes: kept for backward, one item.
+        fixed_bytes: weights, gradients, moments, and what else does not grow with the items.
+        items: per picture: views, or different captions on average.
+        own: items of a step on one process.
+        held: items whose activations a process holds at once.
+        recomputes: whether backward runs forward once more, to keep less.
     """
 
     weights: int
     forward_flops: float
     activation_bytes: int
     fixed_bytes: int
-    steps: int
-    batch_size: int
-    forwards: int
+    items: float
+    own: int
     held: int
-    loss_bytes: int
+    recomputes: bool = False
+
+    @property
+    def forwards(self) -> int:
+        """How often an item passes forward in a step."""
+        return 1 + (self.held < self.own) + self.recomputes
 
     @property
     def flops(self) -> float:
-        """Of the whole training: backward costs two forwards."""
-        return self.steps * self.batch_size * self.forward_flops * (self.forwards + 2)
+        """Of a step, per picture: backward costs two forwards."""
+        return self.items * self.forward_flops * (self.forwards + 2)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that a process needs for it."""
+        return self.fixed_bytes + self.held * self.activation_bytes
+
+    def holding(self, most: int) -> TowerCost:
+        """The same with gradients in pieces of `most` items."""
+        return replace(self, held=min(self.held, most))
+
+
+@dataclass(frozen=True)
+class ObjectiveCost:
+    """Losses, with the heads, tables and teachers of their terms.
+
+    Attributes:
+        weights: number of trained weights.
+        flops: of a step over all processes, forward and backward.
+        memory: bytes that a process needs: its weights and state, and what is kept for backward.
+    """
+
+    weights: int
+    flops: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """Training one recipe.
+
+    Attributes:
+        image: the image tower with its projector.
+        text: the text tower, if one is trained along.
+        objective: all that the terms add.
+        input_bytes: pictures, and texts as they are stored, of a step on one process.
+        steps: optimiser steps.
+        batch_size: pictures per step, over all processes.
+        texts: drawn per picture and step.
+    """
+
+    image: TowerCost
+    text: TowerCost | None
+    objective: ObjectiveCost
+    input_bytes: int
+    steps: int
+    batch_size: int
+    texts: int
+
+    @property
+    def towers(self) -> dict[str, TowerCost]:
+        """The towers by name."""
+        return {"image tower": self.image, **({} if self.text is None else {"text tower": self.text})}
+
+    @property
+    def weights(self) -> int:
+        """Number of trained weights."""
+        return sum(tower.weights for tower in self.towers.values()) + self.objective.weights
+
+    @property
+    def step_flops(self) -> dict[str, float]:
+        """FLOPs of one step over all processes, by part."""
+        towers = {name: self.batch_size * tower.flops for name, tower in self.towers.items()}
+        return {**towers, "objective": self.objective.flops}
+
+    @property
+    def flops(self) -> float:
+        """Of the whole training."""
+        return self.steps * sum(self.step_flops.values())
+
+    @property
+    def held(self) -> int:
+        """Pictures whose activations a process holds at once."""
+        return round(self.image.held / self.image.items)
+
+    @property
+    def memory_parts(self) -> dict[str, int]:
+        """Bytes that a process needs, by part."""
+        towers = {name: tower.memory for name, tower in self.towers.items()}
+        return {**towers, "objective": self.objective.memory, "input": self.input_bytes}
 
     @property
     def memory(self) -> int:
         """Bytes that a process needs at its peak."""
-        return self.fixed_bytes + self.held * self.activation_bytes + self.loss_bytes
+        return sum(self.memory_parts.values())
 
-    def with_micro_batch(self, micro: int) -> ImageCost:
+    def with_micro_batch(self, micro: int) -> TrainingCost:
         """The same with gradients in pieces of `micro` pictures."""
-        more = 0 if self.held < self.batch_size else 1
-        return replace(self, held=min(micro, self.held), forwards=self.forwards + more)
+        text = None if self.text is None else self.text.holding(micro * self.texts)
+        return replace(self, image=self.image.holding(round(micro * self.image.items)), text=text)
 
 
-def image_cost(params: TrainParams, hidden: int, facets: int, samples: int, processes: int = 1) -> ImageCost:
-    """The cost of a recipe over `samples` pictures into `hidden` dimensions, on so many processes."""
+def training_cost(
+    params: TrainParams,
+    hidden: int,
+    slots: Sequence[str],
+    samples: int,
+    processes: int = 1,
+    vocabulary: int = 1,
+    extra: Mapping[str, Tensor] | None = None,
+    teacher: Path | None = None,
+) -> TrainingCost:
+    """The cost of a recipe over `samples` pictures into `hidden` dimensions, on so many processes.
+
+    Args:
+        params: the recipe.
+        hidden: D, dimensions of the texts' space.
+        slots: names of the texts of a picture that are drawn from.
+        samples: training pictures.
+        processes: that share a batch.
+        vocabulary: token ids of a text tower, whose captions are counted at their full length.
+        extra: values of `PICTURES` samples by sidecar.
+        teacher: the model folder of the recipe's teacher.
+
+    Raises:
+        ParamsError: the recipe reads sidecars that are not given.
+    """
+    if missing := [name for name in recipe_needs(params).sidecars if name not in (extra or {})]:
+        raise ParamsError(
+            f"what the recipe costs follows from the values that it reads, {', '.join(missing)}: store them first"
+        )
+    drawn = min(params.texts_per_image, len(slots))
+    params = params.model_copy(update={"texts_per_image": drawn})
     batch = min(params.batch_size, samples)
     own = batch // processes
-    held = min(params.micro_batch_size or own, own)
-    one, two = (_saved_bytes(params, hidden, facets, pictures) for pictures in (1, 2))
-    weights, flops = _weights_and_flops(params, hidden, facets)
-    k = params.texts_per_image
-    size = params.model.image_size
-    logits = 3 * batch * own * k * 4  # the logits, their gradient and one in between
-    return ImageCost(
-        weights=weights,
-        forward_flops=flops,
-        activation_bytes=two - one,
-        fixed_bytes=weights * _ADAM_BYTES + max(0, 2 * one - two),
-        steps=params.epochs * (samples // batch),
+    texts, needs, size = MadeTexts(params, hidden, vocabulary), recipe_needs(params), params.model.image_size
+    with torch.random.fork_rng(devices=[]):
+        assembly = assemble(params, texts, facet_count(slots), batch, teacher)
+        made = made_batch(params, texts, PICTURES).with_extra(**(extra or {}))
+        run = _Runs(params, assembly, made)
+        at = Moment(0, params.epochs * (samples // batch), samples // batch)
+        image, features = run.image_tower(needs.views, own)
+        text = run.text_tower(different_captions(slots, drawn), own)
+        objective = run.objective(features, hidden, at, batch, own)
+    text_bytes = 8 * params.text_tower.max_tokens if params.text_tower else 2 * hidden
+    cost = TrainingCost(
+        image=image,
+        text=text,
+        objective=objective,
+        input_bytes=own * (needs.views * 4 * 3 * size * size + drawn * text_bytes),
+        steps=at.steps,
         batch_size=batch,
-        forwards=1 + (held < own) + params.model.checkpoint_activations,
-        held=held,
-        loss_bytes=logits + own * (4 * 3 * size * size + (4 + 2) * k * hidden),
+        texts=drawn,
     )
+    return cost.with_micro_batch(params.micro_batch_size or own)
 
 
-def _weights_and_flops(params: TrainParams, hidden: int, facets: int) -> tuple[int, float]:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"):
-        tower = ImageTower(params.model, hidden, facets).eval()
-        picture = torch.empty(1, 3, params.model.image_size, params.model.image_size)
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        tower(picture)
-    return sum(weight.numel() for weight in tower.parameters()), counter.get_total_flops()
+def different_captions(slots: Sequence[str], drawn: int) -> float:
+    """How many captions are behind `drawn` texts of a picture on average, if several are read from each caption."""
+    of_caption = Counter((name.partition("/")[0], name.partition("#")[2]) for name in slots)
+    ways = comb(len(slots), drawn)
+    return sum(1 - comb(len(slots) - own, drawn) / ways for own in of_caption.values())
 
 
-def _saved_bytes(params: TrainParams, hidden: int, facets: int, pictures: int) -> int:
-    """Bytes that autograd keeps of a forward, the weights themselves left out."""
-    state = torch.get_rng_state()
-    tower = ImageTower(params.model, hidden, facets).train()
-    torch.set_rng_state(state)
-    own = {weight.untyped_storage().data_ptr() for weight in tower.parameters()}
-    kept: dict[int, Tensor] = {}
+@dataclass(frozen=True)
+class _Runs:
+    """Parts of an assembled training, each run and counted."""
 
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = tensor  # held, so that no storage is used twice
-        return tensor
+    params: TrainParams
+    assembly: Assembly
+    made: Batch
 
-    size = params.model.image_size
-    inputs = torch.zeros(pictures, 3, size, size)
-    with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16, enabled=params.precision == "bfloat16"),
-    ):
-        out = tower(inputs)
-    del out
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    def image_tower(self, views: int, own: int) -> tuple[TowerCost, Features]:
+        """Its cost, and the features of one view."""
+        tower, pictures = self.assembly.tower, self.made.pictures.flatten(0, 1)
+        reads = tuple(sorted(recipe_needs(self.params).reads))
+        return self._tower(
+            tower, lambda n: tower(pictures[:n], reads), views, own, self.params.model.checkpoint_activations
+        )
+
+    def text_tower(self, captions: float, own: int) -> TowerCost | None:
+        """Its cost, if there is one."""
+        if (tower := self.assembly.text_tower) is None:
+            return None
+        ids = self.made.texts.flatten(0, 1)
+        return self._tower(tower, lambda n: {"t": tower(ids[:n])}, captions, own)[0]
+
+    def _tower(
+        self, tower: nn.Module, run: Callable[[int], Features], items: float, own: int, recomputes: bool = False
+    ) -> tuple[TowerCost, Features]:
+        weights = list(tower.parameters())
+        with self._autocast():
+            one, two = (counted(lambda n=n: run(n), weights) for n in (1, 2))
+        trained, others = _sizes(tower)
+        cost = TowerCost(
+            weights=trained,
+            forward_flops=one.flops,
+            activation_bytes=two.kept_bytes - one.kept_bytes,
+            fixed_bytes=trained * _ADAM_BYTES + others + max(0, 2 * one.kept_bytes - two.kept_bytes),
+            items=items,
+            own=round(own * items),
+            held=round(own * items),
+            recomputes=recomputes,
+        )
+        return cost, {name: value.detach() for name, value in one.result.items()}
+
+    def objective(self, of_one: Features, hidden: int, at: Moment, batch_size: int, own: int) -> ObjectiveCost:
+        """Its cost for a batch of which a process has `own` pictures; `of_one` are the features of one view."""
+        objective, (b, views) = self.assembly.objective, self.made.pictures.shape[:2]
+        with self._autocast():
+            prepared = counted(lambda: objective.prepare(self.made, self.assembly.tower, at))
+        features = {name: torch.randn(b, views, *value.shape[1:]) for name, value in of_one.items()}
+        features["t"] = torch.randn(b, self.params.texts_per_image, hidden)
+        trained_texts = self.assembly.text_tower is not None
+
+        def loss(n: int) -> Tensor:
+            own = {name: value[:n].clone() for name, value in features.items()}
+            leaves = {name: value.requires_grad_(name != "t" or trained_texts) for name, value in own.items()}
+            return torch.stack(list(objective(leaves, prepared.result[:n], ALONE).values())).sum()
+
+        flops, kept = [], []
+        for n in range(2, PICTURES + 1):
+            forward = counted(lambda n=n: loss(n), [*objective.parameters(), *objective.buffers()])
+            after = counted(
+                lambda n=n, forward=forward: self._end_of_step(forward.result, features, prepared.result[:n], at)
+            )
+            flops.append(forward.flops + after.flops)
+            kept.append(forward.kept_bytes)
+        arithmetic, memory = Quadratic.through(*flops), Quadratic.through(*kept)
+        linear = arithmetic.linear + prepared.flops / b
+        trained, others = _sizes(objective)
+        kept_bytes = memory.constant + memory.linear * own + memory.square * own * batch_size
+        return ObjectiveCost(
+            weights=trained,
+            flops=arithmetic.constant + linear * batch_size + arithmetic.square * batch_size**2,
+            memory=trained * _ADAM_BYTES + others + round(max(0.0, kept_bytes)),
+        )
+
+    def _end_of_step(self, loss: Tensor, features: Features, batch: Batch, at: Moment) -> None:
+        loss.backward()
+        own = {name: value[: len(batch)] for name, value in features.items()}
+        self.assembly.objective.after_step(self.assembly.tower, own, batch, at)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.params.precision == "bfloat16")
+
+
+def _sizes(module: nn.Module) -> tuple[int, int]:
+    """How many weights are trained, and the bytes of all other state."""
+    trained = {id(weight): weight.numel() for weight in module.parameters() if weight.requires_grad}
+    state = {id(value): value.nbytes for value in [*module.parameters(), *module.buffers()]}
+    return sum(trained.values()), sum(size for key, size in state.items() if key not in trained)

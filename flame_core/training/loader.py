@@ -133,6 +133,17 @@ class TrainingSamples(Dataset[LoadedBatch]):
         return len(self._index)
 
     @property
+    def slots(self) -> list[str]:
+        """Names of the texts of a sample that are drawn from."""
+        return [self.texts.facets[slot] for slot in self._slots]
+
+    def stored(self, numbers: Sequence[int]) -> dict[str, Tensor]:
+        """Stored values of samples by sidecar; numbers beyond the last sample begin anew."""
+        rows = [self._index[number % len(self)] for number in numbers]
+        places = [(row.shard, row.row) for row in rows]
+        return {name: sidecar.read(places) for name, sidecar in self._sidecars.items()}
+
+    @property
     def open_files(self) -> int:
         """How many files a process that reads all of them has open, with some to spare for everything else."""
         return (1 + self.texts.files_per_shard + len(self._sidecars)) * len(self._index.shards) + 256

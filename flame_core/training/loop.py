@@ -101,7 +101,7 @@ def train(
         )
     if device == "cuda":
         free, _ = torch.cuda.mem_get_info()
-        require_training_memory(params, samples.texts.hidden, samples.facets, len(samples), ranks.world, free)
+        require_training_memory(params, samples, ranks.world, free, teacher)
     assembly = assemble(params, samples.texts, samples.facets, batch_size, teacher).to(device)
     optimizer = assembly.optimizer(params)
     if ranks.rank:
