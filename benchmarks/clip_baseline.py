@@ -38,6 +38,8 @@ SMALL = [
 ]
 SMALL_TEXT = "train.text_tower={width: 192, depth: 2, heads: 3, max_tokens: 64}"
 TUNING = 0.3  # of the project's epochs, while rates are compared
+# The last token, which benchmarks/sentence_reading.py found better than the mean on training captions of Flickr8k.
+SENTENCE = "text.sentence={read: last}"
 RANDOM = ("llm.name=random-llm", "llm.random_seed=0")
 
 
@@ -45,7 +47,8 @@ RANDOM = ("llm.name=random-llm", "llm.random_seed=0")
 class Arm:
     """A row of the table: a recipe, what is laid over its training, and what over its texts.
 
-    `one_facet` keeps of the raw caption's facets the one that describes the whole.
+    `one_facet` keeps of the raw caption's facets the one that describes the whole. `sentence` reads captions as
+    sentences, and keeps of the facets, which nobody then trains on, the least that a store may have.
     """
 
     name: str
@@ -53,14 +56,19 @@ class Arm:
     train: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     one_facet: bool = False
+    sentence: bool = False
 
     def store(self, params: Params) -> tuple[str, ...]:
         """What makes its store of the project's."""
+        if self.sentence:
+            kinds = params.text.train_kinds
+            return (SENTENCE, *(f"text.template.{kind}={{prefix: '{{caption}}', facets: [' .']}}" for kind in kinds))
         raw = params.text.template["raw"].facets
         less = self.one_facet and len(raw) > 1
         return (*self.texts, f"text.template.raw.facets={json.dumps(raw[:1])}") if less else self.texts
 
 
+KEEP_ACTIVATIONS = "train.model.checkpoint_activations=false"  # the recipe's is for batches of 16,384
 ONE_TEXT = ("train.kinds=[raw]", "train.texts_per_image=1")
 ARMS = [
     Arm("frozen LLM, sigmoid (FLAME)", "flame"),
@@ -72,6 +80,8 @@ ARMS = [
     Arm("FLAME, raw caption alone", "flame-raw", ONE_TEXT, one_facet=True),
     Arm("FLAME with facet tokens", "flame-facets"),
     Arm("FLAME with facet tokens, weight 1", "flame-facets", ("train.objective.facet_weight=1.0",)),
+    Arm("LIFT", "lift", (KEEP_ACTIVATIONS,), sentence=True),
+    Arm("LIFT, cosine", "lift-cosine", (KEEP_ACTIVATIONS,), sentence=True),
 ]
 
 
@@ -80,6 +90,7 @@ def main() -> None:
     parser.add_argument("--preset", type=Path)
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--arms", nargs="+", choices=[arm.name for arm in ARMS], help="run only these")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     results = Results(options.results)
@@ -89,6 +100,8 @@ def main() -> None:
         params = resolve_params(Layout.find(), options.overrides, options.preset).params
         for rate_or_seed in ("rates", *SEEDS):  # a seed after the other, so that a table exists early
             for arm in ARMS:
+                if options.arms and arm.name not in options.arms:
+                    continue
                 overrides = (*options.overrides, *arm.store(params))
                 if overrides not in stores:
                     stores[overrides] = embedded(list(overrides), options.preset)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -31,7 +31,8 @@ from flame_core.params import Params, TrainParams
 from flame_core.settings import settings
 from flame_core.text.caption_source import CaptionSource
 from flame_core.text.jobs import recipe_slots, training_job
-from flame_core.text.manifest import MANIFEST
+from flame_core.text.manifest import MANIFEST, training_folder
+from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import TOKENIZER, Drawn, TextStore, TrainStore
 from flame_core.text.transformer import TrainedTexts
 from flame_core.training.job import TrainingJob
@@ -54,6 +55,8 @@ class Store:
     def digest(self) -> str:
         """Of the pictures, the captions and their embeddings."""
         files = [self.layout.shards / INDEX, self.layout.train_embeddings / MANIFEST]
+        sentences = training_folder(self.layout.train_embeddings, "sentence") / MANIFEST
+        files += [sentences] if sentences.is_file() else []
         return value_digest([file_sha256(path) for path in files])
 
 
@@ -99,7 +102,7 @@ def held_out_scores(store: Store, recipe: TrainParams) -> Scores:
     pairing = Pairing.of(((i, number[text]) for i, text in enumerate(raw)), list(number))
     facets = TrainStore(layout.embeddings)
     first = {text: held[raw.index(text)] for text in number}
-    slot = [facets.facets.index("raw/1")]
+    slot = [facets.facets.index(f"raw/{SENTENCE if recipe.reading == 'sentence' else 1}")]
 
     def vectors(kind: str, texts: Sequence[str]) -> np.ndarray:
         drawn = [Drawn(first[text].shard, first[text].row, slot) for text in texts]
@@ -123,7 +126,8 @@ def validation_scores(store: Store, recipe: TrainParams) -> Scores:
     rows = validation_rows(store)
     with tempfile.TemporaryDirectory() as name:
         z, lookup = trained(store, recipe, Path(name), store.layout.shards, rows)
-    return scores(store, rows, z, lookup or TextStore.open(store.layout.embeddings).lookup)
+    frozen = partial(TextStore.open(store.layout.embeddings).lookup, reading=recipe.reading)
+    return scores(store, rows, z, lookup or frozen)
 
 
 def validation_rows(store: Store) -> list[IndexRow]:

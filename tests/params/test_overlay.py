@@ -9,6 +9,7 @@ import pytest
 
 from flame_core.errors import ParamsError
 from flame_core.params import (
+    CosineParams,
     FacetSigmoidParams,
     InfoNCEParams,
     MultiPositiveSigmoidParams,
@@ -23,8 +24,9 @@ ALL = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 
 
 def parsed(train: dict, recipes: list[str] = ALL, folder: Path = ROOT / "recipes") -> Params:
-    """The demo's params with other recipes and another `train`, all kinds of captions embedded."""
+    """The demo's params with other recipes and another `train`, all kinds of captions embedded in both readings."""
     content = read_yaml(ROOT / "params.yaml")
+    content["text"]["sentence"] = {}
     content["text"]["train_kinds"] = ["raw", "short", "long"]
     return parse_params({**content, "recipes": recipes, "train": train}, Path("params.yaml"), folder)
 
@@ -45,19 +47,22 @@ def recipe_file(folder: Path, text: str) -> Path:
 def test_the_shipped_overlays_meet_all_recipes_at_once(source: str) -> None:
     overlay = read_yaml(ROOT / source)["train"]
     params = parsed(overlay)
-    assert set(params.train) == {"clip", "clip-sigmoid", "flame", "flame-facets", "flame-infonce", "flame-raw"}
+    known = {"clip", "clip-sigmoid", "flame", "flame-facets", "flame-infonce", "flame-raw", "lift", "lift-cosine"}
+    assert set(params.train) == known
     for name, recipe in params.train.items():
         assert recipe.texts_per_image == overlay["texts_per_image"]
-        if "infonce" in name or name == "clip":
+        if "infonce" in name or name in ("clip", "lift"):
             assert recipe.objective == InfoNCEParams()
+        elif name == "lift-cosine":
+            assert recipe.objective == CosineParams()
         elif name == "flame-facets":
             assert recipe.objective == FacetSigmoidParams(logit_bias="auto", facet_weight=0.1)
         else:
             assert recipe.objective == MultiPositiveSigmoidParams(logit_bias="auto")
 
 
-def test_a_value_that_all_losses_have_is_laid_over_all() -> None:
-    params = parsed({"objective": {"logit_scale": 12.5}})
+def test_a_value_that_all_their_losses_have_is_laid_over_recipes() -> None:
+    params = parsed({"objective": {"logit_scale": 12.5}}, [name for name in ALL if name != "lift-cosine"])
     assert {recipe.objective.logit_scale for recipe in params.train.values()} == {12.5}
     assert [params.train[name].objective.name for name in ("clip", "flame")] == ["infonce", "multi_positive_sigmoid"]
 
