@@ -1,0 +1,33 @@
+"""`flame plan` of recipes with and without a text tower: the parts of a step, and the vocabulary of the LLM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flame_core.layout import Layout
+from flame_core.plan import given, plan
+from flame_core.text.cost import KNOWN
+from flame_core.workspace import resolve_params
+from tests.stages.pipeline import ROOT
+
+TOWER = "{width: 32, depth: 1, heads: 2, max_tokens: 16}"
+
+
+def test_the_parts_of_a_step(tmp_path: Path) -> None:
+    overrides = ["recipes=[flame, lift]", "text.sentence={}"]
+    params = resolve_params(Layout.find(ROOT), overrides, None).params
+    clip = ["recipes=[clip]", f"train.text_tower={TOWER}"]
+    params.train["clip"] = resolve_params(Layout.find(ROOT), clip, None).params.train["clip"]
+    layout = Layout(tmp_path, tmp_path)  # nothing is there yet
+    sections = plan(params, layout, given(params, layout, 640, {}), tflops=1.0, processes=1)
+    frozen, lift, trained = (sections[f"training: {name}"] for name in ("flame", "lift", "clip"))
+    assert "text tower" not in frozen | lift
+    assert "a picture has 1 view of" in frozen["image tower"]
+    assert "a picture has 2 captions of" in trained["text tower"]  # raw and short, each read once
+    assert "1 forward and a backward" in frozen["image tower"]
+    assert "2 forwards and a backward" in lift["image tower"]  # its recipe recomputes activations
+    assert trained["of that"].startswith("image tower ")
+    shape = next(shape for source, shape in KNOWN.items() if params.llm.source.startswith(source))
+    more = float(trained["trained weights"].split()[0]) - float(frozen["trained weights"].split()[0])
+    table, positions, block, head = (shape.vocabulary + 1) * 32, 16 * 32, 12 * 32 * 32, 32 * shape.hidden
+    assert abs(more * 1e6 - (table + positions + block + head)) < 1e5
