@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -11,11 +11,14 @@ from flame_core.captions.table import read_captions
 from flame_core.data.shards import INDEX, read_index, shard_names
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
-from flame_core.params import CaptionKind, Params
+from flame_core.links import links
+from flame_core.params import CaptionKind, Params, TrainParams
 from flame_core.text.cost import ASSUMED, count_words, read_shape, text_cost
 from flame_core.text.jobs import recipe_slots, slot_names
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from flame_core.training.cost import TrainingCost
 
 _MEASURED = 2000  # captions per kind whose tokens are counted
@@ -116,9 +119,15 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
         }
     }
     for name, recipe in params.train.items():
+        linked = links(layout, recipe)
+        if missing := [what for what, path in linked.items() if not path.exists()]:
+            sections[f"training: {name}"] = {"not counted": f"{', '.join(missing)} of the recipe is not there yet"}
+            continue
+        samples, extra = _linked_values(recipe, layout, linked) if linked else (start.images, {})
         slots = [names[i] for i in recipe_slots(names, recipe)]
         vocabulary = shape.vocabulary + 1  # a text tower has an end token of its own
-        cost = training_cost(recipe, shape.hidden, slots, start.images, processes, vocabulary)
+        teacher = linked.get("teacher")
+        cost = training_cost(recipe, shape.hidden, slots, samples, processes, vocabulary, extra, teacher)
         sections[f"training: {name}"] = {
             "trained weights": f"{cost.weights / 1e6:,.1f} M",
             "steps": f"{cost.steps:,} of {cost.batch_size:,} pictures",
@@ -129,6 +138,17 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
             "of that": ", ".join(f"{part} {size / _GB:,.1f}" for part, size in cost.memory_parts.items()),
         }
     return sections
+
+
+def _linked_values(recipe: TrainParams, layout: Layout, linked: Mapping[str, Path]) -> tuple[int, dict[str, Tensor]]:
+    """How many samples a recipe with links trains on, and stored values of a few."""
+    from flame_core.training.cost import PICTURES
+    from flame_core.training.inputs import open_inputs
+
+    inputs = open_inputs(recipe, linked, read_index(layout.shards, "train"), layout.shards)
+    rows = [inputs.selected[number % len(inputs.selected)] for number in range(PICTURES)]
+    places = [(row.shard, row.row) for row in rows]
+    return len(inputs.selected), {name: sidecar.read(places) for name, sidecar in inputs.sidecars.items()}
 
 
 def _step(cost: TrainingCost) -> dict[str, str]:

@@ -31,3 +31,12 @@ def test_the_parts_of_a_step(tmp_path: Path) -> None:
     more = float(trained["trained weights"].split()[0]) - float(frozen["trained weights"].split()[0])
     table, positions, block, head = (shape.vocabulary + 1) * 32, 16 * 32, 12 * 32 * 32, 32 * shape.hidden
     assert abs(more * 1e6 - (table + positions + block + head)) < 1e5
+
+
+def test_a_recipe_whose_links_are_not_there_yet(tmp_path: Path) -> None:
+    params = resolve_params(Layout.find(ROOT), ["recipes=[flame]"], None).params
+    linked = params.train["flame"].model_copy(update={"sidecars": {"labels": "data/sidecars/labels"}})
+    layout = Layout(tmp_path, tmp_path)
+    start = given(params, layout, 640, {})
+    sections = plan(params.model_copy(update={"train": {"flame": linked}}), layout, start, tflops=1.0, processes=1)
+    assert sections["training: flame"] == {"not counted": "sidecars.labels of the recipe is not there yet"}
