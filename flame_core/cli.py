@@ -176,7 +176,7 @@ def run(
 ) -> None:
     """Run the pipeline with DVC; changed params run in their own workspace."""
     from flame_core.layout import Layout
-    from flame_core.workspace import run_pipeline
+    from flame_core.pipeline import run_pipeline
 
     sys.exit(run_pipeline(Layout.find(), targets or [], overrides or [], preset))
 

@@ -11,7 +11,6 @@ the same digest resumes.
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -24,7 +23,7 @@ import yaml
 
 from flame_core.errors import ParamsError, ResourceError
 from flame_core.layout import Layout
-from flame_core.links import PIPELINE, linked_files, linked_pipeline, require_links
+from flame_core.links import PIPELINE, linked_files, linked_pipeline
 from flame_core.names import shown
 from flame_core.params import Params, merge, parse_params, read_yaml
 from flame_core.params.yaml_text import DEEPEST, read_yaml_text
@@ -37,7 +36,6 @@ TELEMETRY_OFF = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 LARGE_OUTS = ("data/shards", "data/embeddings")
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,11 +83,16 @@ def _nested(override: str) -> dict[str, Any]:
     return value
 
 
+def workspace_of(layout: Layout, params: Params) -> Layout:
+    """The workspace of these params, which need not exist yet."""
+    return Layout.find(layout.state / "runs" / params.digest)
+
+
 def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
     """Create or refresh the workspace of these params."""
-    root = layout.state / "runs" / resolved.params.digest
+    opened, params = workspace_of(layout, resolved.params), resolved.params
+    root = opened.root
     root.mkdir(parents=True, exist_ok=True)
-    opened, params = Layout.find(root), resolved.params
     contents = linked_files(layout.recipes, opened, params)
     copied = [PIPELINE, ".dvcignore", "flame_core/versions.yaml"]
     contents |= {name: (layout.project / name).read_bytes() for name in copied}
@@ -132,27 +135,6 @@ def dvc_cache(layout: Layout) -> Path:
     if done.returncode:
         raise ResourceError(f"`dvc cache dir` failed in {layout.project}: {done.stderr.strip()}")
     return layout.project / done.stdout.strip()
-
-
-def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str], preset: Path | None) -> int:
-    """Bring `targets` (all stages by default) up to date with `dvc repro`.
-
-    Returns:
-        0, or the exit code of the stage that failed, or DVC's own if DVC refused.
-
-    Raises:
-        ParamsError: `dvc.yaml` lacks what a recipe needs; says what to write.
-        Interrupted: a stop signal came.
-    """
-    from orchestration.pipeline_run import reproduce
-
-    resolved = resolve_params(layout, overrides, preset)
-    if overrides or preset or not resolved.params.storage.cache:
-        layout = open_workspace(layout, resolved)
-        log.info("workspace %s", layout.root.relative_to(layout.project))
-    else:
-        require_links(layout, resolved.params)
-    return reproduce(layout.root, targets)
 
 
 def environment() -> dict[str, str]:

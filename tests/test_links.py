@@ -13,7 +13,8 @@ from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.links import linked_pipeline, links, require_links
 from flame_core.params import load_params
-from flame_core.workspace import open_workspace, resolve_params, run_pipeline
+from flame_core.pipeline import run_pipeline
+from flame_core.workspace import open_workspace, resolve_params
 from orchestration.definitions import build
 from orchestration.dvc_assets import asset_key
 from orchestration.dvc_project import DvcProject

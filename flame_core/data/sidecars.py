@@ -12,7 +12,7 @@ A stage writes the values of a shard into a unit of its work cache (`write_value
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -132,6 +132,25 @@ def open_sidecars(needed: Mapping[str, Sequence[str]], given: Mapping[str, Path]
         InputError: a sidecar is missing, damaged or aligned with other shards.
         GateError: a blocking check of a sidecar failed.
     """
+    require_named(needed, given)
+    opened = {}
+    for name, folder in sorted(given.items()):
+        opened[name] = Sidecar(folder)
+        gates.require(folder)
+        opened[name].require_aligned(index)
+    return opened
+
+
+def require_named(needed: Mapping[str, Sequence[str]], given: Collection[str]) -> None:
+    """Refuse terms and a recipe that do not name the same sidecars; no file is read.
+
+    Args:
+        needed: {term of the objective: names of the sidecars that it reads}.
+        given: names, from the recipe.
+
+    Raises:
+        ParamsError: a term reads a sidecar that the recipe does not give, or no term reads one that it gives.
+    """
     for term, names in needed.items():
         for name in names:
             if name not in given:
@@ -139,17 +158,11 @@ def open_sidecars(needed: Mapping[str, Sequence[str]], given: Mapping[str, Path]
                     f"{term} reads the sidecar {name!r}, which the recipe does not give: write "
                     f"`sidecars: {{{name}: data/sidecars/{name}}}` into the recipe"
                 )
-    if unread := sorted(given.keys() - {name for names in needed.values() for name in names}):
+    if unread := sorted(set(given) - {name for names in needed.values() for name in names}):
         raise ParamsError(
             f"no term of the recipe reads the sidecar {unread[0]!r}: take it out of `sidecars`, or name a term that "
             "reads it"
         )
-    opened = {}
-    for name, folder in sorted(given.items()):
-        opened[name] = Sidecar(folder)
-        gates.require(folder)
-        opened[name].require_aligned(index)
-    return opened
 
 
 def write_values(folder: Path, name: str, values: np.ndarray) -> None:

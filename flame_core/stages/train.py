@@ -33,10 +33,12 @@ from flame_core.work import UnitRecord, WorkCache, gather
 def run(params: Params, layout: Layout, recipe: str) -> None:
     """Train one recipe, or resume its training."""
     from flame_core.training.inputs import open_inputs
+    from flame_core.training.recipe_check import require_recipe
     from flame_core.vision.tower import CONFIG, WEIGHTS
 
     gates.require(layout.shards)
     gates.require(layout.train_embeddings)
+    require_recipe(params, layout, recipe)
     chosen = params.train[recipe]
     small = {
         layout.shards: [INDEX],

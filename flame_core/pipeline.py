@@ -1,0 +1,49 @@
+"""`flame run`: DVC's pipeline in the project or, with changed params, in a workspace (`workspace.py`).
+
+Recipes that could only fail later are refused before the first stage (`training/recipe_check.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from flame_core.layout import Layout
+from flame_core.links import links, require_links
+from flame_core.params import Params
+from flame_core.workspace import open_workspace, resolve_params, workspace_of
+
+log = logging.getLogger(__name__)
+
+
+def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str], preset: Path | None) -> int:
+    """Bring `targets` (all stages by default) up to date with `dvc repro`.
+
+    Returns:
+        0, or the exit code of the stage that failed, or DVC's own if DVC refused.
+
+    Raises:
+        ParamsError: `dvc.yaml` lacks what a recipe needs, and says what to write; or a recipe cannot be trained.
+        Interrupted: a stop signal came.
+    """
+    from orchestration.pipeline_run import reproduce
+
+    resolved = resolve_params(layout, overrides, preset)
+    in_workspace = bool(overrides or preset or not resolved.params.storage.cache)
+    if not in_workspace:
+        require_links(layout, resolved.params)
+    of_run = workspace_of(layout, resolved.params) if in_workspace else layout
+    _require_trainable(of_run, resolved.params, layout.recipes)
+    if in_workspace:
+        layout = open_workspace(layout, resolved)
+        log.info("workspace %s", layout.root.relative_to(layout.project))
+    return reproduce(layout.root, targets)
+
+
+def _require_trainable(layout: Layout, params: Params, recipes: Path) -> None:
+    """Refuse recipes that could only fail later; imports torch only if a recipe has more than plain params."""
+    if any(recipe.terms or links(layout, recipe) for recipe in params.train.values()):
+        from flame_core.training.recipe_check import require_linked_recipes
+
+        require_linked_recipes(params, layout, recipes)

@@ -1,0 +1,202 @@
+"""What is wrong with a recipe that its file alone does not show, found before anything is computed.
+
+`recipe_faults` builds the tower without weights (torch's meta device) and asks the terms what they read; no file but
+the recipe is needed. `link_faults` looks at what the recipe is linked to, as far as it is there: a file may still be
+made by a stage of `dvc.yaml`. Both are used by `flame params check` and `flame run`, the first also by `flame train`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flame_core.data.sidecars import require_named
+from flame_core.errors import FlameError, InputError, ParamsError
+from flame_core.layout import Layout
+from flame_core.link_contents import CONFIG, require_same_space
+from flame_core.links import PIPELINE, links
+from flame_core.params import Params, TrainParams, read_yaml, teacher_recipe
+from flame_core.params.recipe_files import recipe_file
+from flame_core.text.manifest import MANIFEST, read_manifest, training_folder
+
+
+class Fault(NamedTuple):
+    """A mistake in a recipe: the key, from the recipe's root, and what is wrong and to be done."""
+
+    key: tuple[str, ...]
+    message: str
+
+
+def require_recipe(params: Params, layout: Layout, name: str) -> None:
+    """Refuse a recipe with faults of its own.
+
+    Raises:
+        ParamsError: names the recipe's file and each key.
+    """
+    _refuse({name: list(recipe_faults(params.train[name]))}, layout.recipes)
+
+
+def require_linked_recipes(params: Params, layout: Layout, recipes: Path) -> None:
+    """Refuse faults of all recipes with terms, sidecars, a selection or a teacher.
+
+    Args:
+        params: of the run.
+        layout: of the run, whose folder need not exist yet.
+        recipes: folder of the recipes' files, which an error names.
+
+    Raises:
+        ParamsError: names the files and each key.
+    """
+    found = {}
+    for name, recipe in params.train.items():
+        if recipe.terms or links(layout, recipe):
+            found[name] = [*recipe_faults(recipe), *link_faults(params, layout, name)]
+    _refuse(found, recipes)
+
+
+def _refuse(found: Mapping[str, Iterable[Fault]], recipes: Path) -> None:
+    lines = [
+        f"{recipe_file(recipes, name)}: {'.'.join(fault.key)}: {fault.message}"
+        for name, faults in found.items()
+        for fault in faults
+    ]
+    if lines:
+        raise ParamsError("\n".join(lines))
+
+
+def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
+    """Mistakes that the recipe shows by itself: sidecars that its terms read, its backbone, features of that."""
+    import torch
+
+    from flame_core.objectives import term_needs
+    from flame_core.vision.tower import ImageTower, require_features
+
+    needs = term_needs(recipe)
+    try:
+        require_named({f"the term {name}": each.sidecars for name, each in needs.items()}, recipe.sidecars)
+    except ParamsError as error:
+        yield Fault(("sidecars",), str(error))
+    try:
+        with torch.device("meta"):
+            tower = ImageTower(recipe.model, hidden=8, facets=1)
+    except ParamsError as error:
+        yield _backbone_fault(recipe, error)
+        return
+    for name, each in needs.items():
+        try:
+            require_features(tower.backbone, each.reads, f"the term {name}")
+        except ParamsError as error:
+            yield Fault(("objective" if name == recipe.objective.name else "terms",), str(error))
+
+
+def _backbone_fault(recipe: TrainParams, error: ParamsError) -> Fault:
+    import timm
+
+    name = recipe.model.backbone
+    if not timm.is_model(name.partition(".")[0]) and ":" not in name:
+        close = difflib.get_close_matches(name, timm.list_models(), n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return Fault(("model", "backbone"), f"timm has no model {name!r}; {hint}timm.list_models() lists all")
+    message = str(error).removeprefix("train.model: ")
+    if "'final_norm'" in message or message.startswith("train.model.backbone "):
+        return Fault(("model", "backbone"), f"{name!r} does not return tokens [B, T, C]; take a ViT")
+    if message.startswith("train.model.facet_blocks "):
+        return Fault(("model", "facet_blocks"), message.partition(": ")[2])
+    return Fault(("model", "backbone_options") if recipe.model.backbone_options else ("model", "image_size"), message)
+
+
+def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
+    """Mistakes in what a recipe is linked to: nothing there that no stage makes, a teacher of another LLM's space."""
+    recipe = params.train[name]
+    outs = _outs(layout)
+    for what, path in links(layout, recipe).items():
+        key = tuple(what.split(".", 1))
+        if path.exists():
+            continue
+        if not any(path == out or out in path.parents for out in outs) and not _is_of_a_recipe(recipe, what):
+            yield Fault(
+                key,
+                f"{path} does not exist, and no stage of {PIPELINE} makes it: correct the path, or make it first",
+            )
+    if recipe.teacher is not None:
+        for message in _other_space(params, layout, recipe):
+            yield Fault(("teacher",), message)
+
+
+def _is_of_a_recipe(recipe: TrainParams, what: str) -> bool:
+    return what == "teacher" and teacher_recipe(recipe) is not None
+
+
+def _outs(layout: Layout) -> list[Path]:
+    """What the stages of `dvc.yaml` make; of an out with a placeholder, the folder above it."""
+    root = next((root for root in (layout.root, layout.project) if (root / PIPELINE).is_file()), None)
+    stages = read_yaml(root / PIPELINE).get("stages") if root else None
+    found: list[Path] = []
+    for stage in stages.values() if isinstance(stages, dict) else []:
+        for out in (stage.get("outs") or []) if isinstance(stage, dict) else []:
+            path = next(iter(out)) if isinstance(out, dict) else str(out)
+            before, template, _ = path.partition("${")
+            place = layout.root / before
+            found.append(place.parent if template and not before.endswith("/") else place)
+    return found
+
+
+def _other_space(params: Params, layout: Layout, recipe: TrainParams) -> Iterator[str]:
+    """Why a teacher is of another LLM's space than the recipe's texts, as far as its files or params tell."""
+    layer = _layer(params, recipe)
+    if name := teacher_recipe(recipe):
+        taught = params.train.get(name)
+        if taught is not None and (other := _layer(params, taught)) != layer:
+            yield (
+                f"the teacher {name} reads layer {other} of the LLM ({taught.reading}), and this recipe layer {layer} "
+                f"({recipe.reading}): give both the same reading, or text.sentence the layer of the facets"
+            )
+        return
+    folder = links(layout, recipe)["teacher"]
+    if not (folder / CONFIG).is_file():
+        return
+    try:
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
+        llm = dict(config["llm"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield f"{folder / CONFIG} is damaged ({error}): name the folder of a model that `flame train` made"
+        return
+    own = {"name": params.llm.name, "source": params.llm.source, "random_seed": params.llm.random_seed}
+    wrong = [
+        f"the teacher's {'llm.' if key in own else ''}{key} is {found!r}, and these params have {value!r}"
+        for key, found, value in (
+            *((key, llm.get(key), value) for key, value in own.items()),
+            ("layer", config.get("layer"), layer),
+        )
+        if found != value
+    ]
+    if wrong:
+        yield f"{folder} was trained into another LLM's space: {'; '.join(wrong)}"
+        return
+    manifest = _manifest_made_for(params, layout, recipe)
+    if manifest is not None:
+        try:
+            require_same_space(folder, manifest)
+        except InputError as error:
+            yield str(error)
+
+
+def _layer(params: Params, recipe: TrainParams) -> int | None:
+    return params.text.sentence_layer if recipe.reading == "sentence" else params.text.layer
+
+
+def _manifest_made_for(params: Params, layout: Layout, recipe: TrainParams) -> dict[str, Any] | None:
+    """The manifest of the embeddings if they are there and of the LLM and layer in params."""
+    folder = training_folder(layout.train_embeddings, recipe.reading)
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        manifest = read_manifest(folder)
+    except FlameError:  # `flame embed` makes them anew
+        return None
+    llm = manifest.get("llm") or {}
+    fits = llm.get("source") == params.llm.source and manifest.get("layer") == _layer(params, recipe)
+    return manifest if fits and "hidden" in manifest else None

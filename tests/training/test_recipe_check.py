@@ -1,0 +1,204 @@
+"""A recipe that could only fail later is refused before anything is computed, by recipe, file and key."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from flame_core.digest import write_json
+from flame_core.errors import ParamsError
+from flame_core.layout import Layout
+from flame_core.objectives import term_classes
+from flame_core.objectives.term import Needs, Term
+from flame_core.params import Params, SentenceParams, TermParams, parse_params, read_yaml
+from flame_core.pipeline import run_pipeline
+from flame_core.training import recipe_check
+from flame_core.training.recipe_check import link_faults, recipe_faults, require_linked_recipes, require_recipe
+
+ROOT = Path(__file__).parents[2]
+
+
+class AskingParams(TermParams):
+    name: Literal["asking"] = "asking"
+    sidecars: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ("z",)
+
+
+class Asking(Term):
+    @classmethod
+    def needs(cls, params):
+        return Needs(reads=frozenset(params.reads), sidecars=params.sidecars)
+
+
+@pytest.fixture(autouse=True)
+def asking(monkeypatch):
+    monkeypatch.setitem(term_classes(), "asking", Asking)
+
+
+@pytest.fixture
+def layout(tmp_path) -> Layout:
+    (tmp_path / "recipes/linked").mkdir(parents=True)
+    (tmp_path / "recipes/flame.yaml").write_text("{}\n")
+    (tmp_path / "recipes/linked/student.yaml").write_text("{}\n")
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n  cluster: {cmd: a, outs: [data/sidecars/labels, data/keys.parquet: {cache: false}]}\n"
+        "  train: {cmd: b, outs: ['data/models/${item.recipe}']}\n"
+    )
+    return Layout.find(tmp_path)
+
+
+def params(*terms: TermParams, **links) -> Params:
+    """The demo's params with a recipe `student` of a tiny tower, with these terms and links."""
+    content = read_yaml(ROOT / "params.yaml")
+    made = parse_params(content, Path("params.yaml"), ROOT / "recipes")
+    student = type(made.train["flame"]).model_validate({**made.train["flame"].model_dump(), **links})
+    trains = {"flame": made.train["flame"], "student": student.model_copy(update={"terms": list(terms)})}
+    return made.model_copy(update={"recipes": ["flame", "student"], "train": trains})
+
+
+def found(made: Params) -> list[tuple[str, str]]:
+    return [(".".join(fault.key), fault.message) for fault in recipe_faults(made.train["student"])]
+
+
+def test_the_shipped_recipes_have_no_faults(layout):
+    for name in sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml")):
+        content = read_yaml(ROOT / "params.yaml") | {"recipes": [name]}
+        content["text"]["train_kinds"] = ["raw", "short", "long"]
+        made = parse_params(content, Path("params.yaml"), ROOT / "recipes")
+        assert list(recipe_faults(made.train[name])) == []
+        assert list(link_faults(made, layout, name)) == []
+
+
+def test_a_term_and_the_recipe_name_the_same_sidecars():
+    ((key, message),) = found(params(AskingParams(sidecars=("labels",))))
+    assert key == "sidecars" and "the term asking reads the sidecar 'labels', which the recipe does not" in message
+    assert "write `sidecars: {labels: data/sidecars/labels}`" in message
+    ((key, message),) = found(params(sidecars={"labels": "data/sidecars/labels"}))
+    assert key == "sidecars" and "no term of the recipe reads the sidecar 'labels'" in message
+    assert found(params(AskingParams(sidecars=("labels",)), sidecars={"labels": "nowhere"})) == []
+
+
+def test_a_term_reads_what_the_backbone_has():
+    model = {"backbone_options": {"img_size": 16, "patch_size": 8, "class_token": False, "embed_dim": 24, "depth": 1,
+                                  "num_heads": 2}, "image_size": 16}  # fmt: skip
+    reads = AskingParams(reads=("cls",))
+    ((key, message),) = found(params(reads, model=model))
+    assert key == "terms" and "the term asking reads the CLS token, and the backbone VisionTransformer" in message
+    model["backbone_options"] = {**model["backbone_options"], "class_token": True}
+    assert found(params(reads, model=model)) == []
+    ((key, message),) = found(params(AskingParams(reads=("dreams",)), model=model))
+    assert key == "terms" and "reads dreams, which no tower has" in message
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "message"),
+    [
+        ({"backbone": "vit_bsae_patch16_clip_224"}, "model.backbone", "did you mean 'vit_base_patch16_clip_224'?"),
+        ({"backbone_options": {"dept": 3}}, "model.backbone_options", "unexpected keyword argument 'dept'"),
+        ({"image_size": 225}, "model.image_size", "225"),
+        ({"backbone": "resnet18"}, "model.backbone", "does not return tokens"),
+        (
+            {"backbone_options": {"depth": 2, "embed_dim": 24, "num_heads": 2}, "facet_blocks": 3},
+            "model.facet_blocks",
+            "has 2 blocks",
+        ),
+    ],
+)
+def test_a_backbone_that_cannot_be_made(model, key, message):
+    made = params(objective={"name": "facet_sigmoid"} if "facet_blocks" in model else {"name": "infonce"}, model=model)
+    ((where, said),) = found(made)
+    assert where == key and message in said
+
+
+def links_of(made: Params, layout: Layout) -> list[tuple[str, str]]:
+    return [(".".join(fault.key), fault.message) for fault in link_faults(made, layout, "student")]
+
+
+def test_what_neither_exists_nor_is_made_by_a_stage(layout):
+    made = params(sidecars={"labels": "data/sidecars/labels", "weights": "data/sidecars/weights"})
+    ((key, message),) = links_of(made, layout)
+    assert key == "sidecars.weights" and "no stage of dvc.yaml makes it" in message
+    assert links_of(params(selection="data/keys.parquet"), layout) == []
+    ((key, message),) = links_of(params(selection="keys.parquet"), layout)
+    assert key == "selection" and f"{layout.root / 'keys.parquet'} does not exist" in message
+    (layout.root / "keys.parquet").touch()
+    assert links_of(params(selection="keys.parquet"), layout) == []
+    assert [key for key, _ in links_of(params(teacher={"path": "models/old"}), layout)] == ["teacher"]
+    assert links_of(params(teacher={"path": "data/models/flame"}), layout) == []
+
+
+def teacher(layout: Layout, made: Params, **changes) -> str:
+    llm = {"name": made.llm.name, "source": made.llm.source, "random_seed": None, "digest": "d"}
+    folder = layout.root / "old"
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "config.json", {"llm": llm, "layer": made.text.layer, "hidden": 576, **changes})
+    return str(folder)
+
+
+def test_a_teacher_of_another_llms_space(layout):
+    plain = params()
+    path = teacher(layout, plain)
+    assert links_of(params(teacher={"path": path}), layout) == []
+    teacher(layout, plain, layer=7)
+    ((key, message),) = links_of(params(teacher={"path": path}), layout)
+    assert key == "teacher" and "another LLM's space: the teacher's layer is 7, and these params have 29" in message
+    teacher(layout, plain, llm={"name": "another", "source": "path:x"})
+    ((_, message),) = links_of(params(teacher={"path": path}), layout)
+    assert "llm.name is 'another'" in message and "llm.source is 'path:x'" in message
+    (layout.root / "old/config.json").write_text("[")
+    assert "config.json is damaged" in links_of(params(teacher={"path": path}), layout)[0][1]
+
+
+def test_a_teacher_of_other_embeddings(layout):
+    """Same LLM by name and source, but another file of it: only the embeddings tell."""
+    plain = params()
+    made = params(teacher={"path": teacher(layout, plain)})
+    llm = {"name": made.llm.name, "source": made.llm.source, "random_seed": None, "digest": "other"}
+    layout.train_embeddings.mkdir(parents=True)
+    manifest = {"llm": llm, "layer": made.text.layer, "hidden": 576}
+    write_json(layout.train_embeddings / "manifest.json", manifest)
+    assert "another LLM's space than these embeddings" in links_of(made, layout)[0][1]
+    write_json(layout.train_embeddings / "manifest.json", {**manifest, "layer": 3})  # made anew before the training
+    assert links_of(made, layout) == []
+
+
+def test_a_teacher_of_another_reading(layout):
+    made = params(teacher={"recipe": "flame"}, reading="sentence")
+    made = made.model_copy(update={"text": made.text.model_copy(update={"sentence": SentenceParams(layer=3)})})
+    assert (
+        "the teacher flame reads layer 29 of the LLM (facets), and this recipe layer 3" in links_of(made, layout)[0][1]
+    )
+    same = made.text.model_copy(update={"sentence": SentenceParams()})
+    assert links_of(made.model_copy(update={"text": same}), layout) == []
+
+
+def test_an_error_names_recipe_file_and_key_of_every_mistake(layout):
+    made = params(AskingParams(sidecars=("labels",), reads=("dreams",)), selection="keys.parquet")
+    with pytest.raises(ParamsError) as caught:
+        require_linked_recipes(made, layout, layout.recipes)
+    file = layout.recipes / "linked/student.yaml"
+    assert [line.split(": ")[:2] for line in str(caught.value).splitlines()] == [
+        [str(file), "sidecars"], [str(file), "terms"], [str(file), "selection"]
+    ]  # fmt: skip
+    with pytest.raises(ParamsError, match=r"linked/student\.yaml: sidecars: the term asking"):
+        require_recipe(made, layout, "student")
+
+
+def test_a_run_is_refused_at_its_start_and_a_plain_one_looks_at_nothing(tmp_path, monkeypatch):
+    for name in ("dvc.yaml", ".dvcignore"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    (tmp_path / "recipes/linked").mkdir(parents=True)
+    (tmp_path / "recipes/flame.yaml").write_bytes((ROOT / "recipes/flame.yaml").read_bytes())
+    (tmp_path / "recipes/linked/student.yaml").write_text("selection: nowhere.parquet\n")
+    own = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(own.replace("recipes: [flame]", "recipes: [flame, student]"))
+    with pytest.raises(ParamsError, match=r"student\.yaml: selection: .*nowhere\.parquet does not exist"):
+        run_pipeline(Layout.find(tmp_path), [], ["train.epochs=1"], None)
+    assert not (tmp_path / ".flame").exists()
+    (tmp_path / "params.yaml").write_text(own)
+    monkeypatch.setattr("orchestration.pipeline_run.reproduce", lambda root, targets: 0)
+    monkeypatch.setitem(sys.modules, recipe_check.__name__, None)
+    assert run_pipeline(Layout.find(tmp_path), [], [], None) == 0
