@@ -232,23 +232,28 @@ class _Runs:
         """Its cost, and the features of one view."""
         tower, pictures = self.assembly.tower, self.made.pictures.flatten(0, 1)
         reads = tuple(sorted(recipe_needs(self.params).reads))
-        return self._tower(
-            tower, lambda n: tower(pictures[:n], reads), views, own, self.params.model.checkpoint_activations
-        )
+        recomputes = self.params.model.checkpoint_activations
+        return self._tower(tower, pictures, lambda inputs: tower(inputs, reads), views, own, recomputes)
 
     def text_tower(self, captions: float, own: int) -> TowerCost | None:
         """Its cost, if there is one."""
         if (tower := self.assembly.text_tower) is None:
             return None
         ids = self.made.texts.flatten(0, 1)
-        return self._tower(tower, lambda n: {"t": tower(ids[:n])}, captions, own)[0]
+        return self._tower(tower, ids, lambda inputs: {"t": tower(inputs)}, captions, own)[0]
 
     def _tower(
-        self, tower: nn.Module, run: Callable[[int], Features], items: float, own: int, recomputes: bool = False
+        self,
+        tower: nn.Module,
+        inputs: Tensor,
+        run: Callable[[Tensor], Features],
+        items: float,
+        own: int,
+        recomputes: bool = False,
     ) -> tuple[TowerCost, Features]:
-        weights = list(tower.parameters())
+        there = [*tower.parameters(), inputs]  # whether it is kept or not
         with self._autocast():
-            one, two = (counted(lambda n=n: run(n), weights) for n in (1, 2))
+            one, two = (counted(lambda n=n: run(inputs[:n]), there) for n in (1, 2))
         trained, others = _sizes(tower)
         cost = TowerCost(
             weights=trained,

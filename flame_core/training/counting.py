@@ -15,16 +15,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Counted(Generic[T]):
-    """A run: its result, its FLOPs, and the bytes kept for its backward pass, weights left out."""
+    """A run: its result, its FLOPs, and the bytes kept for its backward pass."""
 
     result: T
     flops: float
     kept_bytes: int
 
 
-def counted(run: Callable[[], T], weights: Iterable[Tensor] = ()) -> Counted[T]:
-    """Run something on the CPU; what autograd keeps of `weights` is not counted, as it is there anyway."""
-    own = {weight.untyped_storage().data_ptr() for weight in weights}
+def counted(run: Callable[[], T], there: Iterable[Tensor] = ()) -> Counted[T]:
+    """Run something on the CPU; what autograd keeps of `there`, such as weights, is not counted."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in there}
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
