@@ -39,7 +39,7 @@ def child(rank: int, world: int, port: int, turns: int, out: Path) -> None:
     )
     with join("cpu") as ranks:
         texts = MadeTexts(params, HIDDEN)
-        assembly = assemble(params, texts, facets=1, batch_size=OWN * world)
+        assembly = assemble(params, texts, facets=1, batch_size=OWN * world, samples=OWN * world)
         step = Step(assembly, assembly.optimizer(params), params, ranks, "cpu")
         batch, at = made_batch(params, texts, OWN), Moment(0, 1, 1)
         z = batch.texts[:, 0].clone().requires_grad_()

@@ -87,7 +87,7 @@ def step_of(case: str, batch: int) -> Callable[[], object]:
     """A real step of a case on made-up pictures and captions."""
     params, hidden = recipe(case, batch)
     texts = MadeTexts(params, hidden, VOCABULARY)
-    assembly = assemble(params, texts, facets=1, batch_size=batch)
+    assembly = assemble(params, texts, facets=1, batch_size=batch, samples=batch)
     step, made = Step(assembly, assembly.optimizer(params), params, ALONE, "cpu"), made_batch(params, texts, batch)
     return lambda: step(made, Moment(0, 2, 2))
 

@@ -61,7 +61,7 @@ def main() -> None:
 
     def ours(**changes: object) -> Callable[[], object]:
         own = TrainParams.model_validate(params.model_dump() | changes)
-        assembly = assemble(own, texts, facets=1, batch_size=options.batch).to(device)
+        assembly = assemble(own, texts, facets=1, batch_size=options.batch, samples=options.batch).to(device)
         if own.compile:
             assembly.tower.compile()
         step = Step(assembly, assembly.optimizer(own), own, ALONE, device)
@@ -100,7 +100,7 @@ def slow_way(params: TrainParams, hidden: int, batch: Batch, device: str) -> Cal
     """A step as the reference does it."""
     model = params.model.model_copy(update={"checkpoint_activations": True})
     tower = ImageTower(model, hidden, 1).to(device)
-    objective = create_objective(params, Setup(tower, len(batch))).to(device)
+    objective = create_objective(params, Setup(tower, len(batch), len(batch), batch.texts.shape[-1])).to(device)
     optimizer = torch.optim.AdamW([*tower.parameters(), *objective.parameters()], foreach=False)
     scaler = torch.amp.GradScaler(device, enabled=device == "cuda")
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from flame_core.objectives.batch import Batch, Features, Moment
-from flame_core.objectives.term import Setup, Term
+from flame_core.objectives.term import Setup, Term, parameter_groups
 from flame_core.params import ContrastiveParams
 from flame_core.params.training import OptimizerParams
+from flame_core.ranks import Ranks
 from flame_core.vision.tower import ImageTower
 
 MAX_SCALE = 100.0
@@ -25,13 +26,18 @@ class Contrastive(Term):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(params.logit_scale)))
         self._multiplier = params.learning_rate_multiplier
 
-    def after_step(self, tower: ImageTower, features: Features, batch: Batch, at: Moment) -> None:
+    def after_step(self, tower: ImageTower, features: Features, batch: Batch, at: Moment, ranks: Ranks) -> None:
         """Keep the scale in [1, 100]."""
         self.logit_scale.clamp_(0.0, math.log(MAX_SCALE))
 
     def groups(self, optimizer: OptimizerParams) -> list[dict[str, Any]]:
-        """The learned scalars: no decay, a learning rate of their own."""
-        return [{"params": list(self.parameters()), "weight_decay": 0.0, "multiplier": self._multiplier}]
+        """The learned scalars: no decay, a learning rate of their own. Heads of a subclass are as in other terms."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        scalars = [p for p in trained if p.ndim == 0]
+        return [
+            {"params": scalars, "weight_decay": 0.0, "multiplier": self._multiplier},
+            *parameter_groups([p for p in trained if p.ndim > 0], optimizer.weight_decay),
+        ]
 
     def scalars(self) -> dict[str, float]:
         return {"logit_scale": self.logit_scale.exp().item()}

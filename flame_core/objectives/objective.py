@@ -32,10 +32,10 @@ class Objective(nn.Module):
         return self
 
     @torch.no_grad()
-    def prepare(self, batch: Batch, tower: ImageTower, at: Moment) -> Batch:
+    def prepare(self, batch: Batch, tower: ImageTower, at: Moment, ranks: Ranks) -> Batch:
         """See `Term.prepare`."""
         for term in self._terms():
-            batch = term.prepare(batch, tower, at)
+            batch = term.prepare(batch, tower, at, ranks)
         return batch
 
     def forward(self, features: Features, batch: Batch, ranks: Ranks) -> dict[str, Tensor]:
@@ -51,10 +51,10 @@ class Objective(nn.Module):
         return weighted
 
     @torch.no_grad()
-    def after_step(self, tower: ImageTower, features: Features, batch: Batch, at: Moment) -> None:
+    def after_step(self, tower: ImageTower, features: Features, batch: Batch, at: Moment, ranks: Ranks) -> None:
         """See `Term.after_step`."""
         for term in self._terms():
-            term.after_step(tower, features, batch, at)
+            term.after_step(tower, features, batch, at, ranks)
 
     def groups(self, optimizer: OptimizerParams) -> list[dict[str, Any]]:
         """The terms' parameter groups, without the empty ones."""

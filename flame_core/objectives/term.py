@@ -7,7 +7,7 @@ every checkpoint, so moving averages, tables and heads resume exactly; what `fro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,14 +51,29 @@ class Setup:
     """What a term is built for.
 
     Attributes:
-        tower: the image tower as it is initialised, not wrapped.
+        tower: the image tower as it is initialised, not wrapped. A term may copy it; it does not keep it, or it would
+            own the tower's weights.
         batch_size: pictures per step, over all ranks.
+        samples: how many are trained on, so rows in a table that `Batch.rows` points into.
+        hidden: D, dimensions of the texts' space.
         teacher: the folder of the model that the recipe names as its teacher.
     """
 
     tower: ImageTower
     batch_size: int
+    samples: int
+    hidden: int
     teacher: Path | None = None
+
+
+def parameter_groups(
+    parameters: Sequence[nn.Parameter], weight_decay: float, multiplier: float = 1.0
+) -> list[dict[str, Any]]:
+    """Two groups for AdamW: matrices with decay, 1-d parameters and scalars without."""
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay, "multiplier": multiplier},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "multiplier": multiplier},
+    ]
 
 
 class Term(nn.Module):
@@ -73,7 +88,7 @@ class Term(nn.Module):
         """What a term with these params needs of a step."""
         return Needs()
 
-    def prepare(self, batch: Batch, tower: ImageTower, at: Moment) -> Batch:
+    def prepare(self, batch: Batch, tower: ImageTower, at: Moment, ranks: Ranks) -> Batch:
         """The batch with what has to be computed before the towers run; called without gradient."""
         return batch
 
@@ -85,16 +100,16 @@ class Term(nn.Module):
         """
         raise NotImplementedError
 
-    def after_step(self, tower: ImageTower, features: Features, batch: Batch, at: Moment) -> None:
-        """Change the state after an optimiser step, the same on all ranks; called without gradient."""
+    def after_step(self, tower: ImageTower, features: Features, batch: Batch, at: Moment, ranks: Ranks) -> None:
+        """Change the state after an optimiser step; called without gradient.
+
+        `features` and `batch` are of this rank, and the state must stay the same on all: what it takes from them is
+        gathered first (`Ranks.gather`). A checkpoint holds each tensor once, from one of the ranks.
+        """
 
     def groups(self, optimizer: OptimizerParams) -> list[dict[str, Any]]:
         """Parameter groups for AdamW: weights of heads decay, 1-d parameters and scalars do not."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        return [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": optimizer.weight_decay, "multiplier": 1.0},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "multiplier": 1.0},
-        ]
+        return parameter_groups([p for p in self.parameters() if p.requires_grad], optimizer.weight_decay)
 
     def frozen(self) -> Iterable[nn.Module]:
         """Submodules that come from files, such as a teacher: never trained, in train mode, or saved."""

@@ -57,6 +57,12 @@ class OptimizerParams(Section):
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.5, ge=0)
     clip_grad_norm: float | None = Field(default=None, gt=0)
+    multipliers: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        exclude_if=lambda value: not value,  # a recipe without them is recorded as it always was
+        description="of the learning rate of a tower's weights, by what their names begin with, such as "
+        "image.backbone.blocks.0; the longest such name counts; 0 freezes them",
+    )
 
 
 def _plain_path(path: str) -> str:

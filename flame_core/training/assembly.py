@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from flame_core.objectives import create_objective, term_needs
+from flame_core.objectives import create_objective, recipe_needs, term_needs
 from flame_core.objectives.objective import Objective
 from flame_core.objectives.term import Setup
 from flame_core.params import TrainParams
-from flame_core.training.schedule import create_optimizer
+from flame_core.training.schedule import create_optimizer, freeze
 from flame_core.training.texts import TrainingTexts
 from flame_core.vision.tower import ImageTower, require_features
 
@@ -65,7 +65,12 @@ class Assembly:
 
 
 def assemble(
-    params: TrainParams, texts: TrainingTexts, facets: int, batch_size: int, teacher: Path | None = None
+    params: TrainParams,
+    texts: TrainingTexts,
+    facets: int,
+    batch_size: int,
+    samples: int,
+    teacher: Path | None = None,
 ) -> Assembly:
     """A recipe's towers and objective, initialised from its seed.
 
@@ -74,14 +79,20 @@ def assemble(
         texts: which say the space's dimensions, and whether a text tower is trained along.
         facets: F, how many facets a picture may have.
         batch_size: pictures per step, over all ranks.
+        samples: how many are trained on.
         teacher: the model folder of the recipe's teacher.
 
     Raises:
-        ParamsError: the recipe's terms read what its backbone does not have.
+        ParamsError: the terms read what the backbone does not have, or `optimizer.multipliers` names no weight.
     """
     torch.manual_seed(params.seed)
     tower = ImageTower(params.model, texts.hidden, facets)
     for name, needs in term_needs(params).items():
         require_features(tower.backbone, needs.reads, f"train: the term {name}")
     text_tower = texts.encoder()
-    return Assembly(tower, text_tower, create_objective(params, Setup(tower, batch_size, teacher)))
+    if "z" not in recipe_needs(params).reads:  # nothing reaches the head, and ranks would wait for its gradients
+        tower.head_parts().requires_grad_(False)
+    setup = Setup(tower, batch_size, samples, texts.hidden, teacher)
+    assembly = Assembly(tower, text_tower, create_objective(params, setup))
+    freeze(assembly.towers(), params.optimizer.multipliers)
+    return assembly

@@ -193,7 +193,7 @@ def training_cost(
     own = batch // processes
     texts, needs, size = MadeTexts(params, hidden, vocabulary), recipe_needs(params), params.model.image_size
     with torch.random.fork_rng(devices=[]):
-        assembly = assemble(params, texts, facet_count(slots), batch, teacher)
+        assembly = assemble(params, texts, facet_count(slots), batch, samples, teacher)
         made = made_batch(params, texts, PICTURES).with_extra(**(extra or {}))
         run = _Runs(params, assembly, made)
         at = Moment(0, params.epochs * (samples // batch), samples // batch)
@@ -271,7 +271,7 @@ class _Runs:
         """Its cost for a batch of which a process has `own` pictures; `of_one` are the features of one view."""
         objective, (b, views) = self.assembly.objective, self.made.pictures.shape[:2]
         with self._autocast():
-            prepared = counted(lambda: objective.prepare(self.made, self.assembly.tower, at))
+            prepared = counted(lambda: objective.prepare(self.made, self.assembly.tower, at, ALONE))
         features = {name: torch.randn(b, views, *value.shape[1:]) for name, value in of_one.items()}
         features["t"] = torch.randn(b, self.params.texts_per_image, hidden)
         trained_texts = self.assembly.text_tower is not None
@@ -302,7 +302,7 @@ class _Runs:
     def _end_of_step(self, loss: Tensor, features: Features, batch: Batch, at: Moment) -> None:
         loss.backward()
         own = {name: value[: len(batch)] for name, value in features.items()}
-        self.assembly.objective.after_step(self.assembly.tower, own, batch, at)
+        self.assembly.objective.after_step(self.assembly.tower, own, batch, at, ALONE)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.params.precision == "bfloat16")

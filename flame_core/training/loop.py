@@ -102,7 +102,7 @@ def train(
     if device == "cuda":
         free, _ = torch.cuda.mem_get_info()
         require_training_memory(params, samples, ranks.world, free, teacher)
-    assembly = assemble(params, samples.texts, samples.facets, batch_size, teacher).to(device)
+    assembly = assemble(params, samples.texts, samples.facets, batch_size, len(samples), teacher).to(device)
     optimizer = assembly.optimizer(params)
     if ranks.rank:
         torch.manual_seed(params.seed + ranks.rank)  # dropout and stochastic depth of their own

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
+from flame_core.errors import ParamsError
 from flame_core.objectives.objective import Objective
+from flame_core.objectives.term import parameter_groups
 from flame_core.params import TrainParams
 
 
@@ -22,18 +25,57 @@ def create_optimizer(towers: nn.Module, objective: Objective, params: TrainParam
     """AdamW over the towers' matrices with decay, their 1-d parameters without, and the objective's own groups.
 
     Each group has a `multiplier` of the learning rate.
+
+    Raises:
+        ParamsError: nothing is trained.
     """
-    trained = [p for p in towers.parameters() if p.requires_grad]
     optimizer = params.optimizer
+    trained: dict[float, list[nn.Parameter]] = {1.0: []}
+    for name, weight in towers.named_parameters():
+        if weight.requires_grad:
+            trained.setdefault(rate_multiplier(name, optimizer.multipliers), []).append(weight)
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": optimizer.weight_decay, "multiplier": 1.0},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "multiplier": 1.0},
-        *objective.groups(optimizer),
+        group
+        for multiplier, weights in trained.items()
+        for group in parameter_groups(weights, optimizer.weight_decay, multiplier)
     ]
-    fused = trained[0].is_cuda  # one kernel for all weights; on a CPU the plain one, whose bytes are promised
+    groups += objective.groups(optimizer)
+    weights = [weight for group in groups for weight in group["params"]]
+    if not weights:
+        raise ParamsError("train.optimizer.multipliers freezes all that the recipe trains")
+    fused = weights[0].is_cuda  # one kernel for all weights; on a CPU the plain one, whose bytes are promised
     return torch.optim.AdamW(
         groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.eps, fused=fused or None
     )
+
+
+def rate_multiplier(name: str, multipliers: Mapping[str, float]) -> float:
+    """The multiplier of a tower's weight or module: that of the longest of `multipliers` its name begins with, or 1."""
+    return max(
+        ((len(start), value) for start, value in multipliers.items() if f"{name}.".startswith(f"{start}.")),
+        default=(0, 1.0),
+    )[1]
+
+
+def freeze(towers: nn.Module, multipliers: Mapping[str, float]) -> None:
+    """Freeze what has a multiplier of 0: no gradients, and evaluation mode.
+
+    Raises:
+        ParamsError: a multiplier is of no weight.
+    """
+    names = [name for name, _ in towers.named_parameters()]
+    for start in multipliers:
+        if not any(f"{name}.".startswith(f"{start}.") for name in names):
+            known = ", ".join(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
+            raise ParamsError(
+                f"train.optimizer.multipliers: no weight's name begins with {start!r}; they begin with {known}"
+            )
+    for name, weight in towers.named_parameters():
+        if rate_multiplier(name, multipliers) == 0:
+            weight.requires_grad_(False)
+    for name, module in towers.named_modules():
+        if rate_multiplier(name, multipliers) == 0:
+            module.training = False  # of this module only: a part of it may be trained
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

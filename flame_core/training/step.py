@@ -48,7 +48,7 @@ class Step:
         objective, micro = self._assembly.objective, self._params.micro_batch_size
         self._optimizer.zero_grad(set_to_none=True)
         with self._autocast():
-            batch = objective.prepare(batch, self._assembly.tower, at)
+            batch = objective.prepare(batch, self._assembly.tower, at, self._ranks)
         pieces = batch.split(micro or len(batch))
         images = in_pieces(self._image_features, pieces, self._tower, self._device)
         texts, t = self._text_features(batch)
@@ -67,7 +67,7 @@ class Step:
             nn.utils.clip_grad_norm_(weights, self._params.optimizer.clip_grad_norm)
         self._optimizer.step()
         detached = {name: value.detach() for name, value in features.items()}
-        objective.after_step(self._assembly.tower, detached, batch, at)
+        objective.after_step(self._assembly.tower, detached, batch, at, self._ranks)
         return {name: share.detach() for name, share in shares.items()}
 
     def _image_features(self, piece: Batch) -> Features:
@@ -125,6 +125,8 @@ def in_pieces(run: Callable[[P], Features], pieces: Sequence[P], module: nn.Modu
     sizes = [len(next(iter(out.values()))) for out in outs]
 
     def backward(world: int) -> None:
+        if not any(weight.requires_grad for weight in module.parameters()):
+            return
         gradients = {name: grad.split(sizes) for name, grad in _gradients(leaves, world).items()}
         for number, (piece, state) in enumerate(zip(pieces, states, strict=True)):
             set_random_state(state, torch.device(device))  # the same dropout as in the run without a graph
@@ -144,7 +146,10 @@ def _gradients(leaves: Features, world: int) -> dict[str, Tensor]:
 
 
 def _hand_on(features: Features, gradients: Features) -> None:
-    torch.autograd.backward([features[name] for name in gradients], list(gradients.values()))
+    """Carry gradients on, past features that come from frozen weights only."""
+    reached = [name for name in gradients if features[name].requires_grad]
+    if reached:
+        torch.autograd.backward([features[name] for name in reached], [gradients[name] for name in reached])
 
 
 def _no_exchange(tower: nn.Module) -> AbstractContextManager[None]:

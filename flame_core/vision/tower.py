@@ -77,6 +77,10 @@ class ImageTower(nn.Module):
             features["patches"] = patches
         return features
 
+    def head_parts(self) -> nn.ModuleList:
+        """What only z depends on."""
+        return nn.ModuleList([self.projector] + ([] if self.facet_tokens is None else [self.facet_tokens]))
+
     def z(self, pictures: Tensor) -> Tensor:
         """Unit vectors z [B, 1 + F, D]."""
         return self(pictures)["z"]

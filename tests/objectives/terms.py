@@ -14,7 +14,8 @@ TINY = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads
 
 
 def setup(batch_size: int) -> Setup:
-    return Setup(ImageTower(ModelParams(backbone_options=TINY, image_size=16), hidden=8, facets=1), batch_size)
+    tower = ImageTower(ModelParams(backbone_options=TINY, image_size=16), hidden=8, facets=1)
+    return Setup(tower, batch_size, samples=24, hidden=8)
 
 
 def batch_of(facets: torch.Tensor) -> Batch:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from flame_core.objectives.batch import Moment
 from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
 from flame_core.params import MultiPositiveSigmoidParams
+from flame_core.ranks import ALONE
 from tests.objectives.terms import batch_of, setup, share
 
 
@@ -53,6 +54,6 @@ def test_scale_is_clamped_and_bias_is_free():
     with torch.no_grad():
         term.logit_scale.fill_(9.0)
         term.logit_bias.fill_(-77.0)
-        term.after_step(setup(4).tower, {}, batch_of(torch.ones(4, 2)), Moment(0, 1, 1))
+        term.after_step(setup(4).tower, {}, batch_of(torch.ones(4, 2)), Moment(0, 1, 1), ALONE)
     assert term.logit_scale.exp().item() == pytest.approx(100.0)
     assert term.logit_bias.item() == -77.0

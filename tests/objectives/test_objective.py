@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from flame_core.objectives import create_objective, recipe_needs, term_classes
 from flame_core.objectives.batch import Moment
+from flame_core.objectives.infonce import InfoNCE
 from flame_core.objectives.moving_average import MovingAverage
 from flame_core.objectives.objective import Objective
 from flame_core.objectives.term import Needs, Term
@@ -43,7 +44,7 @@ class Taught(Term):
         z = features["z"][:, 0, 0]
         return {"near": (self.head(z) - self.teacher(z)).square().mean(), "small": self.scale.square()}
 
-    def after_step(self, tower, features, batch, at):
+    def after_step(self, tower, features, batch, at, ranks):
         self.past.update(self.head, 0.5)
 
     def frozen(self):
@@ -117,7 +118,7 @@ def test_heads_decay_and_scalars_do_not(objective):
 def test_the_state_is_put_back_whole_and_no_other_is_taken(objective, params):
     with torch.no_grad():
         objective.terms["taught"].scale.fill_(7.0)
-    objective.after_step(setup(4).tower, features(), BATCH, Moment(0, 1, 1))
+    objective.after_step(setup(4).tower, features(), BATCH, Moment(0, 1, 1), ALONE)
     state = {name: value.clone() for name, value in objective.state().items()}
     torch.manual_seed(5)
     other = create_objective(params, setup(4))
@@ -148,3 +149,20 @@ def test_a_term_stands_once():
 def test_a_term_has_no_fields_of_another():
     with pytest.raises(ValidationError, match="logit_scale"):
         TrainParams.model_validate({"objective": {"name": "cosine", "logit_scale": 3.0}})
+
+
+def test_heads_of_a_contrastive_loss_decay_and_what_it_freezes_is_in_no_group(params):
+    class Headed(InfoNCE):
+        def __init__(self, params, setup):
+            super().__init__(params, setup)
+            self.head = nn.Linear(8, 8)
+            self.past = MovingAverage(self.head)
+
+    loss = Headed(params.objective.model_copy(update={"learning_rate_multiplier": 5.0}), setup(4))
+    names = {id(p): name for name, p in loss.named_parameters()}
+    groups = loss.groups(OptimizerParams(weight_decay=0.3))
+    assert {names[id(p)]: (g["weight_decay"], g["multiplier"]) for g in groups for p in g["params"]} == {
+        "logit_scale": (0.0, 5.0),
+        "head.weight": (0.3, 1.0),
+        "head.bias": (0.0, 1.0),
+    }

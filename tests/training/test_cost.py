@@ -117,7 +117,7 @@ def test_flops_of_a_small_training_by_hand():
 def flops_of_a_step(params: TrainParams, batch: int) -> float:
     """By torch's counter on the real step."""
     texts = MadeTexts(params, HIDDEN, vocabulary=50)
-    assembly = assemble(params, texts, 1, batch)
+    assembly = assemble(params, texts, 1, batch, batch)
     step = Step(assembly, assembly.optimizer(params), params, ALONE, "cpu")
     made = made_batch(params, texts, batch)
     return counted(lambda: step(made, Moment(0, 10, 5))).flops
@@ -229,7 +229,7 @@ def status(name):
 def train(params, batch):
     texts = MadeTexts(params, 64, vocabulary=500)
     made = made_batch(params, texts, batch)
-    assembly = assemble(params, texts, 1, batch)
+    assembly = assemble(params, texts, 1, batch, batch)
     step = Step(assembly, assembly.optimizer(params), params, ALONE, "cpu")
     for number in range(2):
         step(made, Moment(number, 2, 2))

@@ -57,7 +57,7 @@ def token_ids() -> torch.Tensor:
 
 
 def assembled(params: TrainParams) -> Assembly:
-    return assemble(params, MadeTexts(params, HIDDEN, vocabulary=9), facets=2, batch_size=BATCH)
+    return assemble(params, MadeTexts(params, HIDDEN, vocabulary=9), facets=2, batch_size=BATCH, samples=BATCH)
 
 
 def gradients(assembly: Assembly) -> dict[str, torch.Tensor]:

@@ -42,7 +42,7 @@ class Past(Term):
         self.past = MovingAverage(setup.tower)
         self.head = nn.Sequential(nn.Linear(width, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, width))
 
-    def prepare(self, batch, tower, at):
+    def prepare(self, batch, tower, at, ranks):
         target = self.past(batch.pictures.flatten(0, 1), ("pooled",))["pooled"]
         return batch.with_extra(past=target.unflatten(0, batch.pictures.shape[:2]))
 
@@ -52,7 +52,7 @@ class Past(Term):
         unlike = 1 - F.cosine_similarity(found, batch.extra["past"].flip(1), dim=-1)
         return {"unlike": unlike.sum() / everyone.shape[:2].numel()}
 
-    def after_step(self, tower, features, batch, at):
+    def after_step(self, tower, features, batch, at, ranks):
         self.past.update(tower, 0.8)
 
     def scalars(self):
