@@ -33,6 +33,7 @@ class Batch:
         rows: [b] numbers of the samples among all that are trained on, from 0.
         keys: of the samples.
         extra: one row per sample, by name: the sidecars, and what `Term.prepare` adds.
+        keep: [b, V, M] numbers of the patches of each view that the tower sees, chosen by `Term.prepare`; None: all.
     """
 
     pictures: Tensor
@@ -42,6 +43,7 @@ class Batch:
     rows: Tensor
     keys: list[str]
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    keep: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -55,6 +57,7 @@ class Batch:
             self.rows[part],
             self.keys[part],
             {name: value[part] for name, value in self.extra.items()},
+            None if self.keep is None else self.keep[part],
         )
 
     def split(self, size: int) -> list[Batch]:
@@ -64,7 +67,12 @@ class Batch:
     def to(self, device: str) -> Batch:
         """The same batch on a device."""
         moved = {name: getattr(self, name).to(device) for name in ("pictures", "boxes", "texts", "facets", "rows")}
-        return replace(self, **moved, extra={name: value.to(device) for name, value in self.extra.items()})
+        keep = None if self.keep is None else self.keep.to(device)
+        return replace(self, **moved, extra={name: value.to(device) for name, value in self.extra.items()}, keep=keep)
+
+    def keeping(self, patches: Tensor) -> Batch:
+        """The same batch, of whose views the tower sees only these patches, [b, V, M]."""
+        return replace(self, keep=patches)
 
     def with_extra(self, **values: Tensor) -> Batch:
         """The same batch with further values, one row per sample."""

@@ -11,12 +11,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from flame_core.errors import ParamsError
 from flame_core.text.attention import sees
-
-_PARTS = ("patch_embed", "_pos_embed", "patch_drop", "norm_pre", "blocks", "norm")
+from flame_core.vision.token_subset import embedded, missing_parts, through
 
 
 class FacetTokens(nn.Module):
@@ -24,7 +22,7 @@ class FacetTokens(nn.Module):
 
     def __init__(self, backbone: Any, facets: int, blocks: int | Literal["all"]) -> None:
         super().__init__()
-        missing = [part for part in _PARTS if not hasattr(backbone, part)]
+        missing = missing_parts(backbone)
         depth = 0 if missing else len(backbone.blocks)
         if missing or (blocks != "all" and blocks > depth):
             why = f"has no {', '.join(missing)}" if missing else f"has {depth} blocks"
@@ -36,24 +34,18 @@ class FacetTokens(nn.Module):
         nn.init.trunc_normal_(self.tokens, std=0.02)
         self._blocks = depth if blocks == "all" else blocks
 
-    def forward(self, backbone: Any, pictures: Tensor) -> Tensor:
-        """Tokens of the last block [B, T + F, C]: the backbone's own, then the facets."""
-        x = backbone.patch_embed(pictures)
-        x = backbone.norm_pre(backbone.patch_drop(backbone._pos_embed(x)))  # [B, T, C]
+    def forward(self, backbone: Any, pictures: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Tokens of the last block [B, T + F, C]: the backbone's own, then the facets; `keep` as in `token_subset`."""
+        x = embedded(backbone, pictures, keep)  # [B, T, C]
         first = len(backbone.blocks) - self._blocks
         for block in backbone.blocks[:first]:
-            x = self._run(backbone, block, x, None)
+            x = through(backbone, block, x)
         own = x.shape[1]
         x = torch.cat([x, self.tokens.to(x.dtype).expand(len(x), -1, -1)], dim=1)
         mask = facet_mask(own, len(self.tokens), x.device)
         for block in backbone.blocks[first:]:
-            x = self._run(backbone, block, x, mask)
+            x = through(backbone, block, x, mask)
         return backbone.norm(x)
-
-    def _run(self, backbone: Any, block: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
-        if backbone.grad_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, x, attn_mask=mask, use_reentrant=False)
-        return block(x, attn_mask=mask)
 
 
 def facet_mask(tokens: int, facets: int, device: torch.device) -> Tensor:

@@ -22,6 +22,7 @@ from flame_core.text.jobs import facet_count
 from flame_core.vision.facet_tokens import FacetTokens
 from flame_core.vision.mixed_precision import keep_residual_type, multiply_patches
 from flame_core.vision.projector import PatchProjector, PooledProjector
+from flame_core.vision.token_subset import subset_tokens
 from flame_core.vision.views import evaluation_picture, normalised
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -52,18 +53,21 @@ class ImageTower(nn.Module):
         """Patch tokens of the last block, [B, N, C], prefix tokens left out; facet tokens leave them as they are."""
         return self.backbone.forward_features(pictures)[:, self.backbone.num_prefix_tokens :]
 
-    def forward(self, pictures: Tensor, reads: Collection[str] = ("z",)) -> dict[str, Tensor]:
-        """Features by name, only those asked for.
+    def forward(
+        self, pictures: Tensor, reads: Collection[str] = ("z",), keep: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Features by name, only those asked for, of whole pictures or of their patches `keep` [B, M].
 
         z [B, 1 + F, D]; of the backbone's last block: pooled [B, C], the mean patch token; cls [B, C]; patches
         [B, N, C].
         """
         prefix = self.backbone.num_prefix_tokens
         if self.facet_tokens is None:
-            tokens = self.backbone.forward_features(pictures)  # [B, T, C]
+            whole = self.backbone.forward_features
+            tokens = whole(pictures) if keep is None else subset_tokens(self.backbone, pictures, keep)  # [B, T, C]
             patches, facets = tokens[:, prefix:], None
         else:
-            tokens = self.facet_tokens(self.backbone, pictures)  # [B, T + F, C]
+            tokens = self.facet_tokens(self.backbone, pictures, keep)  # [B, T + F, C]
             own = tokens.shape[1] - len(self.facet_tokens.tokens)
             patches, facets = tokens[:, prefix:own], tokens[:, own:]
         features = {}

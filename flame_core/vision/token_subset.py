@@ -1,0 +1,55 @@
+"""Patches that a ViT sees, chosen picture by picture: the others are left out before the first block.
+
+A method that masks (A-CLIP, FLIP) says which patches stay (`Batch.keep`); what is left out costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from flame_core.errors import ParamsError
+
+PARTS = ("patch_embed", "_pos_embed", "patch_drop", "norm_pre", "blocks", "norm")  # of a plain ViT of timm
+
+
+def missing_parts(backbone: Any) -> list[str]:
+    """What a backbone lacks of a plain ViT of timm, whose forward pass may be taken apart."""
+    return [part for part in PARTS if not hasattr(backbone, part)]
+
+
+def embedded(backbone: Any, pictures: Tensor, keep: Tensor | None = None) -> Tensor:
+    """Tokens before the first block: prefix tokens, then the N patches or the M of `keep` [B, M], in its order.
+
+    Raises:
+        ParamsError: patches are to be left out, and the backbone is no plain ViT.
+    """
+    if keep is not None and (missing := missing_parts(backbone)):
+        raise ParamsError(
+            f"train.model: the backbone {type(backbone).__name__} has no {', '.join(missing)}; leaving patches out "
+            "needs a plain ViT"
+        )
+    x = backbone._pos_embed(backbone.patch_embed(pictures))  # [B, P + N, C]
+    if keep is not None:
+        prefix = backbone.num_prefix_tokens
+        rows = keep[..., None].expand(-1, -1, x.shape[-1])
+        x = torch.cat([x[:, :prefix], x[:, prefix:].gather(1, rows)], dim=1)
+    return backbone.norm_pre(backbone.patch_drop(x))
+
+
+def subset_tokens(backbone: Any, pictures: Tensor, keep: Tensor) -> Tensor:
+    """Tokens of the last block [B, P + M, C] of pictures of which only the patches `keep` [B, M] are seen."""
+    x = embedded(backbone, pictures, keep)
+    for block in backbone.blocks:
+        x = through(backbone, block, x)
+    return backbone.norm(x)
+
+
+def through(backbone: Any, block: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """A block's output; its activations are made again in backward if the backbone is set so."""
+    if backbone.grad_checkpointing and torch.is_grad_enabled():
+        return checkpoint(block, x, attn_mask=mask, use_reentrant=False)
+    return block(x, attn_mask=mask)
