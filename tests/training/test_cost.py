@@ -53,14 +53,14 @@ class SelfTeaching(Term):
     def needs(cls, params: CosineParams) -> Needs:
         return Needs(views=2)
 
-    def prepare(self, batch: Batch, tower: ImageTower, at: Moment) -> Batch:
+    def prepare(self, batch: Batch, tower: ImageTower, at: Moment, ranks: Ranks) -> Batch:
         return batch.with_extra(taught=self.teacher(batch.pictures[:, 1])["z"][:, 0])
 
     def forward(self, features: Features, batch: Batch, ranks: Ranks) -> dict[str, torch.Tensor]:
         z = self.head(features["z"][:, 0, 0].float())
         return {"taught": (z - batch.extra["taught"]).square().mean()}
 
-    def after_step(self, tower: ImageTower, features: Features, batch: Batch, at: Moment) -> None:
+    def after_step(self, tower: ImageTower, features: Features, batch: Batch, at: Moment, ranks: Ranks) -> None:
         self.teacher.update(tower, 0.9)
 
 

@@ -56,7 +56,7 @@ def test_recomputed_activations_give_the_same_gradient():
 
 
 def test_a_backbone_that_is_no_plain_vit_is_refused():
-    with pytest.raises(ParamsError, match="SimpleNamespace has no patch_embed.*plain ViT"):
+    with pytest.raises(ParamsError, match=r"SimpleNamespace has no patch_embed.*plain ViT"):
         embedded(SimpleNamespace(), pictures(), torch.zeros(3, 1, dtype=torch.long))
 
 
