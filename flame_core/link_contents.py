@@ -7,7 +7,7 @@ before it uses them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +58,17 @@ def _teacher_files(folder: Path) -> list[str]:
     return [CONFIG, WEIGHTS, *(name for name in _OF_TEXT if (folder / name).is_file())]
 
 
-def read_by_training(links: Mapping[str, Path]) -> dict[Path, Sequence[str]]:
+def read_by_training(links: Mapping[str, Path]) -> dict[Path, list[str]]:
     """{folder: patterns} of the files that a training verifies before it reads them."""
-    found: dict[Path, Sequence[str]] = {}
+    found: dict[Path, list[str]] = {}  # of a folder with several, all their patterns
     for what, path in links.items():
         if what == "teacher":
-            found[path] = _teacher_files(path)
+            found.setdefault(path, []).extend(_teacher_files(path))
         elif what == "selection":
             if (path.parent / DIGESTS).is_file():
-                found[path.parent] = [path.name]
+                found.setdefault(path.parent, []).append(path.name)
         else:
-            found[path] = ["*"]
+            found.setdefault(path, []).append("*")
     return found
 
 

@@ -52,7 +52,8 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         small[layout.train_embeddings].append(TOKENIZER)
     needs = links(layout, chosen)
     linked = link_contents(needs)
-    verified = verify({**small, **read_by_training(needs)})
+    wanted = {folder: [*small.get(folder, []), *patterns] for folder, patterns in read_by_training(needs).items()}
+    verified = verify({**small, **wanted})
     store = TrainStore(layout.embeddings)
     made = store.manifest_of(chosen.reading)
     require_training_fit(made, params, layout, chosen.reading)

@@ -48,7 +48,16 @@ class FrozenTexts:
 
     @classmethod
     def of_package(cls, package: Path, values: Mapping[str, Any], encoder: OpenEncoder) -> Self:
-        """Texts of the LLM only: a package holds no store."""
+        """Texts of the LLM only: a package holds no store.
+
+        Raises:
+            InputError: the model's texts are centred, and the means are missing.
+        """
+        if values["text"]["center"] != "none" and not (package / CENTER).is_file():
+            raise InputError(
+                f"{package / CENTER} is missing, by which this model's texts are centred; "
+                "run `flame evaluate` to pack it"
+            )
         hidden: int = json.loads((package / _CONFIG).read_text("utf-8"))["hidden"]
         return cls(values["text_facets"], hidden, Centring.of_file(values["facets"], package / CENTER), encoder)
 

@@ -40,7 +40,7 @@ def require_recipe(params: Params, layout: Layout, name: str) -> None:
 
 
 def require_linked_recipes(params: Params, layout: Layout, recipes: Path) -> None:
-    """Refuse faults of all recipes with terms, sidecars, a selection or a teacher.
+    """Refuse faults of all recipes with terms, multipliers, sidecars, a selection or a teacher.
 
     Args:
         params: of the run.
@@ -52,7 +52,7 @@ def require_linked_recipes(params: Params, layout: Layout, recipes: Path) -> Non
     """
     found = {}
     for name, recipe in params.train.items():
-        if recipe.terms or links(layout, recipe):
+        if recipe.terms or recipe.optimizer.multipliers or links(layout, recipe):
             found[name] = [*recipe_faults(recipe), *link_faults(params, layout, name)]
     _refuse(found, recipes)
 
@@ -68,10 +68,12 @@ def _refuse(found: Mapping[str, Iterable[Fault]], recipes: Path) -> None:
 
 
 def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
-    """Mistakes that the recipe shows by itself: sidecars that its terms read, its backbone, features of that."""
+    """Mistakes that the recipe shows by itself: sidecars that its terms read, its backbone, its weights."""
     import torch
 
     from flame_core.objectives import term_needs
+    from flame_core.text.transformer import TextTower
+    from flame_core.training.schedule import require_weights
     from flame_core.vision.tower import ImageTower, require_features
 
     needs = term_needs(recipe)
@@ -90,6 +92,13 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
             require_features(tower.backbone, each.reads, f"the term {name}")
         except ParamsError as error:
             yield Fault(("objective" if name == recipe.objective.name else "terms",), str(error))
+    if recipe.optimizer.multipliers:
+        with torch.device("meta"):
+            text = [] if recipe.text_tower is None else [("text", TextTower(recipe.text_tower, vocabulary=1, hidden=8))]
+        try:
+            require_weights(torch.nn.ModuleDict([("image", tower), *text]), recipe.optimizer.multipliers)
+        except ParamsError as error:
+            yield Fault(("optimizer", "multipliers"), str(error).removeprefix("train.optimizer.multipliers: "))
 
 
 def _backbone_fault(recipe: TrainParams, error: ParamsError) -> Fault:

@@ -63,6 +63,21 @@ def freeze(towers: nn.Module, multipliers: Mapping[str, float]) -> None:
     Raises:
         ParamsError: a multiplier is of no weight.
     """
+    require_weights(towers, multipliers)
+    for name, weight in towers.named_parameters():
+        if rate_multiplier(name, multipliers) == 0:
+            weight.requires_grad_(False)
+    for name, module in towers.named_modules():
+        if rate_multiplier(name, multipliers) == 0:
+            module.training = False  # of this module only: a part of it may be trained
+
+
+def require_weights(towers: nn.Module, multipliers: Mapping[str, float]) -> None:
+    """Refuse multipliers that no weight's name begins with.
+
+    Raises:
+        ParamsError: names the first, and what names begin with.
+    """
     names = [name for name, _ in towers.named_parameters()]
     for start in multipliers:
         if not any(f"{name}.".startswith(f"{start}.") for name in names):
@@ -70,12 +85,6 @@ def freeze(towers: nn.Module, multipliers: Mapping[str, float]) -> None:
             raise ParamsError(
                 f"train.optimizer.multipliers: no weight's name begins with {start!r}; they begin with {known}"
             )
-    for name, weight in towers.named_parameters():
-        if rate_multiplier(name, multipliers) == 0:
-            weight.requires_grad_(False)
-    for name, module in towers.named_modules():
-        if rate_multiplier(name, multipliers) == 0:
-            module.training = False  # of this module only: a part of it may be trained
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -173,6 +173,16 @@ def load_encoder(model: Path, device: str) -> ImageEncoder:
     Raises:
         InputError: a file is missing, or the weights do not fit the config.
     """
+    tower, config = load_tower(model)
+    return ImageEncoder(tower, config, device)
+
+
+def load_tower(model: Path) -> tuple[ImageTower, dict[str, Any]]:
+    """The trained tower of a model folder in evaluation mode, such as a teacher's, and the model's config.
+
+    Raises:
+        InputError: a file is missing, or the weights do not fit the config.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -183,4 +193,4 @@ def load_encoder(model: Path, device: str) -> ImageEncoder:
         tower.load_state_dict(load_file(model / WEIGHTS))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{model} is not a usable model ({error}); run `flame train` for it") from error
-    return ImageEncoder(tower, config, device)
+    return tower.eval(), config

@@ -13,10 +13,12 @@ from safetensors.numpy import load_file
 from flame_core.errors import InputError
 from flame_core.serving.package import CARD, CLASS_TENSOR, CLASSES, SERVING, require_package
 from flame_core.serving.predictor import LLM_VARIABLE, Predictor
+from flame_core.text.store import CENTER, EMBEDDINGS
+from flame_core.text.tensor_file import write_tensors
 from flame_core.vision.tower import CONFIG, WEIGHTS
 from tests.data.drawings import png
 from tests.measuring import world
-from tests.serving.packages import FROZEN, OWN, TEXT_TOWER, llm_folder, package, project
+from tests.serving.packages import FACETS, FROZEN, OWN, TEXT_TOWER, llm_folder, package, project
 
 NAMES = ["toys", "boats", "houses"]
 PICTURES = [png(seed) for seed in range(3)]
@@ -123,4 +125,17 @@ def test_weights_that_do_not_fit_the_config_are_refused(tmp_path: Path, byte_tok
     config = json.loads((folder / CONFIG).read_text())
     (folder / CONFIG).write_text(json.dumps(config | {"hidden": 32}))
     with pytest.raises(InputError, match="is not a usable model"):
+        Predictor(folder)
+
+
+def test_a_package_without_the_means_that_its_texts_are_centred_by_is_refused(tmp_path: Path, byte_tokenizer) -> None:
+    params, layout = project(tmp_path, byte_tokenizer)
+    params = params.model_copy(update={"text": params.text.model_copy(update={"center": "global"})})
+    layout.train_embeddings.mkdir(parents=True)
+    means = np.zeros((len(FACETS), world.DIMENSIONS), np.float32)
+    write_tensors(layout.train_embeddings / CENTER, {EMBEDDINGS: means}, "float32")
+    folder = package((params, layout), FROZEN, tmp_path / "package", NAMES)
+    Predictor(folder)
+    (folder / CENTER).unlink()
+    with pytest.raises(InputError, match=rf"{CENTER} is missing, by which this model's texts are centred"):
         Predictor(folder)

@@ -113,6 +113,15 @@ def test_a_backbone_that_cannot_be_made(model, key, message):
     assert where == key and message in said
 
 
+def test_multipliers_are_of_weights_that_the_recipe_has():
+    rates = {"optimizer": {"multipliers": {"image.backbone.blocks": 0.1}}}
+    assert found(params(**rates)) == []
+    ((key, message),) = found(params(optimizer={"multipliers": {"text.tokens": 0.0}}))
+    assert key == "optimizer.multipliers" and "no weight's name begins with 'text.tokens'" in message
+    tower = {"width": 16, "depth": 1, "heads": 2, "max_tokens": 16}
+    assert found(params(optimizer={"multipliers": {"text.tokens": 0.0}}, text_tower=tower)) == []
+
+
 def links_of(made: Params, layout: Layout) -> list[tuple[str, str]]:
     return [(".".join(fault.key), fault.message) for fault in link_faults(made, layout, "student")]
 
