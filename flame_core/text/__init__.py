@@ -1,1 +1,1 @@
-"""A frozen LLM to facet embeddings on disk: facets, attention, the LLM, the encoder, the store."""
+"""From captions and a frozen LLM to embeddings on disk: facets, attention, the LLM, the encoder, the store."""

@@ -1,13 +1,13 @@
-"""Facet-decoupled attention: a token sees the prefix and what came before it in its own facet, no other facet.
+"""Facet-decoupled attention: a token sees the prefix and the earlier tokens of its own facet, but no other facet.
 
-One rule, `sees`, for every backend. It is registered with `transformers`' AttentionInterface under `NAME`; the
-packing travels as a keyword of the model's forward, so the model never builds or receives a mask of its own, and
-scaling, soft-capping and sliding windows (on the restarted positions) are honoured layer by layer.
+One rule, `sees`, holds for every backend. The attention is registered with `transformers`' AttentionInterface under
+`NAME`. The packing is a keyword argument of the model's forward, so the model neither builds nor receives a mask.
+Scaling, soft-capping and sliding windows (on the restarted positions) are applied in each layer.
 
-Sequences lie behind one another in a single row, so that linear layers and norms never meet a pad. On a CPU: SDPA with
-a boolean mask [L, H + L] for all sequences of a shape at once, the keys and values of a head of H tokens that they all
-begin with being computed once (`shared_head`). On a GPU: FlexAttention with a block mask over the row, compiled.
-(FLAME, arXiv 2411.11927, section 3.2; the reference's released mask leaks padding, this one does not.)
+Sequences are laid end to end in a single row instead of each being padded to the longest. On a CPU: SDPA with one
+boolean mask [L, H + L] for all sequences of the same shape; keys and values of the H tokens that all sequences begin
+with are computed once (`shared_head`). On a GPU: compiled FlexAttention with a block mask over the row.
+(FLAME, arXiv 2411.11927, section 3.2; the mask in the released reference code leaks padding, this one does not.)
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def sees(
     k: Tensor,
     bidirectional: bool = False,
 ) -> Tensor:
-    """Whether token q attends to token k. All arguments broadcast; `bidirectional` lets the prefix see itself whole.
+    """Whether token q attends to token k. All arguments broadcast; `bidirectional`: prefix tokens see the whole prefix.
 
     `sees(q, k) = document(q) == document(k) and ((segment(q) == segment(k) == 0 and bidirectional)
     or (k <= q and segment(k) in {0, segment(q)}))`
@@ -54,7 +54,7 @@ def sees(
 
 @dataclass(frozen=True)
 class Run:
-    """`count` sequences behind one another, each `length` tokens with the same segments and positions: one mask."""
+    """`count` consecutive sequences of `length` tokens with the same segments and positions: they share one mask."""
 
     start: int
     count: int
@@ -63,14 +63,18 @@ class Run:
 
 @dataclass
 class Packing:
-    """Which document and segment each token of a row belongs to, and its position. All are [1, L].
+    """How sequences are packed into a row of L tokens.
 
-    `reads` are the places in the row of the tokens that are read, facet by facet, sequence by sequence; `runs` are its
-    sequences; `first_block` and `last_block` [L / 128] are, for each block of queries, the first and the last block of
-    keys that it may see (flex). With `bidirectional` prefixes see themselves whole, and a window reaches both ways.
-    `layer` is the decoder layer that is read, for a model of which several are.
-    The first H tokens of every sequence may stand in `head` instead of the row; `recorded` is a head that this pass
-    computes.
+    Attributes:
+        document, segment, position: [1, L], of each token.
+        reads: indices in the row of the tokens that are read, by sequence and then by facet.
+        runs: the row's sequences.
+        first_block, last_block: [L / 128], the first and the last block of keys that each block of queries may see
+            (flex).
+        bidirectional: prefix tokens see the whole prefix, and a sliding window extends in both directions.
+        layer: the decoder layer that is read, if the model is read at more than one.
+        head: the first H tokens of every sequence, if they are not in the row.
+        recorded: a head that this pass computes.
     """
 
     document: Tensor
@@ -106,8 +110,8 @@ class Packing:
     def block_mask(self, window: int | None) -> Any:
         """The same rule as a FlexAttention block mask.
 
-        Which blocks of keys a block of queries meets follows from where its first document begins; the mask is never
-        laid out token by token.
+        The start of a block's first document determines which blocks of keys it may see, so the mask is never built
+        token by token.
         """
         if window not in self._masks:
             from torch.nn.attention.flex_attention import BlockMask
@@ -120,7 +124,7 @@ class Packing:
 
             length = d.shape[1]
             blocks = torch.arange(len(self.first_block), device=d.device)
-            seen = (self.last_block - self.first_block + 1).to(torch.int32)  # blocks of keys, of each block of queries
+            seen = (self.last_block - self.first_block + 1).to(torch.int32)  # blocks of keys per block of queries
             indices = (self.first_block[:, None] + blocks[None]).clamp(max=len(blocks) - 1).to(torch.int32)
             self._masks[window] = BlockMask.from_kv_blocks(
                 seen[None, None], indices[None, None], BLOCK_SIZE=BLOCK, mask_mod=rule, seq_lengths=(length, length)
@@ -128,7 +132,7 @@ class Packing:
         return self._masks[window]
 
     def _distance(self, q: Tensor, k: Tensor) -> Tensor:
-        """How far a key's position k lies before a query's position q, or on either side of it."""
+        """Distance of a key's position k before a query's position q; if bidirectional, on either side of it."""
         return (q - k).abs() if self.bidirectional else q - k
 
 
@@ -152,7 +156,7 @@ def facet_attention(
         The output [1, L, H, V] and no weights.
 
     Raises:
-        ComputationError: the model did not hand the packing on, so its attention cannot be decoupled.
+        ComputationError: the model did not pass the packing on, so its attention cannot be decoupled.
     """
     if packing is None:
         raise ComputationError(f"{type(module).__name__} does not pass the packing on to its attention")
@@ -213,7 +217,7 @@ def _flex(packing: Packing) -> Any:
         return _compiled_flex()
     from torch.nn.attention.flex_attention import flex_attention
 
-    return flex_attention  # uncompiled: slow, and exactly the same rule; for tests
+    return flex_attention  # not compiled: slow, but the same rule; for tests
 
 
 @cache
@@ -230,9 +234,9 @@ def _softcap_mod(softcap: float | None) -> Any:
 def pack(
     sequences: Sequence[FacetSequence], backend: Backend, device: str, length: int = 0, bidirectional: bool = False
 ) -> tuple[Tensor, Packing]:
-    """Lay sequences behind one another into a row; what is left of `length` is padding, a document of its own.
+    """Lay sequences end to end in a row; the rest up to `length` is padding, which is a separate document.
 
-    Nothing waits for the device: the row is copied to it from page-locked memory.
+    This does not wait for the device: the row is copied to it from page-locked memory.
 
     Returns:
         Token ids [1, L] and the packing.
@@ -250,9 +254,9 @@ def pack(
     counts = [len(sequence.readout) for sequence in sequences]
     reads = np.fromiter(chain.from_iterable(sequence.readout for sequence in sequences), np.int64, sum(counts))
     reads += np.repeat(starts, counts)
-    # where the document of the first token of each block begins; the pads are a document too
+    # start of the document of each block's first token; the padding is a document too
     begins = np.append(np.repeat(starts, lengths), np.full(total - used, used))[::BLOCK]
-    lasts = np.arange(len(begins))  # of the last block of keys; where tokens look ahead, their document's last one
+    lasts = np.arange(len(begins))  # last block of keys; if tokens look ahead, the last one of their document
     if bidirectional:
         ends = np.append(np.repeat(starts + lengths - 1, lengths), np.full(total - used, total - 1))
         lasts = ends[np.minimum((lasts + 1) * BLOCK, total) - 1] // BLOCK
@@ -278,7 +282,7 @@ def pack(
 
 
 def to_device(values: np.ndarray, device: str) -> Tensor:
-    """Numbers on a device; the host does not wait for what the device still computes."""
+    """Numbers on a device; the host does not wait for pending computations."""
     tensor = torch.from_numpy(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor
 

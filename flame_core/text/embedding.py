@@ -1,8 +1,9 @@
-"""The files of a store, computed: tokenised ahead, written behind, in this process or on one process a GPU.
+"""Computes the files of a store, in this process or in one process per GPU.
 
-A file's bytes follow from its texts and the params, so neither the order of files nor the process that takes one
-changes anything. `FLAME_EMBED_PROCESSES=8 flame embed` starts this module once a GPU; each process claims the next
-file, the largest first, and puts it into the work cache that all of them share.
+The next file is tokenised and the previous one written while one is computed. A file's bytes follow from its texts and
+the params, so neither the order of files nor the process that computes one matters.
+`FLAME_EMBED_PROCESSES=8 flame embed` starts this module once per GPU; each process claims the next file, the largest
+first, and puts it into the work cache that all processes share.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ TRAIN_FILE, TEXTS_FILE = "train.safetensors", "texts.safetensors"  # in a unit o
 
 
 class EmbedTask(BaseModel):
-    """A file to be computed, the digest of its unit in the work cache, and the tokens that it takes."""
+    """A file to compute, the digest of its unit in the work cache, and its number of tokens."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,18 +49,18 @@ class EmbedTask(BaseModel):
 
 
 class _Share(BaseModel):
-    """What a process is told that `embed_files` started: the run, and where files are claimed."""
+    """What `embed_files` tells a process that it starts: the run, and the folder where files are claimed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     params: Params
     root: Path
     tasks: Path
-    tokens: int  # of all files, over the processes
+    tokens: int  # of all files, for all processes together
 
 
 def embed_files(tasks: Sequence[EmbedTask], params: Params, layout: Layout) -> float:
-    """Put the units of all tasks into the work cache; returns the tokens a second.
+    """Put the units of all tasks into the work cache; returns the tokens per second.
 
     Raises:
         ResourceError: more processes than GPUs, or a process was killed.
@@ -82,7 +83,7 @@ def embed_files(tasks: Sequence[EmbedTask], params: Params, layout: Layout) -> f
 def compute(
     tasks: Iterable[EmbedTask], encoder: TextEncoder, cache: WorkCache, params: Params, advance: Callable[[int], None]
 ) -> None:
-    """Embed one file after the other; the next one is tokenised and the one before is written meanwhile."""
+    """Embed one file after the other; meanwhile the next one is tokenised and the previous one is written."""
     coming = iter(tasks)
 
     def tokenised() -> tuple[EmbedTask, dict[str, TokenisedTexts]] | None:

@@ -1,7 +1,7 @@
-"""What of an embedding LLM cannot be read by a layer and a mean: found in its files, and refused by name.
+"""Refuses embedding LLMs that need more than their decoder, by what their files say.
 
-Embedding LLMs are published with code and layers of their own behind the decoder. Only the decoder is run here, so a
-folder that asks for more would give other vectors than its authors mean.
+Embedding LLMs are often published with custom code and layers after the decoder. Only the decoder is run here, so a
+folder that needs more would give other vectors than its authors intend.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 from flame_core.errors import InputError
 from flame_core.params.text import SentenceParams
 
-_PLAIN_MODULES = ("Transformer", "Pooling", "Normalize")  # of sentence-transformers: what text.sentence says too
+_PLAIN_MODULES = ("Transformer", "Pooling", "Normalize")  # of sentence-transformers; text.sentence covers these
 
 
 def require_readable_sentences(folder: Path, params: SentenceParams) -> None:
-    """Refuse an LLM folder whose sentences are made by more than its decoder.
+    """Refuse an LLM folder whose sentence vectors need more than its decoder.
 
     Raises:
         InputError: names the file, what it asks for, and what to do.
@@ -44,7 +44,7 @@ def require_readable_sentences(folder: Path, params: SentenceParams) -> None:
 
 
 def _content(path: Path) -> Any:
-    """The content of a JSON file; None where there is none."""
+    """The content of a JSON file; None if there is none."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):

@@ -1,9 +1,9 @@
-"""Captions to facet embeddings, and to sentences: a cut LLM, batches planned by length alone, and a probe of both.
+"""Captions to facet embeddings and to sentence embeddings, with a cut LLM that is probed for both.
 
-The row plan (`row_plan.py`) depends on the texts and the params only, so the bytes of a result do not depend on what
-was computed before. Equal texts are computed once per call. On a CPU captions of one kind lie in order of length, and
-what all of them begin with is computed once. On a GPU all kinds of a file share rows, nothing waits for the device but
-the collection of finished rows, and the next row is laid out while the one before is computed.
+The row plan (`row_plan.py`) depends only on the texts and the params, so the bytes of a result do not depend on what
+was computed before. Equal texts are computed once per call. On a CPU, the captions of one kind are sorted by length,
+and the tokens that all of them begin with are computed once. On a GPU, all kinds of a file share rows; only collecting
+finished rows waits for the device, and the next row is laid out while the previous one is computed.
 """
 
 from __future__ import annotations
@@ -39,12 +39,16 @@ from flame_core.text.shared_head import SharedHead, split_head
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float8": torch.bfloat16}  # of what is no product
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float8": torch.bfloat16,
+}  # of everything but matrix products
 
 
 @dataclass(frozen=True)
 class TokenisedTexts:
-    """Texts of a kind, and the sequence that each distinct one makes."""
+    """Texts of a kind, and the sequence of each distinct one."""
 
     kind: str
     texts: list[str]
@@ -62,13 +66,13 @@ class TokenisedTexts:
 
     @property
     def shares_rows(self) -> bool:
-        """Whether texts of other kinds may stand in the same rows."""
+        """Whether the same rows may hold texts of other kinds."""
         return not (self.merged or self.is_sentence)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """How rows go through the LLM: its decoder cut at a layer, and in which directions tokens attend."""
+    """How the LLM reads rows: its decoder, cut at a layer, and whether tokens also attend to later ones."""
 
     model: PreTrainedModel
     layer: int
@@ -77,7 +81,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class _Pending:
-    """A row on its way: unit vectors [R, D] being copied to this machine's memory, complete when `done` is."""
+    """A row in progress: its unit vectors [R, D] are being copied to host memory; complete once `done` is."""
 
     members: tuple[int, ...]
     vectors: Tensor
@@ -97,7 +101,7 @@ class TextEncoder:
         sentences: PreTrainedModel | None = None,
         compiled: bool = False,
     ) -> None:
-        """Take the LLM as `load_cuts` cuts it (`cuts_of`) for facets, and for sentences where params read any."""
+        """Take the models of `load_cuts` for `cuts_of`: for facets, and for sentences if params read any."""
         self.facets = FacetTokenizer(tokenizer, params)
         self.hidden: int = model.config.get_text_config(decoder=True).hidden_size
         self.facet_pass = Pass(model, params.layer)
@@ -119,10 +123,10 @@ class TextEncoder:
     def open(cls, params: Params, layout: Layout, *, compiled: bool = False) -> TextEncoder:
         """The encoder that the params of this run describe, on the device of the settings.
 
-        With `compiled` the layers are compiled on a GPU, which pays for a store and not for a query.
+        With `compiled` the layers are compiled on a GPU, which is worth it for a store but not for a query.
 
         Raises:
-            ResourceError: the GPU has no room for the LLM; says how much is missing.
+            ResourceError: the LLM does not fit the GPU's memory; says how much is missing.
         """
         folder = layout.llm / params.llm.name
         device = settings().torch_device()
@@ -140,7 +144,7 @@ class TextEncoder:
         """The encoder of an LLM folder.
 
         Raises:
-            InputError: the folder is damaged, or its LLM cannot be read as params say.
+            InputError: the folder is damaged, or its LLM cannot be read as params specify.
             ComputationError: the architecture cannot be read at all.
         """
         if text.sentence is not None:
@@ -155,14 +159,14 @@ class TextEncoder:
         return self.embed([self.tokenise(kind, texts)])[0]
 
     def tokenise(self, kind: str, texts: Sequence[str]) -> TokenisedTexts:
-        """Texts in the template of their kind; needs no GPU, so that it may be done ahead in another thread.
+        """Texts in the template of their kind; needs no GPU, so it can be done ahead in another thread.
 
-        A kind with `@reference` behind it gives one vector a text, [N, 1, D]: the mean of the facets before
-        normalisation, as FLAME's released code queries (facets with a large norm dominate there). The kind
-        `sentence` gives one too, without facets.
+        A kind that ends in `@reference` gives one vector per text, [N, 1, D]: the mean of the facets before
+        normalisation, as in FLAME's released query code (so facets with a large norm dominate). The kind `sentence`
+        also gives one vector per text, without facets.
 
         Raises:
-            ParamsError: the kind is `sentence`, and params read no sentences.
+            ParamsError: the kind is `sentence`, but params read no sentences.
         """
         unique = dict.fromkeys(texts)
         return TokenisedTexts(kind, list(texts), {text: self.facets.encode(kind, text) for text in unique})
@@ -170,7 +174,7 @@ class TextEncoder:
     def embed(
         self, kinds: Sequence[TokenisedTexts], advance: Callable[[int], None] = lambda tokens: None
     ) -> list[np.ndarray]:
-        """Unit facet embeddings of the texts of each kind, [N, K, D] in float32; `advance` is told tokens as they end.
+        """Unit embeddings of the texts of each kind, [N, K, D] in float32; `advance` gets the tokens of finished rows.
 
         Raises:
             ComputationError: a value is not finite; names the text.
@@ -197,7 +201,7 @@ class TextEncoder:
         return results
 
     def _groups(self, kinds: Sequence[TokenisedTexts]) -> Iterator[list[TokenisedTexts]]:
-        """The kinds whose texts share rows, in order: all next to one another on a GPU, each by itself on a CPU."""
+        """Groups of kinds whose texts share rows, in order: adjacent kinds on a GPU, each kind by itself on a CPU."""
         group: list[TokenisedTexts] = []
         for own in kinds:
             if group and (self.backend == "sdpa" or not (own.shares_rows and group[-1].shares_rows)):
@@ -210,7 +214,7 @@ class TextEncoder:
     def _rows(
         self, sequences: Sequence[FacetSequence], kind: TokenisedTexts
     ) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-        """Members of each row and their unit vectors [R, D], one behind the other; a second row is under way."""
+        """Members of each row and their unit vectors [R, D]; meanwhile the next row is already being computed."""
         how = self.sentence_pass if kind.is_sentence else self.facet_pass
         if how is None:
             raise ComputationError("the LLM was not loaded for sentences: open it with TextEncoder.load")
@@ -244,20 +248,20 @@ class TextEncoder:
 
     @staticmethod
     def reduced(hidden: Tensor, sequences: Sequence[FacetSequence]) -> Tensor:
-        """Unit vectors [N, D] of N sentences: the mean over those of hidden [R, D] that each is read at."""
+        """Unit vectors [N, D] of N sentences: each is the mean over its tokens that are read, of hidden [R, D]."""
         if len(hidden) != len(sequences):
             counts = np.array([len(sequence.readout) for sequence in sequences], np.int64)
             lengths = to_device(counts, hidden.device.type)
-            hidden = torch.segment_reduce(hidden, "mean", lengths=lengths, unsafe=True)  # the same sums every time
+            hidden = torch.segment_reduce(hidden, "mean", lengths=lengths, unsafe=True)  # deterministic
         return F.normalize(hidden, dim=-1)
 
     @torch.inference_mode()
     def share(
         self, sequences: Sequence[FacetSequence], how: Pass | None = None
     ) -> tuple[SharedHead | None, Sequence[FacetSequence]]:
-        """What all sequences begin with, computed, and the sequences without it.
+        """The computed head that all sequences begin with, and the sequences without it.
 
-        Neither on a GPU, or where the first tokens attend to those behind them.
+        On a GPU, or if the first tokens attend to later ones, there is no head and the sequences stay whole.
         """
         how = how or self.facet_pass
         if self.backend == "flex" or how.bidirectional or not sequences:
@@ -279,7 +283,7 @@ class TextEncoder:
         length: int = 0,
         how: Pass | None = None,
     ) -> Tensor:
-        """Hidden values [R, D] that are read, sequence by sequence; the row is filled up to `length` tokens."""
+        """Hidden values [R, D] of the tokens that are read, by sequence; the row is padded to `length` tokens."""
         how = how or self.facet_pass
         ids, packing = pack(sequences, self.backend, self._device, length, how.bidirectional)
         packing.head, packing.layer = head, how.layer
@@ -288,7 +292,7 @@ class TextEncoder:
 
 
 def cuts_of(text: TextParams) -> list[Cut]:
-    """Where params read the LLM: for facets, and for sentences where there are any."""
+    """Where params read the LLM: for facets, and for sentences if there are any."""
     cuts = [Cut(text.layer)]
     if text.sentence is not None and text.sentence_layer is not None:
         cuts.append(Cut(text.sentence_layer, text.sentence.final_norm, "text.sentence.layer"))
@@ -296,12 +300,11 @@ def cuts_of(text: TextParams) -> list[Cut]:
 
 
 def compile_layers(model: PreTrainedModel, but: Collection[int] = ()) -> None:
-    """Compile a decoder's layers, all but the last and those of the numbers `but` (1-based).
+    """Compile a decoder's layers except the last one and those numbered in `but` (1-based).
 
-    Their shapes change with what is read.
-
-    Norms, rotary positions, activations and casts become a few kernels; attention stays a call of its own. The layers
-    share their code, so each of the first row lengths compiles once.
+    The shapes of the excepted layers depend on the number of tokens that are read. In the others, norms, rotary
+    positions, activations and casts become a few kernels; attention remains a separate call. The layers share their
+    code, so each of the first row lengths is compiled once.
     """
     layers = getattr(model, "layers", None)
     for number, layer in enumerate(layers[:-1] if isinstance(layers, torch.nn.ModuleList) else [], start=1):

@@ -1,8 +1,8 @@
-"""Facet templates: how a caption is put to the LLM, and at which tokens its facet embeddings are read.
+"""Facet templates: how a caption is presented to the LLM, and at which tokens its facet embeddings are read.
 
 A sequence is a prefix that holds the caption (segment 0) and K facets (segments 1 to K), each a prompt that asks
-for one word. Prefix and facets are tokenised apart and joined as ids, so a facet's tokens never depend on what
-stands before it. Positions restart at the end of the prefix for every facet; a facet is read at its last token.
+for one word. Prefix and facets are tokenised separately and joined as ids, so a facet's tokens never depend on what
+comes before it. Positions restart at the end of the prefix for every facet; a facet is read at its last token.
 (FLAME, arXiv 2411.11927, section 3; the templates themselves are params, `text.template`.)
 """
 
@@ -21,16 +21,17 @@ from flame_core.text.sequence import FacetSequence
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BOS = "{bos}"  # in a facet: the tokenizer's BOS id, or nothing where the tokenizer adds none
-REFERENCE = "@reference"  # behind a caption kind: one vector a text, the mean of its facets before normalisation
+BOS = "{bos}"  # in a facet: the tokenizer's BOS id, or nothing if the tokenizer adds none
+REFERENCE = "@reference"  # after a caption kind: one vector per text, the mean of its facets before normalisation
 _END_MARKS = '.?"' + "'"
 
 
 def normalise_sentence(text: str, rule: str) -> str:
     """The caption as it enters the template.
 
-    `flame`: a final full stop where no `.`, `?` or quote stands, double quotes become single ones, a final `?`
-    becomes `.`; an empty caption stays empty. `none`: only control characters become spaces, as in `flame`.
+    Control characters become spaces, and surrounding space is removed. `none`: nothing else changes. `flame`: a full
+    stop is added unless the caption ends in `.`, `?` or a quote, double quotes become single ones, and a final `?`
+    becomes `.`; an empty caption stays empty.
     """
     text = printable(text)
     if rule == "none" or not text:
@@ -55,7 +56,7 @@ class FacetTokenizer:
 
     @cached_property
     def template_hash(self) -> str:
-        """Digest of all that turns a caption into ids: templates, normalisation, truncation, the facets' tokens."""
+        """Digest of everything that turns a caption into ids: templates, normalisation, truncation, facet tokens."""
         return value_digest(
             {
                 "template": {kind: template.model_dump() for kind, template in self._params.template.items()},
@@ -71,7 +72,7 @@ class FacetTokenizer:
         return len(self._facets[kind])
 
     def encode(self, kind: str, text: str) -> FacetSequence:
-        """The sequence of one caption: prefix, then the facets of its kind (`@reference` asks the same ones).
+        """The sequence of one caption: prefix, then the facets of its kind (`@reference` has the same ones).
 
         The kind `sentence` has no facets: it is the caption in the prompt of `text.sentence`.
         """
@@ -91,7 +92,7 @@ class FacetTokenizer:
         return FacetSequence(ids, segment, position, readout)
 
     def count(self, kind: str, texts: Iterable[str]) -> int:
-        """Tokens that these texts put through the LLM; equal texts count once, pads never."""
+        """Number of tokens of these texts that the LLM reads; equal texts count once, padding does not count."""
         return sum(len(self.encode(kind, text)) for text in dict.fromkeys(texts))
 
     def is_cut(self, text: str) -> bool:

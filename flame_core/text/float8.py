@@ -4,7 +4,7 @@
 
 The largest value of a row becomes e4m3's largest, 448, so a row's relative error is about 2^-4 per value and averages
 out over the sum. On a Hopper GPU `torch._scaled_mm` computes the product in float8; elsewhere the same quantised values
-are multiplied in float32, so the result is the same but for the order of sums.
+are multiplied in float32, so results differ only by the order of sums.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Float8Linear(nn.Module):
 
 
 def quantise_layers(model: nn.Module) -> None:
-    """Put float8 maps in the place of all linear ones of a decoder's layers.
+    """Replace the linear maps in a decoder's layers with float8 ones.
 
     Raises:
         ComputationError: the model has no list of layers, or no linear map that fits.

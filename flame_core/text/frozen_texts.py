@@ -1,7 +1,7 @@
 """Texts of the frozen LLM as a model's text side: by facets, or as sentences.
 
-Texts that were embedded for evaluation come from the store; others are put to the LLM, which is loaded for the first
-of them. Both are centred alike, by what the recipe's own reading trained on.
+Texts that were embedded for evaluation come from the store; others are computed by the LLM, which is loaded when first
+needed. Both are centred in the same way, by the means of the vectors that the recipe was trained on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CONFIG = "config.json"  # of a model and of a package
 
 
 class FrozenTexts:
-    """What both readings share."""
+    """The part that both readings share."""
 
     reading: ClassVar[Reading]
     in_words: ClassVar[bool]
@@ -36,7 +36,7 @@ class FrozenTexts:
         encoder: OpenEncoder,
         store: TextStore | None = None,
     ) -> None:
-        """Take the names of all facets, D, what vectors are centred by, the LLM, and a store, if there is one."""
+        """Take the names of all facets, D, the centring of vectors, the LLM, and a store, if there is one."""
         self.dim = hidden
         self._text_facets, self._centring, self._encoder, self._store = list(text_facets), centring, encoder, store
 
@@ -63,23 +63,23 @@ class FrozenTexts:
 
     @classmethod
     def required(cls) -> Sequence[str]:
-        """None: vectors that are not centred need no file."""
+        """No files: vectors that are not centred need none."""
         return ()
 
     @property
     def cut_texts(self) -> Mapping[str, int]:
-        """{benchmark: number of its texts whose end is not read}, as the store's manifest has it."""
+        """{benchmark: number of its texts whose end is not read}, from the store's manifest."""
         return {} if self._store is None else self._store.manifest.get(self._cut_key(), {})
 
     def count(self, kind: str) -> int:
-        """K of a kind."""
+        """K of a kind: how many vectors a text has."""
         return len(slots_of(kind, self.reading, self._text_facets))
 
     def lookup(self, kind: str, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors [N, K, D] of texts in the store.
 
         Raises:
-            InputError: names a text that is not there.
+            InputError: names a text that is not in the store.
         """
         if self._store is None:
             raise InputError("a served model holds no texts; ask it to encode them")
@@ -94,7 +94,7 @@ class FrozenTexts:
         return self._centring.applied(t, slots_of(kind, self.reading, self._text_facets))
 
     def save(self) -> Packed:
-        """The means that vectors are centred by, and the names of what they are the means of."""
+        """The means that vectors are centred by, and the names of the slots that they belong to."""
         file = self._centring.file
         values = {"text_facets": self._text_facets, "facets": self._centring.names}
         return Packed({} if file is None else {CENTER: file}, values)
@@ -105,13 +105,13 @@ class FrozenTexts:
 
 
 class FacetTexts(FrozenTexts):
-    """Facets: K vectors per text, each the answer to a prompt about it."""
+    """Facets: K vectors per text, each the LLM's answer to a prompt about it."""
 
     reading, in_words = "facets", True
 
     @classmethod
     def card(cls, params: Params, recipe: TrainParams) -> CardLines:
-        """What a model card says of it."""
+        """What a model card says about it."""
         return _card(params, "FLAME, CVPR 2025", f"hidden states of layer {params.text.layer}")
 
     @classmethod
@@ -126,7 +126,7 @@ class SentenceTexts(FrozenTexts):
 
     @classmethod
     def card(cls, params: Params, recipe: TrainParams) -> CardLines:
-        """What a model card says of it."""
+        """What a model card says about it."""
         read = params.text.sentence.read if params.text.sentence else ""
         how = {"last": "the last token", "mean": "the mean over the tokens"}.get(read, "sentences")
         return _card(params, "one vector per text", f"{how} at layer {params.text.sentence_layer}")

@@ -1,4 +1,4 @@
-"""What stored vectors depend on besides their texts: it decides which files of a store are computed anew."""
+"""What stored vectors depend on besides their texts; if it changes, files of the store are computed again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is to be embedded: the files of the store to be, each with its texts in row order, from the captions."""
+"""What to embed: the files that the store will have, each with its texts in row order, from the captions."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from flame_core.params import CaptionKind, Reading, TextParams, TrainParams
 from flame_core.text.sentence import SENTENCE
 
 BENCHMARK = "texts/benchmark-"
-BENCHMARK_TEXTS = 4096  # texts of a benchmark in one file: what a killed run loses at most
+BENCHMARK_TEXTS = 4096  # texts of a benchmark per file; a killed run loses at most these
 
 
 @dataclass(frozen=True)
 class Job:
-    """One file of the store to be, `train/00000` or `texts/00000`, and its texts by kind."""
+    """One file that the store will have, such as `train/00000` or `texts/00000`, and its texts by kind."""
 
     name: str
     texts: Mapping[str, list[str]]
 
     @property
     def trains(self) -> bool:
-        """Whether it holds training samples, rather than texts for evaluation."""
+        """Whether it holds training samples rather than texts for evaluation."""
         return self.name.startswith("train/")
 
     @property
@@ -39,12 +39,12 @@ class Job:
 
     @property
     def of_benchmark(self) -> bool:
-        """Whether it holds texts of a benchmark, rather than of the held-out split."""
+        """Whether it holds texts of a benchmark rather than of the held-out split."""
         return self.name.startswith(BENCHMARK)
 
 
 def captions_a_sample(kind: str, params: TextParams) -> int:
-    """How many captions of a kind every training sample has in the store; `sentence` is a kind of all of them."""
+    """How many captions of a kind each training sample has in the store; the kind `sentence` has all of them."""
     if kind == SENTENCE:
         return len(sentence_names(params))
     return params.captions_per_image if kind == "raw" else 1
@@ -53,8 +53,8 @@ def captions_a_sample(kind: str, params: TextParams) -> int:
 def training_job(captions: Path, shard: str, params: TextParams, language: str) -> Job:
     """The texts of one training shard in the training language, by kind and then by sample.
 
-    A sample with fewer raw captions than `captions_per_image` repeats them; one without a short or long caption
-    (its captioner failed) stands in with its raw one.
+    A sample with fewer raw captions than `captions_per_image` repeats them. If a sample has no short or long caption
+    because its captioner failed, its raw one is used instead.
 
     Raises:
         InputError: a sample has no raw caption in that language; names it.
@@ -80,7 +80,7 @@ def training_job(captions: Path, shard: str, params: TextParams, language: str) 
 
 
 def text_jobs(captions: Path, texts: Sequence[tuple[CaptionKind, str]]) -> list[Job]:
-    """Texts for evaluation, in one job a validation shard (those that occur there first) and one for all others."""
+    """Texts for evaluation: one job per validation shard, with the texts first seen there, and one for all others."""
     first: dict[tuple[str, str], str] = {}
     for path in sorted((captions / "val").glob("*.parquet")):
         for caption in read_captions(path):
@@ -101,10 +101,10 @@ def benchmark_jobs(name: str, kind: str, texts: Sequence[str]) -> list[Job]:
 
 
 def sentence_jobs(jobs: Sequence[Job], params: TextParams) -> list[Job]:
-    """The same texts once more, as sentences: none where params read none.
+    """Jobs that read the same texts as sentences; none if params read none.
 
-    A training sample's captions stand behind one another, in the order of `sentence_names`. A file of evaluation texts
-    has each text once, whatever its kind: as a sentence it has the same vector.
+    A training sample's captions are consecutive, in the order of `sentence_names`. A file of evaluation texts has each
+    text once, because as a sentence it has the same vector whatever its kind.
     """
     if params.sentence is None:
         return []
@@ -115,7 +115,7 @@ def _as_sentences(job: Job, params: TextParams) -> Job:
     if not job.trains:
         texts = dict.fromkeys(text for own in job.texts.values() for text in own)
         return Job(f"{job.name}-{SENTENCE}", {SENTENCE: list(texts)})
-    columns = []  # of each slot, the captions of all samples
+    columns = []  # per slot, the captions of all samples
     for kind in params.train_kinds:
         count = captions_a_sample(kind, params)
         columns += [job.texts[kind][i::count] for i in range(count)]
@@ -124,7 +124,7 @@ def _as_sentences(job: Job, params: TextParams) -> Job:
 
 
 def facet_names(params: TextParams) -> list[str]:
-    """Names of a training sample's facets in order: raw/1, short/1 to short/3; of a second raw caption: raw/1#2."""
+    """Names of a training sample's facets in order: raw/1, short/1 to short/3; for a second raw caption, raw/1#2."""
     names = []
     for kind in params.train_kinds:
         for caption in range(captions_a_sample(kind, params)):
@@ -134,7 +134,7 @@ def facet_names(params: TextParams) -> list[str]:
 
 
 def sentence_names(params: TextParams) -> list[str]:
-    """Names of a training sample's sentences in order: raw/sentence, raw/sentence#2, short/sentence; maybe none."""
+    """Names of a training sample's sentences in order, such as raw/sentence, raw/sentence#2; [] if none are read."""
     if params.sentence is None:
         return []
     return [
@@ -150,7 +150,7 @@ def slot_names(params: TextParams) -> list[str]:
 
 
 def recipe_slots(names: Sequence[str], recipe: TrainParams) -> list[int]:
-    """The places among `names` (`slot_names`) that a recipe draws from: those of its kinds and of its reading."""
+    """The indices in `names` (`slot_names`) that a recipe draws from: those of its kinds and its reading."""
     return [
         i for i, name in enumerate(names) if name.split("/")[0] in recipe.kinds and reading_of(name) == recipe.reading
     ]
@@ -162,7 +162,7 @@ def reading_of(name: str) -> Reading:
 
 
 def facet_number(name: str) -> int:
-    """The facet that a name stands for: 1 of raw/1 and short/1, 3 of short/3, 2 of long/2#2; 0 of a sentence."""
+    """The facet number in a name: 1 for raw/1 and short/1, 3 for short/3, 2 for long/2#2; 0 for a sentence."""
     return 0 if reading_of(name) == "sentence" else int(_part(name))
 
 
@@ -171,5 +171,5 @@ def _part(name: str) -> str:
 
 
 def facet_count(names: Sequence[str]) -> int:
-    """F, the highest of the names' facet numbers: how many facets an image may have; 0 of sentences."""
+    """F, the highest of the names' facet numbers: how many facets an image may have; 0 for sentences."""
     return max(map(facet_number, names))

@@ -1,10 +1,10 @@
-"""The last computed block of the LLM: queries and MLP at the tokens that are read, keys and values at all.
+"""Computes the LLM's last block only at the tokens that are read: queries and MLP there, keys and values at all tokens.
 
-Only the last token of each facet is read, a few in a hundred, and behind the last block nothing looks at the others.
-Within a block only attention mixes tokens, and there a token without a query of its own still gives key and value. So
-the projections of query and output and the MLP run for the read tokens alone; the others get zeros, which are never
-read. What a read token gets is what the whole block gives it. A block whose parts are not named and shaped as Llama's
-(Mistral, Qwen, Gemma) is computed whole.
+Only the last token of each facet is read, a few in a hundred, and nothing after the last block uses the others. Within
+a block only attention mixes tokens, and for it the other tokens provide only keys and values. So the query and output
+projections and the MLP run for the read tokens only; the others get zeros, which are never read. A read token gets the
+same result as from the whole block. A block whose parts do not have the names and shapes of Llama's (Mistral, Qwen,
+Gemma) is computed for all tokens.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from flame_core.text.attention import Packing
 
 
 class AtReadTokens(nn.Module):
-    """A map of single tokens, x [B, L, C] to [B, L, D], that runs where a token is read and gives zeros elsewhere."""
+    """A map of single tokens, x [B, L, C] to [B, L, D], computed for tokens that are read, zeros for the others."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
-        self.reads: Tensor | None = None  # flat places in [B, L]; None: everywhere
+        self.reads: Tensor | None = None  # flat indices in [B, L]; None: all tokens
 
     def forward(self, x: Tensor) -> Tensor:
         if self.reads is None:
@@ -34,9 +34,9 @@ class AtReadTokens(nn.Module):
 
 
 def compute_read_tokens_alone(model: Any, layer: int) -> None:
-    """Narrow the last block of a decoder, its layer number `layer`, to the tokens that its packing says are read.
+    """Limit the last block of a decoder, layer `layer`, to the tokens that the packing reads.
 
-    A packing that is read at another layer needs all tokens of this one.
+    If a packing is read at another layer, all tokens of this one are computed.
     """
     block = model.layers[-1] if isinstance(getattr(model, "layers", None), nn.ModuleList) else None
     attention, mlp = getattr(block, "self_attn", None), getattr(block, "mlp", None)

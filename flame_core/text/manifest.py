@@ -1,7 +1,7 @@
-"""The store's manifests: what its vectors depend on, and the refusal of a store that was made for something else.
+"""The store's manifests say what its vectors depend on; a store made under other conditions is refused.
 
-`data/embeddings/manifest.json` is of all vectors, `data/embeddings/train/manifest.json` of the facets that train,
-`data/embeddings/train/sentence/manifest.json` of the sentences that train.
+`data/embeddings/manifest.json` covers all vectors, `data/embeddings/train/manifest.json` the facets that train,
+`data/embeddings/train/sentence/manifest.json` the sentences that train.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ def template_content(params: Params) -> dict[str, Any]:
 
 
 def captions_digest(captions: Path, folder: str = "") -> str:
-    """Digest of all caption files, or of those in a folder, by name."""
+    """Digest of the names and contents of all caption files, or of those in a folder."""
     paths = sorted((captions / folder).rglob("*.parquet"))
     return value_digest({path.relative_to(captions).as_posix(): file_sha256(path) for path in paths})
 
 
 def training_folder(train_embeddings: Path, reading: Reading) -> Path:
-    """Where the training vectors of a reading lie, with a manifest of their own: one changes without the other."""
+    """The folder of a reading's training vectors; it has its own manifest, so each reading changes independently."""
     return train_embeddings / SENTENCE if reading == "sentence" else train_embeddings
 
 
@@ -89,7 +89,7 @@ def require_fit(manifest: dict[str, Any], params: Params, layout: Layout) -> Non
 
 
 def require_training_fit(manifest: dict[str, Any], params: Params, layout: Layout, reading: Reading = "facets") -> None:
-    """The same of the training part of a reading, whatever the captions of the validation split are.
+    """As `require_fit`, for a reading's training vectors; captions of the validation split do not matter.
 
     Raises:
         InputError: names every condition that differs, with both values.

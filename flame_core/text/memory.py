@@ -1,4 +1,4 @@
-"""Whether a GPU has room for the LLM, and what to set if it has not."""
+"""Whether the LLM fits a GPU's memory, and what to set if not."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from flame_core.errors import ResourceError
 from flame_core.params import Params
 
 _GB = 1e9
-_SHARE = 0.92  # of the free memory: the allocator's own losses
+_SHARE = 0.92  # of the free memory; the rest is lost in the allocator
 
 
 def require_llm_memory(params: Params, weight_bytes: int, free: int) -> None:
-    """Refuse to load an LLM that a GPU has no room for.
+    """Refuse to load an LLM that does not fit a GPU's memory.
 
     Raises:
         ResourceError: says how much is missing and which param helps.

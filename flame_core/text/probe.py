@@ -1,7 +1,7 @@
-"""Whether an LLM can be read as this engine reads it: packed texts give what each text gives by itself.
+"""Checks that an LLM can be read as this engine does: packed texts give the same vectors as each text by itself.
 
-Run on two captions whenever an encoder is made, so that an architecture whose attention does otherwise is refused
-before anything is stored.
+It runs on two captions whenever an encoder is made, so an architecture with other attention is refused before anything
+is stored.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def probe_facets(encoder: TextEncoder) -> None:
     kind = max(encoder.params.template, key=encoder.facets.facet_count)
     packed = [encoder.facets.encode(kind, caption) for caption in PROBE_CAPTIONS]
     head, own = encoder.share(packed)
-    length = encoder.params.batch_tokens if encoder.backend == "flex" else 0  # the shape that most rows have
+    length = encoder.params.batch_tokens if encoder.backend == "flex" else 0  # the most common row length
     together = F.normalize(encoder.read_tokens(own, head, length), dim=-1).split(len(packed[0].readout))
     for i, sequence in enumerate(packed):
         alone = F.normalize(encoder.read_tokens(separate(sequence), length=length), dim=-1)
@@ -45,7 +45,7 @@ def probe_facets(encoder: TextEncoder) -> None:
 
 
 def probe_sentences(encoder: TextEncoder) -> None:
-    """Compare captions that are read as sentences in one row with each by itself; nothing where none are read.
+    """Compare sentences read in one row with each by itself; does nothing if params read no sentences.
 
     Raises:
         ComputationError: they differ; names the model's class.
@@ -77,7 +77,7 @@ def _require_equal(encoder: TextEncoder, together: Tensor, alone: Tensor, what: 
 
 
 def separate(sequence: FacetSequence) -> list[FacetSequence]:
-    """The K sequences of prefix and one facet that a packed sequence stands for; plain causal ones."""
+    """The K plain causal sequences, of prefix and one facet each, that a packed sequence combines."""
     prefix = sequence.segment.count(0)
     ends = [prefix, *(i + 1 for i in sequence.readout)]
     singles = []

@@ -1,8 +1,8 @@
-"""Which texts share a row of the LLM: planned from their lengths alone, so a file's bytes follow from its texts.
+"""Which texts share a row of the LLM: planned from their lengths only, so a file's bytes follow from its texts.
 
-sdpa (CPU): rows of at most `budget` tokens, in order of falling length, so that equal shapes lie together.
-flex (GPU): rows are filled first-fit in that order and end where their texts end, rounded up to a sixteenth of the
-            budget, so that at most 16 row lengths occur.
+sdpa (CPU): rows of at most `budget` tokens, in order of decreasing length, so that equal shapes are together.
+flex (GPU): rows are filled first-fit in that order; their lengths are rounded up to a sixteenth of the budget, so that
+            at most 16 row lengths occur.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Literal
 
 Backend = Literal["sdpa", "flex"]
 BLOCK = 128  # tokens of a FlexAttention block
-_STEPS = 16  # row lengths that are a multiple of a sixteenth of the budget
+_STEPS = 16  # row lengths are multiples of this fraction of the budget
 
 
 @dataclass(frozen=True)
 class Row:
-    """Numbers of the sequences in a row, in order, and the row's length in tokens, pads included."""
+    """Numbers of the sequences in a row, in order, and the row's length in tokens, padding included."""
 
     members: tuple[int, ...]
     length: int
 
 
 def plan_rows(lengths: Sequence[int], budget: int, backend: Backend) -> list[Row]:
-    """The rows of sequences of these lengths: at most `budget` tokens each, unless one sequence alone is longer."""
+    """The rows of sequences of these lengths: at most `budget` tokens each, unless a single sequence is longer."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     rows: list[list[int]] = []
     room: list[int] = []
@@ -51,6 +51,6 @@ def plan_rows(lengths: Sequence[int], budget: int, backend: Backend) -> list[Row
 
 
 def row_length(tokens: int, budget: int) -> int:
-    """The length of a FlexAttention row that holds so many tokens: few lengths occur, each one is compiled for."""
+    """The length of a FlexAttention row for `tokens` tokens; few lengths occur, because each must be compiled."""
     step = max(BLOCK, budget // _STEPS // BLOCK * BLOCK)
     return -(-tokens // step) * step

@@ -1,8 +1,8 @@
 """The sentence reading: a caption as one vector, read at its last token or averaged over its tokens.
 
 LIFT trains against one vector per caption from an LLM that was tuned to embed text (NV-Embed, e5-mistral, SFR, Linq);
-`text.sentence` says how the authors of that LLM read it. The vector depends on the caption's text and not on its kind:
-all kinds are put to the LLM in the same prompt.
+`text.sentence` says how the authors of that LLM read it. The vector depends on the caption's text but not on its kind:
+all kinds are presented to the LLM in the same prompt.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ SENTENCE = "sentence"  # the kind under which the encoder reads sentences and th
 
 
 def sentence_content(params: TextParams) -> dict[str, Any]:
-    """`text.sentence` with everything that it leaves to `text`, as manifests and models record it.
+    """`text.sentence`, completed with the values that it takes from `text`, as manifests and models record it.
 
     Raises:
-        ParamsError: there is no such reading.
+        ParamsError: `text.sentence` is null.
     """
     own = _required(params)
     limit = own.max_caption_tokens or params.max_caption_tokens
@@ -32,7 +32,7 @@ def sentence_content(params: TextParams) -> dict[str, Any]:
 
 def _required(params: TextParams) -> Any:
     if params.sentence is None:
-        raise ParamsError("text.sentence is null, so captions cannot be read as sentences; say there how they are")
+        raise ParamsError("text.sentence is null, so captions cannot be read as sentences; say in it how to read them")
     return params.sentence
 
 
@@ -53,16 +53,16 @@ class SentenceTokenizer:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of all that turns a caption into ids and says how they are read."""
+        """Digest of everything that turns a caption into ids and determines how they are read."""
         return value_digest({"sentence": self._content, "bos": self._tokens.bos, "end": self._end})
 
     def encode(self, text: str) -> FacetSequence:
         """The sequence of one caption, and the tokens at which it is read.
 
-        A caption without a token of its own is read at the last token of what stands around it.
+        A caption without tokens is read at the last token of the prompt and special tokens around it.
 
         Raises:
-            ParamsError: it is empty, and neither the prompt nor the tokenizer puts anything around it.
+            ParamsError: it is empty, and neither the prompt nor the tokenizer adds any tokens.
         """
         caption = printable(self._tokens.cut(text, self._limit))
         plain, places = self._tokens.ids_and_places(self._before + caption + self._after)
@@ -82,6 +82,6 @@ class SentenceTokenizer:
         if end is None:
             raise ParamsError(
                 "an empty text cannot be read as a sentence: this LLM's tokenizer has no BOS or EOS token, and "
-                "text.sentence.prompt is the caption and nothing else"
+                "text.sentence.prompt adds nothing to the caption"
             )
         return [end]

@@ -1,7 +1,7 @@
-"""What every text of a kind begins with (`<s> Image description : "`), computed once instead of once a text.
+"""The beginning of every text of a kind (`<s> Image description : "`), computed once instead of once per text.
 
-Attention is causal there: keys and values of these first tokens are the same whatever follows. They are recorded in one
-pass over the head alone, and the passes over the rest of the texts attend to them. On short captions that leaves out a
+Attention in it is causal, so keys and values of these first tokens are the same whatever follows. They are recorded in
+one pass over the head only, and the passes over the rest of the texts attend to them. On short captions that saves a
 tenth of the tokens. Used on a CPU; rows for FlexAttention on a GPU keep their heads, which are 2 % of the tokens of a
 large model's long captions.
 """
@@ -25,7 +25,7 @@ class SharedHead:
 
 
 def split_head(sequences: Sequence[FacetSequence]) -> tuple[FacetSequence, list[FacetSequence]]:
-    """The prefix tokens that all sequences begin with, up to the first that is read, and what each has behind them.
+    """The prefix tokens that all sequences begin with, up to the first one that is read, and the rest of each sequence.
 
     The head of a single sequence is empty: nothing would be shared.
     """

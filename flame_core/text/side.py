@@ -1,9 +1,9 @@
-"""The text side of a trained model: where the texts lie that its pictures are compared with.
+"""The text side of a trained model: the source of the text vectors that its pictures are compared with.
 
-There are three: facets of the frozen LLM, sentences of the frozen LLM (`frozen_texts`), and a text tower that was
-trained along (`transformer`). Evaluation, `flame query` and served models know them by this protocol only, and
-`measuring.text_side` alone says which one a model has. A text in another space would be answered with nonsense that
-looks like an answer.
+There are three: facets of the frozen LLM, sentences of the frozen LLM (`frozen_texts`), and a text tower trained with
+the image tower (`transformer`). Evaluation, `flame query` and served models know them only by this protocol, and only
+`measuring.text_side` determines which one a model has. Vectors from another space would give meaningless similarities
+that look like results.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OpenEncoder = Callable[[], "TextEncoder"]  # loads the frozen LLM, the first tim
 
 @dataclass(frozen=True)
 class Packed:
-    """What a served model needs of its text side: files by the name that they get, and values of `serving.json`."""
+    """What a served model needs from its text side: files, by their new names, and values for `serving.json`."""
 
     files: Mapping[str, Path]
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -43,16 +43,16 @@ class CardLines:
 
 
 class TextSide(Protocol):
-    """Texts as one model knows them. A kind is a caption kind, or one with `@reference` behind it."""
+    """Texts in the space of one model. A kind is a caption kind, or one followed by `@reference`."""
 
     @property
     def dim(self) -> int:
-        """D, the numbers of a vector."""
+        """D, the number of dimensions."""
         ...
 
     @property
     def in_words(self) -> bool:
-        """Whether the output matrix of the LLM names directions of this space."""
+        """Whether the LLM's output matrix gives words for directions of this space."""
         ...
 
     @property
@@ -68,15 +68,15 @@ class TextSide(Protocol):
         """Unit vectors [N, K, D] in float32 of texts that were embedded for evaluation, without the LLM.
 
         Raises:
-            InputError: names a text that was not.
+            InputError: names a text that was not embedded.
         """
         ...
 
     def encode(self, kind: str, texts: Sequence[str]) -> np.ndarray:
-        """The same of any texts; the LLM is loaded if it is needed.
+        """As `lookup`, for any texts; the LLM is loaded if it is needed.
 
         Raises:
-            InputError: it is needed and not here.
+            InputError: the LLM is needed but not available.
         """
         ...
 
@@ -86,12 +86,12 @@ class TextSide(Protocol):
 
     @classmethod
     def of_model(cls, model: Path, store: TextStore, encoder: OpenEncoder) -> Self:
-        """That of the model in a folder, with the store of texts that were embedded for it."""
+        """The text side of the model in a folder, with the store of texts that were embedded for it."""
         ...
 
     @classmethod
     def of_package(cls, package: Path, values: Mapping[str, Any], encoder: OpenEncoder) -> Self:
-        """That of a served model, from the files and values of `save`."""
+        """The text side of a served model, from the files and values of `save`."""
         ...
 
     @classmethod
@@ -101,5 +101,5 @@ class TextSide(Protocol):
 
     @classmethod
     def card(cls, params: Params, recipe: TrainParams) -> CardLines:
-        """What a model card says of it."""
+        """What a model card says about it."""
         ...

@@ -2,22 +2,22 @@
 
 `data/embeddings/`:
 
-    manifest.json                  what all vectors depend on, how the facets are named, and the benchmarks
-    texts/00000.safetensors        one tensor a caption kind, [texts, facets of the kind, hidden]
-    texts/00000.parquet            kind, row and text of each of them
-    texts/00000-sentence.*         the same of their texts as sentences: one tensor `sentence`, [texts, 1, hidden]
-    train/                         all that a training reads, so that new texts to evaluate retrain no model:
+    manifest.json                  what all vectors depend on, names of the facets, and the benchmarks
+    texts/00000.safetensors        one tensor per caption kind, [texts, facets of the kind, hidden]
+    texts/00000.parquet            kind, row and text of each vector
+    texts/00000-sentence.*         the same for the texts as sentences: one tensor `sentence`, [texts, 1, hidden]
+    train/                         everything that a training reads, so that new evaluation texts retrain no model:
       manifest.json                what the training vectors depend on
       00000.safetensors            [rows, facets, hidden], aligned with data/shards/train/00000.tar
       center.safetensors           mean of the training embeddings, [facets, hidden]; only with text.center
-      tokenizer.json               the LLM's, for recipes that train a text side of their own
+      tokenizer.json               the LLM's, for recipes that train a text tower
       checks.json, digests.json    of this folder
       sentence/                    the captions as sentences, only with text.sentence: a manifest, 00000.safetensors
-                                   [rows, sentences, hidden] and a center of their own, so that they retrain no
-                                   recipe that reads facets
+                                   [rows, sentences, hidden] and a separate center, so that a change in them does
+                                   not retrain recipes that read facets
 
-Vectors are unit vectors in `text.store_dtype`. Centring happens when they are read, so a stored row depends on its
-caption and the manifest alone (in int8 on its file's mean too).
+Vectors are unit vectors in `text.store_dtype`. They are centred when read, so a stored row depends only on its caption
+and the manifest (in int8 also on its file's mean).
 """
 
 from __future__ import annotations
@@ -49,26 +49,26 @@ TEXT_SCHEMA = pa.schema({"kind": pa.string(), "row": pa.int32(), "text": pa.stri
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors over their length, along the last axis; zero stays zero."""
+    """Vectors divided by their length, along the last axis; zero stays zero."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 class Centring:
-    """What `text.center` takes from vectors of a reading: the mean of what trained, of each slot; or nothing."""
+    """What `text.center` subtracts from vectors of a reading: the mean training vector of each slot, or nothing."""
 
     def __init__(self, names: Sequence[str], mean: np.ndarray | None, file: Path | None = None) -> None:
-        """Take the names of the slots that trained, and their means [slots, hidden] with the file of these, if any."""
+        """Take the names of the slots in training, and their means [slots, hidden] and the file of these, if any."""
         self.names, self.mean, self.file = list(names), mean, file
 
     @classmethod
     def of(cls, folder: Path, manifest: Mapping[str, Any]) -> Centring:
-        """That of the training vectors in a folder with this manifest."""
+        """The centring of the training vectors in a folder with this manifest."""
         centred = manifest["center"] != "none"
         return cls._read(manifest["facets"], folder / CENTER) if centred else cls(manifest["facets"], None)
 
     @classmethod
     def of_file(cls, names: Sequence[str], file: Path) -> Centring:
-        """That of a file of means, or nothing where there is no such file."""
+        """The centring by a file of means; if there is no such file, nothing is subtracted."""
         return cls._read(names, file) if file.is_file() else cls(names, None)
 
     @classmethod
@@ -76,9 +76,9 @@ class Centring:
         return cls(names, TensorFile(file).read(EMBEDDINGS, slice(None)), file)
 
     def applied(self, t: np.ndarray, names: Sequence[str]) -> np.ndarray:
-        """Unit vectors t [N, K, hidden] of K slots by name, centred or as they are.
+        """Unit vectors t [N, K, hidden] of K named slots, centred if `text.center` says so.
 
-        A slot is centred by its own mean where it was trained on, else by that of the first slot.
+        A slot that was trained on is centred by its own mean, any other by that of the first slot.
         """
         if self.mean is None:
             return t
@@ -87,7 +87,7 @@ class Centring:
 
 
 class Drawn(NamedTuple):
-    """A sample of a shard, and the facets that were drawn of it."""
+    """A sample of a shard, and the numbers of the facets that were drawn for it."""
 
     shard: str
     row: int
@@ -95,11 +95,11 @@ class Drawn(NamedTuple):
 
 
 class TrainStore:
-    """Vectors of the training samples, aligned with the shards: their facets, and their sentences where any are read.
+    """Vectors of the training samples, aligned with the shards: facets, and sentences if any are read.
 
     Attributes:
         facets: names of a sample's vectors in order: facets, then sentences.
-        hidden: how many numbers a vector has.
+        hidden: dimensions of a vector.
         manifest: of the facets.
     """
 
@@ -121,7 +121,7 @@ class TrainStore:
         self._files: dict[tuple[Reading, str], TensorFile] = {}
 
     def encoder(self) -> None:
-        """None: texts are vectors already."""
+        """None: texts are already vectors."""
 
     def save(self, encoder: nn.Module | None, folder: Path) -> None:
         """Nothing: a model's text side is the store and the LLM."""
@@ -141,12 +141,12 @@ class TrainStore:
         return self._file(reading, shard).tensor(EMBEDDINGS).shape[0]
 
     def read(self, samples: Sequence[Drawn]) -> Tensor:
-        """The drawn vectors of samples, K each: unit vectors [B, K, hidden], float32 where centred or stored in int8.
+        """The K drawn unit vectors of each sample, [B, K, hidden], in float32 if centred or stored in int8.
 
-        Else they are of the stored type: half the bytes on their way to the GPU.
+        Otherwise they keep the stored type, which halves the bytes that are copied to the GPU.
 
         Raises:
-            ValueError: some are facets and others sentences, which no recipe draws together.
+            ValueError: some are facets and others sentences; no recipe draws both.
         """
         shards, rows, facets = zip(*samples, strict=True)
         columns = np.array(facets)  # [B, K]
@@ -169,7 +169,7 @@ class TrainStore:
         return self._files[reading, shard]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}  # descriptors do not travel to worker processes
+        return {**self.__dict__, "_files": {}}  # file descriptors cannot be sent to worker processes
 
 
 class TextStore:
@@ -198,7 +198,7 @@ class TextStore:
         return place in self._places
 
     def centring_of(self, reading: Reading) -> Centring:
-        """What vectors of a reading are centred by.
+        """The centring of a reading's vectors.
 
         Raises:
             InputError: the store has no such vectors.
@@ -208,10 +208,10 @@ class TextStore:
         return self._centring[reading]
 
     def lookup(self, kind: str, texts: Sequence[str], reading: Reading = "facets") -> np.ndarray:
-        """Unit vectors of texts, [N, K of the kind, hidden] in float32, centred when the params say so.
+        """Unit vectors of texts, [N, K of the kind, hidden] in float32, centred if params say so.
 
         Raises:
-            InputError: names a text that was not embedded, or the store has no sentences.
+            InputError: a text was not embedded (names it), or the store has no sentences.
         """
         stored = asked_kind(kind, reading)
         try:
@@ -220,7 +220,7 @@ class TextStore:
             missing = error.args[0][1]
             raise InputError(
                 f"{self._folder}: no embedding of the {stored} text {missing[:200]!r}; run `flame embed`, which embeds "
-                "what evaluation needs, or `flame embed-texts` where a benchmark is new"
+                "what evaluation needs, or `flame embed-texts` if a benchmark is new"
             ) from None
         slots = slots_of(kind, reading, self.manifest["text_facets"])
         t = np.empty((len(texts), len(slots), self.manifest["hidden"]), dtype=np.float32)
@@ -232,12 +232,12 @@ class TextStore:
 
 
 def asked_kind(kind: str, reading: Reading) -> str:
-    """The kind under which texts of a caption kind are put to the LLM and stored."""
+    """The kind under which the LLM reads and the store keeps texts of a caption kind."""
     return SENTENCE if reading == "sentence" else kind
 
 
 def slots_of(kind: str, reading: Reading, text_facets: Sequence[str]) -> list[str]:
-    """Names of the vectors of a text of a kind: K facets of those that params name, one mean of them, or a sentence."""
+    """Names of a text's vectors by its kind: K of the facets in params, one for their mean, or one for a sentence."""
     if reading == "sentence":
         return [f"{kind.removesuffix(REFERENCE)}/{SENTENCE}"]
     if kind.endswith(REFERENCE):
@@ -253,7 +253,7 @@ def _read_texts(path: Path) -> list[dict[str, Any]]:
 
 
 def write_texts(path: Path, vectors: Mapping[str, tuple[list[str], np.ndarray]], dtype: str) -> None:
-    """Write a safetensors file of vectors [N, K, hidden] by kind, and beside it a parquet file with their texts."""
+    """Write a safetensors file of vectors [N, K, hidden] by kind, and next to it a parquet file of their texts."""
     rows = [
         {"kind": kind, "row": i, "text": text} for kind, (texts, _) in vectors.items() for i, text in enumerate(texts)
     ]

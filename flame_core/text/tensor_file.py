@@ -1,8 +1,8 @@
 """Safetensors files of vectors, [rows, columns, D]: written in a storage type, read row by row, never unpickled.
 
-int8 stores what a vector is beyond the mean of its file and column, with a float32 scale a vector: `<name>.offset`
-[columns, D] and `<name>.scale` [rows, columns]. Without the mean, the few huge components that all of an LLM's vectors
-share would take the 127 steps for themselves.
+int8 stores the difference of a vector from the mean of its file and column, with one float32 scale per vector:
+`<name>.offset` [columns, D] and `<name>.scale` [rows, columns]. Without the mean, the few huge components that all of
+an LLM's vectors share would use up the 127 steps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flame_core.stored_rows import Reads, RowFile
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCALE, OFFSET = ".scale", ".offset"  # behind the name of an int8 tensor: those of its scales and of its means
+SCALE, OFFSET = ".scale", ".offset"  # added to an int8 tensor's name: its scales, its means
 
 
 def tensor_bytes(tensors: dict[str, np.ndarray], dtype: str) -> bytes:
@@ -38,7 +38,7 @@ def tensor_bytes(tensors: dict[str, np.ndarray], dtype: str) -> bytes:
         if dtype == "int8" and tensor.isfinite().all():
             offset = tensor.double().sum(dim=0).div(max(1, len(tensor))).float()
             own = tensor - offset
-            scale = own.abs().amax(dim=-1) / 127  # so the largest number of a vector uses all 7 bits
+            scale = own.abs().amax(dim=-1) / 127  # so a vector's largest component uses all 7 bits
             codes = (own / scale.clamp(min=torch.finfo(torch.float32).tiny)[..., None]).round()
             converted |= {name: codes.to(torch.int8), name + SCALE: scale, name + OFFSET: offset}
         else:
@@ -61,7 +61,7 @@ class TensorFile(RowFile):
         self._offsets: dict[str, Tensor] = {}
 
     def read(self, name: str, index: Any) -> np.ndarray:
-        """`tensor[index]` as float32, from the mapped file; of an int8 tensor `index` chooses rows."""
+        """`tensor[index]` as float32, from the mapped file; for an int8 tensor, `index` selects rows."""
         tensor = self.tensor(name)
         if not math.prod(tensor.shape):
             return np.empty(tensor.shape, np.float32)[index]
@@ -78,17 +78,19 @@ class TensorFile(RowFile):
         import torch
 
         if name not in self._offsets:
-            self._offsets[name] = torch.from_numpy(self.read(name + OFFSET, slice(None)))  # a map would stay open
+            self._offsets[name] = torch.from_numpy(
+                self.read(name + OFFSET, slice(None))
+            )  # a memory map would stay open
         return self._offsets[name]
 
 
 def read_vectors(
     name: str, files: Sequence[TensorFile], rows: Sequence[int], columns: Sequence[Sequence[int]] | np.ndarray
 ) -> Tensor:
-    """The vectors [B, K, D] of B rows in as many files, K columns each, by reads of just these bytes.
+    """The vectors [B, K, D] of B rows, one per entry of `files`, and K columns of each; only these bytes are read.
 
-    Vectors that follow one another both here and in a file are one read. What the kernel does not hold yet it is asked
-    for all at once. Floats stay as they are stored; int8 becomes float32.
+    Vectors that are adjacent both here and in a file are one read. Data that are not in the page cache yet are
+    requested all at once. Floats stay as they are stored; int8 becomes float32.
 
     Raises:
         IndexError: a file has no such row or column.
@@ -107,7 +109,7 @@ def read_vectors(
     if chosen.min() < 0 or chosen.max() >= width:
         raise IndexError(f"{files[0].path}: columns {chosen.min()} to {chosen.max()} of {width}")
     starts = np.array(row_starts)[:, None] + chosen * size
-    last = np.ones(chosen.shape, bool)  # of a run of vectors that follow one another
+    last = np.ones(chosen.shape, bool)  # whether it ends a run of adjacent vectors
     last[:, :-1] = np.diff(starts, axis=1) != size
     reads = Reads()
     content, in_file, begin = stored.data.cast("B"), starts.ravel().tolist(), 0
@@ -125,12 +127,12 @@ def read_vectors(
 
 
 def _decoded(offsets: Sequence[Tensor], columns: np.ndarray, codes: np.ndarray, scales: np.ndarray) -> Tensor:
-    """Vectors [B, K, D] of their files' means [columns, D] each, codes [B, K, D] and scales [B, columns]."""
+    """Vectors [B, K, D] from their files' means [columns, D], codes [B, K, D] and scales [B, columns]."""
     import torch
 
     chosen, stored = torch.from_numpy(columns), torch.from_numpy(codes)
     scale = torch.from_numpy(scales).gather(1, chosen)[..., None]
     t = torch.empty(codes.shape)
-    for i, offset in enumerate(offsets):  # a sample at a time stays in the processor's cache
+    for i, offset in enumerate(offsets):  # one sample at a time fits the processor's cache
         torch.index_select(offset, 0, chosen[i], out=t[i]).add_(stored[i].float().mul_(scale[i]))
     return t

