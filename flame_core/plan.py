@@ -61,9 +61,9 @@ def given(params: Params, layout: Layout, images: int | None, lengths: dict[Capt
 
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         count = lambda text: len(tokenizer.encode(text.replace("{bos}", ""), add_special_tokens=False).ids)  # noqa: E731
-    basis.append("tokens counted by " + ("words and marks" if count is count_words else "the LLM's tokenizer"))
+    basis.append("tokens counted by " + ("words and punctuation" if count is count_words else "the LLM's tokenizer"))
     measured = _measure(params, layout, count)
-    basis.append("caption lengths measured" if measured else "caption lengths assumed where not given")
+    basis.append("caption lengths measured" if measured else "caption lengths assumed if not given")
     return Given(images, {**ASSUMED, **measured, **lengths}, count, "; ".join(basis))
 
 
@@ -107,8 +107,8 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
     sections = {
         f"texts: {params.llm.name}, layer {params.text.layer}": {
             "training pictures": f"{start.images:,}",
-            "vectors a picture": f"{text.vectors}",
-            "tokens": f"{text.tokens:,.0f} ({text.tokens / start.images:.0f} a picture)",
+            "vectors per picture": f"{text.vectors}",
+            "tokens": f"{text.tokens:,.0f} ({text.tokens / start.images:.0f} per picture)",
             **({"tokens of sentences": f"{text.sentence_tokens:,.0f}"} if text.sentence_tokens else {}),
             "against separate passes": f"{text.separate_tokens / text.tokens:.2f} times fewer tokens",
             "FLOPs": f"{text.flops:.3g}",

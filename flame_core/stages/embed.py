@@ -139,7 +139,7 @@ def run(params: Params, layout: Layout) -> None:
             "LLM": f"{params.llm.name}, layer {params.text.layer}",
             **_sentence_facts(params, manifest),
             "tokens": sum(counts.values()),
-            "tokens a second": rate,
+            "tokens per second": rate,
             "files computed / found": f"{computed} / {len(units) - computed}",
             **benchmark_facts(collected, cut),
             **manifest["report"]["anisotropy"],

@@ -87,7 +87,7 @@ def run(params: Params, layout: Layout) -> None:
         "embed-texts",
         {
             "tokens": sum(counts.values()),
-            "tokens a second": rate,
+            "tokens per second": rate,
             **benchmark_facts(collected, cut),
             "verified": verified + of_llm,
         },
