@@ -1,1 +1,1 @@
-"""Training: the loop, its order of samples, its schedule, its checkpoints."""
+"""Training: the loop, the order of samples, the learning rate schedule, checkpoints."""

@@ -1,4 +1,4 @@
-"""What a training consists of, put together from a recipe: towers, objective, optimiser."""
+"""The parts of a training, made from a recipe: towers, objective, optimiser."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from flame_core.vision.tower import ImageTower, require_features
 
 @dataclass(frozen=True)
 class Assembly:
-    """All that a training changes.
+    """Everything that a training changes.
 
     Attributes:
         tower: the image tower.
         text_tower: None if texts are stored vectors.
-        objective: the terms, with heads and tables of their own.
+        objective: the terms, with their heads and tables.
     """
 
     tower: ImageTower
@@ -33,14 +33,14 @@ class Assembly:
     objective: Objective
 
     def towers(self) -> nn.ModuleDict:
-        """What becomes the model: the image tower, then the text tower."""
+        """The modules that become the model: the image tower, then the text tower."""
         towers: dict[str, nn.Module] = {"image": self.tower}
         if self.text_tower is not None:
             towers["text"] = self.text_tower
         return nn.ModuleDict(towers)
 
     def optimizer(self, params: TrainParams) -> torch.optim.AdamW:
-        """AdamW over all of it."""
+        """AdamW over all trained parameters."""
         return create_optimizer(self.towers(), self.objective, params)
 
     def to(self, device: str) -> Assembly:
@@ -55,7 +55,7 @@ class Assembly:
         return {**towers, **{f"objective.{name}": value for name, value in objective.items()}}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put `state` back."""
+        """Load what `state` returned."""
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -76,7 +76,7 @@ def assemble(
 
     Args:
         params: the recipe.
-        texts: which say the space's dimensions, and whether a text tower is trained along.
+        texts: determine the dimensions of the texts' space and whether a text tower is trained.
         facets: F, how many facets a picture may have.
         batch_size: pictures per step, over all ranks.
         samples: how many are trained on.

@@ -1,11 +1,10 @@
-"""Checkpoints: everything that the next step needs, written whole or not at all.
+"""Checkpoints: everything that the next step needs, written completely or not at all.
 
-They live in the work cache, `.flame/work/train-checkpoints/<digest of the training>/`, so a training resumes only
-under the very inputs and params that it was started with. A checkpoint is a folder, `step-00001234/`, with a part
-from each rank: all ranks hold the same weights, so each writes its share of them, and its own random state. Beside
-each part stands its sha256, and a part with other bytes is never read: neither zip nor torch notices a flipped bit in
-a weight. The last `settings().checkpoints_kept` stay; which checkpoint is best is not known in training
-(docs/decisions/checkpoints.md).
+They are in the work cache, `.flame/work/train-checkpoints/<digest of the training>/`, so a training resumes only with
+the same inputs and params. A checkpoint is a folder, `step-00001234/`, with one part per rank: all ranks hold the same
+weights, so each writes its share of them, and its own random state. Next to each part is its sha256, and a part with
+other bytes is never read, because neither zip nor torch notices a flipped bit in a weight. The last
+`settings().checkpoints_kept` are kept; training does not know which checkpoint is best (docs/decisions/checkpoints.md).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from flame_core.ranks import ALONE, Ranks
 from flame_core.work import clear_disk_errors
 
 _PREFIX = "step-"
-_DIGEST = ".sha256"  # in place of a part's .pt, in the format of sha256sum
+_DIGEST = ".sha256"  # replaces a part's .pt; the format is that of sha256sum
 log = logging.getLogger(__name__)
 
 
@@ -37,11 +36,11 @@ class Checkpoint:
     model: dict[str, Any]
     optimizer: dict[str, Any]
     random: tuple[Tensor, Tensor | None]  # of this rank's generators (dropout, stochastic depth)
-    metrics: list[dict[str, float]]  # one row a step so far
+    metrics: list[dict[str, float]]  # one row per step so far
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int, ranks: Ranks = ALONE) -> None:
-    """Add a checkpoint to `folder` and remove all but the last `keep`. Every rank calls it."""
+    """Add a checkpoint to `folder` and keep only the last `keep`. Every rank calls it."""
     name = f"{_PREFIX}{checkpoint.step:08}"
     building = folder / f".{name}"
     with clear_disk_errors(folder):
@@ -60,40 +59,41 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, ranks: Ranks = ALONE) 
 
 
 def load(folder: Path, ranks: Ranks = ALONE) -> Checkpoint | None:
-    """The newest undamaged checkpoint in `folder`; None where there is none. Damaged ones are said and removed.
+    """The newest undamaged checkpoint in `folder`; None if there is none. Damaged ones are logged and removed.
 
-    Another number of ranks than the one that saved it is fine: the weights are the same; random states are taken
-    over where the rank was there. Every rank calls it, verifies its share of the parts, and takes the same checkpoint.
+    The number of ranks may differ from the one that saved it: the weights are the same, and further ranks start from
+    the random states of existing ones. Every rank calls it, verifies its share of the parts, and gets the same
+    checkpoint.
     """
     steps = _steps(folder)
     for path in steps:
         damaged = [name for name in _part_names(path)[ranks.rank :: ranks.world] if not _is_whole(path / name)]
         if damaged:
-            log.warning("%s is damaged (%s); training goes back to what is before it", path, ", ".join(damaged))
+            log.warning("%s is damaged (%s); training goes back to an earlier state", path, ", ".join(damaged))
         if not ranks.any(bool(damaged)):
             try:
                 return _read(path, ranks)
-            except FileNotFoundError as error:  # on all ranks, which read the same files
-                log.warning("%s lacks a part (%s); training goes back to what is before it", path, error.filename)
+            except FileNotFoundError as error:  # on all ranks, since they read the same files
+                log.warning("%s lacks a part (%s); training goes back to an earlier state", path, error.filename)
         if ranks.first:
             shutil.rmtree(path, ignore_errors=True)
     if steps and ranks.first:
-        log.warning("%s holds no undamaged checkpoint; training begins anew", folder)
+        log.warning("%s holds no undamaged checkpoint; training starts from the beginning", folder)
     return None
 
 
 def _write(part: dict[str, Any], path: Path) -> None:
-    """Write a part, and its digest beside it."""
+    """Write a part, and its digest next to it."""
     with path.open("wb") as file:
         try:
             torch.save(part, file)
-        except RuntimeError as error:  # behind which torch hides why a write failed
+        except RuntimeError as error:  # torch hides the reason of a failed write behind this error
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
     path.with_suffix(_DIGEST).write_text(_digest_line(path))
 
 
 def _part_names(path: Path) -> list[str]:
-    """The parts of a checkpoint: those that are there or have a digest there, and all before them."""
+    """Names of a checkpoint's parts, up to the last one that is there or has a digest there."""
     last = max((int(file.stem) for file in path.iterdir() if file.stem.isdecimal()), default=0)
     return [f"{rank:05}.pt" for rank in range(last + 1)]
 
@@ -110,12 +110,12 @@ def _digest_line(part: Path) -> str:
 
 
 def _steps(folder: Path) -> list[Path]:
-    """Checkpoints, the newest first."""
+    """Folders of checkpoints, the newest first."""
     return sorted(folder.glob(f"{_PREFIX}*"), reverse=True)
 
 
 def _part(checkpoint: Checkpoint, ranks: Ranks) -> dict[str, Any]:
-    """What a rank writes: every world-th weight and optimizer state, and all that is small."""
+    """What a rank writes: every world-th weight and optimiser state, and everything small."""
 
     def own(items: dict[Any, Any]) -> dict[Any, Any]:
         return {name: items[name] for i, name in enumerate(items) if i % ranks.world == ranks.rank}

@@ -1,4 +1,4 @@
-"""What a recipe trains on beside its texts: which samples, and the values stored for them."""
+"""What a recipe trains on besides texts: the selected samples, and values stored for them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def open_inputs(recipe: TrainParams, links: Mapping[str, Path], index: Index, sh
     """The selected samples and the sidecars of a recipe.
 
     Args:
-        recipe: whose terms say what they read.
-        links: what the recipe is linked to, as `flame_core.links.links` tells.
+        recipe: its terms determine which sidecars are needed.
+        links: what the recipe is linked to, from `flame_core.links.links`.
         index: all rows of the training split.
-        shards: their folder, which tells why a selected key is not in the index.
+        shards: their folder, for the reason why a selected key is not in the index.
 
     Raises:
-        ParamsError: a term reads a sidecar that is not given, or none reads one that is.
-        InputError: a sidecar or the selection is missing, damaged, or of other samples.
+        ParamsError: a term reads a sidecar that is not given, or a given one is not read by any term.
+        InputError: a sidecar or the selection is missing, damaged, or belongs to other samples.
     """
     needed = {f"the term {name}": needs.sidecars for name, needs in term_needs(recipe).items()}
     given = {name.removeprefix(_SIDECARS): path for name, path in links.items() if name.startswith(_SIDECARS)}

@@ -1,7 +1,7 @@
-"""A training as one value: what is trained, on which data, and where weights and metrics go.
+"""A training as one value: what is trained, on which data, and where weights and metrics are written.
 
-It runs in the stage's own process, or on several: `FLAME_TRAIN_PROCESSES=8 flame train flame`. The launcher then starts
-this module once a process.
+It runs in the stage's own process, or on several: `FLAME_TRAIN_PROCESSES=8 flame train flame`. The launcher then runs
+this module in each process.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ METRICS = "metrics.jsonl"
 
 
 class TrainingJob(BaseModel):
-    """Folders and params of a training; the folder `out` gets `model.safetensors` and `metrics.jsonl`.
+    """Folders and params of a training, which writes `model.safetensors` and `metrics.jsonl` to the folder `out`.
 
-    With a text tower, also `text.safetensors` and its `tokenizer.json`.
+    If there is a text tower, it also writes `text.safetensors` and `tokenizer.json`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,8 +37,8 @@ class TrainingJob(BaseModel):
     recipe: TrainParams
     shards: Path
     embeddings: Path
-    slots: list[int]  # places in a sample's row of the store that texts are drawn from
-    captions: CaptionSource | None  # of recipes with a text tower
+    slots: list[int]  # columns of a sample's row in the store that texts are drawn from
+    captions: CaptionSource | None  # for recipes with a text tower
     checkpoints: Path
     out: Path
     journal: Path | None = None  # where the first rank records every step, if anywhere

@@ -1,7 +1,7 @@
-"""Training batches: samples by index, in an order and with draws that follow from the seed and the epoch alone.
+"""Training batches: samples by index, in an order and with draws that depend only on the seed and the epoch.
 
 Workers, restarts and machines do not change a batch: the order of an epoch is a permutation drawn from
-(seed, epoch), and a sample's crops and its K texts are drawn from (seed, epoch, key).
+(seed, epoch), and a sample's crops and K texts are drawn from (seed, epoch, key).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from flame_core.vision.views import normalised, open_picture, training_view
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """A batch on its way to the device: pictures [b, V, H, W, 3] in uint8, texts in the order of their files.
+    """A batch before it is on the device: pictures [b, V, H, W, 3] in uint8, texts in the order of their files.
 
-    `order` [b K] says which of these b K texts was drawn at each place; the rest is as in `Batch`.
+    `order` [b K] holds the index of the text that was drawn at each place; the rest is as in `Batch`.
     """
 
     pictures: Tensor
@@ -53,7 +53,7 @@ class LoadedBatch:
         return self._moved(Tensor.pin_memory)
 
     def on(self, device: str) -> Batch:
-        """The batch as a step takes it, on a device, with the texts as they were drawn."""
+        """The batch on a device, as a step expects it, with the texts in the order in which they were drawn."""
         moved = self._moved(partial(Tensor.to, device=device, non_blocking=True))
         texts = moved.texts.flatten(0, 1)[moved.order].view_as(moved.texts)
         pictures = normalised(moved.pictures)
@@ -73,9 +73,10 @@ class LoadedBatch:
 
 
 class EpochOrder(Sampler[list[tuple[int, int]]]):
-    """This rank's part of each batch, as (epoch, sample number), from a step on.
+    """This rank's part of each batch, as (epoch, sample number), from a given step on.
 
-    An epoch's last samples that fill no batch are left out. The parts of all ranks, in order, are the batch of one.
+    An epoch's last samples are left out if they do not fill a batch. The parts of all ranks, in order, are the same
+    batch as on one rank.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
 class TrainingSamples(Dataset[LoadedBatch]):
     """A batch by (epoch, number) of its samples: V views of each picture, K drawn texts, and stored values.
 
-    Adding views leaves the first view and the texts as they are drawn without.
+    More views do not change the draws of the first view and of the texts.
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class TrainingSamples(Dataset[LoadedBatch]):
 
     @property
     def open_files(self) -> int:
-        """How many files a process that reads all of them has open, with some to spare for everything else."""
+        """How many files a process keeps open if it reads all shards, with some to spare for everything else."""
         return (1 + self.texts.files_per_shard + len(self._sidecars)) * len(self._index.shards) + 256
 
     def __getitem__(self, samples: Sequence[tuple[int, int]]) -> LoadedBatch:
@@ -160,7 +161,7 @@ class TrainingSamples(Dataset[LoadedBatch]):
             views.append(view())
             slots = draw.sample(self._slots, count)
             views += [view() for _ in range(1, self._views)]
-            in_file = sorted(slots)  # neighbours in the store are read together
+            in_file = sorted(slots)  # texts that are adjacent in the store are read together
             order += [len(drawn) * count + in_file.index(slot) for slot in slots]
             drawn.append(Drawn(row.shard, row.row, in_file))
             facets.append([self._numbers[slot] for slot in slots])
@@ -179,10 +180,10 @@ class TrainingSamples(Dataset[LoadedBatch]):
 
 
 def create_loader(samples: TrainingSamples, order: EpochOrder, workers: int, pin_memory: bool) -> Iterable[LoadedBatch]:
-    """Batches in the order given, decoded by `workers` processes (0: in this one).
+    """Batches in the given order, decoded by `workers` processes (0: in this one).
 
     Raises:
-        ResourceError: there are more shards than this machine lets a process open.
+        ResourceError: this machine does not let a process open enough files.
     """
     _allow_open_files(samples.open_files)
     return DataLoader(
@@ -191,7 +192,7 @@ def create_loader(samples: TrainingSamples, order: EpochOrder, workers: int, pin
         sampler=order,
         num_workers=workers,
         pin_memory=pin_memory,
-        generator=torch.Generator(),  # it draws seeds for its workers, and must leave the training's alone
+        generator=torch.Generator(),  # draws the workers' seeds without changing the training's generator
         multiprocessing_context="forkserver" if workers else None,
         worker_init_fn=partial(_in_worker, samples.open_files),
     )
@@ -202,11 +203,11 @@ def _in_worker(open_files: int, number: int) -> None:
 
 
 def _allow_open_files(count: int) -> None:
-    """Raise this process' own limit where it is lower; many systems set it to 1,024."""
+    """Raise this process's own limit if it is lower; many systems set it to 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count:
         raise ResourceError(
-            f"training keeps the files of all shards open, {count} in all, and this machine allows a process {hard}: "
+            f"training keeps the files of all shards open, {count} in all, but this machine allows {hard} per process: "
             "raise that limit (`ulimit -Hn`), or make ingest.shard_samples larger"
         )
     if soft != resource.RLIM_INFINITY and soft < count:

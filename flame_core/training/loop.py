@@ -1,7 +1,7 @@
 """The training loop: batches of pictures and cached texts, AdamW, checkpoints, and a clean stop on a signal.
 
-The loop is a function of its inputs: interrupted at any step and resumed, it ends with the same weights, bit for
-bit on a CPU, also over several ranks. The LLM is never loaded.
+The result depends only on the inputs: if interrupted at any step and resumed, it ends with the same weights, on a CPU
+bit for bit, also with several ranks. The LLM is never loaded.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Metrics = list[dict[str, float]]
 
 
 class Trained(NamedTuple):
-    """What a training ends with; `metrics` has a row a step."""
+    """The result of a training; `metrics` has one row per step."""
 
     tower: ImageTower
     metrics: Metrics
@@ -45,7 +45,7 @@ class Trained(NamedTuple):
 
 @contextmanager
 def stop_requested() -> Iterator[list[int]]:
-    """A list that a SIGTERM or SIGINT is put into, for as long as the context is open."""
+    """A list to which a SIGTERM or SIGINT is added while the context is open."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -67,26 +67,26 @@ def train(
     on_step: Callable[[dict[str, float]], None] = lambda row: None,
     teacher: Path | None = None,
 ) -> Trained:
-    """Train a recipe's towers; every rank calls it and returns the same.
+    """Train a recipe's towers; every rank calls it and gets the same result.
 
     Args:
         samples: made for the same recipe.
         params: the recipe.
         checkpoints: the folder to save to and to resume from.
         ranks: this process among those that train.
-        on_step: sees the metrics of each step as it is done.
+        on_step: called with the metrics after each step.
         teacher: the model folder of the recipe's teacher.
 
     Returns:
-        The towers, and per step: step, epoch, loss, learning_rate, loss/<share> for each if the objective has several,
+        The towers, and per step: step, epoch, loss, learning_rate, loss/<share> for each share if there are several,
         and the objective's scalars.
 
     Raises:
         ComputationError: the loss is not finite; names the step and the batch's keys.
         Interrupted: a stop signal came to any rank; the state was saved.
         InputError: fewer than two samples.
-        ParamsError: the batch cannot be shared out evenly among the ranks.
-        ResourceError: the GPU has no room; says how much is missing and which setting helps.
+        ParamsError: the batch cannot be divided evenly among the ranks.
+        ResourceError: the training does not fit the GPU's memory; says how much is missing and which setting helps.
     """
     if len(samples) < 2:
         raise InputError(f"training needs at least 2 samples, and the training split holds {len(samples)}")
@@ -96,7 +96,7 @@ def train(
     batch_size = min(params.batch_size, len(samples))
     if batch_size % ranks.world:
         raise ParamsError(
-            f"train.batch_size {batch_size} cannot be shared out evenly among {ranks.world} processes "
+            f"train.batch_size {batch_size} cannot be divided evenly among {ranks.world} processes "
             "(FLAME_TRAIN_PROCESSES)"
         )
     if device == "cuda":
@@ -105,7 +105,7 @@ def train(
     assembly = assemble(params, samples.texts, samples.facets, batch_size, len(samples), teacher).to(device)
     optimizer = assembly.optimizer(params)
     if ranks.rank:
-        torch.manual_seed(params.seed + ranks.rank)  # dropout and stochastic depth of their own
+        torch.manual_seed(params.seed + ranks.rank)  # dropout and stochastic depth differ between ranks
     metrics: Metrics = []
     saved = checkpoint.load(checkpoints, ranks)
     if saved:
@@ -162,7 +162,7 @@ def train(
 def _agree(
     shares: dict[str, Tensor], stopped: bool, save_due: bool, ranks: Ranks
 ) -> tuple[dict[str, float], bool, bool]:
-    """The shares of all ranks added up, and whether any rank was told to stop or wants to save, so that all do."""
+    """The sum of all ranks' shares, and whether any rank was told to stop or wants to save, in which case all do."""
     own = torch.stack([share.double() for share in shares.values()])
     told = torch.cat([own, own.new_tensor([stopped, save_due])])
     ranks.sum_(told)

@@ -1,4 +1,4 @@
-"""A training without data, to count and to time what a recipe costs: texts and a batch of made-up values."""
+"""Random texts and a random batch, to count and time what a recipe costs without data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flame_core.text.transformer import TextTower
 
 
 class MadeTexts:
-    """Texts of a recipe with nothing to read: vectors of `hidden` numbers, or `vocabulary` for its text tower."""
+    """Random texts of a recipe: vectors of `hidden` dimensions, or ids below `vocabulary` for its text tower."""
 
     files_per_shard = 0
 

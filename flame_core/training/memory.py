@@ -1,4 +1,4 @@
-"""Whether a GPU has room for a training, and what to set if it has not."""
+"""Whether a training fits a GPU's memory, and what to set if not."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from flame_core.training.cost import PICTURES, TrainingCost, training_cost
 from flame_core.training.loader import TrainingSamples
 
 _GB = 1e9
-_SHARE = 0.92  # of the free memory: the allocator's own losses
+_SHARE = 0.92  # of the free memory; the rest is lost in the allocator
 
 
 def require_training_memory(
     params: TrainParams, samples: TrainingSamples, processes: int, free: int, teacher: Path | None = None
 ) -> None:
-    """Refuse, before the first step, a training that will not fit `free` bytes of a GPU.
+    """Refuse, before the first step, a training that will not fit into `free` bytes of a GPU.
 
     Raises:
         ResourceError: says how much is missing and which setting of the recipe helps.

@@ -15,7 +15,7 @@ from flame_core.params import TrainParams
 
 
 def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
-    """The rate of step 0 to total - 1: rises over `warmup` steps, then falls along a half cosine to 0."""
+    """The rate at a step from 0 to total - 1: rises over `warmup` steps, then falls along a half cosine to 0."""
     if step < warmup:
         return peak * (step + 1) / warmup
     return 0.5 * peak * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))

@@ -1,7 +1,7 @@
-"""What training reads a sample by, in memory that all workers of a loader share.
+"""Where each training sample is stored, in memory that all workers of a loader share.
 
-DataLoader hands its dataset to every worker. Objects would be copied, 800 bytes a sample, 2 GB of CC3M in each of 64
-workers; tensors travel as handles to shared memory, and take about 50 bytes a sample, once.
+DataLoader sends its dataset to every worker. Objects would be copied: 800 bytes per sample, which is 2 GB for CC3M in
+each of 64 workers. Tensors are sent as handles to shared memory, and take about 50 bytes per sample only once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flame_core.data.shards import Index
 
 
 class StoredSample(NamedTuple):
-    """Where a sample's picture lies; `row` is its position in the shard."""
+    """Where a sample's picture is; `row` is its position in the shard."""
 
     key: str
     shard: str
@@ -26,7 +26,7 @@ class StoredSample(NamedTuple):
 
 
 class SharedIndex:
-    """Samples of an index by number."""
+    """The samples of an index by number."""
 
     def __init__(self, index: Index) -> None:
         table = index.table
@@ -34,7 +34,7 @@ class SharedIndex:
         _, starts, content = keys.buffers()
         shards = table.column("shard").combine_chunks().dictionary_encode()
         columns = [shards.indices, *(table.column(name) for name in ("row", "offset", "size"))]
-        places = np.zeros((len(keys) + 1, 1 + len(columns)), np.int64)  # the last row says where the last key ends
+        places = np.zeros((len(keys) + 1, 1 + len(columns)), np.int64)  # the last row holds the end of the last key
         places[:, 0] = np.frombuffer(starts, np.int64, len(keys) + 1, 8 * keys.offset) if len(keys) else 0
         for i, column in enumerate(columns):
             places[:-1, 1 + i] = column.to_numpy()

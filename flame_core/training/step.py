@@ -1,9 +1,9 @@
-"""One training step: features of the whole batch, its exact loss, and gradients in as many pieces as memory asks for.
+"""One training step: features of the whole batch, its exact loss, and gradients in as many pieces as memory requires.
 
-A contrastive loss needs the features of the whole batch at once, but not their graphs. With `micro_batch_size` every
-piece runs forward without a graph; the loss gives each feature its gradient; then piece by piece runs again with a
-graph and hands that gradient on (GradCache, arXiv 2101.06983). So a batch of 3,072 fits one GPU, with the loss of
-3,072. Without it the first run keeps its graph and nothing is computed twice.
+A contrastive loss needs the features of the whole batch at once, but not their graphs. With `micro_batch_size`, every
+piece first runs forward without a graph, and the loss gives the gradient of each feature; then the pieces run again one
+by one with a graph, through which that gradient is propagated (GradCache, arXiv 2101.06983). So a batch of 3,072 fits
+one GPU, with the exact loss of 3,072. Without it, the first run keeps its graph and nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -78,12 +78,14 @@ class Step:
         return {name: value.unflatten(0, (b, views)) for name, value in features.items()}
 
     def _text_features(self, batch: Batch) -> tuple[Pieces | None, Tensor]:
-        """What carries gradients into the text tower, if there is one, and t [b, K, D]."""
+        """The text tower's `Pieces`, if there is one, and t [b, K, D]."""
         tower, micro = self._text_tower, self._params.micro_batch_size
         if tower is None:
             return None, batch.texts.float()
         b, k, length = batch.texts.shape
-        captions, place = torch.unique(batch.texts.reshape(b * k, length), dim=0, return_inverse=True)  # drawn twice
+        captions, place = torch.unique(
+            batch.texts.reshape(b * k, length), dim=0, return_inverse=True
+        )  # equal captions once
 
         def run(ids: Tensor) -> Features:
             with self._autocast():
@@ -102,8 +104,8 @@ class Pieces:
 
     Attributes:
         features: by name.
-        backward: carries the leaves' gradients into the weights, times its argument: DistributedDataParallel averages
-            over so many ranks what is to be summed.
+        backward: propagates the leaves' gradients to the weights, multiplied by its argument, the number of ranks:
+            DistributedDataParallel averages over the ranks, but the gradients must be summed.
     """
 
     features: dict[str, Tensor]
@@ -111,7 +113,7 @@ class Pieces:
 
 
 def in_pieces(run: Callable[[P], Features], pieces: Sequence[P], module: nn.Module, device: str) -> Pieces:
-    """The features that `run` makes of each piece by `module`; one piece keeps its graph, several run twice."""
+    """The features that `run` computes from each piece with `module`; one piece keeps its graph, several run twice."""
     if len(pieces) == 1:
         out = run(pieces[0])
         leaves = {name: value.detach().requires_grad_() for name, value in out.items()}
@@ -154,17 +156,17 @@ def _hand_on(features: Features, gradients: Features) -> None:
 
 
 def _no_exchange(tower: nn.Module) -> AbstractContextManager[None]:
-    """Gradients add up on this rank until the last piece; then they are exchanged, once."""
+    """Gradients are accumulated on this rank until the last piece, and then exchanged once."""
     return tower.no_sync() if isinstance(tower, DistributedDataParallel) else nullcontext()
 
 
 def random_state(device: torch.device) -> RandomState:
-    """State of the generators that dropout and stochastic depth draw from."""
+    """The state of the generators that dropout and stochastic depth draw from."""
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
 def set_random_state(state: RandomState, device: torch.device) -> None:
-    """Put `random_state` back."""
+    """Restore what `random_state` returned."""
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], device)

@@ -1,4 +1,4 @@
-"""What a training reads beside pictures, as protocols: texts, and values stored per sample."""
+"""What a training reads besides pictures, as protocols: texts, and values stored per sample."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class TrainingTexts(Protocol):
     """Where a training's texts come from: vectors of the embedding store, or captions for a text tower.
 
     Attributes:
-        facets: names of a sample's texts, in the order of the places that they are drawn by.
-        hidden: D, dimensions of the texts' space.
+        facets: names of a sample's texts, in the order of the numbers by which they are drawn.
+        hidden: D, the dimensions of the texts' space.
         files_per_shard: how many files `read` keeps open per shard.
     """
 
@@ -25,15 +25,15 @@ class TrainingTexts(Protocol):
     files_per_shard: int
 
     def read(self, samples: Sequence[Drawn]) -> Tensor:
-        """The drawn texts of samples, K each: vectors [b, K, D], or what `encoder` reads, [b, K, L]."""
+        """The drawn texts of samples, K per sample: vectors [b, K, D], or token ids [b, K, L] for `encoder`."""
         ...
 
     def encoder(self) -> nn.Module | None:
-        """A text tower to train along, randomly initialised: [N, L] to unit vectors [N, D]; None for vectors."""
+        """A randomly initialised text tower to train, [N, L] to unit vectors [N, D]; None if texts are vectors."""
         ...
 
     def save(self, encoder: nn.Module | None, folder: Path) -> None:
-        """Write what a model folder holds of its text side, with the trained encoder."""
+        """Write the text side's files of a model folder; `encoder` is the trained one."""
         ...
 
 
@@ -41,5 +41,5 @@ class StoredValues(Protocol):
     """A small value per sample that a stage stored."""
 
     def read(self, places: Sequence[tuple[str, int]]) -> Tensor:
-        """Values [b, ...] of samples by shard and row."""
+        """Values [b, ...] of samples, given by shard and row."""
         ...

@@ -1,8 +1,8 @@
-"""Facet tokens in a ViT: one learned token a facet behind the patches, under the same rule as facets in the LLM.
+"""Facet tokens in a ViT: one learned token per facet after the patches, with the same rule as facets in the LLM.
 
-Patches see patches; facet token j sees the patches and itself, never another facet. So a patch's output is what it
-is without facet tokens, and a facet can be left out without changing the others. The prefix is bidirectional here
-(`text.attention.sees`). In the last m blocks only, the tokens enter before the first of these.
+Patches see patches; facet token j sees the patches and itself, but no other facet. So a patch's output is the same as
+without facet tokens, and a facet can be left out without changing the others. The prefix is bidirectional here
+(`text.attention.sees`). If only the last m blocks have facet tokens, they are added before the first of these blocks.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class FacetTokens(nn.Module):
 
 
 def facet_mask(tokens: int, facets: int, device: torch.device) -> Tensor:
-    """Who sees whom, [T + F, T + F]: `tokens` of the picture are segment 0, facet j is segment j."""
+    """Which token sees which, [T + F, T + F]: the T `tokens` of the picture are segment 0, facet j is segment j."""
     index = torch.arange(tokens + facets, device=device)
     segment = (index - tokens + 1).clamp(min=0)
     one = torch.zeros(1, dtype=torch.long, device=device)  # a picture is one document

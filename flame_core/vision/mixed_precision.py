@@ -1,9 +1,9 @@
-"""Where autocast leaves a ViT in float32, and where cuDNN takes a slow path: two changes that a GPU gains by.
+"""Two changes that make a ViT faster on a GPU: where autocast keeps float32, and where cuDNN is slow.
 
-Positions and the first norm come out of autocast in float32, and every later sum with the residual stream stays there:
-twice the bytes through all additions and norms. So the stream is put back into autocast's type once, behind the first
-norm, as open_clip does. And the patch embedding, a convolution whose patches do not overlap, is a matrix product.
-Neither changes what a CPU computes in float32.
+Under autocast, the position embeddings and the first norm give float32, and so does every later sum with the residual
+stream: twice the bytes in all additions and norms. So the stream is cast back to autocast's type once, after the first
+norm, as open_clip does. The patch embedding, a convolution whose patches do not overlap, is computed as a matrix
+product. Neither changes what a CPU computes in float32.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def keep_residual_type(backbone: Any) -> None:
 
 def _in_autocast_type(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
     device = output.device.type
-    if output.is_meta or not torch.is_autocast_enabled(device):  # meta: only counted, has no autocast
+    if output.is_meta or not torch.is_autocast_enabled(device):  # meta tensors have no autocast and are only counted
         return output
     return output.to(torch.get_autocast_dtype(device))
 
 
 class PatchProduct(nn.Conv2d):
-    """A convolution of patches side by side, x [B, C, H, W] to [B, D, H/P, W/P], as a matrix product on a GPU."""
+    """A convolution of adjacent patches, x [B, C, H, W] to [B, D, H/P, W/P], as a matrix product on a GPU."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not input.is_cuda:
@@ -40,7 +40,7 @@ class PatchProduct(nn.Conv2d):
 
 
 def multiply_patches(backbone: Any) -> None:
-    """Compute a ViT's patch embedding by `PatchProduct` where its patches tile the picture."""
+    """Compute a ViT's patch embedding with `PatchProduct` if its patches tile the picture."""
     conv = getattr(getattr(backbone, "patch_embed", None), "proj", None)
     if type(conv) is nn.Conv2d and conv.kernel_size == conv.stride and conv.padding == (0, 0) and conv.groups == 1:
-        conv.__class__ = PatchProduct  # the same module with its weights; another way through it
+        conv.__class__ = PatchProduct  # the same module and weights with another forward

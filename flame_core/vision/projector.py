@@ -1,10 +1,10 @@
-"""Heads from a backbone's tokens into the LLM's space.
+"""Heads that map a backbone's tokens into the LLM's space.
 
 FLAME's: Linear -> GELU -> Linear -> LayerNorm on each token, then the mean over patches, then unit length. The mean
-comes after the LayerNorm, which does not commute with it. (FLAME, arXiv 2411.11927; reference: model.py of the
-released code.) Facet tokens pass the same layers one by one.
+comes after the LayerNorm; the two do not commute. (FLAME, arXiv 2411.11927; reference: model.py of the released code.)
+Facet tokens pass through the same layers one by one.
 
-LIFT's: the mean over patches behind the backbone's norm, then Linear -> GELU -> Linear, then unit length. (LIFT, arXiv
+LIFT's: the mean over patches after the backbone's norm, then Linear -> GELU -> Linear, then unit length. (LIFT, arXiv
 2506.04209.)
 """
 
@@ -19,8 +19,8 @@ from torch.utils.checkpoint import checkpoint
 class PatchProjector(nn.Module):
     """Patch tokens [B, N, C] and facet tokens [B, F, C] to unit vectors z [B, 1 + F, D].
 
-    z_0 = n(mean over patches of P(h_p)), z_j = n(P(h_facet_j)). With `recompute` the layers' activations are made
-    again in backward instead of kept.
+    z_0 = n(mean over patches of P(h_p)), z_j = n(P(h_facet_j)). With `recompute` the layers' activations are recomputed
+    in backward instead of kept.
     """
 
     def __init__(self, width: int, hidden: int, recompute: bool = False) -> None:
@@ -43,7 +43,7 @@ class PatchProjector(nn.Module):
 
 
 class PooledProjector(nn.Module):
-    """Patch tokens [B, N, C] to unit vectors z [B, 1, D] of their mean."""
+    """Patch tokens [B, N, C] to the unit vector z [B, 1, D] of their mean."""
 
     def __init__(self, width: int, hidden: int, recompute: bool = False) -> None:
         super().__init__()

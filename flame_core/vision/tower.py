@@ -1,8 +1,8 @@
 """The image tower: a timm backbone without its classifier, and a head into the texts' space on its patch tokens.
 
-The backbone's CLS token, if it has one, stays in the sequence and out of the mean; facet tokens are an option
-(`facet_tokens`). A model folder (`data/models/<recipe>/`) holds `model.safetensors` with the trained weights alone
-and `config.json`.
+The backbone's CLS token, if it has one, stays in the sequence but is not part of the mean; facet tokens are optional
+(`facet_tokens`). A model folder (`data/models/<recipe>/`) holds `model.safetensors`, with only the trained weights, and
+`config.json`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FEATURES = frozenset({"z", "pooled", "cls", "patches"})
 
 
 class ImageTower(nn.Module):
-    """Pictures [B, 3, H, W], normalised, to unit vectors z [B, 1 + F, D] in the LLM's space, and other features.
+    """Normalised pictures [B, 3, H, W] to unit vectors z [B, 1 + F, D] in the LLM's space, and other features.
 
     z[:, 0] is the picture as a whole; the F others are its facets, if `model.facet_blocks` asks for them.
     """
@@ -50,7 +50,7 @@ class ImageTower(nn.Module):
         self.facet_tokens = FacetTokens(self.backbone, facets, blocks) if blocks is not None else None
 
     def patches(self, pictures: Tensor) -> Tensor:
-        """Patch tokens of the last block, [B, N, C], prefix tokens left out; facet tokens leave them as they are."""
+        """Patch tokens of the last block, [B, N, C], without prefix tokens; facet tokens do not change them."""
         return self.backbone.forward_features(pictures)[:, self.backbone.num_prefix_tokens :]
 
     def forward(
@@ -58,7 +58,7 @@ class ImageTower(nn.Module):
     ) -> dict[str, Tensor]:
         """Features by name, only those asked for, of whole pictures or of their patches `keep` [B, M].
 
-        z [B, 1 + F, D]; of the backbone's last block: pooled [B, C], the mean patch token; cls [B, C]; patches
+        z [B, 1 + F, D]; from the backbone's last block: pooled [B, C], the mean patch token; cls [B, C]; patches
         [B, N, C].
         """
         prefix = self.backbone.num_prefix_tokens
@@ -90,7 +90,7 @@ class ImageTower(nn.Module):
         return self(pictures)["z"]
 
     def patch_vectors(self, pictures: Tensor) -> Tensor:
-        """Every patch in the LLM's space, [B, N, D], not normalised; with FLAME's head z is their mean's direction."""
+        """Each patch in the LLM's space, [B, N, D], not normalised; with FLAME's head z_0 is their normalised mean."""
         return self.projector.layers(self.patches(pictures))
 
 
@@ -98,7 +98,7 @@ def create_backbone(params: ModelParams) -> nn.Module:
     """A timm backbone that returns tokens [B, T, C], randomly initialised; with a pooled head behind its final norm.
 
     Raises:
-        ParamsError: timm does not know the name or an option, or the model is no token model.
+        ParamsError: timm does not know the name or an option, or the model does not return tokens.
     """
     import timm
 
@@ -110,7 +110,7 @@ def create_backbone(params: ModelParams) -> nn.Module:
         backbone.eval()
         with torch.inference_mode():
             tokens = backbone.forward_features(torch.zeros(1, 3, params.image_size, params.image_size))
-    except Exception as error:  # timm raises many kinds, all of which mean that these params make no model
+    except Exception as error:  # timm raises many kinds; all mean that these params do not make a model
         raise ParamsError(
             f"train.model: timm cannot make {params.backbone!r} with {params.backbone_options} "
             f"for pictures of {params.image_size} px: {error}"
@@ -128,17 +128,17 @@ def require_features(backbone: Any, reads: Collection[str], who: str) -> None:
     """
     if unknown := sorted(set(reads) - FEATURES):
         raise ParamsError(
-            f"{who} reads {', '.join(unknown)}, which no tower has; known are {', '.join(sorted(FEATURES))}"
+            f"{who} reads {', '.join(unknown)}, which no tower has; known features: {', '.join(sorted(FEATURES))}"
         )
     if "cls" in reads and getattr(backbone, "cls_token", None) is None:
         raise ParamsError(
-            f"{who} reads the CLS token, and the backbone {type(backbone).__name__} of train.model has none: take one "
+            f"{who} reads the CLS token, but the backbone {type(backbone).__name__} of train.model has none: take one "
             "with a class token, such as vit_base_patch16_clip_224"
         )
 
 
 class ImageEncoder:
-    """A trained tower for evaluation and serving: encoded pictures in, unit vectors out."""
+    """A trained tower for evaluation and serving: image files' bytes in, unit vectors out."""
 
     def __init__(self, tower: ImageTower, config: dict[str, Any], device: str) -> None:
         self.config = config
@@ -158,7 +158,7 @@ class ImageEncoder:
     def encode_with(
         self, read: Callable[[ImageTower, Tensor], Tensor], jpegs: Sequence[bytes], batch_size: int = 128
     ) -> np.ndarray:
-        """What `read` makes of the tower and normalised pictures [B, 3, H, W], for all pictures, in float32."""
+        """The results of `read`, called with the tower and normalised pictures [B, 3, H, W], for all, in float32."""
         torch.set_num_threads(self.config["recipe"]["cpu_threads"])
         rows = []
         for start in range(0, len(jpegs), batch_size):

@@ -1,9 +1,8 @@
 """Pictures to tensors: the augmented views of a training step, and the plain view of evaluation.
 
-They stay bytes [H, W, 3] on their way to the GPU, a quarter of what floats take, and are normalised there.
+They are copied to the GPU as bytes [H, W, 3], a quarter of the size of floats, and normalised there.
 
-An augmentation is drawn from a generator of its own, so it depends on (seed, epoch, key) and on nothing else: not
-on workers, ranks or restarts.
+Each augmentation has its own generator, so it depends only on (seed, epoch, key), not on workers, ranks or restarts.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 
 def crop_box(width: int, height: int, params: AugmentationParams, draw: random.Random) -> Box:
-    """The box of a random resized crop: its area and aspect ratio are drawn, ten tries, else the centre."""
+    """The box of a random resized crop: area and aspect ratio are drawn up to ten times, else it is the centre."""
     area = width * height
     low, high = (math.log(r) for r in params.ratio)
     for _ in range(10):
@@ -45,7 +44,7 @@ def crop_box(width: int, height: int, params: AugmentationParams, draw: random.R
 class View(NamedTuple):
     """A view of a picture for training: [size, size, 3] in uint8, and where it was cut.
 
-    The place is left, top, right and bottom as fractions of the whole picture, and 1 if the view was mirrored, else 0.
+    `place` is left, top, right and bottom as fractions of the whole picture, and 1 if the view was mirrored, else 0.
     """
 
     pixels: Tensor
@@ -53,7 +52,7 @@ class View(NamedTuple):
 
 
 def training_view(picture: Image.Image, size: int, params: AugmentationParams, draw: random.Random) -> View:
-    """A random crop of a picture, perhaps mirrored."""
+    """A random crop of a picture, which may be mirrored."""
     width, height = picture.size
     box = crop_box(width, height, params, draw)
     mirrored = draw.random() < params.flip
@@ -65,7 +64,7 @@ def training_view(picture: Image.Image, size: int, params: AugmentationParams, d
 
 
 def evaluation_picture(jpeg: bytes, size: int) -> Tensor:
-    """Short side to `size` and centre crop, [size, size, 3] in uint8."""
+    """The picture with its short side resized to `size` and its centre cropped, [size, size, 3] in uint8."""
     picture = open_picture(jpeg)
     side = min(picture.size)
     left, top = (picture.width - side) / 2, (picture.height - side) / 2
@@ -73,7 +72,7 @@ def evaluation_picture(jpeg: bytes, size: int) -> Tensor:
 
 
 def normalised(pictures: Tensor) -> Tensor:
-    """What a tower sees, [..., 3, H, W] in float32 on the same device, of pictures [..., H, W, 3] in uint8."""
+    """Pictures [..., H, W, 3] in uint8 as a tower expects them: [..., 3, H, W] in float32 on the same device."""
     mean, std = _moments(pictures.device)
     values = pictures.movedim(-1, -3).contiguous().float()
     return values.div_(255).sub_(mean).div_(std)

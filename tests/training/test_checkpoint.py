@@ -80,12 +80,12 @@ def test_a_last_part_that_is_gone_with_its_digest_is_noticed(tmp_path, caplog):
     assert "lacks a part" in caplog.text
 
 
-def test_where_all_are_damaged_it_says_so_and_begins_anew(tmp_path, caplog):
+def test_if_all_are_damaged_it_says_so_and_starts_from_the_beginning(tmp_path, caplog):
     in_two_parts(tmp_path)
     for path in tmp_path.rglob("00000.pt"):
         flip(path, 700, 0)
     assert checkpoint.load(tmp_path) is None
-    assert "no undamaged checkpoint; training begins anew" in caplog.text
+    assert "no undamaged checkpoint; training starts from the beginning" in caplog.text
 
 
 @contextmanager

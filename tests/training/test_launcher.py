@@ -126,9 +126,9 @@ def test_two_ranks_train_as_one_process_does(tmp_path):
         torch.testing.assert_close(load_file(two.out / WEIGHTS)[name], weight, atol=1e-4, rtol=1e-3)
 
 
-def test_a_batch_that_cannot_be_shared_out_is_refused_with_both_numbers(tmp_path):
+def test_a_batch_that_cannot_be_divided_is_refused_with_both_numbers(tmp_path):
     write_world(tmp_path)
     process = start(job(tmp_path, "odd", recipe(batch_size=7)))
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 2, output
-    assert "batch_size 7 cannot be shared out evenly among 2 processes" in output
+    assert "batch_size 7 cannot be divided evenly among 2 processes" in output

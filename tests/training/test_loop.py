@@ -112,7 +112,7 @@ def test_loader_workers_do_not_change_a_batch(data):
 
 
 @pytest.mark.parametrize(
-    ("hard", "said"), [(400, "3\n3\n"), (250, "open, 300 in all, and this machine allows a process 250")]
+    ("hard", "said"), [(400, "3\n3\n"), (250, "open, 300 in all, but this machine allows 250 per process")]
 )
 def test_more_shards_than_a_process_may_open_files_at_first(tmp_path, hard, said):
     """In a process of its own, since a hard limit once lowered stays."""

@@ -68,8 +68,8 @@ def test_features_are_those_asked_for():
 @pytest.mark.parametrize(
     ("options", "reads", "message"),
     [
-        ({}, {"z", "claws"}, "the term x reads claws, which no tower has; known are cls, patches, pooled, z"),
-        ({"class_token": False}, {"cls"}, "the term x reads the CLS token, and the backbone VisionTransformer"),
+        ({}, {"z", "claws"}, "the term x reads claws, which no tower has; known features: cls, patches, pooled, z"),
+        ({"class_token": False}, {"cls"}, "the term x reads the CLS token, but the backbone VisionTransformer"),
     ],
 )
 def test_a_feature_that_is_not_there_is_refused_by_name(options, reads, message):
