@@ -1,4 +1,4 @@
-"""What a recipe minimises: terms, one per file (`term.Term` says what each can do), and their sum (`objective`).
+"""What a recipe minimises: terms, one per file (`term.Term` describes their interface), and their sum (`objective`).
 
 A new term is a module here with a subclass of `Term`, a class of params in `params/objectives.py`, and a line in
 `term_classes`.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @cache
 def term_classes() -> dict[str, type[Term]]:
-    """Every term by its name in params."""
+    """All terms by their names in params."""
     from flame_core.objectives.cosine import Cosine
     from flame_core.objectives.facet_sigmoid import FacetSigmoid
     from flame_core.objectives.infonce import InfoNCE

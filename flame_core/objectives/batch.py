@@ -1,4 +1,4 @@
-"""What a term of an objective sees of a step: the batch, the towers' features, and how far the training is."""
+"""What a term of an objective gets in a step: the batch, the towers' features, and the progress of the training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 Features = Mapping[str, Tensor]
-"""Outputs of the towers by name, of which a step computes only those that a term reads.
+"""Outputs of the towers by name; a step computes only those that a term reads.
 
     z        [b, V, 1 + F, D]  unit vectors in the texts' space: the picture as a whole, then its facets
     pooled   [b, V, C]         the backbone's patch tokens, averaged; not normalised
@@ -26,10 +26,10 @@ class Batch:
 
     Attributes:
         pictures: [b, V, 3, H, W], normalised.
-        boxes: [b, V, 5] where a view was cut: left, top, right and bottom as fractions of the whole picture, and 1 if
+        boxes: [b, V, 5], the crop of each view: left, top, right and bottom as fractions of the whole picture, and 1 if
             the view was mirrored after that, else 0.
-        texts: what the text side read: vectors [b, K, D] of any float type, or token ids [b, K, L].
-        facets: [b, K] facet numbers of the texts, from 1; 0 belongs to no facet.
+        texts: from the text side: vectors [b, K, D] of any float type, or token ids [b, K, L].
+        facets: [b, K] facet numbers of the texts, from 1; 0 means no facet.
         rows: [b] numbers of the samples among all that are trained on, from 0.
         keys: of the samples.
         extra: one row per sample, by name: the sidecars, and what `Term.prepare` adds.
@@ -81,7 +81,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Moment:
-    """How far a training is: `step` of `steps`, both over all epochs; steps count from 0."""
+    """The progress of a training: `step` of `steps`, both over all epochs; steps count from 0."""
 
     step: int
     steps: int

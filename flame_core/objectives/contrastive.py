@@ -1,4 +1,4 @@
-"""The base of losses that compare pictures with texts by s <z, t>: a learned scale s."""
+"""The base of losses that compare pictures with texts by s <z, t>, with a learned scale s."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_SCALE = 100.0
 
 
 class Contrastive(Term):
-    """A loss with s = exp(logit_scale), kept in [1, 100] as in CLIP. Only the first view takes part."""
+    """A loss with s = exp(logit_scale), kept in [1, 100] as in CLIP. Only the first view is used."""
 
     def __init__(self, params: ContrastiveParams, setup: Setup) -> None:
         super().__init__(params, setup)

@@ -1,9 +1,9 @@
-"""LIFT's simplified loss: every picture towards its own texts and away from nothing.
+"""LIFT's simplified loss: it pulls every picture towards its own texts, without negatives.
 
     L = 1/(K B) * sum_i sum_k (1 - <z_i, t_ik>)
 
-Without negatives there is no scale, no exchange between ranks, and memory in O(B). It does not collapse because the
-texts are fixed and differ. (LIFT, arXiv 2506.04209, `simplistic_cos` of the released code.)
+Without negatives there is no scale, no exchange between ranks, and memory in O(B). It does not collapse, because the
+texts are fixed and different. (LIFT, arXiv 2506.04209, `simplistic_cos` of the released code.)
 """
 
 from __future__ import annotations

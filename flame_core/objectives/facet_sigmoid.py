@@ -2,8 +2,8 @@
 
     L = FLAME(z_0) + lambda * -1/(K B) * sum_i sum_(j,k) log sigmoid(y * (s <z_i,f(jk), t_jk> + b))
 
-f(jk) is the facet that text t_jk was read for: it meets that facet of every picture and no other. Scale and bias are
-shared by both parts. (docs/architecture.md, facet tokens.)
+f(jk) is the facet that text t_jk was read for: the text is compared only with that facet of every picture. Both parts
+share scale and bias. (docs/architecture.md, facet tokens.)
 """
 
 from __future__ import annotations

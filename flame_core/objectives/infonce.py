@@ -1,6 +1,6 @@
-"""CLIP's loss: each picture finds its text among all texts of the batch, each text its picture among all pictures.
+"""CLIP's loss: each picture must find its text among all texts of the batch, each text its picture among all pictures.
 
-With K texts per picture there are K problems, one per slot, and their mean is the loss:
+With K texts per picture there are K such problems, one per slot; the loss is their mean:
 
     L = 1/(2 K B) * sum_k sum_i [ -log softmax_j(s <z_i, t_jk>)_(j=i) - log softmax_j(s <z_j, t_ik>)_(j=i) ]
 
@@ -18,7 +18,7 @@ from flame_core.ranks import Ranks
 
 
 class InfoNCE(Contrastive):
-    """Images are exchanged between ranks; of the texts only their log-sum-exp for every picture. Only z_0 is used."""
+    """Ranks exchange images, but of the texts only a log-sum-exp for every picture. Only z_0 is used."""
 
     def forward(self, features: Features, batch: Batch, ranks: Ranks) -> dict[str, Tensor]:
         with torch.autocast(features["z"].device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""An exponential moving average of a module, for methods whose teacher is the past of the trained tower."""
+"""An exponential moving average of a module, for methods whose teacher is an average of the trained tower over time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 
 class MovingAverage(nn.Module):
-    """A copy of `module` in evaluation mode, without gradients; it is part of the checkpoint of whoever holds it."""
+    """A copy of `module` in evaluation mode, without gradients; it is in the checkpoint with the term that holds it."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class MovingAverage(nn.Module):
 
     @torch.no_grad()
     def update(self, module: nn.Module, momentum: float) -> None:
-        """Parameters to momentum * average + (1 - momentum) * module; buffers are taken over as they are."""
+        """Set parameters to momentum * average + (1 - momentum) * module; buffers are copied."""
         for average, current in zip(self.module.parameters(), module.parameters(), strict=True):
             average.lerp_(current, 1 - momentum)
         for average, current in zip(self.module.buffers(), module.buffers(), strict=True):

@@ -1,4 +1,4 @@
-"""FLAME's loss: every picture against every text of the batch, K texts of its own being positive.
+"""FLAME's loss: every picture against every text of the batch; the picture's own K texts are positive.
 
     L = -1/(K B) * sum_i sum_(j,k) log sigmoid(y * (s <z_i, t_jk> + b)),  y = +1 if j = i, else -1
 

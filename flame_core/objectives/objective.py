@@ -16,7 +16,7 @@ from flame_core.vision.tower import ImageTower
 
 
 class Objective(nn.Module):
-    """Terms by name, the main one first. It has the verbs of a term, and calls them on each."""
+    """Terms by name, the main one first. It has the methods of a term and calls them on each."""
 
     def __init__(self, terms: Mapping[str, Term]) -> None:
         super().__init__()
@@ -39,9 +39,9 @@ class Objective(nn.Module):
         return batch
 
     def forward(self, features: Features, batch: Batch, ranks: Ranks) -> dict[str, Tensor]:
-        """This rank's weighted shares of the loss by name. Their sum is what is minimised.
+        """This rank's weighted shares of the loss by name. Their sum is minimised.
 
-        A term's only share has the term's name, several are `<term>/<share>`.
+        If a term has one share, it has the term's name; several shares are named `<term>/<share>`.
         """
         weighted = {}
         for name, term in self._named():
@@ -65,7 +65,7 @@ class Objective(nn.Module):
         return [module for term in self._terms() for module in term.frozen()]
 
     def scalars(self) -> dict[str, float]:
-        """The terms' values for the report; all but the main term's begin with `<term>/`."""
+        """The terms' values for the report; names begin with `<term>/`, except those of the main term."""
         return {
             name if term == self.main else f"{term}/{name}": value
             for term, module in self._named()
@@ -73,12 +73,12 @@ class Objective(nn.Module):
         }
 
     def state(self) -> dict[str, Tensor]:
-        """Parameters and buffers for a checkpoint: all but those of frozen modules."""
+        """Parameters and buffers for a checkpoint, without those of frozen modules."""
         frozen = self._frozen_names()
         return {name: value for name, value in self.state_dict().items() if name not in frozen}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put `state` back.
+        """Load what `state` returned.
 
         Raises:
             RuntimeError: it is not the state of these terms.

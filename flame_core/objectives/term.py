@@ -1,8 +1,8 @@
-"""A term of an objective: a module with state and a few verbs. A method of training is one or several of them.
+"""A term of an objective: a module with state and a few methods to override. A training method is one or more terms.
 
-Pieces of a batch, ranks, checkpoints and resume know nothing of methods. A step calls, in this order: `prepare`, the
-towers on the views, `forward`, backward, the optimiser, `after_step`. Parameters and buffers of a term are part of
-every checkpoint, so moving averages, tables and heads resume exactly; what `frozen` returns is not.
+The code for pieces of a batch, ranks, checkpoints and resume does not depend on terms. A step calls, in this order:
+`prepare`, the towers on the views, `forward`, backward, the optimiser, `after_step`. Parameters and buffers of a term
+are part of every checkpoint, so moving averages, tables and heads resume exactly; what `frozen` returns is not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flame_core.vision.tower import ImageTower
 
 @dataclass(frozen=True)
 class Needs:
-    """What a term needs of a step, known from its params alone, before anything is built.
+    """What a term needs from a step, known from its params only, before anything is built.
 
     Attributes:
         views: how many crops of each picture.
@@ -77,7 +77,7 @@ def parameter_groups(
 
 
 class Term(nn.Module):
-    """Base of all terms. A subclass sets its state in `__init__` and overrides the verbs that it needs."""
+    """Base of all terms. A subclass creates its state in `__init__` and overrides the methods that it needs."""
 
     def __init__(self, params: TermParams, setup: Setup) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Term(nn.Module):
 
     @classmethod
     def needs(cls, params: Any) -> Needs:
-        """What a term with these params needs of a step."""
+        """What a term with these params needs from a step."""
         return Needs()
 
     def prepare(self, batch: Batch, tower: ImageTower, at: Moment, ranks: Ranks) -> Batch:
@@ -93,7 +93,7 @@ class Term(nn.Module):
         return batch
 
     def forward(self, features: Features, batch: Batch, ranks: Ranks) -> Mapping[str, Tensor]:
-        """This rank's shares of the loss by name; over all ranks each adds up to that of the whole batch.
+        """This rank's shares of the loss by name; the sum of a share over all ranks is that of the whole batch.
 
         A head with batch statistics takes the gathered features (`Ranks.gather`), so that its statistics and its
         gradients do not depend on the number of ranks.
@@ -112,7 +112,7 @@ class Term(nn.Module):
         return parameter_groups([p for p in self.parameters() if p.requires_grad], optimizer.weight_decay)
 
     def frozen(self) -> Iterable[nn.Module]:
-        """Submodules that come from files, such as a teacher: never trained, in train mode, or saved."""
+        """Submodules that come from files, such as a teacher: never trained, saved, or in train mode."""
         return ()
 
     def scalars(self) -> dict[str, float]:
