@@ -1,1 +1,1 @@
-"""A trained model as something others can load and serve: `package` makes it, `pyfunc_model` is its code."""
+"""A trained model that others can load and serve: `package` makes its files, `pyfunc_model` is its code."""

@@ -1,7 +1,7 @@
 """The packages of a served model with the sha256 of every file that an installer may take: `requirements.lock`.
 
-MLflow's `requirements.txt` names versions of what the model imports, and says nothing of what those packages need in
-turn. Installers that check hashes ask for all of it, so the closure is taken from this project's own lock:
+MLflow's `requirements.txt` has the versions of packages that the model imports, but not of their dependencies.
+Installers that check hashes need all of them, so they are taken from this project's own lock:
 
     uv pip install --require-hashes -r requirements.lock
 """
@@ -21,10 +21,10 @@ _PINNED = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)")
 
 
 def locked_requirements(names: Iterable[str], lock: Path) -> str | None:
-    """The part of `lock` that `names` need, on any machine; None where it does not fit what is installed here.
+    """The part of `lock` that `names` need, on any machine; None if it does not fit what is installed here.
 
     Args:
-        names: of the packages that are imported.
+        names: imported packages.
         lock: `name==version` with hashes, as `uv pip compile --generate-hashes` writes it.
     """
     entries = _entries(lock)
@@ -37,7 +37,7 @@ def locked_requirements(names: Iterable[str], lock: Path) -> str | None:
 
 
 def _entries(lock: Path) -> dict[str, dict[str, str]]:
-    """{name: {version: its lines}} of a lock, which may name a version for each Python; {} where there is none."""
+    """{name: {version: its lines}} of a lock, which may have one version per Python; {} if there is no lock."""
     found: dict[str, dict[str, str]] = {}
     name = version = ""
     for line in lock.read_text("utf-8").splitlines() if lock.is_file() else ():
@@ -50,7 +50,7 @@ def _entries(lock: Path) -> dict[str, dict[str, str]]:
 
 
 def _closure(names: set[str], known: Iterable[str]) -> set[str]:
-    """`names` and what they require, whatever the platform, of the packages that the lock knows."""
+    """`names` and what they require on any platform, limited to packages in the lock."""
     known, found = set(known), set[tuple[str, str]]()
     waiting = [(name, "") for name in names]
     while waiting:
@@ -71,7 +71,7 @@ def _requires(name: str) -> list[str]:
     try:
         return importlib.metadata.requires(name) or []
     except importlib.metadata.PackageNotFoundError:
-        return []  # of another platform
+        return []  # not installed here: for another platform
 
 
 def _installed(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The model card: what the model is, what it was trained on under which licences, how it scores, where it ends."""
+"""The model card: what the model is, its training data and their licences, its scores, its limits."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def model_card(
 
     Args:
         recipe: its name.
-        params: of the run.
+        params: the run's.
         config: the model's `config.json`.
         sources: records of the sources (`provenance.read_sources`).
         pictures: number of pictures by split.
         metrics: flat scores.
-        headline: the metrics to show first.
+        headline: names of the metrics to show first.
         languages: evaluated languages, in order.
     """
     trained = params.train[recipe]

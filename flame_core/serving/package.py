@@ -1,13 +1,15 @@
-"""What a servable model consists of: weights, config, cached class texts, what is needed to embed more, a card.
+"""The files of a servable model: weights, config, cached class texts, what is needed to embed more, a model card.
 
-model.safetensors     trained weights
-config.json           architecture and space
-classes.safetensors   [classes, hidden]: the class texts of the evaluation, so that zero-shot labels need no LLM
-serving.json          class names, and the params by which pictures and texts are prepared
-text.safetensors      only of a recipe with a text tower: its weights
-tokenizer.json        the tokenizer of that tower
-center.safetensors    only with text.center, if texts are the frozen LLM's: the means of the reading that was trained on
-MODEL_CARD.md         data, licences, recipe, scores by language, limits
+The folder holds:
+
+    model.safetensors     trained weights
+    config.json           architecture and space
+    classes.safetensors   [classes, hidden]: the class texts of the evaluation, so that zero-shot labels need no LLM
+    serving.json          class names, and the params that determine how pictures and texts are prepared
+    text.safetensors      only for a recipe with a text tower: its weights
+    tokenizer.json        the tokenizer of that tower
+    center.safetensors    only with text.center, if texts are the frozen LLM's: the means of the recipe's reading
+    MODEL_CARD.md         data, licences, recipe, scores by language, limits
 """
 
 from __future__ import annotations
@@ -42,9 +44,9 @@ def package_files(
     """The files of a servable model: those that exist, and the contents of new ones.
 
     Args:
-        params: of the run.
-        layout: of the run.
-        recipe: whose model it is.
+        params: the run's.
+        layout: the run's.
+        recipe: the model's.
         texts: the model's text side, as it was evaluated.
         names: top-level classes of the held-out split; may be empty.
         card: the model card.
@@ -72,7 +74,7 @@ def package_files(
 
 
 def require_package(folder: Path) -> None:
-    """Refuse a folder that is no servable model.
+    """Refuse a folder that is not a servable model.
 
     Raises:
         InputError: names the missing files.
@@ -82,5 +84,5 @@ def require_package(folder: Path) -> None:
         missing += [name for name in side_in(folder).required() if not (folder / name).is_file()]
     if missing:
         raise InputError(
-            f"{folder} is no servable model: {', '.join(missing)} missing; run `flame evaluate` to pack it"
+            f"{folder} is not a servable model: {', '.join(missing)} missing; run `flame evaluate` to pack it"
         )

@@ -1,9 +1,10 @@
 """Pictures and texts to embeddings, similarities or zero-shot labels, from a packaged model (`package`).
 
-A model with a text tower of its own answers texts with it. For any other, texts that are not the cached class texts
-need the frozen LLM: `FLAME_SERVING_LLM` names its folder (`data/llm/<name>`).
-No file of this machine is read for who asks, unless `FLAME_SERVING_PATHS` names a folder: then pictures in it may be
-given by their path. What an error says is for the asker: his own words, and nothing about this machine.
+A model with its own text tower embeds texts with it. For any other model, texts other than the cached class texts need
+the frozen LLM: `FLAME_SERVING_LLM` names its folder (`data/llm/<name>`).
+
+A request cannot make the server read files, unless `FLAME_SERVING_PATHS` names a folder: then pictures in it may be
+given by path. Error messages are for the client: they repeat its own input and say nothing about this machine.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 
 LLM_VARIABLE = "FLAME_SERVING_LLM"
 PATHS_VARIABLE = "FLAME_SERVING_PATHS"
-MOST_ROWS = 10_000  # of a request
-MOST_BYTES = 64 * 2**20  # of a picture as it is sent
-MOST_CHARS = 20_000  # of a text; more than any LLM here reads
+MOST_ROWS = 10_000  # per request
+MOST_BYTES = 64 * 2**20  # per picture, as it is sent
+MOST_CHARS = 20_000  # per text; more than any LLM here reads
 log = logging.getLogger(__name__)
 
 
@@ -61,19 +62,19 @@ class Predictor:
         self._texts = side_in(folder).of_package(folder, content, lambda: self._llm_encoder)
 
     def pictures(self, images: Sequence[str | bytes]) -> np.ndarray:
-        """Unit vectors z [N, D] of pictures: bytes, base64 (or a data: URI), or a path where paths are on.
+        """Unit vectors z [N, D] of pictures: bytes, base64 (or a data: URI), or a path if paths are on.
 
         Raises:
-            InputError: names the picture by its place, and what is wrong with it.
+            InputError: names the picture by its position in the request, and what is wrong with it.
         """
         _require_few(len(images), "pictures")
         return self._encoder.encode([self._jpeg(image, place) for place, image in enumerate(images)])
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors [N, D] of texts, as the model was trained: by its text tower, or by its reading of the LLM.
+        """Unit vectors [N, D] of texts, as in training: from the text tower, or from the recipe's reading of the LLM.
 
         Raises:
-            InputError: the LLM is needed and not here; says how to name it.
+            InputError: the LLM is needed but not available; says how to name its folder.
         """
         _require_few(len(texts), "texts")
         for place, text in enumerate(texts):
@@ -82,7 +83,7 @@ class Predictor:
         return self._texts.encode("raw", list(texts))[:, 0]
 
     def labels(self, z: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-        """The classes nearest to pictures z [N, D] and their cosines, both [N, top]; equal ones in the classes' order.
+        """The classes nearest to pictures z [N, D] and their cosines, both [N, top]; ties are in the classes' order.
 
         Raises:
             InputError: the model was evaluated without classes, so it has no class texts.
@@ -131,7 +132,7 @@ def _require_few(number: int, what: str) -> None:
 
 
 def _content(image: str, place: int) -> bytes:
-    """The bytes that a text stands for."""
+    """The bytes of a picture that is given as text: base64, a data: URI, or a path if paths are on."""
     if image.startswith(("http://", "https://", "ftp://", "s3://", "gs://", "file://")):
         raise InputError(f"picture {place}: addresses are not fetched; send bytes or base64")
     if len(image) > MOST_BYTES * 4 // 3 + 100:
@@ -149,13 +150,13 @@ def _content(image: str, place: int) -> bytes:
 
 
 def _folder_of_pictures() -> Path | None:
-    """The folder whose pictures may be asked for by path; None where none is named."""
+    """The folder whose pictures may be given by path; None if none is named."""
     named = os.environ.get(PATHS_VARIABLE)
     return Path(named).resolve() if named and Path(named).is_dir() else None
 
 
 def _inside(folder: Path, image: str) -> Path | None:
-    """The file in `folder` that a path means, links followed; None where it means another place or no file."""
+    """The file in `folder` at a path, links followed; None if it is outside the folder or not a file."""
     try:
         path = (folder / image).resolve() if len(image) < 4096 else None
         return path if path and path.is_relative_to(folder) and path.is_file() else None

@@ -1,12 +1,14 @@
-"""The code of the model in MLflow (models from code: this file is stored and run again, nothing is pickled).
+"""The code of the model in MLflow (models from code: this file is stored and run when loaded, nothing is pickled).
 
-model = mlflow.pyfunc.load_model("models:/flame@champion")
-birds = pd.DataFrame({"image_bytes": [Path("bird.png").read_bytes()]})
-model.predict(birds)                                  # image_embedding
-model.predict(birds, params={"task": "classify"})     # labels and scores
-model.predict(pd.DataFrame({"image": [...], "text": [...]}), params={"task": "similarity"})
+How to use it:
 
-Behind MLflow's scoring server an answer is the result or one sentence: no stack trace, no path of the server.
+    model = mlflow.pyfunc.load_model("models:/flame@champion")
+    birds = pd.DataFrame({"image_bytes": [Path("bird.png").read_bytes()]})
+    model.predict(birds)                                  # image_embedding
+    model.predict(birds, params={"task": "classify"})     # labels and scores
+    model.predict(pd.DataFrame({"image": [...], "text": [...]}), params={"task": "similarity"})
+
+MLflow's scoring server answers with the result or with one sentence, never with a stack trace or a path of the server.
 """
 
 from __future__ import annotations
@@ -34,19 +36,19 @@ log = logging.getLogger(__name__)
 
 
 class Refusal(MlflowException):
-    """Why there is no answer, in one sentence, which is all that MLflow's server sends."""
+    """Why a request is refused, in one sentence; MLflow's server sends nothing else."""
 
     def __init__(self, sentence: str, error_code: int = INVALID_PARAMETER_VALUE) -> None:
         super().__init__(sentence, error_code)
         self._sentence = sentence
 
     def serialize_as_json(self) -> str:
-        """The body of the answer; the server would put a print of the request before the sentence."""
+        """The body of the answer; MLflow's own would have the request before the sentence."""
         return json.dumps({"error_code": self.error_code, "message": self._sentence})
 
 
 def send_no_traces() -> None:
-    """Where MLflow's scoring server loads this model: let what it says of bodies that it cannot parse be a sentence."""
+    """If MLflow's scoring server loads this model, answer requests that it cannot parse without a stack trace."""
     server = sys.modules.get("mlflow.pyfunc.scoring_server")
     handler = getattr(server, "_handle_serving_error", None)
     if handler is not None:
@@ -54,7 +56,7 @@ def send_no_traces() -> None:
 
 
 class Answers:
-    """Rows of pictures and texts in, a row of results for each."""
+    """Takes rows of pictures and texts and returns one row of results for each."""
 
     def load_context(self, context: Any) -> None:
         """Load the packaged model."""
@@ -62,18 +64,18 @@ class Answers:
         self.predictor = Predictor(Path(context.artifacts["package"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
-        """Answer a batch.
+        """Answer a batch of rows.
 
         Args:
             context: MLflow's.
             model_input: columns `image` (base64, data: URI, or a path in the folder that `FLAME_SERVING_PATHS` names),
                 `image_bytes`, `text`; each may be absent or null.
-            params: `task`: `embed` returns `image_embedding` and `text_embedding` for each row, `similarity` the
-                cosine of each picture with every text (`similarities`), `classify` the `top` best `labels` of each
+            params: `task`: `embed` returns `image_embedding` and `text_embedding` per row; `similarity` returns the
+                cosine of each picture with every text (`similarities`); `classify` returns the `top` best `labels` per
                 picture with their `scores`.
 
         Raises:
-            Refusal: names the picture or what is missing.
+            Refusal: names the picture, or says what is missing.
         """
         try:
             return self._answer(model_input, {"task": "embed", "top": 5, **(params or {})})
@@ -131,7 +133,7 @@ def _image(row: dict[Any, Any]) -> str | bytes | None:
 
 
 class FlameModel(Answers, PythonModel):
-    """The same as MLflow's model. It inherits `predict`, for whose own type hints MLflow would ask."""
+    """`Answers` as an MLflow model. It inherits `predict`, since MLflow would ask for type hints if it were here."""
 
 
 mlflow.models.set_model(FlameModel())

@@ -116,7 +116,7 @@ def test_every_file_that_is_missing_is_named(tmp_path: Path, byte_tokenizer, rec
 
 def test_an_empty_folder_and_none_are_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(InputError, match=r"no servable model: model.safetensors, config.json"):
+        with pytest.raises(InputError, match=r"is not a servable model: model.safetensors, config.json"):
             Predictor(folder)
 
 

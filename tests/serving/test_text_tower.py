@@ -124,7 +124,7 @@ def test_the_package_holds_the_space_of_its_texts_and_no_other(trained: tuple[Pa
 def test_a_package_without_its_tower_is_refused(trained: tuple[Params, Layout], llm: Path, lost: str) -> None:
     folder = packed(*trained, "other")
     (folder / lost).unlink()
-    with pytest.raises(InputError, match=rf"is no servable model: {lost} missing; run `flame evaluate` to pack it"):
+    with pytest.raises(InputError, match=rf"is not a servable model: {lost} missing; run `flame evaluate` to pack it"):
         Predictor(folder)
 
 
