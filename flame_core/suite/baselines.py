@@ -19,7 +19,7 @@ from flame_core.suite.measurement import run_benchmarks
 from flame_core.suite.models.model import Model, NotOffered, open_model
 from flame_core.suite.recipe_benchmarks import collected_benchmarks
 
-_CHUNK = 256  # pictures whose bytes are held at once
+_CHUNK = 256  # pictures whose bytes are in memory at once
 
 
 def measure(params: Params, layout: Layout) -> dict[str, bytes]:

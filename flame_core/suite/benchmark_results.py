@@ -1,6 +1,6 @@
-"""What a model scores on benchmarks, as files: `benchmarks.json` for our pages, one JSON per language for others.
+"""A model's results on benchmarks, as files: `benchmarks.json` for our pages, and one JSON per language for others.
 
-A file `benchmarks/<benchmark>_<language>.json` has the fields that `clip_benchmark build` makes a row of: dataset,
+A file `benchmarks/<benchmark>_<language>.json` has the fields from which `clip_benchmark build` makes a row: dataset,
 model, pretrained, task, language and metrics.
 """
 
@@ -26,7 +26,7 @@ _DIGITS = 6
 
 @dataclass(frozen=True)
 class LanguageRow:
-    """One language: metrics with their intervals {metric: (low, high)}, chance, and other numbers."""
+    """Results in one language: metrics, their intervals {metric: (low, high)}, chance, and other numbers."""
 
     language: str
     metrics: dict[str, float]
@@ -37,18 +37,18 @@ class LanguageRow:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """One benchmark: what was measured by language (the mean last), or why nothing was.
+    """The result of one benchmark: its measurements by language (the mean last), or why there are none.
 
     Attributes:
         benchmark: its definition.
-        status: what came of it.
-        why: where nothing was measured, the reason.
+        status: whether it was measured, or what prevented that.
+        why: if nothing was measured, the reason.
         rows: by language.
-        missing_languages: those that the benchmark names and the data do not have.
-        skipped: {reason: number} of what could not be used.
+        missing_languages: those in the definition that the data do not have.
+        skipped: {reason: number} of entries that could not be used.
         skipped_names: {reason: some names}.
         digest: of the data.
-        cut_texts: number of its texts of which the LLM read the first `text.max_caption_tokens` tokens alone.
+        cut_texts: number of its texts of which the LLM read only the first `text.max_caption_tokens` tokens.
     """
 
     benchmark: Benchmark
@@ -67,14 +67,14 @@ class BenchmarkResult:
 
     @property
     def main(self) -> LanguageRow | None:
-        """The mean over languages where there is one, else the first row."""
+        """The mean over languages if there is one, else the first row."""
         return self.row(MEAN) or (self.rows[0] if self.rows else None)
 
 
 def result_of_scores(
     each: Collected, scores: Sequence[Score], missing: list[str], confidence: float
 ) -> BenchmarkResult:
-    """The result of a benchmark that was measured, numbers rounded for files."""
+    """The result of a benchmark that was measured, with numbers rounded for files."""
     rows = [
         LanguageRow(
             score.language,
@@ -107,7 +107,7 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
 
 
 def benchmark_files(results: Sequence[BenchmarkResult], model: str, source: str) -> dict[str, bytes]:
-    """{file name: content}: the index, and one file a language that was measured."""
+    """{file name: content}: the index, and one file per language that was measured."""
     index = [{**asdict(each), "benchmark": each.benchmark.model_dump(mode="json")} for each in results]
     for entry in index:
         if not entry["cut_texts"]:
@@ -147,7 +147,7 @@ def read_benchmark_results(report: Path) -> list[BenchmarkResult]:
                 LanguageRow(**{**row, "intervals": {name: tuple(ends) for name, ends in row["intervals"].items()}})
                 for row in entry["rows"]
             ]
-            languages = entry["benchmark"].pop("languages")  # those of the held-out split are the data's own
+            languages = entry["benchmark"].pop("languages")  # the held-out split's languages come from its data
             benchmark = Benchmark.model_validate(entry["benchmark"]).model_copy(update={"languages": languages})
             found.append(BenchmarkResult(**{**entry, "benchmark": benchmark, "rows": rows}))
         return found
@@ -156,12 +156,12 @@ def read_benchmark_results(report: Path) -> list[BenchmarkResult]:
 
 
 def headline_metrics(benchmark: Benchmark) -> list[str]:
-    """The metrics that a benchmark is compared by."""
+    """The metrics by which models are compared on a benchmark."""
     return TASKS[benchmark.task.kind].headline(benchmark.task)
 
 
 def published(benchmark: Benchmark, metric: str, language: str) -> list[tuple[str, float, str]]:
-    """(model, value between 0 and 1, source) of the published figures for a metric and language, the best first."""
+    """Published figures for a metric and language, the best first: (model, value between 0 and 1, source)."""
     first = benchmark.languages[0] if len(benchmark.languages) == 1 else MEAN
     rows = [
         (figure.model, figure.percent[metric] / 100, figure.source)

@@ -1,8 +1,8 @@
-"""Reading the configured benchmarks, and the texts that they need from the frozen LLM.
+"""Reads the configured benchmarks and collects the texts that they need from the frozen LLM.
 
-`flame embed` (or `flame embed-texts`, for new benchmarks alone) collects them and writes a digest of each into the
-store's manifest; evaluation reads the same files again and refuses data that have changed since. So what is
-available is decided once, and an evaluation follows from its inputs.
+`flame embed` (or, only for new benchmarks, `flame embed-texts`) collects them and writes a digest of each into the
+store's manifest. Evaluation reads the same files again and refuses data that have changed since. So it is decided once
+which benchmarks are available, and an evaluation follows from its inputs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CUT_TEXTS = "cut_texts"  # in the manifest
 
 @dataclass(frozen=True)
 class Collected:
-    """A configured benchmark: its content, the data that it trains on, or why it is not available."""
+    """A configured benchmark: its content and the data that it trains on, or why it is not available."""
 
     benchmark: Benchmark
     content: Content | None
@@ -39,7 +39,7 @@ class Collected:
     why: str = ""
 
     def digest(self) -> str:
-        """Digest of its definition and of all that is read of it."""
+        """Digest of its definition and of all its data that are read."""
         parts = [part.digest() for part in (self.content, self.training) if part]
         return value_digest([self.benchmark.model_dump(mode="json"), *parts])
 
@@ -53,7 +53,7 @@ def collect(params: Params, layout: Layout) -> list[Collected]:
     """All configured benchmarks, in the order of the params.
 
     Raises:
-        ParamsError: a definition is wrong, or asks for a template that `text.template` does not hold.
+        ParamsError: a definition is wrong, or needs a template that `text.template` does not have.
         InputError: data are damaged.
     """
     options = params.evaluate.benchmarks
@@ -74,13 +74,13 @@ def collect(params: Params, layout: Layout) -> list[Collected]:
         except NotAvailable as error:
             why = str(error).replace(
                 str(data), options.data
-            )  # as params say it: a report names no place of its machine
+            )  # as in params, so that reports name no folder of this machine
             found.append(Collected(benchmark, None, why=why))
     return found
 
 
 def jobs(collected: Sequence[Collected]) -> list[Job]:
-    """The files of the store to be that hold the benchmarks' texts."""
+    """The jobs that embed the benchmarks' texts, one per file of the store."""
     return [
         job
         for each in collected
@@ -90,18 +90,18 @@ def jobs(collected: Sequence[Collected]) -> list[Job]:
 
 
 def digests(collected: Sequence[Collected]) -> dict[str, str]:
-    """{name: digest} of those whose data are there, for the manifest."""
+    """{name: digest} of the available benchmarks, for the manifest."""
     return {each.benchmark.name: each.digest() for each in collected if each.content}
 
 
 def cut_texts(collected: Sequence[Collected], tokens: FacetTokenizer | SentenceTokenizer) -> dict[str, int]:
-    """{name: number of texts that a reading of captions cuts} of benchmarks that have any, for the manifest."""
+    """{name: number of texts that a reading cuts} of the benchmarks that have any, for the manifest."""
     counts = {each.benchmark.name: sum(map(tokens.is_cut, each.texts())) for each in collected if each.content}
     return {name: count for name, count in counts.items() if count}
 
 
 def require_collected(collected: Sequence[Collected], manifest: Mapping[str, Any]) -> None:
-    """Refuse benchmarks whose data or definition came, went or changed after their texts were embedded.
+    """Refuse benchmarks whose data or definition appeared, disappeared or changed after their texts were embedded.
 
     Raises:
         InputError: names the benchmarks and the command that brings the store up to date.

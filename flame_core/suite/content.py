@@ -1,8 +1,8 @@
-"""What a benchmark holds once its files are read: pictures that are read when needed, and what is asked of them.
+"""A benchmark's content once its files are read: pictures, which are read when needed, and their texts or labels.
 
-Every layout becomes one of four kinds of content, and a task works on the content alone. `Skips` says what could not
-be used; it is counted and named, never silent. `digest` covers texts, pairs, labels and the names and bytes of the
-pictures, so a store that was filled for other data is noticed. The bytes are read once for it, by several threads.
+Every layout gives one of four kinds of content, and a task works only on the content. `Skips` counts and names what
+could not be used. `digest` covers texts, pairs, labels and the names and bytes of the pictures, so a store that was
+made for other data is noticed. For it, the bytes are read once, by several threads.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from flame_core.digest import value_digest
 from flame_core.errors import InputError
 from flame_core.names import printable
 
-_READERS = 8  # threads that wait for the disk; hashing leaves the interpreter to the others
+_READERS = 8  # threads that wait for the disk; hashing releases the interpreter's lock
 
 
 class NotAvailable(Exception):
-    """The data of a benchmark are not there; the message says what is missing."""
+    """A benchmark's data are not available; the message says what is missing."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture in a file, or in a tar at a byte offset. `name` tells it from the others of its benchmark."""
+    """A picture in a file, or in a tar at a byte offset. `name` is unique within its benchmark."""
 
     name: str
     path: Path
@@ -53,7 +53,7 @@ class Picture:
             raise InputError(f"{self.path}: picture {self.name} cannot be read ({error.strerror})") from None
 
     def sha256(self) -> str:
-        """Digest of its bytes, which are read the first time it is asked for."""
+        """Digest of its bytes, which are read on the first call."""
         if self._sha256 is None:
             object.__setattr__(self, "_sha256", hashlib.sha256(self.read()).hexdigest())
         assert self._sha256 is not None
@@ -62,7 +62,7 @@ class Picture:
 
 @dataclass
 class Skips:
-    """What was left out, by reason, with the names of some."""
+    """Counts of what was left out, by reason, with some names."""
 
     counts: dict[str, int] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Skips:
             shown.append(printable(name))
 
     def told(self) -> str:
-        """All of it in one clause, empty where nothing was left out."""
+        """All counts in one clause; empty if nothing was left out."""
         rows = [f"{count:,} {reason}, such as {self.names[reason][0]}" for reason, count in self.counts.items()]
         return f": {'; '.join(rows)}" if rows else ""
 
@@ -95,7 +95,7 @@ class Captioned:
 class Labelled:
     """Pictures with one class each, and the names of the classes by language.
 
-    `templates` are the data set's own, {language: [template with {c}]}; empty where it has none.
+    `templates` are the data set's own, {language: [template with {c}]}; empty if it has none.
     """
 
     pictures: list[Picture]
@@ -114,7 +114,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Question:
-    """Pictures and texts where the first picture belongs to the first text, the second to the second."""
+    """Pictures and texts; the first picture belongs to the first text, the second to the second."""
 
     name: str
     group: str
@@ -124,7 +124,7 @@ class Question:
 
 @dataclass
 class Questions:
-    """Compositional questions, in groups that are scored apart (SugarCrepe's seven tasks)."""
+    """Compositional questions, in groups that are scored separately (SugarCrepe's seven tasks)."""
 
     pictures: list[Picture]
     questions: list[Question]
@@ -137,7 +137,7 @@ class Questions:
 
 @dataclass
 class Masked:
-    """Pictures with a mask each (a picture whose values are class numbers), and the names of the classes."""
+    """Pictures with one mask each (an image whose values are class numbers), and the names of the classes."""
 
     pictures: list[Picture]
     masks: list[Picture]
@@ -152,7 +152,7 @@ Content = Captioned | Labelled | Questions | Masked
 
 
 def pictures_sha256(pictures: Sequence[Picture]) -> list[str]:
-    """The digests of the bytes of pictures, in order.
+    """The digests of the pictures' bytes, in order.
 
     Raises:
         InputError: one cannot be read; names it.

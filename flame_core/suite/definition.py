@@ -1,9 +1,9 @@
-"""Benchmarks as data: what one is, and finding one by its name or file.
+"""Definitions of benchmarks as data, and finding one by its name or file.
 
-A definition says where the data lie, how they are laid out, what is asked of a model and which figures were
-published. Adding a benchmark is adding a YAML file; those of this package lie in `suite/benchmarks/`. An entry
-of `evaluate.benchmarks.names` is the name of such a file, or the path of another one, and may name a prompt mode
-behind an `@`: `urban-1k`, `urban-1k@single`, `mine/birds.yaml`.
+A definition says where the data are, their layout, the task, and published figures. To add a benchmark, add a YAML
+file; those of this package are in `suite/benchmarks/`. An entry of `evaluate.benchmarks.names` is the name of such a
+file or the path of another one, and may have a prompt mode after an `@`: `urban-1k`, `urban-1k@single`,
+`mine/birds.yaml`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PromptMode = Literal["single", "facets", "reference"]
 PROMPT_MODES: tuple[PromptMode, ...] = get_args(PromptMode)
 DEFAULT_SPLIT = "test"
 _FILES = frozenset({"images", "annotations"})
-USED: dict[LayoutName, frozenset[str]] = {  # keys of `data` that mean something, by layout
+USED: dict[LayoutName, frozenset[str]] = {  # keys of `data` that each layout reads
     "captions_jsonl": _FILES,
     "clip_benchmark": frozenset({"split"}),
     "crossmodal3600": _FILES,
@@ -62,15 +62,15 @@ USED: dict[LayoutName, frozenset[str]] = {  # keys of `data` that mean something
 
 
 class DataParams(Section):
-    """Where the data of a benchmark lie, below `evaluate.benchmarks.data`."""
+    """Where the data of a benchmark are, below `evaluate.benchmarks.data`."""
 
     layout: LayoutName
     path: str = Field(description="folder of the benchmark")
     split: str = DEFAULT_SPLIT
-    images: str | None = Field(default=None, description="folder of the pictures, where it is not the layout's own")
+    images: str | None = Field(default=None, description="folder of the pictures, if not the layout's default")
     annotations: str | None = Field(default=None, description="file or folder that says what the pictures show")
-    first: Positive | None = Field(default=None, description="use the first so many entries; null: all")
-    obtain: str = Field(description="what to fetch and where from, for those who do not have the data")
+    first: Positive | None = Field(default=None, description="use only this many entries, from the start; null: all")
+    obtain: str = Field(description="what to fetch and from where, if the data are missing")
 
     @model_validator(mode="after")
     def _keys_mean_something(self) -> DataParams:
@@ -83,7 +83,7 @@ class DataParams(Section):
 
 if TYPE_CHECKING:
     AnyTaskParams = TaskParams
-else:  # those of all tasks in the registry, told apart by `kind`
+else:  # a union of all tasks' params, discriminated by `kind`
     AnyTaskParams = Annotated[reduce(or_, (task.params for task in TASKS.values())), Field(discriminator="kind")]
 
 
@@ -92,9 +92,9 @@ class Published(Section):
 
     model: str
     percent: dict[str, Annotated[float, Field(ge=0, le=100)]] = Field(
-        min_length=1, description="by metric as the results name it, such as text_retrieval_recall@1"
+        min_length=1, description="values by metric, named as in results, such as text_retrieval_recall@1"
     )
-    language: str = Field(default="", description="`mean` for the mean over languages; without: the first language")
+    language: str = Field(default="", description="`mean` for the mean over languages; empty: the first language")
     source: str
 
 
@@ -111,7 +111,7 @@ class Benchmark(Section):
         description="single: the raw template; facets: the mean over facets of the similarity, each facet normalised; "
         "reference: as FLAME's code does, the mean of the facets before normalisation",
     )
-    template: CaptionKind = Field(default="long", description="template of `text.template` whose facets are asked")
+    template: CaptionKind = Field(default="long", description="template of `text.template` whose facets are used")
     long_text: bool = Field(default=False, description="its texts are longer than CLIP's 77 tokens")
     published: list[Published] = Field(default=[], description="figures to compare with")
 
@@ -140,7 +140,7 @@ class Benchmark(Section):
 
     @property
     def text_kind(self) -> str:
-        """The kind under which the store holds its texts."""
+        """The kind under which the store keeps its texts."""
         match self.prompt:
             case "single":
                 return "raw"
@@ -151,16 +151,16 @@ class Benchmark(Section):
 
 
 def shipped() -> dict[str, Path]:
-    """{name: file} of the benchmarks of this package."""
+    """{name: file} of the benchmarks in this package."""
     with as_file(files("flame_core.suite") / "benchmarks") as folder:
         return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def load_benchmark(entry: str, root: Path) -> Benchmark:
-    """The benchmark that an entry of `evaluate.benchmarks.names` stands for; relative paths start at `root`.
+    """The benchmark of an entry of `evaluate.benchmarks.names`; relative paths start at `root`.
 
     Raises:
-        ParamsError: nothing has that name, or the file is wrong; names the key and what is accepted.
+        ParamsError: there is no such benchmark, or its file is wrong; names the key and what is accepted.
     """
     name, _, mode = entry.partition("@")
     if name.endswith((".yaml", ".yml")):
@@ -189,7 +189,7 @@ def load_benchmarks(entries: list[str], root: Path) -> list[Benchmark]:
     """All of them, in order.
 
     Raises:
-        ParamsError: as `load_benchmark`, or two have the same name.
+        ParamsError: as in `load_benchmark`, or two have the same name.
     """
     found = [load_benchmark(entry, root) for entry in entries]
     names = [benchmark.name for benchmark in found]

@@ -1,8 +1,8 @@
-"""What a model makes of a benchmark's pictures and texts: the vectors that tasks are measured on.
+"""A model's vectors of a benchmark's pictures and texts, on which tasks are measured.
 
-Encoded pictures are kept in the work cache under the model's identity and the pictures' bytes, so a killed run goes on
-where it was, and two benchmarks over the same pictures, or two prompt modes, share them. They are mapped, not loaded,
-when read again.
+Encoded pictures are kept in the work cache, by the model's identity and the pictures' bytes, so a killed run continues
+where it stopped, and benchmarks or prompt modes with the same pictures share them. They are memory-mapped when read
+again.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from flame_core.suite.score import Texts
 from flame_core.text.store import unit
 from flame_core.work import UnitRecord, WorkCache, clear_disk_errors
 
-_CHUNK = 256  # pictures whose bytes are held at once
-_TEXTS = 256  # texts whose facets are held at once
+_CHUNK = 256  # pictures whose bytes are in memory at once
+_TEXTS = 256  # texts whose facets are in memory at once
 _VECTORS = "vectors.npy"
 
 
@@ -34,8 +34,8 @@ class Vectors:
     """A model's vectors for one benchmark.
 
     Attributes:
-        model: what is measured.
-        kind: `Benchmark.text_kind`, how a text is put to the LLM.
+        model: the measured model.
+        kind: `Benchmark.text_kind`, how a text is presented to the LLM.
         work: the work cache.
     """
 
@@ -44,7 +44,7 @@ class Vectors:
     work: Path
 
     def paired(self, pictures: Sequence[Picture]) -> tuple[np.ndarray, Texts]:
-        """(vectors [N, V] of pictures, texts to vectors [T, V]): their inner product is the similarity."""
+        """(vectors [N, V] of pictures, a function of texts to vectors [T, V]): inner products are similarities."""
         views = encoded(self.model, "views", pictures, self.work)  # [N, 1 + F, D]
         facets = views.shape[1] - 1
         if facets and not meets_whole(self.kind):
@@ -52,7 +52,7 @@ class Vectors:
         return views[:, 0], self.texts
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """[T, D] of texts, each as a whole."""
+        """[T, D] of texts, one vector per text."""
         return self.model.texts(self.kind, texts)
 
     def features(self, pictures: Sequence[Picture]) -> np.ndarray:
@@ -64,7 +64,7 @@ class Vectors:
         return decoded(self.model.patches, [picture])[0]
 
     def _facet_texts(self, facets: int, texts: Sequence[str]) -> np.ndarray:
-        """`text_vectors` of texts, mapped from a file without a name: COCO's take 4 GB at 5,120 dimensions."""
+        """`text_vectors` of texts, mapped from a nameless file, since COCO's take 4 GB at 5,120 dimensions."""
         with clear_disk_errors(self.work), tempfile.TemporaryFile(dir=self.work) as file:
             for start in range(0, len(texts), _TEXTS):
                 block = self.model.facets(self.kind, texts[start : start + _TEXTS])
@@ -74,7 +74,7 @@ class Vectors:
 
 
 def encoded(model: Model, what: str, pictures: Sequence[Picture], work: Path) -> np.ndarray:
-    """What `model.views` or `model.features` makes of pictures, mapped from the work cache."""
+    """The vectors of `model.views` or `model.features`, named by `what`, mapped from the work cache."""
     read: Callable[[Sequence[bytes]], np.ndarray] = getattr(model, what)
 
     def write(folder: Path) -> UnitRecord:
@@ -94,15 +94,15 @@ def encoded(model: Model, what: str, pictures: Sequence[Picture], work: Path) ->
 
 
 def decoded(read: Callable[[Sequence[bytes]], np.ndarray], pictures: Sequence[Picture]) -> np.ndarray:
-    """What `read` makes of pictures.
+    """The result of `read` for pictures.
 
     Raises:
-        InputError: one of them is no picture; names it.
+        InputError: one of them is not a picture; names it.
     """
     contents = [decodable(picture) for picture in pictures]
     try:
         return read(contents)
-    except Exception:  # a decoder's, perhaps, which raise whatever broken bytes lead them to
+    except Exception:  # perhaps a decoder's, which may raise anything for broken bytes
         for picture, content in zip(pictures, contents, strict=True):
             opened(content, f"{picture.path}: {picture.name}")
         raise

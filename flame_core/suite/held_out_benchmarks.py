@@ -1,4 +1,4 @@
-"""The project's own held-out split as benchmarks among the others, from the metrics that `measures` made of it."""
+"""The project's own held-out split as benchmarks among the others, from metrics that are already measured."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _CLASS_METRICS = {"acc1": "top1", "acc5": "top5", "mean_per_class_recall": "mean
 
 
 def held_out_results(evaluation: Evaluation, options: EvaluateParams) -> list[BenchmarkResult]:
-    """Retrieval by language, the training language first, and zero-shot classes where the source has any.
+    """Retrieval by language, the training language first, and zero-shot classes if the source has any.
 
-    Equal captions count as one text here, which is right for all its pictures (`measuring.retrieval`).
+    Equal captions count here as one text, which is correct for all its pictures (`measuring.retrieval`).
     """
     m = evaluation.metrics
     rows = []
@@ -52,7 +52,7 @@ def held_out_results(evaluation: Evaluation, options: EvaluateParams) -> list[Be
 
 
 def held_out_not_offered(options: EvaluateParams, why: str) -> BenchmarkResult:
-    """The split where a model cannot be asked: it has no texts."""
+    """The result for a model without texts, which cannot be measured on the split."""
     benchmark = _benchmark(RETRIEVAL, "Held-out split", {"kind": "retrieval"}, [options.train_language])
     return BenchmarkResult(benchmark, "not offered", why)
 
@@ -60,4 +60,4 @@ def held_out_not_offered(options: EvaluateParams, why: str) -> BenchmarkResult:
 def _benchmark(name: str, title: str, task: dict, languages: list[str]) -> Benchmark:
     data = {"layout": "held_out", "path": "data/shards", "obtain": "flame run"}
     whole = Benchmark.model_validate({"name": name, "title": title, "task": task, "data": data})
-    return whole.model_copy(update={"languages": languages})  # the data's own, such as zh_TW or sr@latin
+    return whole.model_copy(update={"languages": languages})  # as named in the data, such as zh_TW or sr@latin

@@ -1,4 +1,4 @@
-"""All configured benchmarks on one model, each language of each by itself; pictures are encoded once for all."""
+"""All configured benchmarks on one model, each language separately; pictures are encoded once for all languages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flame_core.suite.tasks.task import Asked
 def run_benchmarks(
     model: Model, collected: Sequence[Collected], confidence: float, work: Path
 ) -> list[BenchmarkResult]:
-    """Measure a model on each benchmark; `confidence` is that of intervals, `work` the work cache.
+    """Measure a model on each benchmark; `confidence` is the level of intervals, `work` the work cache.
 
     Raises:
         InputError: a picture cannot be decoded, or a text is not in the store.

@@ -19,7 +19,7 @@ def collected_benchmarks(params: Params, layout: Layout) -> list[Collected]:
     """The configured benchmarks, as they were when their texts were embedded.
 
     Raises:
-        InputError: data came, went or changed since; names the command to run.
+        InputError: data appeared, disappeared or changed since; names the command to run.
     """
     collected = collect(params, layout)
     require_collected(collected, read_manifest(layout.embeddings))
@@ -27,7 +27,7 @@ def collected_benchmarks(params: Params, layout: Layout) -> list[Collected]:
 
 
 def recipe_results(params: Params, layout: Layout, recipe: str, held_out: HeldOut) -> list[BenchmarkResult]:
-    """What the model of a recipe scores on all of them; `held_out` holds it and what it did on the split."""
+    """The results of a recipe's model on all benchmarks; `held_out` has the model and its vectors of the split."""
     own = held_out_results(held_out.evaluation, params.evaluate)
     model = TrainedModel(recipe, held_out.encoder, layout.model(recipe), held_out.texts.lookup)
     found = run_benchmarks(model, collected_benchmarks(params, layout), params.evaluate.confidence, layout.work)

@@ -1,8 +1,8 @@
-"""A benchmark's pictures as every model opens them, those of other people too: nothing hostile, nothing clipped.
+"""Makes a benchmark's pictures safe for every model, also for those of other people.
 
-A picture that is damaged, of an unknown format, too large or a bomb is refused by name before a model sees it.
-Sixteen bits and floats, which the models' own `convert("RGB")` would clip to white or black, are mapped as ingest does.
-Everything else stays as it is, since the papers' protocols open the file's own bytes.
+A picture that is damaged, of an unknown format, too large or a decompression bomb is refused by name before a model
+sees it. Pictures with 16 bits or floats, which the models' own `convert("RGB")` would clip to white or black, are
+mapped as in ingest. All others stay as they are, since the papers' protocols open the file's own bytes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from flame_core.data.pixel_modes import eight_bits, needs_mapping
 from flame_core.errors import InputError
 from flame_core.suite.content import Picture
 
-MAX_PIXELS = 178_956_970  # above which Pillow refuses by default
+MAX_PIXELS = 178_956_970  # Pillow's default limit
 
 
 def opened(content: bytes, what: str) -> Image.Image:
     """A picture, decoded.
 
     Raises:
-        InputError: it cannot be decoded, or not in bounded time; says `what` it is and why.
+        InputError: it cannot be decoded, or not in bounded time; names it by `what` and says why.
     """
     with _refused(what):
         image = open_picture(content, MAX_PIXELS)
@@ -37,7 +37,7 @@ def opened(content: bytes, what: str) -> Image.Image:
 
 
 def decodable(picture: Picture) -> bytes:
-    """The bytes of a picture for a model: its header is looked at, and no more where pixels have eight bits.
+    """The bytes of a picture for a model; if its pixels have eight bits, only its header is read.
 
     Raises:
         InputError: it cannot be read, or its header says that it cannot be decoded; names it.
@@ -57,7 +57,7 @@ def decodable(picture: Picture) -> bytes:
 def _refused(what: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on metadata
+            warnings.simplefilter("ignore")  # Pillow's warnings about metadata
             yield
     except PictureError as error:
         raise InputError(f"{what} cannot be decoded ({error}); remove it") from None

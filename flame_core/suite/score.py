@@ -1,7 +1,8 @@
-"""The result of a task in one language: metrics with intervals, and chance where it is known.
+"""The result of a task in one language: metrics with intervals, and chance if it is known.
 
-Metric names are those of CLIP_benchmark (`acc1`, `text_retrieval_recall@5`, ...), so its `build` reads the results;
-the ends of an interval are `<metric>_low` and `<metric>_high`, chance is `<metric>_chance`. All are between 0 and 1.
+Metric names are those of CLIP_benchmark (`acc1`, `text_retrieval_recall@5`, ...), so that its `build` reads the
+results; the ends of an interval are `<metric>_low` and `<metric>_high`, chance is `<metric>_chance`. All are between 0
+and 1.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from flame_core.measuring.intervals import Mean, interval, mean_of
 
-MEAN = "mean"  # the plain mean over languages, where a language stands
+MEAN = "mean"  # in place of a language: the unweighted mean over languages
 Texts = Callable[[Sequence[str]], np.ndarray]  # texts -> [N, D]
 
 
@@ -24,9 +25,9 @@ class Score:
     Attributes:
         language: its code, or `mean`.
         metrics: {metric: value}.
-        means: {metric: what its interval is made of}.
+        means: {metric: what its interval is computed from}.
         chance: {metric: value of a model that knows nothing}.
-        facts: other numbers, such as how many pictures and texts there were.
+        facts: other numbers, such as the number of pictures and texts.
     """
 
     language: str
@@ -47,7 +48,7 @@ class Score:
 
 
 def over_languages(scores: Sequence[Score]) -> Score:
-    """The plain mean over languages, in which the same pictures are asked about."""
+    """The unweighted mean over languages, whose scores are about the same pictures."""
     found = Score(MEAN, facts={"languages": len(scores)})
     for name in scores[0].metrics:
         chances = [score.chance[name] for score in scores if name in score.chance]

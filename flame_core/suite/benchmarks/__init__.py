@@ -1,1 +1,1 @@
-"""The evaluation benchmarks that ship with FLAME, one YAML file each (`suite.definition` says what it holds)."""
+"""The evaluation benchmarks that ship with FLAME, one YAML file per benchmark (see `suite.definition`)."""

@@ -1,4 +1,4 @@
-"""Layouts of benchmark data, one file each: `read(benchmark, folder, split)` makes content of a folder."""
+"""Layouts of benchmark data, one file each: `read(benchmark, folder, split)` gives the content of a folder."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from flame_core.suite.tasks import TASKS
 
 
 def read_content(benchmark: Benchmark, data: Path, split: str | None = None) -> Content:
-    """The content of a benchmark; `data` is the folder of all benchmarks' data, `split` another than its own.
+    """The content of a benchmark; `data` is the folder of all benchmarks' data, `split` replaces its own split.
 
     Raises:
-        NotAvailable: its data are not there.
+        NotAvailable: its data are missing.
         InputError: they are damaged; names the file and row.
-        ParamsError: its layout does not hold what its task needs.
+        ParamsError: its layout does not have what its task needs.
     """
     if benchmark.data.layout == "held_out":
         raise ParamsError(f"benchmark {benchmark.name}: the held-out split is always measured; leave it out")

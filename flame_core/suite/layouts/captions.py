@@ -1,4 +1,4 @@
-"""Rows of (picture, language, texts), as retrieval data have them, gathered to content; what is not used is counted."""
+"""Turns rows of (picture, language, texts), as in retrieval data, into content, and counts what is not used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OTHER_SPLIT = "entries of other splits"
 
 @dataclass(frozen=True)
 class CaptionRow:
-    """A picture's captions in a language; None where the data name none."""
+    """A picture's captions in a language; the language is None if the data do not name one."""
 
     name: str
     path: Path
@@ -26,10 +26,10 @@ class CaptionRow:
 def captioned(
     benchmark: Benchmark, rows: Iterable[CaptionRow], images: Path | None = None, skips: Skips | None = None
 ) -> Captioned:
-    """Content of rows: their captions in the benchmark's languages.
+    """The content of rows: their captions in the benchmark's languages.
 
-    The pictures keep the order in which they first occur. Counted in `skips`: captions in other languages and in none,
-    rows whose picture is missing, and pictures below `images` that no row names.
+    The pictures keep the order in which they first occur. Counted in `skips`: captions in other languages or without
+    one, rows whose picture is missing, and pictures below `images` that no row names.
     """
     numbers: dict[str, int] = {}
     pictures: list[Picture] = []

@@ -1,7 +1,7 @@
-"""`captions.jsonl` of {"image", "captions", "lang"} and a folder of pictures: the plainest layout of retrieval data.
+"""`captions.jsonl` of {"image", "captions", "lang"} and a folder of pictures: the simplest layout of retrieval data.
 
 `captions` is a text or a list of texts, `image` a path below `images/` (with or without that folder's name), `lang` a
-language code. Without `lang` a caption is in the benchmark's language; where that has several, it is not used.
+language code. Without `lang` a caption is in the benchmark's language; if that has several, it is not used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flame_core.suite.layouts.reading import caption_texts, existing, inside, re
 
 
 def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:
-    """Its content; a split is a file of its own (`data.annotations`)."""
+    """Its content; each split has its own file (`data.annotations`)."""
     images = existing(folder / (benchmark.data.images or "images"))
     only = benchmark.languages[0] if len(benchmark.languages) == 1 else None
 

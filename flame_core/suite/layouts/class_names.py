@@ -15,7 +15,7 @@ NAMES = "classnames.txt"
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank; none where there is no file.
+    """The lines of a text file that are not blank; none if there is no file.
 
     Raises:
         InputError: it is not UTF-8; names the line.
@@ -24,10 +24,10 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_templates(path: Path) -> list[str]:
-    """The templates of a text file, one a line; none where there is no file.
+    """The templates of a text file, one per line; none if there is no file.
 
     Raises:
-        InputError: one has no place for the class.
+        InputError: one has no placeholder for the class.
     """
     return _templates(read_lines(path), str(path))
 
@@ -35,18 +35,18 @@ def read_templates(path: Path) -> list[str]:
 def class_names(
     benchmark: Benchmark, folder: Path, own: list[str], count: int, skips: Skips
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Names of each class and templates, both by language: of `task.class_names` where there is one, else `own`.
+    """Class names and templates by language: from the file `task.class_names` if it is set, else names from `own`.
 
     Args:
         benchmark: its languages and its file of names, JSON of {language: [names]} or of
             {language: {"names": [...], "templates": [...]}}.
-        folder: where that file lies.
-        own: the names that the data themselves have.
+        folder: the folder of that file.
+        own: the names in the data themselves.
         count: number of classes, from the labels.
-        skips: takes note of languages that the benchmark does not list.
+        skips: counts languages that the benchmark does not list.
 
     Raises:
-        InputError: a language is missing, has not `count` names, or holds something else than names and templates.
+        InputError: a language is missing, does not have `count` names, or has something other than names and templates.
     """
     file = getattr(benchmark.task, "class_names", None)
     names: dict[str, list[str]] = {benchmark.languages[0]: own}
@@ -74,7 +74,7 @@ def _of_language(found: Any, place: str) -> tuple[list[str], list[str]]:
     if not isinstance(found, dict):
         return _texts(found, f"{place}: the names"), []
     if unknown := sorted(found.keys() - {"names", "templates"}):
-        raise InputError(f"{place}: unknown key {unknown[0]!r}; known are names and templates")
+        raise InputError(f"{place}: unknown key {unknown[0]!r}; known keys: names, templates")
     names = _texts(found.get("names"), f"{place}: names")
     return names, _templates(_texts(found.get("templates", []), f"{place}: templates"), place)
 
@@ -89,5 +89,5 @@ def _templates(rows: list[str], place: str) -> list[str]:
     for row in rows:
         if CLASS not in row:
             hint = f"; write {CLASS} for {{}}" if "{}" in row else ""
-            raise InputError(f"{place}: the template {row!r} has no {CLASS}, where the class stands{hint}")
+            raise InputError(f"{place}: the template {row!r} has no {CLASS} for the class{hint}")
     return rows

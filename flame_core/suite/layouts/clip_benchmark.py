@@ -1,7 +1,7 @@
 """CLIP_benchmark's webdataset folders: `<split>/nshards.txt`, `<split>/<n>.tar`, and what the pictures show.
 
-Classification: a `cls` beside each picture, `classnames.txt`, `zeroshot_classification_templates.txt`. Retrieval:
-a `txt` with one caption a line. The tars are scanned once for the offsets of their members and never unpacked.
+Classification: a `cls` for each picture, `classnames.txt`, `zeroshot_classification_templates.txt`. Retrieval: a `txt`
+with one caption per line. The tars are scanned once for the offsets of their members and never unpacked.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _GZIP = b"\x1f\x8b"
 
 @dataclass
 class _Sample:
-    """The members of one key."""
+    """The members of a tar with one key."""
 
     name: str
     picture: Picture | None = None
@@ -44,11 +44,11 @@ class _Sample:
 
 
 def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned | Labelled:
-    """Its content: labels where the samples have a `cls`, captions where they have a `txt`.
+    """Its content: labels if the samples have a `cls`, captions if they have a `txt`.
 
     Raises:
         NotAvailable: a file is missing.
-        InputError: a tar is damaged or cut off, or a key comes twice in it; labels and names do not fit.
+        InputError: a tar is damaged or cut off, a key occurs twice in it, or labels and names do not fit.
     """
     place = existing(folder / split / "nshards.txt")
     try:
@@ -98,7 +98,7 @@ def _label(text: str, place: str) -> int:
 
 
 def _samples(path: Path, suffix: str, skips: Skips) -> list[_Sample]:
-    """The samples of a tar by their first members: a picture, and the content of the member with `suffix`."""
+    """The samples of a tar in the order of their first members: a picture, and the content of the `suffix` member."""
     found: dict[str, _Sample] = {}
     faults: list[str] = []
     with path.open("rb") as file:
@@ -121,7 +121,7 @@ def _samples(path: Path, suffix: str, skips: Skips) -> list[_Sample]:
 
 
 def _put(sample: _Sample, member: Member, path: Path, file: BinaryIO | None) -> None:
-    """Add a member to its sample: the text that is read from `file`, else the picture."""
+    """Add a member to its sample: the text, which is read from `file`, or the picture."""
     if (sample.picture if file is None else sample.text) is not None:
         raise InputError(
             f"{path}: the key {printable(sample.name)} has {printable(member.name)} and another member of that kind"

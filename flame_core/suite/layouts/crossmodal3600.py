@@ -1,4 +1,4 @@
-"""Crossmodal-3600: `captions.jsonl` with one image a line and its captions by language, pictures in `images/`.
+"""Crossmodal-3600: `captions.jsonl` with one image per line and its captions by language, pictures in `images/`.
 
 A line is {"image/key": ..., "en": {"caption": [...], ...}, "de": {...}, ...}; the picture is `images/<key>.jpg`.
 """

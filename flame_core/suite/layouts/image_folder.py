@@ -1,7 +1,7 @@
-"""One folder a class: `<split>/<class>/*.jpg`, or the classes directly below where there are no split folders.
+"""One folder per class: `<split>/<class>/*.jpg`, or `<class>/*.jpg` if there are no split folders.
 
-`classnames.txt` beside it, one name a line in the order of the sorted folders, names the classes in prompts;
-without it a folder's name does. `task.class_names` brings other languages.
+`classnames.txt` next to them has the names of the classes in prompts, one per line in the order of the sorted folders;
+without it the folders' names are used. `task.class_names` adds other languages.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _root(folder: Path, split: str) -> Path:
     if (folder / split).is_dir():
         return folder / split
     others = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name.lower() in _SPLITS)
-    if others or split != DEFAULT_SPLIT:  # without split folders there is one split, which needs no name
+    if others or split != DEFAULT_SPLIT:  # without split folders there is a single split without a name
         hint = f"; it has {', '.join(others)}: name one as data.split" if others else ""
         raise NotAvailable(f"{folder} has no split {split!r}{hint}")
     return folder

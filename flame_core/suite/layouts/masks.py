@@ -11,7 +11,7 @@ from flame_core.suite.layouts.reading import by_stem, existing, pictures_below
 
 
 def read(benchmark: Benchmark, folder: Path, split: str) -> Masked:
-    """The pictures that have a mask; the data set's folders are one split."""
+    """The pictures that have a mask; the data set has one split."""
     images = existing(folder / (benchmark.data.images or "images"))
     masks = existing(folder / (benchmark.data.annotations or "masks"))
     skips = Skips()

@@ -1,4 +1,4 @@
-"""Reading what layouts have in common: text, JSON, names that stay inside a folder, the pictures below one."""
+"""Reads what layouts have in common: text, JSON, file names inside a folder, and the pictures below a folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read_text(path: Path) -> str:
 
     Raises:
         NotAvailable: there is none.
-        InputError: it is no plain file, or not UTF-8 (or what its byte order mark says); names the line.
+        InputError: it is not a regular file, or not in UTF-8 (or its byte order mark's encoding); names the line.
     """
     if not existing(path).is_file():
         raise InputError(f"{path}: must be a file")
@@ -55,7 +55,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, kind: type | None = None) -> Any:
-    """The content of a JSON file, of the type `kind` where one is asked for.
+    """The content of a JSON file; if `kind` is given, it must have that type.
 
     Raises:
         NotAvailable: there is none.
@@ -68,7 +68,7 @@ def read_json(path: Path, kind: type | None = None) -> Any:
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place for messages, object) of each line that is not blank.
+    """(file and line for messages, object) for each line that is not blank.
 
     Raises:
         NotAvailable: there is no file.
@@ -87,7 +87,7 @@ def _parsed(text: str, place: str) -> Any:
     try:
         found = json.loads(text)
         if "\\ud" in text or "\\uD" in text:
-            json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+            json.dumps(found, ensure_ascii=False).encode()  # fails for half of a surrogate pair
         return found
     except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: not valid JSON ({error})") from None
@@ -105,10 +105,10 @@ def value(row: dict[str, Any], key: str, place: str, kind: type | tuple[type, ..
 
 
 def inside(folder: Path, name: str, place: str) -> Path:
-    """The file that data call `name` below `folder`; the name may begin with the folder's own.
+    """The file called `name` in the data, below `folder`; the name may begin with the folder's own name.
 
     Raises:
-        InputError: it is absolute, or leads out of the folder.
+        InputError: the name is absolute, or leads out of the folder.
     """
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:
@@ -120,7 +120,7 @@ def inside(folder: Path, name: str, place: str) -> Path:
 
 
 def pictures_below(folder: Path, skips: Skips) -> list[Path]:
-    """All pictures below a folder, sorted by name; whatever else lies there is counted in `skips`.
+    """All pictures below a folder, sorted by name; everything else there is counted in `skips`.
 
     Raises:
         NotAvailable: there is no such folder.
@@ -151,17 +151,17 @@ def by_stem(paths: list[Path]) -> dict[str, Path]:
     """The pictures by their name without suffix.
 
     Raises:
-        InputError: two have the same; names both.
+        InputError: two have the same name; names both.
     """
     found: dict[str, Path] = {}
     for path in paths:
         if (other := found.setdefault(path.stem, path)) != path:
-            raise InputError(f"{path}: {other} has the same name, and which is meant cannot be told; remove one")
+            raise InputError(f"{path}: {other} has the same name, so it is unclear which is meant; remove one")
     return found
 
 
 def caption_texts(found: Any, place: str) -> list[str]:
-    """The texts of a captions field: a text or a list of texts; blank ones are left out."""
+    """The texts of a captions field, which is a text or a list of texts; blank ones are left out."""
     rows = [found] if isinstance(found, str) else found
     if not isinstance(rows, list) or not all(isinstance(row, str) for row in rows):
         raise InputError(f"{place}: captions must be a text or a list of texts")

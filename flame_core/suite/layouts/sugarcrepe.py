@@ -1,6 +1,6 @@
 """SugarCrepe: seven JSON files of {number: {"filename", "caption", "negative_caption"}} over COCO val2017.
 
-Each file is a group of its own; a picture has one right and one wrong text.
+Each file is a separate group; a picture has one right and one wrong text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Urban-1k: `image/<number>.jpg` and `caption/<number>.txt`, of which the first line is the caption (Long-CLIP)."""
+"""Urban-1k: `image/<number>.jpg` and `caption/<number>.txt`, whose first line is the caption (Long-CLIP)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from flame_core.suite.layouts.reading import HIDDEN, by_stem, existing, pictures
 
 
 def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned:
-    """Its content, by the names of the captions; the data set has one split."""
+    """Its content, in the order of the captions' names; the data set has one split."""
     images = existing(folder / (benchmark.data.images or "image"))
     texts = existing(folder / (benchmark.data.annotations or "caption"))
-    pictures = by_stem(pictures_below(images, Skips()))  # `captioned` counts what lies beside them
+    pictures = by_stem(pictures_below(images, Skips()))  # `captioned` counts what is skipped there
     skips = Skips()
 
     def rows() -> Iterator[CaptionRow]:

@@ -1,1 +1,1 @@
-"""Models that can be evaluated, ours and other people's, behind one protocol (`protocol.Model`)."""
+"""Models that can be evaluated, ours and other people's, with one interface (`model.Model`)."""

@@ -1,9 +1,11 @@
-"""The one protocol of all models: encode pictures, encode texts; and, where a model has them, features and patches.
+"""The interface of all models: encode pictures and texts and, if a model has them, features and patches.
 
-transformers:openai/clip-vit-base-patch16     CLIP or SigLIP, a folder or a hub id (`transformers_clip`)
-open_clip:ViT-B-16@laion2b_s34b_b88k          where the package open_clip is installed (`open_clip_model`)
-timm:vit_small_patch16_224                    a backbone, for linear probes (`timm_backbone`)
-data/models/<recipe>                          a tower of this project (`trained`)
+Models are named by their source:
+
+    transformers:openai/clip-vit-base-patch16     CLIP or SigLIP, a folder or a hub id (`transformers_clip`)
+    open_clip:ViT-B-16@laion2b_s34b_b88k          if the package open_clip is installed (`open_clip_model`)
+    timm:vit_small_patch16_224                    a backbone, for linear probes (`timm_backbone`)
+    data/models/<recipe>                          a tower of this project (`trained`)
 """
 
 from __future__ import annotations
@@ -18,17 +20,17 @@ from flame_core.errors import ParamsError
 
 
 class NotOffered(Exception):
-    """The model cannot do what a task asks; the message says why."""
+    """The model cannot do what a task needs; the message says why."""
 
 
 class Model(ABC):
     """A model under evaluation.
 
     Attributes:
-        name: by which reports call it.
-        source: where it came from, for readers.
-        identity: what its embeddings depend on besides the input, in JSON values.
-        tells_prompts: whether `text_kind` means anything to it.
+        name: its name in reports.
+        source: where it comes from, for readers.
+        identity: what its embeddings depend on besides the input, as JSON values.
+        tells_prompts: whether its texts depend on `text_kind`.
     """
 
     name: str
@@ -44,15 +46,15 @@ class Model(ABC):
     def texts(self, kind: str, texts: Sequence[str]) -> np.ndarray:
         """Texts to vectors [N, D] in float32, whose inner product with a picture's is their similarity.
 
-        `kind` is `Benchmark.text_kind`: how the text is put to the LLM. Models without one ignore it.
+        `kind` is `Benchmark.text_kind`: how the text is presented to the LLM. Models without an LLM ignore it.
         """
 
     def views(self, pictures: Sequence[bytes]) -> np.ndarray:
-        """[N, 1 + F, D] in float32: the picture vectors, then those of F facets, where the model tells any apart."""
+        """[N, 1 + F, D] in float32: the picture vectors, then those of F facets if the model has any."""
         return self.pictures(pictures)[:, None]
 
     def facets(self, kind: str, texts: Sequence[str]) -> np.ndarray:
-        """[N, K, D] in float32: a text's facets one by one, where the model tells any apart (`facet_pairing`)."""
+        """[N, K, D] in float32: the K facets of each text, if the model has any (`facet_pairing`)."""
         return self.texts(kind, texts)[:, None]
 
     def features(self, pictures: Sequence[bytes]) -> np.ndarray:
@@ -60,7 +62,7 @@ class Model(ABC):
         return self.pictures(pictures)
 
     def patches(self, pictures: Sequence[bytes]) -> np.ndarray:
-        """Unit vectors [N, g, g, D] of the patches of the centre square, in the space of the texts."""
+        """Unit vectors [N, g, g, D] of the centre square's patches, in the space of the texts."""
         raise NotOffered("it has no patch vectors in the space of its texts")
 
 

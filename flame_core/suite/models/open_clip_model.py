@@ -1,4 +1,4 @@
-"""Checkpoints of open_clip, where that package is installed: `open_clip:<architecture>@<weights>`.
+"""Checkpoints of open_clip, if that package is installed: `open_clip:<architecture>@<weights>`.
 
 `<weights>` is a name that open_clip knows, or a file.
 """
@@ -51,7 +51,7 @@ class OpenClipModel(Model):
 
     @torch.inference_mode()
     def pictures(self, pictures: Sequence[bytes]) -> np.ndarray:
-        """Normalised, as the model's own preprocessing prepares them."""
+        """Normalised vectors of pictures after the model's own preprocessing."""
         rows = []
         for start in range(0, len(pictures), _PICTURES):
             opened = [Image.open(io.BytesIO(each)).convert("RGB") for each in pictures[start : start + _PICTURES]]
@@ -61,7 +61,7 @@ class OpenClipModel(Model):
 
     @torch.inference_mode()
     def texts(self, kind: str, texts: Sequence[str]) -> np.ndarray:
-        """Normalised; longer texts are cut at the model's limit."""
+        """Normalised vectors; longer texts are cut at the model's limit."""
         rows = []
         for start in range(0, len(texts), _TEXTS):
             ids = self._tokenizer(list(texts[start : start + _TEXTS])).to(self._device)

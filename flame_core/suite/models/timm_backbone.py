@@ -39,7 +39,7 @@ class TimmBackbone(Model):
                 from safetensors.torch import load_file
 
                 model.load_state_dict(load_file(Path(weights).expanduser()))
-        except Exception as error:  # timm and the hub raise many kinds, all of which mean that there is no model
+        except Exception as error:  # timm and the hub raise many kinds; all mean that there is no model
             raise InputError(f"timm:{source} cannot be loaded ({type(error).__name__}: {error})") from None
         self.identity = {"backbone": backbone, "weights": weights_sha256(model)}
         self._model: Any = model.eval().requires_grad_(False).to(device)
@@ -55,7 +55,7 @@ class TimmBackbone(Model):
 
     @torch.inference_mode()
     def features(self, pictures: Sequence[bytes]) -> np.ndarray:
-        """What the backbone pools."""
+        """The backbone's pooled features."""
         rows = []
         for start in range(0, len(pictures), _PICTURES):
             opened = [Image.open(io.BytesIO(each)).convert("RGB") for each in pictures[start : start + _PICTURES]]

@@ -1,4 +1,4 @@
-"""A tower of this project with the store of the LLM's texts, or its own text tower: no LLM is loaded."""
+"""A tower of this project with the store of the LLM's texts, or with its own text tower; no LLM is loaded."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from flame_core.measuring.classification import Lookup
 from flame_core.suite.models.model import Model
 from flame_core.vision.tower import CONFIG, WEIGHTS, ImageEncoder, ImageTower
 
-_TEXTS = 512  # texts whose facets are held at once
+_TEXTS = 512  # texts whose facets are in memory at once
 
 
 class TrainedModel(Model):
-    """An encoder of `data/models/<recipe>` and texts as it knows them."""
+    """The encoder in `data/models/<recipe>`, and its text side."""
 
     tells_prompts = True
 
@@ -37,14 +37,14 @@ class TrainedModel(Model):
         return self.encoder.encode_facets(pictures)
 
     def texts(self, kind: str, texts: Sequence[str]) -> np.ndarray:
-        """The mean over facets j of t_j, each of unit length: <z, mean_j t_j> is the mean of the similarities."""
+        """The mean over facets j of unit vectors t_j: <z, mean_j t_j> is the mean of the similarities."""
         blocks = [
             self._lookup(kind, texts[start : start + _TEXTS]).mean(axis=1) for start in range(0, len(texts), _TEXTS)
         ]
         return np.concatenate(blocks)
 
     def facets(self, kind: str, texts: Sequence[str]) -> np.ndarray:
-        """t_j of each text, each of unit length."""
+        """The unit vectors t_j of each text."""
         return self._lookup(kind, texts)
 
     def features(self, pictures: Sequence[bytes]) -> np.ndarray:

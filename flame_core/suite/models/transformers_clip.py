@@ -65,15 +65,15 @@ class TransformersModel(Model):
         self._limit: int = model.config.text_config.max_position_embeddings
 
     def pictures(self, pictures: Sequence[bytes]) -> np.ndarray:
-        """Projected and normalised, as the model's own processor prepares them."""
+        """Projected and normalised vectors of pictures, prepared by the model's own processor."""
         return self._over_pictures(pictures, lambda x: F.normalize(_tensor(self._model.get_image_features(x)), dim=-1))
 
     def features(self, pictures: Sequence[bytes]) -> np.ndarray:
-        """What the vision tower pools, before the projection."""
+        """The vision tower's pooled features, before the projection."""
         return self._over_pictures(pictures, lambda x: self._model.vision_model(pixel_values=x).pooler_output)
 
     def patches(self, pictures: Sequence[bytes]) -> np.ndarray:
-        """CLIP's patch tokens through the final norm and the projection. SigLIP pools with attention: it has none."""
+        """CLIP's patch tokens after the final norm and the projection. SigLIP pools with attention and has none."""
         if self._family != "clip":
             raise NotOffered(
                 f"{self._family} pools patches with attention, so single patches have no place among texts"
@@ -90,7 +90,7 @@ class TransformersModel(Model):
 
     @torch.inference_mode()
     def texts(self, kind: str, texts: Sequence[str]) -> np.ndarray:
-        """Normalised; longer texts are cut at the model's limit, as everybody does."""
+        """Normalised vectors; longer texts are cut at the model's limit, as usual."""
         rows = []
         for start in range(0, len(texts), _TEXTS):
             batch = self._tokenizer(
@@ -117,7 +117,7 @@ class TransformersModel(Model):
 
 
 def _tensor(output: Any) -> Tensor:
-    """Features as a tensor: versions of transformers return either that or an output that holds it."""
+    """Features as a tensor; some versions of transformers return an output object that holds it."""
     return output if isinstance(output, Tensor) else output.pooler_output
 
 

@@ -1,4 +1,4 @@
-"""The digest of a model's weights in memory: what its embeddings are kept under, wherever it was fetched from."""
+"""The digest of a model's weights in memory, by which its embeddings are kept, wherever it was fetched from."""
 
 from __future__ import annotations
 

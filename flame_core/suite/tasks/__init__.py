@@ -1,4 +1,4 @@
-"""What is asked of a model, one task a file; `TASKS` has them by the `kind` that definitions name."""
+"""The tasks of benchmarks, one per file; `TASKS` has them by the `kind` in definitions."""
 
 from __future__ import annotations
 

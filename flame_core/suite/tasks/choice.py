@@ -1,9 +1,9 @@
 """Compositional choice: Winoground's three scores and SugarCrepe's tasks.
 
 `text_acc`: each picture finds its text among the texts of its question; `image_acc`: each text finds its picture;
-`acc`: both (Winoground's group score). Where a question has one picture and two texts only `text_acc` says anything.
-A tie is wrong, unless the benchmark's `ties: first` follows CLIP_benchmark, whose argmax takes the first of equals.
-With several groups every metric is given for each, as `<group>/<metric>`, and as their plain mean.
+`acc`: both (Winoground's group score). If questions have one picture and two texts, there is only `text_acc`. A tie is
+wrong, unless the benchmark has `ties: first`, as in CLIP_benchmark, whose argmax takes the first of equals. If there
+are several groups, every metric is given for each, as `<group>/<metric>`, and as their unweighted mean.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from flame_core.suite.tasks.task import Asked, Task, TaskParams
 
 
 class ChoiceParams(TaskParams):
-    """Pictures and texts that differ in little: which belong together (Winoground, SugarCrepe)."""
+    """Pictures and texts that differ only slightly: which belong together (Winoground, SugarCrepe)?"""
 
     kind: Literal["choice"]
     ties: Literal["wrong", "first"] = Field(
-        default="wrong", description="`first` counts a tie as CLIP_benchmark's argmax does: for the first, right answer"
+        default="wrong",
+        description="`first`: of tied answers, the first is chosen, as by CLIP_benchmark's argmax",
     )
 
 
@@ -66,7 +67,7 @@ def distinct_texts(content: Questions) -> list[str]:
 
 
 def chosen(pictures: np.ndarray, texts: np.ndarray, ties: str) -> tuple[bool, bool]:
-    """(each picture chose its text, each text chose its picture) of one question: pictures [P, D], texts [T, D]."""
+    """(each picture chose its text, each text chose its picture) in one question, pictures [P, D], texts [T, D]."""
     return _rows_right(pictures, texts, ties), _rows_right(texts, pictures, ties)
 
 
@@ -75,17 +76,17 @@ def _rows_right(queries: np.ndarray, candidates: np.ndarray, ties: str) -> bool:
     for own in range(min(scores.shape)):
         above = scores[own] - scores[own, own]
         others = np.delete(above, own)
-        equals = above[:own] if ties == "first" else others  # those that may not be as good
+        equals = above[:own] if ties == "first" else others  # candidates that must score less than the right one
         if (others > resolved[own]).any() or (equals >= -resolved[own]).any():
             return False
     return True
 
 
 def score_questions(params: ChoiceParams, content: Questions, language: str, z: np.ndarray, encode: Texts) -> Score:
-    """The accuracies; questions about one picture count as dependent in the intervals.
+    """The accuracies; in their intervals, questions about the same picture count as dependent.
 
     Args:
-        params: how ties count.
+        params: determine how ties count.
         content: pictures and questions.
         language: of the texts.
         z: [N, D] of all pictures.
@@ -119,11 +120,15 @@ def score_questions(params: ChoiceParams, content: Questions, language: str, z: 
 
 
 def _chances(content: Questions) -> dict[str, float]:
-    """Chance under scores in random order, where all questions are of one shape and it is known."""
+    """Chance if scores are in random order; {} if the questions' shapes differ or it is not known."""
     shapes = {(len(question.pictures), len(question.texts)) for question in content.questions}
     match shapes.pop() if len(shapes) == 1 else None:
         case (1, texts):
             return {"text_acc": 1 / texts}
         case (2, 2):
-            return {"text_acc": 1 / 4, "image_acc": 1 / 4, "acc": 1 / comb(4, 2)}  # both right pairs lead the four
+            return {
+                "text_acc": 1 / 4,
+                "image_acc": 1 / 4,
+                "acc": 1 / comb(4, 2),
+            }  # both right pairs are the best two of four
     return {}

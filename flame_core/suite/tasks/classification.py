@@ -31,9 +31,11 @@ class ClassificationParams(TaskParams):
     """Zero-shot classification by class names in prompt templates."""
 
     kind: Literal["classification"]
-    class_names: str | None = Field(default=None, description="JSON of {language: [name of each class]}, in the folder")
+    class_names: str | None = Field(
+        default=None, description="JSON file of {language: [name of each class]} in the folder"
+    )
     templates: Templates = Field(
-        default={}, description="{language: templates with {c}}; without, the data set's own or the bare name"
+        default={}, description="{language: templates with {c}}; default: those of the data set, or only the name"
     )
 
     def prompt_languages(self) -> set[str]:
@@ -41,7 +43,7 @@ class ClassificationParams(TaskParams):
 
 
 class ClassificationTask(Task[ClassificationParams, Labelled]):
-    """Which class does a picture show? One answer per language that the classes have names in."""
+    """Which class does a picture show? One score per language in which the classes have names."""
 
     params = ClassificationParams
     wanted = Labelled
@@ -69,19 +71,19 @@ class ClassificationTask(Task[ClassificationParams, Labelled]):
 
 
 def prompts(names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
-    """The prompts of each class; without templates the bare name."""
+    """The prompts of each class; without templates, only the name."""
     return [[template.replace("{c}", name) for template in templates or ["{c}"]] for name in names]
 
 
 def templates_of(params: ClassificationParams, content: Labelled, language: str) -> list[str]:
-    """Those of the benchmark, else those of the data set, else none."""
+    """The templates of the benchmark, else those of the data set, else none."""
     return params.templates.get(language) or content.templates.get(language) or []
 
 
 def class_vectors(rows: Sequence[Sequence[str]], encode: Texts) -> np.ndarray:
-    """[C, D] unit vectors of classes by their prompts; one class at a time, so 80,000 prompts need little memory.
+    """[C, D] unit vectors of classes from their prompts; one class at a time, so 80,000 prompts need little memory.
 
-    Means are taken in float64, so classes of the same prompts in another order are equal.
+    Means are computed in float64, so classes with the same prompts in another order are equal.
     """
     means = [unit(encode(prompts)).mean(axis=0, dtype=np.float64) for prompts in rows]
     return unit(np.stack(means)).astype(np.float32)
@@ -90,10 +92,10 @@ def class_vectors(rows: Sequence[Sequence[str]], encode: Texts) -> np.ndarray:
 def score_language(
     params: ClassificationParams, content: Labelled, language: str, z: np.ndarray, encode: Texts
 ) -> Score | None:
-    """Top-1, top-5 (of five classes or more) and mean per class recall in one language.
+    """Top-1, top-5 (if there are five classes or more) and mean per-class recall in one language.
 
     Args:
-        params: its templates.
+        params: have the templates.
         content: pictures, labels, names.
         language: one of its languages.
         z: [N, D] of all pictures.
@@ -106,7 +108,7 @@ def score_language(
 
 
 def score_labels(prefix: str, language: str, z: np.ndarray, t: np.ndarray, labels: np.ndarray) -> Score:
-    """The metrics of pictures z [N, D] against class vectors t [C, D], names behind `prefix`."""
+    """The metrics of pictures z [N, D] against class vectors t [C, D]; their names begin with `prefix`."""
     count, classes = len(labels), len(t)
     edges = np.stack([np.arange(count), labels], axis=1)
     ranking = rank_answers(z, t, edges)

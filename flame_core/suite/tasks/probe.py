@@ -1,8 +1,8 @@
-"""Linear probe and few-shot: a linear classifier on frozen features, trained here, tested on the test split.
+"""Linear probe and few-shot: a linear classifier is trained on frozen features and tested on the test split.
 
 `adamw` is CLIP_benchmark's recipe (cross entropy, cosine schedule by step, no warm-up). `logistic` is scikit-learn's
-logistic regression; the penalty that does best on a fifth of the training pictures is taken, the strongest of
-equals, and the classifier is fitted again on all of them. Features are normalised to unit length in both.
+logistic regression: the penalty with the best result on a fifth of the training pictures is chosen, the strongest of
+equals, and the classifier is fitted again on all of them. Both normalise features to unit length.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ProbeParams(TaskParams):
     method: Literal["adamw", "logistic"] = Field(
         default="adamw", description="CLIP_benchmark's recipe, or logistic regression with a validated penalty"
     )
-    shots: Positive | None = Field(default=None, description="training pictures a class; null: all")
+    shots: Positive | None = Field(default=None, description="training pictures per class; null: all")
     seed: int = 0
     learning_rate: float = Field(default=0.1, gt=0, description="adamw")
     epochs: Positive = Field(default=20, description="adamw")
@@ -42,12 +42,12 @@ class ProbeParams(TaskParams):
     penalties: list[float] = Field(
         default=[1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0],
         min_length=1,
-        description="logistic: values of C, the inverse penalty, the best of which a fifth of the training data picks",
+        description="logistic: values of C, the inverse penalty; the best on a fifth of the training data is used",
     )
 
 
 class ProbeTask(Task[ProbeParams, Labelled]):
-    """Which class does a picture show, to a classifier that was trained on the features of others?"""
+    """Which class does a picture show, according to a classifier trained on the features of others?"""
 
     params = ProbeParams
     wanted = Labelled
@@ -76,7 +76,7 @@ class ProbeTask(Task[ProbeParams, Labelled]):
 
 
 def few_shot(labels: np.ndarray, shots: int, seed: int, names: Sequence[str]) -> np.ndarray:
-    """Rows of `shots` pictures of each class, drawn by `seed`.
+    """Row numbers of `shots` pictures of each class, drawn with `seed`.
 
     Raises:
         InputError: a class has fewer; names it.
@@ -101,11 +101,11 @@ def train_and_test(
     """Train on (features [N, C], labels [N]) and test.
 
     Args:
-        params: method, shots and its numbers.
+        params: the method, the shots and hyperparameters.
         train: unit features and labels of the training split.
         test: unit features and labels of the test split.
         names: of the classes.
-        language: that the score is filed under.
+        language: of the score.
     """
     x, y = train
     if params.shots is not None:
@@ -152,7 +152,7 @@ def train_logistic(
     """(chosen C, weight [classes, C], bias [classes]).
 
     Raises:
-        InputError: a class has no picture to train on, or too few to hold any back.
+        InputError: a class has no picture to train on, or too few to hold some out.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedShuffleSplit
@@ -172,7 +172,7 @@ def train_logistic(
         split = StratifiedShuffleSplit(1, test_size=share, random_state=params.seed)
         fitted, held = next(split.split(x, y))
         scores = {penalty: fit(penalty, fitted).score(x[held], y[held]) for penalty in sorted(params.penalties)}
-        best = max(scores, key=lambda penalty: scores[penalty])  # the first, strongest of equals
+        best = max(scores, key=lambda penalty: scores[penalty])  # of equals the first, which is the strongest
     model = fit(best, everything)
     weight, bias = model.coef_.astype(np.float32), model.intercept_.astype(np.float32)
     if classes == 2:  # scikit-learn keeps one row for two classes

@@ -1,7 +1,7 @@
-"""Retrieval benchmarks: every caption is a text of its own and belongs to its picture alone, as papers count.
+"""Retrieval benchmarks: every caption is a separate text and belongs only to its picture, as papers count.
 
-`text_retrieval_*` asks with a picture (right: any of its captions), `image_retrieval_*` with a caption. Ties are
-resolved by expectation (`measuring.retrieval`), so a model that sees no difference gets chance.
+In `text_retrieval_*` the query is a picture (right: any of its captions), in `image_retrieval_*` a caption. Ties are
+resolved by expectation (`measuring.retrieval`), so a model whose vectors are all equal gets chance.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ _WAYS = {"text_retrieval_": "picture → text, ", "image_retrieval_": "text → 
 
 
 class RetrievalParams(TaskParams):
-    """Pictures and texts find each other; a query is right when any of its answers is among the first k."""
+    """Pictures and texts find each other; a query is right if any of its answers is among the first k."""
 
     kind: Literal["retrieval"]
-    captions: Literal["all", "first"] = Field(default="all", description="captions an image and language that are used")
+    captions: Literal["all", "first"] = Field(
+        default="all", description="which captions per image and language are used"
+    )
     recall_at: list[Positive] = Field(default=[1, 5, 10], min_length=1)
 
 
 class RetrievalTask(Task[RetrievalParams, Captioned]):
-    """Pictures and texts find each other, in every language that the benchmark names."""
+    """Pictures and texts find each other, in every language of the benchmark."""
 
     params = RetrievalParams
     wanted = Captioned
@@ -76,10 +78,10 @@ def used_captions(params: RetrievalParams, content: Captioned, language: str) ->
 def score_language(
     params: RetrievalParams, content: Captioned, language: str, z: np.ndarray, encode: Texts
 ) -> Score | None:
-    """Recall, median rank and chance of one language, both directions; None where no picture has a caption.
+    """Recall, median rank and chance in one language, in both directions; None if no picture has a caption.
 
     Args:
-        params: which captions, which k.
+        params: determine the captions and k.
         content: pictures and captions.
         language: one of its languages.
         z: [N, D] of all pictures.

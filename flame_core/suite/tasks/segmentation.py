@@ -1,9 +1,9 @@
-"""PatchDis: what single patches mean, as mean intersection over union with masks.
+"""PatchDis: measures single patches by the mean intersection over union with masks.
 
-Every patch takes the class whose name is nearest to it, the first of equals; the labels are laid over the mask by
-nearest neighbour; over all pictures IoU_m = |predicted m and m| / |predicted m or m|, and the mean is over classes with
-a union. (LexVLA's metric; its candidate classes are not published, so they are a param: those present in the mask, or
-all.)
+Every patch gets the class whose name is nearest to it, the first of equals, and each pixel of the mask the class of the
+nearest patch. Over all pictures IoU_m = |predicted m and m| / |predicted m or m|, and the mean is over classes with
+pixels in the union. (LexVLA's metric; its candidate classes are not published, so they are a param: those present in
+the mask, or all.)
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from flame_core.suite.tasks.task import Asked, Task, TaskParams
 
 
 class SegmentationParams(TaskParams):
-    """PatchDis: every patch says the class whose name is nearest; mean intersection over union with the masks."""
+    """PatchDis: every patch gets the class with the nearest name; mean intersection over union with the masks."""
 
     kind: Literal["segmentation"]
-    candidates: Literal["present", "all"] = Field(default="present", description="classes that compete in a picture")
+    candidates: Literal["present", "all"] = Field(
+        default="present", description="candidate classes in a picture: those in its mask, or all"
+    )
     ignore: int = Field(default=255, description="mask value that is not counted")
     templates: Templates = Field(default={}, description="{language: templates with {c}}")
 
@@ -80,7 +82,7 @@ def view_of_mask(png: bytes, name: str, classes: int, ignore: int) -> np.ndarray
     """The mask as the model sees its picture: the centre square, [S, S] class numbers.
 
     Raises:
-        InputError: it cannot be decoded, or a value is no class.
+        InputError: it cannot be decoded, or a value is not a class.
     """
     picture = opened(png, f"mask {name}")
     if picture.mode not in ("L", "P", "I", "I;16", "1"):
@@ -97,7 +99,7 @@ def view_of_mask(png: bytes, name: str, classes: int, ignore: int) -> np.ndarray
 
 
 def label_patches(patches: np.ndarray, t: np.ndarray, mask: np.ndarray, params: SegmentationParams) -> np.ndarray:
-    """[S, S] class of each pixel by its patch: patches [g, g, D], classes t [M, D], mask [S, S]."""
+    """[S, S], the class of each pixel from its patch: patches [g, g, D], classes t [M, D], mask [S, S]."""
     flat = patches.reshape(-1, patches.shape[-1])
     scores = similarities(flat, t)  # [g * g, M]
     if params.candidates == "present":
@@ -119,7 +121,7 @@ def overlap(predicted: np.ndarray, mask: np.ndarray, classes: int, ignore: int) 
 
 
 def score_overlaps(overlaps: Sequence[tuple[np.ndarray, np.ndarray]], language: str) -> Score:
-    """Mean IoU over classes with a union; the pixels of one picture count as dependent in the interval."""
+    """Mean IoU over classes with a union; in its interval, the pixels of one picture count as dependent."""
     both, either = (np.stack(part) for part in zip(*overlaps, strict=True))  # [N, M]
     seen = np.flatnonzero(either.sum(axis=0))
     score = Score(language, facts={"pictures": len(both), "classes": len(seen)})

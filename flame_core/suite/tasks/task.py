@@ -1,6 +1,6 @@
-"""What a task of the suite is: one object that says all about it, so that nothing else tells tasks apart.
+"""The interface of the suite's tasks: one object with everything about a task, so no other code distinguishes tasks.
 
-A new task is a module here with the class of its params and its object, and a line in `TASKS`.
+To add a task, add a module here with the class of its params and its object, and a line in `TASKS`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from flame_core.suite.score import Score
 
 
 class TaskParams(Section):
-    """What a benchmark's definition says of its task; `kind` is the task's name in `TASKS`."""
+    """The task in a benchmark's definition; `kind` is its name in `TASKS`."""
 
-    kind: Any  # of each task the literal that is its name
+    kind: Any  # in each task, the literal of its name
 
     def prompt_languages(self) -> set[str]:
-        """Languages that these params hold prompts in."""
+        """Languages in which these params have prompts."""
         return set()
 
 
@@ -32,13 +32,13 @@ C = TypeVar("C", bound=Content)
 
 @dataclass(frozen=True)
 class Asked(Generic[P, C]):
-    """What one benchmark asks of a model.
+    """One benchmark, as its task gets it.
 
     Attributes:
         benchmark: its name.
-        params: those of its task.
+        params: of its task.
         content: its data.
-        languages: those that its definition names.
+        languages: those in its definition.
         training: the data of `Task.training_split`.
     """
 
@@ -50,16 +50,16 @@ class Asked(Generic[P, C]):
 
 
 class Task(Protocol[P, C]):
-    """A task; whoever implements it derives from it and overrides what is not as here.
+    """A task; each one is a subclass that overrides what differs from these defaults.
 
     Attributes:
         params: the class of its params.
-        wanted: the content that it works on; a layout that makes another cannot be used.
+        wanted: the type of content that it needs; a layout with another type cannot be used.
         wanted_is: that content in words.
         exported_as: its name in the tables of CLIP_benchmark.
-        one_language: it asks in one language only.
-        overview: the chart over several benchmarks that its headline goes into.
-        titles: {metric without its group: what readers call it}, where they do not call it by its name.
+        one_language: whether its texts are in one language only.
+        overview: the chart over several benchmarks that shows its headline.
+        titles: {metric without its group: its name for readers}, if that differs from the metric's own name.
     """
 
     params: type[P]
@@ -72,12 +72,12 @@ class Task(Protocol[P, C]):
 
     @abstractmethod
     def texts(self, params: P, content: C) -> list[str]:
-        """The texts that have to be embedded, each once, in a stable order."""
+        """The texts that must be embedded, each once, in a stable order."""
         ...
 
     @abstractmethod
     def measure(self, asked: Asked[P, C], vectors: Vectors) -> Iterator[tuple[str, Score | None]]:
-        """(language, its score), one after another; None for a language that the data have no text in.
+        """(language, its score), one after another; None for a language in which the data have no text.
 
         Raises:
             NotOffered: the model cannot do it.
@@ -87,17 +87,17 @@ class Task(Protocol[P, C]):
 
     @abstractmethod
     def headline(self, params: P) -> list[str]:
-        """The metrics that people read first, by which models are compared."""
+        """The metrics by which models are compared, shown first."""
         ...
 
     def training_split(self, params: P) -> str | None:
-        """The split that is trained on, where anything is."""
+        """The split to train on, if the task trains anything."""
         return None
 
     def counts_ties(self, params: P) -> bool:
-        """Whether a model that sees no difference may be right; the report says so."""
+        """Whether a model with equal vectors may count as right, which the report then says."""
         return False
 
     def title(self, metric: str) -> str:
-        """A metric for readers."""
+        """A metric's name for readers."""
         return self.titles.get(metric, metric)

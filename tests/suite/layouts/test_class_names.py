@@ -20,9 +20,9 @@ from tests.suite.datasets import COLOURS, benchmark, put
         ({"en": ["red", None]}, "must be a list of texts"),
         ({"en": ["red", " "]}, "none of them empty"),
         ({"en": None}, "must be a list of texts"),
-        ({"en": {"name": ["red"]}}, "names.json, en: unknown key 'name'; known are names and templates"),
+        ({"en": {"name": ["red"]}}, "names.json, en: unknown key 'name'; known keys: names, templates"),
         ({"en": {"names": COLOURS, "templates": "a {c}"}}, "templates must be a list"),
-        ({"en": {"names": COLOURS, "templates": ["a {}"]}}, r"'a {}' has no {c}, where the class stands; write {c}"),
+        ({"en": {"names": COLOURS, "templates": ["a {}"]}}, r"'a {}' has no {c} for the class; write {c}"),
     ],
 )
 def test_wrong_files_of_names_are_refused(tmp_path, names, message):
