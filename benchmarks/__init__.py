@@ -1,5 +1,7 @@
-"""What docs/performance.md quotes: one runnable script a case, each printing a ratio that was measured in one run.
+"""The measurements in docs/performance.md: one runnable script per subject, which prints ratios measured in one run.
 
-make bench        # CPU, minutes
-make bench-gpu    # a GPU
+Run them with:
+
+    make bench        # CPU, minutes
+    make bench-gpu    # a GPU
 """

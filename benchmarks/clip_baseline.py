@@ -2,12 +2,12 @@
 
     python -m benchmarks.clip_baseline                 # the project's params.yaml (the demo, after `make demo`)
     python -m benchmarks.clip_baseline --preset presets/flickr8k.yaml --set sources.flickr8k.path=/where/it/is
-    python -m benchmarks.clip_baseline --table         # the table of what is measured, and nothing run
+    python -m benchmarks.clip_baseline --table         # only the table of existing results
 
-Same pictures, tower, projector, augmentation, caption draws, batch and steps in every arm. For each arm three learning
-rates are tried with a fifth of the training pictures held out, and the best of them (recall@10 in the training
-language, both directions) trains on all with three seeds. A finished training is a line of the results file, and a
-rerun does what is missing. docs/decisions/clip-baseline.md says why so.
+Pictures, tower, projector, augmentation, caption draws, batch and steps are the same in every arm. For each arm three
+learning rates are tried with a fifth of the training pictures held out; the best one (by recall@10 in the training
+language, both directions) is used to train on all pictures with three seeds. Each finished training is a line of the
+results file, and a rerun does only what is missing. docs/decisions/clip-baseline.md has the reasons.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ RANDOM = ("llm.name=random-llm", "llm.random_seed=0")
 
 @dataclass(frozen=True)
 class Arm:
-    """A row of the table: a recipe, what is laid over its training, and what over its texts.
+    """A row of the table: a recipe, and overrides of its training and of its texts.
 
     `one_facet` keeps of the raw caption's facets the one that describes the whole. `sentence` reads captions as
     sentences, and keeps of the facets, which nobody then trains on, the least that a store may have.
@@ -98,7 +98,7 @@ def main() -> None:
     if not options.table:
         stores: dict[tuple[str, ...], Store] = {}
         params = resolve_params(Layout.find(), options.overrides, options.preset).params
-        for rate_or_seed in ("rates", *SEEDS):  # a seed after the other, so that a table exists early
+        for rate_or_seed in ("rates", *SEEDS):  # one seed after the other, so that a table exists early
             for arm in ARMS:
                 if options.arms and arm.name not in options.arms:
                     continue
@@ -115,7 +115,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Bench:
-    """Trainings of arms against one store."""
+    """Trainings of arms with one store."""
 
     name: str
     store: Store
@@ -161,7 +161,7 @@ class Bench:
 
 
 def table(data: str, results: Results) -> str:
-    """The table of the final trainings, in per cent, with the deviation over the seeds."""
+    """The table of the final trainings, in per cent, with the standard deviation over the seeds."""
     lines = ["| arm | rate | seeds | English | other languages | CPU minutes |", "|---|---|---|---|---|---|"]
     for arm in ARMS:
         rows = [row for row in results.rows if (row["data"], row["arm"], row["phase"]) == (data, arm.name, "final")]

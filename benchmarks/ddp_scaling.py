@@ -1,9 +1,9 @@
-"""A step over 1, 2 and 4 gloo processes: images exchanged (ours) against texts exchanged (the reference's way).
+"""A step on 1, 2 and 4 gloo processes: exchanging images (ours) against exchanging texts (as the reference does).
 
     python -m benchmarks.ddp_scaling
 
-Every process has one thread, and the batch a process holds stays the same; so with as many free cores as processes
-the time of a step would stay the same. `texts` gathers K = 6 text vectors an image, `images` one.
+Every process has one thread, and the batch per process stays the same, so with as many free cores as processes the time
+per step would stay the same. `texts` gathers K = 6 text vectors per image, `images` one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HIDDEN, OWN = 2048, 32
 
 
 def child(rank: int, world: int, port: int, turns: int, out: Path) -> None:
-    """One process: time a step, and the exchange alone both ways."""
+    """One process: time a step, and only the exchange in both ways."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

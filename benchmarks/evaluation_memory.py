@@ -1,7 +1,9 @@
 """Time and peak memory of evaluation's two large cases, with random vectors of 5,120 dimensions mapped from disk.
 
-python benchmarks/evaluation_memory.py classes      # 50,000 pictures, 1,000 classes in 80 templates
-python benchmarks/evaluation_memory.py languages    # 36 languages of 3,600 pairs
+How to run it:
+
+    python benchmarks/evaluation_memory.py classes      # 50,000 pictures, 1,000 classes in 80 templates
+    python benchmarks/evaluation_memory.py languages    # 36 languages of 3,600 pairs
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ D, BLOCK = 5120, 4096
 
 
 def peak() -> float:
-    """Peak resident memory of this process in GiB, mapped pages included."""
+    """Peak resident memory of this process in GiB, including mapped pages."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

@@ -1,10 +1,10 @@
-"""What an int8 store costs in recall: the demo's training on int8 vectors against the same on float16 ones.
+"""How much recall an int8 store costs: the demo's training on int8 vectors against the same on float16 ones.
 
-    python -m benchmarks.int8_store        # after `make demo`; embeds once more, then two trainings a seed
+    python -m benchmarks.int8_store        # after `make demo`; embeds once more, then two trainings per seed
 
-Both stores come from the LLM's own numbers. Trainings share params and seeds, and the seeds tell how much of a
-difference is chance. The query side is exact: a model trained on float16 vectors is asked with float16 and with int8
-texts, so that nothing else differs.
+Both stores are made from the LLM's own output. Trainings share params and seeds, and the seeds show how much of a
+difference is chance. For queries, one model trained on float16 vectors is queried with float16 and with int8 texts, so
+that nothing else differs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def asked(store: Store, texts: list[Store], seed: int) -> list[dict[str, float]]:
-    """Recall of a model trained on one store, asked with the texts of each of some stores."""
+    """Recall of a model trained on one store, queried with the texts of each of several stores."""
     recipe = resolve_params(Layout.find(), [*SMALL, f"train.seed={seed}"], None).params.train["flame"]
     rows = validation_rows(store)
     with tempfile.TemporaryDirectory() as name:

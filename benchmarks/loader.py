@@ -1,9 +1,9 @@
-"""The training loader against plain webdataset with PIL, on the same shards, in one process each.
+"""The training loader against plain webdataset with PIL, on the same shards, each in one process.
 
     python -m benchmarks.loader --shards data/shards     # after `make demo`
 
 plain: `webdataset` reads the tars in order with a shuffle buffer, PIL decodes, torchvision crops and normalises.
-ours:  any order by index, the crop taken from the file's pixels in one resize, texts from the store.
+ours:  reads in any order by index, crops and resizes the file's pixels in one step, and reads texts from the store.
 """
 
 from __future__ import annotations

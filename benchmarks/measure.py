@@ -1,8 +1,8 @@
-"""Timing in turns, the machine's ceiling, and one line a figure in `benchmarks/results.jsonl`.
+"""Timing in turns, the machine's peak FLOP/s, and one line per figure in `benchmarks/results.jsonl`.
 
-The cases of a benchmark run in turns within one process, so that other load falls on all of them alike; a figure is
-the median over the turns, a ratio the median of the ratios within a turn. What one thread computes can be timed in
-processor seconds (`PROCESSOR`), which other people's load does not lengthen.
+The cases of a benchmark run in turns within one process, so that other load affects all of them equally; a figure is
+the median over the turns, a ratio the median of the ratios within a turn. Work of one thread can be timed in processor
+seconds (`PROCESSOR`), which do not depend on other load.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Timed:
 def in_turns(
     cases: Mapping[str, Callable[[], Any]], turns: int, warm: int = 1, clock: Callable[[], float] = WALL
 ) -> Timed:
-    """Run each case once a turn, after `warm` turns that do not count."""
+    """Run each case once per turn, after `warm` turns that do not count."""
     seconds: dict[str, list[float]] = {case: [] for case in cases}
     for turn in range(warm + turns):
         for case, run in cases.items():
@@ -56,7 +56,7 @@ def in_turns(
 
 
 def synchronize() -> None:
-    """Wait for the GPU, where there is one."""
+    """Wait for the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -72,7 +72,7 @@ def matmul_ceiling(
 
 
 def peak_bytes() -> int:
-    """Peak memory of the GPU where there is one, else of this process."""
+    """Peak memory of the GPU if there is one, else of this process, in bytes."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,10 +1,11 @@
-"""The embedding store against one `.pth` a sample, on random access: 6 of 11 vectors of 5,120 numbers, batches of 64.
+"""The embedding store against one `.pth` per sample, for random reads of 6 of 11 vectors of 5,120 numbers.
 
     python -m benchmarks.store [--samples 2000] [--folder /a/disk]
 
-Both sides end with a batch in memory, from float16 in float16; int8 becomes float32. `pth` is the reference's layout:
-one pickled tensor [11, D] in float16 a sample, read whole and then indexed. Once with the files in the page cache, and
-once with the kernel told to drop them before every turn (what a disk or its host caches besides stays).
+Both read batches of 64 into memory: float16 stays float16, int8 becomes float32. `pth` is the reference's layout: one
+pickled tensor [11, D] in float16 per sample, which is read completely and then indexed. Measured once with the files in
+the page cache, and once after telling the kernel to drop them before every turn (caches of the disk or its host
+remain).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where the files are written; else among temporary ones")
+    parser.add_argument("--folder", type=Path, help="where to write the files (default: a temporary folder)")
     options = parser.parse_args()
     draw = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
@@ -45,7 +46,7 @@ def main() -> None:
         batches = [drawn[start : start + BATCH] for start in range(0, len(drawn), BATCH)]
         cases: dict[str, Callable[[], None]] = {dtype: partial(_from_store, stores[dtype], batches) for dtype in stores}
         cases[PTH] = partial(_from_files, folder / PTH, batches)
-        os.sync()  # only pages that are written can be dropped
+        os.sync()  # only pages that are written to disk can be dropped
         cached = in_turns(cases, options.turns)
         cold = in_turns({"drop": partial(_drop, folder), **cases}, options.turns)
     for state, measured in (("", cached), (", cold", cold)):
@@ -56,7 +57,7 @@ def main() -> None:
 
 
 def _write(folder: Path, samples: int, draw: np.random.Generator) -> dict[str, Path]:
-    """The same vectors as stores by type, and as one file a sample."""
+    """The same vectors as one store per type, and as one file per sample."""
     stores = {dtype: folder / dtype for dtype in ("float16", "int8")}
     (folder / PTH / "train").mkdir(parents=True)
     for start in range(0, samples, SHARD):

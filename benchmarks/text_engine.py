@@ -1,4 +1,4 @@
-"""The text engine against separate passes and against the reference's padded dense batch, on the same texts.
+"""The text engine against separate passes and against the reference's padded dense batches, on the same texts.
 
     python -m benchmarks.text_engine                     # SmolLM2 and the demo's captions on a CPU (after `make demo`)
     python -m benchmarks.text_engine --pairs /where/flickr8k-train-00000.tar    # captions that people wrote
@@ -7,16 +7,16 @@
 
 packed:   the engine; on a GPU with compiled layers.
 float8:   the same with matrix products in float8 (on a GPU).
-separate: a pass for each facet, rows without pads under the same token budget, by the same cut model.
-padded:   batches of 32 in the order they come, padded to the longest, a mask [B, heads, L, L] in the model's type,
-          all layers and the final norm computed: the way of FLAME's released code, with restarted positions.
-sentence-transformers: what users would take, where it is installed: each facet's prompt as a text of its own, read at
-          its last token.
+separate: one pass per facet, rows without padding with the same token budget, with the same cut model.
+padded:   batches of 32 in the given order, padded to the longest, a mask [B, heads, L, L] in the model's type, all
+          layers and the final norm computed: as in FLAME's released code, with restarted positions.
+sentence-transformers: what users would use, if it is installed: each facet's prompt as a separate text, read at its
+          last token.
 
-In float32 the first four must give the same vectors. In a lower precision packed facets may be no further from float32
-than separate passes are, on a few texts and the model's first layers. A CPU is measured by one thread in processor
-seconds. Every caption gives all its facets: 11 vectors a picture, 1 raw, 3 short, 7 long. Of a tar of pairs with
-several captions a picture, raw is the first, short the second, and long all of them in one.
+In float32 the first four must give the same vectors. In a lower precision, packed facets must not be further from
+float32 than separate passes, for a few texts and the model's first layers. On a CPU, one thread is timed in processor
+seconds. Every caption gives all its facets: 11 vectors per picture, 1 raw, 3 short, 7 long. In a tar of pairs with
+several captions per picture, raw is the first, short the second, and long all of them joined.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Texts = dict[Any, list[str]]
 
 
 def padded(model: Any, sequences: list[FacetSequence], layer: int, device: str) -> list[torch.Tensor]:
-    """Unit vectors [K, D] of each sequence, the reference's way."""
+    """Unit vectors [K, D] of each sequence, computed as the reference does."""
     found = []
     for start in range(0, len(sequences), 32):
         part = sequences[start : start + 32]
@@ -66,7 +66,7 @@ def padded(model: Any, sequences: list[FacetSequence], layer: int, device: str) 
             position[row, : len(each)] = torch.tensor(each.position)
         ids, segment, position = (each.to(device) for each in (ids, segment, position))
         causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-        seen = causal & ((segment[:, None] == 0) | (segment[:, None] == segment[:, :, None]))  # pads lie behind
+        seen = causal & ((segment[:, None] == 0) | (segment[:, None] == segment[:, :, None]))  # padding is at the end
         mask = torch.zeros_like(seen, dtype=model.dtype).masked_fill_(~seen, torch.finfo(model.dtype).min)
         mask = mask[:, None].expand(-1, model.config.num_attention_heads, -1, -1).contiguous()
         with torch.inference_mode():
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=40, help="of Nemo's shape; all but the last are read")
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--cases", default="packed,separate,padded", type=lambda text: text.split(","))
-    parser.add_argument("--turns", type=int, default=3, help="0: count tokens and pads alone")
+    parser.add_argument("--turns", type=int, default=3, help="0: only count tokens and padding")
     options = parser.parse_args()
     device = settings().torch_device()
     layout = Layout.find()
@@ -160,13 +160,13 @@ def main() -> None:
 
 
 def embed(engine: TextEncoder, texts: Texts) -> torch.Tensor:
-    """Unit vectors of all texts and facets, behind one another, as the stage `embed` computes a file."""
+    """Unit vectors of all texts and facets, concatenated, as the stage `embed` computes a file."""
     found = engine.embed([engine.tokenise(kind, own) for kind, own in texts.items()])
     return torch.from_numpy(np.concatenate([t.reshape(-1, engine.hidden) for t in found]))
 
 
 def one_by_one(engine: TextEncoder, texts: Texts, budget: int, backend: Backend) -> torch.Tensor:
-    """The same vectors from a pass for each facet."""
+    """The same vectors from one pass per facet."""
     packed = [engine.facets.encode(kind, text) for kind, own in texts.items() for text in own]
     singles = [single for each in packed for single in separate(each)]
     result = torch.empty(len(singles), engine.hidden)
@@ -177,7 +177,7 @@ def one_by_one(engine: TextEncoder, texts: Texts, budget: int, backend: Backend)
 
 
 def compare(found: dict[str, Any]) -> None:
-    """In float32 every way gives the same vectors."""
+    """Check that in float32 all cases give the same vectors."""
     expected = found.pop("packed")
     for case, other in found.items():
         vectors = other if isinstance(other, torch.Tensor) else torch.cat([t.cpu() for own in other for t in own])
@@ -231,7 +231,7 @@ def sentence_transformer(folder: Path, dtype: torch.dtype, device: str) -> Any:
 def count_bound(
     name: str, kinds: list[list[FacetSequence]], shape: LLMShape, params: TextParams, backend: Backend
 ) -> None:
-    """How much faster than the padded way the engine can be by arithmetic: by pads, and by what it leaves out."""
+    """How much faster the engine can be than `padded`, counted in tokens and FLOPs: padding, and what it leaves out."""
     lengths = [[len(each) for each in own] for own in kinds]
     tokens = sum(map(sum, lengths))
     budget, packed = params.batch_tokens, 0
@@ -265,7 +265,7 @@ def of_captions(folder: Path) -> Texts:
 
 
 def of_pairs(path: Path) -> Texts:
-    """The English captions of a tar of pairs, put together to the lengths of the three kinds."""
+    """The English captions of a tar of pairs, joined for the three kinds' lengths."""
     own = [meta["captions"]["en"] for _, meta in read_metas(path)]
     return {
         "raw": [captions[0] for captions in own],
@@ -280,7 +280,7 @@ def _counts(sequence: FacetSequence) -> plan.Sequence:
 
 
 def reference_model(folder: Path, dtype: torch.dtype, device: str) -> Any:
-    """The whole model as `transformers` runs it."""
+    """The whole model, as `transformers` runs it."""
     from transformers import AutoModel
 
     return AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval().to(device)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.text_memory [--captions 1000 100000]     # after `make demo`, for the tokenizer
 
-A tiny random LLM with SmolLM2's tokenizer, a process of its own for each number, 1,000 made captions a shard.
+A tiny random LLM with SmolLM2's tokenizer, a separate process for each number, 1,000 generated captions per shard.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ WORDS = [
 
 
 def embed(captions: int) -> int:
-    """Embed so many captions; returns the peak memory of this process in bytes."""
+    """Embed `captions` captions; returns the peak memory of this process in bytes."""
     from transformers import LlamaConfig, LlamaModel
 
     torch.set_num_threads(1)

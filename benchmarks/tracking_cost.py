@@ -1,12 +1,12 @@
-"""What tracking costs a training: the demo's model on the demo's data, with tracking and without, in turns.
+"""How much time tracking adds to a training: the demo's model on its data, in turns with and without tracking.
 
     python -m benchmarks.tracking_cost                    # after `make demo`: its 100 steps, three times each
-    python -m benchmarks.tracking_cost --epochs 2 --turns 12    # where turns of minutes differ by more than the cost
+    python -m benchmarks.tracking_cost --epochs 2 --turns 12    # if turns of minutes differ by more than the cost
 
-The work is that of the stage `train` in a process of its own, as `flame train` is, from its imports to the last event
-that MLflow has taken: the journal, the sampling of the machine, and the process beside the training that delivers to a
-SQLite store. The store is set up before, as it is in a project that has trained before. Most of the cost is paid once a
-training, whatever its length. `--project` is read, never written.
+It measures the stage `train` in a separate process, like `flame train`, from its imports until MLflow has received the
+last event: the journal, the sampling of the machine, and the process next to the training that delivers to a SQLite
+store. The store is set up in advance, as in a project with earlier trainings. Most of the cost occurs once per
+training, whatever its length. `--project` is only read.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from flame_core.training.job import METRICS, TrainingJob
 from flame_core.vision.tower import WEIGHTS
 
 RECIPE = "flame"
-LIMIT = 0.02  # of the training's time
+LIMIT = 0.02  # fraction of the training's time
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--project", type=Path, default=Path())
-    parser.add_argument("--epochs", type=int, help="of a training (default: the project's own)")
+    parser.add_argument("--epochs", type=int, help="epochs per training (default: the project's)")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--once", metavar="DIGEST", help="one training in the folder --project, not measured")
     options = parser.parse_args()
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def shortened(params: Params, epochs: int | None) -> Params:
-    """The params with another number of epochs, where one is given."""
+    """The params, with another number of epochs if one is given."""
     if epochs is None:
         return params
     recipe = params.train[RECIPE].model_copy(update={"epochs": epochs})
@@ -113,7 +113,7 @@ def prepare_store(layout: Layout) -> None:
 
 
 def require_delivered(layout: Layout) -> None:
-    """A cost counts only if all of it was paid."""
+    """Refuse a figure if events were not delivered, since then it lacks part of the cost."""
     address = local_address(layout)
     if left := sum(journal.pending(address) for journal in Journal.all(layout.state)):
         raise SystemExit(f"{left} events were not delivered, so the figure would be too small")

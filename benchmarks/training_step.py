@@ -1,13 +1,13 @@
-"""A training step against the reference's way, on random pictures: forward, loss, backward, AdamW.
+"""A training step compared with the reference's, on random pictures: forward, loss, backward, AdamW.
 
     python -m benchmarks.training_step                               # a small tower on a CPU
     python -m benchmarks.training_step --tower vit_b16 --batch 384   # ViT-B/16 and FLAME's projector on a GPU
 
 slow: eager, fp16 autocast (bf16 on a CPU) with a gradient scaler, activation checkpointing, the CLS token projected
-as well, AdamW tensor by tensor. ours: bf16 autocast, fused AdamW, `torch.compile` as a case of its own (`--compile`),
-and a case in pieces (GradCache). open_clip: what users would take, where it is installed: its ViT-B/16 with its text
-tower on 77 tokens and its loss, bf16 autocast, compiled too. Texts are not exchanged by a single process;
-benchmarks/ddp_scaling.py shows that.
+as well, AdamW tensor by tensor. ours: bf16 autocast, fused AdamW, `torch.compile` as a separate case (`--compile`),
+and a case in pieces (GradCache). open_clip: what users would use, if it is installed: its ViT-B/16 with its text tower
+on 77 tokens and its loss, bf16 autocast, compiled too. A single process exchanges no texts; benchmarks/ddp_scaling.py
+measures that.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Trainings of a benchmark: a store of one project, a recipe trained on it in this process, and its recall.
+"""Trainings of a benchmark: the store of one project, a recipe trained on it in this process, and its recall.
 
-A training leaves nothing but its scores: a line of a results file, by which a rerun finds what is done.
+A training leaves only its scores: a line of a results file, by which a rerun finds finished trainings.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ from flame_core.vision.tower import CONFIG, load_encoder
 from flame_core.workspace import open_workspace, resolve_params
 
 AT = 10
-HELD_OUT = 5  # one training picture in so many, for the choice of params
+HELD_OUT = 5  # one training picture in five is held out to choose params
 Scores = dict[str, float]  # recall@10 by language, the mean of both directions
 
 
 @dataclass(frozen=True)
 class Store:
-    """The outs that a training reads, made by `embed`."""
+    """The outs that a training reads, brought up to date by `flame run embed`."""
 
     params: Params
     layout: Layout
 
     @cached_property
     def digest(self) -> str:
-        """Of the pictures, the captions and their embeddings."""
+        """The digest of the pictures, the captions and their embeddings."""
         files = [self.layout.shards / INDEX, self.layout.train_embeddings / MANIFEST]
         sentences = training_folder(self.layout.train_embeddings, "sentence") / MANIFEST
         files += [sentences] if sentences.is_file() else []
@@ -61,7 +61,7 @@ class Store:
 
 
 def embedded(overrides: list[str], preset: Path | None) -> Store:
-    """Bring the store of these params up to date, in a workspace where they are not the project's own."""
+    """Bring the store of these params up to date, in a workspace if they are not the project's own."""
     command = [sys.executable, "-c", "from flame_core.cli import main; main()", "run", "embed"]
     command += [word for override in overrides for word in ("--set", override)]
     command += ["--preset", str(preset)] if preset else []
@@ -72,7 +72,7 @@ def embedded(overrides: list[str], preset: Path | None) -> Store:
 
 
 class Results:
-    """One line a finished training: its scores, what it was, and its processor time."""
+    """One line per finished training: its scores, its settings, and its processor time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -117,7 +117,7 @@ def held_out_scores(store: Store, recipe: TrainParams) -> Scores:
 
 
 def is_held_out(row: IndexRow) -> bool:
-    """Whether a training picture is among those that params are chosen on."""
+    """Whether a training picture is held out to choose params."""
     return int(text_sha256(row.key), 16) % HELD_OUT == 0
 
 
@@ -154,7 +154,7 @@ def scores(store: Store, rows: Sequence[IndexRow], z: np.ndarray, lookup: Lookup
 def trained(
     store: Store, recipe: TrainParams, folder: Path, shards: Path, rows: list[IndexRow]
 ) -> tuple[np.ndarray, Lookup | None]:
-    """z_0 [N, D] of pictures by a model that was trained now on `shards`, and its own text side, if it has one."""
+    """z_0 [N, D] of pictures by a model trained here on `shards`, and its text tower's texts, if it has one."""
     params, layout = store.params, store.layout
     facets = TrainStore(layout.embeddings)
     source = CaptionSource(
@@ -184,7 +184,7 @@ def trained(
 
 
 def write_part(folder: Path, shards: Path, rows: list[IndexRow]) -> None:
-    """The same shards with an index of some of their rows."""
+    """A folder with the same shards and an index of some of their rows."""
     folder.mkdir()
     (folder / "train").symlink_to((shards / "train").resolve())
     table = pa.Table.from_pylist([vars(row) for row in rows], schema=INDEX_SCHEMA)
