@@ -6,7 +6,6 @@ Heavy packages are imported inside the commands, so `flame --help` answers withi
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -38,6 +37,12 @@ NamedRecipe = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a param: train.epochs=5")
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="A complete params file instead of params.yaml: its name in presets/, or its path."
+    ),
 ]
 
 
@@ -172,7 +177,7 @@ def compare() -> None:
 def run(
     targets: Annotated[list[str] | None, typer.Argument(help="Stages to bring up to date (default: all).")] = None,
     overrides: Overrides = None,
-    preset: Annotated[Path | None, typer.Option(help="A complete params file to run instead of params.yaml.")] = None,
+    preset: Preset = None,
 ) -> None:
     """Run the pipeline with DVC; changed params run in their own workspace."""
     from flame_core.layout import Layout
@@ -205,7 +210,7 @@ def query(
 @app.command(rich_help_panel=RESULTS)
 def plan(
     overrides: Overrides = None,
-    preset: Annotated[Path | None, typer.Option(help="A complete params file to plan instead of params.yaml.")] = None,
+    preset: Preset = None,
     images: Annotated[int | None, typer.Option(min=1, help="Training pictures (default: in data/shards).")] = None,
     caption_tokens: Annotated[
         list[str] | None, typer.Option(metavar="KIND=TOKENS", help="Mean length of captions: long=150")
@@ -230,7 +235,7 @@ def plan(
 @params_app.command("check")
 def params_check(
     overrides: Overrides = None,
-    preset: Annotated[Path | None, typer.Option(help="A complete params file to check instead of params.yaml.")] = None,
+    preset: Preset = None,
 ) -> None:
     """Validate params.yaml and the recipes it names; show the digest of the result."""
     from flame_core.layout import Layout

@@ -17,7 +17,7 @@ from flame_core.workspace import open_workspace, resolve_params, workspace_of
 log = logging.getLogger(__name__)
 
 
-def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str], preset: Path | None) -> int:
+def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str], preset: str | Path | None) -> int:
     """Bring `targets` (all stages by default) up to date with `dvc repro`.
 
     Returns:

@@ -6,7 +6,7 @@ the same digest resumes.
 
     flame run                                  # the project itself: `dvc repro`
     flame run --set train.epochs=5             # a workspace
-    flame run --preset presets/flickr8k.yaml   # a workspace with a complete params file
+    flame run --preset flickr8k                # a workspace with a complete params file, presets/flickr8k.yaml
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from flame_core.errors import ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.links import PIPELINE, linked_files, linked_pipeline
 from flame_core.names import shown
-from flame_core.params import Params, merge, parse_params, read_yaml
+from flame_core.params import Params, merge
+from flame_core.params.places import Places, short
+from flame_core.params.validation import not_valid, read_placed
+from flame_core.params.whole import examine_params
 from flame_core.params.yaml_text import DEEPEST, read_yaml_text
 
 TELEMETRY_OFF = {
@@ -46,17 +49,65 @@ class ResolvedParams:
     params: Params
 
 
-def resolve_params(layout: Layout, overrides: Sequence[str], preset: Path | None) -> ResolvedParams:
+@dataclass(frozen=True)
+class WrittenParams:
+    """Params after preset and overrides as they were written, not validated.
+
+    Attributes:
+        source: the preset or `params.yaml`.
+        content: with the overrides applied.
+        places: where each value was written.
+        faults: keys that are given twice.
+    """
+
+    source: Path
+    content: dict[str, Any]
+    places: Places
+    faults: list[str]
+
+
+def resolve_params(layout: Layout, overrides: Sequence[str], preset: str | Path | None) -> ResolvedParams:
     """Apply `overrides` (`train.epochs=5`) to the preset or the project's own `params.yaml`, and validate.
 
     Raises:
-        ParamsError: names the file and the key, or the override.
+        ParamsError: of every mistake the file, line and key, or the override.
     """
-    source = preset or layout.params
-    content = read_yaml(source)
+    written = written_params(layout, overrides, preset)
+    found = examine_params(written.content, layout.recipes, written.places)
+    faults = [*written.faults, *found.faults]
+    if found.params is None or faults:
+        raise not_valid(written.source, faults)
+    return ResolvedParams(written.content, found.params)
+
+
+def written_params(layout: Layout, overrides: Sequence[str], preset: str | Path | None) -> WrittenParams:
+    """Read the preset, given by name or path, or the project's own `params.yaml`, and apply `overrides`.
+
+    Raises:
+        ParamsError: there is no such preset, or a file or an override is no YAML.
+    """
+    source = find_preset(layout, str(preset)) if preset else layout.params
+    placed = read_placed(source, short(source))
+    content, places = placed.value, Places(short(source), placed.lines)
     for override in overrides:
-        content = merge(content, _nested(override))
-    return ResolvedParams(content, parse_params(content, source, layout.recipes))
+        laid = _nested(override)
+        content = merge(content, laid)
+        places.override(f"--set {shown(override)[1:-1]}", laid)
+    return WrittenParams(source, content, places, placed.twice)
+
+
+def find_preset(layout: Layout, name: str) -> Path:
+    """The params file of a preset, given by its name in `presets/` or by a path.
+
+    Raises:
+        ParamsError: there is no such file; names the existing presets.
+    """
+    folder = layout.project / "presets"
+    for path in (folder / f"{name}.yaml", folder / name, layout.project / name, Path(name).expanduser()):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "none"
+    raise ParamsError(f"preset {shown(name)} does not exist (known presets: {known}), and no file has that path")
 
 
 def split_override(override: str) -> tuple[str, Any]:

@@ -30,7 +30,7 @@ from flame_core.code_params import changed_code
 from flame_core.errors import FlameError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.workspace import open_workspace, resolve_params
+from flame_core.workspace import find_preset, open_workspace, resolve_params
 from orchestration.checks import read_checks
 from orchestration.dvc_assets import DATA_VERSION_TAG, asset_key, op_name, run_metadata, run_stage
 from orchestration.dvc_project import DvcProject, Stage
@@ -130,20 +130,6 @@ def _require_known_code(layout: Layout, params: Params, preset: Path | None) -> 
             f"{', '.join(keys)}: a run from the web interface must not set params that fetch models or run code; use "
             "`flame run --set`, put it into params.yaml or a file of presets/, or set FLAME_CODE_OVERRIDES=true"
         )
-
-
-def find_preset(layout: Layout, name: str) -> Path:
-    """The params file of a preset, given by name or path.
-
-    Raises:
-        ParamsError: there is no such file; names the existing presets.
-    """
-    folder = layout.project / "presets"
-    for path in (folder / f"{name}.yaml", folder / name, layout.project / name):
-        if path.is_file():
-            return path
-    known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "none"
-    raise ParamsError(f"preset {name!r} does not exist (known presets: {known})")
 
 
 def _stage_op(layout: Layout, stage: Stage, runner: Runner) -> dg.OpDefinition:

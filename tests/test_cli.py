@@ -89,7 +89,7 @@ def fails(capsys, monkeypatch, *arguments: str) -> tuple[int, str]:
 def test_a_wrong_override_is_a_usage_error(project, capsys, monkeypatch):
     code, message = fails(capsys, monkeypatch, "params", "check", "--set", "train.epoch=3")
     assert code == 2
-    assert "train.flame.epoch: unknown key; did you mean 'epochs'" in message
+    assert "--set train.epoch=3, train.epoch: unknown key; did you mean 'epochs'" in message
 
 
 @pytest.mark.parametrize("override", ["train.epochs", "=3", "train.epochs=[1"])

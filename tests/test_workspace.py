@@ -71,6 +71,21 @@ def test_a_preset_is_a_whole_params_file(layout):
     assert resolve_params(layout, [], preset).params.train["flame"].epochs == 2
 
 
+@pytest.mark.parametrize(
+    "preset", ["flickr8k", "flickr8k.yaml", "presets/flickr8k.yaml", "{root}/presets/flickr8k.yaml"]
+)
+def test_a_preset_is_given_by_name_or_path(layout, preset):
+    shutil.copytree(ROOT / "presets", layout.project / "presets")
+    resolved = resolve_params(layout, [], preset.format(root=layout.project))
+    assert list(resolved.params.sources) == ["flickr8k"]
+
+
+def test_an_unknown_preset_names_the_known_ones(layout):
+    shutil.copytree(ROOT / "presets", layout.project / "presets")
+    with pytest.raises(ParamsError, match=r"preset 'flickr' does not exist \(known presets: cc3m-vitb16, flickr8k, yf"):
+        resolve_params(layout, [], "flickr")
+
+
 def outs(workspace: Layout) -> dict[str, bool]:
     """The outs of a workspace as DVC sees them, and whether its cache keeps them."""
     with Repo(str(workspace.root)) as repo:

@@ -12,62 +12,72 @@ An overlay that names another loss replaces the recipe's whole `objective`: a lo
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flame_core.errors import ParamsError
-from flame_core.names import shown
 from flame_core.params.objectives import OBJECTIVES
+from flame_core.params.places import BY_OBJECTIVE
 from flame_core.params.training import TrainParams
-from flame_core.params.validation import merge, validate
-
-BY_OBJECTIVE = "by_objective"
+from flame_core.params.validation import Fault, examine, merge
 
 
-def lay_over(content: dict[str, Any], recipe: Path, overrides: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The content of a recipe's file, overridden by `train:` of the file `path`.
-
-    Raises:
-        ParamsError: the overlay sets a key of another loss; names both files, the key and what to write.
-    """
+def lay_over(content: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """The content of a recipe's file, overridden by `train:`; keys of another loss are left out (`foreign_keys`)."""
     plain = {key: value for key, value in overrides.items() if key != BY_OBJECTIVE}
     merged = merge(content, plain)
+    name, over = objective_name(content, overrides), plain.get("objective", {})
+    if name is None or not isinstance(over, dict):
+        return merged  # refused with the recipe
     own = content.get("objective") or {"name": _default_objective()}
-    over = plain.get("objective", {})
-    if not isinstance(over, dict):
-        return merged  # refused with the recipe
-    name = over.get("name", own["name"])
-    kind = OBJECTIVES.get(name) if isinstance(name, str) else None
-    if kind is None:
-        return merged  # refused with the recipe
+    base = own if name == own["name"] else {"name": name}
+    of_loss = overrides.get(BY_OBJECTIVE, {})
+    of_loss = of_loss.get(name, {}) if isinstance(of_loss, dict) else {}
+    foreign = {key for key, _ in foreign_keys(content, overrides)}
+    over = {key: value for key, value in over.items() if key not in foreign}
+    return {**merged, "objective": merge(merge(base, of_loss if isinstance(of_loss, dict) else {}), over)}
+
+
+def objective_name(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> str | None:
+    """The loss of a recipe under an overlay; None if it names none that there is."""
+    own = content.get("objective") or {"name": _default_objective()}
+    over = overrides.get("objective", {})
+    name = (over.get("name") if isinstance(over, dict) else None) or (
+        own.get("name") if isinstance(own, dict) else None
+    )
+    return name if isinstance(name, str) and name in OBJECTIVES else None
+
+
+def foreign_keys(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each key that the overlay sets in `objective` and that only other losses have, with what to write instead."""
+    name, over = objective_name(content, overrides), overrides.get("objective", {})
+    if name is None or not isinstance(over, dict):
+        return
     for key in over:
         others = [other for other, known in OBJECTIVES.items() if key in known.model_fields]
-        if key not in kind.model_fields and others:
-            raise ParamsError(
-                f"{path}: train.objective.{key}: {recipe} trains with {name}, which has no {key}; write "
+        if key not in OBJECTIVES[name].model_fields and others:
+            yield (
+                key,
+                f"trains with {name}, which has no {key}; write "
                 f"{' and '.join(f'train.{BY_OBJECTIVE}.{other}.{key}' for other in others)} to set it for the "
-                "recipes with that loss only"
+                "recipes with that loss only",
             )
-    base = own if name == own["name"] else {"name": name}
-    return {**merged, "objective": merge(merge(base, overrides.get(BY_OBJECTIVE, {}).get(name, {})), over)}
 
 
-def check_by_objective(overrides: dict[str, Any], path: Path) -> None:
-    """Refuse a `by_objective` that names an unknown loss or holds a wrong value, even if no recipe uses that loss.
-
-    Raises:
-        ParamsError: names the file, the key and what is accepted.
-    """
+def by_objective_faults(overrides: Mapping[str, Any]) -> Iterator[Fault]:
+    """What is wrong with a `by_objective`: an unknown loss or a wrong value, even if no recipe uses that loss."""
     given = overrides.get(BY_OBJECTIVE, {})
+    above = ("train", BY_OBJECTIVE)
     if not isinstance(given, dict):
-        raise ParamsError(f"{path}: train.{BY_OBJECTIVE}: must be a mapping of losses ({', '.join(OBJECTIVES)})")
+        yield Fault(above, f"must be a mapping of losses ({', '.join(OBJECTIVES)})")
+        return
     for name, values in given.items():
-        where = f"{path}: train.{BY_OBJECTIVE}.{shown(name)[1:-1]}"
         if name not in OBJECTIVES:
-            raise ParamsError(f"{where}: no such loss; the losses are {', '.join(OBJECTIVES)}")
-        if not isinstance(values, dict) or "name" in values:
-            raise ParamsError(f"{where}: must be a mapping of that loss's values, without its name")
-        validate(OBJECTIVES[name], values, path, prefix=("train", BY_OBJECTIVE, name))
+            yield Fault((*above, name), f"no such loss; the losses are {', '.join(OBJECTIVES)}")
+        elif not isinstance(values, dict) or "name" in values:
+            yield Fault((*above, name), "must be a mapping of that loss's values, without its name")
+        else:
+            _, faults = examine(OBJECTIVES[name], values)
+            yield from (fault._replace(key=(*above, name, *fault.key)) for fault in faults)
 
 
 def _default_objective() -> str:

@@ -8,11 +8,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flame_core.errors import ParamsError
-from flame_core.params.validation import read_yaml
+from flame_core.params.places import short
+from flame_core.params.validation import read_placed, read_yaml
+from flame_core.params.yaml_text import Placed
 
 FOLDER = "linked"
 DIGESTS = "linked"  # the section that only a made file has
@@ -30,16 +33,31 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         ParamsError: it cannot be read, or it is not clear which file is the recipe.
     """
-    content = read_yaml(path)
+    _require_source(path, content := read_yaml(path))
+    return content
+
+
+def read_placed_recipe(path: Path) -> Placed:
+    """The same with the line of every key.
+
+    Raises:
+        ParamsError: as `read_recipe`, but keys given twice are told by the result.
+    """
+    placed = read_placed(path, short(path))
+    _require_source(path, placed.value)
+    return placed
+
+
+def _require_source(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a recipe of which it is not clear which file it is written in."""
     if path.parent.name != FOLDER:
         if DIGESTS in content:
             source = path.parent / FOLDER / path.name
             raise ParamsError(f"{path} was made from {source}, which does not exist: restore that, or remove {path}")
-        return content
+        return
     made = path.parent.parent / path.name
     if made.is_file() and DIGESTS not in read_yaml(made):
         raise ParamsError(f"{path} and {made} are both the recipe {path.stem}: remove one")
-    return content
 
 
 def known_recipes(recipes: Path) -> list[str]:

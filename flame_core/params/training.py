@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from flame_core.names import Name
 from flame_core.params.changed_values import changed_values
 from flame_core.params.objectives import MultiPositiveSigmoidParams, ObjectiveParams
-from flame_core.params.section import CaptionKind, Fraction, Positive, Reading, Section
+from flame_core.params.section import CaptionKind, Fraction, Positive, Reading, Section, refuse
 
 LINKS = ("teacher", "sidecars", "selection")  # what a recipe may need beside shards, captions and embeddings
 
@@ -151,29 +152,28 @@ class TrainParams(Section):
         return content | {name: value for name, value in changed_values(self).items() if name in LINKS}
 
     @model_validator(mode="after")
-    def _facet_tokens_have_a_head(self) -> TrainParams:
-        if self.model.facet_blocks is not None and self.model.head != "patches":
-            raise ValueError(f"model.head {self.model.head} has no facets: model.facet_blocks needs head patches")
+    def _values_fit_together(self, info: ValidationInfo) -> TrainParams:
+        refuse(self._misfits(), info)
         return self
 
-    @model_validator(mode="after")
-    def _each_term_once(self) -> TrainParams:
+    def _misfits(self) -> Iterator[tuple[tuple[str, ...], str]]:
         names = [self.objective.name, *(term.name for term in self.terms)]
+        blocks = self.model.facet_blocks
+        if blocks is not None and self.model.head != "patches":
+            head = self.model.head
+            yield ("model", "head"), f"model.head {head} has no facets: model.facet_blocks needs head patches"
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(
-                f"terms: {', '.join(twice)} stands more than once among objective and terms; use its weight"
+            yield (
+                ("terms",),
+                f"terms: {', '.join(twice)} stands more than once among objective and terms; use its weight",
             )
-        return self
-
-    @model_validator(mode="after")
-    def _sentences_have_no_facets(self) -> TrainParams:
-        if self.reading == "sentence" and self.model.facet_blocks is not None:
-            raise ValueError("model.facet_blocks needs facets, which reading: sentence lacks: unset one of them")
-        return self
-
-    @model_validator(mode="after")
-    def _facet_tokens_have_their_loss(self) -> TrainParams:
-        names = [self.objective.name, *(term.name for term in self.terms)]
-        if ("facet_sigmoid" in names) != (self.model.facet_blocks is not None):
-            raise ValueError("objective.name facet_sigmoid and model.facet_blocks go together: set both or neither")
-        return self
+        if self.reading == "sentence" and blocks is not None:
+            yield (
+                ("reading",),
+                "model.facet_blocks needs facets, which reading: sentence lacks: unset one of them",
+            )
+        if ("facet_sigmoid" in names) != (blocks is not None):
+            yield (
+                ("objective", "name"),
+                "objective.name facet_sigmoid and model.facet_blocks go together: set both or neither",
+            )

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from flame_core.errors import ParamsError
 from flame_core.names import shown
-from flame_core.params.yaml_text import read_yaml_file
+from flame_core.params.places import Key
+from flame_core.params.section import LENIENT, MISFITS
+from flame_core.params.yaml_text import Placed, read_placed_file, read_yaml_file
 
 M = TypeVar("M", bound=BaseModel)
-_MOST_FAULTS = 20  # listed in one error
+_MOST_FAULTS = 50  # listed in one error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -23,7 +27,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ParamsError: the file is missing, is refused by `yaml_text` (with key and line), or is not a mapping.
     """
-    content = read_yaml_file(path)
+    return _sections(read_yaml_file(path), path)
+
+
+def read_placed(path: Path, where: str) -> Placed:
+    """The mapping in a YAML file with its lines; messages about its content name `where`.
+
+    Raises:
+        ParamsError: as `read_yaml`, but keys given twice are told by the result.
+    """
+    placed = read_placed_file(path, where)
+    _sections(placed.value, path)
+    return placed
+
+
+def _sections(content: Any, path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ParamsError(f"{path} must hold a mapping of sections")
     return content
@@ -38,31 +56,62 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def validate(model: type[M], content: dict[str, Any], path: Path, prefix: tuple[str, ...] = ()) -> M:
+class Fault(NamedTuple):
+    """A wrong value: its key as pydantic names it, with tags of unions, and what is accepted there.
+
+    `missing`: the last part of the key is one that should be there. `is_misfit`: the value does not fit to others.
+    """
+
+    key: Key
+    message: str
+    missing: bool = False
+    is_misfit: bool = False
+
+
+def examine(model: type[M], content: dict[str, Any], *, lenient: bool = False) -> tuple[M | None, list[Fault]]:
+    """The content as a model, or None and all faults; `lenient` accepts values that do not fit together."""
+    try:
+        return model.model_validate(content, context={LENIENT: lenient}), []
+    except ValidationError as error:
+        return None, [fault for found in error.errors() for fault in _faults(model, found)]
+
+
+def _faults(model: type[BaseModel], found: ErrorDetails) -> Iterator[Fault]:
+    key = tuple(part for part in map(str, found["loc"]) if part != "[key]")
+    message = found["msg"].removeprefix("Value error, ")
+    if found["type"] == MISFITS:
+        yield from (Fault((*key, *below), text, is_misfit=True) for below, text in found.get("ctx", {})[MISFITS])
+        return
+    if found["type"] == "extra_forbidden":
+        message = f"unknown key{_accepted(model, found['loc'])}"
+    elif found["type"] == "union_tag_not_found":
+        message = f"the key {found.get('ctx', {}).get('discriminator')} is missing; it selects the kind"
+    elif "input" in found and not isinstance(found["input"], dict | BaseModel):
+        message += f" (got {_shown_value(found['input'])})"
+    yield Fault(key, message, missing=found["type"] == "missing")
+
+
+def validate(model: type[M], content: dict[str, Any], path: Path) -> M:
     """The content of a file as a model.
 
     Raises:
         ParamsError: names the file, every wrong key and what is accepted there.
     """
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        faults = []
-        found = error.errors()
-        for fault in found[:_MOST_FAULTS]:
-            location = (*prefix, *(part for part in map(str, fault["loc"]) if part != "[key]"))
-            key = ".".join(shown(part)[1:-1] for part in location) or "(whole file)"
-            message = fault["msg"].removeprefix("Value error, ")
-            if fault["type"] == "extra_forbidden":
-                message = f"unknown key{_accepted(model, fault['loc'])}"
-            elif fault["type"] == "union_tag_not_found":
-                message = f"the key {fault.get('ctx', {}).get('discriminator')} is missing; it selects the kind"
-            elif "input" in fault and not isinstance(fault["input"], dict | BaseModel):
-                message += f" (got {_shown_value(fault['input'])})"
-            faults.append(f"  {key}: {message}")
-        if len(found) > len(faults):
-            faults.append(f"  and {len(found) - len(faults)} more")
-        raise ParamsError(f"{path} is not valid:\n" + "\n".join(faults)) from None
+    made, faults = examine(model, content)
+    if made is not None:
+        return made
+    lines = [
+        f"{'.'.join(shown(part)[1:-1] for part in fault.key) or '(whole file)'}: {fault.message}" for fault in faults
+    ]
+    raise not_valid(path, lines)
+
+
+def not_valid(path: Path, faults: Sequence[str]) -> ParamsError:
+    """The error that lists what is wrong with a file."""
+    listed = [f"  {fault}" for fault in faults[:_MOST_FAULTS]]
+    if len(faults) > len(listed):
+        listed.append(f"  and {len(faults) - len(listed)} more")
+    return ParamsError(f"{path} is not valid:\n" + "\n".join(listed))
 
 
 def _shown_value(value: Any) -> str:

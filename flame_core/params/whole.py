@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Iterator
 from os.path import normpath
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from flame_core.digest import value_digest
 from flame_core.errors import ParamsError
@@ -15,15 +17,19 @@ from flame_core.names import Name, require_name, shown
 from flame_core.params.captions import CaptionParams, IngestParams
 from flame_core.params.changed_values import changed_values
 from flame_core.params.evaluation import EvaluateParams
-from flame_core.params.overlay import check_by_objective, lay_over
+from flame_core.params.overlay import by_objective_faults, foreign_keys, lay_over, objective_name
+from flame_core.params.places import Places, short
 from flame_core.params.promotion import PromoteParams
-from flame_core.params.recipe_files import known_recipes, read_recipe, recipe_file
-from flame_core.params.section import Section
+from flame_core.params.recipe_files import known_recipes, read_placed_recipe, recipe_file
+from flame_core.params.section import Section, refuse
 from flame_core.params.sources import Source
 from flame_core.params.storage import StorageParams
 from flame_core.params.text import LLMParams, TextParams
 from flame_core.params.training import TrainParams
-from flame_core.params.validation import read_yaml, validate
+from flame_core.params.validation import Fault, examine, not_valid, read_placed
+from flame_core.params.yaml_text import Placed
+
+Misfit = tuple[tuple[str, ...], str]  # a key, and why its value does not fit to others
 
 
 class Params(Section):
@@ -46,38 +52,47 @@ class Params(Section):
         return value_digest(changed_values(self))[:12]
 
     @model_validator(mode="after")
-    def _baselines_have_names_of_their_own(self) -> Params:
-        if twice := sorted(set(self.recipes) & set(self.evaluate.baselines)):
-            raise ValueError(f"evaluate.baselines: {', '.join(twice)} is the name of a recipe; choose another")
+    def _parts_fit_together(self, info: ValidationInfo) -> Params:
+        refuse([*self._shared_names(), *self._captions_not_embedded(), *self._impossible_teachers()], info)
         return self
 
-    @model_validator(mode="after")
-    def _recipes_use_embedded_kinds(self) -> Params:
+    def _shared_names(self) -> Iterator[Misfit]:
+        for name in sorted(set(self.recipes) & set(self.evaluate.baselines)):
+            yield (
+                ("evaluate", "baselines", name),
+                f"evaluate.baselines: {name} is the name of a recipe; choose another",
+            )
+
+    def _captions_not_embedded(self) -> Iterator[Misfit]:
         for name, recipe in self.train.items():
-            missing = [kind for kind in recipe.kinds if kind not in self.text.train_kinds]
-            if missing:
-                raise ValueError(f"recipe {name} draws from {missing}, which text.train_kinds does not embed")
-            if recipe.reading == "sentence" and self.text.sentence is None:
-                raise ValueError(
-                    f"recipe {name} has reading: sentence, and text.sentence is null: say there how they are read, "
-                    "or train on facets"
+            if missing := [kind for kind in recipe.kinds if kind not in self.text.train_kinds]:
+                yield (
+                    ("train", name, "kinds"),
+                    f"recipe {name} draws from {missing}, which text.train_kinds does not embed",
                 )
-        return self
+            if recipe.reading == "sentence" and self.text.sentence is None:
+                yield (
+                    ("train", name, "reading"),
+                    f"recipe {name} has reading: sentence, and text.sentence is null: say there how they are read, "
+                    "or train on facets",
+                )
 
-    @model_validator(mode="after")
-    def _teachers_are_trained_first(self) -> Params:
+    def _impossible_teachers(self) -> Iterator[Misfit]:
         for name in self.train:
             chain = [name]
             while (teacher := teacher_recipe(self.train[chain[-1]])) is not None:
-                if teacher not in self.recipes:
-                    raise ValueError(
-                        f"recipe {chain[-1]}: its teacher {teacher} is not among the recipes; list it under recipes"
+                key = ("train", chain[-1], "teacher")
+                if teacher not in self.train:
+                    yield (
+                        key,
+                        f"recipe {chain[-1]}: its teacher {teacher} is not among the recipes; list it under recipes",
                     )
+                    break
                 if teacher in chain:
                     circle = " learns from ".join([*chain[chain.index(teacher) :], teacher])
-                    raise ValueError(f"recipe {name}: {circle}, so none can be trained first")
+                    yield key, f"recipe {name}: {circle}, so none can be trained first"
+                    break
                 chain.append(teacher)
-        return self
 
 
 def teacher_recipe(recipe: TrainParams) -> str | None:
@@ -89,34 +104,128 @@ def teacher_recipe(recipe: TrainParams) -> str | None:
     return parts[2] if parts[:2] == ("data", "models") and len(parts) == 3 else None
 
 
+class Examined(NamedTuple):
+    """Params that were read.
+
+    Attributes:
+        params: None if anything is wrong.
+        faults: all that is wrong, each with its place.
+        places: where everything was written.
+        usable: the params without the wrong values, for further checks; None if too little is left.
+    """
+
+    params: Params | None
+    faults: list[str]
+    places: Places
+    usable: Params | None
+
+
 def load_params(layout: Layout) -> Params:
     """Read and validate `params.yaml` and the recipes it names.
 
     Raises:
-        ParamsError: names the file, the key and what is accepted.
+        ParamsError: names the file, and of every mistake the line, the key and what is accepted.
     """
-    return parse_params(read_yaml(layout.params), layout.params, layout.recipes)
+    placed = read_placed(layout.params, short(layout.params))
+    return parse_params(placed.value, layout.params, layout.recipes, placed)
 
 
-def parse_params(raw: dict[str, Any], path: Path, recipes: Path) -> Params:
+def parse_params(raw: dict[str, Any], path: Path, recipes: Path, placed: Placed | None = None) -> Params:
     """Validate the content of a params file; messages name `path`, recipe files are in the folder `recipes`."""
+    places = Places.without_lines(raw, path) if placed is None else Places(short(path), placed.lines)
+    found = examine_params(raw, recipes, places)
+    faults = [*(placed.twice if placed else []), *found.faults]
+    if found.params is None or faults:
+        raise not_valid(path, faults)
+    return found.params
+
+
+def examine_params(raw: dict[str, Any], recipes: Path, places: Places) -> Examined:
+    """All that is wrong with the content of a params file and the recipes that it names.
+
+    Args:
+        raw: the content, overrides applied.
+        recipes: folder of the recipes' files.
+        places: where the content was written; those of the recipes are added.
+    """
+    faults: dict[str, None] = {}  # the same mistake is found for every recipe that it is laid over
+
+    def note(fault: Fault) -> None:
+        place = str(places.find(fault.key, missing=fault.missing))
+        faults.setdefault(f"{place}: {fault.message}")
+
     overrides = raw.get("train") or {}
     if not isinstance(overrides, dict):
-        raise ParamsError(f"{path}: train: must be a mapping of values that override the recipes")
-    check_by_objective(overrides, path)
+        note(Fault(("train",), "must be a mapping of values that override the recipes"))
+        overrides = {}
+    for fault in by_objective_faults(overrides):
+        note(fault)
     trains: dict[str, Any] = {}
     names = raw.get("recipes") or []
-    for name in names if isinstance(names, list) else []:
+    for number, name in enumerate(names if isinstance(names, list) else []):
         try:
-            recipe = recipe_file(recipes, require_name(str(name)))
-        except ValueError as error:
-            raise ParamsError(f"{path}: recipes: {shown(str(name))}: {error}") from None
-        if not recipe.is_file():
-            known = ", ".join(known_recipes(recipes)) or "none"
-            raise ParamsError(f"{path}: recipes: {recipe} does not exist (known recipes: {known})")
-        content = read_recipe(recipe)
-        validate(TrainParams, content, recipe)
-        trains[name] = lay_over(content, recipe, overrides, path)
+            trains[str(name)] = _train_content(str(name), recipes, overrides, places, note, faults)
+        except ParamsError as error:
+            note(Fault(("recipes", str(number)), str(error)))
     if not names:
-        validate(TrainParams, lay_over({}, path, overrides, path), path, prefix=("train",))
-    return validate(Params, {**raw, "train": trains}, path)
+        for fault in examine(TrainParams, lay_over({}, overrides))[1]:
+            note(fault._replace(key=("train", *fault.key)))
+    content = {**raw, "train": trains}
+    params, found = examine(Params, content)
+    for fault in found:
+        note(fault)
+    if not faults:
+        return Examined(params, [], places, params)
+    return Examined(None, list(faults), places, params or _without(content, found))
+
+
+def _train_content(
+    name: str,
+    recipes: Path,
+    overrides: dict[str, Any],
+    places: Places,
+    note: Callable[[Fault], None],
+    faults: dict[str, None],
+) -> dict[str, Any]:
+    """A recipe's content under `train`; notes its mistakes.
+
+    Raises:
+        ParamsError: there is no such recipe, or its file cannot be read.
+    """
+    try:
+        file = recipe_file(recipes, require_name(name))
+    except ValueError as error:
+        raise ParamsError(f"{shown(name)}: {error}") from None
+    if not file.is_file():
+        known = ", ".join(known_recipes(recipes)) or "none"
+        raise ParamsError(f"{short(file)} does not exist (known recipes: {known})")
+    placed = read_placed_recipe(file)
+    faults.update(dict.fromkeys(placed.twice))
+    own = Places(short(file), placed.lines)
+    places.add_recipe(name, own, objective_name(placed.value, overrides) or "")
+    for fault in examine(TrainParams, placed.value)[1]:
+        faults.setdefault(f"{own.find(fault.key, missing=fault.missing)}: {fault.message}")
+    for key, message in foreign_keys(placed.value, overrides):
+        note(Fault(("train", "objective", key), f"{short(file)} {message}"))
+    return lay_over(placed.value, overrides)
+
+
+def _without(content: dict[str, Any], faults: list[Fault]) -> Params | None:
+    """The params without the values at fault, which their defaults replace; None if that is not enough."""
+    kept = copy.deepcopy(content)
+    for fault in faults:
+        here: Any = kept
+        way: list[tuple[Any, Any]] = []
+        for part in fault.key:  # tags of unions are no keys
+            at: Any = int(part) if isinstance(here, list) and part.isdecimal() else part
+            if (isinstance(here, dict) and at in here) or (isinstance(here, list) and isinstance(at, int)):
+                way.append((here, at))
+                here = here[at]
+        if way and not fault.is_misfit and not fault.missing:
+            section, key = (
+                way[-1]
+                if isinstance(way[-1][0], dict)
+                else next((pair for pair in reversed(way) if isinstance(pair[0], dict)), way[-1])
+            )
+            section.pop(key, None)
+    return examine(Params, kept, lenient=True)[0]

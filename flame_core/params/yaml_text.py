@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -20,10 +21,19 @@ from flame_core.names import shown
 MOST_BYTES = 1_000_000
 MOST_VALUES = 100_000  # after every alias is replaced by its value
 DEEPEST = 50
+MOST_TWICE = 10  # keys given twice that one error names
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = {f"{_TAG}{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
 _UNUSABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Placed(NamedTuple):
+    """A YAML value with the line of every key, sections and list items too, and keys that are given twice."""
+
+    value: Any
+    lines: dict[tuple[str, ...], int | None]
+    twice: list[str]  # a message for each; the last of the values counts
 
 
 def read_yaml_file(path: Path) -> Any:
@@ -31,6 +41,15 @@ def read_yaml_file(path: Path) -> Any:
 
     Raises:
         ParamsError: names the file, and the key and line at fault.
+    """
+    return _single(read_placed_file(path, str(path)))
+
+
+def read_placed_file(path: Path, where: str) -> Placed:
+    """The value in a YAML file with its lines; messages about its content name `where`.
+
+    Raises:
+        ParamsError: names the file, and the key and line at fault; keys given twice are told by the result.
     """
     if path.exists() and not path.is_file():
         raise ParamsError(f"{path} is not a file")
@@ -50,7 +69,7 @@ def read_yaml_file(path: Path) -> Any:
         raise ParamsError(
             f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save it as UTF-8"
         ) from None
-    return read_yaml_text(text, str(path))
+    return read_placed_text(text, where)
 
 
 def read_yaml_text(text: str, where: str) -> Any:
@@ -58,6 +77,21 @@ def read_yaml_text(text: str, where: str) -> Any:
 
     Raises:
         ParamsError: names `where`, and the key and line at fault.
+    """
+    return _single(read_placed_text(text, where))
+
+
+def _single(placed: Placed) -> Any:
+    if placed.twice:
+        raise ParamsError("\n".join(placed.twice[:MOST_TWICE]))
+    return placed.value
+
+
+def read_placed_text(text: str, where: str) -> Placed:
+    """The value of a YAML text with its lines; messages name `where` it comes from.
+
+    Raises:
+        ParamsError: names `where`, and the key and line at fault; keys given twice are told by the result.
     """
     if len(text) > MOST_BYTES:
         raise ParamsError(f"{where} is too large: more than {MOST_BYTES:,} characters")
@@ -67,9 +101,11 @@ def read_yaml_text(text: str, where: str) -> Any:
         try:
             node = loader.get_single_node()
             if node is None:
-                return None
-            _Checker(where, loader).visit(node, ())
-            return loader.construct_document(node)
+                return Placed(None, {}, [])
+            checker = _Checker(where, loader)
+            checker.visit(node, ())
+            value = loader.construct_document(node)  # which also replaces merges by the keys that they stand for
+            return Placed(value, dict(_lines(node, ())), checker.twice)
         finally:
             loader.dispose()
     except (yaml.YAMLError, UnicodeEncodeError) as error:  # a command's argument may hold bytes that are not text
@@ -89,11 +125,26 @@ def _check_depth(text: str, where: str) -> None:
             depth -= 1
 
 
+def _lines(node: yaml.Node, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int | None]]:
+    """(key, line) of all keys and list items below a node."""
+    if isinstance(node, yaml.MappingNode):
+        items = [(key.value, key, value) for key, value in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        items = [(str(number), item, item) for number, item in enumerate(node.value)]
+    else:
+        return
+    for part, marked, value in items:
+        key = (*above, part)
+        yield key, marked.start_mark.line + 1
+        yield from _lines(value, key)
+
+
 class _Checker:
     """Checks a tree of nodes before values are built from it."""
 
     def __init__(self, where: str, loader: Any) -> None:
         self._where, self._loader = where, loader
+        self.twice: list[str] = []
         self._sizes: dict[int, int] = {}  # values below a node, by its id; 0 while it is being visited
 
     def visit(self, node: yaml.Node, place: tuple[str, ...]) -> int:
@@ -132,7 +183,7 @@ class _Checker:
                 raise self._error(key, place, "a key must be a text; put it in quotes")
             name = (*place, key.value)
             if key.value in seen and not merges:
-                raise self._error(key, name, "the key is given twice")
+                self.twice.append(str(self._error(key, name, "the key is given twice; remove one of them")))
             seen.add(key.value)
             self._check_scalar(key, name)
             size += 1 + self.visit(value, name)

@@ -18,6 +18,7 @@ from flame_core.params import (
     parse_params,
     read_yaml,
 )
+from flame_core.params.places import short
 
 ROOT = Path(__file__).parents[2]
 ALL = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
@@ -70,7 +71,8 @@ def test_a_value_that_all_their_losses_have_is_laid_over_recipes() -> None:
 def test_a_value_of_another_loss_is_refused_with_both_files_and_what_to_write() -> None:
     clip = ROOT / "recipes/clip.yaml"
     assert refused({"objective": {"logit_bias": "auto"}}, ["flame", "clip"]) == (
-        f"params.yaml: train.objective.logit_bias: {clip} trains with infonce, which has no logit_bias; write "
+        "params.yaml is not valid:\n"
+        f"  params.yaml, train.objective.logit_bias: {short(clip)} trains with infonce, which has no logit_bias; write "
         "train.by_objective.multi_positive_sigmoid.logit_bias and train.by_objective.facet_sigmoid.logit_bias to set "
         "it for the recipes with that loss only"
     )
@@ -98,13 +100,13 @@ def test_another_loss_replaces_the_recipe_s_whole() -> None:
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ({"objective": {"name": "infonc"}}, r"train\.flame\.objective: .*'infonc'.*'multi_positive_sigmoid', 'facet_s"),
-        ({"objective": {"name": ["infonce"]}}, r"train\.flame\.objective: "),
+        ({"objective": {"name": "infonc"}}, r"train\.objective: .*'infonc'.*'multi_positive_sigmoid', 'facet_s"),
+        ({"objective": {"name": ["infonce"]}}, r"train\.objective(\.name)?: "),
         ({"objective": {"logit_bais": 1.0}}, r"logit_bais: unknown key; did you mean 'logit_bias'"),
-        ({"objective": {"weight": 0}}, r"objective\.multi_positive_sigmoid\.weight: .*greater than 0 \(got 0\)"),
+        ({"objective": {"weight": 0}}, r"train\.objective\.weight: .*greater than 0 \(got 0\)"),
         ({"objective": {"texts_per_image": 4}}, r"texts_per_image: unknown key; it belongs beside 'objective', not in"),
-        ({"objective": None}, r"train\.flame\.objective: "),
-        ({"objective": 3}, r"train\.flame\.objective: "),
+        ({"objective": None}, r"train\.objective(\.name)?: "),
+        ({"objective": 3}, r"train\.objective(\.name)?: "),
         ({"by_objective": 3}, r"train\.by_objective: must be a mapping of losses \(multi_positive_sigmoid, "),
         (
             {"by_objective": {"siglip": {}}},
@@ -127,9 +129,12 @@ def test_a_mistake_in_an_overlay_is_named(train: dict, message: str) -> None:
     [
         (
             "objective: {name: infonce, logit_bias: auto}",
-            r"objective\.infonce\.logit_bias: unknown key; .*accepted here: weight, logit_scale, learning_rate_mult",
+            r"line 1, objective\.logit_bias: unknown key; .*accepted here: weight, logit_scale, learning_rate_mult",
         ),
-        ("objective: {name: multi_positive_sigmoid, facet_weight: 1.0}", r"sigmoid\.facet_weight: unknown key"),
+        (
+            "objective: {name: multi_positive_sigmoid, facet_weight: 1.0}",
+            r"line 1, objective\.facet_weight: unknown key",
+        ),
         ("objective: {logit_scale: 1.0}", r"objective: the key 'name' is missing; it selects the kind"),
         ("by_objective: {infonce: {}}", r"by_objective: unknown key"),
         (
@@ -140,7 +145,7 @@ def test_a_mistake_in_an_overlay_is_named(train: dict, message: str) -> None:
 )
 def test_a_mistake_in_a_recipe_names_its_file_and_key(tmp_path: Path, text: str, message: str) -> None:
     folder = recipe_file(tmp_path / "recipes", text)
-    assert re.search(rf"(?s)mine\.yaml is not valid.*{message}", refused({}, ["mine"], folder))
+    assert re.search(rf"(?s)mine\.yaml, .*{message}", refused({}, ["mine"], folder))
 
 
 def test_a_recipe_that_names_no_loss_has_flames(tmp_path: Path) -> None:
