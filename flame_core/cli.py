@@ -17,7 +17,6 @@ app = typer.Typer(
     name="flame",
     help="Pre-train image encoders against a frozen LLM, from raw image-text pairs to an evaluated model.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     epilog="Exit codes: 0 done, 2 wrong usage or params, 3 input refused, 4 gate refused, 5 something missing, "
@@ -29,11 +28,25 @@ tracking_commands.add_to(app)
 
 STAGES = "Stages"
 RESULTS = "Results"
+
+
+def _recipes(incomplete: str) -> list[str]:
+    """Names of recipes that begin so, for the shell's completion."""
+    from flame_core.layout import Layout
+
+    return sorted(path.stem for path in Layout.find().recipes.glob("*.yaml") if path.stem.startswith(incomplete))
+
+
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed samples again.")]
-Recipe = Annotated[str | None, typer.Argument(help="A recipe that params.yaml lists.")]
+Recipe = Annotated[str | None, typer.Argument(help="A recipe that params.yaml lists.", autocompletion=_recipes)]
 NamedRecipe = Annotated[
     str | None,
-    typer.Option("--recipe", metavar="RECIPE", help="The same, in the form that dvc.yaml uses, because DVC quotes it."),
+    typer.Option(
+        "--recipe",
+        metavar="RECIPE",
+        help="The same, in the form that dvc.yaml uses, because DVC quotes it.",
+        autocompletion=_recipes,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a param: train.epochs=5")
@@ -75,8 +88,20 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from flame_core.version import code_version
+
+        typer.echo(f"flame {code_version()}")
+        raise typer.Exit
+
+
 @app.callback()
-def _configure() -> None:
+def _configure(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and the commit.")
+    ] = False,
+) -> None:
     from flame_core.reporting import configure_logging
     from flame_core.settings import settings
 
@@ -86,13 +111,17 @@ def _configure() -> None:
 def _run_stage(name: str, **arguments: object) -> None:
     from importlib import import_module
 
+    from flame_core.reporting import starting
+
+    recipe = arguments.get("recipe")
+    starting(" ".join(["flame", name.replace("_", "-"), *([str(recipe)] if recipe else [])]))
+
     from flame_core.layout import Layout
     from flame_core.links import require_links
     from flame_core.params import load_params
 
     layout = Layout.find()
     params = load_params(layout)
-    recipe = arguments.get("recipe")
     if recipe is not None and recipe not in params.train:
         raise ParamsError(f"{recipe!r} is not among the recipes of {layout.params}: {', '.join(params.recipes)}")
     if recipe is not None:
@@ -182,7 +211,9 @@ def run(
     """Run the pipeline with DVC; changed params run in their own workspace."""
     from flame_core.layout import Layout
     from flame_core.pipeline import run_pipeline
+    from flame_core.reporting import starting
 
+    starting("flame run: DVC looks at what has changed")
     sys.exit(run_pipeline(Layout.find(), targets or [], overrides or [], preset))
 
 

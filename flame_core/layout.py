@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STATE = ".flame"
+_MARKS = ("dvc.yaml", "params.yaml")  # the files that make a folder the root of a run
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,10 @@ class Layout:
 
     @classmethod
     def find(cls, root: Path | None = None) -> Layout:
-        """The layout of the run in `root` (the working directory by default)."""
-        root = (root or Path.cwd()).resolve()
+        """The layout of the run in `root`; by default in the nearest folder, from the working directory upwards, that
+        has a `dvc.yaml` and a `params.yaml`.
+        """
+        root = _nearest(Path.cwd()) if root is None else root.resolve()
         runs = root.parent
         inside_workspace = runs.name == "runs" and runs.parent.name == STATE
         return cls(root=root, project=runs.parent.parent if inside_workspace else root)
@@ -95,3 +98,9 @@ class Layout:
     def resolve(self, path: str) -> Path:
         """A path from params; a relative one is relative to the project root."""
         return self.project / Path(path).expanduser()
+
+
+def _nearest(folder: Path) -> Path:
+    """The nearest root of a run above `folder`; `folder` itself if there is none."""
+    above = (folder, *folder.parents)
+    return next((each for each in above if all((each / mark).is_file() for mark in _MARKS)), folder)

@@ -14,20 +14,12 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from flame_core import pipes
+from flame_core.terminal import print_facts, print_table
 
 console = Console(stderr=True)
 _PLAIN_INTERVAL = 10.0  # least seconds between two progress lines without a terminal
@@ -36,9 +28,20 @@ _PICTURE_BYTES = 200_000  # Dagster keeps pictures in its event log
 log = logging.getLogger(__name__)
 
 
+class _Lines(logging.Handler):
+    """Prints a record on one line, however long it is, so that its paths can be copied."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            level = (f"{record.levelname:<8} ", f"logging.level.{record.levelname.lower()}")
+            console.print(Text.assemble(level, self.format(record)), soft_wrap=True)
+        except Exception:
+            self.handleError(record)
+
+
 def configure_logging(level: str) -> None:
     """Send this project's log records to the terminal, and only warnings of other packages."""
-    handler = RichHandler(console=console, show_path=False, show_time=False, rich_tracebacks=False, markup=False)
+    handler = _Lines()
     logging.basicConfig(level="WARNING", format="%(message)s", handlers=[handler], force=True)
     logger = logging.getLogger("flame_core")
     logger.setLevel(level)
@@ -46,12 +49,22 @@ def configure_logging(level: str) -> None:
         logger.addHandler(pipes.PipesHandler())
 
 
+def starting(what: str) -> None:
+    """Say what is being done, before packages are imported that take seconds."""
+    console.print(Text(f"{what} ...", style="dim"), soft_wrap=True)
+
+
 class Bar:
-    """A progress bar. `advance(n, loss=0.3)` also shows the given values."""
+    """A progress bar. `advance(n, loss=0.3)` also shows the given values.
+
+    The rate, and with it the time left, is known from the second call on: the first one ends with the first unit, whose
+    time also has what is done only once, such as loading a model.
+    """
 
     def __init__(self, title: str, total: int, unit: str, progress: Progress | None, done: int) -> None:
         self.title, self.total, self.unit = title, total, unit
-        self.done = self._first = done
+        self.done = done
+        self._first: tuple[float, int] | None = None  # time and units done at the first call
         self._progress = progress
         self._task: TaskID | None = None
         if progress:
@@ -61,14 +74,22 @@ class Bar:
     def advance(self, amount: int = 1, **values: float | str) -> None:
         self.done += amount
         now = time.monotonic()
-        rate = (self.done - self._first) / max(now - self._start, 1e-9)
-        detail = f"{rate:,.1f} {self.unit}/s" + "".join(f"  {k} {_short(v)}" for k, v in values.items())
+        said = [f"{k} {_short(v)}" for k, v in values.items()]
+        rate = self._rate(now)
+        if rate:
+            said = [f"{rate:,.1f} {self.unit}/s", *said, f"{duration((self.total - self.done) / rate)} left"]
         if self._progress and self._task is not None:
-            self._progress.update(self._task, completed=self.done, detail=detail)
+            self._progress.update(self._task, completed=self.done, detail="  ".join(said))
         elif now - self._last_line >= max(_PLAIN_INTERVAL, _PLAIN_SHARE * (now - self._start)):
             self._last_line = now
-            left = (self.total - self.done) / max(rate, 1e-9)
-            log.info("%s %d/%d  %s  %.0f s left", self.title, self.done, self.total, detail, left)
+            log.info("%s", "  ".join([f"{self.title} {self.done:,}/{self.total:,}", *said]))
+
+    def _rate(self, now: float) -> float | None:
+        """Units per second since the first call; None while unknown."""
+        if self._first is None:
+            self._first = (now, self.done)
+        began, done = self._first
+        return (self.done - done) / (now - began) if self.done > done and now > began else None
 
     @property
     def seconds(self) -> float:
@@ -83,26 +104,20 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
         yield Bar(title, total, unit, None, done)
         return
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-    with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[detail]}"), console=console) as shown:
+    with Progress(*columns, TextColumn("{task.fields[detail]}", markup=False), console=console) as shown:
         yield Bar(title, total, unit, shown, done)
 
 
 def facts(title: str, values: Mapping[str, Any]) -> None:
     """Show what a stage did as a small table."""
-    shown = Table(title=escape(title), title_justify="left", show_header=False, box=None, padding=(0, 2))
-    for name, value in values.items():
-        shown.add_row(escape(str(name)), escape(_short(value)))
-    console.print(shown)
+    print_facts(console, title, {str(name): _short(value) for name, value in values.items()})
     pipes.send(values)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows to standard output."""
     rows = list(rows)
-    shown = Table(*map(escape, columns), title=escape(title), title_justify="left")
-    for row in rows:
-        shown.add_row(*(escape(cell) for cell in row))
-    Console().print(shown)
+    print_table(Console(), title, columns, rows)
     pipes.send({title: pipes.table(columns, rows)})
 
 
@@ -127,6 +142,14 @@ def link(name: str, url: str) -> None:
     """Show an address."""
     console.print(f"{name}: {url}", markup=False, highlight=False, soft_wrap=True)
     pipes.send({name: pipes.link(url)})
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min` or `3 h 20 min`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min"
 
 
 def _smaller(content: bytes) -> bytes:

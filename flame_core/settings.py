@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from flame_core.errors import ParamsError
+from flame_core.layout import Layout
 
 EVERYWHERE = ("0.0.0.0", "::", "")  # values of `ui_host` that mean all addresses; none is a usable host name
 
@@ -27,7 +28,7 @@ def _default_workers() -> int:
 class Settings(BaseSettings):
     """`FLAME_DEVICE=cuda flame train` and the like."""
 
-    model_config = SettingsConfigDict(env_prefix="FLAME_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FLAME_", extra="ignore", frozen=True)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int = Field(default_factory=_default_workers, ge=1, description="processes that map over shards")
@@ -97,7 +98,7 @@ class Settings(BaseSettings):
 def settings() -> Settings:
     """The settings of this process, read once."""
     try:
-        return Settings()
+        return Settings(_env_file=Layout.find().project / ".env")  # type: ignore[call-arg]
     except UnicodeDecodeError as error:
         raise ParamsError(f"settings: .env must be UTF-8 text ({error})") from None
     except ValidationError as error:

@@ -86,7 +86,9 @@ def _find_record(layout: Layout, name: str, address: str) -> Record:
         if error.error_code not in _UNKNOWN:
             raise
         raise InputError(f"{name}: {error.message}") from None
-    weights = (layout.root / name / WEIGHTS) if not Path(name).is_absolute() else Path(name) / WEIGHTS
+    weights = Path(name).resolve() / WEIGHTS
+    if not weights.is_file():  # from a subfolder, the path may also be written as from the root
+        weights = layout.root / name / WEIGHTS
     if not weights.is_file():
         raise InputError(
             f"{name!r} is not a model: write models:/<name>@<alias>, models:/<name>/<version>, runs:/<id>, or the "
