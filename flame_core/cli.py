@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from flame_core import tracking_commands
+from flame_core import project_commands, tracking_commands
 from flame_core.errors import FlameError, ParamsError, ResourceError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 params_app = typer.Typer(help="Check params.", no_args_is_help=True)
 app.add_typer(params_app, name="params")
+project_commands.add_to(app)
 tracking_commands.add_to(app)
 
 STAGES = "Stages"

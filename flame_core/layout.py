@@ -23,8 +23,9 @@ class Layout:
 
     @classmethod
     def find(cls, root: Path | None = None) -> Layout:
-        """The layout of the run in `root`; by default in the nearest folder, from the working directory upwards, that
-        has a `dvc.yaml` and a `params.yaml`.
+        """The layout of the run in `root`.
+
+        By default that is the nearest folder, from the working directory upwards, with `dvc.yaml` and `params.yaml`.
         """
         root = _nearest(Path.cwd()) if root is None else root.resolve()
         runs = root.parent

@@ -1,4 +1,4 @@
-"""`flame plan`: the total cost of a params file, and what the estimate is based on."""
+"""`flame plan`: the total cost of a params file, and what the estimate is based on. `flame status`: that of a stage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.links import links
 from flame_core.params import CaptionKind, Params, TrainParams
-from flame_core.text.cost import ASSUMED, count_words, read_shape, text_cost
+from flame_core.text.cost import ASSUMED, LLMShape, count_words, read_shape, text_cost
 from flame_core.text.jobs import recipe_slots, slot_names
 
 if TYPE_CHECKING:
@@ -99,8 +99,6 @@ def _measure(params: Params, layout: Layout, count: Callable[[str], int]) -> dic
 
 def plan(params: Params, layout: Layout, start: Given, tflops: float, processes: int) -> dict[str, dict[str, str]]:
     """What a run takes, in sections, as text: the LLM, the store, and each recipe's training."""
-    from flame_core.training.cost import training_cost
-
     shape = read_shape(params, layout.llm / params.llm.name)
     text = text_cost(params, shape, start.images, start.lengths, start.count)
     names = slot_names(params.text)
@@ -119,15 +117,10 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
         }
     }
     for name, recipe in params.train.items():
-        linked = links(layout, recipe)
-        if missing := [what for what, path in linked.items() if not path.exists()]:
-            sections[f"training: {name}"] = {"not counted": f"{', '.join(missing)} of the recipe is not there yet"}
+        cost = _training_cost(recipe, layout, shape, names, start.images, processes)
+        if isinstance(cost, str):
+            sections[f"training: {name}"] = {"not counted": cost}
             continue
-        samples, extra = _linked_values(recipe, layout, linked) if linked else (start.images, {})
-        slots = [names[i] for i in recipe_slots(names, recipe)]
-        vocabulary = shape.vocabulary + 1  # a text tower has an end token of its own
-        teacher = linked.get("teacher")
-        cost = training_cost(recipe, shape.hidden, slots, samples, processes, vocabulary, extra, teacher)
         sections[f"training: {name}"] = {
             "trained weights": f"{cost.weights / 1e6:,.1f} M",
             "steps": f"{cost.steps:,} of {cost.batch_size:,} pictures",
@@ -138,6 +131,21 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
             "of that": ", ".join(f"{part} {size / _GB:,.1f}" for part, size in cost.memory_parts.items()),
         }
     return sections
+
+
+def _training_cost(
+    recipe: TrainParams, layout: Layout, shape: LLMShape, names: Sequence[str], images: int, processes: int
+) -> TrainingCost | str:
+    """The cost of a recipe's training, or why it cannot be counted yet."""
+    from flame_core.training.cost import training_cost
+
+    linked = links(layout, recipe)
+    if missing := [what for what, path in linked.items() if not path.exists()]:
+        return f"{', '.join(missing)} of the recipe is not there yet"
+    samples, extra = _linked_values(recipe, layout, linked) if linked else (images, {})
+    slots = [names[i] for i in recipe_slots(names, recipe)]
+    vocabulary = shape.vocabulary + 1  # a text tower has an end token of its own
+    return training_cost(recipe, shape.hidden, slots, samples, processes, vocabulary, extra, linked.get("teacher"))
 
 
 def _linked_values(recipe: TrainParams, layout: Layout, linked: Mapping[str, Path]) -> tuple[int, dict[str, Tensor]]:
@@ -167,6 +175,32 @@ def _step(cost: TrainingCost) -> dict[str, str]:
 
 def _items(count: float, name: str) -> str:
     return f"{count:.3g} {name}{'' if count == 1 else 's'}"
+
+
+def stage_costs(params: Params, layout: Layout, tflops: float | None) -> dict[str, str]:
+    """What stages cost at most, {stage: text}: `embed` and every training; {} before there are shards.
+
+    With a rate in TFLOP/s, in hours too.
+    """
+    if not (layout.shards / INDEX).is_file():
+        return {}
+    start = given(params, layout, None, {})
+    shape = read_shape(params, layout.llm / params.llm.name)
+    text = text_cost(params, shape, start.images, start.lengths, start.count)
+    names = slot_names(params.text)
+    costs = {"embed": _cost(f"{text.tokens:,.0f} tokens of training captions", text.flops, tflops)}
+    for name, recipe in params.train.items():
+        cost = _training_cost(recipe, layout, shape, names, start.images, 1)
+        costs[f"train@{name}"] = (
+            f"not counted: {cost}"
+            if isinstance(cost, str)
+            else _cost(f"{cost.steps:,} steps of {cost.batch_size:,} pictures", cost.flops, tflops)
+        )
+    return costs
+
+
+def _cost(what: str, flops: float, tflops: float | None) -> str:
+    return f"{what}, {flops:.3g} FLOPs" + (f", {_hours(flops, tflops):,.1f} hours" if tflops else "")
 
 
 def _hours(flops: float, tflops: float) -> float:

@@ -5,7 +5,8 @@ Works for any DVC project, independent of FLAME and Dagster (`dvc_assets.py` bui
     project = DvcProject(Path("."))
     project.stages()             # {"train@flame": Stage(command=..., upstream=..., code_version=...), ...}
     project.locked()             # {"train@flame": LockedStage(data_version=..., code_version=...), ...}
-    project.changes("evaluate")  # {"train": ["params.yaml: lr modified"]}: the stage and its dirty ancestors
+    project.changes("evaluate")  # {"train": ["params.yaml: lr 0.1 → 0.2"]}: the stage and its dirty ancestors
+    project.all_changes()        # the same, of all stages
 
 Only stages of the root `dvc.yaml` count, with templating and `matrix:` resolved. Their ancestors may be anywhere in the
 project (`.dvc` files, other `dvc.yaml` files).
@@ -13,14 +14,18 @@ project (`.dvc` files, other `dvc.yaml` files).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestration.dvc_errors import PROJECT_FILE, DvcProjectError
-from orchestration.dvc_lock import LockedStage, code_version, read_lock
+from orchestration.dvc_lock import LockedStage, code_version, flatten, read_lock
 from orchestration.dvc_repo import opened, untorn
+
+_ABSENT = "(none)"
+_SHOWN_VALUES = 3  # changed values per key of a params file
+_VALUE_CHARS = 60
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,10 @@ class DvcProject:
             DvcBusyError: another process holds DVC's lock or one of the paths; names the process.
         """
         return untorn(lambda: _read_changes(self.root, name))
+
+    def all_changes(self) -> dict[str, list[str]]:
+        """The same for all stages of `dvc.yaml`."""
+        return untorn(lambda: _read_all_changes(self.root))
 
 
 def _read_stages(root: Path) -> dict[str, Stage]:
@@ -126,24 +135,59 @@ def _read_changes(root: Path, name: str) -> dict[str, list[str]]:
             raise DvcProjectError(
                 f"{root_file} has no stage {name!r} with the params of this run; it has: {', '.join(sorted(own))}"
             )
-        found: dict[str, list[str]] = {}
-        for stage in [own[name], *descendants(graph, own[name])]:
-            changed = [change for entry in stage.status(check_updates=True).values() for change in entry]
-            if changed:
-                label = getattr(stage, "name", None) or stage.addressing
-                found[label] = [reason for change in changed for reason in _reasons(change)]
-        return found
+        return _changes_of([own[name], *descendants(graph, own[name])])
 
 
-def _reasons(change: Any) -> list[str]:
-    """One entry of DVC's status as text: `params.yaml: train.epochs modified`, `data/raw modified`."""
+def _read_all_changes(root: Path) -> dict[str, list[str]]:
+    with opened(root, locked=True) as repo:
+        return _changes_of([stage for stage in repo.index.graph if Path(stage.path) == root / PROJECT_FILE])
+
+
+def _changes_of(stages: Iterable[Any]) -> dict[str, list[str]]:
+    """{stage: what DVC sees as changed}, without stages that are up to date."""
+    found: dict[str, list[str]] = {}
+    for stage in stages:
+        changed = [change for entry in stage.status(check_updates=True).values() for change in entry]
+        if changed:
+            label = getattr(stage, "name", None) or stage.addressing
+            modified = {dep.def_path: _modified_values(dep) for dep in stage.params}
+            found[label] = [reason for change in changed for reason in _reasons(change, modified)]
+    return found
+
+
+def _modified_values(dep: Any) -> dict[str, str]:
+    """{key of a params file: `train.epochs 20 → 5`}, for keys whose value differs from the recorded one."""
+    if not dep.exists:
+        return {}
+    old, new = dep.hash_info.value or {}, dep.read_params()
+    shown: dict[str, str] = {}
+    for key in old.keys() & new.keys():
+        before, after = flatten({key: old[key]}), flatten({key: new[key]})
+        names = [name for name in {**before, **after} if before.get(name, _ABSENT) != after.get(name, _ABSENT)]
+        values = [f"{name} {_value(before, name)} → {_value(after, name)}" for name in names[:_SHOWN_VALUES]]
+        if values:
+            shown[key] = ", ".join(values) + (f" and {len(names) - len(values)} more" if names[len(values) :] else "")
+    return shown
+
+
+def _value(values: Mapping[str, Any], name: str) -> str:
+    text = str(values.get(name, _ABSENT))
+    return text if len(text) <= _VALUE_CHARS else text[:_VALUE_CHARS] + "…"
+
+
+def _reasons(change: Any, modified: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """One entry of DVC's status as text: `params.yaml: train.epochs 20 → 5`, `data/raw modified`.
+
+    `modified` has the values that changed, by params file and key.
+    """
     if isinstance(change, str):
         return [change]
     reasons = []
     for kind, entries in change.items():
         for path, what in entries.items():
             if isinstance(what, Mapping):  # a params file
-                reasons.append(f"{path}: " + ", ".join(f"{key} {how}" for key, how in what.items()))
+                values = modified.get(path, {})
+                reasons.append(f"{path}: " + ", ".join(values.get(key, f"{key} {how}") for key, how in what.items()))
             else:
                 reasons.append(f"{path} {what}" + (" (output)" if kind == "changed outs" else ""))
     return reasons

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -156,3 +158,66 @@ def test_hostile_files_of_params_are_usage_errors(project, capsys, monkeypatch, 
     code, message = fails(capsys, monkeypatch, "params", "check", *preset)
     assert code == 2
     assert Path(file).name in message and "line" in message and len(message) < 500
+
+
+def test_the_version_names_the_commit_of_the_tree():
+    shown = CliRunner().invoke(cli.app, ["--version"])
+    assert shown.exit_code == 0
+    assert re.fullmatch(r"flame \d\S*( \(commit [0-9a-f]{12}( and changes to tracked files)?\))?\n", shown.output)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("flame tra", {"train", "tracking"}), ("flame train flame-", {"flame-facets", "flame-infonce", "flame-raw"})],
+)
+def test_the_shell_completes_commands_and_recipes(words, expected):
+    environment = {**os.environ, "_FLAME_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    environment["COMP_CWORD"] = str(len(words.split()) - 1)
+    code = "import sys; sys.argv = ['flame']; from flame_core.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert set(done.stdout.split()) == expected
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_can_be_told_how_to_complete(shell):
+    environment = {**os.environ, "_FLAME_COMPLETE": f"source_{shell}"}
+    code = "import sys; sys.argv = ['flame']; from flame_core.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert "_FLAME_COMPLETE" in done.stdout and "flame" in done.stdout
+
+
+def test_commands_work_from_any_subfolder(project, capsys, monkeypatch):
+    inside = project / "data" / "models" / "mine"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    code, message = fails(capsys, monkeypatch, "train", "flame")
+    assert code == 3 and f"{project}/data/shards/checks.json is missing" in message
+
+
+def test_the_settings_are_those_of_the_project_in_any_subfolder(project, capsys, monkeypatch):
+    from flame_core.settings import settings
+
+    (project / ".env").write_text("FLAME_WORKERS=none\n")
+    (project / "deep").mkdir()
+    monkeypatch.chdir(project / "deep")
+    settings.cache_clear()
+    code, message = fails(capsys, monkeypatch, "params", "check")
+    settings.cache_clear()
+    assert code == 2 and "FLAME_WORKERS" in message
+
+
+def test_a_stage_says_that_it_starts_before_heavy_imports(project):
+    code = (
+        "import sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name in ('torch', 'numpy', 'pyarrow', 'flame_core.params'):\n"
+        "            sys.exit(f'imported {name}')\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "sys.argv = ['flame', 'train', 'flame']\n"
+        "from flame_core.cli import main\n"
+        "main()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, env=environment, capture_output=True, text=True)
+    assert done.stderr.splitlines() == ["flame train flame ...", "imported flame_core.params"]

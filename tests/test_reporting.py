@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
 from flame_core import reporting
 
 MARK = "a [/b] [bold red]c[/] [link=http://127.0.0.1]d[/link]"
@@ -13,3 +19,53 @@ def test_facts_and_tables_mark_nothing_up(capsys, monkeypatch):
     reporting.table(MARK, [MARK], [[MARK]])
     shown = capsys.readouterr()
     assert shown.err.count(MARK) + shown.out.count(MARK) == 6
+
+
+LONG = "/home/ada/" + "a-rather-long-name/" * 6 + "report.html"
+
+
+def test_a_log_line_is_one_line(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    reporting.configure_logging("INFO")
+    logging.getLogger("flame_core.tests").info("written to %s in full", LONG)
+    assert f"written to {LONG} in full\n" in capsys.readouterr().err
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time in seconds, set by the test; the console is no terminal, and prints every progress line."""
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(reporting, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    monkeypatch.setattr(reporting, "_PLAIN_INTERVAL", 0.0)
+    monkeypatch.setattr(reporting, "_PLAIN_SHARE", 0.0)
+    monkeypatch.setattr(reporting, "console", Console(stderr=True, force_terminal=False, width=200))
+    reporting.configure_logging("INFO")
+    return now
+
+
+def test_the_time_left_is_shown_only_once_it_is_known(clock, capsys):
+    with reporting.progress("train", 1000, "images") as bar:
+        clock.seconds = 60.0  # a model was loaded
+        bar.advance(100, loss=0.5)
+        first = capsys.readouterr().err
+        clock.seconds = 70.0
+        bar.advance(100)
+        second = capsys.readouterr().err
+    assert "train 100/1,000  loss 0.5" in first and "left" not in first and "images/s" not in first
+    assert "train 200/1,000  10.0 images/s  80 s left" in second  # 800 at the 10 a second since the first
+
+
+def test_a_resumed_run_does_not_count_what_was_done_before(clock, capsys):
+    with reporting.progress("train", 1000, "images", done=500) as bar:
+        clock.seconds = 1.0
+        bar.advance(100)
+        clock.seconds = 2.0
+        bar.advance(100)
+    assert "train 700/1,000  100.0 images/s  3 s left" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.4, "0 s"), (99, "99 s"), (120, "2 min"), (3599, "1 h 0 min"), (12_000, "3 h 20 min")]
+)
+def test_durations(seconds, shown):
+    assert reporting.duration(seconds) == shown

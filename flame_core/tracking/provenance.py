@@ -135,6 +135,11 @@ def flat_params(params: Params, recipe: str) -> dict[str, str]:
     """{dotted key: value} of all stages and of the recipe."""
     content = params.model_dump(mode="json")
     content["train"] = content["train"][recipe]
+    return flatten(content)
+
+
+def flatten(content: Mapping[str, Any]) -> dict[str, str]:
+    """{dotted key: value as text} of nested mappings."""
     return dict(_flatten(content, ""))
 
 

@@ -31,7 +31,7 @@ def test_only_the_root_file_counts(foreign: DvcProject) -> None:
 def test_changes_name_the_dirty_ancestors(reproduced: DvcProject) -> None:
     assert reproduced.changes("total") == {}
     edit(reproduced.root / "params.yaml", "count: 4", "count: 5")
-    assert reproduced.changes("total") == {"grow": ["params.yaml: count modified"]}
+    assert reproduced.changes("total") == {"grow": ["params.yaml: count 4 → 5"]}
     (reproduced.root / "scaled" / "2.txt").write_text("broken\n")
     assert set(reproduced.changes("total")) == {"grow", "scale@2", "total"}
 
@@ -39,3 +39,17 @@ def test_changes_name_the_dirty_ancestors(reproduced: DvcProject) -> None:
 def test_unknown_stage_is_named_with_those_there_are(foreign: DvcProject) -> None:
     with pytest.raises(DvcProjectError, match=r"no stage 'nope'.*it has: grow, scale@10, scale@2, total"):
         foreign.changes("nope")
+
+
+def test_the_changes_of_all_stages(reproduced: DvcProject) -> None:
+    edit(reproduced.root / "params.yaml", "count: 4", "count: 5")
+    (reproduced.root / "scaled" / "2.txt").unlink()
+    assert reproduced.all_changes() == {
+        "grow": ["params.yaml: count 4 → 5"],
+        "scale@2": ["scaled/2.txt deleted (output)"],
+        "total": ["scaled modified"],
+    }
+
+
+def test_nothing_changed(reproduced: DvcProject) -> None:
+    assert reproduced.all_changes() == {}
