@@ -167,7 +167,7 @@ def vectors(count: int, dimensions: int = 16, seed: int = 0) -> np.ndarray:
 
 
 def captioned(counts: list[int], languages: tuple[str, ...] = ("en",)) -> Captioned:
-    """Content without files: so many captions for each picture, in each language."""
+    """Content without files: a number of captions for each picture in each language."""
     rows = {
         language: [(i, f"{language} {i} {j}") for i, count in enumerate(counts) for j in range(count)]
         for language in languages

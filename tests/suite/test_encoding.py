@@ -1,4 +1,4 @@
-"""Vectors are kept by the bytes of pictures; a picture that means harm is refused, and none is clipped."""
+"""Vectors are kept by the pictures' bytes; a harmful picture is refused, and none is clipped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.suite.datasets import picture, put
 
 
 def test_another_picture_of_the_same_size_is_encoded_again(model, tmp_path):
-    """And the same picture under another name, or in a tar, is not."""
+    """The same picture under another name or in a tar is not encoded again."""
     path = put(tmp_path / "a.bmp", picture("red", "BMP"))
     about = path.stat()
     red = np.array(encoded(model, "views", [Picture("a", path)], tmp_path / "work"))

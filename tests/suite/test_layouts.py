@@ -1,4 +1,4 @@
-"""Every layout of benchmark data on a folder made here, and what is said of data that are broken or not there."""
+"""Every layout of benchmark data, on folders made here, and the messages for broken or missing data."""
 
 from __future__ import annotations
 

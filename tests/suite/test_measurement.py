@@ -1,4 +1,4 @@
-"""A tiny random CLIP, saved by the test, through every task; and what the suite says of data it cannot use."""
+"""Every task with a tiny random CLIP that the test saves, and the messages for data that cannot be used."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_files_are_read_back_and_have_the_fields_of_clip_benchmarks_build(model,
 
 @pytest.mark.parametrize(("prompt", "met"), [("facets", [1, 2, 0]), ("single", [0])])
 def test_a_tower_with_facet_tokens_answers_facet_by_facet(tmp_path, monkeypatch, prompt, met):
-    """Two facet tokens and texts of three facets: the third meets the picture as a whole, and so does one prompt."""
+    """Two facet tokens, three text facets: the third is compared with the whole picture, and so is a single prompt."""
     monkeypatch.setattr(encoding, "_TEXTS", 4)  # several blocks
     content = datasets.captioned([2, 1, 3, 1, 1, 2])
     rows = [(picture(colour), colour) for colour in COLOURS]
@@ -149,7 +149,7 @@ def test_a_tower_with_facet_tokens_answers_facet_by_facet(tmp_path, monkeypatch,
 
 
 def facets_of(kind, texts):
-    """Three facets of short texts, one of raw ones."""
+    """Three facets for short texts, one for raw texts."""
     return np.stack([[world.vector(kind, text, j) for j in range(3 if kind == "short" else 1)] for text in texts])
 
 

@@ -1,4 +1,4 @@
-"""The package clip-benchmark on the same embeddings, in an environment of its own: equal to 1e-6.
+"""The package clip-benchmark on the same embeddings, in a separate environment: equal to 1e-6.
 
     python -m pytest -m slow tests/suite/test_oracle.py
 
@@ -109,7 +109,7 @@ def python() -> Path:
 
 @pytest.fixture(scope="module")
 def given(python, tmp_path_factory):
-    """Embeddings with a common direction, so that scores lie close together, and what the oracle makes of them."""
+    """Embeddings with a common direction, so that scores are close together, and the oracle's results for them."""
     rng = np.random.default_rng(0)
     pictures, classes, templates = 120, [f"class {i}" for i in range(12)], ["a {c}", "a photo of {c}", "{c}"]
     labels = rng.integers(0, len(classes), pictures).tolist()

@@ -14,7 +14,7 @@ SIZE = {"image_size": 32, "patch_size": 8}
 
 
 def save(folder: Path, tokenizer, family: str = "clip", projection: int = 24) -> Path:
-    """A random model; `projection` is its dimension where it has one (SigLIP's is that of its towers)."""
+    """A random model; `projection` is its dimension if it has one (SigLIP's is that of its towers)."""
     from transformers import AutoConfig, AutoModel, CLIPImageProcessor, SiglipImageProcessor
 
     ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}

@@ -17,7 +17,7 @@ NEMO = KNOWN["hub:mistralai/Mistral-Nemo-Instruct-2407"]
 
 
 def test_weights_and_flops_of_mistral_nemo():
-    """272.6 M weights and 0.545 GFLOP a token and layer; 12.25 B weights with the output head."""
+    """272.6 M weights and 0.545 GFLOP per token and layer; 12.25 B weights with the output head."""
     assert NEMO.layer_weights == pytest.approx(272.6e6, rel=1e-3)
     assert NEMO.flops(1, tokens=1, pairs=0) == pytest.approx(0.545e9, rel=1e-3)
     assert NEMO.weight_bytes(40, "bfloat16") / 2 + 131072 * 5120 == pytest.approx(12.25e9, rel=1e-3)
@@ -42,9 +42,9 @@ def nemo():
 
 
 def test_the_paper_s_templates_take_the_tokens_of_its_tokenizer(nemo):
-    """FLAME's templates by Tekken: prefixes of 13 and 15 tokens, facets of 9, 15, 18, 15, 18, 16 and 14.
+    """FLAME's templates in Tekken: prefixes of 13 and 15 tokens, facets of 9, 15, 18, 15, 18, 16 and 14.
 
-    Words and marks come to the same, but for `Detailed`, which is two tokens there.
+    Words and punctuation give the same counts, except for `Detailed`, which is two tokens there.
     """
     long = sequence(nemo.text, "long", 0, count_words)
     assert long.facets[1:] == [15, 18, 15, 18, 16, 14]
@@ -53,7 +53,7 @@ def test_the_paper_s_templates_take_the_tokens_of_its_tokenizer(nemo):
 
 
 def test_embedding_cc3m_as_the_cost_model_has_it(nemo):
-    """386 packed tokens a picture against 1,452 in separate passes; 112,640 bytes of store a picture."""
+    """386 packed tokens per picture against 1,452 in separate passes; 112,640 bytes of store per picture."""
     cost = text_cost(nemo, NEMO, 1000, {"raw": 12, "short": 25, "long": 150})
     assert cost.vectors == 11
     assert cost.tokens / 1000 == pytest.approx(386, abs=6)
@@ -84,7 +84,7 @@ def with_sentence(params, **changes):
 
 
 def test_sentences_cost_their_own_tokens_and_vectors_at_their_own_layer(nemo):
-    """Beside the facets: 12, 25 and 77 tokens of three captions, a BOS and an end token each, through 40 layers."""
+    """In addition to facets: 12, 25 and 77 tokens of three captions, each with BOS and end token, through 40 layers."""
     lengths = {"raw": 12, "short": 25, "long": 150}
     plain = text_cost(nemo, NEMO, 1000, lengths)
     reading = {"layer": 40, "final_norm": True, "end_token": True, "max_caption_tokens": 77}

@@ -1,4 +1,4 @@
-"""Files of the store: tokenised ahead and written behind, and by processes that claim one after the other."""
+"""Files of the store: tokenised and written while others are computed, and claimed by several processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flame_core.work import WorkCache
 from tests.conftest import text_params, tiny_llm
 from tests.stages.pipeline import folder_source, pipeline_params, tree
 
-SECONDS = 30  # for what must happen meanwhile
+SECONDS = 30  # for what must happen at the same time
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_files_hold_what_the_encoder_says_of_their_own_texts(tmp_path, params, e
 def test_the_next_file_is_tokenised_and_the_last_one_written_while_one_is_computed(
     tmp_path, params, encoder, monkeypatch
 ):
-    """Each waits for the other: in turns, one after the other, this would not end in time."""
+    """Each waits for the other, so if they ran one after the other, this would not end in time."""
     tokenised, computing = threading.Event(), threading.Event()
     embed, write = encoder.embed, store.write_texts
     seen = []

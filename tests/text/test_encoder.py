@@ -1,4 +1,4 @@
-"""Invariants 1 to 3 of the design: packed == separate == FlexAttention, facets are independent, rows are their own."""
+"""Invariants 1 to 3 of the design: packed == separate == FlexAttention; facets and rows are independent."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_sees_is_the_rule_written_out():
 
 
 def test_a_model_that_ignores_the_packing_is_refused_by_name(byte_tokenizer, tmp_path):
-    """Bloom has attention of its own that no registered function replaces."""
+    """Bloom has its own attention, which no registered function replaces."""
     from transformers import BloomConfig, BloomModel
 
     model = BloomModel(BloomConfig(vocab_size=300, hidden_size=32, n_layer=2, n_head=2))
@@ -109,7 +109,7 @@ def test_a_model_that_ignores_the_packing_is_refused_by_name(byte_tokenizer, tmp
 
 @pytest.mark.parametrize("window", [None, 9])
 def test_the_block_mask_is_the_rule_and_leaves_out_no_block_that_it_needs(byte_tokenizer, window):
-    """The oracle is the mask laid out token by token, by torch."""
+    """The oracle is the mask that torch builds token by token."""
     from torch.nn.attention.flex_attention import create_block_mask, create_mask
 
     facets = FacetTokenizer(byte_tokenizer, text_params())
@@ -144,7 +144,7 @@ def test_kinds_of_a_file_share_rows_on_a_gpu_with_the_same_numbers(byte_tokenize
 
 
 def test_compiled_layers_give_the_same_numbers(byte_tokenizer, tmp_path, monkeypatch):
-    """Traced as on a GPU, and run without a compiler for this processor, which a machine need not have."""
+    """Traced as on a GPU, but run without a compiler for this processor, since a machine may not have one."""
     traced = partialmethod(torch.nn.Module.compile, backend="aot_eager")
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
     model = cut("gemma3_text", tmp_path, layer=3)

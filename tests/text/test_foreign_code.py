@@ -1,4 +1,4 @@
-"""Folders of models with code of their own: it does not run, nobody is asked, and the refusal is one sentence."""
+"""Folders of models with custom code: it does not run, nobody is asked, and the refusal is one sentence."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class OddModel(PreTrainedModel):
 
 @pytest.fixture
 def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file that the code makes when it runs; nobody may be asked on stdin meanwhile."""
+    """A file that the code makes if it runs; stdin must not be read meanwhile."""
     asked = []
     monkeypatch.setattr(builtins, "input", lambda question="": asked.append(question) or "n")
     yield tmp_path / "code has run"

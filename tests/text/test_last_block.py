@@ -1,4 +1,4 @@
-"""The last block is computed at the read tokens alone; what these get is checked in test_encoder."""
+"""The last block is computed only at the tokens that are read; test_encoder checks their values."""
 
 from __future__ import annotations
 

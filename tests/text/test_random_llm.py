@@ -1,4 +1,4 @@
-"""An LLM whose weights are drawn anew: the same shape, other numbers, and the same ones for a seed."""
+"""An LLM with newly drawn weights: the same shape, other numbers, and the same numbers for the same seed."""
 
 from __future__ import annotations
 

@@ -18,14 +18,14 @@ def test_rows_hold_every_sequence_once_within_the_budget(backend):
 
 
 def test_a_row_of_a_gpu_ends_where_its_texts_end():
-    """A last row of 700 tokens is 1,024 long, not 16,384: a sixteenth of the budget is the step."""
+    """A last row of 700 tokens has length 1,024, not 16,384: the step is a sixteenth of the budget."""
     assert plan_rows([700], 16_384, "flex") == [Row((0,), 1024)]
     assert plan_rows([300], 2048, "flex") == [Row((0,), 384)]
     assert plan_rows([], 2048, "flex") == []
 
 
 def test_a_shard_of_captions_has_few_pads_and_few_row_lengths():
-    """1,000 pictures with raw, short and long captions: at most 3 % of what is computed are pads."""
+    """1,000 pictures with raw, short and long captions: at most 3 % of the computed tokens are padding."""
     draw = random.Random(0)
     lengths = [
         facets + draw.randint(low, high)

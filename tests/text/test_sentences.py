@@ -1,4 +1,4 @@
-"""Captions as sentences: what transformers computes for each text by itself, whatever stands beside it in a row."""
+"""Captions as sentences equal what transformers computes for each text by itself, whatever else is in the row."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from flame_core.text.llm import SOURCE
 from tests.conftest import text_params, tiny_llm
 
 FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"]
-WINDOW = 24  # of the families of tests.conftest that have one, both ways in bidirectional attention
+WINDOW = 24  # of the families in tests.conftest that have one; in both directions if bidirectional
 LAYERS = 3
 CAPTIONS = [
     "A red kite.",
-    "A red kite",  # what another one begins with
+    "A red kite",  # another one begins with it
     "Two dogs and a boy play in the snow near an old wooden house with a green door",
     'Ein "Pferd" auf der Weide?',
     "",
@@ -40,7 +40,7 @@ READINGS: dict[str, dict[str, Any]] = {
 
 
 def reading(**changes: Any) -> TextParams:
-    """Params that read facets at layer 2, and sentences as told."""
+    """Params that read facets at layer 2, and sentences with `changes`."""
     return text_params(layer=2, sentence=changes)
 
 
@@ -59,7 +59,7 @@ def expected(family: str, tokenizer, params: TextParams, text: str) -> np.ndarra
     assert own is not None
     before, after = own.prompt.split("{caption}")
     ids = [0, *tokenizer(before + text + after, add_special_tokens=False).input_ids, *([1] if own.end_token else [])]
-    first = 1 + len(before)  # a token a character, behind the BOS
+    first = 1 + len(before)  # one token per character, after the BOS
     tokens = list(range(first, first + len(text))) if own.read == "mean" and text else [len(ids) - 1]
     options: dict[str, Any] = {}
     if own.bidirectional:
@@ -79,7 +79,7 @@ def expected(family: str, tokenizer, params: TextParams, text: str) -> np.ndarra
 
 
 def both_ways(family: str, model, length: int) -> Any:
-    """Masks in which every token sees all others, within the window on either side where the layer has one."""
+    """Masks in which every token sees all others, or those within the layer's window on either side, if it has one."""
     open_mask = torch.zeros(1, 1, length, length)
     far = (torch.arange(length)[:, None] - torch.arange(length)[None]).abs() >= WINDOW
     slid = open_mask.masked_fill(far, torch.finfo(torch.float32).min)

@@ -1,4 +1,4 @@
-"""The tokens that all texts begin with are computed once; what comes out is checked against whole texts."""
+"""The tokens that all texts begin with are computed once; the results are compared with whole texts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from flame_core.text.shared_head import split_head
 from tests.conftest import text_params, tiny_llm
 from tests.text.test_encoder import CAPTIONS, FAMILIES
 
-HEAD = 'Image description : "'  # a token a byte, behind BOS
+HEAD = 'Image description : "'  # one token per byte, after BOS
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sequences_behind_a_shared_head_equal_whole_ones(family, byte_tokenizer, tmp_path):
-    """The families of the sliding windows have 24 tokens in sight, so that the head of 22 leaves it within the text."""
+    """Families with sliding windows see 24 tokens, so the head of 22 tokens leaves the window within the text."""
     tiny_llm(family).save_pretrained(tmp_path)
     model = load_llm(tmp_path, 2, torch.float32, "cpu")
     encoder = TextEncoder(model, byte_tokenizer, text_params(layer=2), "cpu")
@@ -60,7 +60,7 @@ def test_the_head_ends_where_texts_differ_and_with_the_prefix(byte_tokenizer):
 
 
 def test_a_token_that_is_read_is_in_no_head(byte_tokenizer):
-    """Sentences are prefixes from end to end, and one may be what another begins with."""
+    """Sentences consist only of a prefix, and one sentence may be the beginning of another."""
     last = FacetTokenizer(byte_tokenizer, text_params(sentence={}))
     head, rest = split_head([last.encode("sentence", text) for text in ("a boat", "a boat on the sea")])
     assert byte_tokenizer.decode(head.ids) == "<s>a boa"

@@ -64,7 +64,7 @@ def test_rows_and_facets_are_read_back(tmp_path, dtype, tolerance):
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_training_reads_the_drawn_rows_and_little_else(tmp_path, dtype):
-    """Counted by the kernel: the bytes that this process read, for 6 of 11 rows of 512 samples."""
+    """The kernel counts the bytes that this process read, for 6 of 11 rows of 512 samples."""
     t = random_units(512, 11, 640)
     store = TrainStore(make_store(tmp_path, t, dtype=dtype))
     store.read([Drawn("train/00000.tar", 0, [0])])  # opens the file and reads its header

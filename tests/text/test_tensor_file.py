@@ -24,7 +24,7 @@ def test_int8_is_the_nearest_of_127_steps_beyond_the_mean(tmp_path):
 
 
 def test_int8_keeps_what_tells_vectors_apart_beside_a_huge_shared_component(tmp_path):
-    """As LLMs have it: one component holds most of the length of every vector."""
+    """As in LLMs, one component has most of the length of every vector."""
     t = 0.16 * random_units(50, 2, 64)
     t[..., 7] += 0.85
     write_tensors(tmp_path / "x.safetensors", {EMBEDDINGS: t}, "int8")

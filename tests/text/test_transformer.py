@@ -1,4 +1,4 @@
-"""The text tower that is trained along: its ids, its causality, and a training that learns with it."""
+"""The text tower that is trained with the image tower: its ids, its causality, and a training that learns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARAMS = TextTowerParams(width=16, depth=2, heads=2, max_tokens=8)
 
 @pytest.fixture
 def tokenizer(byte_tokenizer, tmp_path):
-    """A tokenizer of bytes: `<s>` is 0, `</s>` 1, and the 256 letters follow."""
+    """A tokenizer of bytes: `<s>` is 0, `</s>` is 1, and the 256 bytes follow."""
     path = tmp_path / "tokenizer.json"
     byte_tokenizer.backend_tokenizer.save(str(path))
     return path

@@ -1,4 +1,4 @@
-"""Wheels from a folder that stands for an index: fetched with the real pip, kept, and never used when damaged."""
+"""Wheels from a folder in place of an index: fetched with the real pip, kept, and never used if damaged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAME = "tiny_model-1.0-py3-none-any.whl"
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with one wheel; nothing else is asked."""
+    """A folder with one wheel, and no other index."""
     folder = tmp_path / "index"
     folder.mkdir()
     with zipfile.ZipFile(folder / NAME, "w") as wheel:

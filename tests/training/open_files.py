@@ -1,4 +1,4 @@
-"""A process that may open 200 files at first, and reads batches that are said to need 300: `folder hard-limit`."""
+"""A process that may open 200 files at first and reads batches that need 300; arguments: `folder hard-limit`."""
 
 from __future__ import annotations
 

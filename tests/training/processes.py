@@ -1,4 +1,4 @@
-"""Functions run by several real processes that talk through gloo."""
+"""Runs functions on several real processes that communicate through gloo."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flame_core.ranks import Ranks, join
 
 
 def on_ranks(world: int, fn: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
-    """What `fn(ranks, *arguments)` returns on each rank; `fn` stands in a module."""
+    """The results of `fn(ranks, *arguments)` on each rank; `fn` must be importable from a module."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Checkpoints and rot: a part with one wrong bit is never resumed from, and training ends with the same weights."""
+"""Damaged checkpoints: a part with one wrong bit is never used to resume, and training ends with the same weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def made(step: int) -> checkpoint.Checkpoint:
 
 
 def in_two_parts(folder: Path) -> None:
-    """Steps 3 and 6, saved by two ranks one after the other, without the exchange between them."""
+    """Steps 3 and 6, saved by two ranks one after the other, without communication between them."""
     for step in (3, 6):
         for rank in range(2):
             path = folder / f"step-{step:08}"
@@ -90,7 +90,7 @@ def test_if_all_are_damaged_it_says_so_and_starts_from_the_beginning(tmp_path, c
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """No file of this process may grow beyond 4 KB, which a write notices as it does a full disk."""
+    """No file of this process may grow beyond 4 KB; to a write, this is like a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
@@ -147,7 +147,7 @@ def resumes_alike(trained, folder: Path) -> bool:
 
 
 def sweep(trained, tmp_path: Path, places: int) -> int:
-    """Flip one bit at seeded places of each file of the newest checkpoint, resume each time; returns the flips."""
+    """Flip one bit at seeded places in each file of the newest checkpoint and resume; returns the number of flips."""
     draw = random.Random(17)
     newest = sorted((trained[0] / "checkpoints").iterdir())[-1].name
     flips = 0

@@ -157,7 +157,7 @@ def test_what_a_term_adds_is_counted(self_teaching):
 
 
 def test_activations_are_what_autograd_keeps():
-    """Twice the blocks keep twice as much; recomputing keeps a fraction; a piece of a batch a piece."""
+    """Twice the blocks keep twice as much; recomputing keeps a fraction; so does a piece of a batch."""
     whole = cost_of(small())
     deep = cost_of(small(model={"backbone_options": SMALL | {"depth": 8}}))
     assert 1.7 < deep.image.activation_bytes / whole.image.activation_bytes < 2.0

@@ -49,7 +49,7 @@ def job(folder: Path, name: str, params: TrainParams) -> TrainingJob:
 
 
 def start(work: TrainingJob, **settings: str) -> subprocess.Popen[str]:
-    """`work.run_on(2)` in a process of its own."""
+    """`work.run_on(2)` in a separate process."""
     path = work.out / "job.json"
     path.write_text(work.model_dump_json())
     environment = os.environ | {"PYTHONPATH": str(ROOT), "FLAME_DEVICE": "cpu"}
@@ -59,7 +59,7 @@ def start(work: TrainingJob, **settings: str) -> subprocess.Popen[str]:
 
 
 def at_step(work: TrainingJob, step: int, process: subprocess.Popen[str]) -> None:
-    """Wait for a checkpoint of that step or a later one."""
+    """Wait for a checkpoint of this step or a later one."""
     end = time.monotonic() + 120
     while not any(int(path.name[5:]) >= step for path in work.checkpoints.glob("step-*")):
         assert process.poll() is None, process.stdout.read()

@@ -1,4 +1,4 @@
-"""The loop on real shards and a real store, small: it learns, it resumes exactly, it stops cleanly."""
+"""The loop on small real shards and a small real store: it learns, resumes exactly and stops cleanly."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_it_learns_and_reports_every_step(data, tmp_path):
 
 @pytest.mark.parametrize("stop", [1, 4, 11])
 def test_a_stopped_training_resumes_bit_for_bit(data, tmp_path, monkeypatch, stop):
-    """Stopped by a real signal after `stop` steps, with stochastic depth, it ends like the undisturbed one."""
+    """Stopped by a real signal after `stop` steps, with stochastic depth, it ends like an undisturbed one."""
     params = recipe()
     handler = signal.getsignal(signal.SIGTERM)
     whole, whole_metrics, _ = train(data(params), params, tmp_path / "a")
@@ -115,7 +115,7 @@ def test_loader_workers_do_not_change_a_batch(data):
     ("hard", "said"), [(400, "3\n3\n"), (250, "open, 300 in all, but this machine allows 250 per process")]
 )
 def test_more_shards_than_a_process_may_open_files_at_first(tmp_path, hard, said):
-    """In a process of its own, since a hard limit once lowered stays."""
+    """In a separate process, since a lowered hard limit cannot be raised again."""
     write_world(tmp_path)
     command = [sys.executable, "-m", "tests.training.open_files", str(tmp_path), str(hard)]
     root = Path(__file__).parents[2]

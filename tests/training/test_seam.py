@@ -21,7 +21,7 @@ from tests.training.world import samples_of, write_world
 
 @pytest.fixture
 def world(tmp_path, monkeypatch) -> Path:
-    """A folder with two dozen pictures, and the term among those known."""
+    """A folder with two dozen pictures; the term is registered."""
     monkeypatch.setitem(term_classes(), "past", Past)
     write_world(tmp_path)
     return tmp_path
@@ -37,7 +37,7 @@ def test_it_trains_and_each_share_is_reported(world):
 
 
 def test_killed_at_any_step_it_resumes_bit_for_bit(world):
-    """By SIGKILL in a process of its own; average, head and statistics go on, as do two generators."""
+    """By SIGKILL in a separate process; average, head and statistics continue, and so do two generators."""
     params = past_recipe(drop=0.2)
     whole, metrics, _ = train_past(ALONE, world, world / "whole", params)
     command = [sys.executable, "-m", "tests.training.throw_away", str(world), str(world / "killed"), "3"]

@@ -1,4 +1,4 @@
-"""A step over ranks and in pieces is the step of one process: same loss, same gradients (invariant 5)."""
+"""A step on several ranks and in pieces equals the step of one process: same loss, same gradients (invariant 5)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def gradients(assembly: Assembly) -> dict[str, torch.Tensor]:
 
 
 def one_step(ranks: Ranks, params: TrainParams) -> dict[str, torch.Tensor]:
-    """The loss of a step and the gradients that it leaves on a rank."""
+    """The loss of a step, and the gradients on a rank after it."""
     assembly = assembled(params)
     still = params.model_copy(update={"optimizer": params.optimizer.model_copy(update={"learning_rate": 0.0})})
     optimizer = assembly.optimizer(still)
@@ -79,7 +79,7 @@ def one_step(ranks: Ranks, params: TrainParams) -> dict[str, torch.Tensor]:
 
 
 def formula(params: TrainParams) -> dict[str, torch.Tensor]:
-    """The same by autograd through the loss written out, in one graph."""
+    """The same by autograd, with the loss written out in one graph."""
     assembly, batch = assembled(params), whole_batch(params)
     t = batch.texts
     if assembly.text_tower is not None:
@@ -101,7 +101,7 @@ CASES = [
     ("multi_positive_sigmoid", None),
     ("multi_positive_sigmoid", 2),
     ("facet_sigmoid", None),
-    ("infonce", None),  # with a text tower that is trained along
+    ("infonce", None),  # with a text tower that is trained too
     ("infonce", 1),
     ("cosine", None),
 ]
@@ -130,7 +130,7 @@ def test_pieces_of_any_size_give_the_gradients_of_the_whole(micro):
 
 
 def test_a_piece_runs_twice_with_the_same_dropout():
-    """Features from the run without a graph, gradients from the run with one: they must have dropped alike."""
+    """Features come from the run without a graph, gradients from the run with one: dropout must be equal in both."""
     torch.manual_seed(0)
     tower = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(64, 1))
     torch.nn.init.ones_(tower[1].weight)

@@ -1,5 +1,5 @@
-"""A method that nobody needs, in as few lines as the seam asks for: each view's feature, through a head with
-batch statistics, is to find what the tower's past made of the other view.
+"""A method only for tests, in as few lines as possible: each view's feature, through a head with batch statistics,
+must find the feature of the other view from the tower's moving average.
 
     python -m tests.training.throw_away <folder> <checkpoints> <step>    # trains it, killed after that step
 """
@@ -69,7 +69,7 @@ def past_recipe(drop: float = 0.0, **changes) -> TrainParams:
 
 
 def train_past(ranks: Ranks, folder: Path, checkpoints: Path, params: TrainParams, *recorders) -> Trained:
-    term_classes()["past"] = Past  # on a rank, in a process of its own
+    term_classes()["past"] = Past  # on a rank, in a separate process
     return train(samples_of(folder, params), params, checkpoints, ranks, *recorders)
 
 

@@ -1,4 +1,4 @@
-"""Facet tokens in the ViT: patches do not notice them, and they do not notice each other."""
+"""Facet tokens in the ViT: they change neither the patches nor each other."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_facet_is_unchanged_by_another_facet(blocks):
 
 
 def test_a_facet_is_a_pass_with_that_token_alone():
-    """The oracle: the backbone's own blocks over the patches and one more token that no patch may see."""
+    """The oracle: the backbone's own blocks on the patches and one more token, which no patch may see."""
     made = tower("all")
     backbone = made.backbone
     x = backbone.norm_pre(backbone.patch_drop(backbone._pos_embed(backbone.patch_embed(pictures()))))

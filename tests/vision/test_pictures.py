@@ -69,7 +69,7 @@ def test_a_flip_mirrors_left_and_right(flip):
 
 
 def test_a_view_knows_where_it_was_cut():
-    """The same cut by PIL, from the fractions alone."""
+    """The same crop by PIL, from the fractions only."""
     pixels = np.random.default_rng(1).integers(0, 255, (50, 70, 3))
     params = AugmentationParams(scale=(0.2, 0.5), flip=0.5)
     mirrored = set()

@@ -33,7 +33,7 @@ def test_z_is_the_unit_mean_of_projected_patches_without_cls():
 
 
 def test_a_pooled_head_maps_the_mean_patch_behind_the_final_norm():
-    """LIFT's, written out with the backbone's own blocks."""
+    """LIFT's head, written out with the backbone's own blocks."""
     torch.manual_seed(0)
     tower = ImageTower(model_params(head="pooled"), hidden=10, facets=1).eval()
     backbone = tower.backbone

@@ -1,4 +1,4 @@
-"""Captions that are there and not asked for are counted."""
+"""Captions in the data that are not used are counted."""
 
 from __future__ import annotations
 

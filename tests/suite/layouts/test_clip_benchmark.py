@@ -1,4 +1,4 @@
-"""Tars that are damaged, cut off, packed, or ordered otherwise than their writer does."""
+"""Tars that are damaged, cut off, compressed, or in another order than their writer's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What file systems, notebooks and archives leave in folders of classes, and splits that are not there."""
+"""Files that file systems, notebooks and archives leave in folders of classes, and missing splits."""
 
 from __future__ import annotations
 

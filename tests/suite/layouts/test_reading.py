@@ -1,4 +1,4 @@
-"""Files that people wrote: names that lead out, other encodings, JSON of other shapes, pipes."""
+"""Files that people wrote: names that lead out of the folder, other encodings, wrong JSON, pipes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A task that the suite does not have: which of a language's captions does a picture choose, put as a question?
+"""A task that the suite does not have: which of the captions in a language does a picture choose?
 
-`naming_suite.py` adds its line to the registry, which is all that a task needs besides its module.
+`naming_suite.py` adds its line to the registry, and a task needs nothing more besides its module.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The suite with one more task, in a process of its own; `test_registry.py` runs it and reads `found.json`.
+"""The suite with one more task, in a separate process; `test_registry.py` runs it and reads `found.json`.
 
 python -m tests.suite.tasks.naming_suite <folder> <definition.yaml>
 """

@@ -41,7 +41,7 @@ def test_logistic_regression_with_a_validated_penalty_is_scikit_learns(classes):
 
 
 def test_adamw_in_one_batch_follows_its_formula():
-    """AdamW with a cosine schedule by step, written out with the textbook's update."""
+    """AdamW with a cosine schedule by step, with the update rule written out."""
     import torch
 
     (x, y), epochs, rate, decay = blobs(40, 3), 5, 0.1, 0.01

@@ -1,4 +1,4 @@
-"""A task is its module and its line in the registry: one that the suite does not have goes all the way."""
+"""A task is a module and a line in the registry: a task that the suite does not have works everywhere."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_the_mean_over_languages_is_plain_and_its_interval_knows_that_pictures_a
 
 
 def test_intervals_cover_the_spread_of_a_mean_over_independent_pictures():
-    """Recall of one caption a picture is a mean of independent outcomes: the binomial interval is the oracle."""
+    """With one caption per picture, recall is a mean of independent outcomes: the binomial interval is the oracle."""
     z = vectors(400, 8)
     t = z + 1.2 * vectors(400, 8, seed=3)
     found = retrieval.score_language(task(), captioned([1] * 400), "en", z, lambda _: t)
