@@ -37,7 +37,7 @@ SMALL = [
     "train.cpu_threads=1",
 ]
 SMALL_TEXT = "train.text_tower={width: 192, depth: 2, heads: 3, max_tokens: 64}"
-TUNING = 0.3  # of the project's epochs, while rates are compared
+TUNING = 0.3  # fraction of the project's epochs to compare rates
 # The last token, which benchmarks/sentence_reading.py found better than the mean on training captions of Flickr8k.
 SENTENCE = "text.sentence={read: last}"
 RANDOM = ("llm.name=random-llm", "llm.random_seed=0")
@@ -47,8 +47,8 @@ RANDOM = ("llm.name=random-llm", "llm.random_seed=0")
 class Arm:
     """A row of the table: a recipe, and overrides of its training and of its texts.
 
-    `one_facet` keeps of the raw caption's facets the one that describes the whole. `sentence` reads captions as
-    sentences, and keeps of the facets, which nobody then trains on, the least that a store may have.
+    `one_facet` keeps only the facet of the raw caption that describes the whole. `sentence` reads captions as sentences
+    and keeps the minimum of facets that a store may have, since nothing is trained on them.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Arm:
     sentence: bool = False
 
     def store(self, params: Params) -> tuple[str, ...]:
-        """What makes its store of the project's."""
+        """The overrides that make its store from the project's params."""
         if self.sentence:
             kinds = params.text.train_kinds
             return (SENTENCE, *(f"text.template.{kind}={{prefix: '{{caption}}', facets: [' .']}}" for kind in kinds))

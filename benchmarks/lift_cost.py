@@ -1,4 +1,4 @@
-"""What a training step of LIFT costs, against CLIP's at 77 and 323 tokens: FLOPs, memory and time.
+"""The cost of a training step of LIFT, against CLIP's at 77 and 323 tokens: FLOPs, memory and time.
 
     python -m benchmarks.lift_cost                 # counted as `flame plan` counts, ViT-B/16 at 224 px
     python -m benchmarks.lift_cost --measure       # and measured: steps of ViT-B/16 on one thread of a CPU
@@ -7,7 +7,7 @@ LIFT's claim (arXiv 2506.04209): 25.5 % fewer FLOPs and 6.8 % less memory than C
 35.7 % and 12.6 % on long ones of 323. Its count leaves out the LLM that embeds the captions once, and so does this one.
 
 Both have a ViT-B/16, a pooled head, InfoNCE and one caption per picture. LIFT's head leads into the 4,096 dimensions of
-its LLM; CLIP's into 512, and CLIP trains its text tower along: 12 blocks of width 512 with 8 heads, its vocabulary of
+its LLM; CLIP's into 512, and CLIP also trains its text tower: 12 blocks of width 512 with 8 heads, its vocabulary of
 49,408 tokens, every caption at its full length. Nothing is recomputed in backward.
 """
 
@@ -42,7 +42,7 @@ SLOTS = ["raw/1"]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true")
-    parser.add_argument("--batch", type=int, default=4, help="pictures of a measured step")
+    parser.add_argument("--batch", type=int, default=4, help="pictures per measured step")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--child", choices=CASES, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -78,13 +78,13 @@ def recipe(case: str, batch: int) -> tuple[TrainParams, int]:
 
 
 def count(case: str, batch: int, processes: int) -> TrainingCost:
-    """What `flame plan` says of a case."""
+    """The cost of a case, as `flame plan` counts it."""
     params, hidden = recipe(case, batch)
     return training_cost(params, hidden, SLOTS, batch, processes, VOCABULARY)
 
 
 def step_of(case: str, batch: int) -> Callable[[], object]:
-    """A real step of a case on made-up pictures and captions."""
+    """A real step of a case on random pictures and captions."""
     params, hidden = recipe(case, batch)
     texts = MadeTexts(params, hidden, VOCABULARY)
     assembly = assemble(params, texts, facets=1, batch_size=batch, samples=batch)
@@ -93,19 +93,19 @@ def step_of(case: str, batch: int) -> Callable[[], object]:
 
 
 def seconds(batch: int, turns: int) -> dict[str, float]:
-    """Processor seconds of a step, the cases in turns in one process."""
+    """Processor seconds per step; the cases run in turns in one process."""
     measured = in_turns({case: step_of(case, batch) for case in CASES}, turns, clock=PROCESSOR)
     return {case: measured.median(case) for case in CASES}
 
 
 def in_child(case: str, batch: int) -> int:
-    """Bytes that two steps need in a process of their own, beyond what a process has anyway."""
+    """Bytes that two steps need in a separate process, beyond what any process needs."""
     command = [sys.executable, "-m", "benchmarks.lift_cost", "--child", case, "--batch", str(batch)]
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def peak_of_steps(case: str, batch: int) -> int:
-    """The peak of this process over two steps, less what it held before."""
+    """The peak memory of this process over two steps, minus what it held before."""
     torch.set_num_threads(1)
     torch.mm(torch.rand(64, 64), torch.rand(64, 64))
     before = status("VmRSS")
@@ -116,13 +116,13 @@ def peak_of_steps(case: str, batch: int) -> int:
 
 
 def status(name: str) -> int:
-    """Bytes of an entry of this process' status."""
+    """Bytes of an entry in this process's `/proc` status."""
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return 1024 * int(found[1]) if found else 0
 
 
 def report(what: str, unit: str, figures: Mapping[str, float]) -> None:
-    """A line for each case; LIFT's once against each length of CLIP."""
+    """Record one line per case; LIFT's once against each length of CLIP."""
     for case, figure in figures.items():
         if case != LIFT:
             scale = 1e9 if unit.startswith("G") else 1

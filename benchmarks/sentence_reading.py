@@ -2,9 +2,9 @@
 
     python -m benchmarks.sentence_reading --pairs <flickr8k-train-00000.tar>
 
-Recall of captions among captions of the same pictures, without a picture being looked at: a picture's first English
-caption finds its second one among those of all pictures, and the other way round. The pictures are training pictures,
-so the choice sees nothing that a model is measured on later. `benchmarks/clip_baseline.py` takes the better one.
+Recall of captions among captions, without looking at pictures: a picture's first English caption must find its second
+one among those of all pictures, and vice versa. The pictures are training pictures, so the choice does not use anything
+that models are measured on later. `benchmarks/clip_baseline.py` uses the better reading.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def caption_pairs(shard: Path, pictures: int) -> list[tuple[str, str]]:
-    """The first two English captions of a shard's pictures; no caption stands in two pairs."""
+    """The first two English captions of a shard's pictures; no caption is in two pairs."""
     pairs: list[tuple[str, str]] = []
     seen: set[str] = set()
     with tarfile.open(shard) as tar:
@@ -61,7 +61,7 @@ def caption_pairs(shard: Path, pictures: int) -> list[tuple[str, str]]:
 
 
 def reads(params: Params, reading: str) -> Params:
-    """The same params with sentences read so, at the layer of the facets."""
+    """The params with this reading of sentences, at the layer of the facets."""
     text = params.text.model_copy(update={"sentence": SentenceParams.model_validate({"read": reading})})
     return params.model_copy(update={"text": text})
 

@@ -98,7 +98,7 @@ def _measure(params: Params, layout: Layout, count: Callable[[str], int]) -> dic
 
 
 def plan(params: Params, layout: Layout, start: Given, tflops: float, processes: int) -> dict[str, dict[str, str]]:
-    """What a run takes, in sections, as text: the LLM, the store, and each recipe's training."""
+    """The cost of a run, as text in sections: the LLM and the store, then each recipe's training."""
     shape = read_shape(params, layout.llm / params.llm.name)
     text = text_cost(params, shape, start.images, start.lengths, start.count)
     names = slot_names(params.text)
@@ -127,7 +127,7 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
             "FLOPs": f"{cost.flops:.3g}",
             **_step(cost),
             "hours": f"{_hours(cost.flops, tflops * processes):,.1f} at {processes} x {tflops:g} TFLOP/s",
-            "memory a process": f"{cost.memory / _GB:,.1f} GB ({cost.held:,} pictures held at once)",
+            "memory per process": f"{cost.memory / _GB:,.1f} GB ({cost.held:,} pictures held at once)",
             "of that": ", ".join(f"{part} {size / _GB:,.1f}" for part, size in cost.memory_parts.items()),
         }
     return sections
@@ -144,12 +144,12 @@ def _training_cost(
         return f"{', '.join(missing)} of the recipe is not there yet"
     samples, extra = _linked_values(recipe, layout, linked) if linked else (images, {})
     slots = [names[i] for i in recipe_slots(names, recipe)]
-    vocabulary = shape.vocabulary + 1  # a text tower has an end token of its own
+    vocabulary = shape.vocabulary + 1  # a text tower has an additional end token
     return training_cost(recipe, shape.hidden, slots, samples, processes, vocabulary, extra, linked.get("teacher"))
 
 
 def _linked_values(recipe: TrainParams, layout: Layout, linked: Mapping[str, Path]) -> tuple[int, dict[str, Tensor]]:
-    """How many samples a recipe with links trains on, and stored values of a few."""
+    """The number of samples that a recipe with links trains on, and stored values of a few of them."""
     from flame_core.training.cost import PICTURES
     from flame_core.training.inputs import open_inputs
 
@@ -160,7 +160,7 @@ def _linked_values(recipe: TrainParams, layout: Layout, linked: Mapping[str, Pat
 
 
 def _step(cost: TrainingCost) -> dict[str, str]:
-    """What a step computes, by part."""
+    """The cost of a step's computation, by part."""
     rows = {}
     flops = cost.step_flops
     for name, tower in cost.towers.items():

@@ -31,7 +31,7 @@ class Contrastive(Term):
         self.logit_scale.clamp_(0.0, math.log(MAX_SCALE))
 
     def groups(self, optimizer: OptimizerParams) -> list[dict[str, Any]]:
-        """The learned scalars: no decay, a learning rate of their own. Heads of a subclass are as in other terms."""
+        """The learned scalars, without decay and with a separate learning rate; heads are as in other terms."""
         trained = [p for p in self.parameters() if p.requires_grad]
         scalars = [p for p in trained if p.ndim == 0]
         return [

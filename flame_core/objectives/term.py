@@ -51,10 +51,10 @@ class Setup:
     """What a term is built for.
 
     Attributes:
-        tower: the image tower as it is initialised, not wrapped. A term may copy it; it does not keep it, or it would
-            own the tower's weights.
+        tower: the newly initialised image tower, not wrapped. A term may copy it but must not keep it, or it would own
+            the tower's weights.
         batch_size: pictures per step, over all ranks.
-        samples: how many are trained on, so rows in a table that `Batch.rows` points into.
+        samples: number of training samples, so of rows in a table that `Batch.rows` indexes.
         hidden: D, dimensions of the texts' space.
         teacher: the folder of the model that the recipe names as its teacher.
     """
@@ -89,7 +89,7 @@ class Term(nn.Module):
         return Needs()
 
     def prepare(self, batch: Batch, tower: ImageTower, at: Moment, ranks: Ranks) -> Batch:
-        """The batch with what has to be computed before the towers run; called without gradient."""
+        """The batch, with values that must be computed before the towers run; called without gradient."""
         return batch
 
     def forward(self, features: Features, batch: Batch, ranks: Ranks) -> Mapping[str, Tensor]:
@@ -103,12 +103,12 @@ class Term(nn.Module):
     def after_step(self, tower: ImageTower, features: Features, batch: Batch, at: Moment, ranks: Ranks) -> None:
         """Change the state after an optimiser step; called without gradient.
 
-        `features` and `batch` are of this rank, and the state must stay the same on all: what it takes from them is
-        gathered first (`Ranks.gather`). A checkpoint holds each tensor once, from one of the ranks.
+        `features` and `batch` are this rank's, but the state must stay the same on all ranks, so gather what it takes
+        from them first (`Ranks.gather`). A checkpoint holds each tensor once, from one of the ranks.
         """
 
     def groups(self, optimizer: OptimizerParams) -> list[dict[str, Any]]:
-        """Parameter groups for AdamW: weights of heads decay, 1-d parameters and scalars do not."""
+        """Parameter groups for AdamW: weight decay for heads' weights, none for 1-d parameters and scalars."""
         return parameter_groups([p for p in self.parameters() if p.requires_grad], optimizer.weight_decay)
 
     def frozen(self) -> Iterable[nn.Module]:

@@ -30,7 +30,7 @@ from flame_core.text.store import TOKENIZER, Drawn, TextStore
 from flame_core.weights import save_weights
 
 PAD = -1
-WEIGHTS = "text.safetensors"  # in a model folder, beside a copy of the tokenizer
+WEIGHTS = "text.safetensors"  # in a model folder, next to a copy of the tokenizer
 _BATCH = 256
 
 

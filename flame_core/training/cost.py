@@ -1,10 +1,10 @@
-"""What training a recipe costs: FLOPs, and the memory of a process, by the parts of a step.
+"""The cost of training a recipe: FLOPs, and memory per process, by the parts of a step.
 
-Nothing here knows a method. The recipe's own towers and objective are assembled on the CPU and run on made-up pictures
-and texts, and the runs are counted (`counting`).
+Nothing here depends on the method. The recipe's own towers and objective are assembled on the CPU and run on random
+pictures and texts, and the runs are counted (`counting`).
 
-- A tower's cost grows with its items: views of pictures, or captions. A run of one item and one of two tell what an
-  item costs, and what is kept whatever their number. Backward costs two forwards.
+- A tower's cost grows with its items: views of pictures, or captions. A run of one item and a run of two give the cost
+  per item and the fixed cost. Backward costs as much as two forwards.
 - The objective sees the features of the whole batch, so its cost is a polynomial of degree two in the number of
   pictures. Runs of two, three and four pictures give its coefficients.
 """
@@ -31,7 +31,7 @@ from flame_core.training.counting import Quadratic, counted
 from flame_core.training.made_batch import MadeTexts, made_batch
 
 _ADAM_BYTES = 16  # a weight, its gradient and two moments in float32
-PICTURES = 4  # the most that something is run on
+PICTURES = 4  # the largest number of pictures in a run
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class TowerCost:
 
     Attributes:
         weights: number of trained weights.
-        forward_flops: of one item.
-        activation_bytes: kept for backward, one item.
-        fixed_bytes: weights, gradients, moments, and what else does not grow with the items.
+        forward_flops: per item.
+        activation_bytes: kept for backward, per item.
+        fixed_bytes: weights, gradients, moments, and everything else that does not grow with the items.
         items: per picture: views, or different captions on average.
-        own: items of a step on one process.
+        own: items per step on one process.
         held: items whose activations a process holds at once.
-        recomputes: whether backward runs forward once more, to keep less.
+        recomputes: whether backward runs forward again, in order to keep less.
     """
 
     weights: int
@@ -65,26 +65,26 @@ class TowerCost:
 
     @property
     def flops(self) -> float:
-        """Of a step, per picture: backward costs two forwards."""
+        """FLOPs per picture in a step; backward costs as much as two forwards."""
         return self.items * self.forward_flops * (self.forwards + 2)
 
     @property
     def memory(self) -> int:
-        """Bytes that a process needs for it."""
+        """Bytes that a process needs for the tower."""
         return self.fixed_bytes + self.held * self.activation_bytes
 
     def holding(self, most: int) -> TowerCost:
-        """The same with gradients in pieces of `most` items."""
+        """The cost with gradients in pieces of `most` items."""
         return replace(self, held=min(self.held, most))
 
 
 @dataclass(frozen=True)
 class ObjectiveCost:
-    """Losses, with the heads, tables and teachers of their terms.
+    """The cost of the losses, with the heads, tables and teachers of their terms.
 
     Attributes:
         weights: number of trained weights.
-        flops: of a step over all processes, forward and backward.
+        flops: per step over all processes, forward and backward.
         memory: bytes that a process needs: its weights and state, and what is kept for backward.
     """
 
@@ -95,13 +95,13 @@ class ObjectiveCost:
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """Training one recipe.
+    """The cost of training one recipe.
 
     Attributes:
         image: the image tower with its projector.
-        text: the text tower, if one is trained along.
-        objective: all that the terms add.
-        input_bytes: pictures, and texts as they are stored, of a step on one process.
+        text: the text tower, if one is trained.
+        objective: everything that the terms add.
+        input_bytes: pictures, and texts as they are stored, per step on one process.
         steps: optimiser steps.
         batch_size: pictures per step, over all processes.
         texts: drawn per picture and step.
@@ -133,7 +133,7 @@ class TrainingCost:
 
     @property
     def flops(self) -> float:
-        """Of the whole training."""
+        """FLOPs of the whole training."""
         return self.steps * sum(self.step_flops.values())
 
     @property
@@ -153,7 +153,7 @@ class TrainingCost:
         return sum(self.memory_parts.values())
 
     def with_micro_batch(self, micro: int) -> TrainingCost:
-        """The same with gradients in pieces of `micro` pictures."""
+        """The cost with gradients in pieces of `micro` pictures."""
         text = None if self.text is None else self.text.holding(micro * self.texts)
         return replace(self, image=self.image.holding(round(micro * self.image.items)), text=text)
 
@@ -168,15 +168,15 @@ def training_cost(
     extra: Mapping[str, Tensor] | None = None,
     teacher: Path | None = None,
 ) -> TrainingCost:
-    """The cost of a recipe over `samples` pictures into `hidden` dimensions, on so many processes.
+    """The cost of a recipe on `samples` pictures, for texts of `hidden` dimensions, on `processes` processes.
 
     Args:
         params: the recipe.
         hidden: D, dimensions of the texts' space.
-        slots: names of the texts of a picture that are drawn from.
-        samples: training pictures.
-        processes: that share a batch.
-        vocabulary: token ids of a text tower, whose captions are counted at their full length.
+        slots: names of a picture's texts that are drawn from.
+        samples: number of training pictures.
+        processes: number of processes that share a batch.
+        vocabulary: number of token ids of a text tower; its captions are counted at their full length.
         extra: values of `PICTURES` samples by sidecar.
         teacher: the model folder of the recipe's teacher.
 
@@ -214,7 +214,7 @@ def training_cost(
 
 
 def different_captions(slots: Sequence[str], drawn: int) -> float:
-    """How many captions are behind `drawn` texts of a picture on average, if several are read from each caption."""
+    """The average number of captions that `drawn` texts of a picture belong to, since a caption gives several texts."""
     of_caption = Counter((name.partition("/")[0], name.partition("#")[2]) for name in slots)
     ways = comb(len(slots), drawn)
     return sum(1 - comb(len(slots) - own, drawn) / ways for own in of_caption.values())
@@ -229,14 +229,14 @@ class _Runs:
     made: Batch
 
     def image_tower(self, views: int, own: int) -> tuple[TowerCost, Features]:
-        """Its cost, and the features of one view."""
+        """The image tower's cost, and the features of one view."""
         tower, pictures = self.assembly.tower, self.made.pictures.flatten(0, 1)
         reads = tuple(sorted(recipe_needs(self.params).reads))
         recomputes = self.params.model.checkpoint_activations
         return self._tower(tower, pictures, lambda inputs: tower(inputs, reads), views, own, recomputes)
 
     def text_tower(self, captions: float, own: int) -> TowerCost | None:
-        """Its cost, if there is one."""
+        """The text tower's cost, if there is one."""
         if (tower := self.assembly.text_tower) is None:
             return None
         ids = self.made.texts.flatten(0, 1)
@@ -268,7 +268,7 @@ class _Runs:
         return cost, {name: value.detach() for name, value in one.result.items()}
 
     def objective(self, of_one: Features, hidden: int, at: Moment, batch_size: int, own: int) -> ObjectiveCost:
-        """Its cost for a batch of which a process has `own` pictures; `of_one` are the features of one view."""
+        """The objective's cost if a process has `own` pictures of a batch; `of_one` are the features of one view."""
         objective, (b, views) = self.assembly.objective, self.made.pictures.shape[:2]
         with self._autocast():
             prepared = counted(lambda: objective.prepare(self.made, self.assembly.tower, at, ALONE))
@@ -309,7 +309,7 @@ class _Runs:
 
 
 def _sizes(module: nn.Module) -> tuple[int, int]:
-    """How many weights are trained, and the bytes of all other state."""
+    """The number of trained weights, and the bytes of all other state."""
     trained = {id(weight): weight.numel() for weight in module.parameters() if weight.requires_grad}
     state = {id(value): value.nbytes for value in [*module.parameters(), *module.buffers()]}
     return sum(trained.values()), sum(size for key, size in state.items() if key not in trained)

@@ -1,4 +1,4 @@
-"""What a piece of a training costs when it runs: FLOPs by torch's counter, and what autograd keeps for backward."""
+"""The cost of running a part of a training: FLOPs by torch's counter, and the bytes autograd keeps for backward."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Counted(Generic[T]):
 
 
 def counted(run: Callable[[], T], there: Iterable[Tensor] = ()) -> Counted[T]:
-    """Run something on the CPU; what autograd keeps of `there`, such as weights, is not counted."""
+    """Call `run` on the CPU; tensors in `there`, such as weights, are not counted among those that autograd keeps."""
     own = {tensor.untyped_storage().data_ptr() for tensor in there}
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = tensor  # held, so that no storage is used twice
+            kept[storage.data_ptr()] = tensor  # kept alive, so that no storage is reused
         return tensor
 
     counter = FlopCounterMode(display=False)
@@ -41,7 +41,7 @@ def counted(run: Callable[[], T], there: Iterable[Tensor] = ()) -> Counted[T]:
 
 @dataclass(frozen=True)
 class Quadratic:
-    """A cost of n things: constant + linear n + square n^2, through its values at n = 2, 3 and 4."""
+    """The cost of n items: constant + linear n + square n^2, determined by its values at n = 2, 3 and 4."""
 
     constant: float
     linear: float
@@ -49,7 +49,7 @@ class Quadratic:
 
     @classmethod
     def through(cls, two: float, three: float, four: float) -> Quadratic:
-        """The one with these values."""
+        """The polynomial with these values at n = 2, 3 and 4."""
         square = (four - 2 * three + two) / 2
         linear = three - two - 5 * square
         return cls(two - 2 * linear - 4 * square, linear, square)

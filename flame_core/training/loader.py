@@ -135,11 +135,11 @@ class TrainingSamples(Dataset[LoadedBatch]):
 
     @property
     def slots(self) -> list[str]:
-        """Names of the texts of a sample that are drawn from."""
+        """Names of a sample's texts that are drawn from."""
         return [self.texts.facets[slot] for slot in self._slots]
 
     def stored(self, numbers: Sequence[int]) -> dict[str, Tensor]:
-        """Stored values of samples by sidecar; numbers beyond the last sample begin anew."""
+        """Stored values of samples by sidecar; numbers beyond the last sample start again from 0."""
         rows = [self._index[number % len(self)] for number in numbers]
         places = [(row.shard, row.row) for row in rows]
         return {name: sidecar.read(places) for name, sidecar in self._sidecars.items()}

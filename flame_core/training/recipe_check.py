@@ -1,8 +1,8 @@
-"""What is wrong with a recipe that its file alone does not show, found before anything is computed.
+"""Finds mistakes in a recipe that its params class cannot find, before anything is computed.
 
-`recipe_faults` builds the tower without weights (torch's meta device) and asks the terms what they read; no file but
-the recipe is needed. `link_faults` looks at what the recipe is linked to, as far as it is there: a file may still be
-made by a stage of `dvc.yaml`. Both are used by `flame params check` and `flame run`, the first also by `flame train`.
+`recipe_faults` builds the tower without weights (torch's meta device) and checks what the terms read; it needs no file
+except the recipe. `link_faults` checks what the recipe is linked to, as far as it exists: a stage of `dvc.yaml` may
+still make a file. `flame params check` and `flame run` use both, `flame train` only the first.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from flame_core.text.manifest import MANIFEST, read_manifest, training_folder
 
 
 class Fault(NamedTuple):
-    """A mistake in a recipe: the key, from the recipe's root, and what is wrong and to be done."""
+    """A mistake in a recipe: the key, from the recipe's root, and what is wrong and what to do."""
 
     key: tuple[str, ...]
     message: str
 
 
 def require_recipe(params: Params, layout: Layout, name: str) -> None:
-    """Refuse a recipe with faults of its own.
+    """Refuse a recipe with faults that do not depend on its links.
 
     Raises:
         ParamsError: names the recipe's file and each key.
@@ -43,9 +43,9 @@ def require_linked_recipes(params: Params, layout: Layout, recipes: Path) -> Non
     """Refuse faults of all recipes with terms, multipliers, sidecars, a selection or a teacher.
 
     Args:
-        params: of the run.
-        layout: of the run, whose folder need not exist yet.
-        recipes: folder of the recipes' files, which an error names.
+        params: the run's.
+        layout: the run's; its folder need not exist yet.
+        recipes: folder of the recipes' files, for error messages.
 
     Raises:
         ParamsError: names the files and each key.
@@ -68,7 +68,7 @@ def _refuse(found: Mapping[str, Iterable[Fault]], recipes: Path) -> None:
 
 
 def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
-    """Mistakes that the recipe shows by itself: sidecars that its terms read, its backbone, its weights."""
+    """Mistakes in the recipe itself: sidecars that its terms read, its backbone, its weights."""
     import torch
 
     from flame_core.objectives import term_needs
@@ -118,7 +118,7 @@ def _backbone_fault(recipe: TrainParams, error: ParamsError) -> Fault:
 
 
 def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
-    """Mistakes in what a recipe is linked to: nothing there that no stage makes, a teacher of another LLM's space."""
+    """Mistakes in a recipe's links: a missing path that no stage makes, or a teacher of another LLM's space."""
     recipe = params.train[name]
     outs = _outs(layout)
     for what, path in links(layout, recipe).items():
@@ -140,7 +140,7 @@ def _is_of_a_recipe(recipe: TrainParams, what: str) -> bool:
 
 
 def _outs(layout: Layout) -> list[Path]:
-    """What the stages of `dvc.yaml` make; of an out with a placeholder, the folder above it."""
+    """The outs of the stages of `dvc.yaml`; for an out with a placeholder, the folder above it."""
     root = next((root for root in (layout.root, layout.project) if (root / PIPELINE).is_file()), None)
     stages = read_yaml(root / PIPELINE).get("stages") if root else None
     found: list[Path] = []
@@ -154,7 +154,7 @@ def _outs(layout: Layout) -> list[Path]:
 
 
 def _other_space(params: Params, layout: Layout, recipe: TrainParams) -> Iterator[str]:
-    """Why a teacher is of another LLM's space than the recipe's texts, as far as its files or params tell."""
+    """Why a teacher's LLM space differs from that of the recipe's texts, as far as its files or params show."""
     layer = _layer(params, recipe)
     if name := teacher_recipe(recipe):
         taught = params.train.get(name)
@@ -198,13 +198,13 @@ def _layer(params: Params, recipe: TrainParams) -> int | None:
 
 
 def _manifest_made_for(params: Params, layout: Layout, recipe: TrainParams) -> dict[str, Any] | None:
-    """The manifest of the embeddings if they are there and of the LLM and layer in params."""
+    """The manifest of the embeddings, if they exist and were made with the LLM and layer in params."""
     folder = training_folder(layout.train_embeddings, recipe.reading)
     if not (folder / MANIFEST).is_file():
         return None
     try:
         manifest = read_manifest(folder)
-    except FlameError:  # `flame embed` makes them anew
+    except FlameError:  # `flame embed` will make them again
         return None
     llm = manifest.get("llm") or {}
     fits = llm.get("source") == params.llm.source and manifest.get("layer") == _layer(params, recipe)

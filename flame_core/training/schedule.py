@@ -43,14 +43,14 @@ def create_optimizer(towers: nn.Module, objective: Objective, params: TrainParam
     weights = [weight for group in groups for weight in group["params"]]
     if not weights:
         raise ParamsError("train.optimizer.multipliers freezes all that the recipe trains")
-    fused = weights[0].is_cuda  # one kernel for all weights; on a CPU the plain one, whose bytes are promised
+    fused = weights[0].is_cuda  # one kernel for all weights; on a CPU the plain one, whose bytes must not change
     return torch.optim.AdamW(
         groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.eps, fused=fused or None
     )
 
 
 def rate_multiplier(name: str, multipliers: Mapping[str, float]) -> float:
-    """The multiplier of a tower's weight or module: that of the longest of `multipliers` its name begins with, or 1."""
+    """The multiplier of a tower's weight or module: that of the longest key that its name begins with, or 1."""
     return max(
         ((len(start), value) for start, value in multipliers.items() if f"{name}.".startswith(f"{start}.")),
         default=(0, 1.0),
@@ -58,10 +58,10 @@ def rate_multiplier(name: str, multipliers: Mapping[str, float]) -> float:
 
 
 def freeze(towers: nn.Module, multipliers: Mapping[str, float]) -> None:
-    """Freeze what has a multiplier of 0: no gradients, and evaluation mode.
+    """Freeze weights and modules with a multiplier of 0: no gradients, and evaluation mode.
 
     Raises:
-        ParamsError: a multiplier is of no weight.
+        ParamsError: a multiplier applies to no weight.
     """
     require_weights(towers, multipliers)
     for name, weight in towers.named_parameters():
@@ -69,14 +69,14 @@ def freeze(towers: nn.Module, multipliers: Mapping[str, float]) -> None:
             weight.requires_grad_(False)
     for name, module in towers.named_modules():
         if rate_multiplier(name, multipliers) == 0:
-            module.training = False  # of this module only: a part of it may be trained
+            module.training = False  # only this module, since a part of it may be trained
 
 
 def require_weights(towers: nn.Module, multipliers: Mapping[str, float]) -> None:
     """Refuse multipliers that no weight's name begins with.
 
     Raises:
-        ParamsError: names the first, and what names begin with.
+        ParamsError: names the first such multiplier, and the beginnings of names that exist.
     """
     names = [name for name, _ in towers.named_parameters()]
     for start in multipliers:

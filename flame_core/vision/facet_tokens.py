@@ -35,7 +35,7 @@ class FacetTokens(nn.Module):
         self._blocks = depth if blocks == "all" else blocks
 
     def forward(self, backbone: Any, pictures: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Tokens of the last block [B, T + F, C]: the backbone's own, then the facets; `keep` as in `token_subset`."""
+        """Tokens of the last block [B, T + F, C]: the backbone's, then the facets; `keep` as in `token_subset`."""
         x = embedded(backbone, pictures, keep)  # [B, T, C]
         first = len(backbone.blocks) - self._blocks
         for block in backbone.blocks[:first]:

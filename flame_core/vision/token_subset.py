@@ -1,6 +1,6 @@
-"""Patches that a ViT sees, chosen picture by picture: the others are left out before the first block.
+"""Lets a ViT see only some patches, chosen per picture: the others are left out before the first block.
 
-A method that masks (A-CLIP, FLIP) says which patches stay (`Batch.keep`); what is left out costs nothing.
+A method with masking (A-CLIP, FLIP) chooses the patches to keep (`Batch.keep`); the others cost nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch.utils.checkpoint import checkpoint
 
 from flame_core.errors import ParamsError
 
-PARTS = ("patch_embed", "_pos_embed", "patch_drop", "norm_pre", "blocks", "norm")  # of a plain ViT of timm
+PARTS = ("patch_embed", "_pos_embed", "patch_drop", "norm_pre", "blocks", "norm")  # of timm's plain ViT
 
 
 def missing_parts(backbone: Any) -> list[str]:
-    """What a backbone lacks of a plain ViT of timm, whose forward pass may be taken apart."""
+    """The parts of timm's plain ViT that a backbone lacks; with all of them, its forward pass can be done in steps."""
     return [part for part in PARTS if not hasattr(backbone, part)]
 
 
@@ -25,7 +25,7 @@ def embedded(backbone: Any, pictures: Tensor, keep: Tensor | None = None) -> Ten
     """Tokens before the first block: prefix tokens, then the N patches or the M of `keep` [B, M], in its order.
 
     Raises:
-        ParamsError: patches are to be left out, and the backbone is no plain ViT.
+        ParamsError: patches are to be left out, but the backbone is not a plain ViT.
     """
     if keep is not None and (missing := missing_parts(backbone)):
         raise ParamsError(
@@ -41,7 +41,7 @@ def embedded(backbone: Any, pictures: Tensor, keep: Tensor | None = None) -> Ten
 
 
 def subset_tokens(backbone: Any, pictures: Tensor, keep: Tensor) -> Tensor:
-    """Tokens of the last block [B, P + M, C] of pictures of which only the patches `keep` [B, M] are seen."""
+    """Tokens of the last block [B, P + M, C] for pictures of which only the patches `keep` [B, M] are seen."""
     x = embedded(backbone, pictures, keep)
     for block in backbone.blocks:
         x = through(backbone, block, x)
@@ -49,7 +49,7 @@ def subset_tokens(backbone: Any, pictures: Tensor, keep: Tensor) -> Tensor:
 
 
 def through(backbone: Any, block: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """A block's output; its activations are made again in backward if the backbone is set so."""
+    """A block's output; its activations are recomputed in backward if the backbone is set to do so."""
     if backbone.grad_checkpointing and torch.is_grad_enabled():
         return checkpoint(block, x, attn_mask=mask, use_reentrant=False)
     return block(x, attn_mask=mask)

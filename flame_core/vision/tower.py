@@ -56,7 +56,7 @@ class ImageTower(nn.Module):
     def forward(
         self, pictures: Tensor, reads: Collection[str] = ("z",), keep: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Features by name, only those asked for, of whole pictures or of their patches `keep` [B, M].
+        """The features named in `reads`, of whole pictures or only of their patches `keep` [B, M].
 
         z [B, 1 + F, D]; from the backbone's last block: pooled [B, C], the mean patch token; cls [B, C]; patches
         [B, N, C].
@@ -82,7 +82,7 @@ class ImageTower(nn.Module):
         return features
 
     def head_parts(self) -> nn.ModuleList:
-        """What only z depends on."""
+        """The modules on which only z depends."""
         return nn.ModuleList([self.projector] + ([] if self.facet_tokens is None else [self.facet_tokens]))
 
     def z(self, pictures: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class ImageTower(nn.Module):
 
 
 def create_backbone(params: ModelParams) -> nn.Module:
-    """A timm backbone that returns tokens [B, T, C], randomly initialised; with a pooled head behind its final norm.
+    """A timm backbone that returns tokens [B, T, C], randomly initialised; with a pooled head, after its final norm.
 
     Raises:
         ParamsError: timm does not know the name or an option, or the model does not return tokens.
