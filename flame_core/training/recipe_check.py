@@ -93,10 +93,12 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
         except ParamsError as error:
             yield Fault(("objective" if name == recipe.objective.name else "terms",), str(error))
     if recipe.optimizer.multipliers:
-        with torch.device("meta"):
-            text = [] if recipe.text_tower is None else [("text", TextTower(recipe.text_tower, vocabulary=1, hidden=8))]
+        towers: dict[str, torch.nn.Module] = {"image": tower}
+        if recipe.text_tower is not None:
+            with torch.device("meta"):
+                towers["text"] = TextTower(recipe.text_tower, vocabulary=1, hidden=8)
         try:
-            require_weights(torch.nn.ModuleDict([("image", tower), *text]), recipe.optimizer.multipliers)
+            require_weights(torch.nn.ModuleDict(towers), recipe.optimizer.multipliers)
         except ParamsError as error:
             yield Fault(("optimizer", "multipliers"), str(error).removeprefix("train.optimizer.multipliers: "))
 
