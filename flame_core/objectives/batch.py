@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 Features = Mapping[str, Tensor]
@@ -63,6 +64,10 @@ class Batch:
     def split(self, size: int) -> list[Batch]:
         """Consecutive parts of at most `size` samples."""
         return [self[start : start + size] for start in range(0, len(self), size)]
+
+    def in_parts(self, run: Callable[[Batch], Tensor], size: int | None) -> Tensor:
+        """What `run` makes of parts of at most `size` samples, joined; of the whole batch if `size` is None."""
+        return torch.cat([run(part) for part in self.split(size or len(self))])
 
     def to(self, device: str) -> Batch:
         """The same batch on a device."""

@@ -56,7 +56,9 @@ class Setup:
         batch_size: pictures per step, over all ranks.
         samples: number of training samples, so of rows in a table that `Batch.rows` indexes.
         hidden: D, dimensions of the texts' space.
-        teacher: the folder of the model that the recipe names as its teacher.
+        teacher: the folder of the model that the recipe names as its teacher; `vision.tower.load_tower` reads it.
+        micro_batch_size: pictures that memory has room for at once, on this rank; None: all. A teacher or an average of
+            the tower runs in such parts too (`Batch.in_parts`).
     """
 
     tower: ImageTower
@@ -64,6 +66,7 @@ class Setup:
     samples: int
     hidden: int
     teacher: Path | None = None
+    micro_batch_size: int | None = None
 
 
 def parameter_groups(

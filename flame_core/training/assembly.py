@@ -92,7 +92,7 @@ def assemble(
     text_tower = texts.encoder()
     if "z" not in recipe_needs(params).reads:  # nothing reaches the head, and ranks would wait for its gradients
         tower.head_parts().requires_grad_(False)
-    setup = Setup(tower, batch_size, samples, texts.hidden, teacher)
+    setup = Setup(tower, batch_size, samples, texts.hidden, teacher, params.micro_batch_size)
     assembly = Assembly(tower, text_tower, create_objective(params, setup))
     freeze(assembly.towers(), params.optimizer.multipliers)
     return assembly

@@ -66,7 +66,7 @@ def found(made: Params) -> list[tuple[str, str]]:
 def test_the_shipped_recipes_have_no_faults(layout):
     for name in sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml")):
         content = read_yaml(ROOT / "params.yaml") | {"recipes": [name]}
-        content["text"]["train_kinds"] = ["raw", "short", "long"]
+        content["text"] |= {"train_kinds": ["raw", "short", "long"], "sentence": {}}
         made = parse_params(content, Path("params.yaml"), ROOT / "recipes")
         assert list(recipe_faults(made.train[name])) == []
         assert list(link_faults(made, layout, name)) == []

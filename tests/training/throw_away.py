@@ -40,11 +40,15 @@ class Past(Term):
         super().__init__(params, setup)
         width = setup.tower.backbone.num_features
         self.past = MovingAverage(setup.tower)
+        self.at_once = setup.micro_batch_size
         self.head = nn.Sequential(nn.Linear(width, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, width))
 
     def prepare(self, batch, tower, at, ranks):
-        target = self.past(batch.pictures.flatten(0, 1), ("pooled",))["pooled"]
-        return batch.with_extra(past=target.unflatten(0, batch.pictures.shape[:2]))
+        def pooled(part):
+            found = self.past(part.pictures.flatten(0, 1), ("pooled",))["pooled"]
+            return found.unflatten(0, part.pictures.shape[:2])
+
+        return batch.with_extra(past=batch.in_parts(pooled, self.at_once))
 
     def forward(self, features, batch, ranks):
         everyone = ranks.gather(features["pooled"].float())  # [B, 2, C]
