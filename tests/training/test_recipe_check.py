@@ -86,7 +86,7 @@ def test_a_term_reads_what_the_backbone_has():
                                   "num_heads": 2}, "image_size": 16}  # fmt: skip
     reads = AskingParams(reads=("cls",))
     ((key, message),) = found(params(reads, model=model))
-    assert key == "terms" and "the term asking reads the CLS token, and the backbone VisionTransformer" in message
+    assert key == "terms" and "the term asking reads the CLS token, but the backbone VisionTransformer" in message
     model["backbone_options"] = {**model["backbone_options"], "class_token": True}
     assert found(params(reads, model=model)) == []
     ((key, message),) = found(params(AskingParams(reads=("dreams",)), model=model))
