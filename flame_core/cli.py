@@ -269,23 +269,26 @@ def params_check(
     overrides: Overrides = None,
     preset: Preset = None,
 ) -> None:
-    """Validate params.yaml and the recipes it names; show the digest of the result."""
-    from flame_core.layout import Layout
-    from flame_core.links import require_links
-    from flame_core.reporting import facts
-    from flame_core.workspace import resolve_params
+    """Find every mistake in params.yaml and the recipes it names, and warn if they do not fit the data."""
+    from rich.markup import escape
 
-    layout = Layout.find()
-    resolved = resolve_params(layout, overrides or [], preset)
-    params = resolved.params
-    if not overrides and preset is None:  # a workspace gets its links when it is opened
-        require_links(layout, params)
+    from flame_core.layout import Layout
+    from flame_core.params.validation import not_valid
+    from flame_core.preflight import check
+    from flame_core.reporting import console, facts
+
+    checked = check(Layout.find(), overrides or [], preset)
+    params = checked.params
+    if params is None:
+        raise not_valid(checked.source, checked.faults)
     facts(
-        f"{preset or layout.params} is valid",
+        f"{checked.source} is valid",
         {
             "sources": ", ".join(f"{name} ({source.kind})" for name, source in params.sources.items()),
             "LLM": f"{params.llm.source}, layer {params.text.layer}",
             "recipes": ", ".join(params.recipes),
-            "params digest": resolved.params.digest,
+            "params digest": params.digest,
         },
     )
+    for warning in checked.warnings:
+        console.print(f"[bold yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)

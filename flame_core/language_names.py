@@ -42,6 +42,11 @@ def is_language(code: str) -> bool:
     return language_name(code) != code
 
 
+def code_of(name: str) -> str | None:
+    """`de` for `german` or `German`; None if no language has that English name."""
+    return next((code for code, known in _NAMES.items() if known.lower() == name.lower()), None)
+
+
 def html_language(code: str) -> str:
     """The code in the form of the HTML attribute `lang`: `sr-latin` for `sr@latin`."""
     return code.replace("_", "-").replace("@", "-")

@@ -20,7 +20,7 @@ class DebianSource(Section):
 def _encoding(name: str) -> str:
     """`name`, if it is the name of a text encoding."""
     try:
-        b"".decode(name)
+        "a".encode(name)  # an empty text is encoded without a look at the name
     except (LookupError, ValueError):
         raise ValueError(
             f"{name!r} is not a text encoding; use utf-8, cp1252, utf-16 or latin-1, for example"

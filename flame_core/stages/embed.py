@@ -77,7 +77,6 @@ def run(params: Params, layout: Layout) -> None:
     tokens = FacetTokenizer(tokenizer, params.text)
     identities = store_identities(params, read_source(folder), tokens)
     counts = {job.name: sum(tokens.count(kind, texts) for kind, texts in job.texts.items()) for job in jobs}
-    require_budget(counts, params)
 
     units, rate, of_llm = compute_jobs(params, layout, jobs, identities, counts)
     computed = sum(unit.computed for unit in units.values())
@@ -169,6 +168,7 @@ def compute_jobs(
     """({job name: finished unit}, tokens per second or why there are none, what was verified of the LLM).
 
     Raises:
+        ParamsError: the files that are not in the work cache take more tokens than `text.max_tokens`.
         InputError: the LLM's folder is damaged; nothing was computed with it.
     """
     cache = WorkCache(layout.work, STAGE)
@@ -181,6 +181,7 @@ def compute_jobs(
     ]
     if not missing:
         return units, "all found in the work cache", Verified(0, 0, 0)
+    _require_budget({task.job.name: task.tokens for task in missing}, params)
     verified = verify({layout.llm: [f"{params.llm.name}/*"]})
     rate = embed_files(missing, params, layout)
     for task in missing:
@@ -235,16 +236,27 @@ def plan_jobs(params: Params, layout: Layout, captions: Sequence[Caption]) -> li
     return training + text_jobs(layout.captions, wanted)
 
 
-def require_budget(counts: dict[str, int], params: Params) -> None:
-    """Refuse to embed more than `text.max_tokens` tokens, before anything is computed."""
-    limit = params.text.max_tokens
-    if limit is not None and sum(counts.values()) > limit:
+def _require_budget(counts: Mapping[str, int], params: Params) -> None:
+    """Refuse to embed more than `text.max_tokens` tokens, before anything is computed; what is stored costs nothing.
+
+    Args:
+        counts: {job: tokens} of the files that are not in the work cache.
+        params: sets the limit.
+    """
+    limit, tokens = params.text.max_tokens, sum(counts.values())
+    if limit is not None and tokens > limit:
         largest = max(counts, key=lambda name: counts[name])
         raise ParamsError(
-            f"embedding takes {sum(counts.values()):,} tokens ({counts[largest]:,} of them for {largest}), but "
-            f"text.max_tokens is {limit:,}: raise it, or lower evaluate.max_pictures, evaluate.languages, "
-            "evaluate.benchmarks or text.train_kinds"
+            f"embedding takes {tokens:,} more tokens ({counts[largest]:,} of them for {largest}), but text.max_tokens "
+            f"is {limit:,}: raise it (text.max_tokens: {_round_up(tokens):_}, or null for any number), or lower "
+            "evaluate.max_pictures, evaluate.languages, evaluate.benchmarks or text.train_kinds"
         )
+
+
+def _round_up(tokens: int) -> int:
+    """To two digits, as people write a limit."""
+    unit = 10 ** max(len(str(tokens)) - 2, 0)
+    return -(-tokens // unit) * unit
 
 
 def _neighbours(params: Params, jobs: Sequence[Job], sample: np.ndarray) -> list[list[str]]:

@@ -17,7 +17,6 @@ from flame_core.stages.embed import (
     all_but_weights,
     benchmark_facts,
     compute_jobs,
-    require_budget,
     store_files,
     store_identities,
 )
@@ -61,7 +60,6 @@ def run(params: Params, layout: Layout) -> None:
     planned = jobs(collected)
     planned += sentence_jobs(planned, params.text)
     counts = {job.name: sum(tokens.count(kind, texts) for kind, texts in job.texts.items()) for job in planned}
-    require_budget({"the rest of the store": manifest["tokens"], **counts}, params)
     units, rate, of_llm = compute_jobs(params, layout, planned, identities, counts)
 
     new = store_files(planned, units)

@@ -145,8 +145,16 @@ def test_captions_that_changed_are_noticed_by_consumers(prepared):
 def test_a_budget_refuses_before_anything_is_spent(prepared, monkeypatch):
     params, layout = prepared
     monkeypatch.setattr(TextEncoder, "open", lambda *_: pytest.fail("the LLM was loaded"))
-    with pytest.raises(ParamsError, match=r"takes [\d,]+ tokens .* text\.max_tokens is 100"):
+    with pytest.raises(ParamsError, match=r"takes [\d,]+ more tokens .* text\.max_tokens is 100: raise it"):
         embed.run(with_text(params, max_tokens=100), layout)
+
+
+def test_what_is_stored_costs_nothing_of_the_budget(prepared):
+    params, layout = prepared
+    embed.run(params, layout)
+    before = tree(layout.embeddings)
+    embed.run(with_text(params, max_tokens=1), layout)
+    assert tree(layout.embeddings) == before
 
 
 def test_a_failed_check_of_the_captions_stops_it(prepared):

@@ -134,9 +134,11 @@ def test_another_store_is_not_touched(project):
     before = tree(layout.embeddings)
     with pytest.raises(InputError, match="max_caption_tokens"):
         embed_texts.run(with_benchmarks(params, "colours.yaml").model_copy(update={"text": text}), layout)
-    limit = params.text.model_copy(update={"max_tokens": 10})
-    with pytest.raises(ParamsError, match=r"text\.max_tokens is 10"):
-        embed_texts.run(with_benchmarks(params, "colours.yaml").model_copy(update={"text": limit}), layout)
+    limited = params.model_copy(update={"text": params.text.model_copy(update={"max_tokens": 10})})
+    task = {"kind": "classification", "templates": {"en": ["dear {c}"]}}
+    datasets.definition_file(layout.root / "dear.yaml", task, "clip_benchmark", "colours")
+    with pytest.raises(ParamsError, match=r"more tokens .*benchmark-dear.* text\.max_tokens is 10:"):
+        embed_texts.run(with_benchmarks(limited, "dear.yaml"), layout)
     assert tree(layout.embeddings) == before
 
 

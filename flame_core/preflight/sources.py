@@ -1,0 +1,81 @@
+"""Folders, tables and shards that params name and that are not there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from flame_core.data.sources.listing import SOURCE
+from flame_core.layout import Layout
+from flame_core.params import FolderSource, Params, WebdatasetSource
+from flame_core.params.validation import Fault
+
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+_LISTED = 1000  # files of a folder that are compared with a missing one
+
+
+def source_faults(params: Params, layout: Layout) -> Iterator[Fault]:
+    """Missing data of sources and missing folders of models.
+
+    A source that this run has downloaded is not looked for: nothing reads it again before its params change.
+    """
+    for name, source in params.sources.items():
+        key = ("sources", name)
+        if (layout.raw / name / SOURCE).is_file():
+            continue
+        match source:
+            case FolderSource():
+                yield from _folder_faults(source, layout, key)
+            case WebdatasetSource():
+                yield from _webdataset_faults(source, layout, key)
+    yield from _model_faults(params, layout)
+
+
+def _folder_faults(source: FolderSource, layout: Layout, key: tuple[str, ...]) -> Iterator[Fault]:
+    folder = layout.resolve(source.path)
+    if not folder.is_dir():
+        yield Fault((*key, "path"), _missing_folder(folder))
+        return
+    if source.table is None:
+        return
+    table = folder / Path(source.table).expanduser()
+    if table.suffix.lower() not in TABLES:
+        yield Fault((*key, "table"), f"{table.name}: a table is {', '.join(TABLES)}; unpack a compressed one first")
+    elif not table.is_file():
+        yield Fault((*key, "table"), f"{table} does not exist; `table` is relative to `path`{_nearest(table)}")
+
+
+def _webdataset_faults(source: WebdatasetSource, layout: Layout, key: tuple[str, ...]) -> Iterator[Fault]:
+    folder = layout.resolve(source.path)
+    if not folder.is_dir():
+        yield Fault((*key, "path"), _missing_folder(folder))
+        return
+    if next(folder.glob(source.shards), None) is None:
+        yield Fault((*key, "shards"), f"no file in {folder} matches {source.shards!r}; write a pattern such as *.tar")
+
+
+def _model_faults(params: Params, layout: Layout) -> Iterator[Fault]:
+    models: dict[tuple[str, ...], str | None] = {
+        ("caption", kind, "model"): getattr(getattr(params.caption, kind), "model", None) for kind in ("short", "long")
+    }
+    if not (layout.llm / params.llm.name).is_dir():
+        models["llm", "source"] = params.llm.source
+    for key, source in models.items():
+        kind, _, path = (source or "").partition(":")
+        if kind == "path" and not layout.resolve(path).is_dir():
+            yield Fault(key, _missing_folder(layout.resolve(path)))
+
+
+def _missing_folder(folder: Path) -> str:
+    if folder.is_file():
+        return f"{folder} is a file; name the folder that holds it"
+    return f"{folder} is no folder; correct the path, which is relative to the project{_nearest(folder)}"
+
+
+def _nearest(path: Path) -> str:
+    """`; did you mean x?` if something of a similar name is there."""
+    there = [each.name for each in islice(path.parent.iterdir(), _LISTED)] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, there, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

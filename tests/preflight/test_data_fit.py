@@ -1,0 +1,151 @@
+"""Warnings about params that do not fit the data."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from flame_core.captions.table import Caption, write_captions
+from flame_core.data.shards import INDEX_SCHEMA
+from flame_core.layout import Layout
+from flame_core.measuring.intervals import interval, ratio
+from flame_core.preflight import check
+from flame_core.preflight.data_fit import count_pictures, fitting_batch, pictures_needed
+from flame_core.workspace import resolve_params
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def layout(tmp_path, monkeypatch) -> Layout:
+    """The demo's params; nothing has run."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    return Layout.find(tmp_path)
+
+
+def shards(layout: Layout, train: int, val: int) -> None:
+    rows = [
+        {"key": f"{split}{n}", "split": split, "shard": f"{split}/00000.tar", "row": n, "offset": 0, "size": 1,
+         "width": 1, "height": 1, "sha256": "", "captions": 1}
+        for split, count in (("train", train), ("val", val))
+        for n in range(count)
+    ]  # fmt: skip
+    layout.shards.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), layout.shards / "index.parquet")
+
+
+def captions(layout: Layout, *languages: str) -> None:
+    (layout.captions / "val").mkdir(parents=True, exist_ok=True)
+    rows = [Caption(0, "a", "raw", "text", language, "source:x") for language in languages]
+    write_captions(layout.captions / "val/00000.parquet", [*rows, Caption(0, "a", "short", "x", "xx", "metadata")])
+
+
+def warned(layout: Layout, *overrides: str) -> dict[str, str]:
+    checked = check(layout, overrides)
+    assert checked.faults == []
+    return {place.split(", ")[-1]: text for place, text in (each.split(": ", 1) for each in checked.warnings)}
+
+
+def test_without_data_nothing_is_warned_of(layout):
+    assert warned(layout) == {}
+
+
+def test_the_demos_own_size_fits(layout):
+    shards(layout, 830, 200)
+    captions(layout, "en", "de", "es", "fr", "it", "nl", "pl", "pt", "tr", "cs", "sv", "da")
+    assert warned(layout) == {}
+
+
+def test_a_batch_and_a_warm_up_larger_than_the_training(layout):
+    shards(layout, 51, 13)
+    found = warned(layout, "train.warmup_steps=40")
+    assert found.keys() == {"train.batch_size", "train.warmup_steps", "ingest.val_fraction"}
+    assert found["train.batch_size"].startswith("128, and there are 51 training pictures: each step would take all")
+    assert found["train.batch_size"].endswith("; 8 fits")
+    assert "40, and the whole training has 20 steps (20 epochs of 51" in found["train.warmup_steps"]
+    assert "2, or more epochs" in found["train.warmup_steps"]
+    assert "train.warmup_steps" not in warned(layout, "train.batch_size=8", "train.warmup_steps=40")  # 120 steps
+
+
+def test_the_place_is_that_of_the_value(layout):
+    shards(layout, 51, 200)
+    (batch, warmup) = check(layout).warnings
+    line = (layout.root / "params.yaml").read_text().splitlines().index("  batch_size: 128") + 1
+    assert batch.startswith(f"params.yaml, line {line}, train.batch_size: ")
+    assert warmup.startswith(f"params.yaml, line {line + 2}, train.warmup_steps: ")
+    assert (
+        check(layout, ["train.batch_size=64"]).warnings[0].startswith("--set train.batch_size=64, train.batch_size: ")
+    )
+
+
+def test_too_few_held_out_pictures(layout):
+    shards(layout, 830, 20)
+    few = warned(layout)["ingest.val_fraction"]
+    assert few == "20 held-out pictures are few: 97 give a 95% interval of +- 10%, 385 one of +- 5%"
+    shards(layout, 830, 10)
+    none = warned(layout)["ingest.val_fraction"]
+    assert "recall@10 of a perfect model is not above chance" in none and "min_recall_over_chance" in none
+    assert "evaluate.max_pictures" in warned(layout, "evaluate.max_pictures=8")
+    shards(layout, 830, 97)
+    assert warned(layout) == {}
+
+
+@pytest.mark.parametrize("pictures", range(8, 20))
+def test_the_gate_that_nothing_can_pass_is_the_one_that_evaluate_applies(layout, pictures):
+    low, _ = interval(ratio(np.ones(pictures), np.ones(pictures)), 0.95)
+    passes = low / min(1, 10 / pictures) > 1
+    shards(layout, 830, pictures)
+    assert ("not above chance" in warned(layout)["ingest.val_fraction"]) == (not passes)
+
+
+def test_how_many_pictures_an_interval_takes():
+    for half_width in (0.02, 0.05, 0.1):
+        n = pictures_needed(half_width, 0.95)
+        assert 1.959964 * math.sqrt(0.25 / n) <= half_width < 1.959964 * math.sqrt(0.25 / (n - 1))
+
+
+@pytest.mark.parametrize(("pictures", "batch"), [(1, 2), (8, 2), (16, 4), (51, 8), (830, 128), (3_000_000, 2048)])
+def test_the_batch_that_fits(pictures, batch):
+    assert fitting_batch(pictures) == batch
+
+
+def test_languages_that_no_caption_has(layout):
+    shards(layout, 830, 200)
+    captions(layout, "en", "fr")
+    found = warned(layout, "evaluate.languages=[fr, de]")
+    assert found == {
+        "evaluate.languages.1": "no held-out caption is in 'de', so it is not measured; the captions are in en, fr"
+    }
+    captions(layout, "fr")
+    assert "no held-out caption is in 'en'" in warned(layout, "evaluate.languages=all")["evaluate.train_language"]
+
+
+def test_before_ingest_pictures_are_counted_in_the_folder(layout):
+    folder = layout.root / "pictures/birds"
+    folder.mkdir(parents=True)
+    for n in range(64):
+        Image.new("RGB", (2, 2)).save(folder / f"{n}.png")
+        (folder / f"{n}.txt").write_text("a bird")
+    own = (layout.root / "params.yaml").read_text()
+    start = own.index("sources:")
+    text = f"sources: {{mine: {{kind: folder, path: pictures}}}}\n\n{own[own.index('ingest:') :]}"
+    (layout.root / "params.yaml").write_text(own[:start] + text)
+    counts = count_pictures(resolve_params(layout, [], None).params, layout)
+    assert counts is not None and (counts.train, counts.val, counts.about) == (51, 13, "about ")
+    assert warned(layout)["train.batch_size"].startswith("128, and there are about 51 training pictures")
+
+
+def test_a_workspace_of_the_same_data_is_warned_by_the_projects(layout):
+    shards(layout, 51, 200)
+    assert "train.batch_size" in warned(layout, "train.batch_size=64")
+    assert warned(layout, "train.batch_size=64", "ingest.max_side=128") == {}  # other shards, which are not there
