@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flame_core.digest import json_bytes
 from flame_core.errors import GateError, InputError
+from flame_core.remedies import advice, remedy_of
 from flame_core.verification import making
 
 CHECKS = "checks.json"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,31 @@ def require(out: Path) -> None:
     """Refuse an input with a failed blocking check.
 
     Raises:
-        GateError: names the checks, their values and thresholds, and some keys.
+        GateError: names the checks, their values and thresholds, some keys, and how to go on.
     """
     failed = [check for check in read(out) if check.blocking and not check.passed]
     if failed:
-        lines = [
-            f"  {c.name}: {c.description} (measured {c.value}, threshold {c.threshold})"
-            + (f"; for example {', '.join(c.keys[:5])}" if c.keys else "")
-            for c in failed
-        ]
-        raise GateError(f"{out} failed {len(failed)} blocking check(s):\n" + "\n".join(lines))
+        lines = [line for check, advised in _with_advice(failed) for line in told(check, advised=advised)]
+        raise GateError(f"{out} failed {len(failed)} blocking check(s):\n" + "\n".join(f"  {line}" for line in lines))
+
+
+def warn(checks: Iterable[Check]) -> None:
+    """Log the failed checks of an out that was just made, with how to go on; a consumer refuses blocking ones."""
+    for check, advised in _with_advice([check for check in checks if not check.passed]):
+        kind = "blocking check failed" if check.blocking else "check failed"
+        log.warning("%s: %s", kind, "\n  ".join(told(check, advised=advised)))
+
+
+def told(check: Check, *, advised: bool = True) -> list[str]:
+    """A failed check in lines: what was measured, and how to go on if that is `advised`."""
+    examples = f"; for example {', '.join(check.keys[:5])}" if check.keys else ""
+    measured = f"(measured {check.value}, threshold {check.threshold}){examples}"
+    first = f"{check.name}: {check.description} {measured}"
+    return [first, *(f"  {line}" for line in advice(check.name))] if advised else [first]
+
+
+def _with_advice(checks: Iterable[Check]) -> Iterator[tuple[Check, bool]]:
+    """(check, whether to say how to go on): once for all checks with the same remedy, after the last of them."""
+    rows = list(checks)
+    last = {remedy_of(check.name): number for number, check in enumerate(rows)}
+    return ((check, last[remedy_of(check.name)] == number) for number, check in enumerate(rows))

@@ -20,6 +20,7 @@ from flame_core import gates
 from flame_core.errors import InputError
 from flame_core.gates import Check
 from flame_core.markdown import code_span
+from flame_core.remedies import advice
 from orchestration.dvc_project import DvcProject, Stage
 
 
@@ -84,6 +85,8 @@ def _result(name: str, checks: Sequence[Check]) -> dg.AssetCheckResult:
         metadata |= {key: value for key in ("value", "threshold") if _is_number(value := getattr(checks[0], key))}
     if keys := [key for check in failed for key in check.keys]:
         metadata["keys"] = dg.MetadataValue.md("\n".join(f"- {code_span(key)}" for key in keys))
+    if lines := advice(name) if failed else []:
+        metadata["what now"] = dg.MetadataValue.md("\n\n".join(lines))
     return dg.AssetCheckResult(
         check_name=name,
         passed=not failed,

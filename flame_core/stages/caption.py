@@ -101,6 +101,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     sha256 = {Path(name).with_suffix(".parquet").as_posix(): unit.sha256[CAPTIONS] for name, unit in by_name.items()}
     gather(layout.captions, layout.state, files, contents, sha256)
     facts("caption", {**_facts(by_name, len(tasks), checks), "verified": verified})
+    gates.warn(checks)
     kinds = ["raw", *writers]
     table("sample captions", ["sample", *kinds], _examples(by_name[names[0]].file(CAPTIONS), kinds))
 

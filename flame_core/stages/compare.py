@@ -39,13 +39,15 @@ def run(params: Params, layout: Layout) -> None:
     benchmark_results = {name: read_benchmark_results(folder) for name, folder in folders.items()}
     comparison = compare(results, params.evaluate.confidence)
     page = render_comparison(comparison, results, params.evaluate.confidence, benchmark_results)
+    checks = [check(comparison)]
     contents = {
         COMPARISON: json_bytes(comparison),
         PAGE: page.encode(),
-        gates.CHECKS: gates.to_bytes([check(comparison)]),
+        gates.CHECKS: gates.to_bytes(checks),
     }
     gather(layout.comparison, layout.state, {}, contents)
     facts("compare", {"models": ", ".join(folders), "page": layout.comparison / PAGE, "verified": verified})
+    gates.warn(checks)
     show_comparison(params, layout)
     for metric, chart in comparison_charts(comparison, results[0]).items():
         picture(metric_title(metric), partial(standalone, chart), "svg+xml")

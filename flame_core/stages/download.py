@@ -62,6 +62,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     reporting.facts(
         "Sources", {**shown, "pairs": pairs, **dict(unreadable.most_common()), **dict(others.most_common())}
     )
+    gates.warn(checks)
 
 
 def _instead(problems: Sequence[Problem], unused: Sequence[UnusedGroup]) -> str:

@@ -145,6 +145,7 @@ def run(params: Params, layout: Layout) -> None:
             "verified": verified + of_llm,
         },
     )
+    gates.warn(checks)
     table("nearest captions by facet", ["caption", "facet", "nearest", "cosine"], _neighbours(params, jobs, sample))
 
 

@@ -75,5 +75,6 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             "verified": verified,
         },
     )
+    gates.warn(verdict)
     for name, svg in plots.items():
         picture(Path(name).stem, partial(bytes, svg), "svg+xml")

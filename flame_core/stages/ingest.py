@@ -9,7 +9,6 @@ Three steps: scan chunks of pairs (`data/scan.py`), select the samples (`data/se
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Sequence
 from functools import partial
 
@@ -44,7 +43,6 @@ from flame_core.settings import settings
 from flame_core.verification import verify
 from flame_core.work import WorkCache, gather
 
-log = logging.getLogger(__name__)
 _SCAN_PAIRS = 64  # pairs per scan, on average: seconds of work, so a killed run loses little
 
 
@@ -147,9 +145,7 @@ def _gather(
     for split in SPLITS:
         if rows[split].num_rows:
             reporting.picture(f"{split} pictures", partial(contact_sheet, layout.shards, split), "jpeg")
-    for check in checks:
-        if not check.passed:
-            log.warning("check %s: %s (measured %s)", check.name, check.description, check.value)
+    gates.warn(checks)
 
 
 def _rows(shards: list[BuiltShard]) -> pa.Table:

@@ -131,6 +131,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             "verified": verified,
         },
     )
+    gates.warn(checks)
     picture(
         "loss", lambda: standalone(line_chart(range(len(losses)), losses, "Training loss by step", "step")), "svg+xml"
     )

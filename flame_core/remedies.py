@@ -1,0 +1,163 @@
+"""What to do about a failed check: the param that holds its threshold, likely causes, and how to go on.
+
+These texts are printed and shown only. `checks.json` says what was measured, and is an out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+GO_ON = "flame run"
+
+
+class Remedy(NamedTuple):
+    """How to go on after a failed check.
+
+    Attributes:
+        causes: each with what to do, the most likely first.
+        param: the key that holds the threshold; None if it is none.
+    """
+
+    causes: tuple[str, ...]
+    param: str | None = None
+
+
+_DAMAGED = "an out was changed or damaged after it was made: `dvc checkout` restores it"
+_OWN_FAULT = "a fault of this program: please report it with the examples"
+_PRESENT = "captions were made for other shards: `flame caption` makes them anew"
+_FAILED = Remedy(
+    (
+        "the captioner's model does not suit these pictures or texts: look at the examples in data/captions",
+        "it ran out of memory: lower `batch_size` of the captioner, then `flame caption --retry-failed`",
+        "caption.<kind> is not needed: set it to null, and take the kind out of text.train_kinds",
+    ),
+    "caption.gates.max_failed_fraction",
+)
+_ALIKE = Remedy(
+    (
+        "the pairs have little to tell apart (few words, no category or keywords): give more metadata, or another "
+        "captioner",
+        "the prompt of the captioner makes it repeat itself: change caption.<kind>.prompt",
+        "caption.<kind> is not needed: set it to null, and take the kind out of text.train_kinds",
+    ),
+    "caption.gates.max_identical_fraction",
+)
+_SAMPLES = "there are few pairs: add more, or set ingest.val_fraction so that both splits have enough"
+_SPLIT = "pairs with equal captions are in one split, and there are few different captions: set `group_field`"
+
+REMEDIES: dict[str, Remedy] = {
+    "pairs": Remedy(
+        (
+            "`path` or `table` of the source names another place than its pictures and captions",
+            "captions have another column, field or suffix than the source says: see docs/params.md, Your own pairs",
+            "pictures are of a kind that is not read, such as .heic: convert them",
+        )
+    ),
+    "readable": Remedy(
+        (
+            "files were cut while they were copied: copy those that are named again",
+            "texts are in another encoding: set `encoding` of the source, such as cp1252",
+        )
+    ),
+    "keys_unique": Remedy((_OWN_FAULT,)),
+    "samples_decode": Remedy(("the disk is full or unsound: check it, then `flame ingest`", _OWN_FAULT)),
+    "kept_fraction": Remedy(
+        (
+            "many pairs lack their picture or caption, or repeat one another: data/shards/ledger.parquet says which and "
+            "why",
+            "captions are in another encoding or language code than the source says",
+            "near-duplicates are wanted, such as frames of a film: set ingest.near_duplicate_distance to -1",
+        ),
+        "ingest.gates.min_kept_fraction",
+    ),
+    "train_samples": Remedy((_SAMPLES, _SPLIT), "ingest.gates.min_train_samples"),
+    "val_samples": Remedy((_SAMPLES, _SPLIT), "ingest.gates.min_val_samples"),
+    "languages": Remedy(
+        (
+            "the held-out split is small: raise ingest.val_fraction",
+            "val_shards or the pairs' own splits put one language into training only",
+        ),
+        "ingest.gates.min_val_samples",
+    ),
+    "pictures_disjoint": Remedy(
+        ("the source's own split has the same picture on both sides: remove one, or leave the split to a hash",)
+    ),
+    "captions_disjoint": Remedy(
+        ("the source's own split has the same caption on both sides: remove one, or set `group_field`",)
+    ),
+    "looks_disjoint": Remedy(
+        (
+            "the source's own split has near-duplicates on both sides: remove one of each pair",
+            "different pictures look alike, such as drawings on white: lower ingest.near_duplicate_distance",
+        ),
+        "ingest.near_duplicate_distance",
+    ),
+    "sources_readable": Remedy(("files were cut while they were copied: copy those that are named again",)),
+    "samples_present": Remedy((_PRESENT, _DAMAGED)),
+    "raw_present": Remedy(("captions of these samples are empty after they were cleaned: correct or remove them",)),
+    **{f"{kind}_failed": _FAILED for kind in ("short", "long")},
+    **{f"{kind}_{fault}": _ALIKE for kind in ("short", "long") for fault in ("copied", "repeated")},
+    "embeddings_unit_norm": Remedy(
+        (
+            "numbers overflow in text.dtype: set it to float32",
+            "text.layer is one that the LLM leaves unused, or its weights are damaged: `flame fetch-llm`",
+        )
+    ),
+    "embeddings_aligned": Remedy((_PRESENT, _DAMAGED)),
+    "facets_differ": Remedy(
+        (
+            "the facets of text.template ask the same: change their words",
+            "text.layer is too early for the LLM to answer: take a later one",
+            "the LLM is too small to tell facets apart: use one facet per kind, or another LLM",
+        ),
+        "text.gates.max_facet_cosine",
+    ),
+    "loss_went_down": Remedy(
+        (
+            "the training is too short, or its warm-up as long as it: raise train.epochs or lower train.warmup_steps; "
+            "`flame params check` compares them with the data",
+            "train.batch_size is as large as the training split, so that an epoch is one step: lower it",
+            "train.optimizer.learning_rate is too high for this batch: divide it by ten",
+            "pictures and captions do not belong together: look at data/shards and data/captions",
+        ),
+        "train.gates.max_loss_ratio",
+    ),
+    "recall_over_chance": Remedy(
+        (
+            "there are too few held-out pictures to tell a model from chance: raise ingest.val_fraction or "
+            "evaluate.max_pictures; `flame params check` says how many are needed",
+            "the training is too short for its data: raise train.epochs, or lower train.batch_size",
+            "the language is one that the LLM hardly knows, or that few captions have: take it out of language_floors",
+            "captions say nothing of their pictures: look at the examples in the report",
+        ),
+        "evaluate.gates.min_recall_over_chance (of other languages: evaluate.gates.language_floors)",
+    ),
+    "languages_present": Remedy(
+        (
+            "no held-out caption is in these languages: take them out of evaluate.languages",
+            "a source names its captions' language wrongly: set `language` of the source",
+        ),
+        "evaluate.languages",
+    ),
+    "recipes_differ": Remedy(
+        (
+            "the recipes are equally good on so few pictures: raise evaluate.max_pictures",
+            "the trainings are too short to differ: raise train.epochs",
+        )
+    ),
+}
+
+
+def remedy_of(check: str) -> Remedy | None:
+    """The remedy of a check, whose name may hold a source, language or direction: `recall_over_chance/en/text`."""
+    return next((REMEDIES[part] for part in reversed(check.split("/")) if part in REMEDIES), None)
+
+
+def advice(check: str) -> list[str]:
+    """Lines that say how to go on after a check has failed; none of a check that is not known here."""
+    remedy = remedy_of(check)
+    if remedy is None:
+        return []
+    threshold = [f"threshold: {remedy.param}"] if remedy.param else []
+    causes = [f"{number}. {cause}" for number, cause in enumerate(remedy.causes, start=1)]
+    return [*threshold, "likely causes, the likeliest first:", *causes, f"then go on with `{GO_ON}`"]

@@ -1,0 +1,104 @@
+"""Every gate names the param of its threshold, likely causes, and the command to go on."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from flame_core import gates
+from flame_core.errors import GateError
+from flame_core.gates import Check
+from flame_core.params import Params, TrainParams
+from flame_core.remedies import REMEDIES, advice, remedy_of
+
+ROOT = Path(__file__).parent.parent
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+NAMED = sorted({name for stage in STAGES.values() for name in stage["meta"]["dagster"].get("checks", [])})
+INFORMATIVE = {"caption_words", "raw_languages"}  # they never fail
+_KEY = re.compile(r"\b(?:ingest|caption|text|train|evaluate)(?:\.[a-z_]+)+")
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_check_of_the_pipeline_has_a_remedy(name):
+    assert (remedy_of(name) is None) == (name in INFORMATIVE)
+
+
+def test_every_remedy_is_of_a_check():
+    assert set(REMEDIES) == set(NAMED) - INFORMATIVE
+
+
+@pytest.mark.parametrize("name", REMEDIES)
+def test_the_params_that_a_remedy_names_exist(name):
+    """caption.<kind> is written for caption.short and caption.long, and has no further parts here."""
+    text = "\n".join(advice(name))
+    for key in _KEY.findall(text):
+        assert exists(key), key
+
+
+def exists(key: str) -> bool:
+    first, *rest = key.split(".")
+    here: Any = TrainParams if first == "train" else Params.model_fields[first].annotation
+    for part in rest:
+        if not (isinstance(here, type) and issubclass(here, BaseModel)) or part not in here.model_fields:
+            return False
+        annotation = here.model_fields[part].annotation
+        options = [annotation, *get_args(annotation)]
+        here = next((each for each in options if isinstance(each, type) and issubclass(each, BaseModel)), None)
+    return True
+
+
+def test_a_source_may_have_the_name_of_a_check():
+    assert remedy_of("languages/pairs") is REMEDIES["pairs"]
+    assert remedy_of("recall_over_chance/de/text_to_image") is REMEDIES["recall_over_chance"]
+
+
+def test_the_key_test_can_fail():
+    assert exists("ingest.gates.min_kept_fraction") and not exists("ingest.gates.min_kept") and not exists("text.x.y")
+
+
+def put(out: Path, *checks: Check) -> Path:
+    out.mkdir()
+    (out / gates.CHECKS).write_bytes(gates.to_bytes(checks))
+    return out
+
+
+def test_a_refusal_says_what_failed_which_param_and_what_now(tmp_path):
+    out = put(tmp_path / "shards", Check("kept_fraction", False, "enough pairs are kept", 0.25, 0.5, keys=["a", "b"]))
+    with pytest.raises(GateError) as caught:
+        gates.require(out)
+    assert str(caught.value).splitlines()[:4] == [
+        f"{out} failed 1 blocking check(s):",
+        "  kept_fraction: enough pairs are kept (measured 0.25, threshold 0.5); for example a, b",
+        "    threshold: ingest.gates.min_kept_fraction",
+        "    likely causes, the likeliest first:",
+    ]
+    assert str(caught.value).endswith("then go on with `flame run`")
+
+
+def test_checks_with_the_same_remedy_say_it_once(tmp_path):
+    directions = [Check(f"recall_over_chance/{code}/text", False, "recall", 0.9, 1.0) for code in ("en", "de")]
+    out = put(tmp_path / "report", *directions, Check("languages_present", False, "x", blocking=False))
+    with pytest.raises(GateError) as caught:
+        gates.require(out)
+    said = str(caught.value)
+    assert said.count("recall_over_chance/") == 2 and said.count("evaluate.gates.min_recall_over_chance") == 1
+    assert "languages_present" not in said
+
+
+def test_a_check_that_is_not_known_here_is_told_all_the_same(tmp_path):
+    with pytest.raises(GateError, match=r"mine: my own \(measured 1, threshold 0\)$"):
+        gates.require(put(tmp_path / "labels", Check("mine", False, "my own", 1, 0)))
+
+
+def test_a_stage_warns_of_its_failed_checks(caplog):
+    with caplog.at_level(logging.WARNING, logger="flame_core"):
+        gates.warn([Check("pets/readable", False, "files can be read", 1, 0, blocking=False), Check("x", True, "y")])
+    (record,) = caplog.records
+    assert record.getMessage().startswith("check failed: pets/readable: files can be read (measured 1, threshold 0)\n")
+    assert "cut while they were copied" in record.getMessage()
