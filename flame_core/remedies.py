@@ -63,8 +63,7 @@ REMEDIES: dict[str, Remedy] = {
     "samples_decode": Remedy(("the disk is full or unsound: check it, then `flame ingest`", _OWN_FAULT)),
     "kept_fraction": Remedy(
         (
-            "many pairs lack their picture or caption, or repeat one another: data/shards/ledger.parquet says which and "
-            "why",
+            "many pairs lack their picture or caption, or repeat one another: data/shards/ledger.parquet says which",
             "captions are in another encoding or language code than the source says",
             "near-duplicates are wanted, such as frames of a film: set ingest.near_duplicate_distance to -1",
         ),
