@@ -93,7 +93,7 @@ def test_a_preset_is_a_whole_params_file(layout: Layout, instance: dg.DagsterIns
     ("config", "message"),
     [
         ({"overrides": {"train.epoch": 5}}, "epoch: unknown key; did you mean 'epochs'?"),
-        ({"overrides": {"train.epochs": "many"}}, "train.flame.epochs: "),
+        ({"overrides": {"train.epochs": "many"}}, "train.epochs: "),
         ({"preset": "longer"}, "preset 'longer' does not exist (known presets: long)"),
         ({}, "give a preset or overrides"),
     ],
