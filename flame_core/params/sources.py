@@ -49,6 +49,11 @@ class FolderSource(Section):
     group_field: str | None = Field(
         default=None, description="field whose value decides the split instead of the caption"
     )
+    folders_are_categories: bool = Field(
+        default=False,
+        description="whether the folders above a picture name its category (animals/birds), which captions say and "
+        "zero-shot classification measures; by default only a field `category` does",
+    )
     licence: str | None = None
     links: Literal["inside", "anywhere"] = Field(
         default="inside", description="which symbolic links are followed: those that stay inside `path`, or all"

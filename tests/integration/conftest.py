@@ -134,7 +134,7 @@ def project(pictures, smollm2, tmp_path_factory) -> Project:
         }
     )
     content = read_yaml(root / "params.yaml")
-    content["sources"] = {"pictures": {"kind": "folder", "path": str(pictures)}}
+    content["sources"] = {"pictures": {"kind": "folder", "path": str(pictures), "folders_are_categories": True}}
     (root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return made
 

@@ -1,10 +1,10 @@
 """A folder of pictures with captions beside them or in one table, read in place.
 
 Without a table, `bird.jpg` belongs to `bird.txt` (every line that is not blank is a caption) and `bird.json` (an object
-with `caption` or `captions`, see `record.py`), and subfolders give the category. With a table, each row of the `.csv`,
-`.tsv`, `.jsonl` or `.parquet` file has a picture and a caption (`table_pairs.py`). Pictures without a caption and
-captions without a picture are listed too, so that ingest can count and name them; all other files are counted by kind
-(`accounting.py`).
+with `caption` or `captions`, see `record.py`). With a table, each row of the `.csv`, `.tsv`, `.jsonl` or `.parquet`
+file has a picture and a caption (`table_pairs.py`). Subfolders give the category only if the source says so. Pictures
+without a caption and captions without a picture are listed too, so that ingest can count and name them; all other files
+are counted by kind (`accounting.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from flame_core.data.picture_kinds import is_picture, may_be_picture, suffix_of
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
-from flame_core.data.sources.keys import category_of, safe_key, stem_of
+from flame_core.data.sources.keys import folders_of, safe_key, stem_of
 from flame_core.data.sources.listing import SourceFile, write_listing
 from flame_core.data.sources.manifest import SIDECARS, make_manifest
 from flame_core.data.sources.picture_file import PICTURE_FILE
@@ -46,7 +46,9 @@ class Folder:
         self._folder = folder
         self._table = folder / _below(params.table, folder) if params.table else None
         columns = ("caption", "captions") if params.table is None else (params.caption_column,)
-        self._reader = RecordReader(columns, params.language, params.group_field, params.licence)
+        self._reader = RecordReader(
+            columns, params.language, params.group_field, params.licence, params.folders_are_categories
+        )
 
     def pictures(self, raw: Path) -> Path:
         return raw if (raw / PICTURE_FILE).is_file() else self._folder
@@ -154,7 +156,7 @@ class Folder:
                     problems.append(Problem(name, reason, str(error)))
             for name in names["pictures"] or [None]:
                 image = self._image(files[name]) if name else None
-                pair = self._reader.pair(safe_key(stem), image, records, texts=texts, category=category_of(stem))
+                pair = self._reader.pair(safe_key(stem), image, records, texts=texts, folders=folders_of(stem))
                 yield pair if image else replace(pair, unread=in_place.get(stem))
 
     def _content(self, name: str) -> bytes:

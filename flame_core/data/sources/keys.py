@@ -30,8 +30,8 @@ def stem_of(name: str) -> str:
     return (path.with_suffix("") if path.name else path).as_posix()
 
 
-def category_of(stem: str) -> str | None:
-    """A file's category: the folders above it; None if it is directly in the source's folder."""
+def folders_of(stem: str) -> str | None:
+    """The folders above a file, such as `animals/birds`; None if it is directly in the source's folder."""
     parent = PurePosixPath(stem).parent.as_posix()
     return None if parent == "." else parent
 

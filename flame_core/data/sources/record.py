@@ -27,6 +27,7 @@ class RecordReader:
     language: str
     group_field: str | None
     licence: str | None
+    folders_are_categories: bool = False
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -41,10 +42,12 @@ class RecordReader:
         records: Sequence[Mapping[str, Any]],
         *,
         texts: Sequence[str] = (),
-        category: str | None = None,
+        folders: str | None = None,
         missing: str | None = None,
     ) -> RawPair:
         """The pair of all `records` of one picture; `texts` are captions in the source's language.
+
+        `folders` are those above the picture, which are its category if the source says so.
 
         Captions of all records are combined, and records must agree about the split. Every other field comes from the
         first record that has it.
@@ -66,7 +69,7 @@ class RecordReader:
             captions={language: list(texts) for language, texts in captions.items()},
             title=unescape(first("title") or "") or None,
             keywords=next(filter(None, (keyword_list(record.get("keywords")) for record in records)), []),
-            category=first("category") or category,
+            category=first("category") or (folders if self.folders_are_categories else None),
             licence=first("licence", "license") or self.licence,
             group=first(self.group_field) if self.group_field else None,
             split=split_of([record.get("split") for record in records]),

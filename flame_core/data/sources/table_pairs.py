@@ -14,7 +14,7 @@ from typing import Any
 
 from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.file_names import FileNames
-from flame_core.data.sources.keys import category_of, safe_key, stem_of
+from flame_core.data.sources.keys import folders_of, safe_key, stem_of
 from flame_core.data.sources.listing import SourceFile
 from flame_core.data.sources.picture_file import PictureFile
 from flame_core.data.sources.record import RecordReader
@@ -107,7 +107,7 @@ class TablePairs:
         if len(picture.silent) < len(picture.rows):  # ingest drops a picture without any caption, by its key
             for number in picture.silent:
                 self._table.damaged(f"row {number}", f"has no caption of {picture.name!r}")
-        return self._reader.pair(safe_key(stem), image, picture.rows, category=category_of(stem), missing=missing)
+        return self._reader.pair(safe_key(stem), image, picture.rows, folders=folders_of(stem), missing=missing)
 
 
 def _speaks(value: Any) -> bool:

@@ -52,7 +52,7 @@ def test_sidecars(folder: Path):
     (folder / "silent.png").write_bytes(png(3))
     (folder / "notes.md").write_text("not a pair")
     (folder / ".hidden.png").write_bytes(png(4))
-    unit, pairs = _download(folder, licence="own")
+    unit, pairs = _download(folder, licence="own", folders_are_categories=True)
     assert _unused(unit) == {("hidden", ".png"): 1, ("unsupported_suffix", ".md"): 1}
     pairs = _by_key(pairs)
     jay = pairs["animals/birds/jay"]
@@ -108,7 +108,8 @@ def test_tables(folder: Path, kind: str):
     (folder / "unnamed.png").write_bytes(png(2))
     (folder / "a.txt").write_text("sidecars do not count beside a table")
     _write_table(folder / f"list.{kind}", ROWS)
-    _, pairs = _download(folder, table=f"list.{kind}", group_field="album", language="fr")
+    options = {"group_field": "album", "language": "fr", "folders_are_categories": True}
+    _, pairs = _download(folder, table=f"list.{kind}", **options)
     pairs = _by_key(pairs)
     assert sorted(pairs) == ["animals/a", "gone", "unnamed"]
     assert pairs["animals/a"].captions == {"en": ["One"], "de": ["Eins"]}
@@ -239,6 +240,23 @@ def test_a_link_out_of_the_folder_is_no_caption(folder: Path):
     assert unit.record.failures == {"t.png": "not_a_file"}
 
 
+@pytest.mark.parametrize("table", [None, "list.jsonl"])
+def test_folders_are_no_categories_unless_the_source_says_so(folder: Path, table: str | None):
+    (folder / "animals/birds/jay.png").write_bytes(png(1))
+    (folder / "animals/fox.png").write_bytes(png(2))
+    (folder / "animals/birds/jay.json").write_text(json.dumps({"caption": "A jay"}))
+    (folder / "animals/fox.json").write_text(json.dumps({"caption": "A fox", "category": "mammals"}))
+    rows = [
+        {"image": "animals/birds/jay.png", "caption": "A jay"},
+        {"image": "animals/fox.png", "caption": "A fox", "category": "mammals"},
+    ]
+    (folder / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for says, category in ((False, None), (True, "animals/birds")):
+        _, pairs = _download(folder, table=table, folders_are_categories=says)
+        found = {pair.key: pair.category for pair in pairs}
+        assert found == {"animals/birds/jay": category, "animals/fox": "mammals"}
+
+
 def test_linked_folders(folder: Path):
     (folder / "animals/birds/jay.png").write_bytes(png(1))
     (folder / "animals/birds/jay.txt").write_text("A jay")
@@ -248,10 +266,7 @@ def test_linked_folders(folder: Path):
     (folder / "more").symlink_to("../other")
     (folder / "cycle").symlink_to(".")
     unit, pairs = _download(folder, links="anywhere")
-    assert [(pair.key, pair.category) for pair in pairs] == [
-        ("animals/birds/jay", "animals/birds"),
-        ("more/fox", "more"),
-    ]
+    assert [pair.key for pair in pairs] == ["animals/birds/jay", "more/fox"]
     assert pairs[1].image and pairs[1].image.read() == png(2)
     assert _unused(unit) == {("linked_folder", "folder"): 1}
     unit, pairs = _download(folder)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -32,15 +33,22 @@ def test_records_of_one_picture_add_up():
         {"caption": "Eins", "keywords": "a, b", "album": 17},
         {"caption": "Zwei", "title": "Titel", "keywords": ["c"], "license": "MIT", "split": "val", "category": "x/y"},
     ]
-    pair = READER.pair("k", None, records, texts=["Null"], category="folder")
+    pair = READER.pair("k", None, records, texts=["Null"], folders="folder")
     assert pair.captions == {"de": ["Null", "Eins", "Zwei"]}
     assert (pair.title, pair.keywords, pair.licence, pair.category) == ("Titel", ["a", "b"], "MIT", "x/y")
     assert (pair.group, pair.split) == ("17", "val")
 
 
 def test_what_a_record_does_not_say():
-    pair = READER.pair("k", None, [{"split": None, "title": "  ", "album": float("nan")}], category="folder")
-    assert (pair.licence, pair.category, pair.group, pair.split, pair.title) == ("CC0", "folder", None, None, None)
+    pair = READER.pair("k", None, [{"split": None, "title": "  ", "album": float("nan")}], folders="animals/birds")
+    assert (pair.licence, pair.category, pair.group, pair.split, pair.title) == ("CC0", None, None, None, None)
+
+
+def test_folders_are_a_category_if_the_source_says_so():
+    reader = replace(READER, folders_are_categories=True)
+    assert reader.pair("k", None, [{}], folders="animals/birds").category == "animals/birds"
+    assert reader.pair("k", None, [{"category": "x"}], folders="animals/birds").category == "x"
+    assert reader.pair("k", None, [{}], folders=None).category is None
 
 
 def test_a_split_of_another_name_is_kept_as_it_is():

@@ -50,7 +50,7 @@ def test_pictures_within_a_table(folder: Path):
     ]
     pq.write_table(pa.Table.from_pylist(rows), folder / "train-0.parquet")
     (folder / "disk.png").write_bytes(png(5))
-    pairs, problems, raw = _download(folder, table="train-0.parquet")
+    pairs, problems, raw = _download(folder, table="train-0.parquet", folders_are_categories=True)
     found = {key: (pair.captions["en"], _bytes(pair)) for key, pair in pairs.items()}
     mark = pairs["c"].image
     assert mark is not None

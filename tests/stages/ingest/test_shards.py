@@ -19,7 +19,7 @@ from tests.stages.pipeline import folder_source, pipeline_params, tree, write_pa
 
 def test_pairs_become_shards_with_an_index(layout: Layout, tmp_path: Path):
     write_pairs(tmp_path / "a" / "things", range(40))
-    params = pipeline_params({"src": folder_source(tmp_path / "a", licence="CC0")})
+    params = pipeline_params({"src": folder_source(tmp_path / "a", licence="CC0", folders_are_categories=True)})
     run_ingest(params, layout)
     gates.require(layout.shards)
     samples = read_samples(layout)
