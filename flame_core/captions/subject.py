@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flame_core.captions.articles import corrected, starts_with_vowel
 from flame_core.captions.colours import COLOURS
 
 
@@ -114,6 +115,7 @@ def noun_phrase(text: str, limit: int) -> str:
     text = " ".join(found).strip(_TAIL)
     if text.count('"') % 2 or text.count("“") != text.count("”"):
         text = re.sub(r"[\"“”]", "", text)
+    text = corrected(text)
     return text[:1].upper() + text[1:]
 
 
@@ -166,5 +168,5 @@ def with_colour(subject: Subject, colour: str) -> str:
     """`An owl` + `brown and white` -> `A brown and white owl`; requires `subject.noun`."""
     before = subject.before or ""
     if before.lower() in ("a", "an"):
-        before = before[0] + ("n" if colour[0] in "aeiou" else "")
+        before = before[0] + ("n" if starts_with_vowel(colour.split()[0]) else "")
     return f"{before} {colour} {subject.noun}"

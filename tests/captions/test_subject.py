@@ -14,6 +14,8 @@ from flame_core.captions.subject import Subject, find_subject, fold, noun_phrase
         ("Saturn—the second largest planet in our solar system.", "Saturn"),
         ("“Crossroads”.", "Crossroads"),
         ("A picture of a small boat.", "A small boat"),
+        ("A orange circle.", "An orange circle"),
+        ("a picture of a apple on an table", "An apple on a table"),
         ("This is a fire engine!", "A fire engine"),
         ("A girl is climbing the stairs .", "A girl climbing the stairs"),
         ("Two dogs are on a bed", "Two dogs on a bed"),
@@ -53,6 +55,7 @@ def test_control_characters_and_line_ends_become_single_spaces():
     [
         ("An owl.", "brown", "A brown owl"),
         ("A kite.", "orange", "An orange kite"),
+        ("A umbrella.", "red", "A red umbrella"),
         ("The letter D.", "black", "The black letter D"),
         ("Some gloves.", "red and white", "Some red and white gloves"),
         ("A happy old dog.", "grey", "A happy old grey dog"),
