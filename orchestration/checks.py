@@ -10,7 +10,8 @@ does not list also fails the asset, so that no failure is missed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,24 @@ from flame_core import gates
 from flame_core.errors import InputError
 from flame_core.gates import Check
 from flame_core.markdown import code_span
+from flame_core.params import Params
 from flame_core.remedies import advice
 from orchestration.dvc_project import DvcProject, Stage
+
+CAPTION = "caption"  # the stage
+KINDS = ("short", "long")  # of captions that params may leave out
+
+
+def applicable(stages: Mapping[str, Stage], params: Params) -> dict[str, Stage]:
+    """The stages without the checks of captions that these params do not make (`long_failed` where `long` is null)."""
+    absent = tuple(f"{kind}_" for kind in KINDS if getattr(params.caption, kind) is None)
+    return {name: _without(stage, absent) if absent and name == CAPTION else stage for name, stage in stages.items()}
+
+
+def _without(stage: Stage, prefixes: tuple[str, ...]) -> Stage:
+    meta = stage.meta.get("dagster", {})
+    kept = [check for check in meta.get("checks", []) if not check.startswith(prefixes)]
+    return replace(stage, meta={**stage.meta, "dagster": {**meta, "checks": kept}})
 
 
 def read_checks(project: DvcProject, stage: Stage, declared: Sequence[str]) -> list[dg.AssetCheckResult]:

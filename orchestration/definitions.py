@@ -13,10 +13,10 @@ import dagster as dg
 from flame_core.errors import FlameError
 from flame_core.layout import Layout
 from flame_core.links import LINK_STAGE, require_links
-from flame_core.params import load_params
+from flame_core.params import Params, load_params
 from flame_core.settings import settings
 from orchestration.automation import jobs, schedules, source_sensor
-from orchestration.checks import read_checks
+from orchestration.checks import applicable, read_checks
 from orchestration.dvc_assets import asset_key, dvc_assets
 from orchestration.dvc_lock_sensor import dvc_lock_sensor
 from orchestration.dvc_project import DvcProject
@@ -39,9 +39,11 @@ def build(layout: Layout, *, code_overrides: bool | None = None) -> dg.Definitio
         DvcProjectError: `dvc.yaml` or a params file is broken; names the file, line and key.
         ParamsError: `dvc.yaml` lacks what a recipe needs; says what to write.
     """
-    _require_links(layout)
+    params = _checked_params(layout)
     project = DvcProject(layout.root)
     stages = project.stages()
+    if params:
+        stages = applicable(stages, params)
     allowed = settings().code_overrides if code_overrides is None else code_overrides
     training = dg.AssetSelection.assets(
         *(asset_key(name) for name in stages if name.startswith(("train@", LINK_STAGE)))
@@ -63,13 +65,18 @@ def build(layout: Layout, *, code_overrides: bool | None = None) -> dg.Definitio
     )
 
 
-def _require_links(layout: Layout) -> None:
-    """Refuse a `dvc.yaml` without the links of a recipe; params that cannot be read are left to the stages' errors."""
+def _checked_params(layout: Layout) -> Params | None:
+    """The params; None if they cannot be read, which is left to the stages' errors.
+
+    Raises:
+        ParamsError: `dvc.yaml` lacks the links of a recipe; says what to write.
+    """
     try:
         params = load_params(layout)
     except FlameError:
-        return
+        return None
     require_links(layout, params)
+    return params
 
 
 defs = build(Layout.find())

@@ -9,8 +9,11 @@ import pytest
 
 from flame_core import gates
 from flame_core.gates import Check
-from orchestration.checks import read_checks
+from flame_core.params import CaptionParams
+from orchestration.checks import applicable, read_checks
 from orchestration.dvc_project import DvcProject, Stage
+from orchestration.stage_meta import stage_meta
+from tests.measuring import world
 
 STAGE = Stage("ingest", "flame ingest", None, {}, (), (), ("data/shards",), "v1")
 GOOD = [Check("keys_unique", True, "no key stands twice", 0, 0), Check("kept_fraction", True, "enough kept", 0.97, 0.5)]
@@ -74,3 +77,17 @@ def test_a_listed_check_with_nothing_to_look_at_passes_and_a_renamed_one_warns(t
 
 def test_an_absent_out_is_not_measured(tmp_path: Path) -> None:
     assert not read_checks(DvcProject(tmp_path), STAGE, ["keys_unique"])[0].passed
+
+
+def test_checks_of_captions_that_are_not_made_are_not_listed(tmp_path: Path) -> None:
+    named = ["samples_present", "short_failed", "long_failed", "long_copied", "caption_words"]
+    stages = {
+        name: Stage(name, f"flame {name}", None, {"dagster": {"group": "text", "checks": named}}, (), (), (), "v1")
+        for name in ("caption", "other")
+    }
+    params = world.params(tmp_path)
+    assert applicable(stages, params) == stages
+    without = params.model_copy(update={"caption": CaptionParams(long=None)})
+    found = applicable(stages, without)
+    assert stage_meta(found["caption"]).checks == ("samples_present", "short_failed", "caption_words")
+    assert stage_meta(found["caption"]).group == "text" and found["other"] == stages["other"]
