@@ -99,8 +99,8 @@ class Bar:
 
 @contextmanager
 def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
-    """Show progress over `total` units, of which `done` are already finished."""
-    if not console.is_terminal:
+    """Show progress over `total` units, of which `done` are already finished; nothing is shown for no units."""
+    if not console.is_terminal or not total:
         yield Bar(title, total, unit, None, done)
         return
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]

@@ -69,3 +69,11 @@ def test_a_resumed_run_does_not_count_what_was_done_before(clock, capsys):
 )
 def test_durations(seconds, shown):
     assert reporting.duration(seconds) == shown
+
+
+@pytest.mark.parametrize("total", [0, 2])
+def test_no_bar_is_shown_for_nothing(monkeypatch, capsys, total):
+    monkeypatch.setattr(reporting, "console", Console(stderr=True, force_terminal=True, width=100))
+    with reporting.progress("benchmarks of flame", total, "languages"):
+        pass
+    assert ("benchmarks of flame" in capsys.readouterr().err) == bool(total)

@@ -124,7 +124,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         f"train@{recipe}",
         {
             "samples": len(selected),
-            "texts per picture": f"{chosen.texts_per_image} drawn of {len(slots)}",
+            "texts per picture": f"{min(chosen.texts_per_image, len(slots))} drawn of {len(slots)}",
             "steps": len(losses),
             "first / last loss": f"{first:.3f} / {last:.3f}",
             "from": "trained now" if unit.computed else "the work cache",
