@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from flame_core.captions.table import Caption
+from flame_core.digest import value_digest
 from flame_core.gates import Check
 from flame_core.inline_pictures import thumbnail
 from flame_core.language_names import language_name
@@ -27,12 +28,13 @@ from flame_core.pages.charts import Bar, bar_chart, line_chart
 from flame_core.pages.patch_overlays import likeness_overlay, word_overlay
 from flame_core.pages.render import render
 from flame_core.pages.run_facts import RunFacts
-from flame_core.params import Params
+from flame_core.params import Params, changed_values
 from flame_core.patches.meaning import PictureMeaning
 from flame_core.suite.benchmark_results import BenchmarkResult
 
 WAYS: dict[Direction, str] = {"image_to_text": "Picture → text", "text_to_image": "Text → picture"}
 _MATRIX_CLASSES = 30  # more do not fit on a page
+_DIGEST = 12  # shown characters of a digest
 
 
 def report_charts(evaluation: Evaluation, facts: RunFacts) -> dict[str, str]:
@@ -127,7 +129,7 @@ def render_report(
         k=headline_k(options),
         options=options,
         others=[code for code in evaluation.languages if code != options.train_language],
-        cards=cards(evaluation, facts.params),
+        card_groups=card_groups(evaluation, facts.params),
         checks=checks,
         charts=report_charts(evaluation, facts),
         section=benchmark_section({facts.recipe: benchmark_results}),
@@ -146,7 +148,26 @@ def render_report(
             "train": facts.params.train[facts.recipe].dump(),
             "evaluate": options.model_dump(mode="json"),
         },
+        origin=origin(facts),
     )
+
+
+def origin(facts: RunFacts) -> dict[str, str]:
+    """What the report follows from, {what: digest}: the foot of the page.
+
+    The params are those of the training and the evaluation, which the page shows. A date, a commit or a tracked run is
+    not here: the same inputs must give the same page. `flame lineage` has them.
+    """
+    params = {
+        "train": changed_values(facts.params.train[facts.recipe]),
+        "evaluate": changed_values(facts.params.evaluate),
+    }
+    data = {name: str(digest)[:_DIGEST] for name, digest in facts.config.get("data", {}).items()}
+    return {
+        "weights": facts.weights_sha256[:_DIGEST],
+        "params of training and evaluation": value_digest(params)[:_DIGEST],
+        **dict(sorted(data.items())),
+    }
 
 
 def drawn_meaning(meaning: PictureMeaning) -> dict[str, Any]:
@@ -159,8 +180,8 @@ def drawn_meaning(meaning: PictureMeaning) -> dict[str, Any]:
     }
 
 
-def cards(evaluation: Evaluation, params: Params) -> list[dict[str, Any]]:
-    """The headline numbers, each with chance, interval and a short explanation."""
+def card_groups(evaluation: Evaluation, params: Params) -> dict[str, list[dict[str, Any]]]:
+    """The headline numbers by heading, each with chance, interval and a short explanation."""
     m = evaluation.metrics
     options = params.evaluate
     k = headline_k(options)
@@ -173,11 +194,12 @@ def cards(evaluation: Evaluation, params: Params) -> list[dict[str, Any]]:
         for row, what in rows.items()
         for direction in DIRECTIONS
     ]
+    groups = {f"Recall@{k} on held-out pictures": found}
     if evaluation.classification:
         value, chance = m["classification/top1"], m["classification/chance/top1"]
-        found.append(
+        groups["Zero-shot classification of held-out pictures"] = [
             {
-                "title": "Zero-shot class",
+                "title": "Right class first",
                 "what": f"{len(evaluation.classification.names)} categories, top\u20111",
                 "value": value,
                 "low": m["classification/top1/low"],
@@ -186,8 +208,8 @@ def cards(evaluation: Evaluation, params: Params) -> list[dict[str, Any]]:
                 "times": value / chance,
                 "majority": m["classification/majority"],
             }
-        )
-    return found
+        ]
+    return groups
 
 
 def descriptions(keys: Sequence[str], captions: Sequence[Caption], language: str) -> list[str]:

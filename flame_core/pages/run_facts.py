@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,23 @@ import pyarrow.parquet as pq
 
 from flame_core.data.ledger import read_ledger
 from flame_core.data.shards import SPLITS, read_index
+from flame_core.digest import file_sha256
 from flame_core.layout import Layout
 from flame_core.params import CaptionKind, Params
 
+CONFIG, WEIGHTS = "config.json", "model.safetensors"  # as in vision.tower, whose import would load torch
+_PATCHES = "backbone.patch_embed.proj.weight"
+_BLOCK = re.compile(r"backbone\.blocks\.(\d+)\.")
 KINDS: tuple[CaptionKind, ...] = get_args(CaptionKind)
+
+
+@dataclass(frozen=True)
+class TowerShape:
+    """A vision transformer as its weights have it: side of a patch in pixels, width in dimensions, number of blocks."""
+
+    patch: int
+    width: int
+    depth: int
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,8 @@ class RunFacts:
         config: `config.json` of the model.
         training: rows of the training's `metrics.jsonl`.
         parameters: number of trained weights.
+        tower: its shape; None if it is built otherwise than a plain vision transformer.
+        weights_sha256: of `model.safetensors`.
         pictures: pictures by split.
         captions: (kind, origin, number in training, number in validation) of captions.
         ledger: (outcome, reason, number) of pairs that did not become samples unchanged.
@@ -42,6 +58,8 @@ class RunFacts:
     config: Mapping[str, Any]
     training: Sequence[Mapping[str, Any]]
     parameters: int
+    tower: TowerShape | None
+    weights_sha256: str
     pictures: Mapping[str, int]
     captions: Sequence[tuple[str, str, int, int]]
     ledger: Sequence[tuple[str, str, int]]
@@ -55,9 +73,11 @@ def read_run_facts(params: Params, layout: Layout, recipe: str, manifest: Mappin
         recipe=recipe,
         params=params,
         manifest=manifest,
-        config=json.loads((model / "config.json").read_text("utf-8")),
+        config=json.loads((model / CONFIG).read_text("utf-8")),
         training=[json.loads(line) for line in log.splitlines()],
-        parameters=count_parameters(model / "model.safetensors"),
+        parameters=count_parameters(model / WEIGHTS),
+        tower=tower_shape(model / WEIGHTS),
+        weights_sha256=file_sha256(model / WEIGHTS),
         pictures={split: len(read_index(layout.shards, split)) for split in SPLITS},
         captions=captions_by_origin(layout.captions),
         ledger=ledger_by_reason(layout.shards),
@@ -66,9 +86,24 @@ def read_run_facts(params: Params, layout: Layout, recipe: str, manifest: Mappin
 
 def count_parameters(weights: Path) -> int:
     """Number of values in a safetensors file, from its header."""
+    return sum(prod(shape) for shape in tensor_shapes(weights).values())
+
+
+def tower_shape(weights: Path) -> TowerShape | None:
+    """The shape of the vision transformer in a safetensors file, from its header; None if it has other parts."""
+    shapes = tensor_shapes(weights)
+    blocks = {found[1] for name in shapes if (found := _BLOCK.match(name))}
+    patches = shapes.get(_PATCHES, [])  # [C, 3, P, P]
+    if not blocks or len(patches) != 4 or patches[2] != patches[3]:
+        return None
+    return TowerShape(patch=patches[2], width=patches[0], depth=len(blocks))
+
+
+def tensor_shapes(weights: Path) -> dict[str, list[int]]:
+    """{name of a tensor: shape} of a safetensors file, from its header."""
     with weights.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    return {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
 
 
 def captions_by_origin(captions: Path) -> list[tuple[str, str, int, int]]:

@@ -37,7 +37,7 @@ def trend_chart(models: Sequence[MeasuredModel], metric: str, recipes: Sequence[
     """
     left, right, top, bottom = 46, 16, 10, 190
     shown = [(place, each, each.scores[metric]) for place, each in enumerate(models) if metric in each.scores]
-    reach = max(0.01, *(score.high or score.value for _, _, score in shown))
+    reach = max([0.01, *(score.high or score.value for _, _, score in shown)])
     ticks = nice_ticks(0.0, reach, 4)
     svg = new_svg(bottom + 26, title)
 

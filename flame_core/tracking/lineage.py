@@ -13,6 +13,7 @@ import json
 import socket
 import subprocess
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,7 @@ def _run(record: Record, running: bool) -> Link:
             "id": run.info.run_id,
             "name": run.info.run_name or "",
             "status": run.info.status,
+            "started": _when(run.info.start_time),
             "by": f"{tags.get('mlflow.user', 'unknown')} on {tags.get('host', 'unknown')}",
             "packages": ", ".join(
                 f"{key.removeprefix('package.')} {value}"
@@ -142,6 +144,10 @@ def _run(record: Record, running: bool) -> Link:
     if run.info.status != "FINISHED":
         link.fail(f"the run is {run.info.status}")
     return link
+
+
+def _when(milliseconds: int | None) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M} UTC" if milliseconds else "not recorded"
 
 
 def _metrics(record: Record, files: Path) -> Link:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from flame_core.captions.table import Caption
-from flame_core.pages.run_facts import RunFacts
+from flame_core.pages.run_facts import RunFacts, TowerShape
 from flame_core.params import Params, parse_params
 
 DIMENSIONS = 64
@@ -126,12 +126,18 @@ def facts(settings: Params, **changes) -> RunFacts:
         "recipe": "plain",
         "params": settings,
         "manifest": {"hidden": DIMENSIONS, "facets": ["raw/1", "short/1", "short/2"], "layer": 2},
-        "config": {"samples": 40},
+        "config": {
+            "samples": 40,
+            "facets": ["raw/1", "short/1", "short/2"],
+            "data": {"shards": "5a" * 32, "embeddings": "e7" * 32},
+        },
         "training": [
             {"step": s, "loss": 3 / (s + 1), "learning_rate": 0.1, "logit_scale": 10.0, "logit_bias": -5.0}
             for s in range(50)
         ],
         "parameters": 1234567,
+        "tower": TowerShape(patch=8, width=24, depth=1),
+        "weights_sha256": "0123456789abcdef" * 4,
         "pictures": {"train": 40, "val": 12},
         "captions": [("raw", "source:made", 40, 23), ("short", "metadata", 40, 12)],
         "ledger": [("dropped", "near_duplicate_of_val", 3)],

@@ -74,6 +74,10 @@ class Browser:
                 assert "error" not in answer, answer
                 return answer["result"]
 
+    def shows_on(self, width: int, height: int) -> None:
+        """Show pages as a phone of this size in CSS pixels does; a window cannot be so narrow."""
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=True)
+
     def open(self, url: str) -> None:
         self._call("Page.navigate", url=url)
 

@@ -13,7 +13,8 @@ from flame_core.inline_pictures import thumbnail
 from flame_core.measuring.measures import checks, evaluate
 from flame_core.pages.examples import concepts, failures, picture_queries, text_query
 from flame_core.pages.render import percent, points, web_address
-from flame_core.pages.report import descriptions, language_bars, render_report, report_charts
+from flame_core.pages.report import card_groups, descriptions, language_bars, origin, render_report, report_charts
+from flame_core.params import PromoteParams
 from tests.measuring import world
 
 
@@ -148,6 +149,64 @@ def test_missing_parts_are_said_or_left_out(tmp_path):
     assert "Learning rate" not in parsed.text
     targets = {a["href"][1:] for tag, a in parsed.tags if tag == "a"}
     assert targets <= {a["id"] for _, a in parsed.tags if "id" in a}
+
+
+def test_the_foot_names_what_the_page_follows_from(tmp_path):
+    text = Page(page(tmp_path)).text
+    foot = text[text.index("Made by flame evaluate plain") :]
+    assert "weights0123456789ab" in foot and "shards5a5a5a5a5a5a" in foot and "embeddingse7e7e7e7e7e7" in foot
+    assert "flame lineage data/models/plain" in foot
+    assert not re.search(r"20\d\d-\d\d|commit [0-9a-f]{7}", foot)  # no date, no commit
+
+
+def test_the_digest_of_params_is_of_those_that_the_page_follows_from(tmp_path):
+    def digest(**options):
+        params = world.params(tmp_path, **options)
+        return origin(world.facts(params))["params of training and evaluation"]
+
+    one = digest()
+    assert re.fullmatch(r"[0-9a-f]{12}", one) and one == digest()
+    assert one != digest(confidence=0.9)
+    other = world.params(tmp_path).model_copy(update={"promote": PromoteParams(tolerance=0.5)})
+    assert origin(world.facts(other))["params of training and evaluation"] == one  # evaluation does not read it
+
+
+def test_every_card_stands_below_its_heading(tmp_path):
+    params, _, evaluation = measured(tmp_path)
+    groups = card_groups(evaluation, params)
+    assert list(groups) == ["Recall@10 on held-out pictures", "Zero-shot classification of held-out pictures"]
+    recall, classes = groups.values()
+    assert len(recall) == 4 and all("majority" not in card for card in recall)
+    assert [card["value"] for card in classes] == [evaluation.metrics["classification/top1"]]
+    text = Page(page(tmp_path)).text
+    assert text.index("unseen languages") < text.index("Zero-shot classification of")
+    assert text.index("Zero-shot classification of") < text.index("Right class first")
+    assert len(card_groups(measured(tmp_path, classes={})[2], params)) == 1
+
+
+def test_the_tower_is_described_as_it_is(tmp_path):
+    text = " ".join(Page(page(tmp_path)).text.split())
+    assert "Vision transformer: 1 block of width 24, patches of 8 px, pictures of 32 px, 1,234,567 weights" in text
+    assert "timm’s vit_tiny_patch16_224 with img_size 32, embed_dim 24" in text
+    plain = " ".join(Page(page(tmp_path, facts={"tower": None})).text.split())
+    assert "vit_tiny_patch16_224, pictures of 32 px" in plain
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(["raw/1"], "1 of 1 facet embedding (raw, short)"), ([f"raw/{i}" for i in range(9)], "6 of 9 facet embeddings")],
+)
+def test_no_more_texts_are_drawn_than_there_are(tmp_path, names, said):
+    assert said in " ".join(Page(page(tmp_path, facts={"config": {"facets": names}})).text.split())
+
+
+def test_headings_of_tables_have_a_scope_and_the_contents_stay_in_sight(tmp_path):
+    source = page(tmp_path)
+    headings = [attributes for tag, attributes in Page(source).tags if tag == "th"]
+    assert len(headings) > 10 and all(each.get("scope") in ("col", "row") for each in headings)
+    main = source[source.index("<main>") :]
+    assert main.index("<nav") < main.index("<section")  # a child of main, along which it sticks
+    assert "position: sticky" in source
 
 
 def test_a_failed_gate_is_shown(tmp_path):

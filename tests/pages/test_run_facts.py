@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from safetensors.numpy import save_file
+from safetensors.torch import save_model
 
 from flame_core.captions.table import write_captions
 from flame_core.data.ledger import LedgerEntry, ledger_table
-from flame_core.pages.run_facts import captions_by_origin, count_parameters, ledger_by_reason
+from flame_core.pages.run_facts import TowerShape, captions_by_origin, count_parameters, ledger_by_reason, tower_shape
+from flame_core.vision.tower import ImageTower
 from tests.measuring import world
 
 
@@ -38,3 +41,18 @@ def test_ledger_by_reason_most_frequent_first(tmp_path):
         ("changed", "caption_cut", 1),
         ("dropped", "truncated", 1),
     ]
+
+
+@pytest.mark.parametrize("options", [{"patch_size": 8, "embed_dim": 48, "depth": 3}, {"embed_dim": 24, "depth": 12}])
+def test_the_tower_is_read_from_its_weights(tmp_path, options):
+    params = world.params(tmp_path).train["plain"].model
+    chosen = {**params.backbone_options, **options}
+    tower = ImageTower(params.model_copy(update={"backbone_options": chosen}), hidden=8, facets=0)
+    save_model(tower, str(tmp_path / "w.safetensors"))
+    shape = tower_shape(tmp_path / "w.safetensors")
+    assert shape == TowerShape(chosen.get("patch_size", 16), chosen["embed_dim"], chosen["depth"])
+
+
+def test_another_kind_of_tower_has_no_shape(tmp_path):
+    save_file({"backbone.stem.weight": np.zeros((8, 3, 4, 4), np.float32)}, tmp_path / "w.safetensors")
+    assert tower_shape(tmp_path / "w.safetensors") is None
