@@ -41,17 +41,20 @@ class Places:
 
     def override(self, override: str, content: Mapping[str, Any]) -> None:
         """Note that an override laid this content over the file's."""
-        for key in keys_of(content):
-            value: Any = content
-            for part in key:
-                value = value[int(part)] if isinstance(value, list) else value[part]
-            if isinstance(value, Mapping):
-                self._places.setdefault(key, Place(override, None, key))
-                continue
-            below = [old for old in self._places if old[: len(key)] == key]
-            for old in below:
+        self._override(Place(override, None, ()), (), content)
+
+    def _override(self, place: Place, key: Key, value: Any) -> None:
+        if isinstance(value, Mapping):
+            if key:
+                self._places.setdefault(key, place._replace(key=key))
+            for part, below in value.items():
+                self._override(place, (*key, str(part)), below)
+            return
+        if key in self._places:  # replaced, with all that is below it
+            for old in [old for old in self._places if old[: len(key)] == key]:
                 del self._places[old]
-            self._places[key] = Place(override, None, key)
+        for each in (key, *keys_of(value, key)):
+            self._places[each] = place._replace(key=each)
 
     def add_recipe(self, name: str, places: Places, objective: str) -> None:
         """Note where a recipe was written, and the name of its loss."""
