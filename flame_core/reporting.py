@@ -50,8 +50,9 @@ def configure_logging(level: str) -> None:
 
 
 def starting(what: str) -> None:
-    """Say what is being done, before packages are imported that take seconds."""
-    console.print(Text(f"{what} ...", style="dim"), soft_wrap=True)
+    """Say what is being done, before packages are imported that take seconds; not if only warnings are wanted."""
+    if log.isEnabledFor(logging.INFO):
+        console.print(Text(f"{what} ...", style="dim"), soft_wrap=True)
 
 
 class Bar:

@@ -16,6 +16,13 @@ Model = Annotated[
 tracking = typer.Typer(help="Show what MLflow has recorded, and send what it has not.", no_args_is_help=True)
 
 
+def _starting(command: str) -> None:
+    """Say that the command runs, before MLflow's import, which takes seconds."""
+    from flame_core.reporting import starting
+
+    starting(f"{command}: reads what MLflow has")
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.add_typer(tracking, name="tracking", rich_help_panel=AUDIT)
@@ -30,6 +37,7 @@ def replay(
     ] = False,
 ) -> None:
     """Send events that MLflow did not receive during an outage."""
+    _starting("flame tracking replay")
     from flame_core.layout import Layout
     from flame_core.reporting import facts
     from flame_core.tracking.journal import Delivered
@@ -49,6 +57,7 @@ def replay(
 @tracking.command()
 def status() -> None:
     """Show every training's journal, and how many of its events still wait."""
+    _starting("flame tracking status")
     from flame_core.layout import Layout
     from flame_core.reporting import table
     from flame_core.tracking.store import all_journals, require_tracking
@@ -65,6 +74,7 @@ def status() -> None:
 @tracking.command()
 def history(html: Annotated[Path | None, typer.Option(help="Write a page with charts.")] = None) -> None:
     """Show every measured model, of all recipes, over time."""
+    _starting("flame tracking history")
     from flame_core.layout import Layout
     from flame_core.pages.compare import metric_title
     from flame_core.params import load_params
@@ -103,6 +113,7 @@ def promote(
     reason: Annotated[str, typer.Option(help="Why, for --rollback and --again.")] = "",
 ) -> None:
     """Make the challenger champion if the gate allows it; exit code 4 if it does not."""
+    _starting("flame promote")
     from flame_core.errors import GateError, ParamsError
     from flame_core.layout import Layout
     from flame_core.params import load_params
@@ -138,6 +149,7 @@ def register(
     workspace: Annotated[str, typer.Option(help="Digest of the workspace, a folder of .flame/runs/.")],
 ) -> None:
     """Register the model of a workspace as a version and challenger; models of the main line register themselves."""
+    _starting("flame register")
     from flame_core.layout import Layout
     from flame_core.reporting import facts
     from flame_core.tracking.evaluation import register_workspace
@@ -151,6 +163,7 @@ def lineage(
     html: Annotated[Path | None, typer.Option(help="Write a page with the chain.")] = None,
 ) -> None:
     """Print the chain from a model to its sources and verify each link; exit code 1 if one is broken."""
+    _starting("flame lineage")
     from rich.console import Console
     from rich.markup import escape
     from rich.tree import Tree
@@ -181,6 +194,7 @@ def reproduce(
     everything: Annotated[bool, typer.Option("--all", help="Also compute the inputs again.")] = False,
 ) -> None:
     """Train a recorded model again and compare bytes and metrics; exit code 1 if they differ."""
+    _starting("flame reproduce")
     from flame_core.layout import Layout
     from flame_core.reporting import facts
     from flame_core.tracking.reproduce import reproduce as make_again

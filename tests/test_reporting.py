@@ -77,3 +77,11 @@ def test_no_bar_is_shown_for_nothing(monkeypatch, capsys, total):
     with reporting.progress("benchmarks of flame", total, "languages"):
         pass
     assert ("benchmarks of flame" in capsys.readouterr().err) == bool(total)
+
+
+@pytest.mark.parametrize(("level", "said"), [("INFO", "flame run: looks ...\n"), ("ERROR", "")])
+def test_a_start_is_said_unless_only_warnings_are_wanted(capsys, level, said):
+    reporting.configure_logging(level)
+    reporting.starting("flame run: looks")
+    assert capsys.readouterr().err == said
+    reporting.configure_logging("INFO")
