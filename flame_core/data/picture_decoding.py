@@ -60,9 +60,17 @@ def read_picture(content: bytes, params: IngestParams) -> ShardPicture:
             raise PictureError(error.reason, f"SVG: {error}") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's warnings about metadata; what matters is checked here
-        image = open_picture(content, params.max_pixels)
-        with decoding(image):
-            return _convert(image, params)
+        return decode_opened(open_picture(content, params.max_pixels), params)
+
+
+def decode_opened(image: Image.Image, params: IngestParams) -> ShardPicture:
+    """The same of a picture that is open already.
+
+    Raises:
+        PictureError: `image_damaged`.
+    """
+    with decoding(image):
+        return _convert(image, params)
 
 
 def open_picture(content: bytes, max_pixels: int) -> Image.Image:

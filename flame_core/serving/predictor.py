@@ -14,7 +14,7 @@ import binascii
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,18 +48,23 @@ class Predictor:
 
     Attributes:
         classes: names of the classes that `label` knows.
+        encoder: of pictures.
+        ingest: how pictures are prepared.
+        side: of texts.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, open_llm: Callable[[LLMParams, TextParams], TextEncoder] | None = None) -> None:
+        """Load what `folder` holds; `open_llm` gives the frozen LLM if `FLAME_SERVING_LLM` is not to name it."""
         require_package(folder)
         content: dict[str, Any] = json.loads((folder / SERVING).read_text("utf-8"))
         self.classes: list[str] = content["classes"]
         self._class_texts = TensorFile(folder / CLASSES).read(CLASS_TENSOR, slice(None))  # [C, D]
-        self._encoder = load_encoder(folder, settings().torch_device())
-        self._ingest = IngestParams.model_validate(content["ingest"])
+        self.encoder = load_encoder(folder, settings().torch_device())
+        self.ingest = IngestParams.model_validate(content["ingest"])
         self._llm = LLMParams.model_validate(content["llm"])
         self._text = TextParams.model_validate(content["text"])
-        self._texts = side_in(folder).of_package(folder, content, lambda: self._llm_encoder)
+        self._open_llm = open_llm
+        self.side = side_in(folder).of_package(folder, content, lambda: self._llm_encoder)
 
     def pictures(self, images: Sequence[str | bytes]) -> np.ndarray:
         """Unit vectors z [N, D] of pictures: bytes, base64 (or a data: URI), or a path if paths are on.
@@ -68,7 +73,7 @@ class Predictor:
             InputError: names the picture by its position in the request, and what is wrong with it.
         """
         _require_few(len(images), "pictures")
-        return self._encoder.encode([self._jpeg(image, place) for place, image in enumerate(images)])
+        return self.encoder.encode([self._jpeg(image, place) for place, image in enumerate(images)])
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors [N, D] of texts, as in training: from the text tower, or from the recipe's reading of the LLM.
@@ -80,7 +85,7 @@ class Predictor:
         for place, text in enumerate(texts):
             if len(text) > MOST_CHARS:
                 raise InputError(f"text {place}: {len(text):,} characters are more than {MOST_CHARS:,}")
-        return self._texts.encode("raw", list(texts))[:, 0]
+        return self.side.encode("raw", list(texts))[:, 0]
 
     def labels(self, z: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
         """The classes nearest to pictures z [N, D] and their cosines, both [N, top]; ties are in the classes' order.
@@ -96,6 +101,8 @@ class Predictor:
     def _llm_encoder(self) -> TextEncoder:
         from flame_core.text.encoder import TextEncoder
 
+        if self._open_llm is not None:
+            return self._open_llm(self._llm, self._text)
         named = os.environ.get(LLM_VARIABLE)
         if not named or not Path(named).is_dir():
             now = "is not there" if named else "is not set"
@@ -118,7 +125,7 @@ class Predictor:
         if len(content) > MOST_BYTES:
             raise InputError(f"picture {place}: {len(content):,} bytes are more than {MOST_BYTES:,}")
         try:
-            picture = read_picture(content, self._ingest)
+            picture = read_picture(content, self.ingest)
         except PictureError as error:
             raise InputError(f"picture {place}: {error.reason}: {error.detail}") from None
         return picture.jpeg or content

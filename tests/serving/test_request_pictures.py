@@ -18,7 +18,7 @@ from tests.data.test_picture_bounds import scans_of
 def predictor() -> Predictor:
     """One without a model: pictures are made ready before it is asked."""
     made = Predictor.__new__(Predictor)
-    made._ingest = IngestParams(max_side=64)
+    made.ingest = IngestParams(max_side=64)
     return made
 
 

@@ -1,0 +1,143 @@
+"""A trained model that encodes pictures and texts into one space.
+
+    import flame_core
+
+    model = flame_core.load("models:/flame@champion")
+    z = model.encode_image(["bird.jpg", "boat.png"])        # [2, D]
+    t = model.encode_text("ein kleiner Vogel")              # [1, D]
+    model.similarity(z, t)                                  # [2, 1] cosines
+
+Its parts are loaded when they are first needed: the image tower by `open`, the frozen LLM by the first text that is
+not stored (a model with a text tower of its own never needs it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flame_core.digest import file_sha256, value_digest
+from flame_core.errors import InputError
+from flame_core.measuring.similarity import similarities
+from flame_core.measuring.text_side import CONFIG
+from flame_core.model.given_pictures import Picture, as_list, prepared
+from flame_core.params import IngestParams
+
+if TYPE_CHECKING:
+    from flame_core.text.side import TextSide
+    from flame_core.vision.tower import ImageEncoder
+
+WEIGHTS = "model.safetensors"  # as in vision.tower, whose import would load torch
+BATCH = 32  # pictures at a time, also the last ones: a vector's last bits depend on the size of its batch
+_CHUNK = 8 * BATCH  # pictures whose bytes are held at once
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What computes: the image tower, and the text side that the model was trained with."""
+
+    encoder: ImageEncoder
+    side: TextSide
+
+
+class Model:
+    """A trained model.
+
+    Attributes:
+        name: as it was asked for.
+        folder: with its weights and its config.
+        config: content of `config.json`.
+        ingest: how pictures are prepared.
+        text: content of the params by which texts are read.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        ingest: IngestParams,
+        text: Mapping[str, Any],
+        config: Mapping[str, Any],
+        open_parts: Callable[[], Parts],
+    ) -> None:
+        self.name, self.folder, self.ingest, self.text, self.config = name, folder, ingest, text, config
+        self._open_parts = open_parts
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, {self.dim} dimensions)"
+
+    @property
+    def dim(self) -> int:
+        """D, the numbers of a vector."""
+        return self.config["hidden"]
+
+    def open(self) -> None:
+        """Load the image tower now; an error of its files comes now too.
+
+        Raises:
+            InputError: a file is missing or damaged, or does not fit the project.
+        """
+        _ = self._parts
+
+    def encode_image(self, pictures: Picture | Iterable[Picture]) -> np.ndarray:
+        """Unit vectors [N, D] in float32 of one picture or many: paths, bytes of files, or PIL pictures.
+
+        Raises:
+            InputError: names the picture that cannot be read, and why.
+        """
+        return self.image_views(pictures)[:, 0]
+
+    def encode_text(self, texts: str | Iterable[str]) -> np.ndarray:
+        """Unit vectors [N, D] in float32 of one text or many, in any language that the model's text side reads.
+
+        Raises:
+            InputError: the frozen LLM is needed and not here; says where it is looked for.
+        """
+        return self.text_views("raw", [texts] if isinstance(texts, str) else list(texts))[:, 0]
+
+    def similarity(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Cosines [N, M] in float32 of unit vectors [N, D] and [M, D]."""
+        return similarities(first, second).astype(np.float32)
+
+    def image_views(self, pictures: Picture | Iterable[Picture]) -> np.ndarray:
+        """[N, 1 + F, D]: of each picture the vector of the whole, then those of its F facets, if its tower has any."""
+        given = as_list(pictures)
+        encode, found = self._parts.encoder.encode_facets, []
+        for first in range(0, len(given), _CHUNK):
+            part = given[first : first + _CHUNK]
+            jpegs = [prepared(each, place, self.ingest) for place, each in enumerate(part, start=first)]
+            filled = jpegs + jpegs[-1:] * (-len(jpegs) % BATCH if len(given) > 1 else 0)
+            found.append(encode(filled, BATCH)[: len(jpegs)])
+        return np.concatenate(found)
+
+    def text_views(self, kind: str, texts: Sequence[str]) -> np.ndarray:
+        """[N, K, D]: texts as ones of a caption kind, one vector per facet prompt of that kind."""
+        if not texts:
+            raise InputError("no texts to encode: the list is empty")
+        if wrong := [place for place, text in enumerate(texts) if not isinstance(text, str)]:
+            raise InputError(f"text {wrong[0]} is {type(texts[wrong[0]]).__name__}, not str")
+        return np.asarray(self._parts.side.encode(kind, texts), np.float32)
+
+    @cached_property
+    def of_pictures(self) -> str:
+        """Digest of all that a picture's vector depends on besides the picture."""
+        return value_digest({**self._files(CONFIG, WEIGHTS), "ingest": self.ingest.model_dump(mode="json")})
+
+    @cached_property
+    def of_texts(self) -> str:
+        """Digest of all that a text's vector depends on besides the text; the config names the LLM by its digest."""
+        return value_digest({**self._files(), "text": self.text})
+
+    @cached_property
+    def _parts(self) -> Parts:
+        return self._open_parts()
+
+    def _files(self, *names: str) -> dict[str, str]:
+        """sha256 of the files of that name, or of all that compute, by name."""
+        chosen = names or [path.name for path in self.folder.iterdir() if path.suffix == ".safetensors"] + [CONFIG]
+        return {name: file_sha256(self.folder / name) for name in sorted(chosen)}
