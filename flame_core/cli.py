@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from flame_core import project_commands, tracking_commands
+from flame_core import project_commands, search_commands, tracking_commands
 from flame_core.errors import FlameError, ParamsError, ResourceError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 params_app = typer.Typer(help="Check params.", no_args_is_help=True)
 app.add_typer(params_app, name="params")
 project_commands.add_to(app)
+search_commands.add_to(app)
 tracking_commands.add_to(app)
 
 STAGES = "Stages"
@@ -216,27 +217,6 @@ def run(
 
     starting("flame run: DVC looks at what has changed")
     sys.exit(run_pipeline(Layout.find(), targets or [], overrides or [], preset))
-
-
-@app.command(rich_help_panel=RESULTS)
-def query(
-    text: Annotated[str, typer.Argument(help="What to look for, in any language that the LLM reads.")],
-    recipe: Annotated[str | None, typer.Option(help="Model to ask (default: the first recipe).")] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 10,
-    facets: Annotated[
-        bool, typer.Option("--facets", help="Ask with one prompt per facet instead of a single prompt.")
-    ] = False,
-) -> None:
-    """Find the pictures that match a text best."""
-    from flame_core.layout import Layout
-    from flame_core.measuring.query import search
-    from flame_core.params import load_params
-    from flame_core.reporting import table
-
-    layout = Layout.find()
-    params = load_params(layout)
-    hits = search(params, layout, recipe or params.recipes[0], text, top, facets=facets)
-    table(f"pictures for {text!r}", ["score", "key", "caption"], [(f"{h.score:.3f}", h.key, h.caption) for h in hits])
 
 
 @app.command(rich_help_panel=RESULTS)

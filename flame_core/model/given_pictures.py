@@ -47,10 +47,18 @@ def prepared(picture: Picture, place: int, ingest: IngestParams) -> bytes:
     try:
         if isinstance(picture, Image.Image):
             return _of_pixels(picture, ingest)
-        content = picture if isinstance(picture, bytes) else read_file(Path(picture))
-        return read_picture(content, ingest).jpeg or content
+        return of_file(picture if isinstance(picture, bytes) else read_file(Path(picture)), ingest)
     except PictureError as error:
         raise InputError(f"{name} cannot be used as a picture: {error.reason}: {error.detail}") from None
+
+
+def of_file(content: bytes, ingest: IngestParams) -> bytes:
+    """The encoded picture that the tower is given for the bytes of a file.
+
+    Raises:
+        PictureError: they are not a picture that can be decoded.
+    """
+    return read_picture(content, ingest).jpeg or content
 
 
 def read_file(path: Path) -> bytes:

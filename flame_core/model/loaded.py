@@ -27,6 +27,7 @@ from flame_core.measuring.similarity import similarities
 from flame_core.measuring.text_side import CONFIG
 from flame_core.model.given_pictures import Picture, as_list, prepared
 from flame_core.params import IngestParams
+from flame_core.text.jobs import facet_count
 
 if TYPE_CHECKING:
     from flame_core.text.side import TextSide
@@ -53,7 +54,7 @@ class Model:
         folder: with its weights and its config.
         config: content of `config.json`.
         ingest: how pictures are prepared.
-        text: content of the params by which texts are read.
+        text: content of the params by which texts are read (`text`, `llm`), and what else decides over their vectors.
     """
 
     def __init__(
@@ -75,6 +76,17 @@ class Model:
     def dim(self) -> int:
         """D, the numbers of a vector."""
         return self.config["hidden"]
+
+    @property
+    def facets(self) -> int:
+        """F, the facets of a picture that its tower has a vector for; 0 with the paper's tower."""
+        model = self.config["recipe"]["model"]
+        return 0 if model.get("facet_blocks") is None else facet_count(self.config["facets"])
+
+    @property
+    def encoder(self) -> ImageEncoder:
+        """The image tower."""
+        return self._parts.encoder
 
     def open(self) -> None:
         """Load the image tower now; an error of its files comes now too.
@@ -106,14 +118,21 @@ class Model:
 
     def image_views(self, pictures: Picture | Iterable[Picture]) -> np.ndarray:
         """[N, 1 + F, D]: of each picture the vector of the whole, then those of its F facets, if its tower has any."""
-        given = as_list(pictures)
-        encode, found = self._parts.encoder.encode_facets, []
+        given, found = as_list(pictures), []
         for first in range(0, len(given), _CHUNK):
             part = given[first : first + _CHUNK]
             jpegs = [prepared(each, place, self.ingest) for place, each in enumerate(part, start=first)]
-            filled = jpegs + jpegs[-1:] * (-len(jpegs) % BATCH if len(given) > 1 else 0)
-            found.append(encode(filled, BATCH)[: len(jpegs)])
+            few = len(given) < BATCH // 4  # filling the batch would take longer than it is worth
+            found.append(self.encoder.encode_facets(jpegs) if few else self.encode_prepared(jpegs))
         return np.concatenate(found)
+
+    def encode_prepared(self, jpegs: Sequence[bytes]) -> np.ndarray:
+        """The same of pictures that are prepared already (`given_pictures`).
+
+        Every batch has the same size, so that a vector does not depend on the other pictures.
+        """
+        filled = [*jpegs, *[jpegs[-1]] * (-len(jpegs) % BATCH)]
+        return self.encoder.encode_facets(filled, BATCH)[: len(jpegs)]
 
     def text_views(self, kind: str, texts: Sequence[str]) -> np.ndarray:
         """[N, K, D]: texts as ones of a caption kind, one vector per facet prompt of that kind."""

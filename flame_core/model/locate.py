@@ -94,7 +94,8 @@ def model_of_run(params: Params, layout: Layout, recipe: str, name: str | None =
         return TextEncoder.open(params, layout)
 
     centers = {path.parent.name: file_sha256(path) for path in sorted(layout.train_embeddings.rglob(CENTER))}
-    text = {**params.text.model_dump(mode="json"), "llm": params.llm.model_dump(mode="json"), "centers": centers}
+    content = params.model_dump(mode="json", include={"text", "llm"})
+    text = {**content, "centers": centers}
     return Model(name or f"data/models/{recipe}", folder, params.ingest, text, config, open_parts)
 
 

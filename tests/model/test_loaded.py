@@ -20,8 +20,8 @@ from flame_core.text.encoder import TextEncoder
 from flame_core.vision.tower import load_encoder
 from tests.data.drawings import png
 from tests.measuring import world
+from tests.search.runs import run_here
 from tests.serving import packages
-from tests.stages.finished_run import finished_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,17 +35,7 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Params, Layout]:
     """A finished run in the working directory, with its params as `flame` reads them."""
-    params, layout = finished_run(tmp_path)
-    write_params(params, layout)
-    monkeypatch.chdir(tmp_path)
-    return params, layout
-
-
-def write_params(params: Params, layout: Layout) -> None:
-    content = params.model_dump(mode="json", exclude={"train"})
-    write_json(layout.params, content)  # JSON is YAML
-    for name, recipe in params.train.items():
-        write_json(layout.recipes / f"{name}.yaml", recipe.model_dump(mode="json"))
+    return run_here(tmp_path, monkeypatch)
 
 
 def test_importing_costs_nothing():

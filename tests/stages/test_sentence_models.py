@@ -17,7 +17,6 @@ from flame_core.data.shards import shard_names
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.measuring.held_out import measure
-from flame_core.measuring.query import search
 from flame_core.measuring.text_side import texts_of
 from flame_core.params import Params
 from flame_core.params.evaluation import BenchmarksParams
@@ -32,6 +31,7 @@ from flame_core.text.store import Drawn, TextStore, TrainStore, unit
 from flame_core.text.tensor_file import TensorFile
 from flame_core.tracking.provenance import datasets as datasets_of
 from flame_core.verification import write_digests
+from tests.search.runs import search
 from tests.stages.pipeline import captioned_project, tree
 from tests.suite import datasets
 from tests.training.world import recipe

@@ -1,0 +1,132 @@
+"""What is searched: the held-out split, all pictures of the project, or a folder with an index.
+
+The vectors of a split are computed once per model and kept in the work cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flame_core import gates
+from flame_core.captions.table import read_captions
+from flame_core.data.shards import INDEX, SPLITS, IndexRow, PictureReader, Split, read_index
+from flame_core.digest import file_sha256
+from flame_core.errors import InputError
+from flame_core.layout import Layout
+from flame_core.measuring.text_side import CONFIG
+from flame_core.model.given_pictures import read_file
+from flame_core.model.loaded import WEIGHTS, Model
+from flame_core.search.folder_index import index_file, read_index_file
+from flame_core.verification import verify
+from flame_core.work import UnitRecord, WorkCache
+
+HELD_OUT, ALL = "held-out", "all"
+_VECTORS = "gallery.npy"
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures to search.
+
+    Attributes:
+        title: what they are, for people.
+        views: [N, 1 + F, D] vectors.
+        keys: N names, unique in the gallery.
+        paths: of the N files that hold them: a picture's own, or its shard's.
+        picture: reads the bytes of picture n.
+        captions: finds captions of pictures by their numbers; a picture may have none.
+    """
+
+    title: str
+    views: np.ndarray
+    keys: Sequence[str]
+    paths: Sequence[str]
+    picture: Callable[[int], bytes]
+    captions: Callable[[Sequence[int]], dict[int, str]]
+
+
+def gallery_of(layout: Layout, model: Model, index: str) -> Gallery:
+    """The gallery that `flame query --index` names: `held-out`, `all`, a folder, or the file of an index.
+
+    Raises:
+        InputError: there is no such index, or it was made with another model.
+        GateError: the shards failed a quality gate.
+    """
+    if index in (HELD_OUT, ALL):
+        return of_splits(layout, model, ("val",) if index == HELD_OUT else SPLITS)
+    path = layout.root / Path(index).expanduser()
+    if not path.exists():
+        raise InputError(f"--index {index}: write {HELD_OUT}, {ALL}, a folder of pictures, or the file of an index")
+    command = f"flame embed-images {path if path.is_dir() else 'FOLDER'}"
+    file = index_file(layout, model, path) if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(f"the pictures in {path} have no vectors of {model.name} yet: run `{command}` first")
+    found = read_index_file(file)
+    if found.of_pictures != model.of_pictures:
+        raise InputError(f"{path} was made with {found.model}, whose weights are not those of {model.name} now; "
+                         f"run `{command} --out {path}` with that model")  # fmt: skip
+    places = [found.folder / name for name in found.paths]
+    return Gallery(
+        f"{len(places):,} pictures of {found.folder}",
+        found.views,
+        found.paths,
+        [str(place) for place in places],
+        lambda number: read_file(places[number]),
+        lambda numbers: {},
+    )
+
+
+def of_splits(layout: Layout, model: Model, splits: Sequence[Split]) -> Gallery:
+    """The pictures of splits, in the order of the index.
+
+    Raises:
+        InputError: the shards are missing or damaged.
+        GateError: they failed a quality gate.
+    """
+    gates.require(layout.shards)
+    rows = [row for split in splits for row in read_index(layout.shards, split)]
+    if not rows:
+        raise InputError(f"{layout.shards / INDEX} has no picture in {', '.join(splits)}")
+    reader = PictureReader(layout.shards)
+    return Gallery(
+        f"{len(rows):,} pictures of {' and '.join(splits)}",
+        np.concatenate([_vectors(layout, model, split) for split in splits]),
+        [row.key for row in rows],
+        [str((layout.shards / row.shard).relative_to(layout.root)) for row in rows],
+        lambda number: reader.jpeg(rows[number]),
+        lambda numbers: _captions(layout.captions, {number: rows[number] for number in numbers}),
+    )
+
+
+def _vectors(layout: Layout, model: Model, split: Split) -> np.ndarray:
+    """[N, 1 + F, D] of a split."""
+    inputs = {
+        "config": file_sha256(model.folder / CONFIG),
+        "weights": file_sha256(model.folder / WEIGHTS),
+        "index": file_sha256(layout.shards / INDEX),
+        "split": split,
+    }
+
+    def write(folder: Path) -> UnitRecord:
+        from flame_core.measuring.image_vectors import encode_pictures
+
+        verify({layout.shards: [INDEX, f"{split}/*"]})
+        views = encode_pictures(model.encoder, layout.shards, read_index(layout.shards, split))
+        np.save(folder / _VECTORS, views)
+        return UnitRecord({"pictures": len(views)})
+
+    return np.load(WorkCache(layout.work, "query").get(inputs, write).file(_VECTORS))
+
+
+def _captions(captions: Path, rows: dict[int, IndexRow]) -> dict[int, str]:
+    """The first raw caption of pictures."""
+    found: dict[str, str] = {}
+    for shard in sorted({row.shard for row in rows.values()}):
+        for caption in read_captions(captions / Path(shard).with_suffix(".parquet")):
+            if caption.kind == "raw":
+                found.setdefault(caption.key, caption.text)
+    return {number: found[row.key] for number, row in rows.items() if row.key in found}

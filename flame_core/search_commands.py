@@ -1,0 +1,126 @@
+"""Commands that use a trained model: `flame query` and `flame embed-images`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from flame_core.layout import Layout
+    from flame_core.model.loaded import Model
+    from flame_core.params import Params
+
+RESULTS = "Results"
+_NAMED = 20  # refused pictures that are printed
+Recipe = Annotated[str | None, typer.Option(help="Model of this run (default: the first recipe).")]
+Named = Annotated[
+    str | None,
+    typer.Option("--model", metavar="MODEL", help="Or any model: models:/flame@champion, runs:/<id>, or its folder."),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (query, embed_images):
+        app.command(rich_help_panel=RESULTS)(command)
+
+
+def query(
+    asked: Annotated[
+        str, typer.Argument(metavar="TEXT|PICTURE", help="A text, in any language that the LLM reads, or a file.")
+    ],
+    recipe: Recipe = None,
+    named: Named = None,
+    index: Annotated[
+        str, typer.Option(help="What to search: held-out, all, a folder after `embed-images`, or its --out file.")
+    ] = "held-out",
+    top: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 10,
+    facets: Annotated[
+        bool, typer.Option("--facets", help="Ask with one prompt per facet instead of a single prompt.")
+    ] = False,
+    page: Annotated[Path | None, typer.Option(help="Write a page with the pictures.")] = None,
+) -> None:
+    """Find the pictures that match a text or a picture best."""
+    from flame_core.errors import ParamsError
+    from flame_core.layout import Layout
+    from flame_core.params import load_params
+    from flame_core.reporting import console, table
+    from flame_core.search.ask import ask_picture, ask_text, picture_asked
+
+    layout = Layout.find()
+    params = load_params(layout)
+    model = _model(params, layout, recipe, named)
+    picture = picture_asked(asked)
+    if picture and facets:
+        raise ParamsError("--facets goes with a text: a picture is asked as a whole")
+    if picture:
+        found = ask_picture(params, layout, model, picture, index, top)
+    else:
+        found = ask_text(params, layout, model, asked, index, top, facets)
+    captions = any(hit.caption for hit in found.hits)
+    columns = ["score", "key", *(["caption"] if captions else []), "path"]
+    rows = [(f"{hit.score:.3f}", hit.key, *([hit.caption] if captions else []), hit.path) for hit in found.hits]
+    table(f"pictures for {asked!r}, of {found.gallery.title}", columns, rows)
+    typer.echo(str(found.nearness))
+    if page:
+        from flame_core.search.result_page import result_page
+
+        content = picture.read_bytes() if picture else None
+        page.write_text(result_page(asked, content, model, found), "utf-8")
+        console.print(f"page: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def embed_images(
+    folder: Annotated[Path, typer.Argument(help="A folder of pictures; its subfolders are read too.")],
+    out: Annotated[Path | None, typer.Option(help="Also write the vectors to a .parquet or .npy file.")] = None,
+    recipe: Recipe = None,
+    named: Named = None,
+) -> None:
+    """Encode every picture in a folder, for `flame query --index FOLDER`; only new and changed ones are computed."""
+    from flame_core.errors import InputError, ParamsError
+    from flame_core.layout import Layout
+    from flame_core.params import load_params
+    from flame_core.reporting import facts, table
+    from flame_core.search.folder_index import embed_folder, reasons, write_npy, write_parquet
+
+    if out is not None and out.suffix not in (".parquet", ".npy"):
+        raise ParamsError(f"--out {out}: write a name that ends in .parquet or .npy")
+    layout = Layout.find()
+    model = _model(None if named else load_params(layout), layout, recipe, named)
+    done = embed_folder(layout, model, folder)
+    if out is not None:
+        (write_npy if out.suffix == ".npy" else write_parquet)(done.index, out)
+    refused = done.index.refused
+    if refused:
+        shown = [(each.path, each.reason, each.detail) for each in refused[:_NAMED]]
+        table(f"{len(refused):,} pictures without a vector", ["path", "reason", "detail"], shown)
+    facts(
+        f"embed-images {folder}",
+        {
+            "pictures": len(done.index.paths),
+            "encoded now": done.encoded,
+            **{f"without a vector, {reason}": count for reason, count in reasons(refused).items()},
+            **{f"left out ({number})": detail for number, detail in enumerate(done.unused, start=1)},
+            "model": model.name,
+            "index": done.file if out is None or out.suffix == ".npy" else out,
+            **({"vectors": out} if out is not None else {}),
+        },
+    )
+    if not done.index.paths:
+        raise InputError(f"{folder} has no picture that can be read")
+
+
+def _model(params: Params | None, layout: Layout, recipe: str | None, named: str | None) -> Model:
+    """The model of a recipe of this run, or any by its name."""
+    from flame_core.errors import ParamsError
+    from flame_core.model.locate import find_model, model_of_run
+
+    if recipe and named:
+        raise ParamsError("name a model by --recipe or by --model, not by both")
+    if named or params is None:
+        return find_model(named or "", layout.root)
+    if recipe is not None and recipe not in params.train:
+        raise ParamsError(f"{recipe!r} is not among the recipes of {layout.params}: {', '.join(params.recipes)}")
+    return model_of_run(params, layout, recipe or params.recipes[0])
