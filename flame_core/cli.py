@@ -12,6 +12,7 @@ import typer
 
 from flame_core import project_commands, search_commands, tracking_commands
 from flame_core.errors import FlameError, ParamsError, ResourceError
+from flame_core.recipe_completion import recipe_names
 
 app = typer.Typer(
     name="flame",
@@ -31,23 +32,15 @@ tracking_commands.add_to(app)
 STAGES = "Stages"
 RESULTS = "Results"
 
-
-def _recipes(incomplete: str) -> list[str]:
-    """Names of recipes that begin so, for the shell's completion."""
-    from flame_core.layout import Layout
-
-    return sorted(path.stem for path in Layout.find().recipes.glob("*.yaml") if path.stem.startswith(incomplete))
-
-
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed samples again.")]
-Recipe = Annotated[str | None, typer.Argument(help="A recipe that params.yaml lists.", autocompletion=_recipes)]
+Recipe = Annotated[str | None, typer.Argument(help="A recipe that params.yaml lists.", autocompletion=recipe_names)]
 NamedRecipe = Annotated[
     str | None,
     typer.Option(
         "--recipe",
         metavar="RECIPE",
         help="The same, in the form that dvc.yaml uses, because DVC quotes it.",
-        autocompletion=_recipes,
+        autocompletion=recipe_names,
     ),
 ]
 Overrides = Annotated[

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flame_core.recipe_completion import recipe_names
+
 if TYPE_CHECKING:
     from flame_core.layout import Layout
     from flame_core.model.loaded import Model
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
 
 RESULTS = "Results"
 _NAMED = 20  # refused pictures that are printed
-Recipe = Annotated[str | None, typer.Option(help="Model of this run (default: the first recipe).")]
+Recipe = Annotated[
+    str | None, typer.Option(help="Model of this run (default: the first recipe).", autocompletion=recipe_names)
+]
 Named = Annotated[
     str | None,
     typer.Option("--model", metavar="MODEL", help="Or any model: models:/flame@champion, runs:/<id>, or its folder."),
@@ -120,7 +124,7 @@ def _model(params: Params | None, layout: Layout, recipe: str | None, named: str
     if recipe and named:
         raise ParamsError("name a model by --recipe or by --model, not by both")
     if named or params is None:
-        return find_model(named or "", layout.root)
+        return find_model(named or "")
     if recipe is not None and recipe not in params.train:
         raise ParamsError(f"{recipe!r} is not among the recipes of {layout.params}: {', '.join(params.recipes)}")
     return model_of_run(params, layout, recipe or params.recipes[0])

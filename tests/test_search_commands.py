@@ -44,7 +44,7 @@ def test_a_folder_is_embedded_and_searched(project: Path):
     for index in ("pictures", "vectors.parquet"):
         output = said("query", "Eine grüne Sache.", "--index", index, "--top", "2", "--page", "found.html")
         assert "of 3 pictures of" in output and output.count(".png") >= 2
-        assert "A search that has nothing to find" in output or "Nothing is near" in output
+        assert "A search with nothing to find" in output or "Nothing is near" in output
     assert (project / "found.html").read_text().count("data:image/jpeg") == 2
     output = said("query", "pictures/1.png", "--index", "pictures", "--recipe", "plain", "--top", "1")
     assert "1.000" in output and "1.png" in output
@@ -56,6 +56,17 @@ def test_the_held_out_split_is_searched_by_any_model(project: Path):
     assert said("query", "Eine grüne Sache.", "--model", "data/models/other", "--top", "3") == by_recipe
     assert "12 pictures of val" in by_recipe and "15 pictures of val and train" not in by_recipe
     assert "15 pictures of" in said("query", "Eine grüne Sache.", "--index", "all", "--top", "3")
+
+
+def test_paths_are_those_of_the_working_directory(project: Path, monkeypatch: pytest.MonkeyPatch):
+    (project / "dvc.yaml").write_text("stages: {}\n")
+    monkeypatch.chdir(project / "pictures")
+    said("embed-images", ".")
+    for model in ("data/models/plain", "../data/models/plain"):
+        output = said("query", "1.png", "--index", ".", "--model", model, "--top", "1", "--page", "found.html")
+        assert "1.000" in output
+    assert (project / "pictures" / "found.html").is_file()
+    assert (project / ".flame" / "search").is_dir() and not (project / "pictures" / ".flame").exists()
 
 
 def test_mistakes_are_one_sentence(project: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):

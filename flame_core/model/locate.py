@@ -46,7 +46,9 @@ def find_model(name: str | os.PathLike[str], project: str | os.PathLike[str] | N
         from flame_core.model.versions import package_of  # MLflow
 
         return _packaged(named, package_of(layout, named), layout)
-    folder = layout.root / Path(named).expanduser()  # not resolved: `data/` may be a link to another disk
+    folder = Path(named).expanduser().absolute()  # not resolved: `data/` may be a link to another disk
+    if project is not None or not folder.is_dir():
+        folder = layout.root / Path(named).expanduser()
     if (folder / SERVING).is_file():
         return _packaged(named, folder, layout)
     if not (folder / WEIGHTS).is_file():

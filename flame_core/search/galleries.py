@@ -58,7 +58,7 @@ def gallery_of(layout: Layout, model: Model, index: str) -> Gallery:
     """
     if index in (HELD_OUT, ALL):
         return of_splits(layout, model, ("val",) if index == HELD_OUT else SPLITS)
-    path = layout.root / Path(index).expanduser()
+    path = Path(index).expanduser()
     if not path.exists():
         raise InputError(f"--index {index}: write {HELD_OUT}, {ALL}, a folder of pictures, or the file of an index")
     command = f"flame embed-images {path if path.is_dir() else 'FOLDER'}"

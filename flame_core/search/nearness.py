@@ -63,10 +63,8 @@ class Nearness:
         if self.chance is None:
             return f"Whether anything is near was not measured: {self.why}."
         verdict = "" if self.near else "Nothing is near. "
-        return (
-            f"{verdict}A search that has nothing to find has a best score this high in {100 * self.chance:.0f} % of "
-            f"cases ({self.why})."
-        )
+        share = "less than 1 %" if self.chance < 0.01 else f"{100 * self.chance:.0f} %"
+        return f"{verdict}A search with nothing to find has a best score this high in {share} of cases ({self.why})."
 
 
 def chance(wrong: np.ndarray, best: float, count: int) -> float:
@@ -127,18 +125,20 @@ def _wrong_texts(params: Params, layout: Layout, model: Model, held_out: Gallery
     captions = [
         caption for caption in read_validation_captions(layout.captions, params.evaluate) if caption.key in rows
     ]
-    texts: list[tuple[str, np.ndarray]] = []  # each with the rows of its pictures
-    for language in evaluated_languages(params.evaluate, captions):
-        pairing = pair_up(captions, rows, "raw", language)
-        for number, text in enumerate(pairing.texts):
-            texts.append((text, pairing.pictures[pairing.edges[pairing.edges[:, 1] == number, 0]]))
-    texts = [texts[number] for number in _chosen([text for text, _ in texts], MOST_QUERIES)]
+    texts = [
+        (text, pairing, number)
+        for language in evaluated_languages(params.evaluate, captions)
+        for pairing in [pair_up(captions, rows, "raw", language)]
+        for number, text in enumerate(pairing.texts)
+    ]
+    texts = [texts[place] for place in _chosen([text for text, _, _ in texts], MOST_QUERIES)]
     if not texts:
         raise InputError("the held-out split has no captions")
     pictures = _chosen(held_out.keys, MOST_PICTURES)
-    t = side.lookup("raw", [text for text, _ in texts])[:, 0]
+    t = side.lookup("raw", [text for text, _, _ in texts])[:, 0]
     scores = t @ held_out.views[pictures, 0].T
-    for line, (_, own) in zip(scores, texts, strict=True):
+    for line, (_, pairing, number) in zip(scores, texts, strict=True):
+        own = pairing.pictures[pairing.edges[pairing.edges[:, 1] == number, 0]]
         line[np.isin(pictures, own)] = np.nan
     return _with_wrong_ones(scores)
 

@@ -73,6 +73,7 @@ def test_what_could_not_be_measured_is_said(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_it_is_said_plainly():
-    assert str(Nearness(0.7, "measured")).startswith("Nothing is near. A search that has nothing to find")
+    assert str(Nearness(0.7, "measured")).startswith("Nothing is near. A search with nothing to find")
     assert str(Nearness(0.5, "measured")).startswith("A search")
+    assert "less than 1 % of cases" in str(Nearness(0.0, "measured"))
     assert "50 % of cases" in str(Nearness(0.5, "measured"))
