@@ -179,7 +179,7 @@ def write_parquet(index: FolderIndex, path: Path) -> None:
     table = pa.table(columns).take(pa.array(order)) if paths else pa.table(columns)
     table = table.replace_schema_metadata({_ABOUT: canonical_json(about).encode()})
     with clear_disk_errors(path), scratch(path.parent) as place:
-        pq.write_table(table, place / "index")
+        pq.write_table(table, place / "index", write_page_checksum=True)
         (place / "index").replace(path)
 
 
@@ -201,7 +201,7 @@ def read_index_file(path: Path) -> FolderIndex:
         InputError: the file is no such index.
     """
     try:
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
         about = json.loads((table.schema.metadata or {})[_ABOUT])
         dim: int = about["dimensions"]
         rows = [(str(row["path"]), row["sha256"], row["reason"], row["detail"]) for row in _texts(table)]

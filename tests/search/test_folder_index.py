@@ -126,6 +126,16 @@ def test_a_flipped_bit_in_what_is_stored_is_computed_again(
     assert "damaged" in caplog.text
 
 
+def test_a_flipped_bit_in_an_index_is_noticed(model: Model, layout: Layout, folder: Path):
+    file = embed_folder(layout, model, folder).file
+    at = file.read_bytes().find(embed_folder(layout, model, folder).index.views[0, 0].tobytes()[:12])
+    content = bytearray(file.read_bytes())
+    content[at if at > 0 else len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="is not an index of pictures"):
+        read_index_file(file)
+
+
 def test_a_file_that_is_no_plain_file_or_leads_out_is_named(model: Model, layout: Layout, tmp_path: Path):
     folder = tmp_path / "pictures"
     folder.mkdir()
