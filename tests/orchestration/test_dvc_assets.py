@@ -86,7 +86,7 @@ def test_a_dirty_ancestor_is_refused_by_name(reproduced: DvcProject, instance: d
     before = (reproduced.root / "dvc.lock").read_bytes()
     result = materialize(reproduced, instance, selection="total")
     assert not result.success
-    assert "grow (params.yaml: count modified)" in failure(result, "total")
+    assert "grow (params.yaml: count 4 → 5)" in failure(result, "total")
     assert (reproduced.root / "dvc.lock").read_bytes() == before
 
 
