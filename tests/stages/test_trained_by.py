@@ -32,7 +32,8 @@ def trained(tmp_path_factory, byte_tokenizer) -> tuple[Params, Layout]:
         write_pairs(root / "pairs" / place, numbers)
         for number in numbers:
             captions = {"en": [f"drawing number {number}"], "de": [f"Zeichnung Nummer {number}"]}
-            (root / f"pairs/{place}/{number:04d}.json").write_text(json.dumps({"captions": captions, "category": place}))
+            content = {"captions": captions, "category": place}
+            (root / f"pairs/{place}/{number:04d}.json").write_text(json.dumps(content))
     datasets.clip_benchmark_classes(root / "datasets/colours")
     datasets.definition_file(root / "colours.yaml", {"kind": "classification"}, "clip_benchmark", "colours")
     with pytest.MonkeyPatch.context() as patch:
