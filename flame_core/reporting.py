@@ -35,7 +35,7 @@ class _Lines(logging.Handler):
         try:
             level = (f"{record.levelname:<8} ", f"logging.level.{record.levelname.lower()}")
             console.print(Text.assemble(level, self.format(record)), soft_wrap=True)
-        except Exception:
+        except Exception:  # as every handler of logging: the record's error is printed, and its caller goes on
             self.handleError(record)
 
 

@@ -74,7 +74,7 @@ class Step:
         b, views = piece.pictures.shape[:2]
         pictures, kept = piece.pictures.flatten(0, 1), None if piece.keep is None else piece.keep.flatten(0, 1)
         with self._autocast():
-            features = self._tower(pictures, self._reads) if kept is None else self._tower(pictures, self._reads, kept)
+            features = self._tower(pictures, self._reads, kept)
         return {name: value.unflatten(0, (b, views)) for name, value in features.items()}
 
     def _text_features(self, batch: Batch) -> tuple[Pieces | None, Tensor]:

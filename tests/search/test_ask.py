@@ -37,11 +37,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Params, Layout
     return run_here(tmp_path, monkeypatch)
 
 
-def test_a_query_by_facets_meets_the_picture_facet_by_facet(run):
-    """The tower of `other` gets facet tokens; that of `plain` has none, so there every facet meets the whole."""
-    from flame_core.vision.tower import load_encoder
-
-    params, layout = run
+def with_facet_tokens(params: Params, layout: Layout) -> tuple[Params, Layout]:
+    """The run, its model `other` replaced by one whose tower has facet tokens."""
     changed = {"model": {"facet_blocks": "all"}, "objective": {"name": "facet_sigmoid"}}
     recipe = TrainParams.model_validate(merge(params.train["other"].model_dump(), changed))
     params = params.model_copy(update={"train": params.train | {"other": recipe}})
@@ -49,6 +46,14 @@ def test_a_query_by_facets_meets_the_picture_facet_by_facet(run):
     model(params, layout.model("other"), "other", seed=5)
     (layout.model("other") / gates.CHECKS).write_bytes(gates.to_bytes([]))
     write_digests(layout.model("other"))
+    return params, layout
+
+
+def test_a_query_by_facets_meets_the_picture_facet_by_facet(run):
+    """The tower of `other` gets facet tokens; that of `plain` has none, so there every facet meets the whole."""
+    from flame_core.vision.tower import load_encoder
+
+    params, layout = with_facet_tokens(*run)
     jpegs = [world.jpeg(index) for index in range(12)]
     text = "Thing number 3."
     t = world.lookup("short", [text])[0]  # [2, D]
@@ -162,14 +167,7 @@ def test_a_text_needs_the_llm_once(run, byte_tokenizer):
 
 def test_a_folder_is_searched_once_it_has_vectors(run, tmp_path):
     """Also with a tower that has facets; and never with the vectors of another model."""
-    params, layout = run
-    changed = {"model": {"facet_blocks": "all"}, "objective": {"name": "facet_sigmoid"}}
-    recipe = TrainParams.model_validate(merge(params.train["other"].model_dump(), changed))
-    params = params.model_copy(update={"train": params.train | {"other": recipe}})
-    shutil.rmtree(layout.model("other"))
-    model(params, layout.model("other"), "other", seed=5)
-    (layout.model("other") / gates.CHECKS).write_bytes(gates.to_bytes([]))
-    write_digests(layout.model("other"))
+    params, layout = with_facet_tokens(*run)
     folder = tmp_path / "pictures"
     folder.mkdir()
     for index in range(12):
