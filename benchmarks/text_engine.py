@@ -37,8 +37,8 @@ from flame_core.captions.table import read_captions
 from flame_core.data.shards import read_metas
 from flame_core.layout import Layout
 from flame_core.params import TextParams, load_params
-from flame_core.plan import texts as plan
 from flame_core.settings import settings
+from flame_core.text import cost
 from flame_core.text.cost import LLMShape
 from flame_core.text.encoder import DTYPES, TextEncoder
 from flame_core.text.facets import BOS, CAPTION, FacetSequence, FacetTokenizer, normalise_sentence
@@ -274,9 +274,9 @@ def of_pairs(path: Path) -> Texts:
     }
 
 
-def _counts(sequence: FacetSequence) -> plan.Sequence:
+def _counts(sequence: FacetSequence) -> cost.Sequence:
     numbers = range(1, len(sequence.readout) + 1)
-    return plan.Sequence(sequence.segment.count(0), [sequence.segment.count(j) for j in numbers])
+    return cost.Sequence(sequence.segment.count(0), [sequence.segment.count(j) for j in numbers])
 
 
 def reference_model(folder: Path, dtype: torch.dtype, device: str) -> Any:

@@ -6,7 +6,10 @@ import ast
 import subprocess
 import sys
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,3 +38,9 @@ def test_no_packages_import_one_another_in_a_circle():
             graph.setdefault(own, set()).update(others - {own})
     assert "training" in graph["stages"]  # the test sees imports within functions
     list(TopologicalSorter(graph).static_order())  # raises a CycleError that names the circle
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py")))
+def test_a_benchmark_can_be_imported(name: str):
+    """No other test runs them."""
+    import_module(f"benchmarks.{name}")
