@@ -39,7 +39,7 @@ demo: install  ## materialize the whole pipeline on the embedded default, and sa
 	echo "  flame query 'a small bird'        ask the model (after: . .venv/bin/activate)"
 
 ui: install  ## open Dagster and MLflow on this machine; Ctrl-C ends both
-	@$(BIN)/python -m orchestration.ui
+	@$(BIN)/flame ui
 
 test: install  ## run the tests, one run of the whole graph on real pictures among them
 	$(BIN)/python -m pytest -q -m "not slow"

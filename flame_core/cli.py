@@ -70,7 +70,8 @@ def main() -> None:
         if not error.name or error.name.startswith(("flame_core", "orchestration")):
             raise
         _fail(
-            f"the Python package {error.name!r} is not installed; `make install` installs all", ResourceError.exit_code
+            f"the Python package {error.name!r} is not installed: `pip install 'flame-mlops[pipeline]'` installs all",
+            ResourceError.exit_code,
         )
 
 
@@ -114,8 +115,10 @@ def _run_stage(name: str, **arguments: object) -> None:
     from flame_core.layout import Layout
     from flame_core.links import require_links
     from flame_core.params import load_params
+    from flame_core.versions import require_versions
 
     layout = Layout.find()
+    require_versions(layout)
     params = load_params(layout)
     if recipe is not None and recipe not in params.train:
         raise ParamsError(f"{recipe!r} is not among the recipes of {layout.params}: {', '.join(params.recipes)}")

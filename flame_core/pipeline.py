@@ -12,6 +12,7 @@ from pathlib import Path
 from flame_core.layout import Layout
 from flame_core.links import links, require_links
 from flame_core.params import Params
+from flame_core.versions import require_versions
 from flame_core.workspace import open_workspace, resolve_params, workspace_of
 
 log = logging.getLogger(__name__)
@@ -24,11 +25,13 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
         0, or the exit code of the stage that failed, or DVC's own if DVC refused.
 
     Raises:
-        ParamsError: `dvc.yaml` lacks what a recipe needs, and says what to write; or a recipe cannot be trained.
+        ParamsError: the project is of another version of this package; `dvc.yaml` lacks what a recipe needs, and says
+            what to write; or a recipe cannot be trained.
         Interrupted: a stop signal came.
     """
     from orchestration.pipeline_run import reproduce
 
+    require_versions(layout)
     resolved = resolve_params(layout, overrides, preset)
     in_workspace = bool(overrides or preset or not resolved.params.storage.cache)
     if not in_workspace:

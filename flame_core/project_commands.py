@@ -1,4 +1,4 @@
-"""Commands that look at a project without changing it: `flame status` and `flame diff`."""
+"""Commands about a project as a whole: `flame status`, `flame diff`, `flame ui`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Run = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (status, diff):
+    for command in (status, diff, ui):
         app.command(rich_help_panel=RESULTS)(command)
 
 
@@ -41,6 +41,18 @@ def status(
     rows = [(each.stage, each.state, "; ".join(each.reasons), each.cost) for each in found]
     table(f"stages of {layout.root}", ["stage", "state", "why", "cost at most"], rows)
     sys.exit(0 if all(each.state == UP_TO_DATE for each in found) else 1)
+
+
+def ui() -> None:
+    """Open Dagster and MLflow on this machine; Ctrl-C ends both, and all runs."""
+    from flame_core.reporting import starting
+
+    starting("flame ui: starts Dagster and MLflow; this takes half a minute")
+
+    from flame_core.layout import Layout
+    from orchestration.ui import show
+
+    show(Layout.find())
 
 
 def diff(

@@ -47,7 +47,7 @@ class Settings(BaseSettings):
 
     stop_grace_seconds: float = Field(default=120.0, ge=0, description="time for a stage to stop before it is killed")
     timezone: str = Field(default="UTC", description="of the schedules, such as Europe/Berlin")
-    ui_host: str = Field(default="127.0.0.1", description="where `make ui` listens; it has no login of its own")
+    ui_host: str = Field(default="127.0.0.1", description="where `flame ui` listens; it has no login of its own")
     ui_names: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="host names that Dagster accepts besides loopback and ui_host, separated by commas"
     )
@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     mlflow_port: int = Field(default=5000, ge=1, le=65535)
 
     tracking_uri: str | None = Field(
-        default=None, description="MLflow's address; `off` for none; by default the store that `make ui` serves"
+        default=None, description="MLflow's address; `off` for none; by default the store that `flame ui` serves"
     )
     experiment: str = Field(default="flame", description="MLflow's experiment for trainings")
     registered_model: str = Field(

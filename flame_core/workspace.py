@@ -30,6 +30,8 @@ from flame_core.params.places import Places, short
 from flame_core.params.validation import not_valid, read_placed
 from flame_core.params.whole import examine_params
 from flame_core.params.yaml_text import DEEPEST, read_yaml_text
+from flame_core.shipped import shipped
+from flame_core.versions import VERSIONS
 
 TELEMETRY_OFF = {
     "DVC_NO_ANALYTICS": "1",
@@ -96,17 +98,23 @@ def written_params(layout: Layout, overrides: Sequence[str], preset: str | Path 
     return WrittenParams(source, content, places, placed.twice)
 
 
+def preset_folders(layout: Layout) -> tuple[Path, Path]:
+    """Where presets are: the project's own, and those that this installation ships."""
+    return layout.project / "presets", shipped("presets")
+
+
 def find_preset(layout: Layout, name: str) -> Path:
-    """The params file of a preset, given by its name in `presets/` or by a path.
+    """The params file of a preset, given by its name in `presets/`, of the project or shipped, or by a path.
 
     Raises:
         ParamsError: there is no such file; names the existing presets.
     """
-    folder = layout.project / "presets"
-    for path in (folder / f"{name}.yaml", folder / name, layout.project / name, Path(name).expanduser()):
+    folders = preset_folders(layout)
+    named = [folder / each for folder in folders for each in (f"{name}.yaml", name)]
+    for path in (*named, layout.project / name, Path(name).expanduser()):
         if path.is_file():
             return path
-    known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "none"
+    known = ", ".join(sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})) or "none"
     raise ParamsError(f"preset {shown(name)} does not exist (known presets: {known}), and no file has that path")
 
 
@@ -145,7 +153,7 @@ def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
     root = opened.root
     root.mkdir(parents=True, exist_ok=True)
     contents = linked_files(layout.recipes, opened, params)
-    copied = [PIPELINE, ".dvcignore", "flame_core/versions.yaml"]
+    copied = [PIPELINE, ".dvcignore", VERSIONS]
     contents |= {name: (layout.project / name).read_bytes() for name in copied}
     contents[PIPELINE] = linked_pipeline(contents[PIPELINE], opened, params)
     contents["params.yaml"] = yaml.safe_dump(resolved.content, sort_keys=False, allow_unicode=True).encode()

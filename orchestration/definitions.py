@@ -1,6 +1,6 @@
 """The definitions that Dagster loads: every stage of `dvc.yaml` as an asset, with checks, jobs, schedules and sensors.
 
-    make ui                                          # the web interface
+    flame ui                                          # the web interface
     dg check defs                                    # checks that Dagster accepts the definitions
 
 Run it in the project's root folder. Nothing here imports torch, transformers or mlflow.

@@ -30,7 +30,7 @@ from flame_core.code_params import changed_code
 from flame_core.errors import FlameError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.workspace import find_preset, open_workspace, resolve_params
+from flame_core.workspace import find_preset, open_workspace, preset_folders, resolve_params
 from orchestration.checks import read_checks
 from orchestration.dvc_assets import DATA_VERSION_TAG, asset_key, op_name, run_metadata, run_stage
 from orchestration.dvc_project import DvcProject, Stage
@@ -123,7 +123,8 @@ def _new_edges(before: Mapping[str, Stage], now: Mapping[str, Stage]) -> list[tu
 
 def _require_known_code(layout: Layout, params: Params, preset: Path | None) -> None:
     """Refuse models and code that are named neither in `params.yaml` nor in a file of presets/."""
-    own = preset is not None and preset.resolve().is_relative_to((layout.project / "presets").resolve())
+    folders = [folder.resolve() for folder in preset_folders(layout)]
+    own = preset is not None and any(map(preset.resolve().is_relative_to, folders))
     base = resolve_params(layout, [], preset if own else None).params
     if keys := changed_code(params, base):
         raise ParamsError(

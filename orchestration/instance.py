@@ -1,4 +1,4 @@
-"""Dagster's instance, `.flame/dagster/`: one history of runs, shared by `make ui` and `make demo`.
+"""Dagster's instance, `.flame/dagster/`: one history of runs, shared by `flame ui` and `make demo`.
 
 A run that was killed (SIGKILL) cannot report its end, so it would remain "started" forever and keep its slot in a pool.
 A run in a shell therefore has its process as a tag, and the next process that opens the instance ends dead runs.
@@ -23,6 +23,7 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from flame_core.errors import ResourceError
 from flame_core.layout import Layout
 
+CONFIGURATION = "dagster.yaml"
 PROCESS_TAG = "flame/process"  # host, pid and start time of the process that executes a run
 UNFINISHED = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.CANCELING]
 _IN_A_SHELL: Any = {
@@ -34,12 +35,13 @@ _IN_A_SHELL: Any = {
 
 
 def instance_home(layout: Layout) -> Path:
-    """DAGSTER_HOME of the project, with its configuration."""
+    """DAGSTER_HOME of the project, with its configuration: the project's own `dagster.yaml` if it has one, or ours."""
     home = layout.state / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     beside = home / f".dagster.yaml.{os.getpid()}"
-    shutil.copyfile(Path(__file__).with_name("dagster.yaml"), beside)
-    beside.replace(home / "dagster.yaml")  # another process may be reading it
+    own = layout.project / CONFIGURATION
+    shutil.copyfile(own if own.is_file() else Path(__file__).with_name(CONFIGURATION), beside)
+    beside.replace(home / CONFIGURATION)  # another process may be reading it
     return home
 
 
@@ -89,17 +91,17 @@ def _has_ended(tag: str) -> bool:
 
 @contextmanager
 def only_interface(home: Path) -> Iterator[None]:
-    """A lock held by `make ui`: a second one in the same project would take the first one's sockets.
+    """A lock held by `flame ui`: a second one in the same project would take the first one's sockets.
 
     Raises:
-        ResourceError: another `make ui` runs; names its process.
+        ResourceError: another `flame ui` runs; names its process.
     """
     with (home / "ui.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.seek(0)
-            raise ResourceError(f"`make ui` already runs for this project (process {file.read().strip()})") from None
+            raise ResourceError(f"`flame ui` already runs for this project (process {file.read().strip()})") from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

@@ -5,7 +5,7 @@
     python -m orchestration.materialize --refresh download         # look at the sources again
     python -m orchestration.materialize --set train.epochs=5       # the job `experiment`, in a workspace
 
-Leaves the same `dvc.lock` as `dvc repro`. Runs are stored in the instance that `make ui` shows. The terminal shows the
+Leaves the same `dvc.lock` as `dvc repro`. Runs are stored in the instance that `flame ui` shows. The terminal shows the
 stages' output as if they ran there directly. Ends with the exit code of the stage that failed.
 """
 

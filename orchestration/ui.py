@@ -1,6 +1,6 @@
 """One command for the web interfaces: Dagster (web server, daemon, code server) and MLflow, all on loopback.
 
-    make ui
+    flame ui
 
 State is stored below `.flame/`: Dagster's in `dagster/`, MLflow's in `mlflow/`, the servers' logs in `logs/`. Ctrl-C,
 SIGTERM or a closed terminal first terminates the runs in progress (a training writes a checkpoint), then the servers;
@@ -33,7 +33,7 @@ from orchestration.stop_signals import Stop, stop_signals
 from orchestration.ui_watch import STOP_SECONDS, end_runs
 
 log = logging.getLogger("flame_core.ui")
-_MLFLOW = Path(__file__).parents[1] / "mlflow" / "server.sh"
+_MLFLOW = Path(__file__).with_name("mlflow_server.sh")
 _READY_SECONDS = 180.0
 
 
@@ -95,7 +95,7 @@ def serve(layout: Layout, ready: Callable[[], None]) -> None:
 def _serve(layout: Layout, ready: Callable[[], None]) -> None:
     here, label = settings(), f"ui-{tree_label(layout.root)}"
     for left in ProcessTree.abandoned(label):
-        log.warning("an earlier `make ui` was killed and left servers; ending them first")
+        log.warning("an earlier `flame ui` was killed and left servers; ending them first")
         left.stop(None, STOP_SECONDS, log.info)
     _require_free(here.ui_host, here.dagster_port, "FLAME_DAGSTER_PORT")
     _require_free(here.ui_host, here.mlflow_port, "FLAME_MLFLOW_PORT")
@@ -222,22 +222,26 @@ def _answers(url: str | None) -> bool:
         return False
 
 
-def main() -> None:
+def show(layout: Layout) -> None:
     """Start the interfaces and print their addresses."""
     here = settings()
-    configure_logging(here.log_level)
-    layout = Layout.find()
+    serve(
+        layout,
+        lambda: console.print(
+            f"Dagster  {here.ui_url(here.dagster_port)}/asset-groups   graph, runs, schedules\n"
+            f"MLflow   {here.ui_url(here.mlflow_port)}   trainings and models\n"
+            "Ctrl-C ends both, and all runs.",
+            highlight=False,
+        ),
+    )
+
+
+def main() -> None:
+    """`python -m orchestration.ui`, as `flame ui`."""
+    configure_logging(settings().log_level)
     console.print("Starting Dagster and MLflow; this takes half a minute.")
     try:
-        serve(
-            layout,
-            lambda: console.print(
-                f"Dagster  {here.ui_url(here.dagster_port)}/asset-groups   graph, runs, schedules\n"
-                f"MLflow   {here.ui_url(here.mlflow_port)}   trainings and models\n"
-                "Ctrl-C ends both, and all runs.",
-                highlight=False,
-            ),
-        )
+        show(Layout.find())
     except FlameError as error:
         console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)

@@ -1,4 +1,4 @@
-"""Ends the processes of `make ui` if `make ui` itself was killed (`kill -9`, out of memory).
+"""Ends the processes of `flame ui` if `flame ui` itself was killed (`kill -9`, out of memory).
 
 `ui.py` starts this process with the servers and holds the other end of its standard input, which closes when it ends:
 
@@ -46,13 +46,13 @@ def _finished(instance: object, run_id: str) -> bool:
 
 
 def main() -> None:
-    """Wait for the end of `make ui`, then end the processes it left."""
+    """Wait for the end of `flame ui`, then end the processes it left."""
     configure_logging(settings().log_level)
     tree, home = ProcessTree.of(sys.argv[1]), Path(sys.argv[2])
     sys.stdin.buffer.read()
     if not tree.members():
         return
-    log.warning("make ui was killed; ending its runs and servers")
+    log.warning("flame ui was killed; ending its runs and servers")
     try:
         end_runs(home)
     finally:

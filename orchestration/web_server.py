@@ -1,4 +1,4 @@
-"""Dagster's web server behind our guard (`web_guard.py`); `make ui` starts it instead of `dagster-webserver`.
+"""Dagster's web server behind our guard (`web_guard.py`); `flame ui` starts it instead of `dagster-webserver`.
 
     DAGSTER_HOME=.flame/dagster python -m orchestration.web_server .flame/dagster/workspace.yaml
 

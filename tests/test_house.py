@@ -1,4 +1,4 @@
-"""The shape of the house: `mlflow/` never hides the library, and no packages import one another in a circle."""
+"""The shape of the house: nothing hides the library mlflow, and no packages import one another in a circle."""
 
 from __future__ import annotations
 
@@ -14,15 +14,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_folder_mlflow_holds_no_python():
-    assert [path.name for path in (ROOT / "mlflow").rglob("*.py*")] == []
-
-
 def test_in_the_repository_root_mlflow_is_the_library():
     code = "import importlib.util; print(importlib.util.find_spec('mlflow').origin)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     found = Path(done.stdout.strip())
-    assert found.name == "__init__.py" and not found.is_relative_to(ROOT / "mlflow")
+    assert found.name == "__init__.py" and "site-packages" in found.parts
 
 
 def test_no_packages_import_one_another_in_a_circle():

@@ -42,8 +42,7 @@ def project(tmp_path, monkeypatch) -> Path:
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
-    (tmp_path / "flame_core").mkdir()
-    shutil.copy(ROOT / "flame_core" / "versions.yaml", tmp_path / "flame_core")
+    shutil.copy(ROOT / "versions.yaml", tmp_path)
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)

@@ -21,8 +21,7 @@ def layout(tmp_path) -> Layout:
     for name in ("params.yaml", "dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
-    (tmp_path / "flame_core").mkdir()
-    shutil.copy(ROOT / "flame_core/versions.yaml", tmp_path / "flame_core/versions.yaml")
+    shutil.copy(ROOT / "versions.yaml", tmp_path / "versions.yaml")
     shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
     with (tmp_path / ".dvc/config").open("a") as config:
         config.write("    no_scm = true\n")

@@ -2,7 +2,7 @@
 
 This project's instances:
 
-    .flame/dagster/           written by `make demo` and `make ui`
+    .flame/dagster/           written by `make demo` and `flame ui`
     .flame/dagster-inline/    written by `make demo` in older projects
 """
 

@@ -1,7 +1,7 @@
 """MLflow's pages: their addresses, and whether a server shows them now.
 
 A link is shown only if a server answers there and serves this project's store. To detect another project's server at
-the same port, the server is asked for one of our runs. An asset's page in Dagster gets every link, because `make ui`,
+the same port, the server is asked for one of our runs. An asset's page in Dagster gets every link, because `flame ui`,
 which shows that page, also serves MLflow.
 """
 
@@ -23,7 +23,7 @@ _SECONDS = 3.0  # for a server to answer
 
 
 def page_address(address: str) -> str:
-    """The address of a store's pages: the server itself, or the one that `make ui` starts for a local store."""
+    """The address of a store's pages: the server itself, or the one that `flame ui` starts for a local store."""
     here = settings()
     return address.rstrip("/") if is_server(address) else here.ui_url(here.mlflow_port)
 
@@ -70,5 +70,8 @@ def show_pages(pages: Mapping[str, str], running: bool) -> None:
     pipes.send({name: pipes.link(url) for name, url in pages.items()})
     if pages:
         reporting.console.print(
-            f"{' and '.join(pages)}: recorded; `make ui` shows the pages", markup=False, highlight=False, soft_wrap=True
+            f"{' and '.join(pages)}: recorded; `flame ui` shows the pages",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )

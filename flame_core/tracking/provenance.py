@@ -36,6 +36,7 @@ from flame_core.text.manifest import MANIFEST, read_manifest, training_folder
 from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import TRAIN
 from flame_core.tracking.listings import part_md5
+from flame_core.version import code_version
 from flame_core.workspace import dvc_cache
 
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "safetensors", "webdataset", "numpy", "dvc", "dagster")
@@ -94,6 +95,7 @@ def tags(params: Params, layout: Layout) -> dict[str, str]:
         "flame.params_digest": params.digest,
         "host": socket.gethostname(),
         "python": platform.python_version(),
+        "flame.code": code_version(),  # `git.commit` is the project's, which may hold no code
         **git_state(layout.project),
         **{f"package.{name}": version for name in PACKAGES if (version := _version(name))},
     }

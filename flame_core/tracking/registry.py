@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import flame_core
 from flame_core.serving.locked_requirements import FILE as LOCKED
 from flame_core.serving.locked_requirements import locked_requirements
+from flame_core.shipped import shipped
 from flame_core.tracking.journal import KEY_TAG, MODEL_TAG
 
 if TYPE_CHECKING:
@@ -126,11 +127,10 @@ def _save(folder: Path, package: Path, model_id: str, run_id: str) -> None:
         pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
         mlflow_model=Model(model_id=model_id, run_id=run_id),
     )
-    lock = locked_requirements(REQUIREMENTS, source.parent / LOCKED)
+    known = shipped(LOCKED)
+    lock = locked_requirements(REQUIREMENTS, known)
     if lock is None:
-        log.warning(
-            "the model gets no %s: %s is not there, or other versions are installed", LOCKED, source.parent / LOCKED
-        )
+        log.warning("the model gets no %s: %s is not there, or other versions are installed", LOCKED, known)
     else:
         (folder / LOCKED).write_text(lock, "utf-8")
     for cache in list((folder / "code").rglob("__pycache__")):

@@ -32,8 +32,10 @@ from flame_core.tracking.provenance import LOCK, git_state
 from flame_core.tracking.registry import MODEL_TAG
 from flame_core.tracking.runs import WEIGHTS, Record, find_record, read_yaml_artifact
 from flame_core.tracking.store import asking
+from flame_core.versions import VERSIONS
 from flame_core.workspace import dvc, dvc_cache, environment
 
+OLDER_VERSIONS = "flame_core/versions.yaml"  # in `dvc.yaml` of commits before projects had their own
 log = logging.getLogger(__name__)
 
 
@@ -132,9 +134,10 @@ def _code(layout: Layout, record: Record, root: Path) -> Path:
         log.warning("the run recorded no commit; this tree's code is used")
     elif record.tags.get("git.clean") == "false":
         log.warning("the run's tree had changes that commit %s does not hold", commit[:12])
-    for name in (PIPELINE, ".dvcignore", "flame_core/versions.yaml"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(code / name, root / name)
+    for name in (PIPELINE, ".dvcignore", VERSIONS, OLDER_VERSIONS):
+        if (code / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(code / name, root / name)
     _recipes(layout, code, root)
     return code
 

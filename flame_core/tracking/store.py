@@ -1,4 +1,4 @@
-"""Where MLflow keeps its records: by default SQLite and a folder below `.flame/mlflow/`, which `make ui` serves.
+"""Where MLflow keeps its records: by default SQLite and a folder below `.flame/mlflow/`, which `flame ui` serves.
 
 `FLAME_TRACKING_URI` names a server instead (`http://mlflow.example:5000`, any address MLflow accepts), or `off`.
 """
@@ -135,9 +135,9 @@ def open_client(address: str) -> MlflowClient:
     try:
         from mlflow import MlflowClient, set_registry_uri, set_tracking_uri
     except ImportError:
-        # without the package, the project's folder `mlflow/` imports as an empty namespace
         raise ResourceError(
-            "MLflow is not installed; run `make install`, or set FLAME_TRACKING_URI=off to work without it"
+            "MLflow is not installed: `pip install 'flame-mlops[pipeline]'`, or set FLAME_TRACKING_URI=off to work "
+            "without it"
         ) from None
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -107,8 +107,7 @@ def project(pictures, smollm2, tmp_path_factory) -> Project:
     for name in ("dvc.yaml", ".dvcignore", "params.yaml"):
         shutil.copy(ROOT / name, root / name)
     shutil.copytree(ROOT / "recipes", root / "recipes")
-    (root / "flame_core").mkdir()
-    shutil.copy(ROOT / "flame_core/versions.yaml", root / "flame_core/versions.yaml")
+    shutil.copy(ROOT / "versions.yaml", root / "versions.yaml")
     (root / ".dvc").mkdir()
     (root / ".dvc/config").write_text((ROOT / ".dvc/config").read_text() + "    no_scm = true\n")
     made = Project(root)

@@ -88,8 +88,7 @@ def graph(tmp_path_factory, byte_tokenizer) -> Iterator[Graph]:
             yaml.safe_dump({"stages": {"train": read_yaml(ROOT / "dvc.yaml")["stages"]["train"]}}, sort_keys=False)
         )
         shutil.copy(ROOT / ".dvcignore", root)
-        (root / "flame_core").mkdir()
-        shutil.copy(ROOT / "flame_core/versions.yaml", root / "flame_core/versions.yaml")
+        shutil.copy(ROOT / "versions.yaml", root / "versions.yaml")
         subprocess.run([*dvc(), "init", "--no-scm", "--quiet"], cwd=root, check=True)
         variables = {**os.environ, "FLAME_LOG_LEVEL": "ERROR"}
         made = Graph(layout, {**variables, "FLAME_TRACKING_URI": local_address(layout)})

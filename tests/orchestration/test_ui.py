@@ -1,4 +1,4 @@
-"""`make ui` on a small project: all servers answer, a run succeeds in several processes, ending leaves no process."""
+"""`flame ui` on a small project: all servers answer, a run succeeds in several processes, ending leaves no process."""
 
 from __future__ import annotations
 

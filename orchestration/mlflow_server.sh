@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # MLflow's tracking server: SQLite and local artifacts on loopback, unless the environment says otherwise.
 #
-#   bash mlflow/server.sh
-#   MLFLOW_BACKEND=postgresql://flame@db/mlflow MLFLOW_ARTIFACTS=s3://bucket/mlflow bash mlflow/server.sh
+#   bash orchestration/mlflow_server.sh        # in the project's root, whose records it serves
+#   MLFLOW_BACKEND=postgresql://flame@db/mlflow MLFLOW_ARTIFACTS=s3://bucket/mlflow bash orchestration/mlflow_server.sh
 #
-# README.md in this folder lists the variables.
+# docs/mlflow-server.md lists the variables.
 set -euo pipefail
-cd "$(dirname "$0")/.."
 
 python=${MLFLOW_PYTHON:-.venv/bin/python}
+[[ -x $python ]] || python=python3
 store=${MLFLOW_STORE:-$PWD/.flame/mlflow}
 host=${MLFLOW_HOST:-127.0.0.1}
 port=${MLFLOW_PORT:-5000}
