@@ -24,6 +24,7 @@ from flame_core.errors import FlameError, ResourceError
 from flame_core.layout import Layout
 from flame_core.reporting import configure_logging, console
 from flame_core.settings import settings
+from flame_core.shipped import shipped
 from flame_core.tracking.store import local_store
 from flame_core.workspace import environment
 from orchestration.dvc_processes import tree_label
@@ -33,7 +34,7 @@ from orchestration.stop_signals import Stop, stop_signals
 from orchestration.ui_watch import STOP_SECONDS, end_runs
 
 log = logging.getLogger("flame_core.ui")
-_MLFLOW = Path(__file__).with_name("mlflow_server.sh")
+_MLFLOW = shipped("mlflow/server.sh")
 _READY_SECONDS = 180.0
 
 

@@ -14,6 +14,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+def test_the_folder_mlflow_holds_no_python():
+    assert [path.name for path in (ROOT / "mlflow").rglob("*.py*")] == []
+
+
 def test_in_the_repository_root_mlflow_is_the_library():
     code = "import importlib.util; print(importlib.util.find_spec('mlflow').origin)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

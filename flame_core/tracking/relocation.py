@@ -6,7 +6,7 @@ into it. The locations are rewritten when the store is opened at a new place, be
     python -m flame_core.tracking.relocation .flame/mlflow     # rewrites; prints the database's address
 
 Only locations below a project that had its store at the same relative path are rewritten; a bucket or a share stays.
-This module imports only the standard library, because `orchestration/mlflow_server.sh` calls it.
+This module imports only the standard library, because `mlflow/server.sh` calls it.
 """
 
 from __future__ import annotations

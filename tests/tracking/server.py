@@ -1,4 +1,4 @@
-"""A tracking server (`orchestration/mlflow_server.sh`) on loopback, with a store and a port of its own."""
+"""A tracking server (`mlflow/server.sh`) on loopback, with a store and a port of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-SCRIPT = Path(__file__).parents[2] / "orchestration" / "mlflow_server.sh"
+SCRIPT = Path(__file__).parents[2] / "mlflow" / "server.sh"
 
 
 def free_port() -> int:

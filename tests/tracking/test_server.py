@@ -1,4 +1,4 @@
-"""`orchestration/mlflow_server.sh` as it is started: on a fresh store, twice at once, and with names and passwords."""
+"""`mlflow/server.sh` as it is started: on a fresh store, twice at once, and with names and passwords."""
 
 from __future__ import annotations
 

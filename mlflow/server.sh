@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # MLflow's tracking server: SQLite and local artifacts on loopback, unless the environment says otherwise.
 #
-#   bash orchestration/mlflow_server.sh        # in the project's root, whose records it serves
-#   MLFLOW_BACKEND=postgresql://flame@db/mlflow MLFLOW_ARTIFACTS=s3://bucket/mlflow bash orchestration/mlflow_server.sh
+#   bash mlflow/server.sh        # in the project's root, whose records it serves
+#   MLFLOW_BACKEND=postgresql://flame@db/mlflow MLFLOW_ARTIFACTS=s3://bucket/mlflow bash mlflow/server.sh
 #
-# docs/mlflow-server.md lists the variables.
+# README.md in this folder lists the variables.
 set -euo pipefail
 
 python=${MLFLOW_PYTHON:-.venv/bin/python}
