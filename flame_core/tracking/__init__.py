@@ -3,6 +3,7 @@
     journal      events of a training, written to a local file first, so that an outage loses nothing
     provenance   the description of a run: tags, params, datasets
     run          the calls for the stages
+    metric_names names of metrics in MLflow
     store        where MLflow keeps its records, and their first set-up
     address      addresses of stores: any path, no passwords
     relocation   a copied or moved project takes its store along

@@ -1,14 +1,14 @@
 """Results on benchmarks as events of a journal: our own beside a model's other scores, other people's as runs.
 
 A score is `benchmarks/<benchmark>/<language>/<metric>`, with `/low` and `/high` of its interval, and its chance level
-is `benchmarks/<benchmark>/<language>/chance/<metric>`; each is linked to the model and to the data by digest.
-The held-out split is not included: its scores are those of `metrics.json`.
+is `benchmarks/<benchmark>/<language>/chance/<metric>` (`metric_names.py` has their names in MLflow); each is linked to
+the model and to the data by digest. The held-out split is not included: its scores are those of `metrics.json`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from flame_core.digest import file_sha256, value_digest
 from flame_core.layout import Layout
 from flame_core.measuring.results import METRICS, read_results
 from flame_core.params import Params
-from flame_core.suite.benchmark_results import BenchmarkResult, read_benchmark_results
+from flame_core.suite.benchmark_results import BenchmarkResult, headline_metrics, read_benchmark_results
+from flame_core.suite.definition import Benchmark
 from flame_core.suite.held_out_benchmarks import RETRIEVAL
+from flame_core.suite.score import MEAN
 from flame_core.tracking import provenance
 from flame_core.tracking.journal import KEY_TAG, Journal
+from flame_core.tracking.metric_names import named
 from flame_core.tracking.run import KEY_LENGTH, shipping, show_links
 from flame_core.tracking.steps import now
 from flame_core.tracking.store import journals, tracking_address
@@ -70,7 +73,7 @@ def _baseline_events(journal: Journal, params: Params, layout: Layout, name: str
     benchmark_results = read_benchmark_results(folder)
     if METRICS in files:  # it has texts
         results = read_results(folder)
-        events += held_out_events(results.metrics, results.split, results.pictures, benchmark_results)
+        events += held_out_events(results.metrics, results.headline, results.split, results.pictures, benchmark_results)
     events += benchmark_events(benchmark_results)
     return [*events, {"kind": "end", "status": "FINISHED", "time": now()}]
 
@@ -81,7 +84,11 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def held_out_events(
-    metrics: Mapping[str, float], split: str, pictures: int, benchmark_results: Sequence[BenchmarkResult]
+    metrics: Mapping[str, float],
+    headline: Collection[str],
+    split: str,
+    pictures: int,
+    benchmark_results: Sequence[BenchmarkResult],
 ) -> list[dict[str, Any]]:
     """The events of the scores on the held-out split with this digest."""
     languages = [row.language for each in benchmark_results if each.benchmark.name == RETRIEVAL for row in each.rows]
@@ -92,12 +99,16 @@ def held_out_events(
         "source": json.dumps({"path": "data/shards", "split": "val", "pictures": pictures}),
         "profile": json.dumps({"languages": languages}),
     }
-    return _measured([dataset], [(metrics, dataset)])
+    chance = [f"{task}/chance/{measure}" for task, *_, measure in (name.split("/") for name in headline)]
+    return _measured([dataset], [(named(metrics, dict.fromkeys([*headline, *chance])), dataset)])
 
 
 def benchmark_events(benchmark_results: Sequence[BenchmarkResult]) -> list[dict[str, Any]]:
     """The events of the scores on every measured benchmark; [] if there are none."""
-    described = [(benchmark_metrics([each]), _dataset(each)) for each in recorded(benchmark_results)]
+    described = [
+        (named(benchmark_metrics([each]), benchmark_headline(each.benchmark)), _dataset(each))
+        for each in recorded(benchmark_results)
+    ]
     return _measured([dataset for _, dataset in described], described)
 
 
@@ -112,6 +123,12 @@ def benchmark_metrics(benchmark_results: Sequence[BenchmarkResult]) -> dict[str,
                 found |= {f"{place}/{name}/low": low, f"{place}/{name}/high": high}
             found |= {f"{place}/chance/{name}": value for name, value in row.chance.items()}
     return found
+
+
+def benchmark_headline(benchmark: Benchmark) -> list[str]:
+    """The metrics by which models are compared on a benchmark: means over its languages if it has several."""
+    language = MEAN if len(benchmark.languages) > 1 else benchmark.languages[0]
+    return [f"benchmarks/{benchmark.name}/{language}/{metric}" for metric in headline_metrics(benchmark)]
 
 
 def recorded(benchmark_results: Sequence[BenchmarkResult]) -> list[BenchmarkResult]:
@@ -146,7 +163,7 @@ def _measured(
                 "kind": "metrics",
                 "time": now(),
                 "step": 0,
-                "values": {name: value for name, value in values.items() if value == value},  # NaN: not measured
+                "values": dict(values),
                 "of_model": True,
                 "dataset": {"name": dataset["name"], "digest": dataset["digest"]},
             }

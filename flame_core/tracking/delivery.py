@@ -23,6 +23,7 @@ from flame_core.settings import settings
 from flame_core.tracking.address import without_secrets
 from flame_core.tracking.journal import EVENTS, KEY_TAG, Delivered, Journal
 from flame_core.tracking.kept_files import copy_file
+from flame_core.tracking.metric_names import metric_name
 from flame_core.tracking.notes import dagster_link
 from flame_core.tracking.obstacles import is_refusal, outage, require_experiment, require_run
 from flame_core.tracking.pages import run_url
@@ -48,11 +49,6 @@ def deliver(journal: Journal, address: str) -> int:
         if not allowed or not journal.pending(address):
             return 0
         return _Delivery(journal, address).run()
-
-
-def metric_name(name: str) -> str:
-    """A metric's name in MLflow, which accepts no `@`: `recall@10` is `recall_at_10`."""
-    return name.replace("@", "_at_")
 
 
 class _Delivery:

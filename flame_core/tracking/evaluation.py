@@ -72,7 +72,9 @@ def track_evaluation(
         {"kind": "tags", "tags": {"flame.dvc_digest": value_digest(digests)} if digests else {}},
         {"kind": "artifacts", "files": _keep(journal, {**artifacts, **run})},
         model,
-        *held_out_events(evaluation.metrics, evaluation.split, len(evaluation.keys), benchmark_results),
+        *held_out_events(
+            evaluation.metrics, evaluation.headline, evaluation.split, len(evaluation.keys), benchmark_results
+        ),
         *benchmark_events(benchmark_results),
     )
     if not layout.is_workspace:

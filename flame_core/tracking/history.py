@@ -23,13 +23,11 @@ from flame_core.measuring.measures import OTHERS, headline_k
 from flame_core.measuring.retrieval import DIRECTIONS
 from flame_core.params import Params
 from flame_core.settings import settings
-from flame_core.suite.benchmark_results import headline_metrics
 from flame_core.suite.definition import load_benchmarks
 from flame_core.suite.held_out_benchmarks import RETRIEVAL
-from flame_core.suite.score import MEAN
-from flame_core.tracking.benchmarks import BASELINE_TAG, baseline_journal
-from flame_core.tracking.delivery import metric_name
+from flame_core.tracking.benchmarks import BASELINE_TAG, baseline_journal, benchmark_headline
 from flame_core.tracking.journal import Journal
+from flame_core.tracking.metric_names import logged_value
 from flame_core.tracking.pages import page_address, run_url, served, show_pages, version_url
 from flame_core.tracking.promotion import VERDICT
 from flame_core.tracking.registry import MODEL_TAG, ROLLED_BACK
@@ -136,8 +134,7 @@ def headline(params: Params, layout: Layout) -> list[str]:
     ]
     found.append("classification/top1")
     for benchmark in load_benchmarks(options.benchmarks.names, layout.project):
-        language = MEAN if len(benchmark.languages) > 1 else benchmark.languages[0]
-        found += [f"benchmarks/{benchmark.name}/{language}/{metric}" for metric in headline_metrics(benchmark)]
+        found += benchmark_headline(benchmark)
     return found
 
 
@@ -204,10 +201,10 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
 
 def _score(run: Run, metric: str) -> RecordedScore | None:
     logged = run.data.metrics
-    value = logged.get(metric_name(metric))
+    value = logged_value(logged, metric)
     if value is None:
         return None
-    return RecordedScore(value, *(logged.get(metric_name(f"{metric}/{end}")) for end in ("low", "high")))
+    return RecordedScore(value, *(logged_value(logged, f"{metric}/{end}") for end in ("low", "high")))
 
 
 def _measured_model(

@@ -25,10 +25,10 @@ from flame_core.suite.benchmark_results import read_benchmark_results
 from flame_core.tracking.benchmarks import EVALUATION, benchmark_metrics
 from flame_core.tracking.chain import BROKEN, Link, out_link
 from flame_core.tracking.dagster_runs import find_run
-from flame_core.tracking.delivery import metric_name
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.linked import linked_links
 from flame_core.tracking.listings import part_md5
+from flame_core.tracking.metric_names import logged_value
 from flame_core.tracking.pages import run_url, served, version_url
 from flame_core.tracking.promotion import REASON, VERDICT
 from flame_core.tracking.provenance import LOCK
@@ -162,7 +162,7 @@ def _metrics(record: Record, files: Path) -> Link:
     link.facts = {name: f"{reported[name]:.4f}" for name in shown if name in reported} | {
         "loss, last step": f"{logged['train/loss']:.4f}" if "train/loss" in logged else "not recorded"
     }
-    differing = [name for name, value in reported.items() if value == value and logged.get(metric_name(name)) != value]
+    differing = [name for name, value in reported.items() if value == value and logged_value(logged, name) != value]
     if differing:
         link.fail(f"{len(differing)} metrics of the run differ from its report, such as {differing[0]}")
     return link

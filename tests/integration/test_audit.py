@@ -37,7 +37,8 @@ def test_the_run_knows_params_data_and_scores(tracked: Tracked) -> None:
     assert run.data.params["text.layer"] == "4" and run.data.params["train.batch_size"] == "16"
     metrics = tracked.metrics()
     assert (
-        run.data.metrics["retrieval/en/image_to_text/recall_at_10"] == metrics["retrieval/en/image_to_text/recall@10"]
+        run.data.metrics["headline/retrieval.en.image_to_text.recall_at_10"]
+        == metrics["retrieval/en/image_to_text/recall@10"]
     )
     steps = [json.loads(line) for line in (tracked.root / "data/models/flame/metrics.jsonl").read_text().splitlines()]
     history = tracked.client.get_metric_history(version.run_id, "train/loss")

@@ -8,11 +8,12 @@ import json
 import pytest
 
 from flame_core.digest import file_sha256, write_json
+from flame_core.measuring.retrieval import DIRECTIONS
 from flame_core.stages import baselines, evaluate
 from flame_core.suite.benchmark_results import BenchmarkResult, read_benchmark_results
 from flame_core.tracking.benchmarks import BASELINE_TAG, SOURCE_TAG, benchmark_metrics
-from flame_core.tracking.delivery import metric_name
 from flame_core.tracking.journal import Journal
+from flame_core.tracking.metric_names import whole_name
 from flame_core.tracking.store import journals, open_client, tracking_address
 from flame_core.verification import write_digests
 from flame_core.vision.tower import CONFIG, WEIGHTS
@@ -45,7 +46,7 @@ def scores(client, model) -> dict[str, tuple[float, str, str]]:
 
 def expected(results: list[BenchmarkResult]) -> dict[str, tuple[float, str, str]]:
     return {
-        metric_name(name): (value, each.benchmark.name, each.digest[:36])
+        whole_name(name): (value, each.benchmark.name, each.digest[:36])
         for each in results
         if each.digest
         for name, value in benchmark_metrics([each]).items()
@@ -70,16 +71,34 @@ def test_a_model_s_results_are_tied_to_it_and_to_each_benchmark_s_data(evaluated
     _, layout = evaluated
     results = read_benchmark_results(layout.report("plain"))
     wanted = expected(results)
-    assert {"benchmarks/many/mean/text_retrieval_recall_at_1", "benchmarks/colours3/en/acc1/low"} <= wanted.keys()
-    assert "benchmarks/colours3/en/chance/acc1" in wanted
+    assert {
+        "whole_report/benchmarks.many.mean.text_retrieval_recall_at_1",
+        "whole_report/benchmarks.colours3.en.acc1.low",
+        "whole_report/benchmarks.colours3.en.chance.acc1",
+    } <= wanted.keys()
     experiment = client.get_experiment_by_name("flame").experiment_id
     [model] = client.search_logged_models([experiment])
     found = scores(client, model)
     assert {name: found[name] for name in wanted} == wanted
     assert {
-        name for name in found if name.startswith("benchmarks/")
+        name for name in found if name.startswith("whole_report/benchmarks.")
     } == wanted.keys()  # the held-out split is not twice
-    assert found["retrieval/en/image_to_text/recall_at_10"][1] == "held-out"
+    assert found["whole_report/retrieval.en.image_to_text.recall_at_10"][1] == "held-out"
+    shown = {name.removeprefix("headline/") for name in found if name.startswith("headline/")}
+    assert shown == {
+        *(
+            f"retrieval.{language}.{direction}.recall_at_10"
+            for language in ("en", "other_languages")
+            for direction in DIRECTIONS
+        ),
+        "retrieval.chance.recall_at_10",
+        "classification.top1",
+        "classification.chance.top1",
+        *(f"benchmarks.many.mean.{direction}_retrieval_recall_at_1" for direction in ("text", "image")),
+        "benchmarks.sugar.en.text_acc",
+        "benchmarks.colours3.en.acc1",
+    }
+    assert {name.partition("/")[0] for name in found} == {"headline", "whole_report"}
     [run_found] = client.search_runs([experiment])
     assert (
         wanted.items()
@@ -110,7 +129,7 @@ def test_a_baseline_is_a_run_and_an_external_model_recorded_once(project, words,
     assert wanted and {name: found[name] for name in wanted} == wanted
     recorded = json.loads((layout.baselines / "CLIP/metrics.json").read_text())
     name = "retrieval/de/text_to_image/recall@5"
-    assert found[metric_name(name)][:2] == (recorded[name], "held-out")
+    assert found[whole_name(name)][:2] == (recorded[name], "held-out")
     assert "baseline" in {file.path for file in client.list_artifacts(run_found.info.run_id)}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flame_core.tracking.delivery import deliver, metric_name
+from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import DELIVERED, EVENTS, KEY_TAG, Delivered, Journal
 from flame_core.tracking.obstacles import Outage
 from flame_core.tracking.store import journals, open_client, tracking_address
@@ -144,10 +144,6 @@ def test_a_server_that_is_not_there_is_an_outage_and_nothing_is_lost(journal):
     with pytest.raises(Outage, match=re.escape(nowhere)):
         deliver(journal, nowhere)
     assert journal.pending(nowhere) == 4
-
-
-def test_metric_names_that_mlflow_does_not_take_are_written_out():
-    assert metric_name("retrieval/en/image_to_text/recall@10") == "retrieval/en/image_to_text/recall_at_10"
 
 
 def test_the_undamaged_files_of_an_event_arrive(journal, address, tmp_path, caplog):

@@ -14,6 +14,7 @@ from flame_core.tracking.delivery import deliver
 from flame_core.tracking.history import comparison_url, headline, read_history, show_comparison
 from flame_core.tracking.history_page import history_page
 from flame_core.tracking.journal import Journal
+from flame_core.tracking.metric_names import named
 from flame_core.tracking.promotion import VERDICT
 from flame_core.tracking.registry import CHALLENGER, CHAMPION, MODEL_TAG
 from flame_core.tracking.store import journals, open_client, tracking_address
@@ -72,13 +73,16 @@ def register(client, journal: Journal, address: str, *aliases: str, **tags: str)
 
 @pytest.fixture
 def history(tracked, address, params):
-    """Three trainings of one recipe, the last on other pictures and refused, and one of another in a workspace."""
+    """Three trainings of one recipe, the last on other pictures and refused, and one of another in a workspace.
+
+    One of them has its metrics under today's names, the others under those of earlier versions.
+    """
     client = open_client(address)
     client.create_registered_model("flame")
     first = train(tracked, address, "plain", 10, {ENGLISH: 0.25})
     better = train(
         tracked, address, "plain", 20,
-        {ENGLISH: 0.5, f"{ENGLISH}/low": 0.4, f"{ENGLISH}/high": 0.6, SUGAR: 0.75},
+        named({ENGLISH: 0.5, f"{ENGLISH}/low": 0.4, f"{ENGLISH}/high": 0.6, SUGAR: 0.75}, [ENGLISH]),
         **{"git.commit": "c" * 40, "git.clean": "false"},
     )  # fmt: skip
     train(tracked, address, "other", 15, {ENGLISH: 0.125}, **{"flame.workspace": "abcdef"})
