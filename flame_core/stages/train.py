@@ -32,6 +32,7 @@ from flame_core.work import UnitRecord, WorkCache, gather
 
 def run(params: Params, layout: Layout, recipe: str) -> None:
     """Train one recipe, or resume its training."""
+    from flame_core.training.checkpoint import resumed_at
     from flame_core.training.inputs import open_inputs
     from flame_core.training.recipe_check import require_recipe
     from flame_core.vision.tower import CONFIG, WEIGHTS
@@ -87,8 +88,10 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         "data": data,
     }
 
+    resumed: int | None = None
+
     def write(folder: Path) -> UnitRecord:
-        nonlocal verified
+        nonlocal verified, resumed
         verified += _verify(large, checkpoints)
         job = TrainingJob(
             recipe=chosen,
@@ -106,6 +109,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         else:
             job.run()
         verified += _verify(large, checkpoints)
+        resumed = resumed_at(checkpoints)
         steps = len((folder / METRICS).read_text("utf-8").splitlines())
         return UnitRecord({"steps": steps, "images": steps * min(chosen.batch_size, len(selected))})
 
@@ -128,6 +132,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             "steps": len(losses),
             "first / last loss": f"{first:.3f} / {last:.3f}",
             "from": "trained now" if unit.computed else "the work cache",
+            **({} if resumed is None else {"resumed at step": resumed}),
             "verified": verified,
         },
     )

@@ -24,6 +24,7 @@ from flame_core.ranks import ALONE, Ranks
 from flame_core.work import clear_disk_errors
 
 _PREFIX = "step-"
+_RESUMED = "resumed-at"  # a file beside the checkpoints
 _DIGEST = ".sha256"  # replaces a part's .pt; the format is that of sha256sum
 log = logging.getLogger(__name__)
 
@@ -72,14 +73,28 @@ def load(folder: Path, ranks: Ranks = ALONE) -> Checkpoint | None:
             log.warning("%s is damaged (%s); training goes back to an earlier state", path, ", ".join(damaged))
         if not ranks.any(bool(damaged)):
             try:
-                return _read(path, ranks)
+                found = _read(path, ranks)
             except FileNotFoundError as error:  # on all ranks, since they read the same files
                 log.warning("%s lacks a part (%s); training goes back to an earlier state", path, error.filename)
+            else:
+                if ranks.first:
+                    log.info("the training resumes at step %d, from %s", found.step, path)
+                    with clear_disk_errors(folder):
+                        (folder / _RESUMED).write_text(f"{found.step}\n")
+                return found
         if ranks.first:
             shutil.rmtree(path, ignore_errors=True)
     if steps and ranks.first:
         log.warning("%s holds no undamaged checkpoint; training starts from the beginning", folder)
     return None
+
+
+def resumed_at(folder: Path) -> int | None:
+    """The step at which the training of these checkpoints last resumed; None if it never did."""
+    try:
+        return int((folder / _RESUMED).read_text())
+    except FileNotFoundError:
+        return None
 
 
 def _write(part: dict[str, Any], path: Path) -> None:

@@ -45,7 +45,9 @@ def in_two_parts(folder: Path) -> None:
 
 def test_a_saved_checkpoint_is_read_back_and_its_digests_are_those_of_sha256sum(tmp_path):
     checkpoint.save(tmp_path, made(3), keep=2)
+    assert checkpoint.resumed_at(tmp_path) is None
     assert checkpoint.load(tmp_path).step == 3
+    assert checkpoint.resumed_at(tmp_path) == 3
     line = (tmp_path / "step-00000003/00000.sha256").read_text()
     import hashlib
 

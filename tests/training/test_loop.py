@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -42,7 +43,7 @@ def test_it_learns_and_reports_every_step(data, tmp_path):
 
 
 @pytest.mark.parametrize("stop", [1, 4, 11])
-def test_a_stopped_training_resumes_bit_for_bit(data, tmp_path, monkeypatch, stop):
+def test_a_stopped_training_resumes_bit_for_bit(data, tmp_path, monkeypatch, caplog, stop):
     """Stopped by a real signal after `stop` steps, with stochastic depth, it ends like an undisturbed one."""
     params = recipe()
     handler = signal.getsignal(signal.SIGTERM)
@@ -63,7 +64,11 @@ def test_a_stopped_training_resumes_bit_for_bit(data, tmp_path, monkeypatch, sto
         train(samples, params, tmp_path / "b")
     monkeypatch.undo()
     torch.manual_seed(1234)  # nothing of the first process survives but the checkpoint
+    caplog.set_level(logging.INFO, "flame_core")
     resumed, resumed_metrics, _ = train(data(params), params, tmp_path / "b")
+    step = checkpoint.resumed_at(tmp_path / "b")
+    assert step and f"the training resumes at step {step}, from" in caplog.text
+    assert len(resumed_metrics) > step >= stop - 1
     assert weights(resumed) == weights(whole)
     assert resumed_metrics == whole_metrics
     assert signal.getsignal(signal.SIGTERM) == handler
