@@ -193,6 +193,7 @@ def gather_sidecar(
     stage: str,
     origin: Mapping[str, Any],
     checks: Iterable[gates.Check] = (),
+    beside: Mapping[str, bytes] | None = None,
 ) -> None:
     """Make the sidecar `out` from finished units; its name is that of the folder.
 
@@ -204,6 +205,7 @@ def gather_sidecar(
         stage: the command that makes it: `cluster` for `flame cluster`.
         origin: what the values depend on, params and digests of inputs, as JSON.
         checks: the stage's checks; consumers refuse a sidecar with a failed blocking check.
+        beside: further small files of the folder; `origin` names the digests of those that a training reads.
 
     Raises:
         ComputationError: the units are not of the index's shards and rows, or differ in type or shape.
@@ -231,7 +233,7 @@ def gather_sidecar(
         origin=dict(origin),
         files=digests,
     )
-    contents = {MANIFEST: json_bytes(manifest.model_dump()), gates.CHECKS: gates.to_bytes(checks)}
+    contents = {**(beside or {}), MANIFEST: json_bytes(manifest.model_dump()), gates.CHECKS: gates.to_bytes(checks)}
     gather(out, state, {_file_name(shard): unit.file(own) for shard, unit in units.items()}, contents, digests)
 
 

@@ -22,12 +22,14 @@ def term_classes() -> dict[str, type[Term]]:
     from flame_core.objectives.facet_sigmoid import FacetSigmoid
     from flame_core.objectives.infonce import InfoNCE
     from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
+    from flame_core.objectives.prototypes import Prototypes
 
     return {
         "multi_positive_sigmoid": MultiPositiveSigmoid,
         "facet_sigmoid": FacetSigmoid,
         "infonce": InfoNCE,
         "cosine": Cosine,
+        "prototypes": Prototypes,
     }
 
 

@@ -8,7 +8,7 @@ are part of every checkpoint, so moving averages, tables and heads resume exactl
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class Setup:
         teacher: the folder of the model that the recipe names as its teacher; `vision.tower.load_tower` reads it.
         micro_batch_size: pictures that memory has room for at once, on this rank; None: all. A teacher or an average of
             the tower runs in such parts too (`Batch.in_parts`).
+        sidecars: folders of the sidecars by name, for what lies there beside the values.
     """
 
     tower: ImageTower
@@ -67,6 +68,7 @@ class Setup:
     hidden: int
     teacher: Path | None = None
     micro_batch_size: int | None = None
+    sidecars: Mapping[str, Path] = field(default_factory=dict)
 
 
 def parameter_groups(

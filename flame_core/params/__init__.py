@@ -26,6 +26,7 @@ from flame_core.params.objectives import (
     InfoNCEParams,
     MultiPositiveSigmoidParams,
     ObjectiveParams,
+    PrototypesParams,
     SigmoidParams,
     TermParams,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "ObjectiveParams",
     "Params",
     "PromoteParams",
+    "PrototypesParams",
     "Reading",
     "RewriteCaptioner",
     "SentenceParams",

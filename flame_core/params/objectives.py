@@ -9,7 +9,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from flame_core.params.section import Section
+from flame_core.names import Name
+from flame_core.params.section import Positive, Section
 
 
 class TermParams(Section):
@@ -59,8 +60,34 @@ class CosineParams(TermParams):
     name: Literal["cosine"] = "cosine"
 
 
+class PrototypesParams(ContrastiveParams):
+    """ProtoCLIP's term: each picture finds the prototype of its caption's cluster; needs labels of `flame cluster`."""
+
+    name: Literal["prototypes"] = "prototypes"
+    mode: Literal["pbt", "direct"] = Field(
+        default="pbt",
+        description="pbt: prototypes are means of pictures by their captions' labels; direct: the captions' centroids",
+    )
+    labels: Name = Field(default="clusters", description="name of the sidecar that holds the labels")
+    hidden: Positive = Field(default=2048, description="width of the head; only pbt has one")
+    dim: Positive = Field(default=128, description="dimensions of a prototype; only of pbt")
+    target_temperature: float | None = Field(
+        default=0.05, gt=0, description="tau of the soft targets, for centroids of length 1; null: hard targets"
+    )
+    episode_steps: Positive | None = Field(
+        default=None, description="steps after which the table of prototypes is renewed; null: an epoch"
+    )
+    decay: float = Field(
+        default=0.0, ge=0, lt=1, description="weight of earlier episodes in the next table; 0: only the last counts"
+    )
+    logit_scale: float = Field(
+        default=14.285714, gt=0, description="initial value of s, 1 / 0.07; its logarithm is learned"
+    )
+
+
 ObjectiveParams = Annotated[
-    MultiPositiveSigmoidParams | FacetSigmoidParams | InfoNCEParams | CosineParams, Field(discriminator="name")
+    MultiPositiveSigmoidParams | FacetSigmoidParams | InfoNCEParams | CosineParams | PrototypesParams,
+    Field(discriminator="name"),
 ]
 OBJECTIVES: dict[str, type[TermParams]] = {
     kind.model_fields["name"].default: kind for kind in get_args(get_args(ObjectiveParams)[0])

@@ -71,6 +71,7 @@ def assemble(
     batch_size: int,
     samples: int,
     teacher: Path | None = None,
+    sidecars: Mapping[str, Path] | None = None,
 ) -> Assembly:
     """A recipe's towers and objective, initialised from its seed.
 
@@ -81,9 +82,11 @@ def assemble(
         batch_size: pictures per step, over all ranks.
         samples: how many are trained on.
         teacher: the model folder of the recipe's teacher.
+        sidecars: folders of the recipe's sidecars by name.
 
     Raises:
         ParamsError: the terms read what the backbone does not have, or `optimizer.multipliers` names no weight.
+        InputError: a term cannot use what lies beside the values of a sidecar.
     """
     torch.manual_seed(params.seed)
     tower = ImageTower(params.model, texts.hidden, facets)
@@ -92,7 +95,7 @@ def assemble(
     text_tower = texts.encoder()
     if "z" not in recipe_needs(params).reads:  # nothing reaches the head, and ranks would wait for its gradients
         tower.head_parts().requires_grad_(False)
-    setup = Setup(tower, batch_size, samples, texts.hidden, teacher, params.micro_batch_size)
+    setup = Setup(tower, batch_size, samples, texts.hidden, teacher, params.micro_batch_size, sidecars or {})
     assembly = Assembly(tower, text_tower, create_objective(params, setup))
     freeze(assembly.towers(), params.optimizer.multipliers)
     return assembly

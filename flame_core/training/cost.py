@@ -167,6 +167,7 @@ def training_cost(
     vocabulary: int = 1,
     extra: Mapping[str, Tensor] | None = None,
     teacher: Path | None = None,
+    sidecars: Mapping[str, Path] | None = None,
 ) -> TrainingCost:
     """The cost of a recipe on `samples` pictures, for texts of `hidden` dimensions, on `processes` processes.
 
@@ -179,6 +180,7 @@ def training_cost(
         vocabulary: number of token ids of a text tower; its captions are counted at their full length.
         extra: values of `PICTURES` samples by sidecar.
         teacher: the model folder of the recipe's teacher.
+        sidecars: folders of the recipe's sidecars by name.
 
     Raises:
         ParamsError: the recipe reads sidecars that are not given.
@@ -193,7 +195,7 @@ def training_cost(
     own = batch // processes
     texts, needs, size = MadeTexts(params, hidden, vocabulary), recipe_needs(params), params.model.image_size
     with torch.random.fork_rng(devices=[]):
-        assembly = assemble(params, texts, facet_count(slots), batch, samples, teacher)
+        assembly = assemble(params, texts, facet_count(slots), batch, samples, teacher, sidecars)
         made = made_batch(params, texts, PICTURES).with_extra(**(extra or {}))
         run = _Runs(params, assembly, made)
         at = Moment(0, params.epochs * (samples // batch), samples // batch)

@@ -138,6 +138,11 @@ class TrainingSamples(Dataset[LoadedBatch]):
         """Names of a sample's texts that are drawn from."""
         return [self.texts.facets[slot] for slot in self._slots]
 
+    @property
+    def sidecar_folders(self) -> dict[str, Path]:
+        """Where the stored values lie, by sidecar."""
+        return {name: sidecar.folder for name, sidecar in self._sidecars.items()}
+
     def stored(self, numbers: Sequence[int]) -> dict[str, Tensor]:
         """Stored values of samples by sidecar; numbers beyond the last sample start again from 0."""
         rows = [self._index[number % len(self)] for number in numbers]

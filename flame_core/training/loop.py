@@ -84,7 +84,7 @@ def train(
     Raises:
         ComputationError: the loss is not finite; names the step and the batch's keys.
         Interrupted: a stop signal came to any rank; the state was saved.
-        InputError: fewer than two samples.
+        InputError: fewer than two samples, or a sidecar that a term cannot use.
         ParamsError: the batch cannot be divided evenly among the ranks.
         ResourceError: the training does not fit the GPU's memory; says how much is missing and which setting helps.
     """
@@ -102,7 +102,8 @@ def train(
     if device == "cuda":
         free, _ = torch.cuda.mem_get_info()
         require_training_memory(params, samples, ranks.world, free, teacher)
-    assembly = assemble(params, samples.texts, samples.facets, batch_size, len(samples), teacher).to(device)
+    folders = samples.sidecar_folders
+    assembly = assemble(params, samples.texts, samples.facets, batch_size, len(samples), teacher, folders).to(device)
     optimizer = assembly.optimizer(params)
     if ranks.rank:
         torch.manual_seed(params.seed + ranks.rank)  # dropout and stochastic depth differ between ranks

@@ -32,6 +32,7 @@ def require_training_memory(
         vocabulary=encoder.tokens.num_embeddings if isinstance(encoder, TextTower) else 1,
         extra=samples.stored(range(PICTURES)),
         teacher=teacher,
+        sidecars=samples.sidecar_folders,
     )
     room = int(free * _SHARE)
     if cost.memory <= room:

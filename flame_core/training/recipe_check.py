@@ -76,6 +76,10 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
     from flame_core.training.schedule import require_weights
     from flame_core.vision.tower import ImageTower, require_features
 
+    if recipe.objective.name == "prototypes":  # 0 in its first episode, and then only pictures among themselves
+        yield Fault(
+            ("objective", "name"), "name prototypes under terms, beside an objective that compares pictures with texts"
+        )
     needs = term_needs(recipe)
     try:
         require_named({f"the term {name}": each.sidecars for name, each in needs.items()}, recipe.sidecars)

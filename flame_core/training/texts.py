@@ -38,7 +38,9 @@ class TrainingTexts(Protocol):
 
 
 class StoredValues(Protocol):
-    """A small value per sample that a stage stored."""
+    """A small value per sample that a stage stored in a folder."""
+
+    folder: Path
 
     def read(self, places: Sequence[tuple[str, int]]) -> Tensor:
         """Values [b, ...] of samples, given by shard and row."""

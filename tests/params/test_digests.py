@@ -16,6 +16,7 @@ from flame_core.params import (
     InfoNCEParams,
     MultiPositiveSigmoidParams,
     Params,
+    PrototypesParams,
     TrainParams,
     changed_values,
     parse_params,
@@ -52,7 +53,7 @@ class LaterTrain(TrainParams):
     """A recipe with new fields, plain, empty and nested, and a wider union of losses."""
 
     objective: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
-        MultiPositiveSigmoidParams | FacetSigmoidParams | CosineParams | LaterInfoNCE | LaterLoss,
+        MultiPositiveSigmoidParams | FacetSigmoidParams | CosineParams | PrototypesParams | LaterInfoNCE | LaterLoss,
         Field(discriminator="name"),
     ] = MultiPositiveSigmoidParams()
     views: int = 1

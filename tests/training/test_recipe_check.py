@@ -13,7 +13,7 @@ from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.objectives import term_classes
 from flame_core.objectives.term import Needs, Term
-from flame_core.params import Params, SentenceParams, TermParams, parse_params, read_yaml
+from flame_core.params import Params, PrototypesParams, SentenceParams, TermParams, parse_params, read_yaml
 from flame_core.pipeline import run_pipeline
 from flame_core.training import recipe_check
 from flame_core.training.recipe_check import link_faults, recipe_faults, require_linked_recipes, require_recipe
@@ -79,6 +79,16 @@ def test_a_term_and_the_recipe_name_the_same_sidecars():
     ((key, message),) = found(params(sidecars={"labels": "data/sidecars/labels"}))
     assert key == "sidecars" and "no term of the recipe reads the sidecar 'labels'" in message
     assert found(params(AskingParams(sidecars=("labels",)), sidecars={"labels": "nowhere"})) == []
+
+
+def test_prototypes_stand_beside_an_objective():
+    recipe = params().train["student"]
+    beside = recipe.model_copy(
+        update={"terms": [PrototypesParams()], "sidecars": {"clusters": "data/sidecars/clusters"}}
+    )
+    assert list(recipe_faults(beside)) == []
+    only = beside.model_copy(update={"terms": [], "objective": PrototypesParams()})
+    assert [fault.key for fault in recipe_faults(only)] == [("objective", "name")]
 
 
 def test_a_term_reads_what_the_backbone_has():
