@@ -137,7 +137,7 @@ class Bench:
         own = [*SMALL, *arm.train, f"train.optimizer.learning_rate={rate}", f"train.seed={seed}"]
         params = resolve_params(Layout.find(), [*self.overrides, f"recipes=[{arm.recipe}]", *own], self.preset).params
         recipe = params.train[arm.recipe]
-        if phase == "rate":
+        if phase == "rate" and recipe.epochs != "auto":
             recipe = recipe.model_copy(update={"epochs": round(TUNING * recipe.epochs)})
         run = value_digest({"store": self.store.digest, "phase": phase, "recipe": recipe.identity})
         if found := self.results.find(run):

@@ -87,7 +87,7 @@ def train_once(params: Params, layout: Layout, digest: str) -> None:
     slots = [place for place, name in enumerate(store.facets) if name.split("/")[0] in chosen.kinds]
     out = layout.state / "out" / digest
     out.mkdir(parents=True)
-    with track_training(params, layout, RECIPE, digest) as tracked:
+    with track_training(params, layout, RECIPE, chosen, digest) as tracked:
         TrainingJob(
             recipe=chosen,
             shards=layout.shards,

@@ -98,7 +98,8 @@ class _Pairs:
         self.looks = Looks(table.column("hash").to_numpy(), np.frombuffer(colours, np.uint8).reshape(-1, COLOURS))
         fixed: list[Split | None] = table.column("split").to_pylist()
         sides = zip(fixed, table.column("side").to_pylist(), strict=True)
-        self.side: list[Split] = [side(split, number, params.val_fraction) for split, number in sides]
+        fraction = params.sizes(sum(scan.pairs for scan in scans)).val_fraction
+        self.side: list[Split] = [side(split, number, fraction) for split, number in sides]
         self._primary, self._other = (_Lists(table.column(name)) for name in ("primary_texts", "other_texts"))
 
     def texts(self, pair: int) -> Ids:

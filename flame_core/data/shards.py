@@ -26,6 +26,7 @@ from flame_core.errors import InputError
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 INDEX = "index.parquet"
+CHOSEN = "auto.json"  # what `auto` in the params of ingest chose: {"pairs": those listed, param: value}; else no file
 
 INDEX_SCHEMA = pa.schema(
     {
@@ -174,6 +175,21 @@ def read_index(shards: Path, split: Split | None = None) -> Index:
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a readable index ({error}); run `flame ingest` again") from None
     return Index(table if split is None else table.filter(pc.field("split") == split))
+
+
+def read_chosen(shards: Path) -> dict[str, Any]:
+    """{param: value} of `ingest`, for params that were `auto`.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    path = shards / CHOSEN
+    try:
+        return {name: value for name, value in json.loads(path.read_text("utf-8")).items() if name != "pairs"}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is damaged ({error}): run `flame ingest` again") from None
 
 
 def shard_names(shards: Path, split: Split) -> list[str]:

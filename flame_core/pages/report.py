@@ -123,7 +123,7 @@ def render_report(
     return render(
         "report.html.j2",
         facts=facts,
-        recipe=facts.params.train[facts.recipe],
+        recipe=facts.trained,
         evaluation=evaluation,
         m=evaluation.metrics,
         k=headline_k(options),
@@ -145,7 +145,7 @@ def render_report(
         thumb=thumb,
         captions_of=descriptions(evaluation.keys, captions, options.train_language),
         params={
-            "train": facts.params.train[facts.recipe].dump(),
+            "train": facts.trained.dump(),
             "evaluate": options.model_dump(mode="json"),
         },
         origin=origin(facts),
@@ -159,7 +159,7 @@ def origin(facts: RunFacts) -> dict[str, str]:
     not here: the same inputs must give the same page. `flame lineage` has them.
     """
     params = {
-        "train": changed_values(facts.params.train[facts.recipe]),
+        "train": changed_values(facts.trained),
         "evaluate": changed_values(facts.params.evaluate),
     }
     data = {name: str(digest)[:_DIGEST] for name, digest in facts.config.get("data", {}).items()}

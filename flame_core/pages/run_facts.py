@@ -17,7 +17,7 @@ from flame_core.data.ledger import read_ledger
 from flame_core.data.shards import SPLITS, read_index
 from flame_core.digest import file_sha256
 from flame_core.layout import Layout
-from flame_core.params import CaptionKind, Params
+from flame_core.params import CaptionKind, Params, TrainParams
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # as in vision.tower, whose import would load torch
 _PATCHES = "backbone.patch_embed.proj.weight"
@@ -63,6 +63,12 @@ class RunFacts:
     pictures: Mapping[str, int]
     captions: Sequence[tuple[str, str, int, int]]
     ledger: Sequence[tuple[str, str, int]]
+
+    @property
+    def trained(self) -> TrainParams:
+        """The recipe as it was trained, with values in place of `auto`."""
+        written = self.params.train[self.recipe]
+        return written.fitted(self.config["samples"]) if written.automatic else written
 
 
 def read_run_facts(params: Params, layout: Layout, recipe: str, manifest: Mapping[str, Any]) -> RunFacts:

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from flame_core.params.auto import IngestSizes, ingest_sizes
 from flame_core.params.model_source import require_model_source
-from flame_core.params.section import Fraction, Positive, Section
+from flame_core.params.section import AUTO, Fraction, FractionOrAuto, Positive, PositiveOrAuto, Section
 
 
 class IngestGates(Section):
@@ -19,8 +20,12 @@ class IngestGates(Section):
 class IngestParams(Section):
     """Raw pairs to shards."""
 
-    val_fraction: Fraction = 0.02
-    shard_samples: Positive = Field(default=1000, description="samples per shard, on average")
+    val_fraction: FractionOrAuto = Field(
+        default=0.02, description="share of the pairs that is held out; auto: enough to measure, at most a fifth or so"
+    )
+    shard_samples: PositiveOrAuto = Field(
+        default=1000, description="samples per shard, on average; auto: about an eighth of the pairs, at most 4,096"
+    )
     max_pixels: Positive = Field(default=100_000_000, description="a larger picture is dropped before it is decoded")
     max_side: Positive = Field(
         default=512, description="longer side of the stored picture; larger ones are scaled down"
@@ -35,6 +40,15 @@ class IngestParams(Section):
         "at most this many bits; -1: off",
     )
     gates: IngestGates = IngestGates()
+
+    @property
+    def automatic(self) -> list[str]:
+        """Fields that are `auto`."""
+        return [name for name in IngestSizes._fields if getattr(self, name) == AUTO]
+
+    def sizes(self, pairs: int) -> IngestSizes:
+        """Validation and shard size for so many listed pairs."""
+        return ingest_sizes(pairs, self.val_fraction, self.shard_samples)
 
 
 class MetadataCaptioner(Section):

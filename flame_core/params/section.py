@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 CaptionKind = Literal["raw", "short", "long"]
 Reading = Literal["facets", "sentence"]  # of a caption by the frozen LLM
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
+
+AUTO = "auto"
+OR_AUTO = "number, or auto"  # the tag of the number in the types below, in whose errors `auto` is offered
+
+MAY_BE_AUTO = "ingest.val_fraction, ingest.shard_samples, train.batch_size, train.epochs and train.warmup_steps"
+
+
+def _number_or_auto(value: Any) -> str:
+    return AUTO if value == AUTO else OR_AUTO
+
+
+_Auto = Annotated[Literal["auto"], Tag(AUTO)]  # chosen from the data, by the rules in `auto.py`
+FractionOrAuto = Annotated[Annotated[Fraction, Tag(OR_AUTO)] | _Auto, Discriminator(_number_or_auto)]
+PositiveOrAuto = Annotated[Annotated[Positive, Tag(OR_AUTO)] | _Auto, Discriminator(_number_or_auto)]
+CountOrAuto = Annotated[Annotated[int, Field(ge=0), Tag(OR_AUTO)] | _Auto, Discriminator(_number_or_auto)]
 
 MISFITS = "misfits"  # the type of pydantic's error for values that do not fit together
 LENIENT = "lenient"  # in the context of a validation that lets them pass

@@ -8,9 +8,20 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from flame_core.names import Name
+from flame_core.params.auto import Schedule, schedule
 from flame_core.params.changed_values import changed_values
 from flame_core.params.objectives import MultiPositiveSigmoidParams, ObjectiveParams
-from flame_core.params.section import CaptionKind, Fraction, Positive, Reading, Section, refuse
+from flame_core.params.section import (
+    AUTO,
+    CaptionKind,
+    CountOrAuto,
+    Fraction,
+    Positive,
+    PositiveOrAuto,
+    Reading,
+    Section,
+    refuse,
+)
 
 LINKS = ("teacher", "sidecars", "selection")  # what a recipe may need beside shards, captions and embeddings
 
@@ -118,7 +129,9 @@ class TrainParams(Section):
         description="the LLM's reading of captions that is trained on; sentence needs text.sentence",
     )
     texts_per_image: Positive = Field(default=6, description="texts drawn per image, anew at every step")
-    batch_size: Positive = Field(default=3072, description="images per step, over all processes")
+    batch_size: PositiveOrAuto = Field(
+        default=3072, description="images per step, over all processes; auto: a quarter of the samples or fewer"
+    )
     micro_batch_size: Positive | None = Field(
         default=None, description="images whose graph a process holds at once; the loss is still that of the batch"
     )
@@ -126,8 +139,8 @@ class TrainParams(Section):
         default=True,
         description="torch.compile the image tower on a GPU (takes half a minute once); a CPU never compiles",
     )
-    epochs: Positive = 32
-    warmup_steps: int = Field(default=2000, ge=0)
+    epochs: PositiveOrAuto = Field(default=32, description="auto: fewer, the more samples there are")
+    warmup_steps: CountOrAuto = Field(default=2000, description="auto: a tenth of all steps, at most 2,000")
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     seed: int = 0
     cpu_threads: Positive = 2
@@ -137,6 +150,22 @@ class TrainParams(Section):
         default_factory=dict, description="values per sample that another stage stored: {name: folder}"
     )
     selection: LinkedPath | None = Field(default=None, description="a parquet file of the keys to train on; null: all")
+
+    @property
+    def automatic(self) -> list[str]:
+        """Fields that are `auto`."""
+        return [name for name in ("batch_size", "epochs", "warmup_steps") if getattr(self, name) == AUTO]
+
+    def schedule(self, samples: int) -> Schedule:
+        """Batch size, epochs and warm-up of a training on so many samples."""
+        return schedule(samples, self.batch_size, self.epochs, self.warmup_steps)
+
+    def fitted(self, samples: int) -> TrainParams:
+        """This recipe with values for so many samples in place of every `auto`."""
+        if not self.automatic:
+            return self
+        chosen = self.schedule(samples)
+        return self.model_copy(update={name: getattr(chosen, name) for name in self.automatic})
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from flame_core.errors import ParamsError
 from flame_core.names import shown
 from flame_core.params.places import Key
-from flame_core.params.section import LENIENT, MISFITS
+from flame_core.params.section import AUTO, LENIENT, MAY_BE_AUTO, MISFITS, OR_AUTO
 from flame_core.params.yaml_text import Placed, read_placed_file, read_yaml_file
 
 M = TypeVar("M", bound=BaseModel)
@@ -79,6 +79,10 @@ def examine(model: type[M], content: dict[str, Any], *, lenient: bool = False) -
 def _faults(model: type[BaseModel], found: ErrorDetails) -> Iterator[Fault]:
     key = tuple(part for part in map(str, found["loc"]) if part != "[key]")
     message = found["msg"].removeprefix("Value error, ")
+    if len(key) > 1 and key[-1] == OR_AUTO:
+        key, message = key[:-1], f"{message}, or write auto"
+    elif found.get("input") == AUTO:
+        message += f"; auto is chosen for {MAY_BE_AUTO} only"
     if found["type"] == MISFITS:
         yield from (Fault((*key, *below), text, is_misfit=True) for below, text in found.get("ctx", {})[MISFITS])
         return

@@ -6,11 +6,9 @@ the picture files of a folder), languages from `data/captions`.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +21,8 @@ from flame_core.errors import FlameError
 from flame_core.layout import Layout
 from flame_core.measuring.measures import headline_k
 from flame_core.params import FolderSource, Params, TrainParams
+from flame_core.params.auto import fitting_batch, fitting_warmup, pictures_needed
+from flame_core.params.section import AUTO
 from flame_core.params.validation import Fault
 
 WIDE = 0.10  # an interval of +- 10 points is the widest that is worth reading
@@ -56,12 +56,6 @@ def data_warnings(params: Params, layout: Layout) -> list[Fault]:
     return found
 
 
-def pictures_needed(half_width: float, confidence: float) -> int:
-    """Pictures for an interval of +- `half_width` around a share of one half, where it is widest: z^2 / (4 h^2)."""
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    return math.ceil((z / (2 * half_width)) ** 2 - 1e-9)
-
-
 def count_pictures(params: Params, layout: Layout) -> Counts | None:
     """The pictures of both splits: counted in the shards, else estimated from the sources; None if unknown."""
     if (layout.shards / INDEX).is_file():
@@ -81,7 +75,7 @@ def count_pictures(params: Params, layout: Layout) -> Counts | None:
             total += _picture_files(layout, source)
         else:
             return None
-    val = round(total * params.ingest.val_fraction)
+    val = round(total * params.ingest.sizes(total).val_fraction)
     return Counts(total - val, val, "the sources") if total else None
 
 
@@ -97,26 +91,20 @@ def _picture_files(layout: Layout, source: FolderSource) -> int:
 
 def _training_warnings(recipe: TrainParams, counts: Counts) -> Iterator[Fault]:
     pictures = f"{counts.about}{counts.train:,} training pictures"
-    fitting = fitting_batch(counts.train)
-    if recipe.batch_size > counts.train:
+    schedule = recipe.schedule(counts.train)
+    if recipe.batch_size != AUTO and recipe.batch_size > counts.train:
         yield Fault(
             ("batch_size",),
             f"{recipe.batch_size:,}, and there are {pictures}: each step would take all of them, and an epoch be one "
-            f"step; {fitting} fits",
+            f"step; {fitting_batch(counts.train)} fits, and auto chooses it",
         )
-    steps = recipe.epochs * (counts.train // max(1, min(recipe.batch_size, counts.train)))
-    if recipe.warmup_steps >= steps:
+    if recipe.warmup_steps != AUTO and recipe.warmup_steps >= schedule.steps:
         yield Fault(
             ("warmup_steps",),
-            f"{recipe.warmup_steps:,}, and the whole training has {counts.about}{steps:,} steps ({recipe.epochs} "
-            f"epochs of {pictures}): the learning rate would never reach its peak; a tenth of the steps fits, "
-            f"{steps // 10:,}, or more epochs",
+            f"{recipe.warmup_steps:,}, and the whole training has {counts.about}{schedule.steps:,} steps "
+            f"({schedule.epochs} epochs of {pictures}): the learning rate would never reach its peak; a tenth of the "
+            f"steps fits, {fitting_warmup(schedule.steps):,}, and auto chooses it; or take more epochs",
         )
-
-
-def fitting_batch(pictures: int) -> int:
-    """A quarter of the training pictures, rounded down to a power of two, from 2 to 2,048."""
-    return 2 ** min(11, max(1, int(math.log2(max(pictures, 1) / 4)) if pictures >= 8 else 1))
 
 
 def _held_out_warnings(params: Params, counts: Counts) -> Iterator[Fault]:

@@ -36,7 +36,7 @@ def model_card(
         headline: names of the metrics to show first.
         languages: evaluated languages, in order.
     """
-    trained = params.train[recipe]
+    trained = params.train[recipe].fitted(config["samples"])
     k = headline_k(params.evaluate)
     side = side_of(trained.model_dump()).card(params, trained)
     options = plain_text(trained.model.backbone_options or "")

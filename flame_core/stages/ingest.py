@@ -24,7 +24,7 @@ from flame_core.data.ingest_checks import ingest_checks
 from flame_core.data.ledger import LEDGER, LedgerEntry, ledger_table, source_entries
 from flame_core.data.scan import Scanned, ScanTask, scan
 from flame_core.data.selection import Chosen, Selection, reasons, select
-from flame_core.data.shards import INDEX, INDEX_SCHEMA, SPLITS, Split
+from flame_core.data.shards import CHOSEN, INDEX, INDEX_SCHEMA, SPLITS, Split
 from flame_core.data.sources import open_source
 from flame_core.data.sources.listing import (
     MANIFEST,
@@ -35,6 +35,7 @@ from flame_core.data.sources.listing import (
     read_keys,
     read_source,
 )
+from flame_core.digest import json_bytes
 from flame_core.engines import map_units
 from flame_core.errors import ComputationError
 from flame_core.layout import Layout
@@ -69,9 +70,9 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         tasks += [ScanTask(name, raw, pictures, start, stop, params.ingest, work) for start, stop in rows]
     scans = list(map_units(scan, tasks, settings().workers, "scan pictures", "chunk"))
     selection = select(scans, params.ingest)
+    shard_samples = params.ingest.sizes(sum(scan.pairs for scan in scans)).shard_samples
     bounds: dict[Split, list[tuple[int, int]]] = {
-        split: chunks.cut([sample.key for sample in selection.samples[split]], params.ingest.shard_samples)
-        for split in SPLITS
+        split: chunks.cut([sample.key for sample in selection.samples[split]], shard_samples) for split in SPLITS
     }
     shard_tasks = [
         ShardTask(tuple(_sample_task(sample, scans) for sample in selection.samples[split][start:stop]), work)
@@ -127,6 +128,9 @@ def _gather(
         LEDGER: _parquet(ledger_table(entries)),
         gates.CHECKS: gates.to_bytes(checks),
     }
+    chosen = {name: getattr(params.ingest.sizes(listed), name) for name in params.ingest.automatic}
+    if chosen:
+        texts[CHOSEN] = json_bytes({"pairs": listed, **chosen})
     sha256 = {
         f"{split}/{number:05d}.tar": shard.sha256 for split in SPLITS for number, shard in enumerate(shards[split])
     }
@@ -138,6 +142,7 @@ def _gather(
             "pairs": listed,
             **{f"{split} samples": f"{len(rows[split]):,} in {len(shards[split]):,} shards" for split in SPLITS},
             **{f"without: {reason}": number for reason, number in reasons(entries).items()},
+            **{f"ingest.{name}": f"{value:g}, chosen for {listed:,} pairs" for name, value in chosen.items()},
             "captions cut": sum(scan.cut_captions for scan in scans),
             "units": f"{sum(computed):,} computed, {len(computed) - sum(computed):,} found",
         },

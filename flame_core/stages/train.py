@@ -40,31 +40,33 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     gates.require(layout.shards)
     gates.require(layout.train_embeddings)
     require_recipe(params, layout, recipe)
-    chosen = params.train[recipe]
+    written = params.train[recipe]
     small = {
         layout.shards: [INDEX],
         layout.captions: ["train/*"],  # whose digest the manifest holds
         layout.train_embeddings: [MANIFEST, CENTER, f"{SENTENCE}/{MANIFEST}", f"{SENTENCE}/{CENTER}"],
     }
-    own = training_folder(layout.train_embeddings, chosen.reading)
+    own = training_folder(layout.train_embeddings, written.reading)
     vectors = (own / "[0-9]*").relative_to(layout.train_embeddings).as_posix()
     large = {layout.shards: ["train/*"], layout.train_embeddings: [vectors]}
-    if chosen.text_tower:
+    if written.text_tower:
         small[layout.train_embeddings].append(TOKENIZER)
-    needs = links(layout, chosen)
+    needs = links(layout, written)
     linked = link_contents(needs)
     wanted = {folder: [*small.get(folder, []), *patterns] for folder, patterns in read_by_training(needs).items()}
     verified = verify({**small, **wanted})
     store = TrainStore(layout.embeddings)
-    made = store.manifest_of(chosen.reading)
-    require_training_fit(made, params, layout, chosen.reading)
+    made = store.manifest_of(written.reading)
+    require_training_fit(made, params, layout, written.reading)
     if "teacher" in needs:
         require_same_space(needs["teacher"], made)
     index = read_index(layout.shards, "train")
-    _require_alignment(store, index, layout, chosen.reading)
-    selected = open_inputs(chosen, needs, index, layout.shards).selected
+    _require_alignment(store, index, layout, written.reading)
+    selected = open_inputs(written, needs, index, layout.shards).selected
     if "selection" in needs:
         linked["selection"] = keys_digest(selected)  # the same keys in another file are the same training
+    chosen = written.fitted(len(selected))  # the digest, checkpoints and records have the values, never `auto`
+    schedule = chosen.schedule(len(selected))
     slots = recipe_slots(store.facets, chosen)
     captions = _caption_source(params, layout) if chosen.text_tower else None
     data = {  # only training data: no texts, benchmarks or pictures of the evaluation
@@ -78,6 +80,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     config = {
         "recipe_name": recipe,
         "recipe": chosen.dump(),
+        **({"auto": written.automatic} if written.automatic else {}),
         "hidden": store.hidden,
         "samples": len(selected),
         "facets": [store.facets[i] for i in slots],
@@ -111,9 +114,9 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         verified += _verify(large, checkpoints)
         resumed = resumed_at(checkpoints)
         steps = len((folder / METRICS).read_text("utf-8").splitlines())
-        return UnitRecord({"steps": steps, "images": steps * min(chosen.batch_size, len(selected))})
+        return UnitRecord({"steps": steps, "images": steps * schedule.batch_size})
 
-    with track_training(params, layout, recipe, digest) as tracked:
+    with track_training(params, layout, recipe, chosen, digest) as tracked:
         unit = cache.find(digest) or cache.compute(digest, write)
         steps = [json.loads(line) for line in unit.file(METRICS).read_text("utf-8").splitlines()]
         tracked.trained(steps, unit.file(WEIGHTS))
@@ -128,6 +131,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         f"train@{recipe}",
         {
             "samples": len(selected),
+            **{f"train.{name}": f"{getattr(chosen, name):,}, chosen for them" for name in written.automatic},
             "texts per picture": f"{min(chosen.texts_per_image, len(slots))} drawn of {len(slots)}",
             "steps": len(losses),
             "first / last loss": f"{first:.3f} / {last:.3f}",

@@ -25,12 +25,12 @@ import yaml
 from flame_core import pipes
 from flame_core.captions.table import MANIFEST as CAPTION_MANIFEST
 from flame_core.data.ledger import read_ledger
-from flame_core.data.shards import SPLITS, read_index
+from flame_core.data.shards import SPLITS, read_chosen, read_index
 from flame_core.data.sources.listing import SOURCE
 from flame_core.digest import file_sha256, value_digest
 from flame_core.errors import ResourceError
 from flame_core.layout import Layout
-from flame_core.params import Params, Reading
+from flame_core.params import Params, Reading, TrainParams
 from flame_core.settings import settings
 from flame_core.text.manifest import MANIFEST, read_manifest, training_folder
 from flame_core.text.sentence import SENTENCE
@@ -133,10 +133,13 @@ def _version(package: str) -> str | None:
         return None
 
 
-def flat_params(params: Params, recipe: str) -> dict[str, str]:
-    """{dotted key: value} of all stages and of the recipe."""
+def flat_params(params: Params, layout: Layout, trained: TrainParams) -> dict[str, str]:
+    """{dotted key: value} of all stages and of the recipe, with what `auto` chose for the shards in `layout`."""
     content = params.model_dump(mode="json")
-    content["train"] = content["train"][recipe]
+    content["ingest"] |= {
+        name: value for name, value in read_chosen(layout.shards).items() if name in content["ingest"]
+    }
+    content["train"] = trained.model_dump(mode="json")
     return flatten(content)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.measuring.results import METRICS, Results, read_results
-from flame_core.params import load_params
+from flame_core.params import Params, load_params
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.provenance import flat_params, flatten
 from flame_core.tracking.runs import WEIGHTS, find_record
@@ -64,8 +64,20 @@ def recorded_models(layout: Layout, name: str) -> dict[str, RecordedModel]:
 def _of_project(layout: Layout) -> dict[str, RecordedModel]:
     params = load_params(layout)
     return {
-        recipe: RecordedModel(flat_params(params, recipe), _results(layout.report(recipe))) for recipe in params.recipes
+        recipe: RecordedModel(_flat(params, layout, recipe), _results(layout.report(recipe)))
+        for recipe in params.recipes
     }
+
+
+def _flat(params: Params, layout: Layout, recipe: str) -> dict[str, str]:
+    """All params of a recipe, with what `auto` chose if it was trained."""
+    written, config = params.train[recipe], layout.model(recipe) / CONFIG
+    if written.automatic and config.is_file():
+        try:
+            written = written.fitted(int(json.loads(config.read_text("utf-8"))["samples"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{config} cannot be read ({error}); run `flame train` for it") from None
+    return flat_params(params, layout, written)
 
 
 def _of_folder(model: Path) -> RecordedModel:
@@ -79,7 +91,7 @@ def _of_folder(model: Path) -> RecordedModel:
     results = _results(layout.report(model.name)) if model.parent == layout.data / "models" else None
     if results is not None and layout.params.is_file():
         params = load_params(layout)
-        whole = flat_params(params, model.name) if model.name in params.train else {}
+        whole = _flat(params, layout, model.name) if model.name in params.train else {}
         if trained.items() <= whole.items():
             return RecordedModel(whole, results)
     return RecordedModel(trained, results)

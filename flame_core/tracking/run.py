@@ -1,6 +1,6 @@
 """The record of a training: one MLflow run per training, continued after any interruption.
 
-    with track_training(params, layout, recipe, digest) as run:
+    with track_training(params, layout, recipe, trained, digest) as run:
         ...                                 # steps.StepRecorder(...).record(row) after every step, at run.journal
         run.trained(rows, weights)
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from flame_core.digest import file_sha256
 from flame_core.errors import Interrupted
 from flame_core.layout import Layout
-from flame_core.params import Params
+from flame_core.params import Params, TrainParams
 from flame_core.settings import settings
 from flame_core.tracking import provenance, shipper
 from flame_core.tracking.journal import MODEL_TAG, Journal
@@ -53,13 +53,13 @@ class TrainingRun:
         """Folder of the journal, for the process that trains (`steps.StepRecorder`)."""
         return self._journal.folder if self._journal else None
 
-    def open(self, params: Params, layout: Layout, recipe: str) -> None:
+    def open(self, params: Params, layout: Layout, recipe: str, trained: TrainParams) -> None:
         """Record the start or the continuation, and the parts of its description that are not recorded yet."""
         if self._journal is None:
             return
         with harmless("the start of the training"):
             about = {**provenance.tags(params, layout), **provenance.dagster_tags()}
-            datasets = provenance.datasets(params, layout, params.train[recipe].reading)
+            datasets = provenance.datasets(params, layout, trained.reading)
             tags = {
                 "flame.recipe": recipe,
                 **linked_tags(params, layout, recipe),
@@ -68,7 +68,7 @@ class TrainingRun:
             }
             described = [
                 {"kind": "start", "time": now(), "name": f"{recipe}-{self._journal.key[:8]}", "tags": tags},
-                {"kind": "params", "params": provenance.flat_params(params, recipe)},
+                {"kind": "params", "params": provenance.flat_params(params, layout, trained)},
                 {"kind": "inputs", "context": "training", "datasets": datasets},
                 {"kind": "artifacts", "files": self._keep(layout.params, layout.root / provenance.LOCK)},
             ]
@@ -119,8 +119,18 @@ def harmless(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def track_training(params: Params, layout: Layout, recipe: str, digest: str) -> Iterator[TrainingRun]:
-    """The run of the training with this digest; a shipper delivers it while the context is open."""
+def track_training(
+    params: Params, layout: Layout, recipe: str, trained: TrainParams, digest: str
+) -> Iterator[TrainingRun]:
+    """The run of the training with this digest; a shipper delivers it while the context is open.
+
+    Args:
+        params: of the whole run.
+        layout: of the run.
+        recipe: its name.
+        trained: the recipe as it is trained, with values in place of `auto`.
+        digest: of the training.
+    """
     address = tracking_address(layout)
     if address is None:
         yield TrainingRun(None)
@@ -136,7 +146,7 @@ def track_training(params: Params, layout: Layout, recipe: str, digest: str) -> 
             show_links(journal, address)
         return
     if not run.complete:
-        run.open(params, layout, recipe)
+        run.open(params, layout, recipe, trained)
     with shipping(journal, address):
         try:
             yield run

@@ -191,14 +191,15 @@ def training_cost(
         )
     drawn = min(params.texts_per_image, len(slots))
     params = params.model_copy(update={"texts_per_image": drawn})
-    batch = min(params.batch_size, samples)
+    schedule = params.schedule(samples)
+    batch = schedule.batch_size
     own = batch // processes
     texts, needs, size = MadeTexts(params, hidden, vocabulary), recipe_needs(params), params.model.image_size
     with torch.random.fork_rng(devices=[]):
         assembly = assemble(params, texts, facet_count(slots), batch, samples, teacher, sidecars)
         made = made_batch(params, texts, PICTURES).with_extra(**(extra or {}))
         run = _Runs(params, assembly, made)
-        at = Moment(0, params.epochs * (samples // batch), samples // batch)
+        at = Moment(0, schedule.steps, schedule.steps_per_epoch)
         image, features = run.image_tower(needs.views, own)
         text = run.text_tower(different_captions(slots, drawn), own)
         objective = run.objective(features, hidden, at, batch, own)

@@ -93,7 +93,8 @@ def train(
     device = settings().torch_device()
     torch.set_num_threads(params.cpu_threads)
     torch.use_deterministic_algorithms(device == "cpu")
-    batch_size = min(params.batch_size, len(samples))
+    schedule = params.schedule(len(samples))
+    batch_size = schedule.batch_size
     if batch_size % ranks.world:
         raise ParamsError(
             f"train.batch_size {batch_size} cannot be divided evenly among {ranks.world} processes "
@@ -118,7 +119,7 @@ def train(
         assembly.tower.compile()
     step_of = Step(assembly, optimizer, params, ranks, device)
     step = len(metrics)
-    order = EpochOrder(len(samples), params.batch_size, params.epochs, params.seed, step, ranks)
+    order = EpochOrder(len(samples), batch_size, schedule.epochs, params.seed, step, ranks)
     loader = create_loader(samples, order, settings().decoding_processes(ranks.world), pin_memory=device == "cuda")
 
     def save() -> None:
@@ -129,7 +130,7 @@ def train(
     last_save = time.monotonic()
     with stop_requested() as stopped, progress("train", total * batch_size, "images", step * batch_size) as bar:
         for batch in loader:
-            rate = learning_rate(step, total, params.warmup_steps, params.optimizer.learning_rate)
+            rate = learning_rate(step, total, schedule.warmup_steps, params.optimizer.learning_rate)
             set_learning_rate(optimizer, rate)
             shares = step_of(batch.on(device), Moment(step, total, order.steps_per_epoch))
             due = time.monotonic() - last_save >= settings().checkpoint_seconds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from flame_core.data.shards import INDEX_SCHEMA
 from flame_core.layout import Layout
 from flame_core.measuring.intervals import interval, ratio
 from flame_core.preflight import check
-from flame_core.preflight.data_fit import count_pictures, fitting_batch, pictures_needed
+from flame_core.preflight.data_fit import count_pictures
 from flame_core.workspace import resolve_params
 
 ROOT = Path(__file__).parents[2]
@@ -71,9 +70,9 @@ def test_a_batch_and_a_warm_up_larger_than_the_training(layout):
     found = warned(layout, "train.warmup_steps=40")
     assert found.keys() == {"train.batch_size", "train.warmup_steps", "ingest.val_fraction"}
     assert found["train.batch_size"].startswith("128, and there are 51 training pictures: each step would take all")
-    assert found["train.batch_size"].endswith("; 8 fits")
+    assert found["train.batch_size"].endswith("; 8 fits, and auto chooses it")
     assert "40, and the whole training has 20 steps (20 epochs of 51" in found["train.warmup_steps"]
-    assert "2, or more epochs" in found["train.warmup_steps"]
+    assert "fits, 2, and auto chooses it; or take more epochs" in found["train.warmup_steps"]
     assert "train.warmup_steps" not in warned(layout, "train.batch_size=8", "train.warmup_steps=40")  # 120 steps
 
 
@@ -106,17 +105,6 @@ def test_the_gate_that_nothing_can_pass_is_the_one_that_evaluate_applies(layout,
     passes = low / min(1, 10 / pictures) > 1
     shards(layout, 830, pictures)
     assert ("not above chance" in warned(layout)["ingest.val_fraction"]) == (not passes)
-
-
-def test_how_many_pictures_an_interval_takes():
-    for half_width in (0.02, 0.05, 0.1):
-        n = pictures_needed(half_width, 0.95)
-        assert 1.959964 * math.sqrt(0.25 / n) <= half_width < 1.959964 * math.sqrt(0.25 / (n - 1))
-
-
-@pytest.mark.parametrize(("pictures", "batch"), [(1, 2), (8, 2), (16, 4), (51, 8), (830, 128), (3_000_000, 2048)])
-def test_the_batch_that_fits(pictures, batch):
-    assert fitting_batch(pictures) == batch
 
 
 def test_languages_that_no_caption_has(layout):

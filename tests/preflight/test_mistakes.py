@@ -93,7 +93,7 @@ MISTAKES = [  # (file, text, its replacement, line, key, what is said)
     (PARAMS, "language: en", "language: english", 2, "sources.mine.language", "did you mean 'en'"),
     (PARAMS, "language: en", "encoding: utf9", 2, "sources.mine.encoding", "use utf-8, cp1252"),
     (PARAMS, "val_fraction", "val_fracton", 8, "ingest.val_fracton", "did you mean 'val_fraction'"),
-    (PARAMS, "0.2", "20", 8, "ingest.val_fraction", "less than or equal to 1 \\(got 20\\)"),
+    (PARAMS, "0.2", "20", 8, "ingest.val_fraction", "less than or equal to 1, or write auto \\(got 20\\)"),
     (PARAMS, "0.2", "0.2\n  val_fraction: 0.3", 9, "ingest.val_fraction", "given twice; remove one"),
     (PARAMS, "{captioner: metadata}", "{captioner: metdata}", 10, "caption.short", "'metadata', 'rewrite', 'vlm'"),
     (
@@ -115,6 +115,18 @@ MISTAKES = [  # (file, text, its replacement, line, key, what is said)
     (PARAMS, "train_kinds: [raw, short]", "train_kinds: [raw]", 9, "kinds", "which text.train_kinds does not embed"),
     (PARAMS, "recipes: [mine]", "recipes: [mien]", 21, "recipes.0", "does not exist \\(known recipes: mine\\)"),
     (PARAMS, "batch_size: 16", "batch_sise: 16", 23, "train.batch_sise", "did you mean 'batch_size'"),
+    (PARAMS, "0.2", "Auto", 8, "ingest.val_fraction", "valid number.*, or write auto \\(got 'Auto'\\)"),
+    (PARAMS, "layer: 29", "layer: auto", 16, "text.layer", "valid integer.*; auto is chosen for ingest.val_fraction, "),
+    (PARAMS, "batch_size: 16", "batch_size: automatic", 23, "train.batch_size", "or write auto \\(got 'automatic'\\)"),
+    (
+        PARAMS,
+        "batch_size: 16",
+        "warmup_steps: -1",
+        23,
+        "train.warmup_steps",
+        "greater than or equal to 0, or write auto",
+    ),
+    (PARAMS, "batch_size: 16", "seed: auto", 23, "train.seed", "; auto is chosen for .* and train.warmup_steps only"),
     (PARAMS, "batch_size: 16", "batch_size: no", 23, "train.batch_size", "YAML also reads the plain words yes, no"),
     (
         PARAMS,

@@ -53,10 +53,12 @@ def write_pairs(folder: Path, numbers: range, captions: str = "drawing number {}
         (folder / f"{number:04d}.txt").write_text(captions.format(number))
 
 
-def captioned_project(root: Path, tokenizer: PreTrainedTokenizerBase, pictures: int) -> tuple[Params, Layout]:
+def captioned_project(
+    root: Path, tokenizer: PreTrainedTokenizerBase, pictures: int, **of_ingest: Any
+) -> tuple[Params, Layout]:
     """Shards and captions of so many drawings, and a tiny LLM: all that `embed` reads."""
     write_pairs(root / "pairs", range(pictures))
-    params = pipeline_params({"pairs": folder_source(root / "pairs")}).model_copy(
+    params = pipeline_params({"pairs": folder_source(root / "pairs")}, **of_ingest).model_copy(
         update={
             "text": text_params(layer=2, train_kinds=["raw", "short"]),
             "llm": LLMParams(name="tiny", source="path:x"),

@@ -43,7 +43,8 @@ def test_a_failure_while_a_finished_journal_is_only_delivered_leaves_it_finished
         journal = Journal(journals(tracked) / "abc")
         journal.append(start(), *steps(3), end())
         params = pipeline_params({"made": folder_source(tracked.root)})
-        with pytest.raises(OSError, match="no room"), track_training(params, tracked, "small", "abc") as run:
+        training = track_training(params, tracked, "small", params.train["small"], "abc")
+        with pytest.raises(OSError, match="no room"), training as run:
             assert run.complete
             raise OSError("no room")
     assert ends(journal) == ["FINISHED"]
@@ -88,7 +89,7 @@ def test_a_training_whose_journal_cannot_be_used_is_trained_all_the_same(tracked
     journals(tracked).parent.mkdir(parents=True)
     journals(tracked).write_text("a file where the journals' folder should be")
     params = pipeline_params({"made": folder_source(tracked.root)})
-    with track_training(params, tracked, "small", "abc") as run:
+    with track_training(params, tracked, "small", params.train["small"], "abc") as run:
         run.trained([{"step": 0, "loss": 1.0}], tracked.root / "none")
     assert "not recorded: the start of the training" in caplog.text
     assert "not recorded: the end of the training" in caplog.text
