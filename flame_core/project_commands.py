@@ -1,9 +1,10 @@
-"""Commands about a project as a whole: `flame status`, `flame diff`, `flame ui`."""
+"""Commands about a project as a whole: `flame init`, `flame upgrade`, `flame status`, `flame diff`, `flame ui`."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,8 +19,60 @@ Run = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (status, diff, ui):
+    for command in (init, upgrade, status, diff, ui):
         app.command(rich_help_panel=RESULTS)(command)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new folder for the project.")],
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of pictures, with .txt or .json beside them or a table of captions.")
+    ] = None,
+    shards: Annotated[Path | None, typer.Option(help="A folder of webdataset shards (.tar).")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="The demo's data: Debian's Tux Paint stamps.")] = False,
+    table: Annotated[Path | None, typer.Option(help="The table of captions, if it is not found.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Its column of file names, if it is not clear.")] = None,
+    caption_column: Annotated[
+        str | None, typer.Option(help="Its column of captions, or the field of .json in shards, if it is not clear.")
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="Language of captions that do not say theirs: en, de.")] = None,
+    device: Annotated[
+        Literal["cpu", "gpu"] | None, typer.Option(help="What the model should suit (default: a GPU if there is one).")
+    ] = None,
+) -> None:
+    """Make a project for your pictures: looks at them, chooses params that fit, and says what it found."""
+    from flame_core.reporting import starting
+
+    starting(f"flame init: makes a project in {folder}")
+
+    from flame_core.project.asking import ask
+    from flame_core.project.initialise import initialise
+
+    wanted = ask(folder, images, shards, demo, table, image_column, caption_column, language, device)
+    initialise(wanted)
+
+
+def upgrade(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only show; exit code 1 if anything would change.")] = False,
+) -> None:
+    """Bring dvc.yaml, recipes and versions to the installed version, and keep your edits."""
+    from flame_core.layout import Layout
+    from flame_core.project.upgrade import plan_upgrade, said
+
+    planned = plan_upgrade(Layout.find().project)
+    for line in said(planned):
+        typer.echo(line)
+    if check or not planned.needed:
+        sys.exit(1 if planned.needed else 0)
+    if not yes:
+        if not sys.stdin.isatty():
+            typer.echo("nothing was changed; `flame upgrade --yes` does it")
+            sys.exit(1)
+        if not typer.confirm("Make these changes?"):
+            sys.exit(1)
+    planned.apply()
+    typer.echo("done; `flame status` shows what runs again")
 
 
 def status(

@@ -30,7 +30,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FLAME_", extra="ignore", frozen=True)
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where models run; auto: on a GPU if torch sees one"
+    )
     workers: int = Field(default_factory=_default_workers, ge=1, description="processes that map over shards")
     loader_workers: int | None = Field(
         default=None,
@@ -40,8 +42,13 @@ class Settings(BaseSettings):
     )
     embed_processes: int = Field(default=1, ge=1, description="processes that embed captions, one per GPU")
     train_processes: int = Field(default=1, ge=1, description="processes of a training, one per GPU")
-    cache_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_dir("flame")))
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    cache_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("flame")),
+        description="folder of what is fetched once per user, such as wheels; by default in the user's cache",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="what the terminal shows"
+    )
     checkpoint_seconds: float = Field(default=60.0, ge=0, description="time between two checkpoints")
     checkpoints_kept: int = Field(default=2, ge=1, description="how many of the newest checkpoints a training keeps")
 
@@ -54,8 +61,8 @@ class Settings(BaseSettings):
     code_overrides: bool = Field(
         default=False, description="whether Dagster's Launchpad may override params that fetch models or run code"
     )
-    dagster_port: int = Field(default=3000, ge=1, le=65535)
-    mlflow_port: int = Field(default=5000, ge=1, le=65535)
+    dagster_port: int = Field(default=3000, ge=1, le=65535, description="where Dagster listens")
+    mlflow_port: int = Field(default=5000, ge=1, le=65535, description="where MLflow listens")
 
     tracking_uri: str | None = Field(
         default=None, description="MLflow's address; `off` for none; by default the store that `flame ui` serves"

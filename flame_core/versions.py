@@ -18,8 +18,14 @@ def require_versions(layout: Layout) -> None:
     """Refuse a project whose stages' versions are not those of the installed code; without the file, nothing is said.
 
     Raises:
-        ParamsError: names the versions that differ, and what to do.
+        ParamsError: names the versions that differ, or the graph that waits to be merged, and what to do.
     """
+    waiting = layout.project / "dvc.yaml.new"
+    if waiting.is_file():
+        raise ParamsError(
+            f"{waiting} waits since `flame upgrade`, which could not merge it with your own edits: take over what is "
+            "new in it, and delete it"
+        )
     path = layout.root / VERSIONS
     if not path.is_file():
         return

@@ -32,13 +32,14 @@ from flame_core.verification import write_digests
 
 RECORD = "ledger.json"  # as in the caches that exist
 _OWN_DIGEST = "ledger_sha256"  # in a record: digest of all else in it
+VERSIONS_FILE = Path(__file__).with_name("versions.yaml")
 log = logging.getLogger(__name__)
 
 
 @cache
 def stage_versions() -> dict[str, int]:
     """Versions of the stages' code, from `flame_core/versions.yaml`."""
-    return yaml.safe_load((Path(__file__).parent / "versions.yaml").read_text())
+    return yaml.safe_load(VERSIONS_FILE.read_text("utf-8"))
 
 
 @dataclass

@@ -1,0 +1,202 @@
+"""Finds the table with the captions of a folder's pictures, and which of its columns name pictures and hold captions.
+
+Only the first rows of a table are read. A column names pictures if its cells are files of the folder, or contain
+pictures; captions are in the column with a usual name, or else with the most words.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flame_core.data.sources.delimited import DELIMITERS
+from flame_core.data.sources.file_names import FileNames
+from flame_core.data.sources.record import read_object
+from flame_core.data.text_files import TextError, text_lines, undecoded
+from flame_core.errors import InputError, ParamsError
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+CAPTION_NAMES = (
+    "captions",
+    "caption",
+    "text",
+    "texts",
+    "description",
+    "sentence",
+    "sentences",
+    "alt_text",
+    "alt",
+    "title",
+)
+_ROWS = 200
+_ENCODINGS = ("utf-8", "cp1252", "latin-1")
+_LEAST_NAMED = 0.05  # share of rows that must name a picture
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A table and what was chosen in it. `named` is the share of its first rows whose picture is there."""
+
+    table: Path
+    image: str
+    caption: str
+    delimiter: str | None
+    encoding: str
+    named: float
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The first rows of a table."""
+
+    names: list[str]
+    rows: Sequence[Mapping[str, Any]]
+    delimiter: str | None = None
+    encoding: str = "utf-8"
+
+
+def tables_among(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Tables among the files of a folder, or else beside the folder; those nearest to its root first."""
+    inside = sorted((name for name in names if Path(name).suffix.lower() in SUFFIXES), key=lambda n: (n.count("/"), n))
+    if inside:
+        return [folder / name for name in inside]
+    beside = folder.resolve().parent
+    return sorted(path for path in beside.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def choose_columns(
+    tables: Sequence[Path], folder: Path, pictures: Sequence[str], image: str | None = None, caption: str | None = None
+) -> Columns | None:
+    """The table whose rows name the most pictures of the folder, with its columns; None if no table names any.
+
+    Args:
+        tables: those to choose from.
+        folder: of the pictures.
+        pictures: their names, relative to the folder.
+        image: a column that a person named.
+        caption: the same.
+
+    Raises:
+        InputError: the table that names the pictures has no column of captions, or no header.
+        ParamsError: a named column is not there.
+    """
+    files = FileNames(folder, pictures)
+    found = [(path, head, *_pictured(head, files, image)) for path in tables if (head := _read(path)) and head.rows]
+    found = [row for row in found if row[3] >= _LEAST_NAMED or image is not None]
+    if not found:
+        return None
+    path, head, column, named = max(found, key=lambda row: row[3])
+    if files.find(column):
+        raise InputError(f"{path} has no header: its first line must name the columns, such as image,caption")
+    for given, option in ((image, "--image-column"), (caption, "--caption-column")):
+        if given is not None and given not in head.names:
+            raise ParamsError(f"{option}: {path} has no column {given!r}; it has {', '.join(head.names)}")
+    texts = caption or _captioned(head, column)
+    if texts is None:
+        others = ", ".join(name for name in head.names if name != column) or "no other column"
+        raise InputError(
+            f"{path} names pictures in the column {column!r}, and which column has their captions is not clear "
+            f"({others}): name it with --caption-column"
+        )
+    return Columns(path, column, texts, head.delimiter, head.encoding, named)
+
+
+def caption_field(records: Sequence[Mapping[str, Any]]) -> str | None:
+    """The field of JSON objects that holds captions; None if none seems to."""
+    return _captioned(_Head(list(dict.fromkeys(name for record in records for name in record)), list(records)), "")
+
+
+def _pictured(head: _Head, files: FileNames, given: str | None) -> tuple[str, float]:
+    """The column that names or contains the most pictures, and the share of rows in which it does."""
+    shares = {name: mean(_is_picture(row.get(name), files) for row in head.rows) for name in head.names}
+    if given is not None:
+        return given, shares.get(given, 0.0)
+    return max(shares.items(), key=lambda item: item[1])
+
+
+def _is_picture(value: Any, files: FileNames) -> bool:
+    match value:
+        case str():
+            return files.find(value) is not None
+        case bytes():
+            return len(value) > 100
+        case {"bytes": bytes(content)}:
+            return len(content) > 100
+        case _:
+            return False
+
+
+def _captioned(head: _Head, picture_column: str) -> str | None:
+    words = {name: _words([row.get(name) for row in head.rows]) for name in head.names if name != picture_column}
+    spoken = {name: count for name, count in words.items() if count}
+    for usual in CAPTION_NAMES:
+        for name in spoken:
+            if name.strip().lower() == usual:
+                return name
+    wordy = {name: count for name, count in spoken.items() if count >= 2}
+    return max(wordy, key=wordy.__getitem__) if wordy else None
+
+
+def _words(values: Iterable[Any]) -> float:
+    """The mean number of words of the texts in cells; 0 if there are none, or if they are numbers."""
+    texts = [text for value in values for text in _texts(value) if text.strip()]
+    return mean(len(text.split()) for text in texts) if any(not _is_number(text) for text in texts) else 0.0
+
+
+def _texts(value: Any) -> list[str]:
+    match value:
+        case str():
+            return [value]
+        case list():
+            return [text for item in value for text in _texts(item)]
+        case dict():
+            return [text for item in value.values() for text in _texts(item)]
+        case _:
+            return []
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read(path: Path) -> _Head | None:
+    """The first rows of a table; None if it cannot be read as one."""
+    try:
+        match path.suffix.lower():
+            case ".csv" | ".tsv":
+                return _delimited(path)
+            case ".jsonl":
+                lines = (line for line in text_lines(path, "utf-8") if line.strip() and not undecoded(line))
+                rows = [read_object(line) for line in islice(lines, _ROWS)]
+                return _Head(list(dict.fromkeys(name for row in rows for name in row)), rows)
+            case _:
+                with pq.ParquetFile(path) as file:
+                    batch = next(file.iter_batches(batch_size=_ROWS // 4), None)
+                    return _Head(file.schema_arrow.names, batch.to_pylist() if batch else [])
+    except (TextError, csv.Error, pa.ArrowException, OSError, UnicodeError):
+        return None
+
+
+def _delimited(path: Path) -> _Head:
+    lines: list[str] = []
+    encoding = _ENCODINGS[0]
+    for encoding in _ENCODINGS:
+        lines = [line for line in islice(text_lines(path, encoding), _ROWS) if line.strip()]
+        if not any(map(undecoded, lines)):
+            break
+    parsed = {delimiter: list(csv.reader(lines, delimiter=delimiter)) for delimiter in DELIMITERS}
+    delimiter = max(parsed, key=lambda one: len(parsed[one][0]) if parsed[one] else 0)
+    names, *rows = parsed[delimiter] or [[]]
+    return _Head(names, [dict(zip(names, row, strict=False)) for row in rows], delimiter, encoding)

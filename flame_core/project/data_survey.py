@@ -1,0 +1,264 @@
+"""Looks at a user's data before a project is made for them: which source reads them, and what it finds there.
+
+What is counted comes from the source itself (`flame download` will list the same pairs). Up to 100 pictures, evenly
+spaced, are decoded to tell how many cannot be read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flame_core.data.picture_bounds import PictureError
+from flame_core.data.picture_decoding import read_picture
+from flame_core.data.picture_kinds import is_picture
+from flame_core.data.sources import RawPair, open_source
+from flame_core.data.sources.accounting import Problems, Unused
+from flame_core.data.sources.listing import left_out, read_pairs, read_source
+from flame_core.data.sources.walk import Walk
+from flame_core.data.sources.webdataset import read_samples
+from flame_core.errors import InputError
+from flame_core.layout import Layout
+from flame_core.names import LONGEST, is_language_code
+from flame_core.params import FolderSource, IngestParams, Source, WebdatasetSource
+from flame_core.project.columns import Columns, caption_field, choose_columns, tables_among
+from flame_core.work import WorkCache
+
+FEWEST = 10  # pictures with captions, for a training and a held-out split at all
+_DECODED = 100
+_READ_WHOLE = 4 << 30  # bytes of shards; of more, only the first shard is read
+_ROWS = 4096
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a person said about the data."""
+
+    path: Path
+    shards: bool = False
+    table: Path | None = None
+    image_column: str | None = None
+    caption_column: str | None = None
+    language: str | None = None
+
+
+@dataclass
+class Survey:
+    """What the data hold.
+
+    Attributes:
+        name: of the source, made from the folder's name.
+        source: reads the data.
+        language: of most pictures.
+        usable: pictures that have a caption, an estimate if some cannot be read or only a part was looked at.
+        captions: texts in `language`.
+        words: of a caption in `language`, on average.
+        languages: pictures with captions in each language.
+        facts: for people.
+    """
+
+    name: str
+    source: Source
+    language: str = "en"
+    usable: int = 0
+    captions: int = 0
+    words: float = 0.0
+    languages: Counter[str] = field(default_factory=Counter)
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def survey(given: Given, layout: Layout) -> Survey:
+    """Look at the data; the listing stays in the project's work cache, where `flame download` finds it.
+
+    Raises:
+        InputError: there are no pictures, or no captions for them; says what to do.
+    """
+    folder = given.path.expanduser().resolve()
+    if not folder.is_dir():
+        what = "is a file; name the folder that holds it" if folder.exists() else "does not exist"
+        raise InputError(f"{folder} {what}")
+    source, chosen = _shards(folder, given) if given.shards else _folder(folder, given)
+    found = Survey(_name(folder.name), source)
+    found.facts |= chosen
+    scale = 1.0
+    listed: Source = source
+    if isinstance(source, WebdatasetSource):
+        tars = sorted(folder.glob(source.shards))
+        size = sum(path.stat().st_size for path in tars)
+        if size > _READ_WHOLE:
+            listed = source.model_copy(update={"shards": tars[0].relative_to(folder).as_posix()})
+            scale = size / tars[0].stat().st_size
+            found.facts["looked at"] = f"only the first of {len(tars):,} shards; all numbers below are estimates"
+    opened = open_source(listed, layout)
+    raw = opened.download(WorkCache(layout.work, "download")).folder
+    about = read_source(raw)
+    _count(found, _pairs(raw, opened.pictures(raw), about["pairs"]), about, scale)
+    return found
+
+
+def _pairs(raw: Path, pictures: Path, count: int) -> Iterator[RawPair]:
+    for start in range(0, count, _ROWS):
+        yield from read_pairs(raw, pictures, start, min(start + _ROWS, count))
+
+
+def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], scale: float) -> None:
+    """Fill in what the listed pairs hold.
+
+    Raises:
+        InputError: too few pictures have captions.
+    """
+    step = max(1, about["pairs"] // _DECODED)
+    silent: list[str] = []
+    without: list[str] = []
+    unread: list[str] = []
+    whole = decoded = 0
+    texts: Counter[str] = Counter()
+    words: Counter[str] = Counter()
+    for number, pair in enumerate(pairs):
+        spoken = {code: [text for text in own if text.strip()] for code, own in pair.captions.items()}
+        spoken = {code: own for code, own in spoken.items() if own and is_language_code(code)}
+        if pair.image is None:
+            without.append(pair.key)
+            continue
+        if not spoken:
+            silent.append(pair.key)
+            continue
+        whole += 1
+        for code, own in spoken.items():
+            found.languages[code] += 1
+            texts[code] += len(own)
+            words[code] += sum(len(text.split()) for text in own)
+        if number % step == 0:
+            decoded += 1
+            if why := _why_unread(pair):
+                unread.append(f"{pair.key} ({why})")
+    found.language = max(found.languages, key=lambda code: found.languages[code], default=found.language)
+    found.usable = round(whole * scale * (1 - len(unread) / max(decoded, 1)))
+    found.captions = round(texts[found.language] * scale)
+    found.words = words[found.language] / max(texts[found.language], 1)
+    about_ = "about " if scale != 1 else ""
+    found.facts["pictures with captions"] = f"{about_}{round(whole * scale):,}"
+    found.facts["languages"] = ", ".join(f"{code} {count:,}" for code, count in found.languages.most_common()) or "none"
+    if silent:
+        found.facts["pictures without a caption"] = _some(silent)
+    if without:
+        found.facts["captions without a picture"] = _some(without)
+    if unread:
+        of = "" if decoded == whole else f" of the {decoded} looked at"
+        found.facts["pictures that cannot be read"] = f"{_some(unread)}{of}"
+    problems, unused = left_out(about)
+    if problems:
+        found.facts["files that cannot be read"] = _some([f"{each.file} ({each.reason})" for each in problems])
+    if unused:
+        found.facts["not used"] = "; ".join(group.detail for group in unused)
+    if found.usable < FEWEST:
+        _refuse(found, silent, without)
+
+
+def _why_unread(pair: RawPair) -> str | None:
+    assert pair.image is not None
+    try:
+        read_picture(pair.image.read(), IngestParams())
+    except (PictureError, InputError) as error:
+        return getattr(error, "reason", "changed meanwhile")
+    return None
+
+
+def _refuse(found: Survey, silent: Sequence[str], without: Sequence[str]) -> None:
+    listed = "".join(f"\n  {name}: {value}" for name, value in found.facts.items())
+    wanted = "write bird.txt beside bird.jpg, or a table captions.csv with the columns image and caption"
+    if silent and found.usable == 0:
+        raise InputError(f"{len(silent):,} pictures are there, and none has a caption: {wanted}{listed}")
+    if without and found.usable == 0:
+        raise InputError(f"no caption has a picture that is there, such as {without[0]!r}: correct the names{listed}")
+    raise InputError(f"{found.usable} pictures with captions are too few; a training needs {FEWEST} at least{listed}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{len(names):,}: {', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''}"
+
+
+def _name(folder: str) -> str:
+    """A name of a source from that of a folder."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", folder).strip("-")[:LONGEST] or "pictures"
+
+
+def _folder(folder: Path, given: Given) -> tuple[FolderSource, dict[str, str]]:
+    """The source of a folder of pictures, and what was chosen."""
+    names = Walk(folder, False, Problems(), Unused()).files
+    pictures = [name for name in names if is_picture(name)]
+    tables = [given.table.expanduser().resolve()] if given.table else tables_among(folder, names)
+    base = folder
+    chosen = choose_columns(tables, base, pictures, given.image_column, given.caption_column) if tables else None
+    for table in [] if chosen else tables:  # whose names may begin with the folder's
+        if folder.is_relative_to(table.parent) and table.parent != folder:
+            above = folder.relative_to(table.parent).as_posix()
+            named = [f"{above}/{name}" for name in pictures]
+            chosen = choose_columns([table], table.parent, named, given.image_column, given.caption_column)
+            if chosen:
+                base = table.parent
+                break
+    language = given.language or "en"
+    if chosen:
+        return _table_source(base, chosen, language)
+    if given.table:
+        raise InputError(f"no row of {given.table} names a picture of {folder}, such as {', '.join(pictures[:_NAMED])}")
+    if not pictures:
+        if any(name.endswith(".tar") for name in names):
+            raise InputError(f"{folder} holds tars and no pictures: give it with --shards instead of --images")
+        raise InputError(f"{folder} holds no pictures (.jpg, .png, .webp and the like)")
+    sidecars = Counter(Path(name).suffix.lower() for name in names)
+    told = {"captions": f"beside the pictures ({sidecars['.txt']:,} .txt, {sidecars['.json']:,} .json)"}
+    if tables and not sidecars[".txt"] and not sidecars[".json"]:
+        raise InputError(
+            f"no row of {', '.join(path.name for path in tables[:_NAMED])} names a picture of {folder}, which holds "
+            f"{', '.join(pictures[:_NAMED])}: a column must hold those names"
+        )
+    return FolderSource(kind="folder", path=str(base), language=language), told
+
+
+def _table_source(base: Path, chosen: Columns, language: str) -> tuple[FolderSource, dict[str, str]]:
+    inside = chosen.table.is_relative_to(base)
+    source = FolderSource(
+        kind="folder",
+        path=str(base),
+        table=chosen.table.relative_to(base).as_posix() if inside else str(chosen.table),
+        encoding=chosen.encoding,
+        image_column=chosen.image,
+        caption_column=chosen.caption,
+        language=language,
+    )
+    told = f"column {chosen.caption!r} of {chosen.table.name}; its column {chosen.image!r} names the pictures"
+    return source, {"captions": told}
+
+
+def _shards(folder: Path, given: Given) -> tuple[WebdatasetSource, dict[str, str]]:
+    """The source of a folder of shards, and what was chosen."""
+    pattern = next((each for each in ("*.tar", "**/*.tar") if next(folder.glob(each), None)), None)
+    if pattern is None:
+        raise InputError(f"{folder} holds no .tar; give a folder of pictures with --images instead of --shards")
+    source = WebdatasetSource(kind="webdataset", path=str(folder), shards=pattern, language=given.language or "en")
+    first = min(folder.glob(pattern)).relative_to(folder).as_posix()
+    texts, records = 0, []
+    for number, sample in enumerate(read_samples(folder, first, [], Unused())):
+        texts += len(sample.texts)
+        records += sample.records
+        if number >= _DECODED:
+            break
+    told = "in the .txt of each sample"
+    if not texts:
+        name = given.caption_column or caption_field(records)
+        if name is None:
+            fields = ", ".join(sorted({name for record in records for name in record})) or "none"
+            raise InputError(
+                f"{folder / first} holds no .txt, and which field of its .json has captions is not clear ({fields}): "
+                "name it with --caption-column"
+            )
+        source = source.model_copy(update={"caption_field": name})
+        told = f"field {name!r} of the .json of each sample"
+    return source, {"captions": told}

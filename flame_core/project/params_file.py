@@ -1,0 +1,126 @@
+"""Writes the commented `params.yaml` of a new project for the data that a survey found.
+
+On a CPU the image tower is the demo's small ViT; on a GPU a ViT-S/16 at 224 px, or a ViT-B/16 from 200,000 pictures on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from flame_core.params import Source, parse_params, read_yaml
+from flame_core.preflight.data_fit import WIDE, pictures_needed
+from flame_core.project.data_survey import FEWEST, Survey
+from flame_core.reporting import duration
+from flame_core.shipped import shipped
+
+Device = Literal["cpu", "gpu"]
+_TEMPLATE = "params.yaml.j2"
+_SMALL_VIT = {"img_size": 48, "patch_size": 8, "embed_dim": 192, "depth": 6, "num_heads": 3}
+_BASE_FROM = 200_000  # pictures
+_MEASURED: dict[Device, int] = {"cpu": 128, "gpu": 5000}  # held-out pictures at most: every caption costs LLM tokens
+_TOKENS, _TOKENS_PER_WORD = 56, 1.4  # of the three prompts, and of each word of a caption
+_CPU_RATE = 400.0  # tokens per second that SmolLM2 reads on two cores
+_NOT_WRITTEN = {"kind", "path"}
+
+
+def params_text(found: Survey, root: Path, device: Device) -> str:
+    """The text of `params.yaml` for the project in `root`; valid for the recipes that are shipped."""
+    held_out_share, shard = _split(found.usable)
+    held_out = min(round(held_out_share * found.usable), _MEASURED[device])
+    batch, epochs, warmup = _schedule(round((1 - held_out_share) * found.usable))
+    others = sorted(code for code, n in found.languages.items() if n >= FEWEST and code != found.language)
+    values = {
+        "about": f"about {found.usable:,} pictures, on a {device.upper()}",
+        "name": found.name,
+        "source": _source(found.source, root),
+        "val_fraction": held_out_share,
+        "shard_samples": shard,
+        "max_side": 256,
+        "llm": read_yaml(shipped("params.yaml"))["llm"],
+        "batch_tokens": 1024 if device == "cpu" else 16384,
+        "tokens": _cost(found, device),
+        "model": _model(found.usable, device),
+        "batch_size": batch,
+        "epochs": epochs,
+        "warmup_steps": warmup,
+        "precision": "float32" if device == "cpu" else "bfloat16",
+        "language": found.language,
+        "languages": others,
+        "max_pictures": _MEASURED[device],
+        "recall_at": [k for k in (1, 2, 5, 10) if k <= held_out // 4] or [1],
+        "few": held_out < pictures_needed(WIDE, 0.95),
+        "held_out": held_out,
+    }
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    templates.filters["yaml"] = as_yaml
+    return templates.get_template(_TEMPLATE).render(values)
+
+
+def require_valid(text: str, path: Path) -> None:
+    """Refuse a text that is no params file; a mistake of ours, or a name that no file may have.
+
+    Raises:
+        ParamsError: names the key.
+    """
+    import yaml
+
+    parse_params(yaml.safe_load(text), path, shipped("recipes"))
+
+
+def as_yaml(value: Any) -> str:
+    """A value as YAML on one line: JSON is YAML too, and a plain word needs no quotes."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {as_yaml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(as_yaml, value)) + "]"
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z./][\w./-]*[\w/]", value) is not None
+    words = ("true", "false", "null", "yes", "no", "on", "off")
+    return value if plain and value.lower() not in words else json.dumps(value, ensure_ascii=False)
+
+
+def _source(source: Source, root: Path) -> dict[str, Any]:
+    content = source.model_dump(mode="json", exclude_defaults=True)
+    path = Path(content["path"])
+    where = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    told = ("image_column", "caption_column") if content.get("table") else ()
+    return {
+        "kind": source.kind,
+        "path": where,
+        **{key: value for key, value in content.items() if key not in _NOT_WRITTEN},
+        **{key: getattr(source, key) for key in (*told, "language")},
+    }
+
+
+def _model(pictures: int, device: Device) -> dict[str, Any]:
+    if device == "cpu":
+        return {"backbone_options": _SMALL_VIT, "image_size": _SMALL_VIT["img_size"]}
+    size = "base" if pictures >= _BASE_FROM else "small"
+    return {"backbone": f"vit_{size}_patch16_224", "image_size": 224}
+
+
+def _cost(found: Survey, device: Device) -> str:
+    tokens = found.captions * (_TOKENS + _TOKENS_PER_WORD * found.words)
+    said = f"about {round(tokens, -3) or tokens:,.0f} tokens"
+    return said if device == "gpu" else f"{said}, {duration(tokens / _CPU_RATE)} on two cores"
+
+
+def _split(pictures: int) -> tuple[float, int]:
+    share = 0.3 if pictures < 100 else 0.2 if pictures < 2000 else 0.1 if pictures < 10_000 else 0.02
+    return share, min(4096, max(16, pictures // 8))
+
+
+def _schedule(pictures: int) -> tuple[int, int, int]:
+    batch = 2 ** min(10, max(2, int(pictures / 4).bit_length() - 1))
+    epochs = min(100, max(20, 15_000 // max(pictures, 1)))
+    return batch, epochs, min(2000, epochs * (pictures // batch) // 10)

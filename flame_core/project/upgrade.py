@@ -1,0 +1,144 @@
+"""Brings the files of a project to the installed version without losing an edit.
+
+Each file is compared with the text that was shipped when the project was made or last upgraded:
+
+| the file | becomes |
+|---|---|
+| was never edited | the new text |
+| was edited, in other lines than the new version changes | both changes, merged |
+| was edited in the same lines, or what it was is not known | stays; the new text is written beside it as `<file>.new` |
+| was deleted by its owner | stays deleted (a recipe), or comes back (all others) |
+| `versions.yaml` | always the new text: it says which code is installed |
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from flame_core.errors import ParamsError
+from flame_core.params.yaml_text import read_yaml_text
+from flame_core.project.merge import merge
+from flame_core.project.record import PIPELINE, RECORD, read_record, record_text, shipped_files
+from flame_core.versions import VERSIONS
+
+How = Literal["new", "replaced", "merged", "beside"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an upgrade does to a file. `text` is written to `name`, or to `name`.new if `how` is `beside`."""
+
+    name: str
+    how: How
+    before: str
+    text: str
+
+    @property
+    def written(self) -> str:
+        return f"{self.name}.new" if self.how == "beside" else self.name
+
+    def diff(self) -> str:
+        """The change as a unified diff."""
+        lines = difflib.unified_diff(
+            self.before.splitlines(), self.text.splitlines(), f"a/{self.name}", f"b/{self.written}", lineterm=""
+        )
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """All changes, and whether the record of shipped texts has to be written anew."""
+
+    root: Path
+    changes: list[Change]
+    stale: bool
+
+    @property
+    def needed(self) -> bool:
+        return bool(self.changes) or self.stale
+
+    def apply(self) -> None:
+        """Write the changes and then the record, so that an interrupted upgrade can be run again."""
+        for change in self.changes:
+            _write(self.root / change.written, change.text)
+        if (self.root / RECORD).is_file() or self.changes:
+            _write(self.root / RECORD, record_text(shipped_files()))
+
+
+def plan_upgrade(root: Path) -> Upgrade:
+    """What would bring the project in `root` to the installed version.
+
+    Raises:
+        ParamsError: it is no project, a file is not UTF-8 text, or a `.new` of the last upgrade still waits.
+    """
+    if not (root / PIPELINE).is_file() or not (root / "params.yaml").is_file():
+        raise ParamsError(f"{root} is no project: it lacks {PIPELINE} or params.yaml; `flame init` makes one")
+    base, shipped = read_record(root), shipped_files()
+    if waiting := [f"{name}.new" for name in shipped if (root / f"{name}.new").is_file()]:
+        raise ParamsError(
+            f"{root}: {', '.join(waiting)} of the last upgrade waits: take what you want from it, and delete it"
+        )
+    found = [_change(root, name, text, base.get(name)) for name, text in shipped.items()]
+    return Upgrade(root, [change for change in found if change], bool(base) and base != shipped)
+
+
+def _change(root: Path, name: str, new: str, base: str | None) -> Change | None:
+    path = root / name
+    if not path.is_file():
+        deleted = base is not None and name.startswith("recipes/")
+        linked = (root / "recipes" / "linked" / path.name).is_file()
+        return None if deleted or linked else Change(name, "new", "", new)
+    try:
+        own = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path} must be UTF-8 text ({error})") from None
+    if own == new or new == base:  # up to date, or only edited by its owner
+        return None
+    if own == base or name == VERSIONS:
+        return Change(name, "replaced", own, new)
+    merged = merge(base, own, new) if base is not None else None
+    if merged is not None and _readable(name, merged):
+        return None if merged == own else Change(name, "merged", own, merged)
+    return Change(name, "beside", own, new)
+
+
+def _readable(name: str, text: str) -> bool:
+    """Whether a merged file is still YAML without double keys."""
+    if not name.endswith(".yaml"):
+        return True
+    try:
+        read_yaml_text(text, name)
+    except (ParamsError, yaml.YAMLError):
+        return False
+    return True
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file at once, so that it is never half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, "utf-8")
+    beside.replace(path)
+
+
+_SAYS: dict[How, str] = {
+    "new": "is new",
+    "replaced": "is replaced; it was as it came",
+    "merged": "gets what is new, and keeps your edits",
+    "beside": "stays as it is, because the same lines were edited; what came is written to {written}, to be merged",
+}
+
+
+def said(planned: Upgrade) -> list[str]:
+    """What an upgrade does, for people: each change as a unified diff, and then in a line each."""
+    if not planned.needed:
+        return [f"{planned.root} is up to date"]
+    diffs = [change.diff() for change in planned.changes]
+    lines = [f"{change.name} {_SAYS[change.how].format(written=change.written)}" for change in planned.changes]
+    return [*diffs, "", *lines] if lines else [f"{RECORD} is renewed; no other file changes"]

@@ -1,0 +1,108 @@
+"""Which table and which columns are chosen, in tables as people have them."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flame_core.errors import InputError, ParamsError
+from flame_core.project.columns import caption_field, choose_columns, tables_among
+
+PICTURES = [f"sub/{name}.jpg" for name in "abcdefgh"]
+
+
+def write_csv(path, names, rows, delimiter=",", encoding="utf-8"):
+    with path.open("w", newline="", encoding=encoding) as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerows([names, *rows])
+
+
+def chosen(folder, table, **named):
+    found = choose_columns([folder / table], folder, PICTURES, **named)
+    return found and (found.image, found.caption)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize(
+    ("names", "caption"),
+    [
+        (["file", "caption", "note"], "caption"),
+        (["note", "file", "what is seen"], "what is seen"),
+        (["id", "file", "Description"], "Description"),
+    ],
+)
+def test_pictures_by_their_names_and_captions_by_name_or_words(tmp_path, delimiter, names, caption):
+    rows = [
+        [{"file": name, "id": i, "note": "x"}.get(column, "a small bird") for column in names]
+        for i, name in enumerate(PICTURES)
+    ]
+    write_csv(tmp_path / "t.csv", names, rows, delimiter)
+    assert chosen(tmp_path, "t.csv") == ("file", caption)
+
+
+def test_the_table_that_names_the_most_pictures_wins(tmp_path):
+    write_csv(tmp_path / "few.csv", ["a", "text"], [["sub/a.jpg", "one two"], *[["no.jpg", "x y"]] * 5])
+    write_csv(tmp_path / "many.csv", ["b", "text"], [[name, "one two"] for name in PICTURES])
+    found = choose_columns([tmp_path / "few.csv", tmp_path / "many.csv"], tmp_path, PICTURES)
+    assert found and (found.table.name, found.named) == ("many.csv", 1.0)
+
+
+def test_jsonl_and_parquet_with_names_or_pictures_in_them(tmp_path):
+    lines = [json.dumps({"path": name, "captions": {"en": ["a bird"], "de": ["ein Vogel"]}}) for name in PICTURES]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    assert chosen(tmp_path, "t.jsonl") == ("path", "captions")
+    content = [{"bytes": b"\xff\xd8" + bytes(200), "path": None} for _ in PICTURES]
+    pq.write_table(pa.table({"img": content, "text": ["a bird"] * 8, "n": list(range(8))}), tmp_path / "t.parquet")
+    assert chosen(tmp_path, "t.parquet") == ("img", "text")
+
+
+def test_another_encoding_is_recognised(tmp_path):
+    write_csv(
+        tmp_path / "t.csv", ["image", "caption"], [[name, "ein grüner Vogel"] for name in PICTURES], encoding="cp1252"
+    )
+    found = choose_columns([tmp_path / "t.csv"], tmp_path, PICTURES)
+    assert found and found.encoding == "cp1252"
+
+
+def test_what_a_person_names_counts(tmp_path):
+    write_csv(tmp_path / "t.csv", ["file", "caption", "poem"], [[name, "a bird", "o bird"] for name in PICTURES])
+    assert chosen(tmp_path, "t.csv", caption="poem") == ("file", "poem")
+    with pytest.raises(
+        ParamsError, match=r"--caption-column: .*t.csv has no column 'verse'; it has file, caption, poem"
+    ):
+        chosen(tmp_path, "t.csv", caption="verse")
+    with pytest.raises(ParamsError, match=r"--image-column: .* has no column 'picture'"):
+        chosen(tmp_path, "t.csv", image="picture")
+
+
+def test_a_table_without_header_or_captions_is_told(tmp_path):
+    write_csv(tmp_path / "bare.csv", ["sub/a.jpg", "a bird"], [[name, "a bird"] for name in PICTURES[1:]])
+    with pytest.raises(InputError, match="has no header: its first line must name the columns"):
+        chosen(tmp_path, "bare.csv")
+    write_csv(tmp_path / "t.csv", ["file", "width"], [[name, "640"] for name in PICTURES])
+    with pytest.raises(InputError, match=r"captions is not clear \(width\): name it with --caption-column"):
+        chosen(tmp_path, "t.csv")
+
+
+def test_a_table_of_other_pictures_is_none(tmp_path):
+    write_csv(tmp_path / "t.csv", ["file", "caption"], [["z.jpg", "a bird"]])
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "broken.parquet").write_text("no")
+    assert choose_columns(tables_among(tmp_path, ["t.csv", "empty.csv", "broken.parquet"]), tmp_path, PICTURES) is None
+
+
+def test_tables_in_the_folder_come_before_those_beside_it(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "beside.tsv").touch()
+    assert tables_among(tmp_path / "pictures", ["a.jpg"]) == [tmp_path / "beside.tsv"]
+    inside = tables_among(tmp_path / "pictures", ["deep/b.csv", "a.jpg", "c.csv"])
+    assert [path.name for path in inside] == ["c.csv", "b.csv"]
+
+
+def test_the_field_of_captions_in_json():
+    assert caption_field([{"width": 3, "alt": "a small bird"}, {"url": "http://x"}]) == "alt"
+    assert caption_field([{"width": 3, "url": "http://x"}]) is None

@@ -1,0 +1,125 @@
+"""What is found in folders and shards of real pictures; the numbers are those that the folder was written with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flame_core.errors import InputError
+from flame_core.layout import Layout
+from flame_core.project.data_survey import Given, survey
+
+
+def jpeg(number: int) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 255, (20, 30, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "jpeg")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "my pictures"
+    folder.mkdir()
+    for number in range(24):
+        (folder / f"{number:02d}.jpg").write_bytes(jpeg(number))
+    return folder
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return Layout(tmp_path / "project", tmp_path / "project")
+
+
+def write_table(path, rows):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "caption"], *rows])
+
+
+def test_texts_beside_pictures_with_all_that_is_wrong_among_them(pictures, layout):
+    for number in range(22):
+        (pictures / f"{number:02d}.txt").write_text("a small bird\n")
+    (pictures / "21.jpg").write_bytes(jpeg(21)[:300])  # damaged
+    (pictures / "gone.txt").write_text("a lost bird\n")
+    (pictures / ".hidden.jpg").write_bytes(b"")
+    found = survey(Given(pictures), layout)
+    assert (found.name, found.usable, found.captions, found.words) == ("my-pictures", 21, 22, 3.0)
+    facts = found.facts
+    assert facts["captions"] == "beside the pictures (23 .txt, 0 .json)"
+    assert facts["pictures with captions"] == "22" and facts["pictures without a caption"] == "2: 22, 23"
+    assert facts["captions without a picture"] == "1: gone"
+    assert facts["pictures that cannot be read"].startswith("1: 21 (image_")
+    assert ".hidden.jpg" in facts["not used"]
+
+
+def test_a_table_in_the_folder(pictures, layout):
+    write_table(pictures / "captions.csv", [(f"{number:02d}.jpg", "a bird") for number in range(24)])
+    found = survey(Given(pictures, language="de"), layout)
+    assert (found.source.table, found.language, found.usable) == ("captions.csv", "de", 24)
+    assert found.facts["captions"] == "column 'caption' of captions.csv; its column 'image' names the pictures"
+
+
+def test_a_table_beside_the_folder_whose_names_begin_with_it(pictures, layout):
+    write_table(pictures.parent / "captions.csv", [(f"my pictures/{number:02d}.jpg", "a bird") for number in range(24)])
+    found = survey(Given(pictures), layout)
+    assert found.source.path == str(pictures.parent) and found.source.table == "captions.csv" and found.usable == 24
+
+
+def test_languages_of_the_data_come_before_the_one_that_is_assumed(pictures, layout):
+    for number in range(24):
+        texts = {"de": ["ein Vogel"], **({"fr": ["un oiseau"]} if number < 12 else {})}
+        (pictures / f"{number:02d}.json").write_text(json.dumps({"captions": texts}))
+    found = survey(Given(pictures), layout)
+    assert found.language == "de" and found.languages == {"de": 24, "fr": 12}
+
+
+def test_shards_with_captions_in_a_field_of_json(tmp_path, layout):
+    with tarfile.open(tmp_path / "00000.tar", "w") as tar:
+        for number in range(12):
+            for suffix, content in (("jpg", jpeg(number)), ("json", json.dumps({"alt": "a small bird"}).encode())):
+                info = tarfile.TarInfo(f"{number:04d}.{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    found = survey(Given(tmp_path, shards=True), layout)
+    assert (found.source.kind, found.source.caption_field, found.usable) == ("webdataset", "alt", 12)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: None, r"24 pictures are there, and none has a caption: write bird.txt beside bird.jpg"),
+        (
+            lambda folder: [(folder / f"{n:02d}.txt").write_text("a bird") for n in range(3)],
+            "3 pictures with captions are too few",
+        ),
+        (
+            lambda folder: write_table(folder / "t.csv", [("z.jpg", "a bird")]),
+            r"no row of t.csv names a picture of .*00.jpg",
+        ),
+        (lambda folder: [path.unlink() for path in folder.iterdir()], "holds no pictures"),
+    ],
+)
+def test_data_that_cannot_be_used_are_told_with_what_to_do(pictures, layout, make, message):
+    make(pictures)
+    with pytest.raises(InputError, match=message):
+        survey(Given(pictures), layout)
+
+
+def test_a_place_of_another_kind_is_told(pictures, layout):
+    with pytest.raises(InputError, match="does not exist"):
+        survey(Given(pictures / "no"), layout)
+    with pytest.raises(InputError, match="is a file; name the folder"):
+        survey(Given(pictures / "00.jpg"), layout)
+    with pytest.raises(InputError, match=r"holds no .tar; give a folder of pictures with --images"):
+        survey(Given(pictures, shards=True), layout)
+    for path in pictures.iterdir():
+        path.unlink()
+    (pictures / "0.tar").touch()
+    with pytest.raises(InputError, match="--shards instead of --images"):
+        survey(Given(pictures), layout)

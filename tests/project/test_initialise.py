@@ -1,0 +1,107 @@
+"""`flame init` on real pictures: what it writes, what it says, and what it refuses without leaving anything."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flame_core import cli
+from flame_core.layout import Layout
+from flame_core.params import load_params, read_yaml
+from flame_core.project.record import RECORD, shipped_files
+from flame_core.project.upgrade import plan_upgrade
+from tests.project.test_data_survey import jpeg
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"{number:02d}.jpg").write_bytes(jpeg(number))
+    with (folder / "captions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "caption"], *[(f"{n:02d}.jpg", f"bird number {n}") for n in range(20)]])
+    return folder
+
+
+def init(*arguments: object, code: int = 0) -> str:
+    done = CliRunner().invoke(cli.app, ["init", *map(str, arguments)])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        assert code == getattr(done.exception, "exit_code", None), done.exception
+        return str(done.exception)
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_a_project_for_pictures_in_a_table(pictures, tmp_path, device):
+    root = tmp_path / "mine"
+    said = init(root, "--images", pictures, "--device", device, "--language", "de")
+    assert "column 'caption' of captions.csv" in said and "flame params check" in said
+    params = load_params(Layout.find(root))
+    source = params.sources["pictures"]
+    assert (source.kind, source.path, source.table, source.language) == ("folder", str(pictures), "captions.csv", "de")
+    assert params.evaluate.train_language == "de" and params.recipes == ["flame"]
+    tower = params.train["flame"].model
+    assert tower.image_size == (48 if device == "cpu" else 224)
+    assert params.evaluate.gates.min_recall_over_chance == 0  # six held-out pictures
+    assert {name: (root / name).read_text() for name in shipped_files()} == shipped_files()
+    assert not plan_upgrade(root).needed
+    names = {path.name for path in root.iterdir()}
+    own = {"params.yaml", RECORD, "pyproject.toml", ".gitignore", ".dvcignore", ".dvc", ".flame"}
+    assert names == own | {name.partition("/")[0] for name in shipped_files()}
+
+
+def test_pictures_inside_the_project_are_named_relative_to_it(tmp_path, pictures):
+    root = tmp_path / "mine"
+    (root / ".git").mkdir(parents=True)
+    (root / ".venv").mkdir()
+    pictures.rename(root / ".venv" / "pictures")
+    init(root, "--images", root / ".venv" / "pictures", "--device", "cpu")
+    assert read_yaml(root / "params.yaml")["sources"]["pictures"]["path"] == ".venv/pictures"
+
+
+def test_the_demo(tmp_path):
+    init(tmp_path / "demo", "--demo")
+    assert (tmp_path / "demo/params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+
+
+def test_dvc_knows_git_where_there_is_git(tmp_path):
+    subprocess.run(["git", "init", "-q", tmp_path / "repository"], check=True)
+    init(tmp_path / "repository", "--demo")
+    init(tmp_path / "repository" / "below", "--demo")
+    init(tmp_path / "alone", "--demo")
+    for name in ("repository", "repository/below"):
+        assert "no_scm" not in (tmp_path / name / ".dvc/config").read_text()
+    assert "no_scm = true" in (tmp_path / "alone/.dvc/config").read_text()
+
+
+def test_what_is_there_is_never_touched(tmp_path, pictures):
+    init(tmp_path / "mine", "--demo")
+    before = (tmp_path / "mine/dvc.yaml").stat().st_mtime_ns
+    assert "is a project already; `flame upgrade`" in init(tmp_path / "mine", "--demo", code=2)
+    assert "is not empty (00.jpg, 01.jpg" in init(pictures, "--images", pictures, code=2)
+    assert (tmp_path / "mine/dvc.yaml").stat().st_mtime_ns == before
+
+
+def test_a_failure_leaves_nothing_and_the_same_command_can_be_given_again(tmp_path, pictures):
+    table = pictures / "captions.csv"
+    text = table.read_text()
+    table.unlink()
+    assert "none has a caption" in init(tmp_path / "mine", "--images", pictures, "--device", "cpu", code=3)
+    assert not (tmp_path / "mine").exists()
+    table.write_text(text)
+    init(tmp_path / "mine", "--images", pictures, "--device", "cpu")
+
+
+def test_without_a_terminal_nothing_is_asked(tmp_path):
+    assert "say what to train on: --images FOLDER" in init(tmp_path / "mine", code=2)
+    assert "take one of" in init(tmp_path / "mine", "--demo", "--images", tmp_path, code=2)
+    said = init(tmp_path / "mine", "--images", tmp_path, "--language", "a b", code=2)
+    assert said.startswith("--language: ")

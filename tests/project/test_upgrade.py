@@ -1,0 +1,125 @@
+"""Upgrades of a project whose files were edited, as if the package had other files when the project was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flame_core.errors import ParamsError
+from flame_core.layout import Layout
+from flame_core.params import read_yaml
+from flame_core.project.record import RECORD, read_record, record_text, shipped_files
+from flame_core.project.upgrade import plan_upgrade, said
+from flame_core.versions import require_versions
+
+ROOT = Path(__file__).parents[2]
+OWN_STAGE = "\n  mine:\n    cmd: python mine.py\n    outs: [data/mine]\n"
+
+
+@pytest.fixture
+def old(tmp_path) -> dict[str, str]:
+    """A project of an older package: another version of `train`, no stage `compare`, one recipe less."""
+    files = shipped_files()
+    train = next(line for line in files["versions.yaml"].splitlines() if line.startswith("train:"))
+    files["versions.yaml"] = files["versions.yaml"].replace(train, "train: 1")
+    files["dvc.yaml"] = files["dvc.yaml"].partition("\n  compare:")[0]
+    files["recipes/flame.yaml"] = files["recipes/flame.yaml"].replace("epochs: 32", "epochs: 30")
+    del files["recipes/lift.yaml"]
+    for name, text in {**files, "params.yaml": (ROOT / "params.yaml").read_text(), RECORD: record_text(files)}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return files
+
+
+def upgraded(root: Path) -> dict[str, str]:
+    """{file: how it was changed}"""
+    planned = plan_upgrade(root)
+    planned.apply()
+    return {change.name: change.how for change in planned.changes}
+
+
+def test_this_repository_is_a_project_with_nothing_to_upgrade():
+    planned = plan_upgrade(ROOT)
+    assert not planned.needed, "\n".join(said(planned))
+
+
+def test_files_that_nobody_edited_become_the_new_ones(old, tmp_path):
+    with pytest.raises(ParamsError, match="flame upgrade"):
+        require_versions(Layout.find(tmp_path))
+    assert upgraded(tmp_path) == {
+        "dvc.yaml": "replaced",
+        "versions.yaml": "replaced",
+        "recipes/flame.yaml": "replaced",
+        "recipes/lift.yaml": "new",
+    }
+    assert {name: (tmp_path / name).read_text() for name in shipped_files()} == shipped_files()
+    assert read_record(tmp_path) == shipped_files()
+    require_versions(Layout.find(tmp_path))
+    assert not plan_upgrade(tmp_path).needed
+
+
+def test_own_stages_metas_and_values_stay_beside_what_is_new(old, tmp_path):
+    own = old["dvc.yaml"].replace("cmd: flame ingest", "cmd: flame ingest --retry-failed") + OWN_STAGE
+    (tmp_path / "dvc.yaml").write_text(own)
+    (tmp_path / "recipes/flame.yaml").write_text(old["recipes/flame.yaml"].replace("seed: 0", "seed: 7"))
+    how = upgraded(tmp_path)
+    assert (how["dvc.yaml"], how["recipes/flame.yaml"]) == ("merged", "merged")
+    stages = yaml.safe_load((tmp_path / "dvc.yaml").read_text())["stages"]
+    assert stages.keys() == {*yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"], "mine"}
+    assert stages["ingest"]["cmd"] == "flame ingest --retry-failed" and stages["mine"]["cmd"] == "python mine.py"
+    recipe = read_yaml(tmp_path / "recipes/flame.yaml")
+    assert (recipe["epochs"], recipe["seed"]) == (32, 7)
+    assert not plan_upgrade(tmp_path).needed
+
+
+def test_what_cannot_be_merged_stays_and_waits_beside(old, tmp_path):
+    own = old["recipes/flame.yaml"].replace("epochs: 30", "epochs: 3")
+    (tmp_path / "recipes/flame.yaml").write_text(own)
+    (tmp_path / "dvc.yaml").write_text(old["dvc.yaml"] + "\n  compare:\n    cmd: python mine.py\n")  # a double key
+    before = (tmp_path / "dvc.yaml").read_text()
+    how = upgraded(tmp_path)
+    assert (how["dvc.yaml"], how["recipes/flame.yaml"]) == ("beside", "beside")
+    assert (tmp_path / "recipes/flame.yaml").read_text() == own and (tmp_path / "dvc.yaml").read_text() == before
+    assert (tmp_path / "dvc.yaml.new").read_text() == shipped_files()["dvc.yaml"]
+    with pytest.raises(ParamsError, match=r"dvc.yaml.new, recipes/flame.yaml.new of the last upgrade waits"):
+        plan_upgrade(tmp_path)
+    with pytest.raises(ParamsError, match=r"dvc.yaml.new waits since `flame upgrade`"):
+        require_versions(Layout.find(tmp_path))
+    for name in ("dvc.yaml.new", "recipes/flame.yaml.new"):
+        (tmp_path / name).unlink()
+    assert not plan_upgrade(tmp_path).needed  # a person has decided
+
+
+def test_without_a_record_an_edited_file_is_not_touched(old, tmp_path):
+    (tmp_path / RECORD).unlink()
+    (tmp_path / "recipes/flame.yaml").write_text("epochs: 1\n")
+    how = upgraded(tmp_path)
+    assert how["recipes/flame.yaml"] == "beside" and how["versions.yaml"] == "replaced"
+    assert (tmp_path / "recipes/flame.yaml").read_text() == "epochs: 1\n"
+    assert read_record(tmp_path) == shipped_files()
+
+
+def test_deleted_recipes_stay_deleted_and_linked_ones_where_they_are(old, tmp_path):
+    (tmp_path / "recipes/clip.yaml").unlink()
+    (tmp_path / "recipes/linked").mkdir()
+    (tmp_path / "recipes/lift-cosine.yaml").rename(tmp_path / "recipes/linked/lift-cosine.yaml")
+    assert {"recipes/clip.yaml", "recipes/lift-cosine.yaml"}.isdisjoint(upgraded(tmp_path))
+
+
+def test_the_change_is_shown_as_a_diff_and_in_words(old, tmp_path):
+    shown = "\n".join(said(plan_upgrade(tmp_path)))
+    assert "--- a/recipes/flame.yaml\n+++ b/recipes/flame.yaml" in shown
+    assert "-epochs: 30\n+epochs: 32" in shown and "recipes/lift.yaml is new" in shown
+
+
+def test_no_project_is_told(tmp_path):
+    with pytest.raises(ParamsError, match=r"is no project: it lacks dvc.yaml or params.yaml; `flame init` makes one"):
+        plan_upgrade(tmp_path)
+
+
+def test_a_damaged_record_is_told(old, tmp_path):
+    (tmp_path / RECORD).write_text("files: [1]\n")
+    with pytest.raises(ParamsError, match="is damaged: restore it, or delete it"):
+        plan_upgrade(tmp_path)
