@@ -13,7 +13,8 @@ from typing import Any, Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from flame_core.params import Source, parse_params, read_yaml
-from flame_core.preflight.data_fit import WIDE, pictures_needed
+from flame_core.params.auto import fitting_val_fraction, pictures_needed
+from flame_core.preflight.data_fit import WIDE
 from flame_core.project.data_survey import FEWEST, Survey
 from flame_core.reporting import duration
 from flame_core.shipped import shipped
@@ -30,24 +31,17 @@ _NOT_WRITTEN = {"kind", "path"}
 
 def params_text(found: Survey, root: Path, device: Device) -> str:
     """The text of `params.yaml` for the project in `root`; valid for the recipes that are shipped."""
-    held_out_share, shard = _split(found.usable)
-    held_out = min(round(held_out_share * found.usable), _MEASURED[device])
-    batch, epochs, warmup = _schedule(round((1 - held_out_share) * found.usable))
+    held_out = min(round(fitting_val_fraction(found.usable) * found.usable), _MEASURED[device])
     others = sorted(code for code, n in found.languages.items() if n >= FEWEST and code != found.language)
     values = {
         "about": f"about {found.usable:,} pictures, on a {device.upper()}",
         "name": found.name,
         "source": _source(found.source, root),
-        "val_fraction": held_out_share,
-        "shard_samples": shard,
         "max_side": 256,
         "llm": read_yaml(shipped("params.yaml"))["llm"],
         "batch_tokens": 1024 if device == "cpu" else 16384,
         "tokens": _cost(found, device),
         "model": _model(found.usable, device),
-        "batch_size": batch,
-        "epochs": epochs,
-        "warmup_steps": warmup,
         "precision": "float32" if device == "cpu" else "bfloat16",
         "language": found.language,
         "languages": others,
@@ -113,14 +107,3 @@ def _cost(found: Survey, device: Device) -> str:
     tokens = found.captions * (_TOKENS + _TOKENS_PER_WORD * found.words)
     said = f"about {round(tokens, -3) or tokens:,.0f} tokens"
     return said if device == "gpu" else f"{said}, {duration(tokens / _CPU_RATE)} on two cores"
-
-
-def _split(pictures: int) -> tuple[float, int]:
-    share = 0.3 if pictures < 100 else 0.2 if pictures < 2000 else 0.1 if pictures < 10_000 else 0.02
-    return share, min(4096, max(16, pictures // 8))
-
-
-def _schedule(pictures: int) -> tuple[int, int, int]:
-    batch = 2 ** min(10, max(2, int(pictures / 4).bit_length() - 1))
-    epochs = min(100, max(20, 15_000 // max(pictures, 1)))
-    return batch, epochs, min(2000, epochs * (pictures // batch) // 10)
