@@ -1,4 +1,4 @@
-"""Commands about a project as a whole: `flame init`, `flame upgrade`, `flame status`, `flame diff`, `flame ui`."""
+"""Commands about a project as a whole: making it, bringing it up to date, its state, its interfaces, its pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Run = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (init, upgrade, status, diff, ui):
+    for command in (init, upgrade, docs, status, diff, ui):
         app.command(rich_help_panel=RESULTS)(command)
 
 
@@ -73,6 +73,29 @@ def upgrade(
             sys.exit(1)
     planned.apply()
     typer.echo("done; `flame status` shows what runs again")
+
+
+def docs(page: Annotated[str | None, typer.Argument(help="A page; without one, all are listed.")] = None) -> None:
+    """Show a page of the documentation, as of the installed version."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from flame_core.errors import ParamsError
+    from flame_core.shipped import shipped
+
+    pages = {path.stem: path for path in sorted(shipped("docs").glob("*.md"))}
+    if page is None:
+        for name, path in pages.items():
+            typer.echo(f"{name:<20} {path.read_text('utf-8').partition(chr(10))[0].removeprefix('# ')}")
+        return
+    if page not in pages:
+        raise ParamsError(f"there is no page {page!r}; the pages are {', '.join(pages)}")
+    console, text = Console(), pages[page].read_text("utf-8")
+    if console.is_terminal:
+        with console.pager(styles=True):
+            console.print(Markdown(text, hyperlinks=False))
+    else:
+        typer.echo(text)
 
 
 def status(

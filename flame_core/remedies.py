@@ -49,7 +49,7 @@ REMEDIES: dict[str, Remedy] = {
     "pairs": Remedy(
         (
             "`path` or `table` of the source names another place than its pictures and captions",
-            "captions have another column, field or suffix than the source says: see docs/params.md, Your own pairs",
+            "captions have another column, field or suffix than the source says: `flame docs params`, Your own pairs",
             "pictures are of a kind that is not read, such as .heic: convert them",
         )
     ),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tests.project.conftest import ROOT, Installed
+from tests.project.test_data_survey import jpeg
 
 
 def test_the_wheel_ships_the_files_of_this_project(installed: Installed, tmp_path):
@@ -31,3 +33,37 @@ def test_the_servers_of_the_interfaces_find_their_files_in_the_wheel(installed: 
     said = installed.python("-c", code, cwd=tmp_path)
     script = Path(said.strip().splitlines()[-1])
     assert script.is_file() and script.is_relative_to(installed.folder)
+
+
+def test_a_project_of_the_wheel_checks_and_plans_without_the_repository(installed: Installed, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for number in range(20):
+        (tmp_path / "pictures" / f"{number:02d}.jpg").write_bytes(jpeg(number))
+        (tmp_path / "pictures" / f"{number:02d}.txt").write_text(f"bird number {number}\n")
+    said = installed.flame("init", "mine", "--images", "pictures", "--device", "cpu", cwd=tmp_path)
+    assert "pictures with captions  20" in said
+    project = tmp_path / "mine"
+    assert "is valid" in installed.flame("params", "check", cwd=project)
+    assert f"{project} is up to date" in installed.flame("upgrade", "--check", cwd=project)
+    stages = json.loads(installed.python("-m", "dvc", "status", "--json", cwd=project).splitlines()[-1])
+    assert stages.keys() == {
+        "download", "fetch_llm", "ingest", "caption", "embed", "train@flame", "evaluate@flame", "baselines", "compare"
+    }  # fmt: skip
+    status = installed.flame("status", cwd=project / "recipes", code=1)
+    assert "would run" in status
+    installed.flame("download", cwd=project)
+    assert "preset 'none' does not exist (known presets: cc3m-vitb16," in installed.flame(
+        "params", "check", "--preset", "none", cwd=project, code=2
+    )
+    assert "# Params and settings" in installed.flame("docs", "params", cwd=project)
+
+
+def test_dagster_loads_the_assets_in_a_project_of_the_wheel(installed: Installed, tmp_path):
+    installed.flame("init", "mine", "--demo", cwd=tmp_path)
+    said = installed.python("-m", "dagster", "definitions", "validate", cwd=tmp_path / "mine")
+    assert "Validation successful for code location flame" in said
+
+
+def test_this_repository_is_up_to_date_for_the_wheel(installed: Installed):
+    said = installed.flame("upgrade", "--check", cwd=ROOT)
+    assert f"{ROOT} is up to date" in said
