@@ -12,6 +12,7 @@ from flame_core.layout import Layout
 from flame_core.params import LLMParams, TextParams
 from flame_core.settings import settings
 from flame_core.text import llm as llm_module
+from tests.wheel import Installed, install
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["FLAME_TRACKING_URI"] = "off"  # tests of tracking turn it on for themselves
@@ -35,6 +36,12 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
             llm_module.fetch(LLMParams(name="smollm2", source=SMOLLM2), Layout.find(new), new)
             publish(new, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """This repository as an installed wheel."""
+    return install(tmp_path_factory.mktemp("installed"))
 
 
 @pytest.fixture(scope="session")

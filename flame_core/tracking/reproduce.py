@@ -32,6 +32,7 @@ from flame_core.tracking.provenance import LOCK, git_state
 from flame_core.tracking.registry import MODEL_TAG
 from flame_core.tracking.runs import WEIGHTS, Record, find_record, read_yaml_artifact
 from flame_core.tracking.store import asking
+from flame_core.version import code_version
 from flame_core.versions import VERSIONS
 from flame_core.workspace import dvc, dvc_cache, environment
 
@@ -134,6 +135,9 @@ def _code(layout: Layout, record: Record, root: Path) -> Path:
         log.warning("the run recorded no commit; this tree's code is used")
     elif record.tags.get("git.clean") == "false":
         log.warning("the run's tree had changes that commit %s does not hold", commit[:12])
+    computed_by = record.tags.get("flame.code")
+    if not (code / "flame_core").is_dir() and computed_by not in (None, code_version()):
+        log.warning("the run was computed by flame-mlops %s, and %s is installed", computed_by, code_version())
     for name in (PIPELINE, ".dvcignore", VERSIONS, OLDER_VERSIONS):
         if (code / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -37,6 +37,7 @@ ELSEWHERE = (
     BENCHMARK,
     (r"\. \.venv/bin/activate", "the test's environment is active", "true"),
     (r"flame run (--preset .*flickr8k.*)", "it trains for an hour", r"flame params check \1"),
+    (r"flame ui", "tests/orchestration/test_ui.py opens it", "flame ui --help"),
     (r"flame --install-completion", "it writes into the shell's own files", "flame --show-completion bash"),
     (r"flame --show-completion", "it asks which shell runs it, and a test has none", "flame --show-completion bash"),
     (
@@ -173,7 +174,7 @@ def free_port() -> str:
 
 
 @pytest.fixture(scope="module")
-def reader(tracked: Tracked, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+def reader(tracked: Tracked, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     """Versions 1 to 3, of which 2 is the champion and 3 the challenger, and a workspace."""
     tracked.change({"promote": {"tolerance": 1.0, "min_gain": -1.0}})
     for seed in (1, 2):
@@ -205,6 +206,7 @@ def reader(tracked: Tracked, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "3f2a9c01d4e7": workspace.name,
             "data/models/flame-facets": str(workspace / "data/models/flame"),
             "/path/to/shards": str(shards),
+            "/path/to/pictures": str(pictures),
             "/mnt/shared/flame": str(tmp_path_factory.mktemp("remote")),
             "sqlite:///.flame/mlflow/mlflow.db": f"sqlite:///{tracked.root}/.flame/mlflow/mlflow.db",
             "PROCESSES=8": "PROCESSES=2",

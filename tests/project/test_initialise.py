@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import os
+import pty
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,6 +102,28 @@ def test_a_failure_leaves_nothing_and_the_same_command_can_be_given_again(tmp_pa
     assert not (tmp_path / "mine").exists()
     table.write_text(text)
     init(tmp_path / "mine", "--images", pictures, "--device", "cpu")
+
+
+def test_a_terminal_is_asked_for_what_the_options_leave_open(pictures, tmp_path):
+    shell, terminal = pty.openpty()
+    command = [sys.executable, "-m", "flame_core", "init", "mine", "--device", "cpu"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    os.write(shell, b"pictures\nde\n")
+    said = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while part := os.read(shell, 4096):
+            said += part
+    assert process.wait() == 0, said.decode()
+    assert b"Folder of your pictures or shards" in said and b"Language of captions" in said
+    assert read_yaml(tmp_path / "mine/params.yaml")["evaluate"]["train_language"] == "de"
 
 
 def test_without_a_terminal_nothing_is_asked(tmp_path):

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
-from tests.project.conftest import ROOT, Installed
+import pytest
+
 from tests.project.test_data_survey import jpeg
+from tests.tracking.server import free_port
+from tests.wheel import ROOT, Installed
 
 
 def test_the_wheel_ships_the_files_of_this_project(installed: Installed, tmp_path):
@@ -62,6 +70,28 @@ def test_dagster_loads_the_assets_in_a_project_of_the_wheel(installed: Installed
     installed.flame("init", "mine", "--demo", cwd=tmp_path)
     said = installed.python("-m", "dagster", "definitions", "validate", cwd=tmp_path / "mine")
     assert "Validation successful for code location flame" in said
+
+
+@pytest.mark.slow
+def test_the_interfaces_open_in_a_project_of_the_wheel(installed: Installed, tmp_path):
+    installed.flame("init", "mine", "--demo", cwd=tmp_path)
+    ports = [str(free_port()), str(free_port())]
+    variables = installed.variables | {"FLAME_DAGSTER_PORT": ports[0], "FLAME_MLFLOW_PORT": ports[1]}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flame_core", "ui"], cwd=tmp_path / "mine", env=variables, stdout=log, stderr=log
+        )
+    try:
+        deadline = time.monotonic() + 240
+        while b"Ctrl-C ends both" not in (tmp_path / "log").read_bytes():
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.5)
+        for port in ports:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+                assert answer.status == 200
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
 
 
 def test_this_repository_is_up_to_date_for_the_wheel(installed: Installed):

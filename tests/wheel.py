@@ -8,9 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -19,14 +17,19 @@ class Installed:
 
     folder: Path
 
-    def python(self, *arguments: str, cwd: Path, code: int = 0, **variables: str) -> str:
-        """Run Python in `cwd`; returns what it printed."""
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment of its processes."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         own = {"PYTHONPATH": str(self.folder), "PATH": path, "PYTHONSAFEPATH": "1", "FLAME_TRACKING_URI": "off"}
+        return {**os.environ, **own}
+
+    def python(self, *arguments: str, cwd: Path, code: int = 0, **variables: str) -> str:
+        """Run Python in `cwd`; returns what it printed."""
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=cwd,
-            env={**os.environ, **own, **variables},
+            env={**self.variables, **variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -39,9 +42,8 @@ class Installed:
         return self.python("-m", "flame_core", *arguments, cwd=cwd, code=code, **variables)
 
 
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory) -> Installed:
-    folder = tmp_path_factory.mktemp("installed")
+def install(folder: Path) -> Installed:
+    """Build the wheel of this repository, and install it into `folder`."""
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder / "wheel", ROOT], check=True)
     (wheel,) = (folder / "wheel").glob("*.whl")

@@ -1,0 +1,61 @@
+"""Someone with a folder of pictures and the installed wheel: to a model that finds them, with no file edited.
+
+Each sentence of this test is what the last command said to do next.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+
+import pytest
+
+from flame_core.data.sources import RawPair
+from tests.wheel import Installed
+
+MINUTES = 5.0  # on two cores that have nothing else to do; the record shows what it took
+
+
+def with_table(folder: Path, pairs: list[RawPair]) -> None:
+    """Pictures with one table, whose columns have names of its own."""
+    rows = [("file", "what it shows")]
+    for number, pair in enumerate(pairs):
+        name = f"{number:03d}{pair.image.path.suffix}"
+        (folder / name).write_bytes(pair.image.read())
+        rows.append((name, pair.captions["en"][0]))
+    with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def with_texts(folder: Path, pairs: list[RawPair]) -> None:
+    """Pictures with a text beside each."""
+    for number, pair in enumerate(pairs):
+        (folder / f"{number:03d}{pair.image.path.suffix}").write_bytes(pair.image.read())
+        (folder / f"{number:03d}.txt").write_text(pair.captions["en"][0] + "\n", "utf-8")
+
+
+@pytest.mark.llm
+@pytest.mark.slow
+@pytest.mark.parametrize(("write", "count"), [(with_table, 60), (with_texts, 20)], ids=["60-table", "20-texts"])
+def test_from_a_folder_of_pictures_to_a_model_that_finds_them(
+    write, count, stamps, installed: Installed, tmp_path, record_property
+):
+    spoken = [pair for pair in stamps if pair.image and "en" in pair.captions]
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    write(pictures, spoken[:: len(spoken) // count][:count])
+    start = time.monotonic()
+
+    said = installed.flame("init", "mine", "--images", "pictures", "--device", "cpu", cwd=tmp_path)
+    assert f"pictures with captions  {count}" in said
+    project = tmp_path / "mine"
+    assert "is valid" in installed.flame("params", "check", cwd=project)
+    installed.flame("run", cwd=project)
+    assert (project / "data/reports/flame/report.html").is_file()
+    hits = installed.flame("query", "a bird", "--index", "all", "--top", "3", cwd=project)
+    assert str(pictures) in hits or "pictures/" in hits
+    installed.flame("status", cwd=project)  # all is up to date
+
+    seconds = time.monotonic() - start
+    record_property(f"newcomer with {count} pictures, minutes", f"{seconds / 60:.1f}")
