@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from flame_core import project_commands, search_commands, tracking_commands
+from flame_core import export_command, project_commands, search_commands, tracking_commands
 from flame_core.errors import FlameError, ParamsError, ResourceError
 from flame_core.recipe_completion import recipe_names
 
@@ -27,6 +27,7 @@ params_app = typer.Typer(help="Check params.", no_args_is_help=True)
 app.add_typer(params_app, name="params")
 project_commands.add_to(app)
 search_commands.add_to(app)
+export_command.add_to(app)
 tracking_commands.add_to(app)
 
 STAGES = "Stages"

@@ -94,6 +94,14 @@ class ImageTower(nn.Module):
         return self.projector.layers(self.patches(pictures))
 
 
+def backbone_arguments(params: ModelParams) -> dict[str, Any]:
+    """Keyword arguments of `timm.create_model` for the backbone."""
+    norm = {"final_norm": True, "fc_norm": False} if params.head == "pooled" else {"final_norm": False}
+    if twice := sorted(params.backbone_options.keys() & {"num_classes", "global_pool", *norm}):
+        raise TypeError(f"the tower itself decides {', '.join(twice)}")
+    return {"num_classes": 0, "global_pool": "avg", **norm, **params.backbone_options}
+
+
 def create_backbone(params: ModelParams) -> nn.Module:
     """A timm backbone that returns tokens [B, T, C], randomly initialised; with a pooled head, after its final norm.
 
@@ -103,10 +111,7 @@ def create_backbone(params: ModelParams) -> nn.Module:
     import timm
 
     try:
-        norm = {"final_norm": True, "fc_norm": False} if params.head == "pooled" else {"final_norm": False}
-        backbone: Any = timm.create_model(
-            params.backbone, num_classes=0, global_pool="avg", **norm, **params.backbone_options
-        )
+        backbone: Any = timm.create_model(params.backbone, **backbone_arguments(params))
         backbone.eval()
         with torch.inference_mode():
             tokens = backbone.forward_features(torch.zeros(1, 3, params.image_size, params.image_size))

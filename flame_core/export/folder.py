@@ -1,0 +1,37 @@
+"""Writes an exported folder: aside first, then renamed, so it is there as a whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flame_core.errors import InputError
+from flame_core.names import shown
+from flame_core.verification import write_digests
+from flame_core.work import clear_disk_errors, publish, scratch
+
+
+def write_folder(out: Path, write: Callable[[Path], None]) -> None:
+    """Call `write(a new folder)`, add `digests.json` with the sha256 of every file, and make it `out`.
+
+    Raises:
+        InputError: `out` is there already and not an empty folder.
+        ResourceError: the disk refuses.
+    """
+    out = out.expanduser().absolute()
+    require_new(out)
+    with clear_disk_errors(out), scratch(out.parent) as folder:
+        write(folder)
+        write_digests(folder)
+        require_new(out)  # since `write` may take minutes
+        publish(folder, out)
+
+
+def require_new(out: Path) -> None:
+    """Refuse a place that holds anything.
+
+    Raises:
+        InputError: names it.
+    """
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+        raise InputError(f"--out {shown(str(out))} is there already: name a new folder, or remove that one")

@@ -1,0 +1,144 @@
+"""The `onnx` format: one graph from normalised pictures to vectors, with a free batch size.
+
+PyTorch's exporter writes it (`dynamo=True`, which needs onnxscript). What it notes about the machine, such as the lines
+of source that made a node, is removed: the file holds the graph, and equal models are equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flame_core.digest import write_json
+from flame_core.errors import ResourceError
+from flame_core.export import class_files
+from flame_core.export.preprocessing import processor_config, program
+from flame_core.export.subject import Subject
+from flame_core.export.usage import Usage
+
+OPSET = 18
+FILE, DATA = "model.onnx", "model.onnx.data"
+INPUT = "pixel_values"
+_IMPORTS = "import numpy as np\nimport onnxruntime\nfrom PIL import Image\n\n"
+LARGEST = 1_800_000_000  # bytes of weights in one file; protobuf reads 2 GiB
+
+
+class _Graph(nn.Module):
+    """Pictures [N, 3, H, W] to vectors [N, D], then facets [N, F, D] and logits [N, C] if there are any."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self.tower, self.facets = subject.tower, subject.facets
+        head = subject.zero_shot
+        self.classes = None if head is None else nn.Parameter(torch.from_numpy(head.vectors.T.copy()))
+        self.names = ["vectors", *(["facets"] if self.facets else []), *(["logits"] if head else [])]
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        z = self.tower.z(pixel_values)
+        found = [z[:, 0], *([z[:, 1:]] if self.facets else [])]
+        return (*found, z[:, 0] @ self.classes) if self.classes is not None else tuple(found)
+
+
+def write(subject: Subject, folder: Path) -> Usage:
+    """Write the files of this format.
+
+    Raises:
+        ResourceError: onnx or onnxscript is not installed.
+    """
+    graph = _Graph(subject).eval()
+    _save(_exported(graph, subject.params.image_size), folder)
+    write_json(folder / "preprocessor_config.json", processor_config(subject))
+    outputs = {"vectors": f"[N, {subject.dim}]", "facets": f"[N, {subject.facets}, {subject.dim}]"}
+    head = subject.zero_shot
+    if head is not None:
+        outputs["logits"] = f"[N, {len(head.names)}], cosines with the classes"
+        class_files.write_names(head, folder)
+    listed = ", ".join(f"`{name}` {outputs[name]}" for name in graph.names)
+    size = subject.params.image_size
+    files = {
+        FILE: f"opset {OPSET}; input `{INPUT}` [N, 3, {size}, {size}]; outputs {listed}",
+        "preprocessor_config.json": "the preprocessing, in the words of transformers",
+    }
+    if (folder / DATA).exists():
+        files[DATA] = "the weights of the graph, since they are too large for one file"
+    if head is not None:
+        files[class_files.NAMES] = class_files.FILES[class_files.NAMES]
+    return Usage("onnx", {"Vectors": _program(subject, graph.names)}, files)
+
+
+def _exported(graph: _Graph, size: int) -> Any:
+    """The graph as a protobuf of ONNX."""
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ResourceError(
+            f"--format onnx needs the Python package {error.name!r}: pip install 'flame-mlops[onnx]'"
+        ) from None
+
+    pictures = torch.zeros(2, 3, size, size)
+    batch = torch.export.Dim.DYNAMIC
+    with torch.inference_mode(False), torch.no_grad():
+        made = torch.onnx.export(
+            graph,
+            (pictures,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=graph.names,
+            dynamic_shapes=({0: batch},),
+            verbose=False,
+        )
+    assert made is not None
+    model: onnx.ModelProto = made.model_proto
+    _forget(model)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _forget(model: Any) -> None:
+    """Remove what the exporter notes about the code and the machine."""
+    graphs = [model.graph, *model.functions]
+    while graphs:
+        graph = graphs.pop()
+        del graph.metadata_props[:]
+        graph.ClearField("doc_string")
+        for node in graph.node:
+            del node.metadata_props[:]
+            node.ClearField("doc_string")
+            graphs += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+        for value in [*graph.value_info, *getattr(graph, "input", []), *getattr(graph, "output", [])]:
+            if not isinstance(value, str):  # inputs of a function are names
+                del value.metadata_props[:]
+        for weight in getattr(graph, "initializer", []):
+            del weight.metadata_props[:]
+    del model.metadata_props[:]
+
+
+def _save(model: Any, folder: Path) -> None:
+    import onnx
+
+    if sum(len(weight.raw_data) for weight in model.graph.initializer) > LARGEST:
+        onnx.save(model, folder / FILE, save_as_external_data=True, location=DATA)
+    else:
+        (folder / FILE).write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _program(subject: Subject, names: list[str]) -> str:
+    asked = json.dumps(names)
+    left = f"{', '.join(names)}," if len(names) == 1 else ", ".join(names)
+    imports = _IMPORTS if subject.zero_shot is None else f"import json\n\n{_IMPORTS}"
+    lines = [
+        f'session = onnxruntime.InferenceSession("{FILE}")',
+        f'{left} = session.run({asked}, {{"{INPUT}": pixels("bird.jpg")}})',
+    ]
+    if subject.zero_shot is not None:
+        lines += [
+            f'names = json.load(open("{class_files.NAMES}", encoding="utf-8"))',
+            "print(names[int(logits[0].argmax())])",
+        ]
+    return imports + program(subject.params.image_size) + "\n\n" + "\n".join(lines) + "\n"

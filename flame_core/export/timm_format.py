@@ -1,0 +1,96 @@
+"""The `timm` format: the backbone as a timm model, in the layout of `local-dir:` and `hf-hub:`, and the projector.
+
+timm has one linear layer behind a backbone, and none for each patch. The projectors of this project are two layers with
+a GELU between them, so no timm model is the whole tower: the projector lies beside it, and a few lines apply it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flame_core.digest import write_json
+from flame_core.export import class_files
+from flame_core.export.preprocessing import timm_config
+from flame_core.export.subject import Subject
+from flame_core.export.usage import Usage
+from flame_core.weights import save_weights
+
+PROJECTOR = "projector.safetensors"
+
+
+def write(subject: Subject, folder: Path) -> Usage:
+    """Write the files of this format."""
+    tower, head = subject.tower, subject.zero_shot
+    save_weights(tower.backbone, folder / "model.safetensors")
+    save_weights(tower.projector.layers, folder / PROJECTOR)
+    write_json(folder / "config.json", _config(subject))
+    files = {
+        "model.safetensors": "the backbone, as timm reads it",
+        "config.json": "its architecture, arguments and preprocessing",
+        PROJECTOR: f"the projector, {subject.width} to {subject.dim} dimensions",
+    }
+    programs = {"Vectors": _program(subject)}
+    if head is not None:
+        class_files.write_classes(head, folder)
+        files |= class_files.FILES
+        programs["Vectors"] = "import json\n\n" + programs["Vectors"] + class_files.PROGRAM
+    notes = [
+        "`backbone(pictures)` of timm gives features [N, C], not vectors: timm has no layers like this projector's, so "
+        f"it lies in `{PROJECTOR}` and the lines above apply it."
+    ]
+    notes.append(
+        "timm's transform resizes the short side before it crops. The lines above crop the square first, as the "
+        "training's evaluation does; without that, vectors of pictures that are not square differ."
+    )
+    if subject.facets:
+        notes.append(
+            f"The {subject.facets} facet tokens are not in this format, since timm's models have none. The vector of "
+            "the whole picture does not depend on them. The formats transformers, onnx and safetensors have them."
+        )
+    return Usage("timm", programs, files, notes)
+
+
+def _config(subject: Subject) -> dict[str, Any]:
+    return {
+        "architecture": subject.architecture,
+        "num_classes": 0,
+        "num_features": subject.width,
+        "global_pool": "avg",
+        "model_args": subject.model_args,
+        "pretrained_cfg": timm_config(subject),
+    }
+
+
+def projector_layers(subject: Subject) -> str:
+    """The projector as an expression of `torch.nn`."""
+    width, dim = subject.width, subject.dim
+    norm = "" if subject.params.head == "pooled" else f", nn.LayerNorm({dim})"
+    return f"nn.Sequential(nn.Linear({width}, {dim}), nn.GELU(), nn.Linear({dim}, {dim}){norm})"
+
+
+def projected(subject: Subject, project: str) -> str:
+    """The vectors before they are normalised, as an expression on `patches` [N, P, C]."""
+    return f"{project}(patches.mean(dim=1))" if subject.params.head == "pooled" else f"{project}(patches).mean(dim=1)"
+
+
+def _program(subject: Subject) -> str:
+    return f"""\
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+from torchvision.transforms.functional import center_crop
+
+backbone = timm.create_model("local-dir:.", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(backbone))
+projector = {projector_layers(subject)}
+projector.load_state_dict(load_file("{PROJECTOR}"))
+
+picture = Image.open("bird.jpg").convert("RGB")
+pictures = transform(center_crop(picture, min(picture.size)))[None]
+with torch.inference_mode():
+    patches = backbone.forward_features(pictures)[:, backbone.num_prefix_tokens :]
+    vectors = nn.functional.normalize({projected(subject, "projector")}, dim=-1)  # [1, {subject.dim}]
+"""
