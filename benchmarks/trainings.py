@@ -60,9 +60,9 @@ class Store:
         return value_digest([file_sha256(path) for path in files])
 
 
-def embedded(overrides: list[str], preset: Path | None) -> Store:
-    """Bring the store of these params up to date, in a workspace if they are not the project's own."""
-    command = [sys.executable, "-c", "from flame_core.cli import main; main()", "run", "embed"]
+def embedded(overrides: list[str], preset: Path | None, stage: str = "embed") -> Store:
+    """Bring a stage of these params up to date, in a workspace if they are not the project's own."""
+    command = [sys.executable, "-c", "from flame_core.cli import main; main()", "run", stage]
     command += [word for override in overrides for word in ("--set", override)]
     command += ["--preset", str(preset)] if preset else []
     subprocess.run(command, check=True)

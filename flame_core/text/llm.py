@@ -127,14 +127,13 @@ def _fetch_gguf(parts: Sequence[Part], params: LLMParams, folder: Path) -> str |
     """Convert the GGUF file of these parts; returns its licence if that has terms of its own."""
     own = folder / "gguf"
     file = join(parts, own, params.source, params.file_sha256)
-    convert_gguf(file, folder)
-    stated = metadata(file).get(LICENCE_KEY)
+    stated = convert_gguf(file, folder).get(LICENCE_KEY)
     shutil.rmtree(own)
     return stated if stated in TERMS else None
 
 
-def convert_gguf(file: Path, folder: Path) -> None:
-    """Dequantise a GGUF file into a plain float32 model with its tokenizer."""
+def convert_gguf(file: Path, folder: Path) -> dict[str, Any]:
+    """Dequantise a GGUF file into a plain float32 model with its tokenizer; returns its metadata."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -145,12 +144,14 @@ def convert_gguf(file: Path, folder: Path) -> None:
         config = type(model.config)(
             **{key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
         )
-        _complete(config, metadata(file))
+        stated = metadata(file)
+        _complete(config, stated)
         # a model that was read from GGUF cannot be saved
         plain = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         plain.load_state_dict(model.state_dict())
         plain.save_pretrained(folder)
         AutoTokenizer.from_pretrained(str(file.parent), **options).save_pretrained(folder)
+    return stated
 
 
 def _complete(config: Any, stated: Mapping[str, Any]) -> None:

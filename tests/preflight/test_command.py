@@ -52,4 +52,7 @@ def test_a_preset_has_a_name(said):
     code, text = said("--preset", "flickr8k")
     assert code == 2 and "flickr8k.yaml, line 12, sources.flickr8k.path: " in text
     code, text = said("--preset", "flickr")
-    assert code == 2 and "preset 'flickr' does not exist (known presets: cc3m-vitb16, flickr8k, yfcc15m-vitb16)" in text
+    assert (
+        code == 2
+        and "preset 'flickr' does not exist (known presets: cc3m-vitb16, demo-gemma, flickr8k, yfcc15m-vitb16)" in text
+    )
