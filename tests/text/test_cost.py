@@ -28,6 +28,14 @@ def test_a_config_without_head_sizes_is_read():
     assert LLMShape.of(config | {"vocab_size": 7}) == LLMShape(64, 2, 4, 4, 16, 9, 7)
 
 
+def test_the_demo_s_other_llm_is_known_before_it_is_fetched():
+    """268 M weights, of which 168 M are token embeddings."""
+    preset = resolve_params(Layout.find(ROOT), [], ROOT / "presets/demo-gemma.yaml").params
+    (shape,) = (own for source, own in KNOWN.items() if preset.llm.source.startswith(source))
+    assert shape.vocabulary * shape.hidden == pytest.approx(168e6, rel=1e-2)
+    assert shape.weight_bytes(18, "float32") / 4 == pytest.approx(268e6, rel=1e-2)
+
+
 def test_packed_and_separate_passes_written_out():
     each = Sequence(prefix=10, facets=[3, 2])
     assert each.packed == 15
