@@ -1,4 +1,4 @@
-"""Commands that use a trained model: `flame query` and `flame embed-images`."""
+"""Commands that use a trained model: `flame query`, `flame serve` and `flame embed-images`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 RESULTS = "Results"
 _NAMED = 20  # refused pictures that are printed
+_PICTURED = 6  # best pictures shown in the terminal
 Recipe = Annotated[
     str | None, typer.Option(help="Model of this run (default: the first recipe).", autocompletion=recipe_names)
 ]
@@ -27,7 +28,7 @@ Named = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (query, embed_images):
+    for command in (query, serve, embed_images):
         app.command(rich_help_panel=RESULTS)(command)
 
 
@@ -49,9 +50,12 @@ def query(
     """Find the pictures that match a text or a picture best."""
     from flame_core.errors import ParamsError
     from flame_core.layout import Layout
+    from flame_core.model.given_pictures import read_file
     from flame_core.params import load_params
     from flame_core.reporting import console, table
-    from flame_core.search.ask import ask_picture, ask_text, picture_asked
+    from flame_core.search.ask import Searcher, picture_asked
+    from flame_core.terminal_pictures import show_pictures
+    from flame_core.web_search.running import read_by_server
 
     layout = Layout.find()
     params = load_params(layout)
@@ -59,10 +63,12 @@ def query(
     picture = picture_asked(asked)
     if picture and facets:
         raise ParamsError("--facets goes with a text: a picture is asked as a whole")
+    searcher = Searcher(params, layout, model, lambda *text: read_by_server(layout, model.of_texts, *text))
     if picture:
-        found = ask_picture(params, layout, model, picture, index, top)
+        found = searcher.picture(read_file(picture), index, top)
     else:
-        found = ask_text(params, layout, model, asked, index, top, facets)
+        found = searcher.text(asked, index, top, float(facets))
+    show_pictures([(found.gallery.picture, hit.number) for hit in found.hits[:_PICTURED]], model.ingest)
     captions = any(hit.caption for hit in found.hits)
     columns = ["score", "key", *(["caption"] if captions else []), "path"]
     rows = [(f"{hit.score:.3f}", hit.key, *([hit.caption] if captions else []), hit.path) for hit in found.hits]
@@ -74,6 +80,36 @@ def query(
         content = picture.read_bytes() if picture else None
         page.write_text(result_page(asked, content, model, found), "utf-8")
         console.print(f"page: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def serve(
+    recipe: Recipe = None,
+    named: Named = None,
+    index: Annotated[
+        list[str] | None,
+        typer.Option(help="What can be searched, as in `flame query`; may be given several times.", show_default=False),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 7860,
+    host: Annotated[str, typer.Option(help="Address to listen on. There is no login.")] = "127.0.0.1",
+) -> None:
+    """Open a search page on this machine, with a JSON interface; the model and its LLM stay loaded. Ctrl-C ends it."""
+    from flame_core.layout import Layout
+    from flame_core.params import load_params
+    from flame_core.reporting import starting
+
+    starting("flame serve: opens the model and the pictures")
+
+    from flame_core.search.ask import Searcher
+    from flame_core.web_search.server import serve as answer
+
+    layout = Layout.find()
+    params = load_params(layout)
+    searcher = Searcher(params, layout, _model(params, layout, recipe, named))
+
+    def ready(url: str) -> None:
+        typer.echo(f"search page: {url}\nCtrl-C ends it.")
+
+    answer(layout, searcher, index or ["held-out", "all"], host, port, ready)
 
 
 def embed_images(

@@ -18,7 +18,8 @@ from dagster_webserver.version import __version__
 from starlette.types import ASGIApp
 
 from flame_core.settings import settings
-from orchestration.web_guard import WebGuard, host_names
+from flame_core.web_origin import host_names
+from orchestration.web_guard import WebGuard
 
 _STATEMENT_MILLISECONDS, _POOL_RECYCLE_SECONDS, _POOL_OVERFLOW = 15_000, 3600, 20  # Dagster's own defaults
 _REFRESH_MILLISECONDS = 2000  # between two refreshes of an open page

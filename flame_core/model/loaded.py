@@ -88,6 +88,11 @@ class Model:
         """The image tower."""
         return self._parts.encoder
 
+    @property
+    def side(self) -> TextSide:
+        """The text side."""
+        return self._parts.side
+
     def open(self) -> None:
         """Load the image tower now; an error of its files comes now too.
 

@@ -110,20 +110,27 @@ def read_meaning(
 
 def _patch_words(params: Params, layout: Layout, patches: np.ndarray) -> list[list[list[str]]]:
     """[N][g][g] first words; empty grids if there is no LLM folder, or its tokens are not words."""
-    from flame_core.text.llm import load_tokenizer
-
     count, height, width, dimensions = patches.shape
-    folder = layout.llm / params.llm.name
-    if not (folder / SOURCE).is_file():
-        return [[] for _ in range(count)]
-    vocabulary = caption_words(layout.captions, params.evaluate.train_language)
-    head = LMHead(folder, load_tokenizer(folder, params.llm), vocabulary)
-    if not head.words:
+    head = open_head(params, layout)
+    if head is None:
         return [[] for _ in range(count)]
     flat = patches.reshape(-1, dimensions)
     found = head.top_words(flat - flat.mean(axis=0), 1)
     first = np.array([row[0] for row in found], dtype=object).reshape(count, height, width)
     return first.tolist()
+
+
+def open_head(params: Params, layout: Layout) -> LMHead | None:
+    """The words of the training captions in the LLM's output matrix; None without the LLM's folder, or such words."""
+    from flame_core.text.llm import load_tokenizer
+
+    folder = layout.llm / params.llm.name
+    if not (folder / SOURCE).is_file():
+        return None
+    head = LMHead(
+        folder, load_tokenizer(folder, params.llm), caption_words(layout.captions, params.evaluate.train_language)
+    )
+    return head if head.words else None
 
 
 def caption_words(captions: Path, language: str) -> set[str]:

@@ -7,7 +7,7 @@ facets j of <z_j, t_j>. Vectors of texts that were asked are kept in the work ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +24,13 @@ from flame_core.model.loaded import Model
 from flame_core.names import shown
 from flame_core.params import Params
 from flame_core.search import nearness
-from flame_core.search.galleries import HELD_OUT, Gallery, gallery_of
+from flame_core.search.galleries import HELD_OUT, Gallery, gallery_of, gallery_version
 from flame_core.search.nearness import Nearness
 from flame_core.work import UnitRecord, WorkCache
 
+Elsewhere = Callable[[str, str], np.ndarray | None]
 _VECTORS = "text.npy"
+_HELD_TEXTS = 10_000  # vectors in memory; the oldest is forgotten first, and is still in the work cache
 
 
 @dataclass(frozen=True)
@@ -75,22 +77,9 @@ def ask_text(
     """The `top` nearest pictures for a text; with `facets`, one query per facet.
 
     Raises:
-        InputError: the index, the model or its text side is missing, or does not fit.
-        ParamsError: `facets` is set, but the model has no template with facets.
-        GateError: what is needed failed a quality gate.
+        As `Searcher.text`.
     """
-    if not text.strip():
-        raise InputError("the text is empty: write what to look for")
-    if facets and FACET_KIND not in model.text["text"]["template"]:
-        raise ParamsError(f"facet queries need text.template.{FACET_KIND}, which this model was not trained with")
-    gallery = gallery_of(layout, model, index)
-    t = _text_views(layout, model, FACET_KIND if facets else "raw", text)  # [K, D]
-    if facets:
-        asked, pictures = text_vectors(t[None], gallery.views.shape[1] - 1), picture_vectors(gallery.views)
-        hits = _best(gallery, asked, pictures, top)
-        return Found(gallery, hits, Nearness(None, "that is known only of searches without --facets"))
-    hits = _best(gallery, t[:1], gallery.views[:, 0], top)
-    return Found(gallery, hits, _near(params, layout, model, gallery, index, hits, by_text=True))
+    return Searcher(params, layout, model).text(text, index, top, float(facets))
 
 
 def ask_picture(
@@ -101,36 +90,110 @@ def ask_picture(
     Raises:
         InputError: the picture cannot be read, or as `ask_text`.
     """
-    z = model.encode_image(read_file(picture))
-    gallery = gallery_of(layout, model, index)
-    hits = _best(gallery, z, gallery.views[:, 0], top)
-    return Found(gallery, hits, _near(params, layout, model, gallery, index, hits, by_text=False))
+    return Searcher(params, layout, model).picture(read_file(picture), index, top)
 
 
-def _near(
-    params: Params, layout: Layout, model: Model, gallery: Gallery, index: str, hits: Sequence[Hit], by_text: bool
-) -> Nearness:
-    if not hits:
-        return Nearness(None, "there are no pictures")
-    try:
-        held_out = gallery if index == HELD_OUT else gallery_of(layout, model, HELD_OUT)
-    except InputError as error:
-        return Nearness(None, f"there is no held-out split to compare with ({error})")
-    best, count = hits[0].score, len(gallery.keys)
-    if by_text:
-        return nearness.of_text(params, layout, model, held_out, best, count)
-    return nearness.of_picture(layout, model, held_out, best, count)
+class Searcher:
+    """Searches with one model; what was opened or encoded once is held.
 
+    Args:
+        params: of the project.
+        layout: of the project.
+        model: which is loaded when it is first needed.
+        elsewhere: reads a text as one of a caption kind, [K, D], where the LLM is loaded already; None if it cannot.
+    """
 
-def _text_views(layout: Layout, model: Model, kind: str, text: str) -> np.ndarray:
-    """[K, D] of a text."""
+    def __init__(self, params: Params, layout: Layout, model: Model, elsewhere: Elsewhere | None = None) -> None:
+        self.params, self.layout, self.model = params, layout, model
+        self._elsewhere = elsewhere or (lambda kind, text: None)
+        self._galleries: dict[str, tuple[str, Gallery]] = {}
+        self._texts: dict[tuple[str, str], np.ndarray] = {}
 
-    def write(folder: Path) -> UnitRecord:
-        np.save(folder / _VECTORS, model.text_views(kind, [text])[0])
-        return UnitRecord({"texts": 1})
+    @property
+    def reads_facets(self) -> bool:
+        """Whether a text may be asked with one prompt per facet."""
+        return FACET_KIND in self.model.text["text"]["template"]
 
-    inputs = {"text": text, "kind": kind, "model": model.of_texts}
-    return np.load(WorkCache(layout.work, "query").get(inputs, write).file(_VECTORS))
+    def text(self, text: str, index: str = HELD_OUT, top: int = 10, facets: float = 0.0) -> Found:
+        """The `top` nearest pictures for a text.
+
+        Args:
+            text: in any language.
+            index: as `galleries.gallery_of` takes it.
+            top: how many pictures.
+            facets: weight w of the facets: a score is (1 - w) <z_0, t> + w mean_j <z_j, t_j>.
+
+        Raises:
+            InputError: the index, the model or its text side is missing, or does not fit.
+            ParamsError: facets are asked for, but the model has no template with facets.
+            GateError: what is needed failed a quality gate.
+        """
+        if not text.strip():
+            raise InputError("the text is empty: write what to look for")
+        if facets and not self.reads_facets:
+            raise ParamsError(f"facet queries need text.template.{FACET_KIND}, which this model was not trained with")
+        gallery = self.gallery(index)
+        if not facets:
+            hits = _best(gallery, self.text_views("raw", text)[:1], gallery.views[:, 0], top)
+            return Found(gallery, hits, self._near(gallery, index, hits, by_text=True))
+        asked = facets * text_vectors(self.text_views(FACET_KIND, text)[None], gallery.views.shape[1] - 1)
+        if facets < 1:
+            asked[:, : self.model.dim] += (1 - facets) * self.text_views("raw", text)[:1]
+        hits = _best(gallery, asked, picture_vectors(gallery.views), top)
+        return Found(gallery, hits, Nearness(None, "that is known only of searches without facets"))
+
+    def picture(self, content: bytes, index: str = HELD_OUT, top: int = 10) -> Found:
+        """The `top` nearest pictures to a picture, given by the bytes of its file.
+
+        Raises:
+            InputError: they are no picture, or as `text`.
+        """
+        z = self.model.encode_image(content)
+        gallery = self.gallery(index)
+        hits = _best(gallery, z, gallery.views[:, 0], top)
+        return Found(gallery, hits, self._near(gallery, index, hits, by_text=False))
+
+    def gallery(self, index: str) -> Gallery:
+        """The gallery of an index, opened again if its vectors were made anew."""
+        version = gallery_version(self.layout, self.model, index)
+        held = self._galleries.get(index)
+        if held is None or held[0] != version:
+            held = self._galleries[index] = (version, gallery_of(self.layout, self.model, index))
+        return held[1]
+
+    def text_views(self, kind: str, text: str) -> np.ndarray:
+        """[K, D] of a text, read as one of a caption kind.
+
+        Raises:
+            InputError: its text side is missing.
+        """
+        known = self._texts.get((kind, text))
+        if known is not None:
+            return known
+
+        def write(folder: Path) -> UnitRecord:
+            found = self._elsewhere(kind, text)
+            np.save(folder / _VECTORS, self.model.text_views(kind, [text])[0] if found is None else found)
+            return UnitRecord({"texts": 1})
+
+        inputs = {"text": text, "kind": kind, "model": self.model.of_texts}
+        found = np.load(WorkCache(self.layout.work, "query").get(inputs, write).file(_VECTORS))
+        if len(self._texts) >= _HELD_TEXTS:
+            self._texts.pop(next(iter(self._texts)))
+        self._texts[kind, text] = found
+        return found
+
+    def _near(self, gallery: Gallery, index: str, hits: Sequence[Hit], by_text: bool) -> Nearness:
+        if not hits:
+            return Nearness(None, "there are no pictures")
+        try:
+            held_out = gallery if index == HELD_OUT else self.gallery(HELD_OUT)
+        except InputError as error:
+            return Nearness(None, f"there is no held-out split to compare with ({error})")
+        best, count = hits[0].score, len(gallery.keys)
+        if by_text:
+            return nearness.of_text(self.params, self.layout, self.model, held_out, best, count)
+        return nearness.of_picture(self.layout, self.model, held_out, best, count)
 
 
 def _best(gallery: Gallery, asked: np.ndarray, pictures: np.ndarray, top: int) -> list[Hit]:

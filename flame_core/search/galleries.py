@@ -80,6 +80,19 @@ def gallery_of(layout: Layout, model: Model, index: str) -> Gallery:
     )
 
 
+def gallery_version(layout: Layout, model: Model, index: str) -> str:
+    """Changes if the gallery of an index is made anew; empty if there is none."""
+    path = Path(index).expanduser()
+    file = layout.shards / INDEX if index in (HELD_OUT, ALL) else path
+    if index not in (HELD_OUT, ALL) and path.is_dir():
+        file = index_file(layout, model, path)
+    try:
+        found = file.stat()
+    except OSError:
+        return ""
+    return f"{found.st_ino} {found.st_mtime_ns} {found.st_size}"
+
+
 def of_splits(layout: Layout, model: Model, splits: Sequence[Split]) -> Gallery:
     """The pictures of splits, in the order of the index.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flame_core.settings import Settings
-from orchestration.web_guard import host_names, refusal
+from flame_core.web_origin import host_names
+from orchestration.web_guard import refusal
 
 NAMES = host_names("127.0.0.1")
 

@@ -1,0 +1,1 @@
+"""`flame serve`: a search page and its JSON interface, on this machine."""
