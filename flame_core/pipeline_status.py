@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from flame_core.errors import ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.reporting import starting
+from flame_core.versions import require_versions
 
 UP_TO_DATE, WOULD_RUN, WOULD_FOLLOW = "up to date", "would run", "would follow"
 
@@ -30,7 +31,8 @@ def pipeline_status(layout: Layout, tflops: float | None = None) -> list[StageSt
     """The stages of the run in `layout`, each after those that it reads from.
 
     Raises:
-        ParamsError: `dvc.yaml` or a params file is broken, or the folder is no DVC project.
+        ParamsError: the project is of another version of this package, `dvc.yaml` or a params file is broken, or the
+            folder is no DVC project.
         ResourceError: another process holds DVC's lock; names it.
     """
     from flame_core.params import load_params
@@ -38,6 +40,7 @@ def pipeline_status(layout: Layout, tflops: float | None = None) -> list[StageSt
     from orchestration.dvc_errors import DvcBusyError, DvcProjectError
     from orchestration.dvc_project import DvcProject
 
+    require_versions(layout)
     params = load_params(layout)
     project = DvcProject(layout.root)
     try:

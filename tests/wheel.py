@@ -22,7 +22,8 @@ class Installed:
         """The environment of its processes."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         own = {"PYTHONPATH": str(self.folder), "PATH": path, "PYTHONSAFEPATH": "1", "FLAME_TRACKING_URI": "off"}
-        return {**os.environ, **own}
+        shared = {"OMP_WAIT_POLICY": "passive"}  # threads that wait spin by default, for whoever else uses the machine
+        return {**os.environ, **own, **shared}
 
     def python(self, *arguments: str, cwd: Path, code: int = 0, **variables: str) -> str:
         """Run Python in `cwd`; returns what it printed."""

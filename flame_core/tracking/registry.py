@@ -133,8 +133,9 @@ def _save(folder: Path, package: Path, model_id: str, run_id: str) -> None:
         log.warning("the model gets no %s: %s is not there, or other versions are installed", LOCKED, known)
     else:
         (folder / LOCKED).write_text(lock, "utf-8")
-    for cache in list((folder / "code").rglob("__pycache__")):
-        shutil.rmtree(cache)
+    code = folder / "code"
+    for unused in [*code.rglob("__pycache__"), *code.glob("*/shipped")]:  # the second only of an installed wheel
+        shutil.rmtree(unused)
 
 
 def _example() -> str:

@@ -55,6 +55,8 @@ def test_from_a_folder_of_pictures_to_a_model_that_finds_them(
     assert (project / "data/reports/flame/report.html").is_file()
     hits = installed.flame("query", "a bird", "--index", "all", "--top", "3", cwd=project)
     assert str(pictures) in hits or "pictures/" in hits
+    installed.flame("export", "flame", "--format", "timm", "--out", "exported", cwd=project)
+    assert (project / "exported/README.md").is_file()
     installed.flame("status", cwd=project)  # all is up to date
 
     seconds = time.monotonic() - start

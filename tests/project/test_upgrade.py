@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from flame_core import cli
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.params import read_yaml
@@ -112,6 +114,24 @@ def test_the_change_is_shown_as_a_diff_and_in_words(old, tmp_path):
     shown = "\n".join(said(plan_upgrade(tmp_path)))
     assert "--- a/recipes/flame.yaml\n+++ b/recipes/flame.yaml" in shown
     assert "-epochs: 30\n+epochs: 32" in shown and "recipes/lift.yaml is new" in shown
+
+
+def test_the_command_shows_asks_and_does(old, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path / "recipes")  # any folder of the project
+
+    def upgrade(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(cli.app, ["upgrade", *arguments])
+        return done.exit_code, done.output
+
+    before = (tmp_path / "dvc.yaml").read_text()
+    code, said = upgrade("--check")
+    assert code == 1 and "dvc.yaml is replaced; it was as it came" in said
+    code, said = upgrade()  # no terminal
+    assert code == 1 and "nothing was changed; `flame upgrade --yes` does it" in said
+    assert (tmp_path / "dvc.yaml").read_text() == before
+    code, said = upgrade("--yes")
+    assert code == 0 and "done" in said and (tmp_path / "dvc.yaml").read_text() != before
+    assert upgrade("--check") == (0, f"{tmp_path} is up to date\n")
 
 
 def test_no_project_is_told(tmp_path):
