@@ -56,6 +56,7 @@ class Survey:
         source: reads the data.
         language: of most pictures.
         usable: pictures that have a caption, an estimate if some cannot be read or only a part was looked at.
+        kept: their share of all that is listed.
         captions: texts in `language`.
         words: of a caption in `language`, on average.
         languages: pictures with captions in each language.
@@ -66,6 +67,7 @@ class Survey:
     source: Source
     language: str = "en"
     usable: int = 0
+    kept: float = 1.0
     captions: int = 0
     words: float = 0.0
     languages: Counter[str] = field(default_factory=Counter)
@@ -139,6 +141,7 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
                 unread.append(f"{pair.key} ({why})")
     found.language = max(found.languages, key=lambda code: found.languages[code], default=found.language)
     found.usable = round(whole * scale * (1 - len(unread) / max(decoded, 1)))
+    found.kept = found.usable / max(about["pairs"] * scale, 1)
     found.captions = round(texts[found.language] * scale)
     found.words = words[found.language] / max(texts[found.language], 1)
     about_ = "about " if scale != 1 else ""

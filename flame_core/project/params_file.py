@@ -24,6 +24,7 @@ _TEMPLATE = "params.yaml.j2"
 _SMALL_VIT = {"img_size": 48, "patch_size": 8, "embed_dim": 192, "depth": 6, "num_heads": 3}
 _BASE_FROM = 200_000  # pictures
 _MEASURED: dict[Device, int] = {"cpu": 128, "gpu": 5000}  # held-out pictures at most: every caption costs LLM tokens
+_USUALLY_KEPT = 0.6  # of the listed pairs; a gate of ingest wants half
 _TOKENS, _TOKENS_PER_WORD = 56, 1.4  # of the three prompts, and of each word of a caption
 _CPU_RATE = 400.0  # tokens per second that SmolLM2 reads on two cores
 _NOT_WRITTEN = {"kind", "path"}
@@ -38,6 +39,8 @@ def params_text(found: Survey, root: Path, device: Device) -> str:
         "name": found.name,
         "source": _source(found.source, root),
         "max_side": 256,
+        "kept": found.kept,
+        "fewest_kept": None if found.kept > _USUALLY_KEPT else max(0.0, round(found.kept * 0.8 - 0.005, 2)),
         "llm": read_yaml(shipped("params.yaml"))["llm"],
         "batch_tokens": 1024 if device == "cpu" else 16384,
         "tokens": _cost(found, device),

@@ -62,6 +62,16 @@ def test_a_project_for_pictures_in_a_table(pictures, tmp_path, device):
     assert names == own | {name.partition("/")[0] for name in shipped_files()}
 
 
+def test_pictures_without_captions_do_not_fail_the_gate_that_would_refuse_them(pictures, tmp_path):
+    for number in range(20, 60):
+        (pictures / f"{number}.jpg").write_bytes(jpeg(number))
+    said = init(tmp_path / "mine", "--images", pictures, "--device", "cpu")
+    assert "40: 20, 21, 22, ..." in said
+    text = (tmp_path / "mine/params.yaml").read_text()
+    assert "Only 33% of what is listed have a picture and a caption" in text
+    assert load_params(Layout.find(tmp_path / "mine")).ingest.gates.min_kept_fraction == 0.26
+
+
 def test_pictures_inside_the_project_are_named_relative_to_it(tmp_path, pictures):
     root = tmp_path / "mine"
     (root / ".git").mkdir(parents=True)
