@@ -24,6 +24,7 @@ _TEMPLATE = "params.yaml.j2"
 _SMALL_VIT = {"img_size": 48, "patch_size": 8, "embed_dim": 192, "depth": 6, "num_heads": 3}
 _BASE_FROM = 200_000  # pictures
 _MEASURED: dict[Device, int] = {"cpu": 128, "gpu": 5000}  # held-out pictures at most: every caption costs LLM tokens
+_MOST_LANGUAGES = 10  # that are measured beside the one of the training
 _USUALLY_KEPT = 0.6  # of the listed pairs; a gate of ingest wants half
 _TOKENS, _TOKENS_PER_WORD = 56, 1.4  # of the three prompts, and of each word of a caption
 _CPU_RATE = 400.0  # tokens per second that SmolLM2 reads on two cores
@@ -33,7 +34,8 @@ _NOT_WRITTEN = {"kind", "path"}
 def params_text(found: Survey, root: Path, device: Device) -> str:
     """The text of `params.yaml` for the project in `root`; valid for the recipes that are shipped."""
     held_out = min(round(fitting_val_fraction(found.usable) * found.usable), _MEASURED[device])
-    others = sorted(code for code, n in found.languages.items() if n >= FEWEST and code != found.language)
+    common = [code for code, n in found.languages.most_common() if n >= FEWEST and code != found.language]
+    others = sorted(common[:_MOST_LANGUAGES])
     values = {
         "about": f"about {found.usable:,} pictures, on a {device.upper()}",
         "name": found.name,
@@ -43,11 +45,12 @@ def params_text(found: Survey, root: Path, device: Device) -> str:
         "fewest_kept": None if found.kept > _USUALLY_KEPT else max(0.0, round(found.kept * 0.8 - 0.005, 2)),
         "llm": read_yaml(shipped("params.yaml"))["llm"],
         "batch_tokens": 1024 if device == "cpu" else 16384,
-        "tokens": _cost(found, device),
+        "tokens": _cost(found, held_out * len(others), device),
         "model": _model(found.usable, device),
         "precision": "float32" if device == "cpu" else "bfloat16",
         "language": found.language,
         "languages": others,
+        "all_languages": len(common),
         "max_pictures": _MEASURED[device],
         "recall_at": [k for k in (1, 2, 5, 10) if k <= held_out // 4] or [1],
         "few": held_out < pictures_needed(WIDE, 0.95),
@@ -106,7 +109,7 @@ def _model(pictures: int, device: Device) -> dict[str, Any]:
     return {"backbone": f"vit_{size}_patch16_224", "image_size": 224}
 
 
-def _cost(found: Survey, device: Device) -> str:
-    tokens = found.captions * (_TOKENS + _TOKENS_PER_WORD * found.words)
+def _cost(found: Survey, translations: int, device: Device) -> str:
+    tokens = (found.captions + translations) * (_TOKENS + _TOKENS_PER_WORD * found.words)
     said = f"about {round(tokens, -3) or tokens:,.0f} tokens"
     return said if device == "gpu" else f"{said}, {duration(tokens / _CPU_RATE)} on two cores"

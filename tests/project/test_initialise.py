@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import os
 import pty
 import subprocess
@@ -70,6 +71,17 @@ def test_pictures_without_captions_do_not_fail_the_gate_that_would_refuse_them(p
     text = (tmp_path / "mine/params.yaml").read_text()
     assert "Only 33% of what is listed have a picture and a caption" in text
     assert load_params(Layout.find(tmp_path / "mine")).ingest.gates.min_kept_fraction == 0.26
+
+
+def test_at_most_ten_other_languages_are_measured(pictures, tmp_path):
+    (pictures / "captions.csv").unlink()
+    codes = ["en", *[f"a{letter}" for letter in "abcdefghijkl"]]
+    for number in range(20):
+        captions = dict.fromkeys(codes[: 13 - number % 2], f"a bird {number}")  # "al" has fewer
+        (pictures / f"{number:02d}.json").write_text(json.dumps({"captions": captions}))
+    init(tmp_path / "mine", "--images", pictures, "--device", "cpu")
+    assert read_yaml(tmp_path / "mine/params.yaml")["evaluate"]["languages"] == codes[1:11]
+    assert "the most common of 12, and `all` takes all" in (tmp_path / "mine/params.yaml").read_text()
 
 
 def test_pictures_inside_the_project_are_named_relative_to_it(tmp_path, pictures):
