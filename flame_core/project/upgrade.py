@@ -25,6 +25,7 @@ from flame_core.errors import ParamsError
 from flame_core.params.yaml_text import read_yaml_text
 from flame_core.project.merge import merge
 from flame_core.project.record import PIPELINE, RECORD, read_record, record_text, shipped_files
+from flame_core.shipped import shipped
 from flame_core.versions import VERSIONS
 
 How = Literal["new", "replaced", "merged", "beside"]
@@ -67,7 +68,7 @@ class Upgrade:
         """Write the changes and then the record, so that an interrupted upgrade can be run again."""
         for change in self.changes:
             _write(self.root / change.written, change.text)
-        if (self.root / RECORD).is_file() or self.changes:
+        if self.root.resolve() != shipped(".").resolve():
             _write(self.root / RECORD, record_text(shipped_files()))
 
 
@@ -79,13 +80,15 @@ def plan_upgrade(root: Path) -> Upgrade:
     """
     if not (root / PIPELINE).is_file() or not (root / "params.yaml").is_file():
         raise ParamsError(f"{root} is no project: it lacks {PIPELINE} or params.yaml; `flame init` makes one")
-    base, shipped = read_record(root), shipped_files()
-    if waiting := [f"{name}.new" for name in shipped if (root / f"{name}.new").is_file()]:
+    base, files = read_record(root), shipped_files()
+    if root.resolve() == shipped(".").resolve():  # the files are made here; the others are written from code
+        base = {name: path.read_text("utf-8") for name in files if (path := root / name).is_file()}
+    if waiting := [f"{name}.new" for name in files if (root / f"{name}.new").is_file()]:
         raise ParamsError(
             f"{root}: {', '.join(waiting)} of the last upgrade waits: take what you want from it, and delete it"
         )
-    found = [_change(root, name, text, base.get(name)) for name, text in shipped.items()]
-    return Upgrade(root, [change for change in found if change], bool(base) and base != shipped)
+    found = [_change(root, name, text, base.get(name)) for name, text in files.items()]
+    return Upgrade(root, [change for change in found if change], (root / RECORD).is_file() and base != files)
 
 
 def _change(root: Path, name: str, new: str, base: str | None) -> Change | None:

@@ -44,7 +44,16 @@ def upgraded(root: Path) -> dict[str, str]:
 
 def test_this_repository_is_a_project_with_nothing_to_upgrade():
     planned = plan_upgrade(ROOT)
-    assert not planned.needed, "\n".join(said(planned))
+    assert not planned.needed, "\n".join([*said(planned), "`flame upgrade --yes` here renews what follows from code"])
+
+
+def test_where_the_files_are_made_those_from_code_are_renewed(tmp_path, monkeypatch):
+    for name in ("dvc.yaml", "params.yaml", "recipes"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / ".env.example").write_text("# FLAME_OLD=1\n")
+    monkeypatch.setattr("flame_core.project.upgrade.shipped", lambda name: tmp_path / name)
+    assert upgraded(tmp_path) == {"versions.yaml": "new", ".env.example": "replaced"}
+    assert not (tmp_path / RECORD).exists() and not plan_upgrade(tmp_path).needed
 
 
 def test_files_that_nobody_edited_become_the_new_ones(old, tmp_path):
