@@ -267,5 +267,7 @@ def params_check(
             "params digest": params.digest,
         },
     )
+    if checked.chosen:
+        facts("Chosen from the data (auto)", checked.chosen)
     for warning in checked.warnings:
         console.print(f"[bold yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)

@@ -66,6 +66,14 @@ def require(out: Path) -> None:
         raise GateError(f"{out} failed {len(failed)} blocking check(s):\n" + "\n".join(f"  {line}" for line in lines))
 
 
+def verdict(checks: Iterable[Check]) -> str:
+    """All checks in a word or two: `failed` if a blocking one did, and `passed` only if all did."""
+    missed = [check for check in checks if not check.passed]
+    if any(check.blocking for check in missed):
+        return "failed"
+    return f"{len(missed)} not passed: {', '.join(check.name for check in missed)}" if missed else "passed"
+
+
 def warn(checks: Iterable[Check]) -> None:
     """Log the failed checks of an out that was just made, with how to go on; a consumer refuses blocking ones."""
     for check, advised in _with_advice([check for check in checks if not check.passed]):

@@ -13,6 +13,7 @@ from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.links import links
 from flame_core.params import CaptionKind, Params, TrainParams
+from flame_core.preflight.data_look import ingest_sizes_of, look
 from flame_core.text.cost import ASSUMED, LLMShape, count_words, read_shape, text_cost
 from flame_core.text.jobs import recipe_slots, slot_names
 
@@ -50,10 +51,11 @@ def given(params: Params, layout: Layout, images: int | None, lengths: dict[Capt
     """
     basis = []
     if images is None:
-        if not (layout.shards / INDEX).is_file():
+        seen = look(params, layout)
+        if not seen.train:
             raise ParamsError("flame plan: give the number of training pictures: --images 2900000")
-        images = len(read_index(layout.shards, "train"))
-        basis.append("pictures counted in data/shards")
+        images = seen.train
+        basis.append("pictures counted in data/shards" if seen.exact else "pictures estimated from the sources")
     folder = layout.llm / params.llm.name
     count: Callable[[str], int] = count_words
     if (folder / "tokenizer.json").is_file():
@@ -124,6 +126,7 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
         sections[f"training: {name}"] = {
             "trained weights": f"{cost.weights / 1e6:,.1f} M",
             "steps": f"{cost.steps:,} of {cost.batch_size:,} pictures",
+            **({"of these": _auto(cost.chosen)} if cost.chosen else {}),
             "FLOPs": f"{cost.flops:.3g}",
             **_step(cost),
             "hours": f"{_hours(cost.flops, tflops * processes):,.1f} at {processes} x {tflops:g} TFLOP/s",
@@ -131,6 +134,11 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
             "of that": ", ".join(f"{part} {size / _GB:,.1f}" for part, size in cost.memory_parts.items()),
         }
     return sections
+
+
+def _auto(values: Mapping[str, float]) -> str:
+    """`auto: batch_size 8, epochs 100`, or "" if nothing is `auto`."""
+    return f"auto: {', '.join(f'{name} {value:,}' for name, value in values.items())}" if values else ""
 
 
 def _training_cost(
@@ -142,6 +150,8 @@ def _training_cost(
     linked = links(layout, recipe)
     if missing := [what for what, path in linked.items() if not path.exists()]:
         return f"{', '.join(missing)} of the recipe is not there yet"
+    if linked and not (layout.shards / INDEX).is_file():
+        return "which samples it trains on is known after `flame ingest`"
     samples, extra = _linked_values(recipe, layout, linked) if linked else (images, {})
     slots = [names[i] for i in recipe_slots(names, recipe)]
     vocabulary = shape.vocabulary + 1  # a text tower has an additional end token
@@ -178,23 +188,27 @@ def _items(count: float, name: str) -> str:
 
 
 def stage_costs(params: Params, layout: Layout, tflops: float | None) -> dict[str, str]:
-    """What stages cost at most, {stage: text}: `embed` and every training; {} before there are shards.
+    """What stages cost at most, {stage: text}: `embed` and every training, and what `auto` stands for in them.
 
-    With a rate in TFLOP/s, in hours too.
+    With a rate in TFLOP/s, in hours too. {} if the number of pictures is not known yet.
     """
-    if not (layout.shards / INDEX).is_file():
+    seen = look(params, layout)
+    if not seen.train:
         return {}
-    start = given(params, layout, None, {})
+    start = given(params, layout, seen.train, {})
     shape = read_shape(params, layout.llm / params.llm.name)
     text = text_cost(params, shape, start.images, start.lengths, start.count)
     names = slot_names(params.text)
-    costs = {"embed": _cost(f"{text.tokens:,.0f} tokens of training captions", text.flops, tflops)}
+    sizes = ingest_sizes_of(params, layout, seen)
+    costs = {"ingest": _auto(sizes)} if sizes else {}
+    costs |= {"embed": _cost(f"{text.tokens:,.0f} tokens of training captions", text.flops, tflops)}
     for name, recipe in params.train.items():
         cost = _training_cost(recipe, layout, shape, names, start.images, 1)
         costs[f"train@{name}"] = (
             f"not counted: {cost}"
             if isinstance(cost, str)
             else _cost(f"{cost.steps:,} steps of {cost.batch_size:,} pictures", cost.flops, tflops)
+            + (f"; {_auto(cost.chosen)}" if cost.chosen else "")
         )
     return costs
 

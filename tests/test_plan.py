@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from flame_core.layout import Layout
-from flame_core.plan import given, plan
+from flame_core.params import FolderSource
+from flame_core.plan import given, plan, stage_costs
 from flame_core.text.cost import KNOWN
 from flame_core.workspace import resolve_params
-from tests.stages.pipeline import ROOT
+from tests.stages.pipeline import ROOT, write_pairs
 
 TOWER = "{width: 32, depth: 1, heads: 2, max_tokens: 16}"
 
@@ -40,3 +41,24 @@ def test_a_recipe_whose_links_are_not_there_yet(tmp_path: Path) -> None:
     start = given(params, layout, 640, {})
     sections = plan(params.model_copy(update={"train": {"flame": linked}}), layout, start, tflops=1.0, processes=1)
     assert sections["training: flame"] == {"not counted": "sidecars.labels of the recipe is not there yet"}
+
+
+def test_what_auto_stands_for_is_part_of_the_plan(tmp_path: Path) -> None:
+    """Before ingest, for the pairs in the folder that is to be used."""
+    write_pairs(tmp_path / "pairs", range(64))
+    names = ("ingest.val_fraction", "train.batch_size", "train.epochs", "train.warmup_steps")
+    params = resolve_params(Layout.find(ROOT), [f"{name}=auto" for name in names], None).params
+    source = FolderSource(kind="folder", path=str(tmp_path / "pairs"))
+    params = params.model_copy(update={"sources": {"pairs": source}})
+    layout = Layout(tmp_path, tmp_path)
+    start = given(params, layout, None, {})
+    assert "pictures estimated from the sources" in start.basis
+    assert 32 <= start.images < 60  # about 0.7 of 64, by a hash: a batch of 8
+    section = plan(params, layout, start, tflops=1.0, processes=1)["training: flame"]
+    steps = start.images // 8 * 100
+    assert section["steps"] == f"{steps} of 8 pictures"
+    assert section["of these"] == f"auto: batch_size 8, epochs 100, warmup_steps {steps // 10}"
+    costs = stage_costs(params, layout, None)
+    assert costs["ingest"] == "auto: val_fraction 0.3"
+    assert costs["train@flame"].startswith(f"{steps} steps of 8 pictures, ")
+    assert costs["train@flame"].endswith(f"; {section['of these']}")

@@ -89,6 +89,11 @@ def headline_k(params: EvaluateParams) -> int:
     return 10 if 10 in params.recall_at else max(params.recall_at)
 
 
+def measurable(pictures: int, k: int) -> bool:
+    """Whether recall@k of so many pictures says anything: a random order reaches at most one half."""
+    return pictures >= 2 * k
+
+
 def evaluate(
     params: Params,
     views: np.ndarray,
@@ -150,8 +155,8 @@ def evaluate(
 def checks(evaluation: Evaluation, options: EvaluateParams) -> list[Check]:
     """Quality gates of a model: recall over chance per language, and whether all requested languages are present.
 
-    Recall exceeds a floor if the lower end of its interval does. On ten pictures, recall@10 is 1, and so is chance: a
-    model that cannot be distinguished from chance does not pass.
+    Recall exceeds a floor if the lower end of its interval does. On ten pictures, recall@10 is 1, and so is chance.
+    There it measures nothing, whatever the model: such a check has not passed, and does not block either.
     """
     k = headline_k(options)
     found = []
@@ -159,19 +164,27 @@ def checks(evaluation: Evaluation, options: EvaluateParams) -> list[Check]:
     for language, floor in floors.items():
         for direction in DIRECTIONS:
             prefix = f"retrieval/{language}/{direction}"
-            least = None
+            least, told, blocking = None, f"lower end of recall@{k} in {language} over that of a random order", True
             if language in evaluation.languages:
                 low, chance = (
                     evaluation.metrics[f"{prefix}/{part}"] for part in (f"recall@{k}/low", f"chance/recall@{k}")
                 )
                 least = low / chance
+                pictures = int(evaluation.metrics[f"retrieval/{language}/n"])
+                if not measurable(pictures, k):
+                    told = (
+                        f"{pictures} pictures in {language} are too few: a random order has a recall@{k} of "
+                        f"{chance:.0%} there, so this gate measures nothing"
+                    )
+                    blocking = False
             found.append(
                 Check(
                     name=f"recall_over_chance/{language}/{direction}",
-                    passed=least is not None and (least > floor or floor == 0),
-                    description=f"lower end of recall@{k} in {language} over that of a random order",
+                    passed=least is not None and blocking and (least > floor or floor == 0),
+                    description=told,
                     value=None if least is None else round(least, 4),
                     threshold=floor,
+                    blocking=blocking,
                 )
             )
     found.append(

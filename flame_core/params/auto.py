@@ -19,7 +19,7 @@ _HELD_OUT_SHARE, _ENOUGH_HELD_OUT = 0.02, 5000
 _SHARDS, _SMALLEST_SHARD, _LARGEST_SHARD = 8, 16, 4096
 _STEPS_PER_EPOCH, _SMALLEST_BATCH, _LARGEST_BATCH = 4, 8, 1024
 _FEWEST_EPOCHS, _MOST_EPOCHS = 20, 100
-_SEEN, _STEPS = 15_000, 100  # pictures and steps of a whole training, at least
+_SEEN, _STEPS = 14_000, 100  # pictures and steps of a whole training, at least
 _WARMUP_SHARE, _LONGEST_WARMUP = 10, 2000
 
 
@@ -82,7 +82,7 @@ def fitting_batch(samples: int) -> int:
 
 
 def fitting_epochs(samples: int, steps_per_epoch: int) -> int:
-    """As many as 15,000 pictures seen and 100 steps take, from 20 to 100."""
+    """As many as 14,000 pictures seen and 100 steps take, from 20 to 100."""
     wanted = max(_FEWEST_EPOCHS, math.ceil(_SEEN / max(samples, 1)), math.ceil(_STEPS / max(steps_per_epoch, 1)))
     return min(wanted, _MOST_EPOCHS)
 

@@ -2,14 +2,14 @@
 
 `check` reads the params as they were written, and looks at what they name as far as it is there: sources
 (`sources`), languages, benchmarks, the LLM's layers and the sizes of models (`values`), recipes
-(`training.recipe_check`), and whether the params fit the data (`data_fit`, warnings). A mistake has the file, line and
-key where it was written.
+(`training.recipe_check`), and whether the params fit the data (`data_look`, `data_fit`; warnings). A mistake has the
+file, line and key where it was written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flame_core.data.shards import INDEX
@@ -19,7 +19,8 @@ from flame_core.links import require_links
 from flame_core.params import Params, load_params
 from flame_core.params.validation import Fault
 from flame_core.params.whole import examine_params
-from flame_core.preflight.data_fit import data_warnings
+from flame_core.preflight.data_fit import chosen_values, data_warnings
+from flame_core.preflight.data_look import look
 from flame_core.preflight.sources import source_faults
 from flame_core.preflight.values import value_faults
 from flame_core.workspace import workspace_of, written_params
@@ -34,12 +35,14 @@ class Checked:
         params: None if anything is wrong.
         faults: mistakes, each with its place; a run would fail.
         warnings: what a run would do, and its user may not want.
+        chosen: {param that is `auto`: the value that it stands for, as far as the data are known}.
     """
 
     source: Path
     params: Params | None
     faults: list[str]
     warnings: list[str]
+    chosen: dict[str, str] = field(default_factory=dict)
 
 
 def check(layout: Layout, overrides: Sequence[str] = (), preset: str | Path | None = None) -> Checked:
@@ -68,8 +71,10 @@ def check(layout: Layout, overrides: Sequence[str] = (), preset: str | Path | No
             require_links(layout, params)
         except ParamsError as error:
             return Checked(written.source, None, [str(error)], [])
-    warnings = [placed(warning) for warning in data_warnings(params, _with_data(params, run, layout))]
-    return Checked(written.source, params, [], list(dict.fromkeys(warnings)))
+    with_data = _with_data(params, run, layout)
+    seen = look(params, with_data)
+    warnings = [placed(warning) for warning in data_warnings(params, with_data, seen)]
+    return Checked(written.source, params, [], list(dict.fromkeys(warnings)), chosen_values(params, with_data, seen))
 
 
 def _with_data(params: Params, run: Layout, layout: Layout) -> Layout:

@@ -1,159 +1,161 @@
-"""Warnings about params that do not fit the data, as far as the data are there; nothing is computed.
-
-The number of pictures comes from `data/shards/index.parquet`, else from the sources (`source.json` of a download, or
-the picture files of a folder), languages from `data/captions`.
-"""
+"""Warnings about params that do not fit the data, as far as the data are there (`data_look.py`)."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from flame_core.data.picture_kinds import is_picture
-from flame_core.data.shards import INDEX, read_index
-from flame_core.data.sources.listing import SOURCE, read_source
+from flame_core.data.key_selection import select
+from flame_core.data.shards import read_index
 from flame_core.errors import FlameError
 from flame_core.layout import Layout
-from flame_core.measuring.measures import headline_k
+from flame_core.links import links
+from flame_core.measuring.measures import headline_k, measurable
 from flame_core.params import FolderSource, Params, TrainParams
 from flame_core.params.auto import fitting_batch, fitting_warmup, pictures_needed
 from flame_core.params.section import AUTO
 from flame_core.params.validation import Fault
+from flame_core.preflight.data_look import DataLook, ingest_sizes_of
 
 WIDE = 0.10  # an interval of +- 10 points is the widest that is worth reading
-_MOST_FILES = 200_000  # of a folder that are counted
+_NAMED = 2  # pairs named in one warning
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Pictures of the training and the held-out split, and what they were counted in."""
-
-    train: int
-    val: int
-    basis: str
-
-    @property
-    def about(self) -> str:
-        """`about ` if ingest has not counted them yet."""
-        return "" if self.basis == INDEX else "about "
-
-
-def data_warnings(params: Params, layout: Layout) -> list[Fault]:
+def data_warnings(params: Params, layout: Layout, seen: DataLook) -> list[Fault]:
     """What a run with these params would do that its user may not want."""
-    counts = count_pictures(params, layout)
-    found = list(_language_warnings(params, layout))
-    if counts is not None:
-        for name, recipe in params.train.items():
-            if recipe.selection is None:  # of which the number of keys is not known yet
-                own = _training_warnings(recipe, counts)
-                found += [warning._replace(key=("train", name, *warning.key)) for warning in own]
-        found += _held_out_warnings(params, counts)
+    found = [*_half_pairs(params, seen), *_language_warnings(params, seen)]
+    for name, recipe in params.train.items():
+        samples = training_samples(recipe, layout, seen)
+        if samples is not None:
+            own = _training_warnings(recipe, samples, seen.about)
+            found += [warning._replace(key=("train", name, *warning.key)) for warning in own]
+    if seen.val is not None:
+        found += _held_out_warnings(params, seen, seen.val)
     return found
 
 
-def count_pictures(params: Params, layout: Layout) -> Counts | None:
-    """The pictures of both splits: counted in the shards, else estimated from the sources; None if unknown."""
-    if (layout.shards / INDEX).is_file():
-        try:
-            splits = [len(read_index(layout.shards, split)) for split in ("train", "val")]
-        except FlameError:
-            return None  # `flame ingest` makes it anew
-        return Counts(splits[0], splits[1], INDEX)
-    total = 0
-    for name, source in params.sources.items():
-        if (layout.raw / name / SOURCE).is_file():
-            try:
-                total += int(read_source(layout.raw / name)["pairs"])
-            except FlameError:
-                return None  # `flame download` makes it anew
-        elif isinstance(source, FolderSource):
-            total += _picture_files(layout, source)
-        else:
-            return None
-    val = round(total * params.ingest.sizes(total).val_fraction)
-    return Counts(total - val, val, "the sources") if total else None
+def chosen_values(params: Params, layout: Layout, seen: DataLook) -> dict[str, str]:
+    """{param that is `auto`: what it stands for, and in which data}."""
+    found: dict[str, str] = {}
+    sizes = ingest_sizes_of(params, layout, seen)
+    pairs = "" if seen.pairs is None else f", for {seen.about_pairs}{seen.pairs:,} pairs"
+    for name in params.ingest.automatic:
+        found[f"ingest.{name}"] = f"{sizes[name]:g}{pairs}" if name in sizes else "known after `flame download`"
+    for name, recipe in params.train.items():
+        samples = training_samples(recipe, layout, seen)
+        for key in recipe.automatic:
+            value = None if samples is None else getattr(recipe.schedule(samples), key)
+            found[f"{key} of {name}"] = (
+                "known after `flame ingest`" if value is None else f"{value:,}, for {seen.about}{samples:,} samples"
+            )
+    return found
 
 
-def _picture_files(layout: Layout, source: FolderSource) -> int:
-    count = seen = 0
-    for _, _, names in os.walk(layout.resolve(source.path)):
-        count += sum(map(is_picture, names))
-        seen += len(names)
-        if seen > _MOST_FILES:
-            break
-    return count
+def training_samples(recipe: TrainParams, layout: Layout, seen: DataLook) -> int | None:
+    """How many samples a recipe trains on; None if that is not known yet."""
+    if recipe.selection is None or seen.train is None:
+        return seen.train
+    path = links(layout, recipe)["selection"]
+    if not seen.exact or not path.is_file():
+        return None
+    try:
+        return len(select(read_index(layout.shards, "train"), path))
+    except FlameError:
+        return None  # a mistake of its own
 
 
-def _training_warnings(recipe: TrainParams, counts: Counts) -> Iterator[Fault]:
-    pictures = f"{counts.about}{counts.train:,} training pictures"
-    schedule = recipe.schedule(counts.train)
-    if recipe.batch_size != AUTO and recipe.batch_size > counts.train:
+def _half_pairs(params: Params, seen: DataLook) -> Iterator[Fault]:
+    """Captions without a picture, and pictures without a caption."""
+    for name, source in seen.sources.items():
+        of = params.sources[name]
+        where = ("sources", name, "table" if isinstance(of, FolderSource) and of.table else "path")
+        if source.lost:
+            told = "; ".join(source.lost[:_NAMED])
+            yield Fault(
+                where,
+                f"{len(source.lost):,} of {source.pairs:,} pairs have a caption and no picture, and are left out: "
+                f"{told}{_more(source.lost)}",
+            )
+        if source.silent:
+            told = ", ".join(source.silent[:_NAMED])
+            yield Fault(
+                where,
+                f"{len(source.silent):,} of {source.pairs:,} pairs have no caption, and are left out: {told}"
+                f"{_more(source.silent)}",
+            )
+
+
+def _more(names: list[str]) -> str:
+    return f"; and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+
+
+def _training_warnings(recipe: TrainParams, samples: int, about: str) -> Iterator[Fault]:
+    pictures = f"{about}{samples:,} training pictures"
+    schedule = recipe.schedule(samples)
+    if recipe.batch_size != AUTO and recipe.batch_size > samples:
         yield Fault(
             ("batch_size",),
             f"{recipe.batch_size:,}, and there are {pictures}: each step would take all of them, and an epoch be one "
-            f"step; {fitting_batch(counts.train)} fits, and auto chooses it",
+            f"step; {fitting_batch(samples)} fits, and auto chooses it",
         )
     if recipe.warmup_steps != AUTO and recipe.warmup_steps >= schedule.steps:
         yield Fault(
             ("warmup_steps",),
-            f"{recipe.warmup_steps:,}, and the whole training has {counts.about}{schedule.steps:,} steps "
+            f"{recipe.warmup_steps:,}, and the whole training has {about}{schedule.steps:,} steps "
             f"({schedule.epochs} epochs of {pictures}): the learning rate would never reach its peak; a tenth of the "
             f"steps fits, {fitting_warmup(schedule.steps):,}, and auto chooses it; or take more epochs",
         )
 
 
-def _held_out_warnings(params: Params, counts: Counts) -> Iterator[Fault]:
+def _held_out_warnings(params: Params, seen: DataLook, val: int) -> Iterator[Fault]:
     evaluate = params.evaluate
-    limited = evaluate.max_pictures is not None and evaluate.max_pictures < counts.val
-    measured = min(counts.val, evaluate.max_pictures or counts.val)
+    limited = evaluate.max_pictures is not None and evaluate.max_pictures < val
+    measured = min(val, evaluate.max_pictures or val)
     key = ("evaluate", "max_pictures") if limited else ("ingest", "val_fraction")
     needed = pictures_needed(WIDE, evaluate.confidence)
     level = f"{evaluate.confidence:.0%}"
     k = headline_k(evaluate)
-    floor = evaluate.gates.min_recall_over_chance
-    best = ((1 - evaluate.confidence) / 2) ** (1 / measured) if measured else 0.0  # of an interval: every query a hit
-    if floor and best <= floor * min(1.0, k / max(measured, 1)):
+    more = (
+        f"{needed:,} give a {level} interval of +- {WIDE:.0%}, {pictures_needed(WIDE / 2, evaluate.confidence):,} one "
+    )
+    more += f"of +- {WIDE / 2:.0%}"
+    if val < params.ingest.gates.min_val_samples:
+        yield Fault(
+            ("ingest", "val_fraction"),
+            f"{seen.about}{val:,} held-out pictures, and ingest.gates.min_val_samples is "
+            f"{params.ingest.gates.min_val_samples:,}: hold out more, or add pairs; pairs with equal captions are on "
+            "one side",
+        )
+    elif not measurable(measured, k):
         yield Fault(
             key,
-            f"{counts.about}{measured:,} held-out pictures: recall@{k} of a perfect model is not above chance there "
-            f"(evaluate.gates.min_recall_over_chance), so every evaluation fails: hold out more, at least {4 * k}",
+            f"{seen.about}{measured:,} held-out pictures are too few to tell a model from chance: recall@{k} of a "
+            f"random order is {min(1, k / max(measured, 1)):.0%}, so the gate on it measures nothing; take {2 * k} or "
+            f"more; {more}",
         )
     elif measured < needed:
-        yield Fault(
-            key,
-            f"{counts.about}{measured:,} held-out pictures are few: {needed:,} give a {level} interval of +- "
-            f"{WIDE:.0%}, {pictures_needed(WIDE / 2, evaluate.confidence):,} one of +- {WIDE / 2:.0%}",
-        )
+        yield Fault(key, f"{seen.about}{measured:,} held-out pictures are few: {more}")
 
 
-def _language_warnings(params: Params, layout: Layout) -> Iterator[Fault]:
-    """Languages that no caption has: of the held-out split, and the training language of the training split."""
-    files = sorted((layout.captions / "val").glob("*.parquet"))
+def _language_warnings(params: Params, seen: DataLook) -> Iterator[Fault]:
+    """Languages that no caption has: of the held-out split, or of any pair if that is not there yet."""
     evaluate = params.evaluate
-    if not files:
+    if seen.languages is None:
         return
-    found: set[str] = set()
-    for path in files:
-        try:
-            table = pq.read_table(path, columns=["kind", "language"])
-        except (OSError, pa.ArrowException):
-            return  # `flame caption` makes it anew
-        found |= set(table.filter(pc.field("kind") == "raw").column("language").unique().to_pylist())
-    known = ", ".join(sorted(found)) or "none"
-    if evaluate.train_language not in found:
+    what = "held-out caption" if seen.held_out else "caption"
+    known = ", ".join(sorted(seen.languages)) or "none"
+    if evaluate.train_language not in seen.languages:
         yield Fault(
             ("evaluate", "train_language"),
-            f"no held-out caption is in {evaluate.train_language!r}: nothing would be trained and measured in it; the "
+            f"no {what} is in {evaluate.train_language!r}: nothing would be trained and measured in it; the "
             f"captions are in {known}",
         )
-    for number, code in enumerate([] if evaluate.languages == "all" else evaluate.languages):
-        if code not in found and code != evaluate.train_language:
-            yield Fault(
-                ("evaluate", "languages", str(number)),
-                f"no held-out caption is in {code!r}, so it is not measured; the captions are in {known}",
-            )
+    listed = [] if evaluate.languages == "all" else evaluate.languages
+    absent = {code: str(number) for number, code in enumerate(listed) if code not in seen.languages}
+    absent.pop(evaluate.train_language, None)
+    if absent:
+        codes = ", ".join(map(repr, absent))
+        yield Fault(
+            ("evaluate", "languages", *([*absent.values()] if len(absent) == 1 else [])),
+            f"no {what} is in {codes}, so {'it is' if len(absent) == 1 else 'they are'} not measured; the captions are "
+            f"in {known}, and `languages: all` takes those",
+        )

@@ -70,7 +70,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         f"evaluate@{recipe}",
         {
             **{name: evaluation.metrics[name] for name in evaluation.headline},
-            "gates": "passed" if all(check.passed for check in verdict if check.blocking) else "failed",
+            "gates": gates.verdict(verdict),
             "report": layout.report(recipe) / REPORT,
             "verified": verified,
         },

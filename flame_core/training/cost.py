@@ -105,6 +105,7 @@ class TrainingCost:
         steps: optimiser steps.
         batch_size: pictures per step, over all processes.
         texts: drawn per picture and step.
+        chosen: {field of the recipe that is `auto`: its value for so many samples}.
     """
 
     image: TowerCost
@@ -114,6 +115,7 @@ class TrainingCost:
     steps: int
     batch_size: int
     texts: int
+    chosen: Mapping[str, int]
 
     @property
     def towers(self) -> dict[str, TowerCost]:
@@ -212,6 +214,7 @@ def training_cost(
         steps=at.steps,
         batch_size=batch,
         texts=drawn,
+        chosen={name: getattr(schedule, name) for name in params.automatic},
     )
     return cost.with_micro_batch(params.micro_batch_size or own)
 

@@ -147,15 +147,21 @@ def test_gates_compare_recall_with_chance(tmp_path):
     assert all(check.value < 1 for check in bad[:2])  # constant scores are chance
 
 
-def test_what_cannot_be_told_from_chance_does_not_pass(tmp_path):
-    """Where k reaches the whole gallery everything is hit, and chance is 1."""
-    for options in ({"recall_at": [12]}, {"recall_at": [1], "gates": {"min_recall_over_chance": 12.0}}):
-        found = checks(measure(tmp_path, **options), world.params(tmp_path, **options).evaluate)
-        assert [check.passed for check in found[:2]] == [False, False]
-    everything = {"recall_at": [12], "gates": {"min_recall_over_chance": 0.0}}
-    assert all(
-        check.passed for check in checks(measure(tmp_path, **everything), world.params(tmp_path, **everything).evaluate)
-    )
+@pytest.mark.parametrize(("k", "blocking"), [(6, True), (7, False), (12, False)])
+@pytest.mark.parametrize("floor", [0.0, 1.0])
+def test_a_gate_that_everything_passes_has_not_passed_and_does_not_block(tmp_path, k, blocking, floor):
+    """Of 12 pictures, a random order has half of the right ones among its first 6."""
+    options = {"recall_at": [k], "gates": {"min_recall_over_chance": floor}}
+    found = checks(measure(tmp_path, **options), world.params(tmp_path, **options).evaluate)[:2]
+    assert [(check.passed, check.blocking) for check in found] == [(blocking, blocking)] * 2  # the model is perfect
+    told = f"12 pictures in en are too few: a random order has a recall@{k} of "
+    assert [check.description.startswith(told) for check in found] == [not blocking] * 2
+
+
+def test_a_floor_that_recall_cannot_reach_blocks(tmp_path):
+    options = {"recall_at": [1], "gates": {"min_recall_over_chance": 12.0}}
+    found = checks(measure(tmp_path, **options), world.params(tmp_path, **options).evaluate)
+    assert [(check.passed, check.blocking) for check in found[:2]] == [(False, True)] * 2
 
 
 def test_a_constant_model_gets_exactly_chance(tmp_path):

@@ -210,9 +210,23 @@ def test_headings_of_tables_have_a_scope_and_the_contents_stay_in_sight(tmp_path
 
 
 def test_a_failed_gate_is_shown(tmp_path):
-    text = Page(page(tmp_path, gates={"min_recall_over_chance": 99})).text
+    text = Page(page(tmp_path, recall_at=[1], gates={"min_recall_over_chance": 99})).text
     assert text.count("✗") == 2
     assert "✓ recall" not in text
+
+
+def test_a_failure_that_does_not_block_is_shown_and_is_no_success(tmp_path):
+    """Recall@10 of twelve pictures is nearly all chance, and no caption is in Esperanto."""
+    text = Page(page(tmp_path, languages=["en", "eo"])).text
+    assert text.count("! 12 pictures in en are too few: a random order has a recall@10 of") == 2
+    assert "! every language of evaluate.languages has a validation caption: eo" in text
+    assert "✓ lower end" not in text and "✗" not in text
+
+
+def test_a_floor_of_a_language_that_was_not_measured_is_shown(tmp_path):
+    text = Page(page(tmp_path, recall_at=[1], gates={"language_floors": {"eo": 2.0}})).text
+    assert text.count("✗ lower end of recall@1 in eo over that of a random order") == 2
+    assert "not measured (at least 2)" in text
 
 
 def test_bars_are_sorted_and_the_training_language_stands_out(tmp_path):
