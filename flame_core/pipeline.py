@@ -6,9 +6,11 @@ Recipes that could only fail later are refused before the first stage (`training
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from flame_core.failed_checks import show_failed_checks
 from flame_core.layout import Layout
 from flame_core.links import links, require_links
 from flame_core.params import Params
@@ -41,7 +43,10 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
     if in_workspace:
         layout = open_workspace(layout, resolved)
         log.info("workspace %s", layout.root.relative_to(layout.project))
-    return reproduce(layout.root, targets)
+    start = time.time() if targets else 0.0
+    code = reproduce(layout.root, targets)
+    show_failed_checks(layout, resolved.params.recipes, start, advised=code == 0)  # the stage that failed has told more
+    return code
 
 
 def _require_trainable(layout: Layout, params: Params, recipes: Path) -> None:

@@ -42,7 +42,7 @@ _ALIKE = Remedy(
     ),
     "caption.gates.max_identical_fraction",
 )
-_SAMPLES = "there are few pairs: add more, or set ingest.val_fraction so that both splits have enough"
+_SAMPLES = "there are few pairs: add more, or set ingest.val_fraction so that both splits have enough, such as to auto"
 _SPLIT = "pairs with equal captions are in one split, and there are few different captions: set `group_field`"
 
 REMEDIES: dict[str, Remedy] = {
@@ -73,7 +73,7 @@ REMEDIES: dict[str, Remedy] = {
     "val_samples": Remedy((_SAMPLES, _SPLIT), "ingest.gates.min_val_samples"),
     "languages": Remedy(
         (
-            "the held-out split is small: raise ingest.val_fraction",
+            "the held-out split is small: raise ingest.val_fraction, or set it to auto",
             "val_shards or the pairs' own splits put one language into training only",
         ),
         "ingest.gates.min_val_samples",
@@ -113,9 +113,10 @@ REMEDIES: dict[str, Remedy] = {
     ),
     "loss_went_down": Remedy(
         (
-            "the training is too short, or its warm-up as long as it: raise train.epochs or lower train.warmup_steps; "
-            "`flame params check` compares them with the data",
-            "train.batch_size is as large as the training split, so that an epoch is one step: lower it",
+            "the training is too short, or its warm-up as long as it: raise train.epochs or lower train.warmup_steps, "
+            "or set both to auto; `flame params check` compares them with the data",
+            "train.batch_size is as large as the training split, so that an epoch is one step: lower it, or set it to "
+            "auto",
             "train.optimizer.learning_rate is too high for this batch: divide it by ten",
             "pictures and captions do not belong together: look at data/shards and data/captions",
         ),
@@ -123,9 +124,9 @@ REMEDIES: dict[str, Remedy] = {
     ),
     "recall_over_chance": Remedy(
         (
-            "there are too few held-out pictures to tell a model from chance: raise ingest.val_fraction or "
-            "evaluate.max_pictures; `flame params check` says how many are needed",
-            "the training is too short for its data: raise train.epochs, or lower train.batch_size",
+            "there are too few held-out pictures to tell a model from chance: add pairs, raise ingest.val_fraction (or "
+            "set it to auto) or evaluate.max_pictures; `flame params check` says how many are needed",
+            "the training is too short for its data: raise train.epochs or lower train.batch_size, or set both to auto",
             "the language is one that the LLM hardly knows, or that few captions have: take it out of language_floors",
             "captions say nothing of their pictures: look at the examples in the report",
         ),
@@ -157,6 +158,6 @@ def advice(check: str) -> list[str]:
     remedy = remedy_of(check)
     if remedy is None:
         return []
-    threshold = [f"threshold: {remedy.param}"] if remedy.param else []
+    threshold = f"threshold: {remedy.param}" if remedy.param else "threshold: fixed, no param changes it"
     causes = [f"{number}. {cause}" for number, cause in enumerate(remedy.causes, start=1)]
-    return [*threshold, "likely causes, the likeliest first:", *causes, f"then go on with `{GO_ON}`"]
+    return [threshold, "likely causes, the likeliest first:", *causes, f"then go on with `{GO_ON}`"]

@@ -24,6 +24,7 @@ from dagster._core.definitions.asset_selection import DagsterInvalidAssetSelecti
 
 from flame_core.errors import FlameError, Interrupted, ParamsError
 from flame_core.layout import Layout
+from flame_core.remedies import advice
 from flame_core.reporting import configure_logging, console, facts
 from flame_core.settings import settings
 from flame_core.workspace import split_override
@@ -110,7 +111,8 @@ def _show(result: dg.ExecuteInProcessResult) -> None:
     for evaluation in result.get_asset_check_evaluations():
         if not evaluation.passed:
             name = f"{evaluation.asset_key.to_user_string()}: {evaluation.check_name}"
-            console.print(f"check failed: {name}: {evaluation.description}", markup=False, soft_wrap=True)
+            told = [f"check failed: {name}: {evaluation.description}", *advice(evaluation.check_name)]
+            console.print("\n  ".join(told), markup=False, highlight=False, soft_wrap=True)
     failures = result.get_step_failure_events()
     if not result.success and not failures:
         event = result.get_run_failure_event()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import fnmatch
 import logging
 import re
 from pathlib import Path
@@ -51,6 +53,48 @@ def exists(key: str) -> bool:
         options = [annotation, *get_args(annotation)]
         here = next((each for each in options if isinstance(each, type) and issubclass(each, BaseModel)), None)
     return True
+
+
+def check_names() -> set[str]:
+    """The names of all checks that the code makes; a field of an f-string is written *."""
+    found: set[str] = set()
+    for file in (ROOT / "flame_core").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            named = [each.value for each in node.keywords if each.arg == "name"] or node.args[:1]
+            if called == "Check" or (called in ("_none", "_fraction") and file.stem in ("ingest_checks", "summary")):
+                found |= {name for name in map(_pattern, named) if name is not None}
+    return found
+
+
+def _pattern(node: ast.expr) -> str | None:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in node.values)
+    return None  # of a helper that is given the name
+
+
+def test_every_check_that_the_code_makes_is_listed_and_has_a_remedy():
+    """Of `*/pairs` or `recall_over_chance/*/*` one part is the check; `*_samples` is several."""
+    made = check_names()
+    assert {"keys_unique", "*_samples", "*/pairs", "recall_over_chance/*/*", "*_failed", "facets_differ"} <= made
+    for name in made:
+        parts = [part for part in name.split("/") if part != "*"]
+        listed = [each for each in NAMED if any(fnmatch.fnmatchcase(each, part) for part in parts)]
+        assert listed, f"{name} stands in no stage of dvc.yaml"
+        for each in listed:
+            assert each in INFORMATIVE or remedy_of(each) is not None, each
+
+
+@pytest.mark.parametrize("name", REMEDIES)
+def test_advice_has_threshold_causes_and_the_way_on(name):
+    first, second, *causes, last = advice(name)
+    assert first.startswith("threshold: ") and second == "likely causes, the likeliest first:"
+    assert [cause.split(".")[0] for cause in causes] == [str(n) for n in range(1, len(causes) + 1)] and causes
+    assert last == "then go on with `flame run`"
 
 
 def test_a_source_may_have_the_name_of_a_check():

@@ -2,8 +2,9 @@
 
 `check` reads the params as they were written, and looks at what they name as far as it is there: sources
 (`sources`), languages, benchmarks, the LLM's layers and the sizes of models (`values`), recipes
-(`training.recipe_check`), and whether the params fit the data (`data_look`, `data_fit`; warnings). A mistake has the
-file, line and key where it was written.
+(`training.recipe_check`), whether teachers, sidecars and selections are of the shards that are there (`linked_data`),
+and whether the params fit the data (`data_look`, `data_fit`; warnings). A mistake has the file, line and key where it
+was written.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from flame_core.params.validation import Fault
 from flame_core.params.whole import examine_params
 from flame_core.preflight.data_fit import chosen_values, data_warnings
 from flame_core.preflight.data_look import look
+from flame_core.preflight.linked_data import linked_data_faults
 from flame_core.preflight.sources import source_faults
 from flame_core.preflight.values import value_faults
 from flame_core.workspace import workspace_of, written_params
@@ -52,16 +54,16 @@ def check(layout: Layout, overrides: Sequence[str] = (), preset: str | Path | No
         ParamsError: a file or an override is no YAML, or there is no such preset.
     """
     written = written_params(layout, overrides, preset)
-    found = examine_params(written.content, layout.recipes, written.places)
-    faults = [*written.faults, *found.faults]
-    if found.usable is None:
+    examined = examine_params(written.content, layout.recipes, written.places)
+    faults = [*written.faults, *examined.faults]
+    if examined.usable is None:
         return Checked(written.source, None, faults, [])
-    params = found.usable
+    params = examined.usable
     in_workspace = bool(overrides or preset or not params.storage.cache)
     run = workspace_of(layout, params) if in_workspace else layout
 
     def placed(fault: Fault) -> str:
-        return f"{found.places.find(fault.key, missing=fault.missing)}: {fault.message}"
+        return f"{examined.places.find(fault.key, missing=fault.missing)}: {fault.message}"
 
     faults += [placed(fault) for fault in (*source_faults(params, run), *value_faults(params, run))]
     if faults:
@@ -73,7 +75,11 @@ def check(layout: Layout, overrides: Sequence[str] = (), preset: str | Path | No
             return Checked(written.source, None, [str(error)], [])
     with_data = _with_data(params, run, layout)
     seen = look(params, with_data)
-    warnings = [placed(warning) for warning in data_warnings(params, with_data, seen)]
+    found = linked_data_faults(params, with_data) if seen.exact else []
+    if faults := [placed(each.fault) for each in found if not each.may_change]:
+        return Checked(written.source, None, faults, [])
+    warnings = [placed(each.fault) for each in found]
+    warnings += [placed(warning) for warning in data_warnings(params, with_data, seen)]
     return Checked(written.source, params, [], list(dict.fromkeys(warnings)), chosen_values(params, with_data, seen))
 
 

@@ -126,12 +126,11 @@ def _backbone_fault(recipe: TrainParams, error: ParamsError) -> Fault:
 def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
     """Mistakes in a recipe's links: a missing path that no stage makes, or a teacher of another LLM's space."""
     recipe = params.train[name]
-    outs = _outs(layout)
     for what, path in links(layout, recipe).items():
         key = tuple(what.split(".", 1))
         if path.exists():
             continue
-        if not any(path == out or out in path.parents for out in outs) and not _is_of_a_recipe(recipe, what):
+        if not is_made_by_a_stage(path, layout) and not _is_of_a_recipe(recipe, what):
             yield Fault(
                 key,
                 f"{path} does not exist, and no stage of {PIPELINE} makes it: correct the path, or make it first",
@@ -143,6 +142,11 @@ def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
 
 def _is_of_a_recipe(recipe: TrainParams, what: str) -> bool:
     return what == "teacher" and teacher_recipe(recipe) is not None
+
+
+def is_made_by_a_stage(path: Path, layout: Layout) -> bool:
+    """Whether a stage of `dvc.yaml` makes a file or folder, or one above it."""
+    return any(path == out or out in path.parents for out in _outs(layout))
 
 
 def _outs(layout: Layout) -> list[Path]:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flame_core.captions.table import Caption, write_captions
+from flame_core.data.ledger import LEDGER, ledger_table
 from flame_core.data.shards import INDEX_SCHEMA
 from flame_core.layout import Layout
 from flame_core.preflight import check
@@ -36,6 +37,7 @@ def shards(layout: Layout, train: int, val: int) -> None:
     ]  # fmt: skip
     layout.shards.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), layout.shards / "index.parquet")
+    pq.write_table(ledger_table([]), layout.shards / LEDGER)
 
 
 def captions(layout: Layout, *languages: str) -> None:
