@@ -209,6 +209,14 @@ def test_headings_of_tables_have_a_scope_and_the_contents_stay_in_sight(tmp_path
     assert "position: sticky" in source
 
 
+def test_what_auto_chose_is_said(tmp_path):
+    config = {**world.facts(world.params(tmp_path)).config, "samples": 51}
+    plain = Page(page(tmp_path, facts={"config": config})).text
+    assert "chosen for" not in plain
+    chosen = Page(page(tmp_path, facts={"config": {**config, "auto": ["batch_size", "epochs"]}})).text
+    assert "(chosen for 51 pictures: batch_size, epochs)" in chosen
+
+
 def test_a_failed_gate_is_shown(tmp_path):
     text = Page(page(tmp_path, recall_at=[1], gates={"min_recall_over_chance": 99})).text
     assert text.count("✗") == 2

@@ -104,7 +104,8 @@ def test_every_stage_goes_through_and_what_has_not_passed_is_said(done: Params, 
     ways = ("image_to_text", "text_to_image")
     assert failed == {"languages_present": False, **{f"recall_over_chance/en/{way}": False for way in ways}}
     page = (layout.report("small") / "report.html").read_text()
-    assert "100 epochs, batch 8" in page and "every language of evaluate.languages has a validation caption" in page
+    assert "100 epochs, batch 8" in page and "batch_size, epochs, warmup_steps)" in page
+    assert "every language of evaluate.languages has a validation caption" in page
     assert "15 pictures in en are too few: a random order has a recall@10 of" in page and "✓ lower end" not in page
 
 
