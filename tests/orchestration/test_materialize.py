@@ -13,6 +13,7 @@ from flame_core.workspace import environment
 from orchestration.materialize import materialize
 from tests.orchestration.conftest import edit
 from tests.orchestration.test_experiment import layout as layout  # the fixture: FLAME's params, two cheap stages
+from tests.orchestration.test_pipeline_run import fail_a_check
 
 
 def test_a_failing_stage_shows_its_last_lines_and_the_command_fails(layout: Layout) -> None:
@@ -32,6 +33,25 @@ def test_a_failing_stage_shows_its_last_lines_and_the_command_fails(layout: Layo
     assert said[-2:] == ["compare failed with exit code 3:", "no room for key-9"]
     assert "dvc push" not in done.stdout and "git add" not in done.stdout
     assert any(line.split("INFO")[-1].strip().startswith("compare: ") for line in said)  # why it runs, and no run id
+
+
+def test_a_check_that_has_not_passed_is_told_with_its_remedy(layout: Layout) -> None:
+    fail_a_check(layout)
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestration.materialize"],
+        cwd=layout.root,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    start = next(
+        number for number, line in enumerate(lines) if line.startswith("check failed: compare: recipes_differ")
+    )
+    assert lines[start + 1] == "threshold: fixed, no param changes it"
+    assert lines[-1] == "then go on with `flame run`"
 
 
 @pytest.mark.parametrize("select", ["key:nothing", "compare or train"])

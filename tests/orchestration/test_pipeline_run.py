@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flame_core.gates import Check, to_bytes
 from flame_core.layout import Layout
 from orchestration.dvc_repo import release_dead
 from orchestration.process_tree import TOKEN
@@ -64,6 +65,30 @@ def wait_for(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.02)
+
+
+def fail_a_check(layout: Layout) -> None:
+    """The last stage writes a check that has not passed and does not block."""
+    failed = Check("recipes_differ", False, "some metric differs", [], blocking=False)
+    (layout.root / "checks.json").write_bytes(to_bytes([failed]))
+    edit(
+        layout.root / "dvc.yaml",
+        "cat data/models/* > data/comparison && echo done",
+        "mkdir -p data/comparison && cp checks.json data/comparison && echo done\n"
+        "    meta: {dagster: {checks: [recipes_differ]}}",
+    )
+
+
+def test_checks_that_have_not_passed_are_the_last_lines_of_a_run(layout: Layout) -> None:
+    fail_a_check(layout)
+    for _ in range(2):  # also of a run that finds everything up to date
+        code, said = flame_run(layout)
+        lines = said.splitlines()
+        start = lines.index("checks that have not passed:")
+        assert code == 0, said
+        assert lines[start + 1].startswith("  data/comparison (does not block): recipes_differ: some metric differs (")
+        assert lines[start + 3].strip() == "likely causes, the likeliest first:"
+        assert lines[-1].strip() == "then go on with `flame run`"
 
 
 def at_work(layout: Layout) -> list[str]:
