@@ -96,7 +96,6 @@ def _exported(graph: _Graph, size: int) -> Any:
     assert made is not None
     model: onnx.ModelProto = made.model_proto
     _forget(model)
-    onnx.checker.check_model(model)
     return model
 
 
@@ -124,8 +123,10 @@ def _save(model: Any, folder: Path) -> None:
 
     if sum(len(weight.raw_data) for weight in model.graph.initializer) > LARGEST:
         onnx.save(model, folder / FILE, save_as_external_data=True, location=DATA)
+        (folder / DATA).chmod(0o644)  # onnx makes it private
     else:
         (folder / FILE).write_bytes(model.SerializeToString(deterministic=True))
+    onnx.checker.check_model(folder / FILE)
 
 
 def _program(subject: Subject, names: list[str]) -> str:

@@ -60,7 +60,7 @@ def zero_shot(model: Model, layout: Layout, asked: str, templates: Sequence[str]
     if templates:
         params = params.model_copy(update={"class_prompts": list(templates)})
     path = Path(asked).expanduser()
-    if path.is_file():
+    if path.is_file() and path.suffix not in (".yaml", ".yml"):  # such a file is a benchmark
         return _of_names(model, params, names_of(path))
     if asked == HELD_OUT:
         return _held_out(model, layout, params, bool(templates))
@@ -125,6 +125,8 @@ def _of_benchmark(
         benchmark = load_benchmark(asked, layout.project)
     except ParamsError as error:
         raise ParamsError(f"--classes {asked}: neither a file, nor {HELD_OUT}, nor a benchmark ({error})") from None
+    if not isinstance(benchmark.task, ClassificationParams):
+        raise ParamsError(f"--classes {asked}: a benchmark of {benchmark.task.kind} has no prompts of classes")
     kind = benchmark.text_kind
     if model.facets and not meets_whole(kind):
         raise ParamsError(
@@ -135,8 +137,7 @@ def _of_benchmark(
         content = read_content(benchmark, layout.resolve(params.benchmarks.data))
     except NotAvailable as error:
         raise InputError(f"--classes {asked}: {error}; {benchmark.data.obtain}") from None
-    if not isinstance(content, Labelled) or not isinstance(benchmark.task, ClassificationParams):
-        raise ParamsError(f"--classes {asked}: a benchmark of {benchmark.task.kind} has no classes to export")
+    assert isinstance(content, Labelled)  # `read_content` refuses any other for this task
     language = benchmark.languages[0]
     names = content.names[language]
     own = [template.replace("{class}", "{c}") for template in templates]
