@@ -70,7 +70,7 @@ def export(
     model = _model(layout, named)
     head = None if classes is None else zero_shot(model, layout, classes, template or [])
     subject = subject_of(model, head)
-    notes = write(subject, about(model, licence), form.value, out)
+    lacks = write(subject, about(model, licence), form.value, out)
     facts(
         f"exported {subject.asked}",
         {
@@ -79,7 +79,7 @@ def export(
             **({"classes": len(head.names)} if head else {}),
             "folder": out,
             "how to load it": out / "README.md",
-            **{f"note {number}": note for number, note in enumerate(notes, start=1)},
+            **{f"note {number}": sentence for number, sentence in enumerate(lacks, start=1)},
         },
     )
 

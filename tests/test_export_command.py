@@ -121,6 +121,15 @@ def test_the_card_names_data_scores_and_lineage(run: tuple[Params, Layout]):
     assert metadata(Path("not-measured"))["license"] == "other"
 
 
+def test_a_model_whose_data_are_gone_has_a_card_without_data(run: tuple[Params, Layout]):
+    _, layout = run
+    for folder in (layout.shards, layout.embeddings):
+        folder.rename(folder.with_suffix(".gone"))
+    said("export", "plain", "--format", "safetensors", "--out", "out")
+    card = (Path("out") / "README.md").read_text("utf-8")
+    assert "datasets" not in metadata(Path("out")) and "## Lineage" in card and "## Data" not in card
+
+
 @pytest.mark.parametrize(
     ("code", "message", "arguments"),
     [
@@ -158,6 +167,12 @@ def test_a_missing_package_is_named_and_leaves_nothing(run, capsys, monkeypatch:
     code, message = refused(capsys, monkeypatch, "export", "plain", "--format", "onnx", "--out", "out")
     assert code == 5 and "'onnxscript': pip install 'flame-mlops[onnx]'" in message
     assert not Path("out").exists()
+
+
+def test_what_a_format_cannot_do_is_said(run: tuple[Params, Layout]):
+    output = said("export", "plain", "--format", "timm", "--out", "out")
+    sentence = "A timm model has one linear layer behind its backbone"
+    assert sentence in output and sentence in (Path("out") / "README.md").read_text("utf-8")
 
 
 def test_an_empty_folder_is_filled(run):

@@ -48,11 +48,13 @@ def about(model: Model, licence: str | None) -> About:
 
 
 def _of_run(model: Model, layout: Layout, licence: str | None) -> About:
-    from flame_core.data.shards import SPLITS, read_index
+    from flame_core.data.shards import INDEX, SPLITS, read_index
     from flame_core.pages.compare import metric_title
     from flame_core.serving.model_card import model_card
     from flame_core.tracking.provenance import read_sources
 
+    if not (layout.shards / INDEX).is_file():  # the data were removed after the training
+        return About(*_parts(""), licence=licence)
     params, recipe = load_params(layout), model.folder.name
     sources = read_sources(params, layout)
     pictures = {split: len(read_index(layout.shards, split)) for split in SPLITS}

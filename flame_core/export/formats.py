@@ -22,12 +22,14 @@ def export(subject: Subject, about: About, form: Format, out: Path) -> list[str]
         InputError: `out` is there already.
         ResourceError: the format needs a package that is not installed, or the disk refuses.
     """
-    notes: list[str] = []
+    lacks: list[str] = []
 
     def write(folder: Path) -> None:
         usage = import_module(f"flame_core.export.{form}_format").write(subject, folder)
         (folder / README).write_text(readme(subject, about, usage), "utf-8")
-        notes.extend(usage.notes)
+        lacks.extend(usage.lacks)
+        if subject.has_text_tower and form != "safetensors":
+            lacks.append("The model's text tower is not in this format; `--format safetensors` has it.")
 
     write_folder(out, write)
-    return notes
+    return lacks

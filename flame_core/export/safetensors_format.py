@@ -11,8 +11,8 @@ from pathlib import Path
 from flame_core.digest import write_json
 from flame_core.export import class_files
 from flame_core.export.preprocessing import processor_config, program
+from flame_core.export.projector_program import projected, projector_layers
 from flame_core.export.subject import Subject
-from flame_core.export.timm_format import projected, projector_layers
 from flame_core.export.usage import Usage
 from flame_core.text.transformer import TrainedTexts
 from flame_core.vision.tower import WEIGHTS

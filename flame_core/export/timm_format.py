@@ -12,6 +12,7 @@ from typing import Any
 from flame_core.digest import write_json
 from flame_core.export import class_files
 from flame_core.export.preprocessing import timm_config
+from flame_core.export.projector_program import projected, projector_layers
 from flame_core.export.subject import Subject
 from flame_core.export.usage import Usage
 from flame_core.weights import save_weights
@@ -36,19 +37,20 @@ def write(subject: Subject, folder: Path) -> Usage:
         files |= class_files.FILES
         programs["Vectors"] = "import json\n\n" + programs["Vectors"] + class_files.PROGRAM
     notes = [
-        "`backbone(pictures)` of timm gives features [N, C], not vectors: timm has no layers like this projector's, so "
-        f"it lies in `{PROJECTOR}` and the lines above apply it."
+        "On a hub, write `hf-hub:<owner>/<name>` for `local-dir:.`.",
+        "timm's transform resizes the short side before it crops. The program crops the square first, as "
+        "the training's evaluation does; without that, vectors of pictures that are not square differ.",
     ]
-    notes.append(
-        "timm's transform resizes the short side before it crops. The lines above crop the square first, as the "
-        "training's evaluation does; without that, vectors of pictures that are not square differ."
-    )
+    lacks = [
+        "A timm model has one linear layer behind its backbone, so `backbone(pictures)` gives features [N, C], not "
+        f"vectors: the projector lies in `{PROJECTOR}`, and the program of the README applies it."
+    ]
     if subject.facets:
-        notes.append(
+        lacks.append(
             f"The {subject.facets} facet tokens are not in this format, since timm's models have none. The vector of "
-            "the whole picture does not depend on them. The formats transformers, onnx and safetensors have them."
+            "the whole picture does not depend on them."
         )
-    return Usage("timm", programs, files, notes)
+    return Usage("timm", programs, files, notes, lacks)
 
 
 def _config(subject: Subject) -> dict[str, Any]:
@@ -60,18 +62,6 @@ def _config(subject: Subject) -> dict[str, Any]:
         "model_args": subject.model_args,
         "pretrained_cfg": timm_config(subject),
     }
-
-
-def projector_layers(subject: Subject) -> str:
-    """The projector as an expression of `torch.nn`."""
-    width, dim = subject.width, subject.dim
-    norm = "" if subject.params.head == "pooled" else f", nn.LayerNorm({dim})"
-    return f"nn.Sequential(nn.Linear({width}, {dim}), nn.GELU(), nn.Linear({dim}, {dim}){norm})"
-
-
-def projected(subject: Subject, project: str) -> str:
-    """The vectors before they are normalised, as an expression on `patches` [N, P, C]."""
-    return f"{project}(patches.mean(dim=1))" if subject.params.head == "pooled" else f"{project}(patches).mean(dim=1)"
 
 
 def _program(subject: Subject) -> str:

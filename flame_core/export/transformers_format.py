@@ -45,8 +45,9 @@ def write(subject: Subject, folder: Path) -> Usage:
             + _class_weights(head),
             "config.json": "architecture" + (", names of the classes" if head else ""),
             f"{_MODULE}.py": "the model, which `trust_remote_code=True` lets run: read it first, it needs timm",
-            "preprocessor_config.json": "the preprocessing",
+            "preprocessor_config.json": "the preprocessing, which is that of Perceiver: crop first, then resize",
         },
+        ["On a hub, write `<owner>/<name>` for the dot."],
     )
 
 

@@ -13,10 +13,12 @@ class Usage:
         library: as the Hugging Face hub calls it.
         programs: {title: Python} that runs in the folder, with a picture bird.jpg in it.
         files: {name: what it holds}.
-        notes: sentences on what this format does differently, or cannot do.
+        notes: sentences on how to use it.
+        lacks: sentences on what this format cannot do; the command shows them, too.
     """
 
     library: str
     programs: dict[str, str]
     files: dict[str, str]
     notes: list[str] = field(default_factory=list)
+    lacks: list[str] = field(default_factory=list)

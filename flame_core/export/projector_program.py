@@ -1,0 +1,17 @@
+"""The projector in the programs of the cards, as expressions of torch's own layers."""
+
+from __future__ import annotations
+
+from flame_core.export.subject import Subject
+
+
+def projector_layers(subject: Subject) -> str:
+    """The projector as an expression of `torch.nn`."""
+    width, dim = subject.width, subject.dim
+    norm = "" if subject.params.head == "pooled" else f", nn.LayerNorm({dim})"
+    return f"nn.Sequential(nn.Linear({width}, {dim}), nn.GELU(), nn.Linear({dim}, {dim}){norm})"
+
+
+def projected(subject: Subject, project: str) -> str:
+    """The vectors before they are normalised, as an expression on `patches` [N, P, C]."""
+    return f"{project}(patches.mean(dim=1))" if subject.params.head == "pooled" else f"{project}(patches).mean(dim=1)"
