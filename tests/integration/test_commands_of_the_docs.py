@@ -135,7 +135,7 @@ class Reader:
                 return [*before, f"{{ {without_comment(text)}; }} && exit 99 || test $? -eq {code}"]
         if not any(server in text for server in SERVERS):
             return [*before, text]
-        port = re.search(r"(?:--port |_PORT=)(\d+)", text)
+        port = re.search(r"(?:--port |_PORT=|127\.0\.0\.1:)(\d+)", text)
         assert port, f"{command.text}: the test must know its port"
         answers = f"curl -s -o /dev/null http://127.0.0.1:{port[1]}/"
         return [*before, STOP, without_comment(text) + " &", f"until {answers}; do kill -0 $!; sleep 0.5; done"]

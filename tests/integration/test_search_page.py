@@ -71,7 +71,7 @@ def type_in(page: Browser, text: str) -> None:
 
 
 def test_texts_in_three_languages_and_a_dropped_picture_find_their_picture_first(page: Browser, searcher: Searcher):
-    page.wait("document.querySelector('#index option')")
+    page.wait("!!document.querySelector('#index option')")
     for language in LANGUAGES:
         own = captions(searcher, language)
         known = [(key, text) for key, text in own if searcher.text(text, "all", 1).hits[0].key == key]
@@ -87,9 +87,9 @@ def test_texts_in_three_languages_and_a_dropped_picture_find_their_picture_first
 
 def test_a_picture_opens_with_its_patches_in_words(page: Browser, searcher: Searcher):
     _, text = captions(searcher, "en")[0]
-    page.wait("document.querySelector('#index option')")
+    page.wait("!!document.querySelector('#index option')")
     type_in(page, text)
-    page.wait("document.querySelector('#hits button')")
+    page.wait("!!document.querySelector('#hits button')")
     page.run("document.querySelector('#hits button').click()")
     page.run("document.querySelector('[name=mode][value=words]').click()")
     side = page.wait("Math.sqrt(document.querySelectorAll('#cells span').length)")
@@ -102,14 +102,14 @@ def test_a_picture_opens_with_its_patches_in_words(page: Browser, searcher: Sear
 
 
 def test_a_mistake_is_said_on_the_page(page: Browser):
-    page.wait("document.querySelector('#index option')")
+    page.wait("!!document.querySelector('#index option')")
     page.run(DROP % base64.b64encode(b"no picture").decode())
     page.wait_for_text("cannot be used as a picture")
 
 
 def test_the_shell_asks_the_server_that_runs(page: Browser, project: Project):
     """The second process does not load the LLM; it would take seconds of CPU time."""
-    page.wait("document.querySelector('#index option')")
+    page.wait("!!document.querySelector('#index option')")
     state = json.loads((project.root / ".flame/search-server.json").read_text())
     assert state["url"].startswith("http://127.0.0.1:")
     before = time.monotonic()

@@ -130,7 +130,7 @@ function drawWords(words) {
   const colour = new Map(common.map(([word], place) => [word, COLOURS[place]]));
   $("cells").replaceChildren(...words.flat().map((word) => {
     const cell = element("span", "", word);
-    if (colour.has(word)) cell.style.background = colour.get(word) + "99";
+    if (colour.has(word)) cell.style.background = colour.get(word) + "73";
     return cell;
   }));
   $("words").replaceChildren(...common.map(([word, count]) => {
