@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.names import LONGEST, is_language_code
 from flame_core.params import FolderSource, IngestParams, Source, WebdatasetSource
-from flame_core.project.columns import Columns, caption_field, choose_columns, tables_among
+from flame_core.project.columns import SUFFIXES, Columns, caption_field, choose_columns, tables_among
 from flame_core.work import WorkCache
 
 FEWEST = 10  # pictures with captions, for a training and a held-out split at all
@@ -81,6 +81,8 @@ def survey(given: Given, layout: Layout) -> Survey:
         InputError: there are no pictures, or no captions for them; says what to do.
     """
     folder = given.path.expanduser().resolve()
+    if folder.is_file() and folder.suffix.lower() in SUFFIXES and not given.shards:
+        given, folder = replace(given, table=given.table or folder), folder.parent
     if not folder.is_dir():
         what = "is a file; name the folder that holds it" if folder.exists() else "does not exist"
         raise InputError(f"{folder} {what}")

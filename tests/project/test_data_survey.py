@@ -63,6 +63,7 @@ def test_a_table_in_the_folder(pictures, layout):
     found = survey(Given(pictures, language="de"), layout)
     assert (found.source.table, found.language, found.usable) == ("captions.csv", "de", 24)
     assert found.facts["captions"] == "column 'caption' of captions.csv; its column 'image' names the pictures"
+    assert survey(Given(pictures / "captions.csv", language="de"), layout) == found
 
 
 def test_a_table_beside_the_folder_whose_names_begin_with_it(pictures, layout):
