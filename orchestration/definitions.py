@@ -21,6 +21,7 @@ from orchestration.dvc_assets import asset_key, dvc_assets
 from orchestration.dvc_lock_sensor import dvc_lock_sensor
 from orchestration.dvc_project import DvcProject
 from orchestration.experiment import experiment_job
+from orchestration.numbers import read_numbers
 from orchestration.promotion import promotion_asset
 from orchestration.resources import read_tags, runner
 
@@ -50,12 +51,22 @@ def build(layout: Layout, *, code_overrides: bool | None = None) -> dg.Definitio
     )
     return dg.Definitions(
         assets=[
-            *dvc_assets(project, stages, runner=runner(), read_checks=read_checks, read_tags=read_tags),
+            *dvc_assets(
+                project,
+                stages,
+                runner=runner(),
+                read_checks=read_checks,
+                read_tags=read_tags,
+                read_numbers=read_numbers,
+            ),
             promotion_asset(layout, stages),
         ],
         jobs=[*jobs(training), experiment_job(layout, stages, runner(), code_overrides=allowed)],
         schedules=schedules(),
-        sensors=[dvc_lock_sensor(project, stages, read_checks=read_checks), source_sensor(layout)],
+        sensors=[
+            dvc_lock_sensor(project, stages, read_checks=read_checks, read_numbers=read_numbers),
+            source_sensor(layout),
+        ],
         executor=dg.multiprocess_executor.configured(
             {
                 "max_concurrent": PARALLEL_STEPS,

@@ -3,7 +3,8 @@
     project = DvcProject(Path("path/to/project"))
     defs = dg.Definitions(assets=dvc_assets(project))
 
-One asset per stage: `train@flame` is the asset `train/flame`. `dvc.yaml` stays the only DAG: names, commands,
+One asset per stage: `train@flame` is the asset `train.flame`, because the graph shows only the last part of a key with
+slashes, and a key cannot contain `@`. `dvc.yaml` stays the only DAG: names, commands,
 descriptions (`desc:`), deps and outs come from it, with templating and `matrix:` resolved, and the rest from `meta:`
 (`stage_meta.py`).
 
@@ -11,8 +12,8 @@ The code version of an asset is a digest of its command and resolved params; its
 and hashes of its outs in `dvc.lock`. So an asset is "unsynced" in Dagster if DVC sees a change. The sensor in
 `dvc_lock_sensor.py` reports runs outside Dagster. `dvc_run.py` explains how a stage is run, stopped and refused.
 
-This module, `stage_meta.py`, `process_tree.py`, `shown_process.py` and those whose names begin with `dvc` do not depend
-on FLAME. They need only dagster, dvc, pydantic and psutil.
+This module, `stage_meta.py`, `never_ran.py`, `process_tree.py`, `shown_process.py` and those whose names begin with
+`dvc` do not depend on FLAME. They need only dagster, dvc, pydantic and psutil.
 """
 # No postponed annotations here: Dagster inspects the annotation of a step's context.
 
@@ -25,18 +26,20 @@ import dagster as dg
 from orchestration.dvc_errors import PROJECT_FILE, DvcProjectError
 from orchestration.dvc_project import DvcProject, Stage
 from orchestration.dvc_run import Context, Runner, StageFailed, StageRun, bring_up_to_date
+from orchestration.never_ran import withdraw_plans
 from orchestration.stage_meta import stage_meta
 
 DATA_VERSION_TAG = "dagster/data_version"
 EXIT_CODE = "exit code"  # in a failed step's metadata
 REFRESH_TAG = "refresh"  # a run's tag: names of stages, separated by commas, to run with `--force`
 ReadChecks = Callable[[DvcProject, Stage, Sequence[str]], Iterable[dg.AssetCheckResult]]
+ReadNumbers = Callable[[DvcProject, Stage], Mapping[str, float]]
 ReadTags = Callable[[DvcProject], Mapping[str, str]]
 
 
 def asset_key(stage: str) -> dg.AssetKey:
-    """`train@flame` as train/flame."""
-    return dg.AssetKey(stage.split("@", 1))
+    """`train@flame` as `train.flame`."""
+    return dg.AssetKey([stage.replace("@", ".", 1)])
 
 
 def op_name(stage: str) -> str:
@@ -51,6 +54,7 @@ def dvc_assets(
     runner: Runner | None = None,
     read_checks: ReadChecks | None = None,
     read_tags: ReadTags | None = None,
+    read_numbers: ReadNumbers | None = None,
 ) -> list[dg.AssetsDefinition]:
     """One asset per stage of the project's root `dvc.yaml`.
 
@@ -61,20 +65,24 @@ def dvc_assets(
         read_checks: Called after a stage is up to date, with the names that its meta declares; returns one result per
             name. A failed result of severity ERROR stops downstream assets.
         read_tags: Returns tags for the run and its materializations, such as the git commit; called in each step.
+        read_numbers: Called after a stage is up to date; returns numbers that Dagster plots over time.
 
     Raises:
         DvcProjectError: `dvc.yaml`, a params file or a stage's meta is broken; names the file, line and key.
     """
     stages = stages or project.stages()
-    names: dict[str, str] = {}
+    names: dict[object, str] = {}
     for name in stages:
-        if (other := names.setdefault(op_name(name), name)) != name:
+        if (other := names.setdefault(op_name(name), name)) != name or (
+            other := names.setdefault(asset_key(name), name)
+        ) != name:
             raise DvcProjectError(
                 f"{PROJECT_FILE}: stages {other} and {name} differ only in characters that Dagster does not allow"
             )
     if read_checks is None and (stage := next((s for s in stages.values() if stage_meta(s).checks), None)):
         raise DvcProjectError(f"{PROJECT_FILE}: stage {stage.name} declares checks, but dvc_assets got no read_checks")
-    return [_asset(project, stage, runner or Runner(), read_checks, read_tags) for stage in stages.values()]
+    readers = (read_checks, read_tags, read_numbers)
+    return [_asset(project, stage, runner or Runner(), *readers) for stage in stages.values()]
 
 
 def _asset(
@@ -83,6 +91,7 @@ def _asset(
     runner: Runner,
     read_checks: ReadChecks | None,
     read_tags: ReadTags | None,
+    read_numbers: ReadNumbers | None,
 ) -> dg.AssetsDefinition:
     meta = stage_meta(stage)
     key = asset_key(stage.name)
@@ -106,13 +115,24 @@ def _asset(
     )
     def materialize(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
         tags = dict(read_tags(project)) if read_tags else {}
-        run = run_stage(context, project, stage, runner, tags)
+        try:
+            run = run_stage(context, project, stage, runner, tags)
+            results = list(read_checks(project, stage, meta.checks)) if read_checks and meta.checks else []
+        except dg.Failure:
+            withdraw_plans(context, key, own_checks=True)
+            raise
+        except dg.RetryRequested as retry:
+            if context.retry_number >= retry.max_retries:
+                withdraw_plans(context, key, own_checks=True)
+            raise
+        if any(not result.passed and result.severity is dg.AssetCheckSeverity.ERROR for result in results):
+            withdraw_plans(context, key, own_checks=False)
         yield dg.MaterializeResult(
             asset_key=key,
             data_version=dg.DataVersion(run.locked.data_version),
-            metadata=run_metadata(stage, run),
+            metadata=run_metadata(stage, run, read_numbers(project, stage) if read_numbers else {}),
             tags=tags,
-            check_results=list(read_checks(project, stage, meta.checks)) if read_checks and meta.checks else [],
+            check_results=results,
         )
 
     return materialize
@@ -144,13 +164,14 @@ def run_stage(context: Context, project: DvcProject, stage: Stage, runner: Runne
         raise dg.RetryRequested(retries.max, retries.delay(context.retry_number + 1)) from failure
 
 
-def run_metadata(stage: Stage, run: StageRun) -> dict[str, Any]:
-    """The metadata of a materialization: facts about the run, and what the stage itself reported."""
+def run_metadata(stage: Stage, run: StageRun, numbers: Mapping[str, float]) -> dict[str, Any]:
+    """The metadata of a materialization: numbers, facts about the run, and what the stage itself reported."""
     outs = [
         dg.TableRecord({"path": out.path, "digest": out.digest, "bytes": out.size or 0, "files": out.files or 1})
         for out in run.locked.outs
     ]
     return {
+        **numbers,
         **run.reported,
         "outcome": dg.MetadataValue.text(run.outcome),
         "because": dg.MetadataValue.text("; ".join(run.reasons) or "nothing changed"),

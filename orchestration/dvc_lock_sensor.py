@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from orchestration.dvc_assets import DATA_VERSION_TAG, ReadChecks, asset_key, run_metadata
+from orchestration.dvc_assets import DATA_VERSION_TAG, ReadChecks, ReadNumbers, asset_key, run_metadata
 from orchestration.dvc_errors import PROJECT_FILE, DvcBusyError
 from orchestration.dvc_lock import LockedStage
 from orchestration.dvc_project import DvcProject, Stage
@@ -27,13 +27,14 @@ def dvc_lock_sensor(
     stages: Mapping[str, Stage] | None = None,
     *,
     read_checks: ReadChecks | None = None,
+    read_numbers: ReadNumbers | None = None,
     name: str = "dvc_lock",
     interval_seconds: int = 30,
 ) -> dg.SensorDefinition:
     """A sensor that reports stages that ran outside Dagster: their outs in `dvc.lock` differ from those Dagster knows.
 
     Each becomes a materialization without a run, with its code version, its data version and those of its inputs, and
-    with the checks stored with the data. Stages of a run in progress are left to that run.
+    with the checks and numbers stored with the data. Stages of a run in progress are left to that run.
     """
     stages = stages or project.stages()
     keys = {name: asset_key(name) for name in stages}
@@ -55,7 +56,8 @@ def dvc_lock_sensor(
             entry, key = locked.get(stage.name), keys[stage.name]
             if entry is None or key in busy_keys or _known(context.instance, key) == entry.data_version:
                 continue
-            events.append(_runless(project, stage, entry, locked))
+            numbers = read_numbers(project, stage) if read_numbers else {}
+            events.append(_runless(project, stage, entry, locked, numbers))
             declared = stage_meta(stage).checks
             if read_checks and declared:
                 events += [_evaluation(key, result) for result in read_checks(project, stage, declared)]
@@ -82,7 +84,11 @@ def _known(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
 
 
 def _runless(
-    project: DvcProject, stage: Stage, entry: LockedStage, locked: Mapping[str, LockedStage]
+    project: DvcProject,
+    stage: Stage,
+    entry: LockedStage,
+    locked: Mapping[str, LockedStage],
+    numbers: Mapping[str, float],
 ) -> dg.AssetMaterialization:
     tags = {DATA_VERSION_TAG: entry.data_version, CODE_VERSION_TAG: entry.code_version}
     read = {dep.path: dep.digest for dep in entry.deps}
@@ -96,7 +102,9 @@ def _runless(
     return dg.AssetMaterialization(
         asset_key(stage.name),
         metadata=run_metadata(
-            stage, StageRun("ran outside Dagster", ("dvc.lock changed",), entry, recall(project, stage.name, entry))
+            stage,
+            StageRun("ran outside Dagster", ("dvc.lock changed",), entry, recall(project, stage.name, entry)),
+            numbers,
         ),
         tags=tags,
     )

@@ -1,7 +1,7 @@
 """Materialize assets in this process, without a web server; `make demo` runs this.
 
     python -m orchestration.materialize                            # everything
-    python -m orchestration.materialize --select 'train/flame*'    # Dagster's asset selection
+    python -m orchestration.materialize --select 'train.flame*'    # Dagster's asset selection
     python -m orchestration.materialize --refresh download         # look at the sources again
     python -m orchestration.materialize --set train.epochs=5       # the job `experiment`, in a workspace
 
@@ -96,7 +96,7 @@ def _selected(select: str, definitions: dg.Definitions) -> list[dg.AssetKey]:
     except (dg.DagsterInvalidSubsetError, DagsterInvalidAssetSelectionError) as error:
         problem = str(error)
     if problem:
-        forms = 'key:ingest, key:"train/flame"+, group:data, or several of these with `or` between'
+        forms = 'key:ingest, key:"train.flame"+, group:data, or several of these with `or` between'
         raise ParamsError(f"--select {select!r}: {problem}; write {forms}")
     return sorted(found)
 

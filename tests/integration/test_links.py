@@ -81,11 +81,11 @@ def test_from_the_champion_to_the_digests_of_its_data_and_its_dagster_run(opened
 
 def test_from_the_dagster_asset_to_the_mlflow_run_and_the_version(opened: Open) -> None:
     tab = opened.tab
-    tab.open(f"{opened.dagster}/assets/train/flame?view=overview")
+    tab.open(f"{opened.dagster}/assets/train.flame?view=overview")
     url = opened.follow(f"{opened.mlflow}/#/experiments/")
     tab.wait_for_text("Dagster run", 120)
     assert tab.run("location.href").startswith(url)
-    tab.open(f"{opened.dagster}/assets/evaluate/flame?view=overview")
+    tab.open(f"{opened.dagster}/assets/evaluate.flame?view=overview")
     opened.follow(f"{opened.mlflow}/#/models/flame/versions/1")
     tab.wait_for_text("Origin", 120)
     tab.open(f"{opened.dagster}/assets/promote?view=overview")

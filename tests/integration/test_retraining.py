@@ -115,4 +115,4 @@ def test_new_data_bring_a_better_model_to_the_top_and_keep_a_worse_one_from_it(l
     assert challenger.tags[VERDICT] == "refused" and refused.description == challenger.tags[REASON]
     run = project.client.get_run(challenger.run_id)
     assert run.data.tags["dagster.run_id"] == result.run_id
-    assert run.data.tags["dagster.asset"] == "train/flame"
+    assert run.data.tags["dagster.asset"] == "train.flame"

@@ -61,7 +61,7 @@ if "DAGSTER_PIPES_CONTEXT" in os.environ:
 """
 
 
-KEYS = [dg.AssetKey(path) for path in (["grow"], ["scale", "10"], ["scale", "2"], ["total"])]
+KEYS = [dg.AssetKey(path) for path in (["grow"], ["scale.10"], ["scale.2"], ["total"])]
 
 
 @pytest.fixture(scope="session")

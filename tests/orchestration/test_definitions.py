@@ -58,23 +58,23 @@ def test_the_graph_is_the_one_on_record(definitions: dg.Definitions) -> None:
 def test_every_stage_is_described(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     for name, stage in DvcProject(ROOT).stages().items():
-        node = graph.get(dg.AssetKey(name.split("@")))
+        node = graph.get(dg.AssetKey([name.replace("@", ".")]))
         assert stage.description and node.description and stage.description in node.description
         assert stage.command in node.description
 
 
 def test_selections_are_parsed_and_resolved(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
-    selected = dg.AssetSelection.from_string('1+key:"train/flame" or group:evaluation').resolve(graph)
+    selected = dg.AssetSelection.from_string('1+key:"train.flame" or group:evaluation').resolve(graph)
     assert {key.to_user_string() for key in selected} == {
-        "ingest", "caption", "embed", "train/flame", "evaluate/flame", "baselines", "compare"
+        "ingest", "caption", "embed", "train.flame", "evaluate.flame", "baselines", "compare"
     }  # fmt: skip
 
 
 def test_retrain_starts_at_the_training(definitions: dg.Definitions) -> None:
     job = definitions.resolve_job_def("retrain")
     keys = {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
-    assert keys == {"train/flame", "evaluate/flame", "compare", "promote"}
+    assert keys == {"train.flame", "evaluate.flame", "compare", "promote"}
 
 
 def test_schedules_are_off_and_know_their_time_zone(definitions: dg.Definitions) -> None:

@@ -46,7 +46,7 @@ def test_specs_follow_the_file(foreign: DvcProject) -> None:
 
 
 def test_names_that_dagster_refuses_are_spelled_otherwise() -> None:
-    assert asset_key("train@0.1-big") == dg.AssetKey(["train", "0.1-big"])
+    assert asset_key("train@0.1-big") == dg.AssetKey(["train.0.1-big"])
     assert op_name("train@0.1-big") == "train__0_1_big"
 
 
@@ -129,8 +129,8 @@ def test_refresh_forces_one_stage_and_equal_bytes_stop_there(
     assert result.success
     assert outcomes(result) == {
         "grow": "computed",
-        "scale/10": "unchanged",
-        "scale/2": "unchanged",
+        "scale.10": "unchanged",
+        "scale.2": "unchanged",
         "total": "unchanged",
     }
 

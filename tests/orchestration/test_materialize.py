@@ -29,7 +29,7 @@ def test_a_failing_stage_shows_its_last_lines_and_the_command_fails(layout: Layo
     assert done.returncode == 3
     said = done.stdout.splitlines()
     assert "Running stage 'train@flame':" in said
-    assert any(line.split() == ["train/flame", "computed"] for line in said)
+    assert any(line.split() == ["train.flame", "computed"] for line in said)
     assert said[-2:] == ["compare failed with exit code 3:", "no room for key-9"]
     assert "dvc push" not in done.stdout and "git add" not in done.stdout
     assert any(line.split("INFO")[-1].strip().startswith("compare: ") for line in said)  # why it runs, and no run id

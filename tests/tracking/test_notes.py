@@ -7,15 +7,15 @@ from flame_core.tracking.notes import dagster_link, note
 DAGSTER = {
     "dagster.run_id": "1510a7b4-a5eb",
     "dagster.run_url": "http://127.0.0.1:3000/runs/1510a7b4-a5eb",
-    "dagster.asset": "train/flame",
-    "dagster.asset_url": "http://127.0.0.1:3000/assets/train/flame",
+    "dagster.asset": "train.flame",
+    "dagster.asset_url": "http://127.0.0.1:3000/assets/train.flame",
 }
 
 
 def test_a_run_and_its_asset_are_links():
     assert dagster_link(DAGSTER) == (
         "[Dagster run 1510a7b4](http://127.0.0.1:3000/runs/1510a7b4-a5eb), "
-        "asset [train/flame](http://127.0.0.1:3000/assets/train/flame)"
+        "asset [train.flame](http://127.0.0.1:3000/assets/train.flame)"
     )
 
 
