@@ -103,6 +103,11 @@ def preset_folders(layout: Layout) -> tuple[Path, Path]:
     return layout.project / "presets", shipped("presets")
 
 
+def preset_names(layout: Layout) -> list[str]:
+    """The names of all presets."""
+    return sorted({path.stem for folder in preset_folders(layout) for path in folder.glob("*.yaml")})
+
+
 def find_preset(layout: Layout, name: str) -> Path:
     """The params file of a preset, given by its name in `presets/`, of the project or shipped, or by a path.
 
@@ -114,7 +119,7 @@ def find_preset(layout: Layout, name: str) -> Path:
     for path in (*named, layout.project / name, Path(name).expanduser()):
         if path.is_file():
             return path
-    known = ", ".join(sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})) or "none"
+    known = ", ".join(preset_names(layout)) or "none"
     raise ParamsError(f"preset {shown(name)} does not exist (known presets: {known}), and no file has that path")
 
 

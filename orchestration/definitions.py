@@ -21,6 +21,7 @@ from orchestration.dvc_assets import asset_key, dvc_assets
 from orchestration.dvc_lock_sensor import dvc_lock_sensor
 from orchestration.dvc_project import DvcProject
 from orchestration.experiment import experiment_job
+from orchestration.experiment_assets import experiment_assets, experiment_checks
 from orchestration.numbers import read_numbers
 from orchestration.promotion import promotion_asset
 from orchestration.resources import read_tags, runner
@@ -60,7 +61,9 @@ def build(layout: Layout, *, code_overrides: bool | None = None) -> dg.Definitio
                 read_numbers=read_numbers,
             ),
             promotion_asset(layout, stages),
+            *experiment_assets(stages),
         ],
+        asset_checks=experiment_checks(layout, stages),
         jobs=[*jobs(training), experiment_job(layout, stages, runner(), code_overrides=allowed)],
         schedules=schedules(),
         sensors=[

@@ -1,6 +1,6 @@
 """The job `experiment`: the pipeline with changed params, in a workspace, separate from the main line.
 
-Preset and overrides are given in the job's Launchpad:
+Preset and overrides are given in the job's Launchpad, which proposes the names of presets:
 
     ops:
       workspace:
@@ -9,8 +9,8 @@ Preset and overrides are given in the job's Launchpad:
           overrides: {train.epochs: 5}   # as `flame run --set train.epochs=5`
 
 They are validated before any stage starts. The run then works in `.flame/runs/<params digest>/`; unchanged stages come
-from DVC's cache. Its results are materializations of `workspaces/<digest>/<asset>`, tagged with the workspace, so they
-do not affect the main line's assets, data versions or freshness.
+from DVC's cache. Its results belong to the assets of `experiment_assets.py`, one partition per experiment, so they do
+not affect the main line's assets, data versions or freshness.
 
 The Launchpad is a web page, so overrides that fetch models or run code (`flame_core/code_params.py`) are refused unless
 `FLAME_CODE_OVERRIDES` allows them.
@@ -18,36 +18,52 @@ The Launchpad is a web page, so overrides that fetch models or run code (`flame_
 # No postponed annotations here: Dagster inspects the annotations of an op's context and config.
 
 import json
-import re
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, create_model
 
 from flame_core.code_params import changed_code
+from flame_core.digest import value_digest
 from flame_core.errors import FlameError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.workspace import find_preset, open_workspace, preset_folders, resolve_params
+from flame_core.workspace import find_preset, open_workspace, preset_folders, preset_names, resolve_params
 from orchestration.checks import read_checks
-from orchestration.dvc_assets import DATA_VERSION_TAG, asset_key, op_name, run_metadata, run_stage
+from orchestration.dvc_assets import op_name, run_stage
 from orchestration.dvc_project import DvcProject, Stage
 from orchestration.dvc_run import Runner
+from orchestration.experiment_assets import EXPERIMENTS, experiment_events, experiment_project, is_digest
 from orchestration.resources import WORKSPACE_TAG, read_tags
 from orchestration.stage_meta import stage_meta
 
 WORKSPACE = "workspace"
-_DIGEST = re.compile(r"[0-9a-f]{12}")
+PRESET_TAG, OVERRIDES_TAG = "preset", "overrides"
 
 
 class Workspace(dg.Config):
     """Changed params for a run."""
 
-    preset: str | None = Field(default=None, description="a file of presets/, with or without .yaml; or a path")
+    preset: Any = None  # `with_presets` says which
+    preset_path: str | None = Field(default=None, description="a params file that is not in presets/")
     # `| None`: otherwise Dagster itself would refuse `llm.sha256: null`
     overrides: dict[str, Any | None] = Field(default_factory=dict, description="params to change: {train.epochs: 5}")
+
+    @property
+    def chosen(self) -> str | None:
+        """Name or path of the preset."""
+        return self.preset.name if self.preset else self.preset_path
+
+
+def with_presets(names: list[str]) -> type[Workspace]:
+    """`Workspace` with the names that `preset` may have, which the Launchpad proposes."""
+    kind = f"Preset_{value_digest(names)[:6]}"  # Dagster knows an enum by its name
+    preset: Any = Enum(kind, {name: name for name in names or ["none"]})
+    fields: Any = {"preset": (preset | None, Field(default=None, description="a file of presets/"))}
+    return create_model("Workspace", __base__=Workspace, **fields)
 
 
 def experiment_job(
@@ -81,13 +97,12 @@ def experiment_job(
 
 
 def _workspace_op(layout: Layout, stages: Mapping[str, Stage], code_overrides: bool) -> dg.OpDefinition:
-    @dg.op(name=WORKSPACE, out={"done": dg.Out(dg.Nothing)}, description="Validate the params and open the workspace.")
     def workspace(context: dg.OpExecutionContext, config: Workspace) -> None:
         try:
-            if not config.preset and not config.overrides:
+            if not config.chosen and not config.overrides:
                 raise ParamsError("give a preset or overrides; without them, materialize the assets instead")
             overrides = [f"{key}={json.dumps(value)}" for key, value in config.overrides.items()]
-            preset = find_preset(layout, config.preset) if config.preset else None
+            preset = find_preset(layout, config.chosen) if config.chosen else None
             resolved = resolve_params(layout, overrides, preset)
             if not code_overrides:
                 _require_known_code(layout, resolved.params, preset)
@@ -107,10 +122,15 @@ def _workspace_op(layout: Layout, stages: Mapping[str, Stage], code_overrides: b
                 f"these params have another order than dvc.yaml with params.yaml: {', '.join(moved)}. Use `flame run`.",
                 allow_retries=False,
             )
-        context.instance.add_run_tags(context.run_id, {**read_tags(project), "overrides": json.dumps(config.overrides)})
+        given = {PRESET_TAG: config.chosen, OVERRIDES_TAG: json.dumps(config.overrides)}
+        tags = {**read_tags(project), **{name: value for name, value in given.items() if value}}
+        context.instance.add_run_tags(context.run_id, tags)
+        context.instance.add_dynamic_partitions(EXPERIMENTS, [opened.root.name])
         context.log.info(f"workspace {opened.root.relative_to(layout.project)}")
 
-    return workspace
+    workspace.__annotations__["config"] = with_presets(preset_names(layout))
+    about = "Validate the params and open the workspace."
+    return dg.op(name=WORKSPACE, out={"done": dg.Out(dg.Nothing)}, description=about)(workspace)
 
 
 def _new_edges(before: Mapping[str, Stage], now: Mapping[str, Stage]) -> list[tuple[str, str]]:
@@ -146,10 +166,11 @@ def _stage_op(layout: Layout, stage: Stage, runner: Runner) -> dg.OpDefinition:
     )
     def run(context: dg.OpExecutionContext) -> None:
         current = context.instance.get_run_by_id(context.run_id)
-        digest = current.tags.get(WORKSPACE_TAG, "") if current else ""
-        if not _DIGEST.fullmatch(digest):  # the tag may come from the Launchpad, and becomes a path
+        asked = current.tags if current else {}
+        digest = asked.get(WORKSPACE_TAG, "")
+        if not is_digest(digest):  # the tag may come from the Launchpad, and becomes a path
             raise dg.Failure(f"no workspace is open: also select the op {WORKSPACE!r}", allow_retries=False)
-        project = DvcProject(layout.state / "runs" / digest)
+        project = experiment_project(layout, digest)
         here = project.stages().get(stage.name)
         if here is None:
             context.log.info(f"{stage.name} is not part of workspace {digest}")
@@ -157,15 +178,9 @@ def _stage_op(layout: Layout, stage: Stage, runner: Runner) -> dg.OpDefinition:
         tags = read_tags(project)
         done = run_stage(context, project, here, runner, tags)
         results = read_checks(project, here, meta.checks)
-        checks = {f"check: {result.check_name}": "passed" if result.passed else "failed" for result in results}
-        context.log_event(
-            dg.AssetMaterialization(
-                dg.AssetKey(["workspaces", digest, *asset_key(stage.name).path]),
-                description=stage.description,
-                metadata={**run_metadata(here, done), **checks},
-                tags={**tags, DATA_VERSION_TAG: done.locked.data_version},
-            )
-        )
+        about = {name: asked[name] for name in (PRESET_TAG, OVERRIDES_TAG) if name in asked}
+        for event in experiment_events(project, here, done, results, tags, about):
+            context.log_event(cast(Any, event))  # its annotation leaves results of checks out
         if failed := [r for r in results if not r.passed and r.severity is dg.AssetCheckSeverity.ERROR]:
             said = "; ".join(f"{result.check_name}: {result.description}" for result in failed)
             raise dg.Failure(f"{stage.name} failed checks: {said}", allow_retries=False)

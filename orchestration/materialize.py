@@ -27,7 +27,7 @@ from flame_core.layout import Layout
 from flame_core.remedies import advice
 from flame_core.reporting import configure_logging, console, facts
 from flame_core.settings import settings
-from flame_core.workspace import split_override
+from flame_core.workspace import preset_names, split_override
 from orchestration.dvc_assets import EXIT_CODE, REFRESH_TAG
 from orchestration.dvc_errors import DvcProjectError
 from orchestration.instance import opened_in_shell, process_tag
@@ -58,11 +58,11 @@ def materialize(
     from orchestration.definitions import build
 
     definitions = build(layout, code_overrides=True)  # a user with a shell may run code anyway
-    assets = _selected(select, definitions) if select else None
+    assets = _selected(select or "*", definitions)
     job, config, tags = ASSETS, QUIET, {REFRESH_TAG: ",".join(refresh)} if refresh else {}
     if overrides or preset:
         values = dict(map(split_override, overrides))
-        workspace = {"config": {"overrides": values, **({"preset": preset} if preset else {})}}
+        workspace = {"config": {"overrides": values, **_preset(layout, preset)}}
         job, config, assets = "experiment", {**QUIET, "ops": {"workspace": workspace}}, None
     with opened_in_shell(layout) as instance:
         result = definitions.resolve_job_def(job).execute_in_process(
@@ -77,6 +77,13 @@ def materialize(
         if any(map(_is_interruption, failures)):
             raise Interrupted(STOPPED)
         return 0 if result.success else next(filter(None, map(_exit_code, failures)), 1)
+
+
+def _preset(layout: Layout, preset: str | None) -> dict[str, str]:
+    """The part of the job's config that names a preset, given by name or path."""
+    if not preset:
+        return {}
+    return {"preset": preset} if preset in preset_names(layout) else {"preset_path": preset}
 
 
 def _exit_code(failure: dg.DagsterEvent) -> int:

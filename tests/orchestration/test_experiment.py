@@ -10,7 +10,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from dagster import Enum
 
+from flame_core import gates
+from flame_core.gates import Check
 from flame_core.layout import Layout
 from flame_core.links import linked_pipeline
 from flame_core.params import load_params, merge, read_yaml
@@ -71,11 +74,13 @@ def test_overrides_run_beside_the_main_line(layout: Layout, instance: dg.Dagster
     assert (workspace / "data/comparison").read_text() == "5\n"
     assert json.loads(run_tags["overrides"]) == {"train.epochs": 5}
     assert run_tags["params_digest"] == run_tags["workspace"] == workspace.name
-    keys = {dg.AssetKey(["workspaces", workspace.name, *path]) for path in (["train", "flame"], ["compare"])}
+    keys = {dg.AssetKey(["experiments", name]) for name in ("train.flame", "compare")}
     assert set(instance.all_asset_keys()) == keys  # nothing of the main line
     for key in keys:
         event = instance.get_latest_materialization_event(key)
         assert event.asset_materialization.tags["workspace"] == workspace.name
+        assert event.asset_materialization.metadata["overrides"].value == '{"train.epochs": 5}'
+        assert instance.get_materialized_partitions(key) == {workspace.name}
     assert not (layout.root / "data").exists()
     assert not (layout.root / "dvc.lock").exists()
 
@@ -88,12 +93,56 @@ def test_a_preset_is_a_whole_params_file(layout: Layout, instance: dg.DagsterIns
     assert "seed: 3" in (workspace / "params.yaml").read_text()
 
 
+def test_the_launchpad_proposes_the_presets(layout: Layout, instance: dg.DagsterInstance) -> None:
+    workspace = build(layout).resolve_job_def("experiment").get_node_named("workspace").definition
+    field = workspace.config_schema.as_field().config_type.fields["preset"]
+    enums = [each for each in (field.config_type, *field.config_type.type_params) if isinstance(each, Enum)]
+    (names,) = [[value.config_value for value in each.enum_values] for each in enums]
+    assert {"long", "flickr8k"} <= set(names) and names == sorted(names)
+    with pytest.raises(dg.DagsterInvalidConfigError, match="longer"):
+        run(layout, instance, preset="longer")
+
+
+CHECKED = """\
+    meta: {dagster: {checks: [enough]}}
+"""
+
+
+def test_an_experiment_s_checks_are_of_its_own_partition_and_can_be_evaluated_again(
+    layout: Layout, instance: dg.DagsterInstance
+) -> None:
+    made = [Check("enough", False, "there is enough", 1, 2, blocking=False)]
+    (layout.root / "checks.json").write_bytes(gates.to_bytes(made))
+    old = "cat data/models/* > data/comparison && echo done"
+    edit(layout.root / "dvc.yaml", old, "mkdir -p data/comparison && cp ${config.checks} data/comparison/checks.json")
+    edit(layout.root / "dvc.yaml", "${config.checks}", str(layout.root / "checks.json"))
+    edit(layout.root / "dvc.yaml", "    outs: [data/comparison]\n", f"    outs: [data/comparison]\n{CHECKED}")
+    done = run(layout, instance, overrides={"train.epochs": 5})
+    assert done.success  # the check does not block
+    key = dg.AssetKey(["experiments", "compare"])
+    check = dg.AssetCheckKey(key, "enough")
+    workspace = instance.get_run_by_id(done.run_id).tags["workspace"]
+
+    def evaluations() -> list[tuple[str | None, str]]:
+        found = instance.event_log_storage.get_asset_check_execution_history(check, limit=9)
+        return [(each.partition, each.status.value) for each in found]
+
+    assert evaluations() == [(workspace, "FAILED")]
+    definitions = build(layout)
+    graph = definitions.resolve_asset_graph()
+    assert check in graph.get(key).check_keys and not graph.get(key).is_executable
+    again = dg.define_asset_job("again", dg.AssetSelection.checks(check))
+    job = dg.Definitions.merge(definitions, dg.Definitions(jobs=[again])).resolve_job_def("again")
+    assert job.execute_in_process(instance=instance, tags={"dagster/partition": workspace}).success
+    assert evaluations() == [(workspace, "FAILED")] * 2
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         ({"overrides": {"train.epoch": 5}}, "epoch: unknown key; did you mean 'epochs'?"),
         ({"overrides": {"train.epochs": "many"}}, "train.epochs: "),
-        ({"preset": "longer"}, "preset 'longer' does not exist (known presets: cc3m-vitb16, flickr8k, long,"),
+        ({"preset_path": "longer"}, "preset 'longer' does not exist (known presets: cc3m-vitb16, flickr8k, long,"),
         ({}, "give a preset or overrides"),
     ],
 )
@@ -140,7 +189,7 @@ def test_nor_through_a_preset_from_elsewhere(layout: Layout, instance: dg.Dagste
     content = merge(read_yaml(layout.params), {"llm": {"source": "hub:evil/model@1", "sha256": None}})
     (tmp_path / "evil.yaml").write_text(yaml.safe_dump(content, allow_unicode=True))
     for preset in (str(tmp_path / "evil.yaml"), "../evil.yaml"):
-        (failed,) = run(layout, instance, preset=preset).get_step_failure_events()
+        (failed,) = run(layout, instance, preset_path=preset).get_step_failure_events()
         assert failed.step_failure_data.user_failure_data.description.startswith("llm.source: ")
     shutil.copy(tmp_path / "evil.yaml", layout.root / "presets/own.yaml")  # the project's own words
     assert run(layout, instance, preset="own", overrides={"train.epochs": 3}).success
