@@ -142,7 +142,7 @@ def test_an_experiment_s_checks_are_of_its_own_partition_and_can_be_evaluated_ag
     [
         ({"overrides": {"train.epoch": 5}}, "epoch: unknown key; did you mean 'epochs'?"),
         ({"overrides": {"train.epochs": "many"}}, "train.epochs: "),
-        ({"preset_path": "longer"}, "preset 'longer' does not exist (known presets: cc3m-vitb16, flickr8k, long,"),
+        ({"preset_path": "longer"}, "preset 'longer' does not exist (known presets: cc3m-vitb16, "),
         ({}, "give a preset or overrides"),
     ],
 )
