@@ -61,6 +61,11 @@ class Settings(BaseSettings):
     code_overrides: bool = Field(
         default=False, description="whether Dagster's Launchpad may override params that fetch models or run code"
     )
+    alert_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="a webhook that is told of every failed run of the interface",
+    )
     dagster_port: int = Field(default=3000, ge=1, le=65535, description="where Dagster listens")
     mlflow_port: int = Field(default=5000, ge=1, le=65535, description="where MLflow listens")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -67,16 +67,17 @@ def source_sensor(layout: Layout) -> dg.SensorDefinition:
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         try:
-            now = sources_fingerprint(layout)
+            files = local_files(layout)
         except FlameError as error:
             return dg.SkipReason(f"params.yaml cannot be used: {error}")
+        now = value_digest(files)[:16]
         cursor = json.loads(context.cursor) if context.cursor else {"seen": now, "pending": now, "changes": 0}
         seen, pending = cursor["seen"], cursor["pending"]
         settled = now == pending and now != seen
         changes = cursor["changes"] + settled
         saved = json.dumps({"seen": now if settled else seen, "pending": now, "changes": changes})
         if not settled:
-            why = "The sources have not changed." if now == seen else "The sources change; waiting until they settle."
+            why = _why_not(files, first=context.cursor is None, changing=now != seen)
             return dg.SensorResult(skip_reason=dg.SkipReason(why), cursor=saved)
         # Dagster uses a run key only once, but the sources may return to an earlier state.
         request = dg.RunRequest(run_key=f"{changes}-{now}", tags=LOOK_AGAIN)
@@ -85,15 +86,25 @@ def source_sensor(layout: Layout) -> dg.SensorDefinition:
     return sensor
 
 
-def sources_fingerprint(layout: Layout) -> str:
-    """A digest of the name, size and time of every file of the local sources in params."""
-    sources = load_params(layout).sources
-    files = {
+def local_files(layout: Layout) -> dict[str, list[tuple[str, int, int]]]:
+    """{local source of params: name, size and time of each of its files}."""
+    return {
         name: sorted(_files(layout.resolve(path)))
-        for name, source in sources.items()
+        for name, source in load_params(layout).sources.items()
         if (path := getattr(source, "path", None)) is not None
     }
-    return value_digest(files)[:16]
+
+
+def _why_not(files: Mapping[str, Sequence[object]], *, first: bool, changing: bool) -> str:
+    """Why no run is requested."""
+    if not files:
+        return "No source in params.yaml is a folder or shards on this machine, so there is nothing to watch."
+    watched = ", ".join(f"{name}: {len(found)} files" for name, found in files.items())
+    if first:
+        return f"This is the state from which changes count ({watched})."
+    if changing:
+        return f"The sources have changed ({watched}); a run starts once two looks in a row see the same."
+    return f"The sources have not changed ({watched})."
 
 
 def _files(place: Path) -> Iterator[tuple[str, int, int]]:

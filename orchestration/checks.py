@@ -102,15 +102,24 @@ def _result(name: str, checks: Sequence[Check]) -> dg.AssetCheckResult:
         metadata |= {key: value for key in ("value", "threshold") if _is_number(value := getattr(checks[0], key))}
     if keys := [key for check in failed for key in check.keys]:
         metadata["keys"] = dg.MetadataValue.md("\n".join(f"- {code_span(key)}" for key in keys))
-    if lines := advice(name) if failed else []:
-        metadata["what now"] = dg.MetadataValue.md("\n\n".join(lines))
     return dg.AssetCheckResult(
         check_name=name,
         passed=not failed,
         severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,
-        description="; ".join(sorted({check.description for check in failed or checks})),
+        description=_described(name, checks, failed),
         metadata=metadata,
     )
+
+
+def _described(name: str, checks: Sequence[Check], failed: Sequence[Check]) -> str:
+    """What is checked; of a failed check also what was measured, and how to go on."""
+    what = "; ".join(sorted({check.description for check in failed or checks}))
+    if not failed:
+        return what
+    first = failed[0]
+    of = f" ({first.name})" if len(checks) > 1 else ""
+    measured = "" if first.value is None else f": measured {_text(first.value)}, threshold {_text(first.threshold)}{of}"
+    return "\n\n".join([f"{what}{measured}", *advice(name)])
 
 
 _COLUMNS = dg.TableSchema(

@@ -15,6 +15,7 @@ from flame_core.layout import Layout
 from flame_core.links import LINK_STAGE, require_links
 from flame_core.params import Params, load_params
 from flame_core.settings import settings
+from orchestration.alert import alert_sensors
 from orchestration.automation import jobs, schedules, source_sensor
 from orchestration.checks import applicable, read_checks
 from orchestration.dvc_assets import asset_key, dvc_assets
@@ -69,6 +70,7 @@ def build(layout: Layout, *, code_overrides: bool | None = None) -> dg.Definitio
         sensors=[
             dvc_lock_sensor(project, stages, read_checks=read_checks, read_numbers=read_numbers),
             source_sensor(layout),
+            *alert_sensors(),
         ],
         executor=dg.multiprocess_executor.configured(
             {

@@ -61,9 +61,18 @@ def dvc_lock_sensor(
             declared = stage_meta(stage).checks
             if read_checks and declared:
                 events += [_evaluation(key, result) for result in read_checks(project, stage, declared)]
-        return dg.SensorResult(asset_events=events) if events else dg.SkipReason("Dagster knows all of dvc.lock.")
+        return dg.SensorResult(asset_events=events) if events else dg.SkipReason(_why_not(locked, len(busy_keys)))
 
     return sensor
+
+
+def _why_not(locked: Mapping[str, LockedStage], busy: int) -> str:
+    """Why nothing is reported."""
+    if not locked:
+        return "There is no dvc.lock: no stage has run yet."
+    if busy:
+        return f"A run in progress reports its {busy} stages itself; Dagster knows all others of dvc.lock."
+    return f"Dagster knows all {len(locked)} stages of dvc.lock: none has run outside it since."
 
 
 def _keys_in_progress(instance: dg.DagsterInstance, every: set[dg.AssetKey]) -> set[dg.AssetKey]:

@@ -182,7 +182,7 @@ def _stage_op(layout: Layout, stage: Stage, runner: Runner) -> dg.OpDefinition:
         for event in experiment_events(project, here, done, results, tags, about):
             context.log_event(cast(Any, event))  # its annotation leaves results of checks out
         if failed := [r for r in results if not r.passed and r.severity is dg.AssetCheckSeverity.ERROR]:
-            said = "; ".join(f"{result.check_name}: {result.description}" for result in failed)
-            raise dg.Failure(f"{stage.name} failed checks: {said}", allow_retries=False)
+            said = "\n".join(f"{result.check_name}: {result.description}" for result in failed)
+            raise dg.Failure(f"{stage.name} failed checks:\n{said}", allow_retries=False)
 
     return run

@@ -17,11 +17,13 @@ from typing import Any
 
 import dagster as dg
 import psutil
+import yaml
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from flame_core.errors import ResourceError
 from flame_core.layout import Layout
+from orchestration.dvc_errors import PROJECT_FILE
 
 CONFIGURATION = "dagster.yaml"
 PROCESS_TAG = "flame/process"  # host, pid and start time of the process that executes a run
@@ -50,8 +52,28 @@ def opened_in_shell(layout: Layout) -> Iterator[dg.DagsterInstance]:
     """The instance for a run in this process."""
     ref = InstanceRef.from_dir(str(instance_home(layout)), overrides=_IN_A_SHELL)
     with dg.DagsterInstance.from_ref(ref) as instance:
+        set_up_pools(instance, layout)
         end_dead_runs(instance)
         yield instance
+
+
+def set_up_pools(instance: dg.DagsterInstance, layout: Layout) -> None:
+    """Create the pools that `dvc.yaml` names, with the default limit, unless they exist.
+
+    Dagster creates a pool when a step first asks for it; until then nobody can see it or change its limit.
+    """
+    storage = instance.event_log_storage
+    there = {limit.name for limit in storage.get_pool_limits()}
+    for pool in sorted(_pools(layout) - there):
+        storage.initialize_concurrency_limit_to_default(pool)
+
+
+def _pools(layout: Layout) -> set[str]:
+    try:
+        stages = yaml.safe_load((layout.root / PROJECT_FILE).read_text("utf-8"))["stages"].values()
+        return {pool for stage in stages if (pool := stage.get("meta", {}).get("dagster", {}).get("pool"))}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        return set()  # who loads the definitions says what is wrong with it
 
 
 def process_tag() -> dict[str, str]:

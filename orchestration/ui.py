@@ -28,7 +28,7 @@ from flame_core.shipped import shipped
 from flame_core.tracking.store import local_store
 from flame_core.workspace import environment
 from orchestration.dvc_processes import tree_label
-from orchestration.instance import end_dead_runs, instance_home, only_interface
+from orchestration.instance import end_dead_runs, instance_home, only_interface, set_up_pools
 from orchestration.process_tree import ProcessTree
 from orchestration.stop_signals import Stop, stop_signals
 from orchestration.ui_watch import STOP_SECONDS, end_runs
@@ -101,7 +101,7 @@ def _serve(layout: Layout, ready: Callable[[], None]) -> None:
     _require_free(here.ui_host, here.dagster_port, "FLAME_DAGSTER_PORT")
     _require_free(here.ui_host, here.mlflow_port, "FLAME_MLFLOW_PORT")
     home = prepare(layout)
-    _end_dead_runs(home)
+    _set_up_instance(home, layout)
     tree = ProcessTree(label)
     variables = {
         **environment(),
@@ -158,11 +158,12 @@ def _watched(tree: ProcessTree, home: Path, layout: Layout) -> Iterator[None]:
         watch.communicate()
 
 
-def _end_dead_runs(home: Path) -> None:
-    """End runs that the history shows as running: no server is up, so they cannot be."""
+def _set_up_instance(home: Path, layout: Layout) -> None:
+    """Create the pools, and end runs that the history shows as running: no server is up, so they cannot be."""
     import dagster as dg
 
     with dg.DagsterInstance.from_config(str(home)) as instance:
+        set_up_pools(instance, layout)
         end_dead_runs(instance, servers_are_down=True)
 
 

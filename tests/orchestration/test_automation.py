@@ -38,26 +38,39 @@ class Ticks:
     def __init__(self, sensor: dg.SensorDefinition) -> None:
         self.sensor = sensor
         self.cursor: str | None = None
+        self.said: str | None = None
 
     def tick(self) -> list[dg.RunRequest]:
         with dg.DagsterInstance.ephemeral() as instance:
             data = self.sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=self.cursor))
-        self.cursor = data.cursor
+        self.cursor, self.said = data.cursor, data.skip_message
         return list(data.run_requests or ())
 
 
 def test_one_change_makes_one_run_once_it_has_settled(layout: Layout) -> None:
     ticks = Ticks(source_sensor(layout))
     assert ticks.tick() == []  # what is there at first is no change
+    assert ticks.said == "This is the state from which changes count (mine: 1 files)."
     assert ticks.tick() == []
+    assert ticks.said == "The sources have not changed (mine: 1 files)."
     (layout.root / "pictures" / "b.jpg").write_bytes(b"two")
     assert ticks.tick() == []  # it may still be copied
+    assert ticks.said and ticks.said.startswith("The sources have changed (mine: 2 files); a run starts once")
     (layout.root / "pictures" / "b.jpg").write_bytes(b"two and more")
     assert ticks.tick() == []
     (request,) = ticks.tick()
     assert request.tags["refresh"] == "download"
     assert request.run_key
     assert ticks.tick() == []
+
+
+def test_without_local_sources_it_says_that_there_is_nothing_to_watch(layout: Layout) -> None:
+    shutil.copy(ROOT / "params.yaml", layout.params)
+    ticks = Ticks(source_sensor(layout))
+    assert ticks.tick() == []
+    assert ticks.said == (
+        "No source in params.yaml is a folder or shards on this machine, so there is nothing to watch."
+    )
 
 
 def test_a_state_that_comes_back_is_a_change_again(layout: Layout) -> None:

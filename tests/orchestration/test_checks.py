@@ -49,11 +49,23 @@ def test_bad_data_fail_with_the_keys(tmp_path: Path, blocking: bool, severity: s
     assert "`pictures/a`" in str(result.metadata["keys"].value) and "`pictures/b`" in str(result.metadata["keys"].value)
 
 
+def test_a_failed_check_says_what_failed_which_param_and_what_now(tmp_path: Path) -> None:
+    bad = Check("kept_fraction", False, "fraction of pairs that were kept", 0.1234567, 0.5)
+    (what, param, _, *causes, go_on) = str(read(tmp_path, [bad], "kept_fraction")["kept_fraction"].description).split(
+        "\n\n"
+    )
+    assert what == "fraction of pairs that were kept: measured 0.123457, threshold 0.5"
+    assert param == "threshold: ingest.gates.min_kept_fraction"
+    assert [cause[:2] for cause in causes] == ["1.", "2.", "3."]
+    assert go_on == "then go on with `flame run`"
+
+
 @pytest.mark.parametrize("names", [("a/pairs", "b/pairs"), ("pairs/a", "pairs/b")])
 def test_one_check_a_source_is_shown_as_one_that_fails_where_one_does(tmp_path: Path, names) -> None:
     found = [Check(names[0], True, "lists pairs", 4, 1), Check(names[1], False, "lists pairs", 0, 1, keys=["b"])]
     result = read(tmp_path, found, "pairs")["pairs"]
     assert not result.passed
+    assert str(result.description).startswith(f"lists pairs: measured 0, threshold 1 ({names[1]})\n\n")
     assert [row["check"] for row in rows(result)] == [names[1], names[0]]  # what failed comes first
 
 

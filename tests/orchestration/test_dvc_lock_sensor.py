@@ -23,6 +23,8 @@ def test_a_run_from_the_shell_shows_up_once(reproduced: DvcProject, instance: dg
     assert [e.check_name for e in reported if isinstance(e, dg.AssetCheckEvaluation)] == ["enough"]
     assert stale(reproduced, instance) == dict.fromkeys(KEYS, "FRESH")
     assert tick() == []
+    data = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+    assert data.skip_message == "Dagster knows all 4 stages of dvc.lock: none has run outside it since."
 
     edit(reproduced.root / "params.yaml", "count: 4", "count: 5")
     assert stale(reproduced, instance)[KEYS[0]] == "STALE"  # another code version
@@ -34,3 +36,12 @@ def test_a_run_from_the_shell_shows_up_once(reproduced: DvcProject, instance: dg
         KEYS[2]: "STALE",
         KEYS[3]: "FRESH",
     }
+
+
+def test_it_says_why_it_reports_nothing(foreign: DvcProject, instance: dg.DagsterInstance) -> None:
+    def said(project: DvcProject) -> str | None:
+        sensor = dvc_lock_sensor(project, read_checks=read_checks)
+        return sensor.evaluate_tick(dg.build_sensor_context(instance=instance)).skip_message
+
+    (foreign.root / "dvc.lock").unlink(missing_ok=True)
+    assert said(foreign) == "There is no dvc.lock: no stage has run yet."

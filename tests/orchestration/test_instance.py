@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,21 @@ def test_a_run_whose_process_is_gone_ends_and_its_place_in_the_pool_is_free(tmp_
         end_dead_runs(instance, servers_are_down=True)
         status = {run.run_id: run.status.value for run in instance.get_runs()}
         assert status == {killed: "FAILURE", mine: "STARTED", served: "FAILURE"}
+
+
+def test_the_pools_of_the_graph_are_there_before_the_first_run_and_keep_their_limits(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+
+    def limits() -> dict[str, int]:
+        with opened_in_shell(Layout.find(tmp_path)) as instance:
+            return {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
+
+    assert limits() == {"gpu": 1, "network": 1}
+    with opened_in_shell(Layout.find(tmp_path)) as instance:
+        instance.event_log_storage.set_concurrency_slots("gpu", 3)
+    assert limits() == {"gpu": 3, "network": 1}
+    (tmp_path / "dvc.yaml").write_text("stages: [")
+    assert limits() == {"gpu": 3, "network": 1}
 
 
 def test_a_process_is_known_by_more_than_its_number(tmp_path: Path) -> None:
