@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from flame_core import pipes
+from flame_core.sketch import sketch
 from flame_core.terminal import print_facts, print_table
 
 console = Console(stderr=True)
@@ -137,6 +138,12 @@ def picture(name: str, make: Callable[[], bytes], kind: Literal["png", "jpeg", "
         log.warning("%s is not shown: %d bytes are more than %d", name, len(content), _PICTURE_BYTES)
         return
     pipes.send({name: pipes.markdown(f"![{name}](data:image/{kind};base64,{base64.b64encode(content).decode()})")})
+
+
+def curve(name: str, values: Sequence[float], unit: str) -> None:
+    """Show values as a small plot on the asset's page, in place; `unit` is that of the horizontal axis."""
+    if pipes.session():
+        pipes.send({name: pipes.markdown(sketch(name, values, unit))})
 
 
 def link(name: str, url: str) -> None:

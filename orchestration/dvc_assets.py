@@ -12,8 +12,8 @@ The code version of an asset is a digest of its command and resolved params; its
 and hashes of its outs in `dvc.lock`. So an asset is "unsynced" in Dagster if DVC sees a change. The sensor in
 `dvc_lock_sensor.py` reports runs outside Dagster. `dvc_run.py` explains how a stage is run, stopped and refused.
 
-This module, `stage_meta.py`, `never_ran.py`, `process_tree.py`, `shown_process.py` and those whose names begin with
-`dvc` do not depend on FLAME. They need only dagster, dvc, pydantic and psutil.
+This module, `stage_meta.py`, `never_ran.py`, `pipes_messages.py`, `process_tree.py`, `shown_process.py` and those whose
+names begin with `dvc` do not depend on FLAME. They need only dagster, dvc, pydantic and psutil.
 """
 # No postponed annotations here: Dagster inspects the annotation of a step's context.
 

@@ -34,6 +34,7 @@ from orchestration.dvc_lock import LockedStage, sort_lock
 from orchestration.dvc_processes import DVC, end_abandoned, tree_label
 from orchestration.dvc_project import DvcProject
 from orchestration.dvc_repo import busy_path, release_dead
+from orchestration.pipes_messages import MessageReader
 from orchestration.process_tree import ProcessTree
 from orchestration.shown_process import ShownProcess
 
@@ -209,7 +210,7 @@ def _pipes(context: Context) -> Iterator[dg.PipesSession]:
     with warnings.catch_warnings():  # Dagster's, about its own API
         warnings.simplefilter("ignore", dg.PreviewWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
-        handler = dg.PipesMessageHandler(context, dg.PipesTempFileMessageReader())
+        handler = dg.PipesMessageHandler(context, MessageReader())
         data = build_external_execution_context_data(context, None)
     with dg.PipesTempFileContextInjector().inject_context(data) as injected, handler.handle_messages() as reading:
         yield dg.PipesSession(data, handler, injected, reading, context)

@@ -17,7 +17,7 @@ from flame_core.link_contents import link_contents, read_by_training, require_sa
 from flame_core.links import links
 from flame_core.pages.charts import line_chart, standalone
 from flame_core.params import Params, Reading, TrainParams
-from flame_core.reporting import facts, picture
+from flame_core.reporting import curve, facts, picture
 from flame_core.settings import settings
 from flame_core.text.caption_source import CaptionSource
 from flame_core.text.jobs import recipe_slots
@@ -141,8 +141,11 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         },
     )
     gates.warn(checks)
+    curve("loss", losses, "steps")
     picture(
-        "loss", lambda: standalone(line_chart(range(len(losses)), losses, "Training loss by step", "step")), "svg+xml"
+        "loss, large",
+        lambda: standalone(line_chart(range(len(losses)), losses, "Training loss by step", "step")),
+        "svg+xml",
     )
 
 

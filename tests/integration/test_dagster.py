@@ -128,7 +128,7 @@ def test_the_same_lock_file_and_the_same_outs(project: Project, twin: Project, m
 def test_pictures_tables_and_numbers_are_shown(materialized: Layout) -> None:
     shards = shown(materialized, "ingest")
     assert shards["outcome"] == "unchanged"  # the first of the terminated runs had computed it
-    assert shown(materialized, "train", "flame")["outcome"] == "computed"
+    assert shown(materialized, "train.flame")["outcome"] == "computed"
     assert shards["train pictures"].startswith("![train pictures](data:image/jpeg;base64,")
     assert shown(materialized, "download")["pairs"] == PICTURES
     neighbours = shown(materialized, "embed")["nearest captions by facet"].records
@@ -136,8 +136,10 @@ def test_pictures_tables_and_numbers_are_shown(materialized: Layout) -> None:
     assert all(row.data["caption"] and row.data["nearest"] for row in neighbours)
     samples = shown(materialized, "caption")["sample captions"].records
     assert samples and set(samples[0].data) == {"sample", "raw", "short", "long"}
-    assert shown(materialized, "train", "flame")["loss"].startswith("![loss](data:image/svg+xml;base64,")
-    evaluation = shown(materialized, "evaluate", "flame")
+    assert shown(materialized, "train.flame")["loss"].startswith("![loss](data:image/svg+xml;base64,")
+    assert len(shown(materialized, "train.flame")["loss"]) < 1000  # so Dagster shows it in place
+    assert shown(materialized, "train.flame")["last loss"] < shown(materialized, "train.flame")["first loss"]
+    evaluation = shown(materialized, "evaluate.flame")
     assert 0 <= evaluation["retrieval/en/image_to_text/recall@10"] <= 1
     assert evaluation["recall_image_to_text"].startswith("![")
     charts = [value for value in shown(materialized, "compare").values() if str(value).startswith("![")]
