@@ -172,6 +172,12 @@ def embed_texts() -> None:
 
 
 @app.command(rich_help_panel=STAGES)
+def cluster() -> None:
+    """Cluster the training captions' vectors; needs a section `cluster` in the params."""
+    _run_stage("cluster")
+
+
+@app.command(rich_help_panel=STAGES)
 def link(recipe: Recipe = None, named: NamedRecipe = None) -> None:
     """Tell DVC by digest what a recipe needs: its teacher, sidecars, selection of keys."""
     _run_stage("link", recipe=_one(recipe, named))

@@ -87,6 +87,11 @@ class Layout:
         return self.data / "comparison"
 
     @property
+    def clusters(self) -> Path:
+        """Labels of the training samples, with the centroids."""
+        return self.data / "sidecars" / "clusters"
+
+    @property
     def baselines(self) -> Path:
         return self.data / "baselines"
 

@@ -15,6 +15,7 @@ from flame_core import gates
 from flame_core.data.sidecars import Sidecar
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError
+from flame_core.text.sentence import SENTENCE
 from flame_core.verification import DIGESTS, making, read_digests
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # as vision.tower names them, which imports torch
@@ -70,6 +71,23 @@ def read_by_training(links: Mapping[str, Path]) -> dict[Path, list[str]]:
         else:
             found.setdefault(path, []).append("*")
     return found
+
+
+def require_same_store(sidecar: Sidecar, train_embeddings: Path) -> None:
+    """Refuse a sidecar that follows from other embeddings than these, if its origin says so.
+
+    Raises:
+        InputError: names the sidecar and the command that makes it again.
+    """
+    origin = sidecar.manifest.origin
+    if "embeddings" not in origin:
+        return
+    sentences = origin.get("reading") == "sentence"
+    path = (train_embeddings / SENTENCE if sentences else train_embeddings) / "manifest.json"
+    if not path.is_file() or file_sha256(path) != origin["embeddings"]:
+        raise InputError(
+            f"{sidecar.folder}: made from another store than {path.parent}; run `flame {sidecar.manifest.stage}` again"
+        )
 
 
 def require_same_space(teacher: Path, manifest: Mapping[str, Any]) -> None:

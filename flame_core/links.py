@@ -1,4 +1,4 @@
-"""What recipes need beside shards, captions and embeddings, as stages of `dvc.yaml`.
+"""What recipes need beside shards, captions and embeddings, as stages of `dvc.yaml`, and the stage `cluster`.
 
 `dvc.yaml` is the only DAG, and its stage `train@<recipe>` has the same dependencies for every recipe but for one:
 `recipes/<recipe>.yaml`. So a recipe with a teacher, sidecars or a selection stands in `recipes/linked/`, and a stage
@@ -9,6 +9,9 @@
       deps: [data/models/flame]
       params: [{recipes/linked/student.yaml: null}]
       outs: [recipes/student.yaml]
+
+The section `cluster` of params may be absent and says which files it reads, so its stage is treated likewise: it is in
+`dvc.yaml` if, and as, params need it.
 
 In the project, people write that stage, and `require_links` says what to write. A workspace gets its own from
 `linked_pipeline` and `linked_files`.
@@ -25,11 +28,13 @@ import yaml
 
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
-from flame_core.params import Params, TrainParams, read_yaml, teacher_recipe
+from flame_core.params import ClusterParams, Params, TrainParams, read_yaml, teacher_recipe
 from flame_core.params.recipe_files import FOLDER, recipe_file
+from flame_core.versions import VERSIONS
 
 PIPELINE = "dvc.yaml"
 LINK_STAGE = "link-"  # what the names of these stages begin with
+CLUSTER_STAGE = "cluster"
 _COMPARED = ("cmd", "deps", "params", "outs")
 
 
@@ -38,14 +43,14 @@ def links(layout: Layout, recipe: TrainParams) -> dict[str, Path]:
     found: dict[str, Path] = {}
     if (teacher := recipe.teacher) is not None:
         name = teacher_recipe(recipe)
-        found["teacher"] = layout.model(name) if name else _place(layout, teacher.path or "")
-    found |= {f"sidecars.{name}": _place(layout, path) for name, path in sorted(recipe.sidecars.items())}
+        found["teacher"] = layout.model(name) if name else linked_place(layout, teacher.path or "")
+    found |= {f"sidecars.{name}": linked_place(layout, path) for name, path in sorted(recipe.sidecars.items())}
     if recipe.selection is not None:
-        found["selection"] = _place(layout, recipe.selection)
+        found["selection"] = linked_place(layout, recipe.selection)
     return found
 
 
-def _place(layout: Layout, path: str) -> Path:
+def linked_place(layout: Layout, path: str) -> Path:
     """Paths in `data/` are of this run, whose stages may make them; others are relative to the project."""
     inside = Path(os.path.normpath(path)).parts[:1] == (layout.data.name,)
     return Path(os.path.normpath(layout.root / path if inside else layout.resolve(path)))
@@ -63,9 +68,30 @@ def link_stage(layout: Layout, name: str, recipe: TrainParams) -> dict[str, Any]
     }
 
 
-def link_stages(layout: Layout, params: Params) -> dict[str, dict[str, Any]]:
-    """{name: stage} of all recipes that need one."""
+def cluster_stage(layout: Layout, cluster: ClusterParams) -> dict[str, Any]:
+    """The stage of the section `cluster` in `dvc.yaml`, without its name."""
+    given = cluster.vectors.paths if cluster.vectors else []
+    places = (Path(os.path.relpath(linked_place(layout, path), layout.root)).as_posix() for path in given)
     return {
+        "cmd": "flame cluster",
+        "deps": sorted({"data/captions/train", "data/embeddings/train", "data/shards", *places}),
+        "params": ["cluster", {VERSIONS: ["cluster", "outs"]}],
+        "outs": ["data/sidecars/clusters"],
+        "meta": {
+            "dagster": {
+                "group": "text",
+                "kinds": ["python"],
+                "owners": ["team:data"],
+                "checks": ["clusters_filled", "clusters_balanced", "clusters_large_enough"],
+            }
+        },
+    }
+
+
+def link_stages(layout: Layout, params: Params) -> dict[str, dict[str, Any]]:
+    """{name: stage} of the section `cluster`, if there is one, and of all recipes that need one."""
+    clusters = {} if params.cluster is None else {CLUSTER_STAGE: cluster_stage(layout, params.cluster)}
+    return clusters | {
         f"{LINK_STAGE}{name}": link_stage(layout, name, recipe)
         for name, recipe in params.train.items()
         if links(layout, recipe)
@@ -81,6 +107,11 @@ def require_links(layout: Layout, params: Params) -> None:
     wanted = link_stages(layout, params)
     pipeline = layout.root / PIPELINE
     there = _link_stages_of(_stages(pipeline))
+    if CLUSTER_STAGE in wanted and not _equal(there.get(CLUSTER_STAGE), wanted[CLUSTER_STAGE]):
+        raise ParamsError(
+            f"{layout.params} has a section `cluster`, and {pipeline} does not say so. "
+            + _to_write(pipeline, CLUSTER_STAGE, wanted[CLUSTER_STAGE])
+        )
     for name, recipe in params.train.items():
         file = recipe_file(layout.recipes, name)
         stage = f"{LINK_STAGE}{name}"
@@ -93,18 +124,28 @@ def require_links(layout: Layout, params: Params) -> None:
         if stage in wanted and not (linked and _equal(there.get(stage), wanted[stage])):
             needs = ", ".join(f"{path} ({what})" for what, path in links(layout, recipe).items())
             move = "" if linked else f"Move it to {layout.recipes / FOLDER}/, from where DVC links it. "
-            text = yaml.safe_dump({stage: wanted[stage]}, sort_keys=False, allow_unicode=True, default_flow_style=None)
-            lines = "\n".join(f"  {line}" for line in text.splitlines())
             raise ParamsError(
-                f"{file} needs {needs}, and {pipeline} does not say so. {move}Write under `stages:` of {pipeline}, in "
-                f"place of any other {stage}:\n\n{lines}\n"
+                f"{file} needs {needs}, and {pipeline} does not say so. {move}"
+                + _to_write(pipeline, stage, wanted[stage])
             )
+    if CLUSTER_STAGE in there.keys() - wanted.keys():
+        raise ParamsError(
+            f"{pipeline} has the stage {CLUSTER_STAGE}, and {layout.params} has no section `cluster`: write one, or "
+            "remove the stage"
+        )
     if strange := sorted(there.keys() - wanted.keys()):
         names = ", ".join(stage.removeprefix(LINK_STAGE) for stage in strange)
         raise ParamsError(
             f"{pipeline} has the stage {', '.join(strange)}, and no recipe {names} with links is listed under "
             f"`recipes` of {layout.params}: list it, or remove the stage"
         )
+
+
+def _to_write(pipeline: Path, stage: str, content: dict[str, Any]) -> str:
+    """What to do about a stage that `dvc.yaml` lacks, or that says something else."""
+    text = yaml.safe_dump({stage: content}, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    lines = "\n".join(f"  {line}" for line in text.splitlines())
+    return f"Write under `stages:` of {pipeline}, in place of any other {stage}:\n\n{lines}\n"
 
 
 def _stages(pipeline: Path) -> dict[str, Any]:
@@ -117,7 +158,7 @@ def _stages(pipeline: Path) -> dict[str, Any]:
 
 
 def _link_stages_of(stages: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: stage for name, stage in stages.items() if str(name).startswith(LINK_STAGE)}
+    return {name: stage for name, stage in stages.items() if name == CLUSTER_STAGE or str(name).startswith(LINK_STAGE)}
 
 
 def _equal(found: Any, wanted: Mapping[str, Any]) -> bool:

@@ -111,6 +111,20 @@ REMEDIES: dict[str, Remedy] = {
         ),
         "text.gates.max_facet_cosine",
     ),
+    "clusters_filled": Remedy(
+        ("many captions are the same, or there are too few for so many clusters: lower cluster.clusters",),
+        "cluster.gates.max_empty_fraction",
+    ),
+    "clusters_balanced": Remedy(
+        (
+            "many captions are the same, such as `untitled`: clusters.html shows which; mend or remove them",
+            "there are too few clusters for captions so different: raise cluster.clusters",
+        ),
+        "cluster.gates.max_over_mean",
+    ),
+    "clusters_large_enough": Remedy(
+        ("there are too few samples for so many clusters: lower cluster.clusters",), "cluster.gates.min_samples"
+    ),
     "loss_went_down": Remedy(
         (
             "the training is too short, or its warm-up as long as it: raise train.epochs or lower train.warmup_steps, "

@@ -24,7 +24,13 @@ DIGESTS = "digests.json"
 _THREADS = min(8, os.cpu_count() or 1)  # hashing releases Python's global lock
 _NAMED = 5  # damaged files named in one error
 _COMMANDS = {"raw": "download", "llm": "fetch-llm", "shards": "ingest", "captions": "caption", "embeddings": "embed"}
-_COMMANDS |= {"models": "train", "reports": "evaluate", "baselines": "baselines", "comparison": "compare"}
+_COMMANDS |= {
+    "clusters": "cluster",
+    "models": "train",
+    "reports": "evaluate",
+    "baselines": "baselines",
+    "comparison": "compare",
+}
 
 
 @dataclass(frozen=True)

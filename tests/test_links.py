@@ -29,7 +29,7 @@ def layout(tmp_path) -> Layout:
     for name in ("params.yaml", "dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
-    (tmp_path / "recipes/linked").mkdir()
+    (tmp_path / "recipes/linked").mkdir(exist_ok=True)
     (tmp_path / "recipes/linked/student.yaml").write_text(STUDENT)
     shutil.copy(ROOT / "versions.yaml", tmp_path / "versions.yaml")
     shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
@@ -166,3 +166,35 @@ def test_without_links_the_pipeline_is_the_file_as_it_stands(layout):
     pipeline = (ROOT / "dvc.yaml").read_bytes()
     assert linked_pipeline(pipeline, layout, load_params(layout)) is pipeline
     require_links(layout, load_params(layout))
+
+
+def clusters(layout: Layout, **values) -> None:
+    content = yaml.safe_load(layout.params.read_text())
+    layout.params.write_text(yaml.safe_dump({**content, "cluster": {"clusters": 8, **values}}, sort_keys=False))
+
+
+def test_the_stage_cluster_is_there_if_params_have_the_section(layout):
+    (layout.recipes / "linked/student.yaml").write_text("sidecars: {clusters: data/sidecars/clusters}\n")
+    assert not any("cluster" in name for edge in edges(layout.root) for name in edge)
+    clusters(layout)
+    assert "has a section `cluster`, and " in refused(layout)
+    follow(layout)
+    follow(layout)  # the link of the recipe that reads the labels
+    require_links(layout, load_params(layout))
+    assert {("cluster", "embed"), ("link-student", "cluster"), ("train@student", "link-student")} <= edges(layout.root)
+    assert "cluster" in DvcProject(layout.root).stages()["link-student"].upstream
+    graph = build(layout).resolve_asset_graph()
+    assert graph.get(asset_key("link-student")).parent_keys == {asset_key("cluster")}
+    assert asset_key("embed") in graph.get(asset_key("cluster")).parent_keys
+    clusters(layout, vectors={"npy": "t.npy", "keys": "t.txt"})
+    assert "in place of any other cluster" in refused(layout) and "t.npy" in refused(layout)
+    content = yaml.safe_load(layout.params.read_text())
+    layout.params.write_text(yaml.safe_dump({name: each for name, each in content.items() if name != "cluster"}))
+    assert "has the stage cluster, and " in refused(layout)
+
+
+def test_a_workspace_gets_the_stage_cluster_of_its_own_params(layout):
+    (layout.recipes / "linked/student.yaml").write_text("sidecars: {clusters: data/sidecars/clusters}\n")
+    opened = open_workspace(layout, resolve_params(layout, ["cluster.clusters=8"], None))
+    require_links(opened, load_params(opened))
+    assert ("link-student", "cluster") in edges(opened.root)

@@ -18,6 +18,7 @@ from flame_core.params.captions import (
     VLMCaptioner,
 )
 from flame_core.params.changed_values import changed_values
+from flame_core.params.clustering import ClusterParams
 from flame_core.params.evaluation import EvaluateParams
 from flame_core.params.objectives import (
     ContrastiveParams,
@@ -50,6 +51,7 @@ __all__ = [
     "CaptionKind",
     "CaptionParams",
     "Captioner",
+    "ClusterParams",
     "ContrastiveParams",
     "CosineParams",
     "DebianSource",

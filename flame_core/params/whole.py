@@ -16,6 +16,7 @@ from flame_core.layout import Layout
 from flame_core.names import Name, require_name, shown
 from flame_core.params.captions import CaptionParams, IngestParams
 from flame_core.params.changed_values import changed_values
+from flame_core.params.clustering import ClusterParams
 from flame_core.params.evaluation import EvaluateParams
 from flame_core.params.overlay import by_objective_faults, foreign_keys, lay_over, objective_name
 from flame_core.params.places import Places, short
@@ -40,6 +41,9 @@ class Params(Section):
     caption: CaptionParams = CaptionParams()
     llm: LLMParams
     text: TextParams
+    cluster: ClusterParams | None = Field(
+        default=None, description="labels of the training samples; null: no such stage"
+    )
     recipes: list[Name] = Field(min_length=1)
     train: dict[str, TrainParams]
     evaluate: EvaluateParams = EvaluateParams()
@@ -53,7 +57,15 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _parts_fit_together(self, info: ValidationInfo) -> Params:
-        refuse([*self._shared_names(), *self._captions_not_embedded(), *self._impossible_teachers()], info)
+        refuse(
+            [
+                *self._shared_names(),
+                *self._captions_not_embedded(),
+                *self._impossible_clusters(),
+                *self._impossible_teachers(),
+            ],
+            info,
+        )
         return self
 
     def _shared_names(self) -> Iterator[Misfit]:
@@ -76,6 +88,14 @@ class Params(Section):
                     f"recipe {name} has reading: sentence, and text.sentence is null: say there how they are read, "
                     "or train on facets",
                 )
+
+    def _impossible_clusters(self) -> Iterator[Misfit]:
+        if (cluster := self.cluster) is None or cluster.vectors is not None:
+            return
+        if missing := [kind for kind in cluster.kinds or [] if kind not in self.text.train_kinds]:
+            yield ("cluster", "kinds"), f"cluster.kinds has {missing}, which text.train_kinds does not embed"
+        if cluster.reading == "sentence" and self.text.sentence is None:
+            yield ("cluster", "reading"), "cluster.reading is sentence, and text.sentence is null: say there how"
 
     def _impossible_teachers(self) -> Iterator[Misfit]:
         for name in self.train:

@@ -13,7 +13,7 @@ from flame_core.data.shards import INDEX, Index, read_index
 from flame_core.digest import file_sha256, json_bytes
 from flame_core.errors import InputError
 from flame_core.layout import Layout
-from flame_core.link_contents import link_contents, read_by_training, require_same_space
+from flame_core.link_contents import link_contents, read_by_training, require_same_space, require_same_store
 from flame_core.links import links
 from flame_core.pages.charts import line_chart, standalone
 from flame_core.params import Params, Reading, TrainParams
@@ -62,7 +62,9 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         require_same_space(needs["teacher"], made)
     index = read_index(layout.shards, "train")
     _require_alignment(store, index, layout, written.reading)
-    selected = open_inputs(written, needs, index, layout.shards).selected
+    selected, sidecars = open_inputs(written, needs, index, layout.shards)
+    for sidecar in sidecars.values():
+        require_same_store(sidecar, layout.train_embeddings)
     if "selection" in needs:
         linked["selection"] = keys_digest(selected)  # the same keys in another file are the same training
     chosen = written.fitted(len(selected))  # the digest, checkpoints and records have the values, never `auto`

@@ -128,7 +128,7 @@ def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
     recipe = params.train[name]
     for what, path in links(layout, recipe).items():
         key = tuple(what.split(".", 1))
-        if path.exists():
+        if path.exists() or (params.cluster and path == layout.clusters):
             continue
         if not is_made_by_a_stage(path, layout) and not _is_of_a_recipe(recipe, what):
             yield Fault(

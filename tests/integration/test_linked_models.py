@@ -19,7 +19,7 @@ def taught(project: Project) -> Tracked:
     """The project after a tracked run of `flame` and `student`, which learns from it."""
     project.change({"recipes": ["flame", "student"]})
     recipe = read_yaml(project.root / "recipes/flame.yaml")
-    (project.root / "recipes/linked").mkdir()
+    (project.root / "recipes/linked").mkdir(exist_ok=True)
     (project.root / "recipes/linked/student.yaml").write_text(
         yaml.safe_dump({**recipe, "seed": 1, "teacher": {"recipe": "flame"}})
     )

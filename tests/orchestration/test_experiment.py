@@ -230,7 +230,7 @@ def test_a_failing_stage_fails_the_run(layout: Layout, instance: dg.DagsterInsta
 def test_the_order_of_other_teachers_is_that_of_the_definitions_or_refused(layout: Layout) -> None:
     pipeline = layout.root / "dvc.yaml"
     edit(pipeline, "[train.epochs]", "[train.epochs, {'recipes/${item.recipe}.yaml': null}]")
-    (layout.recipes / "linked").mkdir()
+    (layout.recipes / "linked").mkdir(exist_ok=True)
     content = read_yaml(layout.params)
     layout.params.write_text(yaml.safe_dump({**content, "recipes": ["flame", "small", "student"]}))
 

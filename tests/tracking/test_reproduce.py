@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def project(tmp_path: Path) -> Layout:
     """A commit's files, with a recipe that DVC links there and not in the run below."""
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
-    (tmp_path / "recipes/linked").mkdir()
+    (tmp_path / "recipes/linked").mkdir(exist_ok=True)
     (tmp_path / "recipes/linked/student.yaml").write_text("teacher: {recipe: flame}\n")
     (tmp_path / "recipes/student.yaml").write_text("linked: {}\n")  # as a link made it
     (tmp_path / "kept").mkdir()

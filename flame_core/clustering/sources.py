@@ -1,0 +1,160 @@
+"""The vectors that are clustered: one per training sample, in blocks of bounded memory, on an exact grid.
+
+Coordinates are rounded to multiples of 1 / GRID and returned as whole numbers in float64. Sums and products of these
+are exact, so they depend neither on the order of additions nor on the processor (`spherical.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from flame_core.clustering.centroids import STORE
+from flame_core.data.shards import Index
+from flame_core.data.sidecars import Sidecar
+from flame_core.digest import bytes_sha256, file_sha256
+from flame_core.errors import InputError, ParamsError
+from flame_core.text.store import CENTER, Drawn, TrainStore
+
+GRID = 2**14  # steps per unit of a coordinate; the largest sum below is 2^28 times the samples of the PCA, 2^42
+BLOCK = 2**22  # numbers that are read at once: 32 MB in float64
+
+
+class VectorSource(Protocol):
+    """Vectors of training samples by shard and row.
+
+    Attributes:
+        name: `STORE`, or the path of other vectors.
+        dims: D.
+    """
+
+    name: str
+    dims: int
+
+    def identity(self, shard: str) -> dict[str, object]:
+        """What the vectors of a shard follow from."""
+        ...
+
+    def read(self, shard: str, rows: Sequence[int]) -> np.ndarray:
+        """Whole numbers [n, D] in float64: n rows of a shard, times `GRID`."""
+        ...
+
+
+def blocks(source: VectorSource, shard: str, rows: Sequence[int]) -> Iterator[np.ndarray]:
+    """The vectors of rows of a shard, in order, some at a time."""
+    size = max(1, BLOCK // source.dims)
+    for start in range(0, len(rows), size):
+        yield source.read(shard, rows[start : start + size])
+
+
+class StoredTexts:
+    """The mean of a sample's stored text vectors."""
+
+    name = STORE
+
+    def __init__(self, store: TrainStore, folder: Path, slots: Sequence[int]) -> None:
+        """Take the store, the folder of its files and manifest, and which of a sample's vectors are averaged."""
+        self.dims = store.hidden
+        self._store, self._folder, self._slots = store, folder, list(slots)
+        center = folder / CENTER
+        self._center = file_sha256(center) if center.is_file() else None
+
+    def identity(self, shard: str) -> dict[str, object]:
+        path = self._folder / Path(shard).with_suffix(".safetensors").name
+        slots = [self._store.facets[slot] for slot in self._slots]
+        return {"sha256": file_sha256(path), "center": self._center, "slots": slots}
+
+    def read(self, shard: str, rows: Sequence[int]) -> np.ndarray:
+        t = self._store.read([Drawn(shard, row, self._slots) for row in rows])  # [n, K, D]
+        total = np.zeros((len(rows), self.dims))
+        for slot in t.unbind(dim=1):  # in a fixed order
+            total += slot.double().numpy()
+        return np.rint(total / len(self._slots) * GRID)
+
+
+class SidecarVectors:
+    """Vectors of a sidecar, divided by their length."""
+
+    def __init__(self, folder: Path, name: str, index: Index) -> None:
+        self.name = name
+        self._sidecar = Sidecar(folder)
+        self._sidecar.require_aligned(index)
+        if len(self._sidecar.manifest.shape) != 1 or self._sidecar.manifest.dtype == "int64":
+            manifest = self._sidecar.manifest
+            raise InputError(f"{folder} holds {manifest.dtype} {list(manifest.shape)} per sample, and not a vector")
+        (self.dims,) = self._sidecar.manifest.shape
+        self.digest = self._sidecar.digest
+
+    def identity(self, shard: str) -> dict[str, object]:
+        return {"sha256": self._sidecar.manifest.files[Path(shard).with_suffix(".safetensors").name]}
+
+    def read(self, shard: str, rows: Sequence[int]) -> np.ndarray:
+        return _unit_grid(self._sidecar.read([(shard, row) for row in rows]).double().numpy())
+
+
+class NpyVectors:
+    """Vectors of a memory-mapped .npy file, found by key and divided by their length."""
+
+    def __init__(self, npy: Path, keys: Path, name: str, index: Index) -> None:
+        self.name = name
+        self._npy = npy
+        try:
+            self._vectors = np.load(npy, mmap_mode="r", allow_pickle=False)
+            lines = keys.read_text("utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise InputError(f"cluster.vectors: {npy} with {keys} cannot be read ({error})") from None
+        if self._vectors.ndim != 2 or self._vectors.dtype not in (np.float16, np.float32):
+            raise InputError(
+                f"{npy} holds {self._vectors.dtype} {self._vectors.shape}, and not float32 or float16 [N, D]"
+            )
+        places = dict(zip(lines, range(len(lines)), strict=True))
+        if not len(lines) == len(places) == len(self._vectors):
+            raise InputError(
+                f"{keys}: {len(lines)} keys, {len(places)} different, for the {len(self._vectors)} vectors of {npy}"
+            )
+        self.dims = self._vectors.shape[1]
+        columns = index.table.select(["key", "shard", "row"]).to_pydict()
+        self._places: dict[str, np.ndarray] = {shard: np.empty(n, int) for shard, n in index.shard_sizes().items()}
+        for key, shard, row in zip(columns["key"], columns["shard"], columns["row"], strict=True):
+            if key not in places:
+                raise InputError(f"{keys}: no vector of the training sample {key}")
+            self._places[shard][row] = places[key]
+
+    def identity(self, shard: str) -> dict[str, object]:
+        return {"sha256": _content(np.ascontiguousarray(self._vectors[self._places[shard]]))}
+
+    def read(self, shard: str, rows: Sequence[int]) -> np.ndarray:
+        found = np.asarray(self._vectors[self._places[shard][list(rows)]], dtype=np.float64)
+        if not (finite := np.isfinite(found).all(axis=1)).all():
+            raise InputError(f"{self._npy}: the vector of row {rows[int((~finite).argmax())]} of {shard} is not finite")
+        return _unit_grid(found)
+
+
+def _content(vectors: np.ndarray) -> str:
+    return bytes_sha256(str((vectors.dtype.str, vectors.shape)).encode() + vectors.tobytes())
+
+
+def _unit_grid(vectors: np.ndarray) -> np.ndarray:
+    """Vectors [n, D] of length 1 on the grid; zero stays zero."""
+    return np.rint(vectors / np.maximum(lengths(vectors), 1e-300) * GRID)
+
+
+def lengths(vectors: np.ndarray) -> np.ndarray:
+    """The lengths [n, 1] of vectors [n, D], added up from left to right, so alike on every processor."""
+    return np.sqrt(np.cumsum(np.square(vectors), axis=1)[:, -1:])
+
+
+def require_dims(dims: int, source: VectorSource, samples: int) -> None:
+    """Refuse more dimensions than vectors have.
+
+    Raises:
+        ParamsError: says how many there may be.
+    """
+    most = min(source.dims, samples - 1)
+    if dims > most:
+        raise ParamsError(
+            f"cluster.dims {dims}: {samples} vectors of {source.dims} dimensions have at most {most}; lower it"
+        )
