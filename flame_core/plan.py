@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
 from flame_core.captions.table import read_captions
@@ -12,18 +14,20 @@ from flame_core.data.shards import INDEX, read_index, shard_names
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.links import links
-from flame_core.params import CaptionKind, Params, TrainParams
+from flame_core.params import CaptionKind, ClusterParams, Params, TrainParams
 from flame_core.preflight.data_look import ingest_sizes_of, look
 from flame_core.text.cost import ASSUMED, LLMShape, count_words, read_shape, text_cost
-from flame_core.text.jobs import recipe_slots, slot_names
+from flame_core.text.jobs import facet_names, recipe_slots, sentence_names, slot_names
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from flame_core.clustering.cost import ClusterCost
     from flame_core.training.cost import TrainingCost
 
 _MEASURED = 2000  # captions per kind whose tokens are counted
 _GB = 1e9
+_CPU_TFLOPS = 0.05  # a few cores in float32
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,18 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
             "basis": start.basis,
         }
     }
+    if params.cluster is not None:
+        title, cost = _cluster_cost(params, params.cluster, shape, start.images)
+        sections[title] = {
+            "FLOPs": ", ".join(f"{part} {count:.2g}" for part, count in cost.flops.items()),
+            "hours on CPUs": f"{_hours(sum(cost.flops.values()), _CPU_TFLOPS):,.2f} at {_CPU_TFLOPS:g} TFLOP/s",
+            "vectors read": f"{cost.read_bytes / _GB:,.2f} GB",
+            "memory": f"{cost.memory / _GB:,.2f} GB",
+            "labels and centroids": f"{cost.stored_bytes / _GB:,.3f} GB",
+            "work cache": f"{cost.cache_bytes / _GB:,.3f} GB",
+        }
     for name, recipe in params.train.items():
-        cost = _training_cost(recipe, layout, shape, names, start.images, processes)
+        cost = _training_cost(params, recipe, layout, shape, names, start.images, processes)
         if isinstance(cost, str):
             sections[f"training: {name}"] = {"not counted": cost}
             continue
@@ -141,21 +155,62 @@ def _auto(values: Mapping[str, float]) -> str:
     return f"auto: {', '.join(f'{name} {value:,}' for name, value in values.items())}" if values else ""
 
 
+def _cluster_cost(params: Params, cluster: ClusterParams, shape: LLMShape, images: int) -> tuple[str, ClusterCost]:
+    """A title, and the cost of clustering the stored vectors; those of a teacher count as if they were stored."""
+    from flame_core.clustering.cost import cluster_cost
+
+    kinds = cluster.kinds or params.text.train_kinds
+    names = facet_names(params.text) if cluster.reading == "facets" else sentence_names(params.text)
+    vectors = 1 if cluster.vectors else sum(name.partition("/")[0] in kinds for name in names)
+    size = {"float32": 4, "int8": 1}.get(params.text.store_dtype, 2)
+    return f"clusters: {cluster.clusters:,} of {images:,} samples", cluster_cost(
+        cluster, images, shape.hidden, vectors, size
+    )
+
+
 def _training_cost(
-    recipe: TrainParams, layout: Layout, shape: LLMShape, names: Sequence[str], images: int, processes: int
+    params: Params,
+    recipe: TrainParams,
+    layout: Layout,
+    shape: LLMShape,
+    names: Sequence[str],
+    images: int,
+    processes: int,
 ) -> TrainingCost | str:
     """The cost of a recipe's training, or why it cannot be counted yet."""
     from flame_core.training.cost import training_cost
 
     linked = links(layout, recipe)
-    if missing := [what for what, path in linked.items() if not path.exists()]:
-        return f"{', '.join(missing)} of the recipe is not there yet"
-    if linked and not (layout.shards / INDEX).is_file():
-        return "which samples it trains on is known after `flame ingest`"
-    samples, extra = _linked_values(recipe, layout, linked) if linked else (images, {})
     slots = [names[i] for i in recipe_slots(names, recipe)]
     vocabulary = shape.vocabulary + 1  # a text tower has an additional end token
-    return training_cost(recipe, shape.hidden, slots, samples, processes, vocabulary, extra, linked.get("teacher"))
+    count = partial(training_cost, recipe, shape.hidden, slots, processes=processes, vocabulary=vocabulary)
+    missing = [what for what, path in linked.items() if not path.exists()]
+    if params.cluster and missing and {linked[what] for what in missing} == {layout.clusters} and len(linked) == 1:
+        return _before_clustering(params.cluster, shape, count, images, missing[0].partition(".")[2])
+    if missing:
+        return f"{', '.join(missing)} of the recipe is not there yet"
+    if not linked:
+        return count(images)
+    if not (layout.shards / INDEX).is_file():
+        return "which samples it trains on is known after `flame ingest`"
+    samples, extra = _linked_values(recipe, layout, linked)
+    sidecars = {what.partition(".")[2]: path for what, path in linked.items() if what.startswith("sidecars.")}
+    return count(samples, extra=extra, teacher=linked.get("teacher"), sidecars=sidecars)
+
+
+def _before_clustering(
+    cluster: ClusterParams, shape: LLMShape, count: Callable[..., TrainingCost], images: int, name: str
+) -> TrainingCost:
+    """The cost of a recipe whose labels `flame cluster` has not made yet."""
+    import torch
+
+    from flame_core.clustering.cost import write_stand_in
+    from flame_core.training.cost import PICTURES
+
+    with TemporaryDirectory() as folder:
+        write_stand_in(Path(folder), cluster, shape.hidden, PICTURES)
+        labels = torch.zeros(PICTURES, dtype=torch.int64)
+        return count(images, extra={name: labels}, sidecars={name: Path(folder)})
 
 
 def _linked_values(recipe: TrainParams, layout: Layout, linked: Mapping[str, Path]) -> tuple[int, dict[str, Tensor]]:
@@ -202,8 +257,11 @@ def stage_costs(params: Params, layout: Layout, tflops: float | None) -> dict[st
     sizes = ingest_sizes_of(params, layout, seen)
     costs = {"ingest": _auto(sizes)} if sizes else {}
     costs |= {"embed": _cost(f"{text.tokens:,.0f} tokens of training captions", text.flops, tflops)}
+    if params.cluster is not None:
+        title, clustering = _cluster_cost(params, params.cluster, shape, start.images)
+        costs["cluster"] = _cost(title, sum(clustering.flops.values()), None)
     for name, recipe in params.train.items():
-        cost = _training_cost(recipe, layout, shape, names, start.images, 1)
+        cost = _training_cost(params, recipe, layout, shape, names, start.images, 1)
         costs[f"train@{name}"] = (
             f"not counted: {cost}"
             if isinstance(cost, str)

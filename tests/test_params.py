@@ -121,7 +121,7 @@ def test_merge_goes_key_by_key_and_leaves_its_arguments():
 def test_every_recipe_and_preset_is_valid():
     for path in sorted((ROOT / "presets").glob("*.yaml")):
         parse_params(read_yaml(path), path, ROOT / "recipes")
-    for path in sorted((ROOT / "recipes").glob("*.yaml")):
+    for path in sorted((ROOT / "recipes").glob("**/*.yaml")):
         parse(merge(content(), {"recipes": [path.stem], "text": {"sentence": {}}}))
 
 
@@ -145,7 +145,7 @@ def test_params_files_hold_every_key_that_the_graph_tracks():
                 value = value[part]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("**/*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_is_valid_alone_and_under_the_demo_s_values(path):
     TrainParams.model_validate(read_yaml(path))
     layout = Layout.find(ROOT)

@@ -21,7 +21,7 @@ from flame_core.clustering.sources import GRID, lengths
 
 UNIT = 2**11  # length of a reduced vector: a product of two is at most 2^22
 _SCORES = 2**23  # similarities that are computed at once: 32 MB
-_SEEDED_BY = 10  # samples per cluster among which k-means++ chooses
+SEEDED_BY = 10  # samples per cluster among which k-means++ chooses
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def first_centroids(x: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     from sklearn.cluster import kmeans_plusplus
 
     draw = np.random.default_rng(seed)
-    among = np.sort(draw.permutation(len(x))[: _SEEDED_BY * clusters])
+    among = np.sort(draw.permutation(len(x))[: SEEDED_BY * clusters])
     centers, _ = kmeans_plusplus(x[among].astype(np.float64), clusters, random_state=seed)
     return centers.astype(np.int16)
 

@@ -23,7 +23,7 @@ STAGE_OF = {"sources": "download", "llm": "fetch_llm", "text": "embed"}  # other
 
 def recipes() -> dict[str, dict[str, Any]]:
     """{name: content} of every recipe file, and of a recipe of each loss at its defaults."""
-    found = {path.stem: read_yaml(path) for path in sorted((ROOT / "recipes").glob("*.yaml"))}
+    found = {path.stem: read_yaml(path) for path in sorted((ROOT / "recipes").glob("**/*.yaml"))}
     for name in OBJECTIVES:
         model = {"model": {"facet_blocks": "all"}} if name == "facet_sigmoid" else {}
         found[f"defaults of {name}"] = {"objective": {"name": name}, **model}

@@ -49,6 +49,7 @@ def test_the_shipped_overlays_meet_all_recipes_at_once(source: str) -> None:
     overlay = read_yaml(ROOT / source)["train"]
     params = parsed(overlay)
     known = {"clip", "clip-sigmoid", "flame", "flame-facets", "flame-infonce", "flame-raw", "lift", "lift-cosine"}
+    known |= {"protoclip-baseline"}
     assert set(params.train) == known
     for name, recipe in params.train.items():
         assert recipe.texts_per_image == overlay["texts_per_image"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,16 +17,18 @@ from flame_core.clustering.centroids import read_centroids
 from flame_core.clustering.pipeline import chosen_rows
 from flame_core.data.shards import read_index
 from flame_core.data.sidecars import Sidecar, gather_sidecar, write_values
+from flame_core.digest import write_json
 from flame_core.errors import GateError, InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import ClusterParams, Params
-from flame_core.stages import cluster, embed
+from flame_core.stages import cluster, embed, train
 from flame_core.stages.cluster import cluster_checks
 from flame_core.text.store import TrainStore, unit
-from flame_core.verification import verify
+from flame_core.verification import verify, write_digests
 from flame_core.work import UnitRecord, WorkCache
 from tests.bits import flip
 from tests.stages.pipeline import captioned_project, tree
+from tests.training.world import recipe
 
 CHOSEN = {"clusters": 4, "dims": 3, "gates": {"min_samples": 1}}
 
@@ -233,3 +236,59 @@ def test_a_training_refuses_labels_with_a_failed_check(world):
     cluster.run(choosing(params, gates={"max_over_mean": 1.001}), layout)
     with pytest.raises(GateError, match="clusters_balanced"):
         gates.require(layout.clusters)
+
+
+def learning(params: Params, **term) -> Params:
+    """Params with a recipe that learns from the labels."""
+    own = {"name": "prototypes", "hidden": 12, "dim": 6, **term}
+    links = {"terms": [own], "sidecars": {"clusters": "data/sidecars/clusters"}}
+    student = recipe(gates={"max_loss_ratio": 100.0}, epochs=2, **links)
+    return params.model_copy(update={"recipes": ["student"], "train": {"student": student}})
+
+
+def test_a_recipe_learns_from_the_labels_and_is_trained_again_if_they_change(world):
+    params, layout = world
+    clustered, trained = choosing(params), []
+    for values in ({}, {"seed": 5}, {}):
+        cluster.run(choosing(params, **values), layout)
+        train.run(learning(clustered), layout, "student")
+        config = json.loads((layout.model("student") / "config.json").read_text())
+        assert config["data"]["sidecars.clusters"] == Sidecar(layout.clusters).digest
+        trained.append(config["data"])
+    assert trained[0] == trained[2] != trained[1]
+    rows = [json.loads(line) for line in (layout.model("student") / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["loss/prototypes"] == 0 < rows[-1]["loss/prototypes"]
+
+
+def test_a_training_refuses_labels_of_another_store_and_of_other_shards(world, tmp_path):
+    params, layout = world
+    cluster.run(choosing(params), layout)
+    other = layout.train_embeddings / "manifest.json"
+    before, digests = other.read_bytes(), (layout.train_embeddings / "digests.json").read_bytes()
+    content = json.loads(before)
+    try:
+        other.unlink()
+        write_json(other, content | {"tokens": content["tokens"] + 1})
+        write_digests(layout.train_embeddings)
+        with pytest.raises(InputError, match=r"clusters: made from another store than .*run `flame cluster` again"):
+            train.run(learning(choosing(params)), layout, "student")
+    finally:
+        other.write_bytes(before)
+        (layout.train_embeddings / "digests.json").write_bytes(digests)
+    manifest = layout.clusters / "manifest.json"
+    found = json.loads(manifest.read_text())
+    manifest.unlink()
+    write_json(manifest, found | {"index": "0" * 64})
+    write_digests(layout.clusters)
+    with pytest.raises(InputError, match=r"clusters: aligned with other shards; run `flame cluster` again"):
+        train.run(learning(choosing(params)), layout, "student")
+
+
+def test_a_training_refuses_a_sidecar_that_no_stage_made(world):
+    params, layout = world
+    shutil.rmtree(layout.clusters, ignore_errors=True)
+    with pytest.raises(InputError, match=r"clusters.*is missing: run"):
+        train.run(learning(choosing(params)), layout, "student")
+    unknown = learning(choosing(params), labels="topics")
+    with pytest.raises(ParamsError, match="reads the sidecar 'topics', which the recipe does not give"):
+        train.run(unknown, layout, "student")
