@@ -53,7 +53,7 @@ def test_the_shipped_overlays_meet_all_recipes_at_once(source: str) -> None:
     assert set(params.train) == known
     for name, recipe in params.train.items():
         assert recipe.texts_per_image == overlay["texts_per_image"]
-        if "infonce" in name or name in ("clip", "lift"):
+        if "infonce" in name or name in ("clip", "lift", "protoclip-baseline"):
             assert recipe.objective == InfoNCEParams()
         elif name == "lift-cosine":
             assert recipe.objective == CosineParams()

@@ -14,7 +14,8 @@ import numpy as np
 
 from flame_core.clustering.centroids import CENTROIDS, Centroids
 from flame_core.data.shards import read_index
-from flame_core.data.sidecars import Sidecar, gather_sidecar, write_values
+from flame_core.data.sidecars import MANIFEST, Sidecar, SidecarManifest, gather_sidecar, write_values
+from flame_core.digest import file_sha256, write_json
 from flame_core.params import TrainParams
 from flame_core.ranks import ALONE, Ranks
 from flame_core.text.store import TrainStore
@@ -48,6 +49,18 @@ def write_labels(folder: Path, labels: np.ndarray, found: Centroids, vectors: st
     out, origin = folder / "data/sidecars/clusters", {"vectors": vectors}
     gather_sidecar(out, folder / "state", units, index, "cluster", origin, beside={CENTROIDS: found.to_bytes()})
     return out
+
+
+def write_sidecar(folder: Path, labels: np.ndarray, found: Centroids) -> None:
+    """A sidecar of labels of one shard, without an index that it is aligned with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_values(folder, "00000", labels)
+    (folder / CENTROIDS).write_bytes(found.to_bytes())
+    files = {"00000.safetensors": file_sha256(folder / "00000.safetensors")}
+    manifest = SidecarManifest(
+        name="clusters", stage="cluster", dtype="int64", shape=(), index="", origin={"vectors": "store"}, files=files
+    )
+    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
 
 
 def write_clustered(folder: Path) -> None:
