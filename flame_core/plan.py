@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _MEASURED = 2000  # captions per kind whose tokens are counted
 _GB = 1e9
-_CPU_TFLOPS = 0.05  # a few cores in float32
+_CPU_TFLOPS = 0.05  # one core in float32
 
 
 @dataclass(frozen=True)
