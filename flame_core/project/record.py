@@ -30,12 +30,15 @@ _SAYS = """\
 
 def shipped_files() -> dict[str, str]:
     """{name: text} of the files that `flame init` writes and `flame upgrade` keeps up to date."""
-    recipes = sorted(shipped("recipes").glob("*.yaml"))
+    recipes = shipped("recipes")
     return {
         PIPELINE: shipped(PIPELINE).read_text("utf-8"),
         VERSIONS: VERSIONS_FILE.read_text("utf-8"),
         ENV: env_text(),
-        **{f"recipes/{path.name}": path.read_text("utf-8") for path in recipes},
+        **{
+            f"recipes/{path.relative_to(recipes).as_posix()}": path.read_text("utf-8")
+            for path in sorted(recipes.glob("**/*.yaml"))
+        },
     }
 
 
