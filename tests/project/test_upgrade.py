@@ -114,7 +114,7 @@ def test_without_a_record_an_edited_file_is_not_touched(old, tmp_path):
 
 def test_deleted_recipes_stay_deleted_and_linked_ones_where_they_are(old, tmp_path):
     (tmp_path / "recipes/clip.yaml").unlink()
-    (tmp_path / "recipes/linked").mkdir()
+    (tmp_path / "recipes/linked").mkdir(exist_ok=True)
     (tmp_path / "recipes/lift-cosine.yaml").rename(tmp_path / "recipes/linked/lift-cosine.yaml")
     assert {"recipes/clip.yaml", "recipes/lift-cosine.yaml"}.isdisjoint(upgraded(tmp_path))
 
