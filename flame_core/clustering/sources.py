@@ -6,7 +6,7 @@ are exact, so they depend neither on the order of additions nor on the processor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,7 @@ import numpy as np
 from flame_core.clustering.centroids import STORE
 from flame_core.data.shards import Index
 from flame_core.data.sidecars import Sidecar
-from flame_core.digest import bytes_sha256, file_sha256
+from flame_core.digest import bytes_sha256
 from flame_core.errors import InputError, ParamsError
 from flame_core.text.store import CENTER, Drawn, TrainStore
 
@@ -55,17 +55,15 @@ class StoredTexts:
 
     name = STORE
 
-    def __init__(self, store: TrainStore, folder: Path, slots: Sequence[int]) -> None:
-        """Take the store, the folder of its files and manifest, and which of a sample's vectors are averaged."""
+    def __init__(self, store: TrainStore, sha256: Mapping[str, str], slots: Sequence[int]) -> None:
+        """Take the store, the digests of its files by name, and which of a sample's vectors are averaged."""
         self.dims = store.hidden
-        self._store, self._folder, self._slots = store, folder, list(slots)
-        center = folder / CENTER
-        self._center = file_sha256(center) if center.is_file() else None
+        self._store, self._sha256, self._slots = store, dict(sha256), list(slots)
 
     def identity(self, shard: str) -> dict[str, object]:
-        path = self._folder / Path(shard).with_suffix(".safetensors").name
+        own = self._sha256[Path(shard).with_suffix(".safetensors").name]
         slots = [self._store.facets[slot] for slot in self._slots]
-        return {"sha256": file_sha256(path), "center": self._center, "slots": slots}
+        return {"sha256": own, "center": self._sha256.get(CENTER), "slots": slots}
 
     def read(self, shard: str, rows: Sequence[int]) -> np.ndarray:
         t = self._store.read([Drawn(shard, row, self._slots) for row in rows])  # [n, K, D]

@@ -32,7 +32,7 @@ from flame_core.reporting import facts, picture
 from flame_core.text.manifest import MANIFEST, require_training_fit, training_folder
 from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import CENTER, TrainStore
-from flame_core.verification import DIGESTS, verify
+from flame_core.verification import DIGESTS, read_digests, verify
 from flame_core.work import Unit, WorkCache
 
 STAGE = "cluster"
@@ -98,7 +98,9 @@ def _source(
         below = folder.relative_to(layout.train_embeddings)
         patterns = [(below / name).as_posix() for name in ("[0-9]*", MANIFEST, CENTER)]
         origin = {"vectors": STORE, "reading": chosen.reading, "embeddings": file_sha256(folder / MANIFEST)}
-        return StoredTexts(store, folder, slots), {layout.train_embeddings: patterns}, origin
+        digests = {Path(name): sha256 for name, sha256 in read_digests(layout.train_embeddings).items()}
+        own = {path.name: sha256 for path, sha256 in digests.items() if path.parent == below}
+        return StoredTexts(store, own, slots), {layout.train_embeddings: patterns}, origin
     places = [linked_place(layout, path) for path in given.paths]
     for place in places:
         if not place.exists():

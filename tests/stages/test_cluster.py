@@ -21,6 +21,7 @@ from flame_core.digest import write_json
 from flame_core.errors import GateError, InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import ClusterParams, Params
+from flame_core.plan import stage_costs
 from flame_core.stages import cluster, embed, train
 from flame_core.stages.cluster import cluster_checks
 from flame_core.text.store import TrainStore, unit
@@ -292,3 +293,13 @@ def test_a_training_refuses_a_sidecar_that_no_stage_made(world):
     unknown = learning(choosing(params), labels="topics")
     with pytest.raises(ParamsError, match="reads the sidecar 'topics', which the recipe does not give"):
         train.run(unknown, layout, "student")
+
+
+def test_flame_status_tells_its_cost(world):
+    params, layout = world
+    cluster.run(choosing(params), layout)
+    costs = stage_costs(learning(choosing(params)), layout, None)
+    samples = len(read_index(layout.shards, "train"))
+    assert costs["cluster"].startswith(f"clusters: 4 of {samples} samples, ")
+    assert "not counted" not in costs["train@student"]
+    assert "cluster" not in stage_costs(learning(params), layout, None)
