@@ -118,11 +118,9 @@ def _show(result: dg.ExecuteInProcessResult) -> None:
     for evaluation in result.get_asset_check_evaluations():
         if not evaluation.passed:
             name = f"{evaluation.asset_key.to_user_string()}: {evaluation.check_name}"
-            what = (evaluation.description or "").partition("
-")[0]  # the rest of it is advice as well
+            what = (evaluation.description or "").partition("\n")[0]  # the rest of it is advice as well
             told = [f"check failed: {name}: {what}", *advice(evaluation.check_name)]
-            console.print("
-  ".join(told), markup=False, highlight=False, soft_wrap=True)
+            console.print("\n  ".join(told), markup=False, highlight=False, soft_wrap=True)
     failures = result.get_step_failure_events()
     if not result.success and not failures:
         event = result.get_run_failure_event()
