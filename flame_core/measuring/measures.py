@@ -156,38 +156,17 @@ def checks(evaluation: Evaluation, options: EvaluateParams) -> list[Check]:
     """Quality gates of a model: recall over chance per language, and whether all requested languages are present.
 
     Recall exceeds a floor if the lower end of its interval does. On ten pictures, recall@10 is 1, and so is chance.
-    There it measures nothing, whatever the model: such a check has not passed, and does not block either.
+    There it measures nothing, whatever the model: such a check has not passed, and does not block either. Nor has a
+    model at chance passed where no floor is set.
     """
     k = headline_k(options)
-    found = []
     floors = {options.train_language: options.gates.min_recall_over_chance, **options.gates.language_floors}
-    for language, floor in floors.items():
-        for direction in DIRECTIONS:
-            prefix = f"retrieval/{language}/{direction}"
-            least, told, blocking = None, f"lower end of recall@{k} in {language} over that of a random order", True
-            if language in evaluation.languages:
-                low, chance = (
-                    evaluation.metrics[f"{prefix}/{part}"] for part in (f"recall@{k}/low", f"chance/recall@{k}")
-                )
-                least = low / chance
-                pictures = int(evaluation.metrics[f"retrieval/{language}/n"])
-                if not measurable(pictures, k):
-                    told = (
-                        f"{pictures} pictures in {language} are too few: a random order has a recall@{k} of "
-                        f"{chance:.0%} there, so this gate measures nothing"
-                    )
-                    blocking = False
-            found.append(
-                Check(
-                    name=f"recall_over_chance/{language}/{direction}",
-                    passed=least is not None and blocking and (least > floor or floor == 0),
-                    description=told,
-                    value=None if least is None else round(least, 4),
-                    threshold=floor,
-                    blocking=blocking,
-                )
-            )
-    found.append(
+    return [
+        *(
+            _over_chance(evaluation, language, direction, k, floor)
+            for language, floor in floors.items()
+            for direction in DIRECTIONS
+        ),
         Check(
             name="languages_present",
             passed=not evaluation.missing_languages,
@@ -195,9 +174,39 @@ def checks(evaluation: Evaluation, options: EvaluateParams) -> list[Check]:
             value=evaluation.missing_languages,
             threshold=[],
             blocking=False,
+        ),
+    ]
+
+
+def _over_chance(evaluation: Evaluation, language: str, direction: Direction, k: int, floor: float) -> Check:
+    """Whether recall@k exceeds that of a random order `floor` times; without a floor, whether it exceeds it at all."""
+    told = f"lower end of recall@{k} in {language} over that of a random order"
+    least, passed, blocking = None, False, True
+    if language in evaluation.languages:
+        prefix = f"retrieval/{language}"
+        pictures, chance, low = (
+            evaluation.metrics[f"{prefix}/{part}"]
+            for part in ("n", f"{direction}/chance/recall@{k}", f"{direction}/recall@{k}/low")
         )
+        least = low / chance
+        if not measurable(int(pictures), k):
+            told = (
+                f"{pictures:g} pictures in {language} are too few: a random order has a recall@{k} of {chance:.0%} "
+                "there, so this gate measures nothing"
+            )
+            blocking = False
+        elif floor == 0 and least <= 1:
+            told, blocking = f"{told} does not exceed 1, and no floor is set", False
+        else:
+            passed = least > floor
+    return Check(
+        f"recall_over_chance/{language}/{direction}",
+        passed,
+        told,
+        value=None if least is None else round(least, 4),
+        threshold=floor,
+        blocking=blocking,
     )
-    return found
 
 
 def _facets(

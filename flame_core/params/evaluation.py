@@ -15,7 +15,7 @@ class EvaluateGates(Section):
         default=1.0,
         ge=0,
         description="the lower end of the interval of recall@10 over chance must exceed this, in the training "
-        "language and in both directions; 0: any recall passes",
+        "language and in both directions; 0: no recall blocks",
     )
     language_floors: dict[LanguageCode, Annotated[float, Field(ge=0)]] = Field(
         default={}, description="the same per other language: {de: 1.5}; a language that is not measured fails"

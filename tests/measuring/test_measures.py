@@ -158,6 +158,17 @@ def test_a_gate_that_everything_passes_has_not_passed_and_does_not_block(tmp_pat
     assert [check.description.startswith(told) for check in found] == [not blocking] * 2
 
 
+def test_without_a_floor_a_model_at_chance_has_not_passed_and_does_not_block(tmp_path):
+    options = {"recall_at": [1], "gates": {"min_recall_over_chance": 0.0}}
+    params = world.params(tmp_path, **options).evaluate
+    blind = np.ones((12, world.DIMENSIONS), np.float32)
+    found = checks(measure(tmp_path, blind, **options), params)[:2]
+    assert [(check.passed, check.blocking) for check in found] == [(False, False)] * 2
+    assert all("does not exceed 1, and no floor is set" in check.description for check in found)
+    found = checks(measure(tmp_path, **options), params)[:2]
+    assert [(check.passed, check.blocking) for check in found] == [(True, True)] * 2
+
+
 def test_a_floor_that_recall_cannot_reach_blocks(tmp_path):
     options = {"recall_at": [1], "gates": {"min_recall_over_chance": 12.0}}
     found = checks(measure(tmp_path, **options), world.params(tmp_path, **options).evaluate)
@@ -176,10 +187,15 @@ def test_a_constant_model_gets_exactly_chance(tmp_path):
 def test_a_language_has_a_floor_of_its_own(tmp_path):
     options = {"recall_at": [1], "gates": {"language_floors": {"de": 0.0, "fr": 4.0, "eo": 0.0}}}
     params = world.params(tmp_path, **options).evaluate
-    verdict = {check.name: check.passed for check in checks(measure(tmp_path, **options), params)}
-    assert {name: verdict[name] for name in verdict if name.startswith("recall_over_chance/")} == {
-        f"recall_over_chance/{language}/{direction}": language in ("en", "de")  # eo has no caption at all
-        for language in ("en", "de", "fr", "eo")
+    found = checks(measure(tmp_path, **options), params)[:-1]
+    assert {check.name: (check.passed, check.blocking) for check in found} == {
+        f"recall_over_chance/{language}/{direction}": verdict
+        for language, verdict in {
+            "en": (True, True),
+            "de": (False, False),  # at chance, and without a floor
+            "fr": (False, False),  # too few pictures have a caption in it
+            "eo": (False, True),  # no caption at all
+        }.items()
         for direction in ("image_to_text", "text_to_image")
     }
 
