@@ -93,6 +93,16 @@ def test_a_preset_is_a_whole_params_file(layout: Layout, instance: dg.DagsterIns
     assert "seed: 3" in (workspace / "params.yaml").read_text()
 
 
+def test_auto_is_a_value_like_any_other_until_a_stage_chooses(layout: Layout, instance: dg.DagsterInstance) -> None:
+    result = run(layout, instance, overrides={"train.epochs": "auto", "ingest.val_fraction": "auto"})
+    assert result.success
+    workspace = layout.state / "runs" / instance.get_run_by_id(result.run_id).tags["workspace"]
+    assert (workspace / "data/models/flame").read_text() == "auto\n"  # what DVC gives to the stage
+    params = load_params(Layout.find(workspace))
+    assert params.train["flame"].automatic == ["epochs"] and params.ingest.automatic == ["val_fraction"]
+    assert params.digest == workspace.name
+
+
 def test_the_launchpad_proposes_the_presets(layout: Layout, instance: dg.DagsterInstance) -> None:
     workspace = build(layout).resolve_job_def("experiment").get_node_named("workspace").definition
     field = workspace.config_schema.as_field().config_type.fields["preset"]
