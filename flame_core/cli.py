@@ -31,7 +31,6 @@ export_command.add_to(app)
 tracking_commands.add_to(app)
 
 STAGES = "Stages"
-RESULTS = "Results"
 
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed samples again.")]
 Recipe = Annotated[str | None, typer.Argument(help="A recipe that params.yaml lists.", autocompletion=recipe_names)]
@@ -207,7 +206,7 @@ def compare() -> None:
     _run_stage("compare")
 
 
-@app.command(rich_help_panel=RESULTS)
+@app.command(rich_help_panel=project_commands.PROJECT)
 def run(
     targets: Annotated[list[str] | None, typer.Argument(help="Stages to bring up to date (default: all).")] = None,
     overrides: Overrides = None,
@@ -222,7 +221,7 @@ def run(
     sys.exit(run_pipeline(Layout.find(), targets or [], overrides or [], preset))
 
 
-@app.command(rich_help_panel=RESULTS)
+@app.command(rich_help_panel=project_commands.PROJECT)
 def plan(
     overrides: Overrides = None,
     preset: Preset = None,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-RESULTS = "Results"
+PROJECT = "Project"
 Run = Annotated[
     str,
     typer.Argument(
@@ -20,7 +20,7 @@ Run = Annotated[
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for command in (init, upgrade, docs, status, diff, ui):
-        app.command(rich_help_panel=RESULTS)(command)
+        app.command(rich_help_panel=PROJECT)(command)
 
 
 def init(

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,7 @@ class Command:
     """One command of a page, with its continuation lines and its comment."""
 
     page: str
+    block: int
     text: str
 
     @property
@@ -82,8 +84,11 @@ def without_comment(text: str) -> str:
 
 def commands(page: str) -> list[Command]:
     blocks = FENCE.findall((ROOT / page).read_text("utf-8"))
-    texts = [text for block in blocks for text in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
-    return [Command(page, text.rstrip()) for text in texts]
+    return [
+        Command(page, number, text.rstrip())
+        for number, block in enumerate(blocks)
+        for text in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+    ]
 
 
 WITH_COMMANDS = [page for page in PAGES if commands(page)]
@@ -121,8 +126,13 @@ class Reader:
 
     def script(self, page: str) -> str:
         lines = ["set -euo pipefail", f"trap '{STOP}' EXIT"]
-        for command in commands(page):
-            lines += [f"echo {shlex.quote('$ ' + command.text)}", *self._lines(command)]
+        for _, block in groupby(commands(page), key=lambda command: command.block):
+            own = list(block)
+            elsewhere = any(command.text.startswith("cd ") for command in own)  # a project of its own, without records
+            lines += ['( export FLAME_TRACKING_URI=off; cd "$(mktemp -d)"'] if elsewhere else []
+            for command in own:
+                lines += [f"echo {shlex.quote('$ ' + command.text)}", *self._lines(command)]
+            lines += [")"] if elsewhere else []
         return "\n".join(lines)
 
     def _lines(self, command: Command) -> list[str]:
