@@ -107,7 +107,7 @@ def render_report(
     Args:
         evaluation: the model's results on the held-out split.
         facts: facts about the run.
-        checks: the quality gates of this model.
+        checks: the quality gates of this model, and checks before it that have not passed.
         captions: of the validation split.
         lookup: embeddings of texts.
         jpeg: a picture by its row in the validation split.

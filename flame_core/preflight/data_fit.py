@@ -64,7 +64,7 @@ def training_samples(recipe: TrainParams, layout: Layout, seen: DataLook) -> int
 
 
 def _half_pairs(params: Params, seen: DataLook) -> Iterator[Fault]:
-    """Captions without a picture, and pictures without a caption."""
+    """Captions without a picture, pictures without a caption, and what cannot be read."""
     for name, source in seen.sources.items():
         of = params.sources[name]
         where = ("sources", name, "table" if isinstance(of, FolderSource) and of.table else "path")
@@ -82,6 +82,12 @@ def _half_pairs(params: Params, seen: DataLook) -> Iterator[Fault]:
                 f"{len(source.silent):,} of {source.pairs:,} pairs have no caption, and are left out: {told}"
                 f"{_more(source.silent)}",
             )
+
+        if source.damaged:
+            count = sum(number for _, number in source.damaged)
+            told = "; ".join(said for said, _ in source.damaged[:_NAMED])
+            what = "file or row cannot be read, and is" if count == 1 else "files or rows cannot be read, and are"
+            yield Fault(where, f"{count:,} {what} left out: {told}")
 
 
 def _more(names: list[str]) -> str:

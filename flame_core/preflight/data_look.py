@@ -25,7 +25,7 @@ from flame_core.data.captions_text import clean_captions
 from flame_core.data.picture_kinds import is_picture
 from flame_core.data.shards import INDEX, SPLITS, read_chosen, read_index
 from flame_core.data.sources import RawPair, open_source
-from flame_core.data.sources.listing import SOURCE, read_pairs, read_source
+from flame_core.data.sources.listing import SOURCE, left_out, read_pairs, read_source
 from flame_core.data.split import side, side_number
 from flame_core.errors import FlameError
 from flame_core.layout import Layout
@@ -49,6 +49,7 @@ class SourceLook:
         languages: captions by language.
         lost: pairs with a caption and no picture, by what is said about each.
         silent: keys of pairs with a picture and no caption.
+        damaged: (what is said about files, members of tars or rows that cannot be read, how many there are).
         complete: whether all pairs were looked at, and not only counted.
         listed: whether they were at least counted by the source, and not only pictures in a folder.
     """
@@ -58,6 +59,7 @@ class SourceLook:
     languages: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
+    damaged: list[tuple[str, int]] = field(default_factory=list)
     complete: bool = True
     listed: bool = True
 
@@ -189,10 +191,12 @@ def _source(params: Params, layout: Layout, name: str, done: _Done) -> SourceLoo
 
 
 def _listed(raw: Path, pictures: Path, ingest: IngestParams) -> SourceLook:
-    total = int(read_source(raw)["pairs"])
-    if total > _MOST_PAIRS:
-        return SourceLook(pairs=total, complete=False)
-    seen = SourceLook(pairs=total)
+    record = read_source(raw)
+    problems, _ = left_out(record)
+    damaged = [(f"{each.file}: {each.detail}", each.count) for each in problems]
+    seen = SourceLook(pairs=int(record["pairs"]), damaged=damaged, complete=int(record["pairs"]) <= _MOST_PAIRS)
+    if not seen.complete:
+        return seen
     for pair in read_pairs(raw, pictures):
         _see(pair, ingest, seen)
     return seen

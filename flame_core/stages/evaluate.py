@@ -36,7 +36,8 @@ REPORT = "report.html"
 
 def run(params: Params, layout: Layout, recipe: str) -> None:
     """Measure one recipe's model on the held-out split and write its report."""
-    for source in (layout.shards, layout.captions, layout.embeddings, layout.model(recipe)):
+    sources = (layout.shards, layout.captions, layout.embeddings, layout.model(recipe))
+    for source in sources:
         gates.require(source)
     llm = [f"{params.llm.name}/*"] if (layout.llm / params.llm.name / SOURCE).is_file() else []
     verified = verify(
@@ -50,6 +51,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     held_out = measure(params, layout, layout.model(recipe))
     evaluation, store = held_out.evaluation, held_out.store
     verdict = checks(evaluation, params.evaluate)
+    before = [check for source in sources for check in gates.read(source) if not check.passed]  # none of them blocks
     about = read_run_facts(params, layout, recipe, store.manifest)
     reader = PictureReader(layout.shards)
 
@@ -59,7 +61,14 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     benchmark_results = recipe_results(params, layout, recipe, held_out)
     meaning = read_meaning(params, layout, held_out, jpeg)
     page = render_report(
-        evaluation, about, verdict, held_out.captions, held_out.texts.lookup, jpeg, benchmark_results, meaning
+        evaluation,
+        about,
+        [*verdict, *before],
+        held_out.captions,
+        held_out.texts.lookup,
+        jpeg,
+        benchmark_results,
+        meaning,
     )
     plots = {f"plots/{name}.svg": standalone(svg) for name, svg in report_charts(evaluation, about).items()}
     contents = {REPORT: page.encode(), gates.CHECKS: gates.to_bytes(verdict)}

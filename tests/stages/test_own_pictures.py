@@ -38,6 +38,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedT
             (folder / f"{number:02}.png").write_bytes(png(number))
             rows.writerow([f"{number:02}.png", f"a drawing of thing {number}"])
         rows.writerow(["bird.jpg", "a bird"])
+        rows.writerow(["00.png", "a drawing", "and a field too many"])
     small = recipe().model_dump(mode="json")
     auto = {"batch_size": "auto", "epochs": "auto", "warmup_steps": "auto"}
     (root / "recipes").mkdir()
@@ -83,7 +84,9 @@ def test_the_check_warns_and_says_what_auto_stands_for(layout: Layout, monkeypat
     assert checked.faults == []
     warnings = {line.split(": ")[0].split(", ")[-1]: line.split(": ", 1)[1] for line in checked.warnings}
     assert warnings.keys() == {"sources.mine.table", "evaluate.languages.1", "ingest.val_fraction"}
-    assert warnings["sources.mine.table"].startswith("1 of 65 pairs have a caption and no picture")
+    of_table = [line for line in checked.warnings if "sources.mine.table: " in line]
+    assert "1 of 65 pairs have a caption and no picture" in of_table[0]
+    assert "1 file or row cannot be read, and is left out: captions.csv: row 66 (line 67) has 3 fields" in of_table[1]
     assert "no caption is in 'de', so it is not measured" in warnings["evaluate.languages.1"]
     few = "about 15 held-out pictures are too few to tell a model from chance: recall@10 of a random order is 67%"
     assert warnings["ingest.val_fraction"].startswith(few)
@@ -102,10 +105,13 @@ def test_every_stage_goes_through_and_what_has_not_passed_is_said(done: Params, 
     assert all(check.passed for check in gates.read(layout.model("small")))  # the loss went down
     failed = {found.name: found.blocking for _, found in failed_checks(layout, done.recipes)}
     ways = ("image_to_text", "text_to_image")
-    assert failed == {"languages_present": False, **{f"recall_over_chance/en/{way}": False for way in ways}}
+    damaged = {"mine/readable": False, "sources_readable": False}
+    of_evaluation = {"languages_present": False, **{f"recall_over_chance/en/{way}": False for way in ways}}
+    assert failed == damaged | of_evaluation
     page = (layout.report("small") / "report.html").read_text()
     assert "100 epochs, batch 8" in page and "batch_size, epochs, warmup_steps)" in page
-    assert "every language of evaluate.languages has a validation caption" in page
+    assert "not passed: every language of evaluate.languages has a validation caption: <b>de</b>" in page
+    assert "not passed: every file of the sources can be read (for example captions.csv)" in page
     assert "15 pictures in en are too few: a random order has a recall@10 of" in page and "✓ lower end" not in page
 
 
