@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flame_core.recipe_completion import recipe_names
+
 if TYPE_CHECKING:
     from flame_core.layout import Layout
     from flame_core.model.loaded import Model
@@ -30,7 +32,11 @@ def add_to(app: typer.Typer) -> None:
 def export(
     named: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="models:/flame@champion, runs:/<id>, the folder of a model, or a recipe."),
+        typer.Argument(
+            metavar="MODEL",
+            help="models:/flame@champion, runs:/<id>, the folder of a model, or a recipe.",
+            autocompletion=recipe_names,
+        ),
     ],
     form: Annotated[Format, typer.Option("--format", help="The library that is to load it.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="A new folder.")],

@@ -21,6 +21,7 @@ from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower, load_tower
 DIM, SIZE = 20, 32
 SMALL = {"img_size": SIZE, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
 NO_CLASS_TOKEN = {**SMALL, "class_token": False}
+NAFLEX = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8, "pos_embed_grid_size": [4, 4]}
 TEXT_TOWER = TextTowerParams(width=16, depth=2, heads=2, max_tokens=12)
 CLIP, REGISTERS = "vit_base_patch16_clip_224", "vit_small_patch14_reg4_dinov2"
 RECIPES: dict[str, dict[str, Any]] = {
@@ -28,6 +29,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "tagged": {"model": {"backbone": CLIP + ".openai", "backbone_options": NO_CLASS_TOKEN}},
     "registers": {"model": {"backbone": REGISTERS, "backbone_options": SMALL}},
     "map": {"model": {"backbone": "vit_base_patch16_siglip_224", "backbone_options": SMALL}},
+    "naflex": {"model": {"backbone": "naflexvit_base_patch16_gap", "backbone_options": NAFLEX}},
     "lift": {
         "model": {"backbone": CLIP, "backbone_options": SMALL, "head": "pooled"},
         "objective": {"name": "infonce"},
