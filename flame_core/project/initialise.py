@@ -11,6 +11,12 @@ from flame_core.reporting import console, facts, starting
 from flame_core.shipped import shipped
 
 _FEW = 100  # pictures
+_GO_ON = """\
+Go on with
+  cd {folder}
+  flame params check          # does all fit?
+  flame run                   # the pipeline, up to data/reports/flame/report.html
+  flame query "a small bird"  # ask the model"""
 
 
 def initialise(wanted: Wanted) -> None:
@@ -28,12 +34,7 @@ def initialise(wanted: Wanted) -> None:
         starting("flame init: dvc init")
         files = create(root, params)
     facts(f"{root}", {"written": ", ".join(name for name in files if not name.startswith("recipes/")) + ", recipes/"})
-    lines = (
-        f"  cd {wanted.folder}",
-        "  flame params check    # does all fit?",
-        "  flame run             # the pipeline",
-    )
-    console.print("Go on with\n" + "\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    console.print(_GO_ON.format(folder=wanted.folder), markup=False, highlight=False, soft_wrap=True)
 
 
 def _params(wanted: Wanted, given: Given) -> str:

@@ -14,6 +14,7 @@ import yaml
 
 from flame_core.errors import ParamsError
 from flame_core.params import read_yaml
+from flame_core.params.recipe_files import FOLDER
 from flame_core.project.env_file import env_text
 from flame_core.shipped import shipped
 from flame_core.versions import VERSIONS
@@ -38,6 +39,7 @@ def shipped_files() -> dict[str, str]:
         **{
             f"recipes/{path.relative_to(recipes).as_posix()}": path.read_text("utf-8")
             for path in sorted(recipes.glob("**/*.yaml"))
+            if path.parent.name == FOLDER or not (recipes / FOLDER / path.name).is_file()  # not what a link made
         },
     }
 

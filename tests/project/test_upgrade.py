@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def upgraded(root: Path) -> dict[str, str]:
 def test_this_repository_is_a_project_with_nothing_to_upgrade():
     planned = plan_upgrade(ROOT)
     assert not planned.needed, "\n".join([*said(planned), "`flame upgrade --yes` here renews what follows from code"])
+
+
+def test_what_a_link_made_is_not_shipped(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    (tmp_path / "dvc.yaml").symlink_to(ROOT / "dvc.yaml")
+    before = shipped_files().keys()
+    for path in (ROOT / "recipes/linked").glob("*.yaml"):
+        (tmp_path / "recipes" / path.name).write_text("made by `flame link`")
+    monkeypatch.setattr("flame_core.project.record.shipped", lambda name: tmp_path / name)
+    assert shipped_files().keys() == before and any("linked" in name for name in before)
 
 
 def test_where_the_files_are_made_those_from_code_are_renewed(tmp_path, monkeypatch):
