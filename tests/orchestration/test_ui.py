@@ -166,7 +166,7 @@ def test_the_runs_of_a_shell_are_in_its_history(layout: Layout) -> None:
         again = subprocess.run(
             [sys.executable, "-m", "orchestration.ui"], cwd=layout.root, capture_output=True, text=True
         )
-        assert again.returncode == 5 and f"already (process {ui.process.pid})" in again.stderr
+        assert again.returncode == 5 and f"for this project (process {ui.process.pid})" in again.stderr
     finally:
         ui.end()
 
