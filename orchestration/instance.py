@@ -24,6 +24,7 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from flame_core.errors import ResourceError
 from flame_core.layout import Layout
 from orchestration.dvc_errors import PROJECT_FILE
+from orchestration.never_ran import withdraw_unstarted
 
 CONFIGURATION = "dagster.yaml"
 PROCESS_TAG = "flame/process"  # host, pid and start time of the process that executes a run
@@ -92,6 +93,7 @@ def end_dead_runs(instance: dg.DagsterInstance, *, servers_are_down: bool = Fals
         process = run.tags.get(PROCESS_TAG)
         if (servers_are_down and process is None) or (process is not None and _has_ended(process)):
             instance.report_run_failed(run, "Its process was killed. The results of finished stages are kept.")
+            withdraw_unstarted(instance, run.run_id)
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 

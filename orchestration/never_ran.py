@@ -3,7 +3,7 @@
 Dagster plans every asset and check of a run when the run starts. If the run fails, its pages show everything that was
 planned and did not come about as failed, including what never ran because something before it failed. So when a step
 is about to fail, the plans that depend on it are replaced by plans of no run: an asset downstream shows its last
-materialization, or that it has none, and a check counts as skipped.
+materialization, or that it has none, and a check counts as skipped. The same is done for a run that was killed.
 """
 
 from __future__ import annotations
@@ -38,6 +38,15 @@ def withdraw_plans(context: dg.AssetExecutionContext, key: dg.AssetKey, *, own_c
                 DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
                 AssetCheckEvaluationPlanned(asset_key=check.asset_key, check_name=check.name),
             )
+
+
+def withdraw_unstarted(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Withdraw the plans of a run that was killed, except of the steps that it had started."""
+    started = {entry.step_key for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_START)}
+    for kind in (DagsterEventType.ASSET_MATERIALIZATION_PLANNED, DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED):
+        for entry in instance.all_logs(run_id, of_type=kind):
+            if entry.dagster_event and entry.step_key not in started:
+                _report(instance, kind, entry.dagster_event.event_specific_data)
 
 
 def _report(instance: dg.DagsterInstance, kind: DagsterEventType, planned: Any) -> None:

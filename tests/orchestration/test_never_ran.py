@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.loader import LoadingContextForTest
 
 from orchestration.dvc_assets import dvc_assets
 from orchestration.dvc_project import DvcProject
+from orchestration.instance import PROCESS_TAG, end_dead_runs
 from tests.orchestration.conftest import KEYS, edit, read_checks
 
 CHECKED_TOTAL = """\
@@ -79,3 +82,22 @@ def test_a_stage_that_is_tried_again_withdraws_nothing(foreign: DvcProject, stor
     assert done.success
     planned = [stored.get_latest_planned_materialization_info(key) for key in KEYS]
     assert [each.run_id for each in planned if each] == [done.run_id] * len(KEYS)
+
+
+def test_of_a_killed_run_only_what_it_had_begun_is_red(stored: dg.DagsterInstance) -> None:
+    @dg.asset
+    def begun() -> None: ...
+
+    @dg.asset(deps=[begun], check_specs=[dg.AssetCheckSpec("enough", asset="later")])
+    def later() -> dg.MaterializeResult: ...
+
+    job = dg.Definitions(assets=[begun, later]).resolve_implicit_global_asset_job_def()
+    killed = {PROCESS_TAG: f"{socket.gethostname()}:999999999:1.00"}
+    run = stored.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=killed)
+    event = DagsterEvent(DagsterEventType.STEP_START.value, job_name=job.name, step_key="begun")
+    stored.report_dagster_event(event, run_id=run.run_id)
+    end_dead_runs(stored)
+    assert stored.get_run_by_id(run.run_id).is_failure
+    planned = {name: stored.get_latest_planned_materialization_info(dg.AssetKey(name)) for name in ("begun", "later")}
+    assert {name: plan.run_id for name, plan in planned.items() if plan} == {"begun": run.run_id, "later": ""}
+    assert check_status(stored, dg.AssetKey("later")) == "SKIPPED"
