@@ -41,7 +41,7 @@ RAW = "raw/1"  # the slot of a raw caption
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--captions", type=int, default=200, help="training captions per language for its mean")
+    parser.add_argument("--captions", type=int, default=100, help="training captions per language for its mean")
     parser.add_argument("--seeds", type=int, nargs="*", default=[], help="of the trainings; none by default")
     options = parser.parse_args()
     for name, preset in PRESETS.items():
@@ -136,8 +136,9 @@ class Texts:
         """Recall@1 of each language's captions among the English ones, one per picture (`measuring/ceilings.py`)."""
         english = self.languages[0]
         rows = {key: i for i, key in enumerate(dict.fromkeys(c.key for c in self.measured if c.language == english))}
-        own = {c.key: c.text for c in reversed(self.measured) if c.kind == "raw" and c.language == english}
-        pictures = self.vectors(english, [own[key] for key in rows], centring)
+        read = pair_up([c for c in self.measured if c.key in rows], rows, "raw", english)
+        own = {row: read.texts[text] for row, text in reversed(read.edges.tolist())}
+        pictures = self.vectors(english, [own[row] for row in range(len(rows))], centring)
         found = {}
         for language in self.languages:
             pairing = pair_up([c for c in self.measured if c.key in rows], rows, "raw", language)
