@@ -175,7 +175,8 @@ def record_runs(name: str, center: str, runs: Sequence[Mapping[str, Mapping[str,
             figures = [100 * run[how][language] for run in runs]
             case = f"{name}, center {center}, texts centred by {how}, {language}, {len(runs)} seeds"
             record("embedded_llms", case, mean(figures), "% recall@10")
-            record("embedded_llms", f"{case}, deviation", pstdev(figures), "points")
+            if len(runs) > 1:
+                record("embedded_llms", f"{case}, deviation", pstdev(figures), "points")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ ELSEWHERE = (
     BENCHMARK,
     (r"\. \.venv/bin/activate", "the test's environment is active", "true"),
     (r"flame run (--preset .*flickr8k.*)", "it trains for an hour", r"flame params check \1"),
+    (r"flame run (--preset demo-gemma)", "it fetches 240 MB and embeds for minutes", r"flame params check \1"),
     (r"flame ui", "tests/orchestration/test_ui.py opens it", "flame ui --help"),
     (r"flame --install-completion", "it writes into the shell's own files", "flame --show-completion bash"),
     (r"flame --show-completion", "it asks which shell runs it, and a test has none", "flame --show-completion bash"),
