@@ -234,6 +234,10 @@ def _step(cost: TrainingCost) -> dict[str, str]:
             f"{flops[name] / sum(flops.values()):.1%} of the FLOPs; a picture has {_items(tower.items, item)} of "
             f"{tower.forward_flops / 1e9:,.1f} G forward, {_items(tower.forwards, 'forward')} and a backward"
         )
+    if before := flops.get("before the towers"):
+        rows["before the towers"] = (
+            f"{before / sum(flops.values()):.1%} of the FLOPs: teachers and averages, forward only"
+        )
     share = flops["objective"] / sum(flops.values())
     return {**rows, "objective": f"{share:.1%} of the FLOPs, {cost.objective.weights:,} weights"}
 

@@ -6,6 +6,7 @@ A new term is a module here with a subclass of `Term`, a class of params in `par
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -13,16 +14,19 @@ if TYPE_CHECKING:
     from flame_core.objectives.objective import Objective
     from flame_core.objectives.term import Needs, Setup, Term
     from flame_core.params import ObjectiveParams, TrainParams
+    from flame_core.vision.tower import ImageTower
 
 
 @cache
 def term_classes() -> dict[str, type[Term]]:
     """All terms by their names in params."""
+    from flame_core.objectives.attentive_mask import AttentiveMask
     from flame_core.objectives.cosine import Cosine
     from flame_core.objectives.facet_sigmoid import FacetSigmoid
     from flame_core.objectives.infonce import InfoNCE
     from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
     from flame_core.objectives.prototypes import Prototypes
+    from flame_core.objectives.self_supervision import BYOL, SimCLR
 
     return {
         "multi_positive_sigmoid": MultiPositiveSigmoid,
@@ -30,6 +34,9 @@ def term_classes() -> dict[str, type[Term]]:
         "infonce": InfoNCE,
         "cosine": Cosine,
         "prototypes": Prototypes,
+        "attentive_mask": AttentiveMask,
+        "simclr": SimCLR,
+        "byol": BYOL,
     }
 
 
@@ -43,6 +50,13 @@ def create_objective(params: TrainParams, setup: Setup) -> Objective:
 def term_needs(params: TrainParams) -> dict[str, Needs]:
     """What each term of a recipe needs of a step, before anything is built."""
     return {each.name: term_classes()[each.name].needs(each) for each in _all_terms(params)}
+
+
+def term_faults(params: TrainParams, tower: ImageTower) -> Iterator[tuple[str, str]]:
+    """(term, why it does not suit the recipe or its tower), which may be without weights."""
+    for each in _all_terms(params):
+        for message in term_classes()[each.name].faults(each, params, tower):
+            yield each.name, f"the term {each.name}: {message}"
 
 
 def recipe_needs(params: TrainParams) -> Needs:

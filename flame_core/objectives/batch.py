@@ -35,6 +35,8 @@ class Batch:
         keys: of the samples.
         extra: one row per sample, by name: the sidecars, and what `Term.prepare` adds.
         keep: [b, V, M] numbers of the patches of each view that the tower sees, chosen by `Term.prepare`; None: all.
+        around: [b, 3, S, S], normalised: the smallest box that contains all views, without other changes, at the size
+            that a term asks for (`Needs.around`); None if none does.
     """
 
     pictures: Tensor
@@ -45,6 +47,7 @@ class Batch:
     keys: list[str]
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     keep: Tensor | None = None
+    around: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -59,6 +62,7 @@ class Batch:
             self.keys[part],
             {name: value[part] for name, value in self.extra.items()},
             None if self.keep is None else self.keep[part],
+            None if self.around is None else self.around[part],
         )
 
     def split(self, size: int) -> list[Batch]:
@@ -72,8 +76,10 @@ class Batch:
     def to(self, device: str) -> Batch:
         """The same batch on a device."""
         moved = {name: getattr(self, name).to(device) for name in ("pictures", "boxes", "texts", "facets", "rows")}
-        keep = None if self.keep is None else self.keep.to(device)
-        return replace(self, **moved, extra={name: value.to(device) for name, value in self.extra.items()}, keep=keep)
+        for name in ("keep", "around"):
+            value = getattr(self, name)
+            moved[name] = None if value is None else value.to(device)
+        return replace(self, **moved, extra={name: value.to(device) for name, value in self.extra.items()})
 
     def keeping(self, patches: Tensor) -> Batch:
         """The same batch, of whose views the tower sees only these patches, [b, V, M]."""

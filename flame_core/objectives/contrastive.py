@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.objectives.term import Setup, Term, parameter_groups
-from flame_core.params import ContrastiveParams
+from flame_core.params import ContrastiveParams, TextLossParams
 from flame_core.params.training import OptimizerParams
 from flame_core.ranks import Ranks
 from flame_core.vision.tower import ImageTower
@@ -19,7 +19,7 @@ MAX_SCALE = 100.0
 
 
 class Contrastive(Term):
-    """A loss with s = exp(logit_scale), kept in [1, 100] as in CLIP. Only the first view is used."""
+    """A loss with s = exp(logit_scale), kept in [1, 100] as in CLIP."""
 
     def __init__(self, params: ContrastiveParams, setup: Setup) -> None:
         super().__init__(params, setup)
@@ -41,6 +41,27 @@ class Contrastive(Term):
 
     def scalars(self) -> dict[str, float]:
         return {"logit_scale": self.logit_scale.exp().item()}
+
+
+class TextLoss(Contrastive):
+    """A loss between the views of pictures and the texts: that of the first view, or the mean of those of all views."""
+
+    share_name: str
+
+    def __init__(self, params: TextLossParams, setup: Setup) -> None:
+        super().__init__(params, setup)
+        self._views = 1 if params.views == "first" else None
+
+    def forward(self, features: Features, batch: Batch, ranks: Ranks) -> dict[str, Tensor]:
+        with torch.autocast(features["z"].device.type, enabled=False):
+            t = features["t"].float()
+            views = features["z"][:, : self._views].unbind(dim=1)
+            shares = [self.of_view(z.float(), t, batch, ranks) for z in views]
+            return {self.share_name: shares[0] if len(shares) == 1 else torch.stack(shares).mean()}
+
+    def of_view(self, z: Tensor, t: Tensor, batch: Batch, ranks: Ranks) -> Tensor:
+        """This rank's share for one view of each picture: z [b, 1 + F, D] and t [b, K, D], outside autocast."""
+        raise NotImplementedError
 
 
 def first_view(features: Features) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flame_core.objectives.batch import Batch, Features
-from flame_core.objectives.contrastive import first_view
+from flame_core.objectives.batch import Batch
 from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
 from flame_core.objectives.term import Setup
 from flame_core.params import FacetSigmoidParams
@@ -26,16 +25,14 @@ class FacetSigmoid(MultiPositiveSigmoid):
         super().__init__(params, setup)
         self._facet_weight = params.facet_weight
 
-    def forward(self, features: Features, batch: Batch, ranks: Ranks) -> dict[str, Tensor]:
-        with torch.autocast(features["z"].device.type, enabled=False):
-            z, t = first_view(features)
-            images = ranks.gather(z)  # [B, 1 + F, D]
-            texts = t.flatten(0, 1)
-            columns, order = [], []
-            for facet in range(1, images.shape[1]):
-                chosen = (batch.facets.reshape(-1) == facet).nonzero()[:, 0]
-                columns.append(self.logits(images[:, facet], texts[chosen]))
-                order.append(chosen)
-            logits = torch.cat(columns, dim=1)[:, torch.argsort(torch.cat(order))]  # [B, b K]
-            whole = self.share(self.logits(images[:, 0], texts), len(t), ranks)
-            return {"sigmoid": whole + self._facet_weight * self.share(logits, len(t), ranks)}
+    def of_view(self, z: Tensor, t: Tensor, batch: Batch, ranks: Ranks) -> Tensor:
+        images = ranks.gather(z)  # [B, 1 + F, D]
+        texts = t.flatten(0, 1)
+        columns, order = [], []
+        for facet in range(1, images.shape[1]):
+            chosen = (batch.facets.reshape(-1) == facet).nonzero()[:, 0]
+            columns.append(self.logits(images[:, facet], texts[chosen]))
+            order.append(chosen)
+        logits = torch.cat(columns, dim=1)[:, torch.argsort(torch.cat(order))]  # [B, b K]
+        whole = self.share(self.logits(images[:, 0], texts), len(t), ranks)
+        return whole + self._facet_weight * self.share(logits, len(t), ranks)

@@ -12,22 +12,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flame_core.objectives.batch import Batch, Features
-from flame_core.objectives.contrastive import Contrastive, first_view
+from flame_core.objectives.batch import Batch
+from flame_core.objectives.contrastive import TextLoss
 from flame_core.ranks import Ranks
 
 
-class InfoNCE(Contrastive):
+class InfoNCE(TextLoss):
     """Ranks exchange images, but of the texts only a log-sum-exp for every picture. Only z_0 is used."""
 
-    def forward(self, features: Features, batch: Batch, ranks: Ranks) -> dict[str, Tensor]:
-        with torch.autocast(features["z"].device.type, enabled=False):
-            z, t = first_view(features)
-            own = len(t)
-            images = ranks.gather(z[:, 0])  # [B, D]
-            logits = self.logit_scale.exp() * torch.einsum("id,jkd->ijk", images, t)  # [B, b, K]
-            right = logits[ranks.rank * own : (ranks.rank + 1) * own].diagonal()  # [K, b]
-            over_texts = ranks.gather(logits.logsumexp(dim=1)[None]).logsumexp(dim=0)  # [B, K], over all ranks' texts
-            over_images = logits.logsumexp(dim=0)  # [b, K]
-            total = over_texts.sum() / ranks.world + over_images.sum() - 2 * right.sum()
-            return {"infonce": total / (2 * right.shape[0] * len(images))}
+    share_name = "infonce"
+
+    def of_view(self, z: Tensor, t: Tensor, batch: Batch, ranks: Ranks) -> Tensor:
+        own = len(t)
+        images = ranks.gather(z[:, 0])  # [B, D]
+        logits = self.logit_scale.exp() * torch.einsum("id,jkd->ijk", images, t)  # [B, b, K]
+        right = logits[ranks.rank * own : (ranks.rank + 1) * own].diagonal()  # [K, b]
+        over_texts = ranks.gather(logits.logsumexp(dim=1)[None]).logsumexp(dim=0)  # [B, K], over all ranks' texts
+        over_images = logits.logsumexp(dim=0)  # [b, K]
+        total = over_texts.sum() / ranks.world + over_images.sum() - 2 * right.sum()
+        return total / (2 * right.shape[0] * len(images))

@@ -14,27 +14,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flame_core.objectives.batch import Batch, Features
-from flame_core.objectives.contrastive import Contrastive, first_view
+from flame_core.objectives.batch import Batch
+from flame_core.objectives.contrastive import TextLoss
 from flame_core.objectives.term import Setup
 from flame_core.params import SigmoidParams
 from flame_core.ranks import Ranks
 
 
-class MultiPositiveSigmoid(Contrastive):
+class MultiPositiveSigmoid(TextLoss):
     """z_0 of all ranks' pictures against this rank's texts."""
+
+    share_name = "sigmoid"
 
     def __init__(self, params: SigmoidParams, setup: Setup) -> None:
         super().__init__(params, setup)
         bias = -math.log(max(setup.batch_size - 1, 1)) if params.logit_bias == "auto" else params.logit_bias
         self.logit_bias = nn.Parameter(torch.tensor(float(bias)))
 
-    def forward(self, features: Features, batch: Batch, ranks: Ranks) -> dict[str, Tensor]:
-        with torch.autocast(features["z"].device.type, enabled=False):
-            z, t = first_view(features)
-            images = ranks.gather(z[:, 0])  # [B, D]
-            logits = self.logits(images, t.flatten(0, 1))  # [B, b K]
-            return {"sigmoid": self.share(logits, len(t), ranks)}
+    def of_view(self, z: Tensor, t: Tensor, batch: Batch, ranks: Ranks) -> Tensor:
+        images = ranks.gather(z[:, 0])  # [B, D]
+        logits = self.logits(images, t.flatten(0, 1))  # [B, b K]
+        return self.share(logits, len(t), ranks)
 
     def logits(self, images: Tensor, texts: Tensor) -> Tensor:
         """S <z, t> + b: images [B, D], texts [N, D] -> [B, N]."""

@@ -7,7 +7,7 @@ are part of every checkpoint, so moving averages, tables and heads resume exactl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from flame_core.objectives.batch import Batch, Features, Moment
-from flame_core.params import TermParams
+from flame_core.params import TermParams, TrainParams
 from flame_core.params.training import OptimizerParams
 from flame_core.ranks import Ranks
 from flame_core.vision.tower import ImageTower
@@ -29,11 +29,13 @@ class Needs:
         views: how many crops of each picture.
         reads: names of the towers' features (`batch.Features`); `t` is always there.
         sidecars: names of the stored values per sample that `Batch.extra` must hold.
+        around: the side of `Batch.around` as a share of `model.image_size`; 0: not needed. The largest of all terms.
     """
 
     views: int = 1
     reads: frozenset[str] = frozenset({"z"})
     sidecars: tuple[str, ...] = ()
+    around: float = 0.0
 
 
 def together(terms: Iterable[Needs]) -> Needs:
@@ -43,6 +45,7 @@ def together(terms: Iterable[Needs]) -> Needs:
         views=max(needs.views for needs in each),
         reads=frozenset[str]().union(*(needs.reads for needs in each)),
         sidecars=tuple(dict.fromkeys(name for needs in each for name in needs.sidecars)),
+        around=max(needs.around for needs in each),
     )
 
 
@@ -92,6 +95,11 @@ class Term(nn.Module):
     def needs(cls, params: Any) -> Needs:
         """What a term with these params needs from a step."""
         return Needs()
+
+    @classmethod
+    def faults(cls, params: Any, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:
+        """Why a term with these params does not suit a recipe or its tower, which may be without weights."""
+        yield from ()
 
     def prepare(self, batch: Batch, tower: ImageTower, at: Moment, ranks: Ranks) -> Batch:
         """The batch, with values that must be computed before the towers run; called without gradient."""

@@ -21,6 +21,8 @@ from flame_core.params.changed_values import changed_values
 from flame_core.params.clustering import ClusterParams
 from flame_core.params.evaluation import EvaluateParams
 from flame_core.params.objectives import (
+    AttentiveMaskParams,
+    BYOLParams,
     ContrastiveParams,
     CosineParams,
     FacetSigmoidParams,
@@ -28,8 +30,11 @@ from flame_core.params.objectives import (
     MultiPositiveSigmoidParams,
     ObjectiveParams,
     PrototypesParams,
+    SelfSupervisionParams,
     SigmoidParams,
+    SimCLRParams,
     TermParams,
+    TextLossParams,
 )
 from flame_core.params.promotion import PromoteParams
 from flame_core.params.section import CaptionKind, Reading
@@ -38,6 +43,7 @@ from flame_core.params.text import LLMParams, SentenceParams, TextParams
 from flame_core.params.training import (
     AugmentationParams,
     ModelParams,
+    PhotometricParams,
     TeacherParams,
     TextTowerParams,
     TrainParams,
@@ -46,7 +52,9 @@ from flame_core.params.validation import merge, read_yaml
 from flame_core.params.whole import Params, load_params, parse_params, teacher_recipe
 
 __all__ = [
+    "AttentiveMaskParams",
     "AugmentationParams",
+    "BYOLParams",
     "CaptionGates",
     "CaptionKind",
     "CaptionParams",
@@ -66,15 +74,19 @@ __all__ = [
     "MultiPositiveSigmoidParams",
     "ObjectiveParams",
     "Params",
+    "PhotometricParams",
     "PromoteParams",
     "PrototypesParams",
     "Reading",
     "RewriteCaptioner",
+    "SelfSupervisionParams",
     "SentenceParams",
     "SigmoidParams",
+    "SimCLRParams",
     "Source",
     "TeacherParams",
     "TermParams",
+    "TextLossParams",
     "TextParams",
     "TextTowerParams",
     "TrainParams",

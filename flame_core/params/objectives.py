@@ -10,7 +10,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from flame_core.names import Name
-from flame_core.params.section import Positive, Section
+from flame_core.params.section import Fraction, Positive, Section
 
 
 class TermParams(Section):
@@ -26,7 +26,17 @@ class ContrastiveParams(TermParams):
     learning_rate_multiplier: float = Field(default=1.0, gt=0, description="of the loss's own scalars")
 
 
-class SigmoidParams(ContrastiveParams):
+class TextLossParams(ContrastiveParams):
+    """What the losses between pictures and their texts have in common."""
+
+    views: Literal["first", "all"] = Field(
+        default="first",
+        exclude_if=lambda value: value == "first",  # a recipe that does not name it is recorded as it always was
+        description="which views of a picture are compared with its texts; all: the mean of their losses",
+    )
+
+
+class SigmoidParams(TextLossParams):
     """A sigmoid loss also has a bias."""
 
     logit_bias: float | Literal["auto"] = Field(default=-10.0, description="initial value; auto is -ln(batch_size - 1)")
@@ -45,7 +55,7 @@ class FacetSigmoidParams(SigmoidParams):
     facet_weight: float = Field(default=1.0, gt=0, description="lambda of the second term")
 
 
-class InfoNCEParams(ContrastiveParams):
+class InfoNCEParams(TextLossParams):
     """CLIP's loss."""
 
     name: Literal["infonce"] = "infonce"
@@ -85,8 +95,62 @@ class PrototypesParams(ContrastiveParams):
     )
 
 
+class AttentiveMaskParams(TermParams):
+    """A-CLIP's mask: the tower sees only those cells of patches that its moving average attends to. It has no loss."""
+
+    name: Literal["attentive_mask"] = "attentive_mask"
+    weight: float = Field(default=1.0, ge=1, le=1, description="there is no loss to weigh: 1")
+    mode: Literal["attentive", "inverted", "random"] = Field(
+        default="attentive",
+        description="cells that the tower sees: the most or the least attended, or random ones, without an average",
+    )
+    score: Literal["cls", "similarity"] = Field(
+        default="cls",
+        description="of a patch; cls: the attention of the CLS token to it, mean of all heads and blocks; similarity: "
+        "its cosine with the mean patch, for backbones without a CLS token",
+    )
+    keep: float = Field(
+        default=0.5, gt=0, le=1, description="share of the cells that are seen, rounded up to a cell more"
+    )
+    cell: Positive = Field(default=2, description="side of a cell in patches")
+    views: Literal[1, 2] = Field(default=2, description="masked views of a picture")
+    resolution: float = Field(
+        default=0.5, gt=0, le=1, description="side of the picture that the average sees, as a share of image_size"
+    )
+    momentum: Fraction = Field(default=0.996, description="of the average in the first step; rises to 1 by a cosine")
+
+
+class SelfSupervisionParams(TermParams):
+    """A head of its own on a feature of the backbone."""
+
+    feature: Literal["cls", "pooled"] = Field(default="cls", description="the CLS token, or the mean patch")
+    hidden: Positive = Field(default=4096, description="width of the heads")
+    dim: Positive = Field(default=256, description="dimensions of what is compared")
+
+
+class SimCLRParams(SelfSupervisionParams):
+    """SimCLR's loss: the two views of a picture find each other among all views of the batch."""
+
+    name: Literal["simclr"] = "simclr"
+    temperature: float = Field(default=0.1, gt=0)
+
+
+class BYOLParams(SelfSupervisionParams):
+    """BYOL's loss: each view predicts what the moving average of `attentive_mask` sees."""
+
+    name: Literal["byol"] = "byol"
+    momentum: Fraction = Field(default=0.996, description="of the average of the projector; rises to 1 by a cosine")
+
+
 ObjectiveParams = Annotated[
-    MultiPositiveSigmoidParams | FacetSigmoidParams | InfoNCEParams | CosineParams | PrototypesParams,
+    MultiPositiveSigmoidParams
+    | FacetSigmoidParams
+    | InfoNCEParams
+    | CosineParams
+    | PrototypesParams
+    | AttentiveMaskParams
+    | SimCLRParams
+    | BYOLParams,
     Field(discriminator="name"),
 ]
 OBJECTIVES: dict[str, type[TermParams]] = {

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from flame_core.objectives import create_objective, recipe_needs, term_needs
+from flame_core.errors import ParamsError
+from flame_core.objectives import create_objective, recipe_needs, term_faults, term_needs
 from flame_core.objectives.objective import Objective
 from flame_core.objectives.term import Setup
 from flame_core.params import TrainParams
@@ -85,13 +86,16 @@ def assemble(
         sidecars: folders of the recipe's sidecars by name.
 
     Raises:
-        ParamsError: the terms read what the backbone does not have, or `optimizer.multipliers` names no weight.
+        ParamsError: the terms read what the backbone does not have or do not suit the recipe, or
+            `optimizer.multipliers` names no weight.
         InputError: a term cannot use what lies beside the values of a sidecar.
     """
     torch.manual_seed(params.seed)
     tower = ImageTower(params.model, texts.hidden, facets)
     for name, needs in term_needs(params).items():
         require_features(tower.backbone, needs.reads, f"train: the term {name}")
+    for _, fault in term_faults(params, tower):
+        raise ParamsError(f"train: {fault}")
     text_tower = texts.encoder()
     if "z" not in recipe_needs(params).reads:  # nothing reaches the head, and ranks would wait for its gradients
         tower.head_parts().requires_grad_(False)

@@ -7,6 +7,8 @@ pictures and texts, and the runs are counted (`counting`).
   per item and the fixed cost. Backward costs as much as two forwards.
 - The objective sees the features of the whole batch, so its cost is a polynomial of degree two in the number of
   pictures. Runs of two, three and four pictures give its coefficients.
+- What the terms do before the towers run, such as the forward pass of a teacher or of a moving average, comes first: it
+  may choose the patches that the tower sees.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from flame_core.params import TrainParams
 from flame_core.ranks import ALONE
 from flame_core.text.jobs import facet_count
 from flame_core.training.assembly import Assembly, assemble
-from flame_core.training.counting import Quadratic, counted
+from flame_core.training.counting import Counted, Quadratic, counted
 from flame_core.training.made_batch import MadeTexts, made_batch
 
 _ADAM_BYTES = 16  # a weight, its gradient and two moments in float32
@@ -86,11 +88,13 @@ class ObjectiveCost:
         weights: number of trained weights.
         flops: per step over all processes, forward and backward.
         memory: bytes that a process needs: its weights and state, and what is kept for backward.
+        before_flops: per step over all processes, of what the terms do before the towers run.
     """
 
     weights: int
     flops: float
     memory: int
+    before_flops: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,8 @@ class TrainingCost:
     def step_flops(self) -> dict[str, float]:
         """FLOPs of one step over all processes, by part."""
         towers = {name: self.batch_size * tower.flops for name, tower in self.towers.items()}
-        return {**towers, "objective": self.objective.flops}
+        before = {"before the towers": self.objective.before_flops} if self.objective.before_flops else {}
+        return {**towers, **before, "objective": self.objective.flops}
 
     @property
     def flops(self) -> float:
@@ -199,18 +204,20 @@ def training_cost(
     texts, needs, size = MadeTexts(params, hidden, vocabulary), recipe_needs(params), params.model.image_size
     with torch.random.fork_rng(devices=[]):
         assembly = assemble(params, texts, facet_count(slots), batch, samples, teacher, sidecars)
-        made = made_batch(params, texts, PICTURES).with_extra(**(extra or {}))
-        run = _Runs(params, assembly, made)
         at = Moment(0, schedule.steps, schedule.steps_per_epoch)
+        prepared = _prepared(params, assembly, made_batch(params, texts, PICTURES).with_extra(**(extra or {})), at)
+        run = _Runs(params, assembly, prepared.result)
         image, features = run.image_tower(needs.views, own)
         text = run.text_tower(different_captions(slots, drawn), own)
         objective = run.objective(features, hidden, at, batch, own)
+        objective = replace(objective, before_flops=prepared.flops / PICTURES * batch)
     text_bytes = 8 * params.text_tower.max_tokens if params.text_tower else 2 * hidden
+    numbers = needs.views * 3 * size**2 + 3 * round(needs.around * size) ** 2  # of a picture's views
     cost = TrainingCost(
         image=image,
         text=text,
         objective=objective,
-        input_bytes=own * (needs.views * 4 * 3 * size * size + drawn * text_bytes),
+        input_bytes=own * (4 * numbers + drawn * text_bytes),
         steps=at.steps,
         batch_size=batch,
         texts=drawn,
@@ -226,9 +233,15 @@ def different_captions(slots: Sequence[str], drawn: int) -> float:
     return sum(1 - comb(len(slots) - own, drawn) / ways for own in of_caption.values())
 
 
+def _prepared(params: TrainParams, assembly: Assembly, made: Batch, at: Moment) -> Counted[Batch]:
+    """A batch as the towers get it, and what it cost to prepare it."""
+    with _autocast(params):
+        return counted(lambda: assembly.objective.prepare(made, assembly.tower, at, ALONE))
+
+
 @dataclass(frozen=True)
 class _Runs:
-    """Parts of an assembled training, each run and counted."""
+    """Parts of an assembled training, each run on a prepared batch and counted."""
 
     params: TrainParams
     assembly: Assembly
@@ -237,9 +250,14 @@ class _Runs:
     def image_tower(self, views: int, own: int) -> tuple[TowerCost, Features]:
         """The image tower's cost, and the features of one view."""
         tower, pictures = self.assembly.tower, self.made.pictures.flatten(0, 1)
+        keep = None if self.made.keep is None else self.made.keep.flatten(0, 1)
         reads = tuple(sorted(recipe_needs(self.params).reads))
         recomputes = self.params.model.checkpoint_activations
-        return self._tower(tower, pictures, lambda inputs: tower(inputs, reads), views, own, recomputes)
+
+        def run(inputs: Tensor) -> Features:
+            return tower(inputs, reads, None if keep is None else keep[: len(inputs)])
+
+        return self._tower(tower, pictures, run, views, own, recomputes)
 
     def text_tower(self, captions: float, own: int) -> TowerCost | None:
         """The text tower's cost, if there is one."""
@@ -258,7 +276,7 @@ class _Runs:
         recomputes: bool = False,
     ) -> tuple[TowerCost, Features]:
         there = [*tower.parameters(), inputs]  # whether it is kept or not
-        with self._autocast():
+        with _autocast(self.params):
             one, two = (counted(lambda n=n: run(inputs[:n]), there) for n in (1, 2))
         trained, others = _sizes(tower)
         cost = TowerCost(
@@ -276,8 +294,6 @@ class _Runs:
     def objective(self, of_one: Features, hidden: int, at: Moment, batch_size: int, own: int) -> ObjectiveCost:
         """The objective's cost if a process has `own` pictures of a batch; `of_one` are the features of one view."""
         objective, (b, views) = self.assembly.objective, self.made.pictures.shape[:2]
-        with self._autocast():
-            prepared = counted(lambda: objective.prepare(self.made, self.assembly.tower, at, ALONE))
         features = {name: torch.randn(b, views, *value.shape[1:]) for name, value in of_one.items()}
         features["t"] = torch.randn(b, self.params.texts_per_image, hidden)
         trained_texts = self.assembly.text_tower is not None
@@ -285,23 +301,20 @@ class _Runs:
         def loss(n: int) -> Tensor:
             own = {name: value[:n].clone() for name, value in features.items()}
             leaves = {name: value.requires_grad_(name != "t" or trained_texts) for name, value in own.items()}
-            return torch.stack(list(objective(leaves, prepared.result[:n], ALONE).values())).sum()
+            return torch.stack(list(objective(leaves, self.made[:n], ALONE).values())).sum()
 
         flops, kept = [], []
         for n in range(2, PICTURES + 1):
             forward = counted(lambda n=n: loss(n), [*objective.parameters(), *objective.buffers()])
-            after = counted(
-                lambda n=n, forward=forward: self._end_of_step(forward.result, features, prepared.result[:n], at)
-            )
+            after = counted(lambda n=n, forward=forward: self._end_of_step(forward.result, features, self.made[:n], at))
             flops.append(forward.flops + after.flops)
             kept.append(forward.kept_bytes)
         arithmetic, memory = Quadratic.through(*flops), Quadratic.through(*kept)
-        linear = arithmetic.linear + prepared.flops / b
         trained, others = _sizes(objective)
         kept_bytes = memory.constant + memory.linear * own + memory.square * own * batch_size
         return ObjectiveCost(
             weights=trained,
-            flops=arithmetic.constant + linear * batch_size + arithmetic.square * batch_size**2,
+            flops=arithmetic.constant + arithmetic.linear * batch_size + arithmetic.square * batch_size**2,
             memory=trained * _ADAM_BYTES + others + round(max(0.0, kept_bytes)),
         )
 
@@ -310,8 +323,9 @@ class _Runs:
         own = {name: value[: len(batch)] for name, value in features.items()}
         self.assembly.objective.after_step(self.assembly.tower, own, batch, at, ALONE)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.params.precision == "bfloat16")
+
+def _autocast(params: TrainParams) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=params.precision == "bfloat16")
 
 
 def _sizes(module: nn.Module) -> tuple[int, int]:

@@ -29,14 +29,15 @@ from flame_core.text.jobs import facet_number
 from flame_core.text.store import Drawn
 from flame_core.training.shared_index import SharedIndex
 from flame_core.training.texts import StoredValues, TrainingTexts
-from flame_core.vision.views import normalised, open_picture, training_view
+from flame_core.vision.views import normalised, open_picture, training_view, view_around
 
 
 @dataclass(frozen=True)
 class LoadedBatch:
     """A batch before it is on the device: pictures [b, V, H, W, 3] in uint8, texts in the order of their files.
 
-    `order` [b K] holds the index of the text that was drawn at each place; the rest is as in `Batch`.
+    `around` [b, S, S, 3] is in uint8 too; `order` [b K] holds the index of the text that was drawn at each place; the
+    rest is as in `Batch`.
     """
 
     pictures: Tensor
@@ -47,6 +48,7 @@ class LoadedBatch:
     rows: Tensor
     keys: list[str]
     extra: dict[str, Tensor]
+    around: Tensor | None = None
 
     def pin_memory(self) -> LoadedBatch:
         """The same batch in page-locked memory; DataLoader calls it."""
@@ -57,7 +59,10 @@ class LoadedBatch:
         moved = self._moved(partial(Tensor.to, device=device, non_blocking=True))
         texts = moved.texts.flatten(0, 1)[moved.order].view_as(moved.texts)
         pictures = normalised(moved.pictures)
-        return Batch(pictures, moved.boxes, texts, moved.facets, moved.rows, self.keys, moved.extra)
+        around = None if moved.around is None else normalised(moved.around)
+        return Batch(
+            pictures, moved.boxes, texts, moved.facets, moved.rows, self.keys, moved.extra, keep=None, around=around
+        )
 
     def _moved(self, move: Callable[[Tensor], Tensor]) -> LoadedBatch:
         return LoadedBatch(
@@ -69,6 +74,7 @@ class LoadedBatch:
             move(self.rows),
             self.keys,
             {name: move(value) for name, value in self.extra.items()},
+            None if self.around is None else move(self.around),
         )
 
 
@@ -124,6 +130,7 @@ class TrainingSamples(Dataset[LoadedBatch]):
     ) -> None:
         self._index, self._slots, self._params = SharedIndex(index), list(slots), params
         self._views = recipe_needs(params).views
+        self._around = round(recipe_needs(params).around * params.model.image_size)
         self._sidecars = dict(sidecars or {})
         self.texts = texts
         self._numbers = [facet_number(name) for name in texts.facets]
@@ -157,7 +164,7 @@ class TrainingSamples(Dataset[LoadedBatch]):
     def __getitem__(self, samples: Sequence[tuple[int, int]]) -> LoadedBatch:
         params = self._params
         count = min(params.texts_per_image, len(self._slots))
-        views, drawn, order, facets, keys = [], [], [], [], []
+        views, around, drawn, order, facets, keys = [], [], [], [], [], []
         for epoch, number in samples:
             row = self._index[number]
             draw = random.Random(text_sha256(f"sample {params.seed} {epoch} {row.key}"))
@@ -166,6 +173,8 @@ class TrainingSamples(Dataset[LoadedBatch]):
             views.append(view())
             slots = draw.sample(self._slots, count)
             views += [view() for _ in range(1, self._views)]
+            if self._around:
+                around.append(view_around(picture, self._around, views[-self._views :]))
             in_file = sorted(slots)  # texts that are adjacent in the store are read together
             order += [len(drawn) * count + in_file.index(slot) for slot in slots]
             drawn.append(Drawn(row.shard, row.row, in_file))
@@ -181,6 +190,7 @@ class TrainingSamples(Dataset[LoadedBatch]):
             rows=torch.tensor([number for _, number in samples]),
             keys=keys,
             extra={name: sidecar.read(places) for name, sidecar in self._sidecars.items()},
+            around=torch.stack(around) if around else None,
         )
 
 

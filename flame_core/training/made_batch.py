@@ -44,7 +44,8 @@ class MadeTexts:
 
 def made_batch(params: TrainParams, texts: MadeTexts, pictures: int) -> Batch:
     """A batch with the views that the recipe asks for, random pictures, and texts of facet 1."""
-    views, size = recipe_needs(params).views, params.model.image_size
+    needs, size = recipe_needs(params), params.model.image_size
+    views, around = needs.views, round(needs.around * size)
     return Batch(
         pictures=torch.randn(pictures, views, 3, size, size),
         boxes=torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0]).expand(pictures, views, 5),
@@ -52,4 +53,5 @@ def made_batch(params: TrainParams, texts: MadeTexts, pictures: int) -> Batch:
         facets=torch.ones(pictures, params.texts_per_image, dtype=torch.long),
         rows=torch.arange(pictures),
         keys=[str(row) for row in range(pictures)],
+        around=torch.randn(pictures, 3, around, around) if around else None,
     )

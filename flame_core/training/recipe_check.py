@@ -71,7 +71,7 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
     """Mistakes in the recipe itself: sidecars that its terms read, its backbone, its weights."""
     import torch
 
-    from flame_core.objectives import term_needs
+    from flame_core.objectives import term_faults, term_needs
     from flame_core.text.transformer import TextTower
     from flame_core.training.schedule import require_weights
     from flame_core.vision.tower import ImageTower, require_features
@@ -96,6 +96,9 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
             require_features(tower.backbone, each.reads, f"the term {name}")
         except ParamsError as error:
             yield Fault(("objective" if name == recipe.objective.name else "terms",), str(error))
+            return
+    for name, message in term_faults(recipe, tower):
+        yield Fault(("objective" if name == recipe.objective.name else "terms",), message)
     if recipe.optimizer.multipliers:
         towers: dict[str, torch.nn.Module] = {"image": tower}
         if recipe.text_tower is not None:
@@ -116,6 +119,8 @@ def _backbone_fault(recipe: TrainParams, error: ParamsError) -> Fault:
         hint = f"did you mean {close[0]!r}? " if close else ""
         return Fault(("model", "backbone"), f"timm has no model {name!r}; {hint}timm.list_models() lists all")
     message = str(error).removeprefix("train.model: ")
+    if message.startswith("train.model.head "):
+        return Fault(("model", "head"), message.removeprefix("train.model.head "))
     if "'final_norm'" in message or message.startswith("train.model.backbone "):
         return Fault(("model", "backbone"), f"{name!r} does not return tokens [B, T, C]; take a ViT")
     if message.startswith("train.model.facet_blocks "):

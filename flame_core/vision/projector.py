@@ -5,7 +5,7 @@ comes after the LayerNorm; the two do not commute. (FLAME, arXiv 2411.11927; ref
 Facet tokens pass through the same layers one by one.
 
 LIFT's: the mean over patches after the backbone's norm, then Linear -> GELU -> Linear, then unit length. (LIFT, arXiv
-2506.04209.)
+2506.04209.) The head `cls` is the same on the CLS token instead of the patches.
 """
 
 from __future__ import annotations

@@ -44,7 +44,13 @@ class ImageTower(nn.Module):
         multiply_patches(self.backbone)
         if params.checkpoint_activations:
             self.backbone.set_grad_checkpointing(True)
-        head = PooledProjector if params.head == "pooled" else PatchProjector
+        if params.head == "cls" and getattr(self.backbone, "cls_token", None) is None:
+            raise ParamsError(
+                f"train.model.head cls: the backbone {type(self.backbone).__name__} has no class token; take "
+                "another, or head pooled"
+            )
+        self._from_cls = params.head == "cls"
+        head = PatchProjector if params.head == "patches" else PooledProjector
         self.projector = head(self.backbone.num_features, hidden, params.checkpoint_activations)
         blocks = params.facet_blocks
         self.facet_tokens = FacetTokens(self.backbone, facets, blocks) if blocks is not None else None
@@ -72,7 +78,7 @@ class ImageTower(nn.Module):
             patches, facets = tokens[:, prefix:own], tokens[:, own:]
         features = {}
         if "z" in reads:
-            features["z"] = self.projector(patches, facets)
+            features["z"] = self.projector(tokens[:, :1] if self._from_cls else patches, facets)
         if "pooled" in reads:
             features["pooled"] = patches.mean(dim=1)
         if "cls" in reads:
@@ -96,14 +102,14 @@ class ImageTower(nn.Module):
 
 def backbone_arguments(params: ModelParams) -> dict[str, Any]:
     """Keyword arguments of `timm.create_model` for the backbone."""
-    norm = {"final_norm": True, "fc_norm": False} if params.head == "pooled" else {"final_norm": False}
+    norm = {"final_norm": False} if params.head == "patches" else {"final_norm": True, "fc_norm": False}
     if twice := sorted(params.backbone_options.keys() & {"num_classes", "global_pool", *norm}):
         raise TypeError(f"the tower itself decides {', '.join(twice)}")
     return {"num_classes": 0, "global_pool": "avg", **norm, **params.backbone_options}
 
 
 def create_backbone(params: ModelParams) -> nn.Module:
-    """A timm backbone that returns tokens [B, T, C], randomly initialised; with a pooled head, after its final norm.
+    """A timm backbone that returns tokens [B, T, C], randomly initialised; for FLAME's head, without its final norm.
 
     Raises:
         ParamsError: timm does not know the name or an option, or the model does not return tokens.

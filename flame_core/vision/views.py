@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import random
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from flame_core.params import AugmentationParams
+from flame_core.vision.colours import recoloured
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]  # CLIP's
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
@@ -52,15 +54,29 @@ class View(NamedTuple):
 
 
 def training_view(picture: Image.Image, size: int, params: AugmentationParams, draw: random.Random) -> View:
-    """A random crop of a picture, which may be mirrored."""
+    """A random crop of a picture, which may be mirrored and have other colours."""
     width, height = picture.size
     box = crop_box(width, height, params, draw)
     mirrored = draw.random() < params.flip
     view = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
     if mirrored:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if params.photometric is not None:
+        view = recoloured(view, params.photometric, draw)
     left, top, right, bottom = box
     return View(_bytes(view), (left / width, top / height, right / width, bottom / height, float(mirrored)))
+
+
+def box_around(boxes: Tensor) -> Tensor:
+    """The smallest box that contains all views of a picture, [..., 4]; `boxes` [..., V, 4 or more] as in `View`."""
+    return torch.cat([boxes[..., :2].amin(dim=-2), boxes[..., 2:4].amax(dim=-2)], dim=-1)
+
+
+def view_around(picture: Image.Image, size: int, views: Sequence[View]) -> Tensor:
+    """The smallest crop that contains all views of a picture, not mirrored, [size, size, 3] in uint8."""
+    around = box_around(torch.tensor([view.place for view in views], dtype=torch.float64)).tolist()
+    left, top, right, bottom = (round(share * side) for share, side in zip(around, picture.size * 2, strict=True))
+    return _bytes(picture.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, right, bottom)))
 
 
 def evaluation_picture(jpeg: bytes, size: int) -> Tensor:

@@ -11,12 +11,15 @@ from pydantic import Field
 
 from flame_core.digest import value_digest
 from flame_core.params import (
+    AttentiveMaskParams,
+    BYOLParams,
     CosineParams,
     FacetSigmoidParams,
     InfoNCEParams,
     MultiPositiveSigmoidParams,
     Params,
     PrototypesParams,
+    SimCLRParams,
     TrainParams,
     changed_values,
     parse_params,
@@ -53,7 +56,15 @@ class LaterTrain(TrainParams):
     """A recipe with new fields, plain, empty and nested, and a wider union of losses."""
 
     objective: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
-        MultiPositiveSigmoidParams | FacetSigmoidParams | CosineParams | PrototypesParams | LaterInfoNCE | LaterLoss,
+        MultiPositiveSigmoidParams
+        | FacetSigmoidParams
+        | CosineParams
+        | PrototypesParams
+        | AttentiveMaskParams
+        | SimCLRParams
+        | BYOLParams
+        | LaterInfoNCE
+        | LaterLoss,
         Field(discriminator="name"),
     ] = MultiPositiveSigmoidParams()
     views: int = 1

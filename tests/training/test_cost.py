@@ -151,9 +151,33 @@ def test_what_a_term_adds_is_counted(self_teaching):
     assert cost.image.items == 2
     assert cost.weights - cost.image.weights == HIDDEN * HIDDEN
     head = 3 * 2 * HIDDEN * HIDDEN
-    assert cost.objective.flops == pytest.approx(6 * (cost.image.forward_flops + head))
+    assert cost.objective.before_flops == pytest.approx(6 * cost.image.forward_flops)
+    assert cost.objective.flops == pytest.approx(6 * head)
     assert sum(cost.step_flops.values()) == pytest.approx(flops_of_a_step(self_teaching, 6), rel=0.04)
     assert cost.objective.memory > 4 * cost.image.weights
+
+
+def test_patches_that_the_tower_does_not_see_cost_nothing():
+    """A-CLIP on 4 x 4 patches: 3 of 4 cells of two views; the average looks at 2 x 2 patches of half the size."""
+    heads = {"hidden": 8, "dim": 4}
+    terms = [{"name": "attentive_mask"}, {"name": "simclr", **heads}, {"name": "byol", **heads}]
+    losses = {"objective": {"name": "infonce", "views": "all"}, "terms": terms}
+    masked = small(model={"head": "cls"}, batch_size=6, texts_per_image=1, **losses)
+    cost = cost_of(masked)
+
+    def blocks(tokens: int) -> int:
+        return 4 * (24 * tokens * 48**2 + 4 * tokens**2 * 48)
+
+    assert cost.image.items == 2
+    head = 2 * (48 * HIDDEN + HIDDEN * HIDDEN)
+    assert cost.image.forward_flops == blocks(1 + 12) + 2 * 16 * 3 * 8 * 8 * 48 + head  # all patches are embedded
+    cls_rows = 4 * 2 * 5 * 48
+    assert cost.objective.before_flops == 6 * (blocks(1 + 4) + 2 * 4 * 3 * 8 * 8 * 48 + cls_rows)
+    assert list(cost.step_flops) == ["image tower", "before the towers", "objective"]
+    assert sum(cost.step_flops.values()) == pytest.approx(flops_of_a_step(masked, 6), rel=0.04)
+    whole = cost_of(masked.model_copy(update={"terms": masked.terms[1:2]}))
+    assert cost.image.activation_bytes < 0.9 * whole.image.activation_bytes
+    assert cost.input_bytes - whole.input_bytes == 6 * 4 * 3 * 16 * 16
 
 
 def test_activations_are_what_autograd_keeps():
