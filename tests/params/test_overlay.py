@@ -49,11 +49,14 @@ def test_the_shipped_overlays_meet_all_recipes_at_once(source: str) -> None:
     overlay = read_yaml(ROOT / source)["train"]
     params = parsed(overlay)
     known = {"clip", "clip-sigmoid", "flame", "flame-facets", "flame-infonce", "flame-raw", "lift", "lift-cosine"}
-    known |= {"protoclip-baseline"}
-    assert set(params.train) == known
+    known |= {"protoclip-baseline", "a-clip-baseline"}
+    masked = {"a-clip", "a-clip-mask", "random-mask"}
+    assert set(params.train) == known | masked
     for name, recipe in params.train.items():
         assert recipe.texts_per_image == overlay["texts_per_image"]
-        if "infonce" in name or name in ("clip", "lift", "protoclip-baseline"):
+        if name in masked:
+            assert recipe.objective == InfoNCEParams(views="all")
+        elif "infonce" in name or name.endswith("-baseline") or name in ("clip", "lift"):
             assert recipe.objective == InfoNCEParams()
         elif name == "lift-cosine":
             assert recipe.objective == CosineParams()

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from flame_core.vision.patch_cells import Cells
+from flame_core.vision.token_subset import embedded
 from flame_core.vision.views import box_around
+from tests.vision.test_facet_tokens import pictures, tower
 
 FOURTEEN = Cells(7, 7, 2)
 
@@ -85,3 +87,15 @@ def test_pictures_have_their_own_ratings_at_any_resolution():
     for one in range(4):
         assert torch.equal(FOURTEEN.ratings(scores[one : one + 1], views[one : one + 1])[0], together[one])
     assert box_around(views).shape == (4, 4)
+
+
+@torch.no_grad()
+def test_kept_tokens_are_those_of_the_whole_picture_before_the_first_block():
+    """Positions are added before patches are left out; with all cells, the tower's output is that without a mask."""
+    made, cells = tower(None), Cells(2, 2, 2)
+    kept = cells.best(torch.tensor([[0.0, 3.0, 1.0, 2.0]]).expand(3, 4), 2)
+    assert kept[0].tolist() == [2, 3, 6, 7, 10, 11, 14, 15]
+    whole, some = embedded(made.backbone, pictures()), embedded(made.backbone, pictures(), kept)
+    assert torch.equal(some[:, 1:], whole[:, 1:][:, kept[0]]) and torch.equal(some[:, :1], whole[:, :1])
+    everything = cells.best(torch.rand(3, 4), cells.kept(1.0))
+    assert torch.equal(made(pictures(), ("z",), everything)["z"], made.z(pictures()))
