@@ -1,6 +1,7 @@
 """The HTTP application: a page in three files, and the JSON interface that it uses.
 
-Every error is JSON, `{"error": what was wrong and what to do}`; the schema of the interface is at `/openapi.json`.
+Every error is JSON, `{"error": what was wrong and what to do}`, without this machine's folders. The schema of the
+interface is at `/openapi.json`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flame_core.errors import FlameError, GateError, ResourceError
 from flame_core.version import PACKAGE
 from flame_core.web_origin import HEADERS, SAFE_METHODS, Refusal, host_refusal, origin_refusal
+from flame_core.web_search.messages import without_folders
 from flame_core.web_search.requests import EncodeRequest, PatchRequest, SearchRequest
 from flame_core.web_search.service import SearchService, UnknownError
 
@@ -66,7 +68,11 @@ def create_app(service: SearchService, names: Collection[str]) -> ASGIApp:
         return Response(content, media_type="image/jpeg", headers={"cache-control": "no-cache"})
 
     app.mount("/", StaticFiles(directory=PAGE, html=True))
-    app.add_exception_handler(FlameError, _flame_error)
+
+    @app.exception_handler(FlameError)
+    def refused(request: Request, error: FlameError) -> JSONResponse:
+        return _error(_status(error), without_folders(str(error), service.root))
+
     app.add_exception_handler(RequestValidationError, _wrong_body)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unexpected)
@@ -124,9 +130,9 @@ def _error(status: int, message: str) -> JSONResponse:
     return JSONResponse({"error": message}, status)
 
 
-def _flame_error(request: Request, error: Exception) -> JSONResponse:
+def _status(error: FlameError) -> int:
     kinds = ((UnknownError, 404), (GateError, 409), (ResourceError, 503))
-    return _error(next((status for kind, status in kinds if isinstance(error, kind)), 400), str(error))
+    return next((status for kind, status in kinds if isinstance(error, kind)), 400)
 
 
 def _wrong_body(request: Request, error: Exception) -> JSONResponse:

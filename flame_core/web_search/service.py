@@ -11,6 +11,7 @@ import binascii
 import threading
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +50,11 @@ class SearchService:
         self._searcher, self._indexes = searcher, indexes
         self._lock = threading.Lock()  # one computation at a time: it uses all cores, or the GPU
         self._weights = (searcher.model.folder / WEIGHTS).stat()
+
+    @property
+    def root(self) -> Path:
+        """Of the run; messages name its files relative to it."""
+        return self._searcher.layout.root
 
     def about(self) -> dict[str, Any]:
         """The model and what can be searched."""
@@ -179,8 +185,9 @@ class SearchService:
 
 
 def _decoded(encoded: str, where: str) -> bytes:
-    """The bytes of a file in base64."""
+    """The bytes of a file in base64, also with line breaks, as `base64` writes them, or as a data: URI."""
+    content = encoded.partition(",")[2] if encoded.startswith("data:") else encoded
     try:
-        return base64.b64decode(encoded, validate=True)
+        return base64.b64decode("".join(content.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InputError(f"{where} is not base64 of a file: {error}") from None

@@ -52,6 +52,14 @@ def test_a_picture_finds_itself_by_its_bytes_and_by_its_number(client: TestClien
     assert by_bytes["score"] == pytest.approx(1, abs=1e-5)
 
 
+def test_a_picture_may_be_a_data_uri_or_have_line_breaks(client: TestClient):
+    plain = client.post("/api/search", json={"picture": encoded(5)}).json()
+    broken = base64.encodebytes(world.jpeg(5)).decode()
+    assert "\n" in broken.strip()
+    for picture in (broken, f"data:image/jpeg;base64,{encoded(5)}"):
+        assert client.post("/api/search", json={"picture": picture}).json() == plain
+
+
 def test_the_weight_of_the_facets_mixes_both_scores(searcher: Searcher):
     """The text is read elsewhere: no text of the run is stored for both ways of asking."""
     own = Searcher(searcher.params, searcher.layout, searcher.model, lambda kind, text: world.lookup(kind, [text])[0])
@@ -114,7 +122,9 @@ def test_a_refusal_says_what_was_wrong(client: TestClient, path: str, body: dict
 
 def test_an_unread_text_says_what_is_missing(client: TestClient):
     answer = client.post("/api/search", json={"text": "no one embedded this"})
-    assert answer.status_code == 400 and "flame fetch-llm" in answer.json()["error"]
+    said = answer.json()["error"]
+    assert answer.status_code == 400 and "which is not in data/llm/tiny: run `flame fetch-llm`" in said
+    assert str(Path.cwd()) not in said
 
 
 def test_a_model_that_was_trained_anew_is_not_mixed_with_the_old_one(client: TestClient, searcher: Searcher):
