@@ -63,6 +63,20 @@ def read_checks(project: DvcProject, stage: Stage, declared: Sequence[str]) -> l
     return [_result(name, checks) if checks else _none(name, unlisted) for name, checks in by_name.items()]
 
 
+def evaluation(key: dg.AssetKey, result: dg.AssetCheckResult, partition: str | None = None) -> dg.AssetCheckEvaluation:
+    """A check's result as an event of an asset, for what ran outside of the asset's own step."""
+    return dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=result.check_name or "",
+        passed=result.passed,
+        metadata=result.metadata,
+        severity=result.severity,
+        description=result.description,
+        blocking=True,
+        partition=partition,
+    )
+
+
 def _read(out: Path) -> list[Check]:
     if out.is_dir() and not (out / gates.CHECKS).exists():
         return []  # one of several outs

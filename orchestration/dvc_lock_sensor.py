@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from orchestration.checks import evaluation
 from orchestration.dvc_assets import DATA_VERSION_TAG, ReadChecks, ReadNumbers, asset_key, run_metadata
 from orchestration.dvc_errors import PROJECT_FILE, DvcBusyError
 from orchestration.dvc_lock import LockedStage
@@ -60,7 +61,7 @@ def dvc_lock_sensor(
             events.append(_runless(project, stage, entry, locked, numbers))
             declared = stage_meta(stage).checks
             if read_checks and declared:
-                events += [_evaluation(key, result) for result in read_checks(project, stage, declared)]
+                events += [evaluation(key, result) for result in read_checks(project, stage, declared)]
         return dg.SensorResult(asset_events=events) if events else dg.SkipReason(_why_not(locked, len(busy_keys)))
 
     return sensor
@@ -116,16 +117,4 @@ def _runless(
             numbers,
         ),
         tags=tags,
-    )
-
-
-def _evaluation(key: dg.AssetKey, result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
-    return dg.AssetCheckEvaluation(
-        asset_key=key,
-        check_name=result.check_name or "",
-        passed=result.passed,
-        metadata=result.metadata,
-        severity=result.severity,
-        description=result.description,
-        blocking=True,
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dagster as dg
 
 from flame_core.layout import Layout
-from orchestration.checks import read_checks
+from orchestration.checks import evaluation, read_checks
 from orchestration.dvc_assets import DATA_VERSION_TAG, asset_key, op_name, run_metadata
 from orchestration.dvc_project import DvcProject, Stage
 from orchestration.dvc_run import StageRun
@@ -107,13 +107,4 @@ def experiment_events(
         partition=partition,
     )
     for result in results:
-        yield dg.AssetCheckEvaluation(
-            asset_key=key,
-            check_name=result.check_name or "",
-            passed=result.passed,
-            metadata=result.metadata,
-            severity=result.severity,
-            description=result.description,
-            blocking=True,
-            partition=partition,
-        )
+        yield evaluation(key, result, partition)
