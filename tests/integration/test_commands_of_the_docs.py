@@ -37,7 +37,7 @@ ELSEWHERE = (
     MAKE,
     BENCHMARK,
     (r"\. \.venv/bin/activate", "the test's environment is active", "true"),
-    (r"flame run (--preset .*flickr8k.*)", "it trains for an hour", r"flame params check \1"),
+    (r"(?s)flame run (--preset .*flickr8k.*)", "it trains for an hour", r"flame params check \1"),
     (r"flame run (--preset demo-gemma)", "it fetches 240 MB and embeds for minutes", r"flame params check \1"),
     (r"flame ui", "tests/orchestration/test_ui.py opens it", "flame ui --help"),
     (r"flame --install-completion", "it writes into the shell's own files", "flame --show-completion bash"),
@@ -221,6 +221,7 @@ def reader(tracked: Tracked, pictures: Path, tmp_path_factory: pytest.TempPathFa
             "/mnt/shared/flame": str(tmp_path_factory.mktemp("remote")),
             "sqlite:///.flame/mlflow/mlflow.db": f"sqlite:///{tracked.root}/.flame/mlflow/mlflow.db",
             "PROCESSES=8": "PROCESSES=2",
+            "cluster.clusters=40": "cluster.clusters=8 --set cluster.dims=8",  # of a few dozen captions
             "5001": free_port(),
             "bash mlflow/server.sh": f"MLFLOW_PORT={port} bash mlflow/server.sh",
             "http://127.0.0.1:5000": f"http://127.0.0.1:{port}",
