@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,7 +69,7 @@ def query(
         found = searcher.picture(read_file(picture), index, top)
     else:
         found = searcher.text(asked, index, top, float(facets))
-    show_pictures([(found.gallery.picture, hit.number) for hit in found.hits[:_PICTURED]], model.ingest)
+    show_pictures([(found.gallery.picture, hit.number) for hit in found.hits[:_PICTURED]], model.ingest, sys.stdout)
     captions = any(hit.caption for hit in found.hits)
     columns = ["score", "key", *(["caption"] if captions else []), "path"]
     rows = [(f"{hit.score:.3f}", hit.key, *([hit.caption] if captions else []), hit.path) for hit in found.hits]

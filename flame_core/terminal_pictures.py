@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TextIO
 
@@ -36,9 +35,7 @@ def protocol(environment: Mapping[str, str]) -> str | None:
     return None
 
 
-def show_pictures(
-    chosen: Iterable[tuple[Callable[[int], bytes], int]], ingest: IngestParams, out: TextIO = sys.stdout
-) -> None:
+def show_pictures(chosen: Iterable[tuple[Callable[[int], bytes], int]], ingest: IngestParams, out: TextIO) -> None:
     """Show pictures side by side, the first one leftmost.
 
     Args:

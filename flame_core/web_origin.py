@@ -16,10 +16,11 @@ References: https://owasp.org/www-community/attacks/csrf, https://www.w3.org/TR/
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import Message, Send
 
 from flame_core.settings import EVERYWHERE
 
@@ -63,6 +64,19 @@ def origin_refusal(headers: Headers) -> Refusal | None:
             403, f"this request comes from another origin ({elsewhere}), or a proxy did not pass its Host on"
         )
     return None
+
+
+def with_headers(send: Send, more: Mapping[str, str]) -> Send:
+    """`send`, with these headers in every answer."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in more.items():
+                headers[name] = value
+        await send(message)
+
+    return sending
 
 
 def _name(given: str) -> str:

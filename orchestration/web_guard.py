@@ -7,15 +7,15 @@ origin, GraphQL by GET other than queries, and by POST in a content type that fo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from urllib.parse import parse_qs
 
 from graphql import GraphQLError, OperationDefinitionNode, OperationType, parse
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flame_core.web_origin import HEADERS, SAFE_METHODS, Refusal, host_refusal, origin_refusal
+from flame_core.web_origin import HEADERS, SAFE_METHODS, Refusal, host_refusal, origin_refusal, with_headers
 
 _JSON = ("application/json", "application/graphql", "application/graphql+json")
 _POLICY_VIOLATION = 1008  # of a websocket
@@ -75,20 +75,9 @@ class WebGuard:
             return
         refused = refusal(scope, self._names)
         if refused is None:
-            await self._app(scope, receive, _with_headers(send, HEADERS))
+            await self._app(scope, receive, with_headers(send, HEADERS))
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": refused.reason[:120]})
         else:
             answer = PlainTextResponse(f"refused: {refused.reason}\n", refused.status, {"allow": "POST"})
-            await answer(scope, receive, _with_headers(send, HEADERS))
-
-
-def _with_headers(send: Send, more: Mapping[str, str]) -> Send:
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in more.items():
-                headers[name] = value
-        await send(message)
-
-    return sending
+            await answer(scope, receive, with_headers(send, HEADERS))

@@ -15,13 +15,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flame_core.errors import FlameError, GateError, ResourceError
 from flame_core.version import PACKAGE
-from flame_core.web_origin import HEADERS, SAFE_METHODS, Refusal, host_refusal, origin_refusal
+from flame_core.web_origin import HEADERS, SAFE_METHODS, Refusal, host_refusal, origin_refusal, with_headers
 from flame_core.web_search.messages import without_folders
 from flame_core.web_search.requests import EncodeRequest, PatchRequest, SearchRequest
 from flame_core.web_search.service import SearchService, UnknownError
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 LARGEST_BODY = 48 << 20  # bytes: a picture of 36 MB in base64
 PAGE = Path(__file__).with_name("page")
 _POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'"
+_SECURED = {**HEADERS, "content-security-policy": _POLICY, "x-content-type-options": "nosniff"}
 
 
 def create_app(service: SearchService, names: Collection[str]) -> ASGIApp:
@@ -90,9 +91,9 @@ class Guard:
             await self._app(scope, receive, send)
             return
         if refused := self._refusal(scope):
-            await _error(refused.status, refused.reason)(scope, receive, _secured(send))
+            await _error(refused.status, refused.reason)(scope, receive, with_headers(send, _SECURED))
             return
-        await self._app(scope, receive, _secured(send))
+        await self._app(scope, receive, with_headers(send, _SECURED))
 
     def _refusal(self, scope: Scope) -> Refusal | None:
         headers = Headers(scope=scope)
@@ -109,21 +110,6 @@ class Guard:
             return Refusal(413, f"the body has {int(length):,} bytes; at most {LARGEST_BODY:,} are read")
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         return None if kind == "application/json" else Refusal(415, f"send application/json, not {kind or 'nothing'}")
-
-
-def _secured(send: Send) -> Send:
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in {
-                **HEADERS,
-                "content-security-policy": _POLICY,
-                "x-content-type-options": "nosniff",
-            }.items():
-                headers[name] = value
-        await send(message)
-
-    return sending
 
 
 def _error(status: int, message: str) -> JSONResponse:

@@ -16,9 +16,8 @@ from tests.orchestration.test_experiment import layout as layout  # the fixture:
 from tests.orchestration.test_pipeline_run import fail_a_check
 
 
-def test_a_failing_stage_shows_its_last_lines_and_the_command_fails(layout: Layout) -> None:
-    edit(layout.root / "dvc.yaml", "echo done", "echo no room for key-9 && exit 3")
-    done = subprocess.run(
+def in_shell(layout: Layout) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "orchestration.materialize"],
         cwd=layout.root,
         env=environment(),
@@ -26,6 +25,11 @@ def test_a_failing_stage_shows_its_last_lines_and_the_command_fails(layout: Layo
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def test_a_failing_stage_shows_its_last_lines_and_the_command_fails(layout: Layout) -> None:
+    edit(layout.root / "dvc.yaml", "echo done", "echo no room for key-9 && exit 3")
+    done = in_shell(layout)
     assert done.returncode == 3
     said = done.stdout.splitlines()
     assert "Running stage 'train@flame':" in said
@@ -37,14 +41,7 @@ def test_a_failing_stage_shows_its_last_lines_and_the_command_fails(layout: Layo
 
 def test_a_check_that_has_not_passed_is_told_with_its_remedy(layout: Layout) -> None:
     fail_a_check(layout)
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestration.materialize"],
-        cwd=layout.root,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    done = in_shell(layout)
     assert done.returncode == 0, done.stdout
     lines = [line.strip() for line in done.stdout.splitlines()]
     start = next(
