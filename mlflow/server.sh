@@ -2,7 +2,7 @@
 # MLflow's tracking server: SQLite and local artifacts on loopback, unless the environment says otherwise.
 #
 #   bash mlflow/server.sh        # in the project's root, whose records it serves
-#   MLFLOW_BACKEND=postgresql://flame@db/mlflow MLFLOW_ARTIFACTS=s3://bucket/mlflow bash mlflow/server.sh
+#   MLFLOW_BACKEND=postgresql+psycopg2://flame@db/mlflow MLFLOW_ARTIFACTS=s3://bucket/mlflow bash mlflow/server.sh
 #
 # README.md in this folder lists the variables.
 set -euo pipefail
@@ -13,6 +13,14 @@ store=${MLFLOW_STORE:-$PWD/.flame/mlflow}
 host=${MLFLOW_HOST:-127.0.0.1}
 port=${MLFLOW_PORT:-5000}
 mkdir -p "$store"
+for variable in MLFLOW_BACKEND MLFLOW_AUTH_BACKEND; do
+  case ${!variable:-} in
+    postgres://* | postgresql://*)  # SQLAlchemy would look for psycopg 3
+      echo "$variable names no driver for PostgreSQL; write postgresql+psycopg2://... (the extra postgres)" >&2
+      exit 2
+      ;;
+  esac
+done
 # Its job runner serves what we do not use (evaluation of LLM applications), and would start six processes more.
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=${MLFLOW_SERVER_ENABLE_JOB_EXECUTION:-false}
 

@@ -21,8 +21,9 @@ import yaml
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
-from flame_core.errors import ResourceError
+from flame_core.errors import ParamsError, ResourceError
 from flame_core.layout import Layout
+from flame_core.tracking.address import POSTGRES, lacks_driver
 from orchestration.dvc_errors import PROJECT_FILE
 from orchestration.never_ran import withdraw_unstarted
 
@@ -43,9 +44,27 @@ def instance_home(layout: Layout) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     beside = home / f".dagster.yaml.{os.getpid()}"
     own = layout.project / CONFIGURATION
+    if own.is_file():
+        _check_driver(own)
     shutil.copyfile(own if own.is_file() else Path(__file__).with_name(CONFIGURATION), beside)
     beside.replace(home / CONFIGURATION)  # another process may be reading it
     return home
+
+
+def _check_driver(configuration: Path) -> None:
+    """Refuse a PostgreSQL storage without a driver; Dagster would fail with a missing module."""
+    try:
+        postgres = yaml.safe_load(configuration.read_text("utf-8"))["storage"]["postgres"]
+        url, parts = postgres.get("postgres_url"), postgres.get("postgres_db")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        return  # no such storage, or Dagster says what is wrong with the file
+    missing = None
+    if isinstance(url, str) and lacks_driver(url):
+        missing = f"`postgres_url` must begin with {POSTGRES}"
+    elif isinstance(parts, dict) and "scheme" not in parts:
+        missing = f"add `scheme: {POSTGRES.removesuffix('://')}` to `postgres_db`"
+    if missing:
+        raise ParamsError(f"{configuration}, storage.postgres: names no driver for PostgreSQL; {missing}")
 
 
 @contextmanager

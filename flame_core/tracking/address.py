@@ -14,6 +14,8 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 _SQLITE = ("sqlite:///", "sqlite+pysqlite:///")  # equivalent for SQLAlchemy
 _SPECIAL = re.compile(r"[%?#]")  # characters that SQLAlchemy would not read as part of the path
+_POSTGRES = re.compile(r"postgres(?:ql)?://", re.IGNORECASE)
+POSTGRES = "postgresql+psycopg2://"  # with the driver that the extra `postgres` installs
 _LOGIN = re.compile(r"(?<=://)[^/\s'\"]*@")
 
 
@@ -33,6 +35,11 @@ def sqlite_path(address: str) -> Path | None:
         if address.startswith(head):
             return Path(unquote(address.removeprefix(head).partition("?")[0]))
     return None
+
+
+def lacks_driver(address: str) -> bool:
+    """Whether a PostgreSQL address names no driver. SQLAlchemy 2.1 then wants psycopg 3, even if psycopg2 is there."""
+    return _POSTGRES.match(address) is not None
 
 
 def is_server(address: str) -> bool:

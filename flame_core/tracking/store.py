@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING
 from flame_core.errors import FlameError, ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.settings import settings
-from flame_core.tracking.address import is_server, login, sqlite_address, sqlite_path, without_login, without_secrets
+from flame_core.tracking.address import (
+    POSTGRES,
+    is_server,
+    lacks_driver,
+    login,
+    sqlite_address,
+    sqlite_path,
+    without_login,
+    without_secrets,
+)
 from flame_core.tracking.journal import Journal
 from flame_core.tracking.relocation import ARTIFACTS, relocate
 
@@ -62,6 +71,10 @@ def tracking_address(layout: Layout) -> str | None:
         return None
     if not chosen:
         return local_address(layout)
+    if lacks_driver(chosen):
+        raise ParamsError(
+            f"FLAME_TRACKING_URI names no driver for PostgreSQL; write {POSTGRES}... (the extra `postgres`)"
+        )
     try:
         return without_login(chosen)
     except ValueError:  # its message may contain a part of the password

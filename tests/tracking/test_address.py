@@ -8,8 +8,16 @@ import pytest
 from sqlalchemy import make_url
 
 from flame_core.errors import ParamsError
+from flame_core.layout import Layout
 from flame_core.settings import settings
-from flame_core.tracking.address import login, sqlite_address, sqlite_path, without_login, without_secrets
+from flame_core.tracking.address import (
+    lacks_driver,
+    login,
+    sqlite_address,
+    sqlite_path,
+    without_login,
+    without_secrets,
+)
 from flame_core.tracking.store import tracking_address
 
 
@@ -54,3 +62,13 @@ def test_texts_of_libraries_lose_passwords():
     said = "cannot reach postgresql://ada:p%40ss@db/mlflow (p@ss), nor http://x:y@host/api"
     assert without_secrets(said, address) == "cannot reach postgresql://db/mlflow (***), nor http://host/api"
     assert without_secrets("as it was", None) == "as it was"
+
+
+@pytest.mark.parametrize("address", ["postgresql://ada:s3cret@db/mlflow", "postgres://db/mlflow"])
+def test_postgres_needs_its_driver(address, monkeypatch, tmp_path):
+    monkeypatch.setenv("FLAME_TRACKING_URI", address)
+    settings.cache_clear()
+    with pytest.raises(ParamsError, match=r"FLAME_TRACKING_URI names no driver .* postgresql\+psycopg2://") as refusal:
+        tracking_address(Layout.find(tmp_path))
+    assert "s3cret" not in str(refusal.value)
+    assert not lacks_driver("postgresql+psycopg2://db/mlflow") and not lacks_driver("http://postgresql")
