@@ -1,4 +1,4 @@
-"""What recipes need beside shards, captions and embeddings, as stages of `dvc.yaml`, and the stage `cluster`.
+"""What recipes need beside shards, captions and embeddings, as stages of `dvc.yaml`.
 
 `dvc.yaml` is the only DAG, and its stage `train@<recipe>` has the same dependencies for every recipe but for one:
 `recipes/<recipe>.yaml`. So a recipe with a teacher, sidecars or a selection stands in `recipes/linked/`, and a stage
@@ -10,8 +10,8 @@
       params: [{recipes/linked/student.yaml: null}]
       outs: [recipes/student.yaml]
 
-The section `cluster` of params may be absent and says which files it reads, so its stage is treated likewise: it is in
-`dvc.yaml` if, and as, params need it.
+Stages of sections that params may lack (`section_stages.py`) are treated likewise: they are in `dvc.yaml` if, and as,
+params need them.
 
 In the project, people write that stage, and `require_links` says what to write. A workspace gets its own from
 `linked_pipeline` and `linked_files`.
@@ -19,7 +19,6 @@ In the project, people write that stage, and `require_links` says what to write.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,12 @@ import yaml
 
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
-from flame_core.params import ClusterParams, Params, TrainParams, read_yaml, teacher_recipe
+from flame_core.params import Params, TrainParams, read_yaml, teacher_recipe
 from flame_core.params.recipe_files import FOLDER, recipe_file
-from flame_core.versions import VERSIONS
+from flame_core.section_stages import SECTIONS, linked_place, relative, section_stages
 
 PIPELINE = "dvc.yaml"
 LINK_STAGE = "link-"  # what the names of these stages begin with
-CLUSTER_STAGE = "cluster"
 _COMPARED = ("cmd", "deps", "params", "outs")
 
 
@@ -50,48 +48,20 @@ def links(layout: Layout, recipe: TrainParams) -> dict[str, Path]:
     return found
 
 
-def linked_place(layout: Layout, path: str) -> Path:
-    """Paths in `data/` are of this run, whose stages may make them; others are relative to the project."""
-    inside = Path(os.path.normpath(path)).parts[:1] == (layout.data.name,)
-    return Path(os.path.normpath(layout.root / path if inside else layout.resolve(path)))
-
-
 def link_stage(layout: Layout, name: str, recipe: TrainParams) -> dict[str, Any]:
     """The stage that a recipe with links needs in `dvc.yaml`, without its name."""
-    deps = (Path(os.path.relpath(path, layout.root)).as_posix() for path in links(layout, recipe).values())
     return {
         "cmd": f"flame link --recipe {name}",
-        "deps": sorted(set(deps)),
+        "deps": relative(layout, links(layout, recipe).values()),
         "params": [{f"recipes/{FOLDER}/{name}.yaml": None}],
         "outs": [f"recipes/{name}.yaml"],
         "meta": {"dagster": {"group": "model", "kinds": ["python"], "owners": ["team:models"]}},
     }
 
 
-def cluster_stage(layout: Layout, cluster: ClusterParams) -> dict[str, Any]:
-    """The stage of the section `cluster` in `dvc.yaml`, without its name."""
-    given = cluster.vectors.paths if cluster.vectors else []
-    places = (Path(os.path.relpath(linked_place(layout, path), layout.root)).as_posix() for path in given)
-    return {
-        "cmd": "flame cluster",
-        "deps": sorted({"data/captions/train", "data/embeddings/train", "data/shards", *places}),
-        "params": ["cluster", {VERSIONS: ["cluster", "outs"]}],
-        "outs": ["data/sidecars/clusters"],
-        "meta": {
-            "dagster": {
-                "group": "text",
-                "kinds": ["python"],
-                "owners": ["team:data"],
-                "checks": ["clusters_filled", "clusters_balanced", "clusters_large_enough"],
-            }
-        },
-    }
-
-
 def link_stages(layout: Layout, params: Params) -> dict[str, dict[str, Any]]:
-    """{name: stage} of the section `cluster`, if there is one, and of all recipes that need one."""
-    clusters = {} if params.cluster is None else {CLUSTER_STAGE: cluster_stage(layout, params.cluster)}
-    return clusters | {
+    """{name: stage} of the sections that need one (`section_stages`), and of all recipes that need one."""
+    return section_stages(layout, params) | {
         f"{LINK_STAGE}{name}": link_stage(layout, name, recipe)
         for name, recipe in params.train.items()
         if links(layout, recipe)
@@ -107,11 +77,12 @@ def require_links(layout: Layout, params: Params) -> None:
     wanted = link_stages(layout, params)
     pipeline = layout.root / PIPELINE
     there = _link_stages_of(_stages(pipeline))
-    if CLUSTER_STAGE in wanted and not _equal(there.get(CLUSTER_STAGE), wanted[CLUSTER_STAGE]):
-        raise ParamsError(
-            f"{layout.params} has a section `cluster`, and {pipeline} does not say so. "
-            + _to_write(pipeline, CLUSTER_STAGE, wanted[CLUSTER_STAGE])
-        )
+    for section in SECTIONS:
+        if section in wanted and not _equal(there.get(section), wanted[section]):
+            raise ParamsError(
+                f"{layout.params} has a section `{section}`, and {pipeline} does not say so. "
+                + _to_write(pipeline, section, wanted[section])
+            )
     for name, recipe in params.train.items():
         file = recipe_file(layout.recipes, name)
         stage = f"{LINK_STAGE}{name}"
@@ -128,12 +99,14 @@ def require_links(layout: Layout, params: Params) -> None:
                 f"{file} needs {needs}, and {pipeline} does not say so. {move}"
                 + _to_write(pipeline, stage, wanted[stage])
             )
-    if CLUSTER_STAGE in there.keys() - wanted.keys():
-        raise ParamsError(
-            f"{pipeline} has the stage {CLUSTER_STAGE}, and {layout.params} has no section `cluster`: write one, or "
-            "remove the stage"
-        )
-    if strange := sorted(there.keys() - wanted.keys()):
+    strange = sorted(there.keys() - wanted.keys())
+    for section in strange:
+        if section in SECTIONS:
+            raise ParamsError(
+                f"{pipeline} has the stage {section}, and {layout.params} has no section `{section}`: write one, or "
+                "remove the stage"
+            )
+    if strange:
         names = ", ".join(stage.removeprefix(LINK_STAGE) for stage in strange)
         raise ParamsError(
             f"{pipeline} has the stage {', '.join(strange)}, and no recipe {names} with links is listed under "
@@ -158,7 +131,7 @@ def _stages(pipeline: Path) -> dict[str, Any]:
 
 
 def _link_stages_of(stages: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: stage for name, stage in stages.items() if name == CLUSTER_STAGE or str(name).startswith(LINK_STAGE)}
+    return {name: stage for name, stage in stages.items() if name in SECTIONS or str(name).startswith(LINK_STAGE)}
 
 
 def _equal(found: Any, wanted: Mapping[str, Any]) -> bool:

@@ -17,13 +17,13 @@ from flame_core import gates
 from flame_core.errors import GateError
 from flame_core.gates import Check
 from flame_core.layout import Layout
-from flame_core.links import cluster_stage
 from flame_core.params import ClusterParams, Params, TrainParams
 from flame_core.remedies import REMEDIES, advice, remedy_of
+from flame_core.section_stages import SECTIONS
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-STAGES["cluster"] = cluster_stage(Layout.find(ROOT), ClusterParams(clusters=2))  # in dvc.yaml if params have it
+STAGES["cluster"] = SECTIONS["cluster"](Layout.find(ROOT), ClusterParams(clusters=2))  # in dvc.yaml if params have it
 NAMED = sorted({name for stage in STAGES.values() for name in stage["meta"]["dagster"].get("checks", [])})
 INFORMATIVE = {"caption_words", "raw_languages"}  # they never fail
 _KEY = re.compile(r"\b(?:ingest|caption|text|cluster|train|evaluate)(?:\.[a-z_]+)+")

@@ -1,0 +1,59 @@
+"""Stages that `dvc.yaml` has only if params have a section of the same name, such as `cluster`.
+
+Such a section may be absent, and what its stage reads depends on its values, so the stage follows from the params
+(`links.py` compares it with `dvc.yaml`). A new one is a function here and a line in `SECTIONS`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flame_core.layout import Layout
+from flame_core.params import ClusterParams, Params
+from flame_core.versions import VERSIONS
+
+
+def section_stages(layout: Layout, params: Params) -> dict[str, dict[str, Any]]:
+    """{name: stage} of all sections that params have."""
+    sections = {name: getattr(params, name) for name in SECTIONS}
+    return {name: SECTIONS[name](layout, own) for name, own in sections.items() if own is not None}
+
+
+def linked_place(layout: Layout, path: str) -> Path:
+    """Paths in `data/` are of this run, whose stages may make them; others are relative to the project."""
+    inside = Path(os.path.normpath(path)).parts[:1] == (layout.data.name,)
+    return Path(os.path.normpath(layout.root / path if inside else layout.resolve(path)))
+
+
+def relative(layout: Layout, places: Iterable[Path]) -> list[str]:
+    """Paths as the stages of a run name them, sorted."""
+    return sorted({Path(os.path.relpath(place, layout.root)).as_posix() for place in places})
+
+
+def _stage(
+    name: str, deps: Iterable[str], outs: Sequence[str], group: str, checks: Sequence[str], owner: str = "team:data"
+) -> dict[str, Any]:
+    """A stage that `flame <name>` runs and that depends on the section of its name."""
+    dagster = {"group": group, "kinds": ["python"], "owners": [owner], "checks": list(checks)}
+    return {
+        "cmd": f"flame {name.replace('_', '-')}",
+        "deps": sorted(set(deps)),
+        "params": [name, {VERSIONS: [name, "outs"]}],
+        "outs": list(outs),
+        "meta": {"dagster": dagster},
+    }
+
+
+def _cluster(layout: Layout, cluster: ClusterParams) -> dict[str, Any]:
+    given = relative(
+        layout, (linked_place(layout, path) for path in (cluster.vectors.paths if cluster.vectors else []))
+    )
+    deps = ["data/captions/train", "data/embeddings/train", "data/shards", *given]
+    checks = ["clusters_filled", "clusters_balanced", "clusters_large_enough"]
+    return _stage("cluster", deps, ["data/sidecars/clusters"], "text", checks)
+
+
+SECTIONS: Mapping[str, Callable[[Layout, Any], dict[str, Any]]] = {"cluster": _cluster}
