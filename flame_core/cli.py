@@ -177,6 +177,12 @@ def cluster() -> None:
 
 
 @app.command(rich_help_panel=STAGES)
+def lexical() -> None:
+    """Find the words of the training captions; needs a section `lexical` in the params."""
+    _run_stage("lexical")
+
+
+@app.command(rich_help_panel=STAGES)
 def link(recipe: Recipe = None, named: NamedRecipe = None) -> None:
     """Tell DVC by digest what a recipe needs: its teacher, sidecars, selection of keys."""
     _run_stage("link", recipe=_one(recipe, named))

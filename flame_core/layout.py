@@ -92,6 +92,11 @@ class Layout:
         return self.data / "sidecars" / "clusters"
 
     @property
+    def lexical(self) -> Path:
+        """Words of the training captions, with the lexicon."""
+        return self.data / "sidecars" / "lexical"
+
+    @property
     def baselines(self) -> Path:
         return self.data / "baselines"
 

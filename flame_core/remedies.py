@@ -122,6 +122,21 @@ REMEDIES: dict[str, Remedy] = {
         ),
         "cluster.gates.max_over_mean",
     ),
+    "words_overused": Remedy(
+        (
+            "words that say nothing are in most captions: set lexical.center to true",
+            "captions are much alike, such as `a drawing of ...`: this is then no fault",
+            "lexical.top is large for so few words: lower it",
+        ),
+        "lexical.gates.max_word_share",
+    ),
+    "words_recalled": Remedy(
+        (
+            "the prompt does not ask for words of the caption: change text.sentence.prompt (docs/words.md)",
+            "the LLM is small: a larger one says more words of its own",
+        ),
+        "lexical.gates.min_recall",
+    ),
     "clusters_large_enough": Remedy(
         ("there are too few samples for so many clusters: lower cluster.clusters",), "cluster.gates.min_samples"
     ),

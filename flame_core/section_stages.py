@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.layout import Layout
-from flame_core.params import ClusterParams, Params
+from flame_core.params import ClusterParams, LexicalParams, Params
 from flame_core.versions import VERSIONS
 
 
@@ -56,4 +56,9 @@ def _cluster(layout: Layout, cluster: ClusterParams) -> dict[str, Any]:
     return _stage("cluster", deps, ["data/sidecars/clusters"], "text", checks)
 
 
-SECTIONS: Mapping[str, Callable[[Layout, Any], dict[str, Any]]] = {"cluster": _cluster}
+def _lexical(layout: Layout, lexical: LexicalParams) -> dict[str, Any]:
+    deps = ["data/captions/train", "data/embeddings/train", "data/llm", "data/shards"]
+    return _stage("lexical", deps, ["data/sidecars/lexical"], "text", ["words_overused", "words_recalled"])
+
+
+SECTIONS: Mapping[str, Callable[[Layout, Any], dict[str, Any]]] = {"cluster": _cluster, "lexical": _lexical}

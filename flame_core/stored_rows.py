@@ -21,7 +21,7 @@ from flame_core.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_STORAGE = {"F16": np.float16, "F32": np.float32, "BF16": np.int16, "I8": np.int8, "I64": np.int64}
+_STORAGE = {"F16": np.float16, "F32": np.float32, "BF16": np.int16, "I8": np.int8, "I32": np.int32, "I64": np.int64}
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,13 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 VALUES = "values"  # name of the one tensor of a file
-ValueType = Literal["int64", "float32", "float16"]
-_STORED: dict[str, ValueType] = {"I64": "int64", "F32": "float32", "F16": "float16"}  # by safetensors' names
+ValueType = Literal["int64", "int32", "float32", "float16"]
+_STORED: dict[str, ValueType] = {  # by safetensors' names
+    "I64": "int64",
+    "I32": "int32",
+    "F32": "float32",
+    "F16": "float16",
+}
 
 
 class SidecarManifest(BaseModel):

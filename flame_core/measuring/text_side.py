@@ -13,6 +13,7 @@ from typing import Any
 
 from flame_core.errors import InputError
 from flame_core.layout import Layout
+from flame_core.lexical.text_side import LexicalTexts
 from flame_core.params import Params
 from flame_core.text.frozen_texts import FacetTexts, SentenceTexts
 from flame_core.text.side import OpenEncoder, TextSide
@@ -32,6 +33,8 @@ def side_of(recipe: Mapping[str, Any]) -> type[TextSide]:
 
     if recipe.get("text_tower") is not None:
         return TrainedTexts
+    if recipe.get("model", {}).get("head") == "lexical":
+        return LexicalTexts
     return _READINGS[recipe.get("reading", "facets")]
 
 

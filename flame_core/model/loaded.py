@@ -75,7 +75,7 @@ class Model:
     @property
     def dim(self) -> int:
         """D, the numbers of a vector."""
-        return self.config["hidden"]
+        return self.config.get("words", self.config["hidden"])
 
     @property
     def facets(self) -> int:

@@ -24,6 +24,7 @@ def term_classes() -> dict[str, type[Term]]:
     from flame_core.objectives.cosine import Cosine
     from flame_core.objectives.facet_sigmoid import FacetSigmoid
     from flame_core.objectives.infonce import InfoNCE
+    from flame_core.objectives.lexical import Flops, Lexical, Overuse
     from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
     from flame_core.objectives.prototypes import Prototypes
     from flame_core.objectives.self_supervision import BYOL, SimCLR
@@ -37,6 +38,9 @@ def term_classes() -> dict[str, type[Term]]:
         "attentive_mask": AttentiveMask,
         "simclr": SimCLR,
         "byol": BYOL,
+        "lexical": Lexical,
+        "flops": Flops,
+        "overuse": Overuse,
     }
 
 

@@ -20,15 +20,19 @@ from flame_core.params.captions import (
 from flame_core.params.changed_values import changed_values
 from flame_core.params.clustering import ClusterParams
 from flame_core.params.evaluation import EvaluateParams
+from flame_core.params.lexical import LexicalParams
 from flame_core.params.objectives import (
     AttentiveMaskParams,
     BYOLParams,
     ContrastiveParams,
     CosineParams,
     FacetSigmoidParams,
+    FlopsParams,
     InfoNCEParams,
+    LexicalLossParams,
     MultiPositiveSigmoidParams,
     ObjectiveParams,
+    OveruseParams,
     PrototypesParams,
     SelfSupervisionParams,
     SigmoidParams,
@@ -65,14 +69,18 @@ __all__ = [
     "DebianSource",
     "EvaluateParams",
     "FacetSigmoidParams",
+    "FlopsParams",
     "FolderSource",
     "InfoNCEParams",
     "IngestParams",
     "LLMParams",
+    "LexicalLossParams",
+    "LexicalParams",
     "MetadataCaptioner",
     "ModelParams",
     "MultiPositiveSigmoidParams",
     "ObjectiveParams",
+    "OveruseParams",
     "Params",
     "PhotometricParams",
     "PromoteParams",

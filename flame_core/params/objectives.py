@@ -142,6 +142,39 @@ class BYOLParams(SelfSupervisionParams):
     momentum: Fraction = Field(default=0.996, description="of the average of the projector; rises to 1 by a cosine")
 
 
+class LexicalLossParams(TextLossParams):
+    """LexVLA's loss: CLIP's on weights of words; needs `model.head: lexical` and the words of `flame lexical`."""
+
+    name: Literal["lexical"] = "lexical"
+    words: Name = Field(default="lexical", description="name of the sidecar that holds the captions' words")
+    logit_scale: float = Field(
+        default=14.285714, gt=0, description="initial value of s, 1 / 0.07; its logarithm is learned"
+    )
+
+
+class UsageParams(TermParams):
+    """A loss of how often words are used."""
+
+    ramp: Fraction = Field(
+        default=0.1, description="share of all steps over which the weight rises from 0; from the start, words die"
+    )
+
+
+class FlopsParams(UsageParams):
+    """The sum of the squares of the words' mean weights in the batch."""
+
+    name: Literal["flops"] = "flops"
+
+
+class OveruseParams(UsageParams):
+    """LexVLA's: the same, with each word weighted by how much it is used."""
+
+    name: Literal["overuse"] = "overuse"
+    detach: bool = Field(
+        default=False, description="no gradient through these weights, which otherwise pushes rare words up"
+    )
+
+
 ObjectiveParams = Annotated[
     MultiPositiveSigmoidParams
     | FacetSigmoidParams
@@ -150,7 +183,10 @@ ObjectiveParams = Annotated[
     | PrototypesParams
     | AttentiveMaskParams
     | SimCLRParams
-    | BYOLParams,
+    | BYOLParams
+    | LexicalLossParams
+    | FlopsParams
+    | OveruseParams,
     Field(discriminator="name"),
 ]
 OBJECTIVES: dict[str, type[TermParams]] = {

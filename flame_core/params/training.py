@@ -35,11 +35,12 @@ class ModelParams(Section):
     facet_blocks: Positive | Literal["all"] | None = Field(
         default=None, description="last blocks of the ViT that hold a token for each facet; null: no facet tokens"
     )
-    head: Literal["patches", "pooled", "cls"] = Field(
+    head: Literal["patches", "pooled", "cls", "lexical"] = Field(
         default="patches",
         exclude_if=lambda value: value == "patches",  # as `reading` below
         description="patches: FLAME's, projects each patch into the LLM's space, then takes the mean; pooled: LIFT's, "
-        "projects the mean patch after the backbone's norm; cls: CLIP's, projects the CLS token after it",
+        "projects the mean patch after the backbone's norm; cls: CLIP's, projects the CLS token after it; "
+        "lexical: LexVLA's, weights of words, with the objective of that name",
     )
     checkpoint_activations: bool = Field(default=False, description="recompute blocks in backward to save memory")
 
@@ -213,6 +214,11 @@ class TrainParams(Section):
             yield (
                 ("terms",),
                 f"terms: {', '.join(twice)} stands more than once among objective and terms; use its weight",
+            )
+        if (self.model.head == "lexical") != (self.objective.name == "lexical"):
+            yield (
+                ("objective", "name"),
+                "objective.name lexical and model.head lexical go together: set both or neither",
             )
         if self.reading == "sentence" and blocks is not None:
             yield (

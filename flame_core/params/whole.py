@@ -18,6 +18,7 @@ from flame_core.params.captions import CaptionParams, IngestParams
 from flame_core.params.changed_values import changed_values
 from flame_core.params.clustering import ClusterParams
 from flame_core.params.evaluation import EvaluateParams
+from flame_core.params.lexical import LexicalParams
 from flame_core.params.overlay import by_objective_faults, foreign_keys, lay_over, objective_name
 from flame_core.params.places import Places, short
 from flame_core.params.promotion import PromoteParams
@@ -44,6 +45,9 @@ class Params(Section):
     cluster: ClusterParams | None = Field(
         default=None, description="labels of the training samples; null: no such stage"
     )
+    lexical: LexicalParams | None = Field(
+        default=None, description="words of the training captions; null: no such stage"
+    )
     recipes: list[Name] = Field(min_length=1)
     train: dict[str, TrainParams]
     evaluate: EvaluateParams = EvaluateParams()
@@ -62,6 +66,7 @@ class Params(Section):
                 *self._shared_names(),
                 *self._captions_not_embedded(),
                 *self._impossible_clusters(),
+                *self._impossible_words(),
                 *self._impossible_teachers(),
             ],
             info,
@@ -96,6 +101,21 @@ class Params(Section):
             yield ("cluster", "kinds"), f"cluster.kinds has {missing}, which text.train_kinds does not embed"
         if cluster.reading == "sentence" and self.text.sentence is None:
             yield ("cluster", "reading"), "cluster.reading is sentence, and text.sentence is null: say there how"
+
+    def _impossible_words(self) -> Iterator[Misfit]:
+        if self.lexical is None:
+            return
+        if missing := [kind for kind in self.lexical.kinds if kind not in self.text.train_kinds]:
+            yield ("lexical", "kinds"), f"lexical.kinds has {missing}, which text.train_kinds does not embed"
+        sentence = self.text.sentence
+        if sentence is None or sentence.read != "last" or not sentence.final_norm:
+            yield (
+                ("lexical",),
+                "lexical needs text.sentence with read: last, final_norm: true and the LLM's last layer: words come "
+                "from what the LLM would say next",
+            )
+        if self.text.center != "none":
+            yield ("text", "center"), "lexical needs text.center none; lexical.center removes what captions share"
 
     def _impossible_teachers(self) -> Iterator[Misfit]:
         for name in self.train:

@@ -7,17 +7,15 @@ others are only beginnings of words, which mean nothing to a reader.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flame_core.errors import InputError
+from flame_core.text.output_matrix import output_matrix
 
 _ROWS = 16384  # of the matrix at once
-_NAMES = ("lm_head.weight", "embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 
 
 class LMHead:
@@ -28,7 +26,7 @@ class LMHead:
     """
 
     def __init__(self, folder: Path, tokenizer: Any, vocabulary: Container[str]) -> None:
-        self._file, self._name = _find(folder)
+        self._file, self._name = output_matrix(folder)
         self.words = {index: word for index, word in word_tokens(tokenizer).items() if word in vocabulary}
 
     def top_words(self, vectors: np.ndarray, count: int) -> list[list[str]]:
@@ -62,22 +60,3 @@ def word_tokens(tokenizer: Any) -> dict[int, str]:
             if len(word) >= 3 and word.isalpha():
                 found[index] = word.lower()
     return found
-
-
-def _find(folder: Path) -> tuple[Path, str]:
-    """(file, tensor) of the output matrix."""
-    from safetensors import safe_open
-
-    places: dict[str, Path] = {}
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        weights: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
-        places |= {name: folder / file for name, file in weights.items()}
-    if not places:
-        for path in sorted(folder.glob("*.safetensors")):
-            with safe_open(path, "pt") as file:
-                places |= dict.fromkeys(file.keys(), path)
-    for wanted in _NAMES:
-        for name, path in sorted(places.items()):
-            if name == wanted or name.endswith(f".{wanted}"):
-                return path, name
-    raise InputError(f"{folder}: no output matrix (none of {', '.join(_NAMES)}) in its safetensors files")

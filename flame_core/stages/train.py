@@ -10,13 +10,16 @@ from pathlib import Path
 from flame_core import gates
 from flame_core.data.key_selection import keys_digest
 from flame_core.data.shards import INDEX, Index, read_index
+from flame_core.data.sidecars import Sidecar
 from flame_core.digest import file_sha256, json_bytes
 from flame_core.errors import InputError
 from flame_core.layout import Layout
+from flame_core.lexical.lexicon import read_lexicon
+from flame_core.lexical.text_side import TOP
 from flame_core.link_contents import link_contents, read_by_training, require_same_space, require_same_store
 from flame_core.links import links
 from flame_core.pages.charts import line_chart, standalone
-from flame_core.params import Params, Reading, TrainParams
+from flame_core.params import LexicalLossParams, Params, Reading, TrainParams
 from flame_core.reporting import curve, facts, picture
 from flame_core.settings import settings
 from flame_core.text.caption_source import CaptionSource
@@ -84,6 +87,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         "recipe": chosen.dump(),
         **({"auto": written.automatic} if written.automatic else {}),
         "hidden": store.hidden,
+        **_words(chosen, sidecars),
         "samples": len(selected),
         "facets": [store.facets[i] for i in slots],
         "text_facets": {kind: len(template.facets) for kind, template in params.text.template.items()},
@@ -149,6 +153,14 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         lambda: standalone(line_chart(range(len(losses)), losses, "Training loss by step", "step")),
         "svg+xml",
     )
+
+
+def _words(recipe: TrainParams, sidecars: Mapping[str, Sidecar]) -> dict[str, int]:
+    """For a recipe of words, how many there are and how many a text keeps, for the model's config."""
+    if not isinstance(recipe.objective, LexicalLossParams):
+        return {}
+    sidecar = sidecars[recipe.objective.words]
+    return {"words": len(read_lexicon(sidecar.folder).vocabulary), TOP: sidecar.manifest.shape[-1]}
 
 
 def _verify(inputs: Mapping[Path, Sequence[str]], checkpoints: Path) -> Verified:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from flame_core.errors import ParamsError
+from flame_core.lexical.lexicon import Lexicon, read_lexicon
 from flame_core.objectives import create_objective, recipe_needs, term_faults, term_needs
 from flame_core.objectives.objective import Objective
 from flame_core.objectives.term import Setup
-from flame_core.params import TrainParams
+from flame_core.params import LexicalLossParams, TrainParams
 from flame_core.training.schedule import create_optimizer, freeze
 from flame_core.training.texts import TrainingTexts
+from flame_core.vision.lexical_head import LexicalHead
 from flame_core.vision.tower import ImageTower, require_features
 
 
@@ -91,7 +93,10 @@ def assemble(
         InputError: a term cannot use what lies beside the values of a sidecar.
     """
     torch.manual_seed(params.seed)
-    tower = ImageTower(params.model, texts.hidden, facets)
+    lexicon = _lexicon(params, sidecars or {})
+    tower = ImageTower(params.model, texts.hidden, facets, 0 if lexicon is None else len(lexicon.vocabulary))
+    if lexicon is not None and isinstance(tower.projector, LexicalHead):
+        tower.projector.start_from(lexicon.rows)
     for name, needs in term_needs(params).items():
         require_features(tower.backbone, needs.reads, f"train: the term {name}")
     for _, fault in term_faults(params, tower):
@@ -103,3 +108,9 @@ def assemble(
     assembly = Assembly(tower, text_tower, create_objective(params, setup))
     freeze(assembly.towers(), params.optimizer.multipliers)
     return assembly
+
+
+def _lexicon(params: TrainParams, sidecars: Mapping[str, Path]) -> Lexicon | None:
+    """The words that a recipe's pictures are mapped to; None for a head without words."""
+    loss = params.objective
+    return read_lexicon(sidecars[loss.words]) if isinstance(loss, LexicalLossParams) else None

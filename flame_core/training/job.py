@@ -7,6 +7,7 @@ this module in each process.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -16,7 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from flame_core.data.shards import read_index
 from flame_core.launcher import Launch, launch, serve
-from flame_core.params import TrainParams
+from flame_core.lexical import LEXICON_FILES
+from flame_core.params import LexicalLossParams, TrainParams
 from flame_core.ranks import ALONE, Ranks
 from flame_core.text.caption_source import CaptionSource
 
@@ -65,6 +67,10 @@ class TrainingJob(BaseModel):
         if ranks.first:
             save_weights(trained.tower, self.out / WEIGHTS)
             texts.save(trained.text_tower, self.out)
+            if isinstance(self.recipe.objective, LexicalLossParams):
+                folder = self.links[f"sidecars.{self.recipe.objective.words}"]
+                for name in LEXICON_FILES:
+                    shutil.copyfile(folder / name, self.out / name)
             lines = [json.dumps(row, sort_keys=True) + "\n" for row in trained.metrics]
             (self.out / METRICS).write_text("".join(lines), "utf-8")
         ranks.barrier()

@@ -20,6 +20,7 @@ from flame_core.link_contents import CONFIG, require_same_space
 from flame_core.links import PIPELINE, links
 from flame_core.params import Params, TrainParams, read_yaml, teacher_recipe
 from flame_core.params.recipe_files import recipe_file
+from flame_core.section_stages import section_stages
 from flame_core.text.manifest import MANIFEST, read_manifest, training_folder
 
 
@@ -131,9 +132,10 @@ def _backbone_fault(recipe: TrainParams, error: ParamsError) -> Fault:
 def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
     """Mistakes in a recipe's links: a missing path that no stage makes, or a teacher of another LLM's space."""
     recipe = params.train[name]
+    made = {layout.root / out for stage in section_stages(layout, params).values() for out in stage["outs"]}
     for what, path in links(layout, recipe).items():
         key = tuple(what.split(".", 1))
-        if path.exists() or (params.cluster and path == layout.clusters):
+        if path.exists() or path in made:
             continue
         if not is_made_by_a_stage(path, layout) and not _is_of_a_recipe(recipe, what):
             yield Fault(

@@ -20,6 +20,7 @@ from flame_core.errors import InputError, ParamsError
 from flame_core.params import ModelParams
 from flame_core.text.jobs import facet_count
 from flame_core.vision.facet_tokens import FacetTokens
+from flame_core.vision.lexical_head import LexicalHead
 from flame_core.vision.mixed_precision import keep_residual_type, multiply_patches
 from flame_core.vision.projector import PatchProjector, PooledProjector
 from flame_core.vision.token_subset import subset_tokens
@@ -37,7 +38,8 @@ class ImageTower(nn.Module):
     z[:, 0] is the picture as a whole; the F others are its facets, if `model.facet_blocks` asks for them.
     """
 
-    def __init__(self, params: ModelParams, hidden: int, facets: int) -> None:
+    def __init__(self, params: ModelParams, hidden: int, facets: int, words: int = 0) -> None:
+        """Take D, F, and for the head `lexical` the number of words V, which then is z's dimension."""
         super().__init__()
         self.backbone: Any = create_backbone(params)
         keep_residual_type(self.backbone)
@@ -50,8 +52,7 @@ class ImageTower(nn.Module):
                 "another, or head pooled"
             )
         self._from_cls = params.head == "cls"
-        head = PatchProjector if params.head == "patches" else PooledProjector
-        self.projector = head(self.backbone.num_features, hidden, params.checkpoint_activations)
+        self.projector = _head(params, self.backbone.num_features, hidden, words)
         blocks = params.facet_blocks
         self.facet_tokens = FacetTokens(self.backbone, facets, blocks) if blocks is not None else None
 
@@ -96,8 +97,17 @@ class ImageTower(nn.Module):
         return self(pictures)["z"]
 
     def patch_vectors(self, pictures: Tensor) -> Tensor:
-        """Each patch in the LLM's space, [B, N, D], not normalised; with FLAME's head z_0 is their normalised mean."""
+        """Each patch in the space of z, [B, N, D]; FLAME's are not normalised, and z_0 is their normalised mean."""
+        if isinstance(self.projector, LexicalHead):
+            return self.projector.of_patches(self.patches(pictures))
         return self.projector.layers(self.patches(pictures))
+
+
+def _head(params: ModelParams, width: int, hidden: int, words: int) -> PatchProjector | PooledProjector | LexicalHead:
+    if params.head == "lexical":
+        return LexicalHead(width, hidden, words)
+    head = PatchProjector if params.head == "patches" else PooledProjector
+    return head(width, hidden, params.checkpoint_activations)
 
 
 def backbone_arguments(params: ModelParams) -> dict[str, Any]:
@@ -161,7 +171,7 @@ class ImageEncoder:
     def gives_patches(self) -> bool:
         """Whether the tower has patches on a grid, each with a vector in the space of the texts."""
         grid = getattr(getattr(self._tower.backbone, "patch_embed", None), "grid_size", None)
-        return grid is not None and isinstance(self._tower.projector, PatchProjector)
+        return grid is not None and isinstance(self._tower.projector, PatchProjector | LexicalHead)
 
     def encode(self, jpegs: Sequence[bytes], batch_size: int = 128) -> np.ndarray:
         """z_0 of each picture, [N, D] in float32."""
@@ -206,8 +216,11 @@ def load_tower(model: Path) -> tuple[ImageTower, dict[str, Any]]:
     try:
         config = json.loads((model / CONFIG).read_text("utf-8"))
         facets = facet_count(config["facets"])
-        tower = ImageTower(ModelParams.model_validate(config["recipe"]["model"]), config["hidden"], facets)
-        tower.load_state_dict(load_file(model / WEIGHTS))
+        weights = load_file(model / WEIGHTS)
+        params = ModelParams.model_validate(config["recipe"]["model"])
+        words = len(weights["projector.codebook"]) if params.head == "lexical" else 0
+        tower = ImageTower(params, config["hidden"], facets, words)
+        tower.load_state_dict(weights)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{model} is not a usable model ({error}); run `flame train` for it") from error
     return tower.eval(), config

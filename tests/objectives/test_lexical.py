@@ -1,0 +1,71 @@
+"""LexVLA's terms against their formulas, and the head against a dense computation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flame_core.objectives.lexical import flops, overuse
+from flame_core.vision import lexical_head
+from flame_core.vision.lexical_head import LexicalHead, word_weights
+
+
+def test_closed_forms():
+    one_for_all = torch.eye(8)[:1].expand(4, 8).mean(dim=0)  # one word in all of 4 samples, V = 8
+    assert (flops(one_for_all).item(), overuse(one_for_all).item()) == pytest.approx((1, 8))
+    each_its_own = torch.eye(8)[:4].mean(dim=0)
+    assert (flops(each_its_own).item(), overuse(each_its_own).item()) == pytest.approx((0.25, 0.5))
+
+
+def test_overuse_is_never_below_flops_and_equal_for_equal_use():
+    torch.manual_seed(0)
+    for _ in range(50):
+        use = torch.rand(20)
+        assert overuse(use) >= flops(use) - 1e-6
+    same = torch.full((20,), 0.3)
+    assert overuse(same).item() == pytest.approx(flops(same).item(), rel=1e-5)
+
+
+def test_overuse_pushes_rare_words_up_unless_its_weights_are_detached():
+    use = torch.tensor([0.9, 0.05, 0.05, 0.05], requires_grad=True)
+    overuse(use).backward()
+    a = use.detach()
+    ratio = (a**3).sum() / a.sum()
+    expected = 4 * (3 * a**2 - ratio) / a.sum()
+    assert use.grad is not None and use.grad.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+    assert use.grad[0] > 0 > use.grad[1]
+    use.grad = None
+    overuse(use, detach=True).backward()
+    assert (use.grad > 0).all()
+
+
+def test_the_maximum_over_patches_by_blocks_of_words_is_the_dense_one(monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(lexical_head, "_BLOCK", 7)
+    head = LexicalHead(width=16, dims=8, words=30)
+    head.start_from(torch.randn(30, 8))
+    patches = torch.randn(3, 5, 16, requires_grad=True)
+    z = head(patches)
+    direction = torch.randn_like(z)
+    (z * direction).sum().backward()
+    blocked, gradients = patches.grad, [p.grad for p in head.parameters()]
+    patches.grad, head.codebook.grad = None, None
+    head.zero_grad()
+    y = head.layers(head.block(patches))
+    dense = word_weights((y @ head.codebook.T).amax(dim=1))[:, None]
+    (dense * direction).sum().backward()
+    torch.testing.assert_close(z, dense, rtol=0, atol=1e-6)
+    torch.testing.assert_close(blocked, patches.grad, rtol=1e-4, atol=1e-6)
+    for found, parameter in zip(gradients, head.parameters(), strict=True):
+        torch.testing.assert_close(found, parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_patch_that_is_a_row_of_the_codebook_is_its_word():
+    head = LexicalHead(width=8, dims=8, words=8)
+    head.start_from(torch.eye(8) * 9)
+    head.block, head.layers = torch.nn.Identity(), torch.nn.Identity()
+    patches = torch.eye(8)[None, [2, 5, 5]]
+    assert head.of_patches(patches)[0].argmax(dim=-1).tolist() == [2, 5, 5]
+    top = head(patches)[0, 0].topk(2).indices
+    assert sorted(top.tolist()) == [2, 5]
+    assert head(patches).norm(dim=-1).tolist() == [[pytest.approx(1)]]
