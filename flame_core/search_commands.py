@@ -46,6 +46,9 @@ def query(
     facets: Annotated[
         bool, typer.Option("--facets", help="Ask with one prompt per facet instead of a single prompt.")
     ] = False,
+    lexical: Annotated[
+        bool, typer.Option("--lexical", help="Look for words, such as 'dog, grass', in a model of words.")
+    ] = False,
     page: Annotated[Path | None, typer.Option(help="Write a page with the pictures.")] = None,
 ) -> None:
     """Find the pictures that match a text or a picture best."""
@@ -61,18 +64,32 @@ def query(
     layout = Layout.find()
     params = load_params(layout)
     model = _model(params, layout, recipe, named)
-    picture = picture_asked(asked)
+    picture = None if lexical else picture_asked(asked)
+    if lexical and facets:
+        raise ParamsError("--lexical and --facets are different ways to ask: give one")
     if picture and facets:
         raise ParamsError("--facets goes with a text: a picture is asked as a whole")
     searcher = Searcher(params, layout, model, lambda *text: read_by_server(layout, model.of_texts, *text))
-    if picture:
+    if lexical:
+        found = searcher.words(asked, index, top)
+    elif picture:
         found = searcher.picture(read_file(picture), index, top)
     else:
         found = searcher.text(asked, index, top, float(facets))
     show_pictures([(found.gallery.picture, hit.number) for hit in found.hits[:_PICTURED]], model.ingest, sys.stdout)
     captions = any(hit.caption for hit in found.hits)
-    columns = ["score", "key", *(["caption"] if captions else []), "path"]
-    rows = [(f"{hit.score:.3f}", hit.key, *([hit.caption] if captions else []), hit.path) for hit in found.hits]
+    words = any(hit.words for hit in found.hits)
+    columns = ["score", "key", *(["words"] if words else []), *(["caption"] if captions else []), "path"]
+    rows = [
+        (
+            f"{hit.score:.3f}",
+            hit.key,
+            *([", ".join(f"{word} {share:.2f}" for word, share in hit.words)] if words else []),
+            *([hit.caption] if captions else []),
+            hit.path,
+        )
+        for hit in found.hits
+    ]
     table(f"pictures for {asked!r}, of {found.gallery.title}", columns, rows)
     typer.echo(str(found.nearness))
     if page:

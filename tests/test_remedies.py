@@ -17,16 +17,17 @@ from flame_core import gates
 from flame_core.errors import GateError
 from flame_core.gates import Check
 from flame_core.layout import Layout
-from flame_core.params import ClusterParams, Params, TrainParams
+from flame_core.params import ClusterParams, LexicalParams, Params, TrainParams
 from flame_core.remedies import REMEDIES, advice, remedy_of
 from flame_core.section_stages import SECTIONS
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES["lexical"] = SECTIONS["lexical"](Layout.find(ROOT), LexicalParams())
 STAGES["cluster"] = SECTIONS["cluster"](Layout.find(ROOT), ClusterParams(clusters=2))  # in dvc.yaml if params have it
 NAMED = sorted({name for stage in STAGES.values() for name in stage["meta"]["dagster"].get("checks", [])})
 INFORMATIVE = {"caption_words", "raw_languages"}  # they never fail
-_KEY = re.compile(r"\b(?:ingest|caption|text|cluster|train|evaluate)(?:\.[a-z_]+)+")
+_KEY = re.compile(r"\b(?:ingest|caption|text|cluster|lexical|train|evaluate)(?:\.[a-z_]+)+")
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -48,7 +49,7 @@ def test_the_params_that_a_remedy_names_exist(name):
 
 def exists(key: str) -> bool:
     first, *rest = key.split(".")
-    here: Any = {"train": TrainParams, "cluster": ClusterParams}.get(first) or Params.model_fields[first].annotation
+    here: Any = {"train": TrainParams, "cluster": ClusterParams, "lexical": LexicalParams}.get(first) or Params.model_fields[first].annotation
     for part in rest:
         if not (isinstance(here, type) and issubclass(here, BaseModel)) or part not in here.model_fields:
             return False

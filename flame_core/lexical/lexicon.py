@@ -79,6 +79,11 @@ class Lexicon:
         rows = self.rows[torch.from_numpy(chosen)]
         return Lexicon(self.vocabulary.only(chosen), rows, self.mean[chosen], self.length)
 
+    def heaviest_words(self, vectors: np.ndarray) -> np.ndarray:
+        """Of vectors [..., V], the text of the heaviest word of each, [...]."""
+        texts = np.array([word.text for word in self.vocabulary.words], dtype=object)
+        return texts[vectors.argmax(axis=-1)]
+
     @cached_property
     def digest(self) -> str:
         """Digest of the files."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from flame_core.captions.table import Caption
 from flame_core.data.shards import INDEX, IndexRow, read_index
 from flame_core.layout import Layout
+from flame_core.lexical.text_side import LexicalTexts
 from flame_core.measuring.ceilings import text_ceilings
 from flame_core.measuring.image_vectors import encode_pictures, require_same_space
-from flame_core.measuring.measures import Evaluation, evaluate
+from flame_core.measuring.measures import Evaluation, evaluate, headline_k
 from flame_core.measuring.text_side import texts_of
 from flame_core.measuring.texts import read_classes, read_validation_captions
+from flame_core.measuring.words import word_metrics
 from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.text.manifest import MANIFEST, require_fit
@@ -84,4 +86,7 @@ def measure(params: Params, layout: Layout, model: Path) -> HeldOut:
     ceilings = text_ceilings(params.evaluate, captions, of_llm)
     classes = read_classes(layout.shards)
     found = evaluate(params, encoded, keys, captions, classes, texts.lookup, ceilings)
+    if isinstance(texts, LexicalTexts):
+        own = word_metrics(found.z, keys, captions, texts.lookup, params.evaluate, headline_k(params.evaluate))
+        found = replace(found, metrics={**found.metrics, **own})
     return HeldOut(found, captions, rows, store, texts, encoder)

@@ -23,6 +23,8 @@ import numpy as np
 
 from flame_core.digest import file_sha256, value_digest
 from flame_core.errors import InputError
+from flame_core.lexical.lexicon import Lexicon
+from flame_core.lexical.text_side import LexicalTexts
 from flame_core.measuring.similarity import similarities
 from flame_core.measuring.text_side import CONFIG
 from flame_core.model.given_pictures import Picture, as_list, prepared
@@ -92,6 +94,12 @@ class Model:
     def side(self) -> TextSide:
         """The text side."""
         return self._parts.side
+
+    @property
+    def lexicon(self) -> Lexicon | None:
+        """The words that are the dimensions of its vectors; None of a model with other dimensions."""
+        side = self.side
+        return side.lexicon if isinstance(side, LexicalTexts) else None
 
     def open(self) -> None:
         """Load the image tower now; an error of its files comes now too.

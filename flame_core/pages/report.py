@@ -28,6 +28,7 @@ from flame_core.pages.charts import Bar, bar_chart, line_chart
 from flame_core.pages.patch_overlays import likeness_overlay, word_overlay
 from flame_core.pages.render import render
 from flame_core.pages.run_facts import RunFacts
+from flame_core.pages.words_section import WordsShown
 from flame_core.params import Params, changed_values
 from flame_core.patches.meaning import PictureMeaning
 from flame_core.suite.benchmark_results import BenchmarkResult
@@ -101,6 +102,7 @@ def render_report(
     jpeg: Callable[[int], bytes],
     benchmark_results: Sequence[BenchmarkResult] = (),
     meaning: Sequence[PictureMeaning] = (),
+    words: WordsShown | None = None,
 ) -> str:
     """The report page as HTML.
 
@@ -113,6 +115,7 @@ def render_report(
         jpeg: a picture by its row in the validation split.
         benchmark_results: those on all benchmarks.
         meaning: what the patches of some pictures mean.
+        words: of a model of words, how it uses them.
     """
     options = facts.params.evaluate
 
@@ -133,6 +136,7 @@ def render_report(
         checks=checks,
         charts=report_charts(evaluation, facts),
         section=benchmark_section({facts.recipe: benchmark_results}),
+        words=words,
         meaning=[drawn_meaning(each) for each in meaning],
         ways=WAYS,
         concepts=examples.concepts(evaluation, lookup),

@@ -20,6 +20,7 @@ from flame_core.captions.table import read_captions
 from flame_core.digest import text_sha256
 from flame_core.inline_pictures import square_view
 from flame_core.layout import Layout
+from flame_core.lexical.text_side import LexicalTexts
 from flame_core.measuring.held_out import HeldOut
 from flame_core.measuring.similarity import best_candidates
 from flame_core.measuring.texts import FACET_KIND
@@ -90,7 +91,11 @@ def read_meaning(
     rows = [row for row, key in enumerate(evaluation.keys) if key in texts]
     rows = sorted(rows, key=lambda row: text_sha256("meaning " + evaluation.keys[row]))[:PICTURES]
     patches = held_out.encoder.encode_with(patch_grid, [jpeg(row) for row in rows])  # [N, g, g, D]
-    words = _patch_words(params, layout, patches) if held_out.texts.in_words else [[] for _ in rows]
+    side = held_out.texts
+    if isinstance(side, LexicalTexts):
+        words = side.lexicon.heaviest_words(patches).tolist()
+    else:
+        words = _patch_words(params, layout, patches) if side.in_words else [[] for _ in rows]
     return [
         PictureMeaning(
             row,

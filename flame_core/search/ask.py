@@ -8,7 +8,7 @@ facets j of <z_j, t_j>. Vectors of texts that were asked are kept in the work ca
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from flame_core.params import Params
 from flame_core.search import nearness
 from flame_core.search.galleries import HELD_OUT, Gallery, gallery_of, gallery_version
 from flame_core.search.nearness import Nearness
+from flame_core.search.words import Parts, WordIndex, asked_words, explained
 from flame_core.work import UnitRecord, WorkCache
 
 Elsewhere = Callable[[str, str], np.ndarray | None]
@@ -35,13 +36,17 @@ _HELD_TEXTS = 10_000  # vectors in memory; the oldest is forgotten first, and is
 
 @dataclass(frozen=True)
 class Hit:
-    """A picture that was found: its number in the gallery, its key, file and score, and its first raw caption."""
+    """A picture that was found: its number in the gallery, its key, file and score, and its first raw caption.
+
+    A model of words also says which of them make up the score.
+    """
 
     number: int
     key: str
     path: str
     score: float
     caption: str
+    words: Parts = ()
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,8 @@ class Searcher:
             raise ParamsError(f"facet queries need text.template.{FACET_KIND}, which this model was not trained with")
         gallery = self.gallery(index)
         if not facets:
-            hits = _best(gallery, self.text_views("raw", text)[:1], gallery.views[:, 0], top)
+            t = self.text_views("raw", text)[:1]
+            hits = self._explained(_best(gallery, t, gallery.views[:, 0], top), gallery, t[0])
             return Found(gallery, hits, self._near(gallery, index, hits, by_text=True))
         asked = facets * text_vectors(self.text_views(FACET_KIND, text)[None], gallery.views.shape[1] - 1)
         if facets < 1:
@@ -150,8 +156,37 @@ class Searcher:
         """
         z = self.model.encode_image(content)
         gallery = self.gallery(index)
-        hits = _best(gallery, z, gallery.views[:, 0], top)
+        hits = self._explained(_best(gallery, z, gallery.views[:, 0], top), gallery, z[0])
         return Found(gallery, hits, self._near(gallery, index, hits, by_text=False))
+
+    def words(self, asked: str, index: str = HELD_OUT, top: int = 10) -> Found:
+        """The `top` pictures in which words, such as `dog, grass`, weigh most; needs a model of words and no LLM.
+
+        Raises:
+            ParamsError: the model's dimensions are not words.
+            InputError: the model has no such word, or as `text`.
+        """
+        if (lexicon := self.model.lexicon) is None:
+            raise ParamsError(
+                f"{self.model.name} has no words: only models with model.head lexical can be asked by words "
+                "(`flame docs words`); ask with a text"
+            )
+        gallery, wanted = self.gallery(index), asked_words(asked, lexicon.vocabulary)
+        found = WordIndex(gallery.views[:, 0]).search(wanted, top)
+        captions = gallery.captions([number for number, _, _ in found])
+        hits = [
+            Hit(number, gallery.keys[number], gallery.paths[number], score, captions.get(number, ""), parts)
+            for number, score, parts in found
+        ]
+        said = "a search by words adds up weights" if hits else "no picture has any of these words"
+        return Found(gallery, hits, Nearness(None, said))
+
+    def _explained(self, hits: Sequence[Hit], gallery: Gallery, asked: np.ndarray) -> list[Hit]:
+        """The hits with the words of their scores, if the model has words."""
+        if (lexicon := self.model.lexicon) is None:
+            return list(hits)
+        views = gallery.views[:, 0]
+        return [replace(hit, words=explained(views[hit.number], asked, lexicon)) for hit in hits]
 
     def gallery(self, index: str) -> Gallery:
         """The gallery of an index, opened again if its vectors were made anew."""

@@ -16,11 +16,12 @@ from flame_core.data.ledger import LEDGER
 from flame_core.data.shards import INDEX, PictureReader
 from flame_core.layout import Layout
 from flame_core.measuring.held_out import measure, measured_from
-from flame_core.measuring.measures import checks
+from flame_core.measuring.measures import checks, headline_k
 from flame_core.measuring.results import result_files
 from flame_core.pages.charts import standalone
 from flame_core.pages.report import render_report, report_charts
 from flame_core.pages.run_facts import read_run_facts
+from flame_core.pages.words_section import words_shown
 from flame_core.params import Params
 from flame_core.patches.meaning import read_meaning
 from flame_core.reporting import facts, picture
@@ -69,6 +70,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         jpeg,
         benchmark_results,
         meaning,
+        words_shown(held_out, headline_k(params.evaluate)),
     )
     plots = {f"plots/{name}.svg": standalone(svg) for name, svg in report_charts(evaluation, about).items()}
     contents = {REPORT: page.encode(), gates.CHECKS: gates.to_bytes(verdict)}

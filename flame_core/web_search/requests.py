@@ -15,9 +15,10 @@ class _Body(BaseModel):
 
 
 class SearchRequest(_Body):
-    """A text, a picture (base64 of a file), or the number of a picture in the index: one of them."""
+    """A text, words, a picture (base64 of a file), or the number of a picture in the index: one of them."""
 
     text: _Text | None = None
+    words: _Text | None = Field(default=None, description="such as 'dog, grass'; of a model of words")
     picture: str | None = None
     number: int | None = Field(default=None, ge=0)
     index: str | None = Field(default=None, description="one of the server's; by default the first")
@@ -26,9 +27,9 @@ class SearchRequest(_Body):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        given = [name for name in ("text", "picture", "number") if getattr(self, name) is not None]
+        given = [name for name in ("text", "words", "picture", "number") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"give one of text, picture and number, not {' and '.join(given) or 'none'}")
+            raise ValueError(f"give one of text, words, picture and number, not {' and '.join(given) or 'none'}")
         if self.facets and self.text is None:
             raise ValueError("facets go with a text: a picture is asked as a whole")
         return self

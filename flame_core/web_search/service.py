@@ -64,6 +64,7 @@ class SearchService:
             "dimensions": model.dim,
             "facets": self._searcher.reads_facets,
             "patches": model.encoder.gives_patches,
+            "words": model.lexicon is not None,
             "indexes": list(self._indexes),
             "of_texts": model.of_texts,
         }
@@ -87,7 +88,9 @@ class SearchService:
         """The nearest pictures to a text, to a picture, or to a picture of the index."""
         with self._lock:
             index = self._named(asked.index)
-            if asked.text is not None:
+            if asked.words is not None:
+                found = self._searcher.words(asked.words, index, asked.top)
+            elif asked.text is not None:
                 found = self._searcher.text(asked.text, index, asked.top, asked.facets)
             else:
                 found = self._searcher.picture(self._picture(asked.picture, asked.number, index), index, asked.top)
@@ -114,7 +117,9 @@ class SearchService:
             jpeg = self._prepared(self._picture(asked.picture, asked.number, self._named(asked.index)))
             patches = self._patches_of([jpeg])[0]  # [g, g, D]
             words = None
-            if self._head is not None:
+            if (lexicon := model.lexicon) is not None:
+                words = lexicon.heaviest_words(patches).tolist()
+            elif self._head is not None:
                 flat = (patches - self._shared).reshape(-1, model.dim)
                 first = [row[0] for row in self._head.top_words(flat, 1)]
                 words = np.array(first, dtype=object).reshape(patches.shape[:2]).tolist()
@@ -132,7 +137,8 @@ class SearchService:
     def _answer(self, found: Found) -> dict[str, Any]:
         near = found.nearness
         hits = [
-            {"number": hit.number, "key": hit.key, "score": hit.score, "caption": hit.caption} for hit in found.hits
+            {"number": hit.number, "key": hit.key, "score": hit.score, "caption": hit.caption, "words": hit.words}
+            for hit in found.hits
         ]
         return {
             "gallery": found.gallery.title,

@@ -25,8 +25,8 @@ def recipes() -> dict[str, dict[str, Any]]:
     """{name: content} of every recipe file, and of a recipe of each loss at its defaults."""
     found = {path.stem: read_yaml(path) for path in sorted((ROOT / "recipes").glob("**/*.yaml"))}
     for name in OBJECTIVES:
-        model = {"model": {"facet_blocks": "all"}} if name == "facet_sigmoid" else {}
-        found[f"defaults of {name}"] = {"objective": {"name": name}, **model}
+        model = {"facet_sigmoid": {"facet_blocks": "all"}, "lexical": {"head": "lexical"}}.get(name)
+        found[f"defaults of {name}"] = {"objective": {"name": name}, **({"model": model} if model else {})}
     return found
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,21 +13,15 @@ from pydantic import Field
 
 from flame_core.digest import value_digest
 from flame_core.params import (
-    AttentiveMaskParams,
-    BYOLParams,
-    CosineParams,
-    FacetSigmoidParams,
     InfoNCEParams,
     MultiPositiveSigmoidParams,
     Params,
-    PrototypesParams,
-    SimCLRParams,
     TrainParams,
     changed_values,
     parse_params,
     read_yaml,
 )
-from flame_core.params.objectives import ContrastiveParams
+from flame_core.params.objectives import OBJECTIVES, ContrastiveParams
 from flame_core.params.section import Section
 from flame_core.work import stage_versions
 from tests.params.digest_table import ROOT, TABLE, defaults, digests, moved_defaults, recipes
@@ -52,19 +48,16 @@ class LaterLoss(ContrastiveParams):
     momentum: float = 0.99
 
 
+_Later: Any = reduce(
+    or_, [kind for kind in OBJECTIVES.values() if kind is not InfoNCEParams] + [LaterInfoNCE, LaterLoss]
+)
+
+
 class LaterTrain(TrainParams):
     """A recipe with new fields, plain, empty and nested, and a wider union of losses."""
 
     objective: Annotated[  # pyright: ignore[reportIncompatibleVariableOverride]
-        MultiPositiveSigmoidParams
-        | FacetSigmoidParams
-        | CosineParams
-        | PrototypesParams
-        | AttentiveMaskParams
-        | SimCLRParams
-        | BYOLParams
-        | LaterInfoNCE
-        | LaterLoss,
+        _Later,
         Field(discriminator="name"),
     ] = MultiPositiveSigmoidParams()
     views: int = 1

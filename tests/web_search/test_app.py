@@ -98,7 +98,7 @@ def test_patches_and_pictures_of_the_index(client: TestClient, searcher: Searche
 @pytest.mark.parametrize(
     ("path", "body", "status", "said"),
     [
-        ("/api/search", {}, 422, "give one of text, picture and number, not none"),
+        ("/api/search", {}, 422, "give one of text, words, picture and number, not none"),
         ("/api/search", {"text": "a", "number": 1}, 422, "not text and number"),
         ("/api/search", {"text": "a", "top": 0}, 422, "top: Input should be greater than or equal to 1"),
         ("/api/search", {"text": "a", "tpo": 3}, 422, "tpo: Extra inputs are not permitted"),

@@ -57,14 +57,16 @@ function card(hit) {
   image.src = picture(hit.number, 320);
   const caption = element("div", "caption", hit.caption);
   caption.dir = "auto";
-  button.append(image, element("b", "", hit.score.toFixed(3)), caption, element("div", "key", hit.key));
+  const words = element("div", "key", hit.words.map(([word, share]) => `${word} ${share.toFixed(2)}`).join(" · "));
+  words.dir = "auto";
+  button.append(image, element("b", "", hit.score.toFixed(3)), caption, words, element("div", "key", hit.key));
   button.addEventListener("click", () => open(hit));
   item.append(button);
   return item;
 }
 
 function askText(text) {
-  asked = text.trim() ? { text } : {};
+  asked = text.trim() ? { [$("by-words").checked ? "words" : "text"]: text } : {};
   $("asked").hidden = true;
   history.replaceState(null, "", text.trim() ? "#" + new URLSearchParams({ text }) : " ");
   return search();
@@ -157,6 +159,7 @@ $("ask").addEventListener("submit", (event) => { event.preventDefault(); askText
 $("index").addEventListener("change", () => { if (asked.number === undefined) search(); });
 $("facets").addEventListener("input", () => { $("weight").textContent = $("facets").value; });
 $("facets").addEventListener("change", search);
+$("by-words").addEventListener("change", () => askText($("text").value));
 $("file").addEventListener("change", () => askFile($("file").files[0]));
 $("drop").addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") $("file").click(); });
 $("similar").addEventListener("click", () => {
@@ -177,5 +180,6 @@ $("model").textContent = `${about.model} · ${about.dimensions} dimensions`;
 $("index").replaceChildren(...about.indexes.map((name) => new Option(name, name)));
 $("index-label").hidden = about.indexes.length < 2;
 $("facets-label").hidden = !about.facets;
+$("by-words-label").hidden = !about.words;
 const linked = new URLSearchParams(location.hash.slice(1)).get("text");
 if (linked) { $("text").value = linked; askText(linked); }
