@@ -138,6 +138,11 @@ class TrainParams(Section):
         description="further losses to add to the objective, each with its weight",
     )
     augmentation: AugmentationParams = AugmentationParams()
+    decoder: Literal["pil", "torchvision"] = Field(
+        default="pil",
+        exclude_if=lambda value: value == "pil",  # as `reading` below
+        description="what decodes and resizes training pictures; torchvision: two to three times as fast as pil",
+    )
     optimizer: OptimizerParams = OptimizerParams()
     kinds: list[CaptionKind] = Field(
         default=["raw", "short", "long"], min_length=1, description="kinds of captions to draw from"

@@ -29,7 +29,8 @@ from flame_core.text.jobs import facet_number
 from flame_core.text.store import Drawn
 from flame_core.training.shared_index import SharedIndex
 from flame_core.training.texts import StoredValues, TrainingTexts
-from flame_core.vision.views import normalised, open_picture, training_view, view_around
+from flame_core.vision.decoding import open_with
+from flame_core.vision.views import normalised, training_view, view_around
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class TrainingSamples(Dataset[LoadedBatch]):
         for epoch, number in samples:
             row = self._index[number]
             draw = random.Random(text_sha256(f"sample {params.seed} {epoch} {row.key}"))
-            picture = open_picture(self._pictures.jpeg(row))
+            picture = open_with(params.decoder, self._pictures.jpeg(row))
             view = partial(training_view, picture, params.model.image_size, params.augmentation, draw)
             views.append(view())
             slots = draw.sample(self._slots, count)

@@ -7,24 +7,22 @@ Each augmentation has its own generator, so it depends only on (seed, epoch, key
 
 from __future__ import annotations
 
-import io
 import math
 import random
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from flame_core.params import AugmentationParams
 from flame_core.vision.colours import recoloured
+from flame_core.vision.decoding import Box, Opened, cut, open_picture, pixels_of, size_of
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]  # CLIP's
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
-Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 
 def crop_box(width: int, height: int, params: AugmentationParams, draw: random.Random) -> Box:
@@ -53,18 +51,18 @@ class View(NamedTuple):
     place: tuple[float, float, float, float, float]
 
 
-def training_view(picture: Image.Image, size: int, params: AugmentationParams, draw: random.Random) -> View:
+def training_view(picture: Opened, size: int, params: AugmentationParams, draw: random.Random) -> View:
     """A random crop of a picture, which may be mirrored and have other colours."""
-    width, height = picture.size
+    width, height = size_of(picture)
     box = crop_box(width, height, params, draw)
     mirrored = draw.random() < params.flip
-    view = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    view = cut(picture, box, size)
     if mirrored:
-        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        view = view.flip(1)
     if params.photometric is not None:
-        view = recoloured(view, params.photometric, draw)
+        view = pixels_of(recoloured(Image.fromarray(view.numpy()), params.photometric, draw))
     left, top, right, bottom = box
-    return View(_bytes(view), (left / width, top / height, right / width, bottom / height, float(mirrored)))
+    return View(view, (left / width, top / height, right / width, bottom / height, float(mirrored)))
 
 
 def box_around(boxes: Tensor) -> Tensor:
@@ -72,11 +70,11 @@ def box_around(boxes: Tensor) -> Tensor:
     return torch.cat([boxes[..., :2].amin(dim=-2), boxes[..., 2:4].amax(dim=-2)], dim=-1)
 
 
-def view_around(picture: Image.Image, size: int, views: Sequence[View]) -> Tensor:
+def view_around(picture: Opened, size: int, views: Sequence[View]) -> Tensor:
     """The smallest crop that contains all views of a picture, not mirrored, [size, size, 3] in uint8."""
     around = box_around(torch.tensor([view.place for view in views], dtype=torch.float64)).tolist()
-    left, top, right, bottom = (round(share * side) for share, side in zip(around, picture.size * 2, strict=True))
-    return _bytes(picture.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, right, bottom)))
+    left, top, right, bottom = (round(share * side) for share, side in zip(around, size_of(picture) * 2, strict=True))
+    return cut(picture, (left, top, right, bottom), size)
 
 
 def evaluation_picture(jpeg: bytes, size: int) -> Tensor:
@@ -84,7 +82,7 @@ def evaluation_picture(jpeg: bytes, size: int) -> Tensor:
     picture = open_picture(jpeg)
     side = min(picture.size)
     left, top = (picture.width - side) / 2, (picture.height - side) / 2
-    return _bytes(picture.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)))
+    return cut(picture, (left, top, left + side, top + side), size)
 
 
 def normalised(pictures: Tensor) -> Tensor:
@@ -92,15 +90,6 @@ def normalised(pictures: Tensor) -> Tensor:
     mean, std = _moments(pictures.device)
     values = pictures.movedim(-1, -3).contiguous().float()
     return values.div_(255).sub_(mean).div_(std)
-
-
-def open_picture(jpeg: bytes) -> Image.Image:
-    """A stored picture in RGB."""
-    return Image.open(io.BytesIO(jpeg)).convert("RGB")
-
-
-def _bytes(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(picture))
 
 
 @cache

@@ -9,16 +9,8 @@ import torch
 from PIL import Image
 
 from flame_core.params import AugmentationParams
-from flame_core.vision.views import (
-    MEAN,
-    STD,
-    View,
-    crop_box,
-    evaluation_picture,
-    normalised,
-    open_picture,
-    training_view,
-)
+from flame_core.vision.decoding import open_picture
+from flame_core.vision.views import MEAN, STD, View, crop_box, evaluation_picture, normalised, training_view
 
 
 def jpeg(pixels: np.ndarray) -> bytes:
