@@ -29,6 +29,7 @@ from flame_core.data.shards import Index, read_index
 from flame_core.params import ModelParams, TrainParams
 from flame_core.text.store import TrainStore
 from flame_core.training.loader import EpochOrder, TrainingSamples, create_loader
+from flame_core.training.prefetch import batches_on
 from flame_core.vision.views import MEAN, STD
 
 BATCH = 64
@@ -50,7 +51,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = read_index(options.shards, "train")
     cases = {PLAIN: plain(options.shards, options.size, options.workers, device)}
-    for decoder in ("pil", "torchvision"):
+    for decoder in ("pil", "torchvision", *(["nvjpeg"] if device == "cuda" else [])):
         cases[f"indexed, with texts, {decoder}"] = ours(decoder, rows, options, device)
     batches = options.batches * max(1, options.workers)
     measured = in_turns(cases, batches, options.turns, options.workers)
@@ -70,8 +71,7 @@ def ours(decoder: str, rows: Index, options: argparse.Namespace, device: str) ->
     store = TrainStore(options.embeddings)
     samples = TrainingSamples(rows, options.shards, store, range(len(store.facets)), params)
     order = EpochOrder(len(rows), BATCH, ENDLESS, 0)
-    for batch in create_loader(samples, order, options.workers, pin_memory=device == "cuda"):
-        yield batch.on(device)
+    yield from batches_on(device, create_loader(samples, order, options.workers, pin_memory=device == "cuda"))
 
 
 def plain(shards: Path, size: int, workers: int, device: str) -> Iterator[Any]:

@@ -10,12 +10,13 @@ import random
 import resource
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from flame_core.data.shards import Index, PictureReader
@@ -30,18 +31,37 @@ from flame_core.text.store import Drawn
 from flame_core.training.shared_index import SharedIndex
 from flame_core.training.texts import StoredValues, TrainingTexts
 from flame_core.vision.decoding import open_with
-from flame_core.vision.views import normalised, training_view, view_around
+from flame_core.vision.nvjpeg import EncodedPictures, cut_in_groups, picture_size
+from flame_core.vision.views import box_around, normalised, training_view, uncut_view, view_around
+
+
+@dataclass(frozen=True)
+class Uncut:
+    """Pictures that a GPU decodes and cuts: views of `size` pixels and, if not 0, one of `around` around them."""
+
+    encoded: EncodedPictures
+    size: int
+    around: int
+
+    def cut(self, boxes: Tensor, device: str) -> tuple[Tensor, Tensor | None]:
+        """`pictures` and `around` of a batch with these boxes, on a device."""
+        pictures = self.encoded.decode(device)
+        views = cut_in_groups(pictures, boxes, self.size)
+        if not self.around:
+            return views, None
+        whole = F.pad(box_around(boxes), (0, 1))[:, None]  # not mirrored
+        return views, cut_in_groups(pictures, whole, self.around)[:, 0]
 
 
 @dataclass(frozen=True)
 class LoadedBatch:
-    """A batch before it is on the device: pictures [b, V, H, W, 3] in uint8, texts in the order of their files.
+    """A batch before it is used: pictures [b, V, H, W, 3] in uint8, texts in the order of their files.
 
     `around` [b, S, S, 3] is in uint8 too; `order` [b K] holds the index of the text that was drawn at each place; the
-    rest is as in `Batch`.
+    rest is as in `Batch`. If a GPU decodes, the pictures are still to be cut.
     """
 
-    pictures: Tensor
+    pictures: Tensor | Uncut
     boxes: Tensor
     texts: Tensor
     order: Tensor
@@ -53,21 +73,39 @@ class LoadedBatch:
 
     def pin_memory(self) -> LoadedBatch:
         """The same batch in page-locked memory; DataLoader calls it."""
-        return self._moved(Tensor.pin_memory)
+        return self._each(Tensor.pin_memory)
 
     def on(self, device: str) -> Batch:
-        """The batch on a device, as a step expects it, with the texts in the order in which they were drawn."""
-        moved = self._moved(partial(Tensor.to, device=device, non_blocking=True))
-        texts = moved.texts.flatten(0, 1)[moved.order].view_as(moved.texts)
-        pictures = normalised(moved.pictures)
-        around = None if moved.around is None else normalised(moved.around)
+        """The batch on a device, as a step expects it."""
+        return self.moved(device).ready()
+
+    def moved(self, device: str) -> LoadedBatch:
+        """The batch copied to a device, where its pictures are decoded and cut if they are not yet."""
+        moved = self._each(partial(Tensor.to, device=device, non_blocking=True))
+        if isinstance(self.pictures, Tensor):
+            return moved
+        pictures, around = self.pictures.cut(self.boxes, device)
+        return replace(moved, pictures=pictures, around=around)
+
+    def ready(self) -> Batch:
+        """The moved batch, as a step expects it, with the texts in the order in which they were drawn."""
+        assert isinstance(self.pictures, Tensor)
+        texts = self.texts.flatten(0, 1)[self.order].view_as(self.texts)
+        around = None if self.around is None else normalised(self.around)
+        pictures = normalised(self.pictures)
         return Batch(
-            pictures, moved.boxes, texts, moved.facets, moved.rows, self.keys, moved.extra, keep=None, around=around
+            pictures, self.boxes, texts, self.facets, self.rows, self.keys, self.extra, keep=None, around=around
         )
 
-    def _moved(self, move: Callable[[Tensor], Tensor]) -> LoadedBatch:
+    def tensors(self) -> list[Tensor]:
+        """All of its tensors, except those of pictures that are still to be cut."""
+        found: list[Tensor] = []
+        self._each(lambda tensor: found.append(tensor) or tensor)
+        return found
+
+    def _each(self, move: Callable[[Tensor], Tensor]) -> LoadedBatch:
         return LoadedBatch(
-            move(self.pictures),
+            move(self.pictures) if isinstance(self.pictures, Tensor) else self.pictures,
             move(self.boxes),
             move(self.texts),
             move(self.order),
@@ -163,18 +201,23 @@ class TrainingSamples(Dataset[LoadedBatch]):
         return (1 + self.texts.files_per_shard + len(self._sidecars)) * len(self._index.shards) + 256
 
     def __getitem__(self, samples: Sequence[tuple[int, int]]) -> LoadedBatch:
-        params = self._params
+        params, size = self._params, self._params.model.image_size
         count = min(params.texts_per_image, len(self._slots))
-        views, around, drawn, order, facets, keys = [], [], [], [], [], []
+        views, around, drawn, order, facets, keys, contents = [], [], [], [], [], [], []
         for epoch, number in samples:
             row = self._index[number]
             draw = random.Random(text_sha256(f"sample {params.seed} {epoch} {row.key}"))
-            picture = open_with(params.decoder, self._pictures.jpeg(row))
-            view = partial(training_view, picture, params.model.image_size, params.augmentation, draw)
+            content = self._pictures.jpeg(row)
+            picture = None if params.decoder == "nvjpeg" else open_with(params.decoder, content)
+            if picture is None:
+                contents.append(content)
+                view = partial(uncut_view, *picture_size(content), params.augmentation, draw)
+            else:
+                view = partial(training_view, picture, size, params.augmentation, draw)
             views.append(view())
             slots = draw.sample(self._slots, count)
             views += [view() for _ in range(1, self._views)]
-            if self._around:
+            if self._around and picture is not None:
                 around.append(view_around(picture, self._around, views[-self._views :]))
             in_file = sorted(slots)  # texts that are adjacent in the store are read together
             order += [len(drawn) * count + in_file.index(slot) for slot in slots]
@@ -182,8 +225,9 @@ class TrainingSamples(Dataset[LoadedBatch]):
             facets.append([self._numbers[slot] for slot in slots])
             keys.append(row.key)
         places = [(each.shard, each.row) for each in drawn]
+        pixels = torch.stack([each.pixels for each in views]).unflatten(0, (-1, self._views))
         return LoadedBatch(
-            pictures=torch.stack([each.pixels for each in views]).unflatten(0, (-1, self._views)),
+            pictures=Uncut(EncodedPictures.of(contents), size, self._around) if contents else pixels,
             boxes=torch.tensor([each.place for each in views]).unflatten(0, (-1, self._views)),
             texts=self.texts.read(drawn),
             order=torch.tensor(order),

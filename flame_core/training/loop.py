@@ -28,8 +28,10 @@ from flame_core.training import checkpoint
 from flame_core.training.assembly import assemble
 from flame_core.training.loader import EpochOrder, TrainingSamples, create_loader
 from flame_core.training.memory import require_training_memory
+from flame_core.training.prefetch import batches_on
 from flame_core.training.schedule import learning_rate, set_learning_rate
 from flame_core.training.step import Step, random_state, set_random_state
+from flame_core.vision.nvjpeg import require_gpu
 from flame_core.vision.tower import ImageTower
 
 Metrics = list[dict[str, float]]
@@ -85,12 +87,13 @@ def train(
         ComputationError: the loss is not finite; names the step and the batch's keys.
         Interrupted: a stop signal came to any rank; the state was saved.
         InputError: fewer than two samples, or a sidecar that a term cannot use.
-        ParamsError: the batch cannot be divided evenly among the ranks.
+        ParamsError: the batch cannot be divided evenly among the ranks, or pictures are to be decoded on a missing GPU.
         ResourceError: the training does not fit the GPU's memory; says how much is missing and which setting helps.
     """
     if len(samples) < 2:
         raise InputError(f"training needs at least 2 samples, and the training split holds {len(samples)}")
     device = settings().torch_device()
+    require_gpu(params.decoder, device)
     torch.set_num_threads(params.cpu_threads)
     torch.use_deterministic_algorithms(device == "cpu")
     schedule = params.schedule(len(samples))
@@ -129,10 +132,10 @@ def train(
     total = order.total_steps
     last_save = time.monotonic()
     with stop_requested() as stopped, progress("train", total * batch_size, "images", step * batch_size) as bar:
-        for batch in loader:
+        for batch in batches_on(device, loader):
             rate = learning_rate(step, total, schedule.warmup_steps, params.optimizer.learning_rate)
             set_learning_rate(optimizer, rate)
-            shares = step_of(batch.on(device), Moment(step, total, order.steps_per_epoch))
+            shares = step_of(batch, Moment(step, total, order.steps_per_epoch))
             due = time.monotonic() - last_save >= settings().checkpoint_seconds
             losses, stop, save_due = _agree(shares, bool(stopped), due and ranks.first, ranks)
             loss = sum(losses.values())

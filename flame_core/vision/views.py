@@ -23,6 +23,7 @@ from flame_core.vision.decoding import Box, Opened, cut, open_picture, pixels_of
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]  # CLIP's
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
+Place = tuple[float, float, float, float, float]
 
 
 def crop_box(width: int, height: int, params: AugmentationParams, draw: random.Random) -> Box:
@@ -48,21 +49,29 @@ class View(NamedTuple):
     """
 
     pixels: Tensor
-    place: tuple[float, float, float, float, float]
+    place: Place
 
 
 def training_view(picture: Opened, size: int, params: AugmentationParams, draw: random.Random) -> View:
     """A random crop of a picture, which may be mirrored and have other colours."""
-    width, height = size_of(picture)
-    box = crop_box(width, height, params, draw)
-    mirrored = draw.random() < params.flip
+    box, place = _drawn(*size_of(picture), params, draw)
     view = cut(picture, box, size)
-    if mirrored:
+    if place[-1]:
         view = view.flip(1)
     if params.photometric is not None:
         view = pixels_of(recoloured(Image.fromarray(view.numpy()), params.photometric, draw))
-    left, top, right, bottom = box
-    return View(view, (left / width, top / height, right / width, bottom / height, float(mirrored)))
+    return View(view, place)
+
+
+def uncut_view(width: int, height: int, params: AugmentationParams, draw: random.Random) -> View:
+    """The same place, by the same draws, in a picture of that size, without pixels and without other colours."""
+    return View(torch.empty(0, dtype=torch.uint8), _drawn(width, height, params, draw)[1])
+
+
+def _drawn(width: int, height: int, params: AugmentationParams, draw: random.Random) -> tuple[Box, Place]:
+    left, top, right, bottom = crop_box(width, height, params, draw)
+    mirrored = float(draw.random() < params.flip)
+    return (left, top, right, bottom), (left / width, top / height, right / width, bottom / height, mirrored)
 
 
 def box_around(boxes: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from flame_core.vision.decoding import cut, open_picture, open_with, size_of
 from flame_core.vision.views import training_view, view_around
 
 
-def photograph(width: int = 93, height: int = 70) -> Image.Image:
+def photograph(width: int, height: int) -> Image.Image:
     """Smooth colours with some grain."""
     rng = np.random.default_rng(3)
     coarse = Image.fromarray(rng.integers(0, 255, (7, 9, 3), np.uint8)).resize(
@@ -26,9 +26,9 @@ def photograph(width: int = 93, height: int = 70) -> Image.Image:
     return Image.fromarray(np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8))
 
 
-def encoded(kind: str = "JPEG", mode: str = "RGB", **options) -> bytes:
+def encoded(kind: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (93, 70), **options) -> bytes:
     buffer = io.BytesIO()
-    photograph().convert(mode).save(buffer, kind, **options)
+    photograph(*size).convert(mode).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
