@@ -37,8 +37,8 @@ class Settings(BaseSettings):
     loader_workers: int | None = Field(
         default=None,
         ge=0,
-        description="processes that decode pictures per training process; by default none on a CPU, and on a GPU the "
-        "machine's cores, less two, divided among the training processes",
+        description="processes that decode pictures per training process, and threads that do so for an evaluation; "
+        "by default none on a CPU, and on a GPU the machine's cores, less two, divided among the training processes",
     )
     embed_processes: int = Field(default=1, ge=1, description="processes that embed captions, one per GPU")
     train_processes: int = Field(default=1, ge=1, description="processes of a training, one per GPU")

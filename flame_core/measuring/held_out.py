@@ -77,7 +77,7 @@ def measure(params: Params, layout: Layout, model: Path) -> HeldOut:
     captions = read_validation_captions(layout.captions, params.evaluate)
     chosen = {caption.key for caption in captions}
     rows = [row for row in read_index(layout.shards, "val") if row.key in chosen]
-    encoder = load_encoder(model, settings().torch_device())
+    encoder = load_encoder(model, settings().torch_device(), params.evaluate.precision)
     require_same_space(encoder.config, store.manifest, model)
     encoded = encode_pictures(encoder, layout.shards, rows)  # [N, 1 + F, D]
     texts = texts_of(model, params, layout, store)

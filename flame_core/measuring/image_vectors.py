@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +21,19 @@ _CHUNK = 512  # pictures whose bytes are held at once
 
 def encode_pictures(encoder: ImageEncoder, shards: Path, rows: Sequence[IndexRow]) -> np.ndarray:
     """z_0 and the F facets of pictures, [N, 1 + F, D], in the order of the index rows."""
-    reader = PictureReader(shards)
     found = []
     with progress("encode", len(rows), "pictures") as bar:
-        for first in range(0, len(rows), _CHUNK):
-            found.append(encoder.encode_facets([reader.jpeg(row) for row in rows[first : first + _CHUNK]]))
-            bar.advance(len(found[-1]))
+        for block in encoded_blocks(encoder, shards, rows):
+            found.append(block)
+            bar.advance(len(block))
     return np.concatenate(found)
+
+
+def encoded_blocks(encoder: ImageEncoder, shards: Path, rows: Sequence[IndexRow]) -> Iterator[np.ndarray]:
+    """The same in blocks, [n, 1 + F, D] each."""
+    reader = PictureReader(shards)
+    for first in range(0, len(rows), _CHUNK):
+        yield encoder.encode_facets([reader.jpeg(row) for row in rows[first : first + _CHUNK]])
 
 
 def require_same_space(config: Mapping[str, Any], manifest: Mapping[str, Any], model: Path) -> None:

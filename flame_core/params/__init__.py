@@ -41,7 +41,7 @@ from flame_core.params.objectives import (
     TextLossParams,
 )
 from flame_core.params.promotion import PromoteParams
-from flame_core.params.section import CaptionKind, Reading
+from flame_core.params.section import CaptionKind, Precision, Reading
 from flame_core.params.sources import DebianSource, FolderSource, Source, WebdatasetSource
 from flame_core.params.text import LLMParams, SentenceParams, TextParams
 from flame_core.params.training import (
@@ -83,6 +83,7 @@ __all__ = [
     "OveruseParams",
     "Params",
     "PhotometricParams",
+    "Precision",
     "PromoteParams",
     "PrototypesParams",
     "Reading",

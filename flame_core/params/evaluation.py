@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from flame_core.names import DottedName, LanguageCode
-from flame_core.params.section import Positive, Section
+from flame_core.params.section import Positive, Precision, Section
 
 
 class EvaluateGates(Section):
@@ -49,6 +49,11 @@ class EvaluateParams(Section):
         "open_clip:<architecture>@<weights>, timm:<name>[@<weights>]",
     )
     confidence: float = Field(default=0.95, gt=0, lt=1, description="level of the intervals of all metrics")
+    precision: Precision = Field(
+        default="float32",
+        exclude_if=lambda value: value == "float32",  # params without it are recorded as they always were
+        description="of the image tower; bfloat16: autocast, faster on a GPU, with vectors of about three digits",
+    )
     gates: EvaluateGates = EvaluateGates()
 
     @field_validator("class_prompts")

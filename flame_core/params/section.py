@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 CaptionKind = Literal["raw", "short", "long"]
 Reading = Literal["facets", "sentence"]  # of a caption by the frozen LLM
+Precision = Literal["float32", "bfloat16"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 

@@ -18,6 +18,7 @@ from flame_core.params.section import (
     Fraction,
     Positive,
     PositiveOrAuto,
+    Precision,
     Reading,
     Section,
     refuse,
@@ -166,7 +167,7 @@ class TrainParams(Section):
     )
     epochs: PositiveOrAuto = Field(default=32, description="auto: fewer, the more samples there are")
     warmup_steps: CountOrAuto = Field(default=2000, description="auto: a tenth of all steps, at most 2,000")
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Precision = "bfloat16"
     seed: int = 0
     cpu_threads: Positive = 2
     gates: TrainGates = TrainGates()

@@ -5,9 +5,10 @@ The vectors of a split are computed once per model and kept in the work cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +18,13 @@ from flame_core.data.shards import INDEX, SPLITS, IndexRow, PictureReader, Split
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError
 from flame_core.layout import Layout
+from flame_core.measuring.kept_vectors import kept_vectors
 from flame_core.measuring.text_side import CONFIG
 from flame_core.model.given_pictures import read_file
 from flame_core.model.loaded import WEIGHTS, Model
 from flame_core.search.folder_index import index_file, read_index_file
 from flame_core.verification import verify
-from flame_core.work import UnitRecord, WorkCache
+from flame_core.work import WorkCache
 
 HELD_OUT, ALL = "held-out", "all"
 _VECTORS = "gallery.npy"
@@ -117,22 +119,25 @@ def of_splits(layout: Layout, model: Model, splits: Sequence[Split]) -> Gallery:
 
 def _vectors(layout: Layout, model: Model, split: Split) -> np.ndarray:
     """[N, 1 + F, D] of a split."""
-    inputs = {
+    whole = {
         "config": file_sha256(model.folder / CONFIG),
         "weights": file_sha256(model.folder / WEIGHTS),
         "index": file_sha256(layout.shards / INDEX),
         "split": split,
     }
+    rows = read_index(layout.shards, split)
 
-    def write(folder: Path) -> UnitRecord:
-        from flame_core.measuring.image_vectors import encode_pictures
+    def inputs(part: slice) -> dict[str, Any]:
+        return whole if part == slice(0, len(rows)) else {**whole, "rows": [part.start, part.stop]}
+
+    def blocks(part: slice) -> Iterator[np.ndarray]:
+        from flame_core.measuring.image_vectors import encoded_blocks
 
         verify({layout.shards: [INDEX, f"{split}/*"]})
-        views = encode_pictures(model.encoder, layout.shards, read_index(layout.shards, split))
-        np.save(folder / _VECTORS, views)
-        return UnitRecord({"pictures": len(views)})
+        return encoded_blocks(model.encoder, layout.shards, rows[part])
 
-    return np.load(WorkCache(layout.work, "query").get(inputs, write).file(_VECTORS))
+    cache = WorkCache(layout.work, "query")
+    return kept_vectors(cache, _VECTORS, f"encode {split}", len(rows), inputs, blocks)
 
 
 def _captions(captions: Path, rows: dict[int, IndexRow]) -> dict[int, str]:

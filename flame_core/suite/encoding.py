@@ -1,28 +1,31 @@
 """A model's vectors of a benchmark's pictures and texts, on which tasks are measured.
 
 Encoded pictures are kept in the work cache, by the model's identity and the pictures' bytes, so a killed run continues
-where it stopped, and benchmarks or prompt modes with the same pictures share them. They are memory-mapped when read
-again.
+where it stopped, also within a split, and benchmarks or prompt modes with the same pictures share them. They are
+memory-mapped when read again.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from flame_core.measuring.facet_pairing import meets_whole, picture_vectors, text_vectors
-from flame_core.reporting import progress
+from flame_core.measuring.kept_vectors import kept_vectors
+from flame_core.settings import settings
 from flame_core.suite.content import Picture, pictures_sha256
 from flame_core.suite.models.model import Model
 from flame_core.suite.safe_pictures import decodable, opened
 from flame_core.suite.score import Texts
 from flame_core.text.store import unit
-from flame_core.work import UnitRecord, WorkCache, clear_disk_errors
+from flame_core.threads import mapped, prefetched
+from flame_core.work import WorkCache, clear_disk_errors
 
 _CHUNK = 256  # pictures whose bytes are in memory at once
 _TEXTS = 256  # texts whose facets are in memory at once
@@ -76,21 +79,17 @@ class Vectors:
 def encoded(model: Model, what: str, pictures: Sequence[Picture], work: Path) -> np.ndarray:
     """The vectors of `model.views` or `model.features`, named by `what`, mapped from the work cache."""
     read: Callable[[Sequence[bytes]], np.ndarray] = getattr(model, what)
+    digests = pictures_sha256(pictures)
 
-    def write(folder: Path) -> UnitRecord:
-        shown = progress(f"{what} of {model.name}", len(pictures), "pictures")
-        with shown as bar, (folder / _VECTORS).open("wb") as file:
-            for start in range(0, len(pictures), _CHUNK):
-                block = decoded(read, pictures[start : start + _CHUNK])
-                if start == 0:
-                    header = {"descr": "<f4", "fortran_order": False, "shape": (len(pictures), *block.shape[1:])}
-                    np.lib.format.write_array_header_1_0(file, header)
-                file.write(block.astype("<f4").tobytes())
-                bar.advance(len(block))
-        return UnitRecord({"pictures": len(pictures)})
+    def inputs(part: slice) -> dict[str, Any]:
+        return {"model": dict(model.identity), "what": what, "pictures": digests[part]}
 
-    inputs = {"model": dict(model.identity), "what": what, "pictures": pictures_sha256(pictures)}
-    return np.load(WorkCache(work, "encode").get(inputs, write).file(_VECTORS), mmap_mode="r")
+    def blocks(part: slice) -> Iterator[np.ndarray]:
+        chunks = [pictures[start : min(start + _CHUNK, part.stop)] for start in range(part.start, part.stop, _CHUNK)]
+        return (_read(read, chunk, contents) for chunk, contents in _with_contents(chunks))
+
+    title = f"{what} of {model.name}"
+    return kept_vectors(WorkCache(work, "encode"), _VECTORS, title, len(pictures), inputs, blocks)
 
 
 def decoded(read: Callable[[Sequence[bytes]], np.ndarray], pictures: Sequence[Picture]) -> np.ndarray:
@@ -99,7 +98,22 @@ def decoded(read: Callable[[Sequence[bytes]], np.ndarray], pictures: Sequence[Pi
     Raises:
         InputError: one of them is not a picture; names it.
     """
-    contents = [decodable(picture) for picture in pictures]
+    return _read(read, pictures, [decodable(picture) for picture in pictures])
+
+
+def _with_contents(chunks: Sequence[Sequence[Picture]]) -> Iterator[tuple[Sequence[Picture], list[bytes]]]:
+    """Each chunk with the bytes of its pictures; threads, if there are any, read the next chunk meanwhile."""
+    threads = settings().decoding_processes(1)
+
+    def contents(chunk: Sequence[Picture]) -> tuple[Sequence[Picture], list[bytes]]:
+        return chunk, mapped(decodable, chunk, threads)
+
+    return prefetched(chunks, contents) if threads else map(contents, chunks)
+
+
+def _read(
+    read: Callable[[Sequence[bytes]], np.ndarray], pictures: Sequence[Picture], contents: Sequence[bytes]
+) -> np.ndarray:
     try:
         return read(contents)
     except Exception:  # perhaps a decoder's, which may raise anything for broken bytes

@@ -5,17 +5,13 @@ So no step waits for the copy of its batch, for decoding on the GPU, or for Pyth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
 
 import torch
 
 from flame_core.objectives.batch import Batch
+from flame_core.threads import prefetched
 from flame_core.training.loader import LoadedBatch
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 
 def batches_on(device: str, loader: Iterable[LoadedBatch]) -> Iterator[Batch]:
@@ -39,22 +35,3 @@ def batches_on(device: str, loader: Iterable[LoadedBatch]) -> Iterator[Batch]:
         for tensor in moved.tensors():
             tensor.record_stream(current)
         yield moved.ready()
-
-
-def prefetched(items: Iterable[A], prepare: Callable[[A], B]) -> Iterator[B]:
-    """Every item in order, fetched and prepared by a thread while the one before is in use.
-
-    What fetching or preparing an item raises is raised in its place.
-    """
-    left = iter(items)
-    end = object()
-
-    def following() -> B | object:
-        item = next(left, end)
-        return end if item is end else prepare(item)  # pyright: ignore[reportArgumentType]
-
-    with ThreadPoolExecutor(1, "prefetch") as thread:
-        future = thread.submit(following)
-        while (prepared := future.result()) is not end:
-            future = thread.submit(following)
-            yield prepared  # pyright: ignore[reportReturnType]

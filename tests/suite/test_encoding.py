@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 from flame_core.errors import InputError
+from flame_core.settings import Settings
+from flame_core.suite import encoding
 from flame_core.suite.content import Picture
 from flame_core.suite.encoding import encoded
 from flame_core.suite.tasks.segmentation import view_of_mask
-from tests.suite.datasets import picture, put
+from tests.suite.datasets import COLOURS, picture, put
 
 
 def test_another_picture_of_the_same_size_is_encoded_again(model, tmp_path):
@@ -75,3 +77,16 @@ def test_sixteen_bits_are_not_clipped_to_white(model, tmp_path):
 def test_a_mask_that_is_a_bomb_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"mask m cannot be decoded \(image_too_many_scans"):
         view_of_mask(bomb(3000), "m", 3, 255)
+
+
+def test_threads_read_the_same_vectors_and_refuse_the_same_picture(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, "_CHUNK", 3)
+    paths = [put(tmp_path / f"{colour}.png", picture(colour, "PNG")) for colour in COLOURS]
+    pictures = [Picture(path.stem, path) for path in paths]
+    alone = encoded(model, "views", pictures, tmp_path / "alone")
+    monkeypatch.setattr(encoding, "settings", lambda: Settings(loader_workers=3))
+    np.testing.assert_array_equal(encoded(model, "views", pictures, tmp_path / "threads"), alone)
+    for name in ("blue", "black"):
+        put(tmp_path / f"{name}.png", b"GIF89a")
+    with pytest.raises(InputError, match=r"blue\.png: blue cannot be decoded"):
+        encoded(model, "views", [Picture(path.stem, path) for path in paths], tmp_path / "threads")

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from flame_core.digest import write_json
 from flame_core.errors import InputError, ParamsError
 from flame_core.params import ModelParams, TrainParams
+from flame_core.settings import Settings
 from flame_core.vision.tower import ImageTower, load_encoder, require_features
 
 OPTIONS = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
@@ -92,12 +94,35 @@ def test_a_backbone_that_does_not_fit_is_refused_by_name(changes, message):
         ImageTower(model_params(**changes), hidden=10, facets=1)
 
 
-def test_a_saved_model_encodes_the_same(tmp_path):
+def saved(folder: Path) -> ImageTower:
     torch.manual_seed(0)
     recipe = TrainParams(model=model_params(), cpu_threads=1)
     tower = ImageTower(recipe.model, hidden=10, facets=1).eval()
-    save_file(tower.state_dict(), tmp_path / "model.safetensors")
-    write_json(tmp_path / "config.json", {"recipe": recipe.model_dump(mode="json"), "hidden": 10, "facets": ["raw/1"]})
+    save_file(tower.state_dict(), folder / "model.safetensors")
+    write_json(folder / "config.json", {"recipe": recipe.model_dump(mode="json"), "hidden": 10, "facets": ["raw/1"]})
+    return tower
+
+
+def test_decoding_threads_and_precision(tmp_path, monkeypatch):
+    """Threads change no bit; bfloat16 changes the third digit."""
+    saved(tmp_path)
+    jpegs = []
+    for seed in range(11):
+        buffer = io.BytesIO()
+        pixels = np.random.default_rng(seed).integers(0, 255, (40, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(buffer, "JPEG")
+        jpegs.append(buffer.getvalue())
+    alone = load_encoder(tmp_path, "cpu").encode(jpegs, batch_size=4)
+    monkeypatch.setattr("flame_core.vision.tower.settings", lambda: Settings(loader_workers=3))
+    np.testing.assert_array_equal(load_encoder(tmp_path, "cpu").encode(jpegs, batch_size=4), alone)
+    half = load_encoder(tmp_path, "cpu", "bfloat16").encode(jpegs, batch_size=4)
+    assert half.dtype == np.float32 and 1e-5 < np.abs(half - alone).max() < 0.05
+    with pytest.raises(UnidentifiedImageError):
+        load_encoder(tmp_path, "cpu").encode([*jpegs, b"no picture"], batch_size=4)
+
+
+def test_a_saved_model_encodes_the_same(tmp_path):
+    tower = saved(tmp_path)
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32), (255, 0, 0)).save(buffer, "PNG")
     encoder = load_encoder(tmp_path, "cpu")

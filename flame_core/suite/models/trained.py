@@ -27,6 +27,8 @@ class TrainedModel(Model):
         self.name, self.source = name, "flame"
         self.encoder, self._lookup = encoder, lookup
         self.identity = {"weights": file_sha256(model / WEIGHTS), "config": file_sha256(model / CONFIG)}
+        if encoder.precision != "float32":
+            self.identity |= {"precision": encoder.precision}
 
     def pictures(self, pictures: Sequence[bytes]) -> np.ndarray:
         """z_0 of each picture."""
