@@ -1,7 +1,7 @@
 """The training loader against plain webdataset with PIL, on the same shards, and how many cores a GPU needs.
 
     python -m benchmarks.loader --shards data/shards                # one process each; after `make demo`
-    python -m benchmarks.loader --workers 14 --images-per-second 2966    # half a minute on 16 cores
+    python -m benchmarks.loader --workers 14 --made 4096            # half a minute on 16 cores
 
 webdataset:  reads the tars in order with a shuffle buffer; PIL decodes, torchvision crops and normalises.
 ours:        reads in any order by index, decodes and cuts as `train.decoder` says, and reads texts from the store.
@@ -14,6 +14,7 @@ count.
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Iterator
 from itertools import cycle
@@ -24,6 +25,7 @@ import torch
 import webdataset
 from torchvision import transforms
 
+from benchmarks.made_pictures import write_made_data
 from benchmarks.measure import PROCESSOR, WALL, Timed, record, synchronize
 from flame_core.data.shards import Index, read_index
 from flame_core.params import ModelParams, TrainParams
@@ -41,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=Path, default=Path("data/shards"))
     parser.add_argument("--embeddings", type=Path, default=Path("data/embeddings"))
+    parser.add_argument("--made", type=int, help="instead, so many made pictures with texts of 5,120 dimensions")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--workers", type=int, default=0, help="processes per case")
@@ -48,6 +51,15 @@ def main() -> None:
     parser.add_argument("--images-per-second", type=float, default=2966, help="what a GPU trains on: H100, ViT-B/16")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        if options.made:
+            write_made_data(Path(scratch), options.made, 5120)
+            options.shards, options.embeddings = Path(scratch, "shards"), Path(scratch, "embeddings")
+        measure(options)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Record all cases."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = read_index(options.shards, "train")
     cases = {PLAIN: plain(options.shards, options.size, options.workers, device)}
