@@ -49,7 +49,7 @@ def asked(store: Store, texts: list[Store], seed: int) -> list[dict[str, float]]
     recipe = resolve_params(Layout.find(), [*SMALL, f"train.seed={seed}"], None).params.train["flame"]
     rows = validation_rows(store)
     with tempfile.TemporaryDirectory() as name:
-        z, _ = trained(store, recipe, Path(name), store.layout.shards, rows)
+        z, _ = trained(store, recipe, Path(name), rows)
     return [grouped(scores(each, rows, z, TextStore.open(each.layout.embeddings).lookup)) for each in texts]
 
 

@@ -1,6 +1,7 @@
 """Trainings of a benchmark: the store of one project, a recipe trained on it in this process, and its recall.
 
-A training leaves only its scores: a line of a results file, by which a rerun finds finished trainings.
+A training leaves only its scores: a line of a results file, by which a rerun finds finished trainings. A training on a
+part of the pictures is one with a selection (`data/key_selection.py`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,15 +21,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flame_core.data.shards import INDEX, INDEX_SCHEMA, IndexRow, read_index
+from flame_core.data.key_selection import KEY
+from flame_core.data.shards import INDEX, SPLITS, IndexRow, PictureReader, Split, read_index, read_metas, shard_names
 from flame_core.digest import file_sha256, text_sha256, value_digest, write_json
 from flame_core.layout import Layout
+from flame_core.links import links
 from flame_core.measuring.classification import Lookup
 from flame_core.measuring.image_vectors import encode_pictures
+from flame_core.measuring.measures import Evaluation, evaluate
 from flame_core.measuring.retrieval import Pairing, both_ways
-from flame_core.measuring.texts import evaluated_languages, pair_up, read_validation_captions
+from flame_core.measuring.texts import evaluated_languages, pair_up, read_classes, read_validation_captions
 from flame_core.params import Params, TrainParams
 from flame_core.settings import settings
+from flame_core.suite.tasks.probe import ProbeParams, train_and_test
 from flame_core.text.caption_source import CaptionSource
 from flame_core.text.jobs import recipe_slots, training_job
 from flame_core.text.manifest import MANIFEST, training_folder
@@ -36,11 +41,12 @@ from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import TOKENIZER, Drawn, TextStore, TrainStore
 from flame_core.text.transformer import TrainedTexts
 from flame_core.training.job import TrainingJob
-from flame_core.vision.tower import CONFIG, load_encoder
+from flame_core.vision.tower import CONFIG, ImageEncoder, load_encoder
 from flame_core.workspace import open_workspace, resolve_params
 
 AT = 10
 HELD_OUT = 5  # one training picture in five is held out to choose params
+PROBE_EPOCHS = 100  # of some hundred pictures, a few of which are a batch
 Scores = dict[str, float]  # recall@10 by language, the mean of both directions
 
 
@@ -90,8 +96,8 @@ class Results:
         return row
 
 
-def held_out_scores(store: Store, recipe: TrainParams) -> Scores:
-    """Scores on a fifth of the training pictures after a training on the others."""
+def held_out_scores(store: Store, recipe: TrainParams, captions: int | None = None) -> Scores:
+    """Scores on a fifth of the training pictures after a training on the others; `captions` as in `train_model`."""
     params, layout = store.params, store.layout
     rows = read_index(layout.shards, "train")
     held = [row for row in rows if is_held_out(row)]
@@ -109,9 +115,8 @@ def held_out_scores(store: Store, recipe: TrainParams) -> Scores:
         return facets.read(drawn).float().numpy()
 
     with tempfile.TemporaryDirectory() as name:
-        shards = Path(name) / "shards"
-        write_part(shards, layout.shards, [row for row in rows if not is_held_out(row)])
-        z, lookup = trained(store, recipe, Path(name), shards, held)
+        keys = [row.key for row in rows if not is_held_out(row)]
+        z, lookup = trained(store, recipe, Path(name), held, keys, captions)
         t = (lookup or vectors)("raw", pairing.texts)[:, 0]
     return {language: mean(each.recall(AT) for each in both_ways(z, t, pairing).values())}
 
@@ -125,9 +130,65 @@ def validation_scores(store: Store, recipe: TrainParams) -> Scores:
     """Scores on the validation split, in all its languages, after a training on all training pictures."""
     rows = validation_rows(store)
     with tempfile.TemporaryDirectory() as name:
-        z, lookup = trained(store, recipe, Path(name), store.layout.shards, rows)
-    frozen = partial(TextStore.open(store.layout.embeddings).lookup, reading=recipe.reading)
-    return scores(store, rows, z, lookup or frozen)
+        z, lookup = trained(store, recipe, Path(name), rows)
+    return scores(store, rows, z, lookup or stored_texts(store, recipe))
+
+
+def validation_metrics(store: Store, recipe: TrainParams, model: Path) -> dict[str, float]:
+    """What `flame evaluate` measures of a model that `train_model` made, with intervals (`measuring/measures.py`).
+
+    With `probe/top1`, the accuracy of a linear classifier on the backbone's features, if the source has categories.
+    """
+    encoder = load_encoder(model, settings().torch_device())
+    texts = TrainedTexts(model, settings().torch_device()).lookup if recipe.text_tower else stored_texts(store, recipe)
+    metrics = _evaluation(store, encoder, texts).metrics
+    return metrics | linear_probe(store, encoder)
+
+
+def _evaluation(store: Store, encoder: ImageEncoder, texts: Lookup) -> Evaluation:
+    params, layout = store.params, store.layout
+    rows, captions = validation_rows(store), read_validation_captions(layout.captions, params.evaluate)
+    z = encode_pictures(encoder, layout.shards, rows)
+    return evaluate(params, z, [row.key for row in rows], captions, read_classes(layout.shards), texts, {})
+
+
+def linear_probe(store: Store, encoder: ImageEncoder) -> dict[str, float]:
+    """Top-1 of a linear classifier (CLIP_benchmark's recipe) on the categories of all validation pictures.
+
+    The features are the mean of the patch tokens. Only categories with two training pictures or more count.
+    """
+    shards = store.layout.shards
+    found = {split: _categories(shards, split) for split in SPLITS}
+    known = list(found["train"].values())
+    names = sorted({name for name in known if known.count(name) > 1})
+    if len(names) < 2:
+        return {}
+    number = {name: i for i, name in enumerate(names)}
+    parts = []
+    for split in SPLITS:
+        categories = found[split]
+        rows = [row for row in read_index(shards, split) if categories.get(row.key) in number]
+        reader = PictureReader(shards)
+        jpegs = [reader.jpeg(row) for row in rows]
+        x = encoder.encode_with(lambda tower, batch: tower.patches(batch).mean(dim=1), jpegs)
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        parts.append((x, np.array([number[categories[row.key]] for row in rows])))
+    asked = ProbeParams(kind="linear_probe", epochs=PROBE_EPOCHS)
+    train, val = parts
+    score = train_and_test(asked, train, val, names, store.params.evaluate.train_language)
+    return {"probe/top1": score.metrics["lp_acc1"], "probe/pictures": len(val[1])}
+
+
+def _categories(shards: Path, split: Split) -> dict[str, str]:
+    """{key: top-level category} of a split's pictures that have one."""
+    metas = (pair for name in shard_names(shards, split) for pair in read_metas(shards / name))
+    named = {key: str(meta.get("category") or "").split("/")[0].strip() for key, meta in metas}
+    return {key: name for key, name in named.items() if name}
+
+
+def stored_texts(store: Store, recipe: TrainParams) -> Lookup:
+    """The frozen LLM's texts for evaluation, as the recipe reads them."""
+    return partial(TextStore.open(store.layout.embeddings).lookup, reading=recipe.reading)
 
 
 def validation_rows(store: Store) -> list[IndexRow]:
@@ -152,9 +213,38 @@ def scores(store: Store, rows: Sequence[IndexRow], z: np.ndarray, lookup: Lookup
 
 
 def trained(
-    store: Store, recipe: TrainParams, folder: Path, shards: Path, rows: list[IndexRow]
+    store: Store,
+    recipe: TrainParams,
+    folder: Path,
+    rows: list[IndexRow],
+    keys: Sequence[str] | None = None,
+    captions: int | None = None,
 ) -> tuple[np.ndarray, Lookup | None]:
-    """z_0 [N, D] of pictures by a model trained here on `shards`, and its text tower's texts, if it has one."""
+    """z_0 [N, D] of pictures by a model trained here, and its text tower's texts, if it has one."""
+    out = train_model(store, recipe, folder, keys, captions)
+    z = encode_pictures(load_encoder(out, settings().torch_device()), store.layout.shards, rows)[:, 0]
+    return z, TrainedTexts(out, settings().torch_device()).lookup if recipe.text_tower else None
+
+
+def train_model(
+    store: Store,
+    recipe: TrainParams,
+    folder: Path,
+    keys: Sequence[str] | None = None,
+    captions: int | None = None,
+) -> Path:
+    """Train a recipe in this process.
+
+    Args:
+        store: what it is trained on; what the recipe is linked to lies in its layout too.
+        recipe: with all its values.
+        folder: of the model and its checkpoints.
+        keys: the training pictures; None: all.
+        captions: how many of a picture's stored raw captions are drawn from; None: all.
+
+    Returns:
+        The folder of the model.
+    """
     params, layout = store.params, store.layout
     facets = TrainStore(layout.embeddings)
     source = CaptionSource(
@@ -163,29 +253,36 @@ def trained(
         text=params.text,
         language=params.evaluate.train_language,
     )
-    slots = recipe_slots(facets.facets, recipe)
+    slots = [i for i in recipe_slots(facets.facets, recipe) if _is_among_first(facets.facets[i], captions)]
     out = folder / "model"
     out.mkdir()
     TrainingJob(
         recipe=recipe,
-        shards=shards,
+        shards=layout.shards,
         embeddings=layout.embeddings,
         slots=slots,
         captions=source if recipe.text_tower else None,
         checkpoints=folder / "checkpoints",
         out=out,
+        links={**links(layout, recipe), **_selection(keys, folder)},
     ).run()
+    made = facets.manifest_of(recipe.reading)
     config = {"recipe": recipe.model_dump(mode="json"), "hidden": facets.hidden}
+    config |= {"llm": made["llm"], "layer": made["layer"]}
     config["facets"] = [facets.facets[i] for i in slots]
     config["text_facets"] = {kind: len(each.facets) for kind, each in params.text.template.items()}
     write_json(out / CONFIG, config)
-    z = encode_pictures(load_encoder(out, settings().torch_device()), layout.shards, rows)[:, 0]
-    return z, TrainedTexts(out, settings().torch_device()).lookup if recipe.text_tower else None
+    return out
 
 
-def write_part(folder: Path, shards: Path, rows: list[IndexRow]) -> None:
-    """A folder with the same shards and an index of some of their rows."""
-    folder.mkdir()
-    (folder / "train").symlink_to((shards / "train").resolve())
-    table = pa.Table.from_pylist([vars(row) for row in rows], schema=INDEX_SCHEMA)
-    pq.write_table(table, folder / INDEX)
+def _is_among_first(slot: str, captions: int | None) -> bool:
+    """Whether a slot such as raw/2#3, of the third caption, belongs to one of the first captions."""
+    return captions is None or int(slot.partition("#")[2] or 1) <= captions
+
+
+def _selection(keys: Sequence[str] | None, folder: Path) -> Mapping[str, Path]:
+    if keys is None:
+        return {}
+    path = folder / "keys.parquet"
+    pq.write_table(pa.table({KEY: list(keys)}), path)
+    return {"selection": path}
