@@ -24,6 +24,7 @@ from flame_core.text.jobs import facet_count
 from flame_core.threads import mapped, prefetched
 from flame_core.vision.facet_tokens import FacetTokens
 from flame_core.vision.lexical_head import LexicalHead
+from flame_core.vision.folded_norms import fold_norms
 from flame_core.vision.mixed_precision import keep_residual_type, multiply_patches
 from flame_core.vision.projector import PatchProjector, PooledProjector
 from flame_core.vision.token_subset import subset_tokens
@@ -47,6 +48,7 @@ class ImageTower(nn.Module):
         self.backbone: Any = create_backbone(params)
         keep_residual_type(self.backbone)
         multiply_patches(self.backbone)
+        fold_norms(self.backbone)
         if params.checkpoint_activations:
             self.backbone.set_grad_checkpointing(True)
         if params.head == "cls" and getattr(self.backbone, "cls_token", None) is None:
