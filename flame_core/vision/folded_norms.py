@@ -20,10 +20,10 @@ from torch.nn import functional as F
 class FoldedNorm(nn.LayerNorm):
     """A layer norm that leaves its affine part to a `LinearAfterNorm` while training on a GPU."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.is_folded(x):
-            return super().forward(x)
-        return F.layer_norm(x, self.normalized_shape, eps=self.eps)
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.is_folded(input):
+            return super().forward(input)
+        return F.layer_norm(input, self.normalized_shape, eps=self.eps)
 
     def is_folded(self, x: Tensor) -> bool:
         """Whether the map that reads this norm of x, or its output x, has to do the affine part."""
@@ -50,11 +50,11 @@ def fold_norms(backbone: Any) -> None:
     from timm.layers.norm import LayerNorm
     from timm.models.vision_transformer import Block
 
-    def fold(norm: nn.Module, linear: nn.Module) -> None:
-        plain = type(norm) is LayerNorm and norm.elementwise_affine and not getattr(norm, "_fast_norm", False)
-        if plain and type(linear) is nn.Linear:
+    def fold(norm: Any, linear: Any) -> None:
+        kinds = type(norm), type(linear)
+        if kinds == (LayerNorm, nn.Linear) and norm.elementwise_affine and not getattr(norm, "_fast_norm", False):
             norm.__class__, linear.__class__ = FoldedNorm, LinearAfterNorm  # the same modules with another forward
-            linear.norm_of = (norm,)  # pyright: ignore[reportArgumentType]
+            linear.norm_of = (norm,)
 
     for block in getattr(backbone, "blocks", ()):
         if type(block) is not Block:

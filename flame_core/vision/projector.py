@@ -11,6 +11,8 @@ LIFT's: the mean over patches after the backbone's norm, then Linear -> GELU -> 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,7 +45,8 @@ class PatchProjector(nn.Module):
 
     def _mean(self, patches: Tensor) -> Tensor:
         """The mean patch in the LLM's space, [B, 1, D]."""
-        first, activation, second, norm = self.layers
+        layers: Any = self.layers
+        first, activation, second, norm = layers
         many = patches.shape[0] * patches.shape[1] >= _TOKENS_PER_CHANNEL * second.out_features
         if patches.is_cuda and self.training and many and not self._recompute:
             return mean_of_norms(activation(first(patches)), second, norm)[:, None]
