@@ -56,8 +56,9 @@ bench: install  ## measure the engines on this CPU (after `make demo`), some min
 	for case in store loader training_step ddp_scaling text_memory text_engine tracking_cost; do $(BIN)/python -m benchmarks.$$case; done
 
 bench-gpu: install  ## measure the engines on this GPU (after `make demo`), five minutes
-	$(BIN)/python -m benchmarks.text_engine --shape nemo --layers 20 --pictures 400 --turns 2 --cases packed,float8,separate,padded,sentence-transformers
-	$(BIN)/python -m benchmarks.training_step --tower vit_b16 --batch 384 --compile --turns 4
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .flame/bench \
+	  open_clip_torch ftfy wcwidth sentence-transformers || echo "the packages to compare with cannot be installed"
+	$(BIN)/python -m benchmarks.on_gpu
 
 lock:  ## resolve requirements.lock anew
 	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \

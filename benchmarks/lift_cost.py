@@ -2,6 +2,7 @@
 
     python -m benchmarks.lift_cost                 # counted as `flame plan` counts, ViT-B/16 at 224 px
     python -m benchmarks.lift_cost --measure       # and measured: steps of ViT-B/16 on one thread of a CPU
+    python -m benchmarks.lift_cost --measure --batch 256        # on a GPU: in bfloat16, image towers compiled
 
 LIFT's claim (arXiv 2506.04209): 25.5 % fewer FLOPs and 6.8 % less memory than CLIP on short captions of 77 tokens,
 35.7 % and 12.6 % on long ones of 323. Its count leaves out the LLM that embeds the captions once, and so does this one.
@@ -22,10 +23,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measure import PROCESSOR, in_turns, record
+from benchmarks.measure import PROCESSOR, WALL, in_turns, record
 from flame_core.objectives.batch import Moment
 from flame_core.params import TrainParams
 from flame_core.ranks import ALONE
+from flame_core.settings import settings
 from flame_core.training.assembly import assemble
 from flame_core.training.cost import TrainingCost, training_cost
 from flame_core.training.made_batch import MadeTexts, made_batch
@@ -49,6 +51,7 @@ def main() -> None:
     if options.child:
         print(peak_of_steps(options.child, options.batch))
         return
+    device = settings().torch_device()
     costs = {case: count(case, BATCH, PROCESSES) for case in CASES}
     flops = {case: sum(cost.step_flops.values()) / BATCH for case, cost in costs.items()}
     report("FLOPs per picture, counted", "GFLOP", flops)
@@ -59,7 +62,8 @@ def main() -> None:
         few = f"memory at {options.batch} pictures"
         report(f"{few}, counted", "GB", {case: count(case, options.batch, 1).memory for case in CASES})
         report(few, "GB", {case: in_child(case, options.batch) for case in CASES})
-        report(f"processor time of a step of {options.batch}", "s", seconds(options.batch, options.turns))
+        time = "processor time" if device == "cpu" else "time"
+        report(f"{time} of a step of {options.batch}", "s", seconds(options.batch, options.turns, device))
 
 
 def recipe(case: str, batch: int) -> tuple[TrainParams, int]:
@@ -69,7 +73,7 @@ def recipe(case: str, batch: int) -> tuple[TrainParams, int]:
         "objective": {"name": "infonce"},
         "texts_per_image": 1,
         "batch_size": batch,
-        "precision": "bfloat16" if batch == BATCH else "float32",  # a CPU measures what it computes well
+        "precision": "bfloat16" if batch == BATCH or settings().torch_device() == "cuda" else "float32",
     }
     if case == LIFT:
         return TrainParams.model_validate(values), 4096
@@ -83,18 +87,22 @@ def count(case: str, batch: int, processes: int) -> TrainingCost:
     return training_cost(params, hidden, SLOTS, batch, processes, VOCABULARY)
 
 
-def step_of(case: str, batch: int) -> Callable[[], object]:
+def step_of(case: str, batch: int, device: str, *, compiled: bool = False) -> Callable[[], object]:
     """A real step of a case on random pictures and captions."""
     params, hidden = recipe(case, batch)
     texts = MadeTexts(params, hidden, VOCABULARY)
-    assembly = assemble(params, texts, facets=1, batch_size=batch, samples=batch)
-    step, made = Step(assembly, assembly.optimizer(params), params, ALONE, "cpu"), made_batch(params, texts, batch)
+    assembly = assemble(params, texts, facets=1, batch_size=batch, samples=batch).to(device)
+    if compiled:
+        assembly.tower.compile()
+    step, made = Step(assembly, assembly.optimizer(params), params, ALONE, device), made_batch(params, texts, batch)
+    made = made.to(device)
     return lambda: step(made, Moment(0, 2, 2))
 
 
-def seconds(batch: int, turns: int) -> dict[str, float]:
-    """Processor seconds per step; the cases run in turns in one process."""
-    measured = in_turns({case: step_of(case, batch) for case in CASES}, turns, clock=PROCESSOR)
+def seconds(batch: int, turns: int, device: str) -> dict[str, float]:
+    """Seconds per step, on a CPU of its processor; the cases run in turns in one process."""
+    cases = {case: step_of(case, batch, device, compiled=device == "cuda") for case in CASES}
+    measured = in_turns(cases, turns, warm=1 if device == "cpu" else 3, clock=PROCESSOR if device == "cpu" else WALL)
     return {case: measured.median(case) for case in CASES}
 
 
@@ -105,14 +113,15 @@ def in_child(case: str, batch: int) -> int:
 
 
 def peak_of_steps(case: str, batch: int) -> int:
-    """The peak memory of this process over two steps, minus what it held before."""
+    """The peak memory of two steps: on a GPU its allocated memory, else that of this process minus what it held."""
+    device = settings().torch_device()
     torch.set_num_threads(1)
     torch.mm(torch.rand(64, 64), torch.rand(64, 64))
     before = status("VmRSS")
-    step = step_of(case, batch)
+    step = step_of(case, batch, device)
     for _ in range(2):
         step()
-    return status("VmHWM") - before
+    return torch.cuda.max_memory_allocated() if device == "cuda" else status("VmHWM") - before
 
 
 def status(name: str) -> int:
