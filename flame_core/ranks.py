@@ -48,6 +48,14 @@ class Ranks:
         self.sum_(told)
         return bool(told.item() > 0)
 
+    def least(self, number: int) -> int:
+        """The least number of all ranks."""
+        if self.world == 1:
+            return number
+        told = torch.tensor(number, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.all_reduce(told, dist.ReduceOp.MIN)
+        return int(told.item())
+
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module in DistributedDataParallel, which averages its gradients over the ranks during backward."""
         if self.world == 1 or not any(p.requires_grad for p in module.parameters()):

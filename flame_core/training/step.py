@@ -3,7 +3,8 @@
 A contrastive loss needs the features of the whole batch at once, but not their graphs. With `micro_batch_size`, every
 piece first runs forward without a graph, and the loss gives the gradient of each feature; then the pieces run again one
 by one with a graph, through which that gradient is propagated (GradCache, arXiv 2101.06983). So a batch of 3,072 fits
-one GPU, with the exact loss of 3,072. Without it, the first run keeps its graph and nothing is computed twice.
+one GPU, with the exact loss of 3,072. Without it, the first run keeps its graph and nothing is computed twice. On a
+GPU, as many pieces as there is room for keep their graph too (`graph_room`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -22,6 +24,7 @@ from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.params import TrainParams
 from flame_core.ranks import Ranks
 from flame_core.training.assembly import Assembly
+from flame_core.training.graph_room import GraphRoom
 
 P = TypeVar("P")
 RandomState = tuple[Tensor, Tensor | None]
@@ -31,13 +34,19 @@ class Step:
     """A step of one rank: prepare, features in pieces, weighted shares, backward, optimise, after_step."""
 
     def __init__(
-        self, assembly: Assembly, optimizer: torch.optim.Optimizer, params: TrainParams, ranks: Ranks, device: str
+        self,
+        assembly: Assembly,
+        optimizer: torch.optim.Optimizer,
+        params: TrainParams,
+        ranks: Ranks,
+        device: str,
     ) -> None:
         self._assembly, self._optimizer, self._params, self._ranks = assembly, optimizer, params, ranks
         self._device = device
         self._tower = ranks.wrap(assembly.tower)
         self._text_tower = None if assembly.text_tower is None else ranks.wrap(assembly.text_tower)
         self._reads = tuple(sorted(recipe_needs(params).reads))
+        self._room = GraphRoom(device, ranks)
 
     def __call__(self, batch: Batch, at: Moment) -> dict[str, Tensor]:
         """Train on this rank's part of a batch.
@@ -45,12 +54,16 @@ class Step:
         Returns:
             This rank's weighted shares of the loss by name, scalars.
         """
+        with self._room.step():
+            return self._trained(batch, at)
+
+    def _trained(self, batch: Batch, at: Moment) -> dict[str, Tensor]:
         objective, micro = self._assembly.objective, self._params.micro_batch_size
         self._optimizer.zero_grad(set_to_none=True)
         with self._autocast():
             batch = objective.prepare(batch, self._assembly.tower, at, self._ranks)
         pieces = batch.split(micro or len(batch))
-        images = in_pieces(self._image_features, pieces, self._tower, self._device)
+        images = in_pieces(self._image_features, pieces, self._tower, self._device, self._room)
         texts, t = self._text_features(batch)
         features = {**images.features, "t": t}
         shares = objective(features, batch, self._ranks)
@@ -112,18 +125,31 @@ class Pieces:
     backward: Callable[[int], None]
 
 
-def in_pieces(run: Callable[[P], Features], pieces: Sequence[P], module: nn.Module, device: str) -> Pieces:
-    """The features that `run` computes from each piece with `module`; one piece keeps its graph, several run twice."""
+def in_pieces(
+    run: Callable[[P], Features], pieces: Sequence[P], module: nn.Module, device: str, room: GraphRoom | None = None
+) -> Pieces:
+    """The features that `run` computes from each piece with `module`; a piece without its graph runs twice.
+
+    One piece keeps its graph. Of several, the first ones do for which there is room. With DistributedDataParallel, the
+    last piece never does: gradients are exchanged in backward after the last forward.
+    """
     if len(pieces) == 1:
         out = run(pieces[0])
         leaves = {name: value.detach().requires_grad_() for name, value in out.items()}
         return Pieces(leaves, lambda world: _hand_on(out, _gradients(leaves, world)))
+    kept = min(room.kept if room else 0, len(pieces) - isinstance(module, DistributedDataParallel))
+    graphs: list[Features] = []
     states: list[RandomState] = []
     outs: list[Features] = []
-    for piece in pieces:
-        states.append(random_state(torch.device(device)))
-        with torch.no_grad():
-            outs.append(run(piece))
+    for number, piece in enumerate(pieces):
+        if number < kept:
+            with _no_exchange(module):
+                graphs.append(run(piece))
+            outs.append({name: value.detach() for name, value in graphs[-1].items()})
+        else:
+            states.append(random_state(torch.device(device)))
+            with torch.no_grad():
+                outs.append(run(piece))
     leaves = {name: torch.cat([out[name] for out in outs]).requires_grad_() for name in outs[0]}
     sizes = [len(next(iter(out.values()))) for out in outs]
 
@@ -131,11 +157,15 @@ def in_pieces(run: Callable[[P], Features], pieces: Sequence[P], module: nn.Modu
         if not any(weight.requires_grad for weight in module.parameters()):
             return
         gradients = {name: grad.split(sizes) for name, grad in _gradients(leaves, world).items()}
-        for number, (piece, state) in enumerate(zip(pieces, states, strict=True)):
-            set_random_state(state, torch.device(device))  # the same dropout as in the run without a graph
-            last = number == len(pieces) - 1
-            with nullcontext() if last else _no_exchange(module):
-                _hand_on(run(piece), {name: parts[number] for name, parts in gradients.items()})
+        parts = [{name: own[number] for name, own in gradients.items()} for number in range(len(pieces))]
+        for part in parts[:kept]:
+            with _no_exchange(module):
+                _hand_on(graphs.pop(0), part)
+        for number in range(kept, len(pieces)):
+            set_random_state(states[number - kept], torch.device(device))  # the same dropout as in the first run
+            with nullcontext() if number == len(pieces) - 1 else _no_exchange(module):
+                again = partial(run, pieces[number])
+                _hand_on(room.held(again) if room else again(), parts[number])
 
     return Pieces(leaves, backward)
 

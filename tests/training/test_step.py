@@ -13,6 +13,7 @@ from flame_core.params import TrainParams
 from flame_core.ranks import ALONE, Ranks
 from flame_core.text.transformer import PAD
 from flame_core.training.assembly import Assembly, assemble
+from flame_core.training.graph_room import GraphRoom, pieces_in
 from flame_core.training.made_batch import MadeTexts, made_batch
 from flame_core.training.step import Step, in_pieces
 from tests.training.processes import on_ranks
@@ -140,6 +141,76 @@ def test_a_piece_runs_twice_with_the_same_dropout():
     z.grad = torch.ones_like(z)
     pieces.backward(1)
     assert tower[1].weight.grad.sum().item() == pytest.approx((z - tower[1].bias).sum().item())  # = what was kept
+
+
+def room_for(pieces: int, ranks: Ranks = ALONE) -> GraphRoom:
+    room = GraphRoom("cpu", ranks)
+    room.kept = pieces
+    return room
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 3, 9])
+def test_a_piece_that_keeps_its_graph_runs_once_with_the_same_result(kept):
+    torch.manual_seed(0)
+    tower = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(64, 1))
+    inputs, target, runs = torch.randn(6, 64), torch.randn(6, 1), []
+
+    def run(piece: torch.Tensor) -> dict[str, torch.Tensor]:
+        runs.append(torch.is_grad_enabled())
+        return {"z": tower(piece)}
+
+    def result(room: GraphRoom | None) -> list[torch.Tensor]:
+        tower.zero_grad()
+        torch.manual_seed(1)
+        pieces = in_pieces(run, inputs.split(2), tower, "cpu", room)
+        z = pieces.features["z"]
+        z.grad = target.clone()
+        pieces.backward(1)
+        return [z.detach(), *(p.grad.clone() for p in tower.parameters()), torch.get_rng_state()]
+
+    expected = result(None)
+    assert runs == [False] * 3 + [True] * 3
+    runs.clear()
+    for found, right in zip(result(room_for(kept)), expected, strict=True):
+        assert torch.equal(found, right)
+    alive = min(kept, 3)
+    assert runs == [True] * alive + [False] * (3 - alive) + [True] * (3 - alive)
+
+
+def kept_pieces(ranks: Ranks) -> list[dict[str, torch.Tensor]]:
+    params = params_of().model_copy(update={"micro_batch_size": 1})
+    found = []
+    for kept in (0, 1, 4):
+        assembly = assembled(params)
+        own = slice(ranks.rank * BATCH // ranks.world, (ranks.rank + 1) * BATCH // ranks.world)
+        still = params.model_copy(update={"optimizer": params.optimizer.model_copy(update={"learning_rate": 0.0})})
+        step = Step(assembly, assembly.optimizer(still), params, ranks, "cpu")
+        step._room = room_for(kept, ranks)
+        for _ in range(2):
+            step(whole_batch(params)[own], FIRST)
+        found.append(gradients(assembly))
+    return found
+
+
+def test_on_several_ranks_too_pieces_that_keep_their_graph_give_the_same_gradients(tmp_path):
+    expected = formula(params_of())
+    for of_rank in on_ranks(2, kept_pieces, tmp_path):
+        for found in of_rank:
+            assert_equal_to(found, {name: value for name, value in expected.items() if name != "loss"})
+
+
+def test_ranks_agree_on_the_least_number(tmp_path):
+    assert ALONE.least(3) == 3
+    assert list(on_ranks(2, least_of_two, tmp_path)) == [5, 5]
+
+
+def least_of_two(ranks: Ranks) -> int:
+    return ranks.least(5 + 2 * ranks.rank)
+
+
+@pytest.mark.parametrize(("free", "piece", "expected"), [(100, 10, 8), (100, 81, 0), (100, 80, 1), (100, 0, 0)])
+def test_as_many_graphs_as_fit_into_most_of_the_free_memory(free, piece, expected):
+    assert pieces_in(free, piece) == expected
 
 
 def test_a_caption_that_is_drawn_twice_is_read_once():
