@@ -71,6 +71,11 @@ class TowerCost:
         return self.items * self.forward_flops * (self.forwards + 2)
 
     @property
+    def useful_flops(self) -> float:
+        """The same without what is computed again only to keep less."""
+        return self.items * self.forward_flops * 3
+
+    @property
     def memory(self) -> int:
         """Bytes that a process needs for the tower."""
         return self.fixed_bytes + self.held * self.activation_bytes
@@ -110,6 +115,7 @@ class TrainingCost:
         batch_size: pictures per step, over all processes.
         texts: drawn per picture and step.
         chosen: {field of the recipe that is `auto`: its value for so many samples}.
+        draws: whether the towers draw at random in a step (dropout, stochastic depth), so pieces draw other values.
     """
 
     image: TowerCost
@@ -120,6 +126,7 @@ class TrainingCost:
     batch_size: int
     texts: int
     chosen: Mapping[str, int]
+    draws: bool = False
 
     @property
     def towers(self) -> dict[str, TowerCost]:
@@ -137,6 +144,12 @@ class TrainingCost:
         towers = {name: self.batch_size * tower.flops for name, tower in self.towers.items()}
         before = {"before the towers": self.objective.before_flops} if self.objective.before_flops else {}
         return {**towers, **before, "objective": self.objective.flops}
+
+    @property
+    def useful_step_flops(self) -> float:
+        """FLOPs of one step over all processes, without what is computed again only to keep less."""
+        towers = sum(self.batch_size * tower.useful_flops for tower in self.towers.values())
+        return towers + self.objective.before_flops + self.objective.flops
 
     @property
     def flops(self) -> float:
@@ -222,6 +235,7 @@ def training_cost(
         batch_size=batch,
         texts=drawn,
         chosen={name: getattr(schedule, name) for name in params.automatic},
+        draws=draws_at_random(assembly.towers()),
     )
     return cost.with_micro_batch(params.micro_batch_size or own)
 
@@ -322,6 +336,12 @@ class _Runs:
         loss.backward()
         own = {name: value[: len(batch)] for name, value in features.items()}
         self.assembly.objective.after_step(self.assembly.tower, own, batch, at, ALONE)
+
+
+def draws_at_random(module: nn.Module) -> bool:
+    """Whether dropout or stochastic depth of torch or timm draws when the module runs in training."""
+    shares = (getattr(part, name, 0) for part in module.modules() for name in ("p", "drop_prob", "prob"))
+    return any(isinstance(share, float) and share > 0 for share in shares)
 
 
 def _autocast(params: TrainParams) -> torch.autocast:

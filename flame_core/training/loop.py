@@ -27,10 +27,11 @@ from flame_core.settings import settings
 from flame_core.training import checkpoint
 from flame_core.training.assembly import assemble
 from flame_core.training.loader import EpochOrder, TrainingSamples, create_loader
-from flame_core.training.memory import require_training_memory
+from flame_core.training.memory import fitted_training
 from flame_core.training.prefetch import batches_on
 from flame_core.training.schedule import learning_rate, set_learning_rate
 from flame_core.training.step import Step, random_state, set_random_state
+from flame_core.training.utilisation import Utilisation, measured_peak
 from flame_core.vision.nvjpeg import require_gpu
 from flame_core.vision.tower import ImageTower
 
@@ -76,7 +77,7 @@ def train(
         params: the recipe.
         checkpoints: the folder to save to and to resume from.
         ranks: this process among those that train.
-        on_step: called with the metrics after each step.
+        on_step: called with the metrics after each step, on a GPU also with those of `Utilisation`.
         teacher: the model folder of the recipe's teacher.
 
     Returns:
@@ -103,9 +104,12 @@ def train(
             f"train.batch_size {batch_size} cannot be divided evenly among {ranks.world} processes "
             "(FLAME_TRAIN_PROCESSES)"
         )
+    meter: Utilisation | None = None
     if device == "cuda":
         free, _ = torch.cuda.mem_get_info()
-        require_training_memory(params, samples, ranks.world, free, teacher)
+        params, cost = fitted_training(params, samples, ranks.world, ranks.least(free), teacher)
+        peak = measured_peak(device, torch.bfloat16 if params.precision == "bfloat16" else torch.float32)
+        meter = Utilisation(cost.useful_step_flops / ranks.world, peak)
     folders = samples.sidecar_folders
     assembly = assemble(params, samples.texts, samples.facets, batch_size, len(samples), teacher, folders).to(device)
     optimizer = assembly.optimizer(params)
@@ -152,9 +156,10 @@ def train(
                     **assembly.objective.scalars(),
                 }
             )
-            on_step(metrics[-1])
+            speed = meter.after_step() if meter else {}
+            on_step(metrics[-1] | speed)
             step += 1
-            bar.advance(batch_size, loss=loss, lr=rate)
+            bar.advance(batch_size, loss=loss, lr=rate, **{name: f"{value:.3g}" for name, value in speed.items()})
             if stop and step < total:
                 save()
                 raise Interrupted(f"stopped after step {step} of {total}; run again to resume")

@@ -1,7 +1,8 @@
-"""Whether a training fits a GPU's memory, and what to set if not."""
+"""Whether a training fits a GPU's memory, in how many pieces, and what to set if not."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from flame_core.errors import ResourceError
@@ -12,15 +13,18 @@ from flame_core.training.loader import TrainingSamples
 
 _GB = 1e9
 _SHARE = 0.92  # of the free memory; the rest is lost in the allocator
+log = logging.getLogger(__name__)
 
 
-def require_training_memory(
+def fitted_training(
     params: TrainParams, samples: TrainingSamples, processes: int, free: int, teacher: Path | None = None
-) -> None:
-    """Refuse, before the first step, a training that will not fit into `free` bytes of a GPU.
+) -> tuple[TrainParams, TrainingCost]:
+    """The recipe and its cost, in pieces that fit into `free` bytes of a GPU if the recipe sets none.
+
+    Pieces change a result only by rounding, unless the towers draw at random; then the recipe itself must set them.
 
     Raises:
-        ResourceError: says how much is missing and which setting of the recipe helps.
+        ResourceError: it does not fit; says how much is missing and which setting of the recipe helps.
     """
     encoder = samples.texts.encoder()
     cost = training_cost(
@@ -36,19 +40,27 @@ def require_training_memory(
     )
     room = int(free * _SHARE)
     if cost.memory <= room:
-        return
+        return params, cost
     parts = ", ".join(f"{name} {size / _GB:.1f}" for name, size in cost.memory_parts.items())
     missing = f"the training needs about {cost.memory / _GB:.1f} GB on a GPU ({parts}), {free / _GB:.1f} GB are free: "
     missing += f"{(cost.memory - room) / _GB:.1f} GB are missing"
-    raise ResourceError(f"{missing}. {_advice(params, cost, room)}")
+    micro = _micro_batch(cost, room)
+    if micro is None:
+        raise ResourceError(f"{missing}. {_advice(params)}")
+    needed = f"{cost.with_micro_batch(micro).memory / _GB:.1f} GB; the loss stays that of the whole batch"
+    if params.micro_batch_size is not None or cost.draws:
+        raise ResourceError(f"{missing}. Set train.micro_batch_size to {micro} ({needed})")
+    log.info("gradients are computed in pieces of %d pictures: %s", micro, needed)
+    return params.model_copy(update={"micro_batch_size": micro}), cost.with_micro_batch(micro)
 
 
-def _advice(params: TrainParams, cost: TrainingCost, room: int) -> str:
-    for power in reversed(range(max(cost.held - 1, 1).bit_length())):
-        needed = cost.with_micro_batch(1 << power).memory
-        if needed <= room:
-            size = f"{needed / _GB:.1f} GB; the loss stays that of the whole batch"
-            return f"Set train.micro_batch_size to {1 << power} ({size})"
+def _micro_batch(cost: TrainingCost, room: int) -> int | None:
+    """The largest power of two of pictures, fewer than now, whose graphs fit; None if one is too many."""
+    powers = [1 << power for power in reversed(range(max(cost.held - 1, 1).bit_length()))]
+    return next((size for size in powers if cost.with_micro_batch(size).memory <= room), None)
+
+
+def _advice(params: TrainParams) -> str:
     if not params.model.checkpoint_activations:
         return "Set train.model.checkpoint_activations to true"
     return "Take a smaller train.model.backbone or train.batch_size, or more GPUs (FLAME_TRAIN_PROCESSES)"

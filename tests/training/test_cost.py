@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ from flame_core.training.assembly import assemble
 from flame_core.training.cost import TrainingCost, different_captions, training_cost
 from flame_core.training.counting import Quadratic, counted
 from flame_core.training.made_batch import MadeTexts, made_batch
-from flame_core.training.memory import require_training_memory
+from flame_core.training.memory import fitted_training
 from flame_core.training.step import Step
 from flame_core.vision.tower import ImageTower
 from tests.stages.pipeline import pipeline_params
@@ -290,22 +289,30 @@ def world(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_gpu_that_is_too_small_says_what_is_missing_and_what_helps(world):
+def test_a_gpu_that_is_too_small_gets_pieces_or_says_what_helps(world):
     params = small(batch_size=24)
     samples = samples_of(world, params)
     cost = cost_of(params, samples=24, slots=samples.slots)
-    require_training_memory(params, samples, 1, free=2 * cost.memory)
+    assert fitted_training(params, samples, 1, free=2 * cost.memory) == (params, cost)
     held = cost.image.activation_bytes
     free = int((cost.memory - 24 * held + 10 * held) / 0.92)
-    with pytest.raises(
-        ResourceError, match=r"image tower 0\.0.*missing. Set train.micro_batch_size to (\d+)"
-    ) as refused:
-        require_training_memory(params, samples, 1, free)
-    micro = int(re.search(r"micro_batch_size to (\d+)", str(refused.value))[1])
-    assert micro == 8
-    require_training_memory(small(batch_size=24, micro_batch_size=micro), samples, 1, free)  # it does help
+    fitted, of_pieces = fitted_training(params, samples, 1, free)
+    assert fitted == small(batch_size=24, micro_batch_size=8)
+    assert of_pieces == fitted_training(fitted, samples, 1, free)[1]
+    assert of_pieces.useful_step_flops == cost.useful_step_flops == sum(cost.step_flops.values())
+    for recipe_says in ({"micro_batch_size": 16}, {"model": {"backbone_options": SMALL | {"drop_path_rate": 0.1}}}):
+        own = small(batch_size=24, **recipe_says)  # its pieces, or the pieces of what it draws, would change the result
+        with pytest.raises(ResourceError, match=r"image tower 0\.0.*missing. Set train.micro_batch_size to 8 "):
+            fitted_training(own, samples, 1, free)
     with pytest.raises(ResourceError, match="checkpoint_activations to true"):
-        require_training_memory(params, samples, 1, free=1000)
+        fitted_training(params, samples, 1, free=1000)
+
+
+@pytest.mark.parametrize(
+    ("option", "draws"), [({}, False), ({"drop_path_rate": 0.1}, True), ({"proj_drop_rate": 0.1}, True)]
+)
+def test_towers_that_draw_at_random_are_known(option, draws):
+    assert cost_of(small(model={"backbone_options": SMALL | option})).draws == draws
 
 
 def test_an_llm_that_does_not_fit_says_what_helps():
