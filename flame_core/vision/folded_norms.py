@@ -51,8 +51,8 @@ def fold_norms(backbone: Any) -> None:
     from timm.models.vision_transformer import Block
 
     def fold(norm: Any, linear: Any) -> None:
-        kinds = type(norm), type(linear)
-        if kinds == (LayerNorm, nn.Linear) and norm.elementwise_affine and not getattr(norm, "_fast_norm", False):
+        plain = type(norm) in (LayerNorm, nn.LayerNorm) and not getattr(norm, "_fast_norm", False)
+        if plain and norm.elementwise_affine and type(linear) is nn.Linear:
             norm.__class__, linear.__class__ = FoldedNorm, LinearAfterNorm  # the same modules with another forward
             linear.norm_of = (norm,)
 
