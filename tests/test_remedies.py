@@ -49,7 +49,9 @@ def test_the_params_that_a_remedy_names_exist(name):
 
 def exists(key: str) -> bool:
     first, *rest = key.split(".")
-    here: Any = {"train": TrainParams, "cluster": ClusterParams, "lexical": LexicalParams}.get(first) or Params.model_fields[first].annotation
+    here: Any = {"train": TrainParams, "cluster": ClusterParams, "lexical": LexicalParams}.get(
+        first
+    ) or Params.model_fields[first].annotation
     for part in rest:
         if not (isinstance(here, type) and issubclass(here, BaseModel)) or part not in here.model_fields:
             return False

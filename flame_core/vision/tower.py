@@ -23,8 +23,8 @@ from flame_core.settings import settings
 from flame_core.text.jobs import facet_count
 from flame_core.threads import mapped, prefetched
 from flame_core.vision.facet_tokens import FacetTokens
-from flame_core.vision.lexical_head import LexicalHead
 from flame_core.vision.folded_norms import fold_norms
+from flame_core.vision.lexical_head import LexicalHead
 from flame_core.vision.mixed_precision import keep_residual_type, multiply_patches
 from flame_core.vision.projector import PatchProjector, PooledProjector
 from flame_core.vision.token_subset import subset_tokens
