@@ -8,6 +8,7 @@ does only what is missing. Trainings that are stopped or fail are reported and l
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -47,23 +48,29 @@ _LEFT_OUT = ("ceiling", "median_rank", "other_languages", "retrieval/chance")
 class Arm:
     """A row of a table: a recipe, and what is overridden of it.
 
-    `captions` of each picture's raw captions are drawn from (None: all in the store).
+    `captions` of each picture's raw captions are drawn from (None: all in the store). `teacher` names an arm whose
+    model of the first seed it learns from, and in `train` {teacher} stands for that model's folder. A `student` has a
+    ViT of two thirds of the width, so less than half of the weights.
     """
 
     name: str
     recipe: str
     train: tuple[str, ...] = ()
     captions: int | None = None
+    teacher: str | None = None
+    student: bool = False
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training."""
+    """One training; `teacher` is the digest of that of its arm's teacher."""
 
     arm: Arm
     phase: Phase
     rate: float
     seed: int
+    teacher: str | None = None
+    kept: bool = False  # the model
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class Bench:
         root: of the run whose data is used.
         overrides, preset: its params.
         rate_epochs: of the trainings that choose a rate.
+        teachers: the folder that models of teachers are kept in, by their digest.
     """
 
     data: str
@@ -82,6 +90,7 @@ class Bench:
     overrides: tuple[str, ...]
     preset: Path | None
     rate_epochs: int
+    teachers: Path
 
     @cached_property
     def store(self) -> Store:
@@ -90,10 +99,19 @@ class Bench:
 
     def recipe(self, job: Job) -> TrainParams:
         """The recipe of a training with all its values."""
-        own = [*job.arm.train, f"train.optimizer.learning_rate={job.rate}", f"train.seed={job.seed}"]
+        own = [each.replace("{teacher}", str(self.teachers / str(job.teacher))) for each in job.arm.train]
+        own += [*self._student(job.arm), f"train.optimizer.learning_rate={job.rate}", f"train.seed={job.seed}"]
         overrides = [*self.overrides, f"recipes=[{job.arm.recipe}]", *own]
         recipe = resolve_params(Layout.find(), overrides, self.preset).params.train[job.arm.recipe]
         return recipe.model_copy(update={"epochs": self.rate_epochs}) if job.phase == "rate" else recipe
+
+    def _student(self, arm: Arm) -> list[str]:
+        options = next(iter(self.store.params.train.values())).model.backbone_options if arm.student else {}
+        return [
+            f"train.model.backbone_options.{name}={options[name] * 2 // 3}"
+            for name in ("embed_dim", "num_heads")
+            if arm.student
+        ]
 
     def run_of(self, job: Job) -> str:
         """The digest of all that a training follows from."""
@@ -101,15 +119,16 @@ class Bench:
         needs = links(self.store.layout, recipe)
         sidecars = {what: Sidecar(path).digest for what, path in needs.items() if what.startswith("sidecars")}
         content = {"store": self.store.digest, "phase": job.phase, "recipe": recipe.identity}
-        return value_digest({**content, "captions": job.arm.captions, "sidecars": sidecars})
+        return value_digest({**content, "captions": job.arm.captions, "sidecars": sidecars, "teacher": job.teacher})
 
     def train(self, job: Job) -> Row:
-        """Train and measure: the line of the results file."""
+        """Train and measure: the line of the results file. The model of a teacher is kept."""
         from flame_core.objectives import recipe_needs
         from flame_core.training.job import METRICS
         from flame_core.vision.tower import load_tower
 
         start, recipe, store = time.perf_counter(), self.recipe(job), self.store
+        run = self.run_of(job)
         row: Row = {"data": self.data, "arm": job.arm.name, "phase": job.phase, "rate": job.rate, "seed": job.seed}
         if job.phase == "rate":
             row["scores"] = held_out_scores(store, recipe, job.arm.captions)
@@ -119,6 +138,8 @@ class Bench:
                 metrics = validation_metrics(store, recipe, model)
                 steps = len((model / METRICS).read_text("utf-8").splitlines())
                 tower, _ = load_tower(model)
+                if job.kept:
+                    shutil.copytree(model, self.teachers / run)
             languages = [key.split("/")[1] for key in metrics if key.endswith("/n")]
             row["scores"] = {each: _both(metrics, each) for each in languages}
             row["metrics"] = {
@@ -131,7 +152,7 @@ class Bench:
             row["images"] = steps * batch * recipe_needs(recipe).views
         row["scores"] = {language: round(score, 5) for language, score in row["scores"].items()}
         row |= {"epochs": recipe.epochs, "seconds": round(time.perf_counter() - start, 1)}
-        return {**row, "run": self.run_of(job), "machine": machine(), "commit": commit()}
+        return {**row, "run": run, "machine": machine(), "commit": commit()}
 
 
 def _both(metrics: dict[str, float], language: str) -> float:
@@ -174,25 +195,38 @@ class Comparison:
         return None
 
     def _jobs(self) -> list[Job | None]:
-        """All trainings in order; None for one whose rate is not known yet."""
-        rates = [job for arm in self.arms for job in self._rate_jobs(arm)]
-        best = {arm: self.best_rate(arm) for arm in self.arms}
-        finals = [
-            None if (rate := best[arm]) is None else Job(arm, "final", rate, seed)
-            for seed in self.seeds
-            for arm in self.arms
-        ]
-        return [*rates, *finals]
+        """All trainings in order; None for one that waits for its rate or its teacher."""
+        taught = {arm.teacher for arm in self.arms}
+        teachers = [arm for arm in self.arms if arm.name in taught]
+        rates = [job for arm in [*teachers, *self.arms] for job in self._rate_jobs(arm)]
+        first = [self._final(arm, self.seeds[0]) for arm in teachers if self.seeds]
+        return [*first, *rates, *(self._final(arm, seed) for seed in self.seeds for arm in self.arms)]
+
+    def _final(self, arm: Arm, seed: int) -> Job | None:
+        rate, teacher = self.best_rate(arm), self._teacher(arm)
+        if rate is None or (arm.teacher and teacher is None):
+            return None
+        kept = seed == self.seeds[0] and arm.name in {each.teacher for each in self.arms}
+        return Job(arm, "final", rate, seed, teacher, kept)
 
     def _rate_jobs(self, arm: Arm) -> list[Job]:
-        return [Job(arm, "rate", rate, 0) for rate in self.rates] if len(self.rates) > 1 else []
+        teacher = self._teacher(arm)
+        if len(self.rates) == 1 or (arm.teacher and teacher is None):
+            return []
+        return [Job(arm, "rate", rate, 0, teacher) for rate in self.rates]
+
+    def _teacher(self, arm: Arm) -> str | None:
+        """The digest of the training of an arm's teacher, if it is done."""
+        own = next((each for each in self.arms if each.name == arm.teacher), None)
+        job = None if own is None else self._final(own, self.seeds[0] if self.seeds else 0)
+        row = None if job is None else self._row(job)
+        return None if row is None or not (self.bench.teachers / row["run"]).is_dir() else row["run"]
 
     def best_rate(self, arm: Arm) -> float | None:
         """The rate with the best held-out recall; None as long as one may still come."""
-        jobs = self._rate_jobs(arm)
-        if not jobs:
+        if len(self.rates) == 1:
             return self.rates[0]
-        found = {job.rate: self._row(job) for job in jobs if job not in self._failed}
+        found = {job.rate: self._row(job) for job in self._rate_jobs(arm) if job not in self._failed}
         if not found or any(row is None for row in found.values()):
             return None
         language = self.bench.store.params.evaluate.train_language
@@ -248,8 +282,12 @@ def compare(
     if not options.table:
         overrides = (*needs, *options.overrides)
         layout = Layout.find() if options.as_is else embedded(list(overrides), options.preset, stage).layout
-        bench = Bench(name, layout.root, overrides, options.preset, options.rate_epochs)
-        chosen = [arm for arm in arms if not options.arms or arm.name in options.arms]
+        bench = Bench(
+            name, layout.root, overrides, options.preset, options.rate_epochs, options.results.with_suffix(".teachers")
+        )
+        wanted = {arm.name for arm in arms} if not options.arms else {*options.arms}
+        wanted |= {arm.teacher for arm in arms if arm.name in wanted and arm.teacher}
+        chosen = [arm for arm in arms if arm.name in wanted]
         comparison = Comparison(bench, chosen, options.rates, options.seeds, results)
         comparison.run(options.processes, options.job_seconds, options.seconds)
     print(table(name, results))
