@@ -112,7 +112,7 @@ def test_options_of_benchmarks_exist(page: str):
         if found := re.match(BENCHMARK[0], command.text):
             words = shlex.split(command.text, comments=True)
             source = (ROOT / found[1].replace(".", "/")).with_suffix(".py").read_text("utf-8")
-            shared = (ROOT / "benchmarks/measure.py").read_text("utf-8")
+            shared = "".join((ROOT / f"benchmarks/{name}.py").read_text("utf-8") for name in ("measure", "comparison"))
             for option in (word for word in words if word.startswith("--")):
                 assert f'"{option}"' in source + shared, command.text
 
