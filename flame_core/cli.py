@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from flame_core import export_command, project_commands, search_commands, tracking_commands
+from flame_core import concept_commands, export_command, project_commands, search_commands, tracking_commands
 from flame_core.errors import FlameError, ParamsError, ResourceError
 from flame_core.recipe_completion import recipe_names
 
@@ -23,14 +23,13 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 2 wrong usage or params, 3 input refused, 4 gate refused, 5 something missing, "
     "6 computation failed, 75 interrupted after a checkpoint (the same command resumes).",
 )
+STAGES = "Stages"
 params_app = typer.Typer(help="Check params.", no_args_is_help=True)
 app.add_typer(params_app, name="params")
 project_commands.add_to(app)
 search_commands.add_to(app)
 export_command.add_to(app)
 tracking_commands.add_to(app)
-
-STAGES = "Stages"
 
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed samples again.")]
 Recipe = Annotated[str | None, typer.Argument(help="A recipe that params.yaml lists.", autocompletion=recipe_names)]
@@ -174,6 +173,15 @@ def embed_texts() -> None:
 def cluster() -> None:
     """Cluster the training captions' vectors; needs a section `cluster` in the params."""
     _run_stage("cluster")
+
+
+concept_commands.add_to(app, _run_stage, STAGES)
+
+
+@app.command(rich_help_panel=STAGES)
+def concept_fit() -> None:
+    """Fit accuracy over the frequency of concepts; needs a section `concept_fit` in the params."""
+    _run_stage("concept_fit")
 
 
 @app.command(rich_help_panel=STAGES)

@@ -97,6 +97,21 @@ class Layout:
         return self.data / "sidecars" / "lexical"
 
     @property
+    def concepts(self) -> Path:
+        """Counts of concepts in the training split, and the samples that have them."""
+        return self.data / "concepts"
+
+    @property
+    def concept_weights(self) -> Path:
+        """Weights of the training samples by their concepts."""
+        return self.data / "sidecars" / "concept-weights"
+
+    @property
+    def concept_fit(self) -> Path:
+        """Accuracy over the frequency of concepts."""
+        return self.data / "concept-fit"
+
+    @property
     def baselines(self) -> Path:
         return self.data / "baselines"
 

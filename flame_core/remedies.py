@@ -45,6 +45,7 @@ _ALIKE = Remedy(
 _SAMPLES = "there are few pairs: add more, or set ingest.val_fraction so that both splits have enough, such as to auto"
 _SPLIT = "pairs with equal captions are in one split, and there are few different captions: set `group_field`"
 
+_RECOUNT = Remedy((_OWN_FAULT, _DAMAGED))
 REMEDIES: dict[str, Remedy] = {
     "pairs": Remedy(
         (
@@ -139,6 +140,45 @@ REMEDIES: dict[str, Remedy] = {
     ),
     "clusters_large_enough": Remedy(
         ("there are too few samples for so many clusters: lower cluster.clusters",), "cluster.gates.min_samples"
+    ),
+    "concept_counts_joint": _RECOUNT,
+    "concept_shards_complete": _RECOUNT,
+    "concept_shards_add_up": _RECOUNT,
+    "concepts_found": Remedy(
+        (
+            "the concepts are of other data: the page of the stage names those that are never mentioned",
+            "captions name things otherwise: look at a few, and give concepts.file names as they are written there",
+            "the data lack them, which is what this stage is to find out: add data, or accept it by a higher threshold",
+        ),
+        "concepts.gates.max_zero_fraction",
+    ),
+    "concept_words_known": Remedy(
+        (
+            "names hold words that no caption has, such as `(bird of prey)`: shorten them, or set concepts.unknown to "
+            "drop",
+        ),
+        "concepts.gates.max_unknown_fraction",
+    ),
+    "concept_sides_agree": Remedy(
+        (
+            "the tagger does not see these concepts: take another one, or correct concepts.images.threshold",
+            "captions do not name what their pictures show",
+        ),
+        "concepts.gates.min_sides_spearman",
+    ),
+    "concept_pairs_aligned": Remedy(
+        (
+            "the threshold lets the tagger see concepts that are not there: raise concepts.images.threshold",
+            "captions do not belong to their pictures: look at data/shards",
+        ),
+        "concepts.gates.max_misaligned",
+    ),
+    "concept_fit_points": Remedy(
+        (
+            "few concepts are both counted and measured: add benchmarks whose classes are in concepts.benchmarks, or "
+            "nouns with concept_fit.retrieval",
+        ),
+        "concept_fit.min_points",
     ),
     "loss_went_down": Remedy(
         (

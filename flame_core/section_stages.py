@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.layout import Layout
-from flame_core.params import ClusterParams, LexicalParams, Params
+from flame_core.params import ClusterParams, ConceptFitParams, ConceptParams, LexicalParams, Params
 from flame_core.versions import VERSIONS
 
 
@@ -61,4 +61,35 @@ def _lexical(layout: Layout, lexical: LexicalParams) -> dict[str, Any]:
     return _stage("lexical", deps, ["data/sidecars/lexical"], "text", ["words_overused", "words_recalled"])
 
 
-SECTIONS: Mapping[str, Callable[[Layout, Any], dict[str, Any]]] = {"cluster": _cluster, "lexical": _lexical}
+def _concepts(layout: Layout, concepts: ConceptParams) -> dict[str, Any]:
+    deps = {"data/captions", "data/shards", *relative(layout, (linked_place(layout, path) for path in concepts.paths))}
+    if (recipe := concepts.tower) is not None:
+        deps |= {"data/embeddings", f"data/models/{recipe}"}
+    outs = ["data/concepts", *(["data/sidecars/concept-weights"] if concepts.weights else [])]
+    own = _stage("concepts", deps, outs, "data", CONCEPT_CHECKS)
+    read = ["evaluate.train_language", *(["evaluate.benchmarks"] if concepts.suite_benchmarks else [])]
+    return {**own, "params": [*own["params"][:1], *read, *own["params"][1:]]}
+
+
+def _concept_fit(layout: Layout, fit: ConceptFitParams) -> dict[str, Any]:
+    reports = (f"data/reports/{name}" for name in fit.recipes)
+    deps = ["data/captions", "data/concepts", "data/shards", *reports]
+    own = _stage("concept_fit", deps, ["data/concept-fit"], "evaluation", ["concept_fit_points"])
+    return {**own, "params": [*own["params"][:1], "evaluate", *own["params"][1:]]}
+
+
+CONCEPT_CHECKS = [
+    "concept_counts_joint",
+    "concept_shards_complete",
+    "concept_shards_add_up",
+    "concepts_found",
+    "concept_words_known",
+    "concept_sides_agree",
+    "concept_pairs_aligned",
+]
+SECTIONS: Mapping[str, Callable[[Layout, Any], dict[str, Any]]] = {
+    "cluster": _cluster,
+    "lexical": _lexical,
+    "concepts": _concepts,
+    "concept_fit": _concept_fit,
+}

@@ -17,7 +17,7 @@ from flame_core import gates
 from flame_core.errors import GateError
 from flame_core.gates import Check
 from flame_core.layout import Layout
-from flame_core.params import ClusterParams, LexicalParams, Params, TrainParams
+from flame_core.params import ClusterParams, ConceptFitParams, ConceptParams, LexicalParams, Params, TrainParams
 from flame_core.remedies import REMEDIES, advice, remedy_of
 from flame_core.section_stages import SECTIONS
 
@@ -25,9 +25,18 @@ ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES["lexical"] = SECTIONS["lexical"](Layout.find(ROOT), LexicalParams())
 STAGES["cluster"] = SECTIONS["cluster"](Layout.find(ROOT), ClusterParams(clusters=2))  # in dvc.yaml if params have it
+STAGES["concepts"] = SECTIONS["concepts"](Layout.find(ROOT), ConceptParams(file="names.txt"))
+STAGES["concept_fit"] = SECTIONS["concept_fit"](Layout.find(ROOT), ConceptFitParams(recipes=["flame"]))
 NAMED = sorted({name for stage in STAGES.values() for name in stage["meta"]["dagster"].get("checks", [])})
 INFORMATIVE = {"caption_words", "raw_languages"}  # they never fail
-_KEY = re.compile(r"\b(?:ingest|caption|text|cluster|lexical|train|evaluate)(?:\.[a-z_]+)+")
+_CLASSES = {  # of sections that may be absent, or are several
+    "train": TrainParams,
+    "cluster": ClusterParams,
+    "lexical": LexicalParams,
+    "concepts": ConceptParams,
+    "concept_fit": ConceptFitParams,
+}
+_KEY = re.compile(r"\b(?:ingest|caption|text|cluster|lexical|concepts|concept_fit|train|evaluate)(?:\.[a-z_]+)+")
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -49,9 +58,7 @@ def test_the_params_that_a_remedy_names_exist(name):
 
 def exists(key: str) -> bool:
     first, *rest = key.split(".")
-    here: Any = {"train": TrainParams, "cluster": ClusterParams, "lexical": LexicalParams}.get(
-        first
-    ) or Params.model_fields[first].annotation
+    here: Any = _CLASSES.get(first) or Params.model_fields[first].annotation
     for part in rest:
         if not (isinstance(here, type) and issubclass(here, BaseModel)) or part not in here.model_fields:
             return False

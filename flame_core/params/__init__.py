@@ -19,6 +19,7 @@ from flame_core.params.captions import (
 )
 from flame_core.params.changed_values import changed_values
 from flame_core.params.clustering import ClusterParams
+from flame_core.params.concepts import ConceptFitParams, ConceptParams
 from flame_core.params.evaluation import EvaluateParams
 from flame_core.params.lexical import LexicalParams
 from flame_core.params.objectives import (
@@ -64,6 +65,8 @@ __all__ = [
     "CaptionParams",
     "Captioner",
     "ClusterParams",
+    "ConceptFitParams",
+    "ConceptParams",
     "ContrastiveParams",
     "CosineParams",
     "DebianSource",

@@ -17,6 +17,7 @@ from flame_core.names import Name, require_name, shown
 from flame_core.params.captions import CaptionParams, IngestParams
 from flame_core.params.changed_values import changed_values
 from flame_core.params.clustering import ClusterParams
+from flame_core.params.concepts import HELD_OUT_CLASSES, ConceptFitParams, ConceptParams
 from flame_core.params.evaluation import EvaluateParams
 from flame_core.params.lexical import LexicalParams
 from flame_core.params.overlay import by_objective_faults, foreign_keys, lay_over, objective_name
@@ -48,6 +49,12 @@ class Params(Section):
     lexical: LexicalParams | None = Field(
         default=None, description="words of the training captions; null: no such stage"
     )
+    concepts: ConceptParams | None = Field(
+        default=None, description="counts of concepts in captions and pictures; null: no such stage"
+    )
+    concept_fit: ConceptFitParams | None = Field(
+        default=None, description="accuracy over the frequency of concepts; null: no such stage"
+    )
     recipes: list[Name] = Field(min_length=1)
     train: dict[str, TrainParams]
     evaluate: EvaluateParams = EvaluateParams()
@@ -67,6 +74,8 @@ class Params(Section):
                 *self._captions_not_embedded(),
                 *self._impossible_clusters(),
                 *self._impossible_words(),
+                *self._impossible_concepts(),
+                *self._impossible_fits(),
                 *self._impossible_teachers(),
             ],
             info,
@@ -116,6 +125,41 @@ class Params(Section):
             )
         if self.text.center != "none":
             yield ("text", "center"), "lexical needs text.center none; lexical.center removes what captions share"
+
+    def _impossible_concepts(self) -> Iterator[Misfit]:
+        if (concepts := self.concepts) is None:
+            return
+        known = {HELD_OUT_CLASSES, *self.evaluate.benchmarks.names}
+        if strange := [name for name in concepts.benchmarks if name not in known]:
+            yield (
+                ("concepts", "benchmarks"),
+                f"concepts.benchmarks has {strange}; known are {', '.join(sorted(known))} (those of "
+                "evaluate.benchmarks.names)",
+            )
+        if concepts.nouns is not None and self.evaluate.train_language.partition("_")[0] != "en":
+            yield ("concepts", "nouns"), "concepts.nouns are found in English captions only: give a file of concepts"
+        if concepts.tower is not None and concepts.tower not in self.train:
+            yield (
+                ("concepts", "images", "tagger", "recipe"),
+                f"concepts.images.tagger: {concepts.tower} is not among the recipes; list it under recipes",
+            )
+
+    def _impossible_fits(self) -> Iterator[Misfit]:
+        if (fit := self.concept_fit) is None:
+            return
+        if self.concepts is None:
+            yield ("concept_fit",), "concept_fit reads what the section concepts makes: write that section too"
+        elif fit.frequency != "text" and self.concepts.images is None:
+            yield (
+                ("concept_fit", "frequency"),
+                f"concept_fit.frequency is {fit.frequency}: say in concepts.images how pictures are tagged",
+            )
+        for name in fit.recipes:
+            if name not in self.train:
+                yield (
+                    ("concept_fit", "recipes"),
+                    f"concept_fit.recipes: {name} is not among the recipes; list it under recipes",
+                )
 
     def _impossible_teachers(self) -> Iterator[Misfit]:
         for name in self.train:

@@ -1,7 +1,8 @@
 """A model's results on benchmarks, as files: `benchmarks.json` for our pages, and one JSON per language for others.
 
 A file `benchmarks/<benchmark>_<language>.json` has the fields from which `clip_benchmark build` makes a row: dataset,
-model, pretrained, task, language and metrics.
+model, pretrained, task, language and metrics. Of a zero-shot classification, `classes/<benchmark>_<language>.json` has
+every class.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from flame_core.digest import json_bytes
 from flame_core.errors import InputError
 from flame_core.suite.collection import Collected
 from flame_core.suite.definition import Benchmark
-from flame_core.suite.score import MEAN, Score
+from flame_core.suite.score import MEAN, ClassScore, Score
 from flame_core.suite.tasks import TASKS
 
-INDEX, FOLDER = "benchmarks.json", "benchmarks"
+INDEX, FOLDER, CLASSES = "benchmarks.json", "benchmarks", "classes"
 Status = Literal["measured", "not available", "not offered"]
 _DIGITS = 6
 
@@ -48,6 +49,7 @@ class BenchmarkResult:
         skipped: {reason: number} of entries that could not be used.
         skipped_names: {reason: some names}.
         digest: of the data.
+        classes: {language: its classes}, kept in files of their own.
         cut_texts: number of its texts of which the LLM read only the first `text.max_caption_tokens` tokens.
     """
 
@@ -60,6 +62,7 @@ class BenchmarkResult:
     skipped_names: dict[str, list[str]] = field(default_factory=dict)
     digest: str = ""
     cut_texts: int = 0
+    classes: dict[str, list[ClassScore]] = field(default_factory=dict, compare=False)  # not in the index
 
     def row(self, language: str) -> LanguageRow | None:
         """The row of a language, or of `mean`."""
@@ -99,6 +102,7 @@ def result_of_scores(
         skipped=dict(content.skips.counts),
         skipped_names=dict(content.skips.names),
         digest=each.digest(),
+        classes={score.language: score.classes for score in scores if score.classes},
     )
 
 
@@ -110,6 +114,7 @@ def benchmark_files(results: Sequence[BenchmarkResult], model: str, source: str)
     """{file name: content}: the index, and one file per language that was measured."""
     index = [{**asdict(each), "benchmark": each.benchmark.model_dump(mode="json")} for each in results]
     for entry in index:
+        del entry["classes"]
         if not entry["cut_texts"]:
             del entry["cut_texts"]
     files = {INDEX: json_bytes(index)}
@@ -126,7 +131,29 @@ def benchmark_files(results: Sequence[BenchmarkResult], model: str, source: str)
                 "metrics": {**row.metrics, **ends, **row.facts},
             }
             files[f"{FOLDER}/{each.benchmark.name}_{row.language}.json"] = json_bytes(content)
+        for language, classes in each.classes.items():
+            rows = [asdict(own) for own in classes]
+            files[f"{CLASSES}/{each.benchmark.name}_{language}.json"] = json_bytes(rows)
     return files
+
+
+def read_class_scores(report: Path, benchmark: str, language: str) -> list[ClassScore]:
+    """The classes of a benchmark in a report folder.
+
+    Raises:
+        InputError: the report has none of it, or they are damaged.
+    """
+    path = report / CLASSES / f"{benchmark}_{language}.json"
+    if not path.is_file():
+        raise InputError(
+            f"{path} is missing: the report has no results per class of {benchmark} in {language}. It must be a "
+            "zero-shot classification of evaluate.benchmarks.names in that language; then run "
+            f"`dvc repro -f evaluate@{report.name}`"
+        )
+    try:
+        return [ClassScore(**row) for row in json.loads(path.read_text("utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}); make the report again") from None
 
 
 def _ends(both: tuple[float, float]) -> list[tuple[str, float]]:

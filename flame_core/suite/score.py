@@ -18,6 +18,15 @@ MEAN = "mean"  # in place of a language: the unweighted mean over languages
 Texts = Callable[[Sequence[str]], np.ndarray]  # texts -> [N, D]
 
 
+@dataclass(frozen=True)
+class ClassScore:
+    """A class of a benchmark: its name, its pictures, and how many of them are right at the first place."""
+
+    name: str
+    pictures: int
+    hits: float
+
+
 @dataclass
 class Score:
     """One language of a benchmark.
@@ -28,6 +37,7 @@ class Score:
         means: {metric: what its interval is computed from}.
         chance: {metric: value of a model that knows nothing}.
         facts: other numbers, such as the number of pictures and texts.
+        classes: of zero-shot classification, each class.
     """
 
     language: str
@@ -35,6 +45,7 @@ class Score:
     means: dict[str, Mean] = field(default_factory=dict)
     chance: dict[str, float] = field(default_factory=dict)
     facts: dict[str, float] = field(default_factory=dict)
+    classes: list[ClassScore] = field(default_factory=list)
 
     def add(self, name: str, mean: Mean, chance: float | None = None) -> None:
         """Add a metric."""

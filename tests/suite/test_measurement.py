@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from flame_core.digest import write_json
 from flame_core.errors import InputError
 from flame_core.suite import encoding
-from flame_core.suite.benchmark_results import benchmark_files, read_benchmark_results
+from flame_core.suite.benchmark_results import benchmark_files, read_benchmark_results, read_class_scores
 from flame_core.suite.collection import Collected
 from flame_core.suite.content import Picture
 from flame_core.suite.encoding import encoded
@@ -121,6 +121,12 @@ def test_files_are_read_back_and_have_the_fields_of_clip_benchmarks_build(model,
         assert row.keys() >= {"dataset", "model", "pretrained", "task", "language", "metrics"}
         assert all(isinstance(value, int | float) for value in row["metrics"].values())
     assert (tmp_path / "report/benchmarks/many_zh.json").is_file()
+    classes = read_class_scores(tmp_path / "report", "classes", "en")
+    assert [each.name for each in classes] == list(COLOURS)
+    acc1 = sum(each.hits for each in classes) / sum(each.pictures for each in classes)
+    assert acc1 == pytest.approx(found[0].main.metrics["acc1"], abs=1e-6)
+    with pytest.raises(InputError, match="no results per class of many in en"):
+        read_class_scores(tmp_path / "report", "many", "en")
     put(tmp_path / "report/benchmarks.json", "[{}]")
     with pytest.raises(InputError, match=r"benchmarks.json: no readable benchmark results"):
         read_benchmark_results(tmp_path / "report")

@@ -39,7 +39,7 @@ class TransformersModel(Model):
         self.name, self.source, self._device = name, source, device
         folder = Path(source).expanduser()
         if not folder.is_dir():
-            folder = _fetch(source)
+            folder = fetched(source)
         self.identity = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
         try:
             with quiet_transformers():
@@ -121,7 +121,7 @@ def _tensor(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output.pooler_output
 
 
-def _fetch(source: str) -> Path:
+def fetched(source: str) -> Path:
     from huggingface_hub import snapshot_download
 
     repo, _, revision = source.partition("@")

@@ -12,7 +12,7 @@ from flame_core.measuring.intervals import mean_over_classes, ratio
 from flame_core.measuring.retrieval import rank_answers
 from flame_core.suite.content import Labelled
 from flame_core.suite.encoding import Vectors
-from flame_core.suite.score import Score, Texts
+from flame_core.suite.score import ClassScore, Score, Texts
 from flame_core.suite.tasks.task import Asked, Task, TaskParams
 from flame_core.text.store import unit
 
@@ -103,16 +103,26 @@ def score_language(
     """
     if language not in content.names:
         return None
-    t = class_vectors(prompts(content.names[language], templates_of(params, content, language)), encode)
-    return score_labels("", language, z, t, content.labels)
+    names = content.names[language]
+    t = class_vectors(prompts(names, templates_of(params, content, language)), encode)
+    return score_labels("", language, z, t, content.labels, names)
 
 
-def score_labels(prefix: str, language: str, z: np.ndarray, t: np.ndarray, labels: np.ndarray) -> Score:
-    """The metrics of pictures z [N, D] against class vectors t [C, D]; their names begin with `prefix`."""
+def score_labels(
+    prefix: str, language: str, z: np.ndarray, t: np.ndarray, labels: np.ndarray, names: Sequence[str] = ()
+) -> Score:
+    """The metrics of pictures z [N, D] against class vectors t [C, D]; their names begin with `prefix`.
+
+    With the `names` of the classes, the score also has each class that has a picture.
+    """
     count, classes = len(labels), len(t)
     edges = np.stack([np.arange(count), labels], axis=1)
     ranking = rank_answers(z, t, edges)
     score = Score(language, facts={"pictures": count, "classes": classes})
+    pictures, hits = np.bincount(labels, minlength=classes), np.bincount(labels, ranking.hits(1), classes)
+    score.classes = [
+        ClassScore(name, int(own), float(right)) for name, own, right in zip(names, pictures, hits, strict=False) if own
+    ]
     for k in (1, 5) if classes >= 5 else (1,):
         score.add(f"{prefix}acc{k}", ratio(ranking.hits(k), np.ones(count)), k / classes)
     score.add(f"{prefix}mean_per_class_recall", mean_over_classes(ranking.hits(1), labels), 1 / classes)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from flame_core.suite.content import Labelled
+from flame_core.suite.score import ClassScore
 from flame_core.suite.tasks import classification
 from flame_core.suite.tasks.classification import ClassificationParams, ClassificationTask
 from flame_core.text.store import unit
@@ -21,6 +22,9 @@ def test_hand_made_scores_with_a_tie_and_a_class_without_pictures():
     assert found.metrics["acc1"] == pytest.approx((1 + 1 + 0.5 + 0) / 4)
     assert found.metrics["acc5"] == 1
     assert found.metrics["mean_per_class_recall"] == pytest.approx((1 + 0.5) / 2)  # classes 2 to 5 have no picture
+    assert found.classes == []
+    named = classification.score_labels("", "en", z.astype(np.float32), np.eye(6, dtype=np.float32), labels, "abcdef")
+    assert named.classes == [ClassScore("a", 1, 1.0), ClassScore("b", 3, 1.5)] and named.metrics == found.metrics
     assert found.chance == {"acc1": 1 / 6, "acc5": 5 / 6, "mean_per_class_recall": 1 / 6}
 
 
