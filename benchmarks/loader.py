@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--embeddings", type=Path, default=Path("data/embeddings"))
     parser.add_argument("--made", type=int, help="instead, so many made pictures with texts of 5,120 dimensions")
     parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--decoders", default="pil,torchvision", type=lambda text: text.split(","))
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--workers", type=int, default=0, help="processes per case")
     parser.add_argument("--batches", type=int, default=8, help="per turn and process")
@@ -63,7 +64,7 @@ def measure(options: argparse.Namespace) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = read_index(options.shards, "train")
     cases = {PLAIN: plain(options.shards, options.size, options.workers, device)}
-    for decoder in ("pil", "torchvision", *(["nvjpeg"] if device == "cuda" else [])):
+    for decoder in options.decoders:
         cases[f"indexed, with texts, {decoder}"] = ours(decoder, rows, options, device)
     batches = options.batches * max(1, options.workers)
     measured = in_turns(cases, batches, options.turns, options.workers)

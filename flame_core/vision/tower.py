@@ -8,7 +8,7 @@ The backbone's CLS token, if it has one, stays in the sequence but is not part o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,12 @@ from torch import Tensor, nn
 
 from flame_core.errors import InputError, ParamsError
 from flame_core.params import ModelParams, Precision
-from flame_core.settings import settings
 from flame_core.text.jobs import facet_count
-from flame_core.threads import mapped, prefetched
 from flame_core.vision.facet_tokens import FacetTokens
 from flame_core.vision.folded_norms import fold_norms
 from flame_core.vision.lexical_head import LexicalHead
 from flame_core.vision.mixed_precision import keep_residual_type, multiply_patches
+from flame_core.vision.prepared_batches import prepared_batches
 from flame_core.vision.projector import PatchProjector, PooledProjector
 from flame_core.vision.token_subset import subset_tokens
 from flame_core.vision.views import evaluation_picture, normalised
@@ -166,8 +165,7 @@ def require_features(backbone: Any, reads: Collection[str], who: str) -> None:
 class ImageEncoder:
     """A trained tower for evaluation and serving: image files' bytes in, unit vectors out.
 
-    Pictures are decoded by `FLAME_LOADER_WORKERS` threads, by default on a GPU only, while the tower works on the batch
-    before. Vectors do not depend on that. With `precision` bfloat16 the tower computes under autocast.
+    With `precision` bfloat16 the tower computes under autocast.
     """
 
     def __init__(
@@ -198,24 +196,15 @@ class ImageEncoder:
     ) -> np.ndarray:
         """The results of `read`, called with the tower and normalised pictures [B, 3, H, W], for all, in float32."""
         torch.set_num_threads(self.config["recipe"]["cpu_threads"])
+        show = partial(evaluation_picture, size=self._size)
         rows = []
-        for pictures in self._batches([jpegs[at : at + batch_size] for at in range(0, len(jpegs), batch_size)]):
+        for pictures in prepared_batches(jpegs, batch_size, show, torch.stack, self._device):
             with torch.autocast(self._device, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                found = read(self._tower, normalised(pictures.to(self._device, non_blocking=True)))
+                found = read(self._tower, normalised(pictures))
             rows.append(found.float().to("cpu", non_blocking=True))
         if self._device == "cuda":
             torch.cuda.synchronize()
         return np.concatenate([row.numpy() for row in rows])
-
-    def _batches(self, parts: Sequence[Sequence[bytes]]) -> Iterator[Tensor]:
-        """Pictures [B, H, W, 3] in uint8 of each part; for a GPU in page-locked memory."""
-        threads = settings().decoding_processes(1)
-
-        def decode(jpegs: Sequence[bytes]) -> Tensor:
-            pictures = torch.stack(mapped(partial(evaluation_picture, size=self._size), jpegs, threads))
-            return pictures.pin_memory() if self._device == "cuda" else pictures
-
-        return prefetched(parts, decode) if threads else map(decode, parts)
 
 
 def load_encoder(model: Path, device: str, precision: Precision = "float32") -> ImageEncoder:

@@ -113,7 +113,7 @@ def test_decoding_threads_and_precision(tmp_path, monkeypatch):
         Image.fromarray(pixels).save(buffer, "JPEG")
         jpegs.append(buffer.getvalue())
     alone = load_encoder(tmp_path, "cpu").encode(jpegs, batch_size=4)
-    monkeypatch.setattr("flame_core.vision.tower.settings", lambda: Settings(loader_workers=3))
+    monkeypatch.setattr("flame_core.vision.prepared_batches.settings", lambda: Settings(loader_workers=3))
     np.testing.assert_array_equal(load_encoder(tmp_path, "cpu").encode(jpegs, batch_size=4), alone)
     half = load_encoder(tmp_path, "cpu", "bfloat16").encode(jpegs, batch_size=4)
     assert half.dtype == np.float32 and 1e-5 < np.abs(half - alone).max() < 0.05

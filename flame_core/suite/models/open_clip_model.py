@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from torch import Tensor
 from torch.nn import functional as F
 
 from flame_core.errors import InputError, ParamsError, ResourceError
 from flame_core.suite.models.model import Model
 from flame_core.suite.models.weights import weights_sha256
+from flame_core.vision.decoding import open_picture
+from flame_core.vision.prepared_batches import prepared_batches
 
 _PICTURES, _TEXTS = 64, 256
 
@@ -52,12 +53,8 @@ class OpenClipModel(Model):
     @torch.inference_mode()
     def pictures(self, pictures: Sequence[bytes]) -> np.ndarray:
         """Normalised vectors of pictures after the model's own preprocessing."""
-        rows = []
-        for start in range(0, len(pictures), _PICTURES):
-            opened = [Image.open(io.BytesIO(each)).convert("RGB") for each in pictures[start : start + _PICTURES]]
-            x = torch.stack([self._preprocess(picture) for picture in opened]).to(self._device)
-            rows.append(F.normalize(self._model.encode_image(x).float(), dim=-1).cpu().numpy())
-        return np.concatenate(rows)
+        batches = prepared_batches(pictures, _PICTURES, self._prepared, torch.stack, self._device)
+        return np.concatenate([F.normalize(self._model.encode_image(x).float(), dim=-1).cpu().numpy() for x in batches])
 
     @torch.inference_mode()
     def texts(self, kind: str, texts: Sequence[str]) -> np.ndarray:
@@ -67,3 +64,6 @@ class OpenClipModel(Model):
             ids = self._tokenizer(list(texts[start : start + _TEXTS])).to(self._device)
             rows.append(F.normalize(self._model.encode_text(ids).float(), dim=-1).cpu().numpy())
         return np.concatenate(rows)
+
+    def _prepared(self, picture: bytes) -> Tensor:
+        return self._preprocess(open_picture(picture))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from torch import Tensor
 
 from flame_core.errors import InputError
 from flame_core.suite.models.model import Model, NotOffered
 from flame_core.suite.models.weights import weights_sha256
+from flame_core.vision.decoding import open_picture
+from flame_core.vision.prepared_batches import prepared_batches
 
 _PICTURES = 64
 _NO_TEXTS = "a backbone has no texts; it can be probed with linear_probe benchmarks"
@@ -56,9 +57,8 @@ class TimmBackbone(Model):
     @torch.inference_mode()
     def features(self, pictures: Sequence[bytes]) -> np.ndarray:
         """The backbone's pooled features."""
-        rows = []
-        for start in range(0, len(pictures), _PICTURES):
-            opened = [Image.open(io.BytesIO(each)).convert("RGB") for each in pictures[start : start + _PICTURES]]
-            x = torch.stack([self._transform(picture) for picture in opened]).to(self._device)
-            rows.append(self._model(x).float().cpu().numpy())
-        return np.concatenate(rows)
+        batches = prepared_batches(pictures, _PICTURES, self._prepared, torch.stack, self._device)
+        return np.concatenate([self._model(x).float().cpu().numpy() for x in batches])
+
+    def _prepared(self, picture: bytes) -> Tensor:
+        return self._transform(open_picture(picture))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ResourceError
 from flame_core.names import require_hub_id, require_revision
 from flame_core.suite.models.model import Model, NotOffered
+from flame_core.vision.decoding import open_picture
+from flame_core.vision.prepared_batches import prepared_batches
 
 FAMILIES = ("clip", "siglip", "siglip2")
 _PICTURES, _TEXTS = 64, 256
@@ -108,12 +109,11 @@ class TransformersModel(Model):
 
     @torch.inference_mode()
     def _over_pictures(self, pictures: Sequence[bytes], read: Any) -> np.ndarray:
-        rows = []
-        for start in range(0, len(pictures), _PICTURES):
-            opened = [Image.open(io.BytesIO(each)).convert("RGB") for each in pictures[start : start + _PICTURES]]
-            x = self._processor(images=opened, return_tensors="pt")["pixel_values"].to(self._device)
-            rows.append(read(x).float().cpu().numpy())
-        return np.concatenate(rows)
+        batches = prepared_batches(pictures, _PICTURES, open_picture, self._processed, self._device)
+        return np.concatenate([read(x).float().cpu().numpy() for x in batches])
+
+    def _processed(self, opened: list[Image.Image]) -> Tensor:
+        return self._processor(images=opened, return_tensors="pt")["pixel_values"]
 
 
 def _tensor(output: Any) -> Tensor:

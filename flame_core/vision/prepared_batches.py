@@ -1,0 +1,35 @@
+"""Batches of pictures for a model under evaluation, prepared by threads while the model works on the batch before.
+
+There are `FLAME_LOADER_WORKERS` threads, by default on a GPU only; batches do not depend on their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from torch import Tensor
+
+from flame_core.settings import settings
+from flame_core.threads import mapped, prefetched
+
+A = TypeVar("A")
+
+
+def prepared_batches(
+    pictures: Sequence[bytes],
+    size: int,
+    one: Callable[[bytes], A],
+    together: Callable[[list[A]], Tensor],
+    device: str,
+) -> Iterator[Tensor]:
+    """Batches on a device: `together` of what `one` makes of `size` pictures each; the last may be smaller."""
+    threads = settings().decoding_processes(1)
+
+    def prepare(part: Sequence[bytes]) -> Tensor:
+        batch = together(mapped(one, part, threads))
+        return batch.pin_memory() if device == "cuda" else batch
+
+    parts = [pictures[start : start + size] for start in range(0, len(pictures), size)]
+    for batch in prefetched(parts, prepare) if threads else map(prepare, parts):
+        yield batch.to(device, non_blocking=True)
