@@ -13,7 +13,7 @@ from flame_core.data.shards import INDEX, IndexRow, read_index
 from flame_core.layout import Layout
 from flame_core.lexical.text_side import LexicalTexts
 from flame_core.measuring.ceilings import text_ceilings
-from flame_core.measuring.image_vectors import encode_pictures, require_same_space
+from flame_core.measuring.image_vectors import kept_pictures, require_same_space
 from flame_core.measuring.measures import Evaluation, evaluate, headline_k
 from flame_core.measuring.text_side import texts_of
 from flame_core.measuring.texts import read_classes, read_validation_captions
@@ -79,7 +79,7 @@ def measure(params: Params, layout: Layout, model: Path) -> HeldOut:
     rows = [row for row in read_index(layout.shards, "val") if row.key in chosen]
     encoder = load_encoder(model, settings().torch_device(), params.evaluate.precision)
     require_same_space(encoder.config, store.manifest, model)
-    encoded = encode_pictures(encoder, layout.shards, rows)  # [N, 1 + F, D]
+    encoded = kept_pictures(encoder, model, layout.shards, rows, layout.work)  # [N, 1 + F, D]
     texts = texts_of(model, params, layout, store)
     keys = [row.key for row in rows]
     of_llm = partial(store.lookup, reading=encoder.config["recipe"].get("reading", "facets"))

@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flame_core.data.shards import IndexRow, PictureReader
+from flame_core.digest import bytes_sha256, file_sha256
 from flame_core.errors import InputError
+from flame_core.link_contents import CONFIG, WEIGHTS
+from flame_core.measuring.kept_vectors import kept_vectors
 from flame_core.reporting import progress
 from flame_core.text.sentence import SENTENCE
+from flame_core.work import WorkCache
 
 if TYPE_CHECKING:
     from flame_core.vision.tower import ImageEncoder
 
+_VECTORS = "vectors.npy"
 _CHUNK = 512  # pictures whose bytes are held at once
 
 
@@ -27,6 +32,27 @@ def encode_pictures(encoder: ImageEncoder, shards: Path, rows: Sequence[IndexRow
             found.append(block)
             bar.advance(len(block))
     return np.concatenate(found)
+
+
+def kept_pictures(encoder: ImageEncoder, model: Path, shards: Path, rows: Sequence[IndexRow], work: Path) -> np.ndarray:
+    """The same, kept in the work cache by the model's files and the pictures' bytes, so a killed run continues."""
+    reader = PictureReader(shards)
+    digests = [bytes_sha256(reader.jpeg(row)) for row in rows]
+    identity = model_identity(encoder, model)
+
+    def inputs(part: slice) -> dict[str, Any]:
+        return {"model": identity, "what": "views", "pictures": digests[part]}
+
+    def blocks(part: slice) -> Iterator[np.ndarray]:
+        return encoded_blocks(encoder, shards, rows[part])
+
+    return np.array(kept_vectors(WorkCache(work, "encode"), _VECTORS, "encode", len(rows), inputs, blocks))
+
+
+def model_identity(encoder: ImageEncoder, model: Path) -> dict[str, str]:
+    """What the vectors of an encoder of the folder `model` depend on besides the pictures."""
+    identity = {"weights": file_sha256(model / WEIGHTS), "config": file_sha256(model / CONFIG)}
+    return identity if encoder.precision == "float32" else {**identity, "precision": encoder.precision}
 
 
 def encoded_blocks(encoder: ImageEncoder, shards: Path, rows: Sequence[IndexRow]) -> Iterator[np.ndarray]:

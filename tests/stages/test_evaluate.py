@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from flame_core import gates
+from flame_core.data.shards import read_index
 from flame_core.digest import write_json
 from flame_core.errors import GateError, InputError
 from flame_core.stages import baselines, compare, evaluate
 from flame_core.verification import write_digests
+from flame_core.vision.tower import ImageEncoder
 from tests.search.runs import search
 from tests.stages.finished_run import finished_run
 
@@ -65,6 +70,28 @@ def test_the_tower_is_loaded_once(run, monkeypatch):
     monkeypatch.setattr(tower, "load_encoder", lambda *given: loaded.append(given) or load(*given))
     evaluate.run(*run, "plain")
     assert len(loaded) == 1
+
+
+def test_vectors_of_the_split_are_kept_by_the_pictures_bytes(run, monkeypatch):
+    params, layout = run
+    encoded = []
+    encode = ImageEncoder.encode_facets
+    monkeypatch.setattr(ImageEncoder, "encode_facets", lambda *given: encoded.append(given) or encode(*given))
+    for _ in range(2):
+        evaluate.run(params, layout, "plain")
+        assert len(encoded) == 1
+    row = read_index(layout.shards, "val")[0]
+    other = io.BytesIO()
+    Image.new("RGB", (8, 8), "white").save(other, "JPEG", quality=10)
+    before = np.load(next(layout.work.glob("encode/*/vectors.npy")))
+    with (layout.shards / row.shard).open("r+b") as shard:
+        shard.seek(row.offset)
+        shard.write(other.getvalue().ljust(row.size, b"\0"))  # of the same size
+    write_digests(layout.shards)
+    evaluate.run(params, layout, "plain")
+    assert len(encoded) == 2
+    after = encode(encoded[1][0], encoded[1][1])
+    assert len(before) == len(after) and np.abs(after - before).max() > 1e-3
 
 
 def test_inputs_with_a_failed_gate_or_of_another_run_are_refused(run):

@@ -10,10 +10,10 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from flame_core.digest import file_sha256
 from flame_core.measuring.classification import Lookup
+from flame_core.measuring.image_vectors import model_identity
 from flame_core.suite.models.model import Model
-from flame_core.vision.tower import CONFIG, WEIGHTS, ImageEncoder, ImageTower
+from flame_core.vision.tower import ImageEncoder, ImageTower
 
 _TEXTS = 512  # texts whose facets are in memory at once
 
@@ -26,9 +26,7 @@ class TrainedModel(Model):
     def __init__(self, name: str, encoder: ImageEncoder, model: Path, lookup: Lookup) -> None:
         self.name, self.source = name, "flame"
         self.encoder, self._lookup = encoder, lookup
-        self.identity = {"weights": file_sha256(model / WEIGHTS), "config": file_sha256(model / CONFIG)}
-        if encoder.precision != "float32":
-            self.identity |= {"precision": encoder.precision}
+        self.identity = model_identity(encoder, model)
 
     def pictures(self, pictures: Sequence[bytes]) -> np.ndarray:
         """z_0 of each picture."""
