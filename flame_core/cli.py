@@ -191,6 +191,18 @@ def lexical() -> None:
 
 
 @app.command(rich_help_panel=STAGES)
+def codes() -> None:
+    """Put patches of the training pictures into codes; needs a section `codes` in the params."""
+    _run_stage("codes")
+
+
+@app.command(rich_help_panel=STAGES)
+def select() -> None:
+    """Select training samples by their pictures' codes; needs a section `select` in the params."""
+    _run_stage("select")
+
+
+@app.command(rich_help_panel=STAGES)
 def link(recipe: Recipe = None, named: NamedRecipe = None) -> None:
     """Tell DVC by digest what a recipe needs: its teacher, sidecars, selection of keys."""
     _run_stage("link", recipe=_one(recipe, named))

@@ -112,6 +112,21 @@ class Layout:
         return self.data / "concept-fit"
 
     @property
+    def codes(self) -> Path:
+        """Codes of the training pictures' patches, with the codebook."""
+        return self.data / "codes"
+
+    @property
+    def similarity(self) -> Path:
+        """How similar each training picture and its raw captions are."""
+        return self.data / "sidecars" / "similarity"
+
+    @property
+    def selections(self) -> Path:
+        """Lists of keys to train on, with the clusters that they were drawn from."""
+        return self.data / "selections"
+
+    @property
     def baselines(self) -> Path:
         return self.data / "baselines"
 

@@ -42,6 +42,8 @@ def _content(what: str, path: Path) -> Any:
     if what == "selection":
         if not path.is_file():
             raise InputError(f"{path} is missing, the selection of keys to train on: make it, or correct `selection`")
+        if (path.parent / gates.CHECKS).is_file():
+            gates.require(path.parent)
         return file_sha256(path)
     gates.require(path)
     return Sidecar(path).digest

@@ -180,6 +180,51 @@ REMEDIES: dict[str, Remedy] = {
         ),
         "concept_fit.min_points",
     ),
+    "codes_used": Remedy(
+        (
+            "the tower gives all patches nearly the same token, as early in a training: take a trained tower",
+            "there are too few pictures for so many codes: lower codes.codes",
+        ),
+        "codes.gates.min_perplexity",
+    ),
+    "codes_alive": Remedy(
+        (
+            "there are too few pictures for so many codes: lower codes.codes",
+            "k-means was stopped early: raise codes.steps",
+        ),
+        "codes.gates.max_dead_fraction",
+    ),
+    "codes_repeatable": Remedy(
+        ("the device computes the same pictures differently each time: code on a CPU (FLAME_DEVICE=cpu)", _OWN_FAULT)
+    ),
+    "codes_steady": Remedy(
+        ("the new pictures are of another kind than those of the codebook: remove codes.frozen to make a new one",),
+        "codes.gates.max_drift",
+    ),
+    "groups_filled": Remedy(
+        ("many pictures are the same, or there are too few for so many clusters: lower select.clusters",),
+        "select.gates.max_empty_fraction",
+    ),
+    "groups_balanced": Remedy(
+        (
+            "many pictures look the same, such as placeholders: selections.html shows which; remove them",
+            "there are too few clusters for pictures so different: raise select.clusters",
+        ),
+        "select.gates.max_over_mean",
+    ),
+    "budgets_met": Remedy((_OWN_FAULT,)),
+    "groups_steady": Remedy(
+        ("the new pictures are of another kind than those of the clusters: remove select.frozen to make new ones",),
+        "select.gates.max_drift",
+    ),
+    "captions_distinct": Remedy(
+        (
+            "generated captions of different pictures say nearly the same, so they train no model without the original "
+            "ones: keep raw in the recipe's kinds",
+            "the captioner repeats itself: change caption.<kind>.prompt, or its model",
+        ),
+        "select.gates.max_caption_cosine",
+    ),
     "loss_went_down": Remedy(
         (
             "the training is too short, or its warm-up as long as it: raise train.epochs or lower train.warmup_steps, "

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.layout import Layout
-from flame_core.params import ClusterParams, ConceptFitParams, ConceptParams, LexicalParams, Params
+from flame_core.params import (
+    ClusterParams,
+    CodesParams,
+    ConceptFitParams,
+    ConceptParams,
+    LexicalParams,
+    Params,
+    SelectParams,
+)
 from flame_core.versions import VERSIONS
 
 
@@ -61,6 +69,31 @@ def _lexical(layout: Layout, lexical: LexicalParams) -> dict[str, Any]:
     return _stage("lexical", deps, ["data/sidecars/lexical"], "text", ["words_overused", "words_recalled"])
 
 
+def _codes(layout: Layout, codes: CodesParams) -> dict[str, Any]:
+    given = relative(layout, (linked_place(layout, path) for path in (codes.tower.file, codes.frozen) if path))
+    model = [f"data/models/{codes.tower.recipe}"] if codes.tower.recipe else []
+    words = ["data/captions/train", "data/llm"] if codes.codebook == "words" and codes.frozen is None else []
+    checks = ["codes_used", "codes_alive", "codes_repeatable", "codes_steady"]
+    texts, sidecar = (["data/embeddings/train"], ["data/sidecars/similarity"]) if codes.similarity else ([], [])
+    deps = ["data/shards", *model, *words, *texts, *given]
+    stage = _stage("codes", deps, ["data/codes", *sidecar], "data", checks)
+    stage["meta"]["dagster"] |= {"kinds": ["pytorch"], "pool": "gpu"}
+    return _with_params(stage, ["llm", "evaluate.train_language"] if words else [])
+
+
+def _select(layout: Layout, select: SelectParams) -> dict[str, Any]:
+    scores = [each.filter.scores for each in select.selections.values() if each.filter]
+    given = relative(layout, (linked_place(layout, path) for path in [select.frozen, *scores] if path))
+    deps = ["data/captions/train", "data/codes", "data/embeddings/train", "data/shards", *given]
+    checks = ["groups_filled", "groups_balanced", "budgets_met", "groups_steady", "captions_distinct"]
+    return _with_params(_stage("select", deps, ["data/selections"], "data", checks), ["evaluate.train_language"])
+
+
+def _with_params(stage: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The stage, which depends on further params."""
+    return stage | {"params": [stage["params"][0], *names, *stage["params"][1:]]}
+
+
 def _concepts(layout: Layout, concepts: ConceptParams) -> dict[str, Any]:
     deps = {"data/captions", "data/shards", *relative(layout, (linked_place(layout, path) for path in concepts.paths))}
     if (recipe := concepts.tower) is not None:
@@ -92,4 +125,6 @@ SECTIONS: Mapping[str, Callable[[Layout, Any], dict[str, Any]]] = {
     "lexical": _lexical,
     "concepts": _concepts,
     "concept_fit": _concept_fit,
+    "codes": _codes,
+    "select": _select,
 }

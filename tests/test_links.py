@@ -198,3 +198,34 @@ def test_a_workspace_gets_the_stage_cluster_of_its_own_params(layout):
     opened = open_workspace(layout, resolve_params(layout, ["cluster.clusters=8"], None))
     require_links(opened, load_params(opened))
     assert ("link-student", "cluster") in edges(opened.root)
+
+
+CODED = ["codes.tower.recipe=flame", "select.clusters=4", "select.selections.half.share=0.5"]
+
+
+def test_a_recipe_on_a_selection_comes_after_the_stages_that_make_it(layout):
+    (layout.recipes / "linked/student.yaml").write_text("selection: data/selections/half.parquet\n")
+    opened = open_workspace(layout, resolve_params(layout, CODED, None))
+    require_links(opened, load_params(opened))
+    chain = {("codes", "train@flame"), ("codes", "ingest"), ("select", "codes"), ("select", "embed")}
+    chain |= {("link-student", "select"), ("train@student", "link-student")}
+    assert chain <= edges(opened.root)
+    assert "select" in DvcProject(opened.root).stages()["link-student"].upstream
+    plain = open_workspace(layout, resolve_params(layout, ["recipes=[flame]"], None))
+    assert (plain.root / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
+
+
+def test_impossible_selections_are_refused_before_anything_runs(layout):
+    linked = layout.recipes / "linked/student.yaml"
+    linked.write_text("selection: data/selections/quarter.parquet\n")
+    with pytest.raises(ParamsError, match=r"quarter\.parquet: the section `select` makes half\.parquet"):
+        run_pipeline(layout, [], CODED, None)
+    linked.write_text("selection: data/selections/half.parquet\n")
+    for override, said in (
+        (["codes.tower.recipe=student"], "student is trained on a selection by these codes, so neither can be first"),
+        (["codes.tower.recipe=other"], "codes.tower: other is not among the recipes"),
+        (["codes.frozen=data/codes"], "codes.frozen is this run's own out: copy it elsewhere"),
+        (["codes=null"], "select clusters what the stage `codes` makes: write a section codes as well"),
+    ):
+        with pytest.raises(ParamsError, match=said):
+            resolve_params(layout, [*CODED, *override], None)

@@ -17,26 +17,36 @@ from flame_core import gates
 from flame_core.errors import GateError
 from flame_core.gates import Check
 from flame_core.layout import Layout
-from flame_core.params import ClusterParams, ConceptFitParams, ConceptParams, LexicalParams, Params, TrainParams
+from flame_core.params import (
+    ClusterParams,
+    CodesParams,
+    CodesTower,
+    ConceptFitParams,
+    ConceptParams,
+    LexicalParams,
+    Params,
+    SelectionParams,
+    SelectParams,
+    TrainParams,
+)
 from flame_core.remedies import REMEDIES, advice, remedy_of
 from flame_core.section_stages import SECTIONS
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-STAGES["lexical"] = SECTIONS["lexical"](Layout.find(ROOT), LexicalParams())
-STAGES["cluster"] = SECTIONS["cluster"](Layout.find(ROOT), ClusterParams(clusters=2))  # in dvc.yaml if params have it
-STAGES["concepts"] = SECTIONS["concepts"](Layout.find(ROOT), ConceptParams(file="names.txt"))
-STAGES["concept_fit"] = SECTIONS["concept_fit"](Layout.find(ROOT), ConceptFitParams(recipes=["flame"]))
+OPTIONAL: dict[str, Any] = {  # in dvc.yaml if params have them
+    "cluster": ClusterParams(clusters=2),
+    "lexical": LexicalParams(),
+    "concepts": ConceptParams(file="names.txt"),
+    "concept_fit": ConceptFitParams(recipes=["flame"]),
+    "codes": CodesParams(tower=CodesTower(recipe="flame")),
+    "select": SelectParams(clusters=2, selections={"half": SelectionParams(share=0.5)}),
+}
+STAGES |= {name: SECTIONS[name](Layout.find(ROOT), section) for name, section in OPTIONAL.items()}
 NAMED = sorted({name for stage in STAGES.values() for name in stage["meta"]["dagster"].get("checks", [])})
 INFORMATIVE = {"caption_words", "raw_languages"}  # they never fail
-_CLASSES = {  # of sections that may be absent, or are several
-    "train": TrainParams,
-    "cluster": ClusterParams,
-    "lexical": LexicalParams,
-    "concepts": ConceptParams,
-    "concept_fit": ConceptFitParams,
-}
-_KEY = re.compile(r"\b(?:ingest|caption|text|cluster|lexical|concepts|concept_fit|train|evaluate)(?:\.[a-z_]+)+")
+_CLASSES = {"train": TrainParams, **{name: type(section) for name, section in OPTIONAL.items()}}
+_KEY = re.compile(rf"\b(?:ingest|caption|text|train|evaluate|{'|'.join(OPTIONAL)})(?:\.[a-z_]+)+")
 
 
 @pytest.mark.parametrize("name", NAMED)

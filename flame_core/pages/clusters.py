@@ -54,7 +54,7 @@ def cluster_page(found: Labelled, captions: Path, kind: CaptionKind, language: s
     shown = sorted({len(filled) * i // _CLUSTERS for i in range(_CLUSTERS)} | {len(filled) - 1})
     chosen = [int(filled[place]) for place in shown]
     nearest = _nearest(found, chosen)
-    texts = _texts({place for places in nearest.values() for place, _ in places}, captions, kind, language)
+    texts = first_captions({place for places in nearest.values() for place, _ in places}, captions, kind, language)
     return render(
         "clusters.html.j2",
         clusters=[
@@ -88,7 +88,7 @@ def _nearest(found: Labelled, chosen: Sequence[int]) -> dict[int, list[tuple[tup
     return best
 
 
-def _texts(
+def first_captions(
     places: set[tuple[str, int]], captions: Path, kind: CaptionKind, language: str
 ) -> dict[tuple[str, int], str]:
     """The first caption of each sample of the kind and language; a raw one if there is none of the kind."""

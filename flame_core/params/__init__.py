@@ -19,6 +19,14 @@ from flame_core.params.captions import (
 )
 from flame_core.params.changed_values import changed_values
 from flame_core.params.clustering import ClusterParams
+from flame_core.params.codes import (
+    CodesParams,
+    CodesTower,
+    FilterParams,
+    SelectionMode,
+    SelectionParams,
+    SelectParams,
+)
 from flame_core.params.concepts import ConceptFitParams, ConceptParams
 from flame_core.params.evaluation import EvaluateParams
 from flame_core.params.lexical import LexicalParams
@@ -65,6 +73,8 @@ __all__ = [
     "CaptionParams",
     "Captioner",
     "ClusterParams",
+    "CodesParams",
+    "CodesTower",
     "ConceptFitParams",
     "ConceptParams",
     "ContrastiveParams",
@@ -72,6 +82,7 @@ __all__ = [
     "DebianSource",
     "EvaluateParams",
     "FacetSigmoidParams",
+    "FilterParams",
     "FlopsParams",
     "FolderSource",
     "InfoNCEParams",
@@ -91,6 +102,9 @@ __all__ = [
     "PrototypesParams",
     "Reading",
     "RewriteCaptioner",
+    "SelectParams",
+    "SelectionMode",
+    "SelectionParams",
     "SelfSupervisionParams",
     "SentenceParams",
     "SigmoidParams",

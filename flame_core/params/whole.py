@@ -17,6 +17,7 @@ from flame_core.names import Name, require_name, shown
 from flame_core.params.captions import CaptionParams, IngestParams
 from flame_core.params.changed_values import changed_values
 from flame_core.params.clustering import ClusterParams
+from flame_core.params.codes import CodesParams, SelectParams
 from flame_core.params.concepts import HELD_OUT_CLASSES, ConceptFitParams, ConceptParams
 from flame_core.params.evaluation import EvaluateParams
 from flame_core.params.lexical import LexicalParams
@@ -55,6 +56,10 @@ class Params(Section):
     concept_fit: ConceptFitParams | None = Field(
         default=None, description="accuracy over the frequency of concepts; null: no such stage"
     )
+    codes: CodesParams | None = Field(default=None, description="codes of the pictures' patches; null: no such stage")
+    select: SelectParams | None = Field(
+        default=None, description="selections of keys by the codes; null: no such stage"
+    )
     recipes: list[Name] = Field(min_length=1)
     train: dict[str, TrainParams]
     evaluate: EvaluateParams = EvaluateParams()
@@ -77,6 +82,7 @@ class Params(Section):
                 *self._impossible_concepts(),
                 *self._impossible_fits(),
                 *self._impossible_teachers(),
+                *self._impossible_selections(),
             ],
             info,
         )
@@ -177,6 +183,30 @@ class Params(Section):
                     yield key, f"recipe {name}: {circle}, so none can be trained first"
                     break
                 chain.append(teacher)
+
+    def _impossible_selections(self) -> Iterator[Misfit]:
+        if self.select is not None and self.codes is None:
+            yield ("select",), "select clusters what the stage `codes` makes: write a section codes as well"
+        for section, out in ((self.codes, "codes"), (self.select, "selections")):
+            if section is not None and section.frozen is not None and normpath(section.frozen) == f"data/{out}":
+                key = "codes" if out == "codes" else "select"
+                yield (key, "frozen"), f"{key}.frozen is this run's own out: copy it elsewhere, and name the copy"
+        if self.codes is None or (tower := self.codes.tower.recipe) is None:
+            return
+        if tower not in self.train:
+            yield ("codes", "tower", "recipe"), f"codes.tower: {tower} is not among the recipes; list it under recipes"
+            return
+        chain = [tower]
+        while (teacher := teacher_recipe(self.train[chain[-1]])) in self.train and teacher not in chain:
+            chain.append(str(teacher))
+        for name in chain:
+            selection = self.train[name].selection
+            if selection is not None and PurePosixPath(normpath(selection)).parts[:2] == ("data", "selections"):
+                yield (
+                    ("codes", "tower", "recipe"),
+                    f"codes.tower is {tower}, and {name} is trained on a selection by these codes, so neither can be "
+                    "first: take another tower, or train that recipe on all samples",
+                )
 
 
 def teacher_recipe(recipe: TrainParams) -> str | None:

@@ -7,7 +7,7 @@ others are only beginnings of words, which mean nothing to a reader.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,14 @@ class LMHead:
                 order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
                 best, chosen = np.take_along_axis(scores, order, 1), np.take_along_axis(known, order, 1)
         return [[self.words[token] for token in row] for row in chosen.tolist()]
+
+    def vectors(self, tokens: Sequence[int]) -> np.ndarray:
+        """The rows of the output matrix of tokens, [n, D] in float32."""
+        from safetensors import safe_open
+
+        with safe_open(self._file, "pt") as file:
+            matrix = file.get_slice(self._name)
+            return np.concatenate([matrix[token : token + 1].float().numpy() for token in tokens])
 
 
 def word_tokens(tokenizer: Any) -> dict[int, str]:

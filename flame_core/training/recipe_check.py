@@ -137,6 +137,11 @@ def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
         key = tuple(what.split(".", 1))
         if path.exists() or path in made:
             continue
+        if params.select and path.parent == layout.selections:
+            if path.stem not in params.select.selections or path.suffix != ".parquet":
+                known = ", ".join(f"{each}.parquet" for each in params.select.selections)
+                yield Fault(key, f"{path}: the section `select` makes {known}; name one of them")
+            continue
         if not is_made_by_a_stage(path, layout) and not _is_of_a_recipe(recipe, what):
             yield Fault(
                 key,

@@ -1,0 +1,70 @@
+"""The samples that selections are made from, with their codes, in the order of shards and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from flame_core.curation.codebook import Codebook
+from flame_core.curation.histograms import Histograms
+from flame_core.curation.selecting import Selected
+from flame_core.data.shards import Index, IndexRow
+from flame_core.layout import Layout
+from flame_core.verification import read_digests
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples that are selected from, in the order of shards and rows."""
+
+    layout: Layout
+    index: Index
+    book: Codebook
+    language: str
+
+    @cached_property
+    def rows(self) -> list[tuple[str, int, str]]:
+        """(shard, row, key) of every sample."""
+        columns = self.index.table.select(["shard", "row", "key"]).to_pydict()
+        return sorted(zip(columns["shard"], columns["row"], columns["key"], strict=True))
+
+    @cached_property
+    def keys(self) -> list[str]:
+        return [key for _, _, key in self.rows]
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        return dict(sorted(self.index.shard_sizes().items()))
+
+    @cached_property
+    def source(self) -> Histograms:
+        return Histograms(self.layout.codes, len(self.book), self.index, read_digests(self.layout.codes))
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """Patches by code, [K], of all samples."""
+        return self.code_counts(np.arange(len(self.keys)))
+
+    def code_counts(self, places: np.ndarray) -> np.ndarray:
+        """Patches by code, [K], of some samples."""
+        counts, start = np.zeros(len(self.book), np.int64), 0
+        for shard, size in self.sizes.items():
+            own = places[(places >= start) & (places < start + size)] - start
+            if len(own):
+                counts += np.bincount(self.source.codes(shard)[own].ravel(), minlength=len(counts))
+            start += size
+        return counts
+
+    def keys_of(self, selected: Sequence[Selected]) -> dict[str, set[str]]:
+        """{selection: its keys}."""
+        return {each.name: {self.keys[place] for place in each.picked.places.tolist()} for each in selected}
+
+    def index_rows(self, places: Sequence[int]) -> dict[int, IndexRow]:
+        """The rows of the index of some samples."""
+        wanted = {self.keys[place]: place for place in places}
+        mask = pa.array([key in wanted for key in self.index.table.column("key").to_pylist()])
+        return {wanted[row.key]: row for row in Index(self.index.table.filter(mask))}
