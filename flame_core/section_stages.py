@@ -84,7 +84,8 @@ def _codes(layout: Layout, codes: CodesParams) -> dict[str, Any]:
 def _select(layout: Layout, select: SelectParams) -> dict[str, Any]:
     scores = [each.filter.scores for each in select.selections.values() if each.filter]
     given = relative(layout, (linked_place(layout, path) for path in [select.frozen, *scores] if path))
-    deps = ["data/captions/train", "data/codes", "data/embeddings/train", "data/shards", *given]
+    counted = ["data/concepts"] if select.counted == "concepts" else []
+    deps = ["data/captions/train", "data/codes", "data/embeddings/train", "data/shards", *counted, *given]
     checks = ["groups_filled", "groups_balanced", "budgets_met", "groups_steady", "captions_distinct"]
     return _with_params(_stage("select", deps, ["data/selections"], "data", checks), ["evaluate.train_language"])
 

@@ -225,6 +225,7 @@ def test_impossible_selections_are_refused_before_anything_runs(layout):
         (["codes.tower.recipe=student"], "student is trained on a selection by these codes, so neither can be first"),
         (["codes.tower.recipe=other"], "codes.tower: other is not among the recipes"),
         (["codes.frozen=data/codes"], "codes.frozen is this run's own out: copy it elsewhere"),
+        (["select.counted=concepts"], "select.counted is concepts, which the stage `concepts` counts"),
         (["codes=null"], "select clusters what the stage `codes` makes: write a section codes as well"),
     ):
         with pytest.raises(ParamsError, match=said):

@@ -41,6 +41,12 @@ class Samples:
         return dict(sorted(self.index.shard_sizes().items()))
 
     @cached_property
+    def places(self) -> dict[str, np.ndarray]:
+        """By shard, the places of its samples among all."""
+        ends = np.cumsum([0, *self.sizes.values()])
+        return {shard: np.arange(start, end) for shard, start, end in zip(self.sizes, ends[:-1], ends[1:], strict=True)}
+
+    @cached_property
     def source(self) -> Histograms:
         return Histograms(self.layout.codes, len(self.book), self.index, read_digests(self.layout.codes))
 

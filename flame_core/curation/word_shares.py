@@ -1,7 +1,7 @@
 """The words of the captions before and after a selection: which frequencies it keeps, which words it loses.
 
-Words stand for concepts where no stage counts these. Frequencies are those in all samples, by decade: 1 to 9 samples,
-10 to 99, and so on. Proportional selections keep the shape of the tail, capped ones flatten it.
+Concepts of the stage `concepts` may take the place of words. Frequencies are those in all samples, by decade: 1 to 9
+samples, 10 to 99, and so on. Proportional selections keep the shape of the tail, capped ones flatten it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from flame_core.curation.bitmaps import read_bitmaps, rows_of
 from flame_core.curation.caption_words import by_frequency, words_of_samples
+from flame_core.curation.concept_out import hits_name, read_frequencies
 
+Counts = tuple[Counter[str], dict[str, Counter[str]]]  # samples with each word: of all, and by selection
 _CHANGED, _FEWEST = 12, 10  # words that are shown, and in how many samples they must be
 
 
@@ -42,9 +45,7 @@ class WordShares:
     lowered: dict[str, list[tuple[str, int, float]]]
 
 
-def count_words(
-    captions: Path, language: str, selected: Mapping[str, set[str]]
-) -> tuple[Counter[str], dict[str, Counter[str]]]:
+def count_words(captions: Path, language: str, selected: Mapping[str, set[str]]) -> Counts:
     """Samples with each word: of all, and of each selection of keys.
 
     Args:
@@ -60,6 +61,29 @@ def count_words(
             for name, keys in selected.items():
                 if key in keys:
                     within[name].update(words)
+    return everywhere, within
+
+
+def count_concepts(folder: Path, places: Mapping[str, np.ndarray], selected: Mapping[str, np.ndarray]) -> Counts:
+    """The same of the concepts in captions, as `flame concepts` counted them.
+
+    Args:
+        folder: `data/concepts`.
+        places: by shard, the places of its samples among all, [rows].
+        selected: by selection, whether it holds each sample, [N].
+    """
+    found = read_frequencies(folder)
+    names = found.concepts.names
+    within: dict[str, Counter[str]] = {name: Counter() for name in selected}
+    everywhere: Counter[str] = Counter()
+    for shard, own in places.items():
+        hits = read_bitmaps(folder / hits_name(shard))[found.mode]
+        for concept, rows in zip(names, map(rows_of, hits), strict=True):
+            if len(rows):
+                everywhere[concept] += len(rows)
+                for name, holds in selected.items():
+                    if count := int(holds[own[rows]].sum()):
+                        within[name][concept] += count
     return everywhere, within
 
 

@@ -23,7 +23,7 @@ class Row:
         gini: of the samples per cluster.
         perplexity: of the codes' usage.
         clusters: with at least one sample.
-        words: share of the words that are left.
+        words: share of the words, or concepts, that are left.
     """
 
     name: str
@@ -61,6 +61,7 @@ def selections_page(
     rows: Sequence[Row],
     found: Groups,
     words: WordShares,
+    what: str,
     captions: Mapping[str, float],
     jpeg: Callable[[int], bytes],
     caption: Callable[[Sequence[int]], Mapping[int, str]],
@@ -73,6 +74,7 @@ def selections_page(
         rows: all samples first, then the selections.
         found: the clusters.
         words: before and after.
+        what: `words` or `concepts`, which they are.
         captions: mean cosine between captions of different pictures, by kind.
         jpeg: returns the picture of a sample.
         caption: returns captions of samples.
@@ -102,6 +104,7 @@ def selections_page(
         samples=len(found.groups),
         cosine=float(found.cosines.mean(dtype=np.float64)),
         words=words,
+        what=what,
         captions=captions,
         names=list(found.counts),
         chart=line_chart(range(len(sizes)), sizes.tolist(), "Samples per cluster", "clusters by size"),

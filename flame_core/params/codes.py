@@ -159,6 +159,11 @@ class SelectParams(Section):
     frozen: LinkedPath | None = Field(
         default=None, description="a folder that `flame select` made earlier, whose clusters are used; null: make them"
     )
+    counted: Literal["words", "concepts"] = Field(
+        default="words",
+        description="what the page compares before and after: words of the raw captions, or the concepts of the stage "
+        "`concepts`",
+    )
     gates: SelectGates = SelectGates()
 
     @model_validator(mode="after")

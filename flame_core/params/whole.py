@@ -187,6 +187,11 @@ class Params(Section):
     def _impossible_selections(self) -> Iterator[Misfit]:
         if self.select is not None and self.codes is None:
             yield ("select",), "select clusters what the stage `codes` makes: write a section codes as well"
+        if self.select is not None and self.select.counted == "concepts" and self.concepts is None:
+            yield (
+                ("select", "counted"),
+                "select.counted is concepts, which the stage `concepts` counts: write its section",
+            )
         for section, out in ((self.codes, "codes"), (self.select, "selections")):
             if section is not None and section.frozen is not None and normpath(section.frozen) == f"data/{out}":
                 key = "codes" if out == "codes" else "select"

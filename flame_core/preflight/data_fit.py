@@ -24,6 +24,12 @@ def data_warnings(params: Params, layout: Layout, seen: DataLook) -> list[Fault]
     """What a run with these params would do that its user may not want."""
     found = [*_half_pairs(params, seen), *_language_warnings(params, seen)]
     for name, recipe in params.train.items():
+        if "raw" not in recipe.kinds:
+            kinds = ", ".join(recipe.kinds)
+            said = (
+                f"only generated captions ({kinds}), which may say the same of different pictures: keep raw beside them"
+            )
+            found.append(Fault(("train", name, "kinds"), said))
         samples = training_samples(recipe, layout, seen)
         if samples is not None:
             own = _training_warnings(recipe, samples, seen.about)

@@ -35,7 +35,7 @@ from flame_core.curation.inequality import gini, perplexity
 from flame_core.curation.samples import Samples
 from flame_core.curation.select_checks import select_checks
 from flame_core.curation.selecting import Selected, require_budgets, select_all, selection_file
-from flame_core.curation.word_shares import WordShares, count_words, word_shares
+from flame_core.curation.word_shares import Counts, WordShares, count_concepts, count_words, word_shares
 from flame_core.data.shards import INDEX, PictureReader, read_index
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError, ParamsError
@@ -59,7 +59,8 @@ def run(params: Params, layout: Layout) -> None:
     chosen = params.select
     if chosen is None:
         raise ParamsError(f"{layout.params} has no section `select`: write one, with `clusters` and `selections`")
-    for source in (layout.shards, layout.captions, layout.codes, layout.train_embeddings):
+    counted = [layout.concepts] if chosen.counted == "concepts" else []
+    for source in (layout.shards, layout.captions, layout.codes, layout.train_embeddings, *counted):
         gates.require(source)
     index = read_index(layout.shards, "train")
     require_budgets(chosen.selections, len(index))
@@ -70,6 +71,7 @@ def run(params: Params, layout: Layout) -> None:
         layout.captions: ["train/*"],
         layout.codes: ["*"],
         layout.train_embeddings: [MANIFEST, *vectors],
+        **{folder: ["*"] for folder in counted},
     }
     frozen = None if chosen.frozen is None else linked_place(layout, chosen.frozen)
     if frozen is not None and (frozen / DIGESTS).is_file():
@@ -83,7 +85,7 @@ def run(params: Params, layout: Layout) -> None:
     clusters = len(grouped.centres.centroids)
     selected = select_all(chosen.selections, data.keys, groups, clusters, _allowed(chosen, data))
     sizes = np.bincount(groups, minlength=clusters)
-    everywhere, within = count_words(layout.captions / "train", data.language, data.keys_of(selected))
+    everywhere, within = _counted(chosen, data, selected)
     words = word_shares(everywhere, within, {each.name: each.budget / len(index) for each in selected})
     rows = [
         _row("all", "", np.arange(len(index)), sizes, 1.0, data),
@@ -98,7 +100,7 @@ def run(params: Params, layout: Layout) -> None:
     captions = caption_cosines([layout.train_embeddings / name for name in vectors], names)
     checks = select_checks(sizes, selected, captions, drifted, chosen)
     counts = {each.name: each.counts for each in selected}
-    page = _page(rows, Groups(groups, cosines, sizes, counts), words, captions, selected, data)
+    page = _page(rows, Groups(groups, cosines, sizes, counts), words, chosen.counted, captions, selected, data)
     about = {
         "index": index.digest(),
         "codebook": book.digest,
@@ -117,7 +119,7 @@ def run(params: Params, layout: Layout) -> None:
             "mean cosine to the centroid": float(cosines.mean(dtype=np.float64)),
             **{
                 row.name: f"{row.samples:,} ({row.share:.1%}), Gini {row.gini:.3f}, perplexity {row.perplexity:.1f}, "
-                f"{row.words:.1%} of the words"
+                f"{row.words:.1%} of the {chosen.counted}"
                 for row in rows[1:]
             },
             **({"farther than then": f"{drifted.share:+.1%} of {drifted.samples:,} new samples"} if drifted else {}),
@@ -187,6 +189,14 @@ def _read_about(folder: Path) -> dict[str, Any]:
     return found
 
 
+def _counted(chosen: SelectParams, data: Samples, selected: Sequence[Selected]) -> Counts:
+    """Samples with each word of the captions, or with each concept."""
+    if chosen.counted == "words":
+        return count_words(data.layout.captions / "train", data.language, data.keys_of(selected))
+    holds = {each.name: np.isin(np.arange(len(data.keys)), each.picked.places) for each in selected}
+    return count_concepts(data.layout.concepts, data.places, holds)
+
+
 def _row(name: str, mode: str, places: np.ndarray, counts: np.ndarray, words: float, data: Samples) -> Row:
     return Row(
         name=name,
@@ -220,6 +230,7 @@ def _page(
     rows: Sequence[Row],
     found: Groups,
     words: WordShares,
+    what: str,
     captions: Mapping[str, float],
     selected: Sequence[Selected],
     data: Samples,
@@ -243,5 +254,13 @@ def _page(
         return [data.book.words[code] for code in best if own[code]]
 
     return selections_page(
-        rows, found, words, captions, lambda sample: reader.jpeg(kept[sample]), caption, codes, chosen.__contains__
+        rows,
+        found,
+        words,
+        what,
+        captions,
+        lambda sample: reader.jpeg(kept[sample]),
+        caption,
+        codes,
+        chosen.__contains__,
     )

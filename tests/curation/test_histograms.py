@@ -138,3 +138,25 @@ def test_codes_are_joined_by_key_never_by_position(tmp_path):
     write_codes(path, Coded(found.keys, found.codes, found.cosine))
     with pytest.raises(InputError, match=r"a code is \d+, and there are 100"):
         Histograms(tmp_path / "a", 100, index, {}).codes("train/00000.tar")
+
+
+def test_a_cap_keeps_unique_pictures_where_near_duplicates_abound(tmp_path):
+    """90 % of the pictures are near-duplicates of ten prototypes, 10 % are unique; a quarter is selected."""
+    draw = np.random.default_rng(0)
+    prototypes = draw.integers(0, CODES, size=(10, PATCHES))
+    codes = np.concatenate([prototypes[np.arange(900) % 10], draw.integers(0, CODES, size=(100, PATCHES))])
+    changed = (draw.random(codes.shape) < 0.05) & (np.arange(1000) < 900)[:, None]
+    codes = np.where(changed, draw.integers(0, CODES, size=codes.shape), codes)
+    order = draw.permutation(1000)
+    source, index = written(tmp_path / "a", codes[order].astype(np.uint16), [600, 400])
+    selections = {
+        "capped": SelectionParams(share=0.25, mode="capped"),
+        "chance": SelectionParams(share=0.25, mode="random"),
+    }
+    chosen = SelectParams(clusters=40, dims=64, selections=selections)
+    found = make_groups(chosen, source, index, WorkCache(tmp_path / "work", "select"))
+    keys = index.table.column("key").to_pylist()
+    capped, chance = select_all(selections, keys, found.joined()[0], 40)
+    unique = order >= 900
+    assert unique[capped.picked.places].sum() == 100
+    assert 12 <= unique[chance.picked.places].sum() <= 40  # 25 expected

@@ -128,6 +128,15 @@ def test_what_auto_stands_for_is_told_and_never_warned_of(layout):
     assert of_ingest == {"ingest.val_fraction": "known after `flame download`"}  # a package is not there yet
 
 
+def test_generated_captions_without_the_original_ones(layout):
+    found = warned(layout, "train.kinds=[short]")
+    assert found == {
+        "train.kinds": "only generated captions (short), which may say the same of different pictures: keep raw beside "
+        "them"
+    }
+    assert warned(layout, "train.kinds=[raw, short]") == {}
+
+
 def test_a_selection_counts_instead_of_the_split(layout):
     shards(layout, 830, 200)
     keys = [f"train{n}" for n in range(40)]

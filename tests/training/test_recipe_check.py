@@ -66,6 +66,8 @@ def found(made: Params) -> list[tuple[str, str]]:
 def test_the_shipped_recipes_have_no_faults(layout):
     for name in sorted(path.stem for path in (ROOT / "recipes").glob("**/*.yaml")):
         content = read_yaml(ROOT / "params.yaml") | {"recipes": [name], "cluster": {"clusters": 8}}
+        content |= {"codes": {"tower": {"path": "a-model"}}}
+        content |= {"select": {"clusters": 8, "selections": {"quarter": {"share": 0.25}}}}
         content["text"] |= {"train_kinds": ["raw", "short", "long"], "sentence": {}}
         made = parse_params(content, Path("params.yaml"), ROOT / "recipes")
         assert list(recipe_faults(made.train[name])) == []
