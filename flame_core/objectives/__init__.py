@@ -7,8 +7,11 @@ A new term is a module here with a subclass of `Term`, a class of params in `par
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
+
+from flame_core.errors import ParamsError
 
 if TYPE_CHECKING:
     from flame_core.objectives.objective import Objective
@@ -20,9 +23,11 @@ if TYPE_CHECKING:
 @cache
 def term_classes() -> dict[str, type[Term]]:
     """All terms by their names in params."""
+    from flame_core.objectives.affinity import Affinity
     from flame_core.objectives.attentive_mask import AttentiveMask
     from flame_core.objectives.cosine import Cosine
     from flame_core.objectives.facet_sigmoid import FacetSigmoid
+    from flame_core.objectives.feature_matching import FeatureMatching
     from flame_core.objectives.infonce import InfoNCE
     from flame_core.objectives.lexical import Flops, Lexical, Overuse
     from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
@@ -41,14 +46,25 @@ def term_classes() -> dict[str, type[Term]]:
         "lexical": Lexical,
         "flops": Flops,
         "overuse": Overuse,
+        "affinity": Affinity,
+        "feature": FeatureMatching,
     }
 
 
 def create_objective(params: TrainParams, setup: Setup) -> Objective:
     """The objective of a recipe: its `objective` and its `terms`."""
     from flame_core.objectives.objective import Objective
+    from flame_core.objectives.teacher import open_teacher, require_teacher
 
-    return Objective({each.name: term_classes()[each.name](each, setup) for each in _all_terms(params)})
+    teacher, reads = None, recipe_needs(params).taught
+    if reads:
+        if setup.teacher is None:
+            raise ParamsError("train.teacher: the recipe's terms learn from a teacher, and none is given")
+        teacher = open_teacher(setup.teacher)
+        require_teacher(teacher, reads, setup.tower)
+        setup = replace(setup, taught=teacher.sizes)
+    terms = {each.name: term_classes()[each.name](each, setup) for each in _all_terms(params)}
+    return Objective(terms, teacher, reads, setup.micro_batch_size)
 
 
 def term_needs(params: TrainParams) -> dict[str, Needs]:
@@ -59,6 +75,12 @@ def term_needs(params: TrainParams) -> dict[str, Needs]:
 def term_faults(params: TrainParams, tower: ImageTower) -> Iterator[tuple[str, str]]:
     """(term, why it does not suit the recipe or its tower), which may be without weights."""
     for each in _all_terms(params):
+        if params.teacher is None and term_classes()[each.name].needs(each).taught:
+            yield (
+                each.name,
+                f"the term {each.name} learns from a teacher, and the recipe names none: write `teacher: {{recipe: "
+                "<name>}` or `teacher: {path: <folder of a model>}` into it",
+            )
         for message in term_classes()[each.name].faults(each, params, tower):
             yield each.name, f"the term {each.name}: {message}"
 

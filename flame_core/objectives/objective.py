@@ -1,14 +1,15 @@
-"""What a recipe minimises: its main term and further terms, each with its weight."""
+"""What a recipe minimises: its main term and further terms, each with its weight, and the teacher that they share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from flame_core.objectives.batch import Batch, Features, Moment
+from flame_core.objectives.teacher import Teacher
 from flame_core.objectives.term import Term
 from flame_core.params.training import OptimizerParams
 from flame_core.ranks import Ranks
@@ -16,12 +17,22 @@ from flame_core.vision.tower import ImageTower
 
 
 class Objective(nn.Module):
-    """Terms by name, the main one first. It has the methods of a term and calls them on each."""
+    """Terms by name, the main one first. It has the methods of a term and calls them on each.
 
-    def __init__(self, terms: Mapping[str, Term]) -> None:
+    If terms need features of a teacher (`Needs.taught`), it looks at each batch first, `at_once` pictures at a time.
+    """
+
+    def __init__(
+        self,
+        terms: Mapping[str, Term],
+        teacher: Teacher | None = None,
+        taught: Collection[str] = (),
+        at_once: int | None = None,
+    ) -> None:
         super().__init__()
         self.terms = nn.ModuleDict(terms)
         self.main = next(iter(terms))
+        self.teacher, self._taught, self._at_once = teacher, sorted(taught), at_once
         for module in self.frozen():
             module.requires_grad_(False).eval()
 
@@ -34,6 +45,8 @@ class Objective(nn.Module):
     @torch.no_grad()
     def prepare(self, batch: Batch, tower: ImageTower, at: Moment, ranks: Ranks) -> Batch:
         """See `Term.prepare`."""
+        if self.teacher is not None:
+            batch = self.teacher.look(batch, self._taught, self._at_once)
         for term in self._terms():
             batch = term.prepare(batch, tower, at, ranks)
         return batch
@@ -61,8 +74,9 @@ class Objective(nn.Module):
         return [group for term in self._terms() for group in term.groups(optimizer) if group["params"]]
 
     def frozen(self) -> list[nn.Module]:
-        """The frozen submodules of all terms."""
-        return [module for term in self._terms() for module in term.frozen()]
+        """The teacher, and the frozen submodules of all terms."""
+        own: list[nn.Module] = [] if self.teacher is None else [self.teacher]
+        return own + [module for term in self._terms() for module in term.frozen()]
 
     def scalars(self) -> dict[str, float]:
         """The terms' values for the report; names begin with `<term>/`, except those of the main term."""

@@ -30,12 +30,14 @@ class Needs:
         reads: names of the towers' features (`batch.Features`); `t` is always there.
         sidecars: names of the stored values per sample that `Batch.extra` must hold.
         around: the side of `Batch.around` as a share of `model.image_size`; 0: not needed. The largest of all terms.
+        taught: names of the teacher's features that `Batch.extra` must hold (`teacher.taught`), of each first view.
     """
 
     views: int = 1
     reads: frozenset[str] = frozenset({"z"})
     sidecars: tuple[str, ...] = ()
     around: float = 0.0
+    taught: frozenset[str] = frozenset()
 
 
 def together(terms: Iterable[Needs]) -> Needs:
@@ -46,6 +48,7 @@ def together(terms: Iterable[Needs]) -> Needs:
         reads=frozenset[str]().union(*(needs.reads for needs in each)),
         sidecars=tuple(dict.fromkeys(name for needs in each for name in needs.sidecars)),
         around=max(needs.around for needs in each),
+        taught=frozenset[str]().union(*(needs.taught for needs in each)),
     )
 
 
@@ -63,6 +66,7 @@ class Setup:
         micro_batch_size: pictures that memory has room for at once, on this rank; None: all. A teacher or an average of
             the tower runs in such parts too (`Batch.in_parts`).
         sidecars: folders of the sidecars by name, for what lies there beside the values.
+        taught: dimensions of the teacher's features by name, if a term needs any.
     """
 
     tower: ImageTower
@@ -72,6 +76,7 @@ class Setup:
     teacher: Path | None = None
     micro_batch_size: int | None = None
     sidecars: Mapping[str, Path] = field(default_factory=dict)
+    taught: Mapping[str, int] = field(default_factory=dict)
 
 
 def parameter_groups(

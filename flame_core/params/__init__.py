@@ -31,11 +31,13 @@ from flame_core.params.concepts import ConceptFitParams, ConceptParams
 from flame_core.params.evaluation import EvaluateParams
 from flame_core.params.lexical import LexicalParams
 from flame_core.params.objectives import (
+    AffinityParams,
     AttentiveMaskParams,
     BYOLParams,
     ContrastiveParams,
     CosineParams,
     FacetSigmoidParams,
+    FeatureParams,
     FlopsParams,
     InfoNCEParams,
     LexicalLossParams,
@@ -65,6 +67,7 @@ from flame_core.params.validation import merge, read_yaml
 from flame_core.params.whole import Params, load_params, parse_params, teacher_recipe
 
 __all__ = [
+    "AffinityParams",
     "AttentiveMaskParams",
     "AugmentationParams",
     "BYOLParams",
@@ -82,6 +85,7 @@ __all__ = [
     "DebianSource",
     "EvaluateParams",
     "FacetSigmoidParams",
+    "FeatureParams",
     "FilterParams",
     "FlopsParams",
     "FolderSource",

@@ -175,6 +175,25 @@ class OveruseParams(UsageParams):
     )
 
 
+class AffinityParams(TermParams):
+    """TinyCLIP's loss: the affinities of the batch's pictures and texts imitate the teacher's; needs a `teacher`."""
+
+    name: Literal["affinity"] = "affinity"
+    scale: float = Field(default=50.0, gt=0, description="s of the student's affinities; it is not learned")
+    teacher_scale: float = Field(default=50.0, gt=0, description="of the teacher's")
+
+
+class FeatureParams(TermParams):
+    """Each picture's feature comes near the teacher's; needs a `teacher`."""
+
+    name: Literal["feature"] = "feature"
+    feature: Literal["z", "pooled", "cls"] = Field(
+        default="z",
+        description="z: the vector in the texts' space; pooled: the backbone's mean patch; cls: its CLS token; mapped "
+        "to the teacher's by a learned matrix if their sizes differ",
+    )
+
+
 ObjectiveParams = Annotated[
     MultiPositiveSigmoidParams
     | FacetSigmoidParams
@@ -186,7 +205,9 @@ ObjectiveParams = Annotated[
     | BYOLParams
     | LexicalLossParams
     | FlopsParams
-    | OveruseParams,
+    | OveruseParams
+    | AffinityParams
+    | FeatureParams,
     Field(discriminator="name"),
 ]
 OBJECTIVES: dict[str, type[TermParams]] = {

@@ -38,6 +38,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     from flame_core.training.checkpoint import resumed_at
     from flame_core.training.inputs import open_inputs
     from flame_core.training.recipe_check import require_recipe
+    from flame_core.training.teacher_check import require_teachable
     from flame_core.vision.tower import CONFIG, WEIGHTS
 
     gates.require(layout.shards)
@@ -73,6 +74,8 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     chosen = written.fitted(len(selected))  # the digest, checkpoints and records have the values, never `auto`
     schedule = chosen.schedule(len(selected))
     slots = recipe_slots(store.facets, chosen)
+    if "teacher" in needs:
+        require_teachable(chosen, needs["teacher"], [store.facets[i] for i in slots])
     captions = _caption_source(params, layout) if chosen.text_tower else None
     data = {  # only training data: no texts, benchmarks or pictures of the evaluation
         "shards": index.digest(),

@@ -22,6 +22,7 @@ from flame_core.params import Params, TrainParams, read_yaml, teacher_recipe
 from flame_core.params.recipe_files import recipe_file
 from flame_core.section_stages import section_stages
 from flame_core.text.manifest import MANIFEST, read_manifest, training_folder
+from flame_core.training.teacher_check import teachable_faults
 
 
 class Fault(NamedTuple):
@@ -150,6 +151,7 @@ def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
     if recipe.teacher is not None:
         for message in _other_space(params, layout, recipe):
             yield Fault(("teacher",), message)
+        yield from (Fault(*each) for each in teachable_faults(params, layout, name))
 
 
 def _is_of_a_recipe(recipe: TrainParams, what: str) -> bool:

@@ -49,7 +49,7 @@ def test_the_shipped_overlays_meet_all_recipes_at_once(source: str) -> None:
     overlay = read_yaml(ROOT / source)["train"]
     params = parsed(overlay)
     known = {"clip", "clip-sigmoid", "flame", "flame-facets", "flame-infonce", "flame-raw", "lift", "lift-cosine"}
-    known |= {"protoclip-baseline", "a-clip-baseline"}
+    known |= {"protoclip-baseline", "a-clip-baseline", "tinyclip-baseline"}
     masked = {"a-clip", "a-clip-mask", "random-mask"}
     assert set(params.train) == known | masked
     for name, recipe in params.train.items():

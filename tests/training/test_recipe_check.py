@@ -65,10 +65,11 @@ def found(made: Params) -> list[tuple[str, str]]:
 
 def test_the_shipped_recipes_have_no_faults(layout):
     for name in sorted(path.stem for path in (ROOT / "recipes").glob("**/*.yaml")):
-        content = read_yaml(ROOT / "params.yaml") | {"recipes": [name], "cluster": {"clusters": 8}}
+        content = read_yaml(ROOT / "params.yaml") | {"recipes": [*{name, "flame"}], "cluster": {"clusters": 8}}
         content |= {"codes": {"tower": {"path": "a-model"}}}
         content |= {"select": {"clusters": 8, "selections": {"quarter": {"share": 0.25}}}}
-        content["text"] |= {"train_kinds": ["raw", "short", "long"], "sentence": {}}
+        content["text"] |= {"train_kinds": ["raw", "short", "long"], "sentence": {"final_norm": True}}
+        content["lexical"] = {}
         made = parse_params(content, Path("params.yaml"), ROOT / "recipes")
         assert list(recipe_faults(made.train[name])) == []
         assert list(link_faults(made, layout, name)) == []

@@ -1,0 +1,95 @@
+"""Whether a recipe can learn from its teacher: the same texts, and a teacher that is not smaller.
+
+`flame params check` and `flame run` look at the params of a teacher that is a recipe, or at the config of a folder;
+`flame train` looks at the config of the trained model, before its first step. Whether both are of the same LLM and
+layer is checked for every teacher (`link_contents.require_same_space`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flame_core.errors import FlameError, ParamsError
+from flame_core.layout import Layout
+from flame_core.link_contents import CONFIG
+from flame_core.links import links
+from flame_core.params import ModelParams, Params, TrainParams, teacher_recipe
+from flame_core.text.jobs import recipe_slots, slot_names
+
+
+def require_teachable(recipe: TrainParams, folder: Path, facets: Sequence[str]) -> None:
+    """Refuse a teacher that a recipe cannot learn from.
+
+    Args:
+        recipe: the student's.
+        folder: of the teacher's model.
+        facets: names of the texts that the student draws.
+
+    Raises:
+        ParamsError: says what does not fit, and what to do.
+    """
+    for message in _faults(recipe, str(folder), json.loads((folder / CONFIG).read_text("utf-8")), facets):
+        raise ParamsError(f"train.{message}")
+
+
+def teachable_faults(params: Params, layout: Layout, name: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(key, what is wrong) of a recipe and its teacher, as far as the teacher's params or files show."""
+    recipe = params.train[name]
+    names = slot_names(params.text)
+    if (other := teacher_recipe(recipe)) is not None:
+        if (taught := params.train.get(other)) is None:
+            return  # refused with the params
+        config = {"recipe": taught.dump(), "facets": [names[i] for i in recipe_slots(names, taught)]}
+    else:
+        other = str(links(layout, recipe)["teacher"])
+        try:
+            config = json.loads((Path(other) / CONFIG).read_text("utf-8"))
+        except (OSError, ValueError):
+            return  # missing or damaged, which is said of all teachers
+    for message in _faults(recipe, other, config, [names[i] for i in recipe_slots(names, recipe)]):
+        key, _, said = message.partition(": ")
+        yield tuple(key.split(".")), said
+
+
+def _faults(recipe: TrainParams, teacher: str, config: Mapping[str, Any], facets: Sequence[str]) -> Iterator[str]:
+    """Each begins with its key in the recipe."""
+    from flame_core.objectives import recipe_needs
+
+    if not recipe_needs(recipe).taught:
+        return
+    try:
+        model, seen = ModelParams.model_validate(config["recipe"]["model"]), list(config["facets"])
+        own_texts = config["recipe"].get("text_tower") is not None
+    except (KeyError, TypeError, ValueError):
+        yield f"teacher: {teacher} is no model of this project: name the folder of a model that `flame train` made"
+        return
+    if own_texts:
+        yield (
+            f"teacher: {teacher} was trained with a text tower of its own, so its vectors are not in the space of the "
+            "stored texts: take a teacher that was trained on these"
+        )
+    elif unseen := [name for name in facets if name not in seen]:
+        yield (
+            f"kinds: this recipe draws the texts {', '.join(unseen)}, and its teacher {teacher} was trained only on "
+            f"{', '.join(seen)}: take fewer kinds or the reading of the teacher, or another teacher"
+        )
+    if message := _larger(recipe.model, model):
+        yield f"model: {message}"
+
+
+def _larger(student: ModelParams, teacher: ModelParams) -> str | None:
+    """Why the student is larger than its teacher, if it is; None too if one cannot be built, which others say."""
+    import torch
+
+    from flame_core.objectives.teacher import backbone_weights, larger
+    from flame_core.vision.tower import ImageTower
+
+    try:
+        with torch.device("meta"):
+            own, other = (backbone_weights(ImageTower(each, hidden=8, facets=1)) for each in (student, teacher))
+    except FlameError:
+        return None
+    return larger(own, other)
