@@ -39,7 +39,7 @@ _COMPARED = ("cmd", "deps", "params", "outs")
 def links(layout: Layout, recipe: TrainParams) -> dict[str, Path]:
     """{what: path} of all that a recipe needs: `teacher`, `sidecars.<name>`, `selection`."""
     found: dict[str, Path] = {}
-    if (teacher := recipe.teacher) is not None:
+    if (teacher := recipe.teacher) is not None and teacher.model is None:  # such a model is no edge of the graph
         name = teacher_recipe(recipe)
         found["teacher"] = layout.model(name) if name else linked_place(layout, teacher.path or "")
     found |= {f"sidecars.{name}": linked_place(layout, path) for name, path in sorted(recipe.sidecars.items())}

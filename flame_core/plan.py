@@ -14,7 +14,7 @@ from flame_core.data.shards import INDEX, read_index, shard_names
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.links import links
-from flame_core.params import CaptionKind, ClusterParams, Params, TrainParams
+from flame_core.params import CaptionKind, ClusterParams, Params, TrainParams, teacher_recipe
 from flame_core.preflight.data_look import ingest_sizes_of, look
 from flame_core.text.cost import ASSUMED, LLMShape, count_words, read_shape, text_cost
 from flame_core.text.jobs import facet_names, recipe_slots, sentence_names, slot_names
@@ -184,6 +184,8 @@ def _training_cost(
     slots = [names[i] for i in recipe_slots(names, recipe)]
     vocabulary = shape.vocabulary + 1  # a text tower has an additional end token
     count = partial(training_cost, recipe, shape.hidden, slots, processes=processes, vocabulary=vocabulary)
+    if recipe.teacher is not None and linked.keys() <= {"teacher"}:
+        return _taught(params, recipe, linked.get("teacher"), shape, names, partial(count, images))
     missing = [what for what, path in linked.items() if not path.exists()]
     if params.cluster and missing and {linked[what] for what in missing} == {layout.clusters} and len(linked) == 1:
         return _before_clustering(params.cluster, shape, count, images, missing[0].partition(".")[2])
@@ -196,6 +198,33 @@ def _training_cost(
     samples, extra = _linked_values(recipe, layout, linked)
     sidecars = {what.partition(".")[2]: path for what, path in linked.items() if what.startswith("sidecars.")}
     return count(samples, extra=extra, teacher=linked.get("teacher"), sidecars=sidecars)
+
+
+def _taught(
+    params: Params,
+    recipe: TrainParams,
+    folder: Path | None,
+    shape: LLMShape,
+    names: Sequence[str],
+    count: Callable[..., TrainingCost],
+) -> TrainingCost | str:
+    """The cost of a recipe that needs only a teacher, which may not be trained yet, or be of another project."""
+    from flame_core.training.teacher_stand_in import foreign_teacher, untrained_teacher
+
+    if folder is not None and folder.exists():
+        return count(teacher=folder)
+    source = recipe.teacher and recipe.teacher.model
+    if source is not None:
+        kind, _, place = source.partition(":")
+        if kind == "transformers" and not Path(place).expanduser().is_dir():
+            return f"its teacher {source} is not on this machine: fetch it, and name its folder"
+        stand_in = foreign_teacher(source)
+    elif (taught := params.train.get(teacher_recipe(recipe) or "")) is not None:
+        stand_in = untrained_teacher(taught, shape.hidden, [names[i] for i in recipe_slots(names, taught)])
+    else:
+        return f"its teacher {folder} is not there yet"
+    with stand_in as teacher:
+        return count(teacher=teacher.folder, extra=teacher.extra)
 
 
 def _before_clustering(

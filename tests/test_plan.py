@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from flame_core.layout import Layout
 from flame_core.params import FolderSource
 from flame_core.plan import given, plan, stage_costs
 from flame_core.text.cost import KNOWN
 from flame_core.workspace import resolve_params
 from tests.stages.pipeline import ROOT, write_pairs
+from tests.suite import tiny_clip
 
 TOWER = "{width: 32, depth: 1, heads: 2, max_tokens: 16}"
 
@@ -41,6 +44,39 @@ def test_a_recipe_whose_links_are_not_there_yet(tmp_path: Path) -> None:
     start = given(params, layout, 640, {})
     sections = plan(params.model_copy(update={"train": {"flame": linked}}), layout, start, tflops=1.0, processes=1)
     assert sections["training: flame"] == {"not counted": "sidecars.labels of the recipe is not there yet"}
+
+
+def taught(teacher: dict[str, str], tmp_path: Path, width: int = 96, depth: int = 6) -> dict[str, dict[str, str]]:
+    """The plan of `flame` and a smaller student of that teacher, before anything is trained."""
+    params = resolve_params(Layout.find(ROOT), ["recipes=[flame]"], None).params
+    flame = params.train["flame"]
+    options = {"backbone_options": {**flame.model.backbone_options, "embed_dim": width, "depth": depth}}
+    content = flame.model_dump() | {"teacher": teacher, "terms": [{"name": "affinity"}]}
+    student = type(flame).model_validate(content | {"model": flame.model.model_dump() | options})
+    both = params.model_copy(update={"recipes": ["flame", "student"], "train": {"flame": flame, "student": student}})
+    layout = Layout(tmp_path, tmp_path)
+    return plan(both, layout, given(both, layout, 640, {}), tflops=1.0, processes=1)
+
+
+def test_a_teacher_that_is_not_trained_yet_is_counted_by_its_recipe(tmp_path: Path) -> None:
+    sections = taught({"recipe": "flame"}, tmp_path)
+    teacher, student = sections["training: flame"], sections["training: student"]
+
+    def flops(section: dict[str, str], part: str) -> float:
+        return float(section["FLOPs"]) * float(section[part].partition("%")[0]) / 100
+
+    assert flops(student, "before the towers") == pytest.approx(flops(teacher, "image tower") / 3, rel=0.02)
+    assert float(student["trained weights"].split()[0]) < float(teacher["trained weights"].split()[0])
+
+
+def test_a_teacher_of_another_project_is_counted_if_it_is_here(tmp_path: Path, byte_tokenizer) -> None:
+    clip = tiny_clip.save(tmp_path / "clip", byte_tokenizer)
+    (refused,) = taught({"model": "transformers:openai/clip"}, tmp_path)["training: student"].values()
+    assert refused == "its teacher transformers:openai/clip is not on this machine: fetch it, and name its folder"
+    counted = taught({"model": f"transformers:{clip}"}, tmp_path, width=24, depth=1)["training: student"]
+    assert "before the towers" in counted
+    (refused,) = taught({"path": "models/old"}, tmp_path)["training: student"].values()
+    assert refused.endswith("models/old is not there yet")
 
 
 def test_what_auto_stands_for_is_part_of_the_plan(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from flame_core.objectives.batch import Batch, Features
+from flame_core.objectives.clip_teacher import TEACHER_TEXTS
 from flame_core.objectives.teacher import taught
 from flame_core.objectives.term import Needs, Setup, Term
 from flame_core.params import AffinityParams, TrainParams
@@ -51,7 +52,7 @@ class Affinity(Term):
 
     @classmethod
     def faults(cls, params: AffinityParams, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:
-        if recipe.text_tower is not None:
+        if recipe.text_tower is not None and (recipe.teacher is None or recipe.teacher.model is None):
             yield "the teacher's texts are the stored vectors, which a recipe with a text_tower does not read: unset it"
 
     def __init__(self, params: AffinityParams, setup: Setup) -> None:
@@ -62,7 +63,9 @@ class Affinity(Term):
         with torch.autocast(features["z"].device.type, enabled=False):
             texts = features["t"].float()
             logits = self._scale * _products(ranks.gather(features["z"][:, 0, 0].float()), texts)
-            teacher = self._teacher_scale * _products(ranks.gather(batch.extra[taught("z")]), texts)
+            own = batch.extra.get(TEACHER_TEXTS)  # [b, E] in the teacher's space, if it has one
+            theirs = texts if own is None else own.float()[:, None]
+            teacher = self._teacher_scale * _products(ranks.gather(batch.extra[taught("z")]), theirs)
             return {"affinity": affinity_loss(logits, teacher, ranks)}
 
 

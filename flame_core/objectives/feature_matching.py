@@ -10,6 +10,8 @@ their sum, so a weight w here is D w there.)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,8 +19,9 @@ from torch.nn import functional as F
 from flame_core.objectives.batch import Batch, Features
 from flame_core.objectives.teacher import taught
 from flame_core.objectives.term import Needs, Setup, Term
-from flame_core.params import FeatureParams
+from flame_core.params import FeatureParams, TrainParams
 from flame_core.ranks import Ranks
+from flame_core.vision.tower import ImageTower
 
 
 class FeatureMatching(Term):
@@ -28,6 +31,11 @@ class FeatureMatching(Term):
     def needs(cls, params: FeatureParams) -> Needs:
         read = frozenset({params.feature})
         return Needs(reads=read, taught=read)
+
+    @classmethod
+    def faults(cls, params: FeatureParams, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:
+        if params.feature != "z" and recipe.teacher is not None and recipe.teacher.model is not None:
+            yield f"feature {params.feature}: a model of another project shows only its z as a teacher: match feature z"
 
     def __init__(self, params: FeatureParams, setup: Setup) -> None:
         super().__init__(params, setup)

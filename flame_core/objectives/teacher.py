@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flame_core.data.sidecars import MANIFEST
 from flame_core.errors import ParamsError
 from flame_core.objectives.batch import Batch
 from flame_core.vision.tower import ImageTower, load_tower, require_features
@@ -78,11 +79,16 @@ class TowerTeacher(Teacher):
 
 
 def open_teacher(folder: Path) -> Teacher:
-    """The teacher in a model folder.
+    """The teacher in a folder: a model of this project, or the texts of a foreign one (`clip_teacher`).
 
     Raises:
         InputError: a file is missing, or the weights do not fit the config.
+        ResourceError: a foreign model cannot be fetched, or a package is missing.
     """
+    if (folder / MANIFEST).is_file():
+        from flame_core.objectives.clip_teacher import open_clip_teacher
+
+        return open_clip_teacher(folder)
     tower, config = load_tower(folder)
     return TowerTeacher(tower, config["hidden"], config["recipe"]["model"]["image_size"], str(folder))
 

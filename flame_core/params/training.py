@@ -107,16 +107,36 @@ def _plain_path(path: str) -> str:
 LinkedPath = Annotated[str, AfterValidator(_plain_path)]
 
 
+def _foreign_model(source: str) -> str:
+    """`source`, if it names a model of another project that has texts."""
+    kind, _, rest = source.partition(":")
+    if kind == "timm":
+        raise ValueError("a backbone of timm has no texts, so it has no affinities; name a CLIP or SigLIP")
+    if kind not in ("transformers", "open_clip") or not rest.strip():
+        raise ValueError(
+            f"{source!r} is no kind of teacher: write transformers:<folder or hub id>, or open_clip:<architecture>@"
+            "<weights>; or name a recipe, or the path of a model of this project"
+        )
+    if kind == "open_clip" and not all(rest.partition("@")):
+        raise ValueError(f"{source} names no weights: write open_clip:<architecture>@<name or file>")
+    return source
+
+
 class TeacherParams(Section):
-    """The model that a recipe learns from: another recipe's, or one in a folder."""
+    """The model that a recipe learns from: another recipe's, one in a folder, or a CLIP of another project."""
 
     recipe: Name | None = Field(default=None, description="a recipe that `recipes` of params.yaml lists")
     path: LinkedPath | None = Field(default=None, description="a folder with config.json and model.safetensors")
+    model: Annotated[str, AfterValidator(_foreign_model)] | None = Field(
+        default=None,
+        description="a CLIP or SigLIP with its own texts: transformers:<folder or hub id>[@<revision>] or "
+        "open_clip:<architecture>@<weights>",
+    )
 
     @model_validator(mode="after")
     def _names_one(self) -> TeacherParams:
-        if (self.recipe is None) == (self.path is None):
-            raise ValueError("name one teacher: a recipe or a path")
+        if [self.recipe, self.path, self.model].count(None) != 2:
+            raise ValueError("name one teacher: a recipe, a path or a model")
         return self
 
 

@@ -39,6 +39,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     from flame_core.training.inputs import open_inputs
     from flame_core.training.recipe_check import require_recipe
     from flame_core.training.teacher_check import require_teachable
+    from flame_core.training.teacher_texts import store_teacher_texts
     from flame_core.vision.tower import CONFIG, WEIGHTS
 
     gates.require(layout.shards)
@@ -66,6 +67,11 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         require_same_space(needs["teacher"], made)
     index = read_index(layout.shards, "train")
     _require_alignment(store, index, layout, written.reading)
+    if (model := written.teacher and written.teacher.model) is not None:
+        teacher = store_teacher_texts(params, layout, written, index, model)
+        needs |= teacher.links
+        linked["teacher"] = teacher.identity
+        large[teacher.folder] = ["*"]
     selected, sidecars = open_inputs(written, needs, index, layout.shards)
     for sidecar in sidecars.values():
         require_same_store(sidecar, layout.train_embeddings)
@@ -74,7 +80,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     chosen = written.fitted(len(selected))  # the digest, checkpoints and records have the values, never `auto`
     schedule = chosen.schedule(len(selected))
     slots = recipe_slots(store.facets, chosen)
-    if "teacher" in needs:
+    if "teacher" in needs and model is None:
         require_teachable(chosen, needs["teacher"], [store.facets[i] for i in slots])
     captions = _caption_source(params, layout) if chosen.text_tower else None
     data = {  # only training data: no texts, benchmarks or pictures of the evaluation

@@ -10,6 +10,7 @@ from flame_core.data.key_selection import select
 from flame_core.data.shards import Index
 from flame_core.data.sidecars import Sidecar, open_sidecars
 from flame_core.objectives import term_needs
+from flame_core.objectives.clip_teacher import TEACHER_TEXTS
 from flame_core.params import TrainParams
 
 _SIDECARS = "sidecars."
@@ -36,6 +37,8 @@ def open_inputs(recipe: TrainParams, links: Mapping[str, Path], index: Index, sh
         InputError: a sidecar or the selection is missing, damaged, or belongs to other samples.
     """
     needed = {f"the term {name}": needs.sidecars for name, needs in term_needs(recipe).items()}
+    if recipe.teacher is not None and recipe.teacher.model is not None:
+        needed["the teacher"] = (TEACHER_TEXTS,)
     given = {name.removeprefix(_SIDECARS): path for name, path in links.items() if name.startswith(_SIDECARS)}
     sidecars = open_sidecars(needed, given, index)
     selection = links.get("selection")

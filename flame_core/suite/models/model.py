@@ -12,15 +12,37 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flame_core.errors import ParamsError
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 class NotOffered(Exception):
     """The model cannot do what a task needs; the message says why."""
+
+
+@dataclass(frozen=True)
+class PictureSide:
+    """A dual encoder's picture side, to run on pixels that are tensors already, such as those of a training.
+
+    Attributes:
+        module: pictures [b, 3, S, S], normalised by `mean` and `std`, to unit vectors [b, E]; in evaluation mode.
+        size: S.
+        dim: E.
+        mean, std: of the three channels.
+    """
+
+    module: nn.Module
+    size: int
+    dim: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 class Model(ABC):
@@ -64,6 +86,10 @@ class Model(ABC):
     def patches(self, pictures: Sequence[bytes]) -> np.ndarray:
         """Unit vectors [N, g, g, D] of the centre square's patches, in the space of the texts."""
         raise NotOffered("it has no patch vectors in the space of its texts")
+
+    def picture_side(self) -> PictureSide:
+        """The picture side without preprocessing of files."""
+        raise NotOffered("it has no texts in the space of its pictures")
 
 
 def open_model(name: str, source: str, device: str) -> Model:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flame_core.errors import InputError, ParamsError, ResourceError
-from flame_core.suite.models.model import Model
+from flame_core.suite.models.model import Model, PictureSide
 from flame_core.suite.models.weights import weights_sha256
 from flame_core.vision.decoding import open_picture
 from flame_core.vision.prepared_batches import prepared_batches
@@ -35,7 +35,7 @@ class OpenClipModel(Model):
         try:
             import open_clip  # pyright: ignore[reportMissingImports]
         except ModuleNotFoundError:
-            raise ResourceError(f"evaluate.baselines.{name}: the package open_clip_torch is not installed") from None
+            raise ResourceError(f"open_clip:{source}: the package open_clip_torch is not installed") from None
         self.name, self.source, self._device = name, source, device
         architecture, _, weights = source.partition("@")
         if not weights:
@@ -56,6 +56,18 @@ class OpenClipModel(Model):
         batches = prepared_batches(pictures, _PICTURES, self._prepared, torch.stack, self._device)
         return np.concatenate([F.normalize(self._model.encode_image(x).float(), dim=-1).cpu().numpy() for x in batches])
 
+    def picture_side(self) -> PictureSide:
+        """The visual tower, which ends in the projection."""
+        import open_clip  # pyright: ignore[reportMissingImports]
+
+        prepared: dict[str, Any] = open_clip.get_model_preprocess_cfg(self._model)
+        size = prepared["size"]
+        side: int = size if isinstance(size, int) else max(size)
+        visual = _Pictures(self._model.visual).eval()
+        with torch.inference_mode():
+            dim = visual(torch.zeros(1, 3, side, side, device=self._device)).shape[1]
+        return PictureSide(visual, side, dim, tuple(prepared["mean"]), tuple(prepared["std"]))
+
     @torch.inference_mode()
     def texts(self, kind: str, texts: Sequence[str]) -> np.ndarray:
         """Normalised vectors; longer texts are cut at the model's limit."""
@@ -67,3 +79,14 @@ class OpenClipModel(Model):
 
     def _prepared(self, picture: bytes) -> Tensor:
         return self._preprocess(open_picture(picture))
+
+
+class _Pictures(nn.Module):
+    """Normalised pictures [b, 3, S, S] to unit vectors [b, E]."""
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return F.normalize(self.visual(pictures).float(), dim=-1)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ResourceError
 from flame_core.names import require_hub_id, require_revision
-from flame_core.suite.models.model import Model, NotOffered
+from flame_core.suite.models.model import Model, NotOffered, PictureSide
 from flame_core.vision.decoding import open_picture
 from flame_core.vision.prepared_batches import prepared_batches
 
@@ -89,6 +89,18 @@ class TransformersModel(Model):
 
         return self._over_pictures(pictures, read)
 
+    def picture_side(self) -> PictureSide:
+        """The vision tower with its projection, if it has one."""
+        vision = self._model.config.vision_config
+        projection = getattr(self._model, "visual_projection", None)
+        return PictureSide(
+            _Pictures(self._model.vision_model, projection or nn.Identity()).eval(),
+            size=vision.image_size,
+            dim=projection.out_features if projection is not None else vision.hidden_size,
+            mean=tuple(self._processor.image_mean),
+            std=tuple(self._processor.image_std),
+        )
+
     @torch.inference_mode()
     def texts(self, kind: str, texts: Sequence[str]) -> np.ndarray:
         """Normalised vectors; longer texts are cut at the model's limit, as usual."""
@@ -114,6 +126,17 @@ class TransformersModel(Model):
 
     def _processed(self, opened: list[Image.Image]) -> Tensor:
         return self._processor(images=opened, return_tensors="pt")["pixel_values"]
+
+
+class _Pictures(nn.Module):
+    """Normalised pictures [b, 3, S, S] to unit vectors [b, E]."""
+
+    def __init__(self, vision: nn.Module, projection: nn.Module) -> None:
+        super().__init__()
+        self.vision, self.projection = vision, projection
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return F.normalize(self.projection(self.vision(pixel_values=pictures).pooler_output).float(), dim=-1)
 
 
 def _tensor(output: Any) -> Tensor:
