@@ -1,24 +1,53 @@
 """Merges `train:` of params.yaml into every recipe, whatever its loss.
 
-Values merge key by key. Only `objective` is special, because one overlay applies to recipes with different losses:
+Values merge key by key. Only `objective` is special, because one overlay applies to recipes with different losses, and
+one recipe may need other values, such as a student that is smaller than its teacher:
 
     train:
       objective: {logit_scale: 12.0}           # every recipe; a recipe whose loss lacks such a key is an error
       by_objective:
         infonce: {logit_scale: 20.0}           # the recipes with that loss; `objective` wins over it
+      by_recipe:
+        student: {model: {backbone_options: {embed_dim: 96}}}    # that recipe; wins over all of the above
 
 An overlay that names another loss replaces the recipe's whole `objective`: a loss does not inherit another's values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from flame_core.params.objectives import OBJECTIVES
-from flame_core.params.places import BY_OBJECTIVE
+from flame_core.params.places import BY_OBJECTIVE, BY_RECIPE
 from flame_core.params.training import TrainParams
 from flame_core.params.validation import Fault, examine, merge
+
+
+def overlay_of(overrides: dict[str, Any], recipe: str) -> dict[str, Any]:
+    """What is laid over a recipe: all of `train:`, and over that its own part of `by_recipe`."""
+    plain = {key: value for key, value in overrides.items() if key != BY_RECIPE}
+    given = overrides.get(BY_RECIPE, {})
+    own = given.get(recipe, {}) if isinstance(given, dict) else {}
+    return merge(plain, own) if isinstance(own, dict) else plain
+
+
+def by_recipe_faults(overrides: Mapping[str, Any], known: Collection[str]) -> Iterator[Fault]:
+    """What is wrong with a `by_recipe`: a recipe that has no file, or a wrong value, even if it is not listed."""
+    given = overrides.get(BY_RECIPE, {})
+    above = ("train", BY_RECIPE)
+    if not isinstance(given, dict):
+        yield Fault(above, "must be a mapping of recipes to values of theirs")
+        return
+    for name, values in given.items():
+        if name not in known:
+            yield Fault((*above, str(name)), f"no such recipe; the recipes are {', '.join(known)}")
+        elif not isinstance(values, dict):
+            yield Fault((*above, name), "must be a mapping of values that override the recipe")
+        else:
+            plain = {key: value for key, value in values.items() if key != "objective"}  # seen with its recipe
+            _, faults = examine(TrainParams, plain, lenient=True)
+            yield from (fault._replace(key=(*above, name, *fault.key)) for fault in faults)
 
 
 def lay_over(content: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from flame_core.names import shown
 
 Key = tuple[str, ...]  # numbers of list items are parts too
-BY_OBJECTIVE = "by_objective"
+BY_OBJECTIVE, BY_RECIPE = "by_objective", "by_recipe"
 
 
 class Place(NamedTuple):
@@ -74,6 +74,9 @@ class Places:
         places, objective = recipe
         rest = tuple(key[2:])
         found: list[tuple[Places, Key, int]] = [(self, self._walk(("train",), rest), 1)]
+        own = self._walk(("train", BY_RECIPE, key[1]), rest)
+        if len(own) > 3:
+            found.insert(0, (self, own, 3))
         if rest[:1] == ("objective",):
             start = ("train", BY_OBJECTIVE, objective)
             found.append((self, self._walk(start, rest[1:]), len(start) - 1))

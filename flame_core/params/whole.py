@@ -21,7 +21,14 @@ from flame_core.params.codes import CodesParams, SelectParams
 from flame_core.params.concepts import HELD_OUT_CLASSES, ConceptFitParams, ConceptParams
 from flame_core.params.evaluation import EvaluateParams
 from flame_core.params.lexical import LexicalParams
-from flame_core.params.overlay import by_objective_faults, foreign_keys, lay_over, objective_name
+from flame_core.params.overlay import (
+    by_objective_faults,
+    by_recipe_faults,
+    foreign_keys,
+    lay_over,
+    objective_name,
+    overlay_of,
+)
 from flame_core.params.places import Places, short
 from flame_core.params.promotion import PromoteParams
 from flame_core.params.recipe_files import known_recipes, read_placed_recipe, recipe_file
@@ -277,7 +284,7 @@ def examine_params(raw: dict[str, Any], recipes: Path, places: Places) -> Examin
     if not isinstance(overrides, dict):
         note(Fault(("train",), "must be a mapping of values that override the recipes"))
         overrides = {}
-    for fault in by_objective_faults(overrides):
+    for fault in (*by_objective_faults(overrides), *by_recipe_faults(overrides, known_recipes(recipes))):
         note(fault)
     trains: dict[str, Any] = {}
     names = raw.get("recipes") or []
@@ -287,7 +294,7 @@ def examine_params(raw: dict[str, Any], recipes: Path, places: Places) -> Examin
         except ParamsError as error:
             note(Fault(("recipes", str(number)), str(error)))
     if not names:
-        for fault in examine(TrainParams, lay_over({}, overrides))[1]:
+        for fault in examine(TrainParams, lay_over({}, overlay_of(overrides, "")))[1]:
             note(fault._replace(key=("train", *fault.key)))
     content = {**raw, "train": trains}
     params, found = examine(Params, content)
@@ -320,6 +327,7 @@ def _train_content(
         raise ParamsError(f"{short(file)} does not exist (known recipes: {known})")
     placed = read_placed_recipe(file)
     faults.update(dict.fromkeys(placed.twice))
+    overrides = overlay_of(overrides, name)
     own = Places(short(file), placed.lines)
     places.add_recipe(name, own, objective_name(placed.value, overrides) or "")
     for fault in examine(TrainParams, placed.value)[1]:

@@ -92,6 +92,22 @@ def test_an_override_of_one_run_wins_over_the_file_by_objective() -> None:
     assert parsed(train, ["clip"]).train["clip"].objective.logit_scale == 30.0
 
 
+def test_a_recipe_s_own_part_wins_over_the_rest_and_reaches_no_other() -> None:
+    train = {
+        "epochs": 20,
+        "model": {"backbone_options": {"embed_dim": 192, "depth": 6}, "image_size": 48},
+        "by_objective": {"infonce": {"logit_scale": 20.0}},
+        "by_recipe": {"clip": {"epochs": 5, "model": {"backbone_options": {"depth": 3}}, "objective": {"weight": 2.0}}},
+    }
+    found = parsed(train, ["flame", "clip"]).train
+    assert found["clip"].epochs == 5 and found["flame"].epochs == 20
+    assert found["clip"].model.backbone_options == {"embed_dim": 192, "depth": 3}
+    assert found["flame"].model.backbone_options == {"embed_dim": 192, "depth": 6}
+    assert found["clip"].objective == InfoNCEParams(logit_scale=20.0, weight=2.0)
+    unlisted = parsed({"by_recipe": {"clip": {"epochs": 5}}}, ["flame"])
+    assert unlisted.train == parsed({}, ["flame"]).train
+
+
 def test_another_loss_replaces_the_recipe_s_whole() -> None:
     train = {"objective": {"name": "infonce"}, "by_objective": {"infonce": {"weight": 2.0}}}
     params = parsed(train, ["flame", "clip"])
@@ -107,7 +123,7 @@ def test_another_loss_replaces_the_recipe_s_whole() -> None:
         ({"objective": {"name": "infonc"}}, r"train\.objective: .*'infonc'.*'multi_positive_sigmoid', 'facet_s"),
         ({"objective": {"name": ["infonce"]}}, r"train\.objective(\.name)?: "),
         ({"objective": {"logit_bais": 1.0}}, r"logit_bais: unknown key; did you mean 'logit_bias'"),
-        ({"objective": {"weight": 0}}, r"train\.objective\.weight: .*greater than 0 \(got 0\)"),
+        ({"objective": {"weight": 0}}, r"train\.objective\.weight: .*greater than 0.*got 0"),
         ({"objective": {"texts_per_image": 4}}, r"texts_per_image: unknown key; it belongs beside 'objective', not in"),
         ({"objective": None}, r"train\.objective(\.name)?: "),
         ({"objective": 3}, r"train\.objective(\.name)?: "),
@@ -122,6 +138,13 @@ def test_another_loss_replaces_the_recipe_s_whole() -> None:
             {"by_objective": {"infonce": {"logit_bias": "auto"}}},  # no recipe here trains with it
             r"by_objective\.infonce\.logit_bias: unknown key.*accepted here: .*logit_scale",
         ),
+        ({"by_recipe": 3}, r"train\.by_recipe: must be a mapping of recipes"),
+        ({"by_recipe": {"flaem": {}}}, r"by_recipe\.flaem: no such recipe; the recipes are .*flame"),
+        ({"by_recipe": {"clip": 3}}, r"by_recipe\.clip: must be a mapping of values"),
+        ({"by_recipe": {"clip": {"epoch": 3}}}, r"by_recipe\.clip\.epoch: unknown key; did you mean 'epochs'"),
+        ({"by_recipe": {"flame": {"epochs": 0}}}, r"by_recipe\.flame\.epochs: .*greater than 0.*got 0"),
+        ({"epochs": 2, "by_recipe": {"flame": {"seed": "x"}}}, r"train\.by_recipe\.flame\.seed: .*integer"),
+        ({"by_recipe": {"flame": {"objective": {"facet_weight": 1.0}}}}, r"trains with .*, which has no facet_weight"),
     ],
 )
 def test_a_mistake_in_an_overlay_is_named(train: dict, message: str) -> None:
