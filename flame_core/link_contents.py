@@ -19,6 +19,7 @@ from flame_core.text.sentence import SENTENCE
 from flame_core.verification import DIGESTS, making, read_digests
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # as vision.tower names them, which imports torch
+EXPORTED = "flame-tower/1"  # `format` in the config of an exported tower, whose checks passed before the export
 _OF_TEXT = ("text.safetensors", "tokenizer.json")  # of a model with a text tower of its own
 
 
@@ -57,7 +58,8 @@ def _teacher_files(folder: Path) -> list[str]:
                 f"{folder / name} is missing, so there is no teacher: run `{making(folder)}`, or name the folder of a "
                 "model that `flame train` made"
             )
-    gates.require(folder)
+    if (folder / gates.CHECKS).is_file() or _config(folder).get("format") != EXPORTED:
+        gates.require(folder)
     return [CONFIG, WEIGHTS, *(name for name in _OF_TEXT if (folder / name).is_file())]
 
 
@@ -98,10 +100,7 @@ def require_same_space(teacher: Path, manifest: Mapping[str, Any]) -> None:
     Raises:
         InputError: names what differs, with both values.
     """
-    try:
-        config = json.loads((teacher / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{teacher / CONFIG} is damaged ({error}): run `{making(teacher)}`") from None
+    config = _config(teacher)
     wrong = [
         f"  {name}: the teacher has {config.get(name)!r}, the embeddings have {manifest[name]!r}"
         for name in ("llm", "layer", "hidden")
@@ -112,3 +111,16 @@ def require_same_space(teacher: Path, manifest: Mapping[str, Any]) -> None:
             f"{teacher} was trained into another LLM's space than these embeddings; take a teacher of the same LLM and "
             "layer, or embed for this one:\n" + "\n".join(wrong)
         )
+
+
+def _config(model: Path) -> dict[str, Any]:
+    """The content of a model's config.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        config = json.loads((model / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{model / CONFIG} is damaged ({error}): run `{making(model)}`") from None
+    return config if isinstance(config, dict) else {}

@@ -1,6 +1,7 @@
 """The `safetensors` format: the trained weights as they are, a config that says everything, and a loader in the card.
 
-It is also the only format with the text tower of a model that was trained with one: the others hold pictures only.
+It is also the only format with the text tower of a model that was trained with one: the others hold pictures only. The
+config also says which texts the vectors are comparable with, so the folder can be the `teacher` of a recipe.
 """
 
 from __future__ import annotations
@@ -14,13 +15,20 @@ from flame_core.export.preprocessing import processor_config, program
 from flame_core.export.projector_program import projected, projector_layers
 from flame_core.export.subject import Subject
 from flame_core.export.usage import Usage
+from flame_core.link_contents import EXPORTED
 from flame_core.text.transformer import TrainedTexts
 from flame_core.vision.tower import WEIGHTS
 
 
 def write(subject: Subject, folder: Path) -> Usage:
     """Write the files of this format."""
-    config = {"format": "flame-tower/1", **subject.tower_config(), "preprocessing": processor_config(subject)}
+    config = {
+        "format": EXPORTED,
+        **subject.tower_config(),
+        "preprocessing": processor_config(subject),
+        "recipe": {name: subject.config["recipe"].get(name) for name in ("model", "text_tower")},
+        **{name: subject.config.get(name) for name in ("hidden", "facets", "llm", "layer")},
+    }
     shutil.copyfile(subject.folder / WEIGHTS, folder / WEIGHTS)
     files = {
         WEIGHTS: "`backbone.*` in timm's names, `projector.layers.*`"

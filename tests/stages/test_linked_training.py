@@ -18,7 +18,11 @@ from flame_core.data.shards import read_index
 from flame_core.data.sidecars import gather_sidecar, write_values
 from flame_core.digest import file_sha256, text_sha256, value_digest, write_json
 from flame_core.errors import GateError, InputError, ParamsError
+from flame_core.export.about import About
+from flame_core.export.formats import export
+from flame_core.export.subject import subject_of
 from flame_core.layout import Layout
+from flame_core.model.locate import model_of_run
 from flame_core.objectives import term_classes
 from flame_core.objectives.term import Needs, Term
 from flame_core.params import Params, TermParams
@@ -133,6 +137,24 @@ def teacher(world, tmp_path) -> tuple[Params, Layout, Path]:
     folder = tmp_path / "teacher"
     shutil.copytree(layout.model("plain"), folder)
     return linked(params, teacher={"path": str(folder)}), layout, folder
+
+
+def test_an_exported_model_teaches_as_the_trained_one(world, tmp_path):
+    """Distillation from the folder of `flame export` ends with the same weights; such a folder may be damaged too."""
+    params, layout = world
+    distilled = {"terms": [{"name": "affinity"}], "teacher": {"path": str(layout.model("plain"))}}
+    train.run(linked(params, **distilled), layout, "student")
+    weights = (layout.model("student") / "model.safetensors").read_bytes()
+    subject = subject_of(model_of_run(params, layout, "plain"), None)
+    export(subject, About(summary="", body=""), "safetensors", tmp_path / "exported")
+    exported = linked(params, **{**distilled, "teacher": {"path": str(tmp_path / "exported")}})
+    train.run(exported, layout, "student")
+    assert (layout.model("student") / "model.safetensors").read_bytes() == weights
+    config = json.loads((layout.model("student") / "config.json").read_text())
+    assert config["data"]["teacher"] == {name: file_sha256(tmp_path / "exported" / name) for name in TEACHER}
+    flip(tmp_path / "exported/model.safetensors", 400, 3)
+    with pytest.raises(InputError, match=r"exported/model\.safetensors is damaged"):
+        train.run(exported, layout, "student")
 
 
 def test_a_damaged_teacher_is_refused(teacher):
