@@ -34,6 +34,7 @@ from flame_core.data.sidecars import Sidecar
 from flame_core.digest import value_digest
 from flame_core.layout import Layout
 from flame_core.links import links
+from flame_core.measuring.measures import OTHERS
 from flame_core.measuring.retrieval import DIRECTIONS
 from flame_core.params import TrainParams
 from flame_core.workspace import resolve_params
@@ -41,7 +42,7 @@ from flame_core.workspace import resolve_params
 Row = dict[str, Any]
 Phase = Literal["rate", "final"]
 _KEPT = ("retrieval/", "classification/top1", "probe/")  # what a row keeps of an evaluation
-_LEFT_OUT = ("ceiling", "median_rank", "other_languages", "retrieval/chance")
+_LEFT_OUT = ("ceiling", "median_rank", OTHERS, "retrieval/chance")
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Bench:
                 tower, _ = load_tower(model)
                 if job.kept:
                     shutil.copytree(model, self.teachers / run)
-            languages = [key.split("/")[1] for key in metrics if key.endswith("/n")]
+            languages = [key.split("/")[1] for key in metrics if key.endswith("/n") and OTHERS not in key]
             row["scores"] = {each: _both(metrics, each) for each in languages}
             row["metrics"] = {
                 key: value
