@@ -1,4 +1,4 @@
-"""ProtoCLIP and A-CLIP, each against its own baseline: retrieval, zero-shot, linear probe, three seeds.
+"""ProtoCLIP, A-CLIP and TinyCLIP, each against its own baseline: retrieval, zero-shot, linear probe, three seeds.
 
     python -m benchmarks.siblings --processes 8                # with params.yaml: after `make demo`, the demo
     python -m benchmarks.siblings --preset presets/flickr8k.yaml --set sources.flickr8k.path=/where/it/is \
@@ -6,6 +6,7 @@
     python -m benchmarks.siblings --table                      # only the table of existing results
 
 A baseline has the same augmentation, batch, steps and image tokens (docs/siblings.md). All arms try the same rates.
+TinyCLIP's teacher is the project's tower, trained as its baseline is; a student has two thirds of its width.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ NEEDS = ("cluster.clusters=40", "train.compile=false")
 # The recipes' moving average, 0.996, is for trainings of many thousand steps: here the first weights would never fade.
 _MASK = "{name: attentive_mask, mode: attentive, score: cls, keep: 0.5, cell: 2, views: 2, momentum: 0.98}"
 _SELF = "{name: simclr, weight: 1.0, temperature: 0.1}, {name: byol, weight: 2.0, momentum: 0.98}"
+_TEACHER = "train.teacher={recipe: null, path: '{teacher}'}"
+_INHERIT = "train.inherit={recipe: null, path: '{teacher}'}"
 ARMS = [
+    Arm("tinyclip-teacher", "tinyclip-baseline"),
     Arm("a-clip", "a-clip", (f"train.terms=[{_MASK}, {_SELF}]",)),
     Arm("a-clip-mask", "a-clip-mask", (f"train.terms=[{_MASK}]",)),
     Arm("random-mask", "random-mask"),
@@ -32,6 +36,9 @@ ARMS = [
     Arm("protoclip", "protoclip"),
     Arm("protoclip-direct", "protoclip-direct"),
     Arm("protoclip-baseline", "protoclip-baseline"),
+    Arm("tinyclip-manual", "tinyclip-distil", (_TEACHER, _INHERIT), teacher="tinyclip-teacher", student=True),
+    Arm("tinyclip-distil", "tinyclip-distil", (_TEACHER,), teacher="tinyclip-teacher", student=True),
+    Arm("tinyclip-baseline", "tinyclip-baseline", student=True),
 ]
 BASELINES = {
     "a-clip": "a-clip-baseline",
@@ -39,6 +46,8 @@ BASELINES = {
     "random-mask": "a-clip-baseline",
     "protoclip": "protoclip-baseline",
     "protoclip-direct": "protoclip-baseline",
+    "tinyclip-manual": "tinyclip-baseline",
+    "tinyclip-distil": "tinyclip-baseline",
 }
 Measure = tuple[str, list[str]]  # what it is called, and the metrics whose mean it is
 
