@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import os
 
     from flame_core.model.loaded import Model
+    from flame_core.tuning.classifier import Classifier
 
 
 def load(
@@ -28,3 +29,14 @@ def load(
     found = find_model(model, project)
     found.open()
     return found
+
+
+def load_head(folder: str | os.PathLike[str], model: Model) -> Classifier:
+    """A head that `flame tune` trained on a model's features, such as `data/heads/flame`; it classifies pictures.
+
+    Raises:
+        InputError: the folder holds no head, or one for another tower.
+    """
+    from flame_core.tuning.classifier import Classifier
+
+    return Classifier(folder, model)

@@ -10,7 +10,15 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from flame_core import concept_commands, export_command, project_commands, search_commands, tracking_commands
+from flame_core import (
+    classify_command,
+    concept_commands,
+    export_command,
+    project_commands,
+    search_commands,
+    spectrum_command,
+    tracking_commands,
+)
 from flame_core.errors import FlameError, ParamsError, ResourceError
 from flame_core.recipe_completion import recipe_names
 
@@ -29,6 +37,8 @@ app.add_typer(params_app, name="params")
 project_commands.add_to(app)
 search_commands.add_to(app)
 export_command.add_to(app)
+classify_command.add_to(app)
+spectrum_command.add_to(app)
 tracking_commands.add_to(app)
 
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed samples again.")]
@@ -200,6 +210,24 @@ def codes() -> None:
 def select() -> None:
     """Select training samples by their pictures' codes; needs a section `select` in the params."""
     _run_stage("select")
+
+
+@app.command(rich_help_panel=STAGES)
+def noise() -> None:
+    """Draw the order by which recipes with `noise` swap texts; needs a section `noise` in the params."""
+    _run_stage("noise")
+
+
+@app.command(rich_help_panel=STAGES)
+def domains() -> None:
+    """Fetch labelled pictures of other domains; needs a section `domains` in the params."""
+    _run_stage("domains")
+
+
+@app.command(rich_help_panel=STAGES)
+def tune() -> None:
+    """Train and test small heads on frozen features; needs a section `tune` in the params."""
+    _run_stage("tune")
 
 
 @app.command(rich_help_panel=STAGES)

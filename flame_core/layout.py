@@ -127,6 +127,21 @@ class Layout:
         return self.data / "selections"
 
     @property
+    def noise(self) -> Path:
+        """The order of the training samples by which recipes with `noise` swap texts."""
+        return self.data / "sidecars" / "noise"
+
+    @property
+    def domains(self) -> Path:
+        """Labelled pictures of other domains."""
+        return self.data / "domains"
+
+    @property
+    def heads(self) -> Path:
+        """Heads on frozen features, and how well they do within their domain and beyond it."""
+        return self.data / "heads"
+
+    @property
     def baselines(self) -> Path:
         return self.data / "baselines"
 

@@ -44,6 +44,11 @@ _ALIKE = Remedy(
 )
 _SAMPLES = "there are few pairs: add more, or set ingest.val_fraction so that both splits have enough, such as to auto"
 _SPLIT = "pairs with equal captions are in one split, and there are few different captions: set `group_field`"
+_INACTIVE = (
+    "the chosen weights are too small to do this: heads.html shows what larger ones do; raise tune.factors",
+    "the terms pull against each other: COV raises both SVDE and LSVR, and SVD lowers both",
+    "there are fewer validation pictures than dimensions: raise tune.validation",
+)
 
 _RECOUNT = Remedy((_OWN_FAULT, _DAMAGED))
 REMEDIES: dict[str, Remedy] = {
@@ -225,6 +230,14 @@ REMEDIES: dict[str, Remedy] = {
         ),
         "select.gates.max_caption_cosine",
     ),
+    "noise_moves": Remedy((_OWN_FAULT,)),
+    "noise_tells": Remedy(
+        (
+            "many samples share a caption, such as `untitled`, so the noise is less than its share: mend the captions",
+            "there are few samples: take a larger share",
+        ),
+        "noise.gates.max_same_fraction",
+    ),
     "loss_went_down": Remedy(
         (
             "the training is too short, or its warm-up as long as it: raise train.epochs or lower train.warmup_steps, "
@@ -253,6 +266,36 @@ REMEDIES: dict[str, Remedy] = {
         ),
         "evaluate.languages",
     ),
+    "spectrum_bounds": Remedy((_OWN_FAULT,)),
+    "spectrum_rows": Remedy(
+        ("a vector is 0 in every coordinate: the training diverged, or its weights are damaged; `flame train` again",)
+    ),
+    "spectrum_direction": Remedy(
+        (
+            "texts: an LLM's vectors often share one direction: set text.center to global or per_facet",
+            "pictures: the training is too short to tell them apart: raise train.epochs",
+        ),
+        "evaluate.spectrum.max_top_share",
+    ),
+    "domain_classes": Remedy(
+        ("a category of domains.<name>.classes is spelled otherwise than in the source: correct it, or leave it out",)
+    ),
+    "domain_readable": Remedy(("files were cut while they were copied: copy those that are named again",)),
+    "tune_spectra": Remedy((_OWN_FAULT,)),
+    "tune_classes": Remedy(("classes have few pictures: add some, or lower tune.min_pictures",), "tune.min_pictures"),
+    "tune_learned": Remedy(
+        (
+            "the tower was trained too briefly: raise train.epochs",
+            "heads are trained too briefly: raise tune.epochs",
+            "classes say nothing of the pictures' looks: name a benchmark in tune.benchmark",
+        )
+    ),
+    "tune_terms_active": Remedy(
+        ("the weights are too small to do anything, as those of `code` usually are: raise tune.factors",)
+    ),
+    "tune_svde_raised": Remedy(_INACTIVE),
+    "tune_lsvr_lowered": Remedy(_INACTIVE),
+    "tune_features_kept": Remedy(_INACTIVE),
     "recipes_differ": Remedy(
         (
             "the recipes are equally good on so few pictures: raise evaluate.max_pictures",

@@ -17,9 +17,12 @@ from flame_core.params import (
     CodesParams,
     ConceptFitParams,
     ConceptParams,
+    DomainParams,
     LexicalParams,
+    NoiseParams,
     Params,
     SelectParams,
+    TuneParams,
 )
 from flame_core.versions import VERSIONS
 
@@ -121,6 +124,40 @@ CONCEPT_CHECKS = [
     "concept_sides_agree",
     "concept_pairs_aligned",
 ]
+
+
+def _noise(layout: Layout, noise: NoiseParams) -> dict[str, Any]:
+    deps = ["data/captions/train", "data/shards"]
+    own = _stage("noise", deps, ["data/sidecars/noise"], "data", ["noise_moves", "noise_tells"])
+    return {**own, "params": ["evaluate.train_language", *own["params"]]}
+
+
+def _domains(layout: Layout, domains: Mapping[str, DomainParams]) -> dict[str, Any]:
+    own = _stage("domains", [], ["data/domains"], "data", ["domain_classes", "domain_readable"])
+    own["meta"]["dagster"] |= {"pool": "network", "retries": {"max": 3, "delay_seconds": 30, "exit_codes": [5]}}
+    return {**own, "params": ["domains", "ingest", *own["params"][1:]]}
+
+
+def _tune(layout: Layout, tune: TuneParams) -> dict[str, Any]:
+    deps = [f"data/models/{name}" for name in (*tune.recipes, *tune.probed)]
+    deps += ["data/shards"] if tune.benchmark is None else []
+    deps += ["data/domains"] if tune.domains else []
+    own = _stage("tune", deps, ["data/heads"], "evaluation", TUNE_CHECKS, "team:models")
+    read = ["evaluate.baselines"] if tune.baselines else []
+    read += ["evaluate.benchmarks.data"] if tune.benchmark or tune.beyond else []
+    own["meta"]["dagster"] |= {"kinds": ["pytorch"], "pool": "gpu"}
+    return {**own, "params": [*read, *own["params"]]}
+
+
+TUNE_CHECKS = [
+    "tune_spectra",
+    "tune_classes",
+    "tune_learned",
+    "tune_terms_active",
+    "tune_svde_raised",
+    "tune_lsvr_lowered",
+    "tune_features_kept",
+]
 SECTIONS: Mapping[str, Callable[[Layout, Any], dict[str, Any]]] = {
     "cluster": _cluster,
     "lexical": _lexical,
@@ -128,4 +165,7 @@ SECTIONS: Mapping[str, Callable[[Layout, Any], dict[str, Any]]] = {
     "concept_fit": _concept_fit,
     "codes": _codes,
     "select": _select,
+    "noise": _noise,
+    "domains": _domains,
+    "tune": _tune,
 }

@@ -25,14 +25,21 @@ from flame_core.params import Params
 from flame_core.remedies import advice
 from orchestration.dvc_project import DvcProject, Stage
 
-CAPTION = "caption"  # the stage
+CAPTION, EVALUATE = "caption", "evaluate"  # the stages
 KINDS = ("short", "long")  # of captions that params may leave out
 
 
 def applicable(stages: Mapping[str, Stage], params: Params) -> dict[str, Stage]:
-    """The stages without the checks of captions that these params do not make (`long_failed` where `long` is null)."""
-    absent = tuple(f"{kind}_" for kind in KINDS if getattr(params.caption, kind) is None)
-    return {name: _without(stage, absent) if absent and name == CAPTION else stage for name, stage in stages.items()}
+    """The stages without the checks that these params do not make: `long_failed` where `caption.long` is null."""
+    absent = {
+        CAPTION: tuple(f"{kind}_" for kind in KINDS if getattr(params.caption, kind) is None),
+        EVALUATE: ("spectrum_",) if params.evaluate.spectrum is None else (),
+    }
+    found = dict(stages)
+    for name, stage in stages.items():
+        if prefixes := absent.get(name.partition("@")[0]):
+            found[name] = _without(stage, prefixes)
+    return found
 
 
 def _without(stage: Stage, prefixes: tuple[str, ...]) -> Stage:

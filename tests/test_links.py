@@ -230,3 +230,25 @@ def test_impossible_selections_are_refused_before_anything_runs(layout):
     ):
         with pytest.raises(ParamsError, match=said):
             resolve_params(layout, [*CODED, *override], None)
+
+
+def test_noise_domains_and_heads_are_stages_in_their_order_with_their_checks(layout):
+    (layout.recipes / "linked/student.yaml").unlink()
+    lists(layout, "flame", "noise-10")
+    content = yaml.safe_load(layout.params.read_text())
+    domain = {"source": {"kind": "folder", "path": "sketches"}}
+    tune = {"recipes": ["flame"], "probed": ["noise-10"], "domains": ["sketches"]}
+    sections = {"noise": {}, "domains": {"sketches": domain}, "tune": tune}
+    layout.params.write_text(yaml.safe_dump({**content, **sections}, sort_keys=False))
+    for _ in range(4):
+        follow(layout)
+    require_links(layout, load_params(layout))
+    assert {
+        ("noise", "ingest"), ("noise", "caption"), ("link-noise-10", "noise"), ("train@noise-10", "link-noise-10"),
+        ("tune", "train@flame"), ("tune", "train@noise-10"), ("tune", "domains"), ("tune", "ingest"),
+    } <= edges(layout.root)  # fmt: skip
+    graph = build(layout).resolve_asset_graph()
+    checks = {name: {check.name for check in graph.get(asset_key(name)).check_keys} for name in sections}
+    assert checks["noise"] == {"noise_moves", "noise_tells"}
+    assert checks["domains"] == {"domain_classes", "domain_readable"}
+    assert {"tune_spectra", "tune_terms_active", "tune_svde_raised"} <= checks["tune"]

@@ -24,10 +24,12 @@ from flame_core.params import (
     ConceptFitParams,
     ConceptParams,
     LexicalParams,
+    NoiseParams,
     Params,
     SelectionParams,
     SelectParams,
     TrainParams,
+    TuneParams,
 )
 from flame_core.remedies import REMEDIES, advice, remedy_of
 from flame_core.section_stages import SECTIONS
@@ -40,12 +42,15 @@ OPTIONAL: dict[str, Any] = {  # in dvc.yaml if params have them
     "concepts": ConceptParams(file="names.txt"),
     "concept_fit": ConceptFitParams(recipes=["flame"]),
     "codes": CodesParams(tower=CodesTower(recipe="flame")),
+    "noise": NoiseParams(),
+    "domains": {},
+    "tune": TuneParams(recipes=["flame"]),
     "select": SelectParams(clusters=2, selections={"half": SelectionParams(share=0.5)}),
 }
 STAGES |= {name: SECTIONS[name](Layout.find(ROOT), section) for name, section in OPTIONAL.items()}
 NAMED = sorted({name for stage in STAGES.values() for name in stage["meta"]["dagster"].get("checks", [])})
 INFORMATIVE = {"caption_words", "raw_languages"}  # they never fail
-_CLASSES = {"train": TrainParams, **{name: type(section) for name, section in OPTIONAL.items()}}
+_CLASSES = {"train": TrainParams, **{name: type(own) for name, own in OPTIONAL.items() if own}}
 _KEY = re.compile(rf"\b(?:ingest|caption|text|train|evaluate|{'|'.join(OPTIONAL)})(?:\.[a-z_]+)+")
 
 

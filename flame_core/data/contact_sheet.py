@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -12,14 +13,19 @@ _SIDE = 96  # pixels of a picture
 
 def contact_sheet(shards: Path, split: Split, columns: int = 8, lines: int = 4) -> bytes:
     """A JPEG of at most `columns` x `lines` pictures, taken evenly from a split in index order."""
-    from PIL import Image
-
     rows = read_index(shards, split)
     count = min(len(rows), columns * lines)
     reader = PictureReader(shards)
-    sheet = Image.new("RGB", (columns * _SIDE, -(-count // columns) * _SIDE), "white")
-    for place in range(count):
-        with Image.open(BytesIO(reader.jpeg(rows[place * len(rows) // count]))) as image:
+    return sheet_of([reader.jpeg(rows[place * len(rows) // count]) for place in range(count)], columns)
+
+
+def sheet_of(pictures: Sequence[bytes], columns: int = 8) -> bytes:
+    """A JPEG of encoded pictures, line by line."""
+    from PIL import Image
+
+    sheet = Image.new("RGB", (columns * _SIDE, -(-len(pictures) // columns) * _SIDE), "white")
+    for place, content in enumerate(pictures):
+        with Image.open(BytesIO(content)) as image:
             picture = image.convert("RGB")
         picture.thumbnail((_SIDE - 4, _SIDE - 4))
         x, y = place % columns * _SIDE, place // columns * _SIDE

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flame_core.captions.table import Caption, read_captions
 from flame_core.data.captions_text import same_text
-from flame_core.data.shards import read_metas, shard_names
+from flame_core.data.shards import Split, read_metas, shard_names
 from flame_core.digest import text_sha256
 from flame_core.measuring.retrieval import Pairing
 from flame_core.params import CaptionKind, EvaluateParams, Params
@@ -98,10 +98,10 @@ def read_validation_captions(captions: Path, params: EvaluateParams) -> list[Cap
     return [caption for caption in rows if caption.key in chosen]
 
 
-def read_classes(shards: Path) -> dict[str, str]:
-    """{key: top-level class} of the validation pictures that have a category (`animals` of `animals/birds`)."""
+def read_classes(shards: Path, split: Split = "val") -> dict[str, str]:
+    """{key: top-level class} of a split's pictures that have a category (`animals` of `animals/birds`)."""
     classes: dict[str, str] = {}
-    for name in shard_names(shards, "val"):
+    for name in shard_names(shards, split):
         for key, meta in read_metas(shards / name):
             if top := str(meta.get("category") or "").split("/")[0].strip():
                 classes[key] = top

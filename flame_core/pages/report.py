@@ -21,6 +21,7 @@ from flame_core.measuring.classification import Classification, Lookup
 from flame_core.measuring.measures import OTHERS, Evaluation, headline_k
 from flame_core.measuring.results import NO_CLASSES
 from flame_core.measuring.retrieval import DIRECTIONS, Direction
+from flame_core.measuring.spectra import Spectra
 from flame_core.measuring.texts import FACET_KIND
 from flame_core.pages import examples
 from flame_core.pages.benchmark_section import benchmark_section
@@ -103,6 +104,7 @@ def render_report(
     benchmark_results: Sequence[BenchmarkResult] = (),
     meaning: Sequence[PictureMeaning] = (),
     words: WordsShown | None = None,
+    spectra: Spectra | None = None,
 ) -> str:
     """The report page as HTML.
 
@@ -116,6 +118,7 @@ def render_report(
         benchmark_results: those on all benchmarks.
         meaning: what the patches of some pictures mean.
         words: of a model of words, how it uses them.
+        spectra: of the vectors of pictures and texts, if they were measured.
     """
     options = facts.params.evaluate
 
@@ -138,6 +141,7 @@ def render_report(
         section=benchmark_section({facts.recipe: benchmark_results}),
         words=words,
         meaning=[drawn_meaning(each) for each in meaning],
+        spectra=spectra or {},
         ways=WAYS,
         concepts=examples.concepts(evaluation, lookup),
         picture_queries=examples.picture_queries(evaluation, lookup),

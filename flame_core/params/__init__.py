@@ -28,8 +28,9 @@ from flame_core.params.codes import (
     SelectParams,
 )
 from flame_core.params.concepts import ConceptFitParams, ConceptParams
-from flame_core.params.evaluation import EvaluateParams
+from flame_core.params.evaluation import EvaluateParams, SpectrumParams
 from flame_core.params.lexical import LexicalParams
+from flame_core.params.noise import NoiseGates, NoiseParams
 from flame_core.params.objectives import (
     AffinityParams,
     AttentiveMaskParams,
@@ -63,6 +64,7 @@ from flame_core.params.training import (
     TextTowerParams,
     TrainParams,
 )
+from flame_core.params.tuning import DomainParams, HeadPreset, TuneParams, ViewsParams
 from flame_core.params.validation import merge, read_yaml
 from flame_core.params.whole import Params, load_params, parse_params, teacher_recipe
 
@@ -83,12 +85,14 @@ __all__ = [
     "ContrastiveParams",
     "CosineParams",
     "DebianSource",
+    "DomainParams",
     "EvaluateParams",
     "FacetSigmoidParams",
     "FeatureParams",
     "FilterParams",
     "FlopsParams",
     "FolderSource",
+    "HeadPreset",
     "InfoNCEParams",
     "IngestParams",
     "LLMParams",
@@ -97,6 +101,8 @@ __all__ = [
     "MetadataCaptioner",
     "ModelParams",
     "MultiPositiveSigmoidParams",
+    "NoiseGates",
+    "NoiseParams",
     "ObjectiveParams",
     "OveruseParams",
     "Params",
@@ -114,13 +120,16 @@ __all__ = [
     "SigmoidParams",
     "SimCLRParams",
     "Source",
+    "SpectrumParams",
     "TeacherParams",
     "TermParams",
     "TextLossParams",
     "TextParams",
     "TextTowerParams",
     "TrainParams",
+    "TuneParams",
     "VLMCaptioner",
+    "ViewsParams",
     "WebdatasetSource",
     "changed_values",
     "load_params",

@@ -32,6 +32,17 @@ class BenchmarksParams(Section):
     data: str = Field(default="datasets", description="folder that holds the data of every benchmark")
 
 
+class SpectrumParams(Section):
+    """Singular values of the held-out pictures' vectors and of their captions' vectors."""
+
+    max_top_share: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="share of the largest singular value in the sum of all; above it, a warning",
+    )
+
+
 class EvaluateParams(Section):
     """Held-out retrieval in several languages and zero-shot classification into the source's categories."""
 
@@ -55,6 +66,11 @@ class EvaluateParams(Section):
         description="of the image tower; bfloat16: autocast, faster on a GPU, with vectors of about three digits",
     )
     gates: EvaluateGates = EvaluateGates()
+    spectrum: SpectrumParams | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # reports without it stay as they were
+        description="also measure the spectra of vectors; null: not",
+    )
 
     @field_validator("class_prompts")
     @classmethod

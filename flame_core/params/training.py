@@ -195,6 +195,11 @@ class TrainParams(Section):
     sidecars: dict[Name, LinkedPath] = Field(
         default_factory=dict, description="values per sample that another stage stored: {name: folder}"
     )
+    noise: Fraction = Field(
+        default=0.0,
+        exclude_if=lambda value: value == 0,  # as `reading`
+        description="share of the samples that get each other's texts, by the sidecar `noise` of `flame noise`",
+    )
     selection: LinkedPath | None = Field(default=None, description="a parquet file of the keys to train on; null: all")
 
     @property

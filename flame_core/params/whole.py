@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from os.path import normpath
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from flame_core.params.codes import CodesParams, SelectParams
 from flame_core.params.concepts import HELD_OUT_CLASSES, ConceptFitParams, ConceptParams
 from flame_core.params.evaluation import EvaluateParams
 from flame_core.params.lexical import LexicalParams
+from flame_core.params.noise import NoiseParams
 from flame_core.params.overlay import (
     by_objective_faults,
     by_recipe_faults,
@@ -37,6 +38,7 @@ from flame_core.params.sources import Source
 from flame_core.params.storage import StorageParams
 from flame_core.params.text import LLMParams, TextParams
 from flame_core.params.training import TrainParams
+from flame_core.params.tuning import DomainParams, TuneParams
 from flame_core.params.validation import Fault, examine, not_valid, read_placed
 from flame_core.params.yaml_text import Placed
 
@@ -67,6 +69,13 @@ class Params(Section):
     select: SelectParams | None = Field(
         default=None, description="selections of keys by the codes; null: no such stage"
     )
+    noise: NoiseParams | None = Field(
+        default=None, description="an order by which samples swap texts; null: no such stage"
+    )
+    domains: dict[Name, DomainParams] | None = Field(
+        default=None, description="labelled pictures of other domains; null: no such stage"
+    )
+    tune: TuneParams | None = Field(default=None, description="heads on frozen features; null: no such stage")
     recipes: list[Name] = Field(min_length=1)
     train: dict[str, TrainParams]
     evaluate: EvaluateParams = EvaluateParams()
@@ -90,6 +99,7 @@ class Params(Section):
                 *self._impossible_fits(),
                 *self._impossible_teachers(),
                 *self._impossible_selections(),
+                *self._impossible_heads(),
             ],
             info,
         )
@@ -173,6 +183,19 @@ class Params(Section):
                     ("concept_fit", "recipes"),
                     f"concept_fit.recipes: {name} is not among the recipes; list it under recipes",
                 )
+
+    def _impossible_heads(self) -> Iterator[Misfit]:
+        if (tune := self.tune) is None:
+            return
+        known: list[tuple[str, list[str], Collection[str], str]] = [
+            ("recipes", tune.recipes, self.train, "recipes"),
+            ("probed", tune.probed, self.train, "recipes"),
+            ("baselines", tune.baselines, self.evaluate.baselines, "evaluate.baselines"),
+            ("domains", tune.domains, self.domains or {}, "domains"),
+        ]
+        for key, names, there, where in known:
+            if missing := sorted(set(names) - set(there)):
+                yield ("tune", key), f"tune.{key} has {', '.join(missing)}, which {where} does not list"
 
     def _impossible_teachers(self) -> Iterator[Misfit]:
         for name in self.train:

@@ -8,6 +8,7 @@ checks.json                                     quality gates
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from flame_core import gates
 from flame_core.data.ledger import LEDGER
 from flame_core.data.shards import INDEX, PictureReader
 from flame_core.layout import Layout
-from flame_core.measuring.held_out import measure, measured_from
+from flame_core.measuring.held_out import HeldOut, measure, measured_from
 from flame_core.measuring.measures import checks, headline_k
 from flame_core.measuring.results import result_files
+from flame_core.measuring.spectra import Bounds, Spectra, both, spectrum_checks, spectrum_metrics
+from flame_core.measuring.spectrum import gram
 from flame_core.pages.charts import standalone
 from flame_core.pages.report import render_report, report_charts
 from flame_core.pages.run_facts import read_run_facts
@@ -52,6 +55,9 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     held_out = measure(params, layout, layout.model(recipe))
     evaluation, store = held_out.evaluation, held_out.store
     verdict = checks(evaluation, params.evaluate)
+    spectra = _spectra(params, held_out)
+    if spectra:
+        evaluation = replace(evaluation, metrics=dict(sorted((evaluation.metrics | spectrum_metrics(spectra)).items())))
     before = [check for source in sources for check in gates.read(source) if not check.passed]  # none of them blocks
     about = read_run_facts(params, layout, recipe, store.manifest)
     reader = PictureReader(layout.shards)
@@ -71,7 +77,10 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         benchmark_results,
         meaning,
         words_shown(held_out, headline_k(params.evaluate)),
+        spectra,
     )
+    if params.evaluate.spectrum is not None:
+        verdict += spectrum_checks(spectra, Bounds(params.evaluate.spectrum.max_top_share))
     plots = {f"plots/{name}.svg": standalone(svg) for name, svg in report_charts(evaluation, about).items()}
     contents = {REPORT: page.encode(), gates.CHECKS: gates.to_bytes(verdict)}
     contents |= benchmark_files(benchmark_results, recipe, "flame")
@@ -89,3 +98,15 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     gates.warn(verdict)
     for name, svg in plots.items():
         picture(Path(name).stem, partial(bytes, svg), "svg+xml")
+
+
+def _spectra(params: Params, held_out: HeldOut) -> Spectra:
+    """Of the pictures' vectors and of their captions' in the training language, if `evaluate.spectrum` asks for them.
+
+    A caption has the vector by which a picture is found: that of the single prompt.
+    """
+    if params.evaluate.spectrum is None:
+        return {}
+    texts = held_out.evaluation.languages[params.evaluate.train_language].pairing.texts
+    vectors = {"pictures": held_out.evaluation.z, "texts": held_out.texts.lookup("raw", texts)[:, 0]}
+    return {name: both(gram(each)) for name, each in vectors.items()}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flame_core.data.key_selection import select
+from flame_core.data.noise_order import NOISE
 from flame_core.data.shards import Index
 from flame_core.data.sidecars import Sidecar, open_sidecars
 from flame_core.objectives import term_needs
@@ -23,6 +24,14 @@ class TrainingInputs(NamedTuple):
     sidecars: dict[str, Sidecar]
 
 
+def sidecar_readers(recipe: TrainParams) -> dict[str, tuple[str, ...]]:
+    """{what reads them: names of sidecars} of a recipe: its terms, its teacher, and its `noise`."""
+    readers = {f"the term {name}": needs.sidecars for name, needs in term_needs(recipe).items()}
+    if recipe.teacher is not None and recipe.teacher.model is not None:
+        readers["the teacher"] = (TEACHER_TEXTS,)
+    return readers | ({"noise": (NOISE,)} if recipe.noise else {})
+
+
 def open_inputs(recipe: TrainParams, links: Mapping[str, Path], index: Index, shards: Path) -> TrainingInputs:
     """The selected samples and the sidecars of a recipe.
 
@@ -36,9 +45,7 @@ def open_inputs(recipe: TrainParams, links: Mapping[str, Path], index: Index, sh
         ParamsError: a term reads a sidecar that is not given, or a given one is not read by any term.
         InputError: a sidecar or the selection is missing, damaged, or belongs to other samples.
     """
-    needed = {f"the term {name}": needs.sidecars for name, needs in term_needs(recipe).items()}
-    if recipe.teacher is not None and recipe.teacher.model is not None:
-        needed["the teacher"] = (TEACHER_TEXTS,)
+    needed = sidecar_readers(recipe)
     given = {name.removeprefix(_SIDECARS): path for name, path in links.items() if name.startswith(_SIDECARS)}
     sidecars = open_sidecars(needed, given, index)
     selection = links.get("selection")

@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from flame_core.data.noise_order import NOISE, text_rows
 from flame_core.data.shards import Index, PictureReader
 from flame_core.digest import text_sha256
 from flame_core.errors import ResourceError
@@ -51,6 +53,9 @@ class Uncut:
             return views, None
         whole = F.pad(box_around(boxes), (0, 1))[:, None]  # not mirrored
         return views, cut_in_groups(pictures, whole, self.around)[:, 0]
+
+
+_READ = 65536  # places in the order of noise that are read at once
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,8 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
 class TrainingSamples(Dataset[LoadedBatch]):
     """A batch by (epoch, number) of its samples: V views of each picture, K drawn texts, and stored values.
 
-    More views do not change the draws of the first view and of the texts.
+    More views do not change the draws of the first view and of the texts. With `noise` in the recipe, the texts of some
+    samples are those of others; pictures and stored values stay.
     """
 
     def __init__(
@@ -171,6 +177,7 @@ class TrainingSamples(Dataset[LoadedBatch]):
         self._views = recipe_needs(params).views
         self._around = round(recipe_needs(params).around * params.model.image_size)
         self._sidecars = dict(sidecars or {})
+        self._said = _text_rows(self._sidecars.pop(NOISE), index, params.noise) if params.noise else None
         self.texts = texts
         self._numbers = [facet_number(name) for name in texts.facets]
         self.facets = max(self._numbers[slot] for slot in self._slots)  # F, how many facets a picture may have
@@ -203,7 +210,7 @@ class TrainingSamples(Dataset[LoadedBatch]):
     def __getitem__(self, samples: Sequence[tuple[int, int]]) -> LoadedBatch:
         params, size = self._params, self._params.model.image_size
         count = min(params.texts_per_image, len(self._slots))
-        views, around, drawn, order, facets, keys, contents = [], [], [], [], [], [], []
+        views, around, drawn, order, facets, keys, places, contents = [], [], [], [], [], [], [], []
         for epoch, number in samples:
             row = self._index[number]
             draw = random.Random(text_sha256(f"sample {params.seed} {epoch} {row.key}"))
@@ -221,10 +228,11 @@ class TrainingSamples(Dataset[LoadedBatch]):
                 around.append(view_around(picture, self._around, views[-self._views :]))
             in_file = sorted(slots)  # texts that are adjacent in the store are read together
             order += [len(drawn) * count + in_file.index(slot) for slot in slots]
-            drawn.append(Drawn(row.shard, row.row, in_file))
+            said = row if self._said is None else self._index[int(self._said[number])]
+            drawn.append(Drawn(said.shard, said.row, in_file))
+            places.append((row.shard, row.row))
             facets.append([self._numbers[slot] for slot in slots])
             keys.append(row.key)
-        places = [(each.shard, each.row) for each in drawn]
         pixels = torch.stack([each.pixels for each in views]).unflatten(0, (-1, self._views))
         return LoadedBatch(
             pictures=Uncut(EncodedPictures.of(contents), size, self._around) if contents else pixels,
@@ -237,6 +245,16 @@ class TrainingSamples(Dataset[LoadedBatch]):
             extra={name: sidecar.read(places) for name, sidecar in self._sidecars.items()},
             around=torch.stack(around) if around else None,
         )
+
+
+def _text_rows(order: StoredValues, index: Index, share: float) -> Tensor:
+    """For each sample the number of the one whose texts it gets, [N]; workers share the memory."""
+    drawn = []
+    for start in range(0, len(index), _READ):
+        part = index.table.slice(start, _READ)
+        places = zip(part.column("shard").to_pylist(), part.column("row").to_pylist(), strict=True)
+        drawn.append(order.read(list(places)).numpy())
+    return torch.from_numpy(text_rows(np.concatenate(drawn), share))
 
 
 def create_loader(samples: TrainingSamples, order: EpochOrder, workers: int, pin_memory: bool) -> Iterable[LoadedBatch]:

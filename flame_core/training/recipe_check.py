@@ -75,6 +75,7 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
 
     from flame_core.objectives import term_faults, term_needs
     from flame_core.text.transformer import TextTower
+    from flame_core.training.inputs import sidecar_readers
     from flame_core.training.schedule import require_weights
     from flame_core.vision.tower import ImageTower, require_features
 
@@ -84,7 +85,7 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
         )
     needs = term_needs(recipe)
     try:
-        require_named({f"the term {name}": each.sidecars for name, each in needs.items()}, recipe.sidecars)
+        require_named(sidecar_readers(recipe), recipe.sidecars)
     except ParamsError as error:
         yield Fault(("sidecars",), str(error))
     try:
@@ -142,6 +143,8 @@ def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
             if path.stem not in params.select.selections or path.suffix != ".parquet":
                 known = ", ".join(f"{each}.parquet" for each in params.select.selections)
                 yield Fault(key, f"{path}: the section `select` makes {known}; name one of them")
+            continue
+        if params.noise and path == layout.noise:
             continue
         if not is_made_by_a_stage(path, layout) and not _is_of_a_recipe(recipe, what):
             yield Fault(

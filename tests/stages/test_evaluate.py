@@ -14,6 +14,7 @@ from flame_core import gates
 from flame_core.data.shards import read_index
 from flame_core.digest import write_json
 from flame_core.errors import GateError, InputError
+from flame_core.params import SpectrumParams
 from flame_core.stages import baselines, compare, evaluate
 from flame_core.verification import write_digests
 from flame_core.vision.tower import ImageEncoder
@@ -112,3 +113,26 @@ def test_inputs_with_a_failed_gate_or_of_another_run_are_refused(run):
         evaluate.run(params, layout, "other")
     with pytest.raises(InputError, match="differ in layer"):
         search(params, layout, "other", "Eine grüne Sache.", top=1)
+
+
+def test_spectra_are_measured_only_if_params_ask_for_them(run):
+    params, layout = run
+    evaluate.run(params, layout, "plain")
+    plain = contents(layout.report("plain"))
+    assert b"spec/" not in plain["metrics.json"] and b"SVDE" not in plain["report.html"]
+    asked = params.model_copy(
+        update={"evaluate": params.evaluate.model_copy(update={"spectrum": SpectrumParams(max_top_share=0.01)})}
+    )
+    evaluate.run(asked, layout, "plain")
+    found = contents(layout.report("plain"))
+    before, metrics = json.loads(plain["metrics.json"]), json.loads(found["metrics.json"])
+    assert {name: metrics[name] for name in before} == before
+    for name in ("pictures", "texts"):
+        for centring in ("none", "column"):
+            numbers = {key: metrics[f"spec/{key}/{name}/{centring}"] for key in ("svde", "lsvr", "erank", "p1")}
+            assert 0 <= numbers["lsvr"] <= numbers["svde"] <= np.log(12) and 0 < numbers["p1"] <= 1
+    assert found["report.html"].count(b"SVDE") > plain["report.html"].count(b"SVDE")
+    checks = {each.name: each for each in gates.read(layout.report("plain"))}
+    assert checks["spectrum_bounds/pictures"].passed and checks["spectrum_rows/texts"].passed
+    warned = checks["spectrum_direction/texts"]
+    assert (warned.passed, warned.blocking, warned.threshold) == (False, False, 0.01)

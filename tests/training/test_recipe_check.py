@@ -65,7 +65,11 @@ def found(made: Params) -> list[tuple[str, str]]:
 
 def test_the_shipped_recipes_have_no_faults(layout):
     for name in sorted(path.stem for path in (ROOT / "recipes").glob("**/*.yaml")):
-        content = read_yaml(ROOT / "params.yaml") | {"recipes": [*{name, "flame"}], "cluster": {"clusters": 8}}
+        content = read_yaml(ROOT / "params.yaml") | {
+            "recipes": [*{name, "flame"}],
+            "cluster": {"clusters": 8},
+            "noise": {},
+        }
         content |= {"codes": {"tower": {"path": "a-model"}}}
         content |= {"select": {"clusters": 8, "selections": {"quarter": {"share": 0.25}}}}
         content["text"] |= {"train_kinds": ["raw", "short", "long"], "sentence": {"final_norm": True}}

@@ -1,0 +1,109 @@
+"""noise: keys of the training samples -> `data/sidecars/noise/`: the order by which samples swap texts.
+
+    flame noise
+
+Only if params have a section `noise`. The folder is a sidecar (docs/sidecars.md) of one whole number per sample, its
+place in the order (`data/noise_order.py`), and holds `noise.html`, which shows what shares of noise do to the captions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from flame_core import gates
+from flame_core.captions.table import read_captions
+from flame_core.data.noise_order import NOISE, draw_order, moved, text_rows
+from flame_core.data.shards import INDEX, Index, read_index
+from flame_core.data.sidecars import gather_sidecar, write_values
+from flame_core.digest import bytes_sha256
+from flame_core.errors import InputError, ParamsError
+from flame_core.layout import Layout
+from flame_core.pages.noise import Share, noise_page, shares_chart
+from flame_core.params import NoiseParams, Params
+from flame_core.reporting import facts, picture, progress
+from flame_core.verification import verify
+from flame_core.work import UnitRecord, WorkCache
+
+STAGE = "noise"
+PAGE = "noise.html"
+
+
+def run(params: Params, layout: Layout) -> None:
+    """Draw the order that the section `noise` asks for."""
+    chosen = params.noise
+    if chosen is None:
+        raise ParamsError(f"{layout.params} has no section `noise`: write `noise: {{seed: 0}}`")
+    for source in (layout.shards, layout.captions):
+        gates.require(source)
+    verified = verify({layout.shards: [INDEX], layout.captions: ["train/*"]})
+    index = read_index(layout.shards, "train")
+    if len(index) < 2:
+        raise InputError(f"{layout.shards}: noise needs two training samples, and there are {len(index)}")
+    order = draw_order(index.table.column("key").to_pylist(), chosen.seed)
+    texts = _texts(layout.captions, index, params.evaluate.train_language)
+    shares = [Share.of(share, text_rows(order, share), texts) for share in chosen.shares]
+    checks = noise_checks(order, shares, chosen)
+    cache, units = WorkCache(layout.work, STAGE), {}
+    in_shard, rows = (np.array(index.table.column(name).to_pylist()) for name in ("shard", "row"))
+    with progress("order", len(index.shard_sizes()), "shards") as bar:
+        for shard in sorted(index.shard_sizes()):
+            own = order[in_shard == shard][np.argsort(rows[in_shard == shard])]
+
+            def write(folder: Path, own: np.ndarray = own) -> UnitRecord:
+                write_values(folder, NOISE, own)
+                return UnitRecord({"samples": len(own)})
+
+            units[shard] = cache.get({"shard": shard, "places": bytes_sha256(own.tobytes())}, write)
+            bar.advance()
+    page = noise_page(chosen.seed, len(index), shares, texts, text_rows(order, max(chosen.shares)), order)
+    origin = {"seed": chosen.seed, "samples": len(index)}
+    gather_sidecar(layout.noise, layout.state, units, index, STAGE, origin, checks, {PAGE: page.encode()})
+    facts(
+        STAGE,
+        {
+            "samples": len(index),
+            **{f"noise {each.share:g}": f"{each.moved:,} moved, {each.same:,} to an equal caption" for each in shares},
+            "page": layout.noise / PAGE,
+            "verified": verified,
+        },
+    )
+    gates.warn(checks)
+    picture("moved", lambda: shares_chart(shares, len(index)), "svg+xml")
+
+
+def _texts(captions: Path, index: Index, language: str) -> list[str]:
+    """The first raw caption of each sample in the language; an empty text if it has none."""
+    found: dict[tuple[str, int], str] = {}
+    for shard in sorted(index.shard_sizes()):
+        for caption in read_captions(captions / Path(shard).with_suffix(".parquet")):
+            if caption.kind == "raw" and caption.language == language:
+                found.setdefault((shard, caption.row), caption.text)
+    return [found.get((row.shard, row.row), "") for row in index]
+
+
+def noise_checks(order: np.ndarray, shares: list[Share], chosen: NoiseParams) -> list[gates.Check]:
+    """That every share moves as many samples as it says, none to itself, and that other captions say other things."""
+    wrong = [each.share for each in shares if each.moved != moved(len(order), each.share)]
+    largest = max(shares, key=lambda each: each.share)
+    same = largest.same / largest.moved if largest.moved else 1.0  # nothing is moved, so nothing is told apart
+    return [
+        gates.Check(
+            "noise_moves",
+            sorted(order) == list(range(len(order))) and not wrong,
+            "every share moves the number of samples that it says, and each to the texts of another",
+            value=[each.moved for each in shares],
+            threshold=[moved(len(order), each.share) for each in shares],
+            keys=[f"{share:g}" for share in wrong],
+        ),
+        gates.Check(
+            "noise_tells",
+            same <= chosen.gates.max_same_fraction,
+            "share of the moved samples whose new caption is the same as their own",
+            value=round(same, 6),
+            threshold=chosen.gates.max_same_fraction,
+            blocking=False,
+            keys=largest.equal_texts,
+        ),
+    ]
