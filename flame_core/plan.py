@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
 from flame_core.captions.table import read_captions
+from flame_core.curation.cost import concept_section
 from flame_core.data.shards import INDEX, read_index, shard_names
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
@@ -132,6 +133,8 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
             "labels and centroids": f"{cost.stored_bytes / _GB:,.3f} GB",
             "work cache": f"{cost.cache_bytes / _GB:,.3f} GB",
         }
+    if params.concepts is not None:
+        sections |= concept_section(params.concepts, start.images)
     for name, recipe in params.train.items():
         cost = _training_cost(params, recipe, layout, shape, names, start.images, processes)
         if isinstance(cost, str):
@@ -293,6 +296,9 @@ def stage_costs(params: Params, layout: Layout, tflops: float | None) -> dict[st
     if params.cluster is not None:
         title, clustering = _cluster_cost(params, params.cluster, shape, start.images)
         costs["cluster"] = _cost(title, sum(clustering.flops.values()), None)
+    if params.concepts is not None:
+        ((title, values),) = concept_section(params.concepts, start.images).items()
+        costs["concepts"] = f"{title}, {values['core hours']} core hours"
     for name, recipe in params.train.items():
         cost = _training_cost(params, recipe, layout, shape, names, start.images, 1)
         costs[f"train@{name}"] = (

@@ -1,40 +1,23 @@
-"""What `flame concepts` costs, counted from sizes and the rates that `benchmarks/concept_counts.py` measured."""
+"""What `flame concepts` costs, from sizes and the rate that `benchmarks/concept_counts.py` measured."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from flame_core.params import ConceptParams
 
-CAPTIONS_PER_SECOND = 25_000.0  # of one core, against 4,000 concepts
-_HITS = 2.0  # concepts per caption, of which each takes two bytes in a bitmap
-_REFERENCE_HOURS = 7_200 * 48 / 414_080_000  # core hours per caption that the paper reports for LAION-400M
+CAPTIONS_PER_SECOND = 40_000.0  # of one core, against 4,000 concepts
+REFERENCE_PER_SECOND = 17.0  # captions of the paper's code on 48 cores: 54 hours for CC3M, 7,200 for LAION-400M
+_STORED = 12.0  # bytes per caption in the out and the work cache, of words and hits
 
 
-@dataclass(frozen=True)
-class ConceptCost:
-    """The cost of counting.
-
-    Attributes:
-        core_hours: of reading captions; shards are divided among processes.
-        reference_core_hours: what the paper's code would take at the rate that it reports.
-        stored_bytes: hits of captions, in the out and the work cache together.
-        picture_passes: pictures that a tagger sees once.
-    """
-
-    core_hours: float
-    reference_core_hours: float
-    stored_bytes: float
-    picture_passes: int
-
-
-def concept_cost(params: ConceptParams, samples: int) -> ConceptCost:
-    """The cost of counting in `samples` with one caption per kind."""
+def concept_section(params: ConceptParams, samples: int) -> dict[str, dict[str, str]]:
+    """A title, and the cost of counting `samples` with one caption per kind, as text."""
     captions = samples * len(params.kinds)
-    from_pictures = params.images is not None and params.images.tagger.kind != "table"
-    return ConceptCost(
-        captions / CAPTIONS_PER_SECOND / 3600,
-        captions * _REFERENCE_HOURS,
-        3 * 2 * _HITS * captions,
-        samples if from_pictures else 0,
-    )
+    hours = captions / CAPTIONS_PER_SECOND / 3600
+    values = {
+        "core hours": f"{hours:,.2g}" if hours < 10 else f"{hours:,.0f}",
+        "the paper's code": f"{captions / REFERENCE_PER_SECOND / 3600:,.0f} hours on 48 cores",
+        "hits and words": f"{_STORED * captions / 1e9:,.3g} GB",
+    }
+    if params.images is not None and params.images.tagger.kind != "table":
+        values["pictures seen by the tagger"] = f"{samples:,}, once"
+    return {f"concepts: {captions:,} captions": values}
