@@ -3,8 +3,8 @@
     python -m benchmarks.evaluation_speed                    # a small tower on a CPU
     python -m benchmarks.evaluation_speed --tower vit_b16    # ViT-B/16 into 5,120 dimensions; half a minute on an H100
 
-The pictures are JPEGs of 500 x 375 pixels with smooth colours and grain, as large as ImageNet's, in files that are in
-the page cache. The whole way is measured: hashing, header checks, decoding, the tower, writing the vectors.
+The pictures are JPEGs of 500 x 375 pixels with smooth colours and grain, 90 KB each (ImageNet's have 110), in files
+that are in the page cache. The whole way is measured: hashing, header checks, decoding, the tower, writing the vectors.
 
 one thread:  decoding and the tower take turns in one thread (FLAME_LOADER_WORKERS=0), in float32
 float32, bfloat16:  threads decode while the tower computes (`evaluate.precision`)
