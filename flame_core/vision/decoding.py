@@ -36,13 +36,13 @@ def open_with(decoder: Decoder, content: bytes) -> Opened:
         return open_picture(content)
     frame = jpeg_frame(content)
     if frame is not None and frame.ordinary:
-        from torchvision.io import ImageReadMode, decode_jpeg
-
         try:
+            from torchvision.io import ImageReadMode, decode_jpeg
+
             picture = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB)
             assert isinstance(picture, Tensor)
             return picture
-        except RuntimeError:  # libjpeg as torchvision uses it refuses some broken ends that PIL reads
+        except (RuntimeError, ImportError):  # it refuses some broken ends that PIL reads, and may be gone one day
             pass
     return pixels_of(open_picture(content)).permute(2, 0, 1)
 

@@ -62,6 +62,13 @@ def test_both_decode_into_the_same_bytes(content):
     np.testing.assert_array_equal(picture.permute(1, 2, 0), np.asarray(open_picture(content)))
 
 
+def test_without_torchvision_s_decoder_pil_gives_the_same_bytes(monkeypatch):
+    expected = open_with("torchvision", encoded())
+    monkeypatch.delattr("torchvision.io.decode_jpeg")
+    found = open_with("torchvision", encoded())
+    assert isinstance(found, Tensor) and isinstance(expected, Tensor) and torch.equal(found, expected)
+
+
 def test_both_refuse_a_picture_that_was_cut_off():
     for decoder in ("pil", "torchvision"):
         with pytest.raises(OSError, match="truncated"):
