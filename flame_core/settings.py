@@ -6,7 +6,6 @@ Read from `FLAME_*` variables and `.env` in the project root. What changes a res
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +14,7 @@ import platformdirs
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from flame_core.cores import usable_cores
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 
@@ -22,7 +22,7 @@ EVERYWHERE = ("0.0.0.0", "::", "")  # values of `ui_host` that mean all addresse
 
 
 def _default_workers() -> int:
-    return max(1, min(8, os.cpu_count() or 1))
+    return max(1, min(8, usable_cores()))
 
 
 class Settings(BaseSettings):
@@ -38,7 +38,7 @@ class Settings(BaseSettings):
         default=None,
         ge=0,
         description="processes that decode pictures per training process, and threads that do so for an evaluation; "
-        "by default none on a CPU, and on a GPU the machine's cores, less two, divided among the training processes",
+        "by default none on a CPU, and on a GPU the cores it may use, less two, divided among the training processes",
     )
     embed_processes: int = Field(default=1, ge=1, description="processes that embed captions, one per GPU")
     train_processes: int = Field(default=1, ge=1, description="processes of a training, one per GPU")
@@ -103,7 +103,7 @@ class Settings(BaseSettings):
         """Processes that decode pictures, per training process."""
         if self.loader_workers is not None:
             return self.loader_workers
-        return 0 if self.torch_device() == "cpu" else max(1, ((os.cpu_count() or 1) - 2) // ranks)
+        return 0 if self.torch_device() == "cpu" else max(1, (usable_cores() - 2) // ranks)
 
 
 @cache

@@ -1,0 +1,18 @@
+"""How many cores this process may use; in a container often fewer than the machine has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of cgroup v2: microseconds of all cores per period, or `max`
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, at most as many as its container pays for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = map(int, QUOTA.read_text().split())
+    except (OSError, ValueError):  # no such limit
+        return cores
+    return max(1, min(cores, round(quota / period)))
