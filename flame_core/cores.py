@@ -9,7 +9,7 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of cgroup v2: microseconds of all core
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on, at most as many as its container pays for."""
+    """Cores that this process may run on, at most as many as its container is granted."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = map(int, QUOTA.read_text().split())
