@@ -127,7 +127,10 @@ def _serve(work: Callable[[J], R], jobs: Connection) -> None:
             answer = work(job), ""
         except Exception:  # whatever a training raises is told, and the next one may well work
             answer = None, traceback.format_exc()
-        jobs.send(answer)
+        try:
+            jobs.send(answer)
+        except BrokenPipeError:
+            return
 
 
 def _end(processes: Sequence[BaseProcess]) -> None:
