@@ -121,7 +121,7 @@ def _serve(work: Callable[[J], R], jobs: Connection) -> None:
     while True:
         try:
             job = jobs.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return
         try:
             answer = work(job), ""
