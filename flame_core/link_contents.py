@@ -20,11 +20,12 @@ from flame_core.verification import DIGESTS, making, read_digests
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # as vision.tower names them, which imports torch
 EXPORTED = "flame-tower/1"  # `format` in the config of an exported tower, whose checks passed before the export
+MODELS = ("teacher", "inherit")  # links to trained models
 _OF_TEXT = ("text.safetensors", "tokenizer.json")  # of a model with a text tower of its own
 
 
 def link_contents(links: Mapping[str, Path]) -> dict[str, Any]:
-    """{what: digests}: of a teacher {file: sha256}, of a sidecar that of its values, of a selection its sha256.
+    """{what: digests}: of a model {file: sha256}, of a sidecar that of its values, of a selection its sha256.
 
     Args:
         links: what a recipe needs, as `flame_core.links.links` tells.
@@ -37,8 +38,8 @@ def link_contents(links: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _content(what: str, path: Path) -> Any:
-    if what == "teacher":
-        files = _teacher_files(path)
+    if what in MODELS:
+        files = _model_files(path, what)
         return {name: digest for name, digest in read_digests(path).items() if name in files}
     if what == "selection":
         if not path.is_file():
@@ -50,12 +51,13 @@ def _content(what: str, path: Path) -> Any:
     return Sidecar(path).digest
 
 
-def _teacher_files(folder: Path) -> list[str]:
-    """Names of the files that make up a teacher."""
+def _model_files(folder: Path, what: str) -> list[str]:
+    """Names of the files that make up a model."""
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
+            role = "teacher" if what == "teacher" else "model to inherit from"
             raise InputError(
-                f"{folder / name} is missing, so there is no teacher: run `{making(folder)}`, or name the folder of a "
+                f"{folder / name} is missing, so there is no {role}: run `{making(folder)}`, or name the folder of a "
                 "model that `flame train` made"
             )
     if (folder / gates.CHECKS).is_file() or _config(folder).get("format") != EXPORTED:
@@ -67,8 +69,9 @@ def read_by_training(links: Mapping[str, Path]) -> dict[Path, list[str]]:
     """{folder: patterns} of the files that a training verifies before it reads them."""
     found: dict[Path, list[str]] = {}  # of a folder with several, all their patterns
     for what, path in links.items():
-        if what == "teacher":
-            found.setdefault(path, []).extend(_teacher_files(path))
+        if what in MODELS:
+            files = found.setdefault(path, [])
+            files += [name for name in _model_files(path, what) if name not in files]
         elif what == "selection":
             if (path.parent / DIGESTS).is_file():
                 found.setdefault(path.parent, []).append(path.name)
@@ -94,22 +97,27 @@ def require_same_store(sidecar: Sidecar, train_embeddings: Path) -> None:
         )
 
 
-def require_same_space(teacher: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse a teacher that was trained into another space than the store's.
+def require_same_space(model: Path, manifest: Mapping[str, Any], what: str = "teacher") -> None:
+    """Refuse a teacher, or a model whose head is inherited, that was trained into another space than the store's.
 
     Raises:
         InputError: names what differs, with both values.
     """
-    config = _config(teacher)
+    config = _config(model)
+    role = "the teacher" if what == "teacher" else "this model"
     wrong = [
-        f"  {name}: the teacher has {config.get(name)!r}, the embeddings have {manifest[name]!r}"
+        f"  {name}: {role} has {config.get(name)!r}, the embeddings have {manifest[name]!r}"
         for name in ("llm", "layer", "hidden")
         if config.get(name) != manifest[name]
     ]
     if wrong:
+        way = (
+            "take a teacher of the same LLM and layer, or embed for this one"
+            if what == "teacher"
+            else "inherit its backbone only (inherit.projector: false), or take a model of the same LLM and layer"
+        )
         raise InputError(
-            f"{teacher} was trained into another LLM's space than these embeddings; take a teacher of the same LLM and "
-            "layer, or embed for this one:\n" + "\n".join(wrong)
+            f"{model} was trained into another LLM's space than these embeddings; {way}:\n" + "\n".join(wrong)
         )
 
 

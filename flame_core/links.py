@@ -27,7 +27,7 @@ import yaml
 
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
-from flame_core.params import Params, TrainParams, read_yaml, teacher_recipe
+from flame_core.params import Params, TrainParams, read_yaml, recipe_of
 from flame_core.params.recipe_files import FOLDER, recipe_file
 from flame_core.section_stages import SECTIONS, linked_place, relative, section_stages
 
@@ -37,11 +37,12 @@ _COMPARED = ("cmd", "deps", "params", "outs")
 
 
 def links(layout: Layout, recipe: TrainParams) -> dict[str, Path]:
-    """{what: path} of all that a recipe needs: `teacher`, `sidecars.<name>`, `selection`."""
+    """{what: path} of all that a recipe needs: `teacher`, `inherit`, `sidecars.<name>`, `selection`."""
     found: dict[str, Path] = {}
-    if (teacher := recipe.teacher) is not None and teacher.model is None:  # such a model is no edge of the graph
-        name = teacher_recipe(recipe)
-        found["teacher"] = layout.model(name) if name else linked_place(layout, teacher.path or "")
+    for what, link in (("teacher", recipe.teacher), ("inherit", recipe.inherit)):
+        name = recipe_of(link)
+        if link is not None and (name or link.path):  # a model of another project is no edge of the graph
+            found[what] = layout.model(name) if name else linked_place(layout, link.path or "")
     found |= {f"sidecars.{name}": linked_place(layout, path) for name, path in sorted(recipe.sidecars.items())}
     if recipe.selection is not None:
         found["selection"] = linked_place(layout, recipe.selection)

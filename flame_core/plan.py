@@ -187,6 +187,9 @@ def _training_cost(
     slots = [names[i] for i in recipe_slots(names, recipe)]
     vocabulary = shape.vocabulary + 1  # a text tower has an additional end token
     count = partial(training_cost, recipe, shape.hidden, slots, processes=processes, vocabulary=vocabulary)
+    inherited = linked.pop("inherit", None)  # whose weights cost nothing: it need not be there
+    if inherited is not None and inherited.exists():
+        count = partial(count, inherited=inherited)
     if recipe.teacher is not None and linked.keys() <= {"teacher"}:
         return _taught(params, recipe, linked.get("teacher"), shape, names, partial(count, images))
     missing = [what for what, path in linked.items() if not path.exists()]

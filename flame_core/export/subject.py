@@ -41,7 +41,9 @@ class Subject:
 
     @property
     def params(self) -> ModelParams:
-        return ModelParams.model_validate(self.config["recipe"]["model"])
+        from flame_core.vision.tower import tower_params
+
+        return tower_params(self.config)
 
     @property
     def dim(self) -> int:

@@ -29,6 +29,7 @@ def term_classes() -> dict[str, type[Term]]:
     from flame_core.objectives.facet_sigmoid import FacetSigmoid
     from flame_core.objectives.feature_matching import FeatureMatching
     from flame_core.objectives.infonce import InfoNCE
+    from flame_core.objectives.learned_masks import LearnedMasks
     from flame_core.objectives.lexical import Flops, Lexical, Overuse
     from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
     from flame_core.objectives.prototypes import Prototypes
@@ -48,6 +49,7 @@ def term_classes() -> dict[str, type[Term]]:
         "overuse": Overuse,
         "affinity": Affinity,
         "feature": FeatureMatching,
+        "learned_masks": LearnedMasks,
     }
 
 

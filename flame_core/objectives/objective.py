@@ -13,6 +13,7 @@ from flame_core.objectives.teacher import Teacher
 from flame_core.objectives.term import Term
 from flame_core.params.training import OptimizerParams
 from flame_core.ranks import Ranks
+from flame_core.vision.masked_tower import Masks
 from flame_core.vision.tower import ImageTower
 
 
@@ -62,6 +63,21 @@ class Objective(nn.Module):
             for share, value in shares.items():
                 weighted[name if len(shares) == 1 else f"{name}/{share}"] = term.weight * value
         return weighted
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the tower will still be pruned."""
+        return any(term.prunes for term in self._terms())
+
+    def after_backward(self, world: int) -> None:
+        """See `Term.after_backward`."""
+        for term in self._terms():
+            term.after_backward(world)
+
+    @torch.no_grad()
+    def pruning(self, at: Moment) -> Masks | None:
+        """See `Term.pruning`; at most one term prunes."""
+        return next((masks for term in self._terms() if (masks := term.pruning(at)) is not None), None)
 
     @torch.no_grad()
     def after_step(self, tower: ImageTower, features: Features, batch: Batch, at: Moment, ranks: Ranks) -> None:

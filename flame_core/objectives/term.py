@@ -1,8 +1,9 @@
 """A term of an objective: a module with state and a few methods to override. A training method is one or more terms.
 
 The code for pieces of a batch, ranks, checkpoints and resume does not depend on terms. A step calls, in this order:
-`prepare`, the towers on the views, `forward`, backward, the optimiser, `after_step`. Parameters and buffers of a term
-are part of every checkpoint, so moving averages, tables and heads resume exactly; what `frozen` returns is not.
+`prepare`, the towers on the views, `forward`, backward, `after_backward`, the optimiser, `after_step`. Parameters and
+buffers of a term are part of every checkpoint, so moving averages, tables and heads resume exactly; what `frozen`
+returns is not.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.params import TermParams, TrainParams
 from flame_core.params.training import OptimizerParams
 from flame_core.ranks import Ranks
+from flame_core.vision.masked_tower import Masks
 from flame_core.vision.tower import ImageTower
 
 
@@ -67,6 +69,7 @@ class Setup:
             the tower runs in such parts too (`Batch.in_parts`).
         sidecars: folders of the sidecars by name, for what lies there beside the values.
         taught: dimensions of the teacher's features by name, if a term needs any.
+        steps: of the whole training.
     """
 
     tower: ImageTower
@@ -77,6 +80,7 @@ class Setup:
     micro_batch_size: int | None = None
     sidecars: Mapping[str, Path] = field(default_factory=dict)
     taught: Mapping[str, int] = field(default_factory=dict)
+    steps: int = 0
 
 
 def parameter_groups(
@@ -91,6 +95,8 @@ def parameter_groups(
 
 class Term(nn.Module):
     """Base of all terms. A subclass creates its state in `__init__` and overrides the methods that it needs."""
+
+    prunes = False  # whether `pruning` will return masks
 
     def __init__(self, params: TermParams, setup: Setup) -> None:
         super().__init__()
@@ -117,6 +123,12 @@ class Term(nn.Module):
         gradients do not depend on the number of ranks.
         """
         raise NotImplementedError
+
+    def after_backward(self, world: int) -> None:
+        """Carry on the gradients of what `prepare` gave to the tower, which are `world` times this rank's part."""
+
+    def pruning(self, at: Moment) -> Masks | None:
+        """The masks by which the tower is pruned before the step `at`, once; None: it stays as it is."""
 
     def after_step(self, tower: ImageTower, features: Features, batch: Batch, at: Moment, ranks: Ranks) -> None:
         """Change the state after an optimiser step; called without gradient.

@@ -41,6 +41,7 @@ from flame_core.params.objectives import (
     FeatureParams,
     FlopsParams,
     InfoNCEParams,
+    LearnedMasksParams,
     LexicalLossParams,
     MultiPositiveSigmoidParams,
     ObjectiveParams,
@@ -58,15 +59,18 @@ from flame_core.params.sources import DebianSource, FolderSource, Source, Webdat
 from flame_core.params.text import LLMParams, SentenceParams, TextParams
 from flame_core.params.training import (
     AugmentationParams,
+    InheritParams,
+    ModelLink,
     ModelParams,
     PhotometricParams,
+    SizesParams,
     TeacherParams,
     TextTowerParams,
     TrainParams,
 )
 from flame_core.params.tuning import DomainParams, HeadPreset, TuneParams, ViewsParams
 from flame_core.params.validation import merge, read_yaml
-from flame_core.params.whole import Params, load_params, parse_params, teacher_recipe
+from flame_core.params.whole import Params, load_params, parse_params, recipe_of, recipe_sources, teacher_recipe
 
 __all__ = [
     "AffinityParams",
@@ -95,10 +99,13 @@ __all__ = [
     "HeadPreset",
     "InfoNCEParams",
     "IngestParams",
+    "InheritParams",
     "LLMParams",
+    "LearnedMasksParams",
     "LexicalLossParams",
     "LexicalParams",
     "MetadataCaptioner",
+    "ModelLink",
     "ModelParams",
     "MultiPositiveSigmoidParams",
     "NoiseGates",
@@ -119,6 +126,7 @@ __all__ = [
     "SentenceParams",
     "SigmoidParams",
     "SimCLRParams",
+    "SizesParams",
     "Source",
     "SpectrumParams",
     "TeacherParams",
@@ -136,5 +144,7 @@ __all__ = [
     "merge",
     "parse_params",
     "read_yaml",
+    "recipe_of",
+    "recipe_sources",
     "teacher_recipe",
 ]

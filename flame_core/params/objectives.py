@@ -194,6 +194,24 @@ class FeatureParams(TermParams):
     )
 
 
+class LearnedMasksParams(TermParams):
+    """TinyCLIP's masks over the tower's width, heads and hidden units, by which it is pruned while it is trained."""
+
+    name: Literal["learned_masks"] = "learned_masks"
+    weight: float = Field(default=1.0, ge=1, le=1, description="its multipliers are learned: 1")
+    keep: float = Field(
+        default=0.75, gt=0, lt=1, description="share of the weights of the whole backbone's blocks that stays"
+    )
+    share: float = Field(
+        default=0.25, gt=0, lt=1, description="of the training's steps, in which masks are learned; then it prunes"
+    )
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="of masks and multipliers; null: 0.02, more if there are fewer than 1,500 steps"
+    )
+    temperature: float = Field(default=2 / 3, gt=0, description="beta of the hard concrete masks")
+    multiplier: float = Field(default=10.0, ge=0, description="what the two multipliers begin with")
+
+
 ObjectiveParams = Annotated[
     MultiPositiveSigmoidParams
     | FacetSigmoidParams
@@ -207,7 +225,8 @@ ObjectiveParams = Annotated[
     | FlopsParams
     | OveruseParams
     | AffinityParams
-    | FeatureParams,
+    | FeatureParams
+    | LearnedMasksParams,
     Field(discriminator="name"),
 ]
 OBJECTIVES: dict[str, type[TermParams]] = {

@@ -24,7 +24,15 @@ from flame_core.params.section import (
     refuse,
 )
 
-LINKS = ("teacher", "sidecars", "selection")  # what a recipe may need beside shards, captions and embeddings
+LINKS = ("teacher", "inherit", "sidecars", "selection")  # what a recipe may need beside shards, captions and embeddings
+
+
+class SizesParams(Section):
+    """Sizes of a ViT that timm's arguments cannot say, such as those of a pruned tower; heads keep their size."""
+
+    width: Positive
+    heads: list[Positive] = Field(description="number of heads of each block")
+    intermediate: list[Positive] = Field(description="number of hidden units of each block's MLP")
 
 
 class ModelParams(Section):
@@ -33,6 +41,11 @@ class ModelParams(Section):
     backbone: str = "vit_base_patch16_clip_224"
     backbone_options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of timm")
     image_size: Positive = 224
+    sizes: SizesParams | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # as `reading` below
+        description="sizes of a plain ViT, at most those of the backbone; null: the backbone's",
+    )
     facet_blocks: Positive | Literal["all"] | None = Field(
         default=None, description="last blocks of the ViT that hold a token for each facet; null: no facet tokens"
     )
@@ -122,11 +135,16 @@ def _foreign_model(source: str) -> str:
     return source
 
 
-class TeacherParams(Section):
-    """The model that a recipe learns from: another recipe's, one in a folder, or a CLIP of another project."""
+class ModelLink(Section):
+    """A trained model: another recipe's, or one in a folder."""
 
     recipe: Name | None = Field(default=None, description="a recipe that `recipes` of params.yaml lists")
     path: LinkedPath | None = Field(default=None, description="a folder with config.json and model.safetensors")
+
+
+class TeacherParams(ModelLink):
+    """The model that a recipe learns from: another recipe's, one in a folder, or a CLIP of another project."""
+
     model: Annotated[str, AfterValidator(_foreign_model)] | None = Field(
         default=None,
         description="a CLIP or SigLIP with its own texts: transformers:<folder or hub id>[@<revision>] or "
@@ -138,6 +156,30 @@ class TeacherParams(Section):
         if [self.recipe, self.path, self.model].count(None) != 2:
             raise ValueError("name one teacher: a recipe, a path or a model")
         return self
+
+
+class InheritParams(ModelLink):
+    """The model whose weights a recipe's tower begins with: of every tensor the first rows and columns that fit."""
+
+    blocks: Literal["interval", "first"] | list[Annotated[int, Field(ge=0)]] = Field(
+        default="interval",
+        description="blocks of that model that are inherited; interval: every n-th from the first, n = its blocks // "
+        "own; first: the first; or their numbers from 0, as many as the tower has",
+    )
+    projector: bool = Field(
+        default=True, description="whether the head is inherited too; false: drawn anew, such as for another LLM"
+    )
+
+    @model_validator(mode="after")
+    def _names_one(self) -> InheritParams:
+        if (self.recipe is None) == (self.path is None):
+            raise ValueError("name one model: a recipe or a path")
+        return self
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What decides the weights beside the content of that model."""
+        return {name: value for name, value in changed_values(self).items() if name not in ModelLink.model_fields}
 
 
 class TrainGates(Section):
@@ -192,6 +234,7 @@ class TrainParams(Section):
     cpu_threads: Positive = 2
     gates: TrainGates = TrainGates()
     teacher: TeacherParams | None = Field(default=None, description="a model to learn from")
+    inherit: InheritParams | None = Field(default=None, description="a model to begin with; null: random weights")
     sidecars: dict[Name, LinkedPath] = Field(
         default_factory=dict, description="values per sample that another stage stored: {name: folder}"
     )
@@ -206,6 +249,11 @@ class TrainParams(Section):
     def automatic(self) -> list[str]:
         """Fields that are `auto`."""
         return [name for name in ("batch_size", "epochs", "warmup_steps") if getattr(self, name) == AUTO]
+
+    @property
+    def learns_masks(self) -> bool:
+        """Whether the tower is pruned while it is trained."""
+        return any(term.name == "learned_masks" for term in self.terms)
 
     def schedule(self, samples: int) -> Schedule:
         """Batch size, epochs and warm-up of a training on so many samples."""
@@ -224,7 +272,9 @@ class TrainParams(Section):
 
         What it is linked to is known by its content instead (`link_contents.py`), wherever it lies.
         """
-        return {name: value for name, value in changed_values(self).items() if name not in ("gates", *LINKS)}
+        values = {name: value for name, value in changed_values(self).items() if name not in ("gates", *LINKS)}
+        inherited = self.inherit.how if self.inherit else {}
+        return values | ({"inherit": inherited} if inherited else {})
 
     def dump(self) -> dict[str, Any]:
         """All values for a model's config, of `LINKS` only those that are set."""

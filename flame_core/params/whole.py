@@ -37,7 +37,7 @@ from flame_core.params.section import Section, refuse
 from flame_core.params.sources import Source
 from flame_core.params.storage import StorageParams
 from flame_core.params.text import LLMParams, TextParams
-from flame_core.params.training import TrainParams
+from flame_core.params.training import ModelLink, TrainParams
 from flame_core.params.tuning import DomainParams, TuneParams
 from flame_core.params.validation import Fault, examine, not_valid, read_placed
 from flame_core.params.yaml_text import Placed
@@ -97,7 +97,7 @@ class Params(Section):
                 *self._impossible_words(),
                 *self._impossible_concepts(),
                 *self._impossible_fits(),
-                *self._impossible_teachers(),
+                *self._impossible_sources(),
                 *self._impossible_selections(),
                 *self._impossible_heads(),
             ],
@@ -197,22 +197,28 @@ class Params(Section):
             if missing := sorted(set(names) - set(there)):
                 yield ("tune", key), f"tune.{key} has {', '.join(missing)}, which {where} does not list"
 
-    def _impossible_teachers(self) -> Iterator[Misfit]:
-        for name in self.train:
-            chain = [name]
-            while (teacher := teacher_recipe(self.train[chain[-1]])) is not None:
-                key = ("train", chain[-1], "teacher")
-                if teacher not in self.train:
+    def _impossible_sources(self) -> Iterator[Misfit]:
+        for name, recipe in self.train.items():
+            for what, source in recipe_sources(recipe).items():
+                key = ("train", name, what)
+                if source not in self.train:
                     yield (
                         key,
-                        f"recipe {chain[-1]}: its teacher {teacher} is not among the recipes; list it under recipes",
+                        f"recipe {name}: its {_ROLE[what]} {source} is not among the recipes; list it under recipes",
                     )
-                    break
-                if teacher in chain:
-                    circle = " learns from ".join([*chain[chain.index(teacher) :], teacher])
+                elif way := self._way(source, name):
+                    circle = " needs ".join([name, *way])
                     yield key, f"recipe {name}: {circle}, so none can be trained first"
-                    break
-                chain.append(teacher)
+
+    def _way(self, start: str, to: str) -> list[str]:
+        """The recipes from `start` to `to`, each of which needs the next; none if there is no such way."""
+        ways = [[start]]
+        for way in ways:  # which grows
+            if way[-1] == to:
+                return way
+            following = recipe_sources(self.train[way[-1]]).values() if way[-1] in self.train else ()
+            ways += [[*way, each] for each in following if each not in way]
+        return []
 
     def _impossible_selections(self) -> Iterator[Misfit]:
         if self.select is not None and self.codes is None:
@@ -244,13 +250,26 @@ class Params(Section):
                 )
 
 
+_ROLE = {"teacher": "teacher", "inherit": "source of weights"}
+
+
+def recipe_of(link: ModelLink | None) -> str | None:
+    """The recipe whose model is linked to, however it is named; None of a folder from elsewhere."""
+    if link is None or link.path is None:
+        return link and link.recipe
+    parts = PurePosixPath(normpath(link.path)).parts
+    return parts[2] if parts[:2] == ("data", "models") and len(parts) == 3 else None
+
+
+def recipe_sources(recipe: TrainParams) -> dict[str, str]:
+    """{`teacher`, `inherit`: the recipe whose model that is}."""
+    found = {"teacher": recipe_of(recipe.teacher), "inherit": recipe_of(recipe.inherit)}
+    return {what: name for what, name in found.items() if name is not None}
+
+
 def teacher_recipe(recipe: TrainParams) -> str | None:
     """The recipe whose model a recipe learns from, however it is named; None of a folder from elsewhere."""
-    teacher = recipe.teacher
-    if teacher is None or teacher.path is None:
-        return teacher and teacher.recipe
-    parts = PurePosixPath(normpath(teacher.path)).parts
-    return parts[2] if parts[:2] == ("data", "models") and len(parts) == 3 else None
+    return recipe_of(recipe.teacher)
 
 
 class Examined(NamedTuple):

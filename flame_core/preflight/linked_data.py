@@ -15,9 +15,9 @@ from flame_core.data.shards import Index, read_index
 from flame_core.data.sidecars import Sidecar
 from flame_core.errors import FlameError
 from flame_core.layout import Layout
-from flame_core.link_contents import link_contents
+from flame_core.link_contents import MODELS, link_contents
 from flame_core.links import links
-from flame_core.params import Params, teacher_recipe
+from flame_core.params import Params, recipe_sources
 from flame_core.params.validation import Fault
 from flame_core.training.recipe_check import is_made_by_a_stage
 
@@ -35,7 +35,7 @@ def linked_data_faults(params: Params, layout: Layout) -> list[LinkedFault]:
     index: Index | None = None
     for name, recipe in params.train.items():
         for what, path in links(layout, recipe).items():
-            if not path.exists() or (what == "teacher" and teacher_recipe(recipe)):
+            if not path.exists() or what in recipe_sources(recipe):
                 continue
             index = index or read_index(layout.shards, "train")
             may_change = is_made_by_a_stage(path, layout)
@@ -48,7 +48,7 @@ def _refused(what: str, path: Path, index: Index, layout: Layout) -> Iterator[st
     try:
         if what == "selection":
             select(index, path, layout.shards)
-        elif what == "teacher":
+        elif what in MODELS:
             link_contents({what: path})
         else:
             gates.require(path)

@@ -28,7 +28,7 @@ from flame_core.text.manifest import MANIFEST, require_training_fit, training_fo
 from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import CENTER, TOKENIZER, TrainStore
 from flame_core.tracking.run import track_training
-from flame_core.training.job import METRICS, TrainingJob
+from flame_core.training.job import METRICS, SIZES, TrainingJob
 from flame_core.verification import Verified, verify
 from flame_core.work import UnitRecord, WorkCache, gather
 
@@ -65,6 +65,8 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     require_training_fit(made, params, layout, written.reading)
     if "teacher" in needs:
         require_same_space(needs["teacher"], made)
+    if written.inherit is not None and written.inherit.projector:
+        require_same_space(needs["inherit"], made, "inherit")
     index = read_index(layout.shards, "train")
     _require_alignment(store, index, layout, written.reading)
     if (model := written.teacher and written.teacher.model) is not None:
@@ -139,8 +141,10 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     losses = [_main_loss(step, chosen.objective.name) for step in steps]
     first, last = _ends(losses)
     checks = [_loss_went_down(first, last, chosen)]
+    if SIZES in unit.names():
+        config["sizes"] = json.loads(unit.file(SIZES).read_text("utf-8"))
     contents = {CONFIG: json_bytes(config), gates.CHECKS: gates.to_bytes(checks)}
-    files = {name: unit.file(name) for name in unit.names()}
+    files = {name: unit.file(name) for name in unit.names() if name != SIZES}
     gather(layout.model(recipe), layout.state, files, contents, unit.sha256)
     facts(
         f"train@{recipe}",

@@ -1,7 +1,8 @@
-"""What a training was linked to, as its run records it: the teacher, sidecars and selection, by path and sha256.
+"""What a training was linked to, as its run records it: models, sidecars and selection, by path and sha256.
 
 The tag `flame.linked` is JSON, {what: {"path": ..., "content": digests}}, as `link_contents` tells them; the tag
-`flame.teacher` is the sha256 of the teacher's weights, by which MLflow finds all students of a model.
+`flame.teacher` is the sha256 of the teacher's weights, by which MLflow finds all students of a model; `flame.inherit`
+is that of the weights that the training began with.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from flame_core.digest import file_sha256
 from flame_core.layout import Layout
-from flame_core.link_contents import WEIGHTS, link_contents
+from flame_core.link_contents import MODELS, WEIGHTS, link_contents
 from flame_core.links import links
 from flame_core.params import Params
 from flame_core.tracking.chain import Link, out_link
@@ -23,7 +24,7 @@ from flame_core.tracking.provenance import out_digests
 from flame_core.workspace import dvc_cache
 
 LINKED_TAG, TEACHER_TAG = "flame.linked", "flame.teacher"
-TEACHER = "teacher"
+MODEL_TAGS = {"teacher": TEACHER_TAG, "inherit": "flame.inherit"}
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def linked_tags(params: Params, layout: Layout, recipe: str) -> dict[str, str]:
         for what, path in needs.items()
     }
     described = {what: {"path": paths[what], "content": contents[what]} for what in needs}
-    teacher = {TEACHER_TAG: contents[TEACHER][WEIGHTS]} if TEACHER in contents else {}
-    return {LINKED_TAG: json.dumps(described, sort_keys=True, ensure_ascii=False), **teacher}
+    models = {tag: contents[what][WEIGHTS] for what, tag in MODEL_TAGS.items() if what in contents}
+    return {LINKED_TAG: json.dumps(described, sort_keys=True, ensure_ascii=False), **models}
 
 
 def read_linked(tags: Mapping[str, str]) -> list[LinkedTo]:
@@ -80,7 +81,7 @@ def linked_links(layout: Layout, tags: Mapping[str, str], outs: Mapping[str, str
 
 
 def _linked_to(layout: Layout, each: LinkedTo, outs: Mapping[str, str], lock: dict[str, Any]) -> Link:
-    contents = {f"{name} sha256": digest for name, digest in each.content.items()} if each.what == TEACHER else {}
+    contents = {f"{name} sha256": digest for name, digest in each.content.items()} if each.what in MODELS else {}
     facts = contents or {"sha256": str(each.content)}
     out = each.out(outs)
     if out is None:
@@ -88,7 +89,7 @@ def _linked_to(layout: Layout, each: LinkedTo, outs: Mapping[str, str], lock: di
         link.notes.append("no stage of the run made it")
     else:
         link = out_link(layout, out, each.what, outs, lock, {"read": each.path, **facts})
-    if each.what != TEACHER:
+    if each.what not in MODELS:
         if out is None:
             link.skip("only the digest that the run read is known")
         return link
@@ -100,21 +101,21 @@ def _linked_to(layout: Layout, each: LinkedTo, outs: Mapping[str, str], lock: di
     return link
 
 
-def _differing(layout: Layout, teacher: LinkedTo, out: str | None, digest: str) -> list[str] | None:
-    """Files of a teacher whose bytes are not those that the run read; None if none can be found to compare.
+def _differing(layout: Layout, model: LinkedTo, out: str | None, digest: str) -> list[str] | None:
+    """Files of a linked model whose bytes are not those that the run read; None if none can be found to compare.
 
     Args:
         layout: of the main line.
-        teacher: as the run recorded it.
+        model: as the run recorded it.
         out: that holds it, as the run's `dvc.lock` names it; None of a folder from elsewhere.
         digest: DVC's, of that out.
     """
-    wanted: dict[str, str] = teacher.content
-    folder = layout.root / teacher.path  # an absolute path stays one
+    wanted: dict[str, str] = model.content
+    folder = layout.root / model.path  # an absolute path stays one
     cache = dvc_cache(layout) / "files" / "md5"
     listing = read_listing(digest, cache) or {} if out else {}
     in_tree = out is None or out_digests(layout.root).get(out) == digest
-    inside = teacher.path.removeprefix(out or "").strip("/")
+    inside = model.path.removeprefix(out or "").strip("/")
     places: dict[str, Path] = {}
     for name in wanted:
         md5 = listing.get(f"{inside}/{name}".strip("/"))

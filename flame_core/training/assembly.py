@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from flame_core.errors import ParamsError
 from flame_core.lexical.lexicon import Lexicon, read_lexicon
 from flame_core.objectives import create_objective, recipe_needs, term_faults, term_needs
+from flame_core.objectives.batch import Moment
 from flame_core.objectives.objective import Objective
 from flame_core.objectives.term import Setup
 from flame_core.params import LexicalLossParams, TrainParams
 from flame_core.training.schedule import create_optimizer, freeze
 from flame_core.training.texts import TrainingTexts
+from flame_core.vision.inheritance import begun_with, inherit
 from flame_core.vision.lexical_head import LexicalHead
-from flame_core.vision.tower import ImageTower, require_features
+from flame_core.vision.masked_tower import fit, prune
+from flame_core.vision.tower import ImageTower, load_tower, require_features
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,13 @@ class Assembly:
         """AdamW over all trained parameters."""
         return create_optimizer(self.towers(), self.objective, params)
 
+    def prune(self, at: Moment) -> bool:
+        """Prune the image tower if it is time to; its weights are new parameters then, which need a new optimiser."""
+        masks = self.objective.pruning(at)
+        if masks is not None:
+            prune(self.tower, masks)
+        return masks is not None
+
     def to(self, device: str) -> Assembly:
         """Move everything to a device; returns itself."""
         for module in (self.towers(), self.objective):
@@ -63,6 +73,7 @@ class Assembly:
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
+        fit(self.tower, part("towers.image."))
         self.towers().load_state_dict(part("towers."))
         self.objective.load_state(part("objective."))
 
@@ -75,8 +86,9 @@ def assemble(
     samples: int,
     teacher: Path | None = None,
     sidecars: Mapping[str, Path] | None = None,
+    inherited: Path | None = None,
 ) -> Assembly:
-    """A recipe's towers and objective, initialised from its seed.
+    """A recipe's towers and objective, initialised from its seed and from the model that it inherits from.
 
     Args:
         params: the recipe.
@@ -86,25 +98,31 @@ def assemble(
         samples: how many are trained on.
         teacher: the model folder of the recipe's teacher.
         sidecars: folders of the recipe's sidecars by name.
+        inherited: the model folder that the recipe inherits from; None leaves the weights random.
 
     Raises:
-        ParamsError: the terms read what the backbone does not have or do not suit the recipe, or
-            `optimizer.multipliers` names no weight.
+        ParamsError: the terms read what the backbone does not have or do not suit the recipe,
+            `optimizer.multipliers` names no weight, or the tower cannot inherit from that model.
         InputError: a term cannot use what lies beside the values of a sidecar.
     """
+    source = None if params.inherit is None or inherited is None else load_tower(inherited)[0]
+    model = begun_with(params.model, source) if source is not None and params.learns_masks else params.model
     torch.manual_seed(params.seed)
     lexicon = _lexicon(params, sidecars or {})
-    tower = ImageTower(params.model, texts.hidden, facets, 0 if lexicon is None else len(lexicon.vocabulary))
+    tower = ImageTower(model, texts.hidden, facets, 0 if lexicon is None else len(lexicon.vocabulary))
     if lexicon is not None and isinstance(tower.projector, LexicalHead):
         tower.projector.start_from(lexicon.rows)
     for name, needs in term_needs(params).items():
         require_features(tower.backbone, needs.reads, f"train: the term {name}")
     for _, fault in term_faults(params, tower):
         raise ParamsError(f"train: {fault}")
+    if params.inherit is not None and source is not None:
+        inherit(tower, source, params.inherit)
     text_tower = texts.encoder()
     if "z" not in recipe_needs(params).reads:  # nothing reaches the head, and ranks would wait for its gradients
         tower.head_parts().requires_grad_(False)
-    setup = Setup(tower, batch_size, samples, texts.hidden, teacher, params.micro_batch_size, sidecars or {})
+    steps, sidecars = params.schedule(samples).steps, sidecars or {}
+    setup = Setup(tower, batch_size, samples, texts.hidden, teacher, params.micro_batch_size, sidecars, steps=steps)
     assembly = Assembly(tower, text_tower, create_objective(params, setup))
     freeze(assembly.towers(), params.optimizer.multipliers)
     return assembly

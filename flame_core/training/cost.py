@@ -188,6 +188,7 @@ def training_cost(
     extra: Mapping[str, Tensor] | None = None,
     teacher: Path | None = None,
     sidecars: Mapping[str, Path] | None = None,
+    inherited: Path | None = None,
 ) -> TrainingCost:
     """The cost of a recipe on `samples` pictures, for texts of `hidden` dimensions, on `processes` processes.
 
@@ -201,6 +202,7 @@ def training_cost(
         extra: values of `PICTURES` samples by sidecar.
         teacher: the model folder of the recipe's teacher.
         sidecars: folders of the recipe's sidecars by name.
+        inherited: the model folder that the recipe inherits from, if it is there.
 
     Raises:
         ParamsError: the recipe reads sidecars that are not given.
@@ -216,7 +218,7 @@ def training_cost(
     own = batch // processes
     texts, needs, size = MadeTexts(params, hidden, vocabulary), recipe_needs(params), params.model.image_size
     with torch.random.fork_rng(devices=[]):
-        assembly = assemble(params, texts, facet_count(slots), batch, samples, teacher, sidecars)
+        assembly = assemble(params, texts, facet_count(slots), batch, samples, teacher, sidecars, inherited)
         at = Moment(0, schedule.steps, schedule.steps_per_epoch)
         prepared = _prepared(params, assembly, made_batch(params, texts, PICTURES).with_extra(**(extra or {})), at)
         run = _Runs(params, assembly, prepared.result)

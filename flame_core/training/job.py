@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from flame_core.data.shards import read_index
+from flame_core.digest import write_json
 from flame_core.launcher import Launch, launch, serve
 from flame_core.lexical import LEXICON_FILES
 from flame_core.params import LexicalLossParams, TrainParams
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
     from flame_core.training.texts import TrainingTexts
 
 METRICS = "metrics.jsonl"
+SIZES = "sizes.json"  # of a tower that was pruned, for its config
+ORIGINS = "inherited.json"  # {weight: where it comes from}
 
 
 class TrainingJob(BaseModel):
     """Folders and params of a training, which writes `model.safetensors` and `metrics.jsonl` to the folder `out`.
 
-    If there is a text tower, it also writes `text.safetensors` and `tokenizer.json`.
+    If there is a text tower, it also writes `text.safetensors` and `tokenizer.json`; if the tower inherits,
+    `inherited.json`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,7 +48,7 @@ class TrainingJob(BaseModel):
     checkpoints: Path
     out: Path
     journal: Path | None = None  # where the first rank records every step, if anywhere
-    links: dict[str, Path] = {}  # what the recipe is linked to: its teacher, sidecars, selection
+    links: dict[str, Path] = {}  # what the recipe is linked to: its teacher, sidecars, selection, ...
 
     def run(self, ranks: Ranks = ALONE) -> None:
         """Train, or resume; the first rank writes."""
@@ -53,6 +57,7 @@ class TrainingJob(BaseModel):
         from flame_core.training.inputs import open_inputs
         from flame_core.training.loader import TrainingSamples
         from flame_core.training.loop import train
+        from flame_core.vision.block_sizes import sizes_of
         from flame_core.vision.tower import WEIGHTS
         from flame_core.weights import save_weights
 
@@ -62,8 +67,8 @@ class TrainingJob(BaseModel):
         recorders = []
         if self.journal is not None and ranks.first:
             recorders.append(StepRecorder(Journal(self.journal)).record)
-        teacher = self.links.get("teacher")
-        trained = train(samples, self.recipe, self.checkpoints, ranks, *recorders, teacher=teacher)
+        models = {"teacher": self.links.get("teacher"), "inherited": self.links.get("inherit")}
+        trained = train(samples, self.recipe, self.checkpoints, ranks, *recorders, **models)
         if ranks.first:
             save_weights(trained.tower, self.out / WEIGHTS)
             texts.save(trained.text_tower, self.out)
@@ -73,6 +78,10 @@ class TrainingJob(BaseModel):
                     shutil.copyfile(folder / name, self.out / name)
             lines = [json.dumps(row, sort_keys=True) + "\n" for row in trained.metrics]
             (self.out / METRICS).write_text("".join(lines), "utf-8")
+            if self.recipe.learns_masks:
+                write_json(self.out / SIZES, sizes_of(trained.tower.backbone).model_dump())
+            if trained.tower.origins is not None:
+                write_json(self.out / ORIGINS, trained.tower.origins)
         ranks.barrier()
 
     def _texts(self) -> TrainingTexts:

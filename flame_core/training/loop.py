@@ -69,6 +69,7 @@ def train(
     ranks: Ranks = ALONE,
     on_step: Callable[[dict[str, float]], None] = lambda row: None,
     teacher: Path | None = None,
+    inherited: Path | None = None,
 ) -> Trained:
     """Train a recipe's towers; every rank calls it and gets the same result.
 
@@ -79,6 +80,7 @@ def train(
         ranks: this process among those that train.
         on_step: called with the metrics after each step, on a GPU also with those of `Utilisation`.
         teacher: the model folder of the recipe's teacher.
+        inherited: the model folder that the tower inherits from.
 
     Returns:
         The towers, and per step: step, epoch, loss, learning_rate, loss/<share> for each share if there are several,
@@ -88,7 +90,8 @@ def train(
         ComputationError: the loss is not finite; names the step and the batch's keys.
         Interrupted: a stop signal came to any rank; the state was saved.
         InputError: fewer than two samples, or a sidecar that a term cannot use.
-        ParamsError: the batch cannot be divided evenly among the ranks, or pictures are to be decoded on a missing GPU.
+        ParamsError: the batch cannot be divided evenly among the ranks, pictures are to be decoded on a missing GPU, or
+            the tower cannot inherit from that model.
         ResourceError: the training does not fit the GPU's memory; says how much is missing and which setting helps.
     """
     if len(samples) < 2:
@@ -107,23 +110,23 @@ def train(
     meter: Utilisation | None = None
     if device == "cuda":
         free, _ = torch.cuda.mem_get_info()
-        params, cost = fitted_training(params, samples, ranks.world, ranks.least(free), teacher)
+        params, cost = fitted_training(params, samples, ranks.world, ranks.least(free), teacher, inherited)
         peak = measured_peak(device, torch.bfloat16 if params.precision == "bfloat16" else torch.float32)
         meter = Utilisation(cost.useful_step_flops / ranks.world, peak)
-    folders = samples.sidecar_folders
-    assembly = assemble(params, samples.texts, samples.facets, batch_size, len(samples), teacher, folders).to(device)
-    optimizer = assembly.optimizer(params)
+    count, sidecars = len(samples), samples.sidecar_folders
+    assembly = assemble(params, samples.texts, samples.facets, batch_size, count, teacher, sidecars, inherited)
+    assembly.to(device)
     if ranks.rank:
         torch.manual_seed(params.seed + ranks.rank)  # dropout and stochastic depth differ between ranks
     metrics: Metrics = []
     saved = checkpoint.load(checkpoints, ranks)
     if saved:
         assembly.load_state(saved.model)
-        optimizer.load_state_dict(saved.optimizer)
         set_random_state(saved.random, torch.device(device))
         metrics = saved.metrics
-    if params.compile and device == "cuda":
-        assembly.tower.compile()
+    optimizer = assembly.optimizer(params)
+    if saved:
+        optimizer.load_state_dict(saved.optimizer)
     step_of = Step(assembly, optimizer, params, ranks, device)
     step = len(metrics)
     order = EpochOrder(len(samples), batch_size, schedule.epochs, params.seed, step, ranks)
@@ -137,9 +140,13 @@ def train(
     last_save = time.monotonic()
     with stop_requested() as stopped, progress("train", total * batch_size, "images", step * batch_size) as bar:
         for batch in batches_on(device, loader):
+            at = Moment(step, total, order.steps_per_epoch)
+            if assembly.prune(at):
+                optimizer = assembly.optimizer(params)
+                step_of = Step(assembly, optimizer, params, ranks, device)
             rate = learning_rate(step, total, schedule.warmup_steps, params.optimizer.learning_rate)
             set_learning_rate(optimizer, rate)
-            shares = step_of(batch, Moment(step, total, order.steps_per_epoch))
+            shares = step_of(batch, at)
             due = time.monotonic() - last_save >= settings().checkpoint_seconds
             losses, stop, save_due = _agree(shares, bool(stopped), due and ranks.first, ranks)
             loss = sum(losses.values())

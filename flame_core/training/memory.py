@@ -17,7 +17,12 @@ log = logging.getLogger(__name__)
 
 
 def fitted_training(
-    params: TrainParams, samples: TrainingSamples, processes: int, free: int, teacher: Path | None = None
+    params: TrainParams,
+    samples: TrainingSamples,
+    processes: int,
+    free: int,
+    teacher: Path | None = None,
+    inherited: Path | None = None,
 ) -> tuple[TrainParams, TrainingCost]:
     """The recipe and its cost, in pieces that fit into `free` bytes of a GPU if the recipe sets none.
 
@@ -37,6 +42,7 @@ def fitted_training(
         extra=samples.stored(range(PICTURES)),
         teacher=teacher,
         sidecars=samples.sidecar_folders,
+        inherited=inherited,
     )
     room = int(free * _SHARE)
     if cost.memory <= room:

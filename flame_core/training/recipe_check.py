@@ -18,10 +18,11 @@ from flame_core.errors import FlameError, InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.link_contents import CONFIG, require_same_space
 from flame_core.links import PIPELINE, links
-from flame_core.params import Params, TrainParams, read_yaml, teacher_recipe
+from flame_core.params import Params, TrainParams, read_yaml, recipe_sources
 from flame_core.params.recipe_files import recipe_file
 from flame_core.section_stages import section_stages
 from flame_core.text.manifest import MANIFEST, read_manifest, training_folder
+from flame_core.training.inherit_check import inherit_faults
 from flame_core.training.teacher_check import teachable_faults
 
 
@@ -146,19 +147,20 @@ def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
             continue
         if params.noise and path == layout.noise:
             continue
-        if not is_made_by_a_stage(path, layout) and not _is_of_a_recipe(recipe, what):
+        if not is_made_by_a_stage(path, layout) and what not in recipe_sources(recipe):
             yield Fault(
                 key,
                 f"{path} does not exist, and no stage of {PIPELINE} makes it: correct the path, or make it first",
             )
     if recipe.teacher is not None and recipe.teacher.model is None:
-        for message in _other_space(params, layout, recipe):
+        for message in _other_space(params, layout, recipe, "teacher"):
             yield Fault(("teacher",), message)
         yield from (Fault(*each) for each in teachable_faults(params, layout, name))
-
-
-def _is_of_a_recipe(recipe: TrainParams, what: str) -> bool:
-    return what == "teacher" and teacher_recipe(recipe) is not None
+    if recipe.inherit is not None:
+        for message in inherit_faults(params, layout, recipe):
+            yield Fault(("inherit",), message)
+        for message in _other_space(params, layout, recipe, "inherit") if recipe.inherit.projector else ():
+            yield Fault(("inherit",), f"{message}; or set inherit.projector to false")
 
 
 def is_made_by_a_stage(path: Path, layout: Layout) -> bool:
@@ -180,18 +182,18 @@ def _outs(layout: Layout) -> list[Path]:
     return found
 
 
-def _other_space(params: Params, layout: Layout, recipe: TrainParams) -> Iterator[str]:
-    """Why a teacher's LLM space differs from that of the recipe's texts, as far as its files or params show."""
-    layer = _layer(params, recipe)
-    if name := teacher_recipe(recipe):
+def _other_space(params: Params, layout: Layout, recipe: TrainParams, what: str) -> Iterator[str]:
+    """Why a linked model's LLM space differs from that of the recipe's texts, as far as its files or params show."""
+    layer, role = _layer(params, recipe), {"teacher": "teacher", "inherit": "source"}[what]
+    if name := recipe_sources(recipe).get(what):
         taught = params.train.get(name)
         if taught is not None and (other := _layer(params, taught)) != layer:
             yield (
-                f"the teacher {name} reads layer {other} of the LLM ({taught.reading}), and this recipe layer {layer} "
+                f"the {role} {name} reads layer {other} of the LLM ({taught.reading}), and this recipe layer {layer} "
                 f"({recipe.reading}): give both the same reading, or text.sentence the layer of the facets"
             )
         return
-    folder = links(layout, recipe)["teacher"]
+    folder = links(layout, recipe)[what]
     if not (folder / CONFIG).is_file():
         return
     try:
@@ -202,7 +204,7 @@ def _other_space(params: Params, layout: Layout, recipe: TrainParams) -> Iterato
         return
     own = {"name": params.llm.name, "source": params.llm.source, "random_seed": params.llm.random_seed}
     wrong = [
-        f"the teacher's {'llm.' if key in own else ''}{key} is {found!r}, and these params have {value!r}"
+        f"the {role}'s {'llm.' if key in own else ''}{key} is {found!r}, and these params have {value!r}"
         for key, found, value in (
             *((key, llm.get(key), value) for key, value in own.items()),
             ("layer", config.get("layer"), layer),
@@ -215,7 +217,7 @@ def _other_space(params: Params, layout: Layout, recipe: TrainParams) -> Iterato
     manifest = _manifest_made_for(params, layout, recipe)
     if manifest is not None:
         try:
-            require_same_space(folder, manifest)
+            require_same_space(folder, manifest, what)
         except InputError as error:
             yield str(error)
 

@@ -88,6 +88,6 @@ def require_weights(towers: nn.Module, multipliers: Mapping[str, float]) -> None
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set every group's rate to `rate` times its multiplier."""
+    """Set every group's rate to `rate` times its multiplier; a group with a `rate` of its own keeps that."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["multiplier"]
+        group["lr"] = group.get("rate", rate * group["multiplier"])

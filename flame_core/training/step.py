@@ -42,6 +42,8 @@ class Step:
         device: str,
     ) -> None:
         self._assembly, self._optimizer, self._params, self._ranks = assembly, optimizer, params, ranks
+        if params.compile and device == "cuda" and not assembly.objective.prunes:
+            assembly.tower.compile()
         self._device = device
         self._tower = ranks.wrap(assembly.tower)
         self._text_tower = None if assembly.text_tower is None else ranks.wrap(assembly.text_tower)
@@ -71,6 +73,7 @@ class Step:
         for of_tower in (images, texts):
             if of_tower is not None:
                 of_tower.backward(self._ranks.world)
+        objective.after_backward(self._ranks.world)
         heads = [p for p in objective.parameters() if p.requires_grad]
         self._ranks.sum_(*(p.grad for p in heads))
         if self._params.optimizer.clip_grad_norm is not None:

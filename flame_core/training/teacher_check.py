@@ -16,7 +16,7 @@ from flame_core.errors import FlameError, ParamsError
 from flame_core.layout import Layout
 from flame_core.link_contents import CONFIG
 from flame_core.links import links
-from flame_core.params import ModelParams, Params, TrainParams, teacher_recipe
+from flame_core.params import Params, TrainParams, teacher_recipe
 from flame_core.text.jobs import recipe_slots, slot_names
 
 
@@ -57,11 +57,12 @@ def teachable_faults(params: Params, layout: Layout, name: str) -> Iterator[tupl
 def _faults(recipe: TrainParams, teacher: str, config: Mapping[str, Any], facets: Sequence[str]) -> Iterator[str]:
     """Each begins with its key in the recipe."""
     from flame_core.objectives import recipe_needs
+    from flame_core.vision.tower import tower_params
 
     if not recipe_needs(recipe).taught:
         return
     try:
-        model, seen = ModelParams.model_validate(config["recipe"]["model"]), list(config["facets"])
+        model, seen = tower_params(config), list(config["facets"])
         own_texts = config["recipe"].get("text_tower") is not None
     except (KeyError, TypeError, ValueError):
         yield f"teacher: {teacher} is no model of this project: name the folder of a model that `flame train` made"

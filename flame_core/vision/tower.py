@@ -8,10 +8,10 @@ The backbone's CLS token, if it has one, stays in the sequence but is not part o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from flame_core.errors import InputError, ParamsError
 from flame_core.params import ModelParams, Precision
 from flame_core.text.jobs import facet_count
+from flame_core.vision.block_sizes import require_sizes, resize, sizes_of, why_not_plain
 from flame_core.vision.facet_tokens import FacetTokens
 from flame_core.vision.folded_norms import fold_norms
 from flame_core.vision.lexical_head import LexicalHead
@@ -28,6 +29,9 @@ from flame_core.vision.prepared_batches import prepared_batches
 from flame_core.vision.projector import PatchProjector, PooledProjector
 from flame_core.vision.token_subset import subset_tokens
 from flame_core.vision.views import evaluation_picture, normalised
+
+if TYPE_CHECKING:
+    from flame_core.vision.masked_tower import Masked
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -38,8 +42,12 @@ FEATURES = frozenset({"z", "pooled", "cls", "patches"})
 class ImageTower(nn.Module):
     """Normalised pictures [B, 3, H, W] to unit vectors z [B, 1 + F, D] in the LLM's space, and other features.
 
-    z[:, 0] is the picture as a whole; the F others are its facets, if `model.facet_blocks` asks for them.
+    z[:, 0] is the picture as a whole; the F others are its facets, if `model.facet_blocks` asks for them. `origins`
+    says where each weight comes from, if they were those of another tower (`inheritance`).
     """
+
+    origins: dict[str, str] | None = None
+    masked: Masked | None = None  # while masks are learned
 
     def __init__(self, params: ModelParams, hidden: int, facets: int, words: int = 0) -> None:
         """Take D, F, and for the head `lexical` the number of words V, which then is z's dimension."""
@@ -142,7 +150,17 @@ def create_backbone(params: ModelParams) -> nn.Module:
         ) from error
     if not (isinstance(tokens, Tensor) and tokens.ndim == 3 and tokens.shape[-1] == backbone.num_features):
         raise ParamsError(f"train.model.backbone {params.backbone!r} does not return tokens [B, T, C]; take a ViT")
+    backbone.uncut = None if why_not_plain(backbone) else sizes_of(backbone)
+    if params.sizes is not None:
+        require_sizes(backbone, params.sizes)
+        resize(backbone, **params.sizes.model_dump())
     return backbone.train()
+
+
+def tower_params(config: Mapping[str, Any]) -> ModelParams:
+    """The params of a model's tower, from its config, which has the sizes of a tower that was pruned while trained."""
+    sizes = {"sizes": config["sizes"]} if "sizes" in config else {}
+    return ModelParams.model_validate({**config["recipe"]["model"], **sizes})
 
 
 def require_features(backbone: Any, reads: Collection[str], who: str) -> None:
@@ -230,7 +248,7 @@ def load_tower(model: Path) -> tuple[ImageTower, dict[str, Any]]:
         config = json.loads((model / CONFIG).read_text("utf-8"))
         facets = facet_count(config["facets"])
         weights = load_file(model / WEIGHTS)
-        params = ModelParams.model_validate(config["recipe"]["model"])
+        params = tower_params(config)
         words = len(weights["projector.codebook"]) if params.head == "lexical" else 0
         tower = ImageTower(params, config["hidden"], facets, words)
         tower.load_state_dict(weights)

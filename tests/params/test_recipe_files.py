@@ -49,8 +49,8 @@ def test_a_folder_of_a_recipe_is_that_recipe(path, recipe):
 @pytest.mark.parametrize(
     ("teacher", "message"),
     [
-        ("{recipe: student}", "student learns from student, so none can be trained first"),
-        ("{path: data/models/student}", "student learns from student"),
+        ("{recipe: student}", "student needs student, so none can be trained first"),
+        ("{path: data/models/student}", "student needs student"),
         ("{recipe: other}", "its teacher other is not among the recipes; list it under recipes"),
         ("{}", "name one teacher: a recipe, a path or a model"),
         ("{recipe: plain, path: x}", "name one teacher: a recipe, a path or a model"),
@@ -67,8 +67,27 @@ def test_impossible_teachers_are_refused(recipes, teacher, message):
 def test_a_circle_of_teachers_is_refused(recipes):
     for name, teacher in (("a", "b"), ("b", "c"), ("c", "a")):
         linked(recipes, name, f"teacher: {{recipe: {teacher}}}\n")
-    with pytest.raises(ParamsError, match="a learns from b learns from c learns from a"):
+    with pytest.raises(ParamsError, match="a needs b needs c needs a"):
         parsed(recipes, ["a", "b", "c"])
+
+
+def test_models_to_inherit_from_count_as_well(recipes):
+    linked(recipes, "a", "teacher: {recipe: b}\n")
+    linked(recipes, "b", "inherit: {path: data/models/a}\n")
+    with pytest.raises(ParamsError, match=r"a needs b needs a"):
+        parsed(recipes, ["a", "b"])
+    linked(recipes, "b", "inherit: {recipe: plain}\nteacher: {recipe: plain}\n")
+    assert parsed(recipes, ["plain", "a", "b"]).train["b"].inherit.recipe == "plain"
+    with pytest.raises(ParamsError, match="its source of weights plain is not among the recipes"):
+        parsed(recipes, ["a", "b"])
+
+
+def test_how_weights_are_inherited_is_part_of_the_recipe_and_from_where_is_not():
+    def identity(**inherit) -> dict:
+        return TrainParams.model_validate({"inherit": inherit}).identity
+
+    assert identity(recipe="a") == identity(path="b") == TrainParams().identity
+    assert identity(recipe="a", blocks="first", projector=False)["inherit"] == {"blocks": "first", "projector": False}
 
 
 def test_it_is_clear_which_file_is_the_recipe(recipes):
@@ -85,12 +104,18 @@ def test_it_is_clear_which_file_is_the_recipe(recipes):
 def test_links_enter_no_digest_of_the_recipe_and_no_config_unless_they_are_set():
     plain = TrainParams()
     full = TrainParams.model_validate(
-        {"teacher": {"path": "x"}, "sidecars": {"labels": "data/sidecars/labels"}, "selection": "keys.parquet"}
+        {
+            "teacher": {"path": "x"},
+            "inherit": {"path": "y"},
+            "sidecars": {"labels": "data/sidecars/labels"},
+            "selection": "keys.parquet",
+        }
     )
     assert full.identity == plain.identity  # a training knows them by their content
     assert not plain.dump().keys() & set(LINKS)
     assert {name: full.dump()[name] for name in LINKS} == {
         "teacher": {"path": "x"},
+        "inherit": {"path": "y"},
         "sidecars": {"labels": "data/sidecars/labels"},
         "selection": "keys.parquet",
     }

@@ -12,7 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from flame_core.data.shards import read_index
 from flame_core.data.sidecars import gather_sidecar, write_values
@@ -276,6 +278,51 @@ def test_sidecars_and_a_selection_are_known_by_their_content_too(world, labelled
     keys.unlink()
     with pytest.raises(InputError, match=r"keys\.parquet is missing, the selection"):
         train.run(changed, layout, "student")
+
+
+def smaller(params: Params, **inherit) -> Params:
+    """`student` has half of the size of `plain`, and begins with its weights."""
+    options = {"img_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 1, "num_heads": 1}
+    model = {"backbone_options": options, "image_size": 16}
+    return linked(params, model=model, inherit={"recipe": "plain", **inherit})
+
+
+def test_a_tower_that_inherits_is_known_by_the_weights_it_began_with(world):
+    params, layout = world
+    before = trainings(layout)
+    train.run(smaller(params), layout, "student")
+    own, source = (load_file(layout.model(name) / "model.safetensors") for name in ("student", "plain"))
+    assert data_of(layout, "student")["inherit"] == {
+        name: file_sha256(layout.model("plain") / name) for name in TEACHER
+    }
+    report = json.loads((layout.model("student") / "inherited.json").read_text())
+    assert report.keys() == own.keys()
+    assert report["backbone.norm_pre.weight"] == "backbone.norm_pre.weight: first 12 of 24"
+    began = source["backbone.norm_pre.weight"][:12]  # a few steps do not move it far
+    torch.testing.assert_close(own["backbone.norm_pre.weight"], began, atol=0.05, rtol=0)
+    train.run(smaller(params, blocks="interval"), layout, "student")
+    assert len(trainings(layout) - before) == 1
+    train.run(smaller(params, blocks=[1]), layout, "student")
+    assert len(trainings(layout) - before) == 2
+    assert json.loads((layout.model("student") / "inherited.json").read_text())["backbone.blocks.0.norm1.bias"] == (
+        "backbone.blocks.1.norm1.bias: first 12 of 24"
+    )
+
+
+def test_a_head_of_another_llms_space_is_not_inherited(world, tmp_path):
+    params, layout = world
+    shutil.copytree(layout.model("plain"), tmp_path / "old")
+    config = json.loads((tmp_path / "old/config.json").read_text())
+    write_json(tmp_path / "old/config.json", {**config, "llm": {"name": "another"}})
+    write_digests(tmp_path / "old")
+    old = {"recipe": None, "path": str(tmp_path / "old")}
+    with pytest.raises(InputError, match=r"another LLM's space than these.*inherit.projector: false(?s:.*)llm: this"):
+        train.run(smaller(params, **old), layout, "student")
+    train.run(smaller(params, **old, projector=False), layout, "student")
+    report = json.loads((layout.model("student") / "inherited.json").read_text())
+    assert {name for name, origin in report.items() if origin == "new"} == {
+        name for name in report if name.startswith("projector.")
+    }
 
 
 def test_a_link_makes_the_recipe_with_the_digests(world):

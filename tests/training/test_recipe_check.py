@@ -201,6 +201,25 @@ def test_a_teacher_of_another_reading(layout):
     assert links_of(made.model_copy(update={"text": same}), layout) == []
 
 
+def test_a_source_of_weights_that_does_not_fit(layout):
+    def of(size: int, **link) -> Params:
+        options = {"img_size": 32, "patch_size": 8, "embed_dim": size, "depth": 2, "num_heads": size // 64}
+        made = params(model={"backbone_options": options, "image_size": 32}, inherit=link)
+        plain = made.train["flame"].model_copy(update={"model": made.train["student"].model})
+        return made.model_copy(update={"train": made.train | {"flame": plain}})
+
+    assert links_of(of(64, recipe="flame"), layout) == []
+    large, small = of(128, recipe="flame"), of(64, recipe="flame")
+    mixed = large.model_copy(update={"train": large.train | {"flame": small.train["flame"]}})
+    ((key, message),) = links_of(mixed, layout)
+    assert key == "inherit" and message.startswith("the tower is larger than its source: backbone.cls_token")
+    plain = params()
+    path = teacher(layout, plain, layer=7, recipe={"model": {"backbone_options": {"depth": 3}}})
+    ((_, depth), (_, layer)) = links_of(of(64, path=path, blocks=[0, 7]), layout)
+    assert depth.startswith("inherit.blocks [0, 7]: name 2") and "the source's layer is 7" in layer
+    assert links_of(of(64, path=path, projector=False), layout) == []
+
+
 def test_an_error_names_recipe_file_and_key_of_every_mistake(layout):
     made = params(AskingParams(sidecars=("labels",), reads=("dreams",)), selection="keys.parquet")
     with pytest.raises(ParamsError) as caught:
