@@ -28,7 +28,8 @@ class FlameVisionConfig(PretrainedConfig):
     """A timm backbone (`architecture`, `model_args`) and its head into a space of `projection_dim` dimensions.
 
     `head` is `patches` (each patch is projected, then their mean is taken) or `pooled` (the mean patch is projected).
-    The last `facet_blocks` blocks hold `num_facets` facet tokens; null: the tower has none.
+    The last `facet_blocks` blocks hold `num_facets` facet tokens; null: the tower has none. `sizes` are those of a
+    tower that was pruned, which `model_args` cannot say.
     """
 
     model_type = "flame_vision"
@@ -42,12 +43,14 @@ class FlameVisionConfig(PretrainedConfig):
         head: str = "patches",
         num_facets: int = 0,
         facet_blocks: int | None = None,
+        sizes: dict[str, Any] | None = None,
         **others: Any,
     ) -> None:
         self.architecture, self.image_size = architecture, image_size
         self.model_args = model_args or {"num_classes": 0, "global_pool": "avg", "final_norm": False}
         self.projection_dim, self.head = projection_dim, head
         self.num_facets, self.facet_blocks = num_facets, facet_blocks
+        self.sizes = sizes
         super().__init__(**others)
 
 
@@ -61,6 +64,43 @@ class FlameVisionOutput(ModelOutput):
     image_embeds: Tensor | None = None
     facet_embeds: Tensor | None = None
     last_hidden_state: Tensor | None = None
+
+
+def resize(backbone: Any, sizes: Any) -> None:
+    """Give a timm ViT this width, and each block its own number of heads and hidden units."""
+    width = torch.arange(sizes["width"])
+
+    def keep(module: Any, name: str, *numbers: Any) -> None:
+        weight = getattr(module, name, None)
+        if weight is not None:
+            for axis, number in enumerate(numbers):
+                weight = weight if number is None else weight.index_select(axis, number)
+            setattr(module, name, nn.Parameter(weight.detach().clone()))
+
+    def both(module: Any, rows: Any, columns: Any = None) -> None:
+        keep(module, "weight", rows, columns)
+        keep(module, "bias", rows)
+        if hasattr(module, "normalized_shape"):
+            module.normalized_shape = (len(rows),)
+
+    both(backbone.patch_embed.proj, width)
+    both(backbone.norm_pre, width)
+    both(backbone.norm, width)
+    for name in ("cls_token", "reg_token", "pos_embed"):
+        keep(backbone, name, None, None, width)
+    for block, heads, units in zip(backbone.blocks, sizes["heads"], sizes["intermediate"]):  # noqa: B905
+        attn, mlp, inner, hidden = block.attn, block.mlp, heads * block.attn.head_dim, torch.arange(units)
+        parts = [torch.arange(inner) + part * attn.attn_dim for part in range(3)]
+        both(attn.qkv, torch.cat(parts), width)
+        both(attn.proj, width, torch.arange(inner))
+        attn.num_heads, attn.attn_dim = heads, inner
+        both(mlp.fc1, hidden, width)
+        both(mlp.fc2, width, hidden)
+        for norm in (block.norm1, block.norm2):
+            both(norm, width)
+        for scale in (block.ls1, block.ls2):
+            keep(scale, "gamma", width)
+    backbone.num_features = backbone.embed_dim = backbone.head_hidden_size = len(width)
 
 
 class Projector(nn.Module):
@@ -91,6 +131,8 @@ class FlameVisionModel(PreTrainedModel):
     def __init__(self, config: FlameVisionConfig) -> None:
         super().__init__(config)
         self.backbone: Any = timm.create_model(config.architecture, **config.model_args)
+        if config.sizes is not None:
+            resize(self.backbone, config.sizes)
         width: int = self.backbone.num_features
         self.projector = Projector(width, config)
         self.facet_tokens = None if config.facet_blocks is None else FacetTokens(config.num_facets, width)

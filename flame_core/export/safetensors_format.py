@@ -13,6 +13,7 @@ from flame_core.digest import write_json
 from flame_core.export import class_files
 from flame_core.export.preprocessing import processor_config, program
 from flame_core.export.projector_program import projected, projector_layers
+from flame_core.export.resize_program import resize_program
 from flame_core.export.subject import Subject
 from flame_core.export.usage import Usage
 from flame_core.link_contents import EXPORTED
@@ -35,7 +36,9 @@ def write(subject: Subject, folder: Path) -> Usage:
         + ", `facet_tokens.tokens`" * bool(subject.facets),
         "config.json": "architecture and preprocessing",
     }
-    programs = {"Vectors": _IMPORTS + program(subject.params.image_size) + "\n\n" + _loader(subject)}
+    programs = {
+        "Vectors": _IMPORTS + program(subject.params.image_size) + "\n\n" + resize_program(subject) + _loader(subject)
+    }
     if subject.zero_shot is not None:
         class_files.write_classes(subject.zero_shot, folder)
         files |= class_files.FILES
@@ -62,6 +65,7 @@ tower = nn.ModuleDict({{
     "backbone": timm.create_model(config["architecture"], **config["model_args"]),
     "projector": nn.ModuleDict({{"layers": projector}}){facet_module if subject.facets else ""},
 }})
+{'resize(tower["backbone"], config["sizes"])' + chr(10) if subject.sizes else ""}\
 tower.load_state_dict(load_file("{WEIGHTS}"))
 backbone = tower.eval()["backbone"]
 

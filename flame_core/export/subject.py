@@ -76,6 +76,11 @@ class Subject:
 
         return backbone_arguments(self.params)
 
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """{`sizes`: of a tower that was pruned}, which `model_args` cannot say; empty for all others."""
+        return {} if self.params.sizes is None else {"sizes": self.params.sizes.model_dump()}
+
     def tower_config(self) -> dict[str, Any]:
         """Everything that builds the tower, in the keys of `modeling_flame.FlameVisionConfig`."""
         blocks = self.params.facet_blocks
@@ -87,6 +92,7 @@ class Subject:
             "head": self.params.head,
             "num_facets": self.facets,
             "facet_blocks": len(self.tower.backbone.blocks) if blocks == "all" else blocks,
+            **self.sizes,
         }
 
 

@@ -13,6 +13,7 @@ from flame_core.digest import write_json
 from flame_core.export import class_files
 from flame_core.export.preprocessing import timm_config
 from flame_core.export.projector_program import projected, projector_layers
+from flame_core.export.resize_program import resize_program
 from flame_core.export.subject import Subject
 from flame_core.export.usage import Usage
 from flame_core.weights import save_weights
@@ -45,6 +46,11 @@ def write(subject: Subject, folder: Path) -> Usage:
         "A timm model has one linear layer behind its backbone, so `backbone(pictures)` gives features [N, C], not "
         f"vectors: the projector lies in `{PROJECTOR}`, and the program of the README applies it."
     ]
+    if subject.sizes:
+        lacks.append(
+            "The tower was pruned, and timm's arguments cannot say the sizes of its blocks (`sizes` in `config.json`). So "
+            "`local-dir:.` does not load it; the program of the README does."
+        )
     if subject.facets:
         lacks.append(
             f"The {subject.facets} facet tokens are not in this format, since timm's models have none. The vector of "
@@ -60,12 +66,14 @@ def _config(subject: Subject) -> dict[str, Any]:
         "num_features": subject.width,
         "global_pool": "avg",
         "model_args": subject.model_args,
+        **subject.sizes,
         "pretrained_cfg": timm_config(subject),
     }
 
 
 def _program(subject: Subject) -> str:
     return f"""\
+{"import json" + chr(10) * 2 if subject.sizes else ""}\
 import timm
 import torch
 from PIL import Image
@@ -73,7 +81,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision.transforms.functional import center_crop
 
-backbone = timm.create_model("local-dir:.", pretrained=True).eval()
+{resize_program(subject)}\
+{_backbone(subject)}
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(backbone))
 projector = {projector_layers(subject)}
 projector.load_state_dict(load_file("{PROJECTOR}"))
@@ -84,3 +93,14 @@ with torch.inference_mode():
     patches = backbone.forward_features(pictures)[:, backbone.num_prefix_tokens :]
     vectors = nn.functional.normalize({projected(subject, "projector")}, dim=-1)  # [1, {subject.dim}]
 """
+
+
+def _backbone(subject: Subject) -> str:
+    if not subject.sizes:
+        return 'backbone = timm.create_model("local-dir:.", pretrained=True).eval()'
+    return """\
+config = json.load(open("config.json"))
+backbone = timm.create_model(config["architecture"], **config["model_args"]).eval()
+resize(backbone, config["sizes"])
+backbone.load_state_dict(load_file("model.safetensors"))
+backbone.pretrained_cfg = backbone.default_cfg = config["pretrained_cfg"]"""

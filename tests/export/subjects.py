@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from flame_core.digest import write_json
 from flame_core.export.subject import Subject
 from flame_core.export.zero_shot import ZeroShot
-from flame_core.params import IngestParams, TextTowerParams, TrainParams
+from flame_core.params import IngestParams, SizesParams, TextTowerParams, TrainParams
 from flame_core.text import transformer
 from flame_core.text.store import TOKENIZER
 from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower, load_tower
@@ -22,6 +22,7 @@ DIM, SIZE = 20, 32
 SMALL = {"img_size": SIZE, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
 NO_CLASS_TOKEN = {**SMALL, "class_token": False}
 NAFLEX = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8, "pos_embed_grid_size": [4, 4]}
+SIZES = {"width": 19, "heads": [2, 1, 1], "intermediate": [96, 31, 7]}  # of a tower that was pruned
 TEXT_TOWER = TextTowerParams(width=16, depth=2, heads=2, max_tokens=12)
 CLIP, REGISTERS = "vit_base_patch16_clip_224", "vit_small_patch14_reg4_dinov2"
 RECIPES: dict[str, dict[str, Any]] = {
@@ -43,6 +44,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model": {"backbone": REGISTERS, "backbone_options": SMALL, "facet_blocks": "all"},
         "objective": {"name": "facet_sigmoid"},
     },
+    "pruned": {"model": {"backbone": REGISTERS, "backbone_options": SMALL}},
     "clip": {"model": {"backbone": CLIP, "backbone_options": SMALL}, "text_tower": TEXT_TOWER.model_dump()},
 }
 CLASSES = ["birds", "boats & ships", "Häuser"]
@@ -55,10 +57,13 @@ def trained(root: Path, name: str, tokenizer: Any) -> Path:
     folder = root / name
     folder.mkdir(parents=True)
     torch.manual_seed(sum(map(ord, name)))
-    save_file(_moved(ImageTower(recipe.model, DIM, facets=3)), folder / WEIGHTS)
+    sizes = {"sizes": SIZES} if name == "pruned" else {}
+    model = recipe.model.model_copy(update={name: SizesParams(**given) for name, given in sizes.items()})
+    save_file(_moved(ImageTower(model, DIM, facets=3)), folder / WEIGHTS)
     config = {
         "recipe": recipe.dump(),
         "recipe_name": name,
+        **sizes,
         "hidden": DIM,
         "samples": 12,
         "facets": ["raw/1", "short/1", "short/2", "short/3"],
