@@ -48,8 +48,8 @@ def write(subject: Subject, folder: Path) -> Usage:
     ]
     if subject.sizes:
         lacks.append(
-            "The tower was pruned, and timm's arguments cannot say the sizes of its blocks (`sizes` in `config.json`). So "
-            "`local-dir:.` does not load it; the program of the README does."
+            "The tower was pruned, and timm's arguments cannot say the sizes of its blocks (`sizes` in `config.json`): "
+            "`local-dir:.` does not load it, but the program of the README does."
         )
     if subject.facets:
         lacks.append(
