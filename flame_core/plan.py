@@ -191,7 +191,7 @@ def _training_cost(
     if inherited is not None and inherited.exists():
         count = partial(count, inherited=inherited)
     if recipe.teacher is not None and linked.keys() <= {"teacher"}:
-        return _taught(params, recipe, linked.get("teacher"), shape, names, partial(count, images))
+        return _taught(params, layout, recipe, shape, names, partial(count, images))
     missing = [what for what, path in linked.items() if not path.exists()]
     if params.cluster and missing and {linked[what] for what in missing} == {layout.clusters} and len(linked) == 1:
         return _before_clustering(params.cluster, shape, count, images, missing[0].partition(".")[2])
@@ -208,23 +208,24 @@ def _training_cost(
 
 def _taught(
     params: Params,
+    layout: Layout,
     recipe: TrainParams,
-    folder: Path | None,
     shape: LLMShape,
     names: Sequence[str],
     count: Callable[..., TrainingCost],
 ) -> TrainingCost | str:
     """The cost of a recipe that needs only a teacher, which may not be trained yet, or be of another project."""
+    from flame_core.objectives.clip_teacher import local_folder
     from flame_core.training.teacher_stand_in import foreign_teacher, untrained_teacher
 
+    folder = links(layout, recipe).get("teacher")
     if folder is not None and folder.exists():
         return count(teacher=folder)
     source = recipe.teacher and recipe.teacher.model
     if source is not None:
-        kind, _, place = source.partition(":")
-        if kind == "transformers" and not Path(place).expanduser().is_dir():
-            return f"its teacher {source} is not on this machine: fetch it, and name its folder"
-        stand_in = foreign_teacher(source)
+        if (here := local_folder(source, layout)) is None:
+            return f"its teacher {source} is no folder on this machine: fetch it, and name its folder"
+        stand_in = foreign_teacher(f"transformers:{here}")
     elif (taught := params.train.get(teacher_recipe(recipe) or "")) is not None:
         stand_in = untrained_teacher(taught, shape.hidden, [names[i] for i in recipe_slots(names, taught)])
     else:

@@ -72,7 +72,7 @@ def test_a_teacher_that_is_not_trained_yet_is_counted_by_its_recipe(tmp_path: Pa
 def test_a_teacher_of_another_project_is_counted_if_it_is_here(tmp_path: Path, byte_tokenizer) -> None:
     clip = tiny_clip.save(tmp_path / "clip", byte_tokenizer)
     (refused,) = taught({"model": "transformers:openai/clip"}, tmp_path)["training: student"].values()
-    assert refused == "its teacher transformers:openai/clip is not on this machine: fetch it, and name its folder"
+    assert refused == "its teacher transformers:openai/clip is no folder on this machine: fetch it, and name its folder"
     counted = taught({"model": f"transformers:{clip}"}, tmp_path, width=24, depth=1)["training: student"]
     assert "before the towers" in counted
     (refused,) = taught({"path": "models/old"}, tmp_path)["training: student"].values()

@@ -152,8 +152,8 @@ def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
                 key,
                 f"{path} does not exist, and no stage of {PIPELINE} makes it: correct the path, or make it first",
             )
-    if recipe.teacher is not None and recipe.teacher.model is None:
-        for message in _other_space(params, layout, recipe, "teacher"):
+    if recipe.teacher is not None:
+        for message in _other_space(params, layout, recipe, "teacher") if recipe.teacher.model is None else ():
             yield Fault(("teacher",), message)
         yield from (Fault(*each) for each in teachable_faults(params, layout, name))
     if recipe.inherit is not None:

@@ -16,6 +16,7 @@ from flame_core.errors import FlameError, ParamsError
 from flame_core.layout import Layout
 from flame_core.link_contents import CONFIG
 from flame_core.links import links
+from flame_core.objectives.clip_teacher import local_folder
 from flame_core.params import ModelParams, Params, TrainParams, teacher_recipe
 from flame_core.text.jobs import recipe_slots, slot_names
 
@@ -38,6 +39,12 @@ def require_teachable(recipe: TrainParams, folder: Path, facets: Sequence[str]) 
 def teachable_faults(params: Params, layout: Layout, name: str) -> Iterator[tuple[tuple[str, ...], str]]:
     """(key, what is wrong) of a recipe and its teacher, as far as the teacher's params or files show."""
     recipe = params.train[name]
+    source = recipe.teacher.model if recipe.teacher else None
+    if source is not None:
+        place = source.partition(":")[2]
+        if place.startswith(("/", "~", ".")) and local_folder(source, layout) is None:
+            yield ("teacher", "model"), f"{layout.resolve(place)} is no folder: correct the path, or name a hub id"
+        return
     names = slot_names(params.text)
     if (other := teacher_recipe(recipe)) is not None:
         if (taught := params.train.get(other)) is None:

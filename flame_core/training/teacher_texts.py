@@ -16,7 +16,7 @@ from flame_core.data.shards import Index
 from flame_core.data.sidecars import gather_sidecar, write_values
 from flame_core.digest import file_sha256
 from flame_core.layout import Layout
-from flame_core.objectives.clip_teacher import TEACHER_TEXTS, open_teaching_model
+from flame_core.objectives.clip_teacher import TEACHER_TEXTS, local_folder, open_teaching_model
 from flame_core.params import Params, TrainParams
 from flame_core.reporting import progress
 from flame_core.suite.models.model import Model
@@ -47,12 +47,14 @@ def store_teacher_texts(params: Params, layout: Layout, recipe: TrainParams, ind
         layout: of the run.
         recipe: its kinds of captions are encoded.
         index: all rows of the training split.
-        source: such as `transformers:<folder or hub id>`.
+        source: such as `transformers:<folder or hub id>`; a folder is relative to the project.
 
     Raises:
         InputError: the model cannot be read, or a sample has no caption.
         ResourceError: the model cannot be fetched, or a package is missing.
     """
+    if (here := local_folder(source, layout)) is not None:
+        source = f"transformers:{here}"
     model = open_teaching_model(source)
     kinds = [kind for kind in params.text.train_kinds if kind in recipe.kinds]
     language = params.evaluate.train_language

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -135,3 +136,44 @@ def test_open_clip_is_asked_for_by_name_where_it_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(ResourceError, match="open_clip_torch is not installed"):
         open_model("mine", "open_clip:ViT-B-16@laion", "cpu")
+
+
+def test_the_picture_side_gives_the_vectors_of_the_model_s_own_preprocessing(saved):
+    family, folder = saved
+    found = open_model("tiny", f"transformers:{folder}", "cpu")
+    side = found.picture_side()
+    assert side.size == 32 and side.dim == (24 if family == "clip" else 32)
+    square = picture(COLOURS[0], size=(32, 32))
+    assert_same_vectors(side, square, found.pictures([square]))
+
+
+def test_a_model_of_open_clip_encodes_and_shows_its_picture_side(tmp_path):
+    """Where that package is installed: a tiny architecture with weights from a file."""
+    open_clip = pytest.importorskip("open_clip")
+    tower = {"width": 32, "layers": 2}
+    config = {
+        "embed_dim": 24,
+        "vision_cfg": {**tower, "image_size": 32, "patch_size": 8, "head_width": 16},
+        "text_cfg": {**tower, "context_length": 16, "vocab_size": 49408, "heads": 2},
+    }
+    (tmp_path / "tiny.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / "tiny.json")
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model("tiny").state_dict(), tmp_path / "weights.pt")
+    found = open_model("mine", f"open_clip:tiny@{tmp_path / 'weights.pt'}", "cpu")
+    square = picture(COLOURS[0], size=(32, 32))
+    z, t = found.pictures([square]), found.texts("raw", TEXTS)
+    assert z.shape == (1, 24) and t.shape == (3, 24)
+    assert np.linalg.norm(np.concatenate([z, t]), axis=1) == pytest.approx(1, abs=1e-5)
+    side = found.picture_side()
+    assert (side.size, side.dim) == (32, 24)
+    assert_same_vectors(side, square, z)
+
+
+def assert_same_vectors(side, content: bytes, vectors: np.ndarray) -> None:
+    """Of a picture of the side's own size, whose preprocessing is only the normalisation."""
+    pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(content)).convert("RGB"))).permute(2, 0, 1) / 255
+    mean, std = (torch.tensor(values)[:, None, None] for values in (side.mean, side.std))
+    with torch.inference_mode():
+        own = side.module(((pixels - mean) / std)[None])
+    assert own.numpy() == pytest.approx(vectors, abs=1e-4)

@@ -65,6 +65,14 @@ def test_a_recipe_without_terms_that_learn_from_it_is_not_looked_at(tmp_path):
     assert found(tmp_path, params({"terms": []}, kinds=["raw"])) == []
 
 
+def test_a_folder_of_another_project_that_is_not_there(tmp_path):
+    ((key, message),) = found(tmp_path, params({"teacher": {"model": "transformers:./clip"}}))
+    assert key == "teacher.model" and message.startswith(f"{tmp_path / 'clip'} is no folder: correct the path")
+    (tmp_path / "clip").mkdir()
+    assert found(tmp_path, params({"teacher": {"model": "transformers:./clip"}})) == []
+    assert found(tmp_path, params({"teacher": {"model": "transformers:openai/clip@main"}})) == []
+
+
 def folder_of(tmp_path: Path, made: Params, **config: Any) -> Path:
     content = {"recipe": made.train["flame"].dump(), "facets": ["raw/1", "short/1"], **config}
     write_json(tmp_path / "config.json", content)
