@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from flame_core.digest import write_json
@@ -23,7 +22,7 @@ from flame_core.training.assembly import assemble
 from flame_core.training.made_batch import MadeTexts, made_batch
 from flame_core.training.schedule import learning_rate, set_learning_rate
 from flame_core.training.step import Step
-from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower, load_tower
+from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
 from flame_core.weights import save_weights
 from tests.objectives.test_attention_toy import BATCH, CELL, CLASSES, PICTURES, SIDE, batch_of, pictures
 from tests.training.world import recipe
@@ -62,14 +61,10 @@ def of_size(options: dict[str, int], seed: int, objective: dict[str, Any], rate:
     )
 
 
-def trained(
-    toy: Toy, params: TrainParams, steps: int, wrong: float, teacher: Path | None = None, inherits: bool = False
-) -> ImageTower:
+def trained(toy: Toy, params: TrainParams, steps: int, wrong: float, teacher: Path | None = None) -> ImageTower:
     """The tower after so many steps, in which a share `wrong` of the captions is of another class."""
     made = MadeTexts(params, TEXT)
-    assembly = assemble(params, made, 1, BATCH, PICTURES, teacher)
-    if inherits and teacher is not None:
-        front_slices(assembly.tower, load_tower(teacher)[0])
+    assembly = assemble(params, made, 1, BATCH, PICTURES, teacher, inherited=teacher)
     optimizer = assembly.optimizer(params)
     step, blank = Step(assembly, optimizer, params, ALONE, "cpu"), made_batch(params, made, BATCH)
     others = torch.randint(CLASSES, (PICTURES,), generator=toy.draw)
@@ -79,26 +74,6 @@ def trained(
         set_learning_rate(optimizer, learning_rate(number, steps, steps // 10, params.optimizer.learning_rate))
         step(batch_of(blank, toy.shown[rows], toy.texts[named[rows]]), Moment(number, steps, steps))
     return assembly.tower
-
-
-def front_slices(student: ImageTower, teacher: ImageTower) -> None:
-    """Of each tensor the leading part, of the heads the first ones, of the blocks every second."""
-    theirs, heads, dim = teacher.state_dict(), SMALL["num_heads"], LARGE["embed_dim"] // LARGE["num_heads"]
-    step = LARGE["depth"] // SMALL["depth"]
-    own = student.state_dict()
-    for name, weight in own.items():
-        parts = name.split(".")
-        if parts[:2] == ["backbone", "blocks"]:
-            parts[2] = str(int(parts[2]) * step)
-        source = theirs[".".join(parts)]
-        if "attn.qkv" in name:  # [3, heads, dim, ...]
-            source = source.unflatten(0, (3, LARGE["num_heads"], dim))[:, :heads].flatten(0, 2)
-        own[name] = sliced(source, weight.shape)
-    student.load_state_dict(own)
-
-
-def sliced(source: Tensor, shape: torch.Size) -> Tensor:
-    return source[tuple(slice(size) for size in shape)].clone()
 
 
 def taught(folder: Path, seed: int) -> tuple[Toy, Path]:
@@ -115,8 +90,10 @@ def taught(folder: Path, seed: int) -> tuple[Toy, Path]:
 
 def student(toy: Toy, teacher: Path, seed: int, objective: str, inherits: bool) -> float:
     given = {"scale": 20.0, "teacher_scale": 20.0} if objective == "affinity" else {}
-    params = of_size(SMALL, seed, {"name": objective, **given}, 1e-3, teacher={"path": str(teacher)})
-    return toy.accuracy(trained(toy, params, 120, WRONG, teacher, inherits))
+    link = {"path": str(teacher)}
+    links = {"teacher": link, "inherit": link if inherits else None}
+    params = of_size(SMALL, seed, {"name": objective, **given}, 1e-3, **links)
+    return toy.accuracy(trained(toy, params, 120, WRONG, teacher))
 
 
 @pytest.mark.slow
