@@ -17,7 +17,8 @@ from float32. Ways that the engine does not have are emulated: values are rounde
     channels         of each product the 8 input channels that contribute most stay in bfloat16
     compensated      weights are rounded one input channel after another, and each error is made up for by the channels
                      that come after it (GPTQ, arXiv 2210.17323), from what the products get in other captions
-    compensated and attention, compensated and channels      both
+    made             the same, from what the products get in captions made of a few words
+    compensated and attention, compensated and channels, made and attention      both
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.made_captions import made_captions
 from benchmarks.measure import record
 from flame_core.data.shards import read_metas
 from flame_core.layout import Layout
@@ -54,8 +56,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument(
         "--cases",
-        default="bfloat16,float8,emulated,attention,queries,down,ends,channels,compensated,compensated and attention,"
-        "compensated and channels",
+        default="bfloat16,float8,emulated,attention,queries,down,ends,channels,compensated,made,"
+        "compensated and attention,compensated and channels,made and attention",
         type=lambda text: text.split(","),
     )
     options = parser.parse_args()
@@ -76,13 +78,16 @@ def main() -> None:
     exact = vectors(encoder("float32"))
     score("float32", exact, exact)
     moments: Moments = {}
+    of_made: Moments = {}
     if any("channels" in case or "compensated" in case for case in options.cases):
         moments = moments_of(encoder("bfloat16"), [own[2] for own in captions[:400]])
+    if any("made" in case for case in options.cases):
+        of_made = moments_of(encoder("bfloat16"), made_captions(400))
     for case in options.cases:
         start = time.perf_counter()
         engine = encoder("float8" if case == "float8" else "bfloat16")
         if case not in ("bfloat16", "float8"):
-            emulate(engine.facet_pass.model, case, moments)
+            emulate(engine.facet_pass.model, case, of_made if "made" in case else moments)
         score(case, vectors(engine), exact)
         print(f"{case}: {time.perf_counter() - start:.0f} s", flush=True)
 
@@ -164,7 +169,9 @@ def emulate(model: Any, case: str, moments: Moments) -> None:
         }
         if not any(stays.get(way, False) for way in case.split(" and ")):
             kept = CHANNELS if "channels" in case else 0
-            own = Emulated(getattr(parent, name), moments.get(place), kept, compensate="compensated" in case)
+            own = Emulated(
+                getattr(parent, name), moments.get(place), kept, compensate="compensated" in case or "made" in case
+            )
             setattr(parent, name, own)
 
 
