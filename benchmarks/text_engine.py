@@ -35,6 +35,7 @@ from torch.nn import functional as F
 from benchmarks.measure import PROCESSOR, WALL, in_turns, matmul_ceiling, peak_bytes, record
 from flame_core.captions.table import read_captions
 from flame_core.data.shards import read_metas
+from flame_core.freed_memory import keep_freed_memory
 from flame_core.layout import Layout
 from flame_core.params import TextParams, load_params
 from flame_core.settings import settings
@@ -109,6 +110,7 @@ def main() -> None:
         return
 
     torch.set_num_threads(1)
+    keep_freed_memory()  # as the stage `embed` does
     sound = True
     clock = PROCESSOR if device == "cpu" else WALL
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flame_core.errors import ComputationError
+from flame_core.freed_memory import keep_freed_memory
 from flame_core.layout import Layout
 from flame_core.params import LLMParams, Params, TextParams
 from flame_core.settings import settings
@@ -131,6 +132,8 @@ class TextEncoder:
         folder = layout.llm / params.llm.name
         device = settings().torch_device()
         torch.set_num_threads(params.text.cpu_threads)
+        if device == "cpu":
+            keep_freed_memory()
         if device == "cuda":
             shape = read_shape(params, folder)
             free, _ = torch.cuda.mem_get_info()
