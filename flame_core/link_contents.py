@@ -21,11 +21,12 @@ from flame_core.verification import DIGESTS, making, read_digests
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # as vision.tower names them, which imports torch
 EXPORTED = "flame-tower/1"  # `format` in the config of an exported tower, whose checks passed before the export
 MODELS = ("teacher", "inherit")  # links to trained models
+COUNTS, HITS = "frequency.parquet", "hits/"  # as curation.concept_out names them, which imports numpy
 _OF_TEXT = ("text.safetensors", "tokenizer.json")  # of a model with a text tower of its own
 
 
 def link_contents(links: Mapping[str, Path]) -> dict[str, Any]:
-    """{what: digests}: of a model {file: sha256}, of a sidecar that of its values, of a selection its sha256.
+    """{what: digests}: of a model and of counts of concepts {file: sha256}, else one sha256.
 
     Args:
         links: what a recipe needs, as `flame_core.links.links` tells.
@@ -48,7 +49,17 @@ def _content(what: str, path: Path) -> Any:
             gates.require(path.parent)
         return file_sha256(path)
     gates.require(path)
-    return Sidecar(path).digest
+    return _of_concepts(path) if _is_of_concepts(what, path) else Sidecar(path).digest
+
+
+def _is_of_concepts(what: str, path: Path) -> bool:
+    """Whether samples are drawn by counts of concepts, and not by a sidecar's weights."""
+    return what == "sampling" and (path / COUNTS).is_file()
+
+
+def _of_concepts(path: Path) -> dict[str, str]:
+    """{file: sha256} of the counts and hits in `data/concepts`."""
+    return {name: digest for name, digest in read_digests(path).items() if name == COUNTS or name.startswith(HITS)}
 
 
 def _model_files(folder: Path, what: str) -> list[str]:
@@ -76,7 +87,7 @@ def read_by_training(links: Mapping[str, Path]) -> dict[Path, list[str]]:
             if (path.parent / DIGESTS).is_file():
                 found.setdefault(path.parent, []).append(path.name)
         else:
-            found.setdefault(path, []).append("*")
+            found.setdefault(path, []).extend([COUNTS, f"{HITS}*"] if _is_of_concepts(what, path) else ["*"])
     return found
 
 

@@ -37,13 +37,15 @@ _COMPARED = ("cmd", "deps", "params", "outs")
 
 
 def links(layout: Layout, recipe: TrainParams) -> dict[str, Path]:
-    """{what: path} of all that a recipe needs: `teacher`, `inherit`, `sidecars.<name>`, `selection`."""
+    """{what: path} of all a recipe needs: `teacher`, `inherit`, `sidecars.<name>`, `sampling`, `selection`."""
     found: dict[str, Path] = {}
     for what, link in (("teacher", recipe.teacher), ("inherit", recipe.inherit)):
         name = recipe_of(link)
         if link is not None and (name or link.path):  # a model of another project is no edge of the graph
             found[what] = layout.model(name) if name else linked_place(layout, link.path or "")
     found |= {f"sidecars.{name}": linked_place(layout, path) for name, path in sorted(recipe.sidecars.items())}
+    if (source := recipe.sampling.source) is not None:
+        found["sampling"] = linked_place(layout, source)
     if recipe.selection is not None:
         found["selection"] = linked_place(layout, recipe.selection)
     return found

@@ -49,6 +49,7 @@ def weight_units(
             write_values(folder, NAME, sample_weights(hits, sizes[shard], frequency, params.cap, params.other))
             return UnitRecord({"samples": sizes[shard]})
 
-        inputs = {"step": "weights", "hits": unit.sha256[HITS], "mode": mode, "frequency": frequency.tolist()}
+        inputs = {"step": "weights", "hits": unit.sha256[HITS], "rows": sizes[shard], "mode": mode}
+        inputs |= {"frequency": frequency.tolist()}
         units[shard] = cache.get({**inputs, **params.model_dump(mode="json")}, write)
     return units

@@ -11,6 +11,7 @@ from flame_core.names import Name
 from flame_core.params.auto import Schedule, schedule
 from flame_core.params.changed_values import changed_values
 from flame_core.params.objectives import MultiPositiveSigmoidParams, ObjectiveParams
+from flame_core.params.sampling import SOURCES, LinkedPath, Sampling, UniformSampling
 from flame_core.params.section import (
     AUTO,
     CaptionKind,
@@ -108,16 +109,6 @@ class OptimizerParams(Section):
         description="of the learning rate of a tower's weights, by what their names begin with, such as "
         "image.backbone.blocks.0; the longest such name counts; 0 freezes them",
     )
-
-
-def _plain_path(path: str) -> str:
-    """`path`, if it may be written into `dvc.yaml`, where `${` begins a value of params."""
-    if not path.strip() or "${" in path or not path.isprintable():
-        raise ValueError("a path is not empty, is printable and holds no ${")
-    return path
-
-
-LinkedPath = Annotated[str, AfterValidator(_plain_path)]
 
 
 def _foreign_model(source: str) -> str:
@@ -243,6 +234,11 @@ class TrainParams(Section):
         exclude_if=lambda value: value == 0,  # as `reading`
         description="share of the samples that get each other's texts, by the sidecar `noise` of `flame noise`",
     )
+    sampling: Sampling = Field(
+        default=UniformSampling(),
+        exclude_if=lambda value: value == UniformSampling(),  # as `reading` above
+        description="which samples an epoch has: uniform (each once), weighted, capped, or balanced batches",
+    )
     selection: LinkedPath | None = Field(default=None, description="a parquet file of the keys to train on; null: all")
 
     @property
@@ -273,6 +269,8 @@ class TrainParams(Section):
         What it is linked to is known by its content instead (`link_contents.py`), wherever it lies.
         """
         values = {name: value for name, value in changed_values(self).items() if name not in ("gates", *LINKS)}
+        if (sampling := values.get("sampling")) is not None:
+            values["sampling"] = {name: value for name, value in sampling.items() if name not in SOURCES}
         inherited = self.inherit.how if self.inherit else {}
         return values | ({"inherit": inherited} if inherited else {})
 

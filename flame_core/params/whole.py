@@ -33,6 +33,7 @@ from flame_core.params.overlay import (
 from flame_core.params.places import Places, short
 from flame_core.params.promotion import PromoteParams
 from flame_core.params.recipe_files import known_recipes, read_placed_recipe, recipe_file
+from flame_core.params.sampling import COUNTED
 from flame_core.params.section import Section, refuse
 from flame_core.params.sources import Source
 from flame_core.params.storage import StorageParams
@@ -165,6 +166,12 @@ class Params(Section):
             yield (
                 ("concepts", "images", "tagger", "recipe"),
                 f"concepts.images.tagger: {concepts.tower} is not among the recipes; list it under recipes",
+            )
+        elif concepts.tower is not None and self.train[concepts.tower].sampling.source in COUNTED:
+            yield (
+                ("concepts", "images", "tagger", "recipe"),
+                f"concepts.images.tagger: {concepts.tower} draws its samples by these counts, so neither can be first; "
+                "take another recipe",
             )
 
     def _impossible_fits(self) -> Iterator[Misfit]:

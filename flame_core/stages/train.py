@@ -74,7 +74,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         needs |= teacher.links
         linked["teacher"] = teacher.identity
         large[teacher.folder] = ["*"]
-    selected, sidecars = open_inputs(written, needs, index, layout.shards)
+    selected, sidecars, _ = open_inputs(written, needs, index, layout.shards)
     for sidecar in sidecars.values():
         require_same_store(sidecar, layout.train_embeddings)
     if "selection" in needs:

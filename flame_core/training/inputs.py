@@ -13,15 +13,17 @@ from flame_core.data.sidecars import Sidecar, open_sidecars
 from flame_core.objectives import term_needs
 from flame_core.objectives.clip_teacher import TEACHER_TEXTS
 from flame_core.params import TrainParams
+from flame_core.training.sampling import Draws, open_draws
 
 _SIDECARS = "sidecars."
 
 
 class TrainingInputs(NamedTuple):
-    """The samples to train on, and the sidecars that the recipe's terms read, by name."""
+    """The samples to train on, the sidecars that the recipe's terms read, by name, and how samples are drawn."""
 
     selected: Index
     sidecars: dict[str, Sidecar]
+    draws: Draws
 
 
 def sidecar_readers(recipe: TrainParams) -> dict[str, tuple[str, ...]]:
@@ -49,4 +51,5 @@ def open_inputs(recipe: TrainParams, links: Mapping[str, Path], index: Index, sh
     given = {name.removeprefix(_SIDECARS): path for name, path in links.items() if name.startswith(_SIDECARS)}
     sidecars = open_sidecars(needed, given, index)
     selection = links.get("selection")
-    return TrainingInputs(index if selection is None else select(index, selection, shards), sidecars)
+    selected = index if selection is None else select(index, selection, shards)
+    return TrainingInputs(selected, sidecars, open_draws(recipe, links.get("sampling"), selected, index))

@@ -62,13 +62,13 @@ class TrainingJob(BaseModel):
         from flame_core.weights import save_weights
 
         texts = self._texts()
-        index, sidecars = open_inputs(self.recipe, self.links, read_index(self.shards, "train"), self.shards)
+        index, sidecars, draws = open_inputs(self.recipe, self.links, read_index(self.shards, "train"), self.shards)
         samples = TrainingSamples(index, self.shards, texts, self.slots, self.recipe, sidecars)
         recorders = []
         if self.journal is not None and ranks.first:
             recorders.append(StepRecorder(Journal(self.journal)).record)
         models = {"teacher": self.links.get("teacher"), "inherited": self.links.get("inherit")}
-        trained = train(samples, self.recipe, self.checkpoints, ranks, *recorders, **models)
+        trained = train(samples, self.recipe, self.checkpoints, ranks, *recorders, **models, draws=draws)
         if ranks.first:
             save_weights(trained.tower, self.out / WEIGHTS)
             texts.save(trained.text_tower, self.out)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import resource
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +29,7 @@ from flame_core.params import TrainParams
 from flame_core.ranks import ALONE, Ranks
 from flame_core.text.jobs import facet_number
 from flame_core.text.store import Drawn
+from flame_core.training.sampling import Draws, Uniform
 from flame_core.training.shared_index import SharedIndex
 from flame_core.training.texts import StoredValues, TrainingTexts
 from flame_core.vision.decoding import open_with
@@ -125,36 +125,38 @@ class LoadedBatch:
 class EpochOrder(Sampler[list[tuple[int, int]]]):
     """This rank's part of each batch, as (epoch, sample number), from a given step on.
 
-    An epoch's last samples are left out if they do not fill a batch. The parts of all ranks, in order, are the same
-    batch as on one rank.
+    `draws` says which samples an epoch has, by default each once. Its last samples are left out if they do not fill a
+    batch. The parts of all ranks, in order, are the same batch as on one rank.
     """
 
     def __init__(
-        self, samples: int, batch_size: int, epochs: int, seed: int, first_step: int = 0, ranks: Ranks = ALONE
+        self,
+        samples: int,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        first_step: int = 0,
+        ranks: Ranks = ALONE,
+        draws: Draws | None = None,
     ) -> None:
         self.batch_size = min(batch_size, samples)
         self.steps_per_epoch = samples // self.batch_size
         self.total_steps = self.steps_per_epoch * epochs
-        self._samples, self._seed, self._first = samples, seed, first_step
+        self._first, self._draws = first_step, draws or Uniform(samples, seed)
         self._ranks = ranks
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         first_epoch = self._first // self.steps_per_epoch
         for epoch in range(first_epoch, self.total_steps // self.steps_per_epoch):
-            order = self._permutation(epoch)
+            batch = self._draws.epoch(epoch, self.batch_size)
             for i in range(self.steps_per_epoch):
                 if epoch * self.steps_per_epoch + i >= self._first:
                     own = self.batch_size // self._ranks.world
-                    start = i * self.batch_size + self._ranks.rank * own
-                    yield [(epoch, number) for number in order[start : start + own]]
+                    start = self._ranks.rank * own
+                    yield [(epoch, number) for number in batch(i)[start : start + own]]
 
     def __len__(self) -> int:
         return self.total_steps - self._first
-
-    def _permutation(self, epoch: int) -> array[int]:
-        order = array("q", range(self._samples))
-        random.Random(f"order {self._seed} {epoch}").shuffle(order)
-        return order
 
 
 class TrainingSamples(Dataset[LoadedBatch]):

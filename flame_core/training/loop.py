@@ -29,6 +29,7 @@ from flame_core.training.assembly import assemble
 from flame_core.training.loader import EpochOrder, TrainingSamples, create_loader
 from flame_core.training.memory import fitted_training
 from flame_core.training.prefetch import batches_on
+from flame_core.training.sampling import Draws
 from flame_core.training.schedule import learning_rate, set_learning_rate
 from flame_core.training.step import Step, random_state, set_random_state
 from flame_core.training.utilisation import Utilisation, measured_peak
@@ -70,6 +71,7 @@ def train(
     on_step: Callable[[dict[str, float]], None] = lambda row: None,
     teacher: Path | None = None,
     inherited: Path | None = None,
+    draws: Draws | None = None,
 ) -> Trained:
     """Train a recipe's towers; every rank calls it and gets the same result.
 
@@ -81,6 +83,7 @@ def train(
         on_step: called with the metrics after each step, on a GPU also with those of `Utilisation`.
         teacher: the model folder of the recipe's teacher.
         inherited: the model folder that the tower inherits from.
+        draws: how an epoch's samples are drawn (default: each once).
 
     Returns:
         The towers, and per step: step, epoch, loss, learning_rate, loss/<share> for each share if there are several,
@@ -129,7 +132,7 @@ def train(
         optimizer.load_state_dict(saved.optimizer)
     step_of = Step(assembly, optimizer, params, ranks, device)
     step = len(metrics)
-    order = EpochOrder(len(samples), batch_size, schedule.epochs, params.seed, step, ranks)
+    order = EpochOrder(len(samples), batch_size, schedule.epochs, params.seed, step, ranks, draws)
     loader = create_loader(samples, order, settings().decoding_processes(ranks.world), pin_memory=device == "cuda")
 
     def save() -> None:

@@ -1,0 +1,141 @@
+"""A test set like Let It Wag! from a folder of gathered pictures, one subfolder per class (arXiv 2404.04125, appendix).
+
+    gathered/snowy owl/*.jpg  ->  wag/test/snowy owl/*.jpg, wag/classnames.txt, wag/record.json
+
+Per class: files that are no pictures go; outliers go, the given share of pictures with the smallest mean cosine to the
+others of their class (if there are vectors); of pictures that look alike (pHash, at most `distance` different bits of
+64) the first by name stays; pictures that are byte for byte in several classes go. Classes with fewer than `least`
+pictures are left out, and of each other class `sample` are drawn by a hash of the seed and the bytes, so more pictures
+of one class change no other. What the paper checked by hand remains to be checked by hand.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from flame_core.data.perceptual import perceptual_hash
+from flame_core.digest import bytes_sha256, text_sha256
+from flame_core.errors import InputError
+from flame_core.suite.layouts.reading import is_picture
+from flame_core.suite.safe_pictures import opened
+
+Encode = Callable[[Sequence[bytes]], np.ndarray]  # encoded pictures to unit vectors [n, D]
+UNREADABLE, OUTLIER, ALIKE, SEVERAL = "cannot be decoded", "outlier", "looks like another", "in several classes"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is kept.
+
+    Attributes:
+        least: pictures that a class must have left.
+        sample: pictures of each class; at most `least`, so that all classes have as many.
+        distance: bits of the pHash in which pictures that look alike differ at most.
+        outliers: share of a class that is dropped as outliers.
+        seed: of the sample.
+    """
+
+    least: int
+    sample: int
+    distance: int = 10
+    outliers: float = 0.05
+    seed: int = 0
+
+
+@dataclass
+class Gathered:
+    """What was kept and why the rest was not.
+
+    Attributes:
+        kept: {class: paths}, sorted.
+        dropped: {class: {reason: count}}.
+        small: {class: pictures that were left} of classes that are left out.
+    """
+
+    kept: dict[str, list[Path]] = field(default_factory=dict)
+    dropped: dict[str, dict[str, int]] = field(default_factory=dict)
+    small: dict[str, int] = field(default_factory=dict)
+
+
+def choose(folder: Path, rules: Rules, encode: Encode | None = None) -> Gathered:
+    """The pictures of a test set; `encode` gives vectors for finding outliers.
+
+    Raises:
+        InputError: there is no such folder or class, or the rules do not fit together.
+    """
+    if not 0 < rules.sample <= rules.least:
+        raise InputError(
+            f"--sample {rules.sample} and --least {rules.least}: a class has at least as many pictures as are drawn"
+        )
+    classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if not classes:
+        raise InputError(f"{folder} holds no folder per class")
+    found = Gathered()
+    usable = {path.name: _usable(path, found.dropped.setdefault(path.name, {})) for path in classes}
+    times = Counter(sha256 for own in usable.values() for sha256 in {each.sha256 for each in own})
+    for name, own in usable.items():
+        dropped = found.dropped[name]
+        kept = _without(own, [times[each.sha256] > 1 for each in own], SEVERAL, dropped)
+        kept = _without(kept, _outliers(kept, rules.outliers, encode), OUTLIER, dropped)
+        kept = _without(kept, _alike(kept, rules.distance), ALIKE, dropped)
+        if len(kept) < rules.least:
+            found.small[name] = len(kept)
+            continue
+        drawn = sorted(kept, key=lambda each: text_sha256(f"{rules.seed} {each.sha256}"))[: rules.sample]
+        found.kept[name] = sorted(each.path for each in drawn)
+    return found
+
+
+@dataclass(frozen=True)
+class _Picture:
+    path: Path
+    sha256: str
+    look: int  # pHash
+
+
+def _usable(folder: Path, dropped: dict[str, int]) -> list[_Picture]:
+    """The pictures of a class by name."""
+    pictures: list[_Picture] = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and is_picture(path.name)):
+        content = path.read_bytes()
+        try:
+            look = perceptual_hash(opened(content, str(path)).convert("RGB"))
+        except InputError:
+            dropped[UNREADABLE] = dropped.get(UNREADABLE, 0) + 1
+            continue
+        pictures.append(_Picture(path, bytes_sha256(content), look))
+    return pictures
+
+
+def _without(pictures: list[_Picture], gone: Sequence[bool], reason: str, dropped: dict[str, int]) -> list[_Picture]:
+    if count := sum(gone):
+        dropped[reason] = dropped.get(reason, 0) + count
+    return [each for each, leaves in zip(pictures, gone, strict=True) if not leaves]
+
+
+def _outliers(pictures: Sequence[_Picture], share: float, encode: Encode | None) -> list[bool]:
+    count = int(share * len(pictures))
+    if encode is None or not count or len(pictures) < 3:
+        return [False] * len(pictures)
+    vectors = encode([each.path.read_bytes() for each in pictures]).astype(np.float64)
+    total = vectors.sum(axis=0)
+    cosine = (vectors @ total - np.einsum("nd,nd->n", vectors, vectors)) / (len(pictures) - 1)
+    lowest = set(np.argsort(cosine.round(9), kind="stable")[:count].tolist())
+    return [number in lowest for number in range(len(pictures))]
+
+
+def _alike(pictures: Sequence[_Picture], distance: int) -> list[bool]:
+    """Whether a picture looks like an earlier one that stays."""
+    looks = np.array([each.look for each in pictures], np.uint64)
+    gone: list[bool] = []
+    stays = np.zeros(len(pictures), bool)
+    for number, look in enumerate(looks):
+        near = np.bitwise_count(looks[:number][stays[:number]] ^ look) <= distance
+        gone.append(bool(near.any()))
+        stays[number] = not gone[-1]
+    return gone
