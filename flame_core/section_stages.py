@@ -129,13 +129,13 @@ CONCEPT_CHECKS = [
 def _noise(layout: Layout, noise: NoiseParams) -> dict[str, Any]:
     deps = ["data/captions/train", "data/shards"]
     own = _stage("noise", deps, ["data/sidecars/noise"], "data", ["noise_moves", "noise_tells"])
-    return {**own, "params": ["evaluate.train_language", *own["params"]]}
+    return _with_params(own, ["evaluate.train_language"])
 
 
 def _domains(layout: Layout, domains: Mapping[str, DomainParams]) -> dict[str, Any]:
     own = _stage("domains", [], ["data/domains"], "data", ["domain_classes", "domain_readable"])
     own["meta"]["dagster"] |= {"pool": "network", "retries": {"max": 3, "delay_seconds": 30, "exit_codes": [5]}}
-    return {**own, "params": ["domains", "ingest", *own["params"][1:]]}
+    return _with_params(own, ["ingest"])
 
 
 def _tune(layout: Layout, tune: TuneParams) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def _tune(layout: Layout, tune: TuneParams) -> dict[str, Any]:
     read = ["evaluate.baselines"] if tune.baselines else []
     read += ["evaluate.benchmarks.data"] if tune.benchmark or tune.beyond else []
     own["meta"]["dagster"] |= {"kinds": ["pytorch"], "pool": "gpu"}
-    return {**own, "params": [*read, *own["params"]]}
+    return _with_params(own, read)
 
 
 TUNE_CHECKS = [
