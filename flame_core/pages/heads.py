@@ -58,7 +58,7 @@ def _bars(record: Mapping[str, Any], part: str, chance: float | None) -> list[Ba
                     accuracy["low"],
                     accuracy["high"],
                     chance,
-                    main=preset == model["best"],
+                    main=len(model["presets"]) > 1 and preset == model["best"],
                 )
             )
     return bars
