@@ -16,7 +16,7 @@ from flame_core.layout import Layout
 from flame_core.measuring.texts import read_classes
 from flame_core.params import Params, TuneParams
 from flame_core.suite.content import Labelled, NotAvailable, Picture
-from flame_core.suite.definition import load_benchmarks
+from flame_core.suite.definition import Benchmark, load_benchmarks
 from flame_core.suite.layouts import read_content
 
 LABELS = "labels.json"  # of a domain
@@ -83,10 +83,13 @@ def read_within(params: Params, chosen: TuneParams, layout: Layout) -> Within:
         )
     train, validation = _split(_numbered(training, classes)[0], chosen.validation, len(classes))
     beyond, strange = {}, {}
-    for name, named in {
-        **{name: _of_domain(layout.domains / name) for name in chosen.domains},
-        **{name: _of_benchmark(params, layout, name, None) for name in chosen.beyond},
-    }.items():
+    elsewhere = {name: _of_domain(layout.domains / name) for name in chosen.domains}
+    for given in chosen.beyond:
+        name = _benchmark(given, layout).name
+        if name in (*elsewhere, "validation", "test"):
+            raise ParamsError(f"tune.beyond: {given} is called {name}, as another test: rename one of them")
+        elsewhere[name] = _of_benchmark(params, layout, given, None)
+    for name, named in elsewhere.items():
         part, others = _numbered(named, classes)
         if len(set(part.labels.tolist())) < 2:
             raise InputError(
@@ -122,8 +125,13 @@ def _of_domain(folder: Path) -> _Named:
         raise InputError(f"{folder / LABELS} is damaged ({error!r}): run `flame domains`") from None
 
 
+def _benchmark(name: str, layout: Layout) -> Benchmark:
+    (found,) = load_benchmarks([name], layout.project)
+    return found
+
+
 def _of_benchmark(params: Params, layout: Layout, name: str, split: str | None) -> _Named:
-    (benchmark,) = load_benchmarks([name], layout.project)
+    benchmark = _benchmark(name, layout)
     try:
         content = read_content(benchmark, layout.resolve(params.evaluate.benchmarks.data), split)
     except NotAvailable as error:

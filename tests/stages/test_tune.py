@@ -236,6 +236,9 @@ def test_what_does_not_fit_is_refused(world):
         TuneParams()
     with pytest.raises(ValueError, match="small stands more than once"):
         TuneParams(recipes=["small"], probed=["small"])
+    for names in (["test"], ["sketches", "sketches"]):
+        with pytest.raises(ValueError, match="domains and beyond need names of their own"):
+            TuneParams(recipes=["small"], domains=names)
     assert params.domains is not None
     strange = params.domains["sketches"].model_copy(update={"classes": {"nothing": "red"}})
     with pytest.raises(InputError, match=r"none of its 19 pictures is of a class.*categories are .*ish/big"):
@@ -245,6 +248,33 @@ def test_what_does_not_fit_is_refused(world):
         Params.model_validate(whole)
     with pytest.raises(ValueError, match=r"tune\.domains has moon, which domains does not list"):
         Params.model_validate(whole)
+
+
+def test_benchmarks_may_be_the_domain_and_what_lies_beyond(world, tmp_path):
+    params, layout = world
+    for folder in ("colours/train", "colours/test", "painted/test"):
+        for number in range(18):
+            colour = list(COLOURS)[number % 3]
+            paint(tmp_path / folder / colour, f"{number}", colour, 3000 + number)
+    for name, kind in (("colours", "linear_probe"), ("painted", "classification")):
+        (tmp_path / f"{name}.yaml").write_text(
+            f"title: x\ntask: {{kind: {kind}}}\ndata: {{layout: image_folder, path: {name}, obtain: paint them}}\n"
+        )
+    benchmarks = params.evaluate.benchmarks.model_copy(update={"data": str(tmp_path)})
+    params = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"benchmarks": benchmarks})})
+    chosen = TuneParams.model_validate(
+        {"recipes": ["small"], "benchmark": f"{tmp_path}/colours.yaml", "beyond": [f"{tmp_path}/painted.yaml"]}
+    )
+    within = read_within(params, chosen, layout)
+    assert within.classes == ["blue", "green", "red"] and not within.left_out
+    assert (len(within.train), len(within.validation), len(within.test)) == (15, 3, 18)
+    assert np.bincount(within.beyond["painted"].labels).tolist() == [6, 6, 6]  # by its name, not its path
+    twice = chosen.model_copy(update={"beyond": [chosen.beyond[0], chosen.beyond[0]]})
+    with pytest.raises(ParamsError, match="is called painted, as another test"):
+        read_within(params, twice, layout)
+    shutil.rmtree(tmp_path / "painted")
+    with pytest.raises(InputError, match=r"painted\.yaml is not available: .*painted does not exist\. paint them"):
+        read_within(params, chosen, layout)
 
 
 def test_a_damaged_picture_of_a_domain_is_refused_and_made_again(world):
