@@ -107,8 +107,8 @@ def test_texts_move_and_pictures_crops_and_draws_stay(world):
     for name in ("plain", "noisy"):
         own = params.train[name]
         links = {"sidecars.noise": layout.noise} if own.noise else {}
-        selected, sidecars = open_inputs(own, links, index, layout.shards)
-        samples = TrainingSamples(selected, layout.shards, store, [0, 1, 2], own, sidecars)
+        inputs = open_inputs(own, links, index, layout.shards)
+        samples = TrainingSamples(inputs.selected, layout.shards, store, [0, 1, 2], own, inputs.sidecars)
         batches.append(samples[[(0, number) for number in range(len(index))]])
         assert not batches[-1].extra and not samples.sidecar_folders
     plain, other = batches
@@ -163,7 +163,8 @@ def test_an_order_with_a_place_twice_is_refused(world, tmp_path):
     file = tmp_path / "noise/00000.safetensors"
     save_file({"values": np.zeros_like(load_file(file)["values"])}, file)
     index = read_index(layout.shards, "train")
-    _, sidecars = open_inputs(params.train["noisy"], {"sidecars.noise": tmp_path / "noise"}, index, layout.shards)
+    links = {"sidecars.noise": tmp_path / "noise"}
+    sidecars = open_inputs(params.train["noisy"], links, index, layout.shards).sidecars
     store = TrainStore(layout.embeddings)
     with pytest.raises(InputError, match="same place in the order; run `flame noise` again"):
         TrainingSamples(index, layout.shards, store, [0], params.train["noisy"], sidecars)
