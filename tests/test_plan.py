@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,12 +47,14 @@ def test_a_recipe_whose_links_are_not_there_yet(tmp_path: Path) -> None:
     assert sections["training: flame"] == {"not counted": "sidecars.labels of the recipe is not there yet"}
 
 
-def taught(teacher: dict[str, str], tmp_path: Path, width: int = 96, depth: int = 6) -> dict[str, dict[str, str]]:
+def taught(
+    teacher: dict[str, str], tmp_path: Path, width: int = 96, depth: int = 6, **more: Any
+) -> dict[str, dict[str, str]]:
     """The plan of `flame` and a smaller student of that teacher, before anything is trained."""
     params = resolve_params(Layout.find(ROOT), ["recipes=[flame]"], None).params
     flame = params.train["flame"]
     options = {"backbone_options": {**flame.model.backbone_options, "embed_dim": width, "depth": depth}}
-    content = flame.model_dump() | {"teacher": teacher, "terms": [{"name": "affinity"}]}
+    content = flame.model_dump() | {"teacher": teacher, "terms": [{"name": "affinity"}]} | more
     student = type(flame).model_validate(content | {"model": flame.model.model_dump() | options})
     both = params.model_copy(update={"recipes": ["flame", "student"], "train": {"flame": flame, "student": student}})
     layout = Layout(tmp_path, tmp_path)
@@ -67,6 +70,7 @@ def test_a_teacher_that_is_not_trained_yet_is_counted_by_its_recipe(tmp_path: Pa
 
     assert flops(student, "before the towers") == pytest.approx(flops(teacher, "image tower") / 3, rel=0.02)
     assert float(student["trained weights"].split()[0]) < float(teacher["trained weights"].split()[0])
+    assert taught({"recipe": "flame"}, tmp_path, inherit={"recipe": "flame"})["training: student"] == student
 
 
 def test_a_teacher_of_another_project_is_counted_if_it_is_here(tmp_path: Path, byte_tokenizer) -> None:
