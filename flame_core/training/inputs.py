@@ -27,10 +27,8 @@ class TrainingInputs(NamedTuple):
 
 
 def sidecar_readers(recipe: TrainParams) -> dict[str, tuple[str, ...]]:
-    """{what reads them: names of sidecars} of a recipe: its terms, its teacher, and its `noise`."""
+    """{what reads them: names of sidecars} of those that a recipe names, for its terms and its `noise`."""
     readers = {f"the term {name}": needs.sidecars for name, needs in term_needs(recipe).items()}
-    if recipe.teacher is not None and recipe.teacher.model is not None:
-        readers["the teacher"] = (TEACHER_TEXTS,)
     return readers | ({"noise": (NOISE,)} if recipe.noise else {})
 
 
@@ -48,6 +46,8 @@ def open_inputs(recipe: TrainParams, links: Mapping[str, Path], index: Index, sh
         InputError: a sidecar or the selection is missing, damaged, or belongs to other samples.
     """
     needed = sidecar_readers(recipe)
+    if recipe.teacher is not None and recipe.teacher.model is not None:
+        needed["the teacher"] = (TEACHER_TEXTS,)  # which the training stored, not a stage
     given = {name.removeprefix(_SIDECARS): path for name, path in links.items() if name.startswith(_SIDECARS)}
     sidecars = open_sidecars(needed, given, index)
     selection = links.get("selection")

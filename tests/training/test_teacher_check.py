@@ -12,7 +12,7 @@ from flame_core.digest import write_json
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.params import Params, parse_params, read_yaml
-from flame_core.training.recipe_check import link_faults
+from flame_core.training.recipe_check import link_faults, recipe_faults
 from flame_core.training.teacher_check import require_teachable
 from tests.training.distilled import distilled_recipe
 
@@ -70,7 +70,8 @@ def test_a_folder_of_another_project_that_is_not_there(tmp_path):
     assert key == "teacher.model" and message.startswith(f"{tmp_path / 'clip'} is no folder: correct the path")
     (tmp_path / "clip").mkdir()
     assert found(tmp_path, params({"teacher": {"model": "transformers:./clip"}})) == []
-    assert found(tmp_path, params({"teacher": {"model": "transformers:openai/clip@main"}})) == []
+    on_the_hub = params({"teacher": {"model": "transformers:openai/clip@main"}})
+    assert found(tmp_path, on_the_hub) == [] == list(recipe_faults(on_the_hub.train["student"]))
 
 
 def folder_of(tmp_path: Path, made: Params, **config: Any) -> Path:
