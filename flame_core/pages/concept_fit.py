@@ -52,7 +52,11 @@ def fit_page(fitted: Sequence[Fitted], counted: Frequencies, chosen: ConceptFitP
     """The page as HTML."""
     return render(
         "concept_fit.html.j2",
-        shown=[Shown(each, fit_chart(each, chosen), decades(each.points), _rarest(each.points)) for each in fitted],
+        shown=[
+            Shown(each, fit_chart(each, chosen), decades(each.points), _rarest(each.points))
+            for each in sorted(fitted, key=lambda each: each.fit.zero - each.fit.points)  # most points first
+        ],
+        least=chosen.min_points,
         concepts=len(counted.concepts),
         samples=counted.counts.misalignment.samples,
         side=_HELD[chosen.frequency],

@@ -11,7 +11,7 @@ import numpy as np
 
 from flame_core.pages.charts import WIDTH, add_element, add_line, add_text, new_svg, nice_ticks
 
-_LEFT, _RIGHT, _TOP, _HEIGHT = 62, 14, 10, 250
+_LEFT, _RIGHT, _TOP, _HEIGHT = 62, 14, 20, 250
 _CURVE_POINTS = 200
 
 
@@ -49,7 +49,7 @@ def log_line_chart(curves: Mapping[str, np.ndarray], title: str, x_title: str, y
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(rank, float(values[rank - 1])) for rank in ranks))
         add_element(svg, "polyline", points=points, class_="curve" if number == 0 else "curve faint")
         x, y = place(1.1, float(values[0]))
-        add_text(svg, x + 4, y + (14 if number == 0 else 28), f"{name} ({y_title})", "tick")
+        add_text(svg, x + 4, y - 7, f"{name} ({y_title})", "tick")
     _axes(svg, bottom, x_title)
     return ET.tostring(svg, "unicode")
 
@@ -61,7 +61,7 @@ def scatter_chart(points: Sequence[Point], line: tuple[float, float] | None, tit
     """
     svg, bottom = new_svg(_TOP + _HEIGHT, title), _TOP + _HEIGHT - 40
     decades = max(1.0, math.log10(max([10, *(point.count for point in points)])))
-    zero = 26  # width of the place for 0
+    zero = 34  # width of the place for 0
     ticks = nice_ticks(0.0, 100.0, 4)
 
     def x_of(count: float) -> float:
@@ -82,11 +82,13 @@ def scatter_chart(points: Sequence[Point], line: tuple[float, float] | None, tit
         ET.SubElement(group, "title").text = point.title
         dot = {"cx": x_of(point.count), "cy": y_of(point.value), "r": 3.2 if point.strong else 2.2}
         add_element(group, "circle", **dot, class_="dot")
+    written: list[tuple[float, float]] = []
     for point in points:
-        if point.name:
-            left = x_of(point.count) > WIDTH * 0.7
-            at = x_of(point.count) + (-6 if left else 6)
-            add_text(svg, at, y_of(point.value) - 3, point.name, "tick end" if left else "tick")
+        x, y = x_of(point.count), y_of(point.value) - 3
+        if point.name and all(abs(y - b) > 12 or abs(x - a) > 90 for a, b in written):  # none over another
+            left = x > WIDTH * 0.7
+            add_text(svg, x + (-6 if left else 6), y, point.name, "tick end" if left else "tick")
+            written.append((x, y))
     if line is not None:
         ends = [(count, line[0] + line[1] * math.log10(count)) for count in (1.0, 10**decades)]
         add_line(svg, x_of(ends[0][0]), y_of(ends[0][1]), x_of(ends[1][0]), y_of(ends[1][1]), "chance")
