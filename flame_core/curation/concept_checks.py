@@ -114,4 +114,4 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _some(names: Sequence[str], which: np.ndarray) -> list[str]:
-    return [names[number] for number in np.flatnonzero(which)[:_NAMED].tolist()]
+    return [names[int(number)] for number in np.flatnonzero(which)[:_NAMED]]

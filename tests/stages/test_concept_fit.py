@@ -18,6 +18,7 @@ from flame_core.layout import Layout
 from flame_core.measuring.estimates import OUTCOMES_SCHEMA
 from flame_core.measuring.texts import read_validation_captions
 from flame_core.params import ConceptFitParams, ConceptParams, Params
+from flame_core.settings import settings
 from flame_core.stages import concept_fit, concepts
 from flame_core.work import gather
 from tests.stages.pipeline import captioned_project, tree
@@ -32,12 +33,14 @@ def world(tmp_path_factory, byte_tokenizer) -> Iterator[tuple[Params, Layout]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLAME_DEVICE", "cpu")
         patch.setenv("FLAME_WORKERS", "1")
+        settings.cache_clear()
         params, layout = captioned_project(root, byte_tokenizer, 40)
         (root / "names.txt").write_text("drawing\nnumber\nzebra\n" + "\n".join(map(str, range(40))) + "\n")
         params = params.model_copy(update={"concepts": ConceptParams(file="names.txt")})
         concepts.run(params, layout)
         report(params, layout)
         yield params, layout
+    settings.cache_clear()
 
 
 def keys_of(params: Params, layout: Layout) -> list[str]:

@@ -13,6 +13,7 @@ from flame_core.layout import Layout
 from flame_core.links import link_stages
 from flame_core.params import ConceptParams, Params
 from flame_core.section_stages import section_stages
+from flame_core.settings import settings
 from flame_core.stages import concepts, embed, train
 from tests.stages.pipeline import captioned_project
 from tests.training.world import recipe
@@ -24,10 +25,12 @@ def world(tmp_path_factory, byte_tokenizer) -> Iterator[tuple[Params, Layout]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLAME_DEVICE", "cpu")
         patch.setenv("FLAME_WORKERS", "1")
+        settings.cache_clear()
         params, layout = captioned_project(root, byte_tokenizer, 24)
         params = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"languages": []})})
         embed.run(params, layout)
         yield params, layout
+    settings.cache_clear()
 
 
 def drawing(params: Params, **sampling) -> Params:

@@ -21,6 +21,7 @@ from flame_core.data.sidecars import Sidecar
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import ConceptParams, Params
+from flame_core.settings import settings
 from flame_core.stages import concepts
 from flame_core.verification import verify
 from flame_core.work import WorkCache
@@ -37,9 +38,11 @@ def world(tmp_path_factory, byte_tokenizer) -> Iterator[tuple[Params, Layout]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLAME_DEVICE", "cpu")
         patch.setenv("FLAME_WORKERS", "1")
+        settings.cache_clear()
         params, layout = captioned_project(root, byte_tokenizer, 40)
         (root / "names.txt").write_text("\n".join(NAMES) + "\n")
         yield params, layout
+    settings.cache_clear()
 
 
 def choosing(params: Params, **values) -> Params:
@@ -100,8 +103,11 @@ def test_processes_do_not_change_a_byte(world, monkeypatch):
     concepts.run(choosing(params), layout)
     first = tree(layout.concepts)
     shutil.rmtree(layout.work / "concepts")
-    monkeypatch.setenv("FLAME_WORKERS", "2")
-    concepts.run(choosing(params), layout)
+    with monkeypatch.context() as patch:
+        patch.setenv("FLAME_WORKERS", "2")
+        settings.cache_clear()
+        concepts.run(choosing(params), layout)
+    settings.cache_clear()
     assert tree(layout.concepts) == first
 
 
@@ -159,6 +165,7 @@ def test_a_flipped_byte_in_the_cache_is_found_and_one_in_the_captions_refused(wo
 def test_one_shard_more_counts_only_that_shard(tmp_path, byte_tokenizer, monkeypatch):
     """More pairs fill further shards; the units of full ones stay."""
     monkeypatch.setenv("FLAME_WORKERS", "1")
+    settings.cache_clear()
     params, layout = captioned_project(tmp_path, byte_tokenizer, 40)
     (tmp_path / "names.txt").write_text("drawing\nnumber\n")
     concepts.run(choosing(params), layout)
