@@ -39,6 +39,8 @@ ELSEWHERE = (
     (r"\. \.venv/bin/activate", "the test's environment is active", "true"),
     (r"(?s)flame run (--preset .*flickr8k.*)", "it trains for an hour", r"flame params check \1"),
     (r"flame run (--preset demo-gemma)", "it fetches 240 MB and embeds for minutes", r"flame params check \1"),
+    (r"flame run (--set 'concepts\.[^']*') concepts", "tests/stages/test_concepts.py counts", r"flame params check \1"),
+    (r"flame concepts (rare|test-set) .*", "it needs counts, or gathered pictures", r"flame concepts \1 --help"),
     (r"flame ui", "tests/orchestration/test_ui.py opens it", "flame ui --help"),
     (r"flame --install-completion", "it writes into the shell's own files", "flame --show-completion bash"),
     (r"flame --show-completion", "it asks which shell runs it, and a test has none", "flame --show-completion bash"),
