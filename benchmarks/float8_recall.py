@@ -18,7 +18,7 @@ from float32. Ways that the engine does not have are emulated: values are rounde
     compensated      weights are rounded one input channel after another, and each error is made up for by the channels
                      that come after it (GPTQ, arXiv 2210.17323), from what the products get in other captions
     made             the same, from what the products get in captions made of a few words
-    compensated and attention, compensated and channels, made and attention      both
+    compensated and attention, made and channels, ...     both
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument(
         "--cases",
         default="bfloat16,float8,emulated,attention,queries,down,ends,channels,compensated,made,"
-        "compensated and attention,compensated and channels,made and attention",
+        "compensated and attention,compensated and channels,made and attention,made and channels",
         type=lambda text: text.split(","),
     )
     options = parser.parse_args()
