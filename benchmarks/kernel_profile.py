@@ -14,10 +14,10 @@ import torch
 
 IDLE = "idle"
 CLASSES = {  # the first that a kernel's name matches
-    "attention": r"flash|fmha|sdpa|attention",
+    "attention": r"flash|fmha|sdpa|attention|compute_dot_do_o|convert_dq",
     "optimiser": r"multi_tensor_apply|adam",
     "copies": r"^Mem(cpy|set)|copy_kernel|CatArrayBatchedCopy",
-    "sums of split products": r"splitK|split_k|reduce_kernel_split",
+    "sums of split products": r"splitKreduce|split_k_reduce",
     "matrix products": r"gemm|nvjet|cutlass|xmma|triton_tem|_mm_",
     "norms and other sums, compiled": r"^triton_(red|per|mix)",
     "element by element, compiled": r"^triton_",

@@ -7,6 +7,8 @@ from benchmarks.kernel_profile import by_class, class_of, longest
     ("kernel", "expected"),
     [
         ("nvjet_tst_256x128_64x4_1x2_h_bz_coopA_NNT", "matrix products"),
+        ("nvjet_sm90_tst_192x192_64x3_2x1_v_bz_coopB_splitK_NTN", "matrix products"),
+        ("void cudnn::fusion::compute_dot_do_o_specialized<true, 64>(void const*, void const*, void*", "attention"),
         ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize128x128x64_cublas", "matrix products"),
         ("void cublasLt::splitKreduce_kernel<32, 16, int, float, __nv_bfloat16>", "sums of split products"),
         ("cudnn_generated_fort_native_sdpa_sm90_flash_bprop_wgmma_f16_knob_7", "attention"),
