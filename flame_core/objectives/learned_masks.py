@@ -9,7 +9,9 @@ what they keep, and the rest of the training goes on with the small tower (`trai
 
 N is the expected number of weights in the matrices of the blocks with heads of d dimensions, and P that of the whole
 backbone. q rises linearly to 1 - `keep` in the first third. The multipliers l1 and l2 rise while c > 0: their gradient
-is flipped. (TinyCLIP, arXiv 2309.12314; differences to its code: docs/siblings.md.)
+is flipped. Because nothing holds the masks at q, they leave a little more or less than `keep` in the end; then one
+number is added to all logits, with which they leave `keep`. (TinyCLIP, arXiv 2309.12314; differences to its code:
+docs/siblings.md.)
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flame_core.errors import ComputationError, ParamsError
+from flame_core.errors import ParamsError
 from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.objectives.term import Needs, Setup, Term
 from flame_core.params import LearnedMasksParams, SizesParams, TrainParams
@@ -32,7 +34,8 @@ from flame_core.vision.masked_tower import Masked, Masks
 from flame_core.vision.tower import ImageTower
 
 _TRAVEL = 10.0  # how far a mask goes from open to closed, in log alpha
-_CLOSE_ENOUGH = 1.1  # times `keep`
+_FARTHEST = 20.0  # such a shift opens or closes any mask
+_RATE, _FEWEST = 0.02, 75  # the paper's; steps below which so high a rate is needed that masks overshoot
 
 
 class LearnedMasks(Term):
@@ -72,11 +75,16 @@ class LearnedMasks(Term):
         super().__init__(params, setup)
         self._params = params
         self._last = round(params.share * setup.steps)
-        self._rate = params.learning_rate or max(0.02, 30 / max(1, self._last))
+        self._rate = params.learning_rate or max(_RATE, 1.5 * _TRAVEL / max(1, self._last))
+        steps = f"train: the term {params.name}: {self._last} steps (share {params.share:g} of {setup.steps})"
         if self._last * self._rate < _TRAVEL:
             raise ParamsError(
-                f"train: the term {params.name}: in {self._last} steps (share {params.share:g} of {setup.steps}) with "
-                f"learning_rate {self._rate:g} no mask can close: take a higher one, or a larger share"
+                f"{steps} with learning_rate {self._rate:g} close no mask: take a higher one, or a larger share"
+            )
+        if params.learning_rate is None and self._last < _FEWEST:
+            raise ParamsError(
+                f"{steps} are too few to learn masks, which takes at least {_FEWEST}: take a larger share, more "
+                "epochs or a smaller batch, or give a learning_rate"
             )
         backbone = setup.tower.backbone
         sizes, self._head_dim, self._whole = sizes_of(backbone), _head_dim(backbone), _whole(setup.tower)
@@ -134,23 +142,11 @@ class LearnedMasks(Term):
             self.size.fill_(self.expected_size())
 
     def pruning(self, at: Moment) -> Masks | None:
-        """The masks that stay, before the first step without chance; the term is closed then.
-
-        Raises:
-            ComputationError: the masks keep too much.
-        """
+        """The masks that stay, before the first step without chance; the term is closed then."""
         if not self.prunes or at.step < self._last:
             return None
-        masks = self.settled()
-        kept = [int((mask > 0).sum()) for mask in masks.each()]
-        depth = len(masks.heads)
-        sizes = SizesParams(width=kept[0], heads=kept[1 : 1 + depth], intermediate=kept[1 + depth :])
-        self.size.fill_(block_weights(sizes, self._head_dim) / self._whole)
-        if self.size.item() > _CLOSE_ENOUGH * self._params.keep:
-            raise ComputationError(
-                f"the learned masks keep {self.size.item():.3g} of the weights after {at.step} steps, and keep is "
-                f"{self._params.keep:g}: give them a larger share or learning_rate"
-            )
+        masks = self.settled(self._shift())
+        self.size.fill_(self._size_of(masks))
         self.close()
         return masks
 
@@ -160,9 +156,23 @@ class LearnedMasks(Term):
         self.prunes = False
 
     @torch.no_grad()
-    def settled(self) -> Masks:
-        """The masks without chance."""
-        return self._as_masks([hard_concrete.settled(a, self._params.temperature) for a in self._logits()])
+    def settled(self, shift: float = 0.0) -> Masks:
+        """The masks without chance, after `shift` is added to all logits."""
+        return self._as_masks([hard_concrete.settled(a + shift, self._params.temperature) for a in self._logits()])
+
+    def _shift(self) -> float:
+        """The largest shift of all logits with which the masks leave at most `keep`."""
+        low, high = -_FARTHEST, _FARTHEST
+        for _ in range(40):
+            middle = (low + high) / 2
+            fits = self._size_of(self.settled(middle)) <= self._params.keep
+            low, high = (middle, high) if fits else (low, middle)
+        return low
+
+    def _size_of(self, masks: Masks) -> float:
+        kept, depth = [int((mask > 0).sum()) for mask in masks.each()], len(masks.heads)
+        sizes = SizesParams(width=kept[0], heads=kept[1 : 1 + depth], intermediate=kept[1 + depth :])
+        return block_weights(sizes, self._head_dim) / self._whole
 
     def expected_size(self) -> Tensor:
         """N / P."""

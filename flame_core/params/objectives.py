@@ -206,7 +206,7 @@ class LearnedMasksParams(TermParams):
         default=0.25, gt=0, lt=1, description="of the training's steps, in which masks are learned; then it prunes"
     )
     learning_rate: float | None = Field(
-        default=None, gt=0, description="of masks and multipliers; null: 0.02, more if there are fewer than 1,500 steps"
+        default=None, gt=0, description="of masks and multipliers; null: 0.02, more if there are fewer than 750 steps"
     )
     temperature: float = Field(default=2 / 3, gt=0, description="beta of the hard concrete masks")
     multiplier: float = Field(default=10.0, ge=0, description="what the two multipliers begin with")

@@ -31,6 +31,8 @@ from flame_core.params import Params, TermParams
 from flame_core.stages import embed, link, train
 from flame_core.training.job import TrainingJob
 from flame_core.verification import read_digests, write_digests
+from flame_core.vision.block_sizes import sizes_of
+from flame_core.vision.tower import load_tower
 from flame_core.work import Unit, UnitRecord, WorkCache
 from tests.bits import flip
 from tests.stages.pipeline import captioned_project
@@ -307,6 +309,35 @@ def test_a_tower_that_inherits_is_known_by_the_weights_it_began_with(world):
     assert json.loads((layout.model("student") / "inherited.json").read_text())["backbone.blocks.0.norm1.bias"] == (
         "backbone.blocks.1.norm1.bias: first 12 of 24"
     )
+
+
+def test_towers_are_pruned_one_after_the_other(world):
+    """`student` keeps at most 70 % of the blocks of `plain`, `last` 45 %: each begins with what the one before left."""
+    params, layout = world
+    masks = {"name": "learned_masks", "share": 0.7}
+    first = linked(params, inherit={"recipe": "plain"}, terms=[masks | {"keep": 0.7}], epochs=60)
+    second = linked(params, inherit={"recipe": "student"}, terms=[masks | {"keep": 0.45}], epochs=60)
+    first.train["last"] = second.train["student"]
+    found = []
+    for name in ("student", "last"):
+        train.run(first, layout, name)
+        tower, config = load_tower(layout.model(name))
+        assert "sizes" not in config["recipe"]["model"] and not (layout.model(name) / "sizes.json").exists()
+        sizes = sizes_of(tower.backbone)
+        assert config["sizes"] == sizes.model_dump()
+        steps = (layout.model(name) / "metrics.jsonl").read_text().splitlines()
+        found.append((sizes, [json.loads(step)["learned_masks/size"] for step in steps]))
+        assert tower.z(torch.zeros(1, 3, 16, 16)).shape == (1, 1, config["hidden"])
+    (one, size), (two, smaller) = found
+    assert 0.5 <= size[-1] <= 0.7 and 0.3 <= smaller[-1] <= 0.45
+    assert smaller[0] <= size[-1] + 1e-9
+    assert two.width <= one.width and all(a <= b for a, b in zip(two.heads, one.heads, strict=True))
+    with pytest.raises(ParamsError, match=r"keep 0.9, and the tower begins with"):
+        train.run(
+            linked(params, inherit={"path": str(layout.model("last"))}, terms=[masks | {"keep": 0.9}], epochs=60),
+            layout,
+            "student",
+        )
 
 
 def test_a_head_of_another_llms_space_is_not_inherited(world, tmp_path):

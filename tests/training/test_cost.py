@@ -25,6 +25,7 @@ from flame_core.training.memory import fitted_training
 from flame_core.training.step import Step
 from flame_core.vision.tower import ImageTower
 from tests.stages.pipeline import pipeline_params
+from tests.training.masked import masked_recipe
 from tests.training.world import HIDDEN, recipe, samples_of, write_world
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 2}
@@ -320,3 +321,11 @@ def test_an_llm_that_does_not_fit_says_what_helps():
     require_llm_memory(params, weight_bytes=10 * 10**9, free=20 * 10**9)
     with pytest.raises(ResourceError, match=r"needs 40\.0 GB .* 20\.0 GB are free.*text\.dtype bfloat16 \(20\.0 GB\)"):
         require_llm_memory(params, weight_bytes=40 * 10**9, free=20 * 10**9)
+
+
+def test_masks_cost_their_weights_and_the_tower_stays_whole_until_it_is_pruned():
+    params = masked_recipe()
+    cost, plain = (cost_of(each, samples=24) for each in (params, params.model_copy(update={"terms": []})))
+    assert cost.image.weights == plain.image.weights
+    assert cost.objective.weights == plain.objective.weights + 24 + 2 * (2 + 96) + 2
+    assert cost.image.forward_flops == pytest.approx(plain.image.forward_flops, rel=0.02)
