@@ -9,7 +9,7 @@ what they keep, and the rest of the training goes on with the small tower (`trai
 
 N is the expected number of weights in the matrices of the blocks with heads of d dimensions, and P that of the whole
 backbone. q rises linearly to 1 - `keep` in the first third. The multipliers l1 and l2 rise while c > 0: their gradient
-is flipped. Because nothing holds the masks at q, they leave a little more or less than `keep` in the end; then one
+is flipped. Nothing holds the masks at q: after a short training they leave far less than `keep`. So in the end one
 number is added to all logits, with which they leave `keep`. (TinyCLIP, arXiv 2309.12314; differences to its code:
 docs/siblings.md.)
 """
