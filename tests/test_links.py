@@ -211,6 +211,8 @@ def test_a_recipe_on_a_selection_comes_after_the_stages_that_make_it(layout):
     chain |= {("link-student", "select"), ("train@student", "link-student")}
     assert chain <= edges(opened.root)
     assert "select" in DvcProject(opened.root).stages()["link-student"].upstream
+    checks = {(key.asset_key, key.name) for key in build(opened).resolve_asset_graph().asset_check_keys}
+    assert {(asset_key("codes"), "codes_repeatable"), (asset_key("select"), "budgets_met")} <= checks
     plain = open_workspace(layout, resolve_params(layout, ["recipes=[flame]"], None))
     assert (plain.root / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
 

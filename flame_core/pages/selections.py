@@ -82,12 +82,7 @@ def selections_page(
         first: whether the first selection holds a sample.
     """
     by_size = np.argsort(-found.sizes, kind="stable")
-    filled = by_size[: int((found.sizes > 0).sum())]
-    places = sorted({len(filled) * i // _CLUSTERS for i in range(_CLUSTERS)} | {len(filled) - 1})
-    nearest: dict[int, list[int]] = {}
-    for number in (int(filled[place]) for place in places):
-        own = np.flatnonzero(found.groups == number)
-        nearest[number] = own[np.argsort(-found.cosines[own], kind="stable")[:_PICTURES]].tolist()
+    nearest = nearest_samples(found, _CLUSTERS, _PICTURES)
     texts = caption([sample for near in nearest.values() for sample in near])
     shown = []
     for number, near in nearest.items():
@@ -118,3 +113,15 @@ def selections_page(
             for name, each in found.counts.items()
         ],
     )
+
+
+def nearest_samples(found: Groups, clusters: int, samples: int) -> dict[int, list[int]]:
+    """{cluster: the samples nearest to its centroid} of some clusters, from the largest to the smallest."""
+    by_size = np.argsort(-found.sizes, kind="stable")
+    filled = by_size[: int((found.sizes > 0).sum())]
+    places = sorted({len(filled) * i // clusters for i in range(clusters)} | {len(filled) - 1})
+    nearest = {}
+    for number in (int(filled[place]) for place in places):
+        own = np.flatnonzero(found.groups == number)
+        nearest[number] = own[np.argsort(-found.cosines[own], kind="stable")[:samples]].tolist()
+    return nearest

@@ -36,13 +36,14 @@ from flame_core.curation.samples import Samples
 from flame_core.curation.select_checks import select_checks
 from flame_core.curation.selecting import Selected, require_budgets, select_all, selection_file
 from flame_core.curation.word_shares import Counts, WordShares, count_concepts, count_words, word_shares
+from flame_core.data.contact_sheet import sheet_of
 from flame_core.data.shards import INDEX, PictureReader, read_index
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.pages.charts import line_chart, standalone
 from flame_core.pages.clusters import first_captions
-from flame_core.pages.selections import Groups, Row, selections_page
+from flame_core.pages.selections import Groups, Row, nearest_samples, selections_page
 from flame_core.params import Params, SelectParams
 from flame_core.reporting import facts, picture
 from flame_core.section_stages import linked_place
@@ -52,6 +53,7 @@ from flame_core.work import WorkCache, gather
 
 STAGE = "select"
 PAGE, ABOUT = "selections.html", "selections.json"
+_LINES, _COLUMNS = 10, 8  # of the sheet of pictures in Dagster
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -100,7 +102,8 @@ def run(params: Params, layout: Layout) -> None:
     captions = caption_cosines([layout.train_embeddings / name for name in vectors], names)
     checks = select_checks(sizes, selected, captions, drifted, chosen)
     counts = {each.name: each.counts for each in selected}
-    page = _page(rows, Groups(groups, cosines, sizes, counts), words, chosen.counted, captions, selected, data)
+    found = Groups(groups, cosines, sizes, counts)
+    page = _page(rows, found, words, chosen.counted, captions, selected, data)
     about = {
         "index": index.digest(),
         "codebook": book.digest,
@@ -134,6 +137,16 @@ def run(params: Params, layout: Layout) -> None:
         lambda: standalone(line_chart(range(len(ordered)), ordered.tolist(), "Samples per cluster", "cluster by size")),
         "svg+xml",
     )
+    picture("pictures nearest to the centroids of some clusters", lambda: _sheet(found, data), "jpeg")
+
+
+def _sheet(found: Groups, data: Samples) -> bytes:
+    """A line of pictures per cluster."""
+    near = list(nearest_samples(found, _LINES, _COLUMNS).values())
+    lines = [each for each in near if len(each) == _COLUMNS] or near[:1]
+    samples = [sample for each in lines for sample in each]
+    rows, reader = data.index_rows(samples), PictureReader(data.layout.shards)
+    return sheet_of([reader.jpeg(rows[sample]) for sample in samples], _COLUMNS)
 
 
 def _grouped(chosen: SelectParams, data: Samples, frozen: Path | None) -> tuple[Grouped, Drift | None]:
