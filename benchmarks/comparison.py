@@ -31,7 +31,7 @@ from benchmarks.trainings import (
 )
 from flame_core.data.shards import read_index
 from flame_core.data.sidecars import Sidecar
-from flame_core.digest import value_digest
+from flame_core.digest import file_sha256, value_digest
 from flame_core.layout import Layout
 from flame_core.links import links
 from flame_core.measuring.measures import OTHERS
@@ -120,6 +120,8 @@ class Bench:
         needs = links(self.store.layout, recipe)
         sidecars = {what: Sidecar(path).digest for what, path in needs.items() if what.startswith("sidecars")}
         content = {"store": self.store.digest, "phase": job.phase, "recipe": recipe.identity}
+        if "selection" in needs:
+            content["selection"] = file_sha256(needs["selection"])
         return value_digest({**content, "captions": job.arm.captions, "sidecars": sidecars, "teacher": job.teacher})
 
     def train(self, job: Job) -> Row:

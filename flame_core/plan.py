@@ -195,6 +195,10 @@ def _training_cost(
     missing = [what for what, path in linked.items() if not path.exists()]
     if params.cluster and missing and {linked[what] for what in missing} == {layout.clusters} and len(linked) == 1:
         return _before_clustering(params.cluster, shape, count, images, missing[0].partition(".")[2])
+    if missing == ["selection"] and len(linked) == 1 and linked["selection"].parent == layout.selections:
+        selections = params.select.selections if params.select else {}
+        if (selection := selections.get(linked["selection"].stem)) is not None:
+            return count(selection.budget(images))
     if missing:
         return f"{', '.join(missing)} of the recipe is not there yet"
     if not linked:

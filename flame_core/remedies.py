@@ -189,6 +189,7 @@ REMEDIES: dict[str, Remedy] = {
         (
             "the tower gives all patches nearly the same token, as early in a training: take a trained tower",
             "there are too few pictures for so many codes: lower codes.codes",
+            "with codes.codebook words, most words name nothing that a patch shows: take kmeans, or a lower threshold",
         ),
         "codes.gates.min_perplexity",
     ),

@@ -47,6 +47,17 @@ def test_a_recipe_whose_links_are_not_there_yet(tmp_path: Path) -> None:
     assert sections["training: flame"] == {"not counted": "sidecars.labels of the recipe is not there yet"}
 
 
+def test_a_recipe_on_a_selection_that_is_not_there_yet(tmp_path: Path) -> None:
+    """Its steps follow from the budget."""
+    coded = ["codes.tower.path=a-model", "select.clusters=8", "select.selections.quarter.share=0.25"]
+    overrides = [*coded, "recipes=[flame, tldr]", "train.batch_size=10", "train.epochs=3"]
+    params = resolve_params(Layout.find(ROOT), overrides, None).params
+    layout = Layout(tmp_path, tmp_path)
+    sections = plan(params, layout, given(params, layout, 640, {}), tflops=1.0, processes=1)
+    assert sections["training: tldr"]["steps"] == "48 of 10 pictures"  # of 160 pictures, three times
+    assert sections["training: flame"]["steps"] == "192 of 10 pictures"
+
+
 def taught(
     teacher: dict[str, str], tmp_path: Path, width: int = 96, depth: int = 6, **more: Any
 ) -> dict[str, dict[str, str]]:

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from flame_core.curation.caption_words import by_frequency, word_counts
+from flame_core.curation.patch_tokens import PatchTower
 from flame_core.errors import InputError
 from flame_core.layout import Layout
-from flame_core.params import Params
+from flame_core.params import LLMParams, Params
 from flame_core.patches.lm_head import LMHead
 from flame_core.text.llm import SOURCE, load_tokenizer
 
@@ -42,3 +43,17 @@ def read_words(params: Params, layout: Layout, most: int) -> WordVectors:
             "codes.codebook kmeans"
         )
     return WordVectors(words, head.vectors([tokens[word] for word in words]))
+
+
+def require_same_llm(tower: PatchTower, llm: LLMParams) -> None:
+    """Refuse a tower that projects into another LLM's space, where these words are other directions.
+
+    Raises:
+        InputError: names both LLMs.
+    """
+    theirs, ours = getattr(tower, "llm", {}), {"name": llm.name, "source": llm.source}
+    if wrong := [name for name, value in ours.items() if theirs.get(name) != value]:
+        raise InputError(
+            f"codes.codebook words: {tower.name} was trained into the space of {theirs.get(wrong[0])!r}, and llm."
+            f"{wrong[0]} is {ours[wrong[0]]!r}; take a tower of the same LLM, or codebook kmeans"
+        )

@@ -131,8 +131,9 @@ def _store_similarity(coding: Coding, layout: Layout) -> None:
 def _made(coding: Coding, chosen: CodesParams, params: Params, layout: Layout) -> Codebook:
     if chosen.codebook == "kmeans":
         return coding.fitted()
-    from flame_core.curation.llm_words import read_words
+    from flame_core.curation.llm_words import read_words, require_same_llm
 
+    require_same_llm(coding.tower, params.llm)
     found = read_words(params, layout, chosen.codes)
     return coding.of_words(found.words, found.vectors)
 

@@ -48,6 +48,12 @@ def test_the_largest_logits_whatever_the_block(tmp_path, monkeypatch, rows):
     assert LMHead(tmp_path, Tokenizer(), WORDS).top_words(vectors, 3) == words[order].tolist()
 
 
+def test_rows_of_tokens_are_those_of_the_matrix(tmp_path):
+    save_file({"lm_head.weight": matrix().bfloat16()}, tmp_path / "model.safetensors")
+    found = LMHead(tmp_path, Tokenizer(), WORDS).vectors([7, 1])
+    assert np.array_equal(found, matrix().bfloat16().float().numpy()[[7, 1]]) and found.dtype == np.float32
+
+
 def test_words_that_are_not_in_the_vocabulary_are_never_said(tmp_path):
     save_file({"lm_head.weight": matrix()}, tmp_path / "model.safetensors")
     head = LMHead(tmp_path, Tokenizer(), {"snow", "red"})

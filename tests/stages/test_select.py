@@ -11,6 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from flame_core import gates
+from flame_core.curation import llm_words
+from flame_core.curation.code_files import read_codes
+from flame_core.curation.codebook import read_codebook
 from flame_core.data.key_selection import select as select_keys
 from flame_core.data.shards import PictureReader, read_index
 from flame_core.data.sidecars import Sidecar
@@ -20,7 +23,7 @@ from flame_core.params import Params
 from flame_core.stages import caption, codes, download, embed, ingest, select, train
 from flame_core.text.store import Drawn, TrainStore, unit
 from flame_core.verification import verify
-from flame_core.vision.tower import load_encoder
+from flame_core.vision.tower import ImageTower, load_encoder
 from flame_core.work import WorkCache
 from tests.bits import flip
 from tests.curation.world import SELECT, coded_project, coding, selecting, small_recipe
@@ -216,11 +219,33 @@ def test_more_clusters_than_kinds_of_pictures_are_counted_and_named(world):
     assert filled.passed == (not filled.keys)
 
 
-def test_words_of_the_llm_are_a_codebook(world, byte_tokenizer):
-    """The tiny LLM's tokens are bytes, so none is a word: said plainly."""
+def test_the_words_of_the_llm_are_a_codebook_in_which_a_patch_has_the_nearest_word(world, monkeypatch):
+    """The tiny LLM's tokens are bytes, so words are given here; without them it is refused."""
     params, layout = world
+    wordy = coding(params, codebook="words", codes=8)
     with pytest.raises(InputError, match="0 words of the captions are a token of this LLM"):
-        codes.run(coding(params, codebook="words"), layout)
+        codes.run(wordy, layout)
+    words = ["drawing", "number", "red", "blue", "round", "square"]
+    vectors = np.random.default_rng(0).normal(size=(6, 64)).astype(np.float32)
+    monkeypatch.setattr(llm_words, "read_words", lambda params, layout, most: llm_words.WordVectors(words, vectors))
+    codes.run(wordy, layout)
+    book = read_codebook(layout.codes)
+    assert book.words == words and book.basis is None and book.about["tower"]["tokens"] == "projected"
+    index, reader = read_index(layout.shards, "train"), PictureReader(layout.shards)
+    tokens = load_encoder(layout.model("small"), "cpu").encode_with(
+        ImageTower.patch_vectors, [reader.jpeg(row) for row in index]
+    )
+    flat = unit(tokens.reshape(-1, 64).astype(np.float64))
+    directions = unit(unit(vectors.astype(np.float64)) - unit(vectors.astype(np.float64)).mean(axis=0))
+    similar = unit(flat - flat.mean(axis=0)) @ directions.T
+    found = np.concatenate([read_codes(path).codes for path in sorted((layout.codes / "train").glob("*.parquet"))])
+    own = similar[np.arange(len(similar)), found.ravel().astype(int)]
+    np.testing.assert_allclose(own, similar.max(axis=1), atol=5e-3)
+    select.run(selecting(wordy), layout)
+    assert any(word in (layout.selections / "selections.html").read_text("utf-8") for word in words[2:])
+    other = params.model_copy(update={"llm": params.llm.model_copy(update={"name": "another"})})
+    with pytest.raises(InputError, match=r"small was trained into the space of 'tiny', and llm\.name is 'another'"):
+        codes.run(coding(other, codebook="words"), layout)
 
 
 def test_a_similarity_filter_is_a_switch_of_its_own(world):
