@@ -7,6 +7,7 @@ so they are there however the stage was run: in Dagster, by `flame run`, or rest
 |---|---|
 | `train@...` | `first loss`, `last loss`: means over the first and the last twentieth of the steps |
 | `evaluate@...` | the headline metrics of its report |
+| `concept_fit` | per recipe and group of test sets, points per decade of frequency, and the correlation per concept |
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from orchestration.dvc_project import DvcProject, Stage
 
+FIT = "fit.json"  # as in stages.concept_fit, whose import would load pyarrow
 STEPS = "metrics.jsonl"  # as in training.job, whose import would load torch
 RESULTS, METRICS = "results.json", "metrics.json"  # as in measuring.results, whose import would load pyarrow
 log = logging.getLogger(__name__)
@@ -28,7 +30,8 @@ def read_numbers(project: DvcProject, stage: Stage) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for out in stage.outs:
         try:
-            numbers |= dict(_of_training(project.root / out)) | dict(_of_evaluation(project.root / out))
+            for read in (_of_training, _of_evaluation, _of_fit):
+                numbers |= dict(read(project.root / out))
         except (OSError, ValueError, KeyError) as error:  # whoever reads the out says what is wrong with it
             log.warning("no numbers of %s are shown: %s", out, error)
     return numbers
@@ -53,3 +56,14 @@ def _of_evaluation(report: Path) -> Iterator[tuple[str, float]]:
     for name, _ in json.loads(path.read_text("utf-8"))["headline"]:
         if metrics[name] == metrics[name]:
             yield name, float(metrics[name])
+
+
+def _of_fit(fit: Path) -> Iterator[tuple[str, float]]:
+    path = fit / FIT
+    if not path.is_file():
+        return
+    for recipe, groups in json.loads(path.read_text("utf-8"))["recipes"].items():
+        for group, found in groups.items():
+            for name, key in (("points per decade", "slope"), ("correlation", "r")):
+                if found[key] is not None:
+                    yield f"{recipe}, {group}: {name}", float(found[key])

@@ -39,6 +39,12 @@ def test_an_evaluation_has_its_headline_metrics(tmp_path: Path) -> None:
     assert numbers(tmp_path, files) == {english: 0.5}
 
 
+def test_a_fit_of_concepts_has_its_slopes_and_correlations(tmp_path: Path) -> None:
+    groups = {"classes": {"slope": 4.5, "r": 0.25}, "retrieval": {"slope": None, "r": None}}
+    expected = {"flame, classes: points per decade": 4.5, "flame, classes: correlation": 0.25}
+    assert numbers(tmp_path, {"fit.json": json.dumps({"recipes": {"flame": groups}})}) == expected
+
+
 def test_other_outs_have_none_and_a_damaged_one_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert numbers(tmp_path / "one", {"index.parquet": "x"}) == {}
     assert not caplog.records
