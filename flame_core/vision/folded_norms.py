@@ -54,7 +54,7 @@ def fold_norms(backbone: Any) -> None:
         plain = type(norm) in (LayerNorm, nn.LayerNorm) and not getattr(norm, "_fast_norm", False)
         if plain and norm.elementwise_affine and type(linear) is nn.Linear:
             norm.__class__, linear.__class__ = FoldedNorm, LinearAfterNorm  # the same modules with another forward
-            linear.norm_of = (norm,)
+            linear.__dict__["norm_of"] = (norm,)  # not a module of its own
 
     for block in getattr(backbone, "blocks", ()):
         if type(block) is not Block:
