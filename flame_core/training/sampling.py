@@ -25,7 +25,6 @@ from typing import Protocol
 import numpy as np
 
 from flame_core import gates
-from flame_core.curation.concept_out import hits_name, read_frequencies, read_manifest
 from flame_core.data.shards import Index
 from flame_core.data.sidecars import Sidecar
 from flame_core.errors import InputError
@@ -196,7 +195,9 @@ def _stored_weights(folder: Path, selected: Index, index: Index) -> np.ndarray:
 
 def _concepts_of(folder: Path, selected: Index, index: Index) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(ends [N + 1], concepts) of the selected samples, and the frequency of each concept."""
-    from flame_core.curation.bitmaps import read_bitmaps, rows_of  # trainings that draw otherwise need no bitmaps
+    # other trainings need no bitmaps
+    from flame_core.curation.bitmaps import read_bitmaps, rows_of
+    from flame_core.curation.concept_out import hits_name, read_frequencies, read_manifest
 
     manifest, found = read_manifest(folder), read_frequencies(folder)
     if manifest.get("index") != index.digest():
