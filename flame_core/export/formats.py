@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal, get_args
 
+from flame_core.errors import ParamsError
 from flame_core.export.about import About
 from flame_core.export.folder import write_folder
 from flame_core.export.readme import README, readme
@@ -13,15 +14,22 @@ from flame_core.export.subject import Subject
 
 Format = Literal["timm", "transformers", "onnx", "safetensors"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+_PROGRAMMED = ("patches", "pooled")  # heads that the folders' programs build; ONNX holds the tower's own graph
 
 
 def export(subject: Subject, about: About, form: Format, out: Path) -> list[str]:
     """Write a new folder `out`; returns what this format cannot do, in sentences.
 
     Raises:
+        ParamsError: the format cannot hold this tower's head.
         InputError: `out` is there already.
         ResourceError: the format needs a package that is not installed, or the disk refuses.
     """
+    if subject.params.head not in _PROGRAMMED and form != "onnx":
+        raise ParamsError(
+            f"flame export: a head {subject.params.head} is written with --format onnx only; the programs of the other "
+            f"formats know {' and '.join(_PROGRAMMED)}"
+        )
     lacks: list[str] = []
 
     def write(folder: Path) -> None:

@@ -36,6 +36,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "objective": {"name": "infonce"},
         "reading": "sentence",
     },
+    "class-token": {"model": {"backbone": CLIP, "backbone_options": SMALL, "head": "cls"}},
     "facets": {
         "model": {"backbone": CLIP, "backbone_options": SMALL, "facet_blocks": 2},
         "objective": {"name": "facet_sigmoid"},

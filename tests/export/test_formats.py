@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from flame_core.errors import ParamsError
 from flame_core.export.about import About
 from flame_core.export.formats import FORMATS, Format, export
 from flame_core.text.transformer import TrainedTexts
@@ -20,7 +21,7 @@ from tests.export import subjects
 
 ABOUT = About("A tower.", "## Limits\n\nNone were measured.")
 CLOSE = 1e-4
-TRACED = ("plain", "lift", "facets", "facets-all", "pruned")  # a graph takes seconds
+TRACED = ("plain", "lift", "facets", "facets-all", "pruned", "class-token")  # a graph takes seconds
 RESAMPLED = 5e-3  # a processor of another library may round a pixel to another byte
 ALONE = """\
 import json, os, sys, warnings
@@ -132,7 +133,7 @@ def exported(
     root = tmp_path_factory.mktemp(form)
     folders = {}
     for name, model in models.items():
-        if form == "onnx" and name not in TRACED:
+        if (form == "onnx" and name not in TRACED) or (form != "onnx" and name == "class-token"):
             continue
         folders[name] = root / name
         lacks = " ".join(export(subjects.subject(model, subjects.head()), ABOUT, form, folders[name]))
@@ -181,3 +182,10 @@ def test_the_programs_of_the_card_run(
         texts = TrainedTexts(models["clip"], "cpu").encode("raw", ["a small bird", "ein Boot"])[:, 0]
         np.testing.assert_allclose(found[f"{folders['clip']}/texts"], texts, atol=CLOSE)
     assert any(key.endswith("/texts") for key in found) == (form == "safetensors")
+
+
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "onnx"])
+def test_a_head_that_a_format_cannot_say_is_refused(models: dict[str, Path], tmp_path: Path, form: Format):
+    with pytest.raises(ParamsError, match="a head cls is written with --format onnx only"):
+        export(subjects.subject(models["class-token"]), ABOUT, form, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
