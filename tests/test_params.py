@@ -118,11 +118,18 @@ def test_merge_goes_key_by_key_and_leaves_its_arguments():
     assert base == {"a": {"b": 1, "c": [1, 2]}, "d": 1}
 
 
+def with_those_it_needs(name: str) -> list[str]:
+    """A recipe, and those that it learns or inherits from."""
+    recipe = read_yaml(next((ROOT / "recipes").glob(f"**/{name}.yaml")))
+    links = [(recipe.get(link) or {}).get("recipe") for link in ("teacher", "inherit")]
+    return list(dict.fromkeys([name, *(each for other in links if other for each in with_those_it_needs(other))]))
+
+
 def test_every_recipe_and_preset_is_valid():
     for path in sorted((ROOT / "presets").glob("*.yaml")):
         parse_params(read_yaml(path), path, ROOT / "recipes")
     for path in sorted((ROOT / "recipes").glob("**/*.yaml")):
-        parse(merge(content(), {"recipes": [path.stem], "text": {"sentence": {}}}))
+        parse(merge(content(), {"recipes": with_those_it_needs(path.stem), "text": {"sentence": {}}}))
 
 
 def test_load_params_reads_the_layout(tmp_path):
@@ -149,7 +156,7 @@ def test_params_files_hold_every_key_that_the_graph_tracks():
 def test_every_recipe_is_valid_alone_and_under_the_demo_s_values(path):
     TrainParams.model_validate(read_yaml(path))
     layout = Layout.find(ROOT)
-    content = read_yaml(layout.params) | {"recipes": [path.stem]}
+    content = read_yaml(layout.params) | {"recipes": with_those_it_needs(path.stem)}
     content["train"].pop("kinds")  # a recipe's own kinds, of which the demo embeds two
     content["text"] |= {"train_kinds": ["raw", "short", "long"], "sentence": {}}
     assert parse_params(content, layout.params, layout.recipes).train[path.stem].batch_size == 128
