@@ -30,6 +30,7 @@ from flame_core.params.codes import (
 from flame_core.params.concepts import ConceptFitParams, ConceptParams
 from flame_core.params.evaluation import EvaluateParams, SpectrumParams
 from flame_core.params.lexical import LexicalParams
+from flame_core.params.model_links import recipe_of, recipe_sources, teacher_recipe
 from flame_core.params.noise import NoiseGates, NoiseParams
 from flame_core.params.objectives import (
     AffinityParams,
@@ -70,7 +71,7 @@ from flame_core.params.training import (
 )
 from flame_core.params.tuning import DomainParams, HeadPreset, TuneParams, ViewsParams
 from flame_core.params.validation import merge, read_yaml
-from flame_core.params.whole import Params, load_params, parse_params, recipe_of, recipe_sources, teacher_recipe
+from flame_core.params.whole import Params, load_params, parse_params
 
 __all__ = [
     "AffinityParams",

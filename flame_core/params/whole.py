@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator
-from os.path import normpath
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationInfo, model_validator
@@ -18,10 +17,12 @@ from flame_core.params.captions import CaptionParams, IngestParams
 from flame_core.params.changed_values import changed_values
 from flame_core.params.clustering import ClusterParams
 from flame_core.params.codes import CodesParams, SelectParams
-from flame_core.params.concepts import HELD_OUT_CLASSES, ConceptFitParams, ConceptParams
+from flame_core.params.concepts import ConceptFitParams, ConceptParams
 from flame_core.params.evaluation import EvaluateParams
 from flame_core.params.lexical import LexicalParams
+from flame_core.params.model_links import recipe_sources
 from flame_core.params.noise import NoiseParams
+from flame_core.params.optional_sections import Misfit, optional_section_misfits
 from flame_core.params.overlay import (
     by_objective_faults,
     by_recipe_faults,
@@ -33,17 +34,14 @@ from flame_core.params.overlay import (
 from flame_core.params.places import Places, short
 from flame_core.params.promotion import PromoteParams
 from flame_core.params.recipe_files import known_recipes, read_placed_recipe, recipe_file
-from flame_core.params.sampling import COUNTED
 from flame_core.params.section import Section, refuse
 from flame_core.params.sources import Source
 from flame_core.params.storage import StorageParams
 from flame_core.params.text import LLMParams, TextParams
-from flame_core.params.training import ModelLink, TrainParams
+from flame_core.params.training import TrainParams
 from flame_core.params.tuning import DomainParams, TuneParams
 from flame_core.params.validation import Fault, examine, not_valid, read_placed
 from flame_core.params.yaml_text import Placed
-
-Misfit = tuple[tuple[str, ...], str]  # a key, and why its value does not fit to others
 
 
 class Params(Section):
@@ -94,13 +92,8 @@ class Params(Section):
             [
                 *self._shared_names(),
                 *self._captions_not_embedded(),
-                *self._impossible_clusters(),
-                *self._impossible_words(),
-                *self._impossible_concepts(),
-                *self._impossible_fits(),
                 *self._impossible_sources(),
-                *self._impossible_selections(),
-                *self._impossible_heads(),
+                *optional_section_misfits(self),
             ],
             info,
         )
@@ -127,83 +120,6 @@ class Params(Section):
                     "or train on facets",
                 )
 
-    def _impossible_clusters(self) -> Iterator[Misfit]:
-        if (cluster := self.cluster) is None or cluster.vectors is not None:
-            return
-        if missing := [kind for kind in cluster.kinds or [] if kind not in self.text.train_kinds]:
-            yield ("cluster", "kinds"), f"cluster.kinds has {missing}, which text.train_kinds does not embed"
-        if cluster.reading == "sentence" and self.text.sentence is None:
-            yield ("cluster", "reading"), "cluster.reading is sentence, and text.sentence is null: say there how"
-
-    def _impossible_words(self) -> Iterator[Misfit]:
-        if self.lexical is None:
-            return
-        if missing := [kind for kind in self.lexical.kinds if kind not in self.text.train_kinds]:
-            yield ("lexical", "kinds"), f"lexical.kinds has {missing}, which text.train_kinds does not embed"
-        sentence = self.text.sentence
-        if sentence is None or sentence.read != "last" or not sentence.final_norm:
-            yield (
-                ("lexical",),
-                "lexical needs text.sentence with read: last, final_norm: true and the LLM's last layer: words come "
-                "from what the LLM would say next",
-            )
-        if self.text.center != "none":
-            yield ("text", "center"), "lexical needs text.center none; lexical.center removes what captions share"
-
-    def _impossible_concepts(self) -> Iterator[Misfit]:
-        if (concepts := self.concepts) is None:
-            return
-        known = {HELD_OUT_CLASSES, *self.evaluate.benchmarks.names}
-        if strange := [name for name in concepts.benchmarks if name not in known]:
-            yield (
-                ("concepts", "benchmarks"),
-                f"concepts.benchmarks has {strange}; known are {', '.join(sorted(known))} (those of "
-                "evaluate.benchmarks.names)",
-            )
-        if concepts.nouns is not None and self.evaluate.train_language.partition("_")[0] != "en":
-            yield ("concepts", "nouns"), "concepts.nouns are found in English captions only: give a file of concepts"
-        if concepts.tower is not None and concepts.tower not in self.train:
-            yield (
-                ("concepts", "images", "tagger", "recipe"),
-                f"concepts.images.tagger: {concepts.tower} is not among the recipes; list it under recipes",
-            )
-        elif concepts.tower is not None and self.train[concepts.tower].sampling.source in COUNTED:
-            yield (
-                ("concepts", "images", "tagger", "recipe"),
-                f"concepts.images.tagger: {concepts.tower} draws its samples by these counts, so neither can be first; "
-                "take another recipe",
-            )
-
-    def _impossible_fits(self) -> Iterator[Misfit]:
-        if (fit := self.concept_fit) is None:
-            return
-        if self.concepts is None:
-            yield ("concept_fit",), "concept_fit reads what the section concepts makes: write that section too"
-        elif fit.frequency != "text" and self.concepts.images is None:
-            yield (
-                ("concept_fit", "frequency"),
-                f"concept_fit.frequency is {fit.frequency}: say in concepts.images how pictures are tagged",
-            )
-        for name in fit.recipes:
-            if name not in self.train:
-                yield (
-                    ("concept_fit", "recipes"),
-                    f"concept_fit.recipes: {name} is not among the recipes; list it under recipes",
-                )
-
-    def _impossible_heads(self) -> Iterator[Misfit]:
-        if (tune := self.tune) is None:
-            return
-        known: list[tuple[str, list[str], Collection[str], str]] = [
-            ("recipes", tune.recipes, self.train, "recipes"),
-            ("probed", tune.probed, self.train, "recipes"),
-            ("baselines", tune.baselines, self.evaluate.baselines, "evaluate.baselines"),
-            ("domains", tune.domains, self.domains or {}, "domains"),
-        ]
-        for key, names, there, where in known:
-            if missing := sorted(set(names) - set(there)):
-                yield ("tune", key), f"tune.{key} has {', '.join(missing)}, which {where} does not list"
-
     def _impossible_sources(self) -> Iterator[Misfit]:
         for name, recipe in self.train.items():
             for what, source in recipe_sources(recipe).items():
@@ -227,56 +143,8 @@ class Params(Section):
             ways += [[*way, each] for each in following if each not in way]
         return []
 
-    def _impossible_selections(self) -> Iterator[Misfit]:
-        if self.select is not None and self.codes is None:
-            yield ("select",), "select clusters what the stage `codes` makes: write a section codes as well"
-        if self.select is not None and self.select.counted == "concepts" and self.concepts is None:
-            yield (
-                ("select", "counted"),
-                "select.counted is concepts, which the stage `concepts` counts: write its section",
-            )
-        for section, out in ((self.codes, "codes"), (self.select, "selections")):
-            if section is not None and section.frozen is not None and normpath(section.frozen) == f"data/{out}":
-                key = "codes" if out == "codes" else "select"
-                yield (key, "frozen"), f"{key}.frozen is this run's own out: copy it elsewhere, and name the copy"
-        if self.codes is None or (tower := self.codes.tower.recipe) is None:
-            return
-        if tower not in self.train:
-            yield ("codes", "tower", "recipe"), f"codes.tower: {tower} is not among the recipes; list it under recipes"
-            return
-        chain = [tower]
-        while (teacher := teacher_recipe(self.train[chain[-1]])) in self.train and teacher not in chain:
-            chain.append(str(teacher))
-        for name in chain:
-            selection = self.train[name].selection
-            if selection is not None and PurePosixPath(normpath(selection)).parts[:2] == ("data", "selections"):
-                yield (
-                    ("codes", "tower", "recipe"),
-                    f"codes.tower is {tower}, and {name} is trained on a selection by these codes, so neither can be "
-                    "first: take another tower, or train that recipe on all samples",
-                )
-
 
 _ROLE = {"teacher": "teacher", "inherit": "source of weights"}
-
-
-def recipe_of(link: ModelLink | None) -> str | None:
-    """The recipe whose model is linked to, however it is named; None of a folder from elsewhere."""
-    if link is None or link.path is None:
-        return link and link.recipe
-    parts = PurePosixPath(normpath(link.path)).parts
-    return parts[2] if parts[:2] == ("data", "models") and len(parts) == 3 else None
-
-
-def recipe_sources(recipe: TrainParams) -> dict[str, str]:
-    """{`teacher`, `inherit`: the recipe whose model that is}."""
-    found = {"teacher": recipe_of(recipe.teacher), "inherit": recipe_of(recipe.inherit)}
-    return {what: name for what, name in found.items() if name is not None}
-
-
-def teacher_recipe(recipe: TrainParams) -> str | None:
-    """The recipe whose model a recipe learns from, however it is named; None of a folder from elsewhere."""
-    return recipe_of(recipe.teacher)
 
 
 class Examined(NamedTuple):

@@ -1,0 +1,142 @@
+"""What does not fit together between an optional section, such as `cluster`, and the rest of the params."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from os.path import normpath
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from flame_core.params.concepts import HELD_OUT_CLASSES
+from flame_core.params.model_links import teacher_recipe
+from flame_core.params.sampling import COUNTED
+
+if TYPE_CHECKING:
+    from flame_core.params.whole import Params
+
+Misfit = tuple[tuple[str, ...], str]  # a key, and why its value does not fit to others
+
+
+def optional_section_misfits(params: Params) -> Iterator[Misfit]:
+    """All of them."""
+    for find in (
+        _impossible_clusters,
+        _impossible_words,
+        _impossible_concepts,
+        _impossible_fits,
+        _impossible_selections,
+        _impossible_heads,
+    ):
+        yield from find(params)
+
+
+def _impossible_clusters(params: Params) -> Iterator[Misfit]:
+    if (cluster := params.cluster) is None or cluster.vectors is not None:
+        return
+    if missing := [kind for kind in cluster.kinds or [] if kind not in params.text.train_kinds]:
+        yield ("cluster", "kinds"), f"cluster.kinds has {missing}, which text.train_kinds does not embed"
+    if cluster.reading == "sentence" and params.text.sentence is None:
+        yield ("cluster", "reading"), "cluster.reading is sentence, and text.sentence is null: say there how"
+
+
+def _impossible_words(params: Params) -> Iterator[Misfit]:
+    if params.lexical is None:
+        return
+    if missing := [kind for kind in params.lexical.kinds if kind not in params.text.train_kinds]:
+        yield ("lexical", "kinds"), f"lexical.kinds has {missing}, which text.train_kinds does not embed"
+    sentence = params.text.sentence
+    if sentence is None or sentence.read != "last" or not sentence.final_norm:
+        yield (
+            ("lexical",),
+            "lexical needs text.sentence with read: last, final_norm: true and the LLM's last layer: words come "
+            "from what the LLM would say next",
+        )
+    if params.text.center != "none":
+        yield ("text", "center"), "lexical needs text.center none; lexical.center removes what captions share"
+
+
+def _impossible_concepts(params: Params) -> Iterator[Misfit]:
+    if (concepts := params.concepts) is None:
+        return
+    known = {HELD_OUT_CLASSES, *params.evaluate.benchmarks.names}
+    if strange := [name for name in concepts.benchmarks if name not in known]:
+        yield (
+            ("concepts", "benchmarks"),
+            f"concepts.benchmarks has {strange}; known are {', '.join(sorted(known))} (those of "
+            "evaluate.benchmarks.names)",
+        )
+    if concepts.nouns is not None and params.evaluate.train_language.partition("_")[0] != "en":
+        yield ("concepts", "nouns"), "concepts.nouns are found in English captions only: give a file of concepts"
+    if concepts.tower is not None and concepts.tower not in params.train:
+        yield (
+            ("concepts", "images", "tagger", "recipe"),
+            f"concepts.images.tagger: {concepts.tower} is not among the recipes; list it under recipes",
+        )
+    elif concepts.tower is not None and params.train[concepts.tower].sampling.source in COUNTED:
+        yield (
+            ("concepts", "images", "tagger", "recipe"),
+            f"concepts.images.tagger: {concepts.tower} draws its samples by these counts, so neither can be first; "
+            "take another recipe",
+        )
+
+
+def _impossible_fits(params: Params) -> Iterator[Misfit]:
+    if (fit := params.concept_fit) is None:
+        return
+    if params.concepts is None:
+        yield ("concept_fit",), "concept_fit reads what the section concepts makes: write that section too"
+    elif fit.frequency != "text" and params.concepts.images is None:
+        yield (
+            ("concept_fit", "frequency"),
+            f"concept_fit.frequency is {fit.frequency}: say in concepts.images how pictures are tagged",
+        )
+    for name in fit.recipes:
+        if name not in params.train:
+            yield (
+                ("concept_fit", "recipes"),
+                f"concept_fit.recipes: {name} is not among the recipes; list it under recipes",
+            )
+
+
+def _impossible_heads(params: Params) -> Iterator[Misfit]:
+    if (tune := params.tune) is None:
+        return
+    known: list[tuple[str, list[str], Collection[str], str]] = [
+        ("recipes", tune.recipes, params.train, "recipes"),
+        ("probed", tune.probed, params.train, "recipes"),
+        ("baselines", tune.baselines, params.evaluate.baselines, "evaluate.baselines"),
+        ("domains", tune.domains, params.domains or {}, "domains"),
+    ]
+    for key, names, there, where in known:
+        if missing := sorted(set(names) - set(there)):
+            yield ("tune", key), f"tune.{key} has {', '.join(missing)}, which {where} does not list"
+
+
+def _impossible_selections(params: Params) -> Iterator[Misfit]:
+    if params.select is not None and params.codes is None:
+        yield ("select",), "select clusters what the stage `codes` makes: write a section codes as well"
+    if params.select is not None and params.select.counted == "concepts" and params.concepts is None:
+        yield (
+            ("select", "counted"),
+            "select.counted is concepts, which the stage `concepts` counts: write its section",
+        )
+    for section, out in ((params.codes, "codes"), (params.select, "selections")):
+        if section is not None and section.frozen is not None and normpath(section.frozen) == f"data/{out}":
+            key = "codes" if out == "codes" else "select"
+            yield (key, "frozen"), f"{key}.frozen is this run's own out: copy it elsewhere, and name the copy"
+    if params.codes is None or (tower := params.codes.tower.recipe) is None:
+        return
+    if tower not in params.train:
+        yield ("codes", "tower", "recipe"), f"codes.tower: {tower} is not among the recipes; list it under recipes"
+        return
+    chain = [tower]
+    while (teacher := teacher_recipe(params.train[chain[-1]])) in params.train and teacher not in chain:
+        chain.append(str(teacher))
+    for name in chain:
+        selection = params.train[name].selection
+        if selection is not None and PurePosixPath(normpath(selection)).parts[:2] == ("data", "selections"):
+            yield (
+                ("codes", "tower", "recipe"),
+                f"codes.tower is {tower}, and {name} is trained on a selection by these codes, so neither can be "
+                "first: take another tower, or train that recipe on all samples",
+            )
