@@ -105,14 +105,14 @@ def _concepts(layout: Layout, concepts: ConceptParams) -> dict[str, Any]:
     outs = ["data/concepts", *(["data/sidecars/concept-weights"] if concepts.weights else [])]
     own = _stage("concepts", deps, outs, "data", CONCEPT_CHECKS)
     read = ["evaluate.train_language", *(["evaluate.benchmarks"] if concepts.suite_benchmarks else [])]
-    return {**own, "params": [*own["params"][:1], *read, *own["params"][1:]]}
+    return _with_params(own, read)
 
 
 def _concept_fit(layout: Layout, fit: ConceptFitParams) -> dict[str, Any]:
     reports = (f"data/reports/{name}" for name in fit.recipes)
     deps = ["data/captions", "data/concepts", "data/shards", *reports]
     own = _stage("concept_fit", deps, ["data/concept-fit"], "evaluation", ["concept_fit_points"])
-    return {**own, "params": [*own["params"][:1], "evaluate", *own["params"][1:]]}
+    return _with_params(own, ["evaluate"])
 
 
 CONCEPT_CHECKS = [

@@ -122,6 +122,11 @@ def lexicon_of(folder: Path, vocabulary: Vocabulary) -> Lexicon:
     return Lexicon(vocabulary, torch.cat(parts), np.zeros(len(vocabulary)), norm_length(folder))
 
 
+def count_words(folder: Path) -> int:
+    """V of the lexicon in a folder, without reading its rows."""
+    return pq.read_metadata(folder / WORDS).num_rows
+
+
 def read_lexicon(folder: Path) -> Lexicon:
     """The lexicon in a folder of `flame lexical`, or of a model.
 

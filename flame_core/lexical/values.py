@@ -70,3 +70,8 @@ def dense_tensor(packed: Tensor, words: int) -> Tensor:
 def is_active(weights: np.ndarray, words: int) -> np.ndarray:
     """Whether weights of unit vectors are above those of a vector in which all words weigh alike, 1 / sqrt(V)."""
     return weights > words**-0.5
+
+
+def only_active(vectors: np.ndarray) -> np.ndarray:
+    """Unit vectors [N, V] with only their active words; the others are 0."""
+    return np.where(is_active(vectors, vectors.shape[1]), vectors, 0)

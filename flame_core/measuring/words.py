@@ -20,7 +20,7 @@ from statistics import mean
 import numpy as np
 
 from flame_core.captions.table import Caption
-from flame_core.lexical.values import heaviest, is_active
+from flame_core.lexical.values import heaviest, is_active, only_active
 from flame_core.measuring.classification import Lookup
 from flame_core.measuring.retrieval import both_ways
 from flame_core.measuring.texts import pair_up
@@ -66,7 +66,7 @@ def kept(vectors: np.ndarray, which: str) -> np.ndarray:
     if which == "all":
         return vectors
     if which == "active":
-        return np.where(is_active(vectors, vectors.shape[1]), vectors, 0)
+        return only_active(vectors)
     chosen = heaviest(vectors, int(which.removeprefix("top_")))
     found = np.zeros_like(vectors)
     np.put_along_axis(found, chosen, np.take_along_axis(vectors, chosen, axis=1), axis=1)

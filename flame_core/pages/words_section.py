@@ -9,6 +9,7 @@ import numpy as np
 
 from flame_core.digest import text_sha256
 from flame_core.lexical.text_side import LexicalTexts
+from flame_core.lexical.values import is_active
 from flame_core.measuring.held_out import HeldOut
 from flame_core.measuring.words import TOPS
 
@@ -58,6 +59,6 @@ def words_shown(held_out: HeldOut, k: int) -> WordsShown | None:
     for row in rows[:_PICTURES]:
         order = np.argsort(-evaluation.z[row], kind="stable")[:_WORDS]
         pictures.append(PictureWords(row, [(words[i].text, float(evaluation.z[row, i])) for i in order]))
-    use = (evaluation.z > evaluation.z.shape[1] ** -0.5).mean(axis=0)
+    use = is_active(evaluation.z, len(words)).mean(axis=0)
     most = np.argsort(-use, kind="stable")[:_USED]
     return WordsShown(own, sweep, pictures, [(words[i].text, float(use[i])) for i in most if use[i] > 0])

@@ -112,6 +112,7 @@ class Searcher:
         self.params, self.layout, self.model = params, layout, model
         self._elsewhere = elsewhere or (lambda kind, text: None)
         self._galleries: dict[str, tuple[str, Gallery]] = {}
+        self._word_indexes: dict[str, tuple[Gallery, WordIndex]] = {}
         self._texts: dict[tuple[str, str], np.ndarray] = {}
 
     @property
@@ -172,7 +173,7 @@ class Searcher:
                 "(`flame docs words`); ask with a text"
             )
         gallery, wanted = self.gallery(index), asked_words(asked, lexicon.vocabulary)
-        found = WordIndex(gallery.views[:, 0]).search(wanted, top)
+        found = self._word_index(index, gallery).search(wanted, top)
         captions = gallery.captions([number for number, _, _ in found])
         hits = [
             Hit(number, gallery.keys[number], gallery.paths[number], score, captions.get(number, ""), parts)
@@ -180,6 +181,13 @@ class Searcher:
         ]
         said = "a search by words adds up weights" if hits else "no picture has any of these words"
         return Found(gallery, hits, Nearness(None, said))
+
+    def _word_index(self, index: str, gallery: Gallery) -> WordIndex:
+        """The words of a gallery, indexed once until it is opened again."""
+        held = self._word_indexes.get(index)
+        if held is None or held[0] is not gallery:
+            held = self._word_indexes[index] = (gallery, WordIndex(gallery.views[:, 0]))
+        return held[1]
 
     def _explained(self, hits: Sequence[Hit], gallery: Gallery, asked: np.ndarray) -> list[Hit]:
         """The hits with the words of their scores, if the model has words."""

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from flame_core.errors import InputError
 from flame_core.lexical.lexicon import Lexicon
-from flame_core.lexical.values import is_active
+from flame_core.lexical.values import only_active
 from flame_core.lexical.vocabulary import Vocabulary
 
 EXPLAINED = 6  # words per picture
@@ -50,8 +50,7 @@ class WordIndex:
 
     def __init__(self, vectors: np.ndarray) -> None:
         """Take unit vectors [N, V]."""
-        kept = np.where(is_active(vectors, vectors.shape[1]), vectors, 0)
-        self.by_word = sparse.csr_array(kept.T.astype(np.float32))
+        self.by_word = sparse.csr_array(only_active(vectors).T.astype(np.float32))
         self.pictures = len(vectors)
 
     @property

@@ -29,8 +29,8 @@ from flame_core.pages.clusters import Labelled, cluster_page
 from flame_core.params import ClusterParams, Params
 from flame_core.reporting import facts, picture
 from flame_core.section_stages import linked_place
+from flame_core.text.jobs import chosen_slots
 from flame_core.text.manifest import MANIFEST, require_training_fit, training_folder
-from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import CENTER, TrainStore
 from flame_core.verification import DIGESTS, read_digests, verify
 from flame_core.work import Unit, WorkCache
@@ -94,7 +94,7 @@ def _source(
     if (given := chosen.vectors) is None:
         store, folder = TrainStore(layout.embeddings), training_folder(layout.train_embeddings, chosen.reading)
         require_training_fit(store.manifest_of(chosen.reading), params, layout, chosen.reading)
-        slots = [i for i, name in enumerate(store.facets) if _is_chosen(name, chosen)]
+        slots = chosen_slots(store.facets, chosen.kinds, chosen.reading)
         below = folder.relative_to(layout.train_embeddings)
         patterns = [(below / name).as_posix() for name in ("[0-9]*", MANIFEST, CENTER)]
         origin = {"vectors": STORE, "reading": chosen.reading, "embeddings": file_sha256(folder / MANIFEST)}
@@ -115,13 +115,6 @@ def _source(
     source = NpyVectors(npy, keys, "npy", index)
     content = value_digest({shard: source.identity(shard) for shard in sorted(index.shard_sizes())})
     return source, {}, {"vectors": source.name, "content": content}
-
-
-def _is_chosen(name: str, chosen: ClusterParams) -> bool:
-    """Whether a name of the store's vectors, such as raw/1 or short/sentence, is of the reading and the kinds."""
-    kind, _, rest = name.partition("/")
-    of_sentence = rest.partition("#")[0] == SENTENCE
-    return of_sentence == (chosen.reading == "sentence") and (chosen.kinds is None or kind in chosen.kinds)
 
 
 def _labelled(units: Mapping[str, Unit], name: str, clusters: int) -> Labelled:

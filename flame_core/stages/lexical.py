@@ -8,17 +8,17 @@ Only if params have a section `lexical`. The folder is a sidecar (docs/sidecars.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from flame_core import gates
 from flame_core.captions.table import read_captions
 from flame_core.data.shards import INDEX, Index, read_index
-from flame_core.data.sidecars import gather_sidecar
+from flame_core.data.sidecars import VALUES, gather_sidecar
 from flame_core.digest import bytes_sha256, file_sha256, text_sha256
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
@@ -30,6 +30,7 @@ from flame_core.pages.lexical import WordedCaption, lexical_page
 from flame_core.params import LexicalParams, Params
 from flame_core.reporting import facts
 from flame_core.text.cost import read_shape
+from flame_core.text.jobs import chosen_slots
 from flame_core.text.llm import load_tokenizer
 from flame_core.text.manifest import MANIFEST, require_training_fit, training_folder
 from flame_core.text.sentence import SENTENCE
@@ -68,7 +69,7 @@ def run(params: Params, layout: Layout) -> None:
     shape = read_shape(params, llm)
     vocabulary = read_vocabulary(load_tokenizer(llm, params.llm), shape.vocabulary, chosen)
     _require_enough(vocabulary, chosen)
-    slots = [i for i, name in enumerate(store.facets) if _is_chosen(name, chosen)]
+    slots = chosen_slots(store.facets, chosen.kinds, "sentence")
     digests = {Path(name): sha256 for name, sha256 in read_digests(layout.train_embeddings).items()}
     own = {path.name: sha256 for path, sha256 in digests.items() if path.parent == below}
     wording = Wording(
@@ -113,29 +114,17 @@ def run(params: Params, layout: Layout) -> None:
 
 
 def _require_last_layer(params: Params, llm: Path) -> None:
-    """Refuse sentences from which the output matrix does not make words."""
-    sentence, layers = params.text.sentence, read_shape(params, llm).layers
-    if sentence is None:
+    """Refuse sentences that are not read after all layers; what else they need, the params say themselves."""
+    layers = read_shape(params, llm).layers
+    if params.text.sentence_layer != layers:
         raise ParamsError(
-            "lexical: text.sentence is null; words come from the LLM's last token: say there how captions are read"
+            f"lexical: words come from the LLM's last token after all layers; set text.sentence.layer: {layers}"
         )
-    wanted = {"read": "last", "final_norm": True, "layer": layers}
-    found = {"read": sentence.read, "final_norm": sentence.final_norm, "layer": params.text.sentence_layer}
-    if wrong := [f"text.sentence.{key}: {json.dumps(value)}" for key, value in wanted.items() if found[key] != value]:
-        raise ParamsError(f"lexical: words come from the LLM's last token after all layers; set {', '.join(wrong)}")
-    if params.text.center != "none":
-        raise ParamsError("lexical: set text.center to none; lexical.center removes what all captions share")
 
 
 def _require_enough(vocabulary: Vocabulary, chosen: LexicalParams) -> None:
     if chosen.top > len(vocabulary):
         raise ParamsError(f"lexical.top is {chosen.top}, and lexical.rule leaves {len(vocabulary):,} words: lower it")
-
-
-def _is_chosen(name: str, chosen: LexicalParams) -> bool:
-    """Whether a name of the store's vectors, such as raw/sentence, is a sentence of the chosen kinds."""
-    kind, _, rest = name.partition("/")
-    return rest.partition("#")[0] == SENTENCE and kind in chosen.kinds
 
 
 def _named(found: Worded, place: int) -> str:
@@ -153,11 +142,9 @@ def _examples(
         for caption in read_captions(layout.captions / Path(shard).with_suffix(".parquet")):
             if (caption.kind, caption.language) == (kind, language):
                 texts.setdefault(caption.key, caption.text)
-    from safetensors.numpy import load_file
-
     words = found.lexicon.vocabulary.words
     values = {
-        shard: load_file(found.units[shard].file(f"{layout.lexical.name}.safetensors"))["values"]
+        shard: load_file(found.units[shard].file(f"{layout.lexical.name}.safetensors"))[VALUES]
         for shard in {row.shard for row in rows}
     }
     for row in rows:

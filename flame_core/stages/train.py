@@ -14,7 +14,7 @@ from flame_core.data.sidecars import Sidecar
 from flame_core.digest import file_sha256, json_bytes
 from flame_core.errors import InputError
 from flame_core.layout import Layout
-from flame_core.lexical.lexicon import read_lexicon
+from flame_core.lexical.lexicon import count_words
 from flame_core.lexical.text_side import TOP
 from flame_core.link_contents import link_contents, read_by_training, require_same_space, require_same_store
 from flame_core.links import links
@@ -173,7 +173,7 @@ def _words(recipe: TrainParams, sidecars: Mapping[str, Sidecar]) -> dict[str, in
     if not isinstance(recipe.objective, LexicalLossParams):
         return {}
     sidecar = sidecars[recipe.objective.words]
-    return {"words": len(read_lexicon(sidecar.folder).vocabulary), TOP: sidecar.manifest.shape[-1]}
+    return {"words": count_words(sidecar.folder), TOP: sidecar.manifest.shape[-1]}
 
 
 def _verify(inputs: Mapping[Path, Sequence[str]], checkpoints: Path) -> Verified:

@@ -151,8 +151,15 @@ def slot_names(params: TextParams) -> list[str]:
 
 def recipe_slots(names: Sequence[str], recipe: TrainParams) -> list[int]:
     """The indices in `names` (`slot_names`) that a recipe draws from: those of its kinds and its reading."""
+    return chosen_slots(names, recipe.kinds, recipe.reading)
+
+
+def chosen_slots(names: Sequence[str], kinds: Sequence[str] | None, reading: Reading) -> list[int]:
+    """The indices in `names` (`slot_names`) of a reading, of captions of these kinds, or of all if that is None."""
     return [
-        i for i, name in enumerate(names) if name.split("/")[0] in recipe.kinds and reading_of(name) == recipe.reading
+        i
+        for i, name in enumerate(names)
+        if reading_of(name) == reading and (kinds is None or name.partition("/")[0] in kinds)
     ]
 
 

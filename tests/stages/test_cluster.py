@@ -29,6 +29,7 @@ from flame_core.verification import verify, write_digests
 from flame_core.work import UnitRecord, WorkCache
 from tests.bits import flip
 from tests.stages.pipeline import captioned_project, tree
+from tests.stages.units import computed_by, killed_after
 from tests.training.world import recipe
 
 CHOSEN = {"clusters": 4, "dims": 3, "gates": {"min_samples": 1}}
@@ -81,44 +82,26 @@ def test_each_sample_has_the_label_of_its_nearest_centroid(world):
     assert page.count("<article") == (found.counts > 0).sum() and "drawing number" in page
 
 
-def test_a_second_run_computes_nothing_and_a_fresh_one_gives_the_same_bytes(world, monkeypatch):
+def test_a_second_run_computes_nothing_and_a_fresh_one_gives_the_same_bytes(world):
     params, layout = world
     cluster.run(choosing(params), layout)
     first = tree(layout.clusters)
-    with monkeypatch.context() as patch:
-        patch.setattr(WorkCache, "compute", lambda *_: pytest.fail("computed again"))
-        cluster.run(choosing(params), layout)
+    assert computed_by(lambda: cluster.run(choosing(params), layout)) == []
     shutil.rmtree(layout.work / "cluster")
     cluster.run(choosing(params), layout)
     assert tree(layout.clusters) == first
 
 
 @pytest.mark.parametrize("after", range(0, 14, 2))
-def test_killed_after_any_unit_it_continues_and_ends_with_the_same_bytes(world, monkeypatch, after):
+def test_killed_after_any_unit_it_continues_and_ends_with_the_same_bytes(world, after):
     params, layout = world
     cluster.run(choosing(params), layout)
     first = tree(layout.clusters)
     shutil.rmtree(layout.work / "cluster")
     shutil.rmtree(layout.clusters)
-    compute, done = WorkCache.compute, []
-
-    def killed(cache, digest, write):
-        if len(done) == after:
-            raise KeyboardInterrupt
-        done.append(digest)
-        return compute(cache, digest, write)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(WorkCache, "compute", killed)
-        with pytest.raises(KeyboardInterrupt):
-            cluster.run(choosing(params), layout)
+    done = killed_after(after, lambda: cluster.run(choosing(params), layout))
     assert not layout.clusters.exists()
-    again = []
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            WorkCache, "compute", lambda cache, digest, write: (again.append(digest), compute(cache, digest, write))[1]
-        )
-        cluster.run(choosing(params), layout)
+    again = computed_by(lambda: cluster.run(choosing(params), layout))
     assert not set(again) & set(done)  # what was finished is not computed again
     assert tree(layout.clusters) == first
 

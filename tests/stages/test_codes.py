@@ -22,10 +22,10 @@ from flame_core.stages import caption, codes, download, ingest
 from flame_core.text.store import unit
 from flame_core.verification import verify
 from flame_core.vision.tower import ImageTower, load_encoder
-from flame_core.work import WorkCache
 from tests.bits import flip
 from tests.curation.world import coded_project, coding, write_tower
 from tests.stages.pipeline import tree, write_pairs
+from tests.stages.units import computed_by, killed_after
 
 
 @pytest.fixture(scope="module")
@@ -64,42 +64,23 @@ def test_each_patch_has_its_nearest_code_under_its_pictures_key(world):
     assert page.count("<article") == len(np.unique(chosen)) and page.count("data:image/jpeg") > 12
 
 
-def test_killed_after_any_unit_it_continues_and_ends_with_the_same_bytes(world, monkeypatch):
+def test_killed_after_any_unit_it_continues_and_ends_with_the_same_bytes(world):
     params, layout = world
     codes.run(coding(params), layout)
     first = tree(layout.codes)
     units = sum(path.is_dir() for path in (layout.work / "codes").iterdir())
     assert units >= 8
-    compute = WorkCache.compute
     for after in range(0, units, 2):
         shutil.rmtree(layout.work / "codes")
         shutil.rmtree(layout.codes, ignore_errors=True)
-        done: list[str] = []
-
-        def killed(cache, digest, write, done=done, after=after):
-            if len(done) == after:
-                raise KeyboardInterrupt
-            done.append(digest)
-            return compute(cache, digest, write)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(WorkCache, "compute", killed)
-            with pytest.raises(KeyboardInterrupt):
-                codes.run(coding(params), layout)
+        done = killed_after(after, lambda: codes.run(coding(params), layout))
         assert not layout.codes.exists()
-        again: list[str] = []
-        with monkeypatch.context() as patch:
-            patch.setattr(
-                WorkCache,
-                "compute",
-                lambda cache, digest, write, again=again: (again.append(digest), compute(cache, digest, write))[1],
-            )
-            codes.run(coding(params), layout)
+        again = computed_by(lambda: codes.run(coding(params), layout))
         assert not set(again) & set(done) and len(again) + len(done) == units
         assert tree(layout.codes) == first
 
 
-def test_a_flipped_byte_in_the_work_cache_costs_one_unit(world, monkeypatch):
+def test_a_flipped_byte_in_the_work_cache_costs_one_unit(world):
     params, layout = world
     codes.run(coding(params), layout)
     first = tree(layout.codes)
@@ -108,10 +89,7 @@ def test_a_flipped_byte_in_the_work_cache_costs_one_unit(world, monkeypatch):
     content[len(content) // 2] ^= 1
     file.unlink()  # the out is a hard link
     file.write_bytes(bytes(content))
-    compute, again = WorkCache.compute, []
-    with monkeypatch.context() as patch:
-        patch.setattr(WorkCache, "compute", lambda *given: (again.append(given[1]), compute(*given))[1])
-        codes.run(coding(params), layout)
+    again = computed_by(lambda: codes.run(coding(params), layout))
     assert len(again) == 1 and tree(layout.codes) == first
 
 
@@ -142,10 +120,7 @@ def test_a_frozen_codebook_codes_new_pictures_only_and_tells_drift(tmp_path, byt
     for stage in (download, ingest, caption):
         stage.run(params, layout)
     frozen = coding(params, frozen="kept")
-    compute, again = WorkCache.compute, []
-    with monkeypatch.context() as patch:
-        patch.setattr(WorkCache, "compute", lambda *given: (again.append(given[1]), compute(*given))[1])
-        codes.run(frozen, layout)
+    again = computed_by(lambda: codes.run(frozen, layout))
     shards = len(read_index(layout.shards, "train").shard_sizes())
     assert len(again) < shards + 1  # shards that did not change are found in the cache
     after = all_codes(layout)

@@ -24,9 +24,9 @@ from flame_core.params import ConceptParams, Params
 from flame_core.settings import settings
 from flame_core.stages import concepts
 from flame_core.verification import verify
-from flame_core.work import WorkCache
 from tests.bits import flip
 from tests.stages.pipeline import captioned_project, tree
+from tests.stages.units import computed_by, killed_after
 
 NAMES = ["drawing", "numbers", "number 7", "7", "red drawing", "zebra", "12"]
 
@@ -112,32 +112,16 @@ def test_processes_do_not_change_a_byte(world, monkeypatch):
 
 
 @pytest.mark.parametrize("after", [0, 3, 6, 9])
-def test_killed_after_any_unit_it_continues_and_ends_with_the_same_bytes(world, monkeypatch, after):
+def test_killed_after_any_unit_it_continues_and_ends_with_the_same_bytes(world, after):
     params, layout = world
     chosen = choosing(params, nouns={"min_captions": 2}, weights={"cap": 3})
     concepts.run(chosen, layout)
     first, weights = tree(layout.concepts), tree(layout.concept_weights)
     shutil.rmtree(layout.work / "concepts")
     shutil.rmtree(layout.concepts)
-    compute, done = WorkCache.compute, []
-
-    def killed(cache, digest, write):
-        if len(done) == after:
-            raise KeyboardInterrupt
-        done.append(digest)
-        return compute(cache, digest, write)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(WorkCache, "compute", killed)
-        with pytest.raises(KeyboardInterrupt):
-            concepts.run(chosen, layout)
+    done = killed_after(after, lambda: concepts.run(chosen, layout))
     assert not layout.concepts.exists()
-    again = []
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            WorkCache, "compute", lambda cache, digest, write: (again.append(digest), compute(cache, digest, write))[1]
-        )
-        concepts.run(chosen, layout)
+    again = computed_by(lambda: concepts.run(chosen, layout))
     assert not set(again) & set(done)
     assert tree(layout.concepts) == first and tree(layout.concept_weights) == weights
 

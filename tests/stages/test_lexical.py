@@ -20,9 +20,9 @@ from flame_core.params import LexicalParams, Params
 from flame_core.params.text import SentenceParams
 from flame_core.stages import embed, lexical
 from flame_core.verification import verify
-from flame_core.work import WorkCache
 from tests.bits import flip
 from tests.stages.pipeline import captioned_project, tree
+from tests.stages.units import computed_by, killed_after
 
 CHOSEN = {"top": 6, "rule": {"min_letters": 1}}
 
@@ -91,32 +91,19 @@ def test_fewer_words_are_those_that_most_captions_have(world):
     assert np.array_equal(stored(layout)[:, 0], pack(fewer.logits(sentences(layout)), 6))
 
 
-def test_killed_after_any_unit_it_continues_and_ends_with_the_same_bytes(world, monkeypatch):
+def test_killed_after_any_unit_it_continues_and_ends_with_the_same_bytes(world):
     params, layout = world
     wanted = choosing(params, words=20)
     lexical.run(wanted, layout)
-    first, compute = tree(layout.lexical), WorkCache.compute
+    first = tree(layout.lexical)
     units = len(list((layout.work / "lexical").iterdir()))
     for after in range(0, 12, 3):
         shutil.rmtree(layout.work / "lexical")
-        done: list[str] = []
-
-        def killed(cache, digest, write, after=after, done=done):
-            if len(done) == after:
-                raise KeyboardInterrupt
-            done.append(digest)
-            return compute(cache, digest, write)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(WorkCache, "compute", killed)
-            with pytest.raises(KeyboardInterrupt):
-                lexical.run(wanted, layout)
+        killed_after(after, lambda: lexical.run(wanted, layout))
         lexical.run(wanted, layout)
         assert tree(layout.lexical) == first
     assert units >= 12
-    with monkeypatch.context() as patch:
-        patch.setattr(WorkCache, "compute", lambda *_: pytest.fail("computed again"))
-        lexical.run(wanted, layout)
+    assert computed_by(lambda: lexical.run(wanted, layout)) == []
 
 
 def test_a_flipped_bit_is_not_used(world):

@@ -23,9 +23,9 @@ from flame_core.training.inputs import open_inputs
 from flame_core.training.loader import TrainingSamples
 from flame_core.training.recipe_check import link_faults, recipe_faults
 from flame_core.verification import verify
-from flame_core.work import WorkCache
 from tests.bits import flip
 from tests.stages.pipeline import captioned_project, tree
+from tests.stages.units import computed_by, killed_after
 from tests.training.world import recipe
 
 SIDECAR = {"noise": "data/sidecars/noise"}
@@ -70,26 +70,13 @@ def test_the_sidecar_holds_the_order_of_all_samples(world):
     assert page.count("drawing number") == 2 * int(0.3 * len(index))
 
 
-def test_a_second_run_computes_nothing_and_one_after_a_kill_gives_the_same_bytes(world, monkeypatch):
+def test_a_second_run_computes_nothing_and_one_after_a_kill_gives_the_same_bytes(world):
     params, layout = world
     first = tree(layout.noise)
-    with monkeypatch.context() as patch:
-        patch.setattr(WorkCache, "compute", lambda *_: pytest.fail("computed again"))
-        noise.run(params, layout)
+    assert computed_by(lambda: noise.run(params, layout)) == []
     shutil.rmtree(layout.work / "noise")
     shutil.rmtree(layout.noise)
-    compute, done = WorkCache.compute, []
-
-    def killed(cache, digest, write):
-        if len(done) == 2:
-            raise KeyboardInterrupt
-        done.append(digest)
-        return compute(cache, digest, write)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(WorkCache, "compute", killed)
-        with pytest.raises(KeyboardInterrupt):
-            noise.run(params, layout)
+    killed_after(2, lambda: noise.run(params, layout))
     assert not layout.noise.exists()
     noise.run(params, layout)
     assert tree(layout.noise) == first

@@ -24,10 +24,10 @@ from flame_core.stages import caption, codes, download, embed, ingest, select, t
 from flame_core.text.store import Drawn, TrainStore, unit
 from flame_core.verification import verify
 from flame_core.vision.tower import ImageTower, load_encoder
-from flame_core.work import WorkCache
 from tests.bits import flip
 from tests.curation.world import SELECT, coded_project, coding, selecting, small_recipe
 from tests.stages.pipeline import tree, write_pairs
+from tests.stages.units import computed_by, killed_after
 
 
 @pytest.fixture(scope="module")
@@ -77,26 +77,14 @@ def test_the_page_shows_selections_words_and_clusters_with_pictures(world):
     assert 1 < about["half"]["perplexity"] <= 12 and 0 <= about["half"]["gini"] < 1
 
 
-def test_killed_after_any_unit_it_continues_and_ends_with_the_same_bytes(world, monkeypatch):
+def test_killed_after_any_unit_it_continues_and_ends_with_the_same_bytes(world):
     params, layout = world
     select.run(selecting(params), layout)
     first = tree(layout.selections)
-    compute = WorkCache.compute
     for after in range(0, 9, 2):
         shutil.rmtree(layout.work / "select")
         shutil.rmtree(layout.selections)
-        done: list[str] = []
-
-        def killed(cache, digest, write, done=done, after=after):
-            if len(done) == after:
-                raise KeyboardInterrupt
-            done.append(digest)
-            return compute(cache, digest, write)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(WorkCache, "compute", killed)
-            with pytest.raises(KeyboardInterrupt):
-                select.run(selecting(params), layout)
+        killed_after(after, lambda: select.run(selecting(params), layout))
         assert not layout.selections.exists()
         select.run(selecting(params), layout)
         assert tree(layout.selections) == first
@@ -152,10 +140,7 @@ def test_frozen_groups_keep_old_samples_where_they_were(tmp_path, byte_tokenizer
         stage.run(params, layout)
     grown = coding(params, frozen="kept-codes")
     codes.run(grown, layout)
-    compute, again = WorkCache.compute, []
-    with monkeypatch.context() as patch:
-        patch.setattr(WorkCache, "compute", lambda *given: (again.append(given[1]), compute(*given))[1])
-        select.run(selecting(grown, frozen="kept"), layout)
+    select.run(selecting(grown, frozen="kept"), layout)
     after = groups()
     assert len(after) > len(before) and all(after[key] == before[key] for key in before.keys() & after.keys())
     (steady,) = (check for check in gates.read(layout.selections) if check.name == "groups_steady")
@@ -163,11 +148,7 @@ def test_frozen_groups_keep_old_samples_where_they_were(tmp_path, byte_tokenizer
     assert (layout.selections / "centroids.safetensors").read_bytes() == (
         tmp_path / "kept/centroids.safetensors"
     ).read_bytes()
-    again.clear()
-    with monkeypatch.context() as patch:
-        patch.setattr(WorkCache, "compute", lambda *given: (again.append(given[1]), compute(*given))[1])
-        select.run(selecting(grown, frozen="kept"), layout)
-    assert again == []
+    assert computed_by(lambda: select.run(selecting(grown, frozen="kept"), layout)) == []
     codes.run(coding(params, seed=7), layout)
     with pytest.raises(InputError, match="holds clusters of another codebook"):
         select.run(selecting(coding(params, seed=7), frozen="kept"), layout)

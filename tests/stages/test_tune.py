@@ -24,9 +24,9 @@ from flame_core.stages import domains, embed, train, tune
 from flame_core.stages.domains import class_of
 from flame_core.tuning.labelled import read_within
 from flame_core.verification import verify
-from flame_core.work import WorkCache
 from tests.bits import flip
 from tests.stages.pipeline import captioned_project, folder_source, tree
+from tests.stages.units import computed_by, killed_after
 from tests.training.world import recipe
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
@@ -158,32 +158,19 @@ def test_the_record_has_every_model_preset_and_part(world):
     verify({layout.heads: ["*"]})
 
 
-def test_a_killed_run_continues_and_ends_with_the_same_bytes(world, monkeypatch):
+def test_a_killed_run_continues_and_ends_with_the_same_bytes(world):
     params, layout = world
     first = tree(layout.heads)
-    with monkeypatch.context() as patch:
-        patch.setattr(WorkCache, "compute", lambda *_: pytest.fail("computed again"))
-        tune.run(params, layout)
+    assert computed_by(lambda: tune.run(params, layout)) == []
     shutil.rmtree(layout.work / "tune")
     shutil.rmtree(layout.heads)
-    compute, done = WorkCache.compute, []
-
-    def killed(cache, digest, write):
-        if len(done) == 5:
-            raise KeyboardInterrupt
-        done.append(digest)
-        return compute(cache, digest, write)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(WorkCache, "compute", killed)
-        with pytest.raises(KeyboardInterrupt):
-            tune.run(params, layout)
+    killed_after(5, lambda: tune.run(params, layout))
     assert not layout.heads.exists()
     tune.run(params, layout)
     assert tree(layout.heads) == first
 
 
-def test_a_head_classifies_pictures_with_its_tower(world, monkeypatch):
+def test_a_head_classifies_pictures_with_its_tower(world):
     params, layout = world
     model = model_of_run(params, layout, "small")
     head = flame_core.load_head(layout.heads / "small", model)
