@@ -130,7 +130,7 @@ class Bench:
         from flame_core.training.job import METRICS
         from flame_core.vision.tower import load_tower
 
-        start, recipe, store = time.perf_counter(), self.recipe(job), self.store
+        start, cpu, recipe, store = time.perf_counter(), time.process_time(), self.recipe(job), self.store
         run = self.run_of(job)
         row: Row = {"data": self.data, "arm": job.arm.name, "phase": job.phase, "rate": job.rate, "seed": job.seed}
         if job.phase == "rate":
@@ -155,6 +155,7 @@ class Bench:
             row["images"] = steps * batch * recipe_needs(recipe).views
         row["scores"] = {language: round(score, 5) for language, score in row["scores"].items()}
         row |= {"epochs": recipe.epochs, "seconds": round(time.perf_counter() - start, 1)}
+        row["cpu_seconds"] = round(time.process_time() - cpu, 1)
         return {**row, "run": run, "machine": machine(), "commit": commit()}
 
 
