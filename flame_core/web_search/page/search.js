@@ -57,7 +57,7 @@ function card(hit) {
   image.src = picture(hit.number, 320);
   const caption = element("div", "caption", hit.caption);
   caption.dir = "auto";
-  const words = element("div", "key", hit.words.map(([word, share]) => `${word} ${share.toFixed(2)}`).join(" · "));
+  const words = element("div", "active", hit.words.map(([word, share]) => `${word} ${share.toFixed(2)}`).join(" · "));
   words.dir = "auto";
   button.append(image, element("b", "", hit.score.toFixed(3)), caption, words, element("div", "key", hit.key));
   button.addEventListener("click", () => open(hit));
