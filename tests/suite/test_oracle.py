@@ -96,14 +96,13 @@ def python() -> Path:
     """The interpreter of the oracle's environment."""
     folder = settings().cache_dir / "tests" / "clip-benchmark"
     found = folder / "bin" / "python"
-    done = folder / "done"
+    done, site = folder / "done", folder / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
     if not done.is_file():
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-        (site,) = folder.glob("lib/python*/site-packages")
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         subprocess.run([*install, "--target", site, *PACKAGES], check=True)
-        (site / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n")
         done.write_text("\n".join(PACKAGES))
+    (site / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n")  # each checkout may have its own environment
     return found
 
 
