@@ -18,7 +18,7 @@ Nothing is random: the same numbers give the same interval.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
@@ -75,6 +75,17 @@ def ratio(sums: np.ndarray, counts: np.ndarray) -> Mean:
         pictures - 1,
         simple=bool((counts <= 1).all()),
     )
+
+
+def among(mean: Mean, chosen: np.ndarray) -> Mean:
+    """A mean over some pictures as one over all N of them, of which it is about those that are `chosen` [N]."""
+
+    def wide(values: np.ndarray) -> np.ndarray:
+        found = np.zeros(len(chosen))
+        found[chosen] = values
+        return found
+
+    return replace(mean, influence=wide(mean.influence), weights=wide(mean.weights))
 
 
 def mean_of(means: Sequence[Mean]) -> Mean:

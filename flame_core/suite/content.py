@@ -95,7 +95,8 @@ class Captioned:
 class Labelled:
     """Pictures with one class each, and the names of the classes by language.
 
-    `templates` are the data set's own, {language: [template with {c}]}; empty if it has none.
+    `templates` are the data set's own, {language: [template with {c}]}; empty if it has none. `parts` are the numbers
+    of the named classes of languages that name only some, as Babel-ImageNet does.
     """
 
     pictures: list[Picture]
@@ -103,13 +104,11 @@ class Labelled:
     names: dict[str, list[str]]
     templates: dict[str, list[str]] = field(default_factory=dict)
     skips: Skips = field(default_factory=Skips)
+    parts: dict[str, list[int]] = field(default_factory=dict)
 
     def digest(self) -> str:
-        return _digest(self.pictures, [self.labels.tolist(), self.names, self.templates])
-
-    @property
-    def classes(self) -> int:
-        return len(next(iter(self.names.values())))
+        parts = [self.parts] if self.parts else []
+        return _digest(self.pictures, [self.labels.tolist(), self.names, self.templates, *parts])
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,9 @@ class Score:
 
 
 def over_languages(scores: Sequence[Score]) -> Score:
-    """The unweighted mean over languages, whose scores are about the same pictures."""
+    """The unweighted mean over languages of the metrics that all have, about the same pictures."""
     found = Score(MEAN, facts={"languages": len(scores)})
-    for name in scores[0].metrics:
+    for name in [name for name in scores[0].metrics if all(name in score.metrics for score in scores)]:
         chances = [score.chance[name] for score in scores if name in score.chance]
         mean = mean_of([score.means[name] for score in scores])
         found.add(name, mean, float(np.mean(chances)) if chances else None)

@@ -99,6 +99,18 @@ def test_karpathy_takes_the_split_and_all_sentences(tmp_path):
     }
 
 
+def test_karpathy_has_a_file_per_language(tmp_path):
+    for language, text in (("en", "a dog"), ("de", "ein Hund")):
+        rows = [{"filename": "1.jpg", "split": "test", "sentences": [{"raw": text}]}]
+        put(tmp_path / f"set/dataset_{language}.json", {"images": rows})
+    pictures(tmp_path / "set/images", ["1.jpg"])
+    one = benchmark("retrieval", "karpathy", languages=["en", "de"], data={"annotations": "dataset_{language}.json"})
+    content = read_content(one, tmp_path)
+    assert content.captions == {"en": [(0, "a dog")], "de": [(0, "ein Hund")]} and len(content.pictures) == 1
+    with pytest.raises(InputError, match=r"dataset.json: Karpathy's JSON does not name its language; for en, de write"):
+        read_content(benchmark("retrieval", "karpathy", languages=["en", "de"]), tmp_path)
+
+
 def test_crossmodal3600_keeps_the_languages_of_the_benchmark(tmp_path):
     datasets.crossmodal(tmp_path / "set")
     content = read_content(benchmark("retrieval", "crossmodal3600", languages=["en", "zh"]), tmp_path)

@@ -81,10 +81,12 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned | Labelled
         raise InputError(f"{folder / NAMES}: missing or empty")
     if labels and max(labels) >= len(own):
         raise InputError(f"{folder / NAMES}: {len(own)} class names, but a label is {max(labels)}")
-    names, templates = class_names(benchmark, folder, own, len(own), skips)
-    if not templates and (rows := read_templates(folder / "zeroshot_classification_templates.txt")):
-        templates = {benchmark.languages[0]: rows}
-    return Labelled(pictures, np.array(labels, dtype=np.int64), names, templates, skips)
+    found = class_names(benchmark, folder, own, len(own), skips)
+    if not found.templates and (rows := read_templates(folder / "zeroshot_classification_templates.txt")):
+        found.templates = {benchmark.languages[0]: rows}
+    return Labelled(
+        pictures, np.array(labels, dtype=np.int64), found.names, found.templates, skips=skips, parts=found.parts
+    )
 
 
 def _label(text: str, place: str) -> int:

@@ -50,8 +50,10 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Labelled:
             skips.add("classes without a picture", path.name)
         pictures += [Picture(image.relative_to(root).as_posix(), image) for image in found]
         labels += [label] * len(found)
-    names, templates = class_names(benchmark, folder, own, len(classes), skips)
-    return Labelled(pictures, np.array(labels, dtype=np.int64), names, templates, skips)
+    found = class_names(benchmark, folder, own, len(classes), skips)
+    return Labelled(
+        pictures, np.array(labels, dtype=np.int64), found.names, found.templates, skips=skips, parts=found.parts
+    )
 
 
 def _root(folder: Path, split: str) -> Path:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from flame_core.measuring.intervals import mean_over_classes, ratio
+from flame_core.measuring.intervals import among, mean_over_classes, ratio
 from flame_core.measuring.retrieval import rank_answers
 from flame_core.suite.content import Labelled
 from flame_core.suite.encoding import Vectors
 from flame_core.suite.score import ClassScore, Score, Texts
 from flame_core.suite.tasks.task import Asked, Task, TaskParams
+from flame_core.suite.templates import CLASS, written
 from flame_core.text.store import unit
 
 
 def _hold_the_class(templates: dict[str, list[str]]) -> dict[str, list[str]]:
-    for language, rows in templates.items():
-        if not rows or any("{c}" not in row for row in rows):
-            raise ValueError(f"every template of {language!r} must contain {{c}}")
-    return templates
+    found = {language: [written(row) for row in rows] for language, rows in templates.items()}
+    for language, rows in found.items():
+        if not rows or any(CLASS not in row for row in rows):
+            raise ValueError(f"every template of {language!r} must contain {CLASS} or {{}}")
+    return found
 
 
 Templates = Annotated[dict[str, list[str]], AfterValidator(_hold_the_class)]
@@ -35,7 +38,7 @@ class ClassificationParams(TaskParams):
         default=None, description="JSON file of {language: [name of each class]} in the folder"
     )
     templates: Templates = Field(
-        default={}, description="{language: templates with {c}}; default: those of the data set, or only the name"
+        default={}, description="{language: templates with {c} or {}}; default: those of the data set, or only the name"
     )
 
     def prompt_languages(self) -> set[str]:
@@ -72,7 +75,7 @@ class ClassificationTask(Task[ClassificationParams, Labelled]):
 
 def prompts(names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
     """The prompts of each class; without templates, only the name."""
-    return [[template.replace("{c}", name) for template in templates or ["{c}"]] for name in names]
+    return [[template.replace(CLASS, name) for template in templates or [CLASS]] for name in names]
 
 
 def templates_of(params: ClassificationParams, content: Labelled, language: str) -> list[str]:
@@ -94,6 +97,8 @@ def score_language(
 ) -> Score | None:
     """Top-1, top-5 (if there are five classes or more) and mean per-class recall in one language.
 
+    If the language names only some classes, only these and their pictures count.
+
     Args:
         params: have the templates.
         content: pictures, labels, names.
@@ -104,8 +109,17 @@ def score_language(
     if language not in content.names:
         return None
     names = content.names[language]
+    part = content.parts.get(language)
+    covered = np.ones(len(z), dtype=bool) if part is None else np.isin(content.labels, part)
+    if not covered.any():
+        return None
     t = class_vectors(prompts(names, templates_of(params, content, language)), encode)
-    return score_labels("", language, z, t, content.labels, names)
+    if part is None:
+        return score_labels("", language, z, t, content.labels, names)
+    place = {number: i for i, number in enumerate(part)}
+    labels = np.array([place[number] for number in content.labels[covered].tolist()])
+    score = score_labels("", language, z[covered], t, labels, names)
+    return replace(score, means={name: among(mean, covered) for name, mean in score.means.items()})
 
 
 def score_labels(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flame_core.suite.content import Labelled
-from flame_core.suite.score import ClassScore
+from flame_core.suite.score import ClassScore, over_languages
 from flame_core.suite.tasks import classification
 from flame_core.suite.tasks.classification import ClassificationParams, ClassificationTask
 from flame_core.text.store import unit
@@ -66,3 +66,31 @@ def test_the_interval_of_mean_per_class_recall_is_that_of_classes_of_their_own()
     spread = sum(hit[labels == c].var(ddof=1) / (labels == c).sum() for c in range(3)) ** 0.5 / 3
     low, high = found.intervals(0.95)["mean_per_class_recall"]
     assert high - low == pytest.approx(2 * 1.96 * spread, rel=0.06)
+
+
+def test_a_language_that_names_some_classes_is_about_these_only():
+    content = Labelled([], np.array([0, 1, 2, 1]), {"en": list("abc"), "de": ["zwei", "null"]}, parts={"de": [2, 0]})
+    z = np.eye(3, dtype=np.float32)[[0, 1, 0, 1]]  # the third picture looks like class 0
+    own = {"a": [1, 0, 0], "b": [0, 1, 0], "c": [0, 0, 1], "null": [1, 0, 0], "zwei": [0, 0, 1]}
+
+    def encode(texts):
+        return np.array([own[text] for text in texts], dtype=np.float32)
+
+    english = classification.score_language(task(), content, "en", z, encode)
+    german = classification.score_language(task(), content, "de", z, encode)
+    assert english is not None and german is not None
+    assert english.metrics["acc1"] == 3 / 4 and german.metrics["acc1"] == 1 / 2
+    assert german.facts == {"pictures": 2, "classes": 2} and german.chance["acc1"] == 1 / 2
+    assert german.means["acc1"].weights.tolist() == [0.5, 0, 0.5, 0]
+    both = over_languages([english, german])
+    assert both.metrics["acc1"] == 5 / 8
+    assert both.means["acc1"].weights == pytest.approx([3 / 8, 1 / 8, 3 / 8, 1 / 8])
+    assert classification.score_language(task(), Labelled([], np.array([1]), {}, parts={}), "de", z[:1], encode) is None
+
+
+def test_openai_placeholders_are_ours():
+    assert task(templates={"en": ["a photo of a {}.", "{c} in {}"]}).templates == {
+        "en": ["a photo of a {c}.", "{c} in {}"]
+    }
+    with pytest.raises(ValueError, match=r"must contain {c} or {}"):
+        task(templates={"en": ["a photo"]})
