@@ -52,6 +52,13 @@ _INACTIVE = (
 
 _RECOUNT = Remedy((_OWN_FAULT, _DAMAGED))
 REMEDIES: dict[str, Remedy] = {
+    "baselines_read": Remedy(
+        (
+            "the folder or file holds another kind of model: `flame docs evaluation` lists the kinds that are read",
+            "the download is incomplete: fetch it anew",
+            "it is not needed: take it out of evaluate.baselines",
+        )
+    ),
     "pairs": Remedy(
         (
             "`path` or `table` of the source names another place than its pictures and captions",

@@ -20,7 +20,7 @@ from flame_core.data.sidecars import Sidecar
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.objectives.teacher import Teacher
-from flame_core.suite.models.model import Model, PictureSide, open_model
+from flame_core.suite.models.model import Model, NotOffered, PictureSide, open_model
 from flame_core.vision.views import MEAN, STD
 
 TEACHER_TEXTS = "teacher-texts"
@@ -71,7 +71,12 @@ def open_teaching_model(source: str) -> Model:
     """The model of a source such as `transformers:<folder or hub id>`, on the CPU.
 
     Raises:
-        InputError: it cannot be read, or its weights have another shape.
+        InputError: it cannot be read, its weights have another shape, or it cannot read a training's pictures.
         ResourceError: it cannot be fetched, or a package is missing.
     """
-    return open_model("teacher", source, "cpu")
+    model = open_model("teacher", source, "cpu")
+    try:
+        model.picture_side()
+    except NotOffered as error:
+        raise InputError(f"{source} cannot be a teacher: {error}") from None
+    return model

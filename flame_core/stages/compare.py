@@ -15,7 +15,7 @@ from flame_core.pages.charts import standalone
 from flame_core.pages.compare import check, compare, comparison_charts, metric_title, render_comparison
 from flame_core.params import Params
 from flame_core.reporting import facts, picture
-from flame_core.suite.benchmark_results import INDEX, read_benchmark_results
+from flame_core.suite.benchmark_results import INDEX, measured_baselines, read_benchmark_results
 from flame_core.tracking.history import show_comparison
 from flame_core.verification import verify
 from flame_core.work import gather
@@ -28,13 +28,12 @@ def run(params: Params, layout: Layout) -> None:
     for recipe in params.recipes:
         gates.require(layout.report(recipe))
     gates.require(layout.baselines)
+    baselines = measured_baselines(params, layout)
     read = [METRICS, RESULTS, OUTCOMES, INDEX]
     reports = {layout.report(recipe): read for recipe in params.recipes}
-    verified = verify(
-        {**reports, layout.baselines: [f"{name}/{file}" for name in params.evaluate.baselines for file in read]}
-    )
+    verified = verify({**reports, layout.baselines: [f"{name}/{file}" for name in baselines for file in read]})
     folders = {recipe: layout.report(recipe) for recipe in params.recipes}
-    folders |= {name: layout.baselines / name for name in params.evaluate.baselines}
+    folders |= {name: layout.baselines / name for name in baselines}
     results = [read_results(folder) for folder in folders.values() if (folder / METRICS).is_file()]
     benchmark_results = {name: read_benchmark_results(folder) for name, folder in folders.items()}
     comparison = compare(results, params.evaluate.confidence)

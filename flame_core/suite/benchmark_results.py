@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError
+from flame_core.layout import Layout
+from flame_core.params import Params
 from flame_core.suite.collection import Collected
 from flame_core.suite.definition import Benchmark
 from flame_core.suite.score import MEAN, ClassScore, Score
@@ -158,6 +160,11 @@ def read_class_scores(report: Path, benchmark: str, language: str) -> list[Class
 
 def _ends(both: tuple[float, float]) -> list[tuple[str, float]]:
     return [("low", both[0]), ("high", both[1])]
+
+
+def measured_baselines(params: Params, layout: Layout) -> dict[str, str]:
+    """{name: source} of the models of `evaluate.baselines` that have results; a model that cannot be read has none."""
+    return {name: source for name, source in params.evaluate.baselines.items() if (layout.baselines / name).is_dir()}
 
 
 def read_benchmark_results(report: Path) -> list[BenchmarkResult]:

@@ -16,7 +16,12 @@ from flame_core.digest import file_sha256, value_digest
 from flame_core.layout import Layout
 from flame_core.measuring.results import METRICS, read_results
 from flame_core.params import Params
-from flame_core.suite.benchmark_results import BenchmarkResult, headline_metrics, read_benchmark_results
+from flame_core.suite.benchmark_results import (
+    BenchmarkResult,
+    headline_metrics,
+    measured_baselines,
+    read_benchmark_results,
+)
 from flame_core.suite.definition import Benchmark
 from flame_core.suite.held_out_benchmarks import RETRIEVAL
 from flame_core.suite.score import MEAN
@@ -41,7 +46,7 @@ def track_baselines(params: Params, layout: Layout) -> None:
     if address is None:
         return
     found = []
-    for name, source in params.evaluate.baselines.items():
+    for name, source in measured_baselines(params, layout).items():
         found.append(journal := baseline_journal(layout, name, source))
         if not any(event["kind"] == "end" for event, _ in journal.events()):
             journal.append(*_baseline_events(journal, params, layout, name, source))

@@ -23,6 +23,7 @@ from flame_core.measuring.measures import OTHERS, headline_k
 from flame_core.measuring.retrieval import DIRECTIONS
 from flame_core.params import Params
 from flame_core.settings import settings
+from flame_core.suite.benchmark_results import measured_baselines
 from flame_core.suite.definition import load_benchmarks
 from flame_core.suite.held_out_benchmarks import RETRIEVAL
 from flame_core.tracking.benchmarks import BASELINE_TAG, baseline_journal, benchmark_headline
@@ -153,7 +154,7 @@ def show_comparison(params: Params, layout: Layout) -> None:
         return
     weights = [layout.model(recipe) / WEIGHTS for recipe in params.recipes]
     found = [Journal.of_model(journals(layout), file_sha256(path)) for path in weights if path.is_file()]
-    found += [baseline_journal(layout, name, source) for name, source in params.evaluate.baselines.items()]
+    found += [baseline_journal(layout, name, source) for name, source in measured_baselines(params, layout).items()]
     marks = [journal.delivered(address) for journal in found if journal]
     runs = [mark.run_id for mark in marks if mark.run_id]
     experiment = next((mark.experiment_id for mark in marks if mark.experiment_id), None)

@@ -14,22 +14,27 @@ from flame_core.settings import settings
 from flame_core.threads import mapped, prefetched
 
 A = TypeVar("A")
+B = TypeVar("B", Tensor, dict[str, Tensor])
 
 
 def prepared_batches(
     pictures: Sequence[bytes],
     size: int,
     one: Callable[[bytes], A],
-    together: Callable[[list[A]], Tensor],
+    together: Callable[[list[A]], B],
     device: str,
-) -> Iterator[Tensor]:
+) -> Iterator[B]:
     """Batches on a device: `together` of what `one` makes of `size` pictures each; the last may be smaller."""
     threads = settings().decoding_processes(1)
 
-    def prepare(part: Sequence[bytes]) -> Tensor:
+    def prepare(part: Sequence[bytes]) -> B:
         batch = together(mapped(one, part, threads))
-        return batch.pin_memory() if device == "cuda" else batch
+        return _each(batch, Tensor.pin_memory) if device == "cuda" else batch
 
     parts = [pictures[start : start + size] for start in range(0, len(pictures), size)]
     for batch in prefetched(parts, prepare) if threads else map(prepare, parts):
-        yield batch.to(device, non_blocking=True)
+        yield _each(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def _each(batch: B, change: Callable[[Tensor], Tensor]) -> B:
+    return change(batch) if isinstance(batch, Tensor) else {name: change(tensor) for name, tensor in batch.items()}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from safetensors.torch import save_file
 
 from flame_core import gates
 from flame_core.digest import write_json
-from flame_core.errors import InputError, ParamsError
+from flame_core.errors import InputError, ParamsError, ResourceError
 from flame_core.params import TextTowerParams
 from flame_core.params.evaluation import BenchmarksParams
 from flame_core.patches import lm_head
@@ -183,6 +184,37 @@ def test_a_model_without_texts_is_compared_by_its_probes_alone(project):
         assert sum(attributes.get("class") == "cells" for _, attributes in page.tags) == 6 * 2
     compare.run(params, layout)
     assert set(json.loads((layout.comparison / compare.COMPARISON).read_text())["recipes"]) == {"plain", "other"}
+
+
+def test_one_bad_model_does_not_lose_the_others(project, tmp_path, caplog, monkeypatch):
+    import timm
+
+    monkeypatch.setitem(sys.modules, "open_clip", None)  # not installed
+    params, layout = project
+    weights = tmp_path / "w.safetensors"
+    save_file(timm.create_model("resnet10t", num_classes=0).state_dict(), weights)
+    (tmp_path / "bad").mkdir()
+    sources = {"bad": f"transformers:{tmp_path / 'bad'}", "net": f"timm:resnet10t@{weights}"}
+
+    def measured(**more: str) -> None:
+        options = params.evaluate.model_copy(update={"baselines": {**sources, **more}})
+        baselines.run(params.model_copy(update={"evaluate": options}), layout)
+
+    measured()
+    (check,) = gates.read(layout.baselines)
+    assert not check.passed and not check.blocking and "bad" in check.description
+    assert "check failed: baselines_read" in caplog.text
+    first = contents(layout.baselines)
+    assert "net/benchmarks.json" in first and not any(name.startswith("bad/") for name in first)
+    units = sorted((layout.work / "baselines").glob("*/*.json"))
+    with pytest.raises(ResourceError, match=r"evaluate.baselines.away: .*; evaluate.baselines.bad: .* is kept"):
+        measured(away="open_clip:ViT-B-16@laion")
+    assert sorted((layout.work / "baselines").glob("*/*.json")) == units  # found, not measured again
+    assert contents(layout.baselines) == first
+    asked = params.evaluate.model_copy(update={"baselines": sources})
+    for recipe in params.recipes:
+        evaluate.run(params, layout, recipe)
+    compare.run(params.model_copy(update={"evaluate": asked}), layout)
 
 
 def test_benchmarks_that_are_not_in_the_store_stop_evaluation(project):

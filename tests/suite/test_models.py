@@ -12,15 +12,17 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from flame_core.errors import InputError, ResourceError
+from flame_core.objectives.clip_teacher import open_teaching_model
 from flame_core.suite.models.model import NotOffered, open_model
 from tests.suite import tiny_clip
 from tests.suite.datasets import COLOURS, picture
 
 PICTURES = [picture(colour, size=(40 + 8 * i, 48)) for i, colour in enumerate(COLOURS)]
+SIGLIPS = ("siglip", "siglip2")
 TEXTS = ["a cat", "a much longer text about two dogs in the snow", "ein Hund"]
 
 
-@pytest.fixture(scope="module", params=["clip", "siglip"])
+@pytest.fixture(scope="module", params=["clip", "metaclip_2", "siglip", "siglip2"])
 def saved(request, tmp_path_factory, byte_tokenizer):
     return request.param, tiny_clip.save(tmp_path_factory.mktemp(request.param), byte_tokenizer, request.param)
 
@@ -37,9 +39,9 @@ def test_a_transformers_model_gives_what_its_own_calls_give(saved):
         for i, content in enumerate(PICTURES):
             x = processor(images=Image.open(io.BytesIO(content)), return_tensors="pt")
             for j, text in enumerate(TEXTS):
-                padding = {} if family == "clip" else {"padding": "max_length", "max_length": 64}
+                padding = {} if family not in SIGLIPS else {"padding": "max_length", "max_length": 64}
                 words = tokenizer(text, return_tensors="pt", **padding)
-                if family != "clip":
+                if family in SIGLIPS:
                     words.pop("attention_mask")
                 words.pop("token_type_ids", None)
                 out = model(**x, **words)
@@ -53,7 +55,7 @@ def test_a_transformers_model_gives_what_its_own_calls_give(saved):
 def test_clip_has_patches_among_its_texts_and_siglip_has_not(saved):
     family, folder = saved
     found = open_model("tiny", f"transformers:{folder}", "cpu")
-    if family == "siglip":
+    if family in SIGLIPS:
         with pytest.raises(NotOffered, match="attention"):
             found.patches(PICTURES[:1])
         return
@@ -141,8 +143,14 @@ def test_open_clip_is_asked_for_by_name_where_it_is_not_installed(monkeypatch):
 def test_the_picture_side_gives_the_vectors_of_the_model_s_own_preprocessing(saved):
     family, folder = saved
     found = open_model("tiny", f"transformers:{folder}", "cpu")
+    if family == "siglip2":
+        with pytest.raises(NotOffered, match="any shape"):
+            found.picture_side()
+        with pytest.raises(InputError, match="cannot be a teacher: NaFlex reads pictures of any shape"):
+            open_teaching_model(f"transformers:{folder}")
+        return
     side = found.picture_side()
-    assert side.size == 32 and side.dim == (24 if family == "clip" else 32)
+    assert side.size == 32 and side.dim == (32 if family == "siglip" else 24)
     square = picture(COLOURS[0], size=(32, 32))
     assert_same_vectors(side, square, found.pictures([square]))
 

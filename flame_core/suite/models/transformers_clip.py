@@ -1,4 +1,7 @@
-"""CLIP and SigLIP of `transformers`, from a folder or a hub id (`<id>@<revision>`)."""
+"""CLIP, Meta CLIP 2, SigLIP and SigLIP 2 of `transformers`, from a folder or a hub id (`<id>@<revision>`).
+
+SigLIP 2 at a fixed size is a `siglip` there; `siglip2` is NaFlex, which keeps a picture's shape.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ from flame_core.suite.models.model import Model, NotOffered, PictureSide
 from flame_core.vision.decoding import open_picture
 from flame_core.vision.prepared_batches import prepared_batches
 
-FAMILIES = ("clip", "siglip", "siglip2")
+FAMILIES = ("clip", "metaclip_2", "siglip", "siglip2")
+_WITH_PATCHES = ("clip", "metaclip_2")  # whose patches the projection takes into the space of the texts
 _PICTURES, _TEXTS = 64, 256
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
@@ -67,23 +71,24 @@ class TransformersModel(Model):
 
     def pictures(self, pictures: Sequence[bytes]) -> np.ndarray:
         """Projected and normalised vectors of pictures, prepared by the model's own processor."""
-        return self._over_pictures(pictures, lambda x: F.normalize(_tensor(self._model.get_image_features(x)), dim=-1))
+        return self._over_pictures(
+            pictures, lambda x: F.normalize(_tensor(self._model.get_image_features(**x)), dim=-1)
+        )
 
     def features(self, pictures: Sequence[bytes]) -> np.ndarray:
         """The vision tower's pooled features, before the projection."""
-        return self._over_pictures(pictures, lambda x: self._model.vision_model(pixel_values=x).pooler_output)
+        return self._over_pictures(pictures, lambda x: self._model.vision_model(**x).pooler_output)
 
     def patches(self, pictures: Sequence[bytes]) -> np.ndarray:
         """CLIP's patch tokens after the final norm and the projection. SigLIP pools with attention and has none."""
-        if self._family != "clip":
+        if self._family not in _WITH_PATCHES:
             raise NotOffered(
                 f"{self._family} pools patches with attention, so single patches have no place among texts"
             )
 
-        def read(x: Tensor) -> Tensor:
-            vision = self._model.vision_model
-            tokens = vision(pixel_values=x).last_hidden_state[:, 1:]
-            vectors = F.normalize(self._model.visual_projection(vision.post_layernorm(tokens)), dim=-1)
+        def read(x: dict[str, Tensor]) -> Tensor:
+            tokens = self._model.vision_model.post_layernorm(self._model.vision_model(**x).last_hidden_state[:, 1:])
+            vectors = F.normalize(self._model.visual_projection(tokens), dim=-1)
             side = round(vectors.shape[1] ** 0.5)
             return vectors.unflatten(1, (side, side))
 
@@ -91,6 +96,8 @@ class TransformersModel(Model):
 
     def picture_side(self) -> PictureSide:
         """The vision tower with its projection, if it has one."""
+        if self._family == "siglip2":
+            raise NotOffered("NaFlex reads pictures of any shape, and a training gives it squares")
         vision = self._model.config.vision_config
         projection = getattr(self._model, "visual_projection", None)
         return PictureSide(
@@ -108,13 +115,13 @@ class TransformersModel(Model):
         for start in range(0, len(texts), _TEXTS):
             batch = self._tokenizer(
                 list(texts[start : start + _TEXTS]),
-                padding=True if self._family == "clip" else "max_length",  # SigLIP was trained on padded texts
+                padding=True if self._family in _WITH_PATCHES else "max_length",  # SigLIP was trained on padded texts
                 truncation=True,
                 max_length=self._limit,
                 return_tensors="pt",
             ).to(self._device)
             inputs = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
-            if self._family != "clip":
+            if self._family not in _WITH_PATCHES:
                 inputs.pop("attention_mask", None)
             rows.append(F.normalize(_tensor(self._model.get_text_features(**inputs)), dim=-1).cpu().numpy())
         return np.concatenate(rows)
@@ -124,8 +131,8 @@ class TransformersModel(Model):
         batches = prepared_batches(pictures, _PICTURES, open_picture, self._processed, self._device)
         return np.concatenate([read(x).float().cpu().numpy() for x in batches])
 
-    def _processed(self, opened: list[Image.Image]) -> Tensor:
-        return self._processor(images=opened, return_tensors="pt")["pixel_values"]
+    def _processed(self, opened: list[Image.Image]) -> dict[str, Tensor]:
+        return dict(self._processor(images=opened, return_tensors="pt"))
 
 
 class _Pictures(nn.Module):
