@@ -104,10 +104,10 @@ class AttentiveMaskParams(TermParams):
         default="attentive",
         description="cells that the tower sees: the most or the least attended, or random ones, without an average",
     )
-    score: Literal["cls", "similarity"] = Field(
+    score: Literal["cls", "pool", "similarity"] = Field(
         default="cls",
-        description="of a patch; cls: the attention of the CLS token to it, mean of all heads and blocks; similarity: "
-        "its cosine with the mean patch, for backbones without a CLS token",
+        description="of a patch; cls: the attention of the CLS token to it, mean of all heads and blocks; without that "
+        "token, pool: the attention of model.head attention to it, or similarity: its cosine with the mean patch",
     )
     keep: float = Field(
         default=0.5, gt=0, le=1, description="share of the cells that are seen, rounded up to a cell more"

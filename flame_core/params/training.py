@@ -50,11 +50,12 @@ class ModelParams(Section):
     facet_blocks: Positive | Literal["all"] | None = Field(
         default=None, description="last blocks of the ViT that hold a token for each facet; null: no facet tokens"
     )
-    head: Literal["patches", "pooled", "cls", "lexical"] = Field(
+    head: Literal["patches", "pooled", "cls", "attention", "lexical"] = Field(
         default="patches",
         exclude_if=lambda value: value == "patches",  # as `reading` below
         description="patches: FLAME's, projects each patch into the LLM's space, then takes the mean; pooled: LIFT's, "
         "projects the mean patch after the backbone's norm; cls: CLIP's, projects the CLS token after it; "
+        "attention: SigLIP's, projects what a learned query finds in the patches after it; "
         "lexical: LexVLA's, weights of words, with the objective of that name",
     )
     checkpoint_activations: bool = Field(default=False, description="recompute blocks in backward to save memory")

@@ -31,6 +31,8 @@ def why_not_plain(backbone: Any) -> str | None:
             return f"the blocks of the backbone have {type(attn).__name__} and {type(mlp).__name__}, not plain ones"
         if attn.gate is not None or not isinstance(attn.norm, nn.Identity) or not isinstance(mlp.norm, nn.Identity):
             return "the blocks of the backbone have a gate or a norm inside attention or MLP"
+    if backbone.attn_pool is not None:
+        return "the backbone pools by attention (model.head attention), as wide as its tokens"
     if not isinstance(backbone.patch_embed.norm, nn.Identity):
         return "the backbone has a norm in its patch embedding"
     return None

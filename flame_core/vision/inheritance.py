@@ -30,7 +30,8 @@ _OF_BLOCK = (
     r"|mlp\.(fc1|fc1_g|fc1_x|fc2|norm)\.(weight|bias)"
 )
 _KNOWN = re.compile(rf"backbone\.({_TOKENS}|pos_embed|patch_embed\.proj\.weight|{_VECTORS}|blocks\.\d+\.({_OF_BLOCK}))")
-_MAY_STAY = re.compile(rf"(backbone\.({_TOKENS}|norm\.(weight|bias))|projector\.|facet_tokens\.)")
+_POOLING = "backbone.attn_pool."  # a part of the head
+_MAY_STAY = re.compile(rf"(backbone\.({_TOKENS}|norm\.(weight|bias)|attn_pool\.)|projector\.|facet_tokens\.)")
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ def plan(tower: ImageTower, source: ImageTower, params: InheritParams) -> dict[s
         ParamsError: the towers do not fit; says what to change.
     """
     own, given = _shapes(tower), _shapes(source)
-    backbone = {name: shape for name, shape in own.items() if name.startswith("backbone.")}
-    if {name: shape for name, shape in given.items() if name.startswith("backbone.")} == backbone:
+    backbone, other = ({name: shape for name, shape in each.items() if not _is_head(name)} for each in (own, given))
+    if other == backbone:
         origins = {name: Origin(name, shape, shape) for name, shape in backbone.items()}
         chosen = list(range(len(getattr(tower.backbone, "blocks", ()))))
         if params.blocks not in ("interval", "first", chosen):
@@ -180,13 +181,16 @@ def _positions(backbone: Any) -> tuple[Any, list[str]]:
 
 def _of_head(own: dict[str, Any], given: dict[str, Any], projector: bool) -> dict[str, Origin]:
     """Origins of the weights that only z depends on."""
-    names = [name for name in own if not name.startswith("backbone.")]
+    names = [name for name in own if _is_head(name)]
     if not projector:
         return dict.fromkeys(names, Origin(NEW))
     origins = {}
     for name in names:
         if name in given:
-            origins[name] = Origin(name, tuple(given[name]), tuple(own[name]))
+            whole, part = (
+                (2, each[name][0] // 2, *each[name][1:]) if _is_fused(name) else each[name] for each in (given, own)
+            )
+            origins[name] = Origin(name, tuple(whole), tuple(part))
             if name.startswith("projector.block.") and own[name] != given[name]:
                 raise ParamsError("inherit: a lexical head is not inherited in parts: set inherit.projector to false")
             if name.startswith("projector.") and own[name][:1] != given[name][:1]:
@@ -202,6 +206,16 @@ def _of_head(own: dict[str, Any], given: dict[str, Any], projector: bool) -> dic
                 "inherit.projector to false"
             )
     return origins
+
+
+def _is_head(name: str) -> bool:
+    """Whether only z depends on a weight."""
+    return not name.startswith("backbone.") or name.startswith(_POOLING)
+
+
+def _is_fused(name: str) -> bool:
+    """Whether a weight holds keys and values of attention pooling, one after the other."""
+    return name.startswith(f"{_POOLING}kv.")
 
 
 def _require_alike(tower: ImageTower, source: ImageTower, chosen: list[int]) -> None:

@@ -6,7 +6,7 @@ Facet tokens pass through the same layers one by one. In training on a GPU, the 
 fewer matrix products (`mean_of_norms`).
 
 LIFT's: the mean over patches after the backbone's norm, then Linear -> GELU -> Linear, then unit length. (LIFT, arXiv
-2506.04209.) The head `cls` is the same on the CLS token instead of the patches.
+2506.04209.) In place of the mean, the head `cls` has the CLS token, and `attention` timm's attention pooling.
 """
 
 from __future__ import annotations

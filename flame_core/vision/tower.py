@@ -63,7 +63,7 @@ class ImageTower(nn.Module):
                 f"train.model.head cls: the backbone {type(self.backbone).__name__} has no class token; take "
                 "another, or head pooled"
             )
-        self._from_cls = params.head == "cls"
+        self._head = params.head
         self.projector = _head(params, self.backbone.num_features, hidden, words)
         blocks = params.facet_blocks
         self.facet_tokens = FacetTokens(self.backbone, facets, blocks) if blocks is not None else None
@@ -91,7 +91,7 @@ class ImageTower(nn.Module):
             patches, facets = tokens[:, prefix:own], tokens[:, own:]
         features = {}
         if "z" in reads:
-            features["z"] = self.projector(tokens[:, :1] if self._from_cls else patches, facets)
+            features["z"] = self.projector(self._pooled(tokens, patches), facets)
         if "pooled" in reads:
             features["pooled"] = patches.mean(dim=1)
         if "cls" in reads:
@@ -100,9 +100,16 @@ class ImageTower(nn.Module):
             features["patches"] = patches
         return features
 
+    def _pooled(self, tokens: Tensor, patches: Tensor) -> Tensor:
+        """What the head gets, [B, N, C] or [B, 1, C]: the patches, the CLS token, or patches pooled by attention."""
+        if self._head == "attention":
+            return self.backbone.attn_pool(patches)[:, None]
+        return tokens[:, :1] if self._head == "cls" else patches
+
     def head_parts(self) -> nn.ModuleList:
         """The modules on which only z depends."""
-        return nn.ModuleList([self.projector] + ([] if self.facet_tokens is None else [self.facet_tokens]))
+        pooling = self.backbone.attn_pool if self._head == "attention" else None
+        return nn.ModuleList(part for part in (self.projector, pooling, self.facet_tokens) if part is not None)
 
     def z(self, pictures: Tensor) -> Tensor:
         """Unit vectors z [B, 1 + F, D]."""
@@ -125,9 +132,10 @@ def _head(params: ModelParams, width: int, hidden: int, words: int) -> PatchProj
 def backbone_arguments(params: ModelParams) -> dict[str, Any]:
     """Keyword arguments of `timm.create_model` for the backbone."""
     norm = {"final_norm": False} if params.head == "patches" else {"final_norm": True, "fc_norm": False}
+    pooling = "map" if params.head == "attention" else "avg"
     if twice := sorted(params.backbone_options.keys() & {"num_classes", "global_pool", *norm}):
         raise TypeError(f"the tower itself decides {', '.join(twice)}")
-    return {"num_classes": 0, "global_pool": "avg", **norm, **params.backbone_options}
+    return {"num_classes": 0, "global_pool": pooling, **norm, **params.backbone_options}
 
 
 def create_backbone(params: ModelParams) -> nn.Module:

@@ -37,6 +37,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "reading": "sentence",
     },
     "class-token": {"model": {"backbone": CLIP, "backbone_options": SMALL, "head": "cls"}},
+    "attention": {"model": {"backbone": CLIP, "backbone_options": SMALL, "head": "attention"}},
     "facets": {
         "model": {"backbone": CLIP, "backbone_options": SMALL, "facet_blocks": 2},
         "objective": {"name": "facet_sigmoid"},

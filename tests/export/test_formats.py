@@ -21,7 +21,7 @@ from tests.export import subjects
 
 ABOUT = About("A tower.", "## Limits\n\nNone were measured.")
 CLOSE = 1e-4
-TRACED = ("plain", "lift", "facets", "facets-all", "pruned", "class-token")  # a graph takes seconds
+TRACED = ("plain", "lift", "facets", "facets-all", "pruned", "class-token", "attention")  # a graph takes seconds
 RESAMPLED = 5e-3  # a processor of another library may round a pixel to another byte
 ALONE = """\
 import json, os, sys, warnings
@@ -133,7 +133,7 @@ def exported(
     root = tmp_path_factory.mktemp(form)
     folders = {}
     for name, model in models.items():
-        if (form == "onnx" and name not in TRACED) or (form != "onnx" and name == "class-token"):
+        if (form == "onnx" and name not in TRACED) or (form != "onnx" and name in ("class-token", "attention")):
             continue
         folders[name] = root / name
         lacks = " ".join(export(subjects.subject(model, subjects.head()), ABOUT, form, folders[name]))

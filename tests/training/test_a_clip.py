@@ -131,6 +131,10 @@ MISTAKES = [
     ({"terms": [MASK | {"cell": 3}]}, "cell 3: 8 x 8 patches are not made of whole cells of 3 x 3"),
     ({"terms": [MASK | {"resolution": 0.3}]}, "resolution 0.3 of 32 px is 10 px, which is not made of whole patches"),
     ({"terms": [MASK], "model": WITHOUT_CLS}, "score cls needs a CLS token, which the backbone"),
+    (
+        {"terms": [MASK | {"score": "pool"}], "model": WITHOUT_CLS},
+        "score pool is the attention of model.head attention: set that head, or take score similarity",
+    ),
     ({"terms": [MASK | {"views": 1}, SIMCLR]}, "compares two views of a picture, and attentive_mask.views is 1: set 2"),
     ({"terms": [BYOL]}, "it learns from the moving average of the term attentive_mask: add it"),
     ({"terms": [MASK | {"mode": "random"}, BYOL]}, "add it, with a mode other than random"),
@@ -152,9 +156,10 @@ def test_a_head_on_the_cls_token_needs_one():
     assert fault.key == ("model", "head") and "has no class token" in fault.message
 
 
-def test_a_backbone_without_a_cls_token_is_scored_by_similarity(world):
+@pytest.mark.parametrize(("score", "head"), [("similarity", "pooled"), ("pool", "attention")])
+def test_a_backbone_without_a_cls_token_is_scored_in_another_way(world, score, head):
     pooled = {**HEADS, "feature": "pooled"}
-    terms = [MASK | {"score": "similarity"}, {"name": "simclr", **pooled}, {"name": "byol", **pooled}]
-    params = a_clip(model=WITHOUT_CLS | {"head": "pooled"}, terms=terms, epochs=1)
+    terms = [MASK | {"score": score}, {"name": "simclr", **pooled}, {"name": "byol", **pooled}]
+    params = a_clip(model=WITHOUT_CLS | {"head": head}, terms=terms, epochs=1)
     assert list(recipe_faults(params)) == []
     assert len(train_on(ALONE, world, world / "checkpoints", params).metrics) == 3

@@ -52,7 +52,9 @@ def test_blocks_may_be_named():
             block_numbers(3, 12, wrong)
 
 
-@pytest.mark.parametrize("model", [{}, {"facet_blocks": 1}, {"head": "cls"}, {"backbone": "vit_tiny_patch16_224"}])
+@pytest.mark.parametrize(
+    "model", [{}, {"facet_blocks": 1}, {"head": "cls"}, {"head": "attention"}, {"backbone": "vit_tiny_patch16_224"}]
+)
 def test_the_same_shape_inherits_the_function_bit_for_bit(model):
     source, own = tower(LARGE, 0, **model), tower(LARGE, 1, **model)
     pictures = torch.randn(2, 3, 32, 32)
@@ -78,6 +80,21 @@ def test_every_tensor_is_the_front_slice_of_its_source(options):
             assert torch.equal(part, whole[:, :3] if "bias" in name else whole[:, :3, :, :36])
         else:
             assert torch.equal(weight, given[there][tuple(slice(size) for size in weight.shape)]), name
+
+
+def test_attention_pooling_is_inherited_with_the_head():
+    source, own = tower(LARGE, 0, head="attention"), tower(SMALL, 1, head="attention")
+    drawn = own.backbone.attn_pool.latent.clone()
+    assert plan(own, source, params(projector=False))["backbone.attn_pool.latent"].name == "new"
+    inherit(own, source, params())
+    theirs, ours = source.backbone.attn_pool, own.backbone.attn_pool
+    assert not torch.equal(ours.latent, drawn) and torch.equal(ours.latent, theirs.latent[..., :36])
+    for part in range(2):  # keys, values
+        assert torch.equal(ours.kv.weight[part * 36 :][:36], theirs.kv.weight[part * 48 :][:36, :36])
+    assert torch.equal(ours.mlp.fc1.weight, theirs.mlp.fc1.weight[:144, :36])
+    with pytest.raises(ParamsError, match="has no source, because the heads differ"):
+        plan(own, tower(LARGE, 0, head="pooled"), params())
+    assert plan(tower(SMALL, 1, head="pooled"), source, params(projector=False))
 
 
 def test_a_students_head_is_a_head_of_its_teacher():

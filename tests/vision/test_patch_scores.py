@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from timm.layers.attention import Attention
@@ -56,6 +58,36 @@ def test_likeness_to_the_mean_patch_needs_no_cls_token():
     assert torch.equal(seen.cls, seen.pooled)
 
 
+@pytest.mark.parametrize("options", [{}, WITHOUT_CLS])
+@torch.no_grad()
+def test_attention_pooling_scores_patches_by_its_own_weights(options):
+    """The oracle: with values that tell the patches apart, timm's own pooling shows the mean of its heads' weights."""
+    made = tower(None, head="attention", backbone_options=OPTIONS | options).backbone
+    pooling = made.attn_pool
+    pooling.latent.normal_()
+    pooling.kv.weight.normal_()
+    seen = look(made, pictures(), "pool")
+    patches = made.forward_features(pictures())[:, made.num_prefix_tokens :]
+    weights = []
+    for patch in range(16):
+        shown = torch.zeros(3, 16, 24)
+        shown[:, patch] = 1
+        weights.append(_pooled(pooling, patches, shown).mean(dim=-1))
+    torch.testing.assert_close(seen.scores.flatten(1), torch.stack(weights, dim=1), atol=1e-6, rtol=1e-5)
+    assert seen.scores.shape == (3, 4, 4) and seen.scores.std() > 1e-3
+    accept_any_size(made)
+    assert look(made, F.interpolate(pictures(), size=16, mode="area"), "pool").scores.shape == (3, 2, 2)
+
+
+def _pooled(pooling, patches: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """timm's pooling with these values [B, N, C] in place of its own, before what comes after attention, [B, C]."""
+    bare, whole = copy.deepcopy(pooling), pooling.kv(patches)
+    bare.proj, bare.mlp = torch.nn.Identity(), None
+    del bare.kv
+    bare.kv = lambda x: torch.cat([whole[..., :24], values], dim=-1)
+    return bare(patches)
+
+
 @torch.no_grad()
 def test_a_smaller_picture_has_a_smaller_map():
     made = tower(None).backbone
@@ -72,6 +104,8 @@ def test_why_a_backbone_is_not_scored():
     assert "needs a CLS token" in (why_not_scored(without, "cls") or "")
     assert why_not_scored(without, "similarity") is None
     assert "needs a plain ViT" in (why_not_scored(torch.nn.Linear(2, 2), "similarity") or "")
+    assert "set that head" in (why_not_scored(without, "pool") or "")
+    assert why_not_scored(tower(None, head="attention", backbone_options=WITHOUT_CLS).backbone, "pool") is None
     made = tower(None).backbone
     made.blocks[1].attn = torch.nn.Identity()
     assert "needs timm's plain attention" in (why_not_scored(made, "cls") or "")

@@ -50,6 +50,34 @@ def test_a_pooled_head_maps_the_mean_patch_behind_the_final_norm():
     assert all(weight.requires_grad for weight in tower.parameters())
 
 
+def test_an_attention_head_maps_what_its_query_finds_behind_the_final_norm():
+    """SigLIP's pooling, written out: one query for each head, softmax over the patches, then an MLP beside it."""
+    torch.manual_seed(0)
+    tower = ImageTower(model_params(head="attention"), hidden=10, facets=1).eval()
+    pooling, pictures = tower.backbone.attn_pool, torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        pooling.latent.normal_()
+    patches = tower.backbone.norm(_before_the_norm(tower.backbone, pictures))[:, 1:]
+    q = pooling.q(pooling.latent)[0, 0]  # [24]
+    keys, values = pooling.kv(patches).chunk(2, dim=-1)  # [3, 16, 24]
+    found = torch.empty(3, 24)
+    for head in (slice(0, 12), slice(12, 24)):
+        weights = (keys[..., head] @ q[head] / 12**0.5).softmax(dim=1)
+        found[:, head] = (weights[..., None] * values[..., head]).sum(dim=1)
+    found = pooling.proj(found)
+    found = found + pooling.mlp(pooling.norm(found))
+    torch.testing.assert_close(tower.z(pictures), F.normalize(tower.projector.layers(found), dim=-1)[:, None])
+    only_z = {id(weight) for weight in tower.head_parts().parameters()}
+    assert only_z == {id(weight) for part in (tower.projector, pooling) for weight in part.parameters()}
+
+
+def _before_the_norm(backbone, pictures):
+    x = backbone.norm_pre(backbone._pos_embed(backbone.patch_embed(pictures)))
+    for block in backbone.blocks:
+        x = block(x)
+    return x
+
+
 def test_features_are_those_asked_for():
     tower = ImageTower(model_params(), hidden=10, facets=1).eval()
     pictures = torch.randn(3, 3, 32, 32)
