@@ -234,6 +234,18 @@ def test_impossible_selections_are_refused_before_anything_runs(layout):
             resolve_params(layout, [*CODED, *override], None)
 
 
+@pytest.mark.parametrize("what", ["teacher", "inherit"])
+def test_a_tower_of_codes_may_not_come_from_a_model_that_is_trained_on_them(layout, what):
+    for name, source in (("middle", "student"), ("last", "middle")):
+        (layout.recipes / f"linked/{name}.yaml").write_text(f"{what}: {{recipe: {source}}}\n")
+    (layout.recipes / "linked/student.yaml").write_text("selection: data/selections/half.parquet\n")
+    lists(layout, "flame", "student", "middle", "last")
+    with pytest.raises(
+        ParamsError, match=r"codes\.tower is last, and student is trained on a selection by these codes"
+    ):
+        resolve_params(layout, [*CODED, "codes.tower.recipe=last"], None)
+
+
 def test_noise_domains_and_heads_are_stages_in_their_order_with_their_checks(layout):
     (layout.recipes / "linked/student.yaml").unlink()
     lists(layout, "flame", "noise-10")

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from flame_core.params.concepts import HELD_OUT_CLASSES
-from flame_core.params.model_links import teacher_recipe
+from flame_core.params.model_links import with_sources
 from flame_core.params.sampling import COUNTED
 
 if TYPE_CHECKING:
@@ -72,12 +72,14 @@ def _impossible_concepts(params: Params) -> Iterator[Misfit]:
             ("concepts", "images", "tagger", "recipe"),
             f"concepts.images.tagger: {concepts.tower} is not among the recipes; list it under recipes",
         )
-    elif concepts.tower is not None and params.train[concepts.tower].sampling.source in COUNTED:
-        yield (
-            ("concepts", "images", "tagger", "recipe"),
-            f"concepts.images.tagger: {concepts.tower} draws its samples by these counts, so neither can be first; "
-            "take another recipe",
-        )
+    elif concepts.tower is not None:
+        for name in with_sources(params.train, concepts.tower):
+            if params.train[name].sampling.source in COUNTED:
+                yield (
+                    ("concepts", "images", "tagger", "recipe"),
+                    f"concepts.images.tagger: {name} draws its samples by these counts, so neither can be first; take "
+                    "another recipe",
+                )
 
 
 def _impossible_fits(params: Params) -> Iterator[Misfit]:
@@ -129,10 +131,7 @@ def _impossible_selections(params: Params) -> Iterator[Misfit]:
     if tower not in params.train:
         yield ("codes", "tower", "recipe"), f"codes.tower: {tower} is not among the recipes; list it under recipes"
         return
-    chain = [tower]
-    while (teacher := teacher_recipe(params.train[chain[-1]])) in params.train and teacher not in chain:
-        chain.append(str(teacher))
-    for name in chain:
+    for name in with_sources(params.train, tower):
         selection = params.train[name].selection
         if selection is not None and PurePosixPath(normpath(selection)).parts[:2] == ("data", "selections"):
             yield (
