@@ -79,7 +79,7 @@ class TowerTeacher(Teacher):
 
 
 def open_teacher(folder: Path) -> Teacher:
-    """The teacher in a folder: a model of this project, or the texts of a foreign one (`clip_teacher`).
+    """The teacher in a folder: a model of this project, texts of a foreign one (`clip_teacher`), or stored vectors.
 
     Raises:
         InputError: a file is missing, or the weights do not fit the config.
@@ -89,6 +89,10 @@ def open_teacher(folder: Path) -> Teacher:
         from flame_core.objectives.clip_teacher import open_clip_teacher
 
         return open_clip_teacher(folder)
+    if (folder / "teacher.json").is_file():
+        from flame_core.objectives.stored_teacher import open_stored_teacher
+
+        return open_stored_teacher(folder)
     tower, config = load_tower(folder)
     return TowerTeacher(tower, config["hidden"], config["recipe"]["model"]["image_size"], str(folder))
 

@@ -142,6 +142,12 @@ class TeacherParams(ModelLink):
         description="a CLIP or SigLIP with its own texts: transformers:<folder or hub id>[@<revision>] or "
         "open_clip:<architecture>@<weights>",
     )
+    copies: Positive | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # a recipe without it is recorded as it always was
+        description="crops of each picture whose vectors by the teacher are stored before the first step; epoch e has "
+        "crop e mod copies; null: the teacher runs in every step, and every epoch has new crops",
+    )
 
     @model_validator(mode="after")
     def _names_one(self) -> TeacherParams:
@@ -252,6 +258,11 @@ class TrainParams(Section):
         """Whether the tower is pruned while it is trained."""
         return any(term.name == "learned_masks" for term in self.terms)
 
+    @property
+    def crops(self) -> int | None:
+        """How many crops of each picture there are, if the teacher's vectors are stored; None: new in every epoch."""
+        return self.teacher.copies if self.teacher else None
+
     def schedule(self, samples: int) -> Schedule:
         """Batch size, epochs and warm-up of a training on so many samples."""
         return schedule(samples, self.batch_size, self.epochs, self.warmup_steps)
@@ -273,7 +284,8 @@ class TrainParams(Section):
         if (sampling := values.get("sampling")) is not None:
             values["sampling"] = {name: value for name, value in sampling.items() if name not in SOURCES}
         inherited = self.inherit.how if self.inherit else {}
-        return values | ({"inherit": inherited} if inherited else {})
+        copies = {"copies": self.teacher.copies} if self.teacher and self.teacher.copies else {}
+        return values | ({"inherit": inherited} if inherited else {}) | ({"teacher": copies} if copies else {})
 
     def dump(self) -> dict[str, Any]:
         """All values for a model's config, of `LINKS` only those that are set."""

@@ -40,6 +40,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     from flame_core.training.recipe_check import require_recipe
     from flame_core.training.teacher_check import require_teachable
     from flame_core.training.teacher_texts import store_teacher_texts
+    from flame_core.training.teacher_vectors import crop_folders, store_teacher_vectors
     from flame_core.vision.tower import CONFIG, WEIGHTS
 
     gates.require(layout.shards)
@@ -113,6 +114,12 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     def write(folder: Path) -> UnitRecord:
         nonlocal verified, resumed
         verified += _verify(large, checkpoints)
+        vectors = {}
+        if chosen.crops:
+            teacher = needs["teacher"]
+            stored = store_teacher_vectors(layout, chosen, index, selected, teacher, linked["teacher"])
+            vectors = {"teacher": stored}
+            large.update({crop: ["*"] for crop in crop_folders(stored)})
         job = TrainingJob(
             recipe=chosen,
             shards=layout.shards,
@@ -122,7 +129,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             checkpoints=checkpoints,
             out=folder,
             journal=tracked.journal,
-            links=needs,
+            links=needs | vectors,
         )
         if (processes := settings().train_processes) > 1:
             job.run_on(processes)

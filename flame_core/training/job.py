@@ -52,18 +52,24 @@ class TrainingJob(BaseModel):
 
     def run(self, ranks: Ranks = ALONE) -> None:
         """Train, or resume; the first rank writes."""
+        from flame_core.objectives.stored_teacher import StoredVectors
         from flame_core.tracking.journal import Journal
         from flame_core.tracking.steps import StepRecorder
         from flame_core.training.inputs import open_inputs
         from flame_core.training.loader import TrainingSamples
         from flame_core.training.loop import train
+        from flame_core.training.teacher_vectors import crop_origin
         from flame_core.vision.block_sizes import sizes_of
         from flame_core.vision.tower import WEIGHTS
         from flame_core.weights import save_weights
 
         texts = self._texts()
         index, sidecars, draws = open_inputs(self.recipe, self.links, read_index(self.shards, "train"), self.shards)
-        samples = TrainingSamples(index, self.shards, texts, self.slots, self.recipe, sidecars)
+        taught = None
+        if self.recipe.crops:
+            taught = StoredVectors(self.links["teacher"])
+            taught.require(read_index(self.shards, "train"), crop_origin(self.recipe))
+        samples = TrainingSamples(index, self.shards, texts, self.slots, self.recipe, sidecars, taught)
         recorders = []
         if self.journal is not None and ranks.first:
             recorders.append(StepRecorder(Journal(self.journal)).record)

@@ -25,6 +25,7 @@ from flame_core.digest import text_sha256
 from flame_core.errors import ResourceError
 from flame_core.objectives import recipe_needs
 from flame_core.objectives.batch import Batch
+from flame_core.objectives.stored_teacher import StoredVectors
 from flame_core.params import TrainParams
 from flame_core.ranks import ALONE, Ranks
 from flame_core.text.jobs import facet_number
@@ -163,7 +164,8 @@ class TrainingSamples(Dataset[LoadedBatch]):
     """A batch by (epoch, number) of its samples: V views of each picture, K drawn texts, and stored values.
 
     More views do not change the draws of the first view and of the texts. With `noise` in the recipe, the texts of some
-    samples are those of others; pictures and stored values stay.
+    samples are those of others; pictures and stored values stay. With a teacher's stored vectors, an epoch repeats the
+    crops that its vectors are of; texts are drawn anew.
     """
 
     def __init__(
@@ -174,12 +176,14 @@ class TrainingSamples(Dataset[LoadedBatch]):
         slots: Sequence[int],
         params: TrainParams,
         sidecars: Mapping[str, StoredValues] | None = None,
+        taught: StoredVectors | None = None,
     ) -> None:
         self._index, self._slots, self._params = SharedIndex(index), list(slots), params
         self._views = recipe_needs(params).views
         self._around = round(recipe_needs(params).around * params.model.image_size)
         self._sidecars = dict(sidecars or {})
         self._said = _text_rows(self._sidecars.pop(NOISE), index, params.noise) if params.noise else None
+        self._taught, self._crops = taught, params.crops
         self.texts = texts
         self._numbers = [facet_number(name) for name in texts.facets]
         self.facets = max(self._numbers[slot] for slot in self._slots)  # F, how many facets a picture may have
@@ -202,20 +206,27 @@ class TrainingSamples(Dataset[LoadedBatch]):
         """Stored values of samples by sidecar; numbers beyond the last sample start again from 0."""
         rows = [self._index[number % len(self)] for number in numbers]
         places = [(row.shard, row.row) for row in rows]
-        return {name: sidecar.read(places) for name, sidecar in self._sidecars.items()}
+        return self._extra(places, [0] * len(places))
+
+    def _extra(self, places: Sequence[tuple[str, int]], crops: Sequence[int]) -> dict[str, Tensor]:
+        """Stored values of samples, given by shard and row, and the stored teacher's features of their crops."""
+        values = {name: sidecar.read(places) for name, sidecar in self._sidecars.items()}
+        return values | (self._taught.read(places, crops) if self._taught else {})
 
     @property
     def open_files(self) -> int:
         """How many files a process keeps open if it reads all shards, with some to spare for everything else."""
-        return (1 + self.texts.files_per_shard + len(self._sidecars)) * len(self._index.shards) + 256
+        stored = len(self._sidecars) + (self._taught.files_per_shard if self._taught else 0)
+        return (1 + self.texts.files_per_shard + stored) * len(self._index.shards) + 256
 
     def __getitem__(self, samples: Sequence[tuple[int, int]]) -> LoadedBatch:
         params, size = self._params, self._params.model.image_size
         count = min(params.texts_per_image, len(self._slots))
         views, around, drawn, order, facets, keys, places, contents = [], [], [], [], [], [], [], []
-        for epoch, number in samples:
+        crops = [epoch % self._crops if self._crops else epoch for epoch, _ in samples]
+        for (epoch, number), crop in zip(samples, crops, strict=True):
             row = self._index[number]
-            draw = random.Random(text_sha256(f"sample {params.seed} {epoch} {row.key}"))
+            draw = random.Random(text_sha256(f"sample {params.seed} {crop} {row.key}"))
             content = self._pictures.jpeg(row)
             picture = None if params.decoder == "nvjpeg" else open_with(params.decoder, content)
             if picture is None:
@@ -224,7 +235,8 @@ class TrainingSamples(Dataset[LoadedBatch]):
             else:
                 view = partial(training_view, picture, size, params.augmentation, draw)
             views.append(view())
-            slots = draw.sample(self._slots, count)
+            again = draw if crop == epoch else random.Random(text_sha256(f"texts {params.seed} {epoch} {row.key}"))
+            slots = again.sample(self._slots, count)
             views += [view() for _ in range(1, self._views)]
             if self._around and picture is not None:
                 around.append(view_around(picture, self._around, views[-self._views :]))
@@ -244,7 +256,7 @@ class TrainingSamples(Dataset[LoadedBatch]):
             facets=torch.tensor(facets),
             rows=torch.tensor([number for _, number in samples]),
             keys=keys,
-            extra={name: sidecar.read(places) for name, sidecar in self._sidecars.items()},
+            extra=self._extra(places, crops),
             around=torch.stack(around) if around else None,
         )
 
@@ -259,7 +271,9 @@ def _text_rows(order: StoredValues, index: Index, share: float) -> Tensor:
     return torch.from_numpy(text_rows(np.concatenate(drawn), share))
 
 
-def create_loader(samples: TrainingSamples, order: EpochOrder, workers: int, pin_memory: bool) -> Iterable[LoadedBatch]:
+def create_loader(
+    samples: TrainingSamples, order: Iterable[list[tuple[int, int]]], workers: int, pin_memory: bool
+) -> Iterable[LoadedBatch]:
     """Batches in the given order, decoded by `workers` processes (0: in this one).
 
     Raises:

@@ -85,6 +85,8 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
             ("objective", "name"), "name prototypes under terms, beside an objective that compares pictures with texts"
         )
     needs = term_needs(recipe)
+    if recipe.crops and not any(each.taught for each in needs.values()):
+        yield Fault(("teacher", "copies"), "no term of the recipe learns from the teacher: add one, or remove copies")
     try:
         require_named(sidecar_readers(recipe), recipe.sidecars)
     except ParamsError as error:

@@ -134,6 +134,27 @@ def test_the_job_is_told_where_the_teacher_is(world, monkeypatch):
     assert told == [None, layout.model("plain")]
 
 
+def test_a_teachers_vectors_are_stored_before_the_first_step(world, monkeypatch):
+    """The model is known by its teacher's files as ever, and by how many crops there are."""
+    params, layout = world
+    link = {"recipe": "plain", "copies": 2}
+    distilled = linked(params, terms=[{"name": "affinity"}], teacher=link)
+    told: list[Path] = []
+    run = TrainingJob.run
+    monkeypatch.setattr(TrainingJob, "run", lambda job: (told.append(job.links["teacher"]), run(job))[1])
+    train.run(distilled, layout, "student")
+    (stored,) = told
+    assert stored.parent == layout.work / "teacher-vectors"
+    assert sorted(path.name for path in stored.iterdir()) == ["crop-0", "crop-1", "teacher.json"]
+    config = json.loads((layout.model("student") / "config.json").read_text())
+    assert config["recipe"]["teacher"] == link and config["data"]["teacher"].keys() == set(TEACHER)
+    before = trainings(layout)
+    train.run(distilled, layout, "student")
+    assert trainings(layout) == before and len(told) == 1
+    train.run(linked(params, terms=[{"name": "affinity"}], teacher=link, seed=4), layout, "student")
+    assert len(trainings(layout) - before) == 1 + 2 * len(read_index(layout.shards, "train").shard_sizes())
+
+
 @pytest.fixture
 def teacher(world, tmp_path) -> tuple[Params, Layout, Path]:
     """A copy of the teacher, which may be damaged, as the teacher of `student`."""

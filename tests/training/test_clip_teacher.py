@@ -125,6 +125,20 @@ def test_affinities_are_those_of_the_teachers_own_pictures_and_texts(world):
     assert isinstance(mapped, torch.nn.Linear) and mapped.out_features == pictures.shape[1]
 
 
+def test_its_pictures_vectors_may_be_stored_as_well(world):
+    params, layout, clip = world
+    teacher = {"model": f"transformers:{clip}", "copies": 1}
+    train.run(with_recipe(params, clip, teacher=teacher), layout, "student")
+    (folder,) = (layout.work / "teacher-vectors").iterdir()
+    about = json.loads((folder / "teacher.json").read_text())
+    assert (
+        about["where"] == f"transformers:{clip}"
+        and about["origin"]["teacher"].keys() == dict(open_model("t", f"transformers:{clip}", "cpu").identity).keys()
+    )
+    lines = (layout.model("student") / "metrics.jsonl").read_text().splitlines()
+    assert all("loss/affinity" in json.loads(line) for line in lines)
+
+
 def test_a_model_that_changed_after_its_texts_were_stored(world, byte_tokenizer, tmp_path):
     params, layout, _ = world
     index = read_index(layout.shards, "train")

@@ -1,0 +1,223 @@
+"""A teacher's features of every picture's crops, computed once, before the first step (`teacher.copies`).
+
+The crop that a sample has in an epoch follows from (seed, epoch, key), as in every training (`training.loader`). So its
+first crops can be cut here, shown to the teacher, and replayed: epoch e shows crop e mod `copies`. With as many copies
+as epochs, each step sees what it would see with the teacher beside it. Float32 vectors differ only by what an order of
+additions changes, as batches here are not those of the training.
+
+The work cache has a unit for each shard and crop, so a killed run continues where it stopped, and more copies only add
+to those that are there. `objectives.stored_teacher` describes the folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flame_core.data.key_selection import keys_digest
+from flame_core.data.shards import Index
+from flame_core.data.sidecars import gather_sidecar, write_values
+from flame_core.digest import write_json
+from flame_core.errors import InputError
+from flame_core.layout import Layout
+from flame_core.objectives import recipe_needs
+from flame_core.objectives.stored_teacher import ABOUT, AboutVectors, StoredVectors, crop_name, read_about
+from flame_core.objectives.teacher import Teacher, open_teacher, taught
+from flame_core.params import InfoNCEParams, TrainParams
+from flame_core.reporting import progress
+from flame_core.settings import settings
+from flame_core.text.store import Drawn
+from flame_core.training.loader import TrainingSamples, create_loader
+from flame_core.training.prefetch import batches_on
+from flame_core.verification import read_digests, verify
+from flame_core.work import Unit, UnitRecord, WorkCache
+
+TEACHER_VECTORS = "teacher-vectors"  # in the work cache
+_BATCH = 256  # pictures that the teacher sees at once
+log = logging.getLogger(__name__)
+
+
+def crop_origin(recipe: TrainParams) -> dict[str, Any]:
+    """What the crops and the features of a recipe follow from, beside pictures and teacher."""
+    return {
+        "seed": recipe.seed,
+        "augmentation": recipe.augmentation.model_dump(mode="json"),
+        "image_size": recipe.model.image_size,
+        "decoder": recipe.decoder,
+        "precision": recipe.precision,
+        "features": sorted(recipe_needs(recipe).taught),
+    }
+
+
+def store_teacher_vectors(
+    layout: Layout, recipe: TrainParams, index: Index, selected: Index, teacher: Path, identity: Mapping[str, Any]
+) -> Path:
+    """The folder with the teacher's features of the selected samples, computed as far as it is not there.
+
+    Args:
+        layout: of the run.
+        recipe: fitted; `teacher.copies` says how many crops there are, at most one per epoch.
+        index: all rows of the training split.
+        selected: those that are trained on; the others' values are 0.
+        teacher: the folder from which the teacher is opened.
+        identity: digests of the teacher's files.
+
+    Raises:
+        InputError: the teacher or a picture cannot be read, or what is stored is of another teacher or augmentation.
+    """
+    crops = min(recipe.crops or 1, int(recipe.epochs))
+    origin = {"teacher": dict(identity), **crop_origin(recipe)}
+    cache = WorkCache(layout.work, "train")
+    about = {"crops": crops, "index": index.digest(), "selected": keys_digest(selected)}
+    folder = layout.work / TEACHER_VECTORS / cache.digest({TEACHER_VECTORS: origin, **about})
+    if not _is_whole(folder):
+        _Storing(recipe, layout, index, selected, cache, origin).into(folder, crops, teacher)
+    StoredVectors(folder).require(index, origin)
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the vectors are there; a damaged folder is removed, and made again from the units of the cache."""
+    if not (folder / ABOUT).is_file():
+        return False
+    try:
+        verify({crop: ["*"] for crop in crop_folders(folder)})
+    except InputError as error:
+        log.warning("%s\nThese vectors are stored again", error)
+        shutil.rmtree(folder)
+        return False
+    return True
+
+
+def crop_folders(folder: Path) -> list[Path]:
+    """The sidecars in a folder of stored vectors."""
+    return [folder / crop_name(number) for number in range(read_about(folder).crops)]
+
+
+@dataclass(frozen=True)
+class _Storing:
+    recipe: TrainParams
+    layout: Layout
+    index: Index
+    selected: Index
+    cache: WorkCache
+    origin: dict[str, Any]
+
+    def into(self, folder: Path, crops: int, source: Path) -> None:
+        """Fill the folder; the file that makes it whole comes last."""
+        teacher = open_teacher(source)
+        units = self._units(crops, teacher)
+        for crop in range(crops):
+            own = {shard: unit for (number, shard), unit in units.items() if number == crop}
+            origin = {"crop": crop, **self.origin}
+            gather_sidecar(folder / crop_name(crop), self.layout.state, own, self.index, "train", origin)
+        about = AboutVectors(
+            sizes={name: teacher.sizes[name] for name in self.origin["features"]},
+            weights=teacher.weights,
+            image_size=teacher.image_size,
+            where=teacher.where,
+            crops=crops,
+            origin=self.origin,
+        )
+        write_json(folder / f"{ABOUT}.new", about.model_dump(mode="json"))
+        (folder / f"{ABOUT}.new").rename(folder / ABOUT)
+
+    def _units(self, crops: int, teacher: Teacher) -> dict[tuple[int, str], Unit]:
+        """The unit of each crop and shard; the pictures of those that are missing are read by one loader."""
+        numbers = self._numbers()
+        digests = read_digests(self.layout.shards)
+        inputs = {
+            (crop, shard): self.cache.digest(
+                {
+                    TEACHER_VECTORS: self.origin,
+                    "crop": crop,
+                    "shard": digests[shard],
+                    "rows": [self.selected[number].row for number in own]
+                    if len(self.selected) < len(self.index)
+                    else None,
+                }
+            )
+            for crop in range(crops)
+            for shard, own in numbers.items()
+        }
+        units = {each: unit for each, digest in inputs.items() if (unit := self.cache.find(digest)) is not None}
+        missing = [each for each in inputs if each not in units]
+        parts = {each: _parts(each[0], numbers[each[1]]) for each in missing}
+        read = self._features([part for each in missing for part in parts[each]], teacher)
+        sizes = self.index.shard_sizes()
+        with progress("teacher's vectors", sum(len(numbers[shard]) for _, shard in missing), "pictures") as bar:
+            for each in missing:
+                rows = [self.selected[number].row for number in numbers[each[1]]]
+
+                def write(folder: Path, each: tuple[int, str] = each, rows: list[int] = rows) -> UnitRecord:
+                    found = [next(read) for _ in parts[each]]
+                    values = np.zeros((sizes[each[1]], self._width(teacher)), np.float32)
+                    if found:
+                        values[rows] = torch.cat(found).numpy()
+                    write_values(folder, crop_name(each[0]), values)
+                    return UnitRecord({"pictures": len(rows)})
+
+                units[each] = self.cache.compute(inputs[each], write)
+                bar.advance(len(rows))
+        return units
+
+    def _width(self, teacher: Teacher) -> int:
+        return sum(teacher.sizes[name] for name in self.origin["features"])
+
+    def _numbers(self) -> dict[str, list[int]]:
+        """The numbers of the selected samples of each shard, in the order of their rows."""
+        numbers: dict[str, list[int]] = {shard: [] for shard in sorted(self.index.shard_sizes())}
+        for number, row in enumerate(self.selected):
+            numbers[row.shard].append(number)
+        return numbers
+
+    @torch.no_grad()
+    def _features(self, batches: list[Batches], teacher: Teacher) -> Iterator[Tensor]:
+        """The teacher's joined features of these batches, [b, E], on the CPU."""
+        device = settings().torch_device()
+        torch.set_num_threads(self.recipe.cpu_threads)
+        teacher.to(device).eval()
+        alone = {"objective": InfoNCEParams(), "terms": [], "teacher": None, "sidecars": {}, "noise": 0.0}
+        recipe = self.recipe.model_copy(update={**alone, "texts_per_image": 1})  # one view, which is the same
+        samples = TrainingSamples(self.selected, self.layout.shards, _NoTexts(), [0], recipe)
+        loader = create_loader(samples, batches, settings().decoding_processes(1), pin_memory=device == "cuda")
+        features = self.origin["features"]
+        for batch in batches_on(device, loader):
+            with torch.autocast(device, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+                seen = teacher.look(batch, features, None)
+            yield torch.cat([seen.extra[taught(name)] for name in features], dim=1).cpu()
+
+
+Batches = list[tuple[int, int]]  # (epoch, number) of the samples of a batch
+
+
+def _parts(crop: int, numbers: list[int]) -> list[Batches]:
+    """Batches of (epoch, number), in which these samples have that crop."""
+    return [[(crop, number) for number in numbers[start : start + _BATCH]] for start in range(0, len(numbers), _BATCH)]
+
+
+class _NoTexts:
+    """Texts of a training in which only the teacher looks at pictures."""
+
+    hidden = 1
+    files_per_shard = 0
+
+    def __init__(self) -> None:
+        self.facets = ["raw/1"]
+
+    def read(self, samples: Sequence[Drawn]) -> Tensor:
+        return torch.zeros(len(samples), 1, 1)
+
+    def encoder(self) -> None:
+        return None
+
+    def save(self, encoder: nn.Module | None, folder: Path) -> None:
+        """Nothing."""
