@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from flame_core.clustering.cost import ClusterCost
-    from flame_core.training.cost import TrainingCost
+    from flame_core.training.cost import StoringCost, TrainingCost
 
 _MEASURED = 2000  # captions per kind whose tokens are counted
 _GB = 1e9
@@ -145,12 +146,17 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
             "steps": f"{cost.steps:,} of {cost.batch_size:,} pictures",
             **({"of these": _auto(cost.chosen)} if cost.chosen else {}),
             "FLOPs": f"{cost.flops:.3g}",
+            **({"teacher's vectors": _storing(cost.storing)} if cost.storing else {}),
             **_step(cost),
             "hours": f"{_hours(cost.flops, tflops * processes):,.1f} at {processes} x {tflops:g} TFLOP/s",
             "memory per process": f"{cost.memory / _GB:,.1f} GB ({cost.held:,} pictures held at once)",
             "of that": ", ".join(f"{part} {size / _GB:,.1f}" for part, size in cost.memory_parts.items()),
         }
     return sections
+
+
+def _storing(cost: StoringCost) -> str:
+    return f"{cost.flops:.3g} of the FLOPs, once, before the first step; {cost.bytes / _GB:,.2f} GB in the work cache"
 
 
 def _auto(values: Mapping[str, float]) -> str:
@@ -191,7 +197,7 @@ def _training_cost(
     if inherited is not None and inherited.exists():
         count = partial(count, inherited=inherited)
     if recipe.teacher is not None and linked.keys() <= {"teacher"}:
-        return _taught(params, layout, recipe, shape, names, partial(count, images))
+        return _taught(params, layout, recipe, shape, names, images, partial(count, images))
     missing = [what for what, path in linked.items() if not path.exists()]
     if params.cluster and missing and {linked[what] for what in missing} == {layout.clusters} and len(linked) == 1:
         return _before_clustering(params.cluster, shape, count, images, missing[0].partition(".")[2])
@@ -216,17 +222,19 @@ def _taught(
     recipe: TrainParams,
     shape: LLMShape,
     names: Sequence[str],
+    images: int,
     count: Callable[..., TrainingCost],
 ) -> TrainingCost | str:
     """The cost of a recipe that needs only a teacher, which may not be trained yet, or be of another project."""
+    from flame_core.objectives import recipe_needs
     from flame_core.objectives.clip_teacher import local_folder
-    from flame_core.training.teacher_stand_in import foreign_teacher, untrained_teacher
+    from flame_core.training.teacher_stand_in import StandIn, foreign_teacher, stored_teacher, untrained_teacher
 
     folder = links(layout, recipe).get("teacher")
-    if folder is not None and folder.exists():
-        return count(teacher=folder)
     source = recipe.teacher and recipe.teacher.model
-    if source is not None:
+    if folder is not None and folder.exists():
+        stand_in = nullcontext(StandIn(folder, {}))
+    elif source is not None:
         if (here := local_folder(source, layout)) is None:
             return f"its teacher {source} is no folder on this machine: fetch it, and name its folder"
         stand_in = foreign_teacher(f"transformers:{here}")
@@ -235,7 +243,10 @@ def _taught(
     else:
         return f"its teacher {folder} is not there yet"
     with stand_in as teacher:
-        return count(teacher=teacher.folder, extra=teacher.extra)
+        if not (recipe.crops and recipe_needs(recipe).taught):
+            return count(teacher=teacher.folder, extra=teacher.extra)
+        with stored_teacher(recipe, teacher, images) as (stored, storing):
+            return replace(count(teacher=stored.folder, extra=stored.extra), storing=storing)
 
 
 def _before_clustering(

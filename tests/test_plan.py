@@ -84,6 +84,18 @@ def test_a_teacher_that_is_not_trained_yet_is_counted_by_its_recipe(tmp_path: Pa
     assert taught({"recipe": "flame"}, tmp_path, inherit={"recipe": "flame"})["training: student"] == student
 
 
+def test_stored_vectors_of_a_teacher_are_counted_once(tmp_path: Path) -> None:
+    """320 steps of 8 pictures in 4 epochs: half of the crops are half of the teacher's work beside the training."""
+    beside = taught({"recipe": "flame"}, tmp_path)["training: student"]
+    stored = taught({"recipe": "flame", "copies": 2}, tmp_path)["training: student"]
+    assert "before the towers" in beside and "before the towers" not in stored
+    once = float(stored["teacher's vectors"].partition(" ")[0])
+    online = float(beside["FLOPs"]) * float(beside["before the towers"].partition("%")[0]) / 100
+    epochs = int(beside["steps"].split()[0].replace(",", "")) * int(beside["steps"].split()[2]) / 640
+    assert once == pytest.approx(online * 2 / epochs, rel=0.02)
+    assert float(stored["FLOPs"]) == pytest.approx(float(beside["FLOPs"]) - online + once, rel=0.01)
+
+
 def test_a_teacher_of_another_project_is_counted_if_it_is_here(tmp_path: Path, byte_tokenizer) -> None:
     clip = tiny_clip.save(tmp_path / "clip", byte_tokenizer)
     (refused,) = taught({"model": "transformers:openai/clip"}, tmp_path)["training: student"].values()

@@ -103,6 +103,14 @@ class ObjectiveCost:
 
 
 @dataclass(frozen=True)
+class StoringCost:
+    """What it takes to store a teacher's vectors before the first step: FLOPs in all, and bytes in the work cache."""
+
+    flops: float
+    bytes: int
+
+
+@dataclass(frozen=True)
 class TrainingCost:
     """The cost of training one recipe.
 
@@ -116,6 +124,7 @@ class TrainingCost:
         texts: drawn per picture and step.
         chosen: {field of the recipe that is `auto`: its value for so many samples}.
         draws: whether the towers draw at random in a step (dropout, stochastic depth), so pieces draw other values.
+        storing: of a teacher's vectors, if they are stored.
     """
 
     image: TowerCost
@@ -127,6 +136,7 @@ class TrainingCost:
     texts: int
     chosen: Mapping[str, int]
     draws: bool = False
+    storing: StoringCost | None = None
 
     @property
     def towers(self) -> dict[str, TowerCost]:
@@ -154,7 +164,7 @@ class TrainingCost:
     @property
     def flops(self) -> float:
         """FLOPs of the whole training."""
-        return self.steps * sum(self.step_flops.values())
+        return self.steps * sum(self.step_flops.values()) + (self.storing.flops if self.storing else 0.0)
 
     @property
     def held(self) -> int:

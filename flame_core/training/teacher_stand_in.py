@@ -1,4 +1,4 @@
-"""A teacher of the right size for counting what a recipe costs, while the real one is not trained or not opened yet."""
+"""A teacher of the right size for counting what a recipe costs: the real one is not trained, opened or stored yet."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from torch.nn import functional as F
 
 from flame_core.data.sidecars import MANIFEST, SidecarManifest
 from flame_core.digest import write_json
+from flame_core.objectives import recipe_needs
 from flame_core.objectives.clip_teacher import TEACHER_TEXTS, open_teaching_model
+from flame_core.objectives.stored_teacher import ABOUT, AboutVectors
+from flame_core.objectives.teacher import open_teacher, taught
 from flame_core.params import TrainParams
 from flame_core.text.jobs import facet_count
-from flame_core.training.cost import PICTURES
+from flame_core.training.cost import PICTURES, StoringCost
+from flame_core.training.counting import counted
 from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
 from flame_core.weights import save_weights
 
@@ -61,3 +65,26 @@ def foreign_teacher(source: str) -> Iterator[StandIn]:
     with TemporaryDirectory() as made:
         write_json(Path(made) / MANIFEST, manifest.model_dump(mode="json"))
         yield StandIn(Path(made), {TEACHER_TEXTS: F.normalize(torch.randn(PICTURES, dim), dim=-1)})
+
+
+@contextmanager
+def stored_teacher(recipe: TrainParams, teacher: StandIn, images: int) -> Iterator[tuple[StandIn, StoringCost]]:
+    """A teacher whose random vectors are stored, and what it costs to store them for so many pictures.
+
+    Raises:
+        InputError: the teacher cannot be read.
+    """
+    features = sorted(recipe_needs(recipe).taught)
+    known = open_teacher(teacher.folder)
+    crops = min(recipe.crops or 1, recipe.schedule(images).epochs)
+    sizes = {name: known.sizes[name] for name in features}
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        seen = counted(lambda: known.read(torch.randn(1, 3, known.image_size, known.image_size), features))
+    cost = StoringCost(seen.flops * images * crops, 4 * sum(sizes.values()) * images * crops)
+    about = AboutVectors(
+        sizes=sizes, weights=known.weights, image_size=known.image_size, where=known.where, crops=crops, origin={}
+    )
+    with TemporaryDirectory() as made:
+        write_json(Path(made) / ABOUT, about.model_dump(mode="json"))
+        vectors = {taught(name): F.normalize(torch.randn(PICTURES, size), dim=-1) for name, size in sizes.items()}
+        yield StandIn(Path(made), teacher.extra | vectors), cost
