@@ -15,10 +15,11 @@ from flame_core.data.shards import Index, read_index
 from flame_core.data.sidecars import Sidecar
 from flame_core.errors import FlameError
 from flame_core.layout import Layout
-from flame_core.link_contents import MODELS, link_contents
+from flame_core.link_contents import MODELS, link_contents, require_same_store
 from flame_core.links import links
 from flame_core.params import Params, recipe_sources
 from flame_core.params.validation import Fault
+from flame_core.text.manifest import MANIFEST
 from flame_core.training.recipe_check import is_made_by_a_stage
 
 
@@ -40,8 +41,22 @@ def linked_data_faults(params: Params, layout: Layout) -> list[LinkedFault]:
             index = index or read_index(layout.shards, "train")
             may_change = is_made_by_a_stage(path, layout)
             key = ("train", name, *what.split(".", 1))
-            found += [LinkedFault(Fault(key, said), may_change) for said in _refused(what, path, index, layout)]
+            refused = [LinkedFault(Fault(key, said), may_change) for said in _refused(what, path, index, layout)]
+            if not refused and (said := _of_another_store(what, path, layout)):
+                refused = [LinkedFault(Fault(key, said), True)]  # the embeddings may be made again
+            found += refused
     return found
+
+
+def _of_another_store(what: str, path: Path, layout: Layout) -> str | None:
+    """Why a sidecar, such as labels of clusters, follows from other embeddings than those that are there."""
+    if not what.startswith("sidecars.") or not (layout.train_embeddings / MANIFEST).is_file():
+        return None
+    try:
+        require_same_store(Sidecar(path), layout.train_embeddings)
+    except FlameError as error:
+        return str(error)
+    return None
 
 
 def _refused(what: str, path: Path, index: Index, layout: Layout) -> Iterator[str]:

@@ -56,11 +56,11 @@ def units_of(folder: Path, name: str, values: dict[str, np.ndarray]) -> dict[str
     return units
 
 
-def store(tmp_path: Path, values: dict[str, np.ndarray], name: str = "labels", checks=(), index=None) -> Path:
+def store(tmp_path: Path, values: dict[str, np.ndarray], name: str = "labels", checks=(), index=None, **origin) -> Path:
     """`<tmp_path>/data/sidecars/<name>`, written as a stage does."""
     out = tmp_path / "data/sidecars" / name
     units = units_of(tmp_path / "work", name, values)
-    gather_sidecar(out, tmp_path / "state", units, index or index_of(), "cluster", {"clusters": 20}, checks)
+    gather_sidecar(out, tmp_path / "state", units, index or index_of(), "cluster", {"clusters": 20, **origin}, checks)
     return out
 
 

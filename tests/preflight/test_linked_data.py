@@ -64,6 +64,14 @@ def test_a_sidecar_of_other_shards_is_found(layout: Layout, tmp_path: Path):
     recipe = params.train["flame"].model_copy(update={"sidecars": {"labels": str(folder)}})
     params = params.model_copy(update={"train": {"flame": recipe}})
     assert linked_data_faults(params, layout) == []
+    embeddings = layout.train_embeddings
+    embeddings.mkdir(parents=True)
+    (embeddings / "manifest.json").write_text("{}")
+    of_store = store(tmp_path / "b", values_of("int64", sizes={"train/00000.tar": 8}), index=index, embeddings="0" * 64)
+    other = recipe.model_copy(update={"sidecars": {"labels": str(of_store)}})
+    (found,) = linked_data_faults(params.model_copy(update={"train": {"flame": other}}), layout)
+    assert found.may_change and "made from another store than" in found.fault.message
+    assert linked_data_faults(params, layout) == []  # its origin names none
     shards(layout, 9, 20)
     (found,) = linked_data_faults(params, layout)
     assert found.fault.key == ("train", "flame", "sidecars", "labels") and not found.may_change
