@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -23,12 +23,23 @@ from flame_core.text.store import TextStore, unit
 TOP = "top_words"  # in a model's config
 
 
+class Sentences(Protocol):
+    """Texts as unit vectors [N, 1, D] of the LLM; the methods are those of `TextSide`."""
+
+    @property
+    def cut_texts(self) -> Mapping[str, int]: ...
+    def count(self, kind: str) -> int: ...
+    def lookup(self, kind: str, texts: Sequence[str]) -> np.ndarray: ...
+    def encode(self, kind: str, texts: Sequence[str]) -> np.ndarray: ...
+    def save(self) -> Packed: ...
+
+
 class LexicalTexts:
     """Unit vectors of words; `lexicon` says which."""
 
     in_words = False  # the LLM's matrix; here dimensions are words already
 
-    def __init__(self, sentences: SentenceTexts, lexicon: Lexicon, top: int, folder: Path) -> None:
+    def __init__(self, sentences: Sentences, lexicon: Lexicon, top: int, folder: Path) -> None:
         self.lexicon = lexicon
         self.dim = len(lexicon.vocabulary)
         self._sentences, self._top, self._folder = sentences, top, folder
@@ -36,13 +47,13 @@ class LexicalTexts:
     @classmethod
     def of_model(cls, model: Path, store: TextStore, encoder: OpenEncoder) -> Self:
         """Sentences of the store, and the words of the model's own lexicon."""
-        return cls(SentenceTexts.of_model(model, store, encoder), read_lexicon(model), _top(model), model)
+        return cls(SentenceTexts.of_model(model, store, encoder), read_lexicon(model), words_kept(model), model)
 
     @classmethod
     def of_package(cls, package: Path, values: Mapping[str, Any], encoder: OpenEncoder) -> Self:
         """Sentences of the LLM, and the words of the package's lexicon."""
         sentences = SentenceTexts.of_package(package, values, encoder)
-        return cls(sentences, read_lexicon(package), _top(package), package)
+        return cls(sentences, read_lexicon(package), words_kept(package), package)
 
     @classmethod
     def required(cls) -> Sequence[str]:
@@ -96,6 +107,6 @@ class LexicalTexts:
         return unit(np.concatenate(parts)).reshape(*t.shape[:-1], self.dim)
 
 
-def _top(model: Path) -> int:
+def words_kept(model: Path) -> int:
     """How many words a text of a model keeps, from its config."""
     return json.loads((model / "config.json").read_text("utf-8"))[TOP]

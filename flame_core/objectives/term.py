@@ -70,6 +70,7 @@ class Setup:
         sidecars: folders of the sidecars by name, for what lies there beside the values.
         taught: dimensions of the teacher's features by name, if a term needs any.
         steps: of the whole training.
+        trained_words: whether `t` are weights of words that the LLM gives with adapters, trained along.
     """
 
     tower: ImageTower
@@ -81,6 +82,7 @@ class Setup:
     sidecars: Mapping[str, Path] = field(default_factory=dict)
     taught: Mapping[str, int] = field(default_factory=dict)
     steps: int = 0
+    trained_words: bool = False
 
 
 def parameter_groups(

@@ -61,6 +61,7 @@ from flame_core.params.text import LLMParams, SentenceParams, TextParams
 from flame_core.params.training import (
     AugmentationParams,
     InheritParams,
+    LoraParams,
     ModelLink,
     ModelParams,
     PhotometricParams,
@@ -105,6 +106,7 @@ __all__ = [
     "LearnedMasksParams",
     "LexicalLossParams",
     "LexicalParams",
+    "LoraParams",
     "MetadataCaptioner",
     "ModelLink",
     "ModelParams",

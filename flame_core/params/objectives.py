@@ -158,6 +158,12 @@ class UsageParams(TermParams):
     ramp: Fraction = Field(
         default=0.1, description="share of all steps over which the weight rises from 0; from the start, words die"
     )
+    texts: float = Field(
+        default=0.0,
+        ge=0,
+        exclude_if=lambda value: value == 0,  # a recipe that does not name it is recorded as it always was
+        description="how often the same loss of the texts' words is added; needs `lora`",
+    )
 
 
 class FlopsParams(UsageParams):

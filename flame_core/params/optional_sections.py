@@ -22,6 +22,7 @@ def optional_section_misfits(params: Params) -> Iterator[Misfit]:
     for find in (
         _impossible_clusters,
         _impossible_words,
+        _impossible_adapters,
         _impossible_concepts,
         _impossible_fits,
         _impossible_selections,
@@ -53,6 +54,19 @@ def _impossible_words(params: Params) -> Iterator[Misfit]:
         )
     if params.text.center != "none":
         yield ("text", "center"), "lexical needs text.center none; lexical.center removes what captions share"
+
+
+def _impossible_adapters(params: Params) -> Iterator[Misfit]:
+    sentence = params.text.sentence
+    names = [name for name, recipe in params.train.items() if recipe.lora is not None]
+    if names and (sentence is None or sentence.read != "last" or not sentence.final_norm or sentence.bidirectional):
+        yield (
+            ("text", "sentence"),
+            f"{names[0]} trains adapters on the LLM (lora), which needs text.sentence with read: last, final_norm: "
+            "true and bidirectional: false",
+        )
+    if names and params.text.dtype == "float8":
+        yield ("text", "dtype"), f"{names[0]} trains adapters on the LLM (lora), which needs bfloat16 or float32"
 
 
 def _impossible_concepts(params: Params) -> Iterator[Misfit]:

@@ -70,6 +70,21 @@ class TextTowerParams(Section):
     max_tokens: int = Field(default=77, ge=2, description="longer captions are cut; one is the end token")
 
 
+class LoraParams(Section):
+    """LoRA adapters on the LLM's linear layers: it reads the captions at every step, and only the adapters change."""
+
+    rank: Positive = 8
+    alpha: float = Field(default=16.0, gt=0, description="what an adapter adds is multiplied by alpha / rank")
+    targets: list[str] = Field(
+        default=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        min_length=1,
+        description="names of the layers that get adapters",
+    )
+    checkpoint_activations: bool = Field(
+        default=False, description="recompute the LLM's layers in backward to save memory"
+    )
+
+
 class PhotometricParams(Section):
     """Changes of a crop's colours, those of A-CLIP by default: with the probability `jitter`, of all four values."""
 
@@ -191,6 +206,11 @@ class TrainParams(Section):
     text_tower: TextTowerParams | None = Field(
         default=None,
         description="a text tower to train with the image tower; null: the stored embeddings of the frozen LLM",
+    )
+    lora: LoraParams | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # as `reading` below
+        description="adapters on the LLM to train with the image tower, for objective lexical; null: the LLM is frozen",
     )
     objective: ObjectiveParams = MultiPositiveSigmoidParams()
     terms: list[ObjectiveParams] = Field(
@@ -318,6 +338,7 @@ class TrainParams(Section):
                 ("objective", "name"),
                 "objective.name lexical and model.head lexical go together: set both or neither",
             )
+        yield from self._impossible_lora()
         if self.reading == "sentence" and blocks is not None:
             yield (
                 ("reading",),
@@ -328,3 +349,13 @@ class TrainParams(Section):
                 ("objective", "name"),
                 "objective.name facet_sigmoid and model.facet_blocks go together: set both or neither",
             )
+
+    def _impossible_lora(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        if self.lora is None:
+            return
+        if self.text_tower is not None:
+            yield ("lora",), "lora and text_tower both train what reads the captions: unset one of them"
+        if self.objective.name != "lexical":
+            yield ("lora",), "lora trains the LLM to give words: set objective.name and model.head to lexical"
+        if self.reading != "sentence":
+            yield ("reading",), "lora reads captions as sentences: set reading: sentence"

@@ -6,12 +6,13 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from flame_core import gates
 from flame_core.data.key_selection import keys_digest
 from flame_core.data.shards import INDEX, Index, read_index
 from flame_core.data.sidecars import Sidecar
-from flame_core.digest import file_sha256, json_bytes
+from flame_core.digest import file_sha256, json_bytes, value_digest
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.lexical.lexicon import count_words
@@ -22,8 +23,9 @@ from flame_core.pages.charts import line_chart, standalone
 from flame_core.params import LexicalLossParams, Params, Reading, TrainParams
 from flame_core.reporting import curve, facts, picture
 from flame_core.settings import settings
-from flame_core.text.caption_source import CaptionSource
+from flame_core.text.caption_source import CaptionSource, LLMSource
 from flame_core.text.jobs import recipe_slots
+from flame_core.text.llm import read_source
 from flame_core.text.manifest import MANIFEST, require_training_fit, training_folder
 from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import CENTER, TOKENIZER, TrainStore
@@ -85,7 +87,10 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     slots = recipe_slots(store.facets, chosen)
     if "teacher" in needs and model is None:
         require_teachable(chosen, needs["teacher"], [store.facets[i] for i in slots])
-    captions = _caption_source(params, layout) if chosen.text_tower else None
+    captions = _caption_source(params, layout) if chosen.text_tower or chosen.lora else None
+    llm = _llm_source(params, layout, chosen, made, needs)
+    if llm is not None:
+        large[layout.llm] = [f"{llm.folder.name}/*"]
     data = {  # only training data: no texts, benchmarks or pictures of the evaluation
         "shards": index.digest(),
         "embeddings": file_sha256(own / MANIFEST),
@@ -126,6 +131,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             embeddings=layout.embeddings,
             slots=slots,
             captions=captions,
+            llm=llm,
             checkpoints=checkpoints,
             out=folder,
             journal=tracked.journal,
@@ -209,6 +215,24 @@ def _caption_source(params: Params, layout: Layout) -> CaptionSource:
         tokenizer=layout.train_embeddings / TOKENIZER,
         text=params.text,
         language=params.evaluate.train_language,
+    )
+
+
+def _llm_source(
+    params: Params, layout: Layout, recipe: TrainParams, made: Mapping[str, Any], needs: Mapping[str, Path]
+) -> LLMSource | None:
+    """For a recipe with adapters, the LLM that they are trained on.
+
+    Raises:
+        InputError: it has other files than the one that the embeddings were made with.
+    """
+    if recipe.lora is None or not isinstance(recipe.objective, LexicalLossParams):
+        return None
+    folder, digest = layout.llm / params.llm.name, made["llm"]["digest"]
+    if value_digest(read_source(folder)["files"]) != digest:
+        raise InputError(f"{folder} is another LLM than the embeddings were made with; run `flame embed`")
+    return LLMSource(
+        folder=folder, params=params.llm, digest=digest, lexicon=needs[f"sidecars.{recipe.objective.words}"]
     )
 
 

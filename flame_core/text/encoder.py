@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from flame_core.digest import value_digest
 from flame_core.errors import ComputationError
 from flame_core.freed_memory import keep_freed_memory
 from flame_core.layout import Layout
@@ -29,7 +30,7 @@ from flame_core.text.cost import read_shape
 from flame_core.text.embedding_models import require_readable_sentences
 from flame_core.text.facets import REFERENCE, FacetTokenizer
 from flame_core.text.float8 import quantise_layers
-from flame_core.text.llm import Cut, load_cuts, load_tokenizer
+from flame_core.text.llm import Cut, load_cuts, load_tokenizer, read_source
 from flame_core.text.memory import require_llm_memory
 from flame_core.text.probe import probe_facets, probe_sentences
 from flame_core.text.row_plan import Backend, plan_rows
@@ -110,6 +111,7 @@ class TextEncoder:
         if sentences is not None and params.sentence is not None and params.sentence_layer is not None:
             self.sentence_pass = Pass(sentences, params.sentence_layer, params.sentence.bidirectional)
         self.params = params
+        self.llm_digest: str | None = None  # of the LLM's files, if they were loaded from a folder
         self._device = device
         self.backend: Backend = "flex" if device == "cuda" else "sdpa"
         deepest = max([model, sentences or model], key=lambda own: len(getattr(own, "layers", ())))
@@ -155,7 +157,9 @@ class TextEncoder:
         cuts = cuts_of(text)
         models = load_cuts(folder, cuts, DTYPES[text.dtype], device, trust_remote_code=llm.trust_remote_code)
         sentences = models[1] if text.sentence is not None else None
-        return cls(models[0], load_tokenizer(folder, llm), text, device, sentences=sentences, compiled=compiled)
+        encoder = cls(models[0], load_tokenizer(folder, llm), text, device, sentences=sentences, compiled=compiled)
+        encoder.llm_digest = value_digest(read_source(folder)["files"])
+        return encoder
 
     def encode(self, kind: str, texts: Sequence[str]) -> np.ndarray:
         """Unit facet embeddings of texts, [N, K, D] in float32: `embed` of `tokenise`."""

@@ -238,30 +238,12 @@ def load_cuts(
         ComputationError: the final norm was not found, or the model does not take registered attention.
     """
     from torch import nn
-    from transformers import AutoConfig, AutoModel
 
     from flame_core.text.attention import register
     from flame_core.text.last_block import compute_read_tokens_alone
 
-    with _clear_errors(folder):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    text_config = config.get_text_config(decoder=True)
-    for cut in cuts:
-        if cut.layer > text_config.num_hidden_layers:
-            raise InputError(f"{cut.key} is {cut.layer}, but {folder.name} has {text_config.num_hidden_layers} layers")
+    model = _decoder(folder, cuts, dtype, register(), trust_remote_code)
     depth = max(cut.layer for cut in cuts)
-    text_config.num_hidden_layers = depth
-    if getattr(text_config, "layer_types", None):
-        text_config.layer_types = text_config.layer_types[:depth]
-    text_config.use_cache = False
-    try:
-        with quiet_transformers():
-            model: Any = AutoModel.from_pretrained(
-                folder, config=config, dtype=dtype, attn_implementation=register(), trust_remote_code=trust_remote_code
-            )
-    except (ValueError, TypeError, KeyError) as error:
-        raise ComputationError(f"{folder.name}: {text_config.architectures} cannot be loaded: {error}") from error
-    model = getattr(model, "language_model", model)
     norm = next((name for name in ("norm", "final_layernorm", "final_layer_norm", "ln_f") if hasattr(model, name)), "")
     if not norm:
         raise ComputationError(f"{type(model).__name__}: its final norm was not found, so layer {depth} cannot be read")
@@ -280,6 +262,41 @@ def load_cuts(
     for layer, own in {cut.layer: own for cut, own in zip(cuts, found, strict=True)}.items():
         compute_read_tokens_alone(own, layer)
     return found
+
+
+def load_decoder(folder: Path, cut: Cut, dtype: torch.dtype, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """One cut with its final norm and the attention of transformers, on the CPU; its weights are frozen.
+
+    Raises:
+        InputError: the model has fewer layers.
+        ComputationError: it cannot be loaded.
+    """
+    return _decoder(folder, [cut], dtype, "sdpa", trust_remote_code).eval().requires_grad_(False)
+
+
+def _decoder(folder: Path, cuts: Sequence[Cut], dtype: torch.dtype, attention: str, trust_remote_code: bool) -> Any:
+    """The decoder with as many layers as the cuts need, and its final norm."""
+    from transformers import AutoConfig, AutoModel
+
+    with _clear_errors(folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    text_config = config.get_text_config(decoder=True)
+    for cut in cuts:
+        if cut.layer > text_config.num_hidden_layers:
+            raise InputError(f"{cut.key} is {cut.layer}, but {folder.name} has {text_config.num_hidden_layers} layers")
+    depth = max(cut.layer for cut in cuts)
+    text_config.num_hidden_layers = depth
+    if getattr(text_config, "layer_types", None):
+        text_config.layer_types = text_config.layer_types[:depth]
+    text_config.use_cache = False
+    try:
+        with quiet_transformers():
+            model: Any = AutoModel.from_pretrained(
+                folder, config=config, dtype=dtype, attn_implementation=attention, trust_remote_code=trust_remote_code
+            )
+    except (ValueError, TypeError, KeyError) as error:
+        raise ComputationError(f"{folder.name}: {text_config.architectures} cannot be loaded: {error}") from error
+    return getattr(model, "language_model", model)
 
 
 def _same_weights(model: Any) -> Any:

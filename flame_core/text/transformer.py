@@ -22,9 +22,8 @@ from flame_core.errors import InputError
 from flame_core.markdown import code_span
 from flame_core.params import Params, TextTowerParams, TrainParams
 from flame_core.settings import settings
-from flame_core.text.caption_source import CaptionSource
+from flame_core.text.caption_source import CaptionSource, DrawnCaptions
 from flame_core.text.facets import REFERENCE
-from flame_core.text.jobs import training_job
 from flame_core.text.side import CardLines, OpenEncoder, Packed
 from flame_core.text.store import TOKENIZER, Drawn, TextStore
 from flame_core.weights import save_weights
@@ -64,7 +63,7 @@ class CaptionSamples:
         self.facets, self.hidden = list(facets), hidden
         self._source, self._tower = source, tower
         self._tokens = Captions(source.tokenizer, tower)
-        self._shards: dict[str, Mapping[str, list[str]]] = {}
+        self._captions = DrawnCaptions(source, facets)
 
     def encoder(self) -> TextTower:
         """The text tower, randomly initialised."""
@@ -79,17 +78,7 @@ class CaptionSamples:
 
     def read(self, samples: Sequence[Drawn]) -> Tensor:
         """Token ids [B, K, L] of the captions that the samples' drawn facets belong to."""
-        texts = [self._text(shard, row, facet) for shard, row, facets in samples for facet in facets]
-        return torch.from_numpy(self._tokens.ids(texts)).unflatten(0, (len(samples), -1))
-
-    def _text(self, shard: str, row: int, facet: int) -> str:
-        if shard not in self._shards:
-            source = self._source
-            self._shards[shard] = training_job(source.captions, shard, source.text, source.language).texts
-        name, _, number = self.facets[facet].partition("#")
-        kind: Any = name.partition("/")[0]
-        count = self._source.text.captions_per_image if kind == "raw" else 1
-        return self._shards[shard][kind][row * count + int(number or 1) - 1]
+        return torch.from_numpy(self._tokens.ids(self._captions.of(samples))).unflatten(0, (len(samples), -1))
 
 
 class TextTower(nn.Module):

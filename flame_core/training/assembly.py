@@ -16,6 +16,7 @@ from flame_core.objectives.batch import Moment
 from flame_core.objectives.objective import Objective
 from flame_core.objectives.term import Setup
 from flame_core.params import LexicalLossParams, TrainParams
+from flame_core.training.adapted_llm import AdaptedLLM
 from flame_core.training.schedule import create_optimizer, freeze
 from flame_core.training.texts import TrainingTexts
 from flame_core.vision.inheritance import begun_with, inherit
@@ -64,7 +65,9 @@ class Assembly:
 
     def state(self) -> dict[str, Tensor]:
         """Weights, buffers and the objective's state for a checkpoint, by name."""
-        towers, objective = self.towers().state_dict(prefix="towers."), self.objective.state()
+        frozen = self._frozen_names()
+        towers = {name: value for name, value in self._tower_state().items() if name not in frozen}
+        objective = self.objective.state()
         return {**towers, **{f"objective.{name}": value for name, value in objective.items()}}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -74,8 +77,19 @@ class Assembly:
             return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
         fit(self.tower, part("towers.image."))
-        self.towers().load_state_dict(part("towers."))
+        own = self._tower_state()
+        kept = {name.removeprefix("towers."): own[name] for name in self._frozen_names()}
+        self.towers().load_state_dict({**kept, **part("towers.")})
         self.objective.load_state(part("objective."))
+
+    def _tower_state(self) -> dict[str, Tensor]:
+        return self.towers().state_dict(prefix="towers.")
+
+    def _frozen_names(self) -> set[str]:
+        """Names of weights that no checkpoint holds: those of an LLM with adapters."""
+        if not isinstance(self.text_tower, AdaptedLLM):
+            return set()
+        return {f"towers.text.{name}" for name in self.text_tower.frozen_names()}
 
 
 def assemble(
@@ -122,7 +136,17 @@ def assemble(
     if "z" not in recipe_needs(params).reads:  # nothing reaches the head, and ranks would wait for its gradients
         tower.head_parts().requires_grad_(False)
     steps, sidecars = params.schedule(samples).steps, sidecars or {}
-    setup = Setup(tower, batch_size, samples, texts.hidden, teacher, params.micro_batch_size, sidecars, steps=steps)
+    setup = Setup(
+        tower,
+        batch_size,
+        samples,
+        texts.hidden,
+        teacher,
+        params.micro_batch_size,
+        sidecars,
+        steps=steps,
+        trained_words=params.lora is not None,
+    )
     assembly = Assembly(tower, text_tower, create_objective(params, setup))
     freeze(assembly.towers(), params.optimizer.multipliers)
     return assembly

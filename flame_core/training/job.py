@@ -21,7 +21,7 @@ from flame_core.launcher import Launch, launch, serve
 from flame_core.lexical import LEXICON_FILES
 from flame_core.params import LexicalLossParams, TrainParams
 from flame_core.ranks import ALONE, Ranks
-from flame_core.text.caption_source import CaptionSource
+from flame_core.text.caption_source import CaptionSource, LLMSource
 
 if TYPE_CHECKING:
     from flame_core.training.texts import TrainingTexts
@@ -34,8 +34,8 @@ ORIGINS = "inherited.json"  # {weight: where it comes from}
 class TrainingJob(BaseModel):
     """Folders and params of a training, which writes `model.safetensors` and `metrics.jsonl` to the folder `out`.
 
-    If there is a text tower, it also writes `text.safetensors` and `tokenizer.json`; if the tower inherits,
-    `inherited.json`.
+    If there is a text tower, it also writes `text.safetensors` and `tokenizer.json`, or the adapters of the LLM; if the
+    tower inherits, `inherited.json`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,7 +44,8 @@ class TrainingJob(BaseModel):
     shards: Path
     embeddings: Path
     slots: list[int]  # columns of a sample's row in the store that texts are drawn from
-    captions: CaptionSource | None  # for recipes with a text tower
+    captions: CaptionSource | None  # for recipes with a text tower, or adapters on the LLM
+    llm: LLMSource | None = None  # for recipes with adapters
     checkpoints: Path
     out: Path
     journal: Path | None = None  # where the first rank records every step, if anywhere
@@ -95,6 +96,10 @@ class TrainingJob(BaseModel):
         from flame_core.text.transformer import CaptionSamples
 
         store = TrainStore(self.embeddings)
+        if self.captions is not None and self.llm is not None and self.recipe.lora is not None:
+            from flame_core.training.adapted_llm import AdaptedSamples
+
+            return AdaptedSamples(self.captions, self.llm, self.recipe.lora, store.facets, store.hidden)
         if self.captions is None or self.recipe.text_tower is None:
             return store
         return CaptionSamples(self.captions, self.recipe.text_tower, store.facets, store.hidden)

@@ -105,13 +105,18 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
             return
     for name, message in term_faults(recipe, tower):
         yield Fault(("objective" if name == recipe.objective.name else "terms",), message)
-    if recipe.optimizer.multipliers:
+    multipliers = {
+        name: value
+        for name, value in recipe.optimizer.multipliers.items()
+        if recipe.lora is None or name.partition(".")[0] != "text"  # the LLM's parts are known when it is loaded
+    }
+    if multipliers:
         towers: dict[str, torch.nn.Module] = {"image": tower}
         if recipe.text_tower is not None:
             with torch.device("meta"):
                 towers["text"] = TextTower(recipe.text_tower, vocabulary=1, hidden=8)
         try:
-            require_weights(torch.nn.ModuleDict(towers), recipe.optimizer.multipliers)
+            require_weights(torch.nn.ModuleDict(towers), multipliers)
         except ParamsError as error:
             yield Fault(("optimizer", "multipliers"), str(error).removeprefix("train.optimizer.multipliers: "))
 

@@ -29,7 +29,7 @@ class TrainingTexts(Protocol):
         ...
 
     def encoder(self) -> nn.Module | None:
-        """A randomly initialised text tower to train, [N, L] to unit vectors [N, D]; None if texts are vectors."""
+        """A text tower to train, [N, L] to unit vectors [N, D], or of words [N, V]; None if texts are vectors."""
         ...
 
     def save(self, encoder: nn.Module | None, folder: Path) -> None:
