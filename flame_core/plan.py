@@ -187,12 +187,15 @@ def _training_cost(
     processes: int,
 ) -> TrainingCost | str:
     """The cost of a recipe's training, or why it cannot be counted yet."""
+    from flame_core.training.adapted_cost import ReadLLM
     from flame_core.training.cost import training_cost
 
     linked = links(layout, recipe)
     slots = [names[i] for i in recipe_slots(names, recipe)]
     vocabulary = shape.vocabulary + 1  # a text tower has an additional end token
     count = partial(training_cost, recipe, shape.hidden, slots, processes=processes, vocabulary=vocabulary)
+    if recipe.lora is not None:
+        count = partial(count, llm=ReadLLM.of(params.text, shape))
     inherited = linked.pop("inherit", None)  # whose weights cost nothing: it need not be there
     if inherited is not None and inherited.exists():
         count = partial(count, inherited=inherited)

@@ -55,6 +55,11 @@ class LLMShape:
             vocabulary=text["vocab_size"],
         )
 
+    @classmethod
+    def in_folder(cls, folder: Path) -> LLMShape:
+        """The shape of the LLM in a folder."""
+        return cls.of(json.loads((folder / "config.json").read_text("utf-8")))
+
     @property
     def layer_weights(self) -> int:
         """Weights of one decoder layer that take part in matrix products."""
@@ -86,7 +91,7 @@ def read_shape(params: Params, folder: Path) -> LLMShape:
     """
     config = folder / "config.json"
     if config.is_file():
-        return LLMShape.of(json.loads(config.read_text("utf-8")))
+        return LLMShape.in_folder(folder)
     for source, shape in KNOWN.items():
         if params.llm.source.startswith(source):
             return shape

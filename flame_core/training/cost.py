@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from flame_core.errors import ParamsError
 from flame_core.objectives import recipe_needs
 from flame_core.objectives.batch import Batch, Features, Moment
-from flame_core.params import TrainParams
+from flame_core.params import LoraParams, TrainParams
 from flame_core.ranks import ALONE
 from flame_core.text.jobs import facet_count
+from flame_core.training.adapted_cost import ReadLLM, adapted_cost
 from flame_core.training.assembly import Assembly, assemble
 from flame_core.training.counting import Counted, Quadratic, counted
 from flame_core.training.made_batch import MadeTexts, made_batch
@@ -49,6 +50,7 @@ class TowerCost:
         own: items per step on one process.
         held: items whose activations a process holds at once.
         recomputes: whether backward runs forward again, in order to keep less.
+        backwards: cost of backward in forwards: 2, or 1 past frozen weights.
     """
 
     weights: int
@@ -59,6 +61,7 @@ class TowerCost:
     own: int
     held: int
     recomputes: bool = False
+    backwards: float = 2.0
 
     @property
     def forwards(self) -> int:
@@ -67,13 +70,13 @@ class TowerCost:
 
     @property
     def flops(self) -> float:
-        """FLOPs per picture in a step; backward costs as much as two forwards."""
-        return self.items * self.forward_flops * (self.forwards + 2)
+        """FLOPs per picture in a step."""
+        return self.items * self.forward_flops * (self.forwards + self.backwards)
 
     @property
     def useful_flops(self) -> float:
         """The same without what is computed again only to keep less."""
-        return self.items * self.forward_flops * 3
+        return self.items * self.forward_flops * (1 + self.backwards)
 
     @property
     def memory(self) -> int:
@@ -199,6 +202,7 @@ def training_cost(
     teacher: Path | None = None,
     sidecars: Mapping[str, Path] | None = None,
     inherited: Path | None = None,
+    llm: ReadLLM | None = None,
 ) -> TrainingCost:
     """The cost of a recipe on `samples` pictures, for texts of `hidden` dimensions, on `processes` processes.
 
@@ -213,10 +217,13 @@ def training_cost(
         teacher: the model folder of the recipe's teacher.
         sidecars: folders of the recipe's sidecars by name.
         inherited: the model folder that the recipe inherits from, if it is there.
+        llm: what a recipe with `lora` reads captions with.
 
     Raises:
-        ParamsError: the recipe reads sidecars that are not given.
+        ParamsError: the recipe reads sidecars, or an LLM, that are not given.
     """
+    if (params.lora is None) != (llm is None):
+        raise ParamsError("what a recipe with `lora` costs follows from the LLM that reads its captions: name it")
     if missing := [name for name in recipe_needs(params).sidecars if name not in (extra or {})]:
         raise ParamsError(
             f"what the recipe costs follows from the values that it reads, {', '.join(missing)}: store them first"
@@ -233,10 +240,14 @@ def training_cost(
         prepared = _prepared(params, assembly, made_batch(params, texts, PICTURES).with_extra(**(extra or {})), at)
         run = _Runs(params, assembly, prepared.result)
         image, features = run.image_tower(needs.views, own)
-        text = run.text_tower(different_captions(slots, drawn), own)
+        captions = different_captions(slots, drawn)
+        text = run.text_tower(captions, own)
+        if params.lora is not None and llm is not None:
+            text = _adapted(params.lora, llm, features["z"].shape[-1], params.precision, captions, own)
         objective = run.objective(features, hidden, at, batch, own)
         objective = replace(objective, before_flops=prepared.flops / PICTURES * batch)
-    text_bytes = 8 * params.text_tower.max_tokens if params.text_tower else 2 * hidden
+    ids = llm.tokens if llm else params.text_tower.max_tokens if params.text_tower else None
+    text_bytes = 2 * hidden if ids is None else round(8 * ids)
     numbers = needs.views * 3 * size**2 + 3 * round(needs.around * size) ** 2  # of a picture's views
     cost = TrainingCost(
         image=image,
@@ -257,6 +268,22 @@ def different_captions(slots: Sequence[str], drawn: int) -> float:
     of_caption = Counter((name.partition("/")[0], name.partition("#")[2]) for name in slots)
     ways = comb(len(slots), drawn)
     return sum(1 - comb(len(slots) - own, drawn) / ways for own in of_caption.values())
+
+
+def _adapted(lora: LoraParams, llm: ReadLLM, words: int, precision: str, captions: float, own: int) -> TowerCost:
+    """The cost of the LLM with adapters, for so many captions per picture and `own` pictures per step."""
+    cost = adapted_cost(lora, llm, words, precision)
+    return TowerCost(
+        weights=cost.weights,
+        forward_flops=cost.forward_flops,
+        activation_bytes=cost.activation_bytes,
+        fixed_bytes=cost.weights * _ADAM_BYTES + cost.frozen_bytes,
+        items=captions,
+        own=round(own * captions),
+        held=round(own * captions),
+        recomputes=lora.checkpoint_activations,
+        backwards=1.0,
+    )
 
 
 def _prepared(params: TrainParams, assembly: Assembly, made: Batch, at: Moment) -> Counted[Batch]:
@@ -321,8 +348,10 @@ class _Runs:
         """The objective's cost if a process has `own` pictures of a batch; `of_one` are the features of one view."""
         objective, (b, views) = self.assembly.objective, self.made.pictures.shape[:2]
         features = {name: torch.randn(b, views, *value.shape[1:]) for name, value in of_one.items()}
-        features["t"] = torch.randn(b, self.params.texts_per_image, hidden)
-        trained_texts = self.assembly.text_tower is not None
+        of_words = self.params.lora is not None
+        dims = of_one["z"].shape[-1] if of_words else hidden
+        features["t"] = torch.randn(b, self.params.texts_per_image, dims)
+        trained_texts = of_words or self.assembly.text_tower is not None
 
         def loss(n: int) -> Tensor:
             own = {name: value[:n].clone() for name, value in features.items()}

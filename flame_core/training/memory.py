@@ -7,7 +7,10 @@ from pathlib import Path
 
 from flame_core.errors import ResourceError
 from flame_core.params import TrainParams
+from flame_core.text.cost import LLMShape
 from flame_core.text.transformer import TextTower
+from flame_core.training.adapted_cost import ReadLLM
+from flame_core.training.adapted_llm import AdaptedSamples
 from flame_core.training.cost import PICTURES, TrainingCost, training_cost
 from flame_core.training.loader import TrainingSamples
 
@@ -31,7 +34,10 @@ def fitted_training(
     Raises:
         ResourceError: it does not fit; says how much is missing and which setting of the recipe helps.
     """
-    encoder = samples.texts.encoder()
+    texts, llm = samples.texts, None
+    if isinstance(texts, AdaptedSamples):
+        llm = ReadLLM.of(texts.text, LLMShape.in_folder(texts.llm.folder))
+    encoder = texts.encoder() if llm is None else None  # an LLM is not loaded only to count it
     cost = training_cost(
         params,
         samples.texts.hidden,
@@ -43,6 +49,7 @@ def fitted_training(
         teacher=teacher,
         sidecars=samples.sidecar_folders,
         inherited=inherited,
+        llm=llm,
     )
     room = int(free * _SHARE)
     if cost.memory <= room:
@@ -67,6 +74,8 @@ def _micro_batch(cost: TrainingCost, room: int) -> int | None:
 
 
 def _advice(params: TrainParams) -> str:
+    if params.lora is not None and not params.lora.checkpoint_activations:
+        return "Set train.lora.checkpoint_activations to true"
     if not params.model.checkpoint_activations:
         return "Set train.model.checkpoint_activations to true"
     return "Take a smaller train.model.backbone or train.batch_size, or more GPUs (FLAME_TRAIN_PROCESSES)"
