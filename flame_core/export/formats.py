@@ -38,6 +38,8 @@ def export(subject: Subject, about: About, form: Format, out: Path) -> list[str]
         lacks.extend(usage.lacks)
         if subject.has_text_tower and form != "safetensors":
             lacks.append("The model's text tower is not in this format; `--format safetensors` has it.")
+        if subject.config["recipe"].get("lora") is not None:
+            lacks.append("The adapters of the LLM are not in this format, but in the model's own folder.")
 
     write_folder(out, write)
     return lacks

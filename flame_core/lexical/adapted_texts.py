@@ -6,7 +6,6 @@ Sentences of the store are those of the LLM without adapters, so every text is r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,11 +27,8 @@ class _Sentences:
 
     def __init__(self, frozen: SentenceTexts, folder: Path, encoder: OpenEncoder) -> None:
         self._frozen, self._folder, self._encoder = frozen, folder, encoder
+        self._adapter = Adapter.read(folder)
         self._known: dict[str, np.ndarray] = {}  # in float16, as a store has them
-
-    @cached_property
-    def _adapter(self) -> Adapter:
-        return Adapter.read(self._folder)
 
     @property
     def cut_texts(self) -> Mapping[str, int]:
@@ -49,7 +45,7 @@ class _Sentences:
     def encode(self, kind: str, texts: Sequence[str]) -> np.ndarray:
         encoder = self._encoder()
         if encoder.sentence_pass is None:
-            raise InputError(f"{self._folder}: its texts are read as sentences, and text.sentence is null")
+            raise InputError("this model reads texts as sentences, and text.sentence is null")
         if encoder.llm_digest is not None:
             self._adapter.require_llm(encoder.llm_digest)
         with self._adapter.on(encoder.sentence_pass.model):

@@ -120,7 +120,8 @@ def _wrong_texts(params: Params, layout: Layout, model: Model, held_out: Gallery
     require_same_space(model.config, store.manifest, model.folder)
     if model.text["text"] != params.text.model_dump(mode="json"):
         raise InputError(f"{model.name} reads texts by other params than this project now")
-    side = side_in(model.folder).of_model(model.folder, store, _no_llm)
+    adapted = model.config["recipe"].get("lora") is not None  # no store has its texts; the query has loaded the LLM
+    side = model.side if adapted else side_in(model.folder).of_model(model.folder, store, _no_llm)
     rows = {key: number for number, key in enumerate(held_out.keys)}
     captions = [
         caption for caption in read_validation_captions(layout.captions, params.evaluate) if caption.key in rows

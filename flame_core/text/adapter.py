@@ -29,13 +29,11 @@ class Adapter:
     """Pairs A [r, in] and B [out, r] by the name of the linear layer that they belong to.
 
     Attributes:
-        folder: of the model.
         llm: name and digest of the LLM that they were trained on.
         scale: alpha / rank.
         pairs: by layer.
     """
 
-    folder: Path
     llm: tuple[str, str]
     scale: float
     pairs: dict[str, tuple[Tensor, Tensor]]
@@ -59,7 +57,7 @@ class Adapter:
                 for name in names
             }
             llm = str(config["base_model_name_or_path"]), str(config["revision"])
-            return cls(folder, llm, config["lora_alpha"] / config["r"], pairs)
+            return cls(llm, config["lora_alpha"] / config["r"], pairs)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(f"{folder}: its adapters are damaged ({error}); run `flame train` for it") from None
 
@@ -72,8 +70,8 @@ class Adapter:
         name, own = self.llm
         if digest != own:
             raise InputError(
-                f"{self.folder / ADAPTER_WEIGHTS} belongs to the LLM {name} ({own[:12]}), and the LLM here has other "
-                f"files ({digest[:12]}): fetch that LLM, or train the model with this one"
+                f"this model's adapters belong to the LLM {name} ({own[:12]}), and the LLM here has other files "
+                f"({digest[:12]}): fetch that LLM, or train the model with this one"
             )
 
     @contextmanager
@@ -90,8 +88,8 @@ class Adapter:
                 layer = layers.get(name)
                 if layer is None or (layer.in_features, layer.out_features) != (down.shape[1], up.shape[0]):
                     raise InputError(
-                        f"{self.folder / ADAPTER_WEIGHTS}: the LLM has no layer {name} from {down.shape[1]} to "
-                        f"{up.shape[0]} numbers; the adapters belong to {self.llm[0]}"
+                        f"the LLM has no layer {name} from {down.shape[1]} to {up.shape[0]} numbers; this model's "
+                        f"adapters belong to the LLM {self.llm[0]}"
                     )
                 device = layer.weight.device
                 handles.append(layer.register_forward_hook(_Added(down.to(device), up.to(device) * self.scale)))

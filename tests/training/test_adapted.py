@@ -17,7 +17,8 @@ from flame_core.errors import ParamsError
 from flame_core.params import OveruseParams
 from flame_core.ranks import ALONE, Ranks
 from flame_core.settings import settings
-from flame_core.training.adapted_llm import AdaptedLLM
+from flame_core.training.adapted_llm import AdaptedLLM, AdaptedSamples
+from flame_core.training.loop import train
 from flame_core.training.recipe_check import recipe_faults
 from flame_core.training.texts import TrainingTexts
 from tests.stages.pipeline import tree
@@ -82,6 +83,18 @@ def test_killed_at_a_step_it_resumes_bit_for_bit(world, tmp_path):
     assert {name: w.numpy().tobytes() for name, w in own.items()} == {
         name: w.numpy().tobytes() for name, w in expected.items()
     }
+
+
+def test_adapters_of_an_llm_in_bfloat16_are_float32(world, tmp_path):
+    params = adapted_recipe(epochs=10, precision="bfloat16")
+    samples = adapted_samples(world, params)
+    assert isinstance(samples.texts, AdaptedSamples)
+    samples.texts.text = samples.texts.text.model_copy(update={"dtype": "bfloat16"})
+    trained = train(samples, params, tmp_path)
+    assert isinstance(trained.text_tower, AdaptedLLM)
+    types = {"lora" if ".lora_" in name else "llm": w.dtype for name, w in trained.text_tower.named_parameters()}
+    assert types == {"lora": torch.float32, "llm": torch.bfloat16}
+    assert trained.metrics[-1]["loss/lexical"] < trained.metrics[0]["loss/lexical"]
 
 
 def of_micro(ranks: Ranks, folder: Path, out: Path, micro: int | None, recompute: bool = False) -> dict:
