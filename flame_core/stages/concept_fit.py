@@ -22,6 +22,7 @@ from flame_core import gates
 from flame_core.curation import paper_binned
 from flame_core.curation.concept_list import Concept, ConceptList
 from flame_core.curation.concept_out import Frequencies, read_frequencies, read_manifest
+from flame_core.curation.fit_metrics import fit_metrics
 from flame_core.curation.frequency_fit import Fit, Points, fit
 from flame_core.curation.measured_concepts import CLASSES, RETRIEVAL, class_points, retrieval_points
 from flame_core.digest import json_bytes
@@ -32,6 +33,7 @@ from flame_core.pages.charts import standalone
 from flame_core.pages.concept_fit import Fitted, fit_chart, fit_page
 from flame_core.params import ConceptFitParams, Params
 from flame_core.reporting import facts, picture
+from flame_core.tracking.run import track_stage
 from flame_core.verification import verify
 from flame_core.work import gather
 
@@ -73,6 +75,10 @@ def run(params: Params, layout: Layout) -> None:
         gates.CHECKS: gates.to_bytes(checks),
     }
     gather(layout.concept_fit, layout.state, {}, contents)
+    misaligned = counted.counts.misalignment if read_manifest(layout.concepts)["tagger"] else None
+    for recipe in by_recipe:
+        fits = {each.group: each.fit for each in fitted if each.recipe == recipe}
+        track_stage(layout, recipe, STAGE, [fit_metrics(fits, misaligned)])
     facts(STAGE, {**_told(fitted), "page": layout.concept_fit / PAGE, "verified": verified})
     gates.warn(checks)
     for each in fitted:

@@ -24,11 +24,12 @@ from flame_core.pages.heads import heads_chart, heads_page
 from flame_core.params import HeadPreset, Params, TuneParams
 from flame_core.reporting import facts, picture
 from flame_core.settings import settings
+from flame_core.tracking.run import track_stage
 from flame_core.tuning.checks import tune_checks
 from flame_core.tuning.features import Features
 from flame_core.tuning.labelled import read_within
 from flame_core.tuning.protocol import TEST, Protocol, Study
-from flame_core.tuning.records import head_config, heads_record
+from flame_core.tuning.records import head_config, head_metrics, heads_record
 from flame_core.verification import verify
 from flame_core.work import gather
 
@@ -77,6 +78,9 @@ def run(params: Params, layout: Layout) -> None:
     record = heads_record(studies, within, noise)
     contents |= {RECORD: json_bytes(record), PAGE: heads_page(record, checks).encode()}
     gather(layout.heads, layout.state, files, {**contents, gates.CHECKS: gates.to_bytes(checks)})
+    for study in studies:
+        if study.name in recipes:
+            track_stage(layout, study.name, STAGE, head_metrics(study, list(within.beyond)))
     facts(
         STAGE,
         {

@@ -7,7 +7,8 @@ metrics without a folder come last. So a run has three folders, in the order in 
     train/          of every step of the training
     whole_report/   all metrics of the report, the headline metrics included
 
-Below a folder, dots replace slashes, and `_at_` replaces `@`, which MLflow does not accept:
+Other stages may add folders of their own (`stage_metrics.py`). Below a folder, dots replace slashes in names of the
+report, and `_at_` replaces `@`, which MLflow does not accept:
 `retrieval/en/image_to_text/recall@10` is `whole_report/retrieval.en.image_to_text.recall_at_10`. Earlier versions
 recorded it as `retrieval/en/image_to_text/recall_at_10`; `logged_value` finds both.
 """

@@ -18,6 +18,7 @@ from pathlib import Path
 from flame_core.digest import file_sha256
 from flame_core.errors import Interrupted
 from flame_core.layout import Layout
+from flame_core.links import links
 from flame_core.params import Params, TrainParams
 from flame_core.settings import settings
 from flame_core.tracking import provenance, shipper
@@ -25,6 +26,8 @@ from flame_core.tracking.journal import MODEL_TAG, Journal
 from flame_core.tracking.linked import linked_tags
 from flame_core.tracking.notes import NOTE_TAG, note
 from flame_core.tracking.pages import run_url, served, show_pages, version_url
+from flame_core.tracking.runs import WEIGHTS
+from flame_core.tracking.stage_metrics import record_stage, selection_metrics
 from flame_core.tracking.steps import StepRecorder, now
 from flame_core.tracking.store import journals, tracking_address
 
@@ -75,6 +78,9 @@ class TrainingRun:
             self._journal.append(
                 *(each for each in described if each["kind"] == "start" or each["kind"] not in self._kinds)
             )
+        with harmless("the selection"):
+            if (selection := links(layout, trained).get("selection")) is not None:
+                record_stage(self._journal, "select", [selection_metrics(selection)])
 
     def trained(self, rows: Sequence[Mapping[str, float]], weights: Path) -> None:
         """Record the end, and steps not recorded yet (if the training was found in the work cache)."""
@@ -154,6 +160,30 @@ def track_training(
             run.failed(error)
             raise
     with harmless("the way to the pages"):
+        show_links(journal, address)
+
+
+def track_stage(layout: Layout, recipe: str, stage: str, rows: Sequence[Mapping[str, float]]) -> None:
+    """Record what a stage found out about a recipe's model.
+
+    Args:
+        layout: of the run.
+        recipe: whose model it is.
+        stage: the stage's name.
+        rows: metrics {name: value} of the steps 0, 1, ...
+    """
+    address = tracking_address(layout)
+    if address is None:
+        return
+    with harmless(f"what {stage} says about {recipe}"):
+        journal = Journal.of_model(journals(layout), file_sha256(layout.model(recipe) / WEIGHTS))
+        if journal is None:
+            log.warning("the training of %s was not tracked, so what %s says about it is not either", recipe, stage)
+            return
+        record_stage(journal, stage, rows)
+        if journal.pending(address):
+            with shipping(journal, address):
+                pass
         show_links(journal, address)
 
 

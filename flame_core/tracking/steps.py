@@ -14,6 +14,7 @@ from typing import Any
 from flame_core.tracking.journal import Journal
 from flame_core.tracking.machine import MachineMonitor
 
+STAGE_KEY = "stage"  # of metrics that another stage than the training recorded (`stage_metrics.py`)
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +50,7 @@ class StepRecorder:
 
 
 def _is_step(event: Mapping[str, object]) -> bool:
-    return event["kind"] == "metrics" and "dataset" not in event and "step" in event
+    return event["kind"] == "metrics" and not {"dataset", STAGE_KEY} & event.keys() and "step" in event
 
 
 def now() -> int:

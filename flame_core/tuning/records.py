@@ -12,6 +12,7 @@ from flame_core.tuning.labelled import Within
 from flame_core.tuning.protocol import TEST, VALIDATION, PresetResult, Study
 
 _DIGITS = 6
+_TERMS = ("ce", "mse_w", "cov_w", "svd_w")  # of an epoch
 
 
 def heads_record(studies: Sequence[Study], within: Within, noise: Mapping[str, float]) -> dict[str, Any]:
@@ -116,3 +117,22 @@ def head_config(study: Study, identity: Mapping[str, Any], chosen: TuneParams, w
         "seed": best.runs[0].seed,
         "validation_accuracy": round(best.mean(VALIDATION, "accuracy"), _DIGITS),
     }
+
+
+def head_metrics(study: Study, beyond: Sequence[str]) -> list[dict[str, float]]:
+    """What the run of a trained model in MLflow is told of its heads, a row per epoch.
+
+    `nm/<term>/<preset>` are the cross entropy and the weighted terms of the first seed; the last row also has the
+    accuracies `nm/within/<preset>` and `nm/beyond/<preset>`, means over seeds. A preset whose chosen factor is 0 shows
+    the terms of its best factor above 0, since at 0 they are all 0.
+    """
+    epochs = {each.preset: (each.active or each).runs[0].epochs for each in study.presets}
+    rows: list[dict[str, float]] = [{} for _ in range(max(map(len, epochs.values())))]
+    for preset, own in epochs.items():
+        for row, terms in zip(rows, own, strict=False):
+            row |= {f"nm/{name}/{preset}": terms[name] for name in _TERMS if name in terms}
+    for each in study.presets:
+        rows[-1][f"nm/within/{each.preset}"] = each.mean(TEST, "accuracy")
+        if (mean := each.beyond(beyond)) is not None:
+            rows[-1][f"nm/beyond/{each.preset}"] = mean
+    return rows
