@@ -1,4 +1,4 @@
-"""How many cores this process may use; in a container often fewer than the machine has."""
+"""How many cores this process may use, in a container often fewer than the machine has, and what one computes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of cgroup v2: microseconds of all cores per period, or `max`
+CORE_TFLOPS = 0.05  # of one core in float32, as plans count
 
 
 def usable_cores() -> int:

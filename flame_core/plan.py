@@ -11,13 +11,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
 from flame_core.captions.table import read_captions
-from flame_core.curation.cost import concept_section
+from flame_core.cores import CORE_TFLOPS
 from flame_core.data.shards import INDEX, read_index, shard_names
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.links import links
 from flame_core.params import CaptionKind, ClusterParams, Params, TrainParams, teacher_recipe
 from flame_core.preflight.data_look import ingest_sizes_of, look
+from flame_core.section_costs import CORE_HOURS, section_costs
 from flame_core.text.cost import ASSUMED, LLMShape, count_words, read_shape, text_cost
 from flame_core.text.jobs import facet_names, recipe_slots, sentence_names, slot_names
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 _MEASURED = 2000  # captions per kind whose tokens are counted
 _GB = 1e9
-_CPU_TFLOPS = 0.05  # one core in float32
 
 
 @dataclass(frozen=True)
@@ -128,14 +128,14 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
         title, cost = _cluster_cost(params, params.cluster, shape, start.images)
         sections[title] = {
             "FLOPs": ", ".join(f"{part} {count:.2g}" for part, count in cost.flops.items()),
-            "hours on CPUs": f"{_hours(sum(cost.flops.values()), _CPU_TFLOPS):,.2f} at {_CPU_TFLOPS:g} TFLOP/s",
+            "hours on CPUs": f"{_hours(sum(cost.flops.values()), CORE_TFLOPS):,.2f} at {CORE_TFLOPS:g} TFLOP/s",
             "vectors read": f"{cost.read_bytes / _GB:,.2f} GB",
             "memory": f"{cost.memory / _GB:,.2f} GB",
             "labels and centroids": f"{cost.stored_bytes / _GB:,.3f} GB",
             "work cache": f"{cost.cache_bytes / _GB:,.3f} GB",
         }
-    if params.concepts is not None:
-        sections |= concept_section(params.concepts, start.images)
+    for section in section_costs(params, layout, start.images, tflops).values():
+        sections |= section
     for name, recipe in params.train.items():
         cost = _training_cost(params, recipe, layout, shape, names, start.images, processes)
         if isinstance(cost, str):
@@ -318,9 +318,9 @@ def stage_costs(params: Params, layout: Layout, tflops: float | None) -> dict[st
     if params.cluster is not None:
         title, clustering = _cluster_cost(params, params.cluster, shape, start.images)
         costs["cluster"] = _cost(title, sum(clustering.flops.values()), None)
-    if params.concepts is not None:
-        ((title, values),) = concept_section(params.concepts, start.images).items()
-        costs["concepts"] = f"{title}, {values['core hours']} core hours"
+    for stage, section in section_costs(params, layout, start.images, tflops or CORE_TFLOPS).items():
+        ((title, values),) = section.items()
+        costs[stage] = f"{title}, {values[CORE_HOURS]} core hours" if CORE_HOURS in values else f"{title}, not counted"
     for name, recipe in params.train.items():
         cost = _training_cost(params, recipe, layout, shape, names, start.images, 1)
         costs[f"train@{name}"] = (

@@ -24,7 +24,7 @@ from flame_core.clustering.pipeline import PCA_SAMPLES, chosen_rows
 from flame_core.clustering.spherical import fit_reduction
 from flame_core.curation.code_files import CODES, Coded, write_codes
 from flame_core.curation.codebook import Codebook, on_grid
-from flame_core.curation.minibatch import Fit, batch_rows, first_fit, next_fit
+from flame_core.curation.minibatch import FEWEST_TOKENS, Fit, batch_rows, first_fit, next_fit
 from flame_core.curation.patch_tokens import BATCH, PatchTower
 from flame_core.data.shards import Index, IndexRow, PictureReader
 from flame_core.digest import text_sha256, write_json
@@ -35,7 +35,6 @@ from flame_core.work import Unit, UnitRecord, WorkCache
 
 _FILE, _REPEATED = "values.safetensors", "repeated.json"
 _STEPS = 10  # of k-means in a unit
-_FEWEST = 16  # patches of a picture that the codebook is fitted to, if it has so many
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,7 @@ class Coding:
     def _drawn(self, most: int) -> tuple[dict[str, list[int]], int]:
         """Rows by shard of pictures that give at most `most` tokens in all, and how many each gives."""
         patches = self._patches
-        each = min(patches, max(_FEWEST, most // len(self.index)))
+        each = min(patches, max(FEWEST_TOKENS, most // len(self.index)))
         rows = chosen_rows(self._sizes, max(1, most // each), self.params.seed)
         return {shard: own.tolist() for shard, own in rows.items() if len(own)}, each
 

@@ -14,10 +14,15 @@ def concept_section(params: ConceptParams, samples: int) -> dict[str, dict[str, 
     captions = samples * len(params.kinds)
     hours = captions / CAPTIONS_PER_SECOND / 3600
     values = {
-        "core hours": f"{hours:,.2g}" if hours < 10 else f"{hours:,.0f}",
+        "core hours": hours_text(hours),
         "the paper's code": f"{captions / REFERENCE_PER_SECOND / 3600:,.0f} hours on 48 cores",
         "hits and words": f"{_STORED * captions / 1e9:,.3g} GB",
     }
     if params.images is not None and params.images.tagger.kind != "table":
         values["pictures seen by the tagger"] = f"{samples:,}, once"
     return {f"concepts: {captions:,} captions": values}
+
+
+def hours_text(hours: float) -> str:
+    """Hours with two digits at least, and no exponent."""
+    return f"{hours:,.2g}" if hours < 10 else f"{hours:,.0f}"

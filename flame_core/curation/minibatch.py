@@ -17,6 +17,7 @@ import numpy as np
 
 from flame_core.clustering.spherical import first_centroids, nearest, on_sphere
 
+FEWEST_TOKENS = 16  # patches of a picture that a codebook is fitted to, if it has so many
 _DECAY = 0.9
 _LATELY = 0.5  # decayed number of tokens below which a code is moved
 

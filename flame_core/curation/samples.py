@@ -57,12 +57,14 @@ class Samples:
 
     def code_counts(self, places: np.ndarray) -> np.ndarray:
         """Patches by code, [K], of some samples."""
-        counts, start = np.zeros(len(self.book), np.int64), 0
-        for shard, size in self.sizes.items():
-            own = places[(places >= start) & (places < start + size)] - start
+        counts = np.zeros(len(self.book), np.int64)
+        places = np.sort(places)
+        starts = np.cumsum([0, *self.sizes.values()])
+        for shard, start, own in zip(
+            self.sizes, starts, np.split(places, np.searchsorted(places, starts[1:-1])), strict=False
+        ):
             if len(own):
-                counts += np.bincount(self.source.codes(shard)[own].ravel(), minlength=len(counts))
-            start += size
+                counts += np.bincount(self.source.codes(shard)[own - start].ravel(), minlength=len(counts))
         return counts
 
     def keys_of(self, selected: Sequence[Selected]) -> dict[str, set[str]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from flame_core import gates
 from flame_core.captions.table import read_captions
@@ -46,10 +47,12 @@ def run(params: Params, layout: Layout) -> None:
     shares = [Share.of(share, text_rows(order, share), texts) for share in chosen.shares]
     checks = noise_checks(order, shares, chosen)
     cache, units = WorkCache(layout.work, STAGE), {}
-    in_shard, rows = (np.array(index.table.column(name).to_pylist()) for name in ("shard", "row"))
-    with progress("order", len(index.shard_sizes()), "shards") as bar:
-        for shard in sorted(index.shard_sizes()):
-            own = order[in_shard == shard][np.argsort(rows[in_shard == shard])]
+    by_place = pa.table({"order": order, **{name: index.table.column(name) for name in ("shard", "row")}})
+    by_place = by_place.sort_by([("shard", "ascending"), ("row", "ascending")]).column("order").to_numpy()
+    sizes = dict(sorted(index.shard_sizes().items()))
+    parts = np.split(by_place, np.cumsum(list(sizes.values()))[:-1])
+    with progress("order", len(sizes), "shards") as bar:
+        for shard, own in zip(sizes, parts, strict=True):
 
             def write(folder: Path, own: np.ndarray = own) -> UnitRecord:
                 write_values(folder, NOISE, own)

@@ -1,0 +1,94 @@
+"""What `flame codes`, `flame select` and `flame noise` cost, from sizes and from measured rates of one core."""
+
+from __future__ import annotations
+
+import math
+
+from flame_core.clustering.cost import cluster_cost
+from flame_core.clustering.pipeline import PCA_SAMPLES
+from flame_core.clustering.spherical import SEEDED_BY
+from flame_core.cores import CORE_TFLOPS
+from flame_core.curation.cost import hours_text
+from flame_core.curation.minibatch import FEWEST_TOKENS
+from flame_core.curation.tower_shape import TowerShape
+from flame_core.params import ClusterParams, CodesParams, NoiseParams, SelectParams
+
+NOISE_PER_SECOND = SELECT_PER_SECOND = 50_000.0  # samples on one core: keys, captions, files; without the clusters
+_NOISE_BYTES = 600.0  # memory per sample: index, keys, captions
+_SELECT_BYTES = 700.0  # memory per sample: index, keys, places
+_KEY_BYTES = 12.0  # of a stored key, compressed
+_TWICE = 200  # pictures that are coded again, to see whether the codes are the same
+_GB = 1e9
+
+Section = dict[str, dict[str, str]]
+
+
+def codes_section(params: CodesParams, samples: int, tower: TowerShape | str, tflops: float) -> Section:
+    """A title, and what coding `samples` pictures costs by a tower at a rate; `tower` may say why it is unknown."""
+    title = f"codes: {params.codes:,} of {samples:,} pictures"
+    if isinstance(tower, str):
+        return {title: {"not counted": tower}}
+    made = params.frozen is None
+    fitted = _drawn(samples, tower.patches, params.fit_tokens) if made and params.codebook == "kmeans" else (0, 0)
+    of_pca = _drawn(samples, tower.patches, min(PCA_SAMPLES, params.fit_tokens)) if made else (0, 0)
+    forwards = samples + fitted[0] + of_pca[0] + min(_TWICE, 2 * samples)
+    space = tower.dims if params.codebook == "words" else params.dims
+    batch = min(params.batch_tokens, fitted[1])
+    seeded = min(fitted[1], SEEDED_BY * params.codes)
+    flops = {
+        "PCA": 2.0 * of_pca[1] * tower.dims**2 + 9.0 * tower.dims**3 if fitted[1] else 0.0,
+        "k-means": 2.0 * params.codes * space * ((2 + math.log(params.codes)) * seeded + params.steps * batch),
+        "codes": 2.0 * samples * tower.patches * space * (params.codes + (tower.dims if space < tower.dims else 0)),
+    }
+    memory = max(8.0 * (2 * of_pca[1] * tower.dims + 3 * tower.dims**2), fitted[1] * (2.0 * space + 8))
+    return {
+        title: {
+            "pictures through the tower": f"{forwards:,} of {tower.flops / 1e9:,.3g} G FLOPs",
+            "hours of the tower": f"{hours_text(forwards * tower.flops / (tflops * 1e12) / 3600)} at {tflops:g} TFLOP/s",
+            "core hours": hours_text(sum(flops.values()) / (CORE_TFLOPS * 1e12) / 3600),
+            "memory": f"{memory / _GB:,.2f} GB beside the tower",
+            "codes and keys": f"{samples * (2 * tower.patches + 4 + _KEY_BYTES) / _GB:,.3g} GB",
+        }
+    }
+
+
+def select_section(params: SelectParams, samples: int, codes: int, patches: int) -> Section:
+    """A title, and what clustering `samples` pictures of `patches` codes below `codes` and selecting costs."""
+    cluster = ClusterParams(
+        clusters=params.clusters,
+        dims=params.dims,
+        iterations=params.iterations,
+        fit_samples=params.fit_samples,
+    )
+    cost = cluster_cost(cluster, samples, codes, 1, 2 * patches / codes)
+    flops = cost.flops if params.frozen is None else {name: cost.flops[name] for name in ("reduction", "labels")}
+    hours = sum(flops.values()) / (CORE_TFLOPS * 1e12) / 3600 + samples / SELECT_PER_SECOND / 3600
+    budgets = [min(each.budget(samples), samples) for each in params.selections.values()]
+    return {
+        f"selections: {len(budgets)} of {samples:,} samples, {params.clusters:,} clusters": {
+            "core hours": hours_text(hours),
+            "memory": f"{(_SELECT_BYTES * samples + cost.memory) / _GB:,.2f} GB",
+            "clusters of samples": f"{samples * (8 + _KEY_BYTES) / _GB:,.3g} GB",
+            "keys of the selections": f"{sum(budgets) * (_KEY_BYTES + 16) / _GB:,.3g} GB",
+            "work cache": f"{cost.cache_bytes / _GB:,.3g} GB",
+        }
+    }
+
+
+def noise_section(params: NoiseParams, samples: int) -> Section:
+    """A title, and what the order of `samples` samples costs."""
+    return {
+        f"noise: the order of {samples:,} samples": {
+            "core hours": hours_text(samples / NOISE_PER_SECOND / 3600),
+            "memory": f"{_NOISE_BYTES * samples / _GB:,.2f} GB",
+            "sidecar": f"{8 * samples / _GB:,.3g} GB, and as much in the work cache",
+            "moved": ", ".join(f"{int(share * samples):,} at {share:g}" for share in params.shares),
+        }
+    }
+
+
+def _drawn(samples: int, patches: int, most: int) -> tuple[int, int]:
+    """Pictures that give at most so many tokens in all, and the tokens."""
+    each = min(patches, max(FEWEST_TOKENS, most // samples))
+    pictures = min(samples, max(1, most // each))
+    return pictures, pictures * each

@@ -1,0 +1,106 @@
+"""What codes, select, noise and tune take at the sizes of CC3M and LAION-400M, in `flame plan` and `flame status`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flame_core.curation.selection_cost import codes_section, noise_section, select_section
+from flame_core.curation.tower_shape import TowerShape, recipe_shape
+from flame_core.layout import Layout
+from flame_core.params import CodesParams, NoiseParams, Params, SelectParams, TuneParams, parse_params, read_yaml
+from flame_core.plan import given, plan
+from flame_core.section_costs import section_costs
+from flame_core.tuning.cost import ASSUMED_PICTURES, tune_section
+
+ROOT = Path(__file__).parents[1]
+CC3M, LAION = 3_318_333, 414_080_000
+VIT_B = TowerShape(35.1e9, 196, 768)
+CODES: dict[str, Any] = {"tower": {"recipe": "flame"}, "codes": 1024}
+SELECT = {"clusters": 3000, "selections": {"quarter": {"share": 0.25}}}
+
+
+def values(section: dict[str, dict[str, str]]) -> dict[str, str]:
+    (found,) = section.values()
+    return found
+
+
+def number(text: str) -> float:
+    return float(text.split()[0].replace(",", ""))
+
+
+def test_codes_are_one_pass_of_the_tower_over_all_pictures_and_a_few_again():
+    params = CodesParams.model_validate(CODES)
+    small, large = (values(codes_section(params, count, VIT_B, 100)) for count in (CC3M, LAION))
+    fitted, of_pca = 2_000_000 // 16, 2**14 // 16  # pictures that give 16 tokens each
+    assert number(small["pictures through the tower"]) == CC3M + fitted + of_pca + 200
+    assert number(small["hours of the tower"]) == pytest.approx((CC3M + fitted) * 35.1e9 / 1e14 / 3600, rel=0.05)
+    assert number(large["hours of the tower"]) == pytest.approx(LAION * 35.1e9 / 1e14 / 3600, abs=1)  # 40 hours
+    assert number(small["codes and keys"]) == pytest.approx(CC3M * 408 / 1e9, abs=0.01)  # 1.35 GB, the paper says 1.1
+    assert small["memory"] == large["memory"]  # of what is fitted
+    assign = 2 * CC3M * 196 * 64 * (1024 + 768) / 5e10 / 3600
+    assert number(small["core hours"]) == pytest.approx(assign, rel=0.2)
+    frozen = values(codes_section(params.model_copy(update={"frozen": "old"}), CC3M, VIT_B, 100))
+    assert number(frozen["pictures through the tower"]) == CC3M + 200
+
+
+def test_few_pictures_are_all_fitted_to():
+    params = CodesParams.model_validate(CODES)
+    found = values(codes_section(params, 735, TowerShape(2e8, 36, 192), 1))
+    assert number(found["pictures through the tower"]) == 3 * 735 + 200  # 2^14 tokens are 22 of each
+
+
+def test_a_selection_grows_with_the_samples():
+    params = SelectParams.model_validate(SELECT)
+    small, large = (values(select_section(params, count, 1024, 196)) for count in (CC3M, LAION))
+    labels = 2 * LAION * 64 * (1024 + 3000) / 5e10 / 3600
+    iterations = 2 * 20 * 1_000_000 * 3000 * 64 / 5e10 / 3600
+    assert number(large["core hours"]) == pytest.approx(labels + iterations + LAION / 5e4 / 3600, rel=0.02)
+    assert number(small["memory"]) < 4 < 200 < number(large["memory"])
+    assert number(large["keys of the selections"]) == pytest.approx(LAION / 4 * 28 / 1e9, abs=0.01)
+
+
+def test_noise_says_how_many_texts_move():
+    found = values(noise_section(NoiseParams(shares=[0.05, 0.3]), CC3M))
+    assert found["moved"] == "165,916 at 0.05, 995,499 at 0.3" and found["sidecar"].startswith("0.0265 GB")
+    assert number(found["core hours"]) == 0.018 and number(found["memory"]) == 1.99
+
+
+def test_heads_are_counted_by_preset_factor_and_seed():
+    params = TuneParams(recipes=["flame"], probed=["noise"], benchmark="cifar10", baselines=["clip"])
+    towers = {"flame": (35.1e9, 768), "noise": (35.1e9, 768)}
+    ((title, found),) = tune_section(params, CC3M, towers, 100).items()
+    assert title == f"heads: {(1 + 1 + 4 + 4) * 3 + 3} on 10,000 pictures at most"
+    assert number(found["hours of the towers"]) == pytest.approx(10_000 * 35.1e9 * (5 + 1) / 1e14 / 3600, rel=0.05)
+    layers = 12 * 128 * 4 * 768**2  # forward and backward of a step's 128 rows
+    steps = 27 * 30 * (ASSUMED_PICTURES // 64)
+    assert number(found["core hours"]) > layers * steps / 5e10 / 3600
+    assert found["not counted"] == "clip" and "assumed" in found["basis"]
+
+
+def params_with(sections: dict[str, Any]) -> Params:
+    return parse_params(read_yaml(ROOT / "params.yaml") | sections, Path("params.yaml"), ROOT / "recipes")
+
+
+def test_a_plan_and_a_status_have_them(tmp_path: Path):
+    layout = Layout.find(tmp_path)
+    sections = {"codes": CODES, "select": SELECT, "noise": {}, "tune": {"recipes": ["flame"]}}
+    params = params_with(sections)
+    found = section_costs(params, layout, CC3M, 100)
+    assert list(found) == ["codes", "select", "noise", "tune"]
+    shape = recipe_shape(params.train["flame"])
+    size, patch = (params.train["flame"].model.backbone_options[name] for name in ("img_size", "patch_size"))
+    assert shape.patches == (size // patch) ** 2
+    whole = plan(params, layout, given(params, layout, CC3M, {}), 100, 1)
+    assert {title for section in found.values() for title in section} <= whole.keys()
+    plain = plan(params_with({}), layout, given(params, layout, CC3M, {}), 100, 1)
+    assert len(whole) == len(plain) + 4
+
+
+def test_a_tower_that_is_not_there_is_not_counted(tmp_path: Path):
+    params = params_with({"codes": CODES | {"tower": {"path": "models/old"}}, "select": SELECT})
+    found = section_costs(params, Layout.find(tmp_path), CC3M, 100)
+    assert values(found["codes"]) == {"not counted": "the tower models/old is not there yet"}
+    assert "core hours" in values(found["select"])
