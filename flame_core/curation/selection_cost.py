@@ -40,11 +40,12 @@ def codes_section(params: CodesParams, samples: int, tower: TowerShape | str, tf
         "k-means": 2.0 * params.codes * space * ((2 + math.log(params.codes)) * seeded + params.steps * batch),
         "codes": 2.0 * samples * tower.patches * space * (params.codes + (tower.dims if space < tower.dims else 0)),
     }
+    of_tower = hours_text(forwards * tower.flops / (tflops * 1e12) / 3600)
     memory = max(8.0 * (2 * of_pca[1] * tower.dims + 3 * tower.dims**2), fitted[1] * (2.0 * space + 8))
     return {
         title: {
             "pictures through the tower": f"{forwards:,} of {tower.flops / 1e9:,.3g} G FLOPs",
-            "hours of the tower": f"{hours_text(forwards * tower.flops / (tflops * 1e12) / 3600)} at {tflops:g} TFLOP/s",
+            "hours of the tower": f"{of_tower} at {tflops:g} TFLOP/s",
             "core hours": hours_text(sum(flops.values()) / (CORE_TFLOPS * 1e12) / 3600),
             "memory": f"{memory / _GB:,.2f} GB beside the tower",
             "codes and keys": f"{samples * (2 * tower.patches + 4 + _KEY_BYTES) / _GB:,.3g} GB",

@@ -35,9 +35,10 @@ def tune_section(
             of_heads += count * params.epochs * _epoch(params, pictures, dims, preset == "lp")
     basis = {} if params.benchmark is None else {"basis": f"{pictures:,} training pictures of the benchmark, assumed"}
     uncounted = {"not counted": ", ".join(params.baselines)} if params.baselines else {}
+    hours = hours_text(of_towers / (tflops * 1e12) / 3600)
     return {
         f"heads: {heads:,.0f} on {pictures:,} pictures at most": {
-            "hours of the towers": f"{hours_text(of_towers / (tflops * 1e12) / 3600)} at {tflops:g} TFLOP/s, without tests",
+            "hours of the towers": f"{hours} at {tflops:g} TFLOP/s, without tests",
             "core hours": hours_text(of_heads / (CORE_TFLOPS * 1e12) / 3600),
             "features": f"{views / _GB:,.3g} GB per model in memory and in the work cache",
             **basis,
