@@ -185,6 +185,13 @@ REMEDIES: dict[str, Remedy] = {
         ),
         "concepts.gates.max_misaligned",
     ),
+    "concept_thresholds_calibrated": Remedy(
+        (
+            "label pictures that show the concept and pictures that do not, some of each, in concepts.images.labels",
+            "the tagger does not tell this concept, whatever the threshold: take another one",
+        ),
+        "concepts.gates.min_agreement",
+    ),
     "concept_fit_points": Remedy(
         (
             "few concepts are both counted and measured: add benchmarks whose classes are in concepts.benchmarks, or "

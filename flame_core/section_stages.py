@@ -103,7 +103,9 @@ def _concepts(layout: Layout, concepts: ConceptParams) -> dict[str, Any]:
     if (recipe := concepts.tower) is not None:
         deps |= {"data/embeddings", f"data/models/{recipe}"}
     outs = ["data/concepts", *(["data/sidecars/concept-weights"] if concepts.weights else [])]
-    own = _stage("concepts", deps, outs, "data", CONCEPT_CHECKS)
+    labelled = concepts.images is not None and concepts.images.labels is not None
+    checks = [*CONCEPT_CHECKS, *(["concept_thresholds_calibrated"] if labelled else [])]
+    own = _stage("concepts", deps, outs, "data", checks)
     read = ["evaluate.train_language", *(["evaluate.benchmarks"] if concepts.suite_benchmarks else [])]
     return _with_params(own, read)
 

@@ -36,10 +36,11 @@ from flame_core.section_stages import SECTIONS
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+TAGGED = {"tagger": {"kind": "table", "path": "tags.parquet"}, "threshold": 0.5, "labels": "labels.csv"}
 OPTIONAL: dict[str, Any] = {  # in dvc.yaml if params have them
     "cluster": ClusterParams(clusters=2),
     "lexical": LexicalParams(),
-    "concepts": ConceptParams(file="names.txt"),
+    "concepts": ConceptParams.model_validate({"file": "names.txt", "images": TAGGED}),
     "concept_fit": ConceptFitParams(recipes=["flame"]),
     "codes": CodesParams(tower=CodesTower(recipe="flame")),
     "noise": NoiseParams(),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from flame_core.curation.calibration import Calibrated
 from flame_core.curation.concept_out import Frequencies
 from flame_core.curation.counts import Counts
 from flame_core.gates import Check
@@ -111,6 +112,20 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     from scipy.stats import rankdata
 
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+
+
+def calibration_check(found: Calibrated, names: Sequence[str], limits: ConceptGates) -> Check:
+    """That labels gave every concept which has some a threshold, and one that tells its pictures."""
+    wrong = {number: f"F1 {f1:.2f}" for number, f1 in found.f1.items() if f1 < limits.min_agreement} | found.left
+    return Check(
+        "concept_thresholds_calibrated",
+        not wrong,
+        "lowest F1 of a calibrated threshold on its labelled pictures; named are concepts below, or without one",
+        value=round(min(found.f1.values()), 6) if found.f1 else None,
+        threshold=limits.min_agreement,
+        blocking=False,
+        keys=[f"{names[number]} ({why})" for number, why in sorted(wrong.items())][:_NAMED],
+    )
 
 
 def _some(names: Sequence[str], which: np.ndarray) -> list[str]:

@@ -11,7 +11,7 @@ precision, so another threshold costs no second look at the pictures:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -92,14 +92,22 @@ def image_hits(path: Path, thresholds: np.ndarray) -> list[BitMap]:
     return [bitmap_of(rows[order[a:b]]) for a, b in pairwise(edges)]
 
 
-def thresholds_of(concepts: ConceptList, threshold: float, floor: float, path: Path | None) -> np.ndarray:
-    """[C]: the threshold of each concept, from a JSON file of {concept: threshold} or the global one.
+def thresholds_of(
+    concepts: ConceptList,
+    threshold: float,
+    floor: float,
+    path: Path | None,
+    calibrated: Mapping[int, float] | None = None,
+) -> np.ndarray:
+    """[C]: the threshold of each concept: of a JSON file {concept: threshold}, else calibrated, else the global one.
 
     Raises:
         InputError: the file is missing or holds something else; names the concept.
         ParamsError: a threshold is below the floor under which no score is stored.
     """
     found = np.full(len(concepts), float(threshold))
+    for number, value in (calibrated or {}).items():
+        found[number] = value
     if path is None:
         return found
     try:

@@ -96,6 +96,11 @@ class ImageSideParams(Section):
     thresholds: LinkedPath | None = Field(
         default=None, description="JSON file of {concept: threshold}, in place of `threshold` for these concepts"
     )
+    labels: LinkedPath | None = Field(
+        default=None,
+        description="CSV file (key, concept, present) of labelled training pictures: a concept with both answers gets "
+        "the threshold with the best F1, unless `thresholds` has one",
+    )
     floor: float = Field(default=0.0, description="scores up to this are not stored, so no threshold may be below it")
 
     @model_validator(mode="after")
@@ -121,6 +126,9 @@ class ConceptGates(Section):
     )
     min_sides_spearman: float = Field(
         default=0.4, ge=-1, le=1, description="rank correlation of counts in texts and pictures; only warns"
+    )
+    min_agreement: Fraction = Field(
+        default=0.5, description="F1 of each calibrated threshold on the labelled pictures; only warns"
     )
     max_misaligned: Fraction = Field(
         default=0.5, description="of samples whose caption and picture have concepts, but none in common; only warns"
@@ -167,7 +175,8 @@ class ConceptParams(Section):
         """Files that are given."""
         images = self.images
         table = images.tagger.path if images and isinstance(images.tagger, TableTaggerParams) else None
-        return [path for path in (self.file, images and images.thresholds, table) if path is not None]
+        given = (self.file, images and images.thresholds, images and images.labels, table)
+        return [path for path in given if path is not None]
 
     @model_validator(mode="after")
     def _names_concepts(self, info: ValidationInfo) -> ConceptParams:

@@ -16,7 +16,8 @@ import numpy as np
 
 from flame_core import gates
 from flame_core.curation.bitmaps import read_bitmaps
-from flame_core.curation.concept_checks import concept_checks
+from flame_core.curation.calibration import THRESHOLDS, calibrate, read_labels
+from flame_core.curation.concept_checks import calibration_check, concept_checks
 from flame_core.curation.concept_out import (
     FREQUENCIES,
     MANIFEST,
@@ -66,15 +67,25 @@ def run(params: Params, layout: Layout) -> None:
     text, patterns = counting.text(concepts, chosen.unknown)
     tagger = open_tagger(params, layout, chosen, concepts, counting, text)
     covered = np.zeros(len(concepts), bool) if tagger is None else tagger.covered
-    thresholds, tags = np.zeros(len(concepts)), None
+    thresholds, tags, calibrated = np.zeros(len(concepts)), None, None
     if tagger is not None and (images := chosen.images) is not None:
+        labels = None
+        if images.labels is not None:
+            labels = read_labels(linked_place(layout, images.labels), concepts, index)
         file = None if images.thresholds is None else linked_place(layout, images.thresholds)
-        thresholds = thresholds_of(concepts, images.threshold, images.floor, file)
+        thresholds_of(concepts, images.threshold, images.floor, file)  # refused before pictures are looked at
         tags = counting.tags(concepts, tagger, images.floor)
+        if labels is not None:
+            calibrated = calibrate(labels, tags, index, covered, images.floor)
+        thresholds = thresholds_of(
+            concepts, images.threshold, images.floor, file, calibrated.thresholds if calibrated else {}
+        )
     units = counting.joined(text, chosen.mode, tags, covered, thresholds)
     found = Frequencies(concepts, patterns.unknown, merged(units), chosen.mode)
     recounted, counted = _recounted(units, chosen, covered, counting)
     checks = concept_checks(found, recounted, counting.sizes, counted, chosen.gates)
+    if calibrated is not None:
+        checks.append(calibration_check(calibrated, concepts.names, chosen.gates))
     manifest = {
         "normaliser": {
             **identity(params.evaluate.train_language),
@@ -96,6 +107,10 @@ def run(params: Params, layout: Layout) -> None:
         PAGE: concept_page(found, thresholds if tagger else None).encode(),
         gates.CHECKS: gates.to_bytes(checks),
     }
+    if calibrated is not None:
+        contents[THRESHOLDS] = json_bytes(
+            {concepts.names[number]: value for number, value in calibrated.thresholds.items()}
+        )
     files = {hits_name(shard): unit.file(HITS) for shard, unit in units.items()}
     digests = {hits_name(shard): unit.sha256[HITS] for shard, unit in units.items()}
     gather(layout.concepts, layout.state, files, contents, digests)

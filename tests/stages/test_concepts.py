@@ -253,3 +253,47 @@ def test_warnings_name_concepts_without_captions(world):
     by_name = {check.name: check for check in gates.read(layout.concepts)}
     assert by_name["concepts_found"].keys == ["red drawing", "zebra"] and not by_name["concepts_found"].blocking
     assert by_name["concept_counts_joint"].passed and by_name["concept_shards_add_up"].passed
+
+
+def labels_file(path: Path, rows: list[tuple[str, str, str]]) -> str:
+    path.write_text("\n".join(["key,concept,present", *(",".join(row) for row in rows)]) + "\n")
+    return str(path)
+
+
+def test_labelled_pictures_give_concepts_thresholds_of_their_own(world, tmp_path):
+    """`12` is shown by the pictures with scores above 0.25, which the threshold of all would miss."""
+    params, layout = world
+    keys = [row.key for row in read_index(layout.shards, "train")]
+    scores = {key: i / len(keys) for i, key in enumerate(keys)}
+    rows = [{"key": key, "tags": ["12", "7"], "scores": [scores[key], 0.4]} for key in keys]
+    labels = [(key, "12", str(int(scores[key] > 0.25))) for key in keys[::2]] + [(keys[0], "7", "1")]
+    images = {
+        "tagger": {"kind": "table", "path": table(tmp_path / "tags.parquet", rows)},
+        "threshold": 0.6,
+        "labels": labels_file(tmp_path / "labels.csv", labels),
+    }
+    concepts.run(choosing(params, images=images), layout)
+    counts = read_frequencies(layout.concepts)
+    by_name = dict(zip(counts.concepts.names, counts.counts.image.tolist(), strict=True))
+    found = json.loads((layout.concepts / "thresholds.json").read_text())
+    assert found.keys() == {"12"} and abs(found["12"] - 0.25) <= 2 / len(keys)
+    assert by_name["12"] == sum(float(np.float16(score)) > found["12"] for score in scores.values())
+    assert by_name["7"] == 0  # the threshold of all
+    (check,) = [each for each in gates.read(layout.concepts) if each.name == "concept_thresholds_calibrated"]
+    assert check.value == 1.0 and check.keys == ["7 (all its labels are 1)"] and not check.passed and not check.blocking
+    (tmp_path / "own.json").write_text(json.dumps({"12": 0.9}))
+    concepts.run(choosing(params, images={**images, "thresholds": str(tmp_path / "own.json")}), layout)
+    own = read_frequencies(layout.concepts).counts.image[counts.concepts.names.index("12")]
+    assert own == sum(float(np.float16(score)) > 0.9 for score in scores.values())  # what is written counts
+    for rows_, said in (
+        ([("nobody", "12", "1")], "line 2: 'nobody' is no picture of the training split"),
+        ([(keys[0], "lion", "1")], "line 2: there is no concept 'lion'"),
+        ([(keys[0], "12", "yes")], "line 2: write a key, a concept, and 1 or 0"),
+        ([(keys[0], "12", "1"), (keys[0], "12", "0")], "line 3: .* is labelled for '12' a second time"),
+    ):
+        bad = {**images, "labels": labels_file(tmp_path / "bad.csv", rows_)}
+        with pytest.raises(InputError, match=said):
+            concepts.run(choosing(params, images=bad), layout)
+    (tmp_path / "bad.csv").write_text("key,name\n")
+    with pytest.raises(InputError, match="its first line must be key,concept,present"):
+        concepts.run(choosing(params, images={**images, "labels": str(tmp_path / "bad.csv")}), layout)
