@@ -52,6 +52,12 @@ def export(
         list[str] | None,
         typer.Option(metavar="PROMPT", help="A prompt of the classes, with {class}; may be given more than once."),
     ] = None,
+    tuned_head: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Also export a head of `flame tune` on this model, such as data/heads/flame (onnx)."
+        ),
+    ] = None,
     licence: Annotated[
         str | None, typer.Option("--license", metavar="ID", help="The licence of the folder, as the hub calls it.")
     ] = None,
@@ -75,7 +81,12 @@ def export(
     layout = Layout.find()
     model = _model(layout, named)
     head = None if classes is None else zero_shot(model, layout, classes, template or [])
-    subject = subject_of(model, head)
+    tuned = None
+    if tuned_head is not None:
+        from flame_core.tuning.classifier import Classifier
+
+        tuned = Classifier(tuned_head, model)
+    subject = subject_of(model, head, tuned)
     lacks = write(subject, about(model, licence), form.value, out)
     facts(
         f"exported {subject.asked}",
@@ -83,6 +94,7 @@ def export(
             "format": form.value,
             "vectors": f"{subject.dim} dimensions" + (f", {subject.facets} facets" if subject.facets else ""),
             **({"classes": len(head.names)} if head else {}),
+            **({"classes of the tuned head": len(tuned.classes)} if tuned else {}),
             "folder": out,
             "how to load it": out / "README.md",
             **{f"note {number}": sentence for number, sentence in enumerate(lacks, start=1)},

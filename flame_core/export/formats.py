@@ -21,7 +21,7 @@ def export(subject: Subject, about: About, form: Format, out: Path) -> list[str]
     """Write a new folder `out`; returns what this format cannot do, in sentences.
 
     Raises:
-        ParamsError: the format cannot hold this tower's head.
+        ParamsError: the format cannot hold this tower's head, or the tuned one.
         InputError: `out` is there already.
         ResourceError: the format needs a package that is not installed, or the disk refuses.
     """
@@ -29,6 +29,11 @@ def export(subject: Subject, about: About, form: Format, out: Path) -> list[str]
         raise ParamsError(
             f"flame export: a head {subject.params.head} is written with --format onnx only; the programs of the other "
             f"formats know {' and '.join(_PROGRAMMED)}"
+        )
+    if subject.tuned is not None and form != "onnx":
+        raise ParamsError(
+            "flame export: a tuned head is part of the graph of --format onnx; the programs of the other formats build "
+            "none, so leave --tuned-head out"
         )
     lacks: list[str] = []
 

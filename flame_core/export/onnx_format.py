@@ -7,11 +7,13 @@ of source that made a node, is removed: the file holds the graph, and equal mode
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from flame_core.digest import write_json
 from flame_core.errors import ResourceError
@@ -23,24 +25,45 @@ from flame_core.export.usage import Usage
 OPSET = 18
 FILE, DATA = "model.onnx", "model.onnx.data"
 INPUT = "pixel_values"
+HEAD_NAMES = "head_classes.json"
 _IMPORTS = "import numpy as np\nimport onnxruntime\nfrom PIL import Image\n\n"
 LARGEST = 1_800_000_000  # bytes of weights in one file; protobuf reads 2 GiB
 
 
 class _Graph(nn.Module):
-    """Pictures [N, 3, H, W] to vectors [N, D], then facets [N, F, D] and logits [N, C] if there are any."""
+    """Pictures [N, 3, H, W] to vectors [N, D], facets [N, F, D], logits [N, C], and probabilities of the tuned head.
+
+    What the subject does not have is left out.
+    """
 
     def __init__(self, subject: Subject) -> None:
         super().__init__()
         self.tower, self.facets = subject.tower, subject.facets
         head = subject.zero_shot
         self.classes = None if head is None else nn.Parameter(torch.from_numpy(head.vectors.T.copy()))
-        self.names = ["vectors", *(["facets"] if self.facets else []), *(["logits"] if head else [])]
+        tuned = subject.tuned
+        self.tuned, self.on_z = (None, False) if tuned is None else (tuned.head, tuned.config["features"] == "z")
+        self.names = [
+            "vectors",
+            *(["facets"] if self.facets else []),
+            *(["logits"] if head else []),
+            *(["probabilities"] if tuned else []),
+        ]
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
-        z = self.tower.z(pixel_values)
+        if self.tuned is None or self.on_z:
+            z = f = self.tower.z(pixel_values)
+            f = f[:, 0]
+        else:
+            features = self.tower(pixel_values, ("z", "pooled"))
+            z, f = features["z"], features["pooled"]
         found = [z[:, 0], *([z[:, 1:]] if self.facets else [])]
-        return (*found, z[:, 0] @ self.classes) if self.classes is not None else tuple(found)
+        if self.classes is not None:
+            found.append(z[:, 0] @ self.classes)
+        if self.tuned is not None:
+            scaled = F.normalize(f, dim=1) * math.sqrt(f.shape[1])  # as `tuning.head.scaled`
+            found.append(self.tuned(scaled)[1].softmax(dim=1))
+        return tuple(found)
 
 
 def write(subject: Subject, folder: Path) -> Usage:
@@ -57,6 +80,10 @@ def write(subject: Subject, folder: Path) -> Usage:
     if head is not None:
         outputs["logits"] = f"[N, {len(head.names)}], cosines with the classes"
         class_files.write_names(head, folder)
+    tuned = subject.tuned
+    if tuned is not None:
+        outputs["probabilities"] = f"[N, {len(tuned.classes)}], of the tuned head's classes"
+        write_json(folder / HEAD_NAMES, tuned.classes)
     listed = ", ".join(f"`{name}` {outputs[name]}" for name in graph.names)
     size = subject.params.image_size
     files = {
@@ -67,6 +94,8 @@ def write(subject: Subject, folder: Path) -> Usage:
         files[DATA] = "the weights of the graph, since they are too large for one file"
     if head is not None:
         files[class_files.NAMES] = class_files.FILES[class_files.NAMES]
+    if tuned is not None:
+        files[HEAD_NAMES] = "the names of the tuned head's classes"
     return Usage("onnx", {"Vectors": _program(subject, graph.names)}, files)
 
 
@@ -132,14 +161,19 @@ def _save(model: Any, folder: Path) -> None:
 def _program(subject: Subject, names: list[str]) -> str:
     asked = json.dumps(names)
     left = f"{', '.join(names)}," if len(names) == 1 else ", ".join(names)
-    imports = _IMPORTS if subject.zero_shot is None else f"import json\n\n{_IMPORTS}"
+    printed = {}
+    if subject.zero_shot is not None:
+        printed["logits"] = class_files.NAMES
+    if subject.tuned is not None:
+        printed["probabilities"] = HEAD_NAMES
+    imports = f"import json\n\n{_IMPORTS}" if printed else _IMPORTS
     lines = [
         f'session = onnxruntime.InferenceSession("{FILE}")',
         f'{left} = session.run({asked}, {{"{INPUT}": pixels("bird.jpg")}})',
     ]
-    if subject.zero_shot is not None:
+    for output, file in printed.items():
         lines += [
-            f'names = json.load(open("{class_files.NAMES}", encoding="utf-8"))',
-            "print(names[int(logits[0].argmax())])",
+            f'names = json.load(open("{file}", encoding="utf-8"))',
+            f"print(names[int({output}[0].argmax())])",
         ]
     return imports + program(subject.params.image_size) + "\n\n" + "\n".join(lines) + "\n"

@@ -31,6 +31,7 @@ def readme(subject: Subject, about: About, usage: Usage) -> str:
         "## Preprocessing\n\n" + "\n".join(f"- {line}" for line in _preprocessing(subject)),
         "## Texts\n\n" + "\n".join(f"- {line}" for line in _texts(subject, usage)),
         *_classes(subject),
+        *_tuned(subject),
         "## Lineage\n\n" + _lineage(subject),
         about.body,
     ]
@@ -108,7 +109,7 @@ def _texts(subject: Subject, usage: Usage) -> Iterator[str]:
             "this folder encodes no texts."
         )
         yield "What needs no text works without it: similar pictures, features, and classes that were exported."
-    if subject.zero_shot is None:
+    if subject.zero_shot is None and subject.tuned is None:
         yield "No classes were exported: `flame export --classes FILE` writes their texts as weights."
 
 
@@ -126,6 +127,19 @@ def _classes(subject: Subject) -> Iterator[str]:
     names = ", ".join(plain_text(name) for name in head.names[:30])
     more = f" and {len(head.names) - 30} more" if len(head.names) > 30 else ""
     yield "\n\n".join(["## Classes", *lines, f"{names}{more}."])
+
+
+def _tuned(subject: Subject) -> Iterator[str]:
+    head = subject.tuned
+    if head is None:
+        return
+    names = ", ".join(plain_text(name) for name in head.classes[:30])
+    more = f" and {len(head.classes) - 30} more" if len(head.classes) > 30 else ""
+    about = (
+        f"A head that `flame tune` trained on labelled pictures ({code_span(head.config['preset'])}): "
+        f"`probabilities` are of its {len(head.classes)} classes. It answers with one of them whatever a picture shows."
+    )
+    yield "\n\n".join(["## Tuned head", about, f"{names}{more}."])
 
 
 def _lineage(subject: Subject) -> str:

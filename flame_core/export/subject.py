@@ -14,6 +14,7 @@ from flame_core.verification import DIGESTS, verify
 
 if TYPE_CHECKING:
     from flame_core.model.loaded import Model
+    from flame_core.tuning.classifier import Classifier
     from flame_core.vision.tower import ImageTower
 
 
@@ -29,6 +30,7 @@ class Subject:
         config: content of the model's `config.json`.
         ingest: how pictures were prepared.
         zero_shot: classes to export as weights, if any.
+        tuned: a head of `flame tune` on this tower, if it is to be exported.
     """
 
     recipe: str
@@ -38,6 +40,7 @@ class Subject:
     config: Mapping[str, Any]
     ingest: IngestParams
     zero_shot: ZeroShot | None = None
+    tuned: Classifier | None = None
 
     @property
     def params(self) -> ModelParams:
@@ -96,7 +99,7 @@ class Subject:
         }
 
 
-def subject_of(model: Model, zero_shot: ZeroShot | None) -> Subject:
+def subject_of(model: Model, zero_shot: ZeroShot | None, tuned: Classifier | None = None) -> Subject:
     """The subject for a model, whose files are verified.
 
     Raises:
@@ -111,4 +114,4 @@ def subject_of(model: Model, zero_shot: ZeroShot | None) -> Subject:
     if not isinstance(recipe, str):
         raise InputError(f"{model.folder / 'config.json'}: recipe_name is not a name; run `flame train` for it")
     asked = model.name if model.name.startswith(("models:/", "runs:/")) else recipe
-    return Subject(recipe, asked, model.folder, tower, config, model.ingest, zero_shot)
+    return Subject(recipe, asked, model.folder, tower, config, model.ingest, zero_shot, tuned)

@@ -36,6 +36,7 @@ class Classifier:
     Attributes:
         classes: names, in the order of the scores.
         config: content of the head's `config.json`.
+        head: the module, in evaluation mode; it reads features as `tuning.head.scaled` gives them.
     """
 
     def __init__(self, folder: str | os.PathLike[str], model: Model) -> None:
@@ -50,7 +51,7 @@ class Classifier:
             verify({self.folder.parent: [f"{self.folder.name}/*"]})
         self.classes: list[str] = self.config["classes"]
         _require_tower(self.folder, self.config, model)
-        self._head = _load(self.folder, self.config)
+        self.head = _load(self.folder, self.config)
 
     def scores(self, pictures: Picture | Iterable[Picture]) -> np.ndarray:
         """Probabilities [N, C] of the classes, for one picture or many: paths, bytes of files, or PIL pictures.
@@ -67,7 +68,7 @@ class Classifier:
             features = encoder.encode(jpegs)
         else:
             features = encoder.encode_with(lambda tower, batch: tower.patches(batch).mean(dim=1), jpegs)
-        logits = applied(self._head, features)[1].astype(np.float64)
+        logits = applied(self.head, features)[1].astype(np.float64)
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         return shares / shares.sum(axis=1, keepdims=True)
 
