@@ -41,7 +41,7 @@ classify_command.add_to(app)
 spectrum_command.add_to(app)
 tracking_commands.add_to(app)
 
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed samples again.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed samples again; dvc.lock is kept true.")]
 Recipe = Annotated[str | None, typer.Argument(help="A recipe that params.yaml lists.", autocompletion=recipe_names)]
 NamedRecipe = Annotated[
     str | None,
@@ -134,6 +134,10 @@ def _run_stage(name: str, **arguments: object) -> None:
     if recipe is not None:
         require_links(layout, params)
     import_module(f"flame_core.stages.{name}").run(params, layout, **arguments)
+    if arguments.get("retry_failed"):
+        from flame_core.retried_stage import record_retried
+
+        record_retried(layout, name)
 
 
 def _one(recipe: str | None, named: str | None) -> str:

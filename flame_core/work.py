@@ -4,17 +4,25 @@
 failures by reason. A unit is written in a scratch folder and renamed into place, so it exists whole or not at all;
 a file whose bytes no longer match its record is discarded and computed again. A stage's out is gathered from units
 by hard links once all are there, so a killed stage leaves no half out and a rerun computes only what is missing.
+
+A unit with failures can be tried again (`retry_failed`). The unit that is there stays until another one has replaced
+it, so neither an error nor a kill loses it. What cannot be computed again, such as a picture from the web, is carried
+over from one generation of a unit to the next (`WorkCache.mend`).
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,8 +39,11 @@ from flame_core.names import folders_of, shown, stays_inside
 from flame_core.verification import write_digests
 
 RECORD = "ledger.json"  # as in the caches that exist
+_NEXT = ".next"  # suffix of a finished generation that has not replaced the last one yet
+_ABANDONED = 7 * 86400  # seconds without a change, after which another machine's scratch folder is removed
 _OWN_DIGEST = "ledger_sha256"  # in a record: digest of all else in it
 VERSIONS_FILE = Path(__file__).with_name("versions.yaml")
+_SCRATCH = re.compile(r"\.tmp-(?P<node>[0-9a-f]{12})-(?P<pid>\d{1,10})-\w+")
 log = logging.getLogger(__name__)
 
 
@@ -80,33 +91,42 @@ class WorkCache:
         return value_digest({"stage": self.stage, "version": stage_versions()[self.stage], **inputs})
 
     def find(self, digest: str) -> Unit | None:
-        """The finished unit of that digest, verified byte for byte, or None."""
+        """The finished unit of that digest, verified byte for byte; None if it is missing or is to be tried again."""
+        unit, damaged = self._open(digest)
+        if damaged:
+            shutil.rmtree(self.folder / digest)
+            return None
+        return None if unit and self.retry_failed and unit.record.failures else unit
+
+    def _open(self, digest: str) -> tuple[Unit | None, list[str]]:
+        """The unit of that digest, as far as its record can be read, and the names of its damaged files."""
+        _settle(self.folder / digest)
         folder = self.folder / digest
         if not folder.exists():
-            return None
+            return None, []
         try:
             content = json.loads((folder / RECORD).read_text())
             own = content.pop(_OWN_DIGEST, None)  # older records have none
             if own is not None and own != value_digest(content):
                 raise ValueError("other bytes than were written")
-            damaged = [
-                name
-                for name, expected in content["files"].items()
-                if (folder / name).stat().st_size != expected["size"]
-                or file_sha256(folder / name) != expected["sha256"]
-            ]
+            damaged = [name for name, expected in content["files"].items() if not _is_whole(folder / name, expected)]
             record = UnitRecord(content["counts"], content["failures"])
+            sha256 = {name: file["sha256"] for name, file in content["files"].items()}
+            unit = Unit(folder, record, False, sha256)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            content, damaged, record = {"files": {}}, [RECORD], UnitRecord()
+            unit, damaged = None, [RECORD]
         if damaged:
             log.warning("%s: %s of unit %s is damaged; computing it again", self.stage, ", ".join(damaged), digest[:12])
-        if damaged or (self.retry_failed and record.failures):
-            shutil.rmtree(folder)
-            return None
-        return Unit(folder, record, False, {name: file["sha256"] for name, file in content["files"].items()})
+        return unit, damaged
 
     def compute(self, digest: str, write: Callable[[Path], UnitRecord]) -> Unit:
-        """Run `write(scratch folder)` and publish the files as the unit of that digest."""
+        """Run `write(scratch folder)` and publish the files as the unit of that digest.
+
+        With `retry_failed`, they replace the unit that is there; else that is the equal result of another process.
+        """
+        return self._compute(digest, write, replace=self.retry_failed)
+
+    def _compute(self, digest: str, write: Callable[[Path], UnitRecord], *, replace: bool) -> Unit:
         with clear_disk_errors(self.folder), scratch(self.folder) as folder:
             record = write(folder)
             files = {
@@ -116,7 +136,7 @@ class WorkCache:
             }
             content = {"counts": record.counts, "failures": record.failures, "files": files}
             write_json(folder / RECORD, {**content, _OWN_DIGEST: value_digest(content)})
-            publish(folder, self.folder / digest)
+            publish(folder, self.folder / digest, replace=replace)
         return Unit(self.folder / digest, record, True, {name: file["sha256"] for name, file in files.items()})
 
     def get(self, inputs: Mapping[str, Any], write: Callable[[Path], UnitRecord]) -> Unit:
@@ -124,38 +144,114 @@ class WorkCache:
         digest = self.digest(inputs)
         return self.find(digest) or self.compute(digest, write)
 
+    def mend(
+        self,
+        digest: str,
+        write: Callable[[Path, Unit | None], UnitRecord],
+        again: Callable[[UnitRecord], bool] | None = None,
+    ) -> Unit:
+        """The unit of that digest, if need be in another generation, which keeps what is good in the last one.
+
+        `write(scratch folder, last generation)` gets None if there is none. It may be damaged: `write` verifies what it
+        carries over. `again` says by a record whether failures are tried again, by default if `retry_failed` is set.
+        """
+        unit, damaged = self._open(digest)
+        retried = again(unit.record) if unit and again else bool(unit and self.retry_failed and unit.record.failures)
+        if unit and not damaged and not retried:
+            return unit
+        return self._compute(digest, lambda folder: write(folder, unit), replace=True)
+
+
+def _is_whole(path: Path, expected: Mapping[str, Any]) -> bool:
+    try:
+        return path.stat().st_size == expected["size"] and file_sha256(path) == expected["sha256"]
+    except OSError:
+        return False
+
+
+@cache
+def node_id() -> str:
+    """12 hex digits that name this machine until it is started again, and this container if it has its own processes.
+
+    Process ids mean the same process only where this is the same. A host name does not suffice: containers and cloned
+    machines share one.
+    """
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
 
 @contextmanager
 def scratch(parent: Path) -> Iterator[Path]:
     """A private folder beside the final ones (so a rename is atomic); removed at the end if it still exists.
 
-    Also removes folders left behind by killed processes of this machine.
+    Also removes folders left behind by killed processes of this machine, and those that nobody has changed for a week.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    own = f".tmp-{socket.gethostname()}-"
-    for left in parent.glob(f"{own}*"):
-        pid = left.name.removeprefix(own).partition("-")[0]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{own}{os.getpid()}-", dir=parent))
+    for left in parent.glob(".tmp-*"):
+        if name := _SCRATCH.fullmatch(left.name):
+            mine = name["node"] == node_id()
+            if not psutil.pid_exists(int(name["pid"])) if mine else _unchanged_since(left) > _ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".tmp-{node_id()}-{os.getpid()}-", dir=parent))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def publish(folder: Path, target: Path) -> None:
-    """Rename a finished folder into place. If another process was first, its equal result stays."""
+def _unchanged_since(folder: Path) -> float:
+    """Seconds since the last change in a folder; 0 if it cannot be read."""
+    try:
+        return time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    except OSError:  # its process is at work in it
+        return 0.0
+
+
+def publish(folder: Path, target: Path, *, replace: bool = False) -> None:
+    """Rename a finished folder into place.
+
+    If there is one, it stays, since another process was first with an equal result; with `replace` it is replaced, in
+    steps that `_settle` completes after a kill.
+    """
     folder.chmod(0o755)  # mkdtemp makes it private
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+    place = target.with_name(target.name + _NEXT) if replace and target.exists() else target
     try:
-        folder.rename(target)
+        folder.rename(place)
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
+    if place != target:
+        _settle(target)
+
+
+def _settle(target: Path) -> None:
+    """Put a finished generation that waits beside `target` in its place."""
+    following = target.with_name(target.name + _NEXT)
+    if not following.exists():
+        return
+    with scratch(target.parent) as folder, _locked(target.parent):
+        if following.exists():  # unless another process has done it meanwhile
+            if target.exists():
+                target.rename(folder / "last")
+            following.rename(target)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, which ends with the process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def gather(

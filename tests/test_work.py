@@ -8,13 +8,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ResourceError
-from flame_core.work import UnitRecord, WorkCache, clear_disk_errors, gather
+from flame_core.work import UnitRecord, WorkCache, clear_disk_errors, gather, node_id, scratch
 from tests.bits import flip
 
 
@@ -93,6 +95,73 @@ def test_retry_failed_computes_only_units_with_failures(tmp_path):
     assert retry.get({"input": "a"}, writer(calls)).computed
     assert not retry.get({"input": "b"}, writer(calls)).computed
     assert len(calls) == 3
+
+
+def test_a_retry_that_fails_or_is_killed_leaves_the_unit(tmp_path):
+    failing = {"key": "empty answer"}
+    old = WorkCache(tmp_path, "caption").get({"input": "a"}, writer([], failures=failing))
+    retry = WorkCache(tmp_path, "caption", retry_failed=True)
+
+    def fail(folder):
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        retry.get({"input": "a"}, fail)
+    assert WorkCache(tmp_path, "caption").find(old.folder.name) == replace(old, computed=False)
+    retry.get({"input": "a"}, writer([], "better"))
+    assert WorkCache(tmp_path, "caption").get({"input": "a"}, fail).file("out.bin").read_text() == "better"
+
+
+def carry(folder, previous):
+    """Rows `good` and `new`: `good` is taken from the last generation."""
+    good = previous.file("good").read_text() if previous else "first"
+    (folder / "good").write_text(good)
+    return UnitRecord({"generation": previous.record.counts["generation"] + 1 if previous else 1}, {"new": "timeout"})
+
+
+def test_a_unit_is_mended_with_what_was_good(tmp_path):
+    cache = WorkCache(tmp_path, "download")
+    generations = [cache.mend("d", carry, again).record.counts["generation"] for again in (None, None, lambda _: True)]
+    retried = WorkCache(tmp_path, "download", retry_failed=True).mend("d", carry)
+    assert generations == [1, 1, 2]
+    assert (retried.record.counts["generation"], retried.computed) == (3, True)
+    assert [path.name for path in (tmp_path / "download").iterdir()] == ["d"]
+
+
+def test_a_damaged_unit_is_mended_too(tmp_path):
+    cache = WorkCache(tmp_path, "download")
+    cache.mend("d", carry)
+    (tmp_path / "download" / "d" / "good").write_text("flipp")
+    assert cache.mend("d", carry).record.counts["generation"] == 2
+    (tmp_path / "download" / "d" / "ledger.json").write_text("{")
+    assert cache.mend("d", carry).record.counts["generation"] == 1
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_kill_between_two_generations_loses_neither(tmp_path, gone):
+    cache = WorkCache(tmp_path, "download")
+    cache.mend("d", carry)
+    cache.mend("other", carry, lambda _: True)
+    (tmp_path / "download" / "other").rename(tmp_path / "download" / "d.next")
+    if gone:
+        (tmp_path / "download" / "d").rename(tmp_path / "elsewhere")
+    assert cache.find("d") is not None
+    assert [path.name for path in (tmp_path / "download").iterdir()] == ["d"]
+
+
+def test_scratch_folders_of_another_machine_stay_until_they_are_old(tmp_path):
+    """Its processes have other ids, even if it has the same host name."""
+    nobody = 2**22 + 1  # above the largest process id
+    foreign, mine = f".tmp-0123456789ab-{nobody}-x", f".tmp-{node_id()}-{nobody}-x"
+    old, of_the_user = ".tmp-0123456789ab-1-old", ".tmp-pictures"
+    for name in (foreign, mine, old, of_the_user):
+        (tmp_path / name / "half").mkdir(parents=True)
+    eight_days_ago = time.time() - 8 * 86400
+    for name in (old, of_the_user):
+        for path in (tmp_path / name / "half", tmp_path / name):
+            os.utime(path, (eight_days_ago, eight_days_ago))
+    with scratch(tmp_path) as folder:
+        assert {path.name for path in tmp_path.iterdir()} == {foreign, of_the_user, folder.name}
 
 
 def test_gather_links_files_and_replaces_the_old_out(tmp_path):
@@ -177,12 +246,11 @@ def test_no_room_on_the_disk_says_where(tmp_path):
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
     import multiprocessing
-    import socket
 
     child = multiprocessing.get_context("spawn").Process(target=int)
     child.start()
     child.join()
-    left = tmp_path / "embed" / f".tmp-{socket.gethostname()}-{child.pid}-abc"
+    left = tmp_path / "embed" / f".tmp-{node_id()}-{child.pid}-abc"
     (left / "half").mkdir(parents=True)
     WorkCache(tmp_path, "embed").get({"input": "a"}, writer([]))
     assert not left.exists()
