@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from flame_core.captions.table import read_captions
 from flame_core.cores import CORE_TFLOPS
+from flame_core.data.addresses.expected import count_rows, expected
 from flame_core.data.shards import INDEX, read_index, shard_names
-from flame_core.errors import ParamsError
+from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.links import links
-from flame_core.params import CaptionKind, ClusterParams, Params, TrainParams, teacher_recipe
+from flame_core.params import CaptionKind, ClusterParams, Params, TrainParams, UrlsSource, teacher_recipe
 from flame_core.preflight.data_look import ingest_sizes_of, look
 from flame_core.section_costs import CORE_HOURS, section_costs
+from flame_core.settings import settings
 from flame_core.text.cost import ASSUMED, LLMShape, count_words, read_shape, text_cost
 from flame_core.text.jobs import facet_names, recipe_slots, sentence_names, slot_names
 
@@ -110,7 +112,8 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
     shape = read_shape(params, layout.llm / params.llm.name)
     text = text_cost(params, shape, start.images, start.lengths, start.count)
     names = slot_names(params.text)
-    sections = {
+    sections = address_sections(params, layout)
+    sections |= {
         f"texts: {params.llm.name}, layer {params.text.layer}": {
             "training pictures": f"{start.images:,}",
             "vectors per picture": f"{text.vectors}",
@@ -157,6 +160,17 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
 
 def _storing(cost: StoringCost) -> str:
     return f"{cost.flops:.3g} of the FLOPs, once, before the first step; {cost.bytes / _GB:,.2f} GB in the work cache"
+
+
+def address_sections(params: Params, layout: Layout) -> dict[str, dict[str, str]]:
+    """What lists of addresses are expected to give, a section each."""
+    sections = {}
+    for name, source in params.sources.items():
+        if isinstance(source, UrlsSource):
+            with suppress(InputError, OSError, ValueError):  # `flame params check` tells what is wrong
+                rows = count_rows(layout.resolve(source.path))
+                sections[f"addresses: {name}"] = expected(rows, source, settings().workers)
+    return sections
 
 
 def _auto(values: Mapping[str, float]) -> str:

@@ -69,9 +69,10 @@ class Unit:
     record: UnitRecord
     computed: bool  # in this run, not found in the cache
     sha256: dict[str, str]  # by file name
+    elsewhere: Mapping[str, Path] = field(default_factory=dict)  # files that lie in other units' folders
 
     def file(self, name: str) -> Path:
-        return self.folder / name
+        return self.elsewhere.get(name, self.folder / name)
 
     def names(self) -> list[str]:
         """Names of the unit's files, without its record."""

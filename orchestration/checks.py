@@ -21,17 +21,18 @@ from flame_core import gates
 from flame_core.errors import InputError
 from flame_core.gates import Check
 from flame_core.markdown import code_span
-from flame_core.params import Params
+from flame_core.params import Params, UrlsSource
 from flame_core.remedies import advice
 from orchestration.dvc_project import DvcProject, Stage
 
-CAPTION, EVALUATE = "caption", "evaluate"  # the stages
+DOWNLOAD, CAPTION, EVALUATE = "download", "caption", "evaluate"  # the stages
 KINDS = ("short", "long")  # of captions that params may leave out
 
 
 def applicable(stages: Mapping[str, Stage], params: Params) -> dict[str, Stage]:
     """The stages without the checks that these params do not make: `long_failed` where `caption.long` is null."""
     absent = {
+        DOWNLOAD: () if any(isinstance(source, UrlsSource) for source in params.sources.values()) else ("success",),
         CAPTION: tuple(f"{kind}_" for kind in KINDS if getattr(params.caption, kind) is None),
         EVALUATE: ("spectrum_",) if params.evaluate.spectrum is None else (),
     }

@@ -7,12 +7,12 @@ added keys usually change only the chunks they fall into, and results computed f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from flame_core.data.captions_text import text_id
 
 
-def cut(keys: Sequence[str], average: int) -> list[tuple[int, int]]:
+def cut(keys: Iterable[str], average: int) -> list[tuple[int, int]]:
     """(start, stop) of consecutive chunks of about `average` keys, at least half and at most twice as many.
 
     Only the last chunk may be smaller.
@@ -20,12 +20,12 @@ def cut(keys: Sequence[str], average: int) -> list[tuple[int, int]]:
     smallest, largest = max(1, average // 2), 2 * average
     small_hash = (1 << 64) // (average - smallest + 1)  # makes the mean size `average`
     bounds = []
-    start = 0
-    for i, key in enumerate(keys, start=1):
-        size = i - start
+    start = end = 0
+    for end, key in enumerate(keys, start=1):
+        size = end - start
         if size == largest or (size >= smallest and text_id(key) < small_hash):
-            bounds.append((start, i))
-            start = i
-    if start < len(keys):
-        bounds.append((start, len(keys)))
+            bounds.append((start, end))
+            start = end
+    if start < end:
+        bounds.append((start, end))
     return bounds

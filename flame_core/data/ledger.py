@@ -6,10 +6,10 @@ into a sample, or dropped by a row of the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from flame_core.data.sources import Problem
 from flame_core.data.sources.accounting import UnusedGroup
+from flame_core.data.sources.keys import safe_key
 from flame_core.errors import InputError
 
 LEDGER = "ledger.parquet"
@@ -79,6 +80,22 @@ def lost_pairs(shards: Path, keys: pa.ChunkedArray) -> dict[str, str]:
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a readable ledger ({error}); run `flame ingest` again") from None
     return dict(zip(table.column("key").to_pylist(), table.column("reason").to_pylist(), strict=True))
+
+
+def address_entries(source: str, record: Mapping[str, Any]) -> list[LedgerEntry]:
+    """The rows for addresses of a list that gave no picture, one per reason; `attempts.parquet` has each of them."""
+    return [
+        LedgerEntry(
+            source,
+            safe_key(f"{source}/{row['first']}"),
+            "dropped",
+            f"address_{row['outcome']}_{row['reason']}",
+            f"{row['count']:,} addresses, of which this is the first; {source}/attempts.parquet has all",
+            row["count"],
+        )
+        for row in record.get("outcomes", [])
+        if row["outcome"] != "ok"
+    ]
 
 
 def source_entries(source: str, problems: Iterable[Problem], unused: Iterable[UnusedGroup]) -> list[LedgerEntry]:

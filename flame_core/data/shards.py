@@ -58,12 +58,13 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> list[tuple[int, int]]:
     places: list[tuple[int, int]] = []
     with path.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in samples:
-            places.append((_add(tar, f"{sample.key}.jpg", sample.jpeg), len(sample.jpeg)))
-            _add(tar, f"{sample.key}.json", canonical_json(sample.meta).encode())
+            places.append((add_member(tar, f"{sample.key}.jpg", sample.jpeg), len(sample.jpeg)))
+            add_member(tar, f"{sample.key}.json", canonical_json(sample.meta).encode())
     return places
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> int:
+    """Add a file with fixed metadata to a tar that is being written; returns the place of its bytes."""
     info = tarfile.TarInfo(name)  # mtime, uid and gid are 0 by default
     info.size = len(content)
     info.mode = 0o644

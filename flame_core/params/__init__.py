@@ -71,6 +71,7 @@ from flame_core.params.training import (
     TrainParams,
 )
 from flame_core.params.tuning import DomainParams, HeadPreset, TuneParams, ViewsParams
+from flame_core.params.urls import OptOutParams, UrlsSource, UrlTimeouts
 from flame_core.params.validation import merge, read_yaml
 from flame_core.params.whole import Params, load_params, parse_params
 
@@ -114,6 +115,7 @@ __all__ = [
     "NoiseGates",
     "NoiseParams",
     "ObjectiveParams",
+    "OptOutParams",
     "OveruseParams",
     "Params",
     "PhotometricParams",
@@ -139,6 +141,8 @@ __all__ = [
     "TextTowerParams",
     "TrainParams",
     "TuneParams",
+    "UrlTimeouts",
+    "UrlsSource",
     "VLMCaptioner",
     "ViewsParams",
     "WebdatasetSource",

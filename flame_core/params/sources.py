@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 
 from flame_core.names import LanguageCode
 from flame_core.params.section import Positive, Section
+from flame_core.params.urls import UrlsSource
 
 
 class DebianSource(Section):
@@ -93,4 +94,4 @@ class WebdatasetSource(Section):
     licence: str | None = None
 
 
-Source = Annotated[DebianSource | FolderSource | WebdatasetSource, Field(discriminator="kind")]
+Source = Annotated[DebianSource | FolderSource | UrlsSource | WebdatasetSource, Field(discriminator="kind")]

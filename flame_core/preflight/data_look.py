@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
+from flame_core.data.addresses.expected import TYPICAL, count_rows
 from flame_core.data.captions_text import clean_captions
 from flame_core.data.picture_kinds import is_picture
 from flame_core.data.shards import INDEX, SPLITS, read_chosen, read_index
@@ -30,7 +31,7 @@ from flame_core.data.split import side, side_number
 from flame_core.errors import FlameError
 from flame_core.layout import Layout
 from flame_core.names import is_language_code
-from flame_core.params import DebianSource, FolderSource, IngestParams, Params, Source
+from flame_core.params import DebianSource, FolderSource, IngestParams, Params, Source, UrlsSource
 from flame_core.tracking.provenance import read_lock
 from flame_core.work import WorkCache
 
@@ -176,6 +177,10 @@ def _source(params: Params, layout: Layout, name: str, done: _Done) -> SourceLoo
             return _listed(raw, open_source(source, layout).pictures(raw), params.ingest)
         if isinstance(source, DebianSource):
             return None
+        if isinstance(source, UrlsSource):
+            rows = count_rows(layout.resolve(source.path))
+            rows = min(rows, source.max_samples or rows)
+            return SourceLook(pairs=round(rows * TYPICAL), complete=False, listed=False)
         folder = layout.resolve(source.path)
         tables = [folder / source.table] if isinstance(source, FolderSource) and source.table else []
         if _is_small(folder, tables):

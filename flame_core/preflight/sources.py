@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from flame_core.data.addresses.expected import count_rows
 from flame_core.data.sources.listing import SOURCE
+from flame_core.errors import InputError
 from flame_core.layout import Layout
-from flame_core.params import FolderSource, Params, WebdatasetSource
+from flame_core.params import FolderSource, Params, UrlsSource, WebdatasetSource
+from flame_core.params.urls import NAMELESS
 from flame_core.params.validation import Fault
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -28,6 +31,8 @@ def source_faults(params: Params, layout: Layout) -> Iterator[Fault]:
         match source:
             case FolderSource():
                 yield from _folder_faults(source, layout, key)
+            case UrlsSource():
+                yield from _urls_faults(source, layout, key)
             case WebdatasetSource():
                 yield from _webdataset_faults(source, layout, key)
     yield from _model_faults(params, layout)
@@ -45,6 +50,24 @@ def _folder_faults(source: FolderSource, layout: Layout, key: tuple[str, ...]) -
         yield Fault((*key, "table"), f"{table.name}: a table is {', '.join(TABLES)}; unpack a compressed one first")
     elif not table.is_file():
         yield Fault((*key, "table"), f"{table} does not exist; `table` is relative to `path`{_nearest(table)}")
+
+
+def _urls_faults(source: UrlsSource, layout: Layout, key: tuple[str, ...]) -> Iterator[Fault]:
+    path = layout.resolve(source.path)
+    try:
+        rows = count_rows(path)
+    except (InputError, OSError, ValueError) as error:
+        yield Fault((*key, "path"), f"{error}{_nearest(path)}")
+        return
+    if min(rows, source.max_samples or rows) > NAMELESS and source.contact is None:
+        yield Fault(
+            (*key, "contact"),
+            f"{rows:,} addresses: write an e-mail address or a page, so that people whose servers are asked can reach "
+            "you; it stands in the user agent",
+        )
+    for listed in map(layout.resolve, source.opt_out.lists):
+        if not listed.is_file():
+            yield Fault((*key, "opt_out", "lists"), f"{listed} does not exist{_nearest(listed)}")
 
 
 def _webdataset_faults(source: WebdatasetSource, layout: Layout, key: tuple[str, ...]) -> Iterator[Fault]:

@@ -19,7 +19,7 @@ from flame_core.data.sources.listing import left_out, read_source
 from flame_core.errors import InputError
 from flame_core.gates import Check
 from flame_core.layout import Layout
-from flame_core.params import Params
+from flame_core.params import Params, UrlsSource
 from flame_core.work import WorkCache, gather
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,12 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         files |= {f"{name}/{file}": unit.file(file) for file in unit.names()}
         sha256 |= {f"{name}/{file}": digest for file, digest in unit.sha256.items()}
         checks += _checks(name, about["pairs"], problems)
+        if isinstance(source, UrlsSource):
+            share = about["pairs"] / about["addresses"]
+            checks.append(_success(name, share, source.min_success))
+            for row in about["outcomes"]:
+                if row["outcome"] != "ok":
+                    others[f"{row['outcome'].replace('_', ' ')}: {row['reason']}"] += row["count"]
         pairs += about["pairs"]
         for problem in problems:
             unreadable[f"unreadable: {problem.reason}"] += problem.count
@@ -70,6 +76,17 @@ def _instead(problems: Sequence[Problem], unused: Sequence[UnusedGroup]) -> str:
     lines = [f"{problem.file}: {problem.detail}" for problem in problems] + [group.detail for group in unused]
     more = [f"and {len(lines) - _NAMED:,} more"] if len(lines) > _NAMED else []
     return "".join(f"\n  {line}" for line in (*lines[:_NAMED], *more))
+
+
+def _success(name: str, share: float, least: float) -> Check:
+    return Check(
+        f"{name}/success",
+        share >= least,
+        "enough of the addresses gave a picture; `flame download --retry-failed` asks again for those that may pass",
+        value=round(share, 4),
+        threshold=least,
+        blocking=False,
+    )
 
 
 def _checks(name: str, pairs: int, problems: Sequence[Problem]) -> list[Check]:

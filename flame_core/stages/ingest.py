@@ -21,7 +21,7 @@ from flame_core.data import chunks
 from flame_core.data.build import ROWS, SCHEMA, SHARD, BuiltShard, SampleTask, ScannedPair, ShardTask, build
 from flame_core.data.contact_sheet import contact_sheet
 from flame_core.data.ingest_checks import ingest_checks
-from flame_core.data.ledger import LEDGER, LedgerEntry, ledger_table, source_entries
+from flame_core.data.ledger import LEDGER, LedgerEntry, address_entries, ledger_table, source_entries
 from flame_core.data.scan import Scanned, ScanTask, scan
 from flame_core.data.selection import Chosen, Selection, reasons, select
 from flame_core.data.shards import CHOSEN, INDEX, INDEX_SCHEMA, SPLITS, Split
@@ -61,10 +61,13 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     work = WorkCache(layout.work, "ingest", retry_failed=retry_failed)
     tasks: list[ScanTask] = []
     beside: list[LedgerEntry] = []
+    unfetched: list[LedgerEntry] = []
     for name, source in sorted(params.sources.items()):
         raw = layout.raw / name
         pictures = open_source(source, layout).pictures(raw)
-        beside += source_entries(name, *left_out(read_source(raw)))
+        about = read_source(raw)
+        beside += source_entries(name, *left_out(about))
+        unfetched += address_entries(name, about)
         check_manifest(raw, pictures)
         rows = chunks.cut(read_keys(raw), _SCAN_PAIRS)
         tasks += [ScanTask(name, raw, pictures, start, stop, params.ingest, work) for start, stop in rows]
@@ -80,7 +83,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         for start, stop in bounds[split]
     ]
     shards = list(map_units(build, shard_tasks, settings().workers, "write shards", "shard"))
-    _gather(params, layout, scans, selection, _by_split(shards, bounds), beside)
+    _gather(params, layout, scans, selection, _by_split(shards, bounds), beside, unfetched)
 
 
 def _sample_task(sample: Chosen, scans: Sequence[Scanned]) -> SampleTask:
@@ -100,6 +103,7 @@ def _gather(
     selection: Selection,
     shards: dict[Split, list[BuiltShard]],
     beside: list[LedgerEntry],
+    unfetched: list[LedgerEntry],
 ) -> None:
     rows: dict[Split, pa.Table] = {split: _rows(shards[split]) for split in SPLITS}
     files = {
@@ -107,7 +111,7 @@ def _gather(
         for split in SPLITS
         for number, shard in enumerate(shards[split])
     }
-    entries = [*selection.entries, *beside]
+    entries = [*selection.entries, *beside, *unfetched]
     built = [shard for split in SPLITS for shard in shards[split]]
     listed = sum(scan.pairs for scan in scans)
     kept = sum(len(sample.pairs) for split in SPLITS for sample in selection.samples[split])

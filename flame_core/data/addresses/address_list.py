@@ -1,0 +1,177 @@
+"""Reads lists of addresses as people have them: .csv, .tsv, .parquet and .jsonl, each also with .gz.
+
+CC3M's and CC12M's files are .tsv without a header and without quotes: `columns` names theirs. A row that cannot be read
+costs only itself and becomes a problem of the source.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import shutil
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flame_core.data.addresses.attempts import address_key
+from flame_core.data.addresses.sorted_list import Address
+from flame_core.data.sources import Problem
+from flame_core.data.sources.listing import plain
+from flame_core.data.sources.table import LONGEST, Row, Table, read_table
+from flame_core.data.text_files import TextError, text_lines, undecoded
+from flame_core.digest import canonical_json
+from flame_core.errors import InputError
+from flame_core.params import UrlsSource
+
+SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
+
+
+def list_files(path: Path) -> list[Path]:
+    """The files of a list, in order.
+
+    Raises:
+        InputError: there are none.
+    """
+    if path.is_dir():
+        files = sorted(each for each in path.iterdir() if each.is_file() and kind_of_list(each))
+        if not files:
+            raise InputError(f"{path} holds no list of addresses ({', '.join(SUFFIXES)}, each also with .gz)")
+        return files
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; `path` of the source must name a list of addresses, or their folder")
+    if not kind_of_list(path):
+        raise InputError(f"{path.name}: a list of addresses is {', '.join(SUFFIXES)}, each also with .gz")
+    return [path]
+
+
+def kind_of_list(path: Path) -> str | None:
+    """`.tsv` for `a.tsv` and `a.tsv.gz`; None if it is no list."""
+    name = path.name.lower().removesuffix(".gz")
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
+
+
+@dataclass(frozen=True)
+class ListReader:
+    """Reads the files of one source; `scratch` is a folder for unpacked ones."""
+
+    params: UrlsSource
+    problems: list[Problem]
+    scratch: Path
+
+    def addresses(self, files: list[Path]) -> Iterator[Address]:
+        """The rows of all files that have an address.
+
+        Raises:
+            InputError: a file is damaged, or lacks a column.
+        """
+        for path in files:
+            with self._unpacked(path) as place:
+                for number, row in self._rows(place, path):
+                    url = row.get(self.params.url_column)
+                    if not isinstance(url, str) or not url.strip():
+                        self.problems.append(Problem(path.name, "damaged_row", f"row {number} has no address"))
+                        continue
+                    yield self._address(plain(url.strip()), row)
+
+    def _address(self, url: str, row: Row) -> Address:
+        params = self.params
+        record: dict[str, Any] = {"captions": row.get(params.caption_column)}
+        if params.licence_column:
+            record["licence"] = row.get(params.licence_column)
+        if params.keep_columns:
+            record["columns"] = {name: row.get(name) for name in params.keep_columns}
+
+        def digest(column: str | None) -> str | None:
+            value = row.get(column) if column else None
+            return value.strip().lower() or None if isinstance(value, str) else None
+
+        text = plain(canonical_json(_finite(record)))
+        return Address(
+            address_key(url), url, digest(params.sha256_column), digest(params.md5_column), f"[{text}]"
+        )  # fmt: skip
+
+    @contextmanager
+    def _unpacked(self, path: Path) -> Iterator[Path]:
+        if path.suffix.lower() != ".gz":
+            yield path
+            return
+        place = self.scratch / path.name[:-3]
+        try:
+            with gzip.open(path) as packed, place.open("wb") as file:
+                shutil.copyfileobj(packed, file, 1 << 20)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(f"{path}: damaged gzip ({error})") from None
+        try:
+            yield place
+        finally:
+            place.unlink()
+
+    def _rows(self, place: Path, path: Path) -> Iterator[tuple[int, Row]]:
+        params = self.params
+        others = (params.licence_column, params.sha256_column, params.md5_column, *params.keep_columns)
+        table = Table(
+            path=place,
+            picture_column=params.url_column,
+            needed=tuple(dict.fromkeys((params.url_column, params.caption_column, *filter(None, others)))),
+            others=(),
+            encoding="utf-8",
+            delimiter="\t" if kind_of_list(path) == ".tsv" else None,
+            problems=self.problems,
+        )
+        if kind_of_list(path) not in (".csv", ".tsv"):
+            yield from read_table(table)
+        elif params.columns is None:
+            _require_header(table)
+            yield from read_table(table)
+        else:
+            table.require(params.columns, " (`columns` of the source)")
+            yield from _headless(table, params.columns)
+
+
+def _require_header(table: Table) -> None:
+    """Say what to write if the first line is a row already."""
+    head = next(text_lines(table.path), "").rstrip("\r\n")
+    cells = head.split("\t" if table.delimiter == "\t" else ",")
+    if any(cell.strip('"').startswith(("http://", "https://")) for cell in cells):
+        url, caption = table.needed[:2]
+        names = ", ".join(url if "://" in cell else caption for cell in cells[:2])
+        table.refuse(f"has no header: its first line is a row already. Name its columns in the source: [{names}]")
+
+
+def _headless(table: Table, columns: list[str]) -> Iterator[tuple[int, Row]]:
+    """Rows of a file without a header; in a .tsv, quotes are characters like others."""
+    if len(set(columns)) < len(columns):
+        raise InputError("`columns` of the source names a column twice")
+    wanted = {name: columns.index(name) for name in table.wanted}
+    try:
+        for number, line in enumerate(text_lines(table.path), start=1):
+            line = line.rstrip("\r\n")
+            if not line:
+                continue
+            cells = line.split("\t") if table.delimiter == "\t" else next(csv.reader([line]), [])
+            if undecoded(line):
+                table.damaged(f"row {number}", "is not UTF-8")
+            elif len(cells) != len(columns) or max(map(len, cells)) > LONGEST:
+                table.damaged(f"row {number}", f"has {len(cells)} fields, and `columns` names {len(columns)}")
+            else:
+                yield number, {name: cells[place] for name, place in wanted.items()}
+    except (TextError, csv.Error) as error:
+        table.refuse(f"cannot be read: {error}")
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None in place of numbers that JSON cannot hold."""
+    match value:
+        case float() if value != value or value in (float("inf"), float("-inf")):
+            return None
+        case dict():
+            return {str(name): _finite(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case str() | int() | float() | bool() | None:
+            return value
+        case _:
+            return str(value)

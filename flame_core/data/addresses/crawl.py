@@ -1,0 +1,261 @@
+"""Asks for the addresses of one unit, in one event loop.
+
+A host gets at most `per_host` requests at once, of all processes together; while it rests or is busy, its addresses
+wait in a queue of their own and other hosts go on. A redirect is a visit to its target, in the queue of the target's
+host. Failures that may pass are tried again after a while. What is learned about an address goes to `done`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from yarl import URL
+
+from flame_core.data.addresses import robots
+from flame_core.data.addresses.attempts import ASKED_AGAIN, PASSING, Attempt, Outcome
+from flame_core.data.addresses.courtesy import Courtesy
+from flame_core.data.addresses.request import Answer, Requester, url_of
+
+_REDIRECTS = 5
+_NAME_FAILURES = 3  # of a host's name, after which its other addresses wait for the last pass
+_OUTCOMES: dict[str, Outcome] = {
+    **dict.fromkeys(("bad_address", "address_refused", "port_refused"), "refused"),
+    **dict.fromkeys(("x_robots_tag", "tdm_reservation", "robots_txt", "opt_out_list"), "opted_out"),
+    **dict.fromkeys(("small", "aspect", "hash_changed"), "dropped"),
+}
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How patient a download is. None of this changes the bytes of a picture.
+
+    Attributes:
+        backoff: seconds before the next tries, each times 0.5 to 1.5.
+        patience: seconds that a unit waits for a host that rests; its addresses are left to the last pass if it rests
+            longer.
+        look_again: seconds between two looks at a host that another process keeps busy.
+    """
+
+    backoff: tuple[float, ...] = (1.0, 4.0, 16.0)
+    patience: float = 60.0
+    look_again: float = 0.1
+
+
+@dataclass
+class Visit:
+    """An address, and where on the way to its picture we are."""
+
+    attempt: Attempt
+    sha256: str | None = None  # that the list gives
+    md5: str | None = None
+    url: URL | None = None
+    redirects: int = 0
+
+
+@dataclass
+class _Host:
+    name: str
+    waiting: deque[Visit] = field(default_factory=deque)
+    active: int = 0
+    queued: bool = False  # in the queue of hosts that may be asked, or waiting for a timer
+    name_failures: int = 0
+
+
+class Crawl:
+    """`await Crawl(...).run(visits)` calls `done(visit, answer)` for each: the answer has a body, or a reason."""
+
+    def __init__(
+        self,
+        requester: Requester,
+        courtesy: Courtesy,
+        done: Callable[[Visit, Answer], None],
+        *,
+        connections: int,
+        per_host: int,
+        tries: int,
+        heed_robots: bool,
+        pace: Pace,
+        examine: Callable[[Visit, Answer], None],
+        pool: Executor,
+    ) -> None:
+        self._requester, self._courtesy, self._done = requester, courtesy, done
+        self._connections, self._per_host, self._tries = connections, per_host, tries
+        self._heed_robots, self._pace, self._examine, self._pool = heed_robots, pace, examine, pool
+        self._hosts: dict[str, _Host] = {}
+        self._ready: asyncio.Queue[_Host] = asyncio.Queue()
+        self._robots: dict[str, asyncio.Task[robots.Rules | str]] = {}
+        self._left = 0
+        self._all_done = asyncio.Event()
+
+    async def run(self, visits: Iterable[Visit]) -> None:
+        """Ask for all of them."""
+        visits = list(visits)
+        self._left = len(visits)
+        for visit in visits:
+            self._begin(visit)
+        if not self._left:
+            return
+        workers = [asyncio.create_task(self._work()) for _ in range(min(self._connections, self._left))]
+        end = asyncio.create_task(self._all_done.wait())
+        try:
+            ended, _ = await asyncio.wait([end, *workers], return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()  # raises what a worker raised
+        finally:
+            for task in (end, *workers):
+                task.cancel()
+            await asyncio.gather(end, *workers, return_exceptions=True)
+
+    def _begin(self, visit: Visit) -> None:
+        url, reason = self._requester.refusal(visit.attempt.url)
+        visit.attempt.host = url.host if url else None
+        if url is None or reason:
+            self._finish(visit, Answer(reason))
+        else:
+            self._put(visit, url, 0)
+
+    def _put(self, visit: Visit, url: URL, redirects: int) -> None:
+        visit.url, visit.redirects = url, redirects
+        name = url.host or ""
+        host = self._hosts.setdefault(name, _Host(name))
+        host.waiting.append(visit)
+        self._offer(host)
+
+    def _offer(self, host: _Host, delay: float = 0.0) -> None:
+        if host.queued or not host.waiting or host.active >= self._per_host:
+            return
+        host.queued = True
+        if delay:
+            asyncio.get_running_loop().call_later(delay, self._ready.put_nowait, host)
+        else:
+            self._ready.put_nowait(host)
+
+    async def _take(self) -> tuple[_Host, int, Visit]:
+        """The next address whose host may be asked, with a slot of the host."""
+        while True:
+            host = await self._ready.get()
+            host.queued = False
+            rest = self._courtesy.rests_for(host.name)
+            if rest > self._pace.patience:
+                self._give_up(host, "rate_limited")
+                continue
+            if rest > 0:
+                self._offer(host, rest)
+                continue
+            if host.name_failures >= _NAME_FAILURES:
+                self._give_up(host, "dns_temporary")
+                continue
+            if not host.waiting or host.active >= self._per_host:
+                continue
+            slot = self._courtesy.acquire(host.name)
+            if slot is None:
+                self._offer(host, self._pace.look_again)
+                continue
+            host.active += 1
+            visit = host.waiting.popleft()
+            self._offer(host)
+            return host, slot, visit
+
+    def _give_up(self, host: _Host, reason: str) -> None:
+        while host.waiting:
+            self._finish(host.waiting.popleft(), Answer(reason))
+
+    async def _work(self) -> None:
+        while True:
+            host, slot, visit = await self._take()
+            try:
+                answer = await self._ask(visit)
+            finally:
+                self._courtesy.release(host.name, slot)
+                host.active -= 1
+            if answer.reason == "dns_temporary":
+                host.name_failures += 1
+            if answer.reason == "rate_limited":
+                self._courtesy.rest(host.name, answer.rest)
+            self._offer(host)
+            if answer.body is not None:
+                await asyncio.get_running_loop().run_in_executor(self._pool, self._examine, visit, answer)
+            self._conclude(visit, answer)
+
+    async def _ask(self, visit: Visit) -> Answer:
+        assert visit.url is not None
+        if visit.redirects == 0:
+            visit.attempt.tries += 1
+        if self._heed_robots:
+            rules = await self._rules(visit.url)
+            if isinstance(rules, str):
+                return Answer(rules)
+            if not rules.allows(visit.url.raw_path_qs):
+                return Answer("robots_txt")
+        return await self._requester.get(visit.url)
+
+    async def _rules(self, url: URL) -> robots.Rules | str:
+        """The rules of an address's robots.txt, or the reason why they are not known; each asked once at a time."""
+        origin = str(url.origin())
+        if origin not in self._robots:
+            self._robots[origin] = asyncio.create_task(self._ask_rules(url, origin))
+        rules = await asyncio.shield(self._robots[origin])
+        if isinstance(rules, str):
+            self._robots.pop(origin, None)
+        return rules
+
+    async def _ask_rules(self, url: URL, origin: str) -> robots.Rules | str:
+        text = self._courtesy.known_robots(origin)
+        if text is None:
+            found = await self._requester.text(url.origin().with_path("/robots.txt"), robots.LARGEST)
+            if isinstance(found, str):
+                return found
+            status, text = found
+            if status >= 500 or status == 429:
+                return "robots_unreachable"
+            text = text if status == 200 else ""
+            self._courtesy.keep_robots(origin, text)
+        return robots.parse(text)
+
+    def _conclude(self, visit: Visit, answer: Answer) -> None:
+        if answer.target is not None and answer.reason is None:
+            self._redirect(visit, answer)
+            return
+        wait = None
+        if answer.reason in PASSING and visit.attempt.tries < self._tries:
+            backoff = self._pace.backoff
+            wait = backoff[min(visit.attempt.tries, len(backoff)) - 1] * random.uniform(0.5, 1.5)
+        if wait is None:
+            self._finish(visit, answer)
+            return
+        first, _ = self._requester.refusal(visit.attempt.url)
+        assert first is not None
+        wait = 0.0 if answer.reason == "rate_limited" else wait  # the host's rest is the wait
+        asyncio.get_running_loop().call_later(wait, self._put, visit, first, 0)
+
+    def _redirect(self, visit: Visit, answer: Answer) -> None:
+        assert visit.url is not None and answer.target is not None
+        if visit.redirects == _REDIRECTS:
+            self._finish(visit, Answer("redirects", answer.status))
+            return
+        url, reason = self._requester.refusal(str(url_of(answer.target, visit.url) or ""))
+        if url is None or reason:
+            self._finish(visit, Answer("redirects" if reason == "bad_address" else reason, answer.status))
+        else:
+            self._put(visit, url, visit.redirects + 1)
+
+    def _finish(self, visit: Visit, answer: Answer) -> None:
+        attempt = visit.attempt
+        attempt.reason, attempt.status = answer.reason, answer.status
+        attempt.outcome = _OUTCOMES.get(answer.reason or "", "failed") if answer.reason else "ok"
+        attempt.media_type, attempt.content_usage = answer.media_type, answer.content_usage
+        attempt.bytes = answer.bytes
+        self._done(visit, answer)
+        self._left -= 1
+        if not self._left:
+            self._all_done.set()
+
+
+def may_pass(reason: str | None) -> bool:
+    """Whether an address that failed for this reason is asked again by the last pass and by --retry-failed."""
+    return reason in ASKED_AGAIN

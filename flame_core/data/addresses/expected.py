@@ -1,0 +1,70 @@
+"""What a list of addresses will give: how many pictures, bytes and hours. For `flame plan`, before anything is fetched.
+
+The shares of addresses that still answer are published shard statistics of other people's downloads (10,000 addresses
+each), made with img2dataset, without retries. Sizes and rates are assumptions that `flame plan` names.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from flame_core.data.addresses.address_list import kind_of_list, list_files
+from flame_core.params import UrlsSource
+
+PUBLISHED = {
+    "CC3M, December 2022": 0.81,
+    "GBC1M, July 2024": 0.77,
+    "CC12M, January 2024": 0.71,
+}
+TYPICAL = sorted(PUBLISHED.values())[1]
+_RECEIVED = 130_000  # bytes per picture: img2dataset's own 130 MB/s at 1,000 pictures/s
+_STORED = {256: 28_000, 512: 80_000}  # bytes per stored JPEG of quality 95: CC12M took 331 GB at 256; 512 extrapolated
+_LATENCY = 0.4  # seconds per request, assumed; a rate of connections / latency
+
+
+def count_rows(path: Path) -> int:
+    """Rows of a list: exact for .parquet, lines for the other kinds.
+
+    Raises:
+        InputError: there is no list.
+        OSError: it cannot be read.
+    """
+    return sum(_rows(each) for each in list_files(path))
+
+
+def _rows(path: Path) -> int:
+    if kind_of_list(path) == ".parquet" and path.suffix.lower() != ".gz":
+        return pq.read_metadata(path).num_rows
+    return sum(piece.count(b"\n") for piece in _pieces(path))
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            yield piece
+
+
+def expected(rows: int, params: UrlsSource, workers: int) -> dict[str, str]:
+    """A section of `flame plan`."""
+    rows = min(rows, params.max_samples or rows)
+    low, high = min(PUBLISHED.values()), max(PUBLISHED.values())
+    said = ", ".join(f"{share:.0%} of {name}" for name, share in PUBLISHED.items())
+    good = round(rows * TYPICAL)
+    if params.max_side is None:
+        each = _RECEIVED
+    else:
+        each = _STORED[min(_STORED, key=lambda side: abs(side - (params.max_side or 0)))]
+    rate = workers * params.connections / _LATENCY
+    return {
+        "addresses": f"{rows:,}",
+        "pictures": f"{rows * low:,.0f} to {rows * high:,.0f} expected",
+        "basis": f"good addresses in other people's downloads: {said}",
+        "received": f"{good * _RECEIVED / 1e9:,.1f} GB, at {_RECEIVED / 1e3:.0f} kB per picture (assumed)",
+        "stored": f"{good * each / 1e9:,.1f} GB, at {each / 1e3:.0f} kB per picture (assumed)",
+        "hours": f"{rows / rate / 3600:,.1f}, if {workers} x {params.connections} connections get an answer in "
+        f"{_LATENCY:g} s each (assumed) and network and name server keep up with {rate:,.0f}/s",
+    }

@@ -1,0 +1,93 @@
+"""Whether somebody asks not to be used: headers of an answer, and lists of those who asked elsewhere.
+
+- `X-Robots-Tag`: all header lines. `name: directives` counts if the name is ours, `*` or absent; a directive with a
+  value (`unavailable_after: 25 Jun 2030`, `max-snippet: 20`) is no name.
+- `tdm-reservation: 1` (W3C's community protocol).
+- Lists of addresses, hosts, sha256 of bytes and pHash (`p:` and 16 hex digits), one per line; `#` begins a comment.
+
+IETF's aipref is not settled, so its header `Content-Usage` is kept in `attempts.parquet` and nothing follows from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flame_core.data.text_files import TextError, decode_text
+from flame_core.errors import InputError
+
+TOKEN = "flame-mlops"  # our name in robots.txt, in X-Robots-Tag and in the user agent
+WORDS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
+_VALUED = frozenset({"unavailable_after", "max-image-preview", "max-snippet", "max-video-preview"})
+_NAME = re.compile(r"\s*([A-Za-z0-9_.*/-]+)\s*:(.*)", re.DOTALL)
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_PHASH = re.compile(r"p:([0-9a-fA-F]{16})")
+
+
+def reserved(tags: Sequence[str], tdm: Sequence[str]) -> str | None:
+    """The reason in the ledger if the lines of `X-Robots-Tag` or `tdm-reservation` opt out, else None."""
+    if any(_directives(line) & WORDS for line in tags):
+        return "x_robots_tag"
+    return "tdm_reservation" if any(line.strip() == "1" for line in tdm) else None
+
+
+def _directives(line: str) -> set[str]:
+    """The directives of a line that are meant for us."""
+    ours = True
+    found: set[str] = set()
+    for part in line.split(","):
+        named = _NAME.match(part)
+        if named and named[1].lower() not in _VALUED:
+            ours = named[1].lower() in (TOKEN, "*")
+            part = named[2]
+        if ours:
+            found.add(part.strip().lower())
+    return found
+
+
+@dataclass
+class OptOutLists:
+    """What the lists name."""
+
+    urls: set[str] = field(default_factory=set)
+    hosts: set[str] = field(default_factory=set)
+    sha256: set[str] = field(default_factory=set)
+    hashes: set[int] = field(default_factory=set)
+
+    def names_address(self, url: str, host: str | None) -> bool:
+        """Whether an address, its host or a domain above it is named."""
+        if url in self.urls:
+            return True
+        while host and self.hosts:
+            if host in self.hosts:
+                return True
+            host = host.partition(".")[2]
+        return False
+
+
+def read_lists(paths: Iterable[Path]) -> OptOutLists:
+    """The content of such files.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    lists = OptOutLists()
+    for path in paths:
+        try:
+            lines = decode_text(path.read_bytes()).splitlines()
+        except (OSError, TextError) as error:
+            raise InputError(f"{path}: {error}; it is named by opt_out.lists") from None
+        for line in map(str.strip, lines):
+            if not line or line.startswith("#"):
+                continue
+            if _SHA256.fullmatch(line):
+                lists.sha256.add(line.lower())
+            elif found := _PHASH.fullmatch(line):
+                lists.hashes.add(int(found[1], 16))
+            elif "://" in line:
+                lists.urls.add(line)
+            else:
+                lists.hosts.add(line.lower().rstrip("."))
+    return lists

@@ -1,0 +1,291 @@
+"""A unit of a download: the addresses of a range of keys, their pictures in one tar, and what became of each.
+
+The web is no function: what a unit's bytes are is settled when it is first written. Another generation of it (the last
+pass, `--retry-failed`, a damaged file) asks only for what failed and may pass, and for bytes that are damaged; all else
+is carried over. So are pictures of earlier units with equal params when a list has changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from aiohttp.abc import AbstractResolver
+
+from flame_core.data.addresses.attempts import ATTEMPTS, SCHEMA, TAR, Attempt
+from flame_core.data.addresses.courtesy import Courtesy
+from flame_core.data.addresses.crawl import Crawl, Pace, Visit, may_pass
+from flame_core.data.addresses.examine import examine, has_digest
+from flame_core.data.addresses.opt_out import OptOutLists
+from flame_core.data.addresses.public_sockets import SocketCheck
+from flame_core.data.addresses.request import Answer, Requester, url_of
+from flame_core.data.addresses.sorted_list import Address, read_addresses
+from flame_core.data.addresses.tally import Tally
+from flame_core.data.picture_bounds import PictureError
+from flame_core.data.shards import add_member
+from flame_core.digest import value_digest, write_json
+from flame_core.params import UrlsSource, changed_values
+from flame_core.work import Unit, UnitRecord, WorkCache
+
+ABOUT = "about.json"
+FORMAT = 1  # of a unit; not the stage's version: a bumped one would fetch everything again
+_DECODERS, _RESOLVERS = 2, 32  # threads
+_POLITE = {"connections", "per_host", "timeout_s", "tries", "contact", "min_success"}  # who waits how long
+_OF_LIST = {"kind", "path", "columns", "url_column", "caption_column", "language", "licence", "licence_column"}
+_OF_LIST |= {"sha256_column", "md5_column", "keep_columns", "max_samples"}
+
+
+def fetch_identity(params: UrlsSource) -> dict[str, Any]:
+    """The params that decide about a picture's bytes; being more patient, for instance, fetches nothing again."""
+    values = {name: value for name, value in changed_values(params).items() if name not in _POLITE | _OF_LIST}
+    values["opt_out"] = {name: value for name, value in values.get("opt_out", {}).items() if name != "lists"}
+    return values
+
+
+@dataclass(frozen=True)
+class FetchTask:
+    """The rows `start` to `stop` of a sorted list.
+
+    Attributes:
+        earlier: folders of units with equal params whose keys overlap with these.
+        last_pass: whether it is the pass after all units.
+        shared: folder of what all processes of the download share.
+    """
+
+    addresses: Path
+    start: int
+    stop: int
+    params: UrlsSource
+    lists: OptOutLists
+    work: WorkCache
+    shared: Path
+    pace: Pace
+    earlier: tuple[Path, ...] = ()
+    last_pass: bool = False
+    resolver: Callable[[], AbstractResolver] | None = None
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A finished unit, with its first key."""
+
+    unit: Unit
+    first: str
+    task: FetchTask
+
+    @property
+    def may_be_asked_again(self) -> bool:
+        return bool(self.unit.record.failures) and not self.unit.record.counts["last_pass"]
+
+
+def fetch(task: FetchTask) -> Fetched:
+    """The unit of a task, found or made; with `last_pass`, its next generation if something may pass."""
+    rows = read_addresses(task.addresses, task.start, task.stop)
+    unit = task.work.mend(
+        unit_digest(task, rows),
+        partial(_write, task, rows),
+        (lambda record: bool(record.failures) and not record.counts["last_pass"]) if task.last_pass else None,
+    )
+    return Fetched(unit, rows[0].key, task)
+
+
+def unit_digest(task: FetchTask, rows: Iterable[Address]) -> str:
+    """The digest of a unit: its addresses, the digests that the list gives them, and `fetch_identity`."""
+    identity = [[row.url, row.sha256, row.md5] for row in rows]
+    return value_digest(
+        {"unit": "addresses", "format": FORMAT, "rows": identity, "params": fetch_identity(task.params)}
+    )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A picture's bytes, in a tar or in the spool."""
+
+    path: Path
+    offset: int
+    size: int
+    name: str  # of its member in a tar
+
+    def read(self, file: BinaryIO) -> bytes:
+        file.seek(self.offset)
+        return file.read(self.size)
+
+
+def _write(task: FetchTask, rows: list[Address], folder: Path, previous: Unit | None) -> UnitRecord:
+    attempts: dict[str, Attempt] = {}
+    places: dict[str, _Place] = {}
+    wanted = {row.key: row for row in rows}
+    for earlier in ([previous.folder] if previous else []) + list(task.earlier):
+        _carry(earlier, wanted, attempts, places)
+    tries: dict[str, int] = {}
+    with suppress(OSError, pa.ArrowException):  # of a damaged unit
+        tries = _tries(previous.folder) if previous else {}
+    asked = [row for row in rows if row.key not in attempts]
+    spool = folder / "spool"
+    for key, (attempt, place) in _fetch(task, asked, spool, folder).items():
+        attempts[key] = replace(attempt, tries=attempt.tries + tries.get(key, 0))
+        if place:
+            places[key] = place
+    ordered = [attempts[row.key] for row in rows]
+    _write_tar(folder / TAR, ordered, places)
+    spool.unlink(missing_ok=True)
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in ordered], schema=SCHEMA), folder / ATTEMPTS)
+    write_json(
+        folder / ABOUT,
+        {"params": value_digest(fetch_identity(task.params)), "first": rows[0].key, "last": rows[-1].key},
+    )
+    counts = Counter(row.reason or row.outcome for row in ordered)
+    failures = {row.key: row.reason or "" for row in ordered if row.outcome == "failed" and may_pass(row.reason)}
+    return UnitRecord({**dict(sorted(counts.items())), "last_pass": int(task.last_pass)}, failures)
+
+
+def _tries(folder: Path) -> dict[str, int]:
+    """{key: how often a failed address was asked}."""
+    rows = pq.ParquetFile(folder / ATTEMPTS).read(["key", "tries", "outcome"]).to_pylist()
+    return {row["key"]: row["tries"] for row in rows if row["outcome"] == "failed"}
+
+
+def _carry(
+    folder: Path, wanted: Mapping[str, Address], attempts: dict[str, Attempt], places: dict[str, _Place]
+) -> None:
+    """Take over the rows of another generation or unit, except failures that may pass and damaged pictures."""
+    try:
+        rows = pq.ParquetFile(folder / ATTEMPTS).read().to_pylist()
+        with (folder / TAR).open("rb") as tar:
+            for row in (Attempt(**values) for values in rows):
+                if row.key not in wanted or row.key in attempts or wanted[row.key].url != row.url:
+                    continue
+                if row.outcome != "ok" and not may_pass(row.reason):
+                    attempts[row.key] = row
+                elif row.outcome == "ok" and row.offset is not None and row.size is not None:
+                    tar.seek(row.offset - tarfile.BLOCKSIZE)
+                    name = tar.read(100).rstrip(b"\0").decode("ascii", "replace")
+                    place = _Place(folder / TAR, row.offset, row.size, name)
+                    if hashlib.sha256(place.read(tar)).hexdigest() == row.sha256_stored:
+                        attempts[row.key], places[row.key] = row, place
+    except (OSError, ValueError, TypeError, pa.ArrowException):
+        return  # what cannot be read is fetched
+
+
+def _write_tar(path: Path, rows: Iterable[Attempt], places: Mapping[str, _Place]) -> None:
+    """Write the pictures in the order of their keys, and note their places in `rows`."""
+    files: dict[Path, BinaryIO] = {}
+    try:
+        with path.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for row in rows:
+                if (place := places.get(row.key)) is not None:
+                    if place.path not in files:
+                        files[place.path] = place.path.open("rb")
+                    content = place.read(files[place.path])
+                    row.offset, row.size = add_member(tar, place.name, content), len(content)
+    finally:
+        for source in files.values():
+            source.close()
+
+
+def _fetch(task: FetchTask, rows: list[Address], spool: Path, folder: Path) -> dict[str, tuple[Attempt, _Place | None]]:
+    """{key: what became of it, where its picture is in `spool`}."""
+    found: dict[str, tuple[Attempt, _Place | None]] = {}
+    tally = Tally(task.shared / "progress")
+    stored: dict[str, tuple[bytes, str]] = {}
+
+    def look(visit: Visit, answer: Answer) -> None:
+        """In a thread: what the bytes are."""
+        assert answer.body is not None
+        with answer.body as body:
+            content = body.read()
+        answer.body = None
+        attempt = visit.attempt
+        attempt.sha256_received = hashlib.sha256(content).hexdigest()
+        if attempt.sha256_received in task.lists.sha256:
+            answer.reason = "opt_out_list"
+            return
+        changed = not has_digest(content, visit.sha256, visit.md5)
+        if changed and task.params.changed == "drop":
+            answer.reason = "hash_changed"
+            return
+        try:
+            picture = examine(content, task.params, frozenset(task.lists.hashes))
+        except PictureError as error:
+            answer.reason = error.reason
+            return
+        attempt.sha256_stored = hashlib.sha256(picture.content).hexdigest()
+        attempt.width, attempt.height = picture.width, picture.height
+        stored[attempt.key] = (picture.content, picture.suffix)
+
+    with spool.open("wb") as file:
+
+        def done(visit: Visit, answer: Answer) -> None:
+            attempt, place = visit.attempt, None
+            if attempt.outcome == "ok":
+                content, suffix = stored.pop(attempt.key)
+                place = _Place(spool, file.tell(), len(content), f"{attempt.key}.{suffix}")
+                file.write(content)
+            found[attempt.key] = (attempt, place)
+            tally.add(attempt.reason or attempt.outcome)
+
+        visits = []
+        for row in rows:
+            visit = Visit(Attempt(row.key, row.url), row.sha256, row.md5)
+            url = url_of(row.url)
+            host = url.host if url else None
+            if task.lists.names_address(row.url, host):
+                visit.attempt.host, visit.attempt.outcome, visit.attempt.reason = host, "opted_out", "opt_out_list"
+                done(visit, Answer("opt_out_list"))
+            else:
+                visits.append(visit)
+        asyncio.run(_crawl(task, visits, done, look, folder))
+    tally.write()
+    return found
+
+
+async def _crawl(
+    task: FetchTask,
+    visits: list[Visit],
+    done: Callable[[Visit, Answer], None],
+    look: Callable[[Visit, Answer], None],
+    folder: Path,
+) -> None:
+    params = task.params
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_RESOLVERS))
+    courtesy = Courtesy(task.shared, params.per_host)
+    requester = Requester(
+        SocketCheck(params.allow),
+        contact=params.contact,
+        connect_s=params.timeout_s.connect,
+        read_s=params.timeout_s.read,
+        total_s=params.timeout_s.total,
+        max_bytes=params.max_bytes,
+        heed_headers=params.opt_out.headers,
+        scratch=folder,
+        resolver=task.resolver() if task.resolver else None,
+    )
+    try:
+        with ThreadPoolExecutor(_DECODERS) as pool:
+            crawl = Crawl(
+                requester,
+                courtesy,
+                done,
+                connections=max(1, params.connections // 2) if task.last_pass else params.connections,
+                per_host=params.per_host,
+                tries=1 if task.last_pass else params.tries,
+                heed_robots=params.opt_out.robots_txt,
+                pace=task.pace,
+                examine=look,
+                pool=pool,
+            )
+            await crawl.run(visits)
+    finally:
+        await requester.close()
+        courtesy.close()

@@ -1,0 +1,232 @@
+"""The source `kind: urls`: a list of addresses, whose pictures are fetched.
+
+Steps: the list is sorted by key (`addresses/sorted_list.py`), units of about 2,000 keys are fetched by several
+processes (`addresses/unit.py`), what may pass is asked once more after all units, and the pairs are listed. The
+pictures stay in the tars of the units; `attempts.parquet` says what became of every address.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from aiohttp.abc import AbstractResolver
+
+from flame_core.data import chunks
+from flame_core.data.addresses.address_list import ListReader, list_files
+from flame_core.data.addresses.attempts import ATTEMPTS, SCHEMA, TAR
+from flame_core.data.addresses.crawl import Pace
+from flame_core.data.addresses.opt_out import OptOutLists, read_lists
+from flame_core.data.addresses.request import LONGEST_REST
+from flame_core.data.addresses.sorted_list import ADDRESSES, read_addresses, read_keys, write_sorted
+from flame_core.data.addresses.tally import followed
+from flame_core.data.addresses.unit import ABOUT, Fetched, FetchTask, fetch, fetch_identity
+from flame_core.data.sources import ImageRef, Problem, RawPair
+from flame_core.data.sources.accounting import Problems
+from flame_core.data.sources.listing import write_listing
+from flame_core.data.sources.record import RecordReader
+from flame_core.digest import file_sha256, value_digest, write_json
+from flame_core.engines import map_units
+from flame_core.errors import InputError
+from flame_core.params import UrlsSource
+from flame_core.params.urls import NAMELESS
+from flame_core.settings import settings
+from flame_core.work import Unit, UnitRecord, WorkCache
+
+COLUMNS = "columns.parquet"  # kept columns as JSON, a row per pair
+_PER_UNIT = 2000
+_LIST = "list.json"
+_COLUMNS_SCHEMA = pa.schema({"key": pa.string(), "columns": pa.string()})
+
+
+class Urls:
+    """The source `kind: urls`; `pace` and `resolver` are for tests."""
+
+    def __init__(
+        self,
+        params: UrlsSource,
+        path: Path,
+        lists: Sequence[Path] = (),
+        *,
+        pace: Pace | None = None,
+        resolver: Callable[[], AbstractResolver] | None = None,
+    ) -> None:
+        self._params, self._path, self._lists = params, path, lists
+        self._pace, self._resolver = pace or Pace(), resolver
+
+    def pictures(self, raw: Path) -> Path:
+        return raw
+
+    def download(self, work: WorkCache) -> Unit:
+        lists = read_lists(self._lists)
+        addresses = self._sorted(work)
+        if addresses.record.counts["kept"] > NAMELESS and self._params.contact is None:
+            raise InputError(
+                f"{self._path} lists {addresses.record.counts['kept']:,} addresses: `contact` of the source must give "
+                "an e-mail address or a page, so that people whose servers are asked can reach you"
+            )
+        units = self._fetch(work, addresses, lists)
+        return self._listed(work, addresses, units, lists)
+
+    def _sorted(self, work: WorkCache) -> Unit:
+        """The unit with the sorted list."""
+        files = list_files(self._path)
+        fields = {"columns", "url_column", "caption_column", "licence_column", "sha256_column", "md5_column"}
+        inputs = {
+            "kind": "addresses",
+            "files": [[path.name, file_sha256(path)] for path in files],
+            "params": self._params.model_dump(include=fields | {"keep_columns", "max_samples"}),
+        }
+
+        def write(folder: Path) -> UnitRecord:
+            problems = Problems()
+            reader = ListReader(self._params, problems, folder)
+            listed, kept = write_sorted(folder, reader.addresses(files), self._params.max_samples)
+            rows = [vars(problem) for problem in problems.rows()]
+            write_json(folder / _LIST, {"problems": rows})
+            return UnitRecord({"listed": listed, "kept": kept})
+
+        unit = work.get(inputs, write)
+        if not unit.record.counts["kept"]:
+            raise InputError(f"{self._path} lists no address")
+        return unit
+
+    def _fetch(self, work: WorkCache, addresses: Unit, lists: OptOutLists) -> list[Fetched]:
+        shared = work.folder.with_name("download-hosts")
+        progress = shared / "progress"
+        shutil.rmtree(progress, ignore_errors=True)
+        bounds = chunks.cut(read_keys(addresses.folder), _PER_UNIT)
+        earlier = _earlier(work, self._params, addresses.folder, bounds)
+        tasks = [
+            FetchTask(addresses.folder, start, stop, self._params, lists, work, shared, self._pace, places)
+            for (start, stop), places in zip(bounds, earlier, strict=True)
+        ]
+        tasks = [replace(task, resolver=self._resolver) for task in tasks]
+        workers = settings().workers
+        with followed(progress):
+            fetched = list(map_units(fetch, tasks, workers, "fetch pictures", "unit"))
+        again = [number for number, unit in enumerate(fetched) if unit.may_be_asked_again]
+        if again:
+            shutil.rmtree(progress, ignore_errors=True)
+            patient = replace(self._pace, patience=LONGEST_REST)
+            late = [replace(tasks[number], last_pass=True, pace=patient) for number in again]
+            with followed(progress):
+                found = list(map_units(fetch, late, workers, "ask again", "unit"))
+            for number, unit in zip(again, found, strict=True):
+                fetched[number] = unit
+        shutil.rmtree(progress, ignore_errors=True)
+        return fetched
+
+    def _listed(self, work: WorkCache, addresses: Unit, units: list[Fetched], lists: OptOutLists) -> Unit:
+        """The unit with the list of pairs, and the pictures' tars where they are."""
+        tars = {f"pictures/{unit.first[5:].replace('/', '')}.tar": unit for unit in units}
+        inputs = {
+            "kind": "urls",
+            "addresses": addresses.sha256[ADDRESSES],
+            "problems": addresses.sha256[_LIST],
+            "units": [unit.unit.sha256 for unit in units],
+            "lists": [file_sha256(path) for path in self._lists],
+            "params": self._params.model_dump(include={"language", "licence", "keep_columns"}),
+        }
+        unit = work.get(inputs, lambda folder: self._list(folder, addresses, tars, lists))
+        sha256 = {**unit.sha256, **{name: each.unit.sha256[TAR] for name, each in tars.items()}}
+        return replace(unit, sha256=sha256, elsewhere={name: each.unit.file(TAR) for name, each in tars.items()})
+
+    def _list(self, folder: Path, addresses: Unit, tars: dict[str, Fetched], lists: OptOutLists) -> UnitRecord:
+        reasons: Counter[tuple[str, str]] = Counter()
+        first: dict[tuple[str, str], str] = {}
+        kept = _KeptColumns(folder / COLUMNS if self._params.keep_columns else None)
+        reader = RecordReader(("captions",), self._params.language, None, self._params.licence)
+        problems = Problems()
+        for row in json.loads(addresses.file(_LIST).read_bytes())["problems"]:
+            problems.append(Problem(**row))
+
+        def pairs(attempts: pq.ParquetWriter) -> Iterator[RawPair]:
+            for name, unit in tars.items():
+                rows = pq.ParquetFile(unit.unit.file(ATTEMPTS)).read().to_pylist()
+                listed = read_addresses(unit.task.addresses, unit.task.start, unit.task.stop)
+                for row, address in zip(rows, listed, strict=True):
+                    if row["outcome"] == "ok" and (
+                        row["sha256_received"] in lists.sha256 or lists.names_address(row["url"], row["host"])
+                    ):
+                        row |= {"outcome": "opted_out", "reason": "opt_out_list"}
+                    kind = (row["outcome"], row["reason"] or "")
+                    reasons[kind] += 1
+                    first.setdefault(kind, row["key"])
+                    if row["outcome"] == "ok":
+                        image = ImageRef(folder / name, row["offset"], row["size"], row["sha256_stored"])
+                        records = address.records
+                        kept.add(address.key, records)
+                        yield reader.pair(address.key, image, records)
+                attempts.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+
+        with pq.ParquetWriter(folder / ATTEMPTS, SCHEMA, compression="zstd") as attempts:
+            counts = addresses.record.counts
+            about: dict[str, Any] = {"kind": "urls", "listed": counts["listed"], "addresses": counts["kept"]}
+            record = write_listing(folder, folder, pairs(attempts), about=about, problems=problems)
+        kept.close()
+        record["outcomes"] = [
+            {"outcome": outcome, "reason": reason, "count": number, "first": first[outcome, reason]}
+            for (outcome, reason), number in sorted(reasons.items())
+        ]
+        write_json(folder / "source.json", record)
+        return UnitRecord({"pairs": record["pairs"]})
+
+
+class _KeptColumns:
+    """Writes `columns.parquet`, row by row; nothing without a path."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._writer = pq.ParquetWriter(path, _COLUMNS_SCHEMA, compression="zstd") if path else None
+        self._rows: list[dict[str, str]] = []
+
+    def add(self, key: str, records: Sequence[dict[str, Any]]) -> None:
+        if self._writer:
+            values: dict[str, Any] = {}
+            for record in records:
+                values = {**(record.get("columns") or {}), **{k: v for k, v in values.items() if v is not None}}
+            self._rows.append({"key": key, "columns": json.dumps(values, sort_keys=True)})
+            if len(self._rows) >= 1024:
+                self._flush()
+
+    def _flush(self) -> None:
+        assert self._writer is not None
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=_COLUMNS_SCHEMA))
+        self._rows = []
+
+    def close(self) -> None:
+        if self._writer:
+            self._flush()
+            self._writer.close()
+
+
+def _earlier(
+    work: WorkCache, params: UrlsSource, addresses: Path, bounds: Sequence[tuple[int, int]]
+) -> list[tuple[Path, ...]]:
+    """For each chunk, the folders of units with equal params whose keys overlap: only new addresses are asked."""
+    wanted = value_digest(fetch_identity(params))
+    known: list[tuple[str, str, Path]] = []
+    for path in work.folder.glob(f"*/{ABOUT}"):
+        with suppress(OSError, ValueError, KeyError):
+            about = json.loads(path.read_bytes())
+            if about["params"] == wanted and not path.parent.name.startswith("."):
+                known.append((about["first"], about["last"], path.parent))
+    if not known:
+        return [() for _ in bounds]
+    known.sort()
+    starts = [first for first, _, _ in known]
+    ends = {row for start, stop in bounds for row in (start, stop - 1)}
+    keys = {row: key for row, key in enumerate(read_keys(addresses)) if row in ends}
+    return [
+        tuple(folder for _, last, folder in known[: bisect_right(starts, keys[stop - 1])] if last >= keys[start])
+        for start, stop in bounds
+    ]

@@ -1,0 +1,360 @@
+"""Lists of addresses, fetched from a server on loopback that fails in every way."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from aiohttp.abc import AbstractResolver
+
+from flame_core.data.addresses.attempts import ATTEMPTS
+from flame_core.data.addresses.crawl import Pace
+from flame_core.data.perceptual import perceptual_hash
+from flame_core.data.sources.listing import read_pairs, read_source
+from flame_core.data.sources.urls import Urls
+from flame_core.errors import InputError
+from flame_core.params import UrlsSource
+from flame_core.work import Unit, WorkCache
+from tests.bits import flip
+from tests.data.addresses.web import HOSTS, Web, bomb, running
+from tests.data.drawings import drawing, png
+
+QUICK = Pace(backoff=(0.02,), patience=8.0, look_again=0.02)
+# what each kind of path comes to: (outcome, reason, tries; the last pass is one more)
+CASES = {
+    "/ok/{}": ("ok", None, 1),
+    "/once/{}": ("ok", None, 2),
+    "/redirect/5/{}": ("ok", None, 1),
+    "/plain/{}": ("ok", None, 1),
+    "/gzip/{}": ("ok", None, 1),
+    "/usage/{}": ("ok", None, 1),
+    "/status/404/{}": ("failed", "gone", 1),
+    "/status/410/{}": ("failed", "gone", 1),
+    "/status/451/{}": ("failed", "legal", 1),
+    "/status/403/{}": ("failed", "forbidden", 2),
+    "/status/401/{}": ("failed", "forbidden", 2),
+    "/status/418/{}": ("failed", "http_status", 1),
+    "/status/500/{}": ("failed", "http_5xx", 4),
+    "/status/522/{}": ("failed", "http_5xx", 4),
+    "/cut/{}": ("failed", "cut", 4),
+    "/reset/{}": ("failed", "reset", 4),
+    "/page/{}": ("failed", "not_a_picture", 1),
+    "/lie/{}": ("failed", "not_a_picture", 1),
+    "/empty/{}": ("failed", "not_a_picture", 1),
+    "/redirect/6/{}": ("failed", "redirects", 1),
+    "/huge/{}": ("failed", "too_large", 1),
+    "/endless/{}": ("failed", "too_large", 1),
+    "/to/{}?file:///etc/passwd": ("failed", "redirects", 1),
+    "/to/{}?http://127.0.0.1:1/": ("refused", "port_refused", 1),
+    "/to/{}?http://127.0.0.1/": ("refused", "address_refused", 1),
+    "/to/{}?http://169.254.169.254/latest/": ("refused", "address_refused", 1),
+    "/to/{}?http://[::ffff:10.0.0.1]/": ("refused", "address_refused", 1),
+    "/noai/noai/{}": ("opted_out", "x_robots_tag", 1),
+    "/noai/other-bot:%20noai/{}": ("ok", None, 1),
+    "/tdm/{}": ("opted_out", "tdm_reservation", 1),
+}
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with running() as server:
+        yield server
+
+
+def write_list(path: Path, urls: list[str]) -> Path:
+    """CC12M's form: address and caption, no header."""
+    path.write_text("".join(f"{url}\tdrawing number {number}\n" for number, url in enumerate(urls)))
+    return path
+
+
+def params_of(web: Web, path: Path, **values: Any) -> UrlsSource:
+    given = {
+        "kind": "urls",
+        "path": str(path),
+        "columns": ["url", "caption"],
+        "allow": [f"127.0.0.0/8:{web.port}"],
+        "timeout_s": {"connect": 2, "read": 1, "total": 2},
+        "max_bytes": 300_000,
+        **values,
+    }
+    return UrlsSource.model_validate(given)
+
+
+def download(web: Web, path: Path, work: Path, *, retry: bool = False, resolver: Any = None, **values: Any) -> Unit:
+    source = Urls(params_of(web, path, **values), path, pace=QUICK, resolver=resolver)
+    return source.download(WorkCache(work, "download", retry_failed=retry))
+
+
+def rows_of(unit: Unit) -> dict[str, dict[str, Any]]:
+    return {row["url"]: row for row in pq.read_table(unit.file(ATTEMPTS)).to_pylist()}
+
+
+def pictures_of(unit: Unit, folder: Path) -> dict[str, bytes]:
+    """{caption: bytes of its picture}, read where a raw folder has them."""
+    folder.mkdir(parents=True)
+    for name in unit.names():
+        (folder / name).parent.mkdir(exist_ok=True)
+        os.link(unit.file(name), folder / name)
+    pairs = read_pairs(folder, folder)
+    return {pair.captions["en"][0]: pair.image.read() for pair in pairs if pair.image}
+
+
+def test_every_kind_of_failure_has_its_reason_and_its_tries(web: Web, tmp_path: Path):
+    urls = {web.url(path.format(n), HOSTS[n % 8]): case for n, (path, case) in enumerate(CASES.items())}
+    unit = download(web, write_list(tmp_path / "list.tsv", list(urls)), tmp_path / "work")
+    rows = rows_of(unit)
+    assert {url: (row["outcome"], row["reason"], row["tries"]) for url, row in rows.items()} == urls
+    assert rows[web.url("/usage/5", HOSTS[5])]["content_usage"] == "train-ai=n"
+    good = sum(outcome == "ok" for outcome, _, _ in urls.values())
+    assert read_source(unit.folder)["pairs"] == good == len(pictures_of(unit, tmp_path / "raw"))
+    counted = sum(row["count"] for row in read_source(unit.folder)["outcomes"])
+    assert counted == read_source(unit.folder)["addresses"] == len(urls)
+    assert web.headers["Accept-Encoding"] == "identity" and web.headers["User-Agent"].startswith("flame-mlops/")
+    assert not {"Cookie", "Referer"} & web.headers.keys()
+
+
+def test_a_picture_that_fits_keeps_its_bytes(web: Web, tmp_path: Path):
+    path = write_list(tmp_path / "list.tsv", [web.url(f"/ok/{n}") for n in range(3)])
+    unit = download(web, path, tmp_path / "work", max_side=None)
+    assert pictures_of(unit, tmp_path / "raw") == {f"drawing number {n}": png(n) for n in range(3)}
+
+
+def mixed(web: Web, number: int) -> list[str]:
+    """Addresses of which a fifth fails for a while, and some for ever."""
+    kinds = ["/ok/{}", "/ok/{}", "/ok/{}", "/ok/{}", "/once/{}", "/status/500/{}", "/status/404/{}", "/cut/{}"]
+    return [web.url(kinds[n % 8].format(n), HOSTS[n // 8 % 8]) for n in range(number)]
+
+
+def contents(unit: Unit) -> dict[str, bytes]:
+    return {name: unit.file(name).read_bytes() for name in unit.names()}
+
+
+@pytest.fixture
+def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flame_core.data.sources.urls._PER_UNIT", 10)
+
+
+def test_one_worker_and_four_and_a_longer_list_give_the_same_bytes(
+    web: Web, tmp_path: Path, small_units: None, monkeypatch: pytest.MonkeyPatch
+):
+    path = write_list(tmp_path / "list.tsv", mixed(web, 80))
+    first = contents(download(web, path, tmp_path / "one"))
+    web.times.clear()
+    monkeypatch.setattr("flame_core.data.sources.urls.settings", lambda: SimpleNamespace(workers=4))
+    assert contents(download(web, path, tmp_path / "four")) == first
+    assert max(web.most_open.values()) <= 2
+    asked = len(web.asked())
+    assert contents(download(web, path, tmp_path / "four")) == first and len(web.asked()) == asked
+
+
+def test_a_longer_list_asks_only_for_what_is_new(web: Web, tmp_path: Path, small_units: None):
+    urls = [web.url(f"/ok/{n}", HOSTS[n % 8]) for n in range(60)]
+    path = write_list(tmp_path / "list.tsv", urls[:50])
+    old = pictures_of(download(web, path, tmp_path / "work"), tmp_path / "old")
+    del web.log[:]
+    new = pictures_of(download(web, write_list(path, urls), tmp_path / "work"), tmp_path / "new")
+    assert sorted(web.asked()) == sorted(f"/ok/{n}" for n in range(50, 60))
+    assert {caption: new[caption] for caption in old} == old and len(new) == 60
+
+
+def test_a_retry_asks_only_for_failed_addresses_and_loses_nothing(web: Web, tmp_path: Path, small_units: None):
+    path = write_list(tmp_path / "list.tsv", urls := mixed(web, 80))
+    first = download(web, path, tmp_path / "work")
+    good = pictures_of(first, tmp_path / "first")
+    failed = {url for url, row in rows_of(first).items() if row["reason"] in ("http_5xx", "cut")}
+    assert len(failed) == 20 and len(good) == 50 and len(urls) == 80
+
+    web.down = True
+    down = pictures_of(download(web, path, tmp_path / "work", retry=True), tmp_path / "down")
+    assert down == good
+
+    web.down, web.mended = False, True
+    del web.log[:]
+    mended = download(web, path, tmp_path / "work", retry=True)
+    assert {web.url(asked, host) for host, asked in web.log if asked != "/robots.txt"} == failed
+    pictures = pictures_of(mended, tmp_path / "mended")
+    assert len(pictures) == 70 and {caption: pictures[caption] for caption in good} == good
+    assert {row["reason"] for row in rows_of(mended).values() if row["outcome"] == "failed"} == {"gone"}
+
+
+def test_damaged_pictures_are_fetched_and_the_others_kept(web: Web, tmp_path: Path):
+    path = write_list(tmp_path / "list.tsv", [web.url(f"/ok/{n}") for n in range(9)])
+    unit = download(web, path, tmp_path / "work")
+    before = contents(unit)
+    row = rows_of(unit)[web.url("/ok/4")]
+    (tar,) = (name for name in unit.names() if name.endswith(".tar"))
+    flip(unit.file(tar), row["offset"] + 100, 3)
+    del web.log[:]
+    assert contents(download(web, path, tmp_path / "work")) == before
+    assert web.asked() == ["/ok/4"]
+
+
+def test_a_host_rests_as_long_as_it_asks_and_others_go_on(web: Web, tmp_path: Path):
+    urls = [web.url(f"/limit/3/{n}", HOSTS[1]) for n in range(4)] + [web.url(f"/ok/{n}", HOSTS[2]) for n in range(9)]
+    web.latency = 0.05
+    unit = download(web, write_list(tmp_path / "list.tsv", urls), tmp_path / "work")
+    assert {row["outcome"] for row in rows_of(unit).values()} == {"ok"}
+    limited = sorted(time for path, times in web.times.items() if "limit" in path for time in times)
+    others = [time for path, times in web.times.items() if "ok" in path for time in times]
+    waits = [after - before for before, after in pairwise(limited)]
+    assert max(waits) >= 2.9 and max(others) < limited[0] + 1.5
+    assert web.most_open[HOSTS[1]] <= 2 and web.most_open[HOSTS[2]] <= 2
+
+
+def test_dripping_endless_and_packed_answers_end_in_time_and_in_bounds(web: Web, tmp_path: Path):
+    kinds = ["drip", "silent", "endless", "huge", "bomb"]
+    bomb()
+    urls = [web.url(f"/{kind}/{n}", HOSTS[n]) for kind in kinds for n in range(4)]
+    process, highest = psutil.Process(), [psutil.Process().memory_info().rss]
+    end = threading.Event()
+
+    def watch() -> None:
+        while not end.wait(0.02):
+            highest.append(process.memory_info().rss)
+
+    threading.Thread(target=watch, daemon=True).start()
+    start = time.monotonic()
+    unit = download(web, write_list(tmp_path / "list.tsv", urls), tmp_path / "work", tries=1, per_host=16)
+    took = time.monotonic() - start
+    end.set()
+    reasons = {urlsplit(url).path.split("/")[1]: row["reason"] for url, row in rows_of(unit).items()}
+    assert reasons == {
+        "drip": "timeout",
+        "silent": "timeout",
+        "endless": "too_large",
+        "huge": "too_large",
+        "bomb": "too_large",
+    }
+    assert took < 2 * (2 + 1) + 6  # two passes of `total` and a second, and time to start
+    assert max(highest) - highest[0] < 300e6
+
+
+class Names(AbstractResolver):
+    """Names of the tests; `slow` is slow, `busy` has no answer now, others do not exist."""
+
+    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[Any]:
+        if host.startswith("slow"):
+            await asyncio.sleep(0.5)
+        if host.startswith("busy"):
+            raise socket.gaierror(socket.EAI_AGAIN, "try again")
+        places = {"inside": "10.0.0.1", "metadata": "169.254.169.254", "mapped": "::ffff:127.0.0.1"}
+        name = host.partition(".")[0]
+        if name not in places and not name.startswith("slow"):
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        place = places.get(name, "127.0.0.1")
+        kind = socket.AF_INET6 if ":" in place else socket.AF_INET
+        return [{"hostname": host, "host": place, "port": port, "family": kind, "proto": 0, "flags": 0}]
+
+    async def close(self) -> None:
+        pass
+
+
+def test_names_that_fail_pass_or_lead_inside(web: Web, tmp_path: Path):
+    urls = {
+        f"http://slow.example:{web.port}/ok/1": "ok",
+        f"http://busy.example:{web.port}/ok/2": "dns_temporary",
+        f"http://none.example:{web.port}/ok/3": "no_host",
+        "http://inside.example/ok/4": "address_refused",
+        "http://metadata.example/latest/meta-data/": "address_refused",
+        "http://mapped.example:8080/ok/5": "address_refused",
+        f"http://127.0.0.1:{web.port}/to/6?http://inside.example:8080/": "address_refused",
+    }
+    unit = download(web, write_list(tmp_path / "list.tsv", list(urls)), tmp_path / "work", resolver=Names)
+    assert {url: row["reason"] or row["outcome"] for url, row in rows_of(unit).items()} == urls
+
+
+def test_no_strange_address_reaches_a_server_or_costs_another_row(web: Web, tmp_path: Path):
+    """Nothing is allowed here, so the server must never be asked, whatever its address looks like."""
+    random = Random(0)
+    pieces = [
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        "2130706433",
+        "0x7f.1",
+        "@",
+        "\\",
+        "#",
+        "?",
+        "%00",
+        "%2e",
+        "/",
+        ":",
+        "user:pw@",
+    ]
+    pieces += [
+        f":{web.port}",
+        ":80",
+        "http://",
+        "https://",
+        "file:///",
+        "data:",
+        "\u202e",
+        "\u3002",
+        "ſ",
+        " ",
+        "é",
+        "a" * 5000,
+        "[",
+        "]",
+    ]
+    strange = {"".join(random.choices(pieces, k=random.randint(1, 8))) for _ in range(1000)}
+    urls = [f"http://127.0.0.1:{web.port}/ok/1", *("http://" + text for text in sorted(strange)), *sorted(strange)]
+    path = tmp_path / "list.jsonl"
+    path.write_text("".join(json.dumps({"url": url, "caption": "c"}) + "\n" for url in urls))
+    unit = download(web, path, tmp_path / "work", resolver=Names, allow=[], columns=None)
+    assert web.log == []
+    record = read_source(unit.folder)
+    assert record["addresses"] == len({url.strip() for url in urls if url.strip()}) and record["pairs"] == 0
+
+
+def test_opt_outs_are_kept_before_a_request_and_after_it(web: Web, tmp_path: Path):
+    web.robots = "User-agent: *\nDisallow: /\n\nUser-agent: flame-mlops\nDisallow: /ok/1\nAllow: /ok/12\n"
+    urls = [web.url(f"/ok/{n}") for n in (0, 1, 12, 3, 4)] + [web.url("/ok/5", HOSTS[6])]
+    listed = tmp_path / "opted-out.txt"
+    sha256 = hashlib.sha256(png(3)).hexdigest()
+    looks = f"p:{perceptual_hash(drawing(4)):016x}"
+    listed.write_text(f"# asked by mail\n{HOSTS[6]}\n{sha256}\n{looks}\n")
+    path = write_list(tmp_path / "list.tsv", urls)
+    params = params_of(web, path, opt_out={"lists": [str(listed)]}, max_side=None)
+    unit = Urls(params, path, [listed], pace=QUICK).download(WorkCache(tmp_path / "work", "download"))
+    reasons = [row["reason"] for url in urls for row in [rows_of(unit)[url]]]
+    assert reasons == [None, "robots_txt", None, "opt_out_list", "opt_out_list", "opt_out_list"]
+    assert HOSTS[6] not in {host for host, _ in web.log}
+    listed.write_text(urls[0] + "\n")  # a later wish: the picture is here already
+    late = Urls(params, path, [listed], pace=QUICK).download(WorkCache(tmp_path / "work", "download"))
+    assert rows_of(late)[urls[0]]["reason"] == "opt_out_list" and read_source(late.folder)["pairs"] == 1
+
+
+def test_pictures_that_are_not_those_of_the_list(web: Web, tmp_path: Path):
+    path = tmp_path / "list.csv"
+    digests = [hashlib.sha256(png(0)).hexdigest(), "0" * 64, hashlib.sha256(png(2)).hexdigest().upper()]
+    lines = [f"{web.url(f'/ok/{n}')},c {n},{digest}" for n, digest in enumerate(digests)]
+    path.write_text("url,caption,hash\n" + "\n".join(lines) + "\n")
+    for changed, expected in (("drop", ["ok", "dropped", "ok"]), ("keep", ["ok", "ok", "ok"])):
+        unit = download(web, path, tmp_path / changed, columns=None, sha256_column="hash", changed=changed)
+        assert [rows_of(unit)[web.url(f"/ok/{n}")]["outcome"] for n in range(3)] == expected
+
+
+def test_many_addresses_need_a_contact(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("flame_core.data.sources.urls.NAMELESS", 2)
+    path = write_list(tmp_path / "list.tsv", [web.url(f"/ok/{n}") for n in range(3)])
+    with pytest.raises(InputError, match="`contact`"):
+        download(web, path, tmp_path / "work")
+    download(web, path, tmp_path / "work", contact="data@example.org")
+    assert web.headers["User-Agent"].endswith("(+data@example.org)")

@@ -1,0 +1,107 @@
+"""A list of addresses on loopback becomes shards and captions; a retry is one command and leaves `dvc.lock` true."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flame_core import gates
+from flame_core.data.ledger import read_ledger
+from flame_core.data.shards import read_index
+from flame_core.layout import Layout
+from flame_core.stages import caption, download, ingest
+from tests.data.addresses.web import Web, running
+from tests.stages.pipeline import ROOT, pipeline_params, tree
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with running() as server:
+        yield server
+
+
+def source(web: Web, path: Path, **values: Any) -> dict[str, Any]:
+    """CC3M's form: caption and address, no header."""
+    return {
+        "kind": "urls",
+        "path": str(path),
+        "columns": ["caption", "url"],
+        "allow": [f"127.0.0.0/8:{web.port}"],
+        "tries": 1,
+        "per_host": 16,
+        **values,
+    }
+
+
+def write_cc3m(path: Path, web: Web) -> None:
+    kinds = ["/ok/{}"] * 8 + ["/status/404/{}", "/cut/{}"]
+    rows = [f'a "drawing" numbered {n}\t{web.url(kinds[n % 10].format(n))}\n' for n in range(40)]
+    path.write_text("".join(rows) + f"the same again\t{web.url('/ok/1')}\nno address\t\n")
+
+
+def test_a_list_becomes_shards_and_captions(web: Web, tmp_path: Path):
+    write_cc3m(tmp_path / "Train_GCC-training.tsv", web)
+    layout = Layout.find(tmp_path)
+    params = pipeline_params({"cc3m": source(web, tmp_path / "Train_GCC-training.tsv")})
+    for stage in (download, ingest, caption):
+        stage.run(params, layout)
+    index = read_index(layout.shards)
+    assert len(index) == 32 and sum(row.captions for row in index) == 33
+    reasons = Counter({(row.outcome, row.reason): row.count for row in read_ledger(layout.shards)})
+    assert reasons == {
+        ("dropped", "address_failed_gone"): 4,
+        ("dropped", "address_failed_cut"): 4,
+        ("dropped", "damaged_row"): 1,
+    }
+    checks = {check.name: (check.passed, check.value) for check in gates.read(layout.raw)}
+    assert checks["cc3m/success"] == (True, 0.8) and not checks["cc3m/readable"][0]
+    first = tree(layout.shards)
+    shutil.rmtree(layout.work)  # another project, on the same web
+    download.run(params, layout)
+    ingest.run(params, layout)
+    assert tree(layout.shards) == first
+
+
+@pytest.mark.slow
+def test_one_command_retries_and_leaves_the_lock_true(web: Web, tmp_path: Path):
+    for name in ("dvc.yaml", ".dvcignore", "versions.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+    with (tmp_path / ".dvc/config").open("a") as config:
+        config.write("    no_scm = true\n")
+    write_cc3m(tmp_path / "list.tsv", web)
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["sources"] = {"cc3m": source(web, tmp_path / "list.tsv")}
+    content["ingest"] = {"val_fraction": 0.25, "shard_samples": 8}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+
+    def call(*command: str) -> str:
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    call("dvc", "repro", "ingest")
+    before = tree(tmp_path / "data/raw")
+    web.mended = True
+    call("flame_core", "download", "--retry-failed")
+    after = tree(tmp_path / "data/raw")
+    assert after != before and "download" not in call("dvc", "status", "download")
+    call("dvc", "repro", "ingest")
+    assert len(read_index(tmp_path / "data/shards")) == 36
+    assert tree(tmp_path / "data/raw") == after
