@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flame_core.data.addresses.opt_out import read_lists, reserved
+from flame_core.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("lines", "out"),
+    [
+        (["noai"], True),
+        (["NoImageAI, nofollow"], True),
+        (["index", "noindex"], True),
+        (["flame-mlops: noai"], True),
+        (["*: noml"], True),
+        (["googlebot: noindex"], False),
+        (["googlebot: nofollow, noindex"], False),
+        (["googlebot: noindex, flame-mlops: noai"], True),
+        (["unavailable_after: 25 Jun 2010 15:00:00 PST"], False),
+        (["unavailable_after: 25 Jun 2010, noindex"], True),
+        (["max-image-preview: none"], False),
+        (["all"], False),
+        ([], False),
+    ],
+)
+def test_x_robots_tag(lines: list[str], out: bool):
+    assert (reserved(lines, []) == "x_robots_tag") == out
+
+
+def test_a_reservation_of_text_and_data_mining():
+    assert reserved([], ["1"]) == "tdm_reservation"
+    assert reserved([], ["0"]) is None
+
+
+def test_lists_name_addresses_hosts_bytes_and_looks(tmp_path: Path):
+    path = tmp_path / "list.txt"
+    path.write_text(f"# by mail\n\nhttp://a.org/1.jpg\nB.org.\n{'AB' * 32}\np:00000000000000ff\n")
+    lists = read_lists([path])
+    assert lists.sha256 == {"ab" * 32} and lists.hashes == {255}
+    assert lists.names_address("http://a.org/1.jpg", "a.org") and not lists.names_address("http://a.org/2.jpg", "a.org")
+    assert lists.names_address("http://img.b.org/", "img.b.org") and not lists.names_address("http://cb.org/", "cb.org")
+    with pytest.raises(InputError, match=r"opt_out\.lists"):
+        read_lists([tmp_path / "none.txt"])

@@ -1,0 +1,57 @@
+"""robots.txt by RFC 9309; the examples of its section 5 among them."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from flame_core.data.addresses.robots import parse
+
+EXAMPLE = """
+User-Agent: *
+Disallow: *.gif$
+Disallow: /example/
+Allow: /publications/
+
+User-Agent: foobot
+Disallow:/
+Allow:/example/page.html
+Allow:/example/allowed.gif
+
+User-Agent: FLAME-mlops/2
+User-Agent: bazbot
+Disallow: /example/page.html
+Disallow: /private*x/$
+Disallow: /*.php$ # comment
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/example/page.html", False),
+        ("/example/page.htm", True),
+        ("/a.gif", True),  # the group of * does not count
+        ("/private/1/x/", False),
+        ("/private/1/x/y", True),
+        ("/a.php", False),
+        ("/a.php?q", True),
+    ],
+)
+def test_our_group(path: str, allowed: bool):
+    assert parse(EXAMPLE).allows(path) == allowed
+
+
+def test_the_group_of_all_others_and_the_longest_rule():
+    rules = parse("User-agent: *\nDisallow: /a\nAllow: /a/b\nDisallow: /a/b/c\nAllow: /same\nDisallow: /same\n")
+    assert [rules.allows(path) for path in ("/a", "/a/b", "/a/b/c", "/same", "/")] == [False, True, False, True, True]
+    assert parse("").allows("/") and parse("User-agent: other\nDisallow: /").allows("/x")
+    assert not parse("User-agent: *\nDisallow: /ä").allows("/%C3%A4")
+
+
+def test_a_hostile_pattern_takes_no_time():
+    rules = parse("User-agent: *\nDisallow: /" + "*a" * 2000 + "b$\n")
+    start = time.monotonic()
+    assert rules.allows("/" + "a" * 4000)
+    assert time.monotonic() - start < 1
