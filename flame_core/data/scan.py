@@ -6,9 +6,12 @@ split) are made later from the small tables that scans write (`selection.py`).
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +19,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flame_core.data.captions_text import clean_captions, primary_language, same_text, text_id
+from flame_core.data.pair_filters import FILTERED, filter_captions, pair_reason, picture_reason
 from flame_core.data.perceptual import COLOURS, colour_miniature, perceptual_hash
 from flame_core.data.picture_decoding import PictureError, read_picture
 from flame_core.data.picture_kinds import is_picture, suffix_of
 from flame_core.data.shards import SPLITS
 from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.keys import safe_key
-from flame_core.data.sources.listing import read_pairs
+from flame_core.data.sources.listing import KEPT_COLUMNS, read_pairs
 from flame_core.data.split import side_number
 from flame_core.digest import canonical_json, value_digest
+from flame_core.errors import InputError
 from flame_core.names import is_language_code, shown
-from flame_core.params import IngestParams
+from flame_core.params import IngestParams, changed_values
 from flame_core.work import UnitRecord, WorkCache
 
 TABLE = "scan.parquet"
@@ -78,6 +83,7 @@ class Scanned:
     folder: Path
     pairs: int
     cut_captions: int
+    filtered: dict[str, int]  # captions left out, by reason
     computed: bool
 
 
@@ -89,21 +95,36 @@ def scan(task: ScanTask) -> Scanned:
     """
     pairs = read_pairs(task.raw, task.pictures, task.start, task.stop)
     params = task.params.model_dump(include={"max_pixels", "max_side", "jpeg_quality", "max_caption_chars"})
-    inputs = {
+    columns: list[dict[str, Any]] = []
+    inputs: dict[str, Any] = {
         "unit": "scan",
         "source": task.source,
         "params": params,
         "pairs": [_identity(pair, task.pictures) for pair in pairs],
     }
-    unit = task.work.get(inputs, lambda folder: _write(task, pairs, folder))
+    if rules := changed_values(task.params.filters):
+        inputs["filters"] = rules
+        inputs["columns"] = columns = _kept_columns(task) if task.params.filters.scores else []
+        if task.params.filters.language:
+            inputs["py3langid"] = version_of("py3langid")
+    unit = task.work.get(inputs, lambda folder: _write(task, pairs, folder, columns))
     return Scanned(
         source=task.source,
         pictures=task.pictures,
         folder=unit.folder,
         pairs=len(pairs),
         cut_captions=unit.record.counts["cut_captions"],
+        filtered={name: number for name, number in unit.record.counts.items() if name.startswith(FILTERED)},
         computed=unit.computed,
     )
+
+
+def version_of(package: str) -> str | None:
+    """The version of an installed package; None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _identity(pair: RawPair, pictures: Path) -> dict[str, Any]:
@@ -122,12 +143,31 @@ def _no_picture(pair: RawPair) -> PictureError:
     return PictureError("image_unsupported", f"{pair.unread}: {told}")
 
 
-def _write(task: ScanTask, pairs: list[RawPair], folder: Path) -> UnitRecord:
+def _kept_columns(task: ScanTask) -> list[dict[str, Any]]:
+    """The kept columns of each pair of a task.
+
+    Raises:
+        InputError: the source keeps none.
+    """
+    path = task.raw / KEPT_COLUMNS
+    try:
+        rows = pq.ParquetFile(path).read(["columns"]).column(0)
+    except FileNotFoundError:
+        raise InputError(
+            f"ingest.filters.scores: the source {task.source} keeps no columns; name them in its `keep_columns`, "
+            "which only kind: urls has"
+        ) from None
+    return [json.loads(value) for value in rows[task.start : task.stop].to_pylist()]
+
+
+def _write(task: ScanTask, pairs: list[RawPair], folder: Path, columns: list[dict[str, Any]]) -> UnitRecord:
+    rules = task.params.filters
     rows: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
     cut_captions = 0
+    left: Counter[str] = Counter()
     with (folder / PICTURES).open("wb") as jpegs:
-        for pair in pairs:
+        for pair, scores in zip(pairs, columns or [{}] * len(pairs), strict=True):
             coded, left_out = _with_a_language(pair.captions)
             captions, cuts = clean_captions(coded, task.params.max_caption_chars)
             cut_captions += cuts
@@ -139,9 +179,19 @@ def _write(task: ScanTask, pairs: list[RawPair], folder: Path) -> UnitRecord:
                 if not captions:
                     reason = LANGUAGE_CODE if left_out else "no_caption"
                     raise PictureError(reason, left_out or "no text is left after cleaning")
+                if found := pair_reason(pair.licence, scores, rules):
+                    raise PictureError(*found)
+                captions, unwanted = filter_captions(captions, rules)
+                left += unwanted
+                if not captions:
+                    reason = max(unwanted, key=lambda name: (unwanted[name], name))
+                    raise PictureError(reason, f"all {unwanted.total()} captions are left out by ingest.filters")
                 if pair.image is None:
                     raise _no_picture(pair)
-                picture = read_picture(pair.image.read(), task.params)
+                content = pair.image.read()
+                if found := picture_reason(content, task.params.max_pixels, rules):
+                    raise PictureError(*found)
+                picture = read_picture(content, task.params)
             except PictureError as error:
                 failures[row["key"]] = error.reason
                 rows.append({**row, "reason": error.reason, "detail": error.detail})
@@ -159,7 +209,8 @@ def _write(task: ScanTask, pairs: list[RawPair], folder: Path) -> UnitRecord:
             }
             rows.append(row | _described(task, pair, captions, picture.rgb.size))
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / TABLE, compression="zstd")
-    return UnitRecord(counts={"pairs": len(pairs), "cut_captions": cut_captions}, failures=failures)
+    counts = {"pairs": len(pairs), "cut_captions": cut_captions, **dict(sorted(left.items()))}
+    return UnitRecord(counts=counts, failures=failures)
 
 
 def _with_a_language(captions: Mapping[str, list[str]]) -> tuple[Mapping[str, list[str]], str | None]:

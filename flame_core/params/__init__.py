@@ -29,6 +29,7 @@ from flame_core.params.codes import (
 )
 from flame_core.params.concepts import ConceptFitParams, ConceptParams
 from flame_core.params.evaluation import EvaluateParams, SpectrumParams
+from flame_core.params.filters import LanguageFilter, LicenceFilter, PairFilterParams, ScoreFilter
 from flame_core.params.lexical import LexicalParams
 from flame_core.params.model_links import recipe_of, recipe_sources, teacher_recipe
 from flame_core.params.noise import NoiseGates, NoiseParams
@@ -104,9 +105,11 @@ __all__ = [
     "IngestParams",
     "InheritParams",
     "LLMParams",
+    "LanguageFilter",
     "LearnedMasksParams",
     "LexicalLossParams",
     "LexicalParams",
+    "LicenceFilter",
     "LoraParams",
     "MetadataCaptioner",
     "ModelLink",
@@ -117,6 +120,7 @@ __all__ = [
     "ObjectiveParams",
     "OptOutParams",
     "OveruseParams",
+    "PairFilterParams",
     "Params",
     "PhotometricParams",
     "Precision",
@@ -124,6 +128,7 @@ __all__ = [
     "PrototypesParams",
     "Reading",
     "RewriteCaptioner",
+    "ScoreFilter",
     "SelectParams",
     "SelectionMode",
     "SelectionParams",

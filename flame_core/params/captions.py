@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from flame_core.params.auto import IngestSizes, ingest_sizes
+from flame_core.params.filters import PairFilterParams
 from flame_core.params.model_source import require_model_source
 from flame_core.params.section import AUTO, Fraction, FractionOrAuto, Positive, PositiveOrAuto, Section
 
@@ -39,6 +40,7 @@ class IngestParams(Section):
         description="pictures of similar colours are near-duplicates if their perceptual hashes (64 bits) differ in "
         "at most this many bits; -1: off",
     )
+    filters: PairFilterParams = PairFilterParams()
     gates: IngestGates = IngestGates()
 
     @property

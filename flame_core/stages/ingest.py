@@ -9,6 +9,7 @@ Three steps: scan chunks of pairs (`data/scan.py`), select the samples (`data/se
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
@@ -22,6 +23,7 @@ from flame_core.data.build import ROWS, SCHEMA, SHARD, BuiltShard, SampleTask, S
 from flame_core.data.contact_sheet import contact_sheet
 from flame_core.data.ingest_checks import ingest_checks
 from flame_core.data.ledger import LEDGER, LedgerEntry, address_entries, ledger_table, source_entries
+from flame_core.data.pair_filters import FILTERED
 from flame_core.data.scan import Scanned, ScanTask, scan
 from flame_core.data.selection import Chosen, Selection, reasons, select
 from flame_core.data.shards import CHOSEN, INDEX, INDEX_SCHEMA, SPLITS, Split
@@ -118,10 +120,11 @@ def _gather(
     dropped = sum(entry.outcome == "dropped" for entry in selection.entries)
     if listed != kept + dropped:
         raise ComputationError(f"{listed} pairs are listed, {kept} kept and {dropped} dropped: some are lost")
+    filtered = sum(entry.reason.startswith(FILTERED) for entry in selection.entries)
     checks = ingest_checks(
         rows,
         selection.looks,
-        listed=listed,
+        listed=listed - filtered,  # what is not wanted is not lost
         kept=kept,
         undecodable=[key for shard in built for key in shard.undecodable],
         damaged_files=[entry.key for entry in beside if entry.outcome == "dropped"],
@@ -147,6 +150,7 @@ def _gather(
             **{f"{split} samples": f"{len(rows[split]):,} in {len(shards[split]):,} shards" for split in SPLITS},
             **{f"without: {reason}": number for reason, number in reasons(entries).items()},
             **{f"ingest.{name}": f"{value:g}, chosen for {listed:,} pairs" for name, value in chosen.items()},
+            **{f"captions: {reason}": number for reason, number in sorted(_filtered_captions(scans).items())},
             "captions cut": sum(scan.cut_captions for scan in scans),
             "units": f"{sum(computed):,} computed, {len(computed) - sum(computed):,} found",
         },
@@ -155,6 +159,14 @@ def _gather(
         if rows[split].num_rows:
             reporting.picture(f"{split} pictures", partial(contact_sheet, layout.shards, split), "jpeg")
     gates.warn(checks)
+
+
+def _filtered_captions(scans: Sequence[Scanned]) -> Counter[str]:
+    """Captions that `ingest.filters` left out, by reason."""
+    counts: Counter[str] = Counter()
+    for scanned in scans:
+        counts.update(scanned.filtered)
+    return counts
 
 
 def _rows(shards: list[BuiltShard]) -> pa.Table:

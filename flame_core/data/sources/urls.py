@@ -32,7 +32,7 @@ from flame_core.data.addresses.tally import followed
 from flame_core.data.addresses.unit import ABOUT, Fetched, FetchTask, fetch, fetch_identity
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems
-from flame_core.data.sources.listing import write_listing
+from flame_core.data.sources.listing import KEPT_COLUMNS, SOURCE, write_listing
 from flame_core.data.sources.record import RecordReader
 from flame_core.digest import file_sha256, value_digest, write_json
 from flame_core.engines import map_units
@@ -42,7 +42,6 @@ from flame_core.params.urls import NAMELESS
 from flame_core.settings import settings
 from flame_core.work import Unit, UnitRecord, WorkCache
 
-COLUMNS = "columns.parquet"  # kept columns as JSON, a row per pair
 _PER_UNIT = 2000
 _LIST = "list.json"
 _COLUMNS_SCHEMA = pa.schema({"key": pa.string(), "columns": pa.string()})
@@ -144,7 +143,7 @@ class Urls:
     def _list(self, folder: Path, addresses: Unit, tars: dict[str, Fetched], lists: OptOutLists) -> UnitRecord:
         reasons: Counter[tuple[str, str]] = Counter()
         first: dict[tuple[str, str], str] = {}
-        kept = _KeptColumns(folder / COLUMNS if self._params.keep_columns else None)
+        kept = _KeptColumns(folder / KEPT_COLUMNS if self._params.keep_columns else None)
         reader = RecordReader(("captions",), self._params.language, None, self._params.licence)
         problems = Problems()
         for row in json.loads(addresses.file(_LIST).read_bytes())["problems"]:
@@ -178,7 +177,7 @@ class Urls:
             {"outcome": outcome, "reason": reason, "count": number, "first": first[outcome, reason]}
             for (outcome, reason), number in sorted(reasons.items())
         ]
-        write_json(folder / "source.json", record)
+        write_json(folder / SOURCE, record)
         return UnitRecord({"pairs": record["pairs"]})
 
 

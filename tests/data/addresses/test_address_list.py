@@ -39,9 +39,7 @@ def write_all(folder: Path) -> dict[str, dict[str, Any]]:
         "Train_GCC-training.tsv": "".join(f"{text}\t{url}\n" for url, text in ROWS).encode(),
         "cc12m.tsv.gz": gzip.compress(plain.encode()),
         "b.jsonl": "".join(json.dumps({"url": url, "caption": text}) + "\n" for url, text in ROWS).encode(),
-        "c.csv": (
-            b'url,caption\nhttp://a.org/1.jpg,"a ""quoted"" dog"\nhttp://a.org/2.jpg,"zwei Hunde, ein Ball"\n'
-        ),
+        "c.csv": (b'url,caption\nhttp://a.org/1.jpg,"a ""quoted"" dog"\nhttp://a.org/2.jpg,"zwei Hunde, ein Ball"\n'),
     }
     for name, content in contents.items():
         (folder / name).write_bytes(content)

@@ -1,0 +1,73 @@
+"""`ingest.filters`: which pairs are not wanted. Every rule is null by default and counted by its reason."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from flame_core.names import LanguageCode
+from flame_core.params.section import Positive, Section
+
+# As far as they are rules about single pairs. Measured on the source's picture, before `max_side`.
+PRESETS: dict[str, dict[str, Any]] = {
+    # DataComp's basic filtering: English, more than 2 words and 5 characters, short side of 200, aspect of at most 3.
+    "datacomp-basic": {
+        "language": {"keep": ["en"]},
+        "min_words": 3,
+        "min_characters": 6,
+        "min_side": 200,
+        "max_aspect": 3.0,
+    },
+    # CC12M's rules of words and aspect; those of parts of speech, of names and of unwanted content are not here.
+    "cc12m": {"min_words": 3, "max_words": 256, "max_aspect": 2.5},
+}
+
+
+class LanguageFilter(Section):
+    """Languages of captions, as py3langid sees them; a caption of less than 25 characters is never judged."""
+
+    keep: list[LanguageCode] = Field(min_length=1)
+    among: list[LanguageCode] | None = Field(
+        default=None, description="languages that are expected at all, which makes it surer; null: all 97"
+    )
+
+
+class ScoreFilter(Section):
+    """Bounds of a column that the source keeps (`keep_columns`)."""
+
+    column: str
+    min: float | None = None
+    max: float | None = None
+    missing: Literal["drop", "keep"] = "drop"
+
+
+class LicenceFilter(Section):
+    """Licences of pairs, compared without case."""
+
+    keep: list[str] = Field(min_length=1)
+    unknown: Literal["drop", "keep"] = Field(default="drop", description="pairs without a licence")
+
+
+class PairFilterParams(Section):
+    """Rules about single pairs. Captions are left out one by one, and a pair with the last of them."""
+
+    preset: Literal["datacomp-basic", "cc12m"] | None = Field(
+        default=None, description="rules of a known data set; those written here replace them"
+    )
+    language: LanguageFilter | None = None
+    min_words: Positive | None = None
+    max_words: Positive | None = None
+    min_characters: Positive | None = None
+    max_characters: Positive | None = None
+    min_side: Positive | None = Field(default=None, description="pixels of the shorter side")
+    max_aspect: float | None = Field(default=None, ge=1)
+    scores: list[ScoreFilter] = Field(default=[])
+    licences: LicenceFilter | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_the_preset(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("preset") in PRESETS:
+            return {**PRESETS[given["preset"]], **given}
+        return given
