@@ -6,9 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from flame_core.data.shards import read_index
 from flame_core.layout import Layout
 from flame_core.stages import caption, download, ingest
 from tests.data.addresses.web import Web, running
-from tests.stages.pipeline import ROOT, pipeline_params, tree
+from tests.stages.pipeline import ROOT, pipeline_params, start_stage, tree
 
 
 @pytest.fixture
@@ -105,3 +107,27 @@ def test_one_command_retries_and_leaves_the_lock_true(web: Web, tmp_path: Path):
     call("dvc", "repro", "ingest")
     assert len(read_index(tmp_path / "data/shards")) == 36
     assert tree(tmp_path / "data/raw") == after
+
+
+@pytest.mark.slow
+def test_killed_downloads_end_with_the_same_bytes(
+    web: Web, tmp_path: Path, record_property: Callable[[str, object], None]
+):
+    write_cc3m(tmp_path / "list.tsv", web)
+    params = pipeline_params({"cc3m": source(web, tmp_path / "list.tsv", per_host=2)})
+    undisturbed, disturbed = (Layout.find(tmp_path / name) for name in ("undisturbed", "disturbed"))
+    download.run(params, undisturbed)
+    web.latency, kills, random = 0.05, 0, Random(0)
+    disturbed.root.mkdir()
+    for _ in range(10):
+        before = len(web.log)
+        process = start_stage("download", params, disturbed)
+        while len(web.log) == before and process.poll() is None:
+            time.sleep(0.02)  # until it asks
+        time.sleep(random.uniform(0.0, 1.5))
+        kills += process.poll() is None
+        process.kill()
+        process.communicate()
+    assert start_stage("download", params, disturbed).wait(120) == 0
+    assert tree(disturbed.raw) == tree(undisturbed.raw) and kills >= 3
+    record_property("kill -9 of a download, then the same bytes", kills)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from flame_core.digest import canonical_json
@@ -91,6 +92,15 @@ class Courtesy:
         new = path.with_name(f"{path.name}.{os.getpid()}")
         new.write_text(canonical_json([origin, text]), "utf-8")
         new.rename(path)
+
+
+def tidy(folder: Path, longest_rest: float) -> None:
+    """Remove what counts no longer, before a download begins."""
+    old = {folder / "rests": longest_rest, **dict.fromkeys((folder / "robots").glob("*"), _KEPT)}
+    for path, age in old.items():
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > age:
+                path.unlink()
 
 
 def _place(name: str) -> int:

@@ -24,6 +24,7 @@ from aiohttp.abc import AbstractResolver
 from flame_core.data import chunks
 from flame_core.data.addresses.address_list import ListReader, list_files
 from flame_core.data.addresses.attempts import ATTEMPTS, SCHEMA, TAR
+from flame_core.data.addresses.courtesy import tidy
 from flame_core.data.addresses.crawl import Pace
 from flame_core.data.addresses.opt_out import OptOutLists, read_lists
 from flame_core.data.addresses.request import LONGEST_REST
@@ -103,6 +104,7 @@ class Urls:
         shared = work.folder.with_name("download-hosts")
         progress = shared / "progress"
         shutil.rmtree(progress, ignore_errors=True)
+        tidy(shared, LONGEST_REST)
         bounds = chunks.cut(read_keys(addresses.folder), _PER_UNIT)
         earlier = _earlier(work, self._params, addresses.folder, bounds)
         tasks = [

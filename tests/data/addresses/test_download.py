@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -132,6 +132,31 @@ def test_a_picture_that_fits_keeps_its_bytes(web: Web, tmp_path: Path):
     path = write_list(tmp_path / "list.tsv", [web.url(f"/ok/{n}") for n in range(3)])
     unit = download(web, path, tmp_path / "work", max_side=None)
     assert pictures_of(unit, tmp_path / "raw") == {f"drawing number {n}": png(n) for n in range(3)}
+
+
+@pytest.mark.slow
+def test_two_thousand_addresses_in_four_processes_go_as_planned(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+):
+    monkeypatch.setattr("flame_core.data.sources.urls._PER_UNIT", 200)
+    monkeypatch.setattr("flame_core.data.sources.urls.settings", lambda: SimpleNamespace(workers=4))
+    cases = list(CASES.items())
+    planned = {
+        web.url(path.format(n), HOSTS[n // len(cases) % 8]): case
+        for n in range(2000)
+        for path, case in [cases[n % len(cases)]]
+    }
+    unit = download(
+        web,
+        write_list(tmp_path / "list.tsv", list(planned)),
+        tmp_path / "work",
+        per_host=8,
+        connections=16,
+        timeout_s={"connect": 20, "read": 20, "total": 60},
+    )
+    assert {url: (row["outcome"], row["reason"], row["tries"]) for url, row in rows_of(unit).items()} == planned
+    assert max(web.most_open.values()) <= 8
+    record_property("addresses that fail in every way, in 4 processes", len(planned))
 
 
 def mixed(web: Web, number: int) -> list[str]:
