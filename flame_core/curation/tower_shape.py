@@ -76,10 +76,9 @@ def _of_timm(name: str) -> TowerShape:
 
 def _counted(run: Any, picture: Any) -> TowerShape:
     import torch
+    from torch.utils.flop_counter import FlopCounterMode
 
-    from flame_core.training.counting import counted
-
-    with torch.inference_mode():
-        found = counted(lambda: run(picture))
-    _, patches, dims = found.result.shape
-    return TowerShape(found.flops, patches, dims)
+    counter = FlopCounterMode(display=False)
+    with torch.inference_mode(), counter:
+        _, patches, dims = run(picture).shape
+    return TowerShape(counter.get_total_flops(), patches, dims)
