@@ -162,7 +162,7 @@ def test_the_adapter_of_another_llm_is_refused_by_name(world, model, byte_tokeni
     smaller = TextEncoder.load(other, adapted_text(), LLM, "cpu").facet_pass.model
     smaller.layers = smaller.layers[:1]
     with (
-        pytest.raises(InputError, match=r"the LLM has no layer layers\.1\..* the adapters belong to the LLM tiny"),
+        pytest.raises(InputError, match=r"the LLM has no layer layers\.1\..* adapters belong to the LLM tiny"),
         Adapter.read(folder).on(smaller),
     ):
         pass
