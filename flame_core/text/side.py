@@ -1,7 +1,8 @@
 """The text side of a trained model: the source of the text vectors that its pictures are compared with.
 
-There are three: facets of the frozen LLM, sentences of the frozen LLM (`frozen_texts`), and a text tower trained with
-the image tower (`transformer`). Evaluation, `flame query` and served models know them only by this protocol, and only
+There are five: facets and sentences of the frozen LLM (`frozen_texts`), words that it gives to a sentence
+(`lexical.text_side`), words of the LLM with adapters (`lexical.adapted_texts`), and a text tower trained with the image
+tower (`transformer`). Evaluation, `flame query` and served models know them only by this protocol, and only
 `measuring.text_side` determines which one a model has. Vectors from another space would give meaningless similarities
 that look like results.
 """
