@@ -21,6 +21,7 @@ from flame_core.model.locate import model_of_run
 from flame_core.params import LexicalParams, Params
 from flame_core.params.text import SentenceParams
 from flame_core.plan import given, plan
+from flame_core.search.ask import ask_text
 from flame_core.serving.package import package_files
 from flame_core.serving.predictor import LLM_VARIABLE, Predictor
 from flame_core.stages import embed, lexical, train
@@ -139,6 +140,17 @@ def test_its_cost_is_planned(world):
     section = plan(params, layout, given(params, layout, 24, {}), tflops=1.0, processes=1)[f"training: {NAME}"]
     assert section["text tower"].endswith("a picture has 1 caption of 0.2 G forward, 1 forward and a backward")
     assert "text tower 0.0" in section["of that"]
+
+
+def test_a_query_says_its_words_and_whether_anything_is_near(world):
+    params, layout = world
+    model = model_of_run(params, layout, NAME)
+    found = ask_text(params, layout, model, "a boat", top=3)
+    assert len(found.hits) == 3 and all(hit.words for hit in found.hits)
+    assert found.hits[0].score == pytest.approx(
+        (found.gallery.views[:, 0] @ model.encode_text("a boat")[0]).max(), abs=1e-5
+    )
+    assert found.nearness.chance is not None, str(found.nearness)
 
 
 def test_another_llm_than_the_embeddings_were_made_with_is_refused(world):

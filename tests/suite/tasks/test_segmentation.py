@@ -4,11 +4,13 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from flame_core.errors import InputError
 from flame_core.suite.tasks import segmentation
 from flame_core.suite.tasks.segmentation import SegmentationParams
+from flame_core.vision.lexical_head import LexicalHead, word_weights
 from tests.suite.datasets import vectors
 
 
@@ -57,6 +59,24 @@ def test_planted_patches_are_perfect_and_random_ones_are_not():
     assert segmentation.score_overlaps(right, "en").metrics["miou"] == 1
     chance = 1 / (2 * 5 - 1)  # of independent uniform labels: 1/25 over 2/5 - 1/25
     assert segmentation.score_overlaps(random, "en").metrics["miou"] == pytest.approx(chance, abs=0.05)
+
+
+def test_patches_of_a_head_of_words_are_perfect_if_each_is_a_row_of_its_codebook():
+    head = LexicalHead(width=16, dims=16, words=16)
+    head.start_from(6 * torch.eye(16))
+    head.block, head.layers = torch.nn.Identity(), torch.nn.Identity()
+    t = word_weights(6 * torch.eye(16)[:5]).numpy()  # classes that are words
+    rng = np.random.default_rng(0)
+    for planted, expected in ((True, 1.0), (False, 1 / 9)):
+        overlaps = []
+        for _ in range(20):
+            labels = rng.integers(0, 5, (8, 8))
+            rows = torch.eye(16)[labels] if planted else torch.from_numpy(rng.normal(size=(8, 8, 16))).float()
+            patches = head.of_patches(rows.reshape(1, 64, 16)).detach().numpy().reshape(8, 8, 16)
+            predicted = segmentation.label_patches(patches, t, labels, task())
+            overlaps.append(segmentation.overlap(predicted, labels, 5, 255))
+        found = segmentation.score_overlaps(overlaps, "en").metrics["miou"]
+        assert found == pytest.approx(expected, abs=0.0 if planted else 0.05)
 
 
 def test_a_class_that_is_in_no_picture_does_not_count():
