@@ -23,7 +23,7 @@ from flame_core.errors import FlameError, GateError, ResourceError
 from flame_core.version import PACKAGE
 from flame_core.web_origin import HEADERS, SAFE_METHODS, Refusal, host_refusal, origin_refusal, with_headers
 from flame_core.web_search.messages import without_folders
-from flame_core.web_search.requests import EncodeRequest, PatchRequest, SearchRequest
+from flame_core.web_search.requests import ClassifyRequest, EncodeRequest, PatchRequest, SearchRequest
 from flame_core.web_search.service import SearchService, UnknownError
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,11 @@ def create_app(service: SearchService, names: Collection[str]) -> ASGIApp:
     def encode(asked: EncodeRequest) -> dict[str, Any]:
         """Unit vectors of texts and pictures."""
         return service.encode(asked)
+
+    @app.post("/api/classify")
+    def classify(asked: ClassifyRequest) -> dict[str, Any]:
+        """The classes of pictures by the head that `flame tune` made for the model."""
+        return service.classify(asked)
 
     @app.post("/api/patches")
     def patches(asked: PatchRequest) -> dict[str, Any]:

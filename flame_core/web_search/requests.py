@@ -43,6 +43,13 @@ class EncodeRequest(_Body):
     facets: bool = Field(default=False, description="all vectors of each, not only the first")
 
 
+class ClassifyRequest(_Body):
+    """Pictures (base64 of files)."""
+
+    pictures: list[str] = Field(min_length=1, max_length=MOST_TEXTS)
+    top: int = Field(default=5, ge=1, description="classes of each picture")
+
+
 class PatchRequest(_Body):
     """A picture (base64 of a file) or the number of one in the index."""
 

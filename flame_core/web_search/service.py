@@ -29,7 +29,8 @@ from flame_core.search.ask import Found, Searcher
 from flame_core.search.galleries import HELD_OUT, Gallery
 
 if TYPE_CHECKING:
-    from flame_core.web_search.requests import EncodeRequest, PatchRequest, SearchRequest
+    from flame_core.tuning.classifier import Classifier
+    from flame_core.web_search.requests import ClassifyRequest, EncodeRequest, PatchRequest, SearchRequest
 
 _MEAN_OF = 12  # held-out pictures whose patches give the direction that all patches share
 
@@ -108,6 +109,13 @@ class SearchService:
             "pictures": (z if asked.facets else z[:, 0]).tolist(),
         }
 
+    def classify(self, asked: ClassifyRequest) -> dict[str, Any]:
+        """The most probable classes of each picture, by the tuned head of this model."""
+        with self._lock:
+            pictures = [_decoded(each, f"pictures[{place}]") for place, each in enumerate(asked.pictures)]
+            found = self._classifier.classify(pictures, asked.top)
+        return {"pictures": [[{"class": name, "probability": share} for name, share in own] for own in found]}
+
     def patches(self, asked: PatchRequest) -> dict[str, Any]:
         """The words of a picture's patches [g][g], and their cosines [g][g] with a text if one is given."""
         with self._lock:
@@ -175,6 +183,18 @@ class SearchService:
         from flame_core.suite.models.trained import patch_grid
 
         return self._searcher.model.encoder.encode_with(patch_grid, list(jpegs))
+
+    @cached_property
+    def _classifier(self) -> Classifier:
+        from flame_core.tuning.classifier import Classifier
+
+        model = self._searcher.model
+        folder = self._searcher.layout.heads / model.folder.name
+        if not folder.is_dir():
+            raise UnknownError(
+                f"there is no head for {model.name}: name it under `tune` in the params, `flame run tune`"
+            )
+        return Classifier(folder, model)
 
     @cached_property
     def _head(self) -> LMHead | None:
