@@ -222,6 +222,8 @@ def _training_cost(
         selections = params.select.selections if params.select else {}
         if (selection := selections.get(linked["selection"].stem)) is not None:
             return count(selection.budget(images))
+    if params.noise is not None and list(linked.values()) == [layout.noise]:
+        return count(images)  # the order of the noise changes no size
     if missing:
         return f"{', '.join(missing)} of the recipe is not there yet"
     if not linked:

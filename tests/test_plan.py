@@ -58,6 +58,13 @@ def test_a_recipe_on_a_selection_that_is_not_there_yet(tmp_path: Path) -> None:
     assert sections["training: flame"]["steps"] == "192 of 10 pictures"
 
 
+def test_a_recipe_with_noise_takes_what_it_takes_without(tmp_path: Path) -> None:
+    params = resolve_params(Layout.find(ROOT), ["recipes=[flame, noise-30]", "noise.seed=0"], None).params
+    layout = Layout(tmp_path, tmp_path)
+    sections = plan(params, layout, given(params, layout, 640, {}), tflops=1.0, processes=1)
+    assert sections["training: noise-30"] == sections["training: flame"]
+
+
 def taught(
     teacher: dict[str, str], tmp_path: Path, width: int = 96, depth: int = 6, **more: Any
 ) -> dict[str, dict[str, str]]:
