@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 
 from flame_core.data import svg
 from flame_core.data.perceptual import perceptual_hash
@@ -35,7 +36,7 @@ def examine(content: bytes, params: UrlsSource, opted_out: frozenset[int] = froz
         PictureError: its reason is one of `attempts.py`: `not_a_picture`, `small`, `aspect`, `opt_out_list` (its
             perceptual hash is in `opted_out`), or `image_...` of `read_picture`.
     """
-    rules = IngestParams(max_side=params.max_side or 1 << 16, max_pixels=params.max_pixels)
+    rules = _rules(params.max_side or 1 << 16, params.max_pixels)
     if svg.is_svg(content):
         return _drawing(content, params)
     try:
@@ -56,11 +57,16 @@ def examine(content: bytes, params: UrlsSource, opted_out: frozenset[int] = froz
 
 def _drawing(content: bytes, params: UrlsSource) -> StoredPicture:
     """An SVG, as a JPEG of the size that `ingest` would give it."""
-    picture = read_picture(content, IngestParams(max_side=params.max_side or 512, max_pixels=params.max_pixels))
+    picture = read_picture(content, _rules(params.max_side or 512, params.max_pixels))
     _require_shape(picture.rgb.size, params)
     if params.max_side is None:
         return StoredPicture(content, "svg", *picture.rgb.size)
     return StoredPicture(picture.jpeg or content, "jpg", *picture.rgb.size)
+
+
+@cache
+def _rules(max_side: int, max_pixels: int) -> IngestParams:
+    return IngestParams(max_side=max_side, max_pixels=max_pixels)
 
 
 def _require_shape(size: tuple[int, int], params: UrlsSource) -> None:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -140,7 +140,7 @@ def _write(task: FetchTask, rows: list[Address], folder: Path, previous: Unit | 
     ordered = [attempts[row.key] for row in rows]
     _write_tar(folder / TAR, ordered, places)
     spool.unlink(missing_ok=True)
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in ordered], schema=SCHEMA), folder / ATTEMPTS)
+    pq.write_table(pa.Table.from_pylist([vars(row) for row in ordered], schema=SCHEMA), folder / ATTEMPTS)
     write_json(
         folder / ABOUT,
         {"params": value_digest(fetch_identity(task.params)), "first": rows[0].key, "last": rows[-1].key},
