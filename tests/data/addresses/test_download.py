@@ -6,10 +6,14 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -301,6 +305,31 @@ def test_names_that_fail_pass_or_lead_inside(web: Web, tmp_path: Path):
     }
     unit = download(web, write_list(tmp_path / "list.tsv", list(urls)), tmp_path / "work", resolver=Names)
     assert {url: row["reason"] or row["outcome"] for url, row in rows_of(unit).items()} == urls
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_nothing_is_fetched_without_a_valid_certificate(web: Web, tmp_path: Path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(made, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    met: list[bytes] = []
+
+    def serve(listening: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                with suppress(OSError), context.wrap_socket(connection, server_side=True) as secure:
+                    met.append(secure.recv(1000))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, args=(listening,), daemon=True).start()
+        port = listening.getsockname()[1]
+        path = write_list(tmp_path / "list.tsv", [f"https://127.0.0.1:{port}/ok/1"])
+        unit = download(web, path, tmp_path / "work", allow=[f"127.0.0.1/32:{port}"], opt_out={"robots_txt": False})
+    assert [(row["reason"], row["tries"]) for row in rows_of(unit).values()] == [("tls", 1)] and not any(met)
 
 
 def test_no_strange_address_reaches_a_server_or_costs_another_row(web: Web, tmp_path: Path):
