@@ -189,6 +189,12 @@ def cluster() -> None:
     _run_stage("cluster")
 
 
+@app.command(rich_help_panel=STAGES)
+def features() -> None:
+    """Store a frozen tower's vectors of the pictures; needs a section `features` in the params."""
+    _run_stage("features")
+
+
 concept_commands.add_to(app, _run_stage, STAGES)
 
 

@@ -127,6 +127,11 @@ class Layout:
         return self.data / "selections"
 
     @property
+    def features(self) -> Path:
+        """A frozen tower's vectors of the training pictures."""
+        return self.data / "sidecars" / "features"
+
+    @property
     def noise(self) -> Path:
         """The order of the training samples by which recipes with `noise` swap texts."""
         return self.data / "sidecars" / "noise"

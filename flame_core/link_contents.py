@@ -42,6 +42,10 @@ def _content(what: str, path: Path) -> Any:
     if what in MODELS:
         files = _model_files(path, what)
         return {name: digest for name, digest in read_digests(path).items() if name in files}
+    if what == "init":
+        if not path.is_file():
+            raise InputError(f"{path} is missing, the weights to begin with: correct `model.init.source`")
+        return file_sha256(path)
     if what == "selection":
         if not path.is_file():
             raise InputError(f"{path} is missing, the selection of keys to train on: make it, or correct `selection`")
@@ -83,7 +87,7 @@ def read_by_training(links: Mapping[str, Path]) -> dict[Path, list[str]]:
         if what in MODELS:
             files = found.setdefault(path, [])
             files += [name for name in _model_files(path, what) if name not in files]
-        elif what == "selection":
+        elif what in ("selection", "init"):
             if (path.parent / DIGESTS).is_file():
                 found.setdefault(path.parent, []).append(path.name)
         else:

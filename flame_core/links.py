@@ -37,12 +37,14 @@ _COMPARED = ("cmd", "deps", "params", "outs")
 
 
 def links(layout: Layout, recipe: TrainParams) -> dict[str, Path]:
-    """{what: path} of all a recipe needs: `teacher`, `inherit`, `sidecars.<name>`, `sampling`, `selection`."""
+    """{what: path} of all a recipe needs: `teacher`, `inherit`, `init`, `sidecars.<name>`, `sampling`, `selection`."""
     found: dict[str, Path] = {}
     for what, link in (("teacher", recipe.teacher), ("inherit", recipe.inherit)):
         name = recipe_of(link)
         if link is not None and (name or link.path):  # a model of another project is no edge of the graph
             found[what] = layout.model(name) if name else linked_place(layout, link.path or "")
+    if (init := recipe.model.init) is not None and init.kind == "path":
+        found["init"] = linked_place(layout, init.place)
     found |= {f"sidecars.{name}": linked_place(layout, path) for name, path in sorted(recipe.sidecars.items())}
     if (source := recipe.sampling.source) is not None:
         found["sampling"] = linked_place(layout, source)

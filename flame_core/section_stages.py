@@ -18,6 +18,7 @@ from flame_core.params import (
     ConceptFitParams,
     ConceptParams,
     DomainParams,
+    FeaturesParams,
     LexicalParams,
     NoiseParams,
     Params,
@@ -134,6 +135,15 @@ def _noise(layout: Layout, noise: NoiseParams) -> dict[str, Any]:
     return _with_params(own, ["evaluate.train_language"])
 
 
+def _features(layout: Layout, features: FeaturesParams) -> dict[str, Any]:
+    init = features.model.init
+    given = [linked_place(layout, init.place)] if init is not None and init.kind == "path" else []
+    deps = ["data/shards", *relative(layout, given)]
+    own = _stage("features", deps, ["data/sidecars/features"], "data", ["features_differ"])
+    own["meta"]["dagster"] |= {"kinds": ["pytorch"], "pool": "gpu"}
+    return own
+
+
 def _domains(layout: Layout, domains: Mapping[str, DomainParams]) -> dict[str, Any]:
     own = _stage("domains", [], ["data/domains"], "data", ["domain_classes", "domain_readable"])
     own["meta"]["dagster"] |= {"pool": "network", "retries": {"max": 3, "delay_seconds": 30, "exit_codes": [5]}}
@@ -167,6 +177,7 @@ SECTIONS: Mapping[str, Callable[[Layout, Any], dict[str, Any]]] = {
     "concept_fit": _concept_fit,
     "codes": _codes,
     "select": _select,
+    "features": _features,
     "noise": _noise,
     "domains": _domains,
     "tune": _tune,

@@ -32,6 +32,7 @@ _COMMANDS |= {
     "codes": "codes",
     "similarity": "codes",
     "selections": "select",
+    "features": "features",
     "noise": "noise",
     "domains": "domains",
     "heads": "tune",

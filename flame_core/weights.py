@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from torch import Tensor
 from torch.nn import Module
 
 
 def save_weights(module: Module, path: Path) -> None:
     """Write the parameters and buffers of a module."""
+    save_tensors(module.state_dict(), path)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors by name."""
     from safetensors.torch import save
 
-    weights = {name: w.detach().cpu().contiguous() for name, w in sorted(module.state_dict().items())}
+    weights = {name: w.detach().cpu().contiguous() for name, w in sorted(tensors.items())}
     path.write_bytes(save(weights))  # `save_file` reports a full disk with its own kind of error

@@ -26,7 +26,7 @@ class Batch:
     """This rank's part of a batch, on the device of the training.
 
     Attributes:
-        pictures: [b, V, 3, H, W], normalised.
+        pictures: [b, V, 3, H, W], normalised; or [b, V, C], a frozen tower's stored vectors of them.
         boxes: [b, V, 5], the crop of each view: left, top, right and bottom as fractions of the whole picture, and 1 if
             the view was mirrored after that, else 0.
         texts: from the text side: vectors [b, K, D] of any float type, or token ids [b, K, L].

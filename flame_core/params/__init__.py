@@ -29,7 +29,9 @@ from flame_core.params.codes import (
 )
 from flame_core.params.concepts import ConceptFitParams, ConceptParams
 from flame_core.params.evaluation import EvaluateParams, SpectrumParams
+from flame_core.params.features import FeaturesParams
 from flame_core.params.filters import LanguageFilter, LicenceFilter, PairFilterParams, ScoreFilter
+from flame_core.params.initial_weights import InitParams, LastBlocks
 from flame_core.params.lexical import LexicalParams
 from flame_core.params.model_links import recipe_of, recipe_sources, teacher_recipe
 from flame_core.params.noise import NoiseGates, NoiseParams
@@ -97,6 +99,7 @@ __all__ = [
     "EvaluateParams",
     "FacetSigmoidParams",
     "FeatureParams",
+    "FeaturesParams",
     "FilterParams",
     "FlopsParams",
     "FolderSource",
@@ -104,8 +107,10 @@ __all__ = [
     "InfoNCEParams",
     "IngestParams",
     "InheritParams",
+    "InitParams",
     "LLMParams",
     "LanguageFilter",
+    "LastBlocks",
     "LearnedMasksParams",
     "LexicalLossParams",
     "LexicalParams",

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from flame_core.names import Name
 from flame_core.params.auto import Schedule, schedule
 from flame_core.params.changed_values import changed_values
+from flame_core.params.initial_weights import InitParams, LastBlocks
 from flame_core.params.objectives import MultiPositiveSigmoidParams, ObjectiveParams
 from flame_core.params.sampling import SOURCES, LinkedPath, Sampling, UniformSampling
 from flame_core.params.section import (
@@ -25,6 +26,7 @@ from flame_core.params.section import (
     refuse,
 )
 
+FEATURES = "features"  # name of the sidecar that holds a frozen tower's vectors of the pictures
 LINKS = ("teacher", "inherit", "sidecars", "selection")  # what a recipe may need beside shards, captions and embeddings
 
 
@@ -59,6 +61,26 @@ class ModelParams(Section):
         "lexical: LexVLA's, weights of words, with the objective of that name",
     )
     checkpoint_activations: bool = Field(default=False, description="recompute blocks in backward to save memory")
+    init: InitParams | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # as `reading` below
+        description="weights of another project that the backbone begins with; null: random",
+    )
+    train: Literal["all", "none"] | LastBlocks = Field(
+        default="all",
+        exclude_if=lambda value: value == "all",  # as `reading` below
+        description="what of the backbone learns: all, none, or {last_blocks: n}; the head always learns",
+    )
+    pixels: Literal["clip", "timm"] = Field(
+        default="clip",
+        exclude_if=lambda value: value == "clip",  # as `reading` below
+        description="mean and deviation by which pixels are normalised: CLIP's, or timm's for the backbone",
+    )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The values that decide what a tower computes, without where its first weights came from."""
+        return {name: value for name, value in changed_values(self).items() if name != "init"}
 
 
 class TextTowerParams(Section):
@@ -274,6 +296,11 @@ class TrainParams(Section):
         return [name for name in ("batch_size", "epochs", "warmup_steps") if getattr(self, name) == AUTO]
 
     @property
+    def reads_features(self) -> bool:
+        """Whether it trains on the stored vectors of a frozen tower instead of pictures."""
+        return FEATURES in self.sidecars
+
+    @property
     def learns_masks(self) -> bool:
         """Whether the tower is pruned while it is trained."""
         return any(term.name == "learned_masks" for term in self.terms)
@@ -301,6 +328,8 @@ class TrainParams(Section):
         What it is linked to is known by its content instead (`link_contents.py`), wherever it lies.
         """
         values = {name: value for name, value in changed_values(self).items() if name not in ("gates", *LINKS)}
+        if self.model.init is not None:
+            values["model"] = self.model.identity  # the weights are known by their content
         if (sampling := values.get("sampling")) is not None:
             values["sampling"] = {name: value for name, value in sampling.items() if name not in SOURCES}
         inherited = self.inherit.how if self.inherit else {}
@@ -320,6 +349,7 @@ class TrainParams(Section):
     def _misfits(self) -> Iterator[tuple[tuple[str, ...], str]]:
         names = [self.objective.name, *(term.name for term in self.terms)]
         blocks = self.model.facet_blocks
+        yield from self._misfits_of_weights()
         if blocks is not None and self.model.head != "patches":
             head = self.model.head
             yield ("model", "head"), f"model.head {head} has no facets: model.facet_blocks needs head patches"
@@ -359,3 +389,18 @@ class TrainParams(Section):
             yield ("lora",), "lora trains the LLM to give words: set objective.name and model.head to lexical"
         if self.reading != "sentence":
             yield ("reading",), "lora reads captions as sentences: set reading: sentence"
+
+    def _misfits_of_weights(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        model = self.model
+        if model.init is not None and self.inherit is not None:
+            yield ("inherit",), "model.init and inherit both say what weights the tower begins with: unset one of them"
+        if model.init is not None and model.sizes is not None:
+            yield ("model", "sizes"), "model.init gives a whole backbone its weights: unset model.sizes"
+        if model.init is None and self.inherit is None and model.train != "all":
+            yield ("model", "train"), f"model.train {model.train}: weights that do not learn must come from model.init"
+        if not self.reads_features:
+            return
+        if model.train != "none":
+            yield ("model", "train"), "stored features are those of a frozen tower: set model.train to none"
+        if model.head not in ("pooled", "cls"):
+            yield ("model", "head"), "stored features are one vector per picture: model.head must be pooled or cls"

@@ -19,6 +19,7 @@ from flame_core.params.clustering import ClusterParams
 from flame_core.params.codes import CodesParams, SelectParams
 from flame_core.params.concepts import ConceptFitParams, ConceptParams
 from flame_core.params.evaluation import EvaluateParams
+from flame_core.params.features import FeaturesParams
 from flame_core.params.lexical import LexicalParams
 from flame_core.params.model_links import recipe_sources
 from flame_core.params.noise import NoiseParams
@@ -67,6 +68,9 @@ class Params(Section):
     codes: CodesParams | None = Field(default=None, description="codes of the pictures' patches; null: no such stage")
     select: SelectParams | None = Field(
         default=None, description="selections of keys by the codes; null: no such stage"
+    )
+    features: FeaturesParams | None = Field(
+        default=None, description="vectors of the pictures by a frozen tower; null: no such stage"
     )
     noise: NoiseParams | None = Field(
         default=None, description="an order by which samples swap texts; null: no such stage"

@@ -21,6 +21,7 @@ from flame_core.link_contents import link_contents, read_by_training, require_sa
 from flame_core.links import links
 from flame_core.pages.charts import line_chart, standalone
 from flame_core.params import LexicalLossParams, Params, Reading, TrainParams
+from flame_core.params.training import FEATURES
 from flame_core.reporting import curve, facts, picture
 from flame_core.settings import settings
 from flame_core.text.caption_source import CaptionSource, LLMSource
@@ -43,6 +44,8 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     from flame_core.training.teacher_check import require_teachable
     from flame_core.training.teacher_texts import store_teacher_texts
     from flame_core.training.teacher_vectors import crop_folders, store_teacher_vectors
+    from flame_core.vision.initial_weights import ABOUT, BACKBONE, fetch_initial_weights
+    from flame_core.vision.stored_features import require_same_tower
     from flame_core.vision.tower import CONFIG, WEIGHTS
 
     gates.require(layout.shards)
@@ -77,9 +80,14 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         needs |= teacher.links
         linked["teacher"] = teacher.identity
         large[teacher.folder] = ["*"]
+    initial = None if written.model.init is None else fetch_initial_weights(written.model, layout)
+    if initial is not None:
+        needs["init"], linked["init"] = initial.folder, {BACKBONE: initial.sha256}
     selected, sidecars, _ = open_inputs(written, needs, index, layout.shards)
     for sidecar in sidecars.values():
         require_same_store(sidecar, layout.train_embeddings)
+    if written.reads_features:
+        require_same_tower(sidecars[FEATURES], written, None if initial is None else initial.sha256)
     if "selection" in needs:
         linked["selection"] = keys_digest(selected)  # the same keys in another file are the same training
     chosen = written.fitted(len(selected))  # the digest, checkpoints and records have the values, never `auto`
@@ -103,6 +111,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         "recipe_name": recipe,
         "recipe": chosen.dump(),
         **({"auto": written.automatic} if written.automatic else {}),
+        **({} if initial is None else {"init": json.loads((initial.folder / ABOUT).read_text("utf-8"))}),
         "hidden": store.hidden,
         **_words(chosen, sidecars),
         "samples": len(selected),

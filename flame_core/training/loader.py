@@ -21,12 +21,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from flame_core.data.noise_order import NOISE, text_rows
 from flame_core.data.shards import Index, PictureReader
+from flame_core.data.sidecars import Sidecar
 from flame_core.digest import text_sha256
 from flame_core.errors import ResourceError
 from flame_core.objectives import recipe_needs
 from flame_core.objectives.batch import Batch
 from flame_core.objectives.stored_teacher import StoredVectors
 from flame_core.params import TrainParams
+from flame_core.params.training import FEATURES
 from flame_core.ranks import ALONE, Ranks
 from flame_core.text.jobs import facet_number
 from flame_core.text.store import Drawn
@@ -35,6 +37,7 @@ from flame_core.training.shared_index import SharedIndex
 from flame_core.training.texts import StoredValues, TrainingTexts
 from flame_core.vision.decoding import open_with
 from flame_core.vision.nvjpeg import EncodedPictures, cut_in_groups, picture_size
+from flame_core.vision.stored_features import StoredPictures
 from flame_core.vision.views import box_around, normalised, training_view, uncut_view, view_around
 
 
@@ -62,6 +65,8 @@ _READ = 65536  # places in the order of noise that are read at once
 @dataclass(frozen=True)
 class LoadedBatch:
     """A batch before it is used: pictures [b, V, H, W, 3] in uint8, texts in the order of their files.
+
+    A frozen tower's stored vectors stand in place of pictures, [b, V, C] in float32.
 
     `around` [b, S, S, 3] is in uint8 too; `order` [b K] holds the index of the text that was drawn at each place; the
     rest is as in `Batch`. If a GPU decodes, the pictures are still to be cut.
@@ -98,7 +103,7 @@ class LoadedBatch:
         assert isinstance(self.pictures, Tensor)
         texts = self.texts.flatten(0, 1)[self.order].view_as(self.texts)
         around = None if self.around is None else normalised(self.around)
-        pictures = normalised(self.pictures)
+        pictures = normalised(self.pictures) if self.pictures.dtype == torch.uint8 else self.pictures
         return Batch(
             pictures, self.boxes, texts, self.facets, self.rows, self.keys, self.extra, keep=None, around=around
         )
@@ -182,6 +187,8 @@ class TrainingSamples(Dataset[LoadedBatch]):
         self._views = recipe_needs(params).views
         self._around = round(recipe_needs(params).around * params.model.image_size)
         self._sidecars = dict(sidecars or {})
+        stored = self._sidecars.pop(FEATURES, None) if params.reads_features else None
+        self._stored = StoredPictures(stored, params.augmentation.flip) if isinstance(stored, Sidecar) else None
         self._said = _text_rows(self._sidecars.pop(NOISE), index, params.noise) if params.noise else None
         self._taught, self._crops = taught, params.crops
         self.texts = texts
@@ -227,9 +234,11 @@ class TrainingSamples(Dataset[LoadedBatch]):
         for (epoch, number), crop in zip(samples, crops, strict=True):
             row = self._index[number]
             draw = random.Random(text_sha256(f"sample {params.seed} {crop} {row.key}"))
-            content = self._pictures.jpeg(row)
-            picture = None if params.decoder == "nvjpeg" else open_with(params.decoder, content)
-            if picture is None:
+            content = b"" if self._stored else self._pictures.jpeg(row)
+            picture = None if self._stored or params.decoder == "nvjpeg" else open_with(params.decoder, content)
+            if self._stored:
+                view = partial(self._stored.view, draw)
+            elif picture is None:
                 contents.append(content)
                 view = partial(uncut_view, *picture_size(content), params.augmentation, draw)
             else:
@@ -248,6 +257,8 @@ class TrainingSamples(Dataset[LoadedBatch]):
             facets.append([self._numbers[slot] for slot in slots])
             keys.append(row.key)
         pixels = torch.stack([each.pixels for each in views]).unflatten(0, (-1, self._views))
+        if self._stored:
+            pixels = self._stored.read(places, pixels)
         return LoadedBatch(
             pictures=Uncut(EncodedPictures.of(contents), size, self._around) if contents else pixels,
             boxes=torch.tensor([each.place for each in views]).unflatten(0, (-1, self._views)),

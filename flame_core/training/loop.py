@@ -82,7 +82,7 @@ def train(
         ranks: this process among those that train.
         on_step: called with the metrics after each step, on a GPU also with those of `Utilisation`.
         teacher: the model folder of the recipe's teacher.
-        inherited: the model folder that the tower inherits from.
+        inherited: the model folder that the tower inherits from, or the folder of its `model.init`.
         draws: how an epoch's samples are drawn (default: each once).
 
     Returns:

@@ -42,12 +42,15 @@ class MadeTexts:
         """Nothing."""
 
 
-def made_batch(params: TrainParams, texts: MadeTexts, pictures: int) -> Batch:
-    """A batch with the views that the recipe asks for, random pictures, and texts of facet 1."""
+def made_batch(params: TrainParams, texts: MadeTexts, pictures: int, width: int = 0) -> Batch:
+    """A batch with the views that the recipe asks for, random pictures, and texts of facet 1.
+
+    If the recipe reads stored vectors of pictures, they have `width` numbers.
+    """
     needs, size = recipe_needs(params), params.model.image_size
     views, around = needs.views, round(needs.around * size)
     return Batch(
-        pictures=torch.randn(pictures, views, 3, size, size),
+        pictures=torch.randn(pictures, views, *((width,) if params.reads_features else (3, size, size))),
         boxes=torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0]).expand(pictures, views, 5),
         texts=texts.read([Drawn("", row, ()) for row in range(pictures)]),
         facets=torch.ones(pictures, params.texts_per_image, dtype=torch.long),

@@ -78,6 +78,7 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
     from flame_core.text.transformer import TextTower
     from flame_core.training.inputs import sidecar_readers
     from flame_core.training.schedule import require_weights
+    from flame_core.vision.frozen_backbone import freeze_backbone, require_statistics
     from flame_core.vision.tower import ImageTower, require_features
 
     if recipe.objective.name == "prototypes":  # 0 in its first episode, and then only pictures among themselves
@@ -87,6 +88,8 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
     needs = term_needs(recipe)
     if recipe.crops and not any(each.taught for each in needs.values()):
         yield Fault(("teacher", "copies"), "no term of the recipe learns from the teacher: add one, or remove copies")
+    if recipe.reads_features:
+        yield from _feature_faults(recipe)
     try:
         require_named(sidecar_readers(recipe), recipe.sidecars)
     except ParamsError as error:
@@ -94,9 +97,14 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
     try:
         with torch.device("meta"):
             tower = ImageTower(recipe.model, hidden=8, facets=1)
+        require_statistics(tower.backbone, recipe)
     except ParamsError as error:
         yield _backbone_fault(recipe, error)
         return
+    try:
+        freeze_backbone(tower.backbone, recipe.model.train)
+    except ParamsError as error:
+        yield Fault(("model", "train"), str(error).removeprefix("train.model.train: "))
     for name, each in needs.items():
         try:
             require_features(tower.backbone, each.reads, f"the term {name}")
@@ -121,6 +129,28 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
             yield Fault(("optimizer", "multipliers"), str(error).removeprefix("train.optimizer.multipliers: "))
 
 
+def _feature_faults(recipe: TrainParams) -> Iterator[Fault]:
+    """What stored vectors of pictures cannot give."""
+    from flame_core.objectives import term_needs
+
+    if recipe.augmentation.scale != (1.0, 1.0) or recipe.augmentation.photometric is not None:
+        yield Fault(
+            ("augmentation", "scale"),
+            "stored features are of whole pictures: set augmentation.scale to [1, 1] and photometric to null; flip "
+            "draws among the stored views",
+        )
+    stored = {"z", recipe.model.head}
+    for name, needs in term_needs(recipe).items():
+        if missing := sorted(needs.reads - stored):
+            yield Fault(
+                ("objective" if name == recipe.objective.name else "terms",),
+                f"the term {name} reads {', '.join(missing)}, and stored features are {recipe.model.head} only: train "
+                "on pictures (without the sidecar features)",
+            )
+        if needs.taught or needs.around:
+            yield Fault(("terms",), f"the term {name} looks at pictures, and the recipe trains on stored features")
+
+
 def _backbone_fault(recipe: TrainParams, error: ParamsError) -> Fault:
     import timm
 
@@ -132,8 +162,8 @@ def _backbone_fault(recipe: TrainParams, error: ParamsError) -> Fault:
     message = str(error).removeprefix("train.model: ")
     if message.startswith("train.model.head "):
         return Fault(("model", "head"), message.removeprefix("train.model.head "))
-    if "'final_norm'" in message or message.startswith("train.model.backbone "):
-        return Fault(("model", "backbone"), f"{name!r} does not return tokens [B, T, C]; take a ViT")
+    if message.startswith("train.model.backbone "):
+        return Fault(("model", "backbone"), message.removeprefix("train.model.backbone "))
     if message.startswith("train.model.facet_blocks "):
         return Fault(("model", "facet_blocks"), message.partition(": ")[2])
     return Fault(("model", "backbone_options") if recipe.model.backbone_options else ("model", "image_size"), message)

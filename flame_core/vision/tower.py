@@ -1,15 +1,15 @@
 """The image tower: a timm backbone without its classifier, and a head into the texts' space on its patch tokens.
 
-The backbone's CLS token, if it has one, stays in the sequence but is not part of the mean; facet tokens are optional
-(`facet_tokens`). A model folder (`data/models/<recipe>/`) holds `model.safetensors`, with only the trained weights, and
-`config.json`.
+A backbone with a feature map has a token per place (`feature_maps`). The backbone's CLS token, if it has one, stays in
+the sequence but is not part of the mean; facet tokens are optional (`facet_tokens`). A model folder
+(`data/models/<recipe>/`) holds `model.safetensors`, with only the trained weights, and `config.json`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +22,14 @@ from flame_core.params import ModelParams, Precision
 from flame_core.text.jobs import facet_count
 from flame_core.vision.block_sizes import require_sizes, resize, sizes_of, why_not_plain
 from flame_core.vision.facet_tokens import FacetTokens
+from flame_core.vision.feature_maps import as_tokens, prepare_map, tokens_of
 from flame_core.vision.folded_norms import fold_norms
 from flame_core.vision.lexical_head import LexicalHead
 from flame_core.vision.mixed_precision import keep_residual_type, multiply_patches
 from flame_core.vision.prepared_batches import prepared_batches
 from flame_core.vision.projector import PatchProjector, PooledProjector
 from flame_core.vision.token_subset import subset_tokens
-from flame_core.vision.views import evaluation_picture, normalised
+from flame_core.vision.views import MEAN, STD, evaluation_picture, normalised
 
 if TYPE_CHECKING:
     from flame_core.vision.masked_tower import Masked
@@ -48,6 +49,8 @@ class ImageTower(nn.Module):
 
     origins: dict[str, str] | None = None
     masked: Masked | None = None  # while masks are learned
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, params: ModelParams, hidden: int, facets: int, words: int = 0) -> None:
         """Take D, F, and for the head `lexical` the number of words V, which then is z's dimension."""
@@ -67,26 +70,45 @@ class ImageTower(nn.Module):
         self.projector = _head(params, self.backbone.num_features, hidden, words)
         blocks = params.facet_blocks
         self.facet_tokens = FacetTokens(self.backbone, facets, blocks) if blocks is not None else None
+        self._own_pixels = params.pixels == "timm"
+        if self._own_pixels:  # from CLIP's, by which all pictures are normalised
+            mean, std = (torch.tensor(each, device="cpu")[:, None, None] for each in pixel_moments(self.backbone))
+            self.register_buffer("scale", STD / std, persistent=False)
+            self.register_buffer("shift", (MEAN - mean) / std, persistent=False)
 
     def patches(self, pictures: Tensor) -> Tensor:
         """Patch tokens of the last block, [B, N, C], without prefix tokens; facet tokens do not change them."""
-        return self.backbone.forward_features(pictures)[:, self.backbone.num_prefix_tokens :]
+        return self._tokens(pictures)[:, self.backbone.num_prefix_tokens :]
+
+    def _tokens(self, pictures: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Tokens [B, T, C] of the last block."""
+        pictures = self.as_backbone_sees(pictures)
+        return tokens_of(self.backbone, pictures) if keep is None else subset_tokens(self.backbone, pictures, keep)
+
+    def as_backbone_sees(self, pictures: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W], normalised as the backbone was trained."""
+        return pictures * self.scale + self.shift if self._own_pixels else pictures
 
     def forward(
         self, pictures: Tensor, reads: Collection[str] = ("z",), keep: Tensor | None = None
     ) -> dict[str, Tensor]:
         """The features named in `reads`, of whole pictures or only of their patches `keep` [B, M].
 
+        `pictures` may be what the backbone gave for them, [B, C]: the mean patch, or the CLS token if the head reads
+        it. Then z and that feature are known.
+
         z [B, 1 + F, D]; from the backbone's last block: pooled [B, C], the mean patch token; cls [B, C]; patches
         [B, N, C].
         """
         prefix = self.backbone.num_prefix_tokens
-        if self.facet_tokens is None:
-            whole = self.backbone.forward_features
-            tokens = whole(pictures) if keep is None else subset_tokens(self.backbone, pictures, keep)  # [B, T, C]
+        if pictures.ndim == 2:
+            tokens = patches = pictures[:, None]
+            facets = None
+        elif self.facet_tokens is None:
+            tokens = self._tokens(pictures, keep)  # [B, T, C]
             patches, facets = tokens[:, prefix:], None
         else:
-            tokens = self.facet_tokens(self.backbone, pictures, keep)  # [B, T + F, C]
+            tokens = self.facet_tokens(self.backbone, self.as_backbone_sees(pictures), keep)  # [B, T + F, C]
             own = tokens.shape[1] - len(self.facet_tokens.tokens)
             patches, facets = tokens[:, prefix:own], tokens[:, own:]
         features = {}
@@ -135,7 +157,40 @@ def backbone_arguments(params: ModelParams) -> dict[str, Any]:
     pooling = "map" if params.head == "attention" else "avg"
     if twice := sorted(params.backbone_options.keys() & {"num_classes", "global_pool", *norm}):
         raise TypeError(f"the tower itself decides {', '.join(twice)}")
-    return {"num_classes": 0, "global_pool": pooling, **norm, **params.backbone_options}
+    if not _takes_norms(params.backbone):
+        norm = {}
+    return {"num_classes": 0, "global_pool": pooling, **norm, **_size(params), **params.backbone_options}
+
+
+def _size(params: ModelParams) -> dict[str, int]:
+    """The size of pictures for a backbone with given weights that is made for one size, if timm's is another."""
+    if params.init is None:
+        return {}
+    import timm
+
+    known = timm.get_pretrained_cfg(params.backbone)
+    other = known is not None and known.fixed_input_size and known.input_size[-1] != params.image_size
+    return {"img_size": params.image_size} if other else {}
+
+
+@cache
+def _takes_norms(backbone: str) -> bool:
+    """Whether timm's model has a final norm that may be left out: those with a feature map have not."""
+    import timm
+
+    try:
+        with torch.device("meta"):
+            timm.create_model(backbone, num_classes=0, final_norm=False)
+    except TypeError as error:
+        return "final_norm" not in str(error)
+    except Exception:  # of another kind, which `create_backbone` reports with the options in params
+        return True
+    return True
+
+
+def pixel_moments(backbone: Any) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation of the pixels that a timm backbone was trained with."""
+    return backbone.default_cfg["mean"], backbone.default_cfg["std"]
 
 
 def create_backbone(params: ModelParams) -> nn.Module:
@@ -150,19 +205,26 @@ def create_backbone(params: ModelParams) -> nn.Module:
         backbone: Any = timm.create_model(params.backbone, **backbone_arguments(params))
         backbone.eval()
         with torch.inference_mode():
-            tokens = backbone.forward_features(torch.zeros(1, 3, params.image_size, params.image_size))
+            found = backbone.forward_features(torch.zeros(1, 3, params.image_size, params.image_size))
+            is_map = isinstance(found, Tensor) and found.ndim == 4
+            tokens = as_tokens(backbone, found)
     except Exception as error:  # timm raises many kinds; all mean that these params do not make a model
         raise ParamsError(
             f"train.model: timm cannot make {params.backbone!r} with {params.backbone_options} "
             f"for pictures of {params.image_size} px: {error}"
         ) from error
     if not (isinstance(tokens, Tensor) and tokens.ndim == 3 and tokens.shape[-1] == backbone.num_features):
-        raise ParamsError(f"train.model.backbone {params.backbone!r} does not return tokens [B, T, C]; take a ViT")
+        raise ParamsError(
+            f"train.model.backbone {params.backbone!r} returns neither tokens [B, T, C] nor a feature map; take a ViT"
+        )
     backbone.uncut = None if why_not_plain(backbone) else sizes_of(backbone)
     if params.sizes is not None:
         require_sizes(backbone, params.sizes)
         resize(backbone, **params.sizes.model_dump())
-    return backbone.train()
+    backbone.train()
+    if is_map:
+        prepare_map(backbone)
+    return backbone
 
 
 def tower_params(config: Mapping[str, Any]) -> ModelParams:

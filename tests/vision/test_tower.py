@@ -112,7 +112,6 @@ def test_a_feature_that_is_not_there_is_refused_by_name(options, reads, message)
     ("changes", "message"),
     [
         ({"backbone": "vit_none"}, "vit_none"),
-        ({"backbone": "resnet18", "backbone_options": {}}, "resnet18"),
         ({"backbone_options": OPTIONS | {"dpth": 3}}, "dpth"),
         ({"image_size": 48}, "48 px"),
     ],

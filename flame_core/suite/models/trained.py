@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -58,6 +58,7 @@ class TrainedModel(Model):
 
 def patch_grid(tower: ImageTower, batch: Tensor) -> Tensor:
     """Unit vectors [B, g, g, D] of the patches of pictures [B, 3, H, W], in the space of the texts."""
-    grid: tuple[int, int] = cast(Any, tower.backbone).patch_embed.grid_size
     vectors = F.normalize(tower.patch_vectors(batch).float(), dim=-1)
+    side = math.isqrt(vectors.shape[1])  # pictures are square
+    grid = getattr(getattr(tower.backbone, "patch_embed", None), "grid_size", (side, side))
     return vectors.unflatten(1, grid)  # [B, g, g, D]

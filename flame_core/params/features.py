@@ -1,0 +1,47 @@
+"""`features`: vectors of the training pictures by a frozen tower, stored as the texts' vectors are. Optional."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, model_validator
+
+from flame_core.params.section import Positive, Section, refuse
+from flame_core.params.training import ModelParams
+
+FeatureView = Literal["plain", "mirrored"]
+
+
+class FeatureGates(Section):
+    max_cosine: float = Field(
+        default=0.99, description="fails if the mean cosine between pictures is above this: the tower sees nothing"
+    )
+
+
+class FeaturesParams(Section):
+    """The tower, and which views of a picture it sees; recipes read the result as the sidecar `features`."""
+
+    model: ModelParams = Field(
+        description="backbone, its options, image_size, pixels and init as in the recipes that read the vectors; head "
+        "says what is stored: pooled, the mean of the last layer's tokens, or cls, the CLS token"
+    )
+    views: list[FeatureView] = Field(
+        default=["plain", "mirrored"], min_length=1, description="as evaluation sees a picture, and its mirror image"
+    )
+    dtype: Literal["float16", "float32"] = Field(default="float16", description="of the stored numbers")
+    cpu_threads: Positive = 2
+    gates: FeatureGates = FeatureGates()
+
+    @model_validator(mode="after")
+    def _values_fit_together(self, info: ValidationInfo) -> FeaturesParams:
+        refuse(self._misfits(), info)
+        return self
+
+    def _misfits(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        if self.model.init is None:
+            yield ("model",), "features.model needs init: a frozen tower has weights that somebody trained"
+        if self.model.head not in ("pooled", "cls"):
+            yield ("model",), f"features.model.head {self.model.head}: stored are one vector per view, pooled or cls"
+        if self.views[0] != "plain" or len(set(self.views)) < len(self.views):
+            yield ("views",), f"features.views {self.views}: write [plain] or [plain, mirrored]"
