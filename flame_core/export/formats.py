@@ -25,7 +25,8 @@ def export(subject: Subject, about: About, form: Format, out: Path) -> list[str]
         InputError: `out` is there already.
         ResourceError: the format needs a package that is not installed, or the disk refuses.
     """
-    if subject.params.head not in _PROGRAMMED and form != "onnx":
+    known = subject.params.head in _PROGRAMMED and subject.params.head_hidden is None
+    if not known and form != "onnx":
         raise ParamsError(
             f"flame export: a head {subject.params.head} is written with --format onnx only; the programs of the other "
             f"formats know {' and '.join(_PROGRAMMED)}"
@@ -41,6 +42,8 @@ def export(subject: Subject, about: About, form: Format, out: Path) -> list[str]
         usage = import_module(f"flame_core.export.{form}_format").write(subject, folder)
         (folder / README).write_text(readme(subject, about, usage), "utf-8")
         lacks.extend(usage.lacks)
+        if subject.config["recipe"].get("text_projection") is not None:
+            lacks.append("The layers that texts pass through are in no format: let this project embed texts.")
         if subject.has_text_tower and form != "safetensors":
             lacks.append("The model's text tower is not in this format; `--format safetensors` has it.")
         if subject.config["recipe"].get("lora") is not None:

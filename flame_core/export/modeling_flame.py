@@ -151,9 +151,13 @@ class FlameVisionModel(PreTrainedModel):
     def _tokens(self, pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
         """Tokens of the last block: of the patches [B, N, C], and of the facets [B, F, C], if there are any."""
         backbone = self.backbone
-        prefix = backbone.num_prefix_tokens
+        prefix = getattr(backbone, "num_prefix_tokens", 0)
         if self.facet_tokens is None:
-            return backbone.forward_features(pixel_values)[:, prefix:], None
+            found = backbone.forward_features(pixel_values)
+            if found.ndim == 4:  # a feature map, whose places are the tokens
+                last = str(getattr(backbone, "output_fmt", "")).endswith("NHWC")
+                return (found.flatten(1, 2) if last else found.flatten(2).transpose(1, 2)), None
+            return found[:, prefix:], None
         x = backbone.norm_pre(backbone.patch_drop(backbone._pos_embed(backbone.patch_embed(pixel_values))))
         first = len(backbone.blocks) - self.config.facet_blocks
         for block in backbone.blocks[:first]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ class _Graph(nn.Module):
 
     def __init__(self, subject: Subject) -> None:
         super().__init__()
-        self.tower, self.facets = subject.tower, subject.facets
+        self.tower, self.facets = copy(subject.tower), subject.facets
+        self.tower.own_pixels = False  # the preprocessing normalises them
         head = subject.zero_shot
         self.classes = None if head is None else nn.Parameter(torch.from_numpy(head.vectors.T.copy()))
         tuned = subject.tuned
@@ -176,4 +178,4 @@ def _program(subject: Subject, names: list[str]) -> str:
             f'names = json.load(open("{file}", encoding="utf-8"))',
             f"print(names[int({output}[0].argmax())])",
         ]
-    return imports + program(subject.params.image_size) + "\n\n" + "\n".join(lines) + "\n"
+    return imports + program(subject) + "\n\n" + "\n".join(lines) + "\n"

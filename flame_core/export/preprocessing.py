@@ -10,20 +10,24 @@ from __future__ import annotations
 from typing import Any
 
 from flame_core.export.subject import Subject
+from flame_core.vision.tower import pixel_moments
 from flame_core.vision.views import MEAN, STD
 
 _BICUBIC = 3  # PIL's number, in files of transformers
 
 
-def mean_and_std() -> tuple[list[float], list[float]]:
-    """Of each channel, as in `vision.views`."""
-    mean, std = (([round(float(value), 8) for value in each.flatten()]) for each in (MEAN, STD))
+def mean_and_std(subject: Subject) -> tuple[list[float], list[float]]:
+    """Of each channel, as the backbone expects pixels: those of `vision.views`, or its own."""
+    if subject.tower.own_pixels:
+        mean, std = (list(map(float, each)) for each in pixel_moments(subject.tower.backbone))
+    else:
+        mean, std = (([round(float(value), 8) for value in each.flatten()]) for each in (MEAN, STD))
     return mean, std
 
 
 def processor_config(subject: Subject) -> dict[str, Any]:
     """`preprocessor_config.json`, which `transformers.AutoImageProcessor` reads."""
-    mean, std = mean_and_std()
+    mean, std = mean_and_std(subject)
     size = subject.params.image_size
     return {
         "image_processor_type": "PerceiverImageProcessor",
@@ -43,7 +47,7 @@ def processor_config(subject: Subject) -> dict[str, Any]:
 
 def timm_config(subject: Subject) -> dict[str, Any]:
     """`pretrained_cfg` of timm, from which `timm.data.create_transform` follows."""
-    mean, std = mean_and_std()
+    mean, std = mean_and_std(subject)
     size = subject.params.image_size
     return {
         "input_size": [3, size, size],
@@ -56,9 +60,10 @@ def timm_config(subject: Subject) -> dict[str, Any]:
     }
 
 
-def program(size: int) -> str:
+def program(subject: Subject) -> str:
     """Python with PIL and NumPy only: a picture as pixels [1, 3, H, W], exactly as evaluation has them."""
-    mean, std = mean_and_std()
+    mean, std = mean_and_std(subject)
+    size = subject.params.image_size
     return f"""\
 mean = np.float32({mean})
 std = np.float32({std})

@@ -12,7 +12,7 @@ from pathlib import Path
 from flame_core.digest import write_json
 from flame_core.export import class_files
 from flame_core.export.preprocessing import processor_config, program
-from flame_core.export.projector_program import projected, projector_layers
+from flame_core.export.projector_program import patch_tokens, projected, projector_layers
 from flame_core.export.resize_program import resize_program
 from flame_core.export.subject import Subject
 from flame_core.export.usage import Usage
@@ -36,9 +36,7 @@ def write(subject: Subject, folder: Path) -> Usage:
         + ", `facet_tokens.tokens`" * bool(subject.facets),
         "config.json": "architecture and preprocessing",
     }
-    programs = {
-        "Vectors": _IMPORTS + program(subject.params.image_size) + "\n\n" + resize_program(subject) + _loader(subject)
-    }
+    programs = {"Vectors": _IMPORTS + program(subject) + "\n\n" + resize_program(subject) + _loader(subject)}
     if subject.zero_shot is not None:
         class_files.write_classes(subject.zero_shot, folder)
         files |= class_files.FILES
@@ -71,7 +69,7 @@ backbone = tower.eval()["backbone"]
 
 pictures = torch.from_numpy(pixels("bird.jpg"))
 with torch.inference_mode():
-{_FACETS if subject.facets else _PLAIN}
+{_FACETS if subject.facets else f"    patches = {patch_tokens(subject)}"}
     vectors = nn.functional.normalize({projected(subject, "projector")}, dim=-1)  # [1, {subject.dim}]
 """
 
@@ -87,7 +85,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 """
-_PLAIN = "    patches = backbone.forward_features(pictures)[:, backbone.num_prefix_tokens :]"
 _FACETS = """\
     x = backbone.norm_pre(backbone.patch_drop(backbone._pos_embed(backbone.patch_embed(pictures))))
     first = len(backbone.blocks) - config["facet_blocks"]

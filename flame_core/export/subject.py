@@ -51,7 +51,7 @@ class Subject:
     @property
     def dim(self) -> int:
         """D, the numbers of a vector."""
-        return self.config.get("words", self.config["hidden"])
+        return self.config.get("words", self.config.get("dim", self.config["hidden"]))
 
     @property
     def width(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from flame_core.digest import write_json
 from flame_core.export import class_files
 from flame_core.export.preprocessing import timm_config
-from flame_core.export.projector_program import projected, projector_layers
+from flame_core.export.projector_program import patch_tokens, projected, projector_layers
 from flame_core.export.resize_program import resize_program
 from flame_core.export.subject import Subject
 from flame_core.export.usage import Usage
@@ -90,7 +90,7 @@ projector.load_state_dict(load_file("{PROJECTOR}"))
 picture = Image.open("bird.jpg").convert("RGB")
 pictures = transform(center_crop(picture, min(picture.size)))[None]
 with torch.inference_mode():
-    patches = backbone.forward_features(pictures)[:, backbone.num_prefix_tokens :]
+    patches = {patch_tokens(subject)}
     vectors = nn.functional.normalize({projected(subject, "projector")}, dim=-1)  # [1, {subject.dim}]
 """
 

@@ -30,10 +30,13 @@ def side_of(recipe: Mapping[str, Any]) -> type[TextSide]:
         KeyError: the recipe names a reading that is not known here.
     """
     from flame_core.lexical.adapted_texts import AdaptedTexts  # torch, as the next
+    from flame_core.text.projection import ProjectedTexts  # torch
     from flame_core.text.transformer import TrainedTexts
 
     if recipe.get("text_tower") is not None:
         return TrainedTexts
+    if recipe.get("text_projection") is not None:
+        return ProjectedTexts
     if recipe.get("model", {}).get("head") == "lexical":
         return LexicalTexts if recipe.get("lora") is None else AdaptedTexts
     return _READINGS[recipe.get("reading", "facets")]

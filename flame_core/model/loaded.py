@@ -77,7 +77,7 @@ class Model:
     @property
     def dim(self) -> int:
         """D, the numbers of a vector."""
-        return self.config.get("words", self.config["hidden"])
+        return self.config.get("words", self.config.get("dim", self.config["hidden"]))
 
     @property
     def facets(self) -> int:

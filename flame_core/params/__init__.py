@@ -31,7 +31,7 @@ from flame_core.params.concepts import ConceptFitParams, ConceptParams
 from flame_core.params.evaluation import EvaluateParams, SpectrumParams
 from flame_core.params.features import FeaturesParams
 from flame_core.params.filters import LanguageFilter, LicenceFilter, PairFilterParams, ScoreFilter
-from flame_core.params.initial_weights import InitParams, LastBlocks
+from flame_core.params.initial_weights import InitParams, LastBlocks, TextProjectionParams
 from flame_core.params.lexical import LexicalParams
 from flame_core.params.model_links import recipe_of, recipe_sources, teacher_recipe
 from flame_core.params.noise import NoiseGates, NoiseParams
@@ -148,6 +148,7 @@ __all__ = [
     "TermParams",
     "TextLossParams",
     "TextParams",
+    "TextProjectionParams",
     "TextTowerParams",
     "TrainParams",
     "TuneParams",

@@ -1,4 +1,4 @@
-"""`model.init` and `model.train` of a recipe: weights that another project trained, and which of them learn further."""
+"""`model.init`, `model.train` and `text_projection` of a recipe: pretrained towers, and what learns beside them."""
 
 from __future__ import annotations
 
@@ -65,6 +65,20 @@ class InitParams(Section):
     def wheel_file(self) -> WheelFile:
         """The file of a pypi: source."""
         return wheel_files(self.place)[0]
+
+
+class TextProjectionParams(Section):
+    """Layers that map the LLM's vectors of texts into the space of the pictures, trained along."""
+
+    kind: Literal["mlp", "gated"] = Field(
+        default="mlp", description="mlp: ShareLock's; gated: SAIL's, two linear maps, one as a gate, and a third"
+    )
+    layers: Positive = Field(default=4, description="linear layers of an mlp; with 1 it is a linear map")
+    hidden: Positive = Field(default=4096, description="units of a hidden layer")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="in the hidden layers of an mlp")
+    dim: Positive | None = Field(
+        default=None, description="dimensions of the space; null: the LLM's; with model.head none those of the backbone"
+    )
 
 
 class LastBlocks(Section):

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from flame_core.names import Name
 from flame_core.params.auto import Schedule, schedule
 from flame_core.params.changed_values import changed_values
-from flame_core.params.initial_weights import InitParams, LastBlocks
+from flame_core.params.initial_weights import InitParams, LastBlocks, TextProjectionParams
 from flame_core.params.objectives import MultiPositiveSigmoidParams, ObjectiveParams
 from flame_core.params.sampling import SOURCES, LinkedPath, Sampling, UniformSampling
 from flame_core.params.section import (
@@ -52,13 +52,19 @@ class ModelParams(Section):
     facet_blocks: Positive | Literal["all"] | None = Field(
         default=None, description="last blocks of the ViT that hold a token for each facet; null: no facet tokens"
     )
-    head: Literal["patches", "pooled", "cls", "attention", "lexical"] = Field(
+    head: Literal["patches", "pooled", "cls", "attention", "lexical", "gated", "none"] = Field(
         default="patches",
         exclude_if=lambda value: value == "patches",  # as `reading` below
         description="patches: FLAME's, projects each patch into the LLM's space, then takes the mean; pooled: LIFT's, "
         "projects the mean patch after the backbone's norm; cls: CLIP's, projects the CLS token after it; "
         "attention: SigLIP's, projects what a learned query finds in the patches after it; "
-        "lexical: LexVLA's, weights of words, with the objective of that name",
+        "lexical: LexVLA's, weights of words, with the objective of that name; gated: SAIL's layer on the mean patch; "
+        "none: the mean patch itself, with a text_projection",
+    )
+    head_hidden: Positive | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # as `reading` below
+        description="hidden units of the head; null: as many as the space has dimensions",
     )
     checkpoint_activations: bool = Field(default=False, description="recompute blocks in backward to save memory")
     init: InitParams | None = Field(
@@ -234,6 +240,11 @@ class TrainParams(Section):
         exclude_if=lambda value: value is None,  # as `reading` below
         description="adapters on the LLM to train with the image tower, for objective lexical; null: the LLM is frozen",
     )
+    text_projection: TextProjectionParams | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # as `reading` below
+        description="layers behind the stored embeddings that learn too; null: the embeddings as they are",
+    )
     objective: ObjectiveParams = MultiPositiveSigmoidParams()
     terms: list[ObjectiveParams] = Field(
         default=[],
@@ -398,9 +409,21 @@ class TrainParams(Section):
             yield ("model", "sizes"), "model.init gives a whole backbone its weights: unset model.sizes"
         if model.init is None and self.inherit is None and model.train != "all":
             yield ("model", "train"), f"model.train {model.train}: weights that do not learn must come from model.init"
+        if self.text_projection is not None and (self.text_tower is not None or model.head == "lexical"):
+            yield (
+                ("text_projection",),
+                "text_projection is behind stored embeddings, which this recipe does not read",
+            )
+        if model.head == "none" and self.text_projection is None:
+            yield ("model", "head"), "model.head none leaves pictures where they are: texts need a text_projection"
+        if model.head_hidden is not None and model.head not in ("pooled", "cls", "attention", "gated"):
+            yield ("model", "head_hidden"), f"model.head {model.head} has no hidden units of its own: unset head_hidden"
         if not self.reads_features:
             return
         if model.train != "none":
             yield ("model", "train"), "stored features are those of a frozen tower: set model.train to none"
-        if model.head not in ("pooled", "cls"):
-            yield ("model", "head"), "stored features are one vector per picture: model.head must be pooled or cls"
+        if model.head in ("patches", "attention", "lexical"):
+            yield (
+                ("model", "head"),
+                f"stored features are one vector per picture, and model.head {model.head} reads patches: take pooled",
+            )

@@ -114,6 +114,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         **({} if initial is None else {"init": json.loads((initial.folder / ABOUT).read_text("utf-8"))}),
         "hidden": store.hidden,
         **_words(chosen, sidecars),
+        **({"dim": chosen.text_projection.dim} if chosen.text_projection and chosen.text_projection.dim else {}),
         "samples": len(selected),
         "facets": [store.facets[i] for i in slots],
         "text_facets": {kind: len(template.facets) for kind, template in params.text.template.items()},

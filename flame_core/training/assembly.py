@@ -128,6 +128,8 @@ def assemble(
     lexicon = _lexicon(params, sidecars or {})
     tower = ImageTower(model, texts.hidden, facets, 0 if lexicon is None else len(lexicon.vocabulary))
     require_statistics(tower.backbone, params)
+    if params.model.head == "none" and (width := tower.backbone.num_features) != texts.hidden:
+        raise ParamsError(f"train.text_projection.dim must be {width}: model.head none keeps the backbone's vectors")
     if lexicon is not None and isinstance(tower.projector, LexicalHead):
         tower.projector.start_from(lexicon.rows)
     for name, needs in term_needs(params).items():

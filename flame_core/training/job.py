@@ -92,6 +92,7 @@ class TrainingJob(BaseModel):
         ranks.barrier()
 
     def _texts(self) -> TrainingTexts:
+        from flame_core.text.projection import ProjectedSamples
         from flame_core.text.store import TrainStore
         from flame_core.text.transformer import CaptionSamples
 
@@ -100,6 +101,8 @@ class TrainingJob(BaseModel):
             from flame_core.training.adapted_llm import AdaptedSamples
 
             return AdaptedSamples(self.captions, self.llm, self.recipe.lora, store.facets, store.hidden)
+        if self.recipe.text_projection is not None:
+            return ProjectedSamples(store, self.recipe.text_projection)
         if self.captions is None or self.recipe.text_tower is None:
             return store
         return CaptionSamples(self.captions, self.recipe.text_tower, store.facets, store.hidden)

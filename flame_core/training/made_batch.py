@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from flame_core.objectives import recipe_needs
 from flame_core.objectives.batch import Batch
 from flame_core.params import TrainParams
+from flame_core.text.projection import TextProjection
 from flame_core.text.store import Drawn
 from flame_core.text.transformer import TextTower
 
@@ -23,7 +24,8 @@ class MadeTexts:
 
     def __init__(self, params: TrainParams, hidden: int, vocabulary: int = 1) -> None:
         self.facets: list[str] = []
-        self.hidden = hidden
+        self._width = hidden
+        self.hidden = (params.text_projection and params.text_projection.dim) or hidden
         self._params, self._vocabulary = params, vocabulary
 
     def read(self, samples: Sequence[Drawn]) -> Tensor:
@@ -31,10 +33,12 @@ class MadeTexts:
         shape = len(samples), self._params.texts_per_image
         if (tower := self._params.text_tower) is not None:
             return torch.randint(0, self._vocabulary, (*shape, tower.max_tokens))
-        return F.normalize(torch.randn(*shape, self.hidden), dim=-1)
+        return F.normalize(torch.randn(*shape, self._width), dim=-1)
 
-    def encoder(self) -> TextTower | None:
-        """The recipe's text tower, if it trains one."""
+    def encoder(self) -> nn.Module | None:
+        """The recipe's text tower or its layers behind the texts, if it trains some."""
+        if (layers := self._params.text_projection) is not None:
+            return TextProjection(layers, self._width)
         tower = self._params.text_tower
         return None if tower is None else TextTower(tower, self._vocabulary, self.hidden)
 

@@ -139,12 +139,13 @@ def _feature_faults(recipe: TrainParams) -> Iterator[Fault]:
             "stored features are of whole pictures: set augmentation.scale to [1, 1] and photometric to null; flip "
             "draws among the stored views",
         )
-    stored = {"z", recipe.model.head}
+    kind = "cls" if recipe.model.head == "cls" else "pooled"
+    stored = {"z", kind}
     for name, needs in term_needs(recipe).items():
         if missing := sorted(needs.reads - stored):
             yield Fault(
                 ("objective" if name == recipe.objective.name else "terms",),
-                f"the term {name} reads {', '.join(missing)}, and stored features are {recipe.model.head} only: train "
+                f"the term {name} reads {', '.join(missing)}, and stored features are {kind} only: train "
                 "on pictures (without the sidecar features)",
             )
         if needs.taught or needs.around:

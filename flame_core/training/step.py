@@ -99,13 +99,13 @@ class Step:
         if tower is None:
             return None, batch.texts.float()
         b, k, length = batch.texts.shape
-        captions, place = torch.unique(
-            batch.texts.reshape(b * k, length), dim=0, return_inverse=True
-        )  # equal captions once
+        captions, place = batch.texts.reshape(b * k, length), slice(None)
+        if not captions.is_floating_point():
+            captions, place = torch.unique(captions, dim=0, return_inverse=True)  # equal captions once
 
         def run(ids: Tensor) -> Features:
             with self._autocast():
-                return {"t": tower(ids)}
+                return {"t": tower(ids.float() if ids.is_floating_point() else ids)}
 
         texts = in_pieces(run, captions.split(micro * k if micro else len(captions)), tower, self._device)
         return texts, texts.features["t"][place].reshape(b, k, -1)

@@ -70,7 +70,7 @@ def _faults(recipe: TrainParams, teacher: str, config: Mapping[str, Any], facets
         return
     try:
         model, seen = tower_params(config), list(config["facets"])
-        own_texts = config["recipe"].get("text_tower") is not None
+        own_texts = any(config["recipe"].get(name) is not None for name in ("text_tower", "text_projection"))
     except (KeyError, TypeError, ValueError):
         yield f"teacher: {teacher} is no model of this project: name the folder of a model that `flame train` made"
         return

@@ -36,7 +36,7 @@ def batch_norms(backbone: nn.Module) -> list[nn.Module]:
 
 def prepare_map(backbone: Any) -> None:
     """Give a backbone with a feature map what the tower asks of every backbone, and keep its statistics."""
-    backbone.num_prefix_tokens = 0
+    backbone.num_prefix_tokens, backbone.gives_map = 0, True
     for module in batch_norms(backbone):
         module.eval()
     head = getattr(backbone, "head", None)  # the norm of ConvNeXt's, which stands behind the mean and is not used

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from flame_core.gated_layer import Gated
 from flame_core.vision.mean_of_norms import mean_of_norms
 
 _TOKENS_PER_CHANNEL = 4  # from which `mean_of_norms` is faster
@@ -61,9 +62,26 @@ class PatchProjector(nn.Module):
 class PooledProjector(nn.Module):
     """Patch tokens [B, N, C] to the unit vector z [B, 1, D] of their mean."""
 
-    def __init__(self, width: int, hidden: int, recompute: bool = False) -> None:
+    def __init__(self, width: int, dim: int, hidden: int | None = None) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden))
+        hidden = hidden or dim
+        self.layers: nn.Module = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
     def forward(self, patches: Tensor, facets: Tensor | None = None) -> Tensor:
         return F.normalize(self.layers(patches.mean(dim=1, keepdim=True)).float(), dim=-1)
+
+
+class GatedProjector(PooledProjector):
+    """SAIL's alignment layer instead of the MLP (arXiv 2412.04616)."""
+
+    def __init__(self, width: int, dim: int, hidden: int | None = None) -> None:
+        super().__init__(width, dim, hidden)
+        self.layers = Gated(width, hidden or dim, dim)
+
+
+class NoProjector(PooledProjector):
+    """The mean patch as it is: ShareLock's pictures (arXiv 2410.07173)."""
+
+    def __init__(self, width: int, dim: int, hidden: int | None = None) -> None:
+        super().__init__(width, dim, hidden)
+        self.layers = nn.Identity()

@@ -29,7 +29,8 @@ _OF_TOWER = {"backbone", "backbone_options", "image_size", "head", "pixels"}
 
 def tower_of(model: ModelParams) -> dict[str, Any]:
     """The values that decide a frozen tower's vectors, beside its weights."""
-    return {"pixels": "clip"} | model.model_dump(mode="json", include=_OF_TOWER)
+    stored = "cls" if model.head == "cls" else "pooled"  # other heads read the mean patch
+    return {"pixels": "clip"} | model.model_dump(mode="json", include=_OF_TOWER) | {"head": stored}
 
 
 @torch.inference_mode()

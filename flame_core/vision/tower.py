@@ -27,7 +27,7 @@ from flame_core.vision.folded_norms import fold_norms
 from flame_core.vision.lexical_head import LexicalHead
 from flame_core.vision.mixed_precision import keep_residual_type, multiply_patches
 from flame_core.vision.prepared_batches import prepared_batches
-from flame_core.vision.projector import PatchProjector, PooledProjector
+from flame_core.vision.projector import GatedProjector, NoProjector, PatchProjector, PooledProjector
 from flame_core.vision.token_subset import subset_tokens
 from flame_core.vision.views import MEAN, STD, evaluation_picture, normalised
 
@@ -49,6 +49,7 @@ class ImageTower(nn.Module):
 
     origins: dict[str, str] | None = None
     masked: Masked | None = None  # while masks are learned
+    own_pixels = False  # whether the backbone wants pixels that are not normalised as CLIP's
     scale: Tensor
     shift: Tensor
 
@@ -70,11 +71,16 @@ class ImageTower(nn.Module):
         self.projector = _head(params, self.backbone.num_features, hidden, words)
         blocks = params.facet_blocks
         self.facet_tokens = FacetTokens(self.backbone, facets, blocks) if blocks is not None else None
-        self._own_pixels = params.pixels == "timm"
-        if self._own_pixels:  # from CLIP's, by which all pictures are normalised
+        self.own_pixels = params.pixels == "timm"
+        if self.own_pixels:  # from CLIP's, by which all pictures are normalised
             mean, std = (torch.tensor(each, device="cpu")[:, None, None] for each in pixel_moments(self.backbone))
             self.register_buffer("scale", STD / std, persistent=False)
             self.register_buffer("shift", (MEAN - mean) / std, persistent=False)
+
+    @property
+    def gives_map(self) -> bool:
+        """Whether the backbone gives a feature map, whose places are the tokens."""
+        return bool(getattr(self.backbone, "gives_map", False))
 
     def patches(self, pictures: Tensor) -> Tensor:
         """Patch tokens of the last block, [B, N, C], without prefix tokens; facet tokens do not change them."""
@@ -87,7 +93,7 @@ class ImageTower(nn.Module):
 
     def as_backbone_sees(self, pictures: Tensor) -> Tensor:
         """Pictures [B, 3, H, W], normalised as the backbone was trained."""
-        return pictures * self.scale + self.shift if self._own_pixels else pictures
+        return pictures * self.scale + self.shift if self.own_pixels else pictures
 
     def forward(
         self, pictures: Tensor, reads: Collection[str] = ("z",), keep: Tensor | None = None
@@ -147,8 +153,10 @@ class ImageTower(nn.Module):
 def _head(params: ModelParams, width: int, hidden: int, words: int) -> PatchProjector | PooledProjector | LexicalHead:
     if params.head == "lexical":
         return LexicalHead(width, hidden, words)
-    head = PatchProjector if params.head == "patches" else PooledProjector
-    return head(width, hidden, params.checkpoint_activations)
+    if params.head == "patches":
+        return PatchProjector(width, hidden, params.checkpoint_activations)
+    kinds = {"gated": GatedProjector, "none": NoProjector}
+    return kinds.get(params.head, PooledProjector)(width, hidden, params.head_hidden)
 
 
 def backbone_arguments(params: ModelParams) -> dict[str, Any]:
@@ -320,7 +328,7 @@ def load_tower(model: Path) -> tuple[ImageTower, dict[str, Any]]:
         weights = load_file(model / WEIGHTS)
         params = tower_params(config)
         words = len(weights["projector.codebook"]) if params.head == "lexical" else 0
-        tower = ImageTower(params, config["hidden"], facets, words)
+        tower = ImageTower(params, config.get("dim", config["hidden"]), facets, words)
         tower.load_state_dict(weights)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{model} is not a usable model ({error}); run `flame train` for it") from error

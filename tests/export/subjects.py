@@ -46,6 +46,15 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model": {"backbone": REGISTERS, "backbone_options": SMALL, "facet_blocks": "all"},
         "objective": {"name": "facet_sigmoid"},
     },
+    "feature-map": {
+        "model": {
+            "backbone": "test_efficientnet",
+            "head": "pooled",
+            "pixels": "timm",
+            "init": {"source": "path:net.pth"},
+            "train": "none",
+        }
+    },
     "pruned": {"model": {"backbone": REGISTERS, "backbone_options": SMALL}},
     "clip": {"model": {"backbone": CLIP, "backbone_options": SMALL}, "text_tower": TEXT_TOWER.model_dump()},
 }
@@ -106,4 +115,7 @@ def copied(folder: Path, target: Path) -> Path:
 
 def _moved(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Its weights, each away from where it was initialised: a norm's bias is not zero after a training."""
-    return {name: weight + 0.1 * torch.randn_like(weight) for name, weight in module.state_dict().items()}
+    moved = {}
+    for name, value in module.state_dict().items():
+        moved[name] = value + 0.1 * torch.randn_like(value) if value.is_floating_point() else value  # a count
+    return moved

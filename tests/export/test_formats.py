@@ -21,7 +21,7 @@ from tests.export import subjects
 
 ABOUT = About("A tower.", "## Limits\n\nNone were measured.")
 CLOSE = 1e-4
-TRACED = ("plain", "lift", "facets", "facets-all", "pruned", "class-token", "attention")  # a graph takes seconds
+TRACED = ("plain", "lift", "facets", "facets-all", "pruned", "class-token", "attention", "feature-map")
 RESAMPLED = 5e-3  # a processor of another library may round a pixel to another byte
 ALONE = """\
 import json, os, sys, warnings
@@ -50,7 +50,8 @@ for folder in folders:
     pooled = "3.weight" not in weights
     projector = nn.Sequential(*layers, *([] if pooled else [nn.LayerNorm(hidden)]))
     projector.load_state_dict(weights)
-    tokens = backbone.forward_features(torch.from_numpy(pictures))[:, backbone.num_prefix_tokens:]
+    tokens = backbone.forward_features(torch.from_numpy(pictures))
+    tokens = tokens.flatten(2).transpose(1, 2) if tokens.ndim == 4 else tokens[:, backbone.num_prefix_tokens:]
     np.testing.assert_allclose(backbone(torch.from_numpy(pictures)), tokens.mean(1), atol=1e-5)
     z = projector(tokens.mean(1)) if pooled else projector(tokens).mean(1)
     found[f"{folder}/vectors"] = nn.functional.normalize(z, dim=-1).numpy()
@@ -146,8 +147,10 @@ def exported(
 
 @torch.inference_mode()
 def views(model: Path) -> np.ndarray:
-    """[5, 1 + F, D] of `subjects.pictures` by this project."""
-    return subjects.subject(model).tower.z(torch.from_numpy(subjects.pictures())).numpy()
+    """[5, 1 + F, D] of `subjects.pictures`, normalised as the backbone expects it, by this project."""
+    tower = subjects.subject(model).tower
+    tower.own_pixels = False
+    return tower.z(torch.from_numpy(subjects.pictures())).numpy()
 
 
 def test_the_other_library_gives_the_same_vectors(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from flame_core.data.shards import PictureReader, read_index
 from flame_core.data.sidecars import Sidecar
 from flame_core.errors import GateError, InputError, Interrupted, ParamsError
 from flame_core.layout import Layout
+from flame_core.measuring.held_out import measure
 from flame_core.params import FeaturesParams, Params
 from flame_core.section_stages import section_stages
 from flame_core.stages import embed, features, train
+from flame_core.text.projection import ProjectedTexts
 from flame_core.training import loop
 from flame_core.training.recipe_check import recipe_faults
 from flame_core.vision.tower import load_tower
@@ -164,6 +167,46 @@ def test_an_interrupted_training_ends_with_the_same_weights(world, monkeypatch):
             train.run(params, layout, "lit")
     train.run(params, layout, "lit")
     assert (layout.model("lit") / "model.safetensors").read_bytes() == whole
+
+
+METHODS = {
+    "sharelock": {
+        "model": {**MODEL, "train": "none", "head": "none"},
+        "text_projection": {"layers": 2, "hidden": 8, "dropout": 0.2, "dim": 256},
+        "objective": {"name": "infonce"},
+    },
+    "sail": {
+        "model": {**MODEL, "train": "none", "head": "gated", "head_hidden": 12},
+        "text_projection": {"kind": "gated", "hidden": 8, "dim": 6},
+    },
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_texts_learn_layers_too(world, name):
+    """And all of evaluation knows them by the model's text side."""
+    params, layout = world
+    made = changed(params, recipes=[name], train={name: lit(**METHODS[name])})
+    assert list(recipe_faults(made.train[name])) == []
+    train.run(made, layout, name)
+    steps = [json.loads(line) for line in (layout.model(name) / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    found = measure(made, layout, layout.model(name))
+    dim = METHODS[name]["text_projection"]["dim"]
+    assert isinstance(found.texts, ProjectedTexts)
+    assert found.evaluation.z.shape[-1] == found.texts.dim == dim
+    whole = (layout.model(name) / "text.safetensors").read_bytes()
+    for path in sorted((layout.work / "train").glob("[!.]*")):
+        shutil.rmtree(path)
+    train.run(made, layout, name)
+    assert (layout.model(name) / "text.safetensors").read_bytes() == whole
+
+
+def test_a_space_of_pictures_has_their_dimensions(world):
+    params, layout = world
+    wrong = {**METHODS["sharelock"], "text_projection": {"hidden": 8, "dim": 7}}
+    with pytest.raises(ParamsError, match=r"text_projection\.dim must be 256"):
+        train.run(changed(params, recipes=["wrong"], train={"wrong": lit(**wrong)}), layout, "wrong")
 
 
 def test_vectors_of_another_tower_are_refused(world):
