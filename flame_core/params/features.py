@@ -24,7 +24,7 @@ class FeaturesParams(Section):
 
     model: ModelParams = Field(
         description="backbone, its options, image_size, pixels and init as in the recipes that read the vectors; head "
-        "says what is stored: pooled, the mean of the last layer's tokens, or cls, the CLS token"
+        "says what is stored: cls, the CLS token; pooled, gated and none, the mean of the last layer's tokens"
     )
     views: list[FeatureView] = Field(
         default=["plain", "mirrored"], min_length=1, description="as evaluation sees a picture, and its mirror image"
@@ -41,7 +41,7 @@ class FeaturesParams(Section):
     def _misfits(self) -> Iterator[tuple[tuple[str, ...], str]]:
         if self.model.init is None:
             yield ("model",), "features.model needs init: a frozen tower has weights that somebody trained"
-        if self.model.head not in ("pooled", "cls"):
-            yield ("model",), f"features.model.head {self.model.head}: stored are one vector per view, pooled or cls"
+        if self.model.head in ("patches", "attention", "lexical"):
+            yield ("model",), f"features.model.head {self.model.head} reads patches, and one vector per view is stored"
         if self.views[0] != "plain" or len(set(self.views)) < len(self.views):
             yield ("views",), f"features.views {self.views}: write [plain] or [plain, mirrored]"
