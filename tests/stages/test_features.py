@@ -270,7 +270,7 @@ def test_a_section_that_cannot_be_stored_is_refused(values, message):
     ("changes", "message"),
     [
         ({"model": MODEL}, "set model.train to none"),
-        ({"model": {**MODEL, "train": "none", "head": "patches"}}, "model.head must be pooled or cls"),
+        ({"model": {**MODEL, "train": "none", "head": "patches"}}, "model.head patches reads patches"),
         ({"model": {"train": "none"}, "sidecars": {}}, "weights that do not learn must come from model.init"),
         ({"inherit": {"path": "a"}}, "both say what weights the tower begins with"),
     ],
