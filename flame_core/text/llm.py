@@ -81,7 +81,7 @@ def _draw_weights(folder: Path, seed: int, trust_remote_code: bool) -> None:
 
     state = torch.get_rng_state()
     torch.manual_seed(seed)
-    with quiet_transformers(), _clear_errors(folder):
+    with quiet_transformers(), clear_load_errors(folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         model = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
         torch.set_rng_state(state)
@@ -138,7 +138,7 @@ def convert_gguf(file: Path, folder: Path) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     log.info("converting %s to safetensors", file.name)
-    with quiet_transformers(), _clear_errors(file):
+    with quiet_transformers(), clear_load_errors(file):
         options: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
         model = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.float32, **options)
         config = type(model.config)(
@@ -191,7 +191,7 @@ def load_tokenizer(folder: Path, params: LLMParams) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     read_source(folder)
-    with _clear_errors(folder):
+    with clear_load_errors(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=params.trust_remote_code)
     if not tokenizer.is_fast:
         raise InputError(f"{folder}: its tokenizer has no fast version, which truncation by offsets needs")
@@ -278,7 +278,7 @@ def _decoder(folder: Path, cuts: Sequence[Cut], dtype: torch.dtype, attention: s
     """The decoder with as many layers as the cuts need, and its final norm."""
     from transformers import AutoConfig, AutoModel
 
-    with _clear_errors(folder):
+    with clear_load_errors(folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     text_config = config.get_text_config(decoder=True)
     for cut in cuts:
@@ -307,7 +307,7 @@ def _same_weights(model: Any) -> Any:
 
 
 @contextmanager
-def _clear_errors(place: Path) -> Iterator[None]:
+def clear_load_errors(place: Path) -> Iterator[None]:
     """Turn the errors that transformers raises for unusable files into one sentence.
 
     Such a file may also be a model with custom code, which runs only with `trust_remote_code`.
