@@ -211,6 +211,12 @@ def lexical() -> None:
 
 
 @app.command(rich_help_panel=STAGES)
+def prompts() -> None:
+    """Learn soft prompts that make the LLM write a caption; needs a section `prompts` in the params."""
+    _run_stage("prompts")
+
+
+@app.command(rich_help_panel=STAGES)
 def codes() -> None:
     """Put patches of the training pictures into codes; needs a section `codes` in the params."""
     _run_stage("codes")

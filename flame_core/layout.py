@@ -97,6 +97,11 @@ class Layout:
         return self.data / "sidecars" / "lexical"
 
     @property
+    def prompts(self) -> Path:
+        """The head that turns sentence vectors into soft prompts, and what the LLM writes from them."""
+        return self.data / "prompts"
+
+    @property
     def concepts(self) -> Path:
         """Counts of concepts in the training split, and the samples that have them."""
         return self.data / "concepts"

@@ -21,6 +21,7 @@ from flame_core.params import CaptionKind, ClusterParams, Params, TrainParams, U
 from flame_core.preflight.data_look import ingest_sizes_of, look
 from flame_core.section_costs import CORE_HOURS, section_costs
 from flame_core.settings import settings
+from flame_core.soft_prompts.cost import prompts_section
 from flame_core.text.cost import ASSUMED, LLMShape, count_words, read_shape, text_cost
 from flame_core.text.jobs import facet_names, recipe_slots, sentence_names, slot_names
 
@@ -139,6 +140,9 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
         }
     for section in section_costs(params, layout, start.images, tflops).values():
         sections |= section
+    if params.prompts is not None:
+        lengths = [start.lengths[kind] for kind in params.prompts.kinds]
+        sections |= prompts_section(params.prompts, shape, sum(lengths) / len(lengths), tflops)
     for name, recipe in params.train.items():
         cost = _training_cost(params, recipe, layout, shape, names, start.images, processes)
         if isinstance(cost, str):
@@ -337,6 +341,10 @@ def stage_costs(params: Params, layout: Layout, tflops: float | None) -> dict[st
     for stage, section in section_costs(params, layout, start.images, tflops or CORE_TFLOPS).items():
         ((title, values),) = section.items()
         costs[stage] = f"{title}, {values[CORE_HOURS]} core hours" if CORE_HOURS in values else f"{title}, not counted"
+    if params.prompts is not None:
+        lengths = [start.lengths[kind] for kind in params.prompts.kinds]
+        ((title, values),) = prompts_section(params.prompts, shape, sum(lengths) / len(lengths), tflops or 1.0).items()
+        costs["prompts"] = f"{title}, {values['steps']}, {values['FLOPs']} FLOPs"
     for name, recipe in params.train.items():
         cost = _training_cost(params, recipe, layout, shape, names, start.images, 1)
         costs[f"train@{name}"] = (

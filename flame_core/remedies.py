@@ -150,6 +150,19 @@ REMEDIES: dict[str, Remedy] = {
         ),
         "lexical.gates.min_recall",
     ),
+    "prompts_reconstruct": Remedy(
+        (
+            "training was too short, or there are too few captions: prompts.html shows the loss of learned and of "
+            "held-out captions; raise prompts.steps, or add captions (no pictures are needed)",
+            "the vectors do not hold what captions say: take prompts.reading sentence, or write prompts.encoder: {}",
+            "captions are longer than the prompts can say: raise prompts.count",
+        ),
+        "prompts.gates.min_overlap",
+    ),
+    "prompts_beat_chance": Remedy(
+        ("the LLM writes the same whatever the caption is: raise prompts.learning_rate or prompts.steps",)
+    ),
+    "prompts_llm_unchanged": Remedy(("the LLM's weights changed in memory, which must not happen: report it",)),
     "clusters_large_enough": Remedy(
         ("there are too few samples for so many clusters: lower cluster.clusters",), "cluster.gates.min_samples"
     ),

@@ -22,6 +22,7 @@ from flame_core.params import (
     LexicalParams,
     NoiseParams,
     Params,
+    PromptsParams,
     SelectParams,
     TuneParams,
 )
@@ -71,6 +72,17 @@ def _cluster(layout: Layout, cluster: ClusterParams) -> dict[str, Any]:
 def _lexical(layout: Layout, lexical: LexicalParams) -> dict[str, Any]:
     deps = ["data/captions/train", "data/embeddings/train", "data/llm", "data/shards"]
     return _stage("lexical", deps, ["data/sidecars/lexical"], "text", ["words_overused", "words_recalled"])
+
+
+def _prompts(layout: Layout, prompts: PromptsParams) -> dict[str, Any]:
+    stored = [] if prompts.encoder else ["data/embeddings/train"]
+    deps = ["data/captions/train", "data/llm", "data/shards", *stored]
+    stage = _stage("prompts", deps, ["data/prompts"], "text", PROMPT_CHECKS, "team:models")
+    stage["meta"]["dagster"] |= {"kinds": ["pytorch"], "pool": "gpu"}
+    return _with_params(stage, ["llm", "evaluate.train_language"])
+
+
+PROMPT_CHECKS = ["prompts_reconstruct", "prompts_beat_chance", "prompts_llm_unchanged"]
 
 
 def _codes(layout: Layout, codes: CodesParams) -> dict[str, Any]:
@@ -173,6 +185,7 @@ TUNE_CHECKS = [
 SECTIONS: Mapping[str, Callable[[Layout, Any], dict[str, Any]]] = {
     "cluster": _cluster,
     "lexical": _lexical,
+    "prompts": _prompts,
     "concepts": _concepts,
     "concept_fit": _concept_fit,
     "codes": _codes,

@@ -26,6 +26,7 @@ _NAMED = 5  # damaged files named in one error
 _COMMANDS = {"raw": "download", "llm": "fetch-llm", "shards": "ingest", "captions": "caption", "embeddings": "embed"}
 _COMMANDS |= {
     "clusters": "cluster",
+    "prompts": "prompts",
     "concepts": "concepts",
     "concept-weights": "concepts",
     "concept-fit": "concept-fit",

@@ -58,6 +58,7 @@ from flame_core.params.objectives import (
     TextLossParams,
 )
 from flame_core.params.promotion import PromoteParams
+from flame_core.params.prompts import PromptsParams
 from flame_core.params.section import CaptionKind, Precision, Reading
 from flame_core.params.sources import DebianSource, FolderSource, Source, WebdatasetSource
 from flame_core.params.text import LLMParams, SentenceParams, TextParams
@@ -130,6 +131,7 @@ __all__ = [
     "PhotometricParams",
     "Precision",
     "PromoteParams",
+    "PromptsParams",
     "PrototypesParams",
     "Reading",
     "RewriteCaptioner",

@@ -23,6 +23,7 @@ def optional_section_misfits(params: Params) -> Iterator[Misfit]:
         _impossible_clusters,
         _impossible_words,
         _impossible_adapters,
+        _impossible_prompts,
         _impossible_concepts,
         _impossible_fits,
         _impossible_selections,
@@ -67,6 +68,15 @@ def _impossible_adapters(params: Params) -> Iterator[Misfit]:
         )
     if names and params.text.dtype == "float8":
         yield ("text", "dtype"), f"{names[0]} trains adapters on the LLM (lora), which needs bfloat16 or float32"
+
+
+def _impossible_prompts(params: Params) -> Iterator[Misfit]:
+    if (prompts := params.prompts) is None:
+        return
+    if missing := [kind for kind in prompts.kinds if kind not in params.text.train_kinds]:
+        yield ("prompts", "kinds"), f"prompts.kinds has {missing}, which text.train_kinds does not embed"
+    if prompts.encoder is None and prompts.reading == "sentence" and params.text.sentence is None:
+        yield ("prompts", "reading"), "prompts.reading is sentence, and text.sentence is null: say there how"
 
 
 def _impossible_concepts(params: Params) -> Iterator[Misfit]:

@@ -34,6 +34,7 @@ from flame_core.params.overlay import (
 )
 from flame_core.params.places import Places, short
 from flame_core.params.promotion import PromoteParams
+from flame_core.params.prompts import PromptsParams
 from flame_core.params.recipe_files import known_recipes, read_placed_recipe, recipe_file
 from flame_core.params.section import Section, refuse
 from flame_core.params.sources import Source
@@ -58,6 +59,9 @@ class Params(Section):
     )
     lexical: LexicalParams | None = Field(
         default=None, description="words of the training captions; null: no such stage"
+    )
+    prompts: PromptsParams | None = Field(
+        default=None, description="soft prompts that make the LLM write a caption; null: no such stage"
     )
     concepts: ConceptParams | None = Field(
         default=None, description="counts of concepts in captions and pictures; null: no such stage"

@@ -76,8 +76,8 @@ class FrozenLLM:
             tokenizer=tokenizer,
             name=name,
             digest=digest,
-            before=(*tokens.bos, *tokens.ids(before)),
-            between=tuple(tokens.ids(between)),
+            before=(*tokens.bos, *_template_ids(tokenizer, before)),
+            between=tuple(_template_ids(tokenizer, between)),
             end=end,
         )
 
@@ -115,6 +115,11 @@ class FrozenLLM:
 
 
 _BLOCK = 4096
+
+
+def _template_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of a text of the template, in which control tokens such as `<|im_start|>` are those of the LLM."""
+    return tokenizer(text, add_special_tokens=False).input_ids if text else []
 
 
 def load_frozen(

@@ -1,0 +1,77 @@
+"""What `flame prompts` costs: the frozen LLM forward and backward at every step, and the states in the work cache.
+
+A step of B captions of S tokens behind n prompts is B (n + S + 1) tokens through all layers, forward and once more
+backward, since gradients go to the inputs but to no weight; the output head is computed for captions only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flame_core.params import PromptsParams
+from flame_core.text.cost import BYTES, LLMShape
+
+
+@dataclass(frozen=True)
+class PromptsCost:
+    """Of the whole stage.
+
+    Attributes:
+        tokens: through the LLM.
+        flops: of the LLM, forward and backward, and of the nearest rows.
+        weights: that are trained.
+        memory: bytes of the LLM with its head, and of one step's activations.
+        state_bytes: of one state in the work cache.
+    """
+
+    tokens: float
+    flops: float
+    weights: int
+    memory: float
+    state_bytes: int
+
+
+_KEPT = 34  # numbers per token, layer and hidden unit that a backward pass needs, of a gated decoder
+
+
+def prompts_cost(params: PromptsParams, shape: LLMShape, vector: int, length: float) -> PromptsCost:
+    """Of captions of `length` tokens, with stored vectors of `vector` numbers."""
+    n, width, hidden = params.count, params.width, shape.hidden
+    size = min(length, params.max_tokens) + 1
+    step_tokens = params.batch_size * (n + size)
+    pairs = params.batch_size * (n + size) ** 2 / 2
+    head = 2.0 * hidden * shape.vocabulary * params.batch_size * (size + 1)
+    rows = 2.0 * hidden * shape.vocabulary * params.batch_size * n if params.weights.vocab else 0.0
+    step = 2 * (shape.flops(shape.layers, step_tokens, pairs) + head) + rows
+    weights = vector * width + width * n * width + width * hidden + width * params.contrast.dims
+    if (encoder := params.encoder) is not None:
+        weights += (shape.vocabulary + 1) * encoder.width + 12 * encoder.layers * encoder.width**2
+    number = BYTES[params.dtype]
+    logits = 3 * 4 * params.batch_size * (size + 1) * shape.vocabulary  # in float32: logits, softmax, gradient
+    return PromptsCost(
+        tokens=params.steps * step_tokens,
+        flops=params.steps * step,
+        weights=weights,
+        memory=shape.weight_bytes(shape.layers, params.dtype)
+        + number * shape.vocabulary * hidden
+        + number * _KEPT * step_tokens * shape.layers * hidden
+        + logits
+        + 16 * weights,
+        state_bytes=12 * weights,
+    )
+
+
+def prompts_section(params: PromptsParams, shape: LLMShape, length: float, tflops: float) -> dict[str, dict[str, str]]:
+    """A title, and the cost of learning from captions of `length` tokens, as text."""
+    vector = params.encoder.width if params.encoder else shape.hidden
+    cost = prompts_cost(params, shape, vector, length)
+    values = {
+        "trained weights": f"{cost.weights / 1e6:,.1f} M",
+        "steps": f"{params.steps:,} of {params.batch_size:,} captions",
+        "tokens": f"{cost.tokens:,.0f} through the whole LLM, forward and backward",
+        "FLOPs": f"{cost.flops:.3g}",
+        "hours": f"{cost.flops / (tflops * 1e12) / 3600:,.2f} at {tflops:g} TFLOP/s",
+        "memory": f"{cost.memory / 1e9:,.1f} GB",
+        "work cache": f"{2 * cost.state_bytes / 1e9:,.2f} GB",
+    }
+    return {f"prompts: {params.count} per caption": values}

@@ -1,0 +1,216 @@
+"""Training of prompts, a step at a time, so that a killed one continues at its last state and ends with the same bytes.
+
+Which captions a step has, and its dropout, follow from the seed and the step's number only. A state is a unit of the
+work cache whose digest names its step: weights, AdamW's moments, and a row of metrics per step so far. States are
+written by the clock, which changes no result; older ones are removed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from flame_core.errors import ComputationError
+from flame_core.params import PromptsParams
+from flame_core.reporting import progress
+from flame_core.soft_prompts.autoencoder import Autoencoder
+from flame_core.soft_prompts.frozen_llm import FrozenLLM
+from flame_core.soft_prompts.prompt_head import PromptHeadConfig
+from flame_core.soft_prompts.reader import CaptionIds, caption_ids, caption_loss
+from flame_core.soft_prompts.sentences import Sentences, standard
+from flame_core.work import UnitRecord, WorkCache
+
+STATE, METRICS = "state.safetensors", "metrics.jsonl"
+_MEASURED = 10  # how often the held-out loss is measured
+_STANDARD = 65_536  # captions whose vectors give mean and deviation
+_POOL = 16  # batches whose captions are sorted by length
+_CLIPPED = 1.0  # norm of the gradient
+_OPTIMIZER = "optimizer."
+_STEPS_PER_SEED = 1_000_003  # a prime above all numbers of steps, so that no two seeds share the draw of a step
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A training; `run` does what the cache does not hold.
+
+    Attributes:
+        params: of the section.
+        config: of the prompt head.
+        llm: frozen, on the device on which all runs.
+        sentences: to learn, and held out.
+        cache: of the stage.
+        inputs: all that the result follows from.
+        seconds: between two states.
+    """
+
+    params: PromptsParams
+    config: PromptHeadConfig
+    llm: FrozenLLM
+    sentences: Sentences
+    cache: WorkCache
+    inputs: Mapping[str, Any]
+    seconds: float
+
+    def run(self) -> tuple[Autoencoder, list[Row]]:
+        """The trained autoencoder in evaluation mode, and its metrics.
+
+        Raises:
+            ComputationError: a loss is not finite.
+        """
+        model = self._initial()
+        optimizer = torch.optim.AdamW(self._groups(model), weight_decay=self.params.weight_decay)
+        done, rows = self._resume(model, optimizer)
+        last = time.monotonic()
+        with progress("prompts", self.params.steps, "steps", done) as bar:
+            for step in range(done, self.params.steps):
+                rows.append(self._step(model, optimizer, step))
+                bar.advance(1, loss=rows[-1]["lm"])
+                if step + 1 == self.params.steps or time.monotonic() - last >= self.seconds:
+                    self._keep(model, optimizer, rows)
+                    last = time.monotonic()
+        return model.eval(), rows
+
+    def inputs_of(self, numbers: list[int]) -> tuple[Tensor | None, CaptionIds]:
+        """Stored vectors, if they are read, and ids of captions by their numbers."""
+        device = self.llm.device
+        captions = caption_ids(self.llm, self.sentences.texts_of(numbers), self.params.max_tokens).to(device)
+        vectors = None if self.params.encoder else self.sentences.vectors(numbers).to(device)
+        return vectors, captions
+
+    def _initial(self) -> Autoencoder:
+        with seeded(self.params.seed):
+            model = Autoencoder(self.params, self.config, self.llm.vocabulary)
+        if self.params.encoder is None:
+            model.head.standardise(standard(self.sentences, _STANDARD, self.params.seed))
+        return model.to(self.llm.device)
+
+    def _groups(self, model: Autoencoder) -> list[dict[str, Any]]:
+        """Weights by their learning rate."""
+        encoder = list(model.encoder.parameters()) if model.encoder else []
+        of_encoder = set(map(id, encoder))
+        rest = [weight for weight in model.parameters() if id(weight) not in of_encoder]
+        groups = [{"params": rest, "peak": self.params.learning_rate}]
+        return groups + (
+            [{"params": encoder, "peak": self.params.encoder.learning_rate}] if self.params.encoder else []
+        )
+
+    def _step(self, model: Autoencoder, optimizer: torch.optim.Optimizer, step: int) -> Row:
+        part = self._share(step)
+        for group in optimizer.param_groups:
+            group["lr"] = part * group["peak"]
+        with seeded(self.params.seed * _STEPS_PER_SEED + step + 1):
+            terms = model.train().losses(self.llm, *self.inputs_of(self._batch(step)))
+        if not torch.isfinite(terms["loss"]):
+            raise ComputationError(f"prompts: the loss of step {step + 1} is not finite: lower prompts.learning_rate")
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), _CLIPPED)
+        optimizer.step()
+        row = {"step": step + 1, **{name: float(value.detach()) for name, value in terms.items()}}
+        row |= {"gradient": float(norm), "learning_rate": part * self.params.learning_rate}
+        if (step + 1) % max(1, self.params.steps // _MEASURED) == 0 or step + 1 == self.params.steps:
+            row["held_out"] = self._held_out(model)
+        return row
+
+    def _share(self, step: int) -> float:
+        """Of the highest learning rate: a linear rise, then a cosine to 0."""
+        rise = min(1.0, (step + 1) / (self.params.warmup_steps + 1))
+        return rise * 0.5 * (1 + math.cos(math.pi * step / self.params.steps))
+
+    def _batch(self, step: int) -> list[int]:
+        """Numbers of the captions of a step."""
+        per_epoch = len(self.sentences.learned) // self.params.batch_size
+        epoch, place = divmod(step, per_epoch)
+        if epoch not in self._epochs:
+            self._epochs.clear()
+            self._epochs[epoch] = self._epoch(epoch, per_epoch)
+        return self._epochs[epoch][place]
+
+    def _epoch(self, epoch: int, batches: int) -> list[list[int]]:
+        """The batches of an epoch; the last captions that fill none are left out.
+
+        A batch has captions of about one length, so that few pads are computed.
+        """
+        learned, size = self.sentences.learned, self.params.batch_size
+        draw = torch.Generator().manual_seed(self.params.seed * _STEPS_PER_SEED + epoch)
+        order = [learned[i] for i in torch.randperm(len(learned), generator=draw).tolist()][: batches * size]
+        pool = _POOL * size
+        for start in range(0, len(order), pool):
+            order[start : start + pool] = sorted(
+                order[start : start + pool], key=lambda number: len(self.sentences.texts[number])
+            )
+        own = [order[start : start + size] for start in range(0, len(order), size)]
+        return [own[i] for i in torch.randperm(len(own), generator=draw).tolist()]
+
+    @cached_property
+    def _epochs(self) -> dict[int, list[list[int]]]:
+        return {}
+
+    @torch.no_grad()
+    def _held_out(self, model: Autoencoder) -> float:
+        """L_lm of the first held-out captions."""
+        vectors, captions = self.inputs_of(self.sentences.tested[: self.params.batch_size])
+        return float(caption_loss(self.llm, model.eval().prompts(vectors, captions), captions))
+
+    def _digest(self, steps: int) -> str:
+        return self.cache.digest({**self.inputs, "steps": steps})
+
+    def _resume(self, model: Autoencoder, optimizer: torch.optim.Optimizer) -> tuple[int, list[Row]]:
+        """The number of steps of the newest undamaged state, which is loaded, and their metrics."""
+        for steps in range(self.params.steps, 0, -1):
+            if (unit := self.cache.find(self._digest(steps))) is not None:
+                tensors = load_file(unit.file(STATE))
+                model.load_state_dict({k: w for k, w in tensors.items() if not k.startswith(_OPTIMIZER)})
+                moments: dict[int, dict[str, Tensor]] = {}
+                for name, value in tensors.items():
+                    if name.startswith(_OPTIMIZER):
+                        number, _, what = name.removeprefix(_OPTIMIZER).partition(".")
+                        moments.setdefault(int(number), {})[what] = value
+                groups = optimizer.state_dict()["param_groups"]
+                optimizer.load_state_dict({"state": moments, "param_groups": groups})
+                return steps, [json.loads(line) for line in unit.file(METRICS).read_text("utf-8").splitlines()]
+        return 0, []
+
+    def _keep(self, model: Autoencoder, optimizer: torch.optim.Optimizer, rows: list[Row]) -> None:
+        """Write the state, and remove those before it."""
+        tensors = {name: w.detach().cpu().contiguous() for name, w in sorted(model.state_dict().items())}
+        for number, moments in sorted(optimizer.state_dict()["state"].items()):
+            for what, value in sorted(moments.items()):
+                tensors[f"{_OPTIMIZER}{number}.{what}"] = value.detach().cpu().contiguous()
+
+        def write(folder: Path) -> UnitRecord:
+            (folder / STATE).write_bytes(save(tensors))
+            (folder / METRICS).write_bytes(metrics_bytes(rows))
+            return UnitRecord({"steps": len(rows)})
+
+        self.cache.compute(self._digest(len(rows)), write)
+        for steps in range(1, len(rows)):
+            shutil.rmtree(self.cache.folder / self._digest(steps), ignore_errors=True)
+
+
+def metrics_bytes(rows: list[Row]) -> bytes:
+    """One line of JSON per step."""
+    return "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers of the CPU and of the GPU that follow from the seed; the state before is restored."""
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,118 @@
+"""The whole work of `flame prompts` as one unit of its work cache: train, then let the LLM write.
+
+The unit holds the head, the encoder if there is one, the metrics, and `written.json`: held-out captions and as many
+that were learned, each with what the LLM wrote. `llm_changed` in its counts is 1 if the LLM's weights changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flame_core.digest import json_bytes
+from flame_core.params import LLMParams, PromptsParams
+from flame_core.soft_prompts.fit import METRICS, Fit, metrics_bytes
+from flame_core.soft_prompts.frozen_llm import FrozenLLM, llm_digest, load_frozen
+from flame_core.soft_prompts.prompt_head import PromptHeadConfig
+from flame_core.soft_prompts.reconstruction import reconstructed
+from flame_core.soft_prompts.sentences import Sentences
+from flame_core.weights import save_weights
+from flame_core.work import Unit, UnitRecord, WorkCache
+
+WRITTEN, ENCODER = "written.json", "encoder.safetensors"
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What is learned from what; `run` does it, or finds it.
+
+    Attributes:
+        params: of the section.
+        llm_params: of the LLM.
+        folder: of the LLM.
+        sentences: to learn, and held out.
+        source: which vectors the prompts are made from.
+        captions: digest of the captions.
+        cache: of the stage.
+        device: on which all runs.
+        seconds: between two states of the training.
+    """
+
+    params: PromptsParams
+    llm_params: LLMParams
+    folder: Path
+    sentences: Sentences
+    source: dict[str, Any]
+    captions: str
+    cache: WorkCache
+    device: str
+    seconds: float
+
+    def run(self) -> Unit:
+        """The finished unit."""
+        return self.cache.get({**self._inputs, "result": self.params.written}, self._write)
+
+    @cached_property
+    def hidden(self) -> int:
+        """H of the LLM."""
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(self.folder, trust_remote_code=self.llm_params.trust_remote_code)
+        return config.get_text_config(decoder=True).hidden_size
+
+    @property
+    def _inputs(self) -> dict[str, Any]:
+        own = self.params.model_dump(mode="json", exclude={"gates", "written"})
+        return {"params": own, "llm": llm_digest(self.folder), "captions": self.captions, "source": self.source}
+
+    def _write(self, folder: Path) -> UnitRecord:
+        if self.device == "cpu":
+            torch.set_num_threads(self.params.cpu_threads)
+        dtype = getattr(torch, self.params.dtype)
+        llm = load_frozen(self.folder, self.llm_params, dtype, self.device, self.params.template)
+        before = weights_sha256(llm)
+        fit = Fit(self.params, self._config(llm), llm, self.sentences, self.cache, self._inputs, self.seconds)
+        model, rows = fit.run()
+        model.head.save(folder)
+        if model.encoder is not None:
+            save_weights(model.encoder, folder / ENCODER)
+        (folder / METRICS).write_bytes(metrics_bytes(rows))
+        tested = self.sentences.tested[: self.params.written]
+        learned = self.sentences.learned[:: max(1, len(self.sentences.learned) // len(tested))][: len(tested)]
+        lists = [
+            [row.content for row in reconstructed(fit, model, numbers, title)]
+            for numbers, title in ((tested, "write held-out captions"), (learned, "write learned captions"))
+        ]
+        (folder / WRITTEN).write_bytes(json_bytes(lists))
+        return UnitRecord({"llm_changed": int(weights_sha256(llm) != before)})
+
+    def _config(self, llm: FrozenLLM) -> PromptHeadConfig:
+        encoder, store = self.params.encoder, self.sentences.store
+        vector = encoder.width if encoder else store.hidden if store else 0
+        return PromptHeadConfig(
+            prompts=self.params.count,
+            vector=vector,
+            hidden=llm.hidden,
+            width=self.params.width,
+            scale=llm.row_scale,
+            dropout=self.params.dropout,
+            llm=llm.digest,
+            llm_name=llm.name,
+            template=self.params.template,
+            max_tokens=self.params.max_tokens,
+            source=self.source,
+        )
+
+
+def weights_sha256(llm: FrozenLLM) -> str:
+    """Digest of the bytes of all weights."""
+    total = hashlib.sha256()
+    for name, weight in sorted(llm.model.state_dict().items()):
+        total.update(name.encode())
+        total.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return total.hexdigest()
