@@ -152,8 +152,10 @@ REMEDIES: dict[str, Remedy] = {
     ),
     "prompts_reconstruct": Remedy(
         (
-            "training was too short, or there are too few captions: prompts.html shows the loss of learned and of "
-            "held-out captions; raise prompts.steps, or add captions (no pictures are needed)",
+            "training was too short, or there are too few captions: the stage's page shows learned and held-out ones "
+            "side by side; raise prompts.steps, or add captions (no pictures are needed)",
+            "the LLM does not expect to write a caption: put prompts and caption into a turn of its chat template "
+            "(prompts.template, docs/captions-from-pictures.md)",
             "the vectors do not hold what captions say: take prompts.reading sentence, or write prompts.encoder: {}",
             "captions are longer than the prompts can say: raise prompts.count",
         ),

@@ -77,12 +77,10 @@ def _lexical(layout: Layout, lexical: LexicalParams) -> dict[str, Any]:
 def _prompts(layout: Layout, prompts: PromptsParams) -> dict[str, Any]:
     stored = [] if prompts.encoder else ["data/embeddings/train"]
     deps = ["data/captions/train", "data/llm", "data/shards", *stored]
-    stage = _stage("prompts", deps, ["data/prompts"], "text", PROMPT_CHECKS, "team:models")
+    checks = ["prompts_reconstruct", "prompts_beat_chance", "prompts_llm_unchanged"]
+    stage = _stage("prompts", deps, ["data/prompts"], "text", checks, "team:models")
     stage["meta"]["dagster"] |= {"kinds": ["pytorch"], "pool": "gpu"}
     return _with_params(stage, ["llm", "evaluate.train_language"])
-
-
-PROMPT_CHECKS = ["prompts_reconstruct", "prompts_beat_chance", "prompts_llm_unchanged"]
 
 
 def _codes(layout: Layout, codes: CodesParams) -> dict[str, Any]:

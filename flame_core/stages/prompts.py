@@ -20,7 +20,6 @@ from flame_core.layout import Layout
 from flame_core.pages.prompts import Rewritten, loss_picture, prompts_page
 from flame_core.params import Params, PromptsParams
 from flame_core.reporting import facts, picture
-from flame_core.section_stages import PROMPT_CHECKS
 from flame_core.settings import settings
 from flame_core.soft_prompts.learned import METRICS, WRITTEN, Learning
 from flame_core.soft_prompts.reconstruction import Reconstruction
@@ -123,10 +122,9 @@ def _shown(found: Reconstruction) -> list[Rewritten]:
 def prompt_checks(tested: Reconstruction, chosen: PromptsParams, *, unchanged: bool) -> list[gates.Check]:
     """Checks of what was written from held-out captions, and of the LLM."""
     worst = sorted(tested.rows, key=lambda row: row.overlap)[:20]
-    names = iter(PROMPT_CHECKS)
     return [
         gates.Check(
-            next(names),
+            "prompts_reconstruct",
             tested.overlap >= chosen.gates.min_overlap,
             "overlap of the words of held-out captions and of what the LLM writes from their prompts",
             value=tested.overlap,
@@ -134,11 +132,17 @@ def prompt_checks(tested: Reconstruction, chosen: PromptsParams, *, unchanged: b
             keys=[f"{row.text} -> {row.written}" for row in worst],
         ),
         gates.Check(
-            next(names),
+            "prompts_beat_chance",
             tested.overlap > tested.by_chance,
             "the same overlap, against that with other captions",
             value=tested.overlap,
             threshold=tested.by_chance,
         ),
-        gates.Check(next(names), unchanged, "weights of the LLM after training, against those before", unchanged, True),
+        gates.Check(
+            "prompts_llm_unchanged",
+            unchanged,
+            "weights of the LLM after training, against those before",
+            value=unchanged,
+            threshold=True,
+        ),
     ]

@@ -56,7 +56,7 @@ def test_a_closed_grammar_is_written_back(tmp_path: Path):
     before = weights_sha256(llm)
     params = PromptsParams.model_validate(
         {"count": 4, "encoder": {"width": 64, "layers": 2, "heads": 4, "masked": 0.0, "learning_rate": 1e-3},
-         "max_tokens": 6, "width": 128, "dropout": 0.0, "steps": 800, "batch_size": 64, "learning_rate": 2e-3,
+         "max_tokens": 6, "width": 128, "dropout": 0.0, "steps": 200, "batch_size": 64, "learning_rate": 2e-3,
          "weights": {"vocab": 0.0, "contrast": 0.0}}
     )  # fmt: skip
     config = PromptHeadConfig(
@@ -69,12 +69,15 @@ def test_a_closed_grammar_is_written_back(tmp_path: Path):
     model, rows = fit.run()
     found = Reconstruction(reconstructed(fit, model, data.tested, "write"))
     assert found.exact > 0.85, (found.exact, rows[-1])
-    assert found.by_chance < 0.5
+    assert found.by_chance < 0.5 and rows[-1]["held_out"] < 0.2
     assert weights_sha256(llm) == before
 
 
-def speaker(sentences: list[str], tokenizer):
-    """A language model of two layers that has learned which sentences there are, without any prompts."""
+def speaker(sentences: list[str], tokenizer, steps: int = 400):
+    """A language model of two layers that makes a sentence of four words that it reads first, in any order.
+
+    An LLM uses what it has read; a model of single sentences would take no notice of prompts.
+    """
     model = toy_model(vocabulary=len(tokenizer), hidden=64)
     for weight in model.parameters():
         weight.data.mul_(0.25)  # from an initialisation for attention far from uniform to a usual one
@@ -82,10 +85,12 @@ def speaker(sentences: list[str], tokenizer):
     model.train().requires_grad_(True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     draw = torch.Generator().manual_seed(0)
-    none = torch.zeros(64, 1, llm.hidden)
-    for _ in range(200):
+    for _ in range(steps):
         rows = torch.randint(len(sentences), (64,), generator=draw).tolist()
-        loss = caption_loss(llm, none, caption_ids(llm, [sentences[row] for row in rows], 6))
+        captions = caption_ids(llm, [sentences[row] for row in rows], 6)
+        order = torch.rand(64, 4, generator=draw).argsort(dim=1)
+        words = captions.ids[:, :4].gather(1, order)
+        loss = caption_loss(llm, model.get_input_embeddings()(words), captions)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
