@@ -52,6 +52,15 @@ _INACTIVE = (
 
 _RECOUNT = Remedy((_OWN_FAULT, _DAMAGED))
 REMEDIES: dict[str, Remedy] = {
+    "success": Remedy(
+        (
+            "pages have gone away since the list was made, as is usual: look at the reasons in attempts.parquet of the "
+            "source, and lower min_success if they are final",
+            "the network or a host was down: `flame download --retry-failed` asks again for what failed",
+            "a host refuses so many requests: lower per_host of the source",
+        ),
+        "sources.<name>.min_success",
+    ),
     "baselines_read": Remedy(
         (
             "the folder or file holds another kind of model: `flame docs evaluation` lists the kinds that are read",
