@@ -61,6 +61,13 @@ REMEDIES: dict[str, Remedy] = {
         ),
         "sources.<name>.min_success",
     ),
+    "features_differ": Remedy(
+        (
+            "the file holds other weights than the backbone's, or features.model.pixels are not those of its training",
+            "the pictures are nearly all alike: look at data/shards/contact_sheet.jpg",
+        ),
+        "features.gates.max_cosine",
+    ),
     "baselines_read": Remedy(
         (
             "the folder or file holds another kind of model: `flame docs evaluation` lists the kinds that are read",

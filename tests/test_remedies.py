@@ -23,6 +23,7 @@ from flame_core.params import (
     CodesTower,
     ConceptFitParams,
     ConceptParams,
+    FeaturesParams,
     LexicalParams,
     NoiseParams,
     Params,
@@ -42,6 +43,9 @@ OPTIONAL: dict[str, Any] = {  # in dvc.yaml if params have them
     "cluster": ClusterParams(clusters=2),
     "lexical": LexicalParams(),
     "prompts": PromptsParams(),
+    "features": FeaturesParams.model_validate(
+        {"model": {"backbone": "resnet10t", "image_size": 64, "head": "none", "init": {"source": "timm:resnet10t"}}}
+    ),
     "concepts": ConceptParams.model_validate({"file": "names.txt", "images": TAGGED}),
     "concept_fit": ConceptFitParams(recipes=["flame"]),
     "codes": CodesParams(tower=CodesTower(recipe="flame")),
