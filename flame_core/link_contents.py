@@ -22,6 +22,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"  # as vision.tower names th
 EXPORTED = "flame-tower/1"  # `format` in the config of an exported tower, whose checks passed before the export
 MODELS = ("teacher", "inherit")  # links to trained models
 COUNTS, HITS = "frequency.parquet", "hits/"  # as curation.concept_out names them, which imports numpy
+_OF_PROMPTS = ("head.safetensors", CONFIG)  # as soft_prompts.prompt_head names them, which imports torch
 _OF_TEXT = ("text.safetensors", "tokenizer.json")  # of a model with a text tower of its own
 
 
@@ -53,6 +54,8 @@ def _content(what: str, path: Path) -> Any:
             gates.require(path.parent)
         return file_sha256(path)
     gates.require(path)
+    if what == "prompts":
+        return {name: digest for name, digest in read_digests(path).items() if name in _OF_PROMPTS}
     return _of_concepts(path) if _is_of_concepts(what, path) else Sidecar(path).digest
 
 
@@ -90,6 +93,8 @@ def read_by_training(links: Mapping[str, Path]) -> dict[Path, list[str]]:
         elif what in ("selection", "init"):
             if (path.parent / DIGESTS).is_file():
                 found.setdefault(path.parent, []).append(path.name)
+        elif what == "prompts":
+            found.setdefault(path, []).extend(_OF_PROMPTS)
         else:
             found.setdefault(path, []).extend([COUNTS, f"{HITS}*"] if _is_of_concepts(what, path) else ["*"])
     return found

@@ -37,7 +37,7 @@ _COMPARED = ("cmd", "deps", "params", "outs")
 
 
 def links(layout: Layout, recipe: TrainParams) -> dict[str, Path]:
-    """{what: path} of all a recipe needs: `teacher`, `inherit`, `init`, `sidecars.<name>`, `sampling`, `selection`."""
+    """{what: path} of a recipe's needs: `teacher`, `inherit`, `init`, `sidecars.<name>`, `sampling`, `selection`, `prompts`."""
     found: dict[str, Path] = {}
     for what, link in (("teacher", recipe.teacher), ("inherit", recipe.inherit)):
         name = recipe_of(link)
@@ -50,6 +50,8 @@ def links(layout: Layout, recipe: TrainParams) -> dict[str, Path]:
         found["sampling"] = linked_place(layout, source)
     if recipe.selection is not None:
         found["selection"] = linked_place(layout, recipe.selection)
+    if recipe.prompts is not None:
+        found["prompts"] = linked_place(layout, recipe.prompts)
     return found
 
 

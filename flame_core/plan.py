@@ -236,7 +236,8 @@ def _training_cost(
         return "which samples it trains on is known after `flame ingest`"
     samples, extra = _linked_values(recipe, layout, linked)
     sidecars = {what.partition(".")[2]: path for what, path in linked.items() if what.startswith("sidecars.")}
-    return count(samples, extra=extra, teacher=linked.get("teacher"), sidecars=sidecars)
+    folders = {what: linked.get(what) for what in ("teacher", "prompts")}
+    return count(samples, extra=extra, sidecars=sidecars, **folders)
 
 
 def _taught(

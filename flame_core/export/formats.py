@@ -36,6 +36,10 @@ def export(subject: Subject, about: About, form: Format, out: Path) -> list[str]
             "flame export: a tuned head is part of the graph of --format onnx; the programs of the other formats build "
             "none, so leave --tuned-head out"
         )
+    if subject.params.connector is not None:
+        raise ParamsError(
+            "flame export: a tower with a connector cannot be exported; `flame describe` writes captions with it"
+        )
     lacks: list[str] = []
 
     def write(folder: Path) -> None:

@@ -32,6 +32,7 @@ def term_classes() -> dict[str, type[Term]]:
     from flame_core.objectives.learned_masks import LearnedMasks
     from flame_core.objectives.lexical import Flops, Lexical, Overuse
     from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
+    from flame_core.objectives.prompt_alignment import PromptAlignment
     from flame_core.objectives.prototypes import Prototypes
     from flame_core.objectives.self_supervision import BYOL, SimCLR
 
@@ -50,6 +51,7 @@ def term_classes() -> dict[str, type[Term]]:
         "affinity": Affinity,
         "feature": FeatureMatching,
         "learned_masks": LearnedMasks,
+        "prompts": PromptAlignment,
     }
 
 

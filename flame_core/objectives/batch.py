@@ -15,6 +15,7 @@ Features = Mapping[str, Tensor]
     pooled   [b, V, C]         the backbone's patch tokens, averaged; not normalised
     cls      [b, V, C]         the backbone's CLS token
     patches  [b, V, N, C]      the backbone's patch tokens
+    prompts  [b, V, n, H]      the connector's prompts for the LLM
     t        [b, K, D]         unit vectors of the texts; always there. With `lora` of words, as z then is
 
 b pictures of this rank, V views of each, K texts, F facets, N patches; C is the backbone's width.

@@ -71,6 +71,7 @@ class Setup:
         taught: dimensions of the teacher's features by name, if a term needs any.
         steps: of the whole training.
         trained_words: whether `t` are weights of words that the LLM gives with adapters, trained along.
+        prompts: the folder of the prompt head that the recipe names.
     """
 
     tower: ImageTower
@@ -83,6 +84,7 @@ class Setup:
     taught: Mapping[str, int] = field(default_factory=dict)
     steps: int = 0
     trained_words: bool = False
+    prompts: Path | None = None
 
 
 def parameter_groups(

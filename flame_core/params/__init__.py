@@ -50,6 +50,7 @@ from flame_core.params.objectives import (
     MultiPositiveSigmoidParams,
     ObjectiveParams,
     OveruseParams,
+    PromptsTermParams,
     PrototypesParams,
     SelfSupervisionParams,
     SigmoidParams,
@@ -64,6 +65,7 @@ from flame_core.params.sources import DebianSource, FolderSource, Source, Webdat
 from flame_core.params.text import LLMParams, SentenceParams, TextParams
 from flame_core.params.training import (
     AugmentationParams,
+    ConnectorParams,
     InheritParams,
     LoraParams,
     ModelLink,
@@ -93,6 +95,7 @@ __all__ = [
     "CodesTower",
     "ConceptFitParams",
     "ConceptParams",
+    "ConnectorParams",
     "ContrastiveParams",
     "CosineParams",
     "DebianSource",
@@ -132,6 +135,7 @@ __all__ = [
     "Precision",
     "PromoteParams",
     "PromptsParams",
+    "PromptsTermParams",
     "PrototypesParams",
     "Reading",
     "RewriteCaptioner",

@@ -218,6 +218,18 @@ class LearnedMasksParams(TermParams):
     multiplier: float = Field(default=10.0, ge=0, description="what the two multipliers begin with")
 
 
+class PromptsTermParams(TermParams):
+    """P-Former's: the prompts of a picture come near those of its caption; needs `model.connector` and `prompts`."""
+
+    name: Literal["prompts"] = "prompts"
+    relative: bool = Field(
+        default=True,
+        description="the squared difference over the mean square of the LLM's input embeddings, so that a weight suits "
+        "any LLM; false: as in the paper, with a weight of 10 (beside other losses) or 100",
+    )
+    decay: Fraction = Field(default=0.0, description="share of the steps, the last, over which the weight falls to 0")
+
+
 ObjectiveParams = Annotated[
     MultiPositiveSigmoidParams
     | FacetSigmoidParams
@@ -232,7 +244,8 @@ ObjectiveParams = Annotated[
     | OveruseParams
     | AffinityParams
     | FeatureParams
-    | LearnedMasksParams,
+    | LearnedMasksParams
+    | PromptsTermParams,
     Field(discriminator="name"),
 ]
 OBJECTIVES: dict[str, type[TermParams]] = {

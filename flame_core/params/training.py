@@ -27,7 +27,8 @@ from flame_core.params.section import (
 )
 
 FEATURES = "features"  # name of the sidecar that holds a frozen tower's vectors of the pictures
-LINKS = ("teacher", "inherit", "sidecars", "selection")  # what a recipe may need beside shards, captions and embeddings
+# what a recipe may need beside shards, captions and embeddings
+LINKS = ("teacher", "inherit", "sidecars", "selection", "prompts")
 
 
 class SizesParams(Section):
@@ -36,6 +37,21 @@ class SizesParams(Section):
     width: Positive
     heads: list[Positive] = Field(description="number of heads of each block")
     intermediate: list[Positive] = Field(description="number of hidden units of each block's MLP")
+
+
+class ConnectorParams(Section):
+    """Learned queries that look at a tower's patches and become prompts for the LLM."""
+
+    prompts: Positive = Field(default=16, description="n, prompts per picture; that of the head of `flame prompts`")
+    width: Positive = Field(default=256, description="of a query")
+    layers: Positive = Field(default=2, le=12, description="times that queries look at the patches")
+    heads: Positive = Field(default=4, description="of the attention; divides the width")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ConnectorParams:
+        if self.width % self.heads:
+            raise ValueError(f"heads {self.heads} does not divide the width {self.width}")
+        return self
 
 
 class ModelParams(Section):
@@ -65,6 +81,11 @@ class ModelParams(Section):
         default=None,
         exclude_if=lambda value: value is None,  # as `reading` below
         description="hidden units of the head; null: as many as the space has dimensions",
+    )
+    connector: ConnectorParams | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # as `reading` below
+        description="prompts of the picture for the LLM, with the term of that name; null: none",
     )
     checkpoint_activations: bool = Field(default=False, description="recompute blocks in backward to save memory")
     init: InitParams | None = Field(
@@ -299,6 +320,10 @@ class TrainParams(Section):
         exclude_if=lambda value: value == UniformSampling(),  # as `reading` above
         description="which samples an epoch has: uniform (each once), weighted, capped, or balanced batches",
     )
+    prompts: LinkedPath | None = Field(
+        default=None,
+        description="folder of the head that `flame prompts` made, data/prompts, for the term prompts",
+    )
     selection: LinkedPath | None = Field(default=None, description="a parquet file of the keys to train on; null: all")
 
     @property
@@ -380,6 +405,12 @@ class TrainParams(Section):
                 "objective.name lexical and model.head lexical go together: set both or neither",
             )
         yield from self._impossible_lora()
+        for here, key in ((self.model.connector, "model"), (self.prompts, "prompts")):
+            if here is not None and "prompts" not in names:
+                other = ("model", "connector") if key == "model" else ("prompts",)
+                yield other, f"{'.'.join(other)} is of use only with the term prompts: add it to terms, or set null"
+        if self.model.connector is not None and self.learns_masks:
+            yield ("model", "connector"), "a tower with a connector cannot be pruned: drop one of the two"
         if self.reading == "sentence" and blocks is not None:
             yield (
                 ("reading",),

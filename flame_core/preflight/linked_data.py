@@ -63,7 +63,7 @@ def _refused(what: str, path: Path, index: Index, layout: Layout) -> Iterator[st
     try:
         if what == "selection":
             select(index, path, layout.shards)
-        elif what in MODELS:
+        elif what in MODELS or what == "prompts":
             link_contents({what: path})
         else:
             gates.require(path)

@@ -40,6 +40,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     """Train one recipe, or resume its training."""
     from flame_core.training.checkpoint import resumed_at
     from flame_core.training.inputs import open_inputs
+    from flame_core.training.prompts_check import require_references
     from flame_core.training.recipe_check import require_recipe
     from flame_core.training.teacher_check import require_teachable
     from flame_core.training.teacher_texts import store_teacher_texts
@@ -95,6 +96,10 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     slots = recipe_slots(store.facets, chosen)
     if "teacher" in needs and model is None:
         require_teachable(chosen, needs["teacher"], [store.facets[i] for i in slots])
+    writes = {}
+    if "prompts" in needs:
+        names = [store.facets[i] for i in slots]
+        writes = require_references(chosen, needs["prompts"], names, store.hidden, made["llm"])
     captions = _caption_source(params, layout) if chosen.text_tower or chosen.lora else None
     llm = _llm_source(params, layout, chosen, made, needs)
     if llm is not None:
@@ -115,6 +120,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         "hidden": store.hidden,
         **_words(chosen, sidecars),
         **({"dim": chosen.text_projection.dim} if chosen.text_projection and chosen.text_projection.dim else {}),
+        **writes,
         "samples": len(selected),
         "facets": [store.facets[i] for i in slots],
         "text_facets": {kind: len(template.facets) for kind, template in params.text.template.items()},

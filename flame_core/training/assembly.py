@@ -16,6 +16,7 @@ from flame_core.objectives.batch import Moment
 from flame_core.objectives.objective import Objective
 from flame_core.objectives.term import Setup
 from flame_core.params import LexicalLossParams, TrainParams
+from flame_core.soft_prompts.prompt_head import PromptHead
 from flame_core.training.adapted_llm import AdaptedLLM
 from flame_core.training.schedule import create_optimizer, freeze
 from flame_core.training.texts import TrainingTexts
@@ -103,6 +104,7 @@ def assemble(
     teacher: Path | None = None,
     sidecars: Mapping[str, Path] | None = None,
     inherited: Path | None = None,
+    prompts: Path | None = None,
 ) -> Assembly:
     """A recipe's towers and objective, initialised from its seed and from the model that it inherits from.
 
@@ -116,6 +118,7 @@ def assemble(
         sidecars: folders of the recipe's sidecars by name.
         inherited: the model folder that the recipe inherits from, or the folder of its `model.init`; None leaves the
             weights random.
+        prompts: the folder of the recipe's prompt head.
 
     Raises:
         ParamsError: the terms read what the backbone does not have or do not suit the recipe,
@@ -126,10 +129,14 @@ def assemble(
     model = begun_with(params.model, source) if source is not None and params.learns_masks else params.model
     torch.manual_seed(params.seed)
     lexicon = _lexicon(params, sidecars or {})
-    tower = ImageTower(model, texts.hidden, facets, 0 if lexicon is None else len(lexicon.vocabulary))
+    head = None if prompts is None else PromptHead.load(prompts).config
+    words, dims = 0 if lexicon is None else len(lexicon.vocabulary), None if head is None else head.hidden
+    tower = ImageTower(model, texts.hidden, facets, words, dims)
     require_statistics(tower.backbone, params)
     if params.model.head == "none" and (width := tower.backbone.num_features) != texts.hidden:
         raise ParamsError(f"train.text_projection.dim must be {width}: model.head none keeps the backbone's vectors")
+    if head is not None and tower.connector is not None:
+        tower.connector.start_at(head.scale)
     if lexicon is not None and isinstance(tower.projector, LexicalHead):
         tower.projector.start_from(lexicon.rows)
     for name, needs in term_needs(params).items():
@@ -154,6 +161,7 @@ def assemble(
         sidecars,
         steps=steps,
         trained_words=params.lora is not None,
+        prompts=prompts,
     )
     assembly = Assembly(tower, text_tower, create_objective(params, setup))
     freeze(assembly.towers(), params.optimizer.multipliers)

@@ -203,6 +203,7 @@ def training_cost(
     sidecars: Mapping[str, Path] | None = None,
     inherited: Path | None = None,
     llm: ReadLLM | None = None,
+    prompts: Path | None = None,
 ) -> TrainingCost:
     """The cost of a recipe on `samples` pictures, for texts of `hidden` dimensions, on `processes` processes.
 
@@ -218,6 +219,7 @@ def training_cost(
         sidecars: folders of the recipe's sidecars by name.
         inherited: the model folder that the recipe inherits from, if it is there.
         llm: what a recipe with `lora` reads captions with.
+        prompts: the folder of the recipe's prompt head.
 
     Raises:
         ParamsError: the recipe reads sidecars, or an LLM, that are not given.
@@ -235,7 +237,7 @@ def training_cost(
     own = batch // processes
     texts, needs, size = MadeTexts(params, hidden, vocabulary), recipe_needs(params), params.model.image_size
     with torch.random.fork_rng(devices=[]):
-        assembly = assemble(params, texts, facet_count(slots), batch, samples, teacher, sidecars, inherited)
+        assembly = assemble(params, texts, facet_count(slots), batch, samples, teacher, sidecars, inherited, prompts)
         at = Moment(0, schedule.steps, schedule.steps_per_epoch)
         made = made_batch(params, texts, PICTURES, assembly.tower.backbone.num_features).with_extra(**(extra or {}))
         prepared = _prepared(params, assembly, made, at)

@@ -74,7 +74,11 @@ class TrainingJob(BaseModel):
         recorders = []
         if self.journal is not None and ranks.first:
             recorders.append(StepRecorder(Journal(self.journal)).record)
-        models = {"teacher": self.links.get("teacher"), "inherited": self.links.get("inherit", self.links.get("init"))}
+        models = {
+            "teacher": self.links.get("teacher"),
+            "inherited": self.links.get("inherit", self.links.get("init")),
+            "prompts": self.links.get("prompts"),
+        }
         trained = train(samples, self.recipe, self.checkpoints, ranks, *recorders, **models, draws=draws)
         if ranks.first:
             save_weights(trained.tower, self.out / WEIGHTS)

@@ -72,6 +72,7 @@ def train(
     teacher: Path | None = None,
     inherited: Path | None = None,
     draws: Draws | None = None,
+    prompts: Path | None = None,
 ) -> Trained:
     """Train a recipe's towers; every rank calls it and gets the same result.
 
@@ -83,6 +84,7 @@ def train(
         on_step: called with the metrics after each step, on a GPU also with those of `Utilisation`.
         teacher: the model folder of the recipe's teacher.
         inherited: the model folder that the tower inherits from, or the folder of its `model.init`.
+        prompts: the folder of the recipe's prompt head.
         draws: how an epoch's samples are drawn (default: each once).
 
     Returns:
@@ -113,11 +115,13 @@ def train(
     meter: Utilisation | None = None
     if device == "cuda":
         free, _ = torch.cuda.mem_get_info()
-        params, cost = fitted_training(params, samples, ranks.world, ranks.least(free), teacher, inherited)
+        room = ranks.least(free)
+        params, cost = fitted_training(params, samples, ranks.world, room, teacher, inherited, prompts)
         peak = measured_peak(device, torch.bfloat16 if params.precision == "bfloat16" else torch.float32)
         meter = Utilisation(cost.useful_step_flops / ranks.world, peak)
     count, sidecars = len(samples), samples.sidecar_folders
-    assembly = assemble(params, samples.texts, samples.facets, batch_size, count, teacher, sidecars, inherited)
+    linked = (teacher, sidecars, inherited, prompts)
+    assembly = assemble(params, samples.texts, samples.facets, batch_size, count, *linked)
     assembly.to(device)
     if ranks.rank:
         torch.manual_seed(params.seed + ranks.rank)  # dropout and stochastic depth differ between ranks

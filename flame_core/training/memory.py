@@ -26,6 +26,7 @@ def fitted_training(
     free: int,
     teacher: Path | None = None,
     inherited: Path | None = None,
+    prompts: Path | None = None,
 ) -> tuple[TrainParams, TrainingCost]:
     """The recipe and its cost, in pieces that fit into `free` bytes of a GPU if the recipe sets none.
 
@@ -50,6 +51,7 @@ def fitted_training(
         sidecars=samples.sidecar_folders,
         inherited=inherited,
         llm=llm,
+        prompts=prompts,
     )
     room = int(free * _SHARE)
     if cost.memory <= room:

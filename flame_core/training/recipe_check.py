@@ -23,6 +23,7 @@ from flame_core.params.recipe_files import recipe_file
 from flame_core.section_stages import section_stages
 from flame_core.text.manifest import MANIFEST, read_manifest, training_folder
 from flame_core.training.inherit_check import inherit_faults
+from flame_core.training.prompts_check import prompt_faults
 from flame_core.training.teacher_check import teachable_faults
 
 
@@ -176,6 +177,8 @@ def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
     made = {layout.root / out for stage in section_stages(layout, params).values() for out in stage["outs"]}
     for what, path in links(layout, recipe).items():
         key = tuple(what.split(".", 1))
+        if what == "prompts" and path not in made:
+            yield from (Fault(("model", "connector", "prompts"), said) for said in prompt_faults(recipe, path))
         if path.exists() or path in made:
             continue
         if params.select and path.parent == layout.selections:

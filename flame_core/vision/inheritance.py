@@ -31,7 +31,9 @@ _OF_BLOCK = (
 )
 _KNOWN = re.compile(rf"backbone\.({_TOKENS}|pos_embed|patch_embed\.proj\.weight|{_VECTORS}|blocks\.\d+\.({_OF_BLOCK}))")
 _POOLING = "backbone.attn_pool."  # a part of the head
-_MAY_STAY = re.compile(rf"(backbone\.({_TOKENS}|norm\.(weight|bias)|attn_pool\.)|projector\.|facet_tokens\.)")
+_MAY_STAY = re.compile(
+    rf"(backbone\.({_TOKENS}|norm\.(weight|bias)|attn_pool\.)|projector\.|facet_tokens\.|connector\.)"
+)
 
 
 @dataclass(frozen=True)
@@ -185,8 +187,11 @@ def _of_head(own: dict[str, Any], given: dict[str, Any], projector: bool) -> dic
     if not projector:
         return dict.fromkeys(names, Origin(NEW))
     origins = {}
+    same = all(own[name] == given.get(name) for name in names if name.startswith("connector."))
     for name in names:
-        if name in given:
+        if name.startswith("connector.") and not same:
+            origins[name] = Origin(NEW)
+        elif name in given:
             whole, part = (
                 (2, each[name][0] // 2, *each[name][1:]) if _is_fused(name) else each[name] for each in (given, own)
             )

@@ -21,6 +21,7 @@ from flame_core.errors import InputError, ParamsError
 from flame_core.params import ModelParams, Precision
 from flame_core.text.jobs import facet_count
 from flame_core.vision.block_sizes import require_sizes, resize, sizes_of, why_not_plain
+from flame_core.vision.connector import Connector
 from flame_core.vision.facet_tokens import FacetTokens
 from flame_core.vision.feature_maps import as_tokens, prepare_map, tokens_of
 from flame_core.vision.folded_norms import fold_norms
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
-FEATURES = frozenset({"z", "pooled", "cls", "patches"})
+FEATURES = frozenset({"z", "pooled", "cls", "patches", "prompts"})
 
 
 class ImageTower(nn.Module):
@@ -53,8 +54,13 @@ class ImageTower(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, params: ModelParams, hidden: int, facets: int, words: int = 0) -> None:
-        """Take D, F, and for the head `lexical` the number of words V, which then is z's dimension."""
+    def __init__(
+        self, params: ModelParams, hidden: int, facets: int, words: int = 0, prompt_dims: int | None = None
+    ) -> None:
+        """Take D, F, and for the head `lexical` the number of words V, which then is z's dimension.
+
+        `prompt_dims` is H of the connector, if the model has one; by default it is D.
+        """
         super().__init__()
         self.backbone: Any = create_backbone(params)
         keep_residual_type(self.backbone)
@@ -76,6 +82,9 @@ class ImageTower(nn.Module):
             mean, std = (torch.tensor(each, device="cpu")[:, None, None] for each in pixel_moments(self.backbone))
             self.register_buffer("scale", STD / std, persistent=False)
             self.register_buffer("shift", (MEAN - mean) / std, persistent=False)
+        self.connector = None
+        if params.connector is not None:
+            self.connector = Connector(self.backbone.num_features, params.connector, prompt_dims or hidden)
 
     @property
     def gives_map(self) -> bool:
@@ -104,7 +113,7 @@ class ImageTower(nn.Module):
         it. Then z and that feature are known.
 
         z [B, 1 + F, D]; from the backbone's last block: pooled [B, C], the mean patch token; cls [B, C]; patches
-        [B, N, C].
+        [B, N, C]; and from the connector prompts [B, n, H].
         """
         prefix = self.backbone.num_prefix_tokens
         if pictures.ndim == 2:
@@ -126,6 +135,8 @@ class ImageTower(nn.Module):
             features["cls"] = tokens[:, 0]
         if "patches" in reads:
             features["patches"] = patches
+        if "prompts" in reads and self.connector is not None:
+            features["prompts"] = self.connector(patches)
         return features
 
     def _pooled(self, tokens: Tensor, patches: Tensor) -> Tensor:
@@ -328,7 +339,8 @@ def load_tower(model: Path) -> tuple[ImageTower, dict[str, Any]]:
         weights = load_file(model / WEIGHTS)
         params = tower_params(config)
         words = len(weights["projector.codebook"]) if params.head == "lexical" else 0
-        tower = ImageTower(params, config.get("dim", config["hidden"]), facets, words)
+        dims = len(weights["connector.output.weight"]) if params.connector is not None else None
+        tower = ImageTower(params, config.get("dim", config["hidden"]), facets, words, dims)
         tower.load_state_dict(weights)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{model} is not a usable model ({error}); run `flame train` for it") from error
