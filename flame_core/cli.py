@@ -247,6 +247,12 @@ def tune() -> None:
 
 
 @app.command(rich_help_panel=STAGES)
+def caption_lm() -> None:
+    """Train a captioner of pictures through the frozen LLM; needs a section `caption_lm` in the params."""
+    _run_stage("caption_lm")
+
+
+@app.command(rich_help_panel=STAGES)
 def link(recipe: Recipe = None, named: NamedRecipe = None) -> None:
     """Tell DVC by digest what a recipe needs: its teacher, sidecars, selection of keys."""
     _run_stage("link", recipe=_one(recipe, named))

@@ -147,6 +147,11 @@ class Layout:
         return self.data / "domains"
 
     @property
+    def captioner(self) -> Path:
+        """A model that writes captions of pictures, and what it writes about held-out ones."""
+        return self.data / "captioner"
+
+    @property
     def heads(self) -> Path:
         """Heads on frozen features, and how well they do within their domain and beyond it."""
         return self.data / "heads"

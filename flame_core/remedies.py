@@ -284,6 +284,25 @@ REMEDIES: dict[str, Remedy] = {
         ),
         "noise.gates.max_same_fraction",
     ),
+    "captioner_llm_unchanged": Remedy((_OWN_FAULT,)),
+    "captioner_learned": Remedy(
+        (
+            "training was too short: raise caption_lm.steps",
+            "the rate is too high or too low: captioner.html shows the loss by step; change caption_lm.learning_rate",
+        ),
+        "caption_lm.gates.max_loss_ratio",
+    ),
+    "captioner_looks": Remedy(
+        (
+            "the LLM learned what captions are like, and nothing of the picture: train longer, or on more pairs",
+            "the tower does not see what captions say: start from one that was trained longer",
+        ),
+        "caption_lm.gates.min_gain",
+    ),
+    "captions_differ": Remedy(
+        ("the LLM writes the same about many pictures: train longer, or on more pairs; or captions are much alike",),
+        "caption_lm.gates.min_distinct",
+    ),
     "loss_went_down": Remedy(
         (
             "the training is too short, or its warm-up as long as it: raise train.epochs or lower train.warmup_steps, "

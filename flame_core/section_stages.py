@@ -13,6 +13,7 @@ from typing import Any
 
 from flame_core.layout import Layout
 from flame_core.params import (
+    CaptionLMParams,
     ClusterParams,
     CodesParams,
     ConceptFitParams,
@@ -25,6 +26,7 @@ from flame_core.params import (
     PromptsParams,
     SelectParams,
     TuneParams,
+    recipe_of,
 )
 from flame_core.versions import VERSIONS
 
@@ -81,6 +83,22 @@ def _prompts(layout: Layout, prompts: PromptsParams) -> dict[str, Any]:
     stage = _stage("prompts", deps, ["data/prompts"], "text", checks, "team:models")
     stage["meta"]["dagster"] |= {"kinds": ["pytorch"], "pool": "gpu"}
     return _with_params(stage, ["llm", "evaluate.train_language"])
+
+
+def captioner_start(layout: Layout, chosen: CaptionLMParams) -> Path:
+    """The folder of the model with which the training of a captioner begins."""
+    name = recipe_of(chosen)
+    return layout.model(name) if name else linked_place(layout, chosen.path or "")
+
+
+def _caption_lm(layout: Layout, chosen: CaptionLMParams) -> dict[str, Any]:
+    deps = ["data/captions", "data/llm", "data/shards", *relative(layout, [captioner_start(layout, chosen)])]
+    stage = _stage("caption_lm", deps, ["data/captioner"], "model", CAPTIONER_CHECKS, "team:models")
+    stage["meta"]["dagster"] |= {"kinds": ["pytorch"], "pool": "gpu"}
+    return _with_params(stage, ["llm", "evaluate.train_language"])
+
+
+CAPTIONER_CHECKS = ["captioner_llm_unchanged", "captioner_learned", "captioner_looks", "captions_differ"]
 
 
 def _codes(layout: Layout, codes: CodesParams) -> dict[str, Any]:
@@ -192,4 +210,5 @@ SECTIONS: Mapping[str, Callable[[Layout, Any], dict[str, Any]]] = {
     "noise": _noise,
     "domains": _domains,
     "tune": _tune,
+    "caption_lm": _caption_lm,
 }

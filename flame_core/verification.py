@@ -37,6 +37,7 @@ _COMMANDS |= {
     "noise": "noise",
     "domains": "domains",
     "heads": "tune",
+    "captioner": "caption-lm",
     "models": "train",
     "reports": "evaluate",
     "baselines": "baselines",

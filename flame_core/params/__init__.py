@@ -8,6 +8,7 @@ accepted. What must not change a result (device, workers, folders) is a setting 
     flame params check
 """
 
+from flame_core.params.caption_lm import CaptionLMParams, CaptionWriting
 from flame_core.params.captions import (
     Captioner,
     CaptionGates,
@@ -88,7 +89,9 @@ __all__ = [
     "BYOLParams",
     "CaptionGates",
     "CaptionKind",
+    "CaptionLMParams",
     "CaptionParams",
+    "CaptionWriting",
     "Captioner",
     "ClusterParams",
     "CodesParams",

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from flame_core.params.concepts import HELD_OUT_CLASSES
-from flame_core.params.model_links import with_sources
+from flame_core.params.model_links import recipe_of, with_sources
 from flame_core.params.sampling import COUNTED
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def optional_section_misfits(params: Params) -> Iterator[Misfit]:
         _impossible_fits,
         _impossible_selections,
         _impossible_heads,
+        _impossible_captioners,
     ):
         yield from find(params)
 
@@ -122,6 +123,21 @@ def _impossible_fits(params: Params) -> Iterator[Misfit]:
                 ("concept_fit", "recipes"),
                 f"concept_fit.recipes: {name} is not among the recipes; list it under recipes",
             )
+
+
+def _impossible_captioners(params: Params) -> Iterator[Misfit]:
+    if (chosen := params.caption_lm) is None:
+        return
+    if (name := recipe_of(chosen)) is not None and name not in params.train:
+        yield ("caption_lm", "recipe"), f"caption_lm: {name} is not among the recipes; list it under recipes"
+    elif name is not None and chosen.start == "aligned" and params.train[name].model.connector is None:
+        yield (
+            ("caption_lm", "recipe"),
+            f"caption_lm.start is aligned, and the recipe {name} has no connector: take one with the term prompts, or "
+            "start unaligned",
+        )
+    if strange := [kind for kind in chosen.kinds if kind != "raw" and getattr(params.caption, kind) is None]:
+        yield ("caption_lm", "kinds"), f"caption_lm.kinds has {strange}, which the section caption does not make"
 
 
 def _impossible_heads(params: Params) -> Iterator[Misfit]:

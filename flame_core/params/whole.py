@@ -13,6 +13,7 @@ from flame_core.digest import value_digest
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.names import Name, require_name, shown
+from flame_core.params.caption_lm import CaptionLMParams
 from flame_core.params.captions import CaptionParams, IngestParams
 from flame_core.params.changed_values import changed_values
 from flame_core.params.clustering import ClusterParams
@@ -83,6 +84,9 @@ class Params(Section):
         default=None, description="labelled pictures of other domains; null: no such stage"
     )
     tune: TuneParams | None = Field(default=None, description="heads on frozen features; null: no such stage")
+    caption_lm: CaptionLMParams | None = Field(
+        default=None, description="a captioner of pictures, trained through the LLM; null: no such stage"
+    )
     recipes: list[Name] = Field(min_length=1)
     train: dict[str, TrainParams]
     evaluate: EvaluateParams = EvaluateParams()

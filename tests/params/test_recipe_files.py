@@ -102,13 +102,15 @@ def test_it_is_clear_which_file_is_the_recipe(recipes):
 
 
 def test_links_enter_no_digest_of_the_recipe_and_no_config_unless_they_are_set():
-    plain = TrainParams()
+    plain = TrainParams.model_validate({"terms": [{"name": "prompts"}]})
     full = TrainParams.model_validate(
         {
+            "terms": [{"name": "prompts"}],
             "teacher": {"path": "x"},
             "inherit": {"path": "y"},
             "sidecars": {"labels": "data/sidecars/labels"},
             "selection": "keys.parquet",
+            "prompts": "data/prompts",
         }
     )
     assert full.identity == plain.identity  # a training knows them by their content
@@ -118,6 +120,7 @@ def test_links_enter_no_digest_of_the_recipe_and_no_config_unless_they_are_set()
         "inherit": {"path": "y"},
         "sidecars": {"labels": "data/sidecars/labels"},
         "selection": "keys.parquet",
+        "prompts": "data/prompts",
     }
     for recipe in (plain, full):
         assert TrainParams.model_validate(recipe.dump()) == recipe

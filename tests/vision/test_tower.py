@@ -98,7 +98,11 @@ def test_features_are_those_asked_for():
 @pytest.mark.parametrize(
     ("options", "reads", "message"),
     [
-        ({}, {"z", "claws"}, "the term x reads claws, which no tower has; known features: cls, patches, pooled, z"),
+        (
+            {},
+            {"z", "claws"},
+            "the term x reads claws, which no tower has; known features: cls, patches, pooled, prompts, z",
+        ),
         ({"class_token": False}, {"cls"}, "the term x reads the CLS token, but the backbone VisionTransformer"),
     ],
 )

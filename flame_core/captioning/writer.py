@@ -1,0 +1,98 @@
+"""A trained captioner: a model folder whose tower has a connector, and the LLM that it was trained for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flame_core.digest import text_sha256, value_digest
+from flame_core.errors import InputError
+from flame_core.params import CaptionWriting, LLMParams
+from flame_core.soft_prompts.frozen_llm import FrozenLLM, llm_digest, load_frozen
+from flame_core.soft_prompts.reader import write
+from flame_core.text.llm import read_source
+from flame_core.vision.tower import CONFIG, ImageEncoder, ImageTower, load_encoder
+
+WRITES = "writes"  # in a model's config: the LLM of its prompts, the template, the longest caption
+BATCH = 16
+
+
+def writes_of(folder: Path) -> dict[str, Any]:
+    """What a model's config says about its prompts.
+
+    Raises:
+        InputError: the model is missing or damaged, or cannot write captions.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
+        found = config.get(WRITES)
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{folder} is not a usable model ({error})") from None
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{folder} cannot write captions: its tower has no connector. Take a model of `flame caption-lm`, or of a "
+            "recipe with the term prompts"
+        )
+    return found
+
+
+def require_llm(folder: Path, writes: dict[str, Any], llm: Path) -> None:
+    """Refuse an LLM that a captioner was not trained for: its prompts mean nothing to another.
+
+    Raises:
+        InputError: it is missing, or another one; names both.
+    """
+    digest = llm_digest(llm)
+    if digest != writes["llm"]:
+        raise InputError(
+            f"{folder} was trained for {writes['llm_name']} ({writes['llm'][:12]}), and {llm} holds {llm.name} "
+            f"({digest[:12]}): name the folder of that LLM"
+        )
+
+
+class PictureWriter:
+    """Writes captions of pictures; each depends only on the picture, the model and how it is written."""
+
+    def __init__(self, encoder: ImageEncoder, llm: FrozenLLM) -> None:
+        self._encoder, self._llm = encoder, llm
+
+    @classmethod
+    def load(cls, folder: Path, llm: Path, device: str, dtype: torch.dtype = torch.float32) -> PictureWriter:
+        """The captioner of a model folder.
+
+        Raises:
+            InputError: a file is missing or damaged, the tower has no connector, or the LLM is another one.
+        """
+        writes = writes_of(folder)
+        require_llm(folder, writes, llm)
+        source = read_source(llm)
+        params = LLMParams(name=source["name"], source=source["source"])
+        return cls(load_encoder(folder, device), load_frozen(llm, params, dtype, device, writes["template"]))
+
+    def prompts(self, jpegs: Sequence[bytes]) -> Tensor:
+        """The prompts v [N, n, H] of pictures, given as `ingest` prepares them."""
+        return torch.from_numpy(self._encoder.encode_with(_prompts, jpegs, BATCH))
+
+    def captions(self, jpegs: Sequence[bytes], writing: CaptionWriting) -> list[str]:
+        """The caption of each picture."""
+        return self.texts(self.prompts(jpegs), writing)
+
+    def texts(self, v: Tensor, writing: CaptionWriting) -> list[str]:
+        """What the LLM writes behind prompts [N, n, H], each on one line; it may be empty."""
+        texts: list[str] = []
+        for start in range(0, len(v), BATCH):
+            part = v[start : start + BATCH]
+            with torch.random.fork_rng(enabled=writing.do_sample):
+                if writing.do_sample:
+                    torch.manual_seed(int(text_sha256(f"{writing.seed} {value_digest(part.tolist())}")[:15], 16))
+                texts += write(self._llm, part, **writing.options)
+        return [" ".join(text.split()) for text in texts]
+
+
+def _prompts(tower: ImageTower, pictures: Tensor) -> Tensor:
+    return tower(pictures, ("prompts",))["prompts"]
