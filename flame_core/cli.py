@@ -13,6 +13,7 @@ import typer
 from flame_core import (
     classify_command,
     concept_commands,
+    describe_command,
     export_command,
     project_commands,
     search_commands,
@@ -38,6 +39,7 @@ project_commands.add_to(app)
 search_commands.add_to(app)
 export_command.add_to(app)
 classify_command.add_to(app)
+describe_command.add_to(app)
 spectrum_command.add_to(app)
 tracking_commands.add_to(app)
 

@@ -37,7 +37,10 @@ _COMPARED = ("cmd", "deps", "params", "outs")
 
 
 def links(layout: Layout, recipe: TrainParams) -> dict[str, Path]:
-    """{what: path} of a recipe's needs: `teacher`, `inherit`, `init`, `sidecars.<name>`, `sampling`, `selection`, `prompts`."""
+    """{what: path} of a recipe's needs.
+
+    They are `teacher`, `inherit`, `init`, `sidecars.<name>`, `sampling`, `selection` and `prompts`.
+    """
     found: dict[str, Path] = {}
     for what, link in (("teacher", recipe.teacher), ("inherit", recipe.inherit)):
         name = recipe_of(link)

@@ -8,7 +8,6 @@ on a CPU bit for bit. One process, one device.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -92,15 +91,6 @@ def fit(
                 last_save = time.monotonic()
             after_step(step)
     return metrics
-
-
-def weights_sha256(llm: FrozenLLM) -> str:
-    """Digest of the bytes of all weights."""
-    total = hashlib.sha256()
-    for name, weight in sorted(llm.model.state_dict().items()):
-        total.update(name.encode())
-        total.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return total.hexdigest()
 
 
 def _optimizer(tower: ImageTower, params: CaptionLMParams) -> torch.optim.AdamW:

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from flame_core.captioning.writer import WRITES, require_llm
+from flame_core.captioning.writer import require_llm
 from flame_core.errors import InputError, ParamsError
 from flame_core.params import CaptionLMParams
+from flame_core.soft_prompts import WRITES
 from flame_core.soft_prompts.frozen_llm import TEMPLATE, llm_digest
 from flame_core.text.jobs import facet_count
 from flame_core.verification import making

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,35 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flame_core.captioning.address import writes_of
 from flame_core.digest import text_sha256, value_digest
 from flame_core.errors import InputError
 from flame_core.params import CaptionWriting, LLMParams
 from flame_core.soft_prompts.frozen_llm import FrozenLLM, llm_digest, load_frozen
 from flame_core.soft_prompts.reader import write
 from flame_core.text.llm import read_source
-from flame_core.vision.tower import CONFIG, ImageEncoder, ImageTower, load_encoder
+from flame_core.vision.tower import ImageEncoder, ImageTower, load_encoder
 
-WRITES = "writes"  # in a model's config: the LLM of its prompts, the template, the longest caption
 BATCH = 16
-
-
-def writes_of(folder: Path) -> dict[str, Any]:
-    """What a model's config says about its prompts.
-
-    Raises:
-        InputError: the model is missing or damaged, or cannot write captions.
-    """
-    try:
-        config = json.loads((folder / CONFIG).read_text("utf-8"))
-        found = config.get(WRITES)
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{folder} is not a usable model ({error})") from None
-    if not isinstance(found, dict):
-        raise InputError(
-            f"{folder} cannot write captions: its tower has no connector. Take a model of `flame caption-lm`, or of a "
-            "recipe with the term prompts"
-        )
-    return found
 
 
 def require_llm(folder: Path, writes: dict[str, Any], llm: Path) -> None:

@@ -16,6 +16,7 @@ from flame_core.params.captions import (
     IngestParams,
     MetadataCaptioner,
     RewriteCaptioner,
+    TrainedCaptioner,
     VLMCaptioner,
 )
 from flame_core.params.changed_values import changed_values
@@ -160,6 +161,7 @@ __all__ = [
     "TextProjectionParams",
     "TextTowerParams",
     "TrainParams",
+    "TrainedCaptioner",
     "TuneParams",
     "UrlTimeouts",
     "UrlsSource",

@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from flame_core.params.auto import IngestSizes, ingest_sizes
+from flame_core.params.caption_lm import CaptionWriting
 from flame_core.params.filters import PairFilterParams
 from flame_core.params.model_source import require_model_source
+from flame_core.params.sampling import LinkedPath
 from flame_core.params.section import AUTO, Fraction, FractionOrAuto, Positive, PositiveOrAuto, Section
 
 
@@ -95,7 +97,23 @@ class VLMCaptioner(_GeneratingCaptioner):
     captioner: Literal["vlm"]
 
 
-Captioner = Annotated[MetadataCaptioner | RewriteCaptioner | VLMCaptioner, Field(discriminator="captioner")]
+class TrainedCaptioner(Section):
+    """A captioner of `flame caption-lm`, or the model of a recipe with the term prompts: the LLM writes."""
+
+    captioner: Literal["trained"]
+    model: LinkedPath = Field(
+        description="models:/<name>@<alias> or /<version>, runs:/<id>, a recipe, or a model's folder; not of this run"
+    )
+    llm: LinkedPath | None = Field(
+        default=None, description="folder of the model's LLM, as `flame fetch-llm` leaves it; null: data/llm/<its name>"
+    )
+    writing: CaptionWriting = CaptionWriting()
+    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of the LLM")
+
+
+Captioner = Annotated[
+    MetadataCaptioner | RewriteCaptioner | VLMCaptioner | TrainedCaptioner, Field(discriminator="captioner")
+]
 
 
 class CaptionGates(Section):

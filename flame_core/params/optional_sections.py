@@ -24,6 +24,7 @@ def optional_section_misfits(params: Params) -> Iterator[Misfit]:
         _impossible_words,
         _impossible_adapters,
         _impossible_prompts,
+        _impossible_alignments,
         _impossible_concepts,
         _impossible_fits,
         _impossible_selections,
@@ -123,6 +124,37 @@ def _impossible_fits(params: Params) -> Iterator[Misfit]:
                 ("concept_fit", "recipes"),
                 f"concept_fit.recipes: {name} is not among the recipes; list it under recipes",
             )
+
+
+def _impossible_alignments(params: Params) -> Iterator[Misfit]:
+    if (prompts := params.prompts) is None:
+        return
+    for name, recipe in params.train.items():
+        if recipe.prompts is None or normpath(recipe.prompts) != "data/prompts":
+            continue
+        connector = recipe.model.connector
+        if prompts.encoder is not None:
+            yield (
+                ("prompts", "encoder"),
+                f"recipe {name} is aligned with prompts of stored vectors, and prompts.encoder reads captions: set it "
+                "to null",
+            )
+        if connector is not None and connector.prompts != prompts.count:
+            yield (
+                ("train", name, "model", "connector", "prompts"),
+                f"recipe {name} has {connector.prompts} prompts per picture, and prompts.count is {prompts.count}: set "
+                "both to the same number",
+            )
+        for what, own, other in (
+            ("reading", [recipe.reading], [prompts.reading]),
+            ("kinds", recipe.kinds, prompts.kinds),
+        ):
+            if strange := sorted(set(own) - set(other)):
+                yield (
+                    ("train", name, what),
+                    f"recipe {name} draws {', '.join(strange)}, and prompts.{what} is {', '.join(other)}: give both "
+                    "the same",
+                )
 
 
 def _impossible_captioners(params: Params) -> Iterator[Misfit]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flame_core import gates
+from flame_core.captioning import trained
 from flame_core.captions.captioner import KINDS, Captioner, Failure, Kind
 from flame_core.captions.generation import model_identity, model_name, release_models
 from flame_core.captions.summary import check, summarise
@@ -26,7 +27,14 @@ from flame_core.engines import map_units
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import Captioner as AnyCaptioner
-from flame_core.params import CaptionParams, MetadataCaptioner, Params, RewriteCaptioner, VLMCaptioner
+from flame_core.params import (
+    CaptionParams,
+    MetadataCaptioner,
+    Params,
+    RewriteCaptioner,
+    TrainedCaptioner,
+    VLMCaptioner,
+)
 from flame_core.reporting import facts, table
 from flame_core.settings import settings
 from flame_core.verification import read_digests, verify
@@ -61,7 +69,12 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     if not names:
         raise InputError(f"{layout.shards} holds no shards: run `flame ingest` first")
     identify = cache(lambda spec: model_identity(spec, layout))  # hashes a model once, even if both kinds use it
-    writers = {kind: describe(captioner, identify) for kind, captioner in _chosen(params.caption).items()}
+    writers = {
+        kind: trained.identity(captioner, layout)
+        if isinstance(captioner, TrainedCaptioner)
+        else describe(captioner, identify)
+        for kind, captioner in _chosen(params.caption).items()
+    }
     work = WorkCache(layout.work, "caption", retry_failed=retry_failed)
     verified = verify({layout.shards: [INDEX, "*.tar"]})
     recorded = read_digests(layout.shards)
@@ -80,6 +93,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         units |= dict(zip(tasks, done, strict=True))
     finally:
         release_models()
+        trained.release()
 
     by_name = {name: units[digest] for name, digest in digests.items()}
     summaries = {name: json.loads(unit.file(SUMMARY).read_text("utf-8")) for name, unit in by_name.items()}
@@ -138,10 +152,14 @@ def open_captioners(params: CaptionParams, layout: Layout) -> dict[Kind, Caption
                 captioners[kind] = rewrite.RewriteCaptioner(chosen, layout)
             case VLMCaptioner():
                 captioners[kind] = vlm.VLMCaptioner(chosen, layout)
+            case TrainedCaptioner():
+                captioners[kind] = trained.TrainedCaptioner(chosen, layout)
     return captioners
 
 
-def describe(captioner: AnyCaptioner, identify: Callable[[str], str]) -> dict[str, Any]:
+def describe(
+    captioner: MetadataCaptioner | RewriteCaptioner | VLMCaptioner, identify: Callable[[str], str]
+) -> dict[str, Any]:
     """What a captioner's texts depend on, for a unit's digest and the manifest: no paths, and digests of prompts."""
     if isinstance(captioner, MetadataCaptioner):
         return captioner.model_dump()

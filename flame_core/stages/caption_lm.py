@@ -19,7 +19,7 @@ from flame_core import gates
 from flame_core.captioning.checks import captioner_checks, ends
 from flame_core.captioning.pairs import Batches, Pair, read_pairs
 from flame_core.captioning.start import started_config, started_tower, tower_of
-from flame_core.captioning.writer import WRITES, PictureWriter
+from flame_core.captioning.writer import PictureWriter
 from flame_core.data.shards import INDEX, PictureReader
 from flame_core.digest import json_bytes, value_digest
 from flame_core.errors import ParamsError
@@ -30,6 +30,7 @@ from flame_core.params import CaptionLMParams, Params, changed_values
 from flame_core.reporting import facts, picture
 from flame_core.section_stages import captioner_start
 from flame_core.settings import settings
+from flame_core.soft_prompts import WRITES
 from flame_core.soft_prompts.frozen_llm import FrozenLLM, load_frozen
 from flame_core.text.cost import read_shape
 from flame_core.verification import read_digests, verify
@@ -109,7 +110,8 @@ def _trained(
     """The unit with the tower's weights and the loss of each step."""
     import torch
 
-    from flame_core.captioning.fit import fit, weights_sha256
+    from flame_core.captioning.fit import fit
+    from flame_core.soft_prompts.learned import weights_sha256
 
     cache = WorkCache(layout.work, STAGE)
     digest = cache.digest(inputs)

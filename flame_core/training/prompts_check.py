@@ -9,8 +9,7 @@ from typing import Any
 
 from flame_core.errors import ParamsError
 from flame_core.params import TrainParams
-
-WRITES = "writes"  # in a model's config: how the LLM reads its prompts
+from flame_core.soft_prompts import WRITES
 
 
 def prompt_faults(recipe: TrainParams, folder: Path) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.links import link_stage
-from flame_core.params import Params, TrainParams
+from flame_core.params import Params, TrainParams, parse_params, read_yaml
 from flame_core.preflight.linked_data import linked_data_faults
 from flame_core.soft_prompts.prompt_head import PromptHead
 from flame_core.stages import train
@@ -22,6 +23,7 @@ from flame_core.training.recipe_check import link_faults, recipe_faults
 from flame_core.vision.tower import load_tower
 from tests.captioning.heads import write_head
 from tests.captioning.world import ALIGNED, CONNECTOR, OPTIONS, described_project
+from tests.stages.pipeline import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +114,19 @@ def test_the_recipe_depends_on_the_head_and_has_no_faults_of_its_own(world):
     pruned = {"terms": [{"name": "prompts"}, {"name": "learned_masks"}], "inherit": {"path": "x"}}
     with pytest.raises(ValueError, match="a tower with a connector cannot be pruned"):
         TrainParams.model_validate({**ALIGNED, **pruned, "model": {"connector": CONNECTOR}})
+
+
+def test_the_section_prompts_and_the_recipe_say_the_same():
+    content = read_yaml(ROOT / "params.yaml") | {"recipes": ["p-former-align"]}
+    content["text"] |= {"train_kinds": ["raw", "short"], "sentence": {}}
+
+    def refused(prompts: dict, **recipe) -> str:
+        own = {**content["train"], "kinds": ["raw"], **recipe}
+        with pytest.raises(ParamsError) as error:
+            parse_params(content | {"prompts": prompts, "train": own}, Path("params.yaml"), ROOT / "recipes")
+        return str(error.value)
+
+    assert "has 16 prompts per picture, and prompts.count is 8" in refused({"count": 8})
+    assert "draws facets, and prompts.reading is sentence" in refused({"reading": "sentence"})
+    assert "draws short, and prompts.kinds is raw" in refused({}, kinds=["raw", "short"])
+    assert "set it to null" in refused({"encoder": {}})
