@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from flame_core.captions.table import read_captions
-from flame_core.data.shards import IndexRow, PictureReader, read_index
+from flame_core.data.shards import IndexRow, PictureReader, Split, read_index
 from flame_core.digest import text_sha256
 from flame_core.errors import InputError
 from flame_core.params import AugmentationParams
@@ -32,7 +32,7 @@ class Pair:
     captions: tuple[str, ...]
 
 
-def read_pairs(shards: Path, captions: Path, split: str, kinds: Sequence[str], language: str) -> list[Pair]:
+def read_pairs(shards: Path, captions: Path, split: Split, kinds: Sequence[str], language: str) -> list[Pair]:
     """The pairs of a split in the order of the index; a picture without a caption of these kinds has its raw ones.
 
     Raises:

@@ -1,0 +1,180 @@
+"""Align-then-LM against the LM loss by itself, with few pairs: captions of held-out pictures, three seeds, equal steps.
+
+    python -m benchmarks.prompted_captions                    # after `flame run` with a section prompts and a tower
+    python -m benchmarks.prompted_captions --pairs 60 --seeds 0 --steps 100 --batch 8
+    python -m benchmarks.prompted_captions --table            # only the table of existing results
+
+It reads the project in the working folder: data/shards, data/captions, data/embeddings, data/prompts, data/llm and the
+tower in data/models/<recipe>. The tower is frozen, so its patches are computed once, without crops; only a connector is
+trained, a new one in each arm. Arm `lm` has the LM loss in all steps; `align-then-lm` has the alignment in the first
+half and the LM loss in the second. A seed draws the pairs, the connector and the batches, the same ones in both arms.
+A line of prompted_captions.jsonl is one training; those that are there are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flame_core.captioning.held_out import held_out
+from flame_core.captioning.pairs import Pair, read_pairs
+from flame_core.data.shards import PictureReader
+from flame_core.layout import Layout
+from flame_core.objectives.prompt_alignment import alignment
+from flame_core.params import CaptionWriting, ConnectorParams, load_params
+from flame_core.settings import settings
+from flame_core.soft_prompts.frozen_llm import FrozenLLM, load_frozen
+from flame_core.soft_prompts.prompt_head import PromptHead
+from flame_core.soft_prompts.reader import caption_ids, caption_loss, write
+from flame_core.text.store import Drawn, TrainStore
+from flame_core.training.schedule import learning_rate
+from flame_core.vision.connector import Connector
+from flame_core.vision.tower import ImageTower, load_encoder
+
+RESULTS = Path(__file__).parent / "prompted_captions.jsonl"
+ARMS = ("lm", "align-then-lm")
+RATE, WARMUP, SHOWN = 5e-4, 10, 6
+
+
+@dataclass(frozen=True)
+class World:
+    """What all trainings share: patches [N, P, C] of pictures, and reference prompts [N, n, H] of those to train on."""
+
+    llm: FrozenLLM
+    head: PromptHead
+    train: list[Pair]
+    test: list[Pair]
+    patches: Tensor
+    test_patches: Tensor
+    references: Tensor
+
+    @classmethod
+    def open(cls, recipe: str, tested: int) -> World:
+        """Of the project in the working folder."""
+        layout, device = Layout.find(), settings().torch_device()
+        params = load_params(layout)
+        head = PromptHead.load(layout.data / "prompts")
+        store, name = TrainStore(layout.embeddings), head.config.source["slots"][0]
+        language = params.evaluate.train_language
+        train, test = (
+            read_pairs(layout.shards, layout.captions, split, [name.partition("/")[0]], language)
+            for split in ("train", "val")
+        )
+        reader, encoder = PictureReader(layout.shards), load_encoder(layout.model(recipe), device)
+
+        def patches(pairs: Sequence[Pair]) -> Tensor:
+            return torch.from_numpy(encoder.encode_with(ImageTower.patches, [reader.jpeg(pair.row) for pair in pairs]))
+
+        test = test[:tested]
+        slot = store.facets.index(name)
+        t = store.read([Drawn(pair.row.shard, pair.row.row, [slot]) for pair in train])[:, 0].float()
+        llm = load_frozen(layout.llm / params.llm.name, params.llm, torch.float32, device, head.config.template)
+        head.require_llm(llm.digest, llm.name)
+        return cls(llm, head, train, test, patches(train), patches(test), head(t))
+
+
+def trained(world: World, arm: str, pairs: int, seed: int, steps: int, batch: int) -> dict[str, Any]:
+    """The figures of one training."""
+    own, llm, start = world.head.config, world.llm, time.process_time()
+    draw = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(world.train), generator=draw)[:pairs]
+    torch.manual_seed(seed)
+    sizes = ConnectorParams(prompts=own.prompts, width=256, layers=2, heads=4)
+    connector = Connector(world.patches.shape[-1], sizes, own.hidden).to(llm.device)
+    connector.start_at(own.scale)
+    optimizer = torch.optim.AdamW(connector.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.05)
+    aligned, losses = steps // 2 if arm == "align-then-lm" else 0, []
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, WARMUP, RATE)
+        rows = chosen[torch.randint(pairs, (batch,), generator=draw)]
+        v = connector(world.patches[rows].to(llm.device))
+        if step < aligned:
+            loss = alignment(v, world.references[rows].to(llm.device)) / own.scale**2
+        else:
+            texts = [world.train[row].captions[0] for row in rows.tolist()]
+            loss = caption_loss(llm, v, caption_ids(llm, texts, own.max_tokens))
+            losses.append(float(loss.detach()))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(connector.parameters(), 1.0)
+        optimizer.step()
+    return {**_tested(world, connector), "last_loss": mean(losses[-10:]), "seconds": time.process_time() - start}
+
+
+def _tested(world: World, connector: Connector) -> dict[str, Any]:
+    with torch.no_grad():
+        v = torch.cat([connector(part.to(world.llm.device)).cpu() for part in world.test_patches.split(32)])
+    options = CaptionWriting(max_new_tokens=24).options
+    texts = [" ".join(text.split()) for part in v.split(16) for text in write(world.llm, part, **options)]
+    keys, references = [pair.row.key for pair in world.test], [pair.captions for pair in world.test]
+    found = held_out(world.llm, v, keys, texts, references, world.head.config.max_tokens)
+    shown = [[each.text, each.references[0]] for each in found.written[:SHOWN]]
+    return {"scores": found.scores(), "shown": shown}
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The lines of existing results."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Mean figures of the seeds by pairs and arm, in Markdown."""
+    lines = [
+        "| pairs | steps | arm | seeds | held-out loss, own / other picture | CIDEr-D | BLEU-4 |",
+        "|---|" + "---|" * 6,
+    ]
+    for pairs, steps in sorted({(row["pairs"], row["steps"]) for row in rows}):
+        for arm in ARMS:
+            own = [row for row in rows if (row["pairs"], row["steps"], row["arm"]) == (pairs, steps, arm)]
+            if own:
+                figure = {name: mean(row["scores"][name] for row in own) for name in own[0]["scores"]}
+                lines.append(
+                    f"| {pairs} | {steps} | {arm} | {len(own)} | {figure['loss']:.3f} / {figure['loss_of_others']:.3f} "
+                    f"| {figure['cider']:.2f} | {figure['bleu_4']:.1%} |"
+                )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, nargs="+", default=[60, 200, 735])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--tested", type=int, default=128, help="held-out pictures")
+    parser.add_argument("--recipe", default="flame", help="of the tower")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="print existing results only")
+    chosen = parser.parse_args()
+    rows = read_results(chosen.results)
+    if not chosen.table:
+        world: World | None = None
+        for pairs in chosen.pairs:
+            for seed in chosen.seeds:
+                for arm in ARMS:
+                    run = {"pairs": pairs, "seed": seed, "arm": arm, "steps": chosen.steps, "batch": chosen.batch}
+                    if any(run.items() <= row.items() for row in rows):
+                        continue
+                    world = world or World.open(chosen.recipe, chosen.tested)
+                    row = run | trained(world, arm, min(pairs, len(world.train)), seed, chosen.steps, chosen.batch)
+                    row["llm"] = world.llm.name
+                    rows.append(row)
+                    with chosen.results.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n")
+                    print(json.dumps(row, ensure_ascii=False), flush=True)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

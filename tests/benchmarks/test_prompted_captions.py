@@ -1,0 +1,39 @@
+"""The comparison of align-then-LM with the LM loss: both arms on a tiny project, and no run twice."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from benchmarks import prompted_captions
+from flame_core.stages import train
+from tests.captioning.world import described_project
+
+
+def test_both_arms_are_run_once_and_told_in_a_table(tmp_path, byte_tokenizer, monkeypatch, capsys):
+    monkeypatch.setenv("FLAME_DEVICE", "cpu")
+    monkeypatch.setenv("FLAME_WORKERS", "1")
+    params, layout = described_project(tmp_path, byte_tokenizer, 24)
+    train.run(params, layout, "aligned")
+    monkeypatch.setattr(prompted_captions, "load_params", lambda layout: params)
+    monkeypatch.chdir(tmp_path)
+    results = tmp_path / "results.jsonl"
+    command = ["prompted_captions", "--pairs", "8", "--seeds", "0", "--steps", "4", "--batch", "4"]
+    monkeypatch.setattr(sys, "argv", [*command, "--recipe", "aligned", "--results", str(results)])
+    prompted_captions.main()
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
+    assert [row["arm"] for row in rows] == ["lm", "align-then-lm"]
+    assert all(row["scores"]["loss"] > 0 and row["shown"] for row in rows)
+    assert "| 8 | 4 | align-then-lm | 1 |" in capsys.readouterr().out
+    monkeypatch.setattr(prompted_captions, "trained", None)
+    prompted_captions.main()
+    assert len(results.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", prompted_captions.ARMS)
+def test_the_table_tells_means_of_seeds(name):
+    scores = {"loss": 1.0, "loss_of_others": 2.0, "cider": 0.5, "bleu_4": 0.25, "distinct": 1.0}
+    rows = [{"pairs": 60, "steps": 9, "arm": name, "scores": {**scores, "loss": loss}} for loss in (1.0, 2.0)]
+    assert f"| 60 | 9 | {name} | 2 | 1.500 / 2.000 | 0.50 | 25.0% |" in prompted_captions.table(rows)
