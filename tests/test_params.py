@@ -129,7 +129,7 @@ def test_every_recipe_and_preset_is_valid():
     for path in sorted((ROOT / "presets").glob("*.yaml")):
         parse_params(read_yaml(path), path, ROOT / "recipes")
     for path in sorted((ROOT / "recipes").glob("**/*.yaml")):
-        parse(merge(content(), {"recipes": with_those_it_needs(path.stem), "text": {"sentence": {}}}))
+        parse(merge(content(), {"recipes": with_those_it_needs(path.stem), "text": {"sentence": {"final_norm": True}}}))
 
 
 def test_load_params_reads_the_layout(tmp_path):
@@ -158,7 +158,7 @@ def test_every_recipe_is_valid_alone_and_under_the_demo_s_values(path):
     layout = Layout.find(ROOT)
     content = read_yaml(layout.params) | {"recipes": with_those_it_needs(path.stem)}
     content["train"].pop("kinds")  # a recipe's own kinds, of which the demo embeds two
-    content["text"] |= {"train_kinds": ["raw", "short", "long"], "sentence": {}}
+    content["text"] |= {"train_kinds": ["raw", "short", "long"], "sentence": {"final_norm": True}}
     assert parse_params(content, layout.params, layout.recipes).train[path.stem].batch_size == 128
 
 

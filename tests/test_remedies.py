@@ -18,6 +18,7 @@ from flame_core.errors import GateError
 from flame_core.gates import Check
 from flame_core.layout import Layout
 from flame_core.params import (
+    CaptionLMParams,
     ClusterParams,
     CodesParams,
     CodesTower,
@@ -43,6 +44,7 @@ OPTIONAL: dict[str, Any] = {  # in dvc.yaml if params have them
     "cluster": ClusterParams(clusters=2),
     "lexical": LexicalParams(),
     "prompts": PromptsParams(),
+    "caption_lm": CaptionLMParams(recipe="flame"),
     "features": FeaturesParams.model_validate(
         {"model": {"backbone": "resnet10t", "image_size": 64, "head": "none", "init": {"source": "timm:resnet10t"}}}
     ),
