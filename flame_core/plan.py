@@ -236,8 +236,8 @@ def _training_cost(
         return "which samples it trains on is known after `flame ingest`"
     samples, extra = _linked_values(recipe, layout, linked)
     sidecars = {what.partition(".")[2]: path for what, path in linked.items() if what.startswith("sidecars.")}
-    folders = {what: linked.get(what) for what in ("teacher", "prompts")}
-    return count(samples, extra=extra, sidecars=sidecars, **folders)
+    teacher, prompts = linked.get("teacher"), linked.get("prompts")
+    return count(samples, extra=extra, sidecars=sidecars, teacher=teacher, prompts=prompts)
 
 
 def _taught(

@@ -139,7 +139,8 @@ def fit(tower: ImageTower, weights: Mapping[str, Tensor]) -> None:
 
 
 def _narrow_projector(tower: ImageTower, kept: Tensor) -> None:
-    first: Any = tower.projector.layers[0]
+    projector: Any = tower.projector
+    first = projector.layers[0]
     first.weight = nn.Parameter(first.weight.detach()[:, kept.to(first.weight.device)], first.weight.requires_grad)
     first.in_features = len(kept)
 

@@ -6,7 +6,7 @@ There are `FLAME_LOADER_WORKERS` threads, by default on a GPU only; batches do n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -36,5 +36,5 @@ def prepared_batches(
         yield _each(batch, lambda tensor: tensor.to(device, non_blocking=True))
 
 
-def _each(batch: B, change: Callable[[Tensor], Tensor]) -> B:
+def _each(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return change(batch) if isinstance(batch, Tensor) else {name: change(tensor) for name, tensor in batch.items()}
