@@ -38,6 +38,8 @@ ELSEWHERE = (
     BENCHMARK,
     (r"\. \.venv/bin/activate", "the test's environment is active", "true"),
     (r"(?s)flame run (--preset .*flickr8k.*)", "it trains for an hour", r"flame params check \1"),
+    (r"flame run (--preset demo-pretrained)", "it fetches a tower and trains for minutes", r"flame params check \1"),
+    (r"flame describe .*", "it needs a trained captioner", "flame describe --help"),
     (r"flame run (--preset demo-gemma)", "it fetches 240 MB and embeds for minutes", r"flame params check \1"),
     (r"flame run (--set 'concepts\.[^']*') concepts", "tests/stages/test_concepts.py counts", r"flame params check \1"),
     (r"flame concepts (rare|test-set) .*", "it needs counts, or gathered pictures", r"flame concepts \1 --help"),
