@@ -65,17 +65,13 @@ from flame_core.params.prompts import PromptsParams
 from flame_core.params.section import CaptionKind, Precision, Reading
 from flame_core.params.sources import DebianSource, FolderSource, Source, WebdatasetSource
 from flame_core.params.text import LLMParams, SentenceParams, TextParams
+from flame_core.params.towers import ConnectorParams, LoraParams, ModelParams, SizesParams, TextTowerParams
 from flame_core.params.training import (
     AugmentationParams,
-    ConnectorParams,
     InheritParams,
-    LoraParams,
     ModelLink,
-    ModelParams,
     PhotometricParams,
-    SizesParams,
     TeacherParams,
-    TextTowerParams,
     TrainParams,
 )
 from flame_core.params.tuning import DomainParams, HeadPreset, TuneParams, ViewsParams

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, model_validator
 
 from flame_core.params.section import Positive, Section, refuse
-from flame_core.params.training import ModelParams
+from flame_core.params.towers import ModelParams
 
 FeatureView = Literal["plain", "mirrored"]
 

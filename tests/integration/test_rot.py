@@ -20,7 +20,7 @@ from flame_core.errors import FlameError
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.params.evaluation import BenchmarksParams
-from flame_core.params.training import TextTowerParams
+from flame_core.params.towers import TextTowerParams
 from flame_core.stages import baselines, caption, compare, embed, embed_texts, evaluate, ingest, train
 from flame_core.text.llm import SOURCE
 from flame_core.training.job import TrainingJob

@@ -12,7 +12,7 @@ from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.params.evaluation import BenchmarksParams
-from flame_core.params.training import TextTowerParams
+from flame_core.params.towers import TextTowerParams
 from flame_core.stages import embed, embed_texts, train
 from flame_core.text.manifest import read_manifest
 from flame_core.text.store import TextStore
