@@ -82,7 +82,8 @@ def test_a_preset_is_given_by_name_or_path(layout, preset):
 def test_an_unknown_preset_names_the_known_ones(layout):
     shutil.copytree(ROOT / "presets", layout.project / "presets")
     with pytest.raises(
-        ParamsError, match=r"preset 'flickr' does not exist \(known presets: cc3m-vitb16, demo-curation, demo-gemma, demo-p"
+        ParamsError,
+        match=r"preset 'flickr' does not exist \(known presets: cc3m-vitb16, demo-curation, demo-gemma, demo-p",
     ):
         resolve_params(layout, [], "flickr")
 

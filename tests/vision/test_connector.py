@@ -98,6 +98,7 @@ def test_it_cannot_be_exported(tmp_path):
 
     class Subject:
         params = tower_params = ModelParams(connector=ConnectorParams())
+        tuned = None
 
     with pytest.raises(ParamsError, match="a tower with a connector cannot be exported"):
         export(Subject(), None, "onnx", tmp_path / "out")  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.params import ModelParams
+from flame_core.settings import settings
 from flame_core.vision.initial_weights import ABOUT, BACKBONE, fetch_initial_weights, load_initial_weights
 from flame_core.vision.tower import ImageTower
 
@@ -73,10 +74,18 @@ def test_tensors_of_other_names_are_known_by_their_order(tmp_path):
         fetch_initial_weights(model("path:net.pth", tensors="order"), layout)
 
 
-def test_a_file_in_a_wheel_is_fetched_by_its_digest(tmp_path, monkeypatch):
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of the user's."""
     monkeypatch.setenv("FLAME_CACHE_DIR", str(tmp_path / "cache"))
+    settings.cache_clear()
+    yield tmp_path / "cache"
+    settings.cache_clear()
+
+
+def test_a_file_in_a_wheel_is_fetched_by_its_digest(tmp_path, cache):
     torch.save(given().state_dict(), tmp_path / "net.pth")
-    wheel = tmp_path / "cache/wheels/net-model==0.1.0/net_model-0.1.0-py3-none-any.whl"
+    wheel = cache / "wheels/net-model==0.1.0/net_model-0.1.0-py3-none-any.whl"
     wheel.parent.mkdir(parents=True)
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.write(tmp_path / "net.pth", "net_model/net.pth")
