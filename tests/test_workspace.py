@@ -83,7 +83,7 @@ def test_an_unknown_preset_names_the_known_ones(layout):
     shutil.copytree(ROOT / "presets", layout.project / "presets")
     with pytest.raises(
         ParamsError,
-        match=r"preset 'flickr' does not exist \(known presets: cc3m-vitb16, demo-curation, demo-gemma, demo-p",
+        match=r"preset 'flickr' does not exist \(known presets: cc3m-vitb16, demo-curation, demo-gemma, d",
     ):
         resolve_params(layout, [], "flickr")
 

@@ -54,5 +54,5 @@ def test_a_preset_has_a_name(said):
     code, text = said("--preset", "flickr")
     assert (
         code == 2
-        and "preset 'flickr' does not exist (known presets: cc3m-vitb16, demo-curation, demo-gemma, demo-p" in text
+        and "preset 'flickr' does not exist (known presets: cc3m-vitb16, demo-curation, demo-gemma, d" in text
     )
