@@ -53,6 +53,5 @@ def test_a_preset_has_a_name(said):
     assert code == 2 and "flickr8k.yaml, line 12, sources.flickr8k.path: " in text
     code, text = said("--preset", "flickr")
     assert (
-        code == 2
-        and "preset 'flickr' does not exist (known presets: cc3m-vitb16, demo-curation, demo-gemma, d" in text
+        code == 2 and "preset 'flickr' does not exist (known presets: cc3m-vitb16, demo-curation, demo-gemma, d" in text
     )
