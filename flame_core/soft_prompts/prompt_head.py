@@ -18,7 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from flame_core.digest import file_sha256, json_bytes
+from flame_core.digest import json_bytes
 from flame_core.errors import InputError
 from flame_core.weights import save_weights
 
@@ -135,14 +135,3 @@ def _linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
     nn.init.normal_(layer.weight, std=gain / inputs**0.5)
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def head_digest(folder: Path) -> str:
-    """sha256 of a head's weights.
-
-    Raises:
-        InputError: there is none.
-    """
-    if not (folder / HEAD).is_file():
-        raise InputError(f"{folder / HEAD} is missing: run `flame prompts` first")
-    return file_sha256(folder / HEAD)

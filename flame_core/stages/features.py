@@ -82,7 +82,9 @@ def _stored(chosen: FeaturesParams, weights: InitialWeights, index: Index, layou
 
     inputs = chosen.model_dump(mode="json", include={"views", "dtype", "cpu_threads"})
     inputs |= {"tower": tower_of(chosen.model), "weights": weights.sha256}
-    rows = {shard: [row for row in index if row.shard == shard] for shard in sorted(index.shard_sizes())}
+    rows: dict[str, list[IndexRow]] = {shard: [] for shard in sorted(index.shard_sizes())}
+    for row in index:
+        rows[row.shard].append(row)
     units: dict[str, Unit] = {}
     with progress(STAGE, len(index), "pictures") as bar:
         for shard, own in rows.items():

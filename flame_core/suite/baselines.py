@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from flame_core.captions.table import Caption
 from flame_core.data.shards import INDEX, IndexRow, PictureReader, read_index
 from flame_core.digest import file_sha256
-from flame_core.errors import ComputationError, InputError, ResourceError
+from flame_core.errors import ComputationError, FlameError, InputError
 from flame_core.layout import Layout
 from flame_core.measuring.measures import Evaluation, evaluate
 from flame_core.measuring.results import result_files
@@ -44,8 +44,7 @@ def measure(params: Params, layout: Layout, cache: WorkCache) -> Measured:
     """Measure every baseline; each is kept in the cache as soon as it is done, and does not depend on the others.
 
     Raises:
-        ResourceError: some cannot be fetched.
-        ComputationError: some failed while they were measured. In both cases all others were measured before.
+        FlameError: some cannot be fetched, or failed while they were measured; all others were measured before.
     """
     options = params.evaluate
     collected = collected_benchmarks(params, layout)
@@ -60,11 +59,14 @@ def measure(params: Params, layout: Layout, cache: WorkCache) -> Measured:
     }
     units: dict[str, Unit] = {}
     unread: dict[str, str] = {}
-    missing: dict[str, str] = {}
-    failed: dict[str, str] = {}
+    faults: dict[str, FlameError] = {}
     for name, source in options.baselines.items():
         try:
-            model = open_model(name, source, settings().torch_device())
+            try:
+                model = open_model(name, source, settings().torch_device())
+            except InputError as error:
+                unread[name] = str(error)
+                continue
 
             def write(folder: Path, model: Model = model, name: str = name, source: str = source) -> UnitRecord:
                 for file, content in _files(params, layout, model, rows, captions, collected, name, source).items():
@@ -73,23 +75,16 @@ def measure(params: Params, layout: Layout, cache: WorkCache) -> Measured:
                 return UnitRecord({"pictures": len(rows)})
 
             units[name] = cache.get({**data, "name": name, "source": source, "model": model.identity}, write)
-        except InputError as error:
-            unread[name] = str(error)
-        except ResourceError as error:
-            missing[name] = str(error)
-        except Exception as error:  # whatever somebody else's code raises; it is raised again below
+        except FlameError as error:
+            faults[name] = error
+        except Exception as error:  # whatever somebody else's code raises
             log.exception("%s could not be measured", name)
-            failed[name] = f"{type(error).__name__}: {error}"
-    if missing:
-        raise ResourceError(_told(missing, unread))
-    if failed:
-        raise ComputationError(_told(failed, unread))
+            faults[name] = ComputationError(f"{type(error).__name__}: {error}")
+    if faults:
+        told = [f"evaluate.baselines.{name}: {why}" for name, why in {**faults, **unread}.items()]
+        kind = type(next(iter(faults.values())))
+        raise kind("; ".join(told) + ". What the others gave is kept: `flame baselines` measures only these")
     return Measured(units, unread)
-
-
-def _told(missing: Mapping[str, str], unread: Mapping[str, str]) -> str:
-    rows = [f"evaluate.baselines.{name}: {why}" for name, why in {**missing, **unread}.items()]
-    return "; ".join(rows) + ". What the others gave is kept: `flame baselines` measures only these"
 
 
 def _files(

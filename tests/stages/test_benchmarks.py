@@ -217,6 +217,22 @@ def test_one_bad_model_does_not_lose_the_others(project, tmp_path, caplog, monke
     compare.run(params.model_copy(update={"evaluate": asked}), layout)
 
 
+def test_a_fault_while_a_model_is_measured_is_not_told_of_the_model(project, tmp_path, monkeypatch):
+    import timm
+
+    params, layout = project
+    weights = tmp_path / "w.safetensors"
+    save_file(timm.create_model("resnet10t", num_classes=0).state_dict(), weights)
+    options = params.evaluate.model_copy(update={"baselines": {"net": f"timm:resnet10t@{weights}"}})
+
+    def damaged(*_):
+        raise InputError("birds/1.jpg: picture 1 cannot be read")
+
+    monkeypatch.setattr("flame_core.suite.baselines.run_benchmarks", damaged)
+    with pytest.raises(InputError, match=r"evaluate.baselines.net: birds/1.jpg: .* is kept"):
+        baselines.run(params.model_copy(update={"evaluate": options}), layout)
+
+
 def test_benchmarks_that_are_not_in_the_store_stop_evaluation(project):
     params, layout = project
     manifest = json.loads((layout.embeddings / MANIFEST).read_text())
