@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def text_sha256(text: str) -> str:
 def json_bytes(value: Any) -> bytes:
     """Readable, byte-stable JSON: sorted keys, indented, a final newline."""
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def json_lines_bytes(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """One line of JSON per row, with sorted keys."""
+    return "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode()
 
 
 def write_json(path: Path, value: Any) -> None:

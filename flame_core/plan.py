@@ -140,9 +140,7 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
         }
     for section in section_costs(params, layout, start.images, tflops).values():
         sections |= section
-    if params.prompts is not None:
-        lengths = [start.lengths[kind] for kind in params.prompts.kinds]
-        sections |= prompts_section(params.prompts, shape, sum(lengths) / len(lengths), tflops)
+    sections |= _prompts_cost(params, shape, start, tflops)
     for name, recipe in params.train.items():
         cost = _training_cost(params, recipe, layout, shape, names, start.images, processes)
         if isinstance(cost, str):
@@ -193,6 +191,14 @@ def _cluster_cost(params: Params, cluster: ClusterParams, shape: LLMShape, image
     return f"clusters: {cluster.clusters:,} of {images:,} samples", cluster_cost(
         cluster, images, shape.hidden, vectors, size
     )
+
+
+def _prompts_cost(params: Params, shape: LLMShape, start: Given, tflops: float) -> dict[str, dict[str, str]]:
+    """A title, and the cost of learning prompts; {} if params have no such section."""
+    if params.prompts is None:
+        return {}
+    lengths = [start.lengths[kind] for kind in params.prompts.kinds]
+    return prompts_section(params.prompts, shape, sum(lengths) / len(lengths), tflops)
 
 
 def _training_cost(
@@ -342,9 +348,7 @@ def stage_costs(params: Params, layout: Layout, tflops: float | None) -> dict[st
     for stage, section in section_costs(params, layout, start.images, tflops or CORE_TFLOPS).items():
         ((title, values),) = section.items()
         costs[stage] = f"{title}, {values[CORE_HOURS]} core hours" if CORE_HOURS in values else f"{title}, not counted"
-    if params.prompts is not None:
-        lengths = [start.lengths[kind] for kind in params.prompts.kinds]
-        ((title, values),) = prompts_section(params.prompts, shape, sum(lengths) / len(lengths), tflops or 1.0).items()
+    for title, values in _prompts_cost(params, shape, start, tflops or CORE_TFLOPS).items():
         costs["prompts"] = f"{title}, {values['steps']}, {values['FLOPs']} FLOPs"
     for name, recipe in params.train.items():
         cost = _training_cost(params, recipe, layout, shape, names, start.images, 1)

@@ -9,12 +9,17 @@ from pathlib import Path
 PACKAGE = "flame-mlops"
 
 
+def installed_version(package: str) -> str | None:
+    """The version of an installed package; None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def code_version() -> str:
     """`0.1.0`, or `0.1.0 (commit 0123456789ab)`, with `and changes to tracked files` if there are any."""
-    try:
-        number = version(PACKAGE)
-    except PackageNotFoundError:  # a source tree that was never installed
-        number = "0 (not installed)"
+    number = installed_version(PACKAGE) or "0 (not installed)"  # a source tree that was never installed
     commit = code_commit(Path(__file__))
     return f"{number} ({commit})" if commit else number
 

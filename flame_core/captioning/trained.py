@@ -6,16 +6,13 @@ drawn follows from the seed.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from flame_core.captioning.address import WEIGHTS, find_captioner, find_llm, writes_of
-from flame_core.captions.captioner import Failure
+from flame_core.captions.captioner import Failure, undecodable
 from flame_core.data.shards import Sample
 from flame_core.digest import file_sha256, value_digest
 from flame_core.errors import ParamsError
@@ -41,7 +38,7 @@ class TrainedCaptioner:
         Raises:
             InputError: the model or the LLM is missing or damaged, or it is another LLM.
         """
-        broken = [_fault(sample.jpeg) for sample in samples]
+        broken = [undecodable(sample.jpeg) for sample in samples]
         jpegs = [sample.jpeg for sample, fault in zip(samples, broken, strict=True) if fault is None]
         writer = _loaded(self._folder, self._llm, self._params.dtype, settings().torch_device())
         texts = iter(writer.captions(jpegs, self._params.writing) if jpegs else [])
@@ -93,12 +90,3 @@ def _loaded(folder: Path, llm: Path, dtype: str, device: str) -> PictureWriter:
     from flame_core.captioning.writer import PictureWriter
 
     return PictureWriter.load(folder, llm, device, getattr(torch, dtype))
-
-
-def _fault(jpeg: bytes) -> Failure | None:
-    try:
-        with Image.open(io.BytesIO(jpeg)) as picture:
-            picture.load()
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged pictures
-        return Failure(f"the picture cannot be decoded ({type(error).__name__})")
-    return None

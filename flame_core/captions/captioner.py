@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from PIL import Image
 
 from flame_core.data.shards import Sample
 
@@ -17,6 +20,16 @@ class Failure:
     """Why a sample got no caption."""
 
     reason: str
+
+
+def undecodable(jpeg: bytes) -> Failure | None:
+    """Why a picture cannot be decoded; None if it can."""
+    try:
+        with Image.open(io.BytesIO(jpeg)) as picture:
+            picture.load()
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged pictures
+        return Failure(f"the picture cannot be decoded ({type(error).__name__})")
+    return None
 
 
 class Captioner(Protocol):

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from flame_core.captions.captioner import Failure
+from flame_core.captions.captioner import Failure, undecodable
 from flame_core.captions.generation import caption_in_batches, fill_prompt, generate, load_model, model_name
 from flame_core.data.shards import Sample
 from flame_core.layout import Layout
@@ -51,12 +51,7 @@ class VLMCaptioner:
         prompt = fill_prompt(self._params.prompt, sample.meta, processor.tokenizer)
         if isinstance(prompt, Failure):
             return prompt
-        try:
-            with Image.open(io.BytesIO(sample.jpeg)) as picture:
-                picture.load()
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged pictures
-            return Failure(f"the picture cannot be decoded ({type(error).__name__})")
-        return _turn(processor, prompt), sample.jpeg
+        return undecodable(sample.jpeg) or (_turn(processor, prompt), sample.jpeg)
 
 
 def _turn(processor: Any, prompt: str) -> str:

@@ -25,7 +25,7 @@ from flame_core.data.shards import Index
 from flame_core.data.sidecars import VALUES, write_values
 from flame_core.digest import bytes_sha256
 from flame_core.errors import InputError
-from flame_core.params import ClusterParams, SelectParams
+from flame_core.params import SelectParams
 from flame_core.reporting import progress
 from flame_core.work import Unit, UnitRecord, WorkCache
 
@@ -64,15 +64,8 @@ class Grouped:
 
 def make_groups(chosen: SelectParams, source: Histograms, index: Index, cache: WorkCache) -> Grouped:
     """Cluster the histograms."""
-    params = ClusterParams(
-        clusters=chosen.clusters,
-        dims=chosen.dims,
-        seed=chosen.seed,
-        iterations=chosen.iterations,
-        fit_samples=chosen.fit_samples,
-    )
     source.sort()
-    found = Clustering(params, source, index, cache, GROUPS).run()
+    found = Clustering(chosen.clustering, source, index, cache, GROUPS).run()
     back = np.empty_like(source.order)
     back[source.order] = np.arange(len(back))  # the file is in the codes' own order
     mean, basis = found.reduction.mean[back], found.reduction.basis[back]

@@ -11,7 +11,7 @@ from flame_core.cores import CORE_TFLOPS
 from flame_core.curation.cost import hours_text
 from flame_core.curation.minibatch import FEWEST_TOKENS
 from flame_core.curation.tower_shape import TowerShape
-from flame_core.params import ClusterParams, CodesParams, NoiseParams, SelectParams
+from flame_core.params import CodesParams, NoiseParams, SelectParams
 
 NOISE_PER_SECOND = SELECT_PER_SECOND = 50_000.0  # samples on one core: keys, captions, files; without the clusters
 _NOISE_BYTES = 600.0  # memory per sample: index, keys, captions
@@ -55,13 +55,7 @@ def codes_section(params: CodesParams, samples: int, tower: TowerShape | str, tf
 
 def select_section(params: SelectParams, samples: int, codes: int, patches: int) -> Section:
     """A title, and what clustering `samples` pictures of `patches` codes below `codes` and selecting costs."""
-    cluster = ClusterParams(
-        clusters=params.clusters,
-        dims=params.dims,
-        iterations=params.iterations,
-        fit_samples=params.fit_samples,
-    )
-    cost = cluster_cost(cluster, samples, codes, 1, 2 * patches / codes)
+    cost = cluster_cost(params.clustering, samples, codes, 1, 2 * patches / codes)
     flops = cost.flops if params.frozen is None else {name: cost.flops[name] for name in ("reduction", "labels")}
     hours = sum(flops.values()) / (CORE_TFLOPS * 1e12) / 3600 + samples / SELECT_PER_SECOND / 3600
     budgets = [min(each.budget(samples), samples) for each in params.selections.values()]

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from flame_core.digest import canonical_json, value_digest
 from flame_core.errors import InputError
 from flame_core.names import is_language_code, shown
 from flame_core.params import IngestParams, changed_values
+from flame_core.version import installed_version
 from flame_core.work import UnitRecord, WorkCache
 
 TABLE = "scan.parquet"
@@ -106,7 +106,7 @@ def scan(task: ScanTask) -> Scanned:
         inputs["filters"] = rules
         inputs["columns"] = columns = _kept_columns(task) if task.params.filters.scores else []
         if task.params.filters.language:
-            inputs["py3langid"] = version_of("py3langid")
+            inputs["py3langid"] = installed_version("py3langid")
     unit = task.work.get(inputs, lambda folder: _write(task, pairs, folder, columns))
     return Scanned(
         source=task.source,
@@ -117,14 +117,6 @@ def scan(task: ScanTask) -> Scanned:
         filtered={name: number for name, number in unit.record.counts.items() if name.startswith(FILTERED)},
         computed=unit.computed,
     )
-
-
-def version_of(package: str) -> str | None:
-    """The version of an installed package; None if it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _identity(pair: RawPair, pictures: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from flame_core.names import Name
+from flame_core.params.clustering import ClusterParams
 from flame_core.params.section import Fraction, Positive, Section, refuse
 from flame_core.params.training import LinkedPath
 
@@ -165,6 +166,12 @@ class SelectParams(Section):
         "`concepts`",
     )
     gates: SelectGates = SelectGates()
+
+    @property
+    def clustering(self) -> ClusterParams:
+        """How the pictures are clustered, as the stage `cluster` says it."""
+        shared = {"clusters", "dims", "seed", "iterations", "fit_samples"}
+        return ClusterParams(**self.model_dump(include=shared))
 
     @model_validator(mode="after")
     def _values_fit_together(self, info: ValidationInfo) -> SelectParams:

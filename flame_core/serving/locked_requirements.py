@@ -16,6 +16,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from flame_core.version import installed_version
+
 FILE = "requirements.lock"
 _PINNED = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)")
 
@@ -30,7 +32,7 @@ def locked_requirements(names: Iterable[str], lock: Path) -> str | None:
     entries = _entries(lock)
     needed = _closure({canonicalize_name(name) for name in names}, entries.keys())
     for name in needed:
-        version = _installed(name)
+        version = installed_version(name)
         if version and version not in entries.get(name, {}):
             return None
     return "".join(lines for name in sorted(needed & entries.keys()) for lines in entries[name].values())
@@ -72,10 +74,3 @@ def _requires(name: str) -> list[str]:
         return importlib.metadata.requires(name) or []
     except importlib.metadata.PackageNotFoundError:
         return []  # not installed here: for another platform
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

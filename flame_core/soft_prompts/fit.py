@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from flame_core.digest import json_lines_bytes
 from flame_core.errors import ComputationError
 from flame_core.params import PromptsParams
 from flame_core.reporting import progress
@@ -194,17 +195,12 @@ class Fit:
 
         def write(folder: Path) -> UnitRecord:
             (folder / STATE).write_bytes(save(tensors))
-            (folder / METRICS).write_bytes(metrics_bytes(rows))
+            (folder / METRICS).write_bytes(json_lines_bytes(rows))
             return UnitRecord({"steps": len(rows)})
 
         self.cache.compute(self._digest(len(rows)), write)
         for steps in range(1, len(rows)):
             shutil.rmtree(self.cache.folder / self._digest(steps), ignore_errors=True)
-
-
-def metrics_bytes(rows: list[Row]) -> bytes:
-    """One line of JSON per step."""
-    return "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode()
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from flame_core.digest import json_bytes
+from flame_core.digest import json_bytes, json_lines_bytes
 from flame_core.params import LLMParams, PromptsParams
-from flame_core.soft_prompts.fit import METRICS, Fit, metrics_bytes
+from flame_core.soft_prompts.fit import METRICS, Fit
 from flame_core.soft_prompts.frozen_llm import FrozenLLM, llm_digest, load_frozen
 from flame_core.soft_prompts.prompt_head import PromptHeadConfig
 from flame_core.soft_prompts.reconstruction import reconstructed
@@ -81,7 +81,7 @@ class Learning:
         model.head.save(folder)
         if model.encoder is not None:
             save_weights(model.encoder, folder / ENCODER)
-        (folder / METRICS).write_bytes(metrics_bytes(rows))
+        (folder / METRICS).write_bytes(json_lines_bytes(rows))
         tested = self.sentences.tested[: self.params.written]
         learned = self.sentences.learned[:: max(1, len(self.sentences.learned) // len(tested))][: len(tested)]
         lists = [

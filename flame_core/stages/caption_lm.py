@@ -21,7 +21,7 @@ from flame_core.captioning.pairs import Batches, Pair, read_pairs
 from flame_core.captioning.start import started_config, started_tower, tower_of
 from flame_core.captioning.writer import PictureWriter
 from flame_core.data.shards import INDEX, PictureReader
-from flame_core.digest import json_bytes, value_digest
+from flame_core.digest import json_bytes, json_lines_bytes, value_digest
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.pages.captioner import captioner_page
@@ -126,7 +126,7 @@ def _trained(
         batches = Batches(pairs, layout.shards, chosen.batch_size, size, chosen.augmentation, chosen.seed)
         metrics = fit(tower, llm, batches, chosen, checkpoints)
         save_weights(tower, folder / WEIGHTS)
-        (folder / METRICS).write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in metrics), "utf-8")
+        (folder / METRICS).write_bytes(json_lines_bytes(metrics))
         return UnitRecord({"steps": len(metrics), "llm_unchanged": int(weights_sha256(llm) == before)})
 
     unit = cache.find(digest) or cache.compute(digest, write)

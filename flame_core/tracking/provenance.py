@@ -7,7 +7,6 @@ DVC's digests come from `dvc.lock`, which DVC rewrites in place, so an incomplet
 from __future__ import annotations
 
 import getpass
-import importlib.metadata
 import json
 import logging
 import os
@@ -36,7 +35,7 @@ from flame_core.text.manifest import MANIFEST, read_manifest, training_folder
 from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import TRAIN
 from flame_core.tracking.listings import part_md5
-from flame_core.version import code_version
+from flame_core.version import code_version, installed_version
 from flame_core.workspace import dvc_cache
 
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "safetensors", "webdataset", "numpy", "dvc", "dagster")
@@ -97,7 +96,7 @@ def tags(params: Params, layout: Layout) -> dict[str, str]:
         "python": platform.python_version(),
         "flame.code": code_version(),  # `git.commit` is the project's, which may hold no code
         **git_state(layout.project),
-        **{f"package.{name}": version for name in PACKAGES if (version := _version(name))},
+        **{f"package.{name}": version for name in PACKAGES if (version := installed_version(name))},
     }
     try:
         found["mlflow.user"] = getpass.getuser()
@@ -124,13 +123,6 @@ def dagster_tags() -> dict[str, str]:
         found["dagster.asset"] = keys[0]
         found["dagster.asset_url"] = f"{here.ui_url(here.dagster_port)}/assets/{keys[0]}"
     return found
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def flat_params(params: Params, layout: Layout, trained: TrainParams) -> dict[str, str]:

@@ -6,7 +6,6 @@ this module in each process.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import warnings
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from flame_core.data.shards import read_index
-from flame_core.digest import write_json
+from flame_core.digest import json_lines_bytes, write_json
 from flame_core.launcher import Launch, launch, serve
 from flame_core.lexical import LEXICON_FILES
 from flame_core.params import LexicalLossParams, TrainParams
@@ -87,8 +86,7 @@ class TrainingJob(BaseModel):
                 folder = self.links[f"sidecars.{self.recipe.objective.words}"]
                 for name in LEXICON_FILES:
                     shutil.copyfile(folder / name, self.out / name)
-            lines = [json.dumps(row, sort_keys=True) + "\n" for row in trained.metrics]
-            (self.out / METRICS).write_text("".join(lines), "utf-8")
+            (self.out / METRICS).write_bytes(json_lines_bytes(trained.metrics))
             if self.recipe.learns_masks:
                 write_json(self.out / SIZES, sizes_of(trained.tower.backbone).model_dump())
             if trained.tower.origins is not None:

@@ -14,7 +14,6 @@ import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO
 
@@ -24,7 +23,7 @@ from yarl import URL
 
 from flame_core.data.addresses.opt_out import TOKEN, reserved
 from flame_core.data.addresses.public_sockets import REFUSED, SocketCheck
-from flame_core.version import PACKAGE
+from flame_core.version import PACKAGE, installed_version
 
 LONGEST_ADDRESS = 4096
 LONGEST_REST = 600.0  # seconds that `Retry-After` may ask for
@@ -84,7 +83,7 @@ class Requester:
             socket_factory=check,
             resolver=resolver,
         )
-        agent = f"{TOKEN}/{_version()}" + (f" (+{contact})" if contact else "")
+        agent = f"{TOKEN}/{installed_version(PACKAGE) or '0'}" + (f" (+{contact})" if contact else "")
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -222,13 +221,6 @@ def _of_name(error: OSError) -> str:
     if isinstance(code, int) and code in _C_ARES_NO_NAME:
         return "no_host"
     return "dns_temporary"
-
-
-def _version() -> str:
-    try:
-        return version(PACKAGE)
-    except PackageNotFoundError:  # a source tree that was never installed
-        return "0"
 
 
 def _seconds(value: str | None) -> float:
