@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from flame_core.data.shards import INDEX, read_index, shard_names
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.links import links
-from flame_core.params import CaptionKind, ClusterParams, Params, TrainParams, UrlsSource, teacher_recipe
+from flame_core.params import CaptionKind, ClusterParams, Params, TrainParams, UrlsSource, recipe_of, teacher_recipe
 from flame_core.preflight.data_look import ingest_sizes_of, look
 from flame_core.section_costs import CORE_HOURS, section_costs
 from flame_core.settings import settings
@@ -221,7 +222,7 @@ def _training_cost(
     if recipe.lora is not None:
         count = partial(count, llm=ReadLLM.of(params.text, shape))
     inherited = linked.pop("inherit", None)  # whose weights cost nothing: it need not be there
-    if inherited is not None and inherited.exists():
+    if inherited is not None and _is_of_params(inherited, params.train.get(recipe_of(recipe.inherit) or "")):
         count = partial(count, inherited=inherited)
     if recipe.teacher is not None and linked.keys() <= {"teacher"}:
         return _taught(params, layout, recipe, shape, names, images, partial(count, images))
@@ -261,14 +262,14 @@ def _taught(
     from flame_core.training.teacher_stand_in import StandIn, foreign_teacher, stored_teacher, untrained_teacher
 
     folder = links(layout, recipe).get("teacher")
-    source = recipe.teacher and recipe.teacher.model
-    if folder is not None and folder.exists():
+    source, taught = recipe.teacher and recipe.teacher.model, params.train.get(teacher_recipe(recipe) or "")
+    if folder is not None and _is_of_params(folder, taught):
         stand_in = nullcontext(StandIn(folder, {}))
     elif source is not None:
         if (here := local_folder(source, layout)) is None:
             return f"its teacher {source} is no folder on this machine: fetch it, and name its folder"
         stand_in = foreign_teacher(f"transformers:{here}")
-    elif (taught := params.train.get(teacher_recipe(recipe) or "")) is not None:
+    elif taught is not None:
         stand_in = untrained_teacher(taught, shape.hidden, [names[i] for i in recipe_slots(names, taught)])
     else:
         return f"its teacher {folder} is not there yet"
@@ -277,6 +278,19 @@ def _taught(
             return count(teacher=teacher.folder, extra=teacher.extra)
         with stored_teacher(recipe, teacher, images) as (stored, storing):
             return replace(count(teacher=stored.folder, extra=stored.extra), storing=storing)
+
+
+def _is_of_params(folder: Path, recipe: TrainParams | None) -> bool:
+    """Whether a model is there, and is the one that this recipe trains, if it is one of the params' own.
+
+    With a preset or overrides, the project's model of that name may be another.
+    """
+    if recipe is None or not folder.exists():
+        return folder.exists()
+    try:
+        return json.loads((folder / "config.json").read_text("utf-8"))["recipe"]["model"] == recipe.dump()["model"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _before_clustering(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,17 @@ def test_a_teacher_that_is_not_trained_yet_is_counted_by_its_recipe(tmp_path: Pa
     assert flops(student, "before the towers") == pytest.approx(flops(teacher, "image tower") / 3, rel=0.02)
     assert float(student["trained weights"].split()[0]) < float(teacher["trained weights"].split()[0])
     assert taught({"recipe": "flame"}, tmp_path, inherit={"recipe": "flame"})["training: student"] == student
+
+
+def test_the_project_s_own_model_is_not_a_preset_s_teacher(tmp_path: Path) -> None:
+    expected = taught({"recipe": "flame"}, tmp_path)
+    own = resolve_params(Layout.find(ROOT), ["recipes=[flame]"], None).params.train["flame"]
+    smaller = own.dump() | {"model": own.dump()["model"] | {"backbone_options": {"embed_dim": 6, "depth": 1}}}
+    folder = Layout(tmp_path, tmp_path).model("flame")
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"recipe": smaller}))
+    assert taught({"recipe": "flame"}, tmp_path) == expected
+    assert taught({"recipe": "flame"}, tmp_path, inherit={"recipe": "flame"}) == expected
 
 
 def test_stored_vectors_of_a_teacher_are_counted_once(tmp_path: Path) -> None:
