@@ -184,7 +184,8 @@ class Comparison:
     def note(self, done: Done[Job, Row]) -> None:
         """Keep a result, or report why there is none."""
         if done.result is not None:
-            self.results.add(done.result)
+            if self._row(done.job) is None:  # a teacher whose model was lost is trained again: its row is there
+                self.results.add(done.result)
             return
         self._failed.add(done.job)
         job = done.job
@@ -193,7 +194,7 @@ class Comparison:
     def take(self) -> Job | None:
         """The next training that is missing and waits for none."""
         for job in self._jobs():
-            if job is not None and job not in self._begun and self._row(job) is None:
+            if job is not None and job not in self._begun and not self._has(job):
                 self._begun.add(job)
                 return job
         return None
@@ -223,8 +224,12 @@ class Comparison:
         """The digest of the training of an arm's teacher, if it is done."""
         own = next((each for each in self.arms if each.name == arm.teacher), None)
         job = None if own is None else self._final(own, self.seeds[0] if self.seeds else 0)
-        row = None if job is None else self._row(job)
-        return None if row is None or not (self.bench.teachers / row["run"]).is_dir() else row["run"]
+        return self.bench.run_of(job) if job is not None and self._has(job) else None
+
+    def _has(self, job: Job) -> bool:
+        """Whether it is done: its row is there, and the model of a teacher."""
+        row = self._row(job)
+        return row is not None and (not job.kept or (self.bench.teachers / row["run"]).is_dir())
 
     def best_rate(self, arm: Arm) -> float | None:
         """The rate with the best held-out recall; None as long as one may still come."""

@@ -73,6 +73,19 @@ def test_a_rate_that_failed_is_left_out_and_finished_trainings_are_not_begun_aga
     assert shown(taken(again)) == ["big final 0.2 0", "other final 0.2 0"]  # one rate: none is chosen
 
 
+def test_a_teacher_whose_model_was_lost_is_trained_again_and_has_one_row(comparison: Comparison):
+    for _ in range(2):
+        for job in taken(comparison):
+            finish(comparison, job)
+    (comparison.bench.teachers / "big-final-0.1-0").rmdir()
+    again = Comparison(comparison.bench, [SMALL, BIG], [0.1, 0.2], [0], comparison.results)
+    (teacher,) = taken(again)
+    assert shown([teacher]) == ["big final 0.1 0"]
+    finish(again, teacher)
+    assert shown(taken(again)) == ["small rate 0.1 0", "small rate 0.2 0"]
+    assert [row["run"] for row in again.results.rows].count("big-final-0.1-0") == 1
+
+
 def row(arm: str, seed: int, **metrics: float) -> dict[str, Any]:
     return {
         "data": "made", "arm": arm, "phase": "final", "rate": 0.001, "seed": seed, "epochs": 3, "images": 1200,
