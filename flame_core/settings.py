@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from flame_core.cores import usable_cores
@@ -49,6 +49,14 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="what the terminal shows"
     )
+    caption_server: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$",
+        description="address of the chat server that writes captions, such as http://localhost:8000/v1",
+    )
+    caption_key: SecretStr | None = Field(default=None, description="key of that server")
+    caption_requests: int = Field(default=16, ge=1, le=4096, description="requests in flight to that server, at most")
+    caption_timeout: float = Field(default=120.0, gt=0, description="seconds for one of its answers")
     checkpoint_seconds: float = Field(default=60.0, ge=0, description="time between two checkpoints")
     checkpoints_kept: int = Field(default=2, ge=1, description="how many of the newest checkpoints a training keeps")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 from PIL import Image
 
@@ -40,3 +40,18 @@ class Captioner(Protocol):
     def captions(self, samples: Sequence[Sample]) -> list[str | Failure]:
         """One text, or the reason why there is none, per sample of a shard, in order."""
         ...
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a captioner wrote about the samples of a shard, in order.
+
+    Attributes:
+        texts: a caption each, or why there is none.
+        provenances: where each text came from.
+        ledger: a row per sample about how it was asked for; empty if nobody was asked.
+    """
+
+    texts: list[str | Failure]
+    provenances: list[str]
+    ledger: list[dict[str, Any]] = field(default_factory=list)

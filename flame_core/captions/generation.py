@@ -165,11 +165,15 @@ def fill_prompt(prompt: str, meta: Mapping[str, Any], tokenizer: Any) -> str | F
     """The prompt with `{caption}` replaced by the sample's raw caption, in English if possible."""
     if "{caption}" not in prompt:
         return prompt
+    caption = prompt_caption(meta)
+    return caption if isinstance(caption, Failure) else prompt.replace("{caption}", as_plain_text(caption, tokenizer))
+
+
+def prompt_caption(meta: Mapping[str, Any]) -> str | Failure:
+    """The sample's raw caption for a prompt, in English if possible, or why there is none."""
     captions = meta["captions"]
     texts = [text for text in map(fold, captions[primary_language(captions)]) if text] if captions else []
-    if not texts:
-        return Failure("no raw caption to put into the prompt")
-    return prompt.replace("{caption}", as_plain_text(texts[0][:_PROMPT_CHARS], tokenizer))
+    return texts[0][:_PROMPT_CHARS] if texts else Failure("no raw caption to put into the prompt")
 
 
 def as_plain_text(text: str, tokenizer: Any) -> str:

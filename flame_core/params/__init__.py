@@ -20,6 +20,7 @@ from flame_core.params.captions import (
     VLMCaptioner,
 )
 from flame_core.params.changed_values import changed_values
+from flame_core.params.chat_server import ServerCaptioner, TokenPrice
 from flame_core.params.clustering import ClusterParams
 from flame_core.params.codes import (
     CodesParams,
@@ -145,6 +146,7 @@ __all__ = [
     "SelectionParams",
     "SelfSupervisionParams",
     "SentenceParams",
+    "ServerCaptioner",
     "SigmoidParams",
     "SimCLRParams",
     "SizesParams",
@@ -156,6 +158,7 @@ __all__ = [
     "TextParams",
     "TextProjectionParams",
     "TextTowerParams",
+    "TokenPrice",
     "TrainParams",
     "TrainedCaptioner",
     "TuneParams",

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from flame_core.params.auto import IngestSizes, ingest_sizes
 from flame_core.params.caption_lm import CaptionWriting
+from flame_core.params.chat_server import ServerCaptioner
 from flame_core.params.filters import PairFilterParams
 from flame_core.params.model_source import require_model_source
 from flame_core.params.sampling import LinkedPath
@@ -112,7 +113,8 @@ class TrainedCaptioner(Section):
 
 
 Captioner = Annotated[
-    MetadataCaptioner | RewriteCaptioner | VLMCaptioner | TrainedCaptioner, Field(discriminator="captioner")
+    MetadataCaptioner | RewriteCaptioner | VLMCaptioner | TrainedCaptioner | ServerCaptioner,
+    Field(discriminator="captioner"),
 ]
 
 

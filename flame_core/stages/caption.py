@@ -1,7 +1,8 @@
 """caption: shards -> `data/captions/`: raw, short and long captions of every sample, aligned with the shards.
 
 The unit of work is a shard. A captioner that generates text loads its model only if a shard is not in the work cache,
-in a single process; without such a captioner, several processes share the shards.
+in a single process; without such a captioner, several processes share the shards. A chat server is asked about all
+missing shards before, and the captions are made from its answers.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,8 +18,13 @@ from typing import Any
 
 from flame_core import gates
 from flame_core.captioning import trained
-from flame_core.captions.captioner import KINDS, Captioner, Failure, Kind
+from flame_core.captions.captioner import KINDS, Captioner, Failure, Kind, Written
 from flame_core.captions.generation import model_identity, model_name, release_models
+from flame_core.captions.server.answers import Answers, answers_file
+from flame_core.captions.server.asking import Server, ask
+from flame_core.captions.server.captioner import LEDGER, LEDGERS, write_ledger
+from flame_core.captions.server.captioner import ServerCaptioner as FromServer
+from flame_core.captions.server.question import identity as server_identity
 from flame_core.captions.summary import check, summarise
 from flame_core.captions.table import MANIFEST, Caption, read_captions, write_captions
 from flame_core.data.captions_text import primary_language
@@ -32,6 +39,7 @@ from flame_core.params import (
     MetadataCaptioner,
     Params,
     RewriteCaptioner,
+    ServerCaptioner,
     TrainedCaptioner,
     VLMCaptioner,
 )
@@ -62,19 +70,16 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     Raises:
         GateError: the shards failed a blocking check.
         InputError: shards, or a model that a captioner needs, are missing or damaged.
-        ResourceError: memory, disk space or a package is missing.
+        ParamsError: a caption server is needed, and its address is not set, or it refuses the key or the model.
+        ResourceError: memory, disk space or a package is missing, or a caption server does not answer.
     """
     gates.require(layout.shards)
     names = [name for split in SPLITS for name in shard_names(layout.shards, split)]
     if not names:
         raise InputError(f"{layout.shards} holds no shards: run `flame ingest` first")
     identify = cache(lambda spec: model_identity(spec, layout))  # hashes a model once, even if both kinds use it
-    writers = {
-        kind: trained.identity(captioner, layout)
-        if isinstance(captioner, TrainedCaptioner)
-        else describe(captioner, identify)
-        for kind, captioner in _chosen(params.caption).items()
-    }
+    chosen = _chosen(params.caption)
+    writers = {kind: describe(captioner, identify, layout) for kind, captioner in chosen.items()}
     work = WorkCache(layout.work, "caption", retry_failed=retry_failed)
     verified = verify({layout.shards: [INDEX, "*.tar"]})
     recorded = read_digests(layout.shards)
@@ -86,7 +91,8 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         for name, digest in digests.items()
         if digest not in units
     }
-    generating = any(writer["captioner"] != "metadata" for writer in writers.values())
+    _ask_servers(params.caption, layout, list(tasks.values()), retry_failed)
+    generating = any(writer["captioner"] not in ("metadata", "server") for writer in writers.values())
     workers = 1 if generating else settings().workers  # a model is loaded once, on one device
     try:
         done = map_units(caption_shard, list(tasks.values()), workers, "caption", "shards")
@@ -111,13 +117,36 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         },
     }
     files = {Path(name).with_suffix(".parquet").as_posix(): unit.file(CAPTIONS) for name, unit in by_name.items()}
+    ledgers = {name: unit for name, unit in by_name.items() if LEDGER in unit.sha256}
+    files |= {_ledger(name): unit.file(LEDGER) for name, unit in ledgers.items()}
     contents = {MANIFEST: json_bytes(manifest), gates.CHECKS: gates.to_bytes(checks)}
     sha256 = {Path(name).with_suffix(".parquet").as_posix(): unit.sha256[CAPTIONS] for name, unit in by_name.items()}
+    sha256 |= {_ledger(name): unit.sha256[LEDGER] for name, unit in ledgers.items()}
     gather(layout.captions, layout.state, files, contents, sha256)
     facts("caption", {**_facts(by_name, len(tasks), checks), "verified": verified})
     gates.warn(checks)
     kinds = ["raw", *writers]
     table("sample captions", ["sample", *kinds], _examples(by_name[names[0]].file(CAPTIONS), kinds))
+
+
+def _ask_servers(params: CaptionParams, layout: Layout, tasks: Sequence[CaptionTask], again: bool) -> None:
+    """Have the answers for these shards, if a server writes a kind."""
+    captioners = [chosen for chosen in _chosen(params).values() if isinstance(chosen, ServerCaptioner)]
+    if not captioners or not tasks:
+        return
+    given = settings()
+    key = given.caption_key.get_secret_value() if given.caption_key else None
+    address = given.caption_server
+    server = Server(address, key, given.caption_requests, given.caption_timeout) if address else None
+    sizes = read_index(layout.shards).shard_sizes()
+    shards = {task.shard.relative_to(layout.shards).as_posix(): task.shard for task in tasks}
+    samples = sum(sizes.get(name, 0) for name in shards)
+    opened = lambda: Answers(answers_file(layout))  # noqa: E731
+    ask(list(shards.values()), captioners, opened, server, samples=samples, again=again)
+
+
+def _ledger(shard: str) -> str:
+    return f"{LEDGERS}/{Path(shard).with_suffix('.parquet').as_posix()}"
 
 
 def _examples(path: Path, kinds: Sequence[str]) -> list[list[str]]:
@@ -138,7 +167,7 @@ def caption_shard(task: CaptionTask) -> Unit:
 
 
 def open_captioners(params: CaptionParams, layout: Layout) -> dict[Kind, Captioner]:
-    """The captioner of each kind in params. A model is loaded only with the first shard."""
+    """The captioner of each kind in params, except servers. A model is loaded only with the first shard."""
     from flame_core.captions import metadata, rewrite, vlm
     from flame_core.captions.appearance import measure_jpeg
 
@@ -154,15 +183,20 @@ def open_captioners(params: CaptionParams, layout: Layout) -> dict[Kind, Caption
                 captioners[kind] = vlm.VLMCaptioner(chosen, layout)
             case TrainedCaptioner():
                 captioners[kind] = trained.TrainedCaptioner(chosen, layout)
+            case ServerCaptioner():
+                pass
     return captioners
 
 
-def describe(
-    captioner: MetadataCaptioner | RewriteCaptioner | VLMCaptioner, identify: Callable[[str], str]
-) -> dict[str, Any]:
+def describe(captioner: AnyCaptioner, identify: Callable[[str], str], layout: Layout) -> dict[str, Any]:
     """What a captioner's texts depend on, for a unit's digest and the manifest: no paths, and digests of prompts."""
-    if isinstance(captioner, MetadataCaptioner):
-        return captioner.model_dump()
+    match captioner:
+        case MetadataCaptioner():
+            return captioner.model_dump()
+        case TrainedCaptioner():
+            return trained.identity(captioner, layout)
+        case ServerCaptioner():
+            return server_identity(captioner)
     return {
         **captioner.model_dump(exclude={"model", "prompt"}),
         "model": model_name(captioner.model),
@@ -179,22 +213,37 @@ def _write(task: CaptionTask, folder: Path) -> UnitRecord:
     samples = list(read_shard(task.shard))
     captions: list[Caption] = []
     failures: dict[str, str] = {}
-    captioners = open_captioners(task.params, task.layout)
-    written: dict[Kind, list[str | Failure]] = {kind: c.captions(samples) for kind, c in captioners.items()}
+    written = _written(task, samples)
     for row, sample in enumerate(samples):
         captions += _raw(row, sample)
         reasons = []
-        for kind, captioner in captioners.items():
-            text = written[kind][row]
+        for kind, each in written.items():
+            text = each.texts[row]
             if isinstance(text, Failure):
                 reasons.append(f"{kind}: {text.reason}")
             else:
-                captions.append(Caption(row, sample.key, kind, text, "en", captioner.provenance))
+                captions.append(Caption(row, sample.key, kind, text, "en", each.provenances[row]))
         if reasons:
             failures[sample.key] = "; ".join(reasons)
     write_captions(folder / CAPTIONS, captions)
-    write_json(folder / SUMMARY, summarise(samples, captions, written))
+    write_json(folder / SUMMARY, summarise(samples, captions, {kind: each.texts for kind, each in written.items()}))
+    if asked := [row for each in written.values() for row in each.ledger]:
+        write_ledger(folder / LEDGER, asked)
     return UnitRecord({"samples": len(samples), **Counter(caption.kind for caption in captions)}, failures)
+
+
+def _written(task: CaptionTask, samples: Sequence[Sample]) -> dict[Kind, Written]:
+    """What the captioner of each kind wrote."""
+    captioners = open_captioners(task.params, task.layout)
+    written: dict[Kind, Written] = {}
+    for kind, chosen in _chosen(task.params).items():
+        if isinstance(chosen, ServerCaptioner):
+            with closing(Answers(answers_file(task.layout))) as answers:
+                written[kind] = FromServer(chosen, kind, answers).write(samples)
+        else:
+            captioner = captioners[kind]
+            written[kind] = Written(captioner.captions(samples), [captioner.provenance] * len(samples))
+    return written
 
 
 def _raw(row: int, sample: Sample) -> Iterator[Caption]:

@@ -150,7 +150,7 @@ class Requester:
             answer.target = headers["Location"]
             return None
         if status == 429 or (status == 503 and "Retry-After" in headers):
-            answer.rest = _seconds(headers.get("Retry-After"))
+            answer.rest = seconds_to_rest(headers.get("Retry-After"))
             return "rate_limited"
         if status >= 500:
             return "http_5xx"
@@ -223,7 +223,7 @@ def _of_name(error: OSError) -> str:
     return "dns_temporary"
 
 
-def _seconds(value: str | None) -> float:
+def seconds_to_rest(value: str | None) -> float:
     """The seconds in `Retry-After`, a number or a date; a minute if it says neither."""
     text = (value or "").strip()
     if text.isdecimal():
@@ -231,7 +231,7 @@ def _seconds(value: str | None) -> float:
     try:
         date = parsedate_to_datetime(text)
         date = date.replace(tzinfo=UTC) if date.tzinfo is None else date
-        return min(max(0.0, (date - datetime.now(UTC)).total_seconds()), LONGEST_REST)
+        return min(max(0.0, (date - datetime.now(UTC)).totalseconds_to_rest()), LONGEST_REST)
     except (TypeError, ValueError):
         return 60.0
 

@@ -51,11 +51,11 @@ def read_tallies(folder: Path) -> Counter[str]:
     return counts
 
 
-def told(counts: Counter[str], seconds: float) -> str:
+def told(counts: Counter[str], seconds: float, what: str = "addresses") -> str:
     """`1,200 addresses, 210/s, 78.0 % good; gone 12.0 %, timeout 3.1 %, forbidden 2.0 %`."""
     total = sum(counts.values())
     bad = Counter({reason: number for reason, number in counts.items() if reason != "ok"})
-    first = f"{total:,} addresses, {total / max(seconds, 1e-3):,.0f}/s, {counts['ok'] / max(total, 1):.1%} good"
+    first = f"{total:,} {what}, {total / max(seconds, 1e-3):,.0f}/s, {counts['ok'] / max(total, 1):.1%} good"
     rest = ", ".join(f"{reason} {number / total:.1%}" for reason, number in bad.most_common(_NAMED))
     return f"{first}; {rest}" if rest else first
 
