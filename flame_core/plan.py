@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
+from flame_core.captions.server.tokens import server_sections
 from flame_core.captions.table import read_captions
 from flame_core.cores import CORE_TFLOPS
 from flame_core.data.addresses.expected import count_rows, expected
@@ -115,6 +116,9 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
     text = text_cost(params, shape, start.images, start.lengths, start.count)
     names = slot_names(params.text)
     sections = address_sections(params, layout)
+    sections |= server_sections(
+        params, layout.captions, start.images, start.lengths["raw"], start.count, settings().caption_requests
+    )
     sections |= {
         f"texts: {params.llm.name}, layer {params.text.layer}": {
             "training pictures": f"{start.images:,}",
