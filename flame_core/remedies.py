@@ -28,6 +28,7 @@ _PRESENT = "captions were made for other shards: `flame caption` makes them anew
 _FAILED = Remedy(
     (
         "the captioner's model does not suit these pictures or texts: look at the examples in data/captions",
+        "a server failed or refused: data/captions/answers says why; `flame caption --retry-failed` asks it again",
         "it ran out of memory: lower `batch_size` of the captioner, then `flame caption --retry-failed`",
         "caption.<kind> is not needed: set it to null, and take the kind out of text.train_kinds",
     ),
