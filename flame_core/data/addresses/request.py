@@ -231,7 +231,7 @@ def seconds_to_rest(value: str | None) -> float:
     try:
         date = parsedate_to_datetime(text)
         date = date.replace(tzinfo=UTC) if date.tzinfo is None else date
-        return min(max(0.0, (date - datetime.now(UTC)).totalseconds_to_rest()), LONGEST_REST)
+        return min(max(0.0, (date - datetime.now(UTC)).total_seconds()), LONGEST_REST)
     except (TypeError, ValueError):
         return 60.0
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
 from flame_core.captions.server.answers import Answers
 from flame_core.captions.server.asking import Pace, Server, ask
 from flame_core.captions.server.question import question
+from flame_core.data.addresses.request import seconds_to_rest
 from flame_core.data.shards import Sample, write_shard
 from flame_core.errors import InputError, ParamsError, ResourceError
 from flame_core.params import ServerCaptioner
@@ -123,6 +126,12 @@ def test_a_storm_of_429_ends_with_every_answer(tmp_path):
     assert [answer.reason for answer in got] == [None] * 60
     assert chat.rejected > 0 and max(chat.answered.values()) == 1
     assert chat.rejected < 60  # fewer requests were sent after it
+
+
+def test_a_server_may_say_with_a_date_how_long_it_rests():
+    later = datetime.now(UTC) + timedelta(seconds=100)
+    assert 95 < seconds_to_rest(format_datetime(later, usegmt=True)) <= 100
+    assert (seconds_to_rest("7"), seconds_to_rest("99999"), seconds_to_rest("soon")) == (7.0, 600.0, 60.0)
 
 
 def test_many_requests_are_in_flight_and_no_more_than_allowed(tmp_path):
