@@ -34,7 +34,7 @@ def test_the_shipped_params_are_valid_and_overrule_the_recipe():
     [
         ({"ingest": {"val_fracton": 0.1}}, r"ingest\.val_fracton: unknown key; did you mean 'val_fraction'"),
         ({"sources": {"mine": {"kind": "folder", "pth": "x"}}}, r"sources\.mine\.pth: unknown key.*'path'"),
-        ({"sources": {"mine": {"kind": "ftp"}}}, r"sources\.mine: .*'debian', 'folder', 'urls', 'webdataset'"),
+        ({"sources": {"mine": {"kind": "ftp"}}}, r"sources\.mine: .*'debian', 'folder', 'hub', 'urls', 'webdataset'"),
         ({"text": {"layer": 0}}, r"text\.layer: .*greater than 0 \(got 0\)"),
         ({"text": {"template": {"raw": {"prefix": "no place", "facets": ["x"]}}}}, r"must contain \{caption\} exactly"),
         ({"train": {"epoch": 3}}, r"train\.epoch: unknown key; did you mean 'epochs'"),

@@ -34,6 +34,7 @@ from flame_core.params.concepts import ConceptFitParams, ConceptParams
 from flame_core.params.evaluation import EvaluateParams, SpectrumParams
 from flame_core.params.features import FeaturesParams
 from flame_core.params.filters import LanguageFilter, LicenceFilter, PairFilterParams, ScoreFilter
+from flame_core.params.hub import HubSource
 from flame_core.params.initial_weights import InitParams, LastBlocks, TextProjectionParams
 from flame_core.params.lexical import LexicalParams
 from flame_core.params.model_links import recipe_of, recipe_sources, teacher_recipe
@@ -109,6 +110,7 @@ __all__ = [
     "FlopsParams",
     "FolderSource",
     "HeadPreset",
+    "HubSource",
     "InfoNCEParams",
     "IngestParams",
     "InheritParams",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from flame_core.names import LanguageCode
+from flame_core.params.hub import HubSource
 from flame_core.params.section import Positive, Section
 from flame_core.params.urls import UrlsSource
 
@@ -94,4 +95,4 @@ class WebdatasetSource(Section):
     licence: str | None = None
 
 
-Source = Annotated[DebianSource | FolderSource | UrlsSource | WebdatasetSource, Field(discriminator="kind")]
+Source = Annotated[DebianSource | FolderSource | HubSource | UrlsSource | WebdatasetSource, Field(discriminator="kind")]

@@ -31,7 +31,7 @@ from flame_core.data.split import side, side_number
 from flame_core.errors import FlameError
 from flame_core.layout import Layout
 from flame_core.names import is_language_code
-from flame_core.params import DebianSource, FolderSource, IngestParams, Params, Source, UrlsSource
+from flame_core.params import DebianSource, FolderSource, HubSource, IngestParams, Params, Source, UrlsSource
 from flame_core.tracking.provenance import read_lock
 from flame_core.work import WorkCache
 
@@ -175,7 +175,7 @@ def _source(params: Params, layout: Layout, name: str, done: _Done) -> SourceLoo
     try:
         if (raw / SOURCE).is_file() and done.has_listed(name):
             return _listed(raw, open_source(source, layout).pictures(raw), params.ingest)
-        if isinstance(source, DebianSource):
+        if isinstance(source, DebianSource | HubSource):
             return None
         if isinstance(source, UrlsSource):
             rows = count_rows(layout.resolve(source.path))

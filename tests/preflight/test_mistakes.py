@@ -89,7 +89,7 @@ MISTAKES = [  # (file, text, its replacement, line, key, what is said)
     (PARAMS, "path: tars", "path: tar", 5, "sources.shards.path", "is no folder.*did you mean 'tars'"),
     (PARAMS, "'*.tar'", "'*.tgz'", 6, "sources.shards.shards", "no file in .*matches '\\*.tgz'; write a pattern"),
     (PARAMS, "'*.tar'", "'../*.tar'", 6, "sources.shards.shards", "not absolute, without .."),
-    (PARAMS, "kind: webdataset", "kind: tars", 3, "sources.shards", "'debian', 'folder', 'urls', 'webdataset'"),
+    (PARAMS, "kind: webdataset", "kind: tars", 3, "sources.shards", "'debian', 'folder', 'hub', 'urls', 'webdataset'"),
     (PARAMS, "language: en", "language: english", 2, "sources.mine.language", "did you mean 'en'"),
     (PARAMS, "language: en", "encoding: utf9", 2, "sources.mine.encoding", "use utf-8, cp1252"),
     (PARAMS, "val_fraction", "val_fracton", 8, "ingest.val_fracton", "did you mean 'val_fraction'"),

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from flame_core.errors import InputError
 from flame_core.layout import Layout
-from flame_core.params import DebianSource, FolderSource, Source, UrlsSource, WebdatasetSource
+from flame_core.params import DebianSource, FolderSource, HubSource, Source, UrlsSource, WebdatasetSource
 from flame_core.regular_files import open_regular
 from flame_core.work import Unit, WorkCache
 
@@ -105,6 +105,10 @@ def open_source(params: Source, layout: Layout) -> PairSource:
             from flame_core.data.sources.folder import Folder
 
             return Folder(params, layout.resolve(params.path))
+        case HubSource():
+            from flame_core.data.sources.hub import Hub
+
+            return Hub(params)
         case UrlsSource():
             from flame_core.data.sources.urls import Urls
 
