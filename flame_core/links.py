@@ -11,7 +11,7 @@
       outs: [recipes/student.yaml]
 
 Stages of sections that params may lack (`section_stages.py`) are treated likewise: they are in `dvc.yaml` if, and as,
-params need them.
+params need them. So are deps that other stages have only with some params (`added_deps.py`).
 
 In the project, people write that stage, and `require_links` says what to write. A workspace gets its own from
 `linked_pipeline` and `linked_files`.
@@ -25,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from flame_core.added_deps import require_added_deps, with_added_deps
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.params import Params, TrainParams, read_yaml, recipe_of
@@ -60,9 +61,10 @@ def links(layout: Layout, recipe: TrainParams) -> dict[str, Path]:
 
 def link_stage(layout: Layout, name: str, recipe: TrainParams) -> dict[str, Any]:
     """The stage that a recipe with links needs in `dvc.yaml`, without its name."""
+    llm = [layout.llm] if recipe.lora else []  # whose content the store's manifest has, which the training reads
     return {
         "cmd": f"flame link --recipe {name}",
-        "deps": relative(layout, links(layout, recipe).values()),
+        "deps": relative(layout, [*links(layout, recipe).values(), *llm]),
         "params": [{f"recipes/{FOLDER}/{name}.yaml": None}],
         "outs": [f"recipes/{name}.yaml"],
         "meta": {"dagster": {"group": "model", "kinds": ["python"], "owners": ["team:models"]}},
@@ -86,7 +88,9 @@ def require_links(layout: Layout, params: Params) -> None:
     """
     wanted = link_stages(layout, params)
     pipeline = layout.root / PIPELINE
-    there = _link_stages_of(_stages(pipeline))
+    stages = _stages(pipeline)
+    require_added_deps(layout, params, stages, pipeline)
+    there = _link_stages_of(stages)
     for section in SECTIONS:
         if section in wanted and not _equal(there.get(section), wanted[section]):
             raise ParamsError(
@@ -158,7 +162,8 @@ def linked_pipeline(pipeline: bytes, layout: Layout, params: Params) -> bytes:
     content = yaml.safe_load(pipeline)
     wanted = link_stages(layout, params)
     there = _link_stages_of(content["stages"])
-    if there.keys() == wanted.keys() and all(_equal(there[name], stage) for name, stage in wanted.items()):
+    changed = with_added_deps(content["stages"], layout, params)
+    if not changed and there.keys() == wanted.keys() and all(_equal(there[n], stage) for n, stage in wanted.items()):
         return pipeline
     content["stages"] = {name: stage for name, stage in content["stages"].items() if name not in there} | wanted
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()

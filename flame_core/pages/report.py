@@ -25,6 +25,7 @@ from flame_core.measuring.spectra import Spectra
 from flame_core.measuring.texts import FACET_KIND
 from flame_core.pages import examples
 from flame_core.pages.benchmark_section import benchmark_section
+from flame_core.pages.captions_section import CaptionsShown
 from flame_core.pages.charts import Bar, bar_chart, line_chart
 from flame_core.pages.patch_overlays import likeness_overlay, word_overlay
 from flame_core.pages.render import render
@@ -105,6 +106,7 @@ def render_report(
     meaning: Sequence[PictureMeaning] = (),
     words: WordsShown | None = None,
     spectra: Spectra | None = None,
+    written: CaptionsShown | None = None,
 ) -> str:
     """The report page as HTML.
 
@@ -119,6 +121,7 @@ def render_report(
         meaning: what the patches of some pictures mean.
         words: of a model of words, how it uses them.
         spectra: of the vectors of pictures and texts, if they were measured.
+        written: what the captioner that was trained from the model writes, if there is one.
     """
     options = facts.params.evaluate
 
@@ -142,6 +145,7 @@ def render_report(
         words=words,
         meaning=[drawn_meaning(each) for each in meaning],
         spectra=spectra or {},
+        written=written,
         ways=WAYS,
         concepts=examples.concepts(evaluation, lookup),
         picture_queries=examples.picture_queries(evaluation, lookup),

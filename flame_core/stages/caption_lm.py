@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flame_core import gates
+from flame_core.captioning import RECORD
 from flame_core.captioning.checks import captioner_checks, ends
 from flame_core.captioning.pairs import Batches, Pair, read_pairs
 from flame_core.captioning.start import started_config, started_tower, tower_of
@@ -39,7 +40,7 @@ from flame_core.weights import save_weights
 from flame_core.work import Unit, UnitRecord, WorkCache, gather
 
 STAGE = "caption_lm"
-PAGE, RECORD, METRICS = "captioner.html", "captions.json", "metrics.jsonl"
+PAGE, METRICS = "captioner.html", "metrics.jsonl"
 _NOT_OF_WEIGHTS = ("gates", "recipe", "path", "written", "writing")
 
 

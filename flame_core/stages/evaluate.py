@@ -1,4 +1,4 @@
-"""evaluate@<recipe>: model, embeddings, shards, captions -> `data/reports/<recipe>/`.
+"""evaluate@<recipe>: model, embeddings, shards, captions, its captioner if any -> `data/reports/<recipe>/`.
 
 metrics.json, results.json, outcomes.parquet    for programs (`measuring.results`)
 benchmarks.json, benchmarks/*.json              every benchmark and language (`suite.benchmark_results`)
@@ -13,19 +13,22 @@ from functools import partial
 from pathlib import Path
 
 from flame_core import gates
+from flame_core.captioning import RECORD
 from flame_core.data.ledger import LEDGER
 from flame_core.data.shards import INDEX, PictureReader
 from flame_core.layout import Layout
+from flame_core.link_contents import CONFIG
 from flame_core.measuring.held_out import HeldOut, measure, measured_from
 from flame_core.measuring.measures import checks, headline_k
 from flame_core.measuring.results import result_files
 from flame_core.measuring.spectra import Bounds, Spectra, both, spectrum_checks, spectrum_metrics
 from flame_core.measuring.spectrum import gram
+from flame_core.pages.captions_section import PREFIX, captions_shown
 from flame_core.pages.charts import standalone
 from flame_core.pages.report import render_report, report_charts
 from flame_core.pages.run_facts import read_run_facts
 from flame_core.pages.words_section import words_shown
-from flame_core.params import Params
+from flame_core.params import Params, recipe_of
 from flame_core.patches.meaning import read_meaning
 from flame_core.reporting import facts, picture
 from flame_core.suite.benchmark_results import benchmark_files
@@ -40,7 +43,9 @@ REPORT = "report.html"
 
 def run(params: Params, layout: Layout, recipe: str) -> None:
     """Measure one recipe's model on the held-out split and write its report."""
-    sources = (layout.shards, layout.captions, layout.embeddings, layout.model(recipe))
+    describes = params.caption_lm is not None and recipe_of(params.caption_lm) == recipe
+    captioner = [layout.captioner] if describes else []
+    sources = (layout.shards, layout.captions, layout.embeddings, layout.model(recipe), *captioner)
     for source in sources:
         gates.require(source)
     llm = [f"{params.llm.name}/*"] if (layout.llm / params.llm.name / SOURCE).is_file() else []
@@ -50,6 +55,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             layout.shards: [INDEX, LEDGER, "val/*"],
             layout.model(recipe): ["*"],
             **({layout.llm: llm} if llm else {}),  # its output matrix names the meaning of patches
+            **{folder: [CONFIG, RECORD] for folder in captioner},
         }
     )
     held_out = measure(params, layout, layout.model(recipe))
@@ -58,6 +64,10 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     spectra = _spectra(params, held_out)
     if spectra:
         evaluation = replace(evaluation, metrics=dict(sorted((evaluation.metrics | spectrum_metrics(spectra)).items())))
+    written = captions_shown(layout.captioner, layout.model(recipe), evaluation.keys) if describes else None
+    if written:
+        own = {f"{PREFIX}{name}": value for name, value in written.metrics.items()}
+        evaluation = replace(evaluation, metrics=dict(sorted((evaluation.metrics | own).items())))
     before = [check for source in sources for check in gates.read(source) if not check.passed]  # none of them blocks
     about = read_run_facts(params, layout, recipe, store.manifest)
     reader = PictureReader(layout.shards)
@@ -78,6 +88,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         meaning,
         words_shown(held_out, headline_k(params.evaluate)),
         spectra,
+        written,
     )
     if params.evaluate.spectrum is not None:
         verdict += spectrum_checks(spectra, Bounds(params.evaluate.spectrum.max_top_share))

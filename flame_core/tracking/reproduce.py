@@ -20,6 +20,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from flame_core.added_deps import added_deps
 from flame_core.digest import file_sha256
 from flame_core.errors import ComputationError, InputError, ParamsError
 from flame_core.layout import Layout
@@ -160,7 +161,8 @@ def _recipes(layout: Layout, code: Path, root: Path) -> None:
     for name, content in linked_files(code / "recipes", here, params).items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
-    for path in {path for recipe in params.train.values() for path in links(here, recipe).values()}:
+    linked = {path for recipe in params.train.values() for path in links(here, recipe).values()}
+    for path in linked | {here.root / dep for deps in added_deps(here, params).values() for dep in deps}:
         if path.is_relative_to(root) and not path.is_relative_to(here.data):  # relative to the project
             path.parent.mkdir(parents=True, exist_ok=True)
             path.symlink_to((layout.project / path.relative_to(root)).resolve())

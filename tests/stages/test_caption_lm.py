@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 from collections.abc import Iterator
@@ -15,12 +16,14 @@ from flame_core.captioning import fit as fitting
 from flame_core.captioning.start import started_config, started_tower
 from flame_core.captioning.writer import PictureWriter
 from flame_core.data.shards import PictureReader, read_index
+from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
+from flame_core.pages.captions_section import captions_shown
 from flame_core.params import CaptionLMParams, CaptionWriting, Params
 from flame_core.section_stages import section_stages
 from flame_core.settings import settings
-from flame_core.stages import caption_lm, train
+from flame_core.stages import caption_lm, evaluate, train
 from flame_core.verification import verify
 from flame_core.vision.tower import load_tower
 from tests.captioning.world import CONNECTOR, described_project
@@ -71,6 +74,30 @@ def test_it_learns_captions_and_leaves_a_model_that_writes_them(world):
     assert writer.captions(jpegs, CaptionWriting()) == [row["written"] for row in record["captions"]]
     page = (layout.captioner / "captioner.html").read_text()
     assert page.count("data:image/jpeg") == len(held_out) and "aligned" in page
+
+
+def test_the_report_of_its_recipe_shows_its_captions_and_figures(world):
+    params, layout = world
+    evaluate.run(params, layout, "aligned")
+    before = tree(layout.report("aligned"))
+    own = choosing(params, steps=4)
+    caption_lm.run(own, layout)
+    evaluate.run(own, layout, "aligned")
+    record = json.loads((layout.captioner / "captions.json").read_text())
+    metrics = json.loads((layout.report("aligned") / "metrics.json").read_text())
+    assert {name: metrics[f"captions/{name}"] for name in record["scores"]} == record["scores"]
+    page = (layout.report("aligned") / "report.html").read_text()
+    section = page.split('id="captions"')[1].split("</section>")[0]
+    assert section.count("data:image/jpeg") == len(record["captions"])
+    for row in record["captions"]:
+        assert html.escape(row["references"][0]) in section
+    assert f"CIDEr-D {record['scores']['cider']:.2f} of 10" in section and "BLEU-4" in section
+    evaluate.run(params, layout, "aligned")
+    assert tree(layout.report("aligned")) == before
+    config = layout.captioner / "config.json"
+    config.write_text(config.read_text().replace(file_sha256(layout.model("aligned") / "model.safetensors"), "0" * 64))
+    with pytest.raises(InputError, match=r"captioner was trained from another model than .*aligned: run `flame capt"):
+        captions_shown(layout.captioner, layout.model("aligned"), [])
 
 
 def test_killed_at_any_step_it_resumes_and_ends_with_the_same_bytes(world, monkeypatch):
