@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from flame_core import gates
-from flame_core.captioning import RECORD
 from flame_core.captioning.checks import captioner_checks, ends
 from flame_core.captioning.pairs import Batches, Pair, read_pairs
 from flame_core.captioning.start import started_config, started_tower, tower_of
@@ -31,7 +30,7 @@ from flame_core.params import CaptionLMParams, Params, changed_values
 from flame_core.reporting import facts, picture
 from flame_core.section_stages import captioner_start
 from flame_core.settings import settings
-from flame_core.soft_prompts import WRITES
+from flame_core.soft_prompts import RECORD, WRITES
 from flame_core.soft_prompts.frozen_llm import FrozenLLM, load_frozen
 from flame_core.text.cost import read_shape
 from flame_core.verification import read_digests, verify

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 from flame_core import gates
-from flame_core.captioning import RECORD
 from flame_core.data.ledger import LEDGER
 from flame_core.data.shards import INDEX, PictureReader
 from flame_core.layout import Layout
@@ -31,6 +30,7 @@ from flame_core.pages.words_section import words_shown
 from flame_core.params import Params, recipe_of
 from flame_core.patches.meaning import read_meaning
 from flame_core.reporting import facts, picture
+from flame_core.soft_prompts import RECORD
 from flame_core.suite.benchmark_results import benchmark_files
 from flame_core.suite.recipe_benchmarks import recipe_results
 from flame_core.text.llm import SOURCE
