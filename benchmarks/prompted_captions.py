@@ -63,7 +63,7 @@ class World:
         layout, device = Layout.find(), settings().torch_device()
         params = load_params(layout)
         head = PromptHead.load(layout.data / "prompts")
-        store, name = TrainStore(layout.embeddings), head.config.source["slots"][0]
+        store, name = TrainStore(layout.embeddings), next(iter(head.config.source["slots"].values()))[0]
         language = params.evaluate.train_language
         train, test = (
             read_pairs(layout.shards, layout.captions, split, [name.partition("/")[0]], language)

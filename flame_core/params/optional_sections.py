@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from os.path import normpath
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from flame_core.params.model_links import recipe_of, with_sources
 from flame_core.params.sampling import COUNTED
 
 if TYPE_CHECKING:
+    from flame_core.params.prompts import PromptsParams
     from flame_core.params.whole import Params
 
 Misfit = tuple[tuple[str, ...], str]  # a key, and why its value does not fit to others
@@ -145,16 +146,33 @@ def _impossible_alignments(params: Params) -> Iterator[Misfit]:
                 f"recipe {name} has {connector.prompts} prompts per picture, and prompts.count is {prompts.count}: set "
                 "both to the same number",
             )
-        for what, own, other in (
-            ("reading", [recipe.reading], [prompts.reading]),
-            ("kinds", recipe.kinds, prompts.kinds),
-        ):
-            if strange := sorted(set(own) - set(other)):
-                yield (
-                    ("train", name, what),
-                    f"recipe {name} draws {', '.join(strange)}, and prompts.{what} is {', '.join(other)}: give both "
-                    "the same",
-                )
+        if recipe.reading != prompts.reading:
+            yield (
+                ("train", name, "reading"),
+                f"recipe {name} draws {recipe.reading}, and prompts.reading is {prompts.reading}: give both the same",
+            )
+        elif misfit := _without_prompts(params, name, recipe.kinds, prompts):
+            yield ("train", name, "kinds"), misfit
+
+
+def _without_prompts(params: Params, name: str, drawn: Sequence[str], prompts: PromptsParams) -> str | None:
+    """Why a recipe draws texts for which the section `prompts` has no reference prompts, and what to set."""
+    facets = {kind: len(template.facets) for kind, template in params.text.template.items()}
+    whole = prompts.reading == "sentence"  # else prompts follow from the first facet of a caption
+    usable = [kind for kind in drawn if kind in prompts.kinds and (whole or facets.get(kind, 1) == 1)]
+    strange = [kind for kind in drawn if kind not in usable]
+    if not strange:
+        return None
+    parts = [
+        f"{kind} (its {facets[kind]} facets; prompts are of the first one)" if kind in prompts.kinds else kind
+        for kind in strange
+    ]
+    way = (
+        f"set train.by_recipe.{name}.kinds to [{', '.join(usable)}]"
+        if usable
+        else f"let the recipe draw one of prompts.kinds ({', '.join(prompts.kinds)}) that has one facet"
+    )
+    return f"recipe {name} draws captions that have no prompts: {', '.join(parts)}; {way}"
 
 
 def _impossible_captioners(params: Params) -> Iterator[Misfit]:

@@ -53,10 +53,11 @@ def require_references(
             f"the head in {folder} does not read stored vectors, which a recipe's captions are: run `flame prompts` "
             "without prompts.encoder"
         )
-    if strange := [name for name in slots if name not in known]:
+    learned = [name for own in known.values() for name in own]
+    if strange := [name for name in slots if name not in learned]:
         raise ParamsError(
             f"train: the recipe draws the texts {', '.join(strange)}, and the head in {folder} was trained on "
-            f"{', '.join(known)}: give both the same reading and kinds, and a reading with one vector per caption"
+            f"{', '.join(learned)}: give both the same reading and kinds, and a reading with one vector per caption"
         )
     own = head.config
     return {WRITES: {"llm": own.llm, "llm_name": own.llm_name, "template": own.template, "max_tokens": own.max_tokens}}

@@ -11,7 +11,7 @@ from flame_core.digest import write_json
 from flame_core.soft_prompts.prompt_head import PromptHead, PromptHeadConfig
 from flame_core.verification import write_digests
 
-SLOTS = {"reading": "facets", "slots": ["raw/1"]}
+SLOTS = {"reading": "facets", "slots": {"raw": ["raw/1"]}}
 
 
 def write_head(folder: Path, llm: str = "a" * 64, **changes) -> PromptHead:

@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from flame_core.digest import file_sha256
+from flame_core import gates
+from flame_core.digest import file_sha256, write_json
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.links import link_stage
-from flame_core.params import Params, TrainParams, parse_params, read_yaml
+from flame_core.params import Params, PromptsParams, TrainParams, parse_params, read_yaml
 from flame_core.preflight.linked_data import linked_data_faults
 from flame_core.soft_prompts.prompt_head import PromptHead
-from flame_core.stages import train
+from flame_core.stages import prompts, train
 from flame_core.text.store import Drawn, TrainStore
 from flame_core.training.recipe_check import link_faults, recipe_faults
+from flame_core.verification import write_digests
 from flame_core.vision.tower import load_tower
 from tests.captioning.heads import write_head
 from tests.captioning.world import ALIGNED, CONNECTOR, OPTIONS, described_project
@@ -80,6 +82,18 @@ def test_another_head_is_another_training_and_another_place_is_not(world, folder
     assert len({path.name for path in (layout.work / "train").glob("[!.]*")} - before) == 1
 
 
+def test_what_the_stage_prompts_leaves_is_what_the_recipe_learns_from(world, folders):
+    params, layout = world
+    options = {"width": 16, "steps": 2, "batch_size": 4, "warmup_steps": 1, "written": 4, "cpu_threads": 1}
+    section = PromptsParams.model_validate({"count": 4, **options, "gates": {"min_overlap": 0.0}})
+    prompts.run(params.model_copy(update={"prompts": section}), layout)
+    write_json(folders / gates.CHECKS, [])  # so few steps teach nothing
+    write_digests(folders)
+    train.run(params, layout, "aligned")
+    config = json.loads((layout.model("aligned") / "config.json").read_text())
+    assert config["data"]["prompts"]["head.safetensors"] == file_sha256(folders / "head.safetensors")
+
+
 def test_a_head_that_does_not_fit_is_refused_before_the_first_step(world, folders):
     params, layout = world
     llm = json.loads((folders / "config.json").read_text())["llm"]
@@ -87,7 +101,11 @@ def test_a_head_that_does_not_fit_is_refused_before_the_first_step(world, folder
         ({"prompts": 6}, ParamsError, r"connector.prompts is 4, and the head in .* makes 6 prompts: set it to 6"),
         ({"llm": "b" * 64}, InputError, "these prompts are for tiny .* and the LLM is tiny"),
         ({"vector": 32}, ParamsError, "reads vectors of 32 numbers, and the recipe's texts have 64"),
-        ({"source": {"slots": ["short/1"]}}, ParamsError, "draws the texts raw/1, and the head .* trained on short/1"),
+        (
+            {"source": {"slots": {"short": ["short/1"]}}},
+            ParamsError,
+            "draws the texts raw/1, and the head .* on short/1",
+        ),
         ({"source": {}}, ParamsError, "does not read stored vectors"),
     ):
         write_head(folders, **{"llm": llm, **head})
@@ -128,5 +146,10 @@ def test_the_section_prompts_and_the_recipe_say_the_same():
 
     assert "has 16 prompts per picture, and prompts.count is 8" in refused({"count": 8})
     assert "draws facets, and prompts.reading is sentence" in refused({"reading": "sentence"})
-    assert "draws short, and prompts.kinds is raw" in refused({}, kinds=["raw", "short"])
+    said = refused({}, kinds=["raw", "short"])
+    assert "p-former-align draws captions that have no prompts: short; set train.by_recipe.p-former-align.kinds" in said
+    assert "kinds to [raw]" in said
+    said = refused({"kinds": ["raw", "short"]}, kinds=["raw", "short"])
+    assert "no prompts: short (its 3 facets; prompts are of the first one); set train.by_recipe" in said
+    assert "one of prompts.kinds (short) that has one facet" in refused({"kinds": ["short"]}, kinds=["raw"])
     assert "set it to null" in refused({"encoder": {}})
