@@ -34,7 +34,9 @@ def term_classes() -> dict[str, type[Term]]:
     from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
     from flame_core.objectives.prompt_alignment import PromptAlignment
     from flame_core.objectives.prototypes import Prototypes
+    from flame_core.objectives.self_distillation import SelfDistillation
     from flame_core.objectives.self_supervision import BYOL, SimCLR
+    from flame_core.objectives.text_distillation import TextDistillation
 
     return {
         "multi_positive_sigmoid": MultiPositiveSigmoid,
@@ -52,6 +54,8 @@ def term_classes() -> dict[str, type[Term]]:
         "feature": FeatureMatching,
         "learned_masks": LearnedMasks,
         "prompts": PromptAlignment,
+        "text_distillation": TextDistillation,
+        "self_distillation": SelfDistillation,
     }
 
 

@@ -34,6 +34,7 @@ class Objective(nn.Module):
         self.terms = nn.ModuleDict(terms)
         self.main = next(iter(terms))
         self.teacher, self._taught, self._at_once = teacher, sorted(taught), at_once
+        self._at: Moment | None = None  # of the step that was prepared last
         for module in self.frozen():
             module.requires_grad_(False).eval()
 
@@ -46,11 +47,27 @@ class Objective(nn.Module):
     @torch.no_grad()
     def prepare(self, batch: Batch, tower: ImageTower, at: Moment, ranks: Ranks) -> Batch:
         """See `Term.prepare`."""
+        self._at = at
         if self.teacher is not None:
             batch = self.teacher.look(batch, self._taught, self._at_once)
-        for term in self._terms():
+        for _, term in self._counting():
             batch = term.prepare(batch, tower, at, ranks)
         return batch
+
+    @property
+    def phased(self) -> bool:
+        """Whether a term counts only in a part of the steps."""
+        return any(term.during is not None for term in self._terms())
+
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether a term that counts in the prepared step reads the image tower's features."""
+        return any(term.reads for _, term in self._counting())
+
+    def busiest(self, steps: int) -> int:
+        """The first step in which most terms count, of `steps`."""
+        starts = sorted({round(term.during[0] * steps) for term in self._terms() if term.during} | {0})
+        return max(starts, key=lambda step: sum(term.is_active(Moment(step, steps, steps)) for term in self._terms()))
 
     def forward(self, features: Features, batch: Batch, ranks: Ranks) -> dict[str, Tensor]:
         """This rank's weighted shares of the loss by name. Their sum is minimised.
@@ -58,7 +75,7 @@ class Objective(nn.Module):
         If a term has one share, it has the term's name; several shares are named `<term>/<share>`.
         """
         weighted = {}
-        for name, term in self._named():
+        for name, term in self._counting():
             shares = term(features, batch, ranks)
             for share, value in shares.items():
                 weighted[name if len(shares) == 1 else f"{name}/{share}"] = term.weight * value
@@ -82,7 +99,7 @@ class Objective(nn.Module):
     @torch.no_grad()
     def after_step(self, tower: ImageTower, features: Features, batch: Batch, at: Moment, ranks: Ranks) -> None:
         """See `Term.after_step`."""
-        for term in self._terms():
+        for _, term in self._counting():
             term.after_step(tower, features, batch, at, ranks)
 
     def groups(self, optimizer: OptimizerParams) -> list[dict[str, Any]]:
@@ -123,6 +140,10 @@ class Objective(nn.Module):
 
     def _named(self) -> Iterable[tuple[str, Term]]:
         return ((name, term) for name, term in self.terms.items() if isinstance(term, Term))
+
+    def _counting(self) -> Iterable[tuple[str, Term]]:
+        """The terms that count in the prepared step; all if none was prepared."""
+        return ((name, term) for name, term in self._named() if self._at is None or term.is_active(self._at))
 
     def _terms(self) -> Iterable[Term]:
         return (term for _, term in self._named())

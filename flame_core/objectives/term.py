@@ -105,6 +105,15 @@ class Term(nn.Module):
     def __init__(self, params: TermParams, setup: Setup) -> None:
         super().__init__()
         self.weight = params.weight
+        self.during: tuple[float, float] | None = getattr(params, "during", None)
+        self.reads = self.needs(params).reads
+
+    def is_active(self, at: Moment) -> bool:
+        """Whether the term counts in a step; if not, only `after_backward` and `pruning` are called."""
+        if self.during is None:
+            return True
+        first, last = (round(share * at.steps) for share in self.during)
+        return first <= at.step < last
 
     @classmethod
     def needs(cls, params: Any) -> Needs:

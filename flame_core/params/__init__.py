@@ -56,10 +56,12 @@ from flame_core.params.objectives import (
     OveruseParams,
     PromptsTermParams,
     PrototypesParams,
+    SelfDistillationParams,
     SelfSupervisionParams,
     SigmoidParams,
     SimCLRParams,
     TermParams,
+    TextDistillationParams,
     TextLossParams,
 )
 from flame_core.params.promotion import PromoteParams
@@ -146,6 +148,7 @@ __all__ = [
     "SelectParams",
     "SelectionMode",
     "SelectionParams",
+    "SelfDistillationParams",
     "SelfSupervisionParams",
     "SentenceParams",
     "ServerCaptioner",
@@ -156,6 +159,7 @@ __all__ = [
     "SpectrumParams",
     "TeacherParams",
     "TermParams",
+    "TextDistillationParams",
     "TextLossParams",
     "TextParams",
     "TextProjectionParams",

@@ -24,7 +24,7 @@ class FeaturesParams(Section):
 
     model: ModelParams = Field(
         description="backbone, its options, image_size, pixels and init as in the recipes that read the vectors; head "
-        "says what is stored: cls, the CLS token; pooled, gated and none, the mean of the last layer's tokens"
+        "says what is stored: cls and linear, the CLS token; pooled, gated and none, the mean of the last tokens"
     )
     views: list[FeatureView] = Field(
         default=["plain", "mirrored"], min_length=1, description="as evaluation sees a picture, and its mirror image"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from flame_core.names import Name
 from flame_core.params.section import Fraction, Positive, Section
@@ -19,6 +19,24 @@ class TermParams(Section):
     weight: float = Field(default=1.0, gt=0, description="of this loss in the sum that is minimised")
 
 
+class PhasedParams(TermParams):
+    """A loss that may count in a part of the training only."""
+
+    during: tuple[Fraction, Fraction] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # a recipe that does not name it is recorded as it always was
+        description="[from, to] as shares of the training's steps in which this loss counts, such as [0.5, 1.0]; null: "
+        "in all. While no loss reads pictures, the image tower does not run",
+    )
+
+    @field_validator("during")
+    @classmethod
+    def _is_a_span(cls, during: tuple[float, float] | None) -> tuple[float, float] | None:
+        if during is not None and during[0] >= during[1]:
+            raise ValueError(f"{list(during)} is empty: write [from, to] with from below to")
+        return during
+
+
 class ContrastiveParams(TermParams):
     """What all losses that compare pictures with texts by s <z, t> have in common."""
 
@@ -26,7 +44,7 @@ class ContrastiveParams(TermParams):
     learning_rate_multiplier: float = Field(default=1.0, gt=0, description="of the loss's own scalars")
 
 
-class TextLossParams(ContrastiveParams):
+class TextLossParams(ContrastiveParams, PhasedParams):
     """What the losses between pictures and their texts have in common."""
 
     views: Literal["first", "all"] = Field(
@@ -230,6 +248,30 @@ class PromptsTermParams(TermParams):
     decay: Fraction = Field(default=0.0, description="share of the steps, the last, over which the weight falls to 0")
 
 
+class StructureParams(PhasedParams):
+    """ProCLIP's alignment of two sets of vectors: each with its own, and the distances among them."""
+
+    structure: float = Field(
+        default=1.0,
+        ge=0,
+        description="weight of the mean over pairs of samples beside the mean over samples; (n - 1) / 2 is ProCLIP's "
+        "sums over n samples",
+    )
+
+
+class TextDistillationParams(StructureParams):
+    """ProCLIP's first stage: projected texts come near those of a CLIP; needs `teacher.model`, `text_projection`."""
+
+    name: Literal["text_distillation"] = "text_distillation"
+
+
+class SelfDistillationParams(StructureParams):
+    """ProCLIP's regularisation: pictures stay near what the moving average of the image tower sees in them."""
+
+    name: Literal["self_distillation"] = "self_distillation"
+    momentum: Fraction = Field(default=0.999, description="of the average, in every step in which the loss counts")
+
+
 ObjectiveParams = Annotated[
     MultiPositiveSigmoidParams
     | FacetSigmoidParams
@@ -245,7 +287,9 @@ ObjectiveParams = Annotated[
     | AffinityParams
     | FeatureParams
     | LearnedMasksParams
-    | PromptsTermParams,
+    | PromptsTermParams
+    | TextDistillationParams
+    | SelfDistillationParams,
     Field(discriminator="name"),
 ]
 OBJECTIVES: dict[str, type[TermParams]] = {

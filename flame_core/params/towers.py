@@ -48,14 +48,15 @@ class ModelParams(Section):
     facet_blocks: Positive | Literal["all"] | None = Field(
         default=None, description="last blocks of the ViT that hold a token for each facet; null: no facet tokens"
     )
-    head: Literal["patches", "pooled", "cls", "attention", "lexical", "gated", "none"] = Field(
+    head: Literal["patches", "pooled", "cls", "attention", "lexical", "gated", "none", "linear"] = Field(
         default="patches",
         exclude_if=lambda value: value == "patches",  # as `reading` below
         description="patches: FLAME's, projects each patch into the LLM's space, then takes the mean; pooled: LIFT's, "
         "projects the mean patch after the backbone's norm; cls: CLIP's, projects the CLS token after it; "
         "attention: SigLIP's, projects what a learned query finds in the patches after it; "
         "lexical: LexVLA's, weights of words, with the objective of that name; gated: SAIL's layer on the mean patch; "
-        "none: the mean patch itself, with a text_projection",
+        "none: the mean patch itself, with a text_projection; linear: one matrix on the CLS token after the norm, that "
+        "of the weights of model.init, such as a CLIP's",
     )
     head_hidden: Positive | None = Field(
         default=None,
@@ -83,6 +84,11 @@ class ModelParams(Section):
         exclude_if=lambda value: value == "clip",  # as `reading` below
         description="mean and deviation by which pixels are normalised: CLIP's, or timm's for the backbone",
     )
+
+    @property
+    def reads_class_token(self) -> bool:
+        """Whether the head reads the CLS token; other heads read the patches."""
+        return self.head in ("cls", "linear")
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from flame_core.params.auto import Schedule, schedule
 from flame_core.params.changed_values import changed_values
 from flame_core.params.initial_weights import TextProjectionParams
 from flame_core.params.objectives import MultiPositiveSigmoidParams, ObjectiveParams
+from flame_core.params.optimizer import OptimizerParams
 from flame_core.params.sampling import SOURCES, LinkedPath, Sampling, UniformSampling
 from flame_core.params.section import (
     AUTO,
@@ -55,22 +56,6 @@ class AugmentationParams(Section):
         default=None,
         exclude_if=lambda value: value is None,  # a recipe without it is recorded as it always was
         description="changes of the crop's colours; null: none",
-    )
-
-
-class OptimizerParams(Section):
-    """AdamW; no decay on 1-d parameters."""
-
-    learning_rate: float = Field(default=5e-4, gt=0)
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
-    eps: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.5, ge=0)
-    clip_grad_norm: float | None = Field(default=None, gt=0)
-    multipliers: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        default_factory=dict,
-        exclude_if=lambda value: not value,  # a recipe without them is recorded as it always was
-        description="of the learning rate of a tower's weights, by what their names begin with, such as "
-        "image.backbone.blocks.0; the longest such name counts; 0 freezes them",
     )
 
 
@@ -282,6 +267,7 @@ class TrainParams(Section):
 
     def _misfits(self) -> Iterator[tuple[tuple[str, ...], str]]:
         names = [self.objective.name, *(term.name for term in self.terms)]
+        yield from self._steps_without_loss()
         blocks = self.model.facet_blocks
         yield from self._misfits_of_weights()
         if blocks is not None and self.model.head != "patches":
@@ -320,6 +306,20 @@ class TrainParams(Section):
                 "objective.name facet_sigmoid and model.facet_blocks go together: set both or neither",
             )
 
+    def _steps_without_loss(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        losses = [each for each in (self.objective, *self.terms) if each.name != "attentive_mask"]
+        given = [getattr(each, "during", None) for each in losses]
+        if not any(given):
+            return
+        end, spans = 0.0, [during or (0.0, 1.0) for during in given]
+        for first, last in sorted(spans):
+            if first > end:
+                break
+            end = max(end, last)
+        if end < 1:
+            where = ("terms",) if self.terms else ("objective", "during")
+            yield where, f"no loss counts from {end:g} of the steps on: extend a `during`, so that they cover [0, 1]"
+
     def _impossible_lora(self) -> Iterator[tuple[tuple[str, ...], str]]:
         if self.lora is None:
             return
@@ -347,6 +347,19 @@ class TrainParams(Section):
             yield ("model", "head"), "model.head none leaves pictures where they are: texts need a text_projection"
         if model.head_hidden is not None and model.head not in ("pooled", "cls", "attention", "gated"):
             yield ("model", "head_hidden"), f"model.head {model.head} has no hidden units of its own: unset head_hidden"
+        rates = self.optimizer
+        if rates.layer_decay is not None and model.train == "none":
+            yield ("optimizer", "layer_decay"), "no layer of the backbone learns (model.train none): unset layer_decay"
+        if rates.head_first is not None and (model.train == "none" or (model.init is None and self.inherit is None)):
+            yield (
+                ("optimizer", "head_first"),
+                "head_first waits with a backbone that has trained weights (model.init or inherit) and learns later "
+                "(model.train other than none): set both, or unset it",
+            )
+        if rates.head_first is not None and self.learns_masks:
+            yield ("optimizer", "head_first"), "a tower with learned masks is pruned while it learns: unset head_first"
+        if model.head == "linear" and model.init is None and self.inherit is None:
+            yield ("model", "head"), "model.head linear has the matrix of trained weights: name them in model.init"
         if not self.reads_features:
             return
         if model.train != "none":

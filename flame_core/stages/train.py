@@ -45,7 +45,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     from flame_core.training.teacher_check import require_teachable
     from flame_core.training.teacher_texts import store_teacher_texts
     from flame_core.training.teacher_vectors import crop_folders, store_teacher_vectors
-    from flame_core.vision.initial_weights import ABOUT, BACKBONE, fetch_initial_weights
+    from flame_core.vision.initial_weights import ABOUT, fetch_initial_weights
     from flame_core.vision.stored_features import require_same_tower
     from flame_core.vision.tower import CONFIG, WEIGHTS
 
@@ -83,7 +83,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         large[teacher.folder] = ["*"]
     initial = None if written.model.init is None else fetch_initial_weights(written.model, layout)
     if initial is not None:
-        needs["init"], linked["init"] = initial.folder, {BACKBONE: initial.sha256}
+        needs["init"], linked["init"] = initial.folder, initial.contents
     selected, sidecars, _ = open_inputs(written, needs, index, layout.shards)
     for sidecar in sidecars.values():
         require_same_store(sidecar, layout.train_embeddings)
@@ -167,7 +167,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         steps = [json.loads(line) for line in unit.file(METRICS).read_text("utf-8").splitlines()]
         tracked.trained(steps, unit.file(WEIGHTS))
     shutil.rmtree(checkpoints, ignore_errors=True)
-    losses = [_main_loss(step, chosen.objective.name) for step in steps]
+    losses = _main_losses(steps, chosen)
     first, last = _ends(losses)
     checks = [_loss_went_down(first, last, chosen)]
     if SIZES in unit.names():
@@ -181,7 +181,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             "samples": len(selected),
             **{f"train.{name}": f"{getattr(chosen, name):,}, chosen for them" for name in written.automatic},
             "texts per picture": f"{min(chosen.texts_per_image, len(slots))} drawn of {len(slots)}",
-            "steps": len(losses),
+            "steps": len(steps),
             "first / last loss": f"{first:.3f} / {last:.3f}",
             "from": "trained now" if unit.computed else "the work cache",
             **({} if resumed is None else {"resumed at step": resumed}),
@@ -259,11 +259,13 @@ def _require_alignment(store: TrainStore, index: Index, layout: Layout, reading:
             raise InputError(f"{layout.embeddings}: {shard} has {found} rows for {count} samples; run `flame embed`")
 
 
-def _main_loss(step: Mapping[str, float], objective: str) -> float:
-    """The loss of the recipe's `objective` in a step, without its `terms`."""
-    name = f"loss/{objective}"
-    shares = [value for key, value in step.items() if key == name or key.startswith(f"{name}/")]
-    return sum(shares) if shares else step["loss"]
+def _main_losses(steps: Sequence[Mapping[str, float]], recipe: TrainParams) -> list[float]:
+    """The loss of the recipe's `objective`, without its `terms`, in each step in which it counts."""
+    name = f"loss/{recipe.objective.name}"
+    shares = [[value for key, value in step.items() if key == name or key.startswith(f"{name}/")] for step in steps]
+    if any(shares):
+        return [sum(own) for own in shares if own]
+    return [step["loss"] for step in steps]
 
 
 def _ends(losses: list[float]) -> tuple[float, float]:

@@ -146,7 +146,8 @@ def assemble(
     if params.inherit is not None and source is not None:
         inherit(tower, source, params.inherit)
     if params.model.init is not None and inherited is not None:
-        load_initial_weights(tower.backbone, inherited)
+        own = tower.projector.layers
+        load_initial_weights(tower.backbone, inherited, own if isinstance(own, nn.Linear) else None)
     text_tower = texts.encoder()
     if "z" not in recipe_needs(params).reads:  # nothing reaches the head, and ranks would wait for its gradients
         tower.head_parts().requires_grad_(False)

@@ -238,7 +238,7 @@ def training_cost(
     texts, needs, size = MadeTexts(params, hidden, vocabulary), recipe_needs(params), params.model.image_size
     with torch.random.fork_rng(devices=[]):
         assembly = assemble(params, texts, facet_count(slots), batch, samples, teacher, sidecars, inherited, prompts)
-        at = Moment(0, schedule.steps, schedule.steps_per_epoch)
+        at = Moment(assembly.objective.busiest(schedule.steps), schedule.steps, schedule.steps_per_epoch)
         made = made_batch(params, texts, PICTURES, assembly.tower.backbone.num_features).with_extra(**(extra or {}))
         prepared = _prepared(params, assembly, made, at)
         run = _Runs(params, assembly, prepared.result)

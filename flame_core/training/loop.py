@@ -26,6 +26,7 @@ from flame_core.reporting import progress
 from flame_core.settings import settings
 from flame_core.training import checkpoint
 from flame_core.training.assembly import assemble
+from flame_core.training.head_first import HeldBackbone, held_steps
 from flame_core.training.loader import EpochOrder, TrainingSamples, create_loader
 from flame_core.training.memory import fitted_training
 from flame_core.training.prefetch import batches_on
@@ -134,8 +135,9 @@ def train(
     optimizer = assembly.optimizer(params)
     if saved:
         optimizer.load_state_dict(saved.optimizer)
+    step, backbone = len(metrics), HeldBackbone(assembly.tower.backbone, held_steps(params, schedule))
+    backbone.before(step)
     step_of = Step(assembly, optimizer, params, ranks, device)
-    step = len(metrics)
     order = EpochOrder(len(samples), batch_size, schedule.epochs, params.seed, step, ranks, draws)
     loader = create_loader(samples, order, settings().decoding_processes(ranks.world), pin_memory=device == "cuda")
 
@@ -148,15 +150,17 @@ def train(
     with stop_requested() as stopped, progress("train", total * batch_size, "images", step * batch_size) as bar:
         for batch in batches_on(device, loader):
             at = Moment(step, total, order.steps_per_epoch)
-            if assembly.prune(at):
+            pruned = assembly.prune(at)
+            if pruned:
                 optimizer = assembly.optimizer(params)
+            if backbone.before(step) or pruned:
                 step_of = Step(assembly, optimizer, params, ranks, device)
             rate = learning_rate(step, total, schedule.warmup_steps, params.optimizer.learning_rate)
             set_learning_rate(optimizer, rate)
             shares = step_of(batch, at)
             due = time.monotonic() - last_save >= settings().checkpoint_seconds
             losses, stop, save_due = _agree(shares, bool(stopped), due and ranks.first, ranks)
-            loss = sum(losses.values())
+            loss, shown = sum(losses.values()), len(losses) > 1 or assembly.objective.phased
             if not math.isfinite(loss):
                 keys = ", ".join(batch.keys[:8])
                 raise ComputationError(f"the loss of step {step} is {loss}; the batch's keys begin with {keys}")
@@ -166,7 +170,7 @@ def train(
                     "epoch": step // order.steps_per_epoch,
                     "loss": loss,
                     "learning_rate": rate,
-                    **({f"loss/{name}": share for name, share in losses.items()} if len(losses) > 1 else {}),
+                    **({f"loss/{name}": share for name, share in losses.items()} if shown else {}),
                     **assembly.objective.scalars(),
                 }
             )

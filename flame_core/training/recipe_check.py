@@ -80,6 +80,7 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
     from flame_core.training.inputs import sidecar_readers
     from flame_core.training.schedule import require_weights
     from flame_core.vision.frozen_backbone import freeze_backbone, require_statistics
+    from flame_core.vision.layer_rates import layer_rates
     from flame_core.vision.tower import ImageTower, require_features
 
     if recipe.objective.name == "prototypes":  # 0 in its first episode, and then only pictures among themselves
@@ -106,6 +107,11 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
         freeze_backbone(tower.backbone, recipe.model.train)
     except ParamsError as error:
         yield Fault(("model", "train"), str(error).removeprefix("train.model.train: "))
+    if recipe.optimizer.layer_decay is not None:
+        try:
+            layer_rates(tower.backbone, recipe.optimizer.layer_decay)
+        except ParamsError as error:
+            yield Fault(("optimizer", "layer_decay"), str(error).removeprefix("train.optimizer.layer_decay: "))
     for name, each in needs.items():
         try:
             require_features(tower.backbone, each.reads, f"the term {name}")
@@ -140,7 +146,7 @@ def _feature_faults(recipe: TrainParams) -> Iterator[Fault]:
             "stored features are of whole pictures: set augmentation.scale to [1, 1] and photometric to null; flip "
             "draws among the stored views",
         )
-    kind = "cls" if recipe.model.head == "cls" else "pooled"
+    kind = "cls" if recipe.model.reads_class_token else "pooled"
     stored = {"z", kind}
     for name, needs in term_needs(recipe).items():
         if missing := sorted(needs.reads - stored):

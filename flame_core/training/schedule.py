@@ -12,6 +12,7 @@ from flame_core.errors import ParamsError
 from flame_core.objectives.objective import Objective
 from flame_core.objectives.term import parameter_groups
 from flame_core.params import TrainParams
+from flame_core.vision.layer_rates import layer_rates
 
 
 def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
@@ -31,9 +32,11 @@ def create_optimizer(towers: nn.Module, objective: Objective, params: TrainParam
     """
     optimizer = params.optimizer
     trained: dict[float, list[nn.Parameter]] = {1.0: []}
+    by_layer = _rates_by_layer(towers, optimizer.layer_decay)
     for name, weight in towers.named_parameters():
         if weight.requires_grad:
-            trained.setdefault(rate_multiplier(name, optimizer.multipliers), []).append(weight)
+            rate = rate_multiplier(name, optimizer.multipliers) * by_layer.get(name, 1.0)
+            trained.setdefault(rate, []).append(weight)
     groups = [
         group
         for multiplier, weights in trained.items()
@@ -47,6 +50,14 @@ def create_optimizer(towers: nn.Module, objective: Objective, params: TrainParam
     return torch.optim.AdamW(
         groups, lr=optimizer.learning_rate, betas=optimizer.betas, eps=optimizer.eps, fused=fused or None
     )
+
+
+def _rates_by_layer(towers: nn.Module, decay: float | None) -> dict[str, float]:
+    """{weight: factor of its rate} of the image tower's backbone; none if all layers have the same."""
+    if decay is None:
+        return {}
+    rates = layer_rates(towers.get_submodule("image.backbone"), decay)
+    return {f"image.backbone.{name}": rate for name, rate in rates.items()}
 
 
 def rate_multiplier(name: str, multipliers: Mapping[str, float]) -> float:

@@ -64,10 +64,12 @@ class Step:
         self._optimizer.zero_grad(set_to_none=True)
         with self._autocast():
             batch = objective.prepare(batch, self._assembly.tower, at, self._ranks)
-        pieces = batch.split(micro or len(batch))
-        images = in_pieces(self._image_features, pieces, self._tower, self._device, self._room)
+        images = None
+        if objective.reads_pictures:
+            pieces = batch.split(micro or len(batch))
+            images = in_pieces(self._image_features, pieces, self._tower, self._device, self._room)
         texts, t = self._text_features(batch)
-        features = {**images.features, "t": t}
+        features = {**(images.features if images else {}), "t": t}
         shares = objective(features, batch, self._ranks)
         torch.stack(list(shares.values())).sum().backward()
         for of_tower in (images, texts):

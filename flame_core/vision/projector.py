@@ -6,7 +6,8 @@ Facet tokens pass through the same layers one by one. In training on a GPU, the 
 fewer matrix products (`mean_of_norms`).
 
 LIFT's: the mean over patches after the backbone's norm, then Linear -> GELU -> Linear, then unit length. (LIFT, arXiv
-2506.04209.) In place of the mean, the head `cls` has the CLS token, and `attention` timm's attention pooling.
+2506.04209.) In place of the mean, the head `cls` has the CLS token, `linear` has it too and one linear map, and
+`attention` timm's attention pooling.
 """
 
 from __future__ import annotations
@@ -85,3 +86,11 @@ class NoProjector(PooledProjector):
     def __init__(self, width: int, dim: int, hidden: int | None = None) -> None:
         super().__init__(width, dim, hidden)
         self.layers = nn.Identity()
+
+
+class LinearProjector(PooledProjector):
+    """CLIP's: one linear map, whose weights come with those of the backbone (`model.init`)."""
+
+    def __init__(self, width: int, dim: int, hidden: int | None = None) -> None:
+        super().__init__(width, dim, hidden)
+        self.layers = nn.Linear(width, dim)

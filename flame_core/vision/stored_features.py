@@ -29,7 +29,7 @@ _OF_TOWER = {"backbone", "backbone_options", "image_size", "head", "pixels"}
 
 def tower_of(model: ModelParams) -> dict[str, Any]:
     """The values that decide a frozen tower's vectors, beside its weights."""
-    stored = "cls" if model.head == "cls" else "pooled"  # other heads read the mean patch
+    stored = "cls" if model.reads_class_token else "pooled"  # other heads read the mean patch
     return {"pixels": "clip"} | model.model_dump(mode="json", include=_OF_TOWER) | {"head": stored}
 
 
@@ -38,7 +38,7 @@ def features_of(
     tower: ImageTower, jpegs: Sequence[bytes], model: ModelParams, views: Sequence[FeatureView], device: str
 ) -> np.ndarray:
     """[N, V, C] in float32 of pictures by a tower in evaluation mode."""
-    read = "cls" if model.head == "cls" else "pooled"
+    read = "cls" if model.reads_class_token else "pooled"
     tower = tower.to(memory_format=torch.channels_last)  # in which a CPU convolves twice as fast
     rows = []
     for pixels in prepared_batches(

@@ -28,7 +28,7 @@ from flame_core.vision.folded_norms import fold_norms
 from flame_core.vision.lexical_head import LexicalHead
 from flame_core.vision.mixed_precision import keep_residual_type, multiply_patches
 from flame_core.vision.prepared_batches import prepared_batches
-from flame_core.vision.projector import GatedProjector, NoProjector, PatchProjector, PooledProjector
+from flame_core.vision.projector import GatedProjector, LinearProjector, NoProjector, PatchProjector, PooledProjector
 from flame_core.vision.token_subset import subset_tokens
 from flame_core.vision.views import MEAN, STD, evaluation_picture, normalised
 
@@ -68,12 +68,12 @@ class ImageTower(nn.Module):
         fold_norms(self.backbone)
         if params.checkpoint_activations:
             self.backbone.set_grad_checkpointing(True)
-        if params.head == "cls" and getattr(self.backbone, "cls_token", None) is None:
+        if params.reads_class_token and getattr(self.backbone, "cls_token", None) is None:
             raise ParamsError(
-                f"train.model.head cls: the backbone {type(self.backbone).__name__} has no class token; take "
+                f"train.model.head {params.head}: the backbone {type(self.backbone).__name__} has no class token; take "
                 "another, or head pooled"
             )
-        self._head = params.head
+        self._head, self._reads_class_token = params.head, params.reads_class_token
         self.projector = _head(params, self.backbone.num_features, hidden, words)
         blocks = params.facet_blocks
         self.facet_tokens = FacetTokens(self.backbone, facets, blocks) if blocks is not None else None
@@ -143,7 +143,7 @@ class ImageTower(nn.Module):
         """What the head gets, [B, N, C] or [B, 1, C]: the patches, the CLS token, or patches pooled by attention."""
         if self._head == "attention":
             return self.backbone.attn_pool(patches)[:, None]
-        return tokens[:, :1] if self._head == "cls" else patches
+        return tokens[:, :1] if self._reads_class_token else patches
 
     def head_parts(self) -> nn.ModuleList:
         """The modules on which only z depends."""
@@ -166,7 +166,7 @@ def _head(params: ModelParams, width: int, hidden: int, words: int) -> PatchProj
         return LexicalHead(width, hidden, words)
     if params.head == "patches":
         return PatchProjector(width, hidden, params.checkpoint_activations)
-    kinds = {"gated": GatedProjector, "none": NoProjector}
+    kinds = {"gated": GatedProjector, "none": NoProjector, "linear": LinearProjector}
     return kinds.get(params.head, PooledProjector)(width, hidden, params.head_hidden)
 
 

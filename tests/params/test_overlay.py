@@ -49,7 +49,7 @@ def test_the_shipped_overlays_meet_all_recipes_at_once(source: str) -> None:
     overlay = read_yaml(ROOT / source)["train"]
     params = parsed(overlay)
     known = {"clip", "clip-sigmoid", "flame", "flame-facets", "flame-infonce", "flame-raw", "lift", "lift-cosine"}
-    known |= {"protoclip-baseline", "a-clip-baseline", "tinyclip-baseline"}
+    known |= {"protoclip-baseline", "a-clip-baseline", "tinyclip-baseline", "proclip"}
     masked = {"a-clip", "a-clip-mask", "random-mask"}
     assert set(params.train) == known | masked
     for name, recipe in params.train.items():
@@ -58,6 +58,8 @@ def test_the_shipped_overlays_meet_all_recipes_at_once(source: str) -> None:
             assert recipe.objective == InfoNCEParams(views="all")
         elif "infonce" in name or name.endswith("-baseline") or name in ("clip", "lift"):
             assert recipe.objective == InfoNCEParams()
+        elif name == "proclip":
+            assert recipe.objective == InfoNCEParams(during=(0.5, 1.0))
         elif name == "lift-cosine":
             assert recipe.objective == CosineParams()
         elif name == "flame-facets":
@@ -156,7 +158,7 @@ def test_a_mistake_in_an_overlay_is_named(train: dict, message: str) -> None:
     [
         (
             "objective: {name: infonce, logit_bias: auto}",
-            r"line 1, objective\.logit_bias: unknown key; .*accepted here: weight, logit_scale, learning_rate_mult",
+            r"line 1, objective\.logit_bias: unknown key; .*accepted here: weight, during, logit_scale, learning_rate_mult",
         ),
         (
             "objective: {name: multi_positive_sigmoid, facet_weight: 1.0}",

@@ -182,3 +182,26 @@ def test_a_bank_is_of_unit_vectors(world):
     found = store_teacher_texts(params, layout, params.train["student"], index, f"transformers:{clip}")
     values = Sidecar(found.folder).read([(row.shard, row.row) for row in index]).numpy()
     assert np.linalg.norm(values.astype(np.float32), axis=1) == pytest.approx(1, abs=2e-3)
+
+
+def test_a_clips_texts_are_distilled_into_the_layers_behind_the_llm(world):
+    params, layout, clip = world
+    width = open_model("t", f"transformers:{clip}", "cpu").picture_side().dim
+    changes = {
+        "model": {"backbone_options": SMALL, "image_size": 16, "head": "cls"},
+        "text_projection": {"layers": 2, "hidden": 20, "dim": width},
+        "objective": {"name": "infonce", "during": [0.5, 1.0]},
+        "terms": [
+            {"name": "text_distillation", "during": [0.0, 0.5]},
+            {"name": "self_distillation", "during": [0.5, 1.0]},
+        ],
+    }
+    train.run(with_recipe(params, clip, **changes), layout, "student")
+    steps = [json.loads(line) for line in (layout.model("student") / "metrics.jsonl").read_text().splitlines()]
+    half = len(steps) // 2
+    assert all("loss/text_distillation" in row and "loss/infonce" not in row for row in steps[:half])
+    assert all("loss/infonce" in row and "loss/text_distillation" not in row for row in steps[half:])
+    assert json.loads((layout.model("student") / "config.json").read_text())["dim"] == width
+    wrong = {**changes, "text_projection": {"layers": 2, "hidden": 20, "dim": width + 1}}
+    with pytest.raises(ParamsError, match=f"set it to {width}"):
+        train.run(with_recipe(params, clip, **wrong), layout, "student")
