@@ -15,6 +15,7 @@ from flame_core import (
     concept_commands,
     describe_command,
     export_command,
+    probe_command,
     project_commands,
     search_commands,
     spectrum_command,
@@ -41,6 +42,7 @@ export_command.add_to(app)
 classify_command.add_to(app)
 describe_command.add_to(app)
 spectrum_command.add_to(app)
+probe_command.add_to(app)
 tracking_commands.add_to(app)
 
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed samples again; dvc.lock is kept true.")]

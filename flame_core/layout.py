@@ -147,6 +147,11 @@ class Layout:
         return self.data / "domains"
 
     @property
+    def probe(self) -> Path:
+        """Which LLM fits which tower."""
+        return self.data / "probe"
+
+    @property
     def captioner(self) -> Path:
         """A model that writes captions of pictures, and what it writes about held-out ones."""
         return self.data / "captioner"

@@ -13,6 +13,7 @@ from flame_core.digest import value_digest
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.names import Name, require_name, shown
+from flame_core.params.alignment import ProbeParams
 from flame_core.params.caption_lm import CaptionLMParams
 from flame_core.params.captions import CaptionParams, IngestParams
 from flame_core.params.changed_values import changed_values
@@ -87,6 +88,7 @@ class Params(Section):
     caption_lm: CaptionLMParams | None = Field(
         default=None, description="a captioner of pictures, trained through the LLM; null: no such stage"
     )
+    probe: ProbeParams | None = Field(default=None, description="what `flame probe` compares; null: nothing")
     recipes: list[Name] = Field(min_length=1)
     train: dict[str, TrainParams]
     evaluate: EvaluateParams = EvaluateParams()

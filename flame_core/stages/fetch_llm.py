@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts
+from flame_core.text.fetched_llm import fetched_llm
 from flame_core.text.gguf_file import TERMS
-from flame_core.text.llm import LICENCE, fetch, read_source
-from flame_core.work import UnitRecord, WorkCache, gather
+from flame_core.text.llm import LICENCE, read_source
+from flame_core.work import gather
 
 
 def run(params: Params, layout: Layout) -> None:
     """Fetch the LLM of `params.llm`, once per source."""
-
-    def write(folder: Path) -> UnitRecord:
-        fetch(params.llm, layout, folder)
-        return UnitRecord({"files": len(list(folder.iterdir()))})
-
-    described = params.llm.model_dump(exclude=None if params.llm.sha256 else {"sha256"})
-    unit = WorkCache(layout.work, "fetch_llm").get({"llm": described}, write)
+    unit = fetched_llm(params.llm, layout)
     files = {f"{params.llm.name}/{name}": unit.file(name) for name in unit.names()}
     gather(
         layout.llm,

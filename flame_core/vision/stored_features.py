@@ -63,23 +63,40 @@ def require_same_tower(sidecar: Sidecar, recipe: TrainParams, weights: str | Non
     Raises:
         InputError: names what differs, with both values.
     """
+    remedy = "give `features.model` and the recipe's `model` the same values, and run `flame features`"
+    require_stored_tower(sidecar, recipe.model, weights, "the recipe", remedy)
     origin: Mapping[str, Any] = sidecar.manifest.origin
-    own = {**tower_of(recipe.model), "weights": weights}
+    if recipe.augmentation.flip and "mirrored" not in origin["views"]:
+        raise InputError(
+            f"{sidecar.folder} has no mirror images, which augmentation.flip draws: store them (features.views), or "
+            "set flip to 0"
+        )
+
+
+def require_stored_tower(sidecar: Sidecar, model: ModelParams, weights: str | None, of: str, remedy: str) -> None:
+    """Refuse vectors of another tower than a model, or of other weights.
+
+    Args:
+        sidecar: the stored vectors.
+        model: of what must have been stored.
+        weights: sha256 of the model's initial weights.
+        of: whose model it is, for the message.
+        remedy: what to do, for the message.
+
+    Raises:
+        InputError: names what differs, with both values.
+    """
+    origin: Mapping[str, Any] = sidecar.manifest.origin
+    own = {**tower_of(model), "weights": weights}
     stored = {**origin.get("tower", {}), "weights": origin.get("weights")}
     wrong = [
-        f"  {name}: the recipe has {own.get(name)!r}, the stored vectors {stored.get(name)!r}"
+        f"  {name}: {of} has {own.get(name)!r}, the stored vectors {stored.get(name)!r}"
         for name in sorted(own.keys() | stored.keys())
         if own.get(name) != stored.get(name)
     ]
     if wrong:
         raise InputError(
-            f"{sidecar.folder} holds vectors of another tower than the recipe's model: give `features.model` and the "
-            "recipe's `model` the same values, and run `flame features`:\n" + "\n".join(wrong)
-        )
-    if recipe.augmentation.flip and "mirrored" not in origin["views"]:
-        raise InputError(
-            f"{sidecar.folder} has no mirror images, which augmentation.flip draws: store them (features.views), or "
-            "set flip to 0"
+            f"{sidecar.folder} holds vectors of another tower than {of}'s model: {remedy}:\n" + "\n".join(wrong)
         )
 
 
