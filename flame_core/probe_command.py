@@ -8,6 +8,7 @@ The params' section `probe` says what is compared (docs/probe.md). `data/probe/`
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,7 +46,7 @@ def probe(
     require_versions(layout)
     params = resolve_params(layout, overrides or [], preset).params
     if preset is not None:
-        of_data = [each for each in overrides or [] if not each.startswith("probe.")]
+        of_data = [each for each in overrides or [] if re.split("[.=]", each)[0] != "probe"]
         layout = workspace_of(layout, resolve_params(layout, of_data, preset).params)
     run(params, layout)
 

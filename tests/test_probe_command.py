@@ -10,21 +10,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from flame_core import gates
 from flame_core.alignment import text_vectors
 from flame_core.alignment.pairs import draw_pairs
+from flame_core.alignment.picture_vectors import picture_vectors
 from flame_core.alignment.text_vectors import LayerTexts
 from flame_core.captions.table import read_captions
-from flame_core.data.shards import read_index
+from flame_core.data.shards import PictureReader, read_index
 from flame_core.data.sidecars import gather_sidecar, write_values
 from flame_core.errors import GateError, InputError, ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.params import FeaturesParams, Params
-from flame_core.params.alignment import ProbeParams
-from flame_core.probe_command import PAGE, RESULTS, run
+from flame_core.params.alignment import ProbedTower, ProbeParams
+from flame_core.probe_command import PAGE, RESULTS, probe, run
 from flame_core.text.encoder import TextEncoder
-from flame_core.work import UnitRecord, WorkCache
-from tests.stages.pipeline import captioned_project
+from flame_core.verification import write_digests
+from flame_core.vision.tower import ImageEncoder, load_encoder
+from flame_core.work import VERSIONS_FILE, UnitRecord, WorkCache
+from tests.export.subjects import trained
+from tests.stages.pipeline import ROOT, captioned_project
 
 TWIN = {"source": "path:data/llm/tiny", "random_seed": 1}
 TOWERS = {"made": {"features": "data/sidecars/features"}, "deaf": {"features": "data/sidecars/deaf"}}
@@ -136,6 +142,47 @@ def test_pairs_have_different_captions_and_a_smaller_number_is_a_part_of_a_large
         assert pair.text in [each.text for each in rows if each.key == pair.row.key and each.kind == "raw"]
     with pytest.raises(InputError, match=r"probe.pairs is 5,000, and the 1\d\d training samples have 1\d\d different"):
         draw_pairs(index, layout.captions, "en", 5000, 3)
+
+
+def test_a_trained_model_is_read_before_its_projector_and_kept(world, byte_tokenizer, monkeypatch):
+    params, layout = world
+    folder = trained(layout.data / "models", "lift", byte_tokenizer)
+    (folder / gates.CHECKS).write_bytes(gates.to_bytes([]))
+    write_digests(folder)
+    chosen = ProbedTower(model="data/models/lift")
+    index = read_index(layout.shards, "train")
+    pairs = draw_pairs(index, layout.captions, "en", 40, 0)
+    vectors, about = picture_vectors(chosen, pairs, index, params, layout)
+    encoder = load_encoder(folder, "cpu")
+    reader = PictureReader(layout.shards)
+    jpegs = [reader.jpeg(pair.row) for pair in pairs]
+    wanted = encoder.encode_with(lambda tower, batch: tower.patches(batch).mean(dim=1), jpegs)
+    np.testing.assert_allclose(vectors, wanted, rtol=1e-4, atol=1e-5)
+    assert set(about["model"]) == {"weights", "config"}
+    monkeypatch.setattr(ImageEncoder, "encode_with", None)
+    np.testing.assert_array_equal(picture_vectors(chosen, pairs, index, params, layout)[0], vectors)
+    run(probed(params, towers={"lift": {"model": "data/models/lift"}}, llms={"tiny": {"layers": [1]}}, pairs=40,
+               recall_at=[5]), layout)  # fmt: skip
+    assert "it has seen all pairs" in (layout.probe / PAGE).read_text("utf-8")
+
+
+def test_the_command_reads_params_and_overrides(world, monkeypatch, capsys):
+    params, layout = world
+    content = params.model_dump(mode="json", exclude={"train", "probe", "features"}, exclude_defaults=True)
+    content |= {"recipes": ["flame"], "train": {"kinds": ["raw"]}}
+    (layout.root / "params.yaml").write_text(yaml.safe_dump(content))
+    (layout.root / "versions.yaml").write_bytes(VERSIONS_FILE.read_bytes())
+    for name in ("dvc.yaml", "recipes"):
+        (layout.root / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(layout.root)
+    with pytest.raises(ParamsError, match="flame docs probe"):
+        probe([], None)
+    towers = "probe.towers={made: {features: data/sidecars/features}}"
+    small = [f"probe.{name}={value}" for name, value in SMALL.items()]
+    probe(["probe.llms={tiny: {layers: [3]}}", towers, *small], None)
+    assert "3 of 3" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"\.flame/runs/\w+/data/shards"):
+        probe(["probe={llms: {tiny: {}}, towers: {a: {model: m}}}"], str(layout.params))
 
 
 def test_what_cannot_be_probed_is_named(world, monkeypatch):

@@ -44,6 +44,7 @@ ELSEWHERE = (
         "masks need more steps than these data give (tests/stages/test_linked_training.py prunes)",
         r"flame params check \1",
     ),
+    (r"(?s)flame probe.*", "tests/test_probe_command.py probes", "flame probe --help"),
     (r"flame describe .*", "it needs a trained captioner", "flame describe --help"),
     (r"flame run (--preset demo-gemma)", "it fetches 240 MB and embeds for minutes", r"flame params check \1"),
     (r"flame run (--set 'concepts\.[^']*') concepts", "tests/stages/test_concepts.py counts", r"flame params check \1"),
