@@ -242,12 +242,20 @@ REMEDIES: dict[str, Remedy] = {
     "codes_alive": Remedy(
         (
             "there are too few pictures for so many codes: lower codes.codes",
-            "k-means was stopped early: raise codes.steps",
+            "it was stopped early: raise codes.steps, with codebook vq codes.vq.steps",
         ),
         "codes.gates.max_dead_fraction",
     ),
     "codes_repeatable": Remedy(
         ("the device computes the same pictures differently each time: code on a CPU (FLAME_DEVICE=cpu)", _OWN_FAULT)
+    ),
+    "codes_describe": Remedy(
+        (
+            "the captioner has learned its captions by heart: give it more pictures (codes.fit_tokens), or lower "
+            "codes.vq.steps",
+            "captions do not say what pictures show: look at some, or take codebook kmeans",
+        ),
+        "codes.gates.min_caption_gain",
     ),
     "codes_steady": Remedy(
         ("the new pictures are of another kind than those of the codebook: remove codes.frozen to make a new one",),

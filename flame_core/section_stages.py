@@ -104,13 +104,16 @@ CAPTIONER_CHECKS = ["captioner_llm_unchanged", "captioner_learned", "captioner_l
 def _codes(layout: Layout, codes: CodesParams) -> dict[str, Any]:
     given = relative(layout, (linked_place(layout, path) for path in (codes.tower.file, codes.frozen) if path))
     model = [f"data/models/{codes.tower.recipe}"] if codes.tower.recipe else []
-    words = ["data/captions/train", "data/llm"] if codes.codebook == "words" and codes.frozen is None else []
+    made = codes.codebook if codes.frozen is None else None
+    words = {"words": ["data/captions/train", "data/llm"], "vq": ["data/captions/train"]}.get(made or "", [])
     checks = ["codes_used", "codes_alive", "codes_repeatable", "codes_steady"]
+    checks += ["codes_describe"] if made == "vq" else []
     texts, sidecar = (["data/embeddings/train"], ["data/sidecars/similarity"]) if codes.similarity else ([], [])
     deps = ["data/shards", *model, *words, *texts, *given]
     stage = _stage("codes", deps, ["data/codes", *sidecar], "data", checks)
     stage["meta"]["dagster"] |= {"kinds": ["pytorch"], "pool": "gpu"}
-    return _with_params(stage, ["llm", "evaluate.train_language"] if words else [])
+    read = {"words": ["llm", "evaluate.train_language"], "vq": ["evaluate.train_language"]}
+    return _with_params(stage, read.get(made or "", []))
 
 
 def _select(layout: Layout, select: SelectParams) -> dict[str, Any]:

@@ -50,7 +50,7 @@ OPTIONAL: dict[str, Any] = {  # in dvc.yaml if params have them
     ),
     "concepts": ConceptParams.model_validate({"file": "names.txt", "images": TAGGED}),
     "concept_fit": ConceptFitParams(recipes=["flame"]),
-    "codes": CodesParams(tower=CodesTower(recipe="flame")),
+    "codes": CodesParams(tower=CodesTower(recipe="flame"), codebook="vq"),  # the one with all checks
     "noise": NoiseParams(),
     "domains": {},
     "tune": TuneParams(recipes=["flame"]),

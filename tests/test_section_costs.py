@@ -46,6 +46,18 @@ def test_codes_are_one_pass_of_the_tower_over_all_pictures_and_a_few_again():
     assert number(frozen["pictures through the tower"]) == CC3M + 200
 
 
+def test_a_captioner_is_trained_on_whole_pictures():
+    own = {"codebook": "vq", "vq": {"steps": 1000, "batch_size": 10, "width": 64, "layers": 1, "words": 100}}
+    params = CodesParams.model_validate(CODES | own)
+    found = values(codes_section(params, CC3M, VIT_B, 100))
+    fitted, of_pca = 2_000_000 // 196, 2**14 // 16
+    assert number(found["pictures through the tower"]) == CC3M + fitted + of_pca + 200
+    kmeans = values(codes_section(CodesParams.model_validate(CODES | {"steps": 1}), CC3M, VIT_B, 100))
+    forward = 196 * (64 * 64 + 2 * 64**2) + 30 * (14 * 64**2 + 2 * 196 * 64 + 100 * 64)  # products per picture
+    training = (3 * forward + 196 * 1024 * 64) * 2 * 1000 * 10 / 5e10 / 3600
+    assert number(found["core hours"]) - number(kmeans["core hours"]) == pytest.approx(training, abs=0.11)
+
+
 def test_few_pictures_are_all_fitted_to():
     params = CodesParams.model_validate(CODES)
     found = values(codes_section(params, 735, TowerShape(2e8, 36, 192), 1))

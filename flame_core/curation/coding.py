@@ -5,7 +5,8 @@
 3. per ten steps of mini-batch k-means, its state;
 4. per shard, the codes of every picture's patches.
 
-A given codebook takes the place of 1 to 3, words of the LLM that of 2 and 3. Tokens themselves are never stored.
+A given codebook takes the place of 1 to 3, words of the LLM that of 2 and 3. A codebook that is trained with a
+captioner (`flame_core/vq`) takes the place of 3, on whole pictures. Tokens themselves are never stored.
 """
 
 from __future__ import annotations
@@ -35,6 +36,23 @@ from flame_core.work import Unit, UnitRecord, WorkCache
 
 _FILE, _REPEATED = "values.safetensors", "repeated.json"
 _STEPS = 10  # of k-means in a unit
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a codebook is fitted to.
+
+    Attributes:
+        keys: of the pictures, [n].
+        tokens: reduced, [n, T, E] in int16, times `UNIT`; T of each picture.
+        reduction: `mean` [D] and `basis` [D, E], as in a codebook.
+        sha256: of the tokens by shard, and of the reduction.
+    """
+
+    keys: list[str]
+    tokens: np.ndarray
+    reduction: Mapping[str, np.ndarray]
+    sha256: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -91,6 +109,15 @@ class Coding:
         assert fit is not None
         arrays = load_file(reduction.file(_FILE))
         return Codebook(fit.codes, arrays["mean"], arrays["basis"], {"tower": self.tower.identity})
+
+    def drawn(self) -> Drawn:
+        """The pictures that the codebook is fitted to, with their reduced tokens."""
+        rows, each = self._drawn(self.params.fit_tokens, self._least)
+        keys = [own[row].key for shard, chosen in rows.items() for own in [self._rows(shard)] for row in chosen]
+        tokens = _FitTokens(self._fit_units).all
+        digests = {shard: unit.sha256[_FILE] for shard, unit in self._fit_units.items()}
+        sha256 = {"tokens": digests, "reduction": self._reduction_unit.sha256[_FILE]}
+        return Drawn(keys, tokens.reshape(len(keys), each, -1), load_file(self._reduction_unit.file(_FILE)), sha256)
 
     def of_words(self, words: Sequence[str], vectors: np.ndarray) -> Codebook:
         """A codebook of the LLM's words, whose rows of its output matrix are `vectors` [K, D].
@@ -159,10 +186,15 @@ class Coding:
         for start in range(0, len(wanted), BATCH):
             yield self.tower.tokens([reader.jpeg(own[row]) for row in wanted[start : start + BATCH]])
 
-    def _drawn(self, most: int) -> tuple[dict[str, list[int]], int]:
+    @property
+    def _least(self) -> int:
+        """How many tokens a picture gives to the fit of the codebook, if it has so many."""
+        return self._patches if self.params.codebook == "vq" else FEWEST_TOKENS
+
+    def _drawn(self, most: int, least: int = FEWEST_TOKENS) -> tuple[dict[str, list[int]], int]:
         """Rows by shard of pictures that give at most `most` tokens in all, and how many each gives."""
         patches = self._patches
-        each = min(patches, max(FEWEST_TOKENS, most // len(self.index)))
+        each = min(patches, max(least, most // len(self.index)))
         rows = chosen_rows(self._sizes, max(1, most // each), self.params.seed)
         return {shard: own.tolist() for shard, own in rows.items() if len(own)}, each
 
@@ -222,7 +254,7 @@ class Coding:
 
     @cached_property
     def _fit_units(self) -> dict[str, Unit]:
-        rows, each = self._drawn(self.params.fit_tokens)
+        rows, each = self._drawn(self.params.fit_tokens, self._least)
         arrays = load_file(self._reduction_unit.file(_FILE))
         book = Codebook(np.zeros((1, self.params.dims), np.int16), arrays["mean"], arrays["basis"], {})
         units = {}

@@ -29,15 +29,20 @@ def codes_section(params: CodesParams, samples: int, tower: TowerShape | str, tf
     if isinstance(tower, str):
         return {title: {"not counted": tower}}
     made = params.frozen is None
-    fitted = _drawn(samples, tower.patches, params.fit_tokens) if made and params.codebook == "kmeans" else (0, 0)
+    least = tower.patches if params.codebook == "vq" else FEWEST_TOKENS
+    of_tokens = made and params.codebook != "words"
+    fitted = _drawn(samples, tower.patches, params.fit_tokens, least) if of_tokens else (0, 0)
     of_pca = _drawn(samples, tower.patches, min(PCA_SAMPLES, params.fit_tokens)) if made else (0, 0)
     forwards = samples + fitted[0] + of_pca[0] + min(_TWICE, 2 * samples)
     space = tower.dims if params.codebook == "words" else params.dims
     batch = min(params.batch_tokens, fitted[1])
     seeded = min(fitted[1], SEEDED_BY * params.codes)
+    trained = made and params.codebook == "vq"
+    search = _captioner_flops(params, tower.patches) if trained else params.steps * 2.0 * params.codes * space * batch
     flops = {
         "PCA": 2.0 * of_pca[1] * tower.dims**2 + 9.0 * tower.dims**3 if fitted[1] else 0.0,
-        "k-means": 2.0 * params.codes * space * ((2 + math.log(params.codes)) * seeded + params.steps * batch),
+        "first codes": 2.0 * params.codes * space * (2 + math.log(params.codes)) * seeded,
+        "codebook": search,
         "codes": 2.0 * samples * tower.patches * space * (params.codes + (tower.dims if space < tower.dims else 0)),
     }
     of_tower = hours_text(forwards * tower.flops / (tflops * 1e12) / 3600)
@@ -82,8 +87,16 @@ def noise_section(params: NoiseParams, samples: int) -> Section:
     }
 
 
-def _drawn(samples: int, patches: int, most: int) -> tuple[int, int]:
+def _captioner_flops(params: CodesParams, patches: int) -> float:
+    """Of the training of a codebook with a captioner, on captions of `max_words` words."""
+    vq, space = params.vq, params.dims
+    per_patch = params.codes * space / 3 + space * vq.width + 2 * vq.layers * vq.width**2  # codes are looked up once
+    per_word = vq.layers * (14 * vq.width**2 + 2 * patches * vq.width) + vq.words * vq.width
+    return 6.0 * vq.steps * vq.batch_size * (patches * per_patch + vq.max_words * per_word)
+
+
+def _drawn(samples: int, patches: int, most: int, least: int = FEWEST_TOKENS) -> tuple[int, int]:
     """Pictures that give at most so many tokens in all, and the tokens."""
-    each = min(patches, max(FEWEST_TOKENS, most // samples))
+    each = min(patches, max(least, most // samples))
     pictures = min(samples, max(1, most // each))
     return pictures, pictures * each

@@ -27,6 +27,7 @@ class CodesFound:
         perplexity: of the counts.
         cosine: mean of patches with their codes.
         tower: for people.
+        codebook: kmeans, vq or words.
     """
 
     counts: np.ndarray
@@ -35,6 +36,7 @@ class CodesFound:
     perplexity: float
     cosine: float
     tower: str
+    codebook: str = "kmeans"
 
     def name(self, code: int) -> str:
         """`code 17`, or its word."""

@@ -29,6 +29,8 @@ from flame_core.params.codes import (
     SelectionMode,
     SelectionParams,
     SelectParams,
+    VqForm,
+    VqParams,
 )
 from flame_core.params.concepts import ConceptFitParams, ConceptParams
 from flame_core.params.evaluation import EvaluateParams, SpectrumParams
@@ -172,6 +174,8 @@ __all__ = [
     "UrlsSource",
     "VLMCaptioner",
     "ViewsParams",
+    "VqForm",
+    "VqParams",
     "WebdatasetSource",
     "changed_values",
     "load_params",

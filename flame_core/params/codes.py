@@ -9,10 +9,11 @@ from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from flame_core.names import Name
 from flame_core.params.clustering import ClusterParams
-from flame_core.params.section import Fraction, Positive, Section, refuse
+from flame_core.params.section import CaptionKind, Fraction, Positive, Section, refuse
 from flame_core.params.training import LinkedPath
 
 SelectionMode = Literal["proportional", "sqrt", "capped", "random"]
+VqForm = Literal["corrected", "legacy"]
 
 
 def _timm_source(source: str) -> str:
@@ -45,6 +46,11 @@ class CodesTower(Section):
 
 
 class CodesGates(Section):
+    min_caption_gain: float = Field(
+        default=0.0,
+        description="vq: nats per word by which held-out captions are likelier behind the codes of their own pictures "
+        "than behind those of others; only warns",
+    )
     min_perplexity: Fraction = Field(default=0.3, description="perplexity of the codes' usage over their number")
     max_dead_fraction: Fraction = Field(default=0.2, description="of codes that no patch has")
     max_drift: float = Field(
@@ -54,21 +60,45 @@ class CodesGates(Section):
     )
 
 
+class VqParams(Section):
+    """How a codebook is trained with a captioner."""
+
+    kinds: list[CaptionKind] = Field(
+        default=["raw"], min_length=1, description="kinds of captions to learn; raw ones where a picture has none"
+    )
+    words: Positive = Field(default=4096, description="most frequent words that the captioner writes")
+    max_words: Positive = Field(default=30, description="of a caption; longer ones are cut")
+    width: Positive = Field(default=128, multiple_of=32, description="of the captioner, 32 per attention head")
+    layers: Positive = Field(default=2, description="of the captioner")
+    beta: float = Field(default=0.01, gt=0, description="weight of the commitment term; the paper has 0.25")
+    form: VqForm = Field(
+        default="corrected",
+        description="corrected: beta weights the commitment of tokens; legacy: that of codes, as the released code of "
+        "the paper does",
+    )
+    steps: Positive = 2000
+    batch_size: Positive = Field(default=64, description="pictures of a step")
+    learning_rate: float = Field(default=1e-3, gt=0, description="of AdamW; cosine to 0")
+
+
 class CodesParams(Section):
     """A codebook over patch tokens, and the codes of every training picture's patches."""
 
     tower: CodesTower
-    codebook: Literal["kmeans", "words"] = Field(
+    codebook: Literal["kmeans", "vq", "words"] = Field(
         default="kmeans",
-        description="kmeans: mini-batch spherical k-means over patch tokens; words: the LLM's words, for a tower that "
-        "projects patches into the LLM's space",
+        description="kmeans: mini-batch spherical k-means over patch tokens; vq: trained with a captioner that reads "
+        "only codes; words: the LLM's words, for a tower that projects patches into the LLM's space",
     )
+    vq: VqParams = VqParams()
     frozen: LinkedPath | None = Field(
         default=None, description="a folder that `flame codes` made earlier, whose codebook is used; null: make one"
     )
     codes: int = Field(default=1024, ge=2, le=2**16, description="K; for words, the most frequent K of the captions")
-    dims: Positive = Field(default=64, description="of the space in which tokens are clustered, by PCA; kmeans only")
-    fit_tokens: Positive = Field(default=2_000_000, description="patch tokens at most that k-means is fitted to")
+    dims: Positive = Field(default=64, description="of the space in which tokens are compared, by PCA; not for words")
+    fit_tokens: Positive = Field(
+        default=2_000_000, description="patch tokens at most that the codebook is fitted to; vq takes whole pictures"
+    )
     batch_tokens: Positive = Field(default=65_536, description="of one step of k-means")
     steps: Positive = Field(default=100, description="of k-means")
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -80,13 +110,15 @@ class CodesParams(Section):
     gates: CodesGates = CodesGates()
 
     @model_validator(mode="after")
-    def _words_need_a_projector(self, info: ValidationInfo) -> CodesParams:
+    def _codebook_fits(self, info: ValidationInfo) -> CodesParams:
         message = "codebook words needs a tower that projects patches into the LLM's space, which a timm backbone lacks"
         faults = [(("codebook",), message)] if self.codebook == "words" and self.tower.timm else []
         if self.similarity and self.tower.timm:
             faults.append(
                 (("similarity",), "similarity needs a tower trained with texts, which a timm backbone is not")
             )
+        if self.codebook != "vq" and self.vq != VqParams():
+            faults.append((("vq",), f"vq says how a codebook vq is trained, and codebook is {self.codebook}"))
         refuse(faults, info)
         return self
 

@@ -36,6 +36,7 @@ from flame_core.settings import settings
 from flame_core.text.manifest import MANIFEST as TEXTS
 from flame_core.text.store import CENTER, TrainStore
 from flame_core.verification import DIGESTS, read_digests, verify
+from flame_core.vq.codebook import Captioned
 from flame_core.work import Unit, WorkCache, gather
 
 STAGE = "codes"
@@ -54,9 +55,11 @@ def run(params: Params, layout: Layout) -> None:
     frozen = None if chosen.frozen is None else linked_place(layout, chosen.frozen)
     if frozen is not None and (frozen / DIGESTS).is_file():
         wanted[frozen] = ["*"]
-    if chosen.codebook == "words" and frozen is None:
+    if chosen.codebook != "kmeans" and frozen is None:
         gates.require(layout.captions)
-        wanted |= {layout.captions: ["train/*"], layout.llm: [f"{params.llm.name}/*"]}
+        wanted[layout.captions] = ["train/*"]
+    if chosen.codebook == "words" and frozen is None:
+        wanted[layout.llm] = [f"{params.llm.name}/*"]
     if chosen.similarity:
         gates.require(layout.train_embeddings)
         wanted[layout.train_embeddings] = ["[0-9]*", TEXTS, CENTER]
@@ -68,7 +71,8 @@ def run(params: Params, layout: Layout) -> None:
         _require_same_tower(given, tower.identity, frozen or Path(), tower.name)
     digests = read_digests(layout.shards)
     coding = Coding(chosen, tower, index, layout.shards, digests, WorkCache(layout.work, STAGE))
-    book = given or _made(coding, chosen, params, layout)
+    captioned = _captioned(coding, params, layout) if chosen.codebook == "vq" and given is None else None
+    book = given or (captioned.codebook if captioned else _made(coding, chosen, params, layout))
     repeated = coding.repeated(book)
     units = coding.codes(book)
     if chosen.similarity:
@@ -77,14 +81,16 @@ def run(params: Params, layout: Layout) -> None:
     patches, cosine = read.patches, float(read.cosine.mean(dtype=np.float64))
     drifted = None
     if given is None:
-        origin = chosen.model_dump(
-            mode="json", include={"codebook", "dims", "fit_tokens", "batch_tokens", "steps", "seed"}
-        )
+        of_kmeans, of_all = {"batch_tokens", "steps"}, {"codebook", "dims", "fit_tokens", "seed"}
+        origin = chosen.model_dump(mode="json", include=of_all | ({"vq"} if captioned else of_kmeans))
         book = replace(book, about={**book.about, "tokens": patches, "cosine": cosine, "origin": origin})
     else:
         drifted = drift(read.keys, read.cosine, keys_below(frozen or Path()), float(given.about["cosine"]))
-    found = CodesFound(read.counts, book.words, len(index), perplexity(read.counts), cosine, tower.name)
+    made = str(book.about.get("origin", {}).get("codebook", chosen.codebook))
+    found = CodesFound(read.counts, book.words, len(index), perplexity(read.counts), cosine, tower.name, made)
     checks = codes_checks(found, repeated, drifted, chosen)
+    if captioned:
+        checks.append(_caption_check(captioned.gain, chosen))
     page = _page(found, units, index, layout)
     manifest = {"index": index.digest(), "codebook": book.digest, "codes": len(book), "patches": patches}
     contents = {CODEBOOK: book.to_bytes(), ABOUT: json_bytes(book.about), MANIFEST: json_bytes(manifest)}
@@ -96,11 +102,12 @@ def run(params: Params, layout: Layout) -> None:
         STAGE,
         {
             "pictures": len(index),
-            "codes": f"{len(book):,} from {'an earlier run' if given else chosen.codebook}, {patches} per picture",
+            "codes": f"{len(book):,} from {'an earlier run' if given else made}, {patches} per picture",
             "tower": tower.name,
             "perplexity": found.perplexity,
             "codes without a patch": len(found.dead),
             "mean cosine to the code": cosine,
+            **(_told(captioned) if captioned else {}),
             **({"farther than then": f"{drifted.share:+.1%} of {drifted.samples:,} new pictures"} if drifted else {}),
             "page": layout.codes / PAGE,
             "verified": verified,
@@ -112,6 +119,35 @@ def run(params: Params, layout: Layout) -> None:
         "use",
         lambda: standalone(line_chart(range(len(sizes)), sizes.tolist(), "Patches per code", "codes by use")),
         "svg+xml",
+    )
+    if captioned:
+        losses = captioned.losses
+        picture("loss", lambda: standalone(line_chart(range(len(losses)), losses, "Nats per word", "step")), "svg+xml")
+
+
+def _captioned(coding: Coding, params: Params, layout: Layout) -> Captioned:
+    from flame_core.vq.codebook import captioned_codebook
+
+    digests = read_digests(layout.captions)
+    language, device = params.evaluate.train_language, settings().torch_device()
+    return captioned_codebook(coding, layout.captions, digests, language, device)
+
+
+def _told(captioned: Captioned) -> dict[str, str]:
+    return {
+        "caption loss, first / last step": f"{captioned.losses[0]:.3f} / {captioned.losses[-1]:.3f} nats per word",
+        "held-out captions, own / other codes": f"{captioned.own:.3f} / {captioned.other:.3f} nats per word",
+    }
+
+
+def _caption_check(gain: float, chosen: CodesParams) -> gates.Check:
+    return gates.Check(
+        "codes_describe",
+        gain > chosen.gates.min_caption_gain,
+        "nats per word by which held-out captions are likelier behind the codes of their own pictures",
+        value=gain,
+        threshold=chosen.gates.min_caption_gain,
+        blocking=False,
     )
 
 

@@ -1,0 +1,1 @@
+"""A codebook of patch tokens that is trained with a captioner, as in TL;DR (vector quantisation)."""
