@@ -21,6 +21,7 @@ from flame_core.params import ConceptFitParams, ConceptParams, Params
 from flame_core.settings import settings
 from flame_core.stages import concept_fit, concepts
 from flame_core.work import gather
+from tests.bits import flip
 from tests.stages.pipeline import captioned_project, tree
 
 RECALL = "retrieval/en/image_to_text/recall@10"
@@ -135,6 +136,19 @@ def test_bad_input_is_refused(world):
     report(params, layout)
     with pytest.raises(ValueError, match="recipes"):
         ConceptFitParams.model_validate({"recipes": []})
+
+
+def test_a_flipped_byte_in_counts_or_a_report_is_refused(world):
+    params, layout = world
+    for file in (layout.concepts / "frequency.parquet", layout.report("small") / "outcomes.parquet"):
+        before = file.read_bytes()
+        flip(file, 60, 1)
+        try:
+            with pytest.raises(InputError, match=rf"{file.name} is damaged"):
+                concept_fit.run(fitting(params), layout)
+        finally:
+            file.write_bytes(before)
+    concept_fit.run(fitting(params), layout)
 
 
 def test_few_points_warn(world):
