@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test test-slow lint lock clean bench bench-gpu
+.PHONY: help install install-scale demo ui test test-slow lint lock clean bench bench-gpu
 
 BIN := .venv/bin
 export DVC_NO_ANALYTICS := 1
@@ -60,9 +60,15 @@ bench-gpu: install  ## measure the engines on this GPU (after `make demo`), five
 	  open_clip_torch ftfy wcwidth sentence-transformers || echo "the packages to compare with cannot be installed"
 	$(BIN)/python -m benchmarks.on_gpu
 
-lock:  ## resolve requirements.lock anew
-	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
-	  --no-annotate --custom-compile-command "make lock" --quiet --output-file requirements.lock
+install-scale: install  ## add Ray to .venv, for FLAME_ENGINE=ray
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --requirement requirements-scale.lock
+
+LOCKED := --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" --quiet
+lock:  ## resolve requirements.lock and requirements-scale.lock anew
+	$(UV) pip compile pyproject.toml $(addprefix --extra ,pipeline onnx language lora postgres) --group dev $(LOCKED) \
+	  --output-file requirements.lock
+	python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["scale"])' | \
+	  $(UV) pip compile - --constraint requirements.lock $(LOCKED) --output-file requirements-scale.lock
 
 clean:  ## remove outs, caches and workspaces; .venv and MLflow's records stay
 	-test -d .flame && find .flame -mindepth 1 -maxdepth 1 ! -name mlflow ! -name tracking -exec rm -rf {} +

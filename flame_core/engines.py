@@ -1,4 +1,4 @@
-"""Engines: one function mapped over units of work, in this process or in several.
+"""Engines: one function mapped over units of work, in this process, in several, or on a Ray cluster.
 
     results = map_units(scan, tasks, settings().workers, title="scan pictures", unit="chunk")
 
@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from flame_core import reporting
 from flame_core.errors import ResourceError
+from flame_core.settings import settings
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -29,9 +30,11 @@ _AHEAD = 4  # queued tasks per worker
 
 
 def map_units(
-    fn: Callable[[Work], Result], tasks: Sequence[Work], workers: int, title: str, unit: str
+    fn: Callable[[Work], Result], tasks: Sequence[Work], workers: int, title: str, unit: str, *, gpu: bool = False
 ) -> Iterator[Result]:
     """`fn(task)` of each task, in order, with progress; in `workers` processes, or in this process if that is 1.
+
+    With `FLAME_ENGINE=ray` they are tasks of a Ray cluster, whatever `workers` is; `gpu` gives each a GPU of its own.
 
     `fn` and the tasks must be picklable. The first error that a task raises is raised here, after the tasks that have
     begun are finished, so finished units stay in the work cache.
@@ -40,10 +43,19 @@ def map_units(
         ResourceError: a process was killed from outside, usually because memory ran out.
     """
     with reporting.progress(title, len(tasks), unit) as bar:
-        results = map(fn, tasks) if min(workers, len(tasks)) <= 1 else _in_processes(fn, tasks, workers)
-        for result in results:
+        for result in _results(fn, tasks, workers, unit, gpu):
             bar.advance()
             yield result
+
+
+def _results(
+    fn: Callable[[Work], Result], tasks: Sequence[Work], workers: int, unit: str, gpu: bool
+) -> Iterator[Result]:
+    if tasks and settings().engine == "ray":
+        from flame_core.ray_engine import in_ray
+
+        return in_ray(fn, tasks, unit, gpu=gpu)
+    return map(fn, tasks) if min(workers, len(tasks)) <= 1 else _in_processes(fn, tasks, workers)
 
 
 def _in_processes(fn: Callable[[Work], Result], tasks: Sequence[Work], workers: int) -> Iterator[Result]:

@@ -34,6 +34,12 @@ class Settings(BaseSettings):
         default="auto", description="where models run; auto: on a GPU if torch sees one"
     )
     workers: int = Field(default_factory=_default_workers, ge=1, description="processes that map over shards")
+    engine: Literal["local", "ray"] = Field(
+        default="local", description="what maps over shards: processes of this machine, or Ray (extra `scale`)"
+    )
+    ray_address: str | None = Field(
+        default=None, min_length=1, description="of a running Ray cluster; by default Ray starts on this machine"
+    )
     loader_workers: int | None = Field(
         default=None,
         ge=0,

@@ -95,7 +95,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     generating = any(writer["captioner"] not in ("metadata", "server") for writer in writers.values())
     workers = 1 if generating else settings().workers  # a model is loaded once, on one device
     try:
-        done = map_units(caption_shard, list(tasks.values()), workers, "caption", "shards")
+        done = map_units(caption_shard, list(tasks.values()), workers, "caption", "shards", gpu=generating)
         units |= dict(zip(tasks, done, strict=True))
     finally:
         release_models()

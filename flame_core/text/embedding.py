@@ -3,7 +3,8 @@
 The next file is tokenised and the previous one written while one is computed. A file's bytes follow from its texts and
 the params, so neither the order of files nor the process that computes one matters.
 `FLAME_EMBED_PROCESSES=8 flame embed` starts this module once per GPU; each process claims the next file, the largest
-first, and puts it into the work cache that all processes share.
+first, and puts it into the work cache that all processes share. With `FLAME_ENGINE=ray` each file is a task of a Ray
+cluster, whose workers keep their LLM.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from flame_core.engines import map_units
 from flame_core.launcher import Launch, launch, serve
 from flame_core.layout import Layout
 from flame_core.params import Params
@@ -70,8 +72,13 @@ def embed_files(tasks: Sequence[EmbedTask], params: Params, layout: Layout) -> f
 
     total = sum(task.tokens for task in tasks)
     processes = min(settings().embed_processes, len(tasks))
+    start = time.monotonic()
+    if settings().engine == "ray":
+        compute_one = partial(_in_worker, content=params.model_dump_json(), root=layout.root)
+        for _ in map_units(compute_one, _largest_first(tasks), 1, "embed", "files", gpu=True):
+            pass
+        return total / (time.monotonic() - start)
     if processes > 1:
-        start = time.monotonic()
         _start_processes(processes, tasks, params, layout, total)
         return total / (time.monotonic() - start)
     encoder = TextEncoder.open(params, layout, compiled=True)
@@ -123,11 +130,28 @@ def _write(job: Job, vectors: Mapping[str, np.ndarray], params: Params, folder: 
 def _start_processes(processes: int, tasks: Sequence[EmbedTask], params: Params, layout: Layout, total: int) -> None:
     with tempfile.TemporaryDirectory(prefix="flame-embed-") as name:
         folder = Path(name)
-        for number, task in enumerate(sorted(tasks, key=lambda task: -task.tokens)):
+        for number, task in enumerate(_largest_first(tasks)):
             (folder / f"{number:08}.json").write_text(task.model_dump_json(), "utf-8")
         share = _Share(params=params, root=layout.root, tasks=folder, tokens=total)
         again = "to go on: finished files are kept"
         launch(Launch(__name__, share.model_dump_json(), "FLAME_EMBED_PROCESSES", again), processes)
+
+
+def _largest_first(tasks: Sequence[EmbedTask]) -> list[EmbedTask]:
+    return sorted(tasks, key=lambda task: -task.tokens)
+
+
+def _in_worker(task: EmbedTask, content: str, root: Path) -> None:
+    """In a process that computes one file after the other with one LLM."""
+    params, layout = Params.model_validate_json(content), Layout.find(root)
+    compute([task], _kept_encoder(content, root), WorkCache(layout.work, STAGE), params, lambda _: None)
+
+
+@lru_cache(maxsize=1)
+def _kept_encoder(content: str, root: Path) -> TextEncoder:
+    from flame_core.text.encoder import TextEncoder
+
+    return TextEncoder.open(Params.model_validate_json(content), Layout.find(root), compiled=True)
 
 
 def _claimed(folder: Path) -> Iterator[EmbedTask]:
