@@ -48,6 +48,14 @@ class Settings(BaseSettings):
     )
     embed_processes: int = Field(default=1, ge=1, description="processes that embed captions, one per GPU")
     train_processes: int = Field(default=1, ge=1, description="processes of a training, one per GPU")
+    train_nodes: int | None = Field(
+        default=None, ge=1, description="machines of a training; by default those of the Slurm step, or this one"
+    )
+    node_rank: int | None = Field(default=None, ge=0, description="which of these machines this is; 0 writes the model")
+    rendezvous: str | None = Field(
+        default=None, pattern=r"^\S+:\d{1,5}$", description="host:port on machine 0, where the machines meet"
+    )
+    join_seconds: float = Field(default=300.0, gt=0, description="how long machines wait for one another")
     cache_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_cache_dir("flame")),
         description="folder of what is fetched once per user, such as wheels; by default in the user's cache",

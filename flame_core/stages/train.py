@@ -19,6 +19,7 @@ from flame_core.lexical.lexicon import count_words
 from flame_core.lexical.text_side import TOP
 from flame_core.link_contents import link_contents, read_by_training, require_same_space, require_same_store
 from flame_core.links import links
+from flame_core.nodes import nodes
 from flame_core.pages.charts import line_chart, standalone
 from flame_core.params import LexicalLossParams, Params, Reading, TrainParams
 from flame_core.params.training import FEATURES
@@ -33,11 +34,11 @@ from flame_core.text.store import CENTER, TOKENIZER, TrainStore
 from flame_core.tracking.run import track_training
 from flame_core.training.job import METRICS, SIZES, TrainingJob
 from flame_core.verification import Verified, verify
-from flame_core.work import UnitRecord, WorkCache, gather
+from flame_core.work import UnitRecord, WorkCache, gather, scratch
 
 
 def run(params: Params, layout: Layout, recipe: str) -> None:
-    """Train one recipe, or resume its training."""
+    """Train one recipe, or resume its training. Of several nodes, only the first writes the model and is tracked."""
     from flame_core.training.checkpoint import resumed_at
     from flame_core.training.inputs import open_inputs
     from flame_core.training.prompts_check import require_references
@@ -131,9 +132,10 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     }
 
     resumed: int | None = None
+    where = nodes()
 
-    def write(folder: Path) -> UnitRecord:
-        nonlocal verified, resumed
+    def compute(folder: Path, journal: Path | None) -> None:
+        nonlocal verified
         verified += _verify(large, checkpoints)
         vectors = {}
         if chosen.crops:
@@ -150,18 +152,27 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             llm=llm,
             checkpoints=checkpoints,
             out=folder,
-            journal=tracked.journal,
+            journal=journal,
             links=needs | vectors,
         )
-        if (processes := settings().train_processes) > 1:
-            job.run_on(processes)
+        if (processes := settings().train_processes) > 1 or where is not None:
+            job.run_on(processes, where)
         else:
             job.run()
         verified += _verify(large, checkpoints)
+
+    def write(folder: Path) -> UnitRecord:
+        nonlocal resumed
+        compute(folder, tracked.journal)
         resumed = resumed_at(checkpoints)
         steps = len((folder / METRICS).read_text("utf-8").splitlines())
         return UnitRecord({"steps": steps, "images": steps * schedule.batch_size})
 
+    if where is not None and not where.first:
+        if cache.find(digest) is None:
+            with scratch(cache.folder) as folder:  # to which no rank of this node writes
+                compute(folder, None)
+        return
     with track_training(params, layout, recipe, chosen, digest) as tracked:
         unit = cache.find(digest) or cache.compute(digest, write)
         steps = [json.loads(line) for line in unit.file(METRICS).read_text("utf-8").splitlines()]

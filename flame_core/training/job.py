@@ -1,7 +1,7 @@
 """A training as one value: what is trained, on which data, and where weights and metrics are written.
 
-It runs in the stage's own process, or on several: `FLAME_TRAIN_PROCESSES=8 flame train flame`. The launcher then runs
-this module in each process.
+It runs in the stage's own process, or on several: `FLAME_TRAIN_PROCESSES=8 flame train flame`, on one node or several
+(`nodes.py`). The launcher then runs this module in each process.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from flame_core.data.shards import read_index
 from flame_core.digest import json_lines_bytes, write_json
 from flame_core.launcher import Launch, launch, serve
 from flame_core.lexical import LEXICON_FILES
+from flame_core.nodes import Nodes
 from flame_core.params import LexicalLossParams, TrainParams
 from flame_core.ranks import ALONE, Ranks
 from flame_core.text.caption_source import CaptionSource, LLMSource
@@ -109,16 +110,16 @@ class TrainingJob(BaseModel):
             return store
         return CaptionSamples(self.captions, self.recipe.text_tower, store.facets, store.hidden)
 
-    def run_on(self, processes: int) -> None:
-        """Train, or resume, on several processes of this machine.
+    def run_on(self, processes: int, nodes: Nodes | None = None) -> None:
+        """Train, or resume, on several processes of this node; each of several nodes calls this.
 
         Raises:
-            ResourceError: more processes than GPUs, or a process was killed.
+            ResourceError: more processes than GPUs, a process was killed, or the nodes do not meet.
             Interrupted: a stop signal came; the state was saved.
             FlameError: what a process raised.
         """
         again = "to resume from the last checkpoint"
-        launch(Launch(__name__, self.model_dump_json(), "FLAME_TRAIN_PROCESSES", again), processes)
+        launch(Launch(__name__, self.model_dump_json(), "FLAME_TRAIN_PROCESSES", again), processes, nodes)
 
 
 def _on_rank(content: str, rank: int) -> None:
