@@ -60,14 +60,15 @@ bench-gpu: install  ## measure the engines on this GPU (after `make demo`), five
 	  open_clip_torch ftfy wcwidth sentence-transformers || echo "the packages to compare with cannot be installed"
 	$(BIN)/python -m benchmarks.on_gpu
 
-install-scale: install  ## add Ray to .venv, for FLAME_ENGINE=ray
+install-scale: install  ## add Ray and S3 to .venv (docs/scale.md)
 	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --requirement requirements-scale.lock
 
 LOCKED := --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" --quiet
 lock:  ## resolve requirements.lock and requirements-scale.lock anew
 	$(UV) pip compile pyproject.toml $(addprefix --extra ,pipeline onnx language lora postgres) --group dev $(LOCKED) \
 	  --output-file requirements.lock
-	python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["scale"])' | \
+	python3 -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+	  print(*extras["scale"], *extras["s3"], sep="\n")' | \
 	  $(UV) pip compile - --constraint requirements.lock $(LOCKED) --output-file requirements-scale.lock
 
 clean:  ## remove outs, caches and workspaces; .venv and MLflow's records stay
