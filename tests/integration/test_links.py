@@ -55,7 +55,7 @@ def opened(project: Project) -> Iterator[Open]:
         ui = Ui(Layout.find(project.root))
     try:
         run = ui.materialize_all(refresh="train@flame,evaluate@flame")
-        assert ui.wait(run, "SUCCESS", "FAILURE", seconds=600)["status"] == "SUCCESS"
+        ui.succeeds(run, seconds=600)
         tab = Browser(PROGRAM or "")
         yield Open(ui, run, tab)
         tab.close()
