@@ -9,7 +9,7 @@ import pytest
 
 from flame_core import gates
 from flame_core.gates import Check
-from flame_core.params import CaptionParams
+from flame_core.params import CaptionParams, SpectrumParams, UrlsSource
 from orchestration.checks import applicable, read_checks
 from orchestration.dvc_project import DvcProject, Stage
 from orchestration.stage_meta import stage_meta
@@ -103,3 +103,17 @@ def test_checks_of_captions_that_are_not_made_are_not_listed(tmp_path: Path) -> 
     found = applicable(stages, without)
     assert stage_meta(found["caption"]).checks == ("samples_present", "short_failed", "caption_words")
     assert stage_meta(found["caption"]).group == "text" and found["other"] == stages["other"]
+
+
+def test_checks_of_addresses_and_spectra_are_listed_if_params_ask_for_these(tmp_path: Path) -> None:
+    named = {"download": ["pairs", "success"], "evaluate@plain": ["languages_present", "spectrum_rows"]}
+    stages = {
+        name: Stage(name, "flame", None, {"dagster": {"group": "data", "checks": checks}}, (), (), (), "v1")
+        for name, checks in named.items()
+    }
+    params = world.params(tmp_path)
+    found = [stage_meta(stage).checks for stage in applicable(stages, params).values()]
+    assert found == [("pairs",), ("languages_present",)]
+    evaluate = params.evaluate.model_copy(update={"spectrum": SpectrumParams()})
+    sources = {"list": UrlsSource(kind="urls", path="list.csv")}
+    assert applicable(stages, params.model_copy(update={"sources": sources, "evaluate": evaluate})) == stages
