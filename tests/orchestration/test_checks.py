@@ -61,7 +61,7 @@ def test_a_failed_check_says_what_failed_which_param_and_what_now(tmp_path: Path
 
 
 @pytest.mark.parametrize("names", [("a/pairs", "b/pairs"), ("pairs/a", "pairs/b")])
-def test_one_check_a_source_is_shown_as_one_that_fails_where_one_does(tmp_path: Path, names) -> None:
+def test_one_check_a_source_is_shown_as_one_that_fails_where_one_does(tmp_path: Path, names: tuple[str, str]) -> None:
     found = [Check(names[0], True, "lists pairs", 4, 1), Check(names[1], False, "lists pairs", 0, 1, keys=["b"])]
     result = read(tmp_path, found, "pairs")["pairs"]
     assert not result.passed
