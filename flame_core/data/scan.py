@@ -147,7 +147,7 @@ def _kept_columns(task: ScanTask) -> list[dict[str, Any]]:
     except FileNotFoundError:
         raise InputError(
             f"ingest.filters.scores: the source {task.source} keeps no columns; name them in its `keep_columns`, "
-            "which only kind: urls has"
+            "which kind: urls and kind: hub have"
         ) from None
     return [json.loads(value) for value in rows[task.start : task.stop].to_pylist()]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,11 +20,12 @@ from flame_core.data.hub.rows import PLACE, ROWS, read_place, take_apart
 from flame_core.data.shards import SPLITS, Split
 from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
+from flame_core.data.sources.kept_columns import KeptColumns
 from flame_core.data.sources.keys import safe_key
-from flame_core.data.sources.listing import write_listing
+from flame_core.data.sources.listing import KEPT_COLUMNS, write_listing
 from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.data.sources.record import RecordReader
-from flame_core.data.sources.table import Table, read_table
+from flame_core.data.sources.table import Row, Table, read_table
 from flame_core.data.sources.webdataset import read_samples
 from flame_core.digest import value_digest, write_json
 from flame_core.engines import map_units
@@ -188,8 +189,10 @@ class Hub:
         reader = RecordReader((self._params.caption_column,), self._params.language, self._params.group_field, licence)
         about = {"kind": "hub", "repo": self._params.repo, "revision": self._params.revision, "commit": tree.commit}
         about |= {"card_licence": tree.licence, "files": [file.path for file, _ in units]}
-        pairs = self._pairs(folder, units, reader, problems, unused)
+        kept = KeptColumns(folder / KEPT_COLUMNS if self._params.keep_columns else None)
+        pairs = self._pairs(folder, units, reader, problems, unused, kept)
         record = write_listing(folder, folder, pairs, about=about, problems=problems, unused=unused)
+        kept.close()
         failures = {problem["file"]: problem["reason"] for problem in record["problems"]}
         return UnitRecord({"pairs": record["pairs"]}, failures)
 
@@ -200,34 +203,39 @@ class Hub:
         reader: RecordReader,
         problems: Problems,
         unused: Unused,
+        kept: KeptColumns,
     ) -> Iterator[RawPair]:
         limit = self._params.max_samples
         taken: dict[Split | None, int] = {}
         for file, unit in units:
             split = self._split(file)
             read = self._tar_pairs if is_tar(file) else self._table_pairs
-            for pair in read(folder / _place_of(file), file, unit, reader, problems, unused):
+            for pair, records in read(folder / _place_of(file), file, unit, reader, problems, unused):
                 if limit is not None and taken.get(split, 0) >= limit:
                     unused.add("beyond_max_samples", pair.key, "samples")
                     continue
                 taken[split] = taken.get(split, 0) + 1
+                kept.add(pair.key, [{"columns": self._columns(record)} for record in records])
                 left_out = pair.split not in (None, *SPLITS) and split != "val"
                 yield pair if split is None or left_out else replace(pair, split=split)
 
+    def _columns(self, record: Row) -> Row:
+        return {name: record.get(name) for name in self._params.keep_columns}
+
     def _tar_pairs(
         self, place: Path, file: HubFile, unit: Unit, reader: RecordReader, problems: Problems, unused: Unused
-    ) -> Iterator[RawPair]:
+    ) -> Iterator[tuple[RawPair, Sequence[Row]]]:
         stem = file.path.rpartition(".")[0]
         for sample in read_samples(unit.folder, file.path, problems, unused):
             image = sample.image and replace(sample.image, path=place)
             pair = reader.pair(safe_key(f"{stem}/{sample.key}"), image, sample.records, texts=sample.texts)
-            yield replace(pair, unread=sample.unread)
+            yield replace(pair, unread=sample.unread), sample.records
 
     def _table_pairs(
         self, place: Path, file: HubFile, unit: Unit, reader: RecordReader, problems: Problems, unused: Unused
-    ) -> Iterator[RawPair]:
+    ) -> Iterator[tuple[RawPair, Sequence[Row]]]:
         stem = file.path.rpartition(".")[0]
-        needed = (PLACE, *reader.caption_fields, *filter(None, [reader.group_field]))
+        needed = (PLACE, *reader.caption_fields, *filter(None, [reader.group_field]), *self._params.keep_columns)
         found = Problems()
         table = Table(unit.file(ROWS), PLACE, needed, reader.fields, "utf-8", None, found)
         try:
@@ -235,7 +243,7 @@ class Hub:
                 image = read_place(place, row.pop(PLACE))
                 key = safe_key(f"{stem}/{number:08d}")
                 lost = None if isinstance(image, ImageRef) else f"{key} ({image or 'no bytes'})"
-                yield reader.pair(key, image if isinstance(image, ImageRef) else None, [row], missing=lost)
+                yield reader.pair(key, image if isinstance(image, ImageRef) else None, [row], missing=lost), [row]
         except InputError as error:
             raise InputError(str(error).replace(str(unit.file(ROWS)), f"{self._params.repo}: {file.path}")) from None
         for problem in found.rows():

@@ -33,6 +33,7 @@ from flame_core.data.addresses.tally import followed
 from flame_core.data.addresses.unit import ABOUT, Fetched, FetchTask, fetch, fetch_identity
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems
+from flame_core.data.sources.kept_columns import KeptColumns
 from flame_core.data.sources.listing import KEPT_COLUMNS, SOURCE, write_listing
 from flame_core.data.sources.record import RecordReader
 from flame_core.digest import file_sha256, value_digest, write_json
@@ -45,7 +46,6 @@ from flame_core.work import Unit, UnitRecord, WorkCache
 
 _PER_UNIT = 2000
 _LIST = "list.json"
-_COLUMNS_SCHEMA = pa.schema({"key": pa.string(), "columns": pa.string()})
 
 
 class Urls:
@@ -145,7 +145,7 @@ class Urls:
     def _list(self, folder: Path, addresses: Unit, tars: dict[str, Fetched], lists: OptOutLists) -> UnitRecord:
         reasons: Counter[tuple[str, str]] = Counter()
         first: dict[tuple[str, str], str] = {}
-        kept = _KeptColumns(folder / KEPT_COLUMNS if self._params.keep_columns else None)
+        kept = KeptColumns(folder / KEPT_COLUMNS if self._params.keep_columns else None)
         reader = RecordReader(("captions",), self._params.language, None, self._params.licence)
         problems = Problems()
         for row in json.loads(addresses.file(_LIST).read_bytes())["problems"]:
@@ -181,33 +181,6 @@ class Urls:
         ]
         write_json(folder / SOURCE, record)
         return UnitRecord({"pairs": record["pairs"]})
-
-
-class _KeptColumns:
-    """Writes `columns.parquet`, row by row; nothing without a path."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._writer = pq.ParquetWriter(path, _COLUMNS_SCHEMA, compression="zstd") if path else None
-        self._rows: list[dict[str, str]] = []
-
-    def add(self, key: str, records: Sequence[dict[str, Any]]) -> None:
-        if self._writer:
-            values: dict[str, Any] = {}
-            for record in records:
-                values = {**(record.get("columns") or {}), **{k: v for k, v in values.items() if v is not None}}
-            self._rows.append({"key": key, "columns": json.dumps(values, sort_keys=True)})
-            if len(self._rows) >= 1024:
-                self._flush()
-
-    def _flush(self) -> None:
-        assert self._writer is not None
-        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=_COLUMNS_SCHEMA))
-        self._rows = []
-
-    def close(self) -> None:
-        if self._writer:
-            self._flush()
-            self._writer.close()
 
 
 def _earlier(

@@ -15,7 +15,7 @@ from huggingface_hub import constants
 
 from flame_core.data.shards import Sample, write_shard
 from flame_core.data.sources.hub import Hub
-from flame_core.data.sources.listing import SOURCE, read_pairs
+from flame_core.data.sources.listing import KEPT_COLUMNS, SOURCE, read_pairs
 from flame_core.errors import InputError, ResourceError
 from flame_core.params import HubSource
 from flame_core.settings import settings
@@ -91,6 +91,17 @@ def test_parquet_with_pictures(tmp_path, hub):
     assert source["unused"][0] | {"examples": source["unused"][0]["examples"]} == {
         "reason": "not_matched", "kind": ".md", "count": 1, "examples": ["README.md"],
     }  # fmt: skip
+
+
+def test_columns_are_kept_for_filters(tmp_path, hub):
+    commit = hub.commit({"0.parquet": table([0, 1, 2])})
+    download(tmp_path, commit, keep_columns=["score"], max_samples=2)
+    rows = pq.read_table(tmp_path / "raw" / KEPT_COLUMNS).to_pylist()
+    assert rows == [
+        {"key": "0/00000001", "columns": '{"score": 0.0}'}, {"key": "0/00000002", "columns": '{"score": 1.0}'}
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"0\.parquet has no column 'clip'"):
+        download(tmp_path, commit, keep_columns=["clip"])
 
 
 def test_tars_are_read_as_webdataset(tmp_path, hub):
