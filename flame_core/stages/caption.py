@@ -8,6 +8,7 @@ missing shards before, and the captions are made from its answers.
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -24,6 +25,7 @@ from flame_core.captions.server.answers import Answers, answers_file
 from flame_core.captions.server.asking import Server, ask
 from flame_core.captions.server.captioner import LEDGER, LEDGERS, write_ledger
 from flame_core.captions.server.captioner import ServerCaptioner as FromServer
+from flame_core.captions.server.client import is_readable_on_the_way
 from flame_core.captions.server.question import identity as server_identity
 from flame_core.captions.summary import check, summarise
 from flame_core.captions.table import MANIFEST, Caption, read_captions, write_captions
@@ -50,6 +52,7 @@ from flame_core.work import Unit, UnitRecord, WorkCache, gather
 
 CAPTIONS = "captions.parquet"
 SUMMARY = "summary.json"
+log = logging.getLogger(__name__)
 _EXAMPLES = 5  # samples whose captions are shown
 
 
@@ -138,6 +141,8 @@ def _ask_servers(params: CaptionParams, layout: Layout, tasks: Sequence[CaptionT
     key = given.caption_key.get_secret_value() if given.caption_key else None
     address = given.caption_server
     server = Server(address, key, given.caption_requests, given.caption_timeout) if address else None
+    if key and address and is_readable_on_the_way(address):
+        log.warning("FLAME_CAPTION_KEY is sent over http, so everyone on the way to %s can read it", address)
     sizes = read_index(layout.shards).shard_sizes()
     shards = {task.shard.relative_to(layout.shards).as_posix(): task.shard for task in tasks}
     samples = sum(sizes.get(name, 0) for name in shards)

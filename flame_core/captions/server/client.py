@@ -7,6 +7,7 @@ The key is taken out of whatever the server says about it.
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import replace
 
 import aiohttp
@@ -60,6 +61,17 @@ class ChatClient:
             return reply
         hidden = {name: getattr(reply, name).replace(self._key, "***") for name in ("text", "message", "model")}
         return replace(reply, **hidden)
+
+
+def is_readable_on_the_way(address: str) -> bool:
+    """Whether what is sent to this address passes a network unencrypted."""
+    url = URL(address)
+    if url.scheme == "https" or url.host == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(url.host or "").is_loopback
+    except ValueError:  # a name
+        return True
 
 
 def _fault(error: BaseException) -> str:

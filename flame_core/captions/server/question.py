@@ -10,11 +10,14 @@ The raw caption is foreign text: a space breaks what a chat template could take 
 from __future__ import annotations
 
 import base64
+import io
 import re
 from dataclasses import dataclass
 from typing import Any
 
-from flame_core.captions.captioner import Failure, undecodable
+from PIL import Image
+
+from flame_core.captions.captioner import Failure
 from flame_core.captions.generation import prompt_caption
 from flame_core.data.shards import Sample
 from flame_core.digest import bytes_sha256, text_sha256, value_digest
@@ -61,7 +64,7 @@ def question(params: ServerCaptioner, sample: Sample) -> Question | Failure:
             return caption
         prompt = prompt.replace("{caption}", plain(caption))
     jpeg = sample.jpeg if params.picture else None
-    if jpeg is not None and (fault := undecodable(jpeg)):
+    if jpeg is not None and (fault := _no_picture(jpeg)):
         return fault
     picture = None if jpeg is None else {"sha256": bytes_sha256(jpeg), "detail": params.detail}
     return Question(value_digest(_body(params, prompt, picture)), params, prompt, jpeg)
@@ -70,6 +73,15 @@ def question(params: ServerCaptioner, sample: Sample) -> Question | Failure:
 def plain(text: str) -> str:
     """`text` with a space in everything that looks like a control token of a chat template."""
     return _CONTROL.sub(lambda found: f"{found[0]} ", text)
+
+
+def _no_picture(jpeg: bytes) -> Failure | None:
+    """Why bytes are no picture, by their header only: `ingest` has decoded them all, and the server will again."""
+    try:
+        with Image.open(io.BytesIO(jpeg)):
+            return None
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged pictures
+        return Failure(f"the picture cannot be decoded ({type(error).__name__})")
 
 
 def identity(params: ServerCaptioner) -> dict[str, Any]:
