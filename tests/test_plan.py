@@ -39,6 +39,15 @@ def test_the_parts_of_a_step(tmp_path: Path) -> None:
     assert abs(more * 1e6 - (table + positions + block + head)) < 1e5
 
 
+def test_captions_of_a_server_have_tokens_and_a_cost(tmp_path: Path) -> None:
+    server = "{captioner: server, model: some/vlm, prompt: Describe it., price: {input: 1.0, output: 2.0}}"
+    params = resolve_params(Layout.find(ROOT), ["recipes=[flame]", f"caption.long={server}"], None).params
+    layout = Layout(tmp_path, tmp_path)
+    sections = plan(params, layout, given(params, layout, 640, {}), tflops=1.0, processes=1)
+    found = sections["captions: long, by some/vlm"]
+    assert found["tokens written"].endswith("(64 per answer)") and found["cost"].startswith("USD 0.")
+
+
 def test_a_recipe_whose_links_are_not_there_yet(tmp_path: Path) -> None:
     params = resolve_params(Layout.find(ROOT), ["recipes=[flame]"], None).params
     linked = params.train["flame"].model_copy(update={"sidecars": {"labels": "data/sidecars/labels"}})

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from flame_core.captions.captioner import KINDS
+from flame_core.captions.table import MANIFEST
 from flame_core.data.key_selection import select
 from flame_core.data.shards import read_index
 from flame_core.errors import FlameError
 from flame_core.layout import Layout
 from flame_core.links import links
 from flame_core.measuring.measures import headline_k, measurable
-from flame_core.params import FolderSource, Params, TrainParams
+from flame_core.params import FolderSource, Params, ServerCaptioner, TrainParams
 from flame_core.params.auto import fitting_batch, fitting_warmup, pictures_needed
 from flame_core.params.section import AUTO
 from flame_core.params.validation import Fault
 from flame_core.preflight.data_look import DataLook, ingest_sizes_of
+from flame_core.settings import settings
 
 WIDE = 0.10  # an interval of +- 10 points is the widest that is worth reading
 _NAMED = 2  # pairs named in one warning
@@ -22,7 +25,7 @@ _NAMED = 2  # pairs named in one warning
 
 def data_warnings(params: Params, layout: Layout, seen: DataLook) -> list[Fault]:
     """What a run with these params would do that its user may not want."""
-    found = [*_half_pairs(params, seen), *_language_warnings(params, seen)]
+    found = [*_half_pairs(params, seen), *_language_warnings(params, seen), *_server_warnings(params, layout)]
     for name, recipe in params.train.items():
         if "raw" not in recipe.kinds:
             kinds = ", ".join(recipe.kinds)
@@ -37,6 +40,15 @@ def data_warnings(params: Params, layout: Layout, seen: DataLook) -> list[Fault]
     if seen.val is not None:
         found += _held_out_warnings(params, seen, seen.val)
     return found
+
+
+def _server_warnings(params: Params, layout: Layout) -> Iterator[Fault]:
+    """A chat server that no setting names, if captions are still to be written."""
+    if settings().caption_server is not None or (layout.captions / MANIFEST).is_file():
+        return
+    for kind in KINDS:
+        if isinstance(getattr(params.caption, kind), ServerCaptioner):
+            yield Fault(("caption", kind), "no server is named: set FLAME_CAPTION_SERVER before `flame caption`")
 
 
 def chosen_values(params: Params, layout: Layout, seen: DataLook) -> dict[str, str]:

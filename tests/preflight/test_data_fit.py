@@ -14,6 +14,7 @@ from flame_core.data.ledger import LEDGER, ledger_table
 from flame_core.data.shards import INDEX_SCHEMA
 from flame_core.layout import Layout
 from flame_core.preflight import check
+from flame_core.settings import settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -151,3 +152,15 @@ def test_a_workspace_of_the_same_data_is_warned_by_the_projects(layout):
     shards(layout, 51, 200)
     assert "train.batch_size" in warned(layout, "train.batch_size=64")
     assert warned(layout, "train.batch_size=64", "ingest.max_side=128") == {}  # other shards, which are not there
+
+
+def test_a_server_of_captions_that_nothing_names_is_warned_of(layout, monkeypatch):
+    server = "caption.long={captioner: server, model: m, prompt: Say.}"
+    settings.cache_clear()
+    try:
+        assert warned(layout, server)["caption.long"].startswith("no server is named: set FLAME_CAPTION_SERVER")
+        monkeypatch.setenv("FLAME_CAPTION_SERVER", "http://127.0.0.1:8000/v1")
+        settings.cache_clear()
+        assert warned(layout, server) == {}
+    finally:
+        settings.cache_clear()
