@@ -1,15 +1,14 @@
 """What the hub says about a data set, and its files.
 
 Every file is verified: by its sha256 if it is stored as LFS or Xet, by its git blob id otherwise. The token is
-`HF_TOKEN`; one that is stored on the machine is not used. What was fetched of a file before a kill is kept, and the
-library goes on from there.
+`HF_TOKEN`; one that is stored on the machine is not used. The library goes on where a body was cut; a killed run
+fetches again the files that it was at.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,8 +79,8 @@ def read_tree(repo: str, commit: str) -> list[HubFile]:
     return sorted(files, key=lambda file: file.path)
 
 
-def fetch_file(repo: str, commit: str, file: HubFile, place: Path, partial: Path) -> None:
-    """Fetch a file to `place`; `partial` is a folder of its own, which keeps what a killed run has fetched.
+def fetch_file(repo: str, commit: str, file: HubFile, folder: Path) -> Path:
+    """Fetch a file into a folder of its own, where the library also leaves notes; returns its place.
 
     Raises:
         InputError: the file is not there, or the data set needs a token.
@@ -91,16 +90,13 @@ def fetch_file(repo: str, commit: str, file: HubFile, place: Path, partial: Path
 
     disable_progress_bars()
     with _clear_errors(repo, f"file {shown(file.path)}"):
-        fetched = Path(_api().hf_hub_download(repo, file.path, repo_type="dataset", revision=commit, local_dir=partial))
+        fetched = Path(_api().hf_hub_download(repo, file.path, repo_type="dataset", revision=commit, local_dir=folder))
     if fetched.stat().st_size != file.size or _digest(fetched, file) != (file.sha256 or file.blob_id):
-        shutil.rmtree(partial, ignore_errors=True)
         raise ResourceError(
             f"hub data set {repo}: the bytes that came for {shown(file.path)} are not those that the hub lists at "
             f"{commit[:12]}; they were removed. Run the same command again: files that are good are kept"
         )
-    place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(fetched, place)
-    shutil.rmtree(partial, ignore_errors=True)
+    return fetched
 
 
 def _digest(path: Path, file: HubFile) -> str:

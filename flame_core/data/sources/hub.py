@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow.parquet as pq
 
@@ -67,14 +68,15 @@ def fetch(task: FileTask) -> Unit:
 
 
 def _fetch(task: FileTask, folder: Path) -> UnitRecord:
-    partial = task.work.folder.with_name("download-hub") / task.digest
-    place = folder / task.file.path
-    fetch_file(task.repo, task.commit, task.file, place, partial)
-    if is_tar(task.file):
-        return UnitRecord({"bytes": task.file.size})
-    rows = take_apart(place, f"{task.repo}: {task.file.path}", task.image_column, folder)
-    place.unlink()
-    return UnitRecord({"rows": rows})
+    with TemporaryDirectory(dir=folder) as own:
+        fetched = fetch_file(task.repo, task.commit, task.file, Path(own))
+        if not is_tar(task.file):
+            rows = take_apart(fetched, f"{task.repo}: {task.file.path}", task.image_column, folder)
+            return UnitRecord({"rows": rows})
+        place = folder / task.file.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        fetched.rename(place)
+    return UnitRecord({"bytes": task.file.size})
 
 
 class Hub:

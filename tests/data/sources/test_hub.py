@@ -144,6 +144,19 @@ def test_a_body_that_is_cut_is_resumed_and_files_without_lfs_are_verified_too(tm
     assert [pair.image.read() for pair in pairs] == PICTURES[:4]
 
 
+def test_a_file_that_never_comes_whole_costs_no_other_file(tmp_path, hub):
+    hub.cut["1.parquet"] = 100
+    commit = hub.commit({"0.parquet": table([0, 1]), "1.parquet": table([2])})
+    with pytest.raises(ResourceError, match=r"file '1\.parquet' cannot be had .*files that are good are kept"):
+        download(tmp_path, commit)
+    hub.cut = {}
+    assert [pair.image.read() for pair in download(tmp_path, commit)[0]] == PICTURES[:3]
+    assert hub.fetched("0.parquet") == 1
+    names = {path.name for path in (tmp_path / "raw").rglob("*")}
+    names |= {path.name for path in (tmp_path / ".flame/work").rglob("*") if not path.is_dir()}
+    assert not {name for name in names if name.endswith((".incomplete", ".lock", ".metadata"))}
+
+
 @pytest.mark.parametrize("plain", [set(), {"0.parquet"}])
 def test_other_bytes_than_are_listed_are_refused_and_fetched_again(tmp_path, hub, plain):
     hub.swapped, hub.plain = {"0.parquet"}, plain
