@@ -57,7 +57,7 @@ class Histograms:
         Raises:
             InputError: a shard's codes are of other keys than the index has.
         """
-        self.dims = count
+        self.dims = self._count = count
         self._folder, self._sha256 = folder, sha256
         self._keys: dict[str, list[str]] = {shard: [] for shard in index.shard_sizes()}
         columns = index.table.select(["key", "shard", "row"]).to_pydict()
@@ -69,14 +69,14 @@ class Histograms:
 
     def sort(self) -> None:
         """Put the dimensions into an order that no numbering of the codes changes; reads all codes."""
-        self.order = numbering_free((self._coded(shard) for shard in sorted(self._keys)), self.dims)
+        self.order = numbering_free((self._coded(shard) for shard in sorted(self._keys)), self._count)
 
     def identity(self, shard: str) -> dict[str, object]:
         order = bytes_sha256(self.order.astype("<i8").tobytes())
-        return {"sha256": self._sha256[code_file(shard)], "codes": self.dims, "order": order}
+        return {"sha256": self._sha256[code_file(shard)], "codes": self._count, "order": order}
 
     def read(self, shard: str, rows: Sequence[int]) -> np.ndarray:
-        return histograms(self.codes(shard)[list(rows)], self.dims)[:, self.order]
+        return histograms(self.codes(shard)[list(rows)], self._count)[:, self.order]
 
     def codes(self, shard: str) -> np.ndarray:
         """The codes of a shard's pictures in the index's order, [n, L]."""
@@ -93,8 +93,8 @@ class Histograms:
                 raise InputError(f"{path}: no codes of the training sample {missing}; run `flame codes` again")
             at = [places[key] for key in keys]
             found = Coded(keys, found.codes[at], found.cosine[at])
-        if found.codes.size and int(found.codes.max()) >= self.dims:
+        if found.codes.size and int(found.codes.max()) >= self._count:
             raise InputError(
-                f"{path}: a code is {found.codes.max()}, and there are {self.dims}; run `flame codes` again"
+                f"{path}: a code is {found.codes.max()}, and there are {self._count}; run `flame codes` again"
             )
         return found

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
+from flame_core.curation.code_numbers import CodeNumbers
 from flame_core.curation.codebook import Codebook
 from flame_core.curation.histograms import Histograms
 from flame_core.curation.selecting import Selected
@@ -25,6 +26,7 @@ class Samples:
     index: Index
     book: Codebook
     language: str
+    descriptor: str = "histogram"
 
     @cached_property
     def rows(self) -> list[tuple[str, int, str]]:
@@ -48,7 +50,8 @@ class Samples:
 
     @cached_property
     def source(self) -> Histograms:
-        return Histograms(self.layout.codes, len(self.book), self.index, read_digests(self.layout.codes))
+        kind = CodeNumbers if self.descriptor == "code_numbers" else Histograms
+        return kind(self.layout.codes, len(self.book), self.index, read_digests(self.layout.codes))
 
     @cached_property
     def codes(self) -> np.ndarray:

@@ -189,6 +189,11 @@ class SelectParams(Section):
     fit_samples: Positive = Field(
         default=1_000_000, description="samples at most that the centroids are fitted to; all get a cluster"
     )
+    descriptor: Literal["histogram", "code_numbers"] = Field(
+        default="histogram",
+        description="histogram: how many patches of a picture have each code; code_numbers: codes' numbers place by "
+        "place, as the released code of the paper clusters them, to compare with",
+    )
     frozen: LinkedPath | None = Field(
         default=None, description="a folder that `flame select` made earlier, whose clusters are used; null: make them"
     )

@@ -81,7 +81,7 @@ def run(params: Params, layout: Layout) -> None:
     wanted |= {folder: ["*"] for folder in _scores(chosen, layout).values() if (folder / DIGESTS).is_file()}
     verified = verify(wanted)
     book = read_codebook(layout.codes)
-    data = Samples(layout, index, book, params.evaluate.train_language)
+    data = Samples(layout, index, book, params.evaluate.train_language, chosen.descriptor)
     grouped, drifted = _grouped(chosen, data, frozen)
     groups, cosines = grouped.joined()
     clusters = len(grouped.centres.centroids)
@@ -107,6 +107,7 @@ def run(params: Params, layout: Layout) -> None:
     about = {
         "index": index.digest(),
         "codebook": book.digest,
+        **({} if chosen.descriptor == "histogram" else {"descriptor": chosen.descriptor}),
         "cosine": float(_read_about(frozen)["cosine"]) if frozen else float(cosines.mean(dtype=np.float64)),
         "selections": {row.name: {**vars(row), "budget": row.samples} for row in rows},
     }
@@ -171,6 +172,11 @@ def _grouped(chosen: SelectParams, data: Samples, frozen: Path | None) -> tuple[
         raise InputError(
             f"{frozen} holds clusters of another codebook than {data.layout.codes}: freeze that codebook as well "
             "(codes.frozen), or remove select.frozen to make new clusters"
+        )
+    if (theirs := about.get("descriptor", "histogram")) != chosen.descriptor:
+        raise InputError(
+            f"{frozen} holds clusters of the descriptor {theirs}, and select.descriptor is {chosen.descriptor}: write "
+            f"{theirs}, or remove select.frozen to make new clusters"
         )
     found = find_groups(centres, data.source, data.index, cache)
     return found, drift(data.keys, found.joined()[1], keys_below(frozen), float(about["cosine"]))

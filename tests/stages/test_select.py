@@ -168,6 +168,12 @@ def test_bad_input_is_refused_with_what_to_do(world, tmp_path):
         select.run(selecting(params, dims=500), layout)
     with pytest.raises(InputError, match="holds no clusters; name a folder"):
         select.run(selecting(params, frozen=str(tmp_path)), layout)
+    select.run(selecting(params), layout)
+    shutil.copytree(layout.selections, tmp_path / "of-histograms")
+    select.run(selecting(params, descriptor="code_numbers"), layout)
+    assert json.loads((layout.selections / "selections.json").read_text())["descriptor"] == "code_numbers"
+    with pytest.raises(InputError, match=r"clusters of the descriptor histogram, and select\.descriptor is code"):
+        select.run(selecting(params, descriptor="code_numbers", frozen=str(tmp_path / "of-histograms")), layout)
     with pytest.raises(ValueError, match="remove min_per_cluster"):
         selecting(params, selections={"x": {"share": 0.5, "mode": "random", "min_per_cluster": 1}})
     file = next((layout.codes / "train").glob("*.parquet"))
