@@ -44,7 +44,7 @@ class Described:
 
     def part(self, rows: np.ndarray) -> Described:
         """Some of the pictures."""
-        return Described(self.tokens[rows], [self.captions[row] for row in rows.tolist()])
+        return Described(self.tokens[rows], [self.captions[int(row)] for row in rows])
 
 
 class CodeCaptioner(nn.Module):
@@ -147,7 +147,7 @@ def batch(data: Described, size: int, seed: int, step: int) -> tuple[np.ndarray,
     draw = np.random.default_rng([seed, epoch])
     order, chosen = draw.permutation(len(data)), draw.random(len(data))
     rows = order[place * size : (place + 1) * size]
-    own = [data.captions[row] for row in rows.tolist()]
+    own = [data.captions[int(row)] for row in rows]
     return rows, [texts[int(share * len(texts))] for texts, share in zip(own, chosen[rows], strict=True)]
 
 
@@ -157,7 +157,7 @@ def held_out_losses(model: CodeCaptioner, data: Described, size: int) -> tuple[f
     device, totals, words = model.quantizer.codes.device, [0.0, 0.0], 0
     for start in range(0, len(data), size):
         rows = np.arange(start, min(start + size, len(data)))
-        ids = model.ids([data.captions[row][0] for row in rows.tolist()]).to(device)
+        ids = model.ids([data.captions[int(row)][0] for row in rows]).to(device)
         for number, own in enumerate((rows, (rows + 1) % len(data))):
             codes = model.quantizer(torch.from_numpy(data.tokens[own]).to(device, torch.float32)).passed
             totals[number] += float(model.decoder.losses(codes, ids).double().sum())
