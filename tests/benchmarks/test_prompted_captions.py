@@ -6,6 +6,7 @@ import json
 import sys
 
 import pytest
+import torch
 
 from benchmarks import prompted_captions
 from flame_core.stages import train
@@ -30,6 +31,16 @@ def test_both_arms_are_run_once_and_told_in_a_table(tmp_path, byte_tokenizer, mo
     monkeypatch.setattr(prompted_captions, "trained", None)
     prompted_captions.main()
     assert len(results.read_text().splitlines()) == 2
+
+
+def test_batches_draw_all_samples_alike_and_put_similar_lengths_together():
+    lengths = torch.arange(100)
+    found = prompted_captions.batches(lengths, 8, 500, torch.Generator().manual_seed(0))
+    assert found.shape == (500, 8)
+    assert found.flatten().bincount(minlength=100).float().std() < 8  # 40 each; 6.3 if drawn alike
+    spread = (lengths[found].max(dim=1).values - lengths[found].min(dim=1).values).float().mean()
+    assert spread < 20  # 78 of batches that are drawn one by one
+    assert found[:250].float().mean() == pytest.approx(49.5, abs=4)  # early batches are not the short ones
 
 
 @pytest.mark.parametrize("name", prompted_captions.ARMS)
