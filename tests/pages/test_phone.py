@@ -14,6 +14,7 @@ from flame_core.tracking.history_page import history_page
 from flame_core.tracking.lineage import Lineage
 from flame_core.tracking.lineage_page import lineage_page
 from tests.orchestration.browser import Browser, find
+from tests.pages.test_alignment import page as alignment_page
 from tests.pages.test_report import page
 
 PROGRAM = find()
@@ -49,6 +50,10 @@ def test_the_lineage_fits_with_long_digests(phone: Browser, tmp_path: Path) -> N
     links[1].fail("the run read " + "b" * 64)
     shown(phone, tmp_path, lineage_page(Lineage("models:/flame@champion", links)))
     assert phone.run("document.querySelector('dd').getBoundingClientRect().width") > 250
+
+
+def test_the_alignment_probe_fits(phone: Browser, tmp_path: Path) -> None:
+    shown(phone, tmp_path, alignment_page())
 
 
 def test_the_history_is_a_list_of_named_values(phone: Browser, tmp_path: Path) -> None:
