@@ -9,6 +9,7 @@ The params' section `probe` says what is compared (docs/probe.md). `data/probe/`
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,6 +37,7 @@ def probe(
     ] = None,
 ) -> None:
     """Compare LLMs and towers by a small linear map on stored vectors; needs a section `probe` in the params."""
+    from flame_core.errors import InputError
     from flame_core.layout import Layout
     from flame_core.reporting import starting
     from flame_core.versions import require_versions
@@ -48,6 +50,11 @@ def probe(
     if preset is not None:
         of_data = [each for each in overrides or [] if re.split("[.=]", each)[0] != "probe"]
         layout = workspace_of(layout, resolve_params(layout, of_data, preset).params)
+        if not layout.captions.is_dir():
+            asked = shlex.join(
+                ["flame", "run", "--preset", preset, *(part for each in of_data for part in ("-s", each))]
+            )
+            raise InputError(f"{layout.captions} is missing: run `{asked} caption`, and `features` for stored vectors")
     run(params, layout)
 
 

@@ -181,8 +181,10 @@ def test_the_command_reads_params_and_overrides(world, monkeypatch, capsys):
     small = [f"probe.{name}={value}" for name, value in SMALL.items()]
     probe(["probe.llms={tiny: {layers: [3]}}", towers, *small], None)
     assert "3 of 3" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"\.flame/runs/\w+/data/shards"):
-        probe(["probe={llms: {tiny: {}}, towers: {a: {model: m}}}"], str(layout.params))
+    with pytest.raises(
+        InputError, match=r"runs/\w+/data/captions is missing: run `flame run --preset \S+params.yaml -s ing"
+    ):
+        probe(["probe={llms: {tiny: {}}, towers: {a: {model: m}}}", "ingest.max_side=64"], str(layout.params))
 
 
 def test_what_cannot_be_probed_is_named(world, monkeypatch):

@@ -27,6 +27,7 @@ from flame_core.text.encoder import TextEncoder
 from flame_core.text.fetched_llm import fetched_llm
 from flame_core.text.layers import read_layers
 from flame_core.text.llm import SOURCE, read_source
+from flame_core.text.memory import require_llm_memory
 from flame_core.text.sentence import SENTENCE
 from flame_core.verification import verify
 from flame_core.work import UnitRecord, WorkCache
@@ -55,6 +56,7 @@ class LayerTexts:
         if self.layers[-1] > self.depth:
             raise InputError(f"layers has {self.layers[-1]}, and {self._llm.source} has {self.depth} layers")
         self._text = _reading(params, params.probe, self.layers[-1])
+        self._params = params.model_copy(update={"llm": self._llm, "text": self._text})
         self._kind = "raw" if params.probe.reading is None else SENTENCE
 
     @property
@@ -64,7 +66,7 @@ class LayerTexts:
         return self._llm.source + ("" if seed is None else f" with random weights of the seed {seed}")
 
     def read(self, texts: Sequence[str]) -> dict[int, np.ndarray]:
-        """{layer: unit vectors [N, D]} of captions.
+        """{layer: unit vectors [N, D] in float16} of captions.
 
         Raises:
             ComputationError: the LLM cannot be read, or gives values that are not finite.
@@ -85,7 +87,7 @@ class LayerTexts:
                     bar.advance(len(part))
                 for layer, unit in units.items():
                     assert unit is not None
-                    found[layer].append(np.load(unit.file(_VECTORS)).astype(np.float32))
+                    found[layer].append(np.load(unit.file(_VECTORS)))
         return {layer: np.concatenate(parts) for layer, parts in found.items()}
 
     def _inputs(self, layer: int, texts: list[str]) -> dict[str, Any]:
@@ -101,6 +103,10 @@ class LayerTexts:
         torch.set_num_threads(self._text.cpu_threads)
         if device == "cpu":
             keep_freed_memory()
+        if device == "cuda":
+            free, _ = torch.cuda.mem_get_info()
+            weights = LLMShape.in_folder(self._folder).weight_bytes(self._text.depth, self._text.dtype)
+            require_llm_memory(self._params, weights, free)
         return TextEncoder.load(self._folder, self._text, self._llm, device)
 
 

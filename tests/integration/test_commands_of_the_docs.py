@@ -38,7 +38,11 @@ ELSEWHERE = (
     BENCHMARK,
     (r"\. \.venv/bin/activate", "the test's environment is active", "true"),
     (r"(?s)flame run (--preset .*flickr8k.*)", "it trains for an hour", r"flame params check \1"),
-    (r"flame run (--preset demo-pretrained)", "it fetches a tower and trains for minutes", r"flame params check \1"),
+    (
+        r"flame run (--preset demo-pretrained)( features caption)?",
+        "it fetches a tower and trains for minutes",
+        r"flame params check \1",
+    ),
     (
         r"flame run (--set 'recipes=\[flame,tinyclip-auto,.*)",
         "masks need more steps than these data give (tests/stages/test_linked_training.py prunes)",
