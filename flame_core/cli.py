@@ -15,6 +15,7 @@ from flame_core import (
     concept_commands,
     describe_command,
     export_command,
+    forget_command,
     probe_command,
     project_commands,
     search_commands,
@@ -44,6 +45,7 @@ describe_command.add_to(app)
 spectrum_command.add_to(app)
 probe_command.add_to(app)
 tracking_commands.add_to(app)
+forget_command.add_to(app)
 
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed samples again; dvc.lock is kept true.")]
 Recipe = Annotated[str | None, typer.Argument(help="A recipe that params.yaml lists.", autocompletion=recipe_names)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STATE = ".flame"
+OPT_OUT = "opt_out.parquet"  # written by `flame forget`
 _MARKS = ("dvc.yaml", "params.yaml")  # the files that make a folder the root of a run
 
 
@@ -39,6 +40,11 @@ class Layout:
     @property
     def params(self) -> Path:
         return self.root / "params.yaml"
+
+    @property
+    def opt_out(self) -> Path:
+        """What must not be used: the project's own file, also for workspaces."""
+        return self.project / OPT_OUT
 
     @property
     def recipes(self) -> Path:

@@ -28,6 +28,7 @@ import yaml
 from flame_core.added_deps import require_added_deps, with_added_deps
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
+from flame_core.opt_out_edges import advice, lacking, with_opt_out
 from flame_core.params import Params, TrainParams, read_yaml, recipe_of
 from flame_core.params.recipe_files import FOLDER, recipe_file
 from flame_core.section_stages import SECTIONS, linked_place, relative, section_stages
@@ -90,6 +91,8 @@ def require_links(layout: Layout, params: Params) -> None:
     pipeline = layout.root / PIPELINE
     stages = _stages(pipeline)
     require_added_deps(layout, params, stages, pipeline)
+    if layout.opt_out.is_file() and (without := lacking(stages)):
+        raise ParamsError(advice(pipeline, without))
     there = _link_stages_of(stages)
     for section in SECTIONS:
         if section in wanted and not _equal(there.get(section), wanted[section]):
@@ -162,10 +165,13 @@ def linked_pipeline(pipeline: bytes, layout: Layout, params: Params) -> bytes:
     content = yaml.safe_load(pipeline)
     wanted = link_stages(layout, params)
     there = _link_stages_of(content["stages"])
-    changed = with_added_deps(content["stages"], layout, params)
+    forgets = layout.opt_out.is_file() and bool(lacking(content["stages"]))
+    changed = with_added_deps(content["stages"], layout, params) or forgets
     if not changed and there.keys() == wanted.keys() and all(_equal(there[n], stage) for n, stage in wanted.items()):
         return pipeline
     content["stages"] = {name: stage for name, stage in content["stages"].items() if name not in there} | wanted
+    if forgets:
+        content["stages"] = with_opt_out(content["stages"])
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
 
 

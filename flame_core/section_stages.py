@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flame_core.layout import Layout
+from flame_core.layout import OPT_OUT, Layout
 from flame_core.params import (
     CaptionLMParams,
     ClusterParams,
@@ -176,7 +176,8 @@ def _features(layout: Layout, features: FeaturesParams) -> dict[str, Any]:
 
 
 def _domains(layout: Layout, domains: Mapping[str, DomainParams]) -> dict[str, Any]:
-    own = _stage("domains", [], ["data/domains"], "data", ["domain_classes", "domain_readable"])
+    forgotten = [OPT_OUT] if layout.opt_out.is_file() else []
+    own = _stage("domains", forgotten, ["data/domains"], "data", ["domain_classes", "domain_readable"])
     own["meta"]["dagster"] |= {"pool": "network", "retries": {"max": 3, "delay_seconds": 30, "exit_codes": [5]}}
     return _with_params(own, ["ingest"])
 

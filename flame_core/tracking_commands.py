@@ -158,12 +158,20 @@ def register(
 
 
 def lineage(
-    model: Model,
+    model: Annotated[str | None, typer.Argument(help="As for reproduce; none with --contains.")] = None,
+    contains: Annotated[
+        str | None, typer.Option(metavar="SAMPLE", help="List all models by whether they saw a sample: key or sha256.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page with the chain.")] = None,
 ) -> None:
     """Print the chain from a model to its sources and verify each link; exit code 1 if one is broken."""
     _starting("flame lineage")
+    if (model is None) == (contains is None):
+        raise typer.BadParameter("name one model, or --contains with a key or a sha256")
+    if model is None:
+        _contains(str(contains), as_json)
+        return
     from rich.console import Console
     from rich.markup import escape
     from rich.tree import Tree
@@ -187,6 +195,22 @@ def lineage(
                 branch.add(f"[red]{escape(note)}[/]" if link in found.broken else escape(note))
         Console().print(tree, highlight=False)
     sys.exit(1 if found.broken else 0)
+
+
+def _contains(sample: str, as_json: bool) -> None:
+    """Print which models' training data held a sample."""
+    from dataclasses import asdict
+
+    from flame_core.forgetting.models import who_saw
+    from flame_core.layout import Layout
+    from flame_core.reporting import table
+
+    rows = who_saw(Layout.find(), sample)
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=1))
+    else:
+        shown = [(row.name, row.run, ", ".join(row.versions), row.held) for row in rows]
+        table(f"training data with {sample}", ["run", "id", "versions", "held it"], shown)
 
 
 def reproduce(

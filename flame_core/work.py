@@ -99,6 +99,11 @@ class WorkCache:
             return None
         return None if unit and self.retry_failed and unit.record.failures else unit
 
+    def remove(self, digest: str) -> None:
+        """Delete the unit of that digest, as a whole."""
+        with scratch(self.folder) as folder, suppress(FileNotFoundError):
+            (self.folder / digest).rename(folder / "removed")
+
     def _open(self, digest: str) -> tuple[Unit | None, list[str]]:
         """The unit of that digest, as far as its record can be read, and the names of its damaged files."""
         _settle(self.folder / digest)

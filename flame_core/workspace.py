@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from flame_core.errors import ParamsError, ResourceError
-from flame_core.layout import Layout
+from flame_core.layout import OPT_OUT, Layout
 from flame_core.links import PIPELINE, linked_files, linked_pipeline
 from flame_core.names import shown
 from flame_core.params import Params, merge
@@ -168,6 +168,8 @@ def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
     contents[".dvc/config"] = (
         f"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n[cache]\n    dir = {cache}\n"
     ).encode()
+    if layout.opt_out.is_file():
+        contents[OPT_OUT] = layout.opt_out.read_bytes()
     for name, content in contents.items():
         _put(root / name, content)
     return opened

@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from flame_core.data.forgotten import FORGOTTEN
 from flame_core.data.sources import Problem
 from flame_core.data.sources.accounting import UnusedGroup
 from flame_core.data.sources.keys import safe_key
 from flame_core.errors import InputError
+from flame_core.layout import OPT_OUT
 
 LEDGER = "ledger.parquet"
 Outcome = Literal["dropped", "merged", "changed", "unused"]
@@ -96,6 +98,12 @@ def address_entries(source: str, record: Mapping[str, Any]) -> list[LedgerEntry]
         for row in record.get("outcomes", [])
         if row["outcome"] != "ok"
     ]
+
+
+def forgotten_entries(source: str, number: int) -> list[LedgerEntry]:
+    """The row for pairs that were forgotten, without their keys; none for none."""
+    detail = f"{number:,} pairs that `flame forget` was asked to forget"
+    return [LedgerEntry(source, OPT_OUT, "dropped", FORGOTTEN, detail, number)] if number else []
 
 
 def source_entries(source: str, problems: Iterable[Problem], unused: Iterable[UnusedGroup]) -> list[LedgerEntry]:

@@ -10,7 +10,8 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flame_core.data.captions_text import clean_captions, primary_language, same_text, text_id
+from flame_core.data.forgotten import FORGOTTEN, NOTHING, Forgotten
 from flame_core.data.pair_filters import FILTERED, filter_captions, pair_reason, picture_reason
 from flame_core.data.perceptual import COLOURS, colour_miniature, perceptual_hash
 from flame_core.data.picture_decoding import PictureError, read_picture
@@ -72,6 +74,7 @@ class ScanTask:
     stop: int
     params: IngestParams
     work: WorkCache
+    forgotten: Forgotten = NOTHING  # of the source
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Scanned:
     cut_captions: int
     filtered: dict[str, int]  # captions left out, by reason
     computed: bool
+    forgotten: int = 0  # pairs that are not among `pairs`
 
 
 def scan(task: ScanTask) -> Scanned:
@@ -93,7 +97,9 @@ def scan(task: ScanTask) -> Scanned:
     Raises:
         InputError: a file of the source changed since it was listed.
     """
-    pairs = read_pairs(task.raw, task.pictures, task.start, task.stop)
+    listed = read_pairs(task.raw, task.pictures, task.start, task.stop)
+    wanted = [not task.forgotten.names(pair.key, pair.image and pair.image.sha256) for pair in listed]
+    pairs = list(compress(listed, wanted))
     params = task.params.model_dump(include={"max_pixels", "max_side", "jpeg_quality", "max_caption_chars"})
     columns: list[dict[str, Any]] = []
     inputs: dict[str, Any] = {
@@ -104,10 +110,15 @@ def scan(task: ScanTask) -> Scanned:
     }
     if rules := changed_values(task.params.filters):
         inputs["filters"] = rules
-        inputs["columns"] = columns = _kept_columns(task) if task.params.filters.scores else []
+        columns = list(compress(_kept_columns(task), wanted)) if task.params.filters.scores else []
+        inputs["columns"] = columns
         if task.params.filters.language:
             inputs["py3langid"] = installed_version("py3langid")
-    unit = task.work.get(inputs, lambda folder: _write(task, pairs, folder, columns))
+    write = partial(_write, task, pairs, columns)
+    unit = task.work.get(inputs, write)
+    if task.forgotten.hashes and _has_forgotten(unit.folder, task.forgotten):  # asked for after it was written
+        task.work.remove(task.work.digest(inputs))
+        unit = task.work.get(inputs, write)
     return Scanned(
         source=task.source,
         pictures=task.pictures,
@@ -116,6 +127,7 @@ def scan(task: ScanTask) -> Scanned:
         cut_captions=unit.record.counts["cut_captions"],
         filtered={name: number for name, number in unit.record.counts.items() if name.startswith(FILTERED)},
         computed=unit.computed,
+        forgotten=len(listed) - len(pairs),
     )
 
 
@@ -152,7 +164,13 @@ def _kept_columns(task: ScanTask) -> list[dict[str, Any]]:
     return [json.loads(value) for value in rows[task.start : task.stop].to_pylist()]
 
 
-def _write(task: ScanTask, pairs: list[RawPair], folder: Path, columns: list[dict[str, Any]]) -> UnitRecord:
+def _has_forgotten(folder: Path, forgotten: Forgotten) -> bool:
+    """Whether a scan holds a picture with the pHash of a forgotten one."""
+    hashes = pq.ParquetFile(folder / TABLE).read(["hash"]).column("hash").to_pylist()
+    return not forgotten.hashes.isdisjoint(hashes)
+
+
+def _write(task: ScanTask, pairs: list[RawPair], columns: list[dict[str, Any]], folder: Path) -> UnitRecord:
     rules = task.params.filters
     rows: list[dict[str, Any]] = []
     failures: dict[str, str] = {}
@@ -184,6 +202,9 @@ def _write(task: ScanTask, pairs: list[RawPair], folder: Path, columns: list[dic
                 if found := picture_reason(content, task.params.max_pixels, rules):
                     raise PictureError(*found)
                 picture = read_picture(content, task.params)
+                seen = perceptual_hash(picture.rgb)
+                if seen in task.forgotten.hashes:
+                    raise PictureError(FORGOTTEN, "its perceptual hash is in opt_out.parquet")
             except PictureError as error:
                 failures[row["key"]] = error.reason
                 rows.append({**row, "reason": error.reason, "detail": error.detail})
@@ -196,7 +217,7 @@ def _write(task: ScanTask, pairs: list[RawPair], folder: Path, columns: list[dic
             row |= dict(zip(("file", "offset", "size"), place, strict=True))
             row |= {
                 "left_out": left_out,
-                "hash": perceptual_hash(picture.rgb),
+                "hash": seen,
                 "colours": colour_miniature(picture.rgb).tobytes(),
             }
             rows.append(row | _described(task, pair, captions, picture.rgb.size))

@@ -174,7 +174,7 @@ def _source(params: Params, layout: Layout, name: str, done: _Done) -> SourceLoo
     raw, source = layout.raw / name, params.sources[name]
     try:
         if (raw / SOURCE).is_file() and done.has_listed(name):
-            return _listed(raw, open_source(source, layout).pictures(raw), params.ingest)
+            return _listed(raw, open_source(source, layout, name).pictures(raw), params.ingest)
         if isinstance(source, DebianSource | HubSource):
             return None
         if isinstance(source, UrlsSource):
@@ -185,7 +185,7 @@ def _source(params: Params, layout: Layout, name: str, done: _Done) -> SourceLoo
         tables = [folder / source.table] if isinstance(source, FolderSource) and source.table else []
         if _is_small(folder, tables):
             with TemporaryDirectory() as scratch:
-                opened = open_source(source, layout)
+                opened = open_source(source, layout, name)
                 unit = opened.download(WorkCache(Path(scratch), "download"))
                 return _listed(unit.folder, opened.pictures(unit.folder), params.ingest)
         if isinstance(source, FolderSource):

@@ -98,7 +98,7 @@ def survey(given: Given, layout: Layout) -> Survey:
             listed = source.model_copy(update={"shards": tars[0].relative_to(folder).as_posix()})
             scale = size / tars[0].stat().st_size
             found.facts["looked at"] = f"only the first of {len(tars):,} shards; all numbers below are estimates"
-    opened = open_source(listed, layout)
+    opened = open_source(listed, layout, found.name)
     raw = opened.download(WorkCache(layout.work, "download")).folder
     about = read_source(raw)
     _count(found, _pairs(raw, opened.pictures(raw), about["pairs"]), about, scale)

@@ -49,7 +49,7 @@ def run(params: Params, layout: Layout) -> None:
     told: dict[str, str] = {}
     shown: list[Path] = []
     for name, domain in sorted(params.domains.items()):
-        source = open_source(domain.source, layout)
+        source = open_source(domain.source, layout, f"{STAGE}/{name}")
         listed = source.download(WorkCache(layout.work, "download"))
         pairs = read_pairs(listed.folder, source.pictures(listed.folder))
         chosen, categories = choose(pairs, domain)

@@ -12,15 +12,18 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from flame_core import gates, reporting
+from flame_core.data.forgotten import FORGOTTEN, read_forgotten
 from flame_core.data.sources import Problem, open_source
 from flame_core.data.sources.accounting import UnusedGroup
-from flame_core.data.sources.listing import left_out, read_source
-from flame_core.errors import InputError
+from flame_core.data.sources.listing import PAIRS, left_out, read_source
+from flame_core.errors import ComputationError, InputError
 from flame_core.gates import Check
 from flame_core.layout import Layout
 from flame_core.params import Params, UrlsSource
-from flame_core.work import WorkCache, gather
+from flame_core.work import Unit, WorkCache, gather
 
 log = logging.getLogger(__name__)
 _NAMED = 10  # files named in the error about an empty source
@@ -42,9 +45,10 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     unreadable: Counter[str] = Counter()
     others: Counter[str] = Counter()
     for name, source in sorted(params.sources.items()):
-        unit = open_source(source, layout).download(work)
+        unit = open_source(source, layout, name).download(work)
         about = read_source(unit.folder)
         problems, unused = left_out(about)
+        _require_forgotten(layout, name, unit)
         if not about["pairs"]:
             raise InputError(f"source {name} ({source.kind}) is empty: it has no pairs{_instead(problems, unused)}")
         files |= {f"{name}/{file}": unit.file(file) for file in unit.names()}
@@ -61,6 +65,8 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
             unreadable[f"unreadable: {problem.reason}"] += problem.count
         for group in unused:
             others[f"not used: {group.reason}"] += group.count
+        if FORGOTTEN in about:
+            others[FORGOTTEN] += about[FORGOTTEN]
         number = sum(problem.count for problem in problems)
         told = f", {number:,} unreadable" if number else ""
         shown[name] = f"{about['pairs']:,} pairs{told} ({'new' if unit.computed else 'as before'})"
@@ -69,6 +75,17 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         "Sources", {**shown, "pairs": pairs, **dict(unreadable.most_common()), **dict(others.most_common())}
     )
     gates.warn(checks)
+
+
+def _require_forgotten(layout: Layout, name: str, unit: Unit) -> None:
+    """Refuse a listing with a pair that was forgotten: its source does not heed `opt_out.parquet`."""
+    forgotten = read_forgotten(layout.opt_out).of(name)
+    if not forgotten.rows:
+        return
+    rows = pq.ParquetFile(unit.file(PAIRS)).read(["key", "sha256"])
+    for key, sha256 in zip(rows.column("key").to_pylist(), rows.column("sha256").to_pylist(), strict=True):
+        if forgotten.names(key, sha256):
+            raise ComputationError(f"source {name} lists {key}, which {layout.opt_out} says is forgotten")
 
 
 def _instead(problems: Sequence[Problem], unused: Sequence[UnusedGroup]) -> str:

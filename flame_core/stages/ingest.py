@@ -21,8 +21,9 @@ from flame_core import gates, reporting
 from flame_core.data import chunks
 from flame_core.data.build import ROWS, SCHEMA, SHARD, BuiltShard, SampleTask, ScannedPair, ShardTask, build
 from flame_core.data.contact_sheet import contact_sheet
+from flame_core.data.forgotten import FORGOTTEN, read_forgotten
 from flame_core.data.ingest_checks import ingest_checks
-from flame_core.data.ledger import LEDGER, LedgerEntry, address_entries, ledger_table, source_entries
+from flame_core.data.ledger import LEDGER, LedgerEntry, address_entries, forgotten_entries, ledger_table, source_entries
 from flame_core.data.pair_filters import FILTERED
 from flame_core.data.scan import Scanned, ScanTask, scan
 from flame_core.data.selection import Chosen, Selection, reasons, select
@@ -64,16 +65,24 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     tasks: list[ScanTask] = []
     beside: list[LedgerEntry] = []
     unfetched: list[LedgerEntry] = []
+    gone: Counter[str] = Counter()
+    forgotten = read_forgotten(layout.opt_out)
     for name, source in sorted(params.sources.items()):
         raw = layout.raw / name
-        pictures = open_source(source, layout).pictures(raw)
+        pictures = open_source(source, layout, name).pictures(raw)
         about = read_source(raw)
         beside += source_entries(name, *left_out(about))
         unfetched += address_entries(name, about)
         check_manifest(raw, pictures)
+        gone[name] = about.get(FORGOTTEN, 0)
+        own = forgotten.of(name)
         rows = chunks.cut(read_keys(raw), _SCAN_PAIRS)
-        tasks += [ScanTask(name, raw, pictures, start, stop, params.ingest, work) for start, stop in rows]
+        tasks += [ScanTask(name, raw, pictures, start, stop, params.ingest, work, own) for start, stop in rows]
     scans = list(map_units(scan, tasks, settings().workers, "scan pictures", "chunk"))
+    for scanned in scans:
+        gone[scanned.source] += scanned.forgotten
+    for name, number in sorted(gone.items()):
+        unfetched += forgotten_entries(name, number)
     selection = select(scans, params.ingest)
     shard_samples = params.ingest.sizes(sum(scan.pairs for scan in scans)).shard_samples
     bounds: dict[Split, list[tuple[int, int]]] = {
@@ -120,7 +129,7 @@ def _gather(
     dropped = sum(entry.outcome == "dropped" for entry in selection.entries)
     if listed != kept + dropped:
         raise ComputationError(f"{listed} pairs are listed, {kept} kept and {dropped} dropped: some are lost")
-    filtered = sum(entry.reason.startswith(FILTERED) for entry in selection.entries)
+    filtered = sum(entry.reason.startswith(FILTERED) or entry.reason == FORGOTTEN for entry in selection.entries)
     checks = ingest_checks(
         rows,
         selection.looks,

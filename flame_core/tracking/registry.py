@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 CHALLENGER, CHAMPION = "challenger", "champion"
 CHALLENGED = "flame.challenged_at"  # of a version: when it last became the challenger, in milliseconds since 1970
 ROLLED_BACK = "promotion.rolled_back"  # of a version: when and why; kept until a person allows `--again`
+FORGOTTEN_TAG = "flame.forgotten"  # of a run and its version: how many samples that it saw were forgotten since
 PACKAGE = "package"  # the artifact of the pyfunc that holds the servable model
 # Packages that the model's code needs.
 REQUIREMENTS = (

@@ -23,14 +23,14 @@ from pathlib import Path
 from flame_core.added_deps import added_deps
 from flame_core.digest import file_sha256
 from flame_core.errors import ComputationError, InputError, ParamsError
-from flame_core.layout import Layout
+from flame_core.layout import OPT_OUT, Layout
 from flame_core.links import LINK_STAGE, PIPELINE, linked_files, linked_pipeline, links
 from flame_core.measuring.results import METRICS
 from flame_core.names import is_commit, require_name, shown
 from flame_core.params import parse_params, read_yaml
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.provenance import LOCK, git_state
-from flame_core.tracking.registry import MODEL_TAG
+from flame_core.tracking.registry import FORGOTTEN_TAG, MODEL_TAG
 from flame_core.tracking.runs import WEIGHTS, Record, find_record, read_yaml_artifact
 from flame_core.tracking.store import asking
 from flame_core.version import code_version
@@ -68,6 +68,10 @@ def reproduce(layout: Layout, model: str, everything: bool = False) -> Reproduct
         recipe = require_name(record.tags["flame.recipe"])
     except (KeyError, ValueError) as error:
         raise InputError(f"{model}: its tag flame.recipe names no recipe ({error})") from None
+    if saw := record.tags.get(FORGOTTEN_TAG):
+        raise InputError(
+            f"{model} saw {saw} samples that were forgotten since (`flame forget`): it cannot be trained again"
+        )
     with asking(record.address), record.files() as files:
         read_yaml_artifact(files, LOCK)
         root = _project(layout, record, files)
@@ -107,6 +111,8 @@ def _project(layout: Layout, record: Record, files: Path) -> Path:
     (root / ".dvc" / "config.local").write_text(f"[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n", "utf-8")
     for name in ("params.yaml", LOCK):
         shutil.copy(files / name, root / name)
+    if layout.opt_out.is_file():
+        shutil.copy(layout.opt_out, root / OPT_OUT)
     for source in read_yaml(root / "params.yaml").get("sources", {}).values():
         path = source.get("path")
         if path and not Path(path).is_absolute():  # relative to the project that the run was in

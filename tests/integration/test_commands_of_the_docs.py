@@ -49,6 +49,8 @@ ELSEWHERE = (
         r"flame params check \1",
     ),
     (r"(?s)flame probe.*", "tests/test_probe_command.py probes", "flame probe --help"),
+    (r"flame forget .*", "it deletes (tests/forgetting/ does)", "flame forget --help"),
+    (r"flame lineage (--contains) .*", "the page's sample is not there", r"flame lineage \1 nobody/nothing"),
     (r"flame describe .*", "it needs a trained captioner", "flame describe --help"),
     (r"flame run (--preset demo-gemma)", "it fetches 240 MB and embeds for minutes", r"flame params check \1"),
     (r"flame run (--set 'concepts\.[^']*') concepts", "tests/stages/test_concepts.py counts", r"flame params check \1"),

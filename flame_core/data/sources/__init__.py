@@ -94,26 +94,34 @@ class PairSource(Protocol):
         ...
 
 
-def open_source(params: Source, layout: Layout) -> PairSource:
-    """The source described by `params`."""
+def open_source(params: Source, layout: Layout, name: str) -> PairSource:
+    """The source described by `params` under this name; it lists nothing that was forgotten (`forgotten.py`).
+
+    Raises:
+        InputError: the list of what was forgotten is damaged.
+    """
+    from flame_core.data.forgotten import read_forgotten
+
+    forgotten = read_forgotten(layout.opt_out).of(name)
     match params:
         case DebianSource():
             from flame_core.data.sources.debian import Debian
 
-            return Debian(params)
+            return Debian(params, forgotten)
         case FolderSource():
             from flame_core.data.sources.folder import Folder
 
-            return Folder(params, layout.resolve(params.path))
+            return Folder(params, layout.resolve(params.path), forgotten)
         case HubSource():
             from flame_core.data.sources.hub import Hub
 
-            return Hub(params)
+            return Hub(params, forgotten)
         case UrlsSource():
             from flame_core.data.sources.urls import Urls
 
-            return Urls(params, layout.resolve(params.path), [layout.resolve(path) for path in params.opt_out.lists])
+            lists = [layout.resolve(path) for path in params.opt_out.lists]
+            return Urls(params, layout.resolve(params.path), lists, forgotten)
         case WebdatasetSource():
             from flame_core.data.sources.webdataset import Webdataset
 
-            return Webdataset(params, layout.resolve(params.path))
+            return Webdataset(params, layout.resolve(params.path), forgotten)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from flame_core.data.forgotten import NOTHING, Forgotten
 from flame_core.data.sources import RawPair
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.apt import Deb, dpkg_deb, fetch_packages, licence_of
@@ -41,7 +42,8 @@ READERS = {
 class Debian:
     """The source `kind: debian`."""
 
-    def __init__(self, params: DebianSource) -> None:
+    def __init__(self, params: DebianSource, forgotten: Forgotten = NOTHING) -> None:
+        self._forgotten = forgotten
         self._readers = [READERS[name] for name in params.packages]
 
     def pictures(self, raw: Path) -> Path:
@@ -52,9 +54,8 @@ class Debian:
         debs = fetch_packages(needed, settings().cache_dir)
         packages = {deb.package: [deb.version, deb.sha256] for deb in debs}
         chosen = [list(reader.needs) for reader in self._readers]
-        return work.get(
-            {"kind": "debian", "packages": packages, "read": chosen}, lambda folder: self._unpack(debs, folder)
-        )
+        inputs = {"kind": "debian", "packages": packages, "read": chosen, **self._forgotten.identity}
+        return work.get(inputs, lambda folder: self._unpack(debs, folder))
 
     def _unpack(self, debs: list[Deb], folder: Path) -> UnitRecord:
         unpacked = folder / "unpacked"
@@ -70,7 +71,9 @@ class Debian:
             facts.append({"package": deb.package, "version": deb.version, "sha256": deb.sha256, "licence": licence})
         pairs = (pair for reader in self._readers for pair in reader.pairs(has))
         about = {"kind": "debian", "packages": facts}
-        record = write_listing(folder, folder, pairs, about=about, problems=problems, unused=unused)
+        record = write_listing(
+            folder, folder, pairs, about=about, problems=problems, unused=unused, forgotten=self._forgotten
+        )
         shutil.rmtree(unpacked)
         failures = {problem.file: problem.reason for problem in problems}
         return UnitRecord(counts={"pairs": record["pairs"]}, failures=failures)

@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from flame_core.data.forgotten import FORGOTTEN, NOTHING, Forgotten
 from flame_core.data.picture_kinds import is_picture, may_be_picture, suffix_of
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
@@ -41,7 +42,8 @@ _SIDE_FILE = re.compile(r"^\d{4,}(_stats\.json|\.parquet)$")  # written by img2d
 class Folder:
     """The source `kind: folder`."""
 
-    def __init__(self, params: FolderSource, folder: Path) -> None:
+    def __init__(self, params: FolderSource, folder: Path, forgotten: Forgotten = NOTHING) -> None:
+        self._forgotten = forgotten
         self._params = params
         self._folder = folder
         self._table = folder / _below(params.table, folder) if params.table else None
@@ -70,6 +72,7 @@ class Folder:
             "problems": [[problem.file, problem.reason] for problem in problems.rows()],
             "unused": [asdict(group) for group in unused.rows()],
             "unread": sorted(map(printable, unread)),
+            **self._forgotten.identity,
         }
 
         def write(folder: Path) -> UnitRecord:
@@ -111,14 +114,27 @@ class Folder:
         root, kept = self._folder, manifest
         if self._table:
             entry = files.pop(self._table.relative_to(self._folder).as_posix())
-            rows = TablePairs(self._open(self._table, problems), self._reader, self._folder, files, unread, folder)
+            rows = TablePairs(
+                self._open(self._table, problems), self._reader, self._folder, files, unread, folder, self._forgotten
+            )
             pairs = rows.pairs()
+            if rows.left_out:
+                about[FORGOTTEN] = len(rows.left_out)
             if rows.embedded:
                 root, kept = folder, None
                 about["table"] = asdict(entry)
         else:
             pairs = self._sidecar_pairs(files, problems, unread)
-        record = write_listing(folder, root, pairs, about=about, problems=problems, unused=unused, manifest=kept)
+        record = write_listing(
+            folder,
+            root,
+            pairs,
+            about=about,
+            problems=problems,
+            unused=unused,
+            manifest=kept,
+            forgotten=self._forgotten,
+        )
         failures = {problem["file"]: problem["reason"] for problem in record["problems"]}
         return UnitRecord(counts={"pairs": record["pairs"]}, failures=failures)
 

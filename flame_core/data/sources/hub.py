@@ -16,8 +16,10 @@ from tempfile import TemporaryDirectory
 
 import pyarrow.parquet as pq
 
+from flame_core.data.forgotten import NOTHING, Forgotten
 from flame_core.data.hub.access import HubFile, HubTree, fetch_file, find_commit, read_tree
 from flame_core.data.hub.rows import PLACE, ROWS, read_place, take_apart
+from flame_core.data.hub.without import copy_members, copy_rows
 from flame_core.data.shards import SPLITS, Split
 from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
@@ -48,6 +50,7 @@ class FileTask:
     file: HubFile
     image_column: str
     work: WorkCache
+    forgotten: Forgotten = NOTHING
 
     @property
     def digest(self) -> str:
@@ -63,8 +66,39 @@ def is_tar(file: HubFile) -> bool:
 
 
 def fetch(task: FileTask) -> Unit:
-    """The unit of a file, found or fetched."""
-    return task.work.find(task.digest) or task.work.compute(task.digest, lambda folder: _fetch(task, folder))
+    """The unit of a file, found or fetched, without what is forgotten; nothing is fetched again for that."""
+    unit = task.work.find(task.digest) or task.work.compute(task.digest, lambda folder: _fetch(task, folder))
+    if not any(True for _ in _forgotten(task, unit.folder)):
+        return unit
+    return task.work.mend(task.digest, lambda folder, _: _copy_rest(task, unit.folder, folder), lambda _: True)
+
+
+def _forgotten(task: FileTask, folder: Path) -> Iterator[str]:
+    """What is forgotten and still there: names of samples of a tar, numbers of rows of a table."""
+    if not task.forgotten.rows:
+        return
+    stem = task.file.path.rpartition(".")[0]
+    if is_tar(task.file):
+        for sample in read_samples(folder, task.file.path, [], Unused()):
+            if task.forgotten.names(safe_key(f"{stem}/{sample.key}"), sample.image and sample.image.sha256):
+                yield sample.key
+        return
+    for number, place in enumerate(pq.read_table(folder / ROWS, columns=[PLACE]).column(0).to_pylist()):
+        image = read_place(folder, place)
+        sha256 = image.sha256 if isinstance(image, ImageRef) else None
+        if place is not None and task.forgotten.names(safe_key(f"{stem}/{number:08d}"), sha256):
+            yield str(number)
+
+
+def _copy_rest(task: FileTask, unit: Path, folder: Path) -> UnitRecord:
+    """Copy what is not forgotten of a unit; the rows of a table keep their numbers, which are in their keys."""
+    gone = set(_forgotten(task, unit))
+    if is_tar(task.file):
+        (folder / task.file.path).parent.mkdir(parents=True, exist_ok=True)
+        keys = {sample.key for sample in read_samples(unit, task.file.path, [], Unused())}
+        copy_members(unit / task.file.path, folder / task.file.path, gone, keys - gone)
+        return UnitRecord({"bytes": (folder / task.file.path).stat().st_size})
+    return UnitRecord({"rows": copy_rows(unit, folder, {int(number) for number in gone})})
 
 
 def _fetch(task: FileTask, folder: Path) -> UnitRecord:
@@ -82,8 +116,8 @@ def _fetch(task: FileTask, folder: Path) -> UnitRecord:
 class Hub:
     """The source `kind: hub`."""
 
-    def __init__(self, params: HubSource) -> None:
-        self._params = params
+    def __init__(self, params: HubSource, forgotten: Forgotten = NOTHING) -> None:
+        self._params, self._forgotten = params, forgotten
 
     def pictures(self, raw: Path) -> Path:
         return raw
@@ -151,7 +185,7 @@ class Hub:
         self, tree: HubTree, files: list[HubFile], work: WorkCache, unused: Unused
     ) -> list[tuple[HubFile, Unit]]:
         """The units of all files; with `max_samples`, of the first files of each split that have so many."""
-        tasks = [FileTask(self._params.repo, tree.commit, file, self._params.image_column, work) for file in files]
+        tasks = [FileTask(self._params.repo, tree.commit, file, self._params.image_column, work, self._forgotten) for file in files]
         limit = self._params.max_samples
         if limit is None:
             units = list(map_units(fetch, tasks, settings().workers, "fetch files", "files"))
@@ -177,6 +211,7 @@ class Hub:
             "licence": tree.licence,
             "files": [[file.path, unit.sha256] for file, unit in units],
             "unused": [asdict(group) for group in unused.rows()],
+            **self._forgotten.identity,
         }
         unit = work.get(inputs, lambda folder: self._list(folder, tree, units, unused))
         return replace(
@@ -193,7 +228,9 @@ class Hub:
         about |= {"card_licence": tree.licence, "files": [file.path for file, _ in units]}
         kept = KeptColumns(folder / KEPT_COLUMNS if self._params.keep_columns else None)
         pairs = self._pairs(folder, units, reader, problems, unused, kept)
-        record = write_listing(folder, folder, pairs, about=about, problems=problems, unused=unused)
+        record = write_listing(
+            folder, folder, pairs, about=about, problems=problems, unused=unused, forgotten=self._forgotten
+        )
         kept.close()
         failures = {problem["file"]: problem["reason"] for problem in record["problems"]}
         return UnitRecord({"pairs": record["pairs"]}, failures)
@@ -217,7 +254,8 @@ class Hub:
                     unused.add("beyond_max_samples", pair.key, "samples")
                     continue
                 taken[split] = taken.get(split, 0) + 1
-                kept.add(pair.key, [{"columns": self._columns(record)} for record in records])
+                if not self._forgotten.names(pair.key, pair.image and pair.image.sha256):  # rows as `write_listing` has
+                    kept.add(pair.key, [{"columns": self._columns(record)} for record in records])
                 left_out = pair.split not in (None, *SPLITS) and split != "val"
                 yield pair if split is None or left_out else replace(pair, split=split)
 

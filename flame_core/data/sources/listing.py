@@ -22,9 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter
 
+from flame_core.data.forgotten import FORGOTTEN, NOTHING, Forgotten
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused, UnusedGroup
-from flame_core.data.sources.keys import safe_key
+from flame_core.data.sources.keys import safe_key, stem_of
+from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.digest import canonical_json, write_json
 from flame_core.errors import InputError
 from flame_core.regular_files import kind_of
@@ -85,30 +87,51 @@ def write_listing(
     problems: list[Problem],
     unused: Unused | None = None,
     manifest: Iterable[SourceFile] | None = None,
+    forgotten: Forgotten = NOTHING,
 ) -> dict[str, Any]:
     """Write the list of a source to `folder` and return the content of `source.json`.
 
-    File names are relative to `pictures`. `problems` and `unused` may still grow while `pairs` is being consumed.
+    File names are relative to `pictures`. `problems` and `unused` may still grow while `pairs` is being consumed. Pairs
+    that are forgotten are only counted, and their pictures are removed if they are files below `folder`.
     """
     count = 0
     missing: dict[int, str] = {}
-    rows = iter(pairs)
+    left_out: list[RawPair] = []
+    rows = _without(pairs, forgotten, left_out)
     with pq.ParquetWriter(folder / PAIRS, SCHEMA, compression="zstd") as writer:
         while chunk := list(islice(rows, _GROUP)):
             missing |= {row: plain(pair.missing) for row, pair in enumerate(chunk, count) if pair.missing}
             writer.write_table(pa.Table.from_pylist([_row(pair, pictures) for pair in chunk], schema=SCHEMA))
             count += len(chunk)
+    for pair in left_out:
+        if pair.image and pair.image.path.is_relative_to(folder) and pair.image.path.name != PICTURE_FILE:
+            pair.image.path.unlink(missing_ok=True)
     if missing:
         write_json(folder / MISSING, missing)
     if manifest is not None:
         with (folder / MANIFEST).open("w", encoding="utf-8") as file:
-            file.writelines(canonical_json(asdict(entry)) + "\n" for entry in manifest)
+            file.writelines(
+                canonical_json(asdict(entry)) + "\n"
+                for entry in manifest
+                if not forgotten.names(safe_key(stem_of(entry.path)), entry.sha256)
+            )
     rows_of = problems.rows() if isinstance(problems, Problems) else problems
     record = {**about, "pairs": count, "problems": [_problem(problem) for problem in rows_of]}
     if unused is not None and (groups := unused.rows()):
         record["unused"] = [asdict(group) for group in groups]
+    if left_out:
+        record[FORGOTTEN] = record.get(FORGOTTEN, 0) + len(left_out)
     write_json(folder / SOURCE, record)
     return record
+
+
+def _without(pairs: Iterable[RawPair], forgotten: Forgotten, left_out: list[RawPair]) -> Iterator[RawPair]:
+    """The pairs that are not forgotten; the others are appended to `left_out`."""
+    for pair in pairs:
+        if forgotten.names(pair.key, pair.image and pair.image.sha256):
+            left_out.append(pair)
+        else:
+            yield pair
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

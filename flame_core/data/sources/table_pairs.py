@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from flame_core.data.forgotten import NOTHING, Forgotten
 from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.file_names import FileNames
 from flame_core.data.sources.keys import folders_of, safe_key, stem_of
@@ -19,6 +20,7 @@ from flame_core.data.sources.listing import SourceFile
 from flame_core.data.sources.picture_file import PictureFile
 from flame_core.data.sources.record import RecordReader
 from flame_core.data.sources.table import Row, Table, read_table
+from flame_core.digest import bytes_sha256
 
 _LONGEST_NAME = 4096  # bytes
 
@@ -50,7 +52,10 @@ class TablePairs:
         files: Mapping[str, SourceFile],
         unread: Collection[str],
         kept: Path,
+        forgotten: Forgotten = NOTHING,
     ) -> None:
+        self._forgotten = forgotten
+        self.left_out: set[str] = set()  # sha256 of pictures in the table that are forgotten
         self._table = table
         self._reader = reader
         self._folder = folder
@@ -62,6 +67,9 @@ class TablePairs:
         self._embedded: dict[str, _Picture] = {}  # by sha256
         for number, row in read_table(table):
             name, content = _picture(row.pop(table.picture_column, None))
+            if content and forgotten.names_bytes(content):
+                self.left_out.add(bytes_sha256(content))
+                continue
             if content:
                 image = self._kept.keep(content)
                 name = name or f"{table.path.stem}/{number:08d}.bin"
@@ -101,7 +109,8 @@ class TablePairs:
 
     def _image(self, entry: SourceFile) -> ImageRef:
         image = ImageRef(self._folder / entry.path, 0, entry.size, entry.sha256)
-        return self._kept.keep(image.read()) if self.embedded else image
+        copied = self.embedded and entry.sha256 not in self._forgotten.sha256
+        return self._kept.keep(image.read()) if copied else image
 
     def _pair(self, stem: str, image: ImageRef | None, picture: _Picture, missing: str | None = None) -> RawPair:
         if len(picture.silent) < len(picture.rows):  # ingest drops a picture without any caption, by its key

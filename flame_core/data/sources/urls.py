@@ -11,7 +11,7 @@ import json
 import shutil
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +28,10 @@ from flame_core.data.addresses.courtesy import tidy
 from flame_core.data.addresses.crawl import Pace
 from flame_core.data.addresses.opt_out import OptOutLists, read_lists
 from flame_core.data.addresses.request import LONGEST_REST
-from flame_core.data.addresses.sorted_list import ADDRESSES, read_addresses, read_keys, write_sorted
+from flame_core.data.addresses.sorted_list import ADDRESSES, Address, read_addresses, read_keys, write_sorted
 from flame_core.data.addresses.tally import followed
 from flame_core.data.addresses.unit import ABOUT, Fetched, FetchTask, fetch, fetch_identity
+from flame_core.data.forgotten import FORGOTTEN, NOTHING, Forgotten
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems
 from flame_core.data.sources.kept_columns import KeptColumns
@@ -56,11 +57,12 @@ class Urls:
         params: UrlsSource,
         path: Path,
         lists: Sequence[Path] = (),
+        forgotten: Forgotten = NOTHING,
         *,
         pace: Pace | None = None,
         resolver: Callable[[], AbstractResolver] | None = None,
     ) -> None:
-        self._params, self._path, self._lists = params, path, lists
+        self._params, self._path, self._lists, self._forgotten = params, path, lists, forgotten
         self._pace, self._resolver = pace or Pace(), resolver
 
     def pictures(self, raw: Path) -> Path:
@@ -68,6 +70,8 @@ class Urls:
 
     def download(self, work: WorkCache) -> Unit:
         lists = read_lists(self._lists)
+        lists.sha256 |= self._forgotten.sha256
+        lists.hashes |= self._forgotten.hashes
         addresses = self._sorted(work)
         if addresses.record.counts["kept"] > NAMELESS and self._params.contact is None:
             raise InputError(
@@ -85,20 +89,32 @@ class Urls:
             "kind": "addresses",
             "files": [[path.name, file_sha256(path)] for path in files],
             "params": self._params.model_dump(include=fields | {"keep_columns", "max_samples"}),
+            **self._forgotten.identity,
         }
 
         def write(folder: Path) -> UnitRecord:
             problems = Problems()
             reader = ListReader(self._params, problems, folder)
-            listed, kept = write_sorted(folder, reader.addresses(files), self._params.max_samples)
+            left_out: set[str] = set()
+            wanted = self._wanted(reader.addresses(files), left_out)
+            listed, kept = write_sorted(folder, wanted, self._params.max_samples)
             rows = [vars(problem) for problem in problems.rows()]
-            write_json(folder / _LIST, {"problems": rows})
+            told = {FORGOTTEN: len(left_out)} if left_out else {}
+            write_json(folder / _LIST, {"problems": rows, **told})
             return UnitRecord({"listed": listed, "kept": kept})
 
         unit = work.get(inputs, write)
         if not unit.record.counts["kept"]:
             raise InputError(f"{self._path} lists no address")
         return unit
+
+    def _wanted(self, addresses: Iterable[Address], left_out: set[str]) -> Iterator[Address]:
+        """The addresses that are not forgotten; keys of the others are added to `left_out`."""
+        for address in addresses:
+            if self._forgotten.names_address(address.url) or self._forgotten.names(address.key):
+                left_out.add(address.key)
+            else:
+                yield address
 
     def _fetch(self, work: WorkCache, addresses: Unit, lists: OptOutLists) -> list[Fetched]:
         shared = work.folder.with_name("download-hosts")
@@ -137,6 +153,7 @@ class Urls:
             "units": [unit.unit.sha256 for unit in units],
             "lists": [file_sha256(path) for path in self._lists],
             "params": self._params.model_dump(include={"language", "licence", "keep_columns"}),
+            **self._forgotten.identity,
         }
         unit = work.get(inputs, lambda folder: self._list(folder, addresses, tars, lists))
         sha256 = {**unit.sha256, **{name: each.unit.sha256[TAR] for name, each in tars.items()}}
@@ -173,12 +190,16 @@ class Urls:
         with pq.ParquetWriter(folder / ATTEMPTS, SCHEMA, compression="zstd") as attempts:
             counts = addresses.record.counts
             about: dict[str, Any] = {"kind": "urls", "listed": counts["listed"], "addresses": counts["kept"]}
-            record = write_listing(folder, folder, pairs(attempts), about=about, problems=problems)
+            record = write_listing(
+                folder, folder, pairs(attempts), about=about, problems=problems, forgotten=self._forgotten
+            )
         kept.close()
         record["outcomes"] = [
             {"outcome": outcome, "reason": reason, "count": number, "first": first[outcome, reason]}
             for (outcome, reason), number in sorted(reasons.items())
         ]
+        if left_out := json.loads((addresses.folder / _LIST).read_bytes()).get(FORGOTTEN, 0):
+            record[FORGOTTEN] = record.get(FORGOTTEN, 0) + left_out
         write_json(folder / SOURCE, record)
         return UnitRecord({"pairs": record["pairs"]})
 

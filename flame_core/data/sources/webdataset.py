@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from flame_core.data.forgotten import NOTHING, Forgotten
 from flame_core.data.shards import SPLITS, Split
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
@@ -59,7 +60,8 @@ class TarSample:
 class Webdataset:
     """The source `kind: webdataset`."""
 
-    def __init__(self, params: WebdatasetSource, folder: Path) -> None:
+    def __init__(self, params: WebdatasetSource, folder: Path, forgotten: Forgotten = NOTHING) -> None:
+        self._forgotten = forgotten
         self._params = params
         self._folder = folder
         self._reader = RecordReader((params.caption_field,), params.language, params.group_field, params.licence)
@@ -86,6 +88,7 @@ class Webdataset:
             "files": [[entry.path, entry.size, entry.sha256] for entry in manifest],
             "problems": [[problem.file, problem.reason] for problem in problems.rows()],
             "unused": [asdict(group) for group in unused.rows()],
+            **self._forgotten.identity,
         }
         return work.get({"kind": "webdataset", **inputs}, lambda folder: self._list(folder, manifest, problems, unused))
 
@@ -109,7 +112,14 @@ class Webdataset:
         about = {"kind": "webdataset"}
         pairs = self._pairs(manifest, problems, unused)
         record = write_listing(
-            folder, self._folder, pairs, about=about, problems=problems, unused=unused, manifest=manifest
+            folder,
+            self._folder,
+            pairs,
+            about=about,
+            problems=problems,
+            unused=unused,
+            manifest=manifest,
+            forgotten=self._forgotten,
         )
         failures = {problem["file"]: problem["reason"] for problem in record["problems"]}
         return UnitRecord(counts={"pairs": record["pairs"]}, failures=failures)

@@ -1,0 +1,257 @@
+"""Finds the samples that are asked for, in every revision of the data, and what they can be recognised by.
+
+A sample that is found by its key is found by its picture too: pairs with the same bytes (merged samples, the same
+picture at another address) are forgotten together.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from flame_core.data.addresses.attempts import ATTEMPTS
+from flame_core.data.forgotten import Forgotten, ForgottenSample
+from flame_core.data.scan import TABLE
+from flame_core.data.shards import INDEX, Index
+from flame_core.data.sources.keys import safe_key
+from flame_core.data.sources.listing import PAIRS
+from flame_core.digest import file_sha256
+from flame_core.errors import InputError
+from flame_core.forgetting.requests import Requests
+from flame_core.forgetting.revisions import Revision
+from flame_core.forgetting.traces import Traces
+from flame_core.tracking.listings import file_md5
+
+_INDEX = f"data/shards/{INDEX}"
+
+
+@dataclass
+class Sample:
+    """What is known about a sample that is to be forgotten."""
+
+    sha256: set[str] = field(default_factory=set)
+    urls: set[str] = field(default_factory=set)
+    held: set[str] = field(default_factory=set)
+    splits: set[str] = field(default_factory=set)
+    sources: set[str] = field(default_factory=set)  # files of the sources themselves, which are the user's
+
+
+@dataclass
+class Found:
+    """The samples by key, what they are recognised by, and requests that named nothing."""
+
+    samples: dict[str, Sample]
+    traces: Traces
+    unmatched: Requests
+
+    def rows(self, requests: Requests, known: Forgotten, date: str, reason: str) -> Iterator[ForgottenSample]:
+        """The rows for `opt_out.parquet`."""
+        for key, sample in sorted(self.samples.items()):
+            addresses = tuple(sorted(map(known.salted, sample.urls)))
+            held = tuple(sorted(sample.held))
+            yield ForgottenSample(key, tuple(sorted(sample.sha256)), None, addresses, date, reason, held)
+        left = self.unmatched
+        for key in sorted(left.keys - {row.key for row in known.rows}):
+            yield ForgottenSample(key, date=date, reason=reason)
+        for sha256 in sorted(left.sha256 - known.sha256):
+            yield ForgottenSample(sha256=(sha256,), date=date, reason=reason)
+        for url in sorted(url for url in left.urls if not known.names_address(url)):
+            yield ForgottenSample(addresses=(known.salted(url),), date=date, reason=reason)
+        for number in sorted(requests.hashes):  # also of pictures that come later
+            yield ForgottenSample(phash=f"{number:016x}", date=date, reason=reason)
+
+
+def find(revisions: Sequence[Revision], scans: Path, requests: Requests) -> Found:
+    """Look for what is asked for in all revisions, and in the scans (`.flame/work/ingest`) for pHashes.
+
+    Raises:
+        InputError: a table cannot be read.
+    """
+    samples: defaultdict[str, Sample] = defaultdict(Sample)
+    for key, sha256 in _scanned(scans, requests.hashes):
+        samples[key].sha256.add(sha256)
+    while True:  # by key, then by the pictures of these, until nothing is added
+        keys = requests.keys | samples.keys()
+        digests = requests.sha256.union(*(sample.sha256 for sample in samples.values()))
+        before = (len(samples), len(digests))
+        for revision in revisions:
+            _look(revision, keys, digests, requests.urls, samples)
+        if before == (len(samples), len(digests.union(*(sample.sha256 for sample in samples.values())))):
+            break
+    found = {digest for sample in samples.values() for digest in sample.sha256}
+    urls = {url for sample in samples.values() for url in sample.urls}
+    unmatched = Requests(requests.keys - samples.keys(), requests.sha256 - found, requests.hashes, requests.urls - urls)
+    return Found(dict(samples), _traces(revisions, samples), unmatched)
+
+
+def _read(path: Path, columns: Sequence[str]) -> pa.Table:
+    try:
+        return pq.ParquetFile(path).read(columns)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}); `dvc checkout` or the stage that wrote it restores it"
+        ) from None
+
+
+def _among(table: pa.Table, column: str, values: Iterable[str]) -> Any:
+    """Whether each row's value is one of `values`."""
+    options = pc.SetLookupOptions(value_set=pa.array(sorted(values), pa.string()))
+    return pc.call_function("is_in", [table.column(column)], options)
+
+
+def _either(masks: Sequence[Any]) -> Any:
+    mask = masks[0]
+    for other in masks[1:]:
+        mask = pc.call_function("or", [mask, other])
+    return mask
+
+
+def _scanned(scans: Path, hashes: Iterable[int]) -> Iterator[tuple[str, str]]:
+    """(key, sha256) of scanned pictures with one of these perceptual hashes."""
+    wanted = set(hashes)
+    for path in sorted(scans.glob(f"*/{TABLE}")) if wanted else []:
+        for row in _read(path, ["key", "sha256", "hash"]).to_pylist():
+            if row["hash"] in wanted:
+                yield row["key"], row["sha256"]
+
+
+def _sources(revision: Revision, name: str) -> Iterator[tuple[str, Path]]:
+    """(source, file) of a table that every source has."""
+    for place, path in revision.files.items():
+        parts = PurePosixPath(place).parts
+        if parts[:2] == ("data", "raw") and len(parts) == 4 and parts[3] == name:
+            yield parts[2], path
+
+
+def _own_keys(source: str, keys: Iterable[str]) -> set[str]:
+    """Keys of a source's samples as its own list has them."""
+    return {key.removeprefix(f"{source}/") for key in keys if key.startswith(f"{source}/")}
+
+
+def _look(
+    revision: Revision,
+    keys: Iterable[str],
+    digests: Iterable[str],
+    urls: Iterable[str],
+    samples: defaultdict[str, Sample],
+) -> None:
+    for source, path in _sources(revision, ATTEMPTS):
+        table = _read(path, ["key", "url", "sha256_received", "sha256_stored"])
+        masks = [_among(table, name, digests) for name in ("sha256_received", "sha256_stored")]
+        mask = _either([*masks, _among(table, "key", _own_keys(source, keys)), _among(table, "url", urls)])
+        for row in table.filter(mask).to_pylist():
+            sample = samples[safe_key(f"{source}/{row['key']}")]
+            sample.urls.add(row["url"])
+            sample.sha256 |= {row[name] for name in ("sha256_received", "sha256_stored") if row[name]}
+    for source, path in _sources(revision, PAIRS):
+        table = _read(path, ["key", "sha256"])
+        mask = _either([_among(table, "sha256", digests), _among(table, "key", _own_keys(source, keys))])
+        for row in table.filter(mask).to_pylist():
+            samples[safe_key(f"{source}/{row['key']}")].sha256 |= {row["sha256"]} - {None}
+    if index := revision.files.get(_INDEX):
+        table = _read(index, ["key", "sha256"])
+        for row in table.filter(_either([_among(table, "sha256", digests), _among(table, "key", keys)])).to_pylist():
+            samples[row["key"]].sha256.add(row["sha256"])
+
+
+def _traces(revisions: Sequence[Revision], samples: dict[str, Sample]) -> Traces:
+    """What the samples are recognised by; also notes in them which revisions held them."""
+    traces = Traces(keys=set(samples))
+    traces.digests |= {digest for sample in samples.values() for digest in sample.sha256}
+    traces.keys |= {key for key in (key.partition("/")[2] for key in samples) if key.startswith("urls/")}
+    for revision in revisions:
+        _of_pairs(revision, samples, traces)
+        _of_shards(revision, samples, traces)
+        for path in _captions(revision):
+            table = _read(path, ["key", "text"])
+            traces.texts |= set(table.filter(_among(table, "key", traces.keys)).column("text").to_pylist())
+    others = set[str]().union(*(_shared(revision, traces) for revision in revisions)) if traces.texts else set()
+    traces.texts -= others
+    for revision in revisions:
+        _in_line(revision, traces)
+    return traces
+
+
+def _of_pairs(revision: Revision, samples: dict[str, Sample], traces: Traces) -> None:
+    for source, path in _sources(revision, PAIRS):
+        table = pq.ParquetFile(path).read()
+        for row in table.filter(_of_source(table, source, samples, traces)).to_pylist():
+            traces.texts |= {text for _, texts in row["captions"] for text in texts}
+            picture = revision.files.get(f"data/raw/{source}/{row['file']}")
+            if picture is not None:
+                with picture.open("rb") as file:
+                    file.seek(row["offset"] or 0)
+                    traces.add_picture(file.read(row["size"] or -1))
+            elif row["file"]:
+                samples[safe_key(f"{source}/{row['key']}")].sources.add(f"{source}: {row['file']}")
+
+
+def _of_source(table: pa.Table, source: str, samples: Iterable[str], traces: Traces) -> Any:
+    """Which rows of a source's list are forgotten."""
+    return _either([_among(table, "sha256", traces.digests), _among(table, "key", _own_keys(source, samples))])
+
+
+def _captions(revision: Revision) -> Iterator[Path]:
+    for place, path in revision.files.items():
+        if place.startswith("data/captions/") and place.endswith(".parquet"):
+            yield path
+
+
+def _shared(revision: Revision, traces: Traces) -> set[str]:
+    """Captions of the forgotten samples that other samples have too."""
+    found: set[str] = set()
+    for source, path in _sources(revision, PAIRS):
+        table = pq.ParquetFile(path).read(["key", "sha256", "captions"])
+        rest = table.filter(pc.call_function("invert", [_of_source(table, source, traces.keys, traces)]))
+        for captions in rest.column("captions").to_pylist():
+            found |= {text for _, texts in captions for text in texts if text in traces.texts}
+    for path in _captions(revision):
+        table = _read(path, ["key", "text"])
+        rest = table.filter(pc.call_function("invert", [_among(table, "key", traces.keys)]))
+        found |= set(rest.filter(_among(rest, "text", traces.texts)).column("text").to_pylist())
+    return found
+
+
+def _of_shards(revision: Revision, samples: dict[str, Sample], traces: Traces) -> None:
+    index = revision.files.get(_INDEX)
+    if index is None:
+        return
+    table = pq.ParquetFile(index).read()
+    rows = table.filter(_among(table, "key", samples)).to_pylist()
+    digest = Index(table.filter(pc.field("split") == "train")).digest() if rows else ""
+    for row in rows:
+        sample = samples[row["key"]]
+        sample.splits.add(row["split"])
+        if row["split"] == "train":
+            sample.held.add(digest)
+        shard = revision.files.get(f"data/shards/{row['shard']}")
+        if shard:
+            with shard.open("rb") as file:
+                file.seek(row["offset"])
+                traces.add_picture(file.read(row["size"]))
+
+
+def _in_line(revision: Revision, traces: Traces) -> None:
+    """Vectors that stand in line with a shard or a table that names a sample, by their digests."""
+    index = revision.files.get(_INDEX)
+    stems: set[tuple[str, str]] = set()
+    if index is not None:
+        table = _read(index, ["key", "shard"])
+        shards = set(table.filter(_among(table, "key", traces.keys)).column("shard").to_pylist())
+        stems = {("train", PurePosixPath(shard).stem) for shard in shards if shard.startswith("train/")}
+    for place, path in revision.files.items():
+        if place.startswith("data/embeddings/texts/") and place.endswith(".parquet") and traces.in_file(path):
+            stems.add(("texts", PurePosixPath(place).stem))
+    for place, path in revision.files.items():
+        name = PurePosixPath(place)
+        vectors = place.startswith("data/embeddings/") and name.suffix == ".safetensors"
+        if vectors and (name.parts[2], name.stem) in stems:
+            traces.files.add(file_sha256(path))
+            traces.md5s.add(revision.md5s.get(place) or file_md5(path))

@@ -1,0 +1,166 @@
+"""Forgets samples, step by step; each step can be repeated, so a killed `flame forget` is continued by the next one.
+
+1. Find the samples, and keep what they are recognised by in `.flame/forget/pending.json` until all is done.
+2. Add them to `opt_out.parquet`, and the edges from it to `dvc.yaml`: from here on no stage uses them.
+3. Tag the models that saw them.
+4. Rebuild `data/raw` and `data/shards`. Pictures from the web are carried over, so this comes before any deletion.
+5. Delete old bytes: outs, work cache, kept reports, DVC's cache, its remotes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+
+from flame_core.data.forgotten import Forgotten, added, new_salt, read_forgotten, write_forgotten
+from flame_core.data.shards import INDEX
+from flame_core.errors import ComputationError, InputError, ParamsError, ResourceError
+from flame_core.forgetting.finding import Found, find
+from flame_core.forgetting.models import tag_models
+from flame_core.forgetting.purge import Purged, purge
+from flame_core.forgetting.requests import Requests, parse_requests
+from flame_core.forgetting.revisions import cache_folder, cached, trees
+from flame_core.forgetting.traces import Traces
+from flame_core.layout import Layout
+from flame_core.links import PIPELINE
+from flame_core.opt_out_edges import edited
+from flame_core.params import Params
+from flame_core.tracking.provenance import read_lock
+from flame_core.tracking.store import tracking_address
+
+_PENDING = "pending.json"
+
+
+@dataclass
+class Report:
+    """What was forgotten, what was deleted (or would be), which models saw it, and what could not be reached."""
+
+    found: Found
+    purged: Purged
+    models: dict[str, int] = field(default_factory=dict)
+    unfinished: list[str] = field(default_factory=list)  # the same command tries these again
+
+
+def forget(params: Params, layout: Layout, requests: Requests, reason: str, *, dry_run: bool) -> Report:
+    """Forget what is asked for, and what an interrupted call was asked for; with `dry_run`, only find it.
+
+    Raises:
+        ParamsError: nothing is asked for, or `dvc.yaml` cannot be edited.
+        InputError: a table cannot be read.
+        ComputationError: a stage failed; the same command continues.
+    """
+    if layout.is_workspace:
+        raise ParamsError(f"run `flame forget` in the project, {layout.project}: it covers its workspaces")
+    pending = layout.state / "forget" / _PENDING
+    traces, asked, reason, date = _continued(pending, reason)
+    requests |= asked
+    if not requests:
+        raise ParamsError("name what to forget: keys, sha256, pHashes (p:...) or addresses, or a --file of them")
+    known = read_forgotten(layout.opt_out)
+    cache = cache_folder(layout)
+    revisions = [*trees(layout), *(cached(layout, cache) if cache else ())]
+    found = find(revisions, layout.work / "ingest", requests)
+    traces.update(found.traces)
+    _recognise_known(traces, requests, known)
+    if dry_run:
+        return Report(found, _delete(layout, cache, traces, None)[0])
+    kept = {"requests": requests.lines(), "reason": reason, "date": date}
+    traces.write(pending, **kept)
+    known = Forgotten(known.rows, known.salt or new_salt())
+    rows = added(known.rows, found.rows(requests, known, date, reason))
+    write_forgotten(layout.opt_out, rows, known.salt)
+    _write_edges(layout)
+    report = Report(found, Purged())
+    try:
+        if tracking_address(layout) is not None:
+            report.models = tag_models(layout, read_forgotten(layout.opt_out))
+    except ResourceError as error:
+        report.unfinished.append(f"models are not tagged: {error}")
+    _rebuild(params, layout)
+    report.purged, unfinished = _delete(layout, cache, traces, lambda: traces.write(pending, **kept))
+    report.unfinished += unfinished
+    if not report.unfinished:
+        pending.unlink()
+    return report
+
+
+def _continued(pending: Path, reason: str) -> tuple[Traces, Requests, str, str]:
+    """What an interrupted call has left: traces, requests, reason, date."""
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    try:
+        content = json.loads(pending.read_bytes())
+        asked = parse_requests(content["requests"], str(pending))
+        return Traces.read(content), asked, reason or content["reason"], content["date"]
+    except FileNotFoundError:
+        return Traces(), Requests(), reason, today
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{pending} is damaged ({error}): an interrupted `flame forget` wrote it. Remove it, and name again what "
+            "is to be forgotten"
+        ) from None
+
+
+def _recognise_known(traces: Traces, requests: Requests, known: Forgotten) -> None:
+    """What was forgotten before and is asked for again is searched for by what the file still knows."""
+    for row in known.rows:
+        named = row.key in requests.keys or not requests.sha256.isdisjoint(row.sha256)
+        if named or any(known.salted(url) in row.addresses for url in requests.urls):
+            traces.keys |= {row.key} if row.key else set()
+            traces.digests |= set(row.sha256)
+
+
+def _write_edges(layout: Layout) -> None:
+    pipeline = layout.project / PIPELINE
+    if pipeline.is_file():
+        text = pipeline.read_text("utf-8")
+        if (new := edited(text, pipeline)) != text:
+            beside = pipeline.with_name(f".{PIPELINE}")
+            beside.write_text(new, "utf-8")
+            beside.replace(pipeline)
+
+
+def _rebuild(params: Params, layout: Layout) -> None:
+    """Write `data/raw` and `data/shards` again if they are there, by DVC if it made them."""
+    if "ingest" in read_lock(layout.root) and find_spec("dvc") is not None:
+        from orchestration.pipeline_run import reproduce
+
+        if code := reproduce(layout.root, ["ingest"]):
+            raise ComputationError(
+                f"`dvc repro ingest` ended with {code}, so old bytes were not deleted yet; mend that, then run "
+                "`flame forget` again"
+            )
+    elif (layout.shards / INDEX).is_file():
+        from flame_core.stages import download, ingest
+
+        download.run(params, layout)
+        ingest.run(params, layout)
+
+
+def _delete(
+    layout: Layout, cache: Path | None, traces: Traces, keep: Callable[[], None] | None
+) -> tuple[Purged, list[str]]:
+    """Delete what holds the samples; only find it if `keep` is None. `keep()` is called when traces have grown."""
+    delete = keep is not None
+    purged = purge(layout, traces, delete=delete)
+    unfinished: list[str] = []
+    if cache is None or find_spec("dvc") is None:
+        return purged, unfinished
+    from orchestration.dvc_stores import delete_cached, delete_remote
+
+    def holds(path: Path) -> bool:
+        return traces.in_file(path)
+
+    known = {path.parent.name + path.name for path in cache.glob("??/*") if path.suffix != ".dir"}
+    purged.objects = delete_cached(cache, traces.md5s, holds, delete=False)
+    traces.md5s |= set(purged.objects)
+    if keep is not None:
+        keep()  # from now on the remotes' objects are known by md5, also after a kill
+        delete_cached(cache, traces.md5s, lambda _: False, delete=True)
+    remote = delete_remote(layout.project, traces.md5s, known, holds, delete=delete)
+    purged.remote = [f"{name}: {md5}" for name, md5s in sorted(remote.objects.items()) for md5 in md5s]
+    unfinished += [f"remote {name}: {why}" for name, why in sorted(remote.unreached.items())]
+    return purged, unfinished

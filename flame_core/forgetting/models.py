@@ -1,0 +1,129 @@
+"""Which models saw a sample: MLflow's runs name the training split that they read by its digest.
+
+Nothing is unlearned. A model that saw forgotten samples keeps its tag, and `flame lineage --contains` finds it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from flame_core.data.forgotten import Forgotten
+from flame_core.data.shards import INDEX, Index
+from flame_core.forgetting.revisions import cache_folder, cached, trees
+from flame_core.layout import Layout
+from flame_core.settings import settings
+from flame_core.tracking.registry import FORGOTTEN_TAG
+from flame_core.tracking.store import asking, open_client, require_tracking
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A model, and whether its training data held a sample: yes, no, or not known, with the reason."""
+
+    run: str
+    name: str
+    versions: tuple[str, ...]
+    held: str
+
+
+def tag_models(layout: Layout, forgotten: Forgotten) -> dict[str, int]:
+    """Tag every run, and every version of the registered model, with how many forgotten samples it saw.
+
+    Returns:
+        {run or version: number} of those that saw any.
+
+    Raises:
+        ResourceError: MLflow does not answer.
+    """
+    address = require_tracking(layout)
+    tagged: dict[str, int] = {}
+    with asking(address):
+        client = open_client(address)
+        name = settings().registered_model
+        for run, digest in _runs(client):
+            number = sum(digest in row.held for row in forgotten.rows)
+            if number:
+                client.set_tag(run.info.run_id, FORGOTTEN_TAG, str(number))
+                tagged[f"run {run.info.run_id}"] = number
+                for version in _versions(client, name, run.info.run_id):
+                    client.set_model_version_tag(name, version, FORGOTTEN_TAG, str(number))
+                    tagged[f"{name} version {version}"] = number
+    return tagged
+
+
+def _runs(client: MlflowClient) -> Iterator[tuple[Run, str]]:
+    """Every run of the experiment with the digest of the training split that it read."""
+    experiment = client.get_experiment_by_name(settings().experiment)
+    token: str | None = None
+    while experiment is not None:
+        page = client.search_runs([experiment.experiment_id], max_results=1000, page_token=token)
+        for run in page:
+            for each in run.inputs.dataset_inputs if run.inputs else []:
+                if each.dataset.name == "shards":
+                    yield run, json.loads(each.dataset.source).get("sha256", "")
+                    break
+        token = page.token
+        if not token:
+            return
+
+
+def _versions(client: MlflowClient, name: str, run: str) -> list[str]:
+    return [str(version.version) for version in client.search_model_versions(f"name='{name}' and run_id='{run}'")]
+
+
+def who_saw(layout: Layout, sample: str) -> list[Seen]:
+    """For every recorded model, whether its training data held a sample, given by key or sha256.
+
+    Raises:
+        ResourceError: MLflow does not answer.
+    """
+    from flame_core.data.forgotten import read_forgotten
+
+    address = require_tracking(layout)
+    gone = [row for row in read_forgotten(layout.opt_out).rows if sample == row.key or sample in row.sha256]
+    held = {digest for row in gone for digest in row.held}
+    known = {digest: _has(index, sample) for digest, index in _indexes(layout)}
+    rows: list[Seen] = []
+    with asking(address):
+        client = open_client(address)
+        for run, digest in _runs(client):
+            versions = tuple(_versions(client, settings().registered_model, run.info.run_id))
+            rows.append(Seen(run.info.run_id, run.info.run_name or "", versions, _answer(digest, held, known)))
+    return rows
+
+
+def _answer(digest: str, held: Iterable[str], known: Mapping[str, bool]) -> str:
+    if digest in held:
+        return "yes, and it was forgotten since"
+    if digest not in known:
+        return "not known: neither a tree nor DVC's cache has its index"
+    return "yes" if known[digest] else "no"
+
+
+def _indexes(layout: Layout) -> Iterator[tuple[str, pa.Table]]:
+    """(digest, table) of every training index of this machine."""
+    cache = cache_folder(layout)
+    seen: set[Path] = set()
+    for revision in (*trees(layout), *(cached(layout, cache) if cache else ())):
+        path = revision.files.get(f"data/shards/{INDEX}")
+        if path is not None and path not in seen:
+            seen.add(path)
+            table = pq.ParquetFile(path).read()
+            table = table.filter(pc.field("split") == "train")
+            yield Index(table).digest(), table
+
+
+def _has(table: pa.Table, sample: str) -> bool:
+    return bool(table.filter((pc.field("key") == sample) | (pc.field("sha256") == sample)).num_rows)

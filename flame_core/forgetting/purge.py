@@ -1,0 +1,114 @@
+"""Deletes what holds forgotten samples below the project: files of outs, units of the work cache, kept reports.
+
+The out of a stage loses single files and is made whole by the next `flame run`, since DVC sees that it is stale. A unit
+goes as a whole. Databases are not edited: they are named.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flame_core.forgetting.revisions import roots
+from flame_core.forgetting.traces import Traces
+from flame_core.layout import Layout
+from flame_core.tracking.listings import file_md5
+from flame_core.work import RECORD
+
+_BASES = {".db", ".sqlite", ".sqlite3"}
+_KEPT = {"README.md"}
+
+
+@dataclass
+class Purged:
+    """What was deleted (or would be), by kind of place, and what could not be reached, with the reason."""
+
+    files: list[str] = field(default_factory=list)
+    units: list[str] = field(default_factory=list)
+    objects: list[str] = field(default_factory=list)  # of DVC's cache
+    remote: list[str] = field(default_factory=list)
+    unreached: list[str] = field(default_factory=list)
+
+
+def purge(layout: Layout, traces: Traces, *, delete: bool) -> Purged:
+    """Delete everything below the project, except DVC's cache, that holds what `traces` describe."""
+    done = Purged()
+    for path in _out_files(layout):
+        if _holds(path, traces, done) or _in_line(path, traces):
+            done.files.append(_shown(path, layout))
+            if delete:
+                path.unlink(missing_ok=True)
+    for unit in _units(layout):
+        if _unit_holds(unit, traces, done):
+            done.units.append(_shown(unit, layout))
+            if delete:
+                shutil.rmtree(unit)
+    for folder in ("tracking", "mlflow", "dagster"):
+        for path in sorted((layout.state / folder).rglob("*")):
+            if not path.is_file() or path.is_symlink():
+                continue
+            if path.suffix in _BASES:
+                if _in_database(path, traces):
+                    done.unreached.append(f"{_shown(path, layout)}: a database, which is not edited")
+            elif _holds(path, traces, done):
+                done.files.append(_shown(path, layout))
+                if delete:
+                    path.unlink(missing_ok=True)
+    return done
+
+
+def _shown(path: Path, layout: Layout) -> str:
+    return path.relative_to(layout.project).as_posix()
+
+
+def _out_files(layout: Layout) -> Iterator[Path]:
+    for root in roots(layout):
+        for path in sorted((root / "data").rglob("*")):
+            if path.is_file() and path.name not in _KEPT:
+                yield path
+
+
+def _units(layout: Layout) -> Iterator[Path]:
+    """Units, and folders in which an interrupted stage was writing one."""
+    for stage in sorted(layout.work.glob("*")):
+        yield from (unit for unit in sorted(stage.glob("*")) if unit.is_dir())
+
+
+def _unit_holds(unit: Path, traces: Traces, done: Purged) -> bool:
+    try:
+        recorded = {file["sha256"] for file in json.loads((unit / RECORD).read_bytes())["files"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        recorded = set()
+    if not recorded.isdisjoint(traces.files | traces.digests):
+        return True
+    files = [path for path in sorted(unit.rglob("*")) if path.is_file()]
+    if any(_holds(path, traces, done) for path in files):
+        return True
+    return unit.parent.name == "embed" and any(_in_line(path, traces) for path in files)
+
+
+def _in_line(path: Path, traces: Traces) -> bool:
+    """Whether a file of vectors stands in line with one that names a sample."""
+    if path.suffix != ".safetensors" or not (traces.md5s or traces.files) or "embed" not in path.as_posix():
+        return False
+    return file_md5(path) in traces.md5s
+
+
+def _holds(path: Path, traces: Traces, done: Purged) -> bool:
+    try:
+        return traces.in_file(path)
+    except FileNotFoundError:  # removed by another process
+        return False
+    except OSError as error:
+        done.unreached.append(f"{path}: {error.strerror}")
+        return False
+
+
+def _in_database(path: Path, traces: Traces) -> bool:
+    """Whether a database says a key or a long caption somewhere in its pages."""
+    content = path.read_bytes()
+    wanted = [*traces.keys, *traces.digests, *(text for text in traces.texts if len(text) >= 15)]
+    return any(word.encode() in content for word in wanted)

@@ -1,0 +1,80 @@
+"""What is to be forgotten: keys, sha256, perceptual hashes (`p:` and 16 hex digits) and addresses, one per line.
+
+The forms are those of `opt_out.lists` of `kind: urls`, with keys in place of hosts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flame_core.data.text_files import TextError, decode_text
+from flame_core.errors import InputError, ParamsError
+
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_PHASH = re.compile(r"p:([0-9a-fA-F]{16})")
+_KEY = re.compile(r"[A-Za-z0-9_/-]+")
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What was asked for, by kind."""
+
+    keys: frozenset[str] = frozenset()
+    sha256: frozenset[str] = frozenset()
+    hashes: frozenset[int] = frozenset()
+    urls: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.keys or self.sha256 or self.hashes or self.urls)
+
+    def __or__(self, other: Requests) -> Requests:
+        return Requests(
+            self.keys | other.keys, self.sha256 | other.sha256, self.hashes | other.hashes, self.urls | other.urls
+        )
+
+    def lines(self) -> list[str]:
+        """As a file of requests would say it."""
+        hashes = (f"p:{number:016x}" for number in self.hashes)
+        return [*sorted(self.keys), *sorted(self.sha256), *sorted(hashes), *sorted(self.urls)]
+
+
+def parse_requests(lines: Iterable[str], where: str) -> Requests:
+    """The requests in lines; empty ones and those that begin with `#` say nothing.
+
+    Raises:
+        ParamsError: a line is none of the four kinds.
+    """
+    keys, sha256, hashes, urls = set[str](), set[str](), set[int](), set[str]()
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        if _SHA256.fullmatch(line):
+            sha256.add(line.lower())
+        elif found := _PHASH.fullmatch(line):
+            hashes.add(int(found[1], 16))
+        elif "://" in line:
+            urls.add(line)
+        elif _KEY.fullmatch(line) and "/" in line:
+            keys.add(line)
+        else:
+            raise ParamsError(
+                f"{where}, line {number}: {line[:100]!r} is no key (<source>/<name>, as in data/shards/index.parquet), "
+                "no sha256, no pHash (p: and 16 hex digits) and no address"
+            )
+    return Requests(frozenset(keys), frozenset(sha256), frozenset(hashes), frozenset(urls))
+
+
+def read_requests(path: Path) -> Requests:
+    """The requests in a file.
+
+    Raises:
+        InputError: it cannot be read.
+        ParamsError: a line is none of the four kinds.
+    """
+    try:
+        return parse_requests(decode_text(path.read_bytes()).splitlines(), str(path))
+    except (OSError, TextError) as error:
+        raise InputError(f"{path}: {error}") from None

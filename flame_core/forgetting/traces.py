@@ -1,0 +1,163 @@
+"""Recognises files that hold forgotten samples: by key, digests, captions, or a piece of the picture's bytes.
+
+Parquet files are read column by column, texts by words, tars by the names of their members, and all else is searched
+for a piece of the bytes of each picture. Vectors (`.safetensors`, `.npy`) name nobody; those that stand in line with a
+file that does are known by their digest (`Traces.files`).
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import mmap
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from flame_core.digest import write_json
+
+PIECE = 48  # bytes of a picture that are searched for
+_LONG = 15  # characters of a caption that is searched for in running text; a shorter one only where it stands alone
+_WORDS = re.compile(r"[A-Za-z0-9_/-]+")
+_TEXT_MOST = 1 << 28  # bytes of a text file
+_VECTORS = {".safetensors", ".npy", ".gguf", ".pt", ".onnx"}
+
+
+@dataclass
+class Traces:
+    """What a file is searched for. Sets only grow, so traces of several requests can be put together."""
+
+    keys: set[str] = field(default_factory=set)  # of samples, and of addresses (urls/...)
+    digests: set[str] = field(default_factory=set)  # sha256 of pictures
+    texts: set[str] = field(default_factory=set)  # captions that no other sample has
+    pieces: set[str] = field(default_factory=set)  # of pictures, in hexadecimal
+    files: set[str] = field(default_factory=set)  # sha256 of files in line with others that name a sample
+    md5s: set[str] = field(default_factory=set)  # the same, as DVC names them
+
+    def __bool__(self) -> bool:
+        return bool(self.keys or self.digests)
+
+    def update(self, other: Traces) -> None:
+        """Add what another has."""
+        for name, values in vars(other).items():
+            getattr(self, name).update(values)
+
+    def add_picture(self, content: bytes) -> None:
+        """Search for a picture with these bytes."""
+        start = max(0, (len(content) - PIECE) // 2)
+        if content:
+            self.pieces.add(content[start : start + PIECE].hex())
+
+    def write(self, path: Path, **more: Any) -> None:
+        """Keep them in a file, replaced atomically."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}")
+        write_json(beside, {**{name: sorted(values) for name, values in vars(self).items()}, **more})
+        beside.replace(path)
+
+    @classmethod
+    def read(cls, content: dict[str, Any]) -> Traces:
+        """Traces that `write` wrote."""
+        return cls(**{name: set(content[name]) for name in cls.__dataclass_fields__})
+
+    def in_file(self, path: Path) -> bool:
+        """Whether a file holds a sample.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if path.suffix in _VECTORS or not path.stat().st_size:
+            return False
+        with path.open("rb") as file:
+            head = file.read(4096)
+        if head[:4] == b"PAR1":
+            return self._in_parquet(path)
+        if _is_vectors(head):
+            return False
+        if b"\0" not in head and path.stat().st_size <= _TEXT_MOST:
+            try:
+                return self.in_text(path.read_text("utf-8"))
+            except UnicodeDecodeError:
+                pass
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if head[257:262] == b"ustar" and any(_is_member(content, key) for key in self.keys):
+                return True
+            return any(content.find(bytes.fromhex(piece)) >= 0 for piece in self.pieces)
+
+    def in_text(self, text: str) -> bool:
+        """Whether a text (JSON, HTML, lines) names a sample or says its caption."""
+        words = set(_WORDS.findall(text))
+        if not words.isdisjoint(self.keys) or not words.isdisjoint(self.digests):
+            return True
+        return any(_says(text, caption) for caption in self.texts)
+
+    def _in_parquet(self, path: Path) -> bool:
+        wanted = pa.array(sorted(self.keys | self.digests | self.texts), pa.large_string())
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=8192):
+                    for column in batch.columns:
+                        for strings in _strings(column):
+                            found = pc.call_function(
+                                "is_in", [strings.cast(pa.large_string())], pc.SetLookupOptions(value_set=wanted)
+                            )
+                            if found.true_count:
+                                return True
+        except pa.ArrowException:  # damaged; its bytes may still hold a caption
+            return any(caption.encode() in path.read_bytes() for caption in (*self.keys, *self.texts))
+        return False
+
+
+def _strings(array: Any) -> Iterator[Any]:
+    """The arrays of strings inside an array."""
+    kind = array.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        yield array
+    elif pa.types.is_dictionary(kind):
+        yield from _strings(array.dictionary)
+    elif pa.types.is_map(kind):
+        yield from _strings(array.keys)
+        yield from _strings(array.items)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        yield from _strings(array.flatten())
+    elif pa.types.is_struct(kind):
+        for part in array.flatten():
+            yield from _strings(part)
+
+
+def _is_vectors(head: bytes) -> bool:
+    """Whether a file without a suffix, as in DVC's cache, holds vectors: safetensors, NumPy or GGUF."""
+    return (head[8:10] in (b'{"', b"{}") and b"\0" in head[:8]) or head[:6] == b"\x93NUMPY" or head[:4] == b"GGUF"
+
+
+def _is_member(content: mmap.mmap, key: str) -> bool:
+    """Whether a tar has members of a key."""
+    name = f"{key}.".encode()
+    place = content.find(name)
+    while place >= 0:
+        if place % tarfile.BLOCKSIZE == 0:
+            return True
+        place = content.find(name, place + 1)
+    return False
+
+
+def _says(text: str, caption: str) -> bool:
+    plain, quoted = caption, json.dumps(caption, ensure_ascii=False)[1:-1]
+    forms = {
+        plain,
+        quoted,
+        json.dumps(caption)[1:-1],
+        html.escape(plain),
+        html.escape(plain).replace("&#x27;", "&#39;"),
+    }
+    forms.add(html.escape(plain).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"))
+    if len(caption) >= _LONG:
+        return any(form in text for form in forms)
+    return any(f"{before}{form}{after}" in text for form in forms for before, after in ('""', "><"))

@@ -1,0 +1,222 @@
+"""`flame forget` on small projects: nothing of a sample is left, nothing else changes, and nothing brings it back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flame_core.data.forgotten import read_forgotten
+from flame_core.data.ledger import read_ledger
+from flame_core.data.shards import PictureReader, read_index
+from flame_core.errors import ParamsError
+from flame_core.forgetting import forget as flow
+from flame_core.forgetting.forget import Report, forget
+from flame_core.forgetting.requests import Requests, parse_requests
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.settings import settings
+from flame_core.stages import caption, download, ingest
+from tests.data.drawings import png
+from tests.stages.pipeline import folder_source, pipeline_params, tree, write_pairs
+
+CAPTIONS = "a drawing that is numbered {} and nothing else"
+
+
+@pytest.fixture(autouse=True)
+def one_worker(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FLAME_WORKERS", "1")
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> tuple[Params, Layout]:
+    """Shards and captions of 60 drawings, and a report that names one of them."""
+    write_pairs(tmp_path / "pairs", range(60), CAPTIONS)
+    layout = Layout.find(tmp_path / "project")
+    layout.root.mkdir()
+    params = pipeline_params({"s": folder_source(tmp_path / "pairs")})
+    for stage in (download, ingest, caption):
+        stage.run(params, layout)
+    return params, layout
+
+
+def asked(*lines: str) -> Requests:
+    return parse_requests(lines, "test")
+
+
+def picture_of(layout: Layout, key: str) -> tuple[str, bytes]:
+    """(split, stored bytes) of a sample."""
+    row = next(row for row in read_index(layout.shards) if row.key == key)
+    return row.split, PictureReader(layout.shards).jpeg(row)
+
+
+def found_in(folder: Path, *needles: bytes) -> list[str]:
+    """Files that hold one of these bytes; of parquet files also by their values."""
+    hits = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            content = path.read_bytes()
+            if content[:4] == b"PAR1":
+                content += repr(pq.ParquetFile(path).read().to_pylist()).encode()
+            if any(needle in content for needle in needles):
+                hits.append(path.relative_to(folder).as_posix())
+    return hits
+
+
+def run(params: Params, layout: Layout, *lines: str, **values: Any) -> Report:
+    return forget(params, layout, asked(*lines), "a person asked", dry_run=values.get("dry_run", False))
+
+
+def test_nothing_of_it_is_left_and_nothing_else_changes(project: tuple[Params, Layout]):
+    params, layout = project
+    key, said = "s/0007", CAPTIONS.format(7).encode()
+    (layout.data / "reports/flame").mkdir(parents=True)
+    (layout.data / "reports/flame/report.html").write_text(f"<img alt='x'><b>{CAPTIONS.format(7)}</b>")
+    (layout.data / "reports/flame/metrics.json").write_text('{"loss": 1}')
+    _, jpeg = picture_of(layout, key)
+    needles = (said, jpeg[40:], png(7)[40:])
+    assert {"data", ".flame"} <= {name.split("/")[0] for name in found_in(layout.root, *needles)}
+    before, captions = tree(layout.shards), tree(layout.captions)
+    report = run(params, layout, key)
+    assert set(report.found.samples) == {key} and not report.unfinished
+    assert found_in(layout.root, *needles) == []
+    assert not (layout.data / "reports/flame/report.html").exists()
+    assert (layout.data / "reports/flame/metrics.json").exists()
+    after = tree(layout.shards)
+    index = read_index(layout.shards)
+    assert len(index) == 59 and key not in {row.key for row in index}
+    tars = {name for name in before if name.endswith(".tar")}
+    assert sum(before[name] != after.get(name) for name in tars) == 1  # its own shard
+    assert sum(name not in tree(layout.captions) for name in captions) == 1
+    entry = next(entry for entry in read_ledger(layout.shards) if entry.reason == "forgotten")
+    assert (entry.source, entry.count) == ("s", 1)
+    caption.run(params, layout)
+    assert found_in(layout.root, *needles) == []
+
+
+def test_it_never_comes_back(project: tuple[Params, Layout], tmp_path: Path):
+    params, layout = project
+    run(params, layout, "s/0007")
+    (tmp_path / "pairs/again.png").write_bytes(png(7))  # the same picture by another name
+    (tmp_path / "pairs/again.txt").write_text("said in other words")
+    (tmp_path / "pairs/0007.png").write_bytes(png(99))  # another picture by the same name
+    for stage in (download, ingest):
+        stage.run(params, layout)
+    keys = {row.key for row in read_index(layout.shards)}
+    assert len(keys) == 59 and keys.isdisjoint({"s/0007", "s/again"})
+    assert json.loads((layout.raw / "s/source.json").read_text())["forgotten"] == 2
+    assert found_in(layout.root, b"said in other words") == []
+
+
+def test_a_dry_run_changes_nothing(project: tuple[Params, Layout]):
+    params, layout = project
+    before = tree(layout.root)
+    report = run(params, layout, "s/0007", "s/nobody", dry_run=True)
+    assert tree(layout.root) == before
+    assert list(report.found.samples) == ["s/0007"] and report.found.unmatched.keys == {"s/nobody"}
+    assert any(name.endswith(".tar") for name in report.purged.files) and report.purged.units
+
+
+def test_by_digest_and_by_hash(project: tuple[Params, Layout], tmp_path: Path):
+    params, layout = project
+    rows = {row.key: row for row in read_index(layout.shards)}
+    scans = [pq.read_table(path) for path in (layout.work / "ingest").glob("*/scan.parquet")]
+    hashes = {row["key"]: row["hash"] for table in scans for row in table.to_pylist()}
+    report = run(params, layout, rows["s/0003"].sha256.upper(), f"p:{hashes['s/0004']:016x}")
+    assert set(report.found.samples) == {"s/0003", "s/0004"}
+    assert {row.key for row in read_index(layout.shards)} == rows.keys() - {"s/0003", "s/0004"}
+    from PIL import Image
+
+    Image.open(tmp_path / "pairs/0004.png").save(tmp_path / "pairs/other.bmp")  # other bytes, the same look
+    (tmp_path / "pairs/other.txt").write_text("an entirely new caption")
+    for stage in (download, ingest):
+        stage.run(params, layout)
+    assert "s/other" not in {row.key for row in read_index(layout.shards)}
+    dropped = {entry.key: entry.reason for entry in read_ledger(layout.shards)}
+    assert dropped["s/other"] == "forgotten"
+    assert found_in(layout.work / "ingest", b"an entirely new caption") == []
+
+
+def test_a_caption_that_others_have_stays(tmp_path: Path):
+    write_pairs(tmp_path / "pairs", range(40), CAPTIONS)
+    for number in (1, 2):
+        (tmp_path / f"pairs/{number:04d}.txt").write_text("two drawings have this caption")
+    layout = Layout.find(tmp_path / "project")
+    layout.root.mkdir()
+    params = pipeline_params({"s": folder_source(tmp_path / "pairs")})
+    for stage in (download, ingest, caption):
+        stage.run(params, layout)
+    assert {"s/0001", "s/0002"} <= {row.key for row in read_index(layout.shards)}
+    run(params, layout, "s/0001")
+    assert found_in(layout.shards, b"two drawings have this caption")
+    assert "s/0002" in {row.key for row in read_index(layout.shards)}
+
+
+@pytest.mark.parametrize("step", ["write_forgotten", "_rebuild", "_delete", "purge"])
+def test_an_interrupted_one_is_continued_by_the_same_command(
+    project: tuple[Params, Layout], step: str, monkeypatch: pytest.MonkeyPatch
+):
+    params, layout = project
+    _, jpeg = picture_of(layout, "s/0007")
+    needles = (CAPTIONS.format(7).encode(), jpeg[40:])
+    real = getattr(flow, step)
+
+    def killed(*arguments: Any, **named: Any) -> None:
+        real(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(flow, step, killed)
+        run(params, layout, "s/0007")
+    assert found_in(layout.state / "forget", needles[0])  # what it is recognised by is kept until all is done
+    report = run(params, layout)
+    assert not report.unfinished and found_in(layout.root, *needles) == []
+    assert len(read_forgotten(layout.opt_out).rows) == 1
+    assert "s/0007" not in {row.key for row in read_index(layout.shards)}
+
+
+def test_pictures_inside_a_table(tmp_path: Path):
+    folder = tmp_path / "table"
+    folder.mkdir()
+    rows = [{"image": {"bytes": png(n), "path": f"{n:03d}.png"}, "caption": CAPTIONS.format(n)} for n in range(40)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet")
+    layout = Layout.find(tmp_path / "project")
+    layout.root.mkdir()
+    source = folder_source(folder, table="rows.parquet", image_column="image", caption_column="caption")
+    params = pipeline_params({"t": source})
+    for stage in (download, ingest):
+        stage.run(params, layout)
+    run(params, layout, "t/005")
+    assert found_in(layout.root, png(5)[40:], CAPTIONS.format(5).encode()) == []
+    assert len(read_index(layout.shards)) == 39
+    assert json.loads((layout.raw / "t/source.json").read_text())["forgotten"] == 1
+
+
+def test_workspaces_and_what_is_known_before(project: tuple[Params, Layout]):
+    params, layout = project
+    workspace = layout.state / "runs/abc"
+    shutil.copytree(layout.data, workspace / "data")
+    _, jpeg = picture_of(layout, "s/0007")
+    run(params, layout, "s/0007")
+    assert found_in(workspace, CAPTIONS.format(7).encode(), jpeg[40:]) == []
+    with pytest.raises(ParamsError, match="run `flame forget` in the project"):
+        run(params, Layout.find(workspace), "s/0001")
+    before = read_forgotten(layout.opt_out)
+    run(params, layout, "s/0007", "u/later")
+    rows = read_forgotten(layout.opt_out).rows
+    assert rows[:1] == before.rows and [row.key for row in rows[1:]] == ["u/later"]
+
+
+def test_nothing_is_asked_for(project: tuple[Params, Layout]):
+    with pytest.raises(ParamsError, match="name what to forget"):
+        run(*project)
+    with pytest.raises(ParamsError, match=r"line 1: 'bird\.jpg' is no key"):
+        asked("bird.jpg")

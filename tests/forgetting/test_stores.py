@@ -1,0 +1,121 @@
+"""With DVC, git and MLflow: cache, remote and earlier commits are purged, stages are stale, models are tagged."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flame_core.data.forgotten import read_forgotten
+from flame_core.data.shards import read_index
+from flame_core.forgetting.models import tag_models, who_saw
+from flame_core.layout import Layout
+from flame_core.tracking.store import open_client, require_tracking
+from tests.forgetting.test_forget import CAPTIONS, found_in
+from tests.stages.pipeline import ROOT, folder_source, write_pairs
+from tests.tracking.conftest import empty_store, tracked
+
+__all__ = ["empty_store", "tracked"]
+
+
+def call(root: Path, *command: str, code: int = 0) -> str:
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "FLAME_WORKERS": "1",
+    }
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def python(root: Path, *arguments: str, code: int = 0) -> str:
+    return call(root, sys.executable, "-m", *arguments, code=code)
+
+
+@pytest.mark.slow
+def test_cache_remote_and_history(tmp_path: Path):
+    root = tmp_path / "project"
+    root.mkdir()
+    for name in ("dvc.yaml", ".dvcignore", "versions.yaml", ".gitignore"):
+        shutil.copy(ROOT / name, root / name)
+    shutil.copytree(ROOT / "recipes", root / "recipes")
+    shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+    with (root / ".dvc/config").open("a") as config:
+        config.write(f"    remote = here\n['remote \"here\"']\n    url = {tmp_path / 'remote'}\n")
+    write_pairs(tmp_path / "pairs", range(40), CAPTIONS)
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["sources"] = {"s": folder_source(tmp_path / "pairs")}
+    content["ingest"] = {"val_fraction": 0.25, "shard_samples": 8}
+    (root / "params.yaml").write_text(yaml.safe_dump(content))
+    call(root, "git", "init", "-q")
+    python(root, "dvc", "repro", "caption")
+    call(root, "git", "add", ".")
+    call(root, "git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "first")
+    python(root, "dvc", "push", "-q")
+    write_pairs(tmp_path / "pairs", range(40, 50), CAPTIONS)  # a second revision; the first is only in git and caches
+    python(root, "dvc", "repro", "--force", "download", "ingest")
+    shutil.copytree(root / ".dvc/cache", tmp_path / "second")
+    index = read_index(root / "data/shards")
+    row = next(row for row in index if row.key == "s/0007")
+    jpeg = (root / "data/shards" / row.shard).read_bytes()[row.offset : row.offset + row.size]
+    needles = (CAPTIONS.format(7).encode(), jpeg[40:])
+    assert found_in(root / ".dvc/cache", *needles) and found_in(tmp_path / "remote", *needles)
+    lock = yaml.safe_load((root / "dvc.lock").read_text())["stages"]
+
+    told = python(root, "flame_core", "forget", "s/0007", "--dry-run")
+    assert "would be" in told and yaml.safe_load((root / "dvc.lock").read_text())["stages"] == lock
+    told = python(root, "flame_core", "forget", "s/0007", "--reason", "asked")
+    assert "not reached" in told and "not done" not in told
+    for place in (root / "data", root / ".flame", root / ".dvc", tmp_path / "remote"):
+        assert found_in(place, *needles) == [], place
+    stages = yaml.safe_load((root / "dvc.lock").read_text())["stages"]
+    assert [dep["path"] for dep in stages["ingest"]["deps"]] == ["data/raw", "opt_out.parquet"]
+    stale = python(root, "dvc", "status", "caption", "ingest")
+    assert "caption" in stale and "ingest:" not in stale and "download:" not in stale
+    python(root, "dvc", "repro", "caption")
+    for place in (root / "data", root / ".flame", root / ".dvc"):
+        assert found_in(place, *needles) == [], place
+    assert (tmp_path / "pairs/0007.png").is_file()  # the user's own
+    assert "s: 0007.png" in told
+
+
+@pytest.mark.usefixtures("tracked")
+def test_models_are_tagged_and_found(tracked: Layout, tmp_path: Path):
+    from flame_core.data.forgotten import ForgottenSample, write_forgotten
+    from flame_core.settings import settings
+    from flame_core.tracking.store import experiment_id
+
+    address = require_tracking(tracked)
+    client = open_client(address)
+    runs = {}
+    for digest in ("1" * 64, "2" * 64):
+        run = client.create_run(experiment_id(client, address))
+        from mlflow.entities import Dataset, DatasetInput
+
+        source = json.dumps({"path": "data/shards/train", "sha256": digest})
+        client.log_inputs(run.info.run_id, [DatasetInput(Dataset("shards", digest[:36], "local", source))])
+        runs[digest] = run.info.run_id
+    name = settings().registered_model
+    client.create_registered_model(name)
+    client.create_model_version(name, str(tmp_path), runs["1" * 64])
+    rows = [
+        ForgottenSample("s/1", ("a" * 64,), held=("1" * 64,)),
+        ForgottenSample("s/2", ("b" * 64,), held=("1" * 64, "3" * 64)),
+        ForgottenSample("s/3", ("c" * 64,)),
+    ]
+    write_forgotten(tracked.opt_out, rows, "salt")
+    told = tag_models(tracked, read_forgotten(tracked.opt_out))
+    assert told == {f"run {runs['1' * 64]}": 2, f"{name} version 1": 2}
+    assert client.get_run(runs["1" * 64]).data.tags["flame.forgotten"] == "2"
+    assert client.get_model_version(name, "1").tags["flame.forgotten"] == "2"
+    assert "flame.forgotten" not in client.get_run(runs["2" * 64]).data.tags
+    answers = {seen.run: (seen.versions, seen.held) for seen in who_saw(tracked, "b" * 64)}
+    assert answers[runs["1" * 64]] == (("1",), "yes, and it was forgotten since")
+    assert answers[runs["2" * 64]][1].startswith("not known")

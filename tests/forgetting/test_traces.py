@@ -1,0 +1,84 @@
+"""What a file is recognised by."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from markupsafe import escape
+
+from flame_core.forgetting.traces import Traces
+
+LONG = 'it\'s a "red" bird & a green one'
+TRACES = Traces(keys={"s/a-1"}, digests={"ab" * 32}, texts={LONG, "bird"})
+
+
+def parquet(path: Path, column: pa.Array) -> Path:
+    pq.write_table(pa.table({"x": column}), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("column", "held"),
+    [
+        (pa.array(["s/a-1", None]), True),
+        (pa.array(["s/a-10", "xs/a-1", "a bird"]), False),
+        (pa.array(["bird"]).dictionary_encode(), True),
+        (pa.array([["no"], ["ab" * 32]]), True),
+        (pa.array([[("en", [LONG])]], pa.map_(pa.string(), pa.list_(pa.string()))), True),
+        (pa.array([{"a": {"b": "bird"}}]), True),
+        (pa.array([1, 2]), False),
+    ],
+)
+def test_parquet(tmp_path: Path, column: pa.Array, held: bool):
+    assert TRACES.in_file(parquet(tmp_path / "x.parquet", column)) is held
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        (json.dumps({"key": "s/a-1"}), True),
+        ("see s/a-1.jpg", True),
+        ("see s/a-12 and t/s/a-1", False),
+        (f"<p>{escape(LONG)}</p>", True),
+        (json.dumps([LONG]), True),
+        ("<td>bird</td>", True),
+        ("a bird sings", False),  # a short caption counts only where it stands alone
+        ("AB" * 32, False),
+    ],
+)
+def test_text(tmp_path: Path, text: str, held: bool):
+    (tmp_path / "x").write_text(text)
+    assert TRACES.in_file(tmp_path / "x") is held
+
+
+def test_tar_and_bytes(tmp_path: Path):
+    def tar(name: str, content: bytes) -> Path:
+        with tarfile.open(tmp_path / "x.tar", "w") as file:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+        return tmp_path / "x.tar"
+
+    assert TRACES.in_file(tar("s/a-1.jpg", b"\0" * 100))
+    assert not TRACES.in_file(tar("s/a-11.jpg", b"\0" * 100))
+    assert not TRACES.in_file(tar("t/s/a-1.jpg", b"\0" * 100))
+    picture = np.random.default_rng(0).bytes(1000)
+    traces = Traces(keys={"k/k"})
+    traces.add_picture(picture)
+    (tmp_path / "blob").write_bytes(b"\0" * 99 + picture)
+    assert traces.in_file(tmp_path / "blob") and not TRACES.in_file(tmp_path / "blob")
+    np.save(tmp_path / "x.npy", np.frombuffer(picture, np.uint8))
+    assert not traces.in_file(tmp_path / "x.npy")
+
+
+def test_kept_and_read(tmp_path: Path):
+    TRACES.write(tmp_path / "a/b.json", reason="r")
+    content = json.loads((tmp_path / "a/b.json").read_text())
+    assert Traces.read(content) == TRACES and content["reason"] == "r"
