@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 COLOUR_TOLERANCE = 8.0  # mean difference of the miniatures' values, of 255; chosen in docs/decisions/near-duplicates.md
 _BLOCK = 1 << 21  # pairs of hashes compared at once
@@ -45,6 +47,32 @@ def near_duplicates(pictures: Looks, others: Looks, distance: int) -> NDArray[np
             close = np.abs(difference).mean(axis=1) <= COLOUR_TOLERANCE
             found[i[part][close]] = j[part][close]
     return found
+
+
+def near_groups(pictures: Looks, distance: int) -> NDArray[np.int64]:
+    """For each picture, the number of its group: pictures that nearly equal each other, directly or through others.
+
+    So two pictures of a large group may differ in more than `distance` bits. Pictures with a hash that is very common
+    should be left out before, because all pairs of them are compared.
+    """
+    edges: list[NDArray[np.int64]] = []
+    for i, j in _alike(pictures.hashes, pictures.hashes, distance):
+        i, j = i[i < j], j[i < j]
+        for start in range(0, len(i), _COLOUR_BLOCK):
+            part = slice(start, start + _COLOUR_BLOCK)
+            difference = pictures.colours[i[part]].astype(np.int16) - pictures.colours[j[part]]
+            close = np.abs(difference).mean(axis=1) <= COLOUR_TOLERANCE
+            edges.append(np.stack([i[part][close], j[part][close]]))
+    ends = np.concatenate([np.empty((2, 0), np.int64), *edges], axis=1)
+    shape = (len(pictures.hashes), len(pictures.hashes))
+    graph = coo_array((np.ones(ends.shape[1], bool), (ends[0], ends[1])), shape)
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def common_hashes(hashes: NDArray[np.uint64], most: int) -> NDArray[np.bool_]:
+    """Whether each picture's hash occurs more than `most` times, as that of an "image not found" picture does."""
+    _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    return counts[inverse] > most
 
 
 def _alike(

@@ -108,7 +108,9 @@ def scan(task: ScanTask) -> Scanned:
         "params": params,
         "pairs": [_identity(pair, task.pictures) for pair in pairs],
     }
-    if rules := changed_values(task.params.filters):
+    rules = changed_values(task.params.filters)
+    rules.pop("near_duplicates", None)  # it is about pairs together, and no scan depends on it
+    if rules:
         inputs["filters"] = rules
         columns = list(compress(_kept_columns(task), wanted)) if task.params.filters.scores else []
         inputs["columns"] = columns

@@ -6,6 +6,9 @@
 4. A training sample loses every caption, in any language, that a validation sample has in any language. If no caption
    is left in the language that decided its side, the sample is dropped.
 5. A training picture that looks like a validation picture is dropped (`near_duplicates.py`).
+6. With `filters.near_duplicates`, a picture whose hash very many pairs of its side have is a placeholder ("image not
+   found"), and all of them are dropped, before anything else; and of training pictures that look like each other one is
+   kept, with the captions of all: the one with most captions, then with most pixels, then with the smallest key.
 
 Training data never affect validation: adding pairs may remove training samples, but the validation split changes only
 if some of the added pairs belong to it.
@@ -23,7 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flame_core.data.ledger import LedgerEntry, Outcome
-from flame_core.data.near_duplicates import Looks, near_duplicates
+from flame_core.data.near_duplicates import Looks, common_hashes, near_duplicates, near_groups
 from flame_core.data.perceptual import COLOURS
 from flame_core.data.scan import LANGUAGE_CODE, TABLE, Scanned
 from flame_core.data.shards import SPLITS, Split
@@ -42,8 +45,11 @@ _COLUMNS = [
     "primary_texts",
     "other_texts",
     "left_out",
+    "width",
+    "height",
 ]
 Ids = NDArray[np.uint64]
+PLACEHOLDER = "placeholder"  # the reason of a picture that stands for many
 _NOTHING = np.array([], np.uint64)
 Note = Callable[[int, Outcome, str, str], None]
 
@@ -94,6 +100,8 @@ class _Pairs:
         self.key: list[str] = table.column("key").to_pylist()
         self.left_out: list[str | None] = table.column("left_out").to_pylist()
         self.sha256: list[str] = table.column("sha256").to_pylist()
+        width, height = (table.column(name).to_numpy().astype(np.int64) for name in ("width", "height"))
+        self.pixels = width * height
         colours = b"".join(table.column("colours").to_pylist())
         self.looks = Looks(table.column("hash").to_numpy(), np.frombuffer(colours, np.uint8).reshape(-1, COLOURS))
         fixed: list[Split | None] = table.column("split").to_pylist()
@@ -152,7 +160,7 @@ def select(scans: Sequence[Scanned], params: IngestParams) -> Selection:
         for pair in members:
             note(pair, "dropped", reason, detail)
 
-    merged = _merge(pairs, note)
+    merged = _merge(pairs, note, _placeholders(pairs, params, note))
     val = merged["val"]
     pairs.forbid(np.concatenate([_NOTHING, *(pairs.texts(pair) for members in val.values() for pair in members)]))
     val_pictures = {pairs.sha256[first]: first for first in val}
@@ -171,6 +179,8 @@ def select(scans: Sequence[Scanned], params: IngestParams) -> Selection:
     twins = _near_twins(pairs, list(train), list(val), params.near_duplicate_distance)
     for first, twin in twins.items():
         drop(train.pop(first), "near_duplicate_of_val", f"looks like {pairs.key[twin]}")
+    if params.filters.near_duplicates is not None:
+        train = _merge_near(pairs, train, without, params.filters.near_duplicates.distance, note)
     for first in train:
         if without[first]:
             detail = f"lost {len(without[first])} of its captions, which stand on validation samples"
@@ -178,6 +188,8 @@ def select(scans: Sequence[Scanned], params: IngestParams) -> Selection:
     for samples in (train, val):
         for first, members in samples.items():
             for pair in members[1:]:
+                if pairs.sha256[pair] != pairs.sha256[first]:
+                    continue  # a near-duplicate, which has its row
                 detail = f"the same bytes as {pairs.key[first]}, which has its captions now"
                 note(pair, "merged", "duplicate", detail)
             for pair in members:
@@ -199,12 +211,14 @@ def select(scans: Sequence[Scanned], params: IngestParams) -> Selection:
     return selection
 
 
-def _merge(pairs: _Pairs, note: Note) -> dict[Split, dict[int, list[int]]]:
+def _merge(pairs: _Pairs, note: Note, left_out: set[int]) -> dict[Split, dict[int, list[int]]]:
     """{side: {first pair of a sample: its pairs}}; a repeated key is dropped, equal pictures are merged."""
     samples: dict[Split, dict[int, list[int]]] = {split: {} for split in SPLITS}
     keys: set[str] = set()
     pictures: dict[tuple[str, str], int] = {}
     for pair, key in enumerate(pairs.key):
+        if pair in left_out:
+            continue
         if key in keys:
             note(pair, "dropped", "duplicate_key", "an earlier picture of the source has this key")
             continue
@@ -212,6 +226,40 @@ def _merge(pairs: _Pairs, note: Note) -> dict[Split, dict[int, list[int]]]:
         first = pictures.setdefault((pairs.side[pair], pairs.sha256[pair]), pair)
         samples[pairs.side[pair]].setdefault(first, []).append(pair)
     return samples
+
+
+def _placeholders(pairs: _Pairs, params: IngestParams, note: Note) -> set[int]:
+    """The pairs with a picture that stands for many; each side is counted by itself, so training never changes val."""
+    rule = params.filters.near_duplicates
+    found: set[int] = set()
+    for split in SPLITS if rule is not None else ():
+        assert rule is not None
+        own = np.flatnonzero(np.array([side == split for side in pairs.side], bool))
+        common = common_hashes(pairs.looks.hashes[own], rule.placeholder_over)
+        found |= {int(pair) for pair in own[common]}
+    for pair in sorted(found):
+        note(pair, "dropped", PLACEHOLDER, "a picture that stands for many: its perceptual hash is too common")
+    return found
+
+
+def _merge_near(
+    pairs: _Pairs, train: dict[int, list[int]], without: dict[int, list[int]], distance: int, note: Note
+) -> dict[int, list[int]]:
+    """Training samples of which none looks like another; `without` of the kept ones grows."""
+    firsts = list(train)
+    groups: dict[int, list[int]] = {}
+    for first, group in zip(firsts, near_groups(pairs.looks[np.array(firsts, np.int64)], distance), strict=True):
+        groups.setdefault(int(group), []).append(first)
+    kept: dict[int, list[int]] = {}
+    for alike in groups.values():
+        captions = {first: sum(len(pairs.texts(pair)) for pair in train[first]) for first in alike}
+        best, *others = sorted(alike, key=lambda first: (-captions[first], -pairs.pixels[first], pairs.key[first]))
+        kept[best] = [*train[best], *(pair for first in others for pair in train[first])]
+        without[best] = sorted({text for first in alike for text in without[first]})
+        for pair in (pair for first in others for pair in train[first]):
+            size = f", in a group of {len(alike):,}" if len(alike) > 2 else ""
+            note(pair, "merged", "near_duplicate", f"looks like {pairs.key[best]}, which has its captions now{size}")
+    return kept
 
 
 def _near_twins(pairs: _Pairs, train: list[int], val: list[int], distance: int) -> dict[int, int]:

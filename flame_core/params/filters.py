@@ -49,6 +49,15 @@ class LicenceFilter(Section):
     unknown: Literal["drop", "keep"] = Field(default="drop", description="pairs without a licence")
 
 
+class NearDuplicateFilter(Section):
+    """Training pictures that look like each other: one of a group is kept, with the captions of all."""
+
+    distance: int = Field(default=4, ge=0, le=12, description="bits of 64 in which two perceptual hashes may differ")
+    placeholder_over: Positive = Field(
+        default=1000, description="pairs with one hash, above which it is no picture of anything: all are dropped"
+    )
+
+
 class PairFilterParams(Section):
     """Rules about single pairs. Captions are left out one by one, and a pair with the last of them."""
 
@@ -64,6 +73,9 @@ class PairFilterParams(Section):
     max_aspect: float | None = Field(default=None, ge=1)
     scores: list[ScoreFilter] = Field(default=[])
     licences: LicenceFilter | None = None
+    near_duplicates: NearDuplicateFilter | None = Field(
+        default=None, description="about training pictures together; all other rules are about one pair each"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -26,7 +26,7 @@ from flame_core.data.ingest_checks import ingest_checks
 from flame_core.data.ledger import LEDGER, LedgerEntry, address_entries, forgotten_entries, ledger_table, source_entries
 from flame_core.data.pair_filters import FILTERED
 from flame_core.data.scan import Scanned, ScanTask, scan
-from flame_core.data.selection import Chosen, Selection, reasons, select
+from flame_core.data.selection import PLACEHOLDER, Chosen, Selection, reasons, select
 from flame_core.data.shards import CHOSEN, INDEX, INDEX_SCHEMA, SPLITS, Split
 from flame_core.data.sources import open_source
 from flame_core.data.sources.listing import (
@@ -129,7 +129,8 @@ def _gather(
     dropped = sum(entry.outcome == "dropped" for entry in selection.entries)
     if listed != kept + dropped:
         raise ComputationError(f"{listed} pairs are listed, {kept} kept and {dropped} dropped: some are lost")
-    filtered = sum(entry.reason.startswith(FILTERED) or entry.reason == FORGOTTEN for entry in selection.entries)
+    unwanted = (FORGOTTEN, PLACEHOLDER)
+    filtered = sum(entry.reason.startswith(FILTERED) or entry.reason in unwanted for entry in selection.entries)
     checks = ingest_checks(
         rows,
         selection.looks,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flame_core.data.near_duplicates import COLOUR_TOLERANCE, Looks, near_duplicates
+from flame_core.data.near_duplicates import COLOUR_TOLERANCE, Looks, common_hashes, near_duplicates, near_groups
 
 
 def _looks(rng: np.random.Generator, count: int) -> Looks:
@@ -67,3 +67,28 @@ def test_many_equal_hashes_stay_within_memory():
     others.colours[-1] = 0
     assert (near_duplicates(many[np.arange(300)], others, 2) == 1_999).all()
     assert (near_duplicates(many, others[np.arange(1_990, 2_000)], 0) == 9).all()
+
+
+@pytest.mark.parametrize("distance", [0, 4])
+def test_groups_are_the_components_of_all_alike_pairs(distance, monkeypatch):
+    monkeypatch.setattr("flame_core.data.near_duplicates._BLOCK", 50)
+    monkeypatch.setattr("flame_core.data.near_duplicates._COLOUR_BLOCK", 7)
+    pictures = _looks(np.random.default_rng(1), 200)
+    pictures.hashes[:9] = pictures.hashes[9:18]
+    pictures.colours[:9] = pictures.colours[9:18]
+    expected = [{i} for i in range(200)]  # united one by one
+    for i, others in enumerate(_brute_force(pictures, pictures, distance)):
+        for j in others:
+            if expected[i] is not expected[j]:
+                joined = expected[i] | expected[j]
+                for k in joined:
+                    expected[k] = joined
+    groups = near_groups(pictures, distance)
+    found = [set(np.flatnonzero(groups == group).tolist()) for group in groups]
+    assert found == expected and max(map(len, found)) > 1
+
+
+def test_common_hashes():
+    hashes = np.array([5, 7, 5, 9, 5, 7], np.uint64)
+    assert common_hashes(hashes, 2).tolist() == [True, False, True, False, True, False]
+    assert not common_hashes(hashes, 3).any() and not common_hashes(hashes[:0], 1).any()
