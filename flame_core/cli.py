@@ -241,6 +241,12 @@ def noise() -> None:
 
 
 @app.command(rich_help_panel=STAGES)
+def semdedup() -> None:
+    """Select training samples without semantic duplicates; needs a section `semdedup` in the params."""
+    _run_stage("semdedup")
+
+
+@app.command(rich_help_panel=STAGES)
 def domains() -> None:
     """Fetch labelled pictures of other domains; needs a section `domains` in the params."""
     _run_stage("domains")

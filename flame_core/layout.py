@@ -138,6 +138,11 @@ class Layout:
         return self.data / "selections"
 
     @property
+    def semdedup(self) -> Path:
+        """The keys of the training samples without semantic duplicates."""
+        return self.data / "semdedup"
+
+    @property
     def features(self) -> Path:
         """A frozen tower's vectors of the training pictures."""
         return self.data / "sidecars" / "features"

@@ -285,6 +285,24 @@ REMEDIES: dict[str, Remedy] = {
         ),
         "select.gates.max_caption_cosine",
     ),
+    "semdedup_filled": Remedy(
+        ("many pictures have the same vector, or there are too few for so many clusters: lower semdedup.clusters",),
+        "semdedup.gates.max_empty_fraction",
+    ),
+    "semdedup_balanced": Remedy(
+        (
+            "many pictures look the same, such as placeholders: set ingest.filters.near_duplicates",
+            "there are too few clusters for pictures so different: raise semdedup.clusters",
+        ),
+        "semdedup.gates.max_over_mean",
+    ),
+    "semdedup_kept": Remedy(
+        (
+            "the vectors hardly differ, as those of an untrained tower: take another one's (semdedup.vectors)",
+            "the threshold is low: raise semdedup.threshold; the run says what others would keep",
+        ),
+        "semdedup.gates.min_kept",
+    ),
     "noise_moves": Remedy((_OWN_FAULT,)),
     "noise_tells": Remedy(
         (

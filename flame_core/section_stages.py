@@ -25,6 +25,7 @@ from flame_core.params import (
     Params,
     PromptsParams,
     SelectParams,
+    SemDedupParams,
     TuneParams,
     recipe_of,
 )
@@ -175,6 +176,12 @@ def _features(layout: Layout, features: FeaturesParams) -> dict[str, Any]:
     return own
 
 
+def _semdedup(layout: Layout, semdedup: SemDedupParams) -> dict[str, Any]:
+    deps = ["data/shards", *relative(layout, [linked_place(layout, semdedup.vectors)])]
+    checks = ["semdedup_filled", "semdedup_balanced", "semdedup_kept"]
+    return _stage("semdedup", deps, ["data/semdedup"], "data", checks)
+
+
 def _domains(layout: Layout, domains: Mapping[str, DomainParams]) -> dict[str, Any]:
     forgotten = [OPT_OUT] if layout.opt_out.is_file() else []
     own = _stage("domains", forgotten, ["data/domains"], "data", ["domain_classes", "domain_readable"])
@@ -215,4 +222,5 @@ SECTIONS: Mapping[str, Callable[[Layout, Any], dict[str, Any]]] = {
     "domains": _domains,
     "tune": _tune,
     "caption_lm": _caption_lm,
+    "semdedup": _semdedup,
 }

@@ -35,6 +35,7 @@ _COMMANDS |= {
     "selections": "select",
     "features": "features",
     "noise": "noise",
+    "semdedup": "semdedup",
     "domains": "domains",
     "heads": "tune",
     "captioner": "caption-lm",

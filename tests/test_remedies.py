@@ -31,6 +31,7 @@ from flame_core.params import (
     PromptsParams,
     SelectionParams,
     SelectParams,
+    SemDedupParams,
     TrainParams,
     TuneParams,
 )
@@ -52,6 +53,7 @@ OPTIONAL: dict[str, Any] = {  # in dvc.yaml if params have them
     "concept_fit": ConceptFitParams(recipes=["flame"]),
     "codes": CodesParams(tower=CodesTower(recipe="flame"), codebook="vq"),  # the one with all checks
     "noise": NoiseParams(),
+    "semdedup": SemDedupParams(clusters=2),
     "domains": {},
     "tune": TuneParams(recipes=["flame"]),
     "select": SelectParams(clusters=2, selections={"half": SelectionParams(share=0.5)}),

@@ -74,23 +74,24 @@ class StoredTexts:
 
 
 class SidecarVectors:
-    """Vectors of a sidecar, divided by their length."""
+    """Vectors of a sidecar, divided by their length; of several views of a picture [V, D], those of the first."""
 
     def __init__(self, folder: Path, name: str, index: Index) -> None:
         self.name = name
         self._sidecar = Sidecar(folder)
         self._sidecar.require_aligned(index)
-        if len(self._sidecar.manifest.shape) != 1 or self._sidecar.manifest.dtype == "int64":
-            manifest = self._sidecar.manifest
+        manifest = self._sidecar.manifest
+        if len(manifest.shape) not in (1, 2) or manifest.dtype == "int64":
             raise InputError(f"{folder} holds {manifest.dtype} {list(manifest.shape)} per sample, and not a vector")
-        (self.dims,) = self._sidecar.manifest.shape
+        self.dims = manifest.shape[-1]
         self.digest = self._sidecar.digest
 
     def identity(self, shard: str) -> dict[str, object]:
         return {"sha256": self._sidecar.manifest.files[Path(shard).with_suffix(".safetensors").name]}
 
     def read(self, shard: str, rows: Sequence[int]) -> np.ndarray:
-        return _unit_grid(self._sidecar.read([(shard, row) for row in rows]).double().numpy())
+        values = self._sidecar.read([(shard, row) for row in rows]).double().numpy()  # [n, D] or [n, V, D]
+        return _unit_grid(values if values.ndim == 2 else values[:, 0])
 
 
 class NpyVectors:

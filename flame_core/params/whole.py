@@ -39,6 +39,7 @@ from flame_core.params.promotion import PromoteParams
 from flame_core.params.prompts import PromptsParams
 from flame_core.params.recipe_files import known_recipes, read_placed_recipe, recipe_file
 from flame_core.params.section import Section, refuse
+from flame_core.params.semdedup import SemDedupParams
 from flame_core.params.sources import Source
 from flame_core.params.storage import StorageParams
 from flame_core.params.text import LLMParams, TextParams
@@ -89,6 +90,9 @@ class Params(Section):
         default=None, description="a captioner of pictures, trained through the LLM; null: no such stage"
     )
     probe: ProbeParams | None = Field(default=None, description="what `flame probe` compares; null: nothing")
+    semdedup: SemDedupParams | None = Field(
+        default=None, description="a selection without semantic duplicates; null: no such stage"
+    )
     recipes: list[Name] = Field(min_length=1)
     train: dict[str, TrainParams]
     evaluate: EvaluateParams = EvaluateParams()
