@@ -358,6 +358,14 @@ REMEDIES: dict[str, Remedy] = {
         ),
         "evaluate.languages",
     ),
+    "benchmarks_disjoint": Remedy(
+        (
+            "the training data hold pictures of the benchmark: training_twins.parquet in the report names them; remove "
+            "them from the source, or `flame forget` them, and train again",
+            "different pictures look alike, such as drawings on white: lower evaluate.looks_disjoint.distance",
+        ),
+        "evaluate.looks_disjoint.refuse",
+    ),
     "spectrum_bounds": Remedy((_OWN_FAULT,)),
     "spectrum_rows": Remedy(
         ("a vector is 0 in every coordinate: the training diverged, or its weights are damaged; `flame train` again",)

@@ -34,7 +34,10 @@ def applicable(stages: Mapping[str, Stage], params: Params) -> dict[str, Stage]:
     absent = {
         DOWNLOAD: () if any(isinstance(source, UrlsSource) for source in params.sources.values()) else ("success",),
         CAPTION: tuple(f"{kind}_" for kind in KINDS if getattr(params.caption, kind) is None),
-        EVALUATE: ("spectrum_",) if params.evaluate.spectrum is None else (),
+        EVALUATE: (
+            *(("spectrum_",) if params.evaluate.spectrum is None else ()),
+            *(("benchmarks_disjoint",) if params.evaluate.looks_disjoint is None else ()),
+        ),
     }
     found = dict(stages)
     for name, stage in stages.items():

@@ -33,7 +33,7 @@ from flame_core.params.codes import (
     VqParams,
 )
 from flame_core.params.concepts import ConceptFitParams, ConceptParams
-from flame_core.params.evaluation import EvaluateParams, SpectrumParams
+from flame_core.params.evaluation import EvaluateParams, LooksDisjointParams, SpectrumParams
 from flame_core.params.features import FeaturesParams
 from flame_core.params.filters import LanguageFilter, LicenceFilter, PairFilterParams, ScoreFilter
 from flame_core.params.hub import HubSource
@@ -127,6 +127,7 @@ __all__ = [
     "LexicalLossParams",
     "LexicalParams",
     "LicenceFilter",
+    "LooksDisjointParams",
     "LoraParams",
     "MetadataCaptioner",
     "ModelLink",

@@ -43,6 +43,13 @@ class SpectrumParams(Section):
     )
 
 
+class LooksDisjointParams(Section):
+    """Whether training pictures look like pictures of the benchmarks."""
+
+    distance: int = Field(default=6, ge=0, le=16, description="bits of 64 in which two perceptual hashes may differ")
+    refuse: bool = Field(default=False, description="a check that fails blocks what reads the report; false: it warns")
+
+
 class EvaluateParams(Section):
     """Held-out retrieval in several languages and zero-shot classification into the source's categories."""
 
@@ -70,6 +77,12 @@ class EvaluateParams(Section):
         default=None,
         exclude_if=lambda value: value is None,  # reports without it stay as they were
         description="also measure the spectra of vectors; null: not",
+    )
+
+    looks_disjoint: LooksDisjointParams | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # reports without it stay as they were
+        description="also look for training pictures that look like benchmark pictures; null: not",
     )
 
     @field_validator("class_prompts")

@@ -3,6 +3,7 @@
 metrics.json, results.json, outcomes.parquet    for programs (`measuring.results`)
 benchmarks.json, benchmarks/*.json              every benchmark and language (`suite.benchmark_results`)
 report.html, plots/*.svg                        for readers
+training_twins.parquet                          training pictures that look like those of benchmarks, if asked for
 checks.json                                     quality gates
 """
 
@@ -32,6 +33,7 @@ from flame_core.patches.meaning import read_meaning
 from flame_core.reporting import facts, picture
 from flame_core.soft_prompts import RECORD
 from flame_core.suite.benchmark_results import benchmark_files
+from flame_core.suite.contamination import TWINS, find_twins, twins_checks, twins_file
 from flame_core.suite.recipe_benchmarks import recipe_results
 from flame_core.text.llm import SOURCE
 from flame_core.tracking.evaluation import track_evaluation
@@ -52,7 +54,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     verified = verify(
         {
             **measured_from(layout),
-            layout.shards: [INDEX, LEDGER, "val/*"],
+            layout.shards: [INDEX, LEDGER, "val/*", *(["train/*"] if params.evaluate.looks_disjoint else [])],
             layout.model(recipe): ["*"],
             **({layout.llm: llm} if llm else {}),  # its output matrix names the meaning of patches
             **{folder: [CONFIG, RECORD] for folder in captioner},
@@ -92,8 +94,14 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     )
     if params.evaluate.spectrum is not None:
         verdict += spectrum_checks(spectra, Bounds(params.evaluate.spectrum.max_top_share))
+    twins: dict[str, bytes] = {}
+    if params.evaluate.looks_disjoint is not None:
+        found = find_twins(params, layout, params.evaluate.looks_disjoint)
+        verdict += twins_checks(found, params.evaluate.looks_disjoint)
+        twins = {TWINS: twins_file(found)}
     plots = {f"plots/{name}.svg": standalone(svg) for name, svg in report_charts(evaluation, about).items()}
     contents = {REPORT: page.encode(), gates.CHECKS: gates.to_bytes(verdict)}
+    contents |= twins
     contents |= benchmark_files(benchmark_results, recipe, "flame")
     gather(layout.report(recipe), layout.state, {}, {**plots, **result_files(evaluation, recipe), **contents})
     track_evaluation(params, layout, recipe, evaluation, benchmark_results, about, held_out.texts)
