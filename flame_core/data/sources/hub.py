@@ -185,7 +185,10 @@ class Hub:
         self, tree: HubTree, files: list[HubFile], work: WorkCache, unused: Unused
     ) -> list[tuple[HubFile, Unit]]:
         """The units of all files; with `max_samples`, of the first files of each split that have so many."""
-        tasks = [FileTask(self._params.repo, tree.commit, file, self._params.image_column, work, self._forgotten) for file in files]
+        tasks = [
+            FileTask(self._params.repo, tree.commit, file, self._params.image_column, work, self._forgotten)
+            for file in files
+        ]
         limit = self._params.max_samples
         if limit is None:
             units = list(map_units(fetch, tasks, settings().workers, "fetch files", "files"))
