@@ -13,6 +13,7 @@ import typer
 from flame_core import (
     classify_command,
     concept_commands,
+    data_card_command,
     describe_command,
     export_command,
     forget_command,
@@ -46,6 +47,7 @@ spectrum_command.add_to(app)
 probe_command.add_to(app)
 tracking_commands.add_to(app)
 forget_command.add_to(app)
+data_card_command.add_to(app)
 
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed samples again; dvc.lock is kept true.")]
 Recipe = Annotated[str | None, typer.Argument(help="A recipe that params.yaml lists.", autocompletion=recipe_names)]

@@ -41,7 +41,7 @@ def model_card(
     side = side_of(trained.model_dump()).card(params, trained)
     options = plain_text(trained.model.backbone_options or "")
     data = [
-        f"| {plain_text(name)} | {plain_text(_what(source))} | {plain_text(_licences(source))} |"
+        f"| {plain_text(name)} | {plain_text(what_of(source))} | {plain_text(licences_of(source))} |"
         for name, source in sources.items()
     ]
     scores = [
@@ -98,13 +98,15 @@ def model_card(
     )
 
 
-def _what(source: Mapping[str, Any]) -> str:
+def what_of(source: Mapping[str, Any]) -> str:
+    """What a source is, in a few words."""
     if packages := source.get("packages"):
         return ", ".join(f"{p['package']} {p['version']}" if isinstance(p, dict) else str(p) for p in packages)
     return f"{source.get('kind', 'unknown')}, {source.get('pairs', 'unknown number of')} pairs"
 
 
-def _licences(source: Mapping[str, Any]) -> str:
+def licences_of(source: Mapping[str, Any]) -> str:
+    """The licences that a source states."""
     found = Counter(str(p.get("licence") or "not stated") for p in source.get("packages", []) if isinstance(p, dict))
     return ", ".join(found) or str(source.get("licence") or "not stated")
 

@@ -86,7 +86,7 @@ def _forgotten(task: FileTask, folder: Path) -> Iterator[str]:
     for number, place in enumerate(pq.read_table(folder / ROWS, columns=[PLACE]).column(0).to_pylist()):
         image = read_place(folder, place)
         sha256 = image.sha256 if isinstance(image, ImageRef) else None
-        if place is not None and task.forgotten.names(safe_key(f"{stem}/{number:08d}"), sha256):
+        if place is not None and task.forgotten.names(safe_key(f"{stem}/{number + 1:08d}"), sha256):
             yield str(number)
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 
+from flame_core.data.forgotten import Forgotten, ForgottenSample
+from flame_core.data.hub.without import copy_members
 from flame_core.data.shards import Sample, write_shard
 from flame_core.data.sources.hub import Hub
 from flame_core.data.sources.listing import KEPT_COLUMNS, SOURCE, read_pairs
@@ -242,3 +245,40 @@ def test_importing_it_loads_no_hub_library():
     code = "import sys, flame_core.data.sources.hub; print('huggingface_hub' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_what_is_forgotten_leaves_the_files_and_nothing_is_fetched_again(tmp_path, hub, kind):
+    content = table([0, 1, 2]) if kind == "parquet" else tar(tmp_path, [0, 1, 2])
+    commit = hub.commit({f"a.{kind}": content, f"b.{kind}": table([3]) if kind == "parquet" else tar(tmp_path, [3])})
+    params = HubSource.model_validate({"kind": "hub", "repo": REPO, "revision": commit})
+    work = WorkCache(tmp_path / "work", "download")
+    unit = Hub(params).download(work)
+    before, asked = read_pairs(unit.folder, unit.folder), len(hub.log)
+    gone = next(pair for pair in before if pair.captions["en"] == ["Number 1."])
+    others = {name: unit.sha256[name] for name in unit.names() if "/b." in name}
+    forgotten = Forgotten((ForgottenSample(f"h/{gone.key}"),)).of("h")  # by its key only
+    for _ in range(2):
+        unit = Hub(params, forgotten).download(work)
+        raw = tmp_path / "raw"
+        gather(raw, tmp_path / ".flame", {name: unit.file(name) for name in unit.names()}, None, unit.sha256)
+        pairs = read_pairs(raw, raw)
+        assert [pair.key for pair in pairs] == [pair.key for pair in before if pair.key != gone.key]
+        assert [pair.image.read() for pair in pairs] == [PICTURES[0], PICTURES[2], PICTURES[3]]
+        assert len(hub.log) == asked and others.items() <= unit.sha256.items()
+    kept = [path.read_bytes() for path in raw.rglob("*") if path.is_file()]
+    assert not any(PICTURES[1] in each for each in kept) and any(PICTURES[2] in each for each in kept)
+    rows = list((tmp_path / "work").rglob("rows.parquet"))
+    assert not any("Number 1." in repr(pq.read_table(path).to_pylist()) for path in rows)
+
+
+def test_a_member_belongs_to_the_longest_key(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        for name in ("22.jpg", "22.txt", "22.10.jpg", "22.10.txt"):
+            info = tarfile.TarInfo(name)
+            info.size = 100 * len(name)
+            file.addfile(info, io.BytesIO(name.encode() * 100))
+    copy_members(tmp_path / "a.tar", tmp_path / "b.tar", {"22"}, {"22.10"})
+    with tarfile.open(tmp_path / "b.tar") as file:
+        assert file.getnames() == ["22.10.jpg", "22.10.txt"]
+        assert file.extractfile("22.10.txt").read() == b"22.10.txt" * 100
