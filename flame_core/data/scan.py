@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flame_core.data.blurring import Box, blurred, boxes_of
 from flame_core.data.captions_text import clean_captions, primary_language, same_text, text_id
 from flame_core.data.forgotten import FORGOTTEN, NOTHING, Forgotten
 from flame_core.data.pair_filters import FILTERED, filter_captions, pair_reason, picture_reason
@@ -112,10 +113,13 @@ def scan(task: ScanTask) -> Scanned:
     rules.pop("near_duplicates", None)  # it is about pairs together, and no scan depends on it
     if rules:
         inputs["filters"] = rules
-        columns = list(compress(_kept_columns(task), wanted)) if task.params.filters.scores else []
-        inputs["columns"] = columns
+        inputs["columns"] = []
         if task.params.filters.language:
             inputs["py3langid"] = installed_version("py3langid")
+    if task.params.blur is not None:
+        inputs["blur"] = task.params.blur.model_dump(mode="json")
+    if task.params.filters.scores or task.params.blur is not None:
+        inputs["columns"] = columns = _wanted_columns(task, wanted)
     write = partial(_write, task, pairs, columns)
     unit = task.work.get(inputs, write)
     if task.forgotten.hashes and _has_forgotten(unit.folder, task.forgotten):  # asked for after it was written
@@ -149,6 +153,10 @@ def _no_picture(pair: RawPair) -> PictureError:
     return PictureError("image_unsupported", f"{pair.unread}: {told}")
 
 
+def _wanted_columns(task: ScanTask, wanted: list[bool]) -> list[dict[str, Any]]:
+    return list(compress(_kept_columns(task), wanted))
+
+
 def _kept_columns(task: ScanTask) -> list[dict[str, Any]]:
     """The kept columns of each pair of a task.
 
@@ -160,8 +168,8 @@ def _kept_columns(task: ScanTask) -> list[dict[str, Any]]:
         rows = pq.ParquetFile(path).read(["columns"]).column(0)
     except FileNotFoundError:
         raise InputError(
-            f"ingest.filters.scores: the source {task.source} keeps no columns; name them in its `keep_columns`, "
-            "which kind: urls and kind: hub have"
+            f"ingest.filters.scores and ingest.blur: the source {task.source} keeps no columns; name them in its "
+            "`keep_columns`, which kind: urls and kind: hub have"
         ) from None
     return [json.loads(value) for value in rows[task.start : task.stop].to_pylist()]
 
@@ -203,7 +211,8 @@ def _write(task: ScanTask, pairs: list[RawPair], columns: list[dict[str, Any]], 
                 content = pair.image.read()
                 if found := picture_reason(content, task.params.max_pixels, rules):
                     raise PictureError(*found)
-                picture = read_picture(content, task.params)
+                boxes = [] if task.params.blur is None else boxes_of(scores, task.params.blur)
+                picture = blurred(read_picture(content, task.params), boxes, task.params.jpeg_quality)
                 seen = perceptual_hash(picture.rgb)
                 if seen in task.forgotten.hashes:
                     raise PictureError(FORGOTTEN, "its perceptual hash is in opt_out.parquet")
@@ -222,7 +231,7 @@ def _write(task: ScanTask, pairs: list[RawPair], columns: list[dict[str, Any]], 
                 "hash": seen,
                 "colours": colour_miniature(picture.rgb).tobytes(),
             }
-            rows.append(row | _described(task, pair, captions, picture.rgb.size))
+            rows.append(row | _described(task, pair, captions, picture.rgb.size, boxes))
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / TABLE, compression="zstd")
     counts = {"pairs": len(pairs), "cut_captions": cut_captions, **dict(sorted(left.items()))}
     return UnitRecord(counts=counts, failures=failures)
@@ -239,7 +248,9 @@ def _with_a_language(captions: Mapping[str, list[str]]) -> tuple[Mapping[str, li
     return kept, f"{number} captions left out: {codes} {'is' if len(others) == 1 else 'are'} no language code"
 
 
-def _described(task: ScanTask, pair: RawPair, captions: dict[str, list[str]], size: tuple[int, int]) -> dict[str, Any]:
+def _described(
+    task: ScanTask, pair: RawPair, captions: dict[str, list[str]], size: tuple[int, int], boxes: list[Box]
+) -> dict[str, Any]:
     """The columns of a good pair that do not depend on its picture's bytes."""
     assert pair.image is not None
     primary = primary_language(captions)
@@ -255,7 +266,7 @@ def _described(task: ScanTask, pair: RawPair, captions: dict[str, list[str]], si
         "height": size[1],
     }
     return {
-        "digest": value_digest([meta, task.params.max_side, task.params.jpeg_quality]),
+        "digest": value_digest([meta, task.params.max_side, task.params.jpeg_quality, *([boxes] if boxes else [])]),
         "sha256": pair.image.sha256,
         "width": size[0],
         "height": size[1],

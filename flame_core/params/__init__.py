@@ -35,7 +35,7 @@ from flame_core.params.codes import (
 from flame_core.params.concepts import ConceptFitParams, ConceptParams
 from flame_core.params.evaluation import EvaluateParams, LooksDisjointParams, SpectrumParams
 from flame_core.params.features import FeaturesParams
-from flame_core.params.filters import LanguageFilter, LicenceFilter, PairFilterParams, ScoreFilter
+from flame_core.params.filters import BlurParams, LanguageFilter, LicenceFilter, PairFilterParams, ScoreFilter
 from flame_core.params.hub import HubSource
 from flame_core.params.initial_weights import InitParams, LastBlocks, TextProjectionParams
 from flame_core.params.lexical import LexicalParams
@@ -91,6 +91,7 @@ __all__ = [
     "AttentiveMaskParams",
     "AugmentationParams",
     "BYOLParams",
+    "BlurParams",
     "CaptionGates",
     "CaptionKind",
     "CaptionLMParams",

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from flame_core.params.auto import IngestSizes, ingest_sizes
 from flame_core.params.caption_lm import CaptionWriting
 from flame_core.params.chat_server import ServerCaptioner
-from flame_core.params.filters import PairFilterParams
+from flame_core.params.filters import BlurParams, PairFilterParams
 from flame_core.params.model_source import require_model_source
 from flame_core.params.sampling import LinkedPath
 from flame_core.params.section import AUTO, Fraction, FractionOrAuto, Positive, PositiveOrAuto, Section
@@ -44,6 +44,7 @@ class IngestParams(Section):
         "at most this many bits; -1: off",
     )
     filters: PairFilterParams = PairFilterParams()
+    blur: BlurParams | None = Field(default=None, description="boxes of pictures that are blurred; null: none")
     gates: IngestGates = IngestGates()
 
     @property

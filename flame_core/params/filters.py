@@ -49,6 +49,16 @@ class LicenceFilter(Section):
     unknown: Literal["drop", "keep"] = Field(default="drop", description="pairs without a licence")
 
 
+class BlurParams(Section):
+    """Boxes of pictures, such as faces, that are blurred before anything is stored in a shard."""
+
+    column: str = Field(
+        default="face_bboxes",
+        description="a column that the source keeps (`keep_columns`): [[left, top, right, bottom], ...] as shares",
+    )
+    missing: Literal["keep", "drop"] = Field(default="keep", description="pairs without a value")
+
+
 class NearDuplicateFilter(Section):
     """Training pictures that look like each other: one of a group is kept, with the captions of all."""
 

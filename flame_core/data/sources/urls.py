@@ -183,7 +183,8 @@ class Urls:
                     if row["outcome"] == "ok":
                         image = ImageRef(folder / name, row["offset"], row["size"], row["sha256_stored"])
                         records = address.records
-                        kept.add(address.key, records)
+                        if not self._forgotten.names(address.key, row["sha256_stored"]):  # as `write_listing`
+                            kept.add(address.key, records)
                         yield reader.pair(address.key, image, records)
                 attempts.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
 

@@ -12,7 +12,7 @@ import pytest
 from flame_core import gates
 from flame_core.data.ledger import read_ledger
 from flame_core.data.pair_filters import filter_captions, language_of, pair_reason
-from flame_core.data.shards import read_index
+from flame_core.data.shards import PictureReader, read_index
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import IngestParams, LanguageFilter, PairFilterParams
@@ -128,6 +128,27 @@ def test_scores_of_a_list_of_addresses(tmp_path: Path):
         download.run(params, layout)
     ingest.run(params, layout)
     assert reasons(layout) == {"filter_score_clip": 10} and len(read_index(layout.shards)) == 10
+
+
+def test_boxes_of_a_list_of_addresses_are_blurred(tmp_path: Path):
+    layout = Layout.find(tmp_path)
+    with running() as web:
+        boxes = [[[0.0, 0.0, 0.9, 0.9]] if n < 10 else [] if n < 19 else [[5, 5, 60, 60]] for n in range(20)]
+        rows = [{"url": web.url(f"/ok/{n}"), "caption": f"number {n}", "faces": boxes[n]} for n in range(20)]
+        (tmp_path / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        source = {"kind": "urls", "path": str(tmp_path / "list.jsonl"), "keep_columns": ["faces"], "per_host": 16}
+        source["allow"] = [f"127.0.0.0/8:{web.port}"]
+        params = pipeline_params({"web": source}, blur={"column": "faces"})
+        plain = pipeline_params({"web": source})
+        download.run(params, layout)
+    found = []
+    for each in (plain, params):
+        ingest.run(each, layout)
+        reader = PictureReader(layout.shards)
+        found.append({row.key: reader.jpeg(row) for row in read_index(layout.shards)})
+    assert len(found[0]) == 20 and reasons(layout) == {"blur_boxes": 1}
+    changed = {key for key, jpeg in found[1].items() if jpeg != found[0][key]}
+    assert len(found[1]) == 19 and len(changed) == 10
 
 
 def test_a_source_without_columns_has_no_scores(tmp_path: Path):
