@@ -158,7 +158,7 @@ def test_a_mistake_in_an_overlay_is_named(train: dict, message: str) -> None:
     [
         (
             "objective: {name: infonce, logit_bias: auto}",
-            r"line 1, objective\.logit_bias: unknown key; .*accepted here: weight, during, logit_scale, learning_rate_mult",
+            r"line 1, objective\.logit_bias: unknown key; .*accepted here: weight, during, logit_scale, learning",
         ),
         (
             "objective: {name: multi_positive_sigmoid, facet_weight: 1.0}",
