@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -26,6 +27,7 @@ from flame_core.work import WorkCache, gather
 from tests.captions.pictures import jpeg, noise
 from tests.data.hub.stand_in import REPO, TOKEN, stand_in
 
+ROOT = Path(__file__).parents[3]
 PICTURES = [jpeg(noise(number, (40, 30))) for number in range(6)]
 
 
@@ -229,14 +231,24 @@ def test_max_samples_fetches_no_file_behind_them(tmp_path, hub):
     assert {group["kind"]: group["count"] for group in source["unused"]} == {"files": 2, "samples": 1}
 
 
-def test_two_processes_give_the_same_bytes(tmp_path, hub, monkeypatch):
+RUN = """
+import sys
+from pathlib import Path
+from tests.data.sources.test_hub import download
+if __name__ == "__main__":
+    download(Path(sys.argv[1]), sys.argv[2])
+"""
+
+
+def test_two_processes_give_the_same_bytes(tmp_path, hub):
+    """In a program of their own: workers keep the environment in which the first of them began."""
     commit = hub.commit({f"{number}.parquet": table([number]) for number in range(4)})
+    (tmp_path / "run.py").write_text(RUN)
     found = []
-    for workers in (1, 2):
-        monkeypatch.setenv("FLAME_WORKERS", str(workers))
-        settings.cache_clear()
-        root = tmp_path / str(workers)
-        download(root, commit)
+    for workers in ("1", "2"):
+        root = tmp_path / workers
+        environment = os.environ | {"FLAME_WORKERS": workers, "HF_HUB_OFFLINE": "0", "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, tmp_path / "run.py", root, commit], env=environment, check=True, timeout=120)
         found.append({p.relative_to(root).as_posix(): p.read_bytes() for p in (root / "raw").rglob("*") if p.is_file()})
     assert found[0] == found[1] and len(found[0]) > 4
 
