@@ -8,9 +8,9 @@ It reads the project in the working folder: data/shards, data/captions, data/emb
 tower in data/models/<recipe>. The tower is frozen, so its patches are computed once, without crops; only a connector is
 trained, a new one in each arm. Arm `lm` has the LM loss in all steps; `align-then-lm` has the alignment in the first
 half and the LM loss in the second. A seed draws the pairs, the connector and the batches, the same ones in both arms.
-Captions of a batch are of similar length, since pads cost as much as words, and reference prompts are computed once. So
-a training with the defaults takes about two minutes of one core with SmolLM2-135M, four prompts and captions of at most
-12 tokens (`prompts: {count: 4, max_tokens: 12}`).
+Captions of a batch are of similar length, since pads cost as much as words, and reference prompts are computed once.
+Forward and backward through SmolLM2-135M took 9 ms of one core per position (template, prompts, words, pads), so with
+four prompts and captions of at most 12 tokens (`prompts: {count: 4, max_tokens: 12}`) a step of 8 should take 1.5 s.
 A line of prompted_captions.jsonl is one training; those that are there are not run again.
 """
 
