@@ -1,6 +1,7 @@
 """Deps that stages of `dvc.yaml` have only with some params.
 
     caption     a trained captioner's LLM and its folder
+    embed       the adapters that the LLM learned, with a section `adapt_llm`
     evaluate    the captioner of the section `caption_lm`, whose captions the report of its recipe shows
 
 A matrix has the same deps for each of its recipes (docs/decisions/edges-between-models.md), so all evaluations wait for
@@ -17,14 +18,22 @@ from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.params import Params, recipe_of
 from flame_core.params.captions import TrainedCaptioner
-from flame_core.section_stages import linked_place, relative
+from flame_core.section_stages import ADAPTER_OUT, linked_place, relative
 
 CAPTIONER = "data/captioner"
+_OF_SECTIONS = {  # {stage: a dep that nothing makes without a section, and which}
+    "embed": (ADAPTER_OUT, "`adapt_llm`"),
+    "evaluate": (CAPTIONER, "`caption_lm` with a recipe that is listed"),
+}
 
 
 def added_deps(layout: Layout, params: Params) -> dict[str, list[str]]:
     """{stage: deps beside those that it always has}, as the stages of a run name them."""
-    found = {"caption": _of_captions(layout, params), "evaluate": _of_evaluations(params)}
+    found = {
+        "caption": _of_captions(layout, params),
+        "embed": [ADAPTER_OUT] if params.adapt_llm else [],
+        "evaluate": _of_evaluations(params),
+    }
     return {stage: deps for stage, deps in found.items() if deps}
 
 
@@ -59,29 +68,30 @@ def require_added_deps(layout: Layout, params: Params, stages: Mapping[str, Any]
     Raises:
         ParamsError: names the stage and the deps.
     """
-    for name, wanted in added_deps(layout, params).items():
+    added = added_deps(layout, params)
+    for name, wanted in added.items():
         deps = _deps(stages, name)
         if deps is not None and (missing := [dep for dep in wanted if dep not in deps]):
             raise ParamsError(
                 f"{layout.params}: the stage {name} reads {', '.join(missing)}, and {pipeline} does not say so. Add to "
                 f"the `deps` of the stage {name}: {', '.join(missing)}"
             )
-    deps = _deps(stages, "evaluate") or []
-    if CAPTIONER in deps and not _of_evaluations(params):
-        raise ParamsError(
-            f"{pipeline}: the stage evaluate has the dep {CAPTIONER}, and {layout.params} has no section `caption_lm` "
-            "with a recipe that is listed: remove the dep"
-        )
+    for name, (dep, section) in _OF_SECTIONS.items():
+        if dep in (_deps(stages, name) or []) and dep not in added.get(name, ()):
+            raise ParamsError(
+                f"{pipeline}: the stage {name} has the dep {dep}, and {layout.params} has no section {section}: remove "
+                "the dep"
+            )
 
 
 def with_added_deps(stages: dict[str, Any], layout: Layout, params: Params) -> bool:
     """Give the stages of a workspace the deps that its params need; whether something changed."""
     wanted, changed = added_deps(layout, params), False
-    for name in ("caption", "evaluate"):
+    for name in ("caption", *_OF_SECTIONS):
         deps = _deps(stages, name)
         if deps is None:
             continue
-        kept = [dep for dep in deps if dep.startswith("data/") and dep != CAPTIONER]
+        kept = [dep for dep in deps if dep.startswith("data/") and dep != _OF_SECTIONS.get(name, ("", ""))[0]]
         own = [*kept, *(dep for dep in wanted.get(name, ()) if dep not in kept)]
         changed |= own != deps
         stages[name]["deps"] = own

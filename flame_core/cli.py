@@ -261,6 +261,12 @@ def tune() -> None:
 
 
 @app.command(rich_help_panel=STAGES)
+def adapt_llm() -> None:
+    """Teach the LLM to embed captions, with LoRA; needs a section `adapt_llm` in the params."""
+    _run_stage("adapt_llm")
+
+
+@app.command(rich_help_panel=STAGES)
 def caption_lm() -> None:
     """Train a captioner of pictures through the frozen LLM; needs a section `caption_lm` in the params."""
     _run_stage("caption_lm")

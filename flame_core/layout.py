@@ -63,6 +63,11 @@ class Layout:
         return self.data / "llm"
 
     @property
+    def llm_adapter(self) -> Path:
+        """What the LLM learned about embedding captions: LoRA adapters."""
+        return self.data / "llm-adapter"
+
+    @property
     def shards(self) -> Path:
         return self.data / "shards"
 

@@ -145,6 +145,7 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
         }
     for section in section_costs(params, layout, start.images, tflops).values():
         sections |= section
+    sections |= _adapting_cost(params, shape, start, tflops)
     sections |= _prompts_cost(params, shape, start, tflops)
     for name, recipe in params.train.items():
         cost = _training_cost(params, recipe, layout, shape, names, start.images, processes)
@@ -196,6 +197,15 @@ def _cluster_cost(params: Params, cluster: ClusterParams, shape: LLMShape, image
     return f"clusters: {cluster.clusters:,} of {images:,} samples", cluster_cost(
         cluster, images, shape.hidden, vectors, size
     )
+
+
+def _adapting_cost(params: Params, shape: LLMShape, start: Given, tflops: float) -> dict[str, dict[str, str]]:
+    """A title, and the cost of the LLM's adapters; {} if params have no such section."""
+    from flame_core.adapting.cost import adapting_section
+
+    if (chosen := params.adapt_llm) is None:
+        return {}
+    return adapting_section(chosen, params.text, shape, start.lengths, start.count, tflops)
 
 
 def _prompts_cost(params: Params, shape: LLMShape, start: Given, tflops: float) -> dict[str, dict[str, str]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from flame_core.layout import OPT_OUT, Layout
 from flame_core.params import (
+    AdaptLLMParams,
     CaptionLMParams,
     ClusterParams,
     CodesParams,
@@ -84,6 +85,18 @@ def _prompts(layout: Layout, prompts: PromptsParams) -> dict[str, Any]:
     stage = _stage("prompts", deps, ["data/prompts"], "text", checks, "team:models")
     stage["meta"]["dagster"] |= {"kinds": ["pytorch"], "pool": "gpu"}
     return _with_params(stage, ["llm", "evaluate.train_language"])
+
+
+def _adapt_llm(layout: Layout, chosen: AdaptLLMParams) -> dict[str, Any]:
+    deps = ["data/captions", "data/llm", "data/shards"]
+    checks = ["adapter_learned", "adapter_llm_unchanged", "ceilings_kept"]
+    own = _stage("adapt_llm", deps, [ADAPTER_OUT], "text", checks, "team:models")
+    own["meta"]["dagster"] |= {"kinds": ["pytorch", "huggingface"], "pool": "gpu"}
+    read = ["languages", "train_language", "class_prompts", "max_pictures", "recall_at"]
+    return _with_params(own, ["llm", "text", *(f"evaluate.{name}" for name in read)])
+
+
+ADAPTER_OUT = "data/llm-adapter"
 
 
 def captioner_start(layout: Layout, chosen: CaptionLMParams) -> Path:
@@ -210,6 +223,7 @@ TUNE_CHECKS = [
     "tune_features_kept",
 ]
 SECTIONS: Mapping[str, Callable[[Layout, Any], dict[str, Any]]] = {
+    "adapt_llm": _adapt_llm,
     "cluster": _cluster,
     "lexical": _lexical,
     "prompts": _prompts,

@@ -25,6 +25,7 @@ _THREADS = min(8, os.cpu_count() or 1)  # hashing releases Python's global lock
 _NAMED = 5  # damaged files named in one error
 _COMMANDS = {"raw": "download", "llm": "fetch-llm", "shards": "ingest", "captions": "caption", "embeddings": "embed"}
 _COMMANDS |= {
+    "llm-adapter": "adapt-llm",
     "clusters": "cluster",
     "prompts": "prompts",
     "concepts": "concepts",

@@ -18,6 +18,7 @@ from flame_core.errors import GateError
 from flame_core.gates import Check
 from flame_core.layout import Layout
 from flame_core.params import (
+    AdaptLLMParams,
     CaptionLMParams,
     ClusterParams,
     CodesParams,
@@ -42,6 +43,7 @@ ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 TAGGED = {"tagger": {"kind": "table", "path": "tags.parquet"}, "threshold": 0.5, "labels": "labels.csv"}
 OPTIONAL: dict[str, Any] = {  # in dvc.yaml if params have them
+    "adapt_llm": AdaptLLMParams(),
     "cluster": ClusterParams(clusters=2),
     "lexical": LexicalParams(),
     "prompts": PromptsParams(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -12,6 +12,7 @@ from flame_core.export.about import About
 from flame_core.export.subject import Subject
 from flame_core.export.usage import Usage
 from flame_core.markdown import code_span, plain_text
+from flame_core.text.llm_adapter import ADAPTER
 from flame_core.text.transformer import TrainedTexts
 from flame_core.vision.tower import CONFIG, WEIGHTS
 
@@ -105,12 +106,16 @@ def _texts(subject: Subject, usage: Usage) -> Iterator[str]:
     else:
         name = code_span(llm.get("source") or llm.get("name") or "not named")
         yield (
-            f"Vectors of texts come from a frozen LLM, {name}, with the prompts of its project. It is not included, so "
-            "this folder encodes no texts."
+            f"Vectors of texts come from a frozen LLM, {name}, {_adapted(llm)}with the prompts of its project. It is "
+            "not included, so this folder encodes no texts."
         )
         yield "What needs no text works without it: similar pictures, features, and classes that were exported."
     if subject.zero_shot is None and subject.tuned is None:
         yield "No classes were exported: `flame export --classes FILE` writes their texts as weights."
+
+
+def _adapted(llm: Mapping[str, Any]) -> str:
+    return "with adapters that learned to embed captions, " if llm.get(ADAPTER) else ""
 
 
 def _classes(subject: Subject) -> Iterator[str]:
@@ -152,5 +157,7 @@ def _lineage(subject: Subject) -> str:
     }
     if digest := (config.get("llm") or {}).get("digest"):
         rows["digest of the LLM"] = digest
+    if digest := (config.get("llm") or {}).get(ADAPTER):
+        rows["digest of the LLM's adapters"] = digest
     body = "\n".join(f"| {name} | {code_span(value)} |" for name, value in rows.items())
     return f"| what | value |\n|---|---|\n{body}\n\n`digests.json` has the sha256 of every file of this folder."

@@ -15,8 +15,9 @@ from flame_core.errors import InputError
 from flame_core.lexical.lexicon import read_lexicon
 from flame_core.lexical.text_side import LexicalTexts, words_kept
 from flame_core.params import Params, TrainParams
-from flame_core.text.adapter import ADAPTER_FILES, Adapter
+from flame_core.text.adapter import Adapter
 from flame_core.text.frozen_texts import SentenceTexts
+from flame_core.text.llm_adapter import ADAPTER_FILES
 from flame_core.text.sentence import SENTENCE
 from flame_core.text.side import CardLines, OpenEncoder, Packed
 from flame_core.text.store import TextStore

@@ -104,12 +104,12 @@ def model_of_run(params: Params, layout: Layout, recipe: str, name: str | None =
 def _packaged(name: str, folder: Path, layout: Layout) -> Model:
     config, content = _read(folder / CONFIG), _read(folder / SERVING)
 
-    def open_llm(llm: LLMParams, text: TextParams) -> TextEncoder:
+    def open_llm(llm: LLMParams, text: TextParams, adapter: Path | None) -> TextEncoder:
         from flame_core.text.encoder import TextEncoder
 
         place = Path(os.environ.get(_LLM_VARIABLE) or layout.llm / llm.name)
         _require_llm(place, llm, config)
-        return TextEncoder.load(place, text, llm, settings().torch_device())
+        return TextEncoder.load(place, text, llm, settings().torch_device(), adapter=adapter)
 
     def open_parts() -> Parts:
         from flame_core.serving.predictor import Predictor

@@ -8,6 +8,7 @@ accepted. What must not change a result (device, workers, folders) is a setting 
     flame params check
 """
 
+from flame_core.params.adapt_llm import AdaptLLMParams
 from flame_core.params.caption_lm import CaptionLMParams, CaptionWriting
 from flame_core.params.captions import (
     Captioner,
@@ -87,6 +88,7 @@ from flame_core.params.validation import merge, read_yaml
 from flame_core.params.whole import Params, load_params, parse_params
 
 __all__ = [
+    "AdaptLLMParams",
     "AffinityParams",
     "AttentiveMaskParams",
     "AugmentationParams",

@@ -24,6 +24,7 @@ def optional_section_misfits(params: Params) -> Iterator[Misfit]:
         _impossible_clusters,
         _impossible_words,
         _impossible_adapters,
+        _impossible_adaptations,
         _impossible_prompts,
         _impossible_alignments,
         _impossible_concepts,
@@ -71,6 +72,23 @@ def _impossible_adapters(params: Params) -> Iterator[Misfit]:
         )
     if names and params.text.dtype == "float8":
         yield ("text", "dtype"), f"{names[0]} trains adapters on the LLM (lora), which needs bfloat16 or float32"
+
+
+def _impossible_adaptations(params: Params) -> Iterator[Misfit]:
+    if (chosen := params.adapt_llm) is None:
+        return
+    if missing := [kind for kind in chosen.kinds if kind not in params.text.template]:
+        yield ("adapt_llm", "kinds"), f"adapt_llm.kinds has {missing}, which text.template does not hold"
+    if chosen.reading == "sentence" and params.text.sentence is None:
+        yield ("adapt_llm", "reading"), "adapt_llm.reading is sentence, and text.sentence is null: say there how"
+    if params.text.dtype == "float8":
+        yield ("text", "dtype"), "adapt_llm trains adapters on the LLM, which needs bfloat16 or float32"
+    words = [name for name, recipe in params.train.items() if recipe.lora is not None]
+    if params.lexical is not None or words:
+        yield (
+            ("adapt_llm",),
+            "adapt_llm changes what the LLM would say next, which lexical and recipes with lora read: unset either",
+        )
 
 
 def _impossible_prompts(params: Params) -> Iterator[Misfit]:

@@ -13,6 +13,7 @@ from flame_core.digest import value_digest
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.names import Name, require_name, shown
+from flame_core.params.adapt_llm import AdaptLLMParams
 from flame_core.params.alignment import ProbeParams
 from flame_core.params.caption_lm import CaptionLMParams
 from flame_core.params.captions import CaptionParams, IngestParams
@@ -57,6 +58,9 @@ class Params(Section):
     caption: CaptionParams = CaptionParams()
     llm: LLMParams
     text: TextParams
+    adapt_llm: AdaptLLMParams | None = Field(
+        default=None, description="the LLM learns to embed captions before it reads any; null: no such stage"
+    )
     cluster: ClusterParams | None = Field(
         default=None, description="labels of the training samples; null: no such stage"
     )

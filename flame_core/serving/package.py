@@ -9,6 +9,7 @@ The folder holds:
     text.safetensors      only for a recipe with a text tower: its weights
     tokenizer.json        the tokenizer of that tower
     center.safetensors    only with text.center, if texts are the frozen LLM's: the means of the recipe's reading
+    llm_adapter/          only with adapt_llm, if texts are the LLM's: the adapters that it needs to read more texts
     MODEL_CARD.md         data, licences, recipe, scores by language, limits
 """
 
@@ -25,6 +26,7 @@ from flame_core.layout import Layout
 from flame_core.measuring.classification import class_embeddings
 from flame_core.measuring.text_side import side_in
 from flame_core.params import Params
+from flame_core.text.llm_adapter import ADAPTER_FILES, PACKED
 from flame_core.text.side import TextSide
 from flame_core.text.tensor_file import tensor_bytes
 from flame_core.vision.tower import CONFIG, WEIGHTS
@@ -54,6 +56,8 @@ def package_files(
     model = layout.model(recipe)
     packed = texts.save()
     existing = {**{name: model / name for name in (WEIGHTS, CONFIG)}, **packed.files}
+    if params.adapt_llm is not None and params.train[recipe].text_tower is None:
+        existing |= {f"{PACKED}/{name}": layout.llm_adapter / name for name in ADAPTER_FILES}
     t = np.zeros((0, texts.dim), np.float32)  # [C, D]
     if names:
         t = class_embeddings(params.evaluate, names, texts.lookup)

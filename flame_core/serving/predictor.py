@@ -29,6 +29,7 @@ from flame_core.names import shown
 from flame_core.params import IngestParams, LLMParams, TextParams
 from flame_core.serving.package import CLASS_TENSOR, CLASSES, SERVING, require_package
 from flame_core.settings import settings
+from flame_core.text.llm_adapter import packed_adapter
 from flame_core.text.tensor_file import TensorFile
 from flame_core.vision.tower import load_encoder
 
@@ -53,8 +54,13 @@ class Predictor:
         side: of texts.
     """
 
-    def __init__(self, folder: Path, open_llm: Callable[[LLMParams, TextParams], TextEncoder] | None = None) -> None:
-        """Load what `folder` holds; `open_llm` gives the frozen LLM if `FLAME_SERVING_LLM` is not to name it."""
+    def __init__(
+        self, folder: Path, open_llm: Callable[[LLMParams, TextParams, Path | None], TextEncoder] | None = None
+    ) -> None:
+        """Load what `folder` holds.
+
+        `open_llm` gives the frozen LLM, with the adapters in a folder, if `FLAME_SERVING_LLM` is not to name it.
+        """
         require_package(folder)
         content: dict[str, Any] = json.loads((folder / SERVING).read_text("utf-8"))
         self.classes: list[str] = content["classes"]
@@ -64,6 +70,7 @@ class Predictor:
         self._llm = LLMParams.model_validate(content["llm"])
         self._text = TextParams.model_validate(content["text"])
         self._open_llm = open_llm
+        self._folder = folder
         self.side = side_in(folder).of_package(folder, content, lambda: self._llm_encoder)
 
     def pictures(self, images: Sequence[str | bytes]) -> np.ndarray:
@@ -101,8 +108,9 @@ class Predictor:
     def _llm_encoder(self) -> TextEncoder:
         from flame_core.text.encoder import TextEncoder
 
+        adapter = packed_adapter(self._folder, self.encoder.config.get("llm") or {})
         if self._open_llm is not None:
-            return self._open_llm(self._llm, self._text)
+            return self._open_llm(self._llm, self._text, adapter)
         named = os.environ.get(LLM_VARIABLE)
         if not named or not Path(named).is_dir():
             now = "is not there" if named else "is not set"
@@ -113,7 +121,7 @@ class Predictor:
             )
         device = settings().torch_device()
         try:
-            return TextEncoder.load(Path(named), self._text, self._llm, device)
+            return TextEncoder.load(Path(named), self._text, self._llm, device, adapter=adapter)
         except FlameError as error:
             log.error("%s: %s", LLM_VARIABLE, error)
             raise InputError(

@@ -1,28 +1,22 @@
 """Training of prompts, a step at a time, so that a killed one continues at its last state and ends with the same bytes.
 
-Which captions a step has, and its dropout, follow from the seed and the step's number only. A state is a unit of the
-work cache whose digest names its step: weights, AdamW's moments, and a row of metrics per step so far. States are
-written by the clock, which changes no result; older ones are removed.
+Which captions a step has, and its dropout, follow from the seed and the step's number only. States (`step_states`) are
+written by the clock, which changes no result.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
-from flame_core.digest import json_lines_bytes
 from flame_core.errors import ComputationError
 from flame_core.params import PromptsParams
 from flame_core.reporting import progress
@@ -31,17 +25,14 @@ from flame_core.soft_prompts.frozen_llm import FrozenLLM
 from flame_core.soft_prompts.prompt_head import PromptHeadConfig
 from flame_core.soft_prompts.reader import CaptionIds, caption_ids, caption_loss
 from flame_core.soft_prompts.sentences import Sentences, standard
-from flame_core.work import UnitRecord, WorkCache
+from flame_core.step_states import Row, StepStates
+from flame_core.work import WorkCache
 
-STATE, METRICS = "state.safetensors", "metrics.jsonl"
 _MEASURED = 10  # how often the held-out loss is measured
 _STANDARD = 65_536  # captions whose vectors give mean and deviation
 _POOL = 16  # batches whose captions are sorted by length
 _CLIPPED = 1.0  # norm of the gradient
-_OPTIMIZER = "optimizer."
 _STEPS_PER_SEED = 1_000_003  # a prime above all numbers of steps, so that no two seeds share the draw of a step
-
-Row = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -74,14 +65,15 @@ class Fit:
         """
         model = self._initial()
         optimizer = torch.optim.AdamW(self._groups(model), weight_decay=self.params.weight_decay)
-        done, rows = self._resume(model, optimizer)
+        states = StepStates(self.cache, self.inputs, self.params.steps)
+        done, rows = states.resume(model, optimizer)
         last = time.monotonic()
         with progress("prompts", self.params.steps, "steps", done) as bar:
             for step in range(done, self.params.steps):
                 rows.append(self._step(model, optimizer, step))
                 bar.advance(1, loss=rows[-1]["lm"])
                 if step + 1 == self.params.steps or time.monotonic() - last >= self.seconds:
-                    self._keep(model, optimizer, rows)
+                    states.keep(model, optimizer, rows)
                     last = time.monotonic()
         return model.eval(), rows
 
@@ -166,41 +158,6 @@ class Fit:
         """L_lm of the first held-out captions."""
         vectors, captions = self.inputs_of(self.sentences.tested[: self.params.batch_size])
         return float(caption_loss(self.llm, model.eval().prompts(vectors, captions), captions))
-
-    def _digest(self, steps: int) -> str:
-        return self.cache.digest({**self.inputs, "steps": steps})
-
-    def _resume(self, model: Autoencoder, optimizer: torch.optim.Optimizer) -> tuple[int, list[Row]]:
-        """The number of steps of the newest undamaged state, which is loaded, and their metrics."""
-        for steps in range(self.params.steps, 0, -1):
-            if (unit := self.cache.find(self._digest(steps))) is not None:
-                tensors = load_file(unit.file(STATE))
-                model.load_state_dict({k: w for k, w in tensors.items() if not k.startswith(_OPTIMIZER)})
-                moments: dict[int, dict[str, Tensor]] = {}
-                for name, value in tensors.items():
-                    if name.startswith(_OPTIMIZER):
-                        number, _, what = name.removeprefix(_OPTIMIZER).partition(".")
-                        moments.setdefault(int(number), {})[what] = value
-                groups = optimizer.state_dict()["param_groups"]
-                optimizer.load_state_dict({"state": moments, "param_groups": groups})
-                return steps, [json.loads(line) for line in unit.file(METRICS).read_text("utf-8").splitlines()]
-        return 0, []
-
-    def _keep(self, model: Autoencoder, optimizer: torch.optim.Optimizer, rows: list[Row]) -> None:
-        """Write the state, and remove those before it."""
-        tensors = {name: w.detach().cpu().contiguous() for name, w in sorted(model.state_dict().items())}
-        for number, moments in sorted(optimizer.state_dict()["state"].items()):
-            for what, value in sorted(moments.items()):
-                tensors[f"{_OPTIMIZER}{number}.{what}"] = value.detach().cpu().contiguous()
-
-        def write(folder: Path) -> UnitRecord:
-            (folder / STATE).write_bytes(save(tensors))
-            (folder / METRICS).write_bytes(json_lines_bytes(rows))
-            return UnitRecord({"steps": len(rows)})
-
-        self.cache.compute(self._digest(len(rows)), write)
-        for steps in range(1, len(rows)):
-            shutil.rmtree(self.cache.folder / self._digest(steps), ignore_errors=True)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import numpy as np
 from flame_core import gates
 from flame_core.captions.table import Caption
 from flame_core.data.shards import INDEX, read_index, shard_names
-from flame_core.digest import json_bytes
+from flame_core.digest import json_bytes, value_digest
 from flame_core.errors import ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.measuring.texts import (
@@ -43,6 +43,7 @@ from flame_core.text.jobs import (
     text_jobs,
     training_job,
 )
+from flame_core.text.llm_adapter import require_adapter
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
 from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import CUT_SENTENCES
@@ -75,7 +76,10 @@ def run(params: Params, layout: Layout) -> None:
     folder = layout.llm / params.llm.name
     tokenizer = load_tokenizer(folder, params.llm)
     tokens = FacetTokenizer(tokenizer, params.text)
-    identities = store_identities(params, read_source(folder), tokens)
+    source = read_source(folder)
+    identities = store_identities(
+        params, source, tokens, require_adapter(params, layout, value_digest(source["files"]))
+    )
     counts = {job.name: sum(tokens.count(kind, texts) for kind, texts in job.texts.items()) for job in jobs}
 
     units, rate, of_llm = compute_jobs(params, layout, jobs, identities, counts)
@@ -149,13 +153,22 @@ def run(params: Params, layout: Layout) -> None:
     table("nearest captions by facet", ["caption", "facet", "nearest", "cosine"], _neighbours(params, jobs, sample))
 
 
-def store_identities(params: Params, source: dict[str, Any], tokens: FacetTokenizer) -> dict[Reading, dict[str, Any]]:
-    """What vectors depend on besides their texts, for each reading that params have."""
+def store_identities(
+    params: Params, source: dict[str, Any], tokens: FacetTokenizer, adapter: str | None
+) -> dict[Reading, dict[str, Any]]:
+    """What vectors depend on besides their texts, for each reading that params have.
+
+    Args:
+        params: of the run.
+        source: what `fetch` recorded about the LLM.
+        tokens: that read captions.
+        adapter: digest of the LLM's adapters, if it has any.
+    """
     from flame_core.text.identity import encoder_identity, sentence_identity
 
-    found: dict[Reading, dict[str, Any]] = {"facets": encoder_identity(params, source, tokens.template_hash)}
+    found: dict[Reading, dict[str, Any]] = {"facets": encoder_identity(params, source, tokens.template_hash, adapter)}
     if tokens.sentence is not None:
-        found["sentence"] = sentence_identity(params, source, tokens.sentence.digest)
+        found["sentence"] = sentence_identity(params, source, tokens.sentence.digest, adapter)
     return found
 
 
@@ -165,8 +178,11 @@ def compute_jobs(
     jobs: Sequence[Job],
     identities: Mapping[Reading, dict[str, Any]],
     counts: dict[str, int],
+    adapter: Path | None = None,
 ) -> tuple[dict[str, Unit], float | str, Verified]:
     """({job name: finished unit}, tokens per second or why there are none, what was verified of the LLM).
+
+    `adapter`: folder of the LLM's adapters, if it has any; None: those of this run.
 
     Raises:
         ParamsError: the files that are not in the work cache take more tokens than `text.max_tokens`.
@@ -184,7 +200,7 @@ def compute_jobs(
         return units, "all found in the work cache", Verified(0, 0, 0)
     _require_budget({task.job.name: task.tokens for task in missing}, params)
     verified = verify({layout.llm: [f"{params.llm.name}/*"]})
-    rate = embed_files(missing, params, layout)
+    rate = embed_files(missing, params, layout, adapter)
     for task in missing:
         if (unit := cache.find(task.digest)) is None:
             raise ResourceError(

@@ -1,9 +1,10 @@
-"""LoRA adapters of a trained model, as the LLM that reads texts later gets them: from the two files of `peft`.
+"""LoRA adapters, as the LLM that reads texts later gets them: from the two files of `peft`.
 
     y = W x + alpha / rank * B A x
 
-Reading needs no `peft`. The products are added while `on` is open, so the LLM's weights keep their bytes, and one LLM
-serves models with different adapters and models without.
+Reading needs no `peft`. Those of a model are added while `on` is open, so the LLM's weights keep their bytes, and one
+LLM serves models with different adapters and models without. Those of a run (`flame adapt-llm`) are merged into the
+weights when the LLM is loaded, and cost nothing afterwards; the files of the LLM keep their bytes.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from flame_core.errors import InputError
+from flame_core.text.llm_adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from flame_core.verification import making
 
-ADAPTER_WEIGHTS, ADAPTER_CONFIG = ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 _BEFORE, _DOWN, _UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 
 
@@ -59,7 +61,7 @@ class Adapter:
             llm = str(config["base_model_name_or_path"]), str(config["revision"])
             return cls(llm, config["lora_alpha"] / config["r"], pairs)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise InputError(f"{folder}: its adapters are damaged ({error}); run `flame train` for it") from None
+            raise InputError(f"{folder}: its adapters are damaged ({error}); run `{making(folder)}`") from None
 
     def require_llm(self, digest: str) -> None:
         """Refuse an LLM with other files than the one that the adapters were trained on.
@@ -70,8 +72,8 @@ class Adapter:
         name, own = self.llm
         if digest != own:
             raise InputError(
-                f"this model's adapters belong to the LLM {name} ({own[:12]}), and the LLM here has other files "
-                f"({digest[:12]}): fetch that LLM, or train the model with this one"
+                f"these adapters belong to the LLM {name} ({own[:12]}), and the LLM here has other files "
+                f"({digest[:12]}): fetch that LLM, or train the adapters with this one"
             )
 
     @contextmanager
@@ -81,22 +83,38 @@ class Adapter:
         Raises:
             InputError: it lacks a layer of theirs, or has it in another size.
         """
-        layers = {_plain(name): part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
         handles: list[Any] = []
         try:
-            for name, (down, up) in self.pairs.items():
-                layer = layers.get(name)
-                if layer is None or (layer.in_features, layer.out_features) != (down.shape[1], up.shape[0]):
-                    raise InputError(
-                        f"the LLM has no layer {name} from {down.shape[1]} to {up.shape[0]} numbers; this model's "
-                        f"adapters belong to the LLM {self.llm[0]}"
-                    )
+            for layer, down, up in self._layers(model):
                 device = layer.weight.device
                 handles.append(layer.register_forward_hook(_Added(down.to(device), up.to(device) * self.scale)))
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    @torch.no_grad()
+    def merge(self, model: nn.Module) -> None:
+        """Add B A to the weights of a model that is not cut yet, or is cut behind the last layer of theirs.
+
+        Raises:
+            InputError: it lacks a layer of theirs, or has it in another size.
+        """
+        for layer, down, up in self._layers(model):
+            added = self.scale * (up @ down).to(layer.weight.device)
+            layer.weight.copy_((layer.weight.float() + added).to(layer.weight.dtype))
+
+    def _layers(self, model: nn.Module) -> Iterator[tuple[nn.Linear, Tensor, Tensor]]:
+        """Each layer of the model with its A and B."""
+        layers = {plain_name(name): part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+        for name, (down, up) in self.pairs.items():
+            layer = layers.get(name)
+            if layer is None or (layer.in_features, layer.out_features) != (down.shape[1], up.shape[0]):
+                raise InputError(
+                    f"the LLM has no layer {name} from {down.shape[1]} to {up.shape[0]} numbers; these adapters belong "
+                    f"to the LLM {self.llm[0]}"
+                )
+            yield layer, down, up
 
 
 @dataclass(frozen=True)
@@ -111,6 +129,6 @@ class _Added:
             return output + (inputs[0].float() @ self.down.T @ self.up.T).to(output.dtype)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A layer's name without the parts around it in the last block (`last_block.AtReadTokens`)."""
     return ".".join(part for part in name.split(".") if part != "inner")

@@ -59,10 +59,17 @@ class _Share(BaseModel):
     root: Path
     tasks: Path
     tokens: int  # of all files, for all processes together
+    adapter: Path | None  # of the LLM
 
 
-def embed_files(tasks: Sequence[EmbedTask], params: Params, layout: Layout) -> float:
+def embed_files(tasks: Sequence[EmbedTask], params: Params, layout: Layout, adapter: Path | None = None) -> float:
     """Put the units of all tasks into the work cache; returns the tokens per second.
+
+    Args:
+        tasks: the files.
+        params: of the run.
+        layout: of the run.
+        adapter: see `TextEncoder.open`.
 
     Raises:
         ResourceError: more processes than GPUs, or a process was killed.
@@ -74,14 +81,14 @@ def embed_files(tasks: Sequence[EmbedTask], params: Params, layout: Layout) -> f
     processes = min(settings().embed_processes, len(tasks))
     start = time.monotonic()
     if settings().engine == "ray":
-        compute_one = partial(_in_worker, content=params.model_dump_json(), root=layout.root)
+        compute_one = partial(_in_worker, content=params.model_dump_json(), root=layout.root, adapter=adapter)
         for _ in map_units(compute_one, _largest_first(tasks), 1, "embed", "files", gpu=True):
             pass
         return total / (time.monotonic() - start)
     if processes > 1:
-        _start_processes(processes, tasks, params, layout, total)
+        _start_processes(processes, tasks, params, layout, total, adapter)
         return total / (time.monotonic() - start)
-    encoder = TextEncoder.open(params, layout, compiled=True)
+    encoder = TextEncoder.open(params, layout, compiled=True, adapter=adapter)
     with progress("embed", total, "tokens") as bar:
         compute(tasks, encoder, WorkCache(layout.work, STAGE), params, bar.advance)
         return total / bar.seconds
@@ -127,12 +134,14 @@ def _write(job: Job, vectors: Mapping[str, np.ndarray], params: Params, folder: 
     return UnitRecord({"texts": sum(map(len, job.texts.values()))})
 
 
-def _start_processes(processes: int, tasks: Sequence[EmbedTask], params: Params, layout: Layout, total: int) -> None:
+def _start_processes(
+    processes: int, tasks: Sequence[EmbedTask], params: Params, layout: Layout, total: int, adapter: Path | None
+) -> None:
     with tempfile.TemporaryDirectory(prefix="flame-embed-") as name:
         folder = Path(name)
         for number, task in enumerate(_largest_first(tasks)):
             (folder / f"{number:08}.json").write_text(task.model_dump_json(), "utf-8")
-        share = _Share(params=params, root=layout.root, tasks=folder, tokens=total)
+        share = _Share(params=params, root=layout.root, tasks=folder, tokens=total, adapter=adapter)
         again = "to go on: finished files are kept"
         launch(Launch(__name__, share.model_dump_json(), "FLAME_EMBED_PROCESSES", again), processes)
 
@@ -141,17 +150,18 @@ def _largest_first(tasks: Sequence[EmbedTask]) -> list[EmbedTask]:
     return sorted(tasks, key=lambda task: -task.tokens)
 
 
-def _in_worker(task: EmbedTask, content: str, root: Path) -> None:
+def _in_worker(task: EmbedTask, content: str, root: Path, adapter: Path | None) -> None:
     """In a process that computes one file after the other with one LLM."""
     params, layout = Params.model_validate_json(content), Layout.find(root)
-    compute([task], _kept_encoder(content, root), WorkCache(layout.work, STAGE), params, lambda _: None)
+    compute([task], _kept_encoder(content, root, adapter), WorkCache(layout.work, STAGE), params, lambda _: None)
 
 
 @lru_cache(maxsize=1)
-def _kept_encoder(content: str, root: Path) -> TextEncoder:
+def _kept_encoder(content: str, root: Path, adapter: Path | None) -> TextEncoder:
     from flame_core.text.encoder import TextEncoder
 
-    return TextEncoder.open(Params.model_validate_json(content), Layout.find(root), compiled=True)
+    params, layout = Params.model_validate_json(content), Layout.find(root)
+    return TextEncoder.open(params, layout, compiled=True, adapter=adapter)
 
 
 def _claimed(folder: Path) -> Iterator[EmbedTask]:
@@ -174,7 +184,7 @@ def _on_rank(content: str, rank: int) -> None:
     layout = Layout.find(share.root)
     if settings().torch_device() == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    encoder = TextEncoder.open(share.params, layout, compiled=True)
+    encoder = TextEncoder.open(share.params, layout, compiled=True, adapter=share.adapter)
     world = int(os.environ["WORLD_SIZE"])
     with progress(f"embed, one of {world} processes", share.tokens // world, "tokens") as bar:
         compute(_claimed(share.tasks), encoder, WorkCache(layout.work, STAGE), share.params, bar.advance)

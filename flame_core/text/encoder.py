@@ -25,6 +25,7 @@ from flame_core.freed_memory import keep_freed_memory
 from flame_core.layout import Layout
 from flame_core.params import LLMParams, Params, TextParams
 from flame_core.settings import settings
+from flame_core.text.adapter import Adapter
 from flame_core.text.attention import pack, to_device
 from flame_core.text.cost import read_shape
 from flame_core.text.embedding_models import require_readable_sentences
@@ -123,12 +124,16 @@ class TextEncoder:
         probe_sentences(self)
 
     @classmethod
-    def open(cls, params: Params, layout: Layout, *, compiled: bool = False) -> TextEncoder:
+    def open(
+        cls, params: Params, layout: Layout, *, compiled: bool = False, adapter: Path | None = None
+    ) -> TextEncoder:
         """The encoder that the params of this run describe, on the device of the settings.
 
-        With `compiled` the layers are compiled on a GPU, which is worth it for a store but not for a query.
+        With `compiled` the layers are compiled on a GPU, which is worth it for a store but not for a query. If params
+        have a section `adapt_llm`, the LLM has the adapters in the folder `adapter`; None: those of this run.
 
         Raises:
+            InputError: the adapters belong to another LLM.
             ResourceError: the LLM does not fit the GPU's memory; says how much is missing.
         """
         folder = layout.llm / params.llm.name
@@ -140,25 +145,44 @@ class TextEncoder:
             shape = read_shape(params, folder)
             free, _ = torch.cuda.mem_get_info()
             require_llm_memory(params, shape.weight_bytes(params.text.depth, params.text.dtype), free)
-        return cls.load(folder, params.text, params.llm, device, compiled=compiled and device == "cuda")
+        adapter = None if params.adapt_llm is None else adapter or layout.llm_adapter
+        compiled = compiled and device == "cuda"
+        return cls.load(folder, params.text, params.llm, device, compiled=compiled, adapter=adapter)
 
     @classmethod
     def load(
-        cls, folder: Path, text: TextParams, llm: LLMParams, device: str, *, compiled: bool = False
+        cls,
+        folder: Path,
+        text: TextParams,
+        llm: LLMParams,
+        device: str,
+        *,
+        compiled: bool = False,
+        adapter: Path | None = None,
     ) -> TextEncoder:
-        """The encoder of an LLM folder.
+        """The encoder of an LLM folder, with the adapters in another folder, if any.
 
         Raises:
-            InputError: the folder is damaged, or its LLM cannot be read as params specify.
+            InputError: the folder is damaged, its LLM cannot be read as params specify, or the adapters are not its.
             ComputationError: the architecture cannot be read at all.
         """
         if text.sentence is not None:
             require_readable_sentences(folder, text.sentence)
-        cuts = cuts_of(text)
-        models = load_cuts(folder, cuts, DTYPES[text.dtype], device, trust_remote_code=llm.trust_remote_code)
+        digest = value_digest(read_source(folder)["files"])
+        adapted = None if adapter is None else Adapter.read(adapter)
+        if adapted is not None:
+            adapted.require_llm(digest)
+        models = load_cuts(
+            folder,
+            cuts_of(text),
+            DTYPES[text.dtype],
+            device,
+            trust_remote_code=llm.trust_remote_code,
+            adapter=adapted,
+        )
         sentences = models[1] if text.sentence is not None else None
         encoder = cls(models[0], load_tokenizer(folder, llm), text, device, sentences=sentences, compiled=compiled)
-        encoder.llm_digest = value_digest(read_source(folder)["files"])
+        encoder.llm_digest = digest
         return encoder
 
     def encode(self, kind: str, texts: Sequence[str]) -> np.ndarray:

@@ -137,9 +137,15 @@ class SentenceTexts(FrozenTexts):
 
 
 def _card(params: Params, method: str, what: str) -> CardLines:
+    adapted = params.adapt_llm is not None
+    kept = (
+        "frozen after it learned to embed captions; only its adapters are included"
+        if adapted
+        else "frozen, not included"
+    )
     return CardLines(
         model=f"An image encoder in the text space of a frozen large language model ({method}).",
-        texts=f"{code_span(params.llm.source)}, {what}, frozen, not included",
-        reader="the LLM",
+        texts=f"{code_span(params.llm.source)}, {what}, {kept}",
+        reader="the LLM with the included adapters" if adapted else "the LLM",
         limit="Texts other than the cached class names need the LLM named above at query time.",
     )

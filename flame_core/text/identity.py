@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from flame_core.digest import value_digest
 from flame_core.params import Params
+from flame_core.text.llm_adapter import ADAPTER
 from flame_core.text.sentence import sentence_content
 
 
-def encoder_identity(params: Params, source: dict, template_hash: str) -> dict:
-    """What a stored embedding depends on besides its text: LLM, layer, template, numeric types."""
+def encoder_identity(params: Params, source: dict, template_hash: str, adapter: str | None = None) -> dict:
+    """What a stored embedding depends on besides its text: LLM, its adapters, layer, template, numeric types."""
     text = params.text
     return {
         "llm": {
@@ -16,6 +17,7 @@ def encoder_identity(params: Params, source: dict, template_hash: str) -> dict:
             "source": params.llm.source,
             "random_seed": params.llm.random_seed,
             "digest": value_digest(source["files"]),
+            **({} if adapter is None else {ADAPTER: adapter}),
         },
         "layer": text.layer,
         "template_hash": template_hash,
@@ -28,9 +30,9 @@ def encoder_identity(params: Params, source: dict, template_hash: str) -> dict:
     }
 
 
-def sentence_identity(params: Params, source: dict, sentence_hash: str) -> dict:
+def sentence_identity(params: Params, source: dict, sentence_hash: str, adapter: str | None = None) -> dict:
     """What a stored sentence depends on besides its text: LLM, prompt and readout, numeric types."""
-    facets = encoder_identity(params, source, "")
+    facets = encoder_identity(params, source, "", adapter)
     shared = {name: facets[name] for name in ("llm", "dtype", "store_dtype", "batch_tokens", "cpu_threads")}
     content = sentence_content(params.text)
     return {**shared, "layer": content["layer"], "sentence": content, "sentence_hash": sentence_hash}

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from flame_core.text.adapter import Adapter
+
 SOURCE = "source.json"
 LICENCE = "licence"  # in it: that of the weights, if it has terms of its own
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer*", "*.model", "*.py"]
@@ -226,12 +228,18 @@ def load_llm(
 
 
 def load_cuts(
-    folder: Path, cuts: Sequence[Cut], dtype: torch.dtype, device: str, *, trust_remote_code: bool = False
+    folder: Path,
+    cuts: Sequence[Cut],
+    dtype: torch.dtype,
+    device: str,
+    *,
+    trust_remote_code: bool = False,
+    adapter: Adapter | None = None,
 ) -> list[PreTrainedModel]:
     """One model per cut; the models share their weights, and only layers that a cut needs are loaded.
 
     The last layer of each model is computed only for the tokens that a packing reads, if its parts are known
-    (`last_block`).
+    (`last_block`). An `adapter` is merged into the weights in memory.
 
     Raises:
         InputError: the model has fewer layers.
@@ -243,6 +251,8 @@ def load_cuts(
     from flame_core.text.last_block import compute_read_tokens_alone
 
     model = _decoder(folder, cuts, dtype, register(), trust_remote_code)
+    if adapter is not None:
+        adapter.merge(model)
     depth = max(cut.layer for cut in cuts)
     norm = next((name for name in ("norm", "final_layernorm", "final_layer_norm", "ln_f") if hasattr(model, name)), "")
     if not norm:

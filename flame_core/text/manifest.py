@@ -15,6 +15,7 @@ from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import Params, Reading
 from flame_core.text.jobs import facet_names, sentence_names
+from flame_core.text.llm_adapter import ADAPTER, expected_adapter
 from flame_core.text.sentence import SENTENCE, sentence_content
 
 MANIFEST = "manifest.json"
@@ -82,7 +83,11 @@ def require_fit(manifest: dict[str, Any], params: Params, layout: Layout) -> Non
     Raises:
         InputError: names every condition that differs, with both values.
     """
-    expected = {**_facets_made_for(params), "captions": captions_digest(layout.captions)}
+    expected = {
+        **_facets_made_for(params),
+        **_adapted(params, layout, manifest),
+        "captions": captions_digest(layout.captions),
+    }
     if params.text.sentence is not None or manifest.get(SENTENCE) is not None:
         expected[SENTENCE] = None if params.text.sentence is None else sentence_content(params.text)
     require_manifest(manifest, expected, layout.embeddings)
@@ -96,7 +101,12 @@ def require_training_fit(manifest: dict[str, Any], params: Params, layout: Layou
     """
     captions = captions_digest(layout.captions, layout.train_embeddings.name)
     made_for = _sentences_made_for(params) if reading == "sentence" else _facets_made_for(params)
-    require_manifest(manifest, {**made_for, "captions": captions}, training_folder(layout.train_embeddings, reading))
+    expected = {**made_for, **_adapted(params, layout, manifest), "captions": captions}
+    require_manifest(manifest, expected, training_folder(layout.train_embeddings, reading))
+
+
+def _adapted(params: Params, layout: Layout, manifest: dict[str, Any]) -> dict[str, Any]:
+    return {f"llm.{ADAPTER}": expected_adapter(params, layout, manifest.get("llm") or {})}
 
 
 def _made_for(params: Params) -> dict[str, Any]:

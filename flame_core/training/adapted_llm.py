@@ -12,28 +12,25 @@ heaviest. Only the adapters are trained, by `peft`; checkpoints and models hold 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from flame_core.digest import json_bytes
-from flame_core.errors import ComputationError, ParamsError, ResourceError
 from flame_core.lexical.lexicon import Lexicon, read_lexicon
 from flame_core.params import LoraParams, TextParams
-from flame_core.text.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from flame_core.text.caption_source import CaptionSource, DrawnCaptions, LLMSource
 from flame_core.text.caption_tokens import CaptionTokens
 from flame_core.text.llm import Cut, load_decoder, load_tokenizer
+from flame_core.text.lora import adapter_files, peft_package, recompute_layers, require_targets
 from flame_core.text.sentence import SentenceTokenizer
 from flame_core.text.store import Drawn
 from flame_core.vision.lexical_head import word_weights
 
 PAD = -1
+_KEY, _WHAT = "train.lora", "a recipe with `lora`"
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -92,8 +89,8 @@ class AdaptedLLM(nn.Module):
 
     def __init__(self, llm: Any, lexicon: Lexicon, params: LoraParams) -> None:
         super().__init__()
-        peft = _peft()
-        _require_targets(llm, params.targets)
+        peft = peft_package(_WHAT)
+        require_targets(llm, params.targets, _KEY)
         self._config = peft.LoraConfig(
             r=params.rank, lora_alpha=params.alpha, target_modules=list(params.targets), lora_dropout=0.0, bias="none"
         )
@@ -102,7 +99,7 @@ class AdaptedLLM(nn.Module):
         self.register_buffer("rows", lexicon.rows.clone(), persistent=False)
         self.register_buffer("mean", torch.from_numpy(lexicon.mean).float(), persistent=False)
         if params.checkpoint_activations:
-            _recompute_layers(llm)
+            recompute_layers(llm, _KEY)
 
     def forward(self, ids: Tensor) -> Tensor:
         ends = (ids != PAD).sum(dim=1) - 1  # [N]
@@ -123,58 +120,8 @@ class AdaptedLLM(nn.Module):
 
     def save(self, folder: Path, source: LLMSource) -> None:
         """Write the adapters' weights and their config, which names the LLM and its digest."""
-        from safetensors.torch import save
-
-        weights = {
-            name: weight.detach().cpu().contiguous()
-            for name, weight in sorted(_peft().get_peft_model_state_dict(self.llm).items())
-        }
-        (folder / ADAPTER_WEIGHTS).write_bytes(save(weights))
-        content = {
-            "peft_type": "LORA",
-            "base_model_name_or_path": source.params.name,
-            "revision": source.digest,
-            "r": self._config.r,
-            "lora_alpha": self._config.lora_alpha,
-            "lora_dropout": 0.0,
-            "target_modules": sorted(self._config.target_modules or []),
-            "bias": "none",
-            "inference_mode": True,
-        }
-        (folder / ADAPTER_CONFIG).write_bytes(json_bytes(content))
-
-
-def _recompute_layers(llm: Any) -> None:
-    """Keep only the inputs of each layer, and run it again in backward.
-
-    Raises:
-        ComputationError: the LLM's list of layers was not found.
-    """
-    layers = getattr(llm, "layers", None)
-    if not isinstance(layers, nn.ModuleList):
-        raise ComputationError(
-            f"{type(llm).__name__}: its list of layers was not found; set train.lora.checkpoint_activations to false"
-        )
-    for layer in layers:
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
-
-
-def _require_targets(llm: nn.Module, targets: Sequence[str]) -> None:
-    """Refuse names that no linear layer of the LLM has.
-
-    Raises:
-        ParamsError: names the first one, and those that there are.
-    """
-    known = sorted({name.rpartition(".")[2] for name, part in llm.named_modules() if isinstance(part, nn.Linear)})
-    if wrong := [name for name in targets if name not in known]:
-        raise ParamsError(f"train.lora.targets: the LLM has no linear layer {wrong[0]}; it has {', '.join(known)}")
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ModuleNotFoundError as error:
-        raise ResourceError(
-            f"a recipe with `lora` needs the Python package {error.name!r}: pip install 'flame-mlops[lora]'"
-        ) from None
-    return peft
+        weights = peft_package(_WHAT).get_peft_model_state_dict(self.llm)
+        llm = source.params.name, source.digest
+        targets = list(self._config.target_modules or [])
+        for name, content in adapter_files(weights, llm, self._config.r, self._config.lora_alpha, targets).items():
+            (folder / name).write_bytes(content)

@@ -25,8 +25,8 @@ from flame_core.search.ask import ask_text
 from flame_core.serving.package import package_files
 from flame_core.serving.predictor import LLM_VARIABLE, Predictor
 from flame_core.stages import embed, lexical, train
-from flame_core.text.adapter import ADAPTER_FILES
 from flame_core.text.llm import SOURCE
+from flame_core.text.llm_adapter import ADAPTER_FILES
 from flame_core.verification import write_digests
 from tests.stages.pipeline import captioned_project, tree
 from tests.training.adapted import LORA

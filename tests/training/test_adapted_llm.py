@@ -18,9 +18,10 @@ from flame_core.lexical.adapted_texts import AdaptedTexts
 from flame_core.lexical.values import phi
 from flame_core.measuring.text_side import side_of
 from flame_core.params import LoraParams
-from flame_core.text.adapter import ADAPTER_WEIGHTS, Adapter
+from flame_core.text.adapter import Adapter
 from flame_core.text.encoder import TextEncoder
 from flame_core.text.llm import SOURCE
+from flame_core.text.llm_adapter import ADAPTER_WEIGHTS
 from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import Drawn, unit
 from flame_core.training.adapted_llm import PAD, AdaptedLLM, AdaptedSamples, padded
@@ -171,14 +172,16 @@ def test_the_adapter_of_another_llm_is_refused_by_name(world, model, byte_tokeni
 
 def test_damaged_or_missing_adapters_are_refused(model, tmp_path):
     folder, _ = model
+    other = tmp_path / "models/words"
+    other.mkdir(parents=True)
     for path in folder.glob("adapter_*"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    flip(tmp_path / ADAPTER_WEIGHTS, 12, 2)
+        (other / path.name).write_bytes(path.read_bytes())
+    flip(other / ADAPTER_WEIGHTS, 12, 2)
     with pytest.raises(InputError, match="its adapters are damaged"):
-        Adapter.read(tmp_path)
-    (tmp_path / ADAPTER_WEIGHTS).unlink()
-    with pytest.raises(InputError, match="run `flame train`"):
-        Adapter.read(tmp_path)
+        Adapter.read(other)
+    (other / ADAPTER_WEIGHTS).unlink()
+    with pytest.raises(InputError, match="run `flame train words`"):
+        Adapter.read(other)
 
 
 def test_equal_adapters_are_equal_bytes_and_the_config_names_the_llm(world, model, tmp_path):

@@ -1,0 +1,141 @@
+"""Training of the LLM's adapters, a step at a time, so that a killed one continues at its last state, with equal bytes.
+
+A batch whose captions do not fit into memory together is read in parts: first all without gradient, for the loss, then
+each part again with the gradient of its vectors (GradCache). States (`step_states`) are written by the clock, which
+changes no result.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flame_core.adapting.contrast import HeldOut, caption_contrast, held_out
+from flame_core.adapting.pairs import CaptionPairs, Text, said_again
+from flame_core.adapting.reading import CaptionReader
+from flame_core.errors import ComputationError
+from flame_core.params import AdaptLLMParams
+from flame_core.reporting import progress
+from flame_core.step_states import Row, StepStates
+from flame_core.work import WorkCache
+
+_MEASURED = 10  # how often held-out pairs are measured after the first time, at most
+_APART = 50  # steps between two measurements, at least
+_CLIPPED = 1.0  # norm of the gradient
+
+Pair = tuple[Text, Text]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A training; `run` does what the cache does not hold.
+
+    Attributes:
+        params: of the section.
+        pairs: to learn, and held out.
+        reader: the LLM, whose adapters are trained in place.
+        cache: of the stage.
+        inputs: all that the result follows from.
+        seconds: between two states.
+    """
+
+    params: AdaptLLMParams
+    pairs: CaptionPairs
+    reader: CaptionReader
+    cache: WorkCache
+    inputs: Mapping[str, Any]
+    seconds: float
+
+    def run(self) -> list[Row]:
+        """A row per step; `before.<name>` of the first has the figures of held-out pairs before any step.
+
+        Raises:
+            ComputationError: a loss is not finite.
+        """
+        weights = nn.ParameterList([self.reader.weights[name] for name in sorted(self.reader.weights)])
+        optimizer = torch.optim.AdamW(weights, weight_decay=self.params.weight_decay)
+        states = StepStates(self.cache, self.inputs, self.params.steps)
+        done, rows = states.resume(weights, optimizer)
+        last = time.monotonic()
+        with progress("adapt_llm", self.params.steps, "steps", done) as bar:
+            for step in range(done, self.params.steps):
+                rows.append(self._step(weights, optimizer, step))
+                bar.advance(1, loss=rows[-1]["loss"])
+                if step + 1 == self.params.steps or time.monotonic() - last >= self.seconds:
+                    states.keep(weights, optimizer, rows)
+                    last = time.monotonic()
+        return rows
+
+    def _step(self, weights: nn.ParameterList, optimizer: torch.optim.Optimizer, step: int) -> Row:
+        before = {f"before.{name}": value for name, value in self._measured().items()} if step == 0 else {}
+        for group in optimizer.param_groups:
+            group["lr"] = self.params.learning_rate * self._share(step)
+        optimizer.zero_grad()
+        loss = self.backward(self.pairs.batch(step))
+        if not math.isfinite(loss):
+            raise ComputationError(
+                f"adapt_llm: the loss of step {step + 1} is not finite: lower adapt_llm.learning_rate"
+            )
+        norm = torch.nn.utils.clip_grad_norm_(weights.parameters(), _CLIPPED)
+        optimizer.step()
+        row = {"step": step + 1, "loss": loss, "gradient": float(norm), "learning_rate": group["lr"], **before}
+        every = max(_APART, self.params.steps // _MEASURED)
+        if (step + 1) % every == 0 or step + 1 == self.params.steps:
+            row |= {f"held_out.{name}": value for name, value in self._measured().items()}
+        return row
+
+    def backward(self, pairs: Sequence[Pair]) -> float:
+        """Add the gradients of a batch's loss to the adapters; returns the loss."""
+        again, size = said_again(pairs), self.params.micro_batch_size or len(pairs)
+        parts = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+        if len(parts) == 1:
+            loss = caption_contrast(*self._read(pairs), again, self.params.temperature)
+            loss.backward()
+            return float(loss.detach())
+        with torch.no_grad():
+            read = [self._read(part) for part in parts]
+        a, b = (torch.cat(side).requires_grad_() for side in zip(*read, strict=True))
+        loss = caption_contrast(a, b, again, self.params.temperature)
+        loss.backward()
+        for start, part in zip(range(0, len(pairs), size), parts, strict=True):
+            own = slice(start, start + size)
+            vectors = torch.cat(self._read(part))
+            vectors.backward(torch.cat([_gradient(a)[own], _gradient(b)[own]]))
+        return float(loss.detach())
+
+    def _read(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+        """Vectors [N, D] of the first and of the second captions."""
+        t = self.reader.read([text for pair in pairs for text in pair])
+        return t[0::2], t[1::2]
+
+    @torch.no_grad()
+    def _measured(self) -> dict[str, float]:
+        pairs, size = self.pairs.test, self.params.micro_batch_size or self.params.batch_size
+        read = [self._read(pairs[start : start + size]) for start in range(0, len(pairs), size)]
+        a, b = (torch.cat(side) for side in zip(*read, strict=True))
+        return asdict(held_out(a, b, said_again(pairs), self.params.temperature))
+
+    def _share(self, step: int) -> float:
+        """Of the highest learning rate: a linear rise, then a cosine to 0."""
+        rise = min(1.0, (step + 1) / (self.params.warmup_steps + 1))
+        return rise * 0.5 * (1 + math.cos(math.pi * step / self.params.steps))
+
+
+def ends(rows: Sequence[Row]) -> tuple[HeldOut, HeldOut]:
+    """The figures of held-out pairs before and after a training."""
+    first, last = (
+        HeldOut(row[f"{when}.loss"], row[f"{when}.recall"])
+        for row, when in ((rows[0], "before"), (rows[-1], "held_out"))
+    )
+    return first, last
+
+
+def _gradient(t: Tensor) -> Tensor:
+    assert t.grad is not None
+    return t.grad

@@ -1,0 +1,75 @@
+"""States of a training that counts in steps, in a work cache: a killed one continues at its last state.
+
+A state is a unit whose digest names its step: weights, AdamW's moments, and a row of metrics per step so far. Older
+states are removed when a newer one is there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from flame_core.digest import json_lines_bytes
+from flame_core.work import UnitRecord, WorkCache
+
+STATE, METRICS = "state.safetensors", "metrics.jsonl"
+_OPTIMIZER = "optimizer."
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class StepStates:
+    """The states of one training.
+
+    Attributes:
+        cache: of the stage.
+        inputs: all that the result follows from.
+        steps: of the whole training.
+    """
+
+    cache: WorkCache
+    inputs: Mapping[str, Any]
+    steps: int
+
+    def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[Row]]:
+        """The number of steps of the newest undamaged state, which is loaded, and their metrics."""
+        for steps in range(self.steps, 0, -1):
+            if (unit := self.cache.find(self._digest(steps))) is not None:
+                tensors = load_file(unit.file(STATE))
+                model.load_state_dict({k: w for k, w in tensors.items() if not k.startswith(_OPTIMIZER)})
+                moments: dict[int, dict[str, Tensor]] = {}
+                for name, value in tensors.items():
+                    if name.startswith(_OPTIMIZER):
+                        number, _, what = name.removeprefix(_OPTIMIZER).partition(".")
+                        moments.setdefault(int(number), {})[what] = value
+                groups = optimizer.state_dict()["param_groups"]
+                optimizer.load_state_dict({"state": moments, "param_groups": groups})
+                return steps, [json.loads(line) for line in unit.file(METRICS).read_text("utf-8").splitlines()]
+        return 0, []
+
+    def keep(self, model: nn.Module, optimizer: torch.optim.Optimizer, rows: list[Row]) -> None:
+        """Write the state after as many steps as there are rows, and remove those before it."""
+        tensors = {name: w.detach().cpu().contiguous() for name, w in sorted(model.state_dict().items())}
+        for number, moments in sorted(optimizer.state_dict()["state"].items()):
+            for what, value in sorted(moments.items()):
+                tensors[f"{_OPTIMIZER}{number}.{what}"] = value.detach().cpu().contiguous()
+
+        def write(folder: Any) -> UnitRecord:
+            (folder / STATE).write_bytes(save(tensors))
+            (folder / METRICS).write_bytes(json_lines_bytes(rows))
+            return UnitRecord({"steps": len(rows)})
+
+        self.cache.compute(self._digest(len(rows)), write)
+        for steps in range(1, len(rows)):
+            shutil.rmtree(self.cache.folder / self._digest(steps), ignore_errors=True)
+
+    def _digest(self, steps: int) -> str:
+        return self.cache.digest({**self.inputs, "steps": steps})

@@ -1,0 +1,103 @@
+"""The adapters with which a run's LLM reads texts (`flame adapt-llm`): where they are, and whether they fit the run.
+
+The record of an LLM, in manifests of stores and configs of models, has their digest beside that of the LLM's files. So
+vectors of the LLM with and without adapters, or with different ones, are different spaces by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flame_core import gates
+from flame_core.digest import file_sha256, value_digest
+from flame_core.errors import InputError
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.verification import making, verify
+
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+ADAPTER = "adapter"  # in the record of an LLM: digest of its adapters
+PACKED = "llm_adapter"  # folder of a packaged model that holds them
+MANIFEST = "manifest.json"  # of data/llm-adapter: what the adapters follow from
+
+
+def adapter_digest(folder: Path) -> str:
+    """Digest of the adapters in a folder.
+
+    Raises:
+        InputError: there are none.
+    """
+    if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
+        raise InputError(f"{folder / missing[0]} is missing: run `{making(folder)}` first")
+    return value_digest({name: file_sha256(folder / name) for name in ADAPTER_FILES})
+
+
+def require_adapter(params: Params, layout: Layout, llm: str) -> str | None:
+    """The digest of this run's adapters, verified; None if params have no section `adapt_llm`.
+
+    Args:
+        params: of the run.
+        layout: of the run.
+        llm: digest of the LLM's files.
+
+    Raises:
+        InputError: they are missing, damaged, or were trained on another LLM or with other params.
+        GateError: they failed a check.
+    """
+    if params.adapt_llm is None:
+        return None
+    folder = layout.llm_adapter
+    gates.require(folder)
+    verify({folder: ["*"]})
+    manifest = read_adapter_manifest(folder)
+    wrong = [name for name, own in (("params", params.adapt_llm.identity), ("llm", llm)) if manifest.get(name) != own]
+    if wrong:
+        raise InputError(
+            f"{folder}: its adapters were trained with other values of {' and '.join(wrong)}; run `{making(folder)}`"
+        )
+    return adapter_digest(folder)
+
+
+def read_adapter_manifest(folder: Path) -> dict[str, Any]:
+    """What the adapters in a folder follow from.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        content = json.loads((folder / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / MANIFEST} is damaged ({error}): run `{making(folder)}`") from None
+    return content if isinstance(content, dict) else {}
+
+
+def expected_adapter(params: Params, layout: Layout, made: Mapping[str, Any]) -> str | None:
+    """The adapter's digest that a store of this run has in its LLM's record `made`; None: none.
+
+    Trainings read the store and need no adapters, so if these are not there, any are right.
+    """
+    if params.adapt_llm is None:
+        return None
+    if not (layout.llm_adapter / ADAPTER_CONFIG).is_file() and made.get(ADAPTER):
+        return made[ADAPTER]
+    return adapter_digest(layout.llm_adapter)
+
+
+def packed_adapter(package: Path, llm: Mapping[str, Any]) -> Path | None:
+    """The folder of a packaged model's adapters; None if the record `llm` of its LLM has none.
+
+    Raises:
+        InputError: they are missing, or others than those that the model was trained against.
+    """
+    if (expected := llm.get(ADAPTER)) is None:
+        return None
+    folder = package / PACKED
+    if any(not (folder / name).is_file() for name in ADAPTER_FILES) or adapter_digest(folder) != expected:
+        raise InputError(
+            f"{folder} does not hold the adapters that this model's LLM had in training ({expected[:12]}): "
+            "run `flame evaluate` to pack the model again"
+        )
+    return folder
