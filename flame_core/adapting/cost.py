@@ -63,7 +63,7 @@ def adapting_section(
     tflops: float,
 ) -> dict[str, dict[str, str]]:
     """A title, and the cost of learning from captions of these lengths, as text; `count` counts a template's tokens."""
-    kinds: list[CaptionKind] = list(params.kinds)
+    kinds = list(params.kinds)
     if params.languages:
         kinds += ["raw"] * len(kinds)  # of two captions, the second is mostly a raw one in another language
     read = [_tokens(params, text, kind, lengths[kind], count) for kind in kinds]

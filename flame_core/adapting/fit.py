@@ -74,8 +74,9 @@ class Fit:
 
     def _step(self, weights: nn.ParameterList, optimizer: torch.optim.Optimizer, step: int) -> Row:
         before = {f"before.{name}": value for name, value in self._measured().items()} if step == 0 else {}
+        rate = self.params.learning_rate * self._share(step)
         for group in optimizer.param_groups:
-            group["lr"] = self.params.learning_rate * self._share(step)
+            group["lr"] = rate
         optimizer.zero_grad()
         loss = self.backward(self.pairs.batch(step))
         if not math.isfinite(loss):
@@ -84,7 +85,7 @@ class Fit:
             )
         norm = torch.nn.utils.clip_grad_norm_(weights.parameters(), _CLIPPED)
         optimizer.step()
-        row = {"step": step + 1, "loss": loss, "gradient": float(norm), "learning_rate": group["lr"], **before}
+        row = {"step": step + 1, "loss": loss, "gradient": float(norm), "learning_rate": rate, **before}
         every = max(_APART, self.params.steps // _MEASURED)
         if (step + 1) % every == 0 or step + 1 == self.params.steps:
             row |= {f"held_out.{name}": value for name, value in self._measured().items()}

@@ -21,6 +21,7 @@ from flame_core.digest import file_sha256, value_digest
 from flame_core.layout import Layout
 from flame_core.measuring.results import METRICS
 from flame_core.names import is_commit, shown
+from flame_core.section_stages import ADAPTER_OUT
 from flame_core.suite.benchmark_results import read_benchmark_results
 from flame_core.tracking.benchmarks import EVALUATION, benchmark_metrics
 from flame_core.tracking.chain import BROKEN, Link, out_link
@@ -85,6 +86,8 @@ def _trace(layout: Layout, model: str) -> Lineage:
             if name in inputs and inputs[name].source_type == "dvc":
                 _compare_read(layout, link, inputs[name], path, outs)
             links.append(link)
+        if ADAPTER_OUT in outs:
+            links.append(out_link(layout, ADAPTER_OUT, "LLM's adapters", outs, lock, {}))
         links.append(out_link(layout, "data/llm", "LLM", outs, lock, {}))
         links.append(out_link(layout, "data/raw", "sources", outs, lock, _sources(inputs)))
     return Lineage(model, [*links, _code(layout, record), _dagster(layout, record)])

@@ -27,7 +27,7 @@ from flame_core.tracking.linked import linked_tags
 from flame_core.tracking.notes import NOTE_TAG, note
 from flame_core.tracking.pages import run_url, served, show_pages, version_url
 from flame_core.tracking.runs import WEIGHTS
-from flame_core.tracking.stage_metrics import record_stage, selection_metrics
+from flame_core.tracking.stage_metrics import adapter_metrics, record_stage, selection_metrics
 from flame_core.tracking.steps import StepRecorder, now
 from flame_core.tracking.store import journals, tracking_address
 
@@ -81,6 +81,9 @@ class TrainingRun:
         with harmless("the selection"):
             if (selection := links(layout, trained).get("selection")) is not None:
                 record_stage(self._journal, "select", [selection_metrics(selection)])
+        with harmless("the LLM's adapters"):
+            if params.adapt_llm is not None and trained.text_tower is None:
+                record_stage(self._journal, "adapt_llm", adapter_metrics(layout.llm_adapter))
 
     def trained(self, rows: Sequence[Mapping[str, float]], weights: Path) -> None:
         """Record the end, and steps not recorded yet (if the training was found in the work cache)."""

@@ -3,6 +3,8 @@
     freq/<number>/<group>            concept_fit: binned, per concept, within test sets, points per decade
     misalign/<number>/<definition>   concept_fit: of the data that the concepts were counted in
     nm/<number>/<preset>             tune: terms per epoch; accuracy within and beyond the domain at the last one
+    adapt/<language>/<recall>        train: ceilings of the LLM's texts, without (step 0) and with its adapters (step 1)
+    adapt/held_out/<number>          train: the same of captions that the adapters did not learn
     sel/<number>                     train: the selection that the recipe is trained on, as `select` describes it
 
 They are events of the training's journal like all others, marked with the stage. What was recorded last is not recorded
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.tracking.journal import Journal
+from flame_core.tracking.metric_names import metric_name
 from flame_core.tracking.steps import STAGE_KEY, now
 
 
@@ -43,5 +46,18 @@ def selection_metrics(selection: Path) -> dict[str, float]:
     return {f"sel/{name}": float(row[key]) for name, key in _SELECTION.items() if key in row}
 
 
+def adapter_metrics(folder: Path) -> list[dict[str, float]]:
+    """The metrics of the LLM's adapters in a folder, before and after; [] if there are none."""
+    if not (folder / _CEILINGS).is_file():
+        return []
+    found: dict[str, Any] = json.loads((folder / _CEILINGS).read_text("utf-8"))
+    rows = []
+    for when in ("before", "after"):
+        measured = {**found[when], "held_out": found["held_out"][when]}
+        rows.append({f"adapt/{of}/{metric_name(name)}": v for of, own in measured.items() for name, v in own.items()})
+    return rows
+
+
+_CEILINGS = "ceilings.json"  # as in stages.adapt_llm
 _SELECTIONS = "selections.json"  # as in stages.select, which imports this
 _SELECTION = {"ratio": "share", "n": "samples", "perplexity": "perplexity", "gini": "gini"}
