@@ -20,6 +20,7 @@ from flame_core.measuring.texts import read_classes, read_validation_captions
 from flame_core.measuring.words import word_metrics
 from flame_core.params import Params
 from flame_core.settings import settings
+from flame_core.text.language_means import LANGUAGE_FILES
 from flame_core.text.manifest import MANIFEST, require_fit
 from flame_core.text.sentence import SENTENCE
 from flame_core.text.side import TextSide
@@ -58,6 +59,7 @@ def measured_from(layout: Layout) -> Mapping[Path, Sequence[str]]:
         layout.embeddings: [
             MANIFEST,
             "texts/*",
+            *LANGUAGE_FILES,
             f"{TRAIN}/{CENTER}",
             *(f"{TRAIN}/{SENTENCE}/{name}" for name in (MANIFEST, CENTER)),
         ],

@@ -159,7 +159,11 @@ class TextParams(Section):
     store_dtype: Literal["float16", "bfloat16", "float32", "int8"] = Field(
         default="float16", description="of the stored vectors; int8 keeps one scale per vector and one mean per file"
     )
-    center: Literal["none", "global", "per_facet"] = "none"
+    center: Literal["none", "global", "per_facet", "per_language", "whiten"] = Field(
+        default="none",
+        description="what is taken from vectors when they are read, by the training captions: nothing, one mean, that "
+        "of each facet, that of the language where it is known (else of the facet), or the covariance as well",
+    )
     max_caption_tokens: Positive = 512
     sentence: SentenceParams | None = Field(
         default=None,

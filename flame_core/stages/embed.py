@@ -22,6 +22,7 @@ from flame_core.errors import ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.measuring.texts import (
     class_names,
+    evaluated_languages,
     evaluation_texts,
     read_classes,
     read_validation_captions,
@@ -33,7 +34,7 @@ from flame_core.suite.collection import CUT_TEXTS, Collected, collect, cut_texts
 from flame_core.suite.collection import jobs as benchmark_jobs
 from flame_core.text import store
 from flame_core.text.diagnostics import anisotropy, nearest
-from flame_core.text.embedding import STAGE, EmbedTask, embed_files
+from flame_core.text.embedding import STAGE, TEXTS_FILE, EmbedTask, embed_files
 from flame_core.text.jobs import (
     Job,
     captions_a_sample,
@@ -43,6 +44,7 @@ from flame_core.text.jobs import (
     text_jobs,
     training_job,
 )
+from flame_core.text.language_means import language_files, language_jobs
 from flame_core.text.llm_adapter import require_adapter
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
 from flame_core.text.sentence import SENTENCE
@@ -72,6 +74,9 @@ def run(params: Params, layout: Layout) -> None:
     captions = read_validation_captions(layout.captions, params.evaluate)
     collected = collect(params, layout)
     jobs = plan_jobs(params, layout, captions) + benchmark_jobs(collected)
+    if params.text.center == "per_language":
+        others = evaluated_languages(params.evaluate, captions)[1:]  # without that of training
+        jobs += language_jobs(layout.captions, others)
     jobs += sentence_jobs(jobs, params.text)
     folder = layout.llm / params.llm.name
     tokenizer = load_tokenizer(folder, params.llm)
@@ -132,8 +137,11 @@ def run(params: Params, layout: Layout) -> None:
             "captions": captions_digest(layout.captions, store.TRAIN),
             "tokens": sum(counts[job.name] for job in jobs if job.trains and job.reading == reading),
         }
-        training |= reading_part(reading, trained, manifest["files"], found.mean)
+        training |= reading_part(reading, trained, manifest["files"], found)
     contents |= training_part(manifest["files"], training)
+    if params.text.center == "per_language":
+        found_at = {job.name: units[job.name].file(TEXTS_FILE) for job in jobs if not job.trains}
+        contents |= language_files(jobs, found_at, captions, evaluated_languages(params.evaluate, captions))
     paths = {name: path for name, (_, path) in files.items()}
     gather(layout.embeddings, layout.state, paths, contents, manifest["files"])
     facts(

@@ -22,6 +22,7 @@ from flame_core.stages.embed import (
 )
 from flame_core.suite.collection import CUT_TEXTS, collect, cut_texts, digests, jobs
 from flame_core.text.jobs import BENCHMARK, sentence_jobs
+from flame_core.text.language_means import LANGUAGE_FILES
 from flame_core.text.llm_adapter import require_adapter
 from flame_core.text.manifest import MANIFEST, read_manifest, require_fit
 from flame_core.text.sentence import SENTENCE
@@ -41,7 +42,7 @@ def run(params: Params, layout: Layout) -> None:
 
     gates.require(layout.embeddings)
     names = [MANIFEST, CENTER, TOKENIZER, gates.CHECKS, DIGESTS, f"{SENTENCE}/{MANIFEST}", f"{SENTENCE}/{CENTER}"]
-    small = [f"{TRAIN}/{name}" for name in names]
+    small = [*(f"{TRAIN}/{name}" for name in names), *LANGUAGE_FILES]
     verified = verify(
         {
             layout.embeddings: [MANIFEST, gates.CHECKS, *small],

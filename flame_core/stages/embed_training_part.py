@@ -19,6 +19,7 @@ from flame_core.text import store, tensor_file
 from flame_core.text.embedding import TRAIN_FILE
 from flame_core.text.jobs import Job
 from flame_core.text.manifest import MANIFEST, training_folder
+from flame_core.text.whitening import MATRIX, whitening
 from flame_core.verification import DIGESTS
 from flame_core.work import Unit
 
@@ -56,7 +57,7 @@ def survey(jobs: Sequence[Job], units: Mapping[str, Unit]) -> Survey:
 
 
 def reading_part(
-    reading: Reading, manifest: Mapping[str, Any], files: Mapping[str, str], mean: np.ndarray
+    reading: Reading, manifest: Mapping[str, Any], files: Mapping[str, str], surveyed: Survey
 ) -> dict[str, bytes]:
     """{name below the training embeddings: content} of the manifest of a reading and, if it is centred, of its means.
 
@@ -64,14 +65,16 @@ def reading_part(
         reading: facets or sentence.
         manifest: what its vectors depend on.
         files: {name in the store: sha256} of the files of vectors.
-        mean: [K, D] of its training vectors.
+        surveyed: its training vectors.
     """
     folder = training_folder(Path(store.TRAIN), reading)
     own = {Path(name).name: digest for name, digest in files.items() if Path(name).parent == folder}
     contents = {MANIFEST: json_bytes({**manifest, "files": own})}
     if manifest["center"] != "none":
-        center = mean if manifest["center"] == "per_facet" else np.tile(mean.mean(axis=0), (len(mean), 1))
-        contents[store.CENTER] = tensor_file.tensor_bytes({store.EMBEDDINGS: center}, "float32")
+        mean = surveyed.mean
+        center = np.tile(mean.mean(axis=0), (len(mean), 1)) if manifest["center"] == "global" else mean
+        more = {MATRIX: whitening(surveyed.sample, mean)} if manifest["center"] == "whiten" else {}
+        contents[store.CENTER] = tensor_file.tensor_bytes({store.EMBEDDINGS: center, **more}, "float32")
     below = folder.relative_to(store.TRAIN)
     return {(below / name).as_posix(): content for name, content in contents.items()}
 

@@ -89,7 +89,7 @@ class FrozenTexts:
         """Unit vectors [N, K, D] of any texts: from the store if it holds them all, else from the LLM."""
         asked = asked_kind(kind, self.reading)
         if self._store is not None and all((asked, text) in self._store for text in texts):
-            return self.lookup(kind, texts)
+            return self._store.lookup(kind, texts, self.reading, by_language=False)
         t = self._encoder().encode(asked, texts)
         return self._centring.applied(t, slots_of(kind, self.reading, self._text_facets))
 

@@ -5,11 +5,13 @@
     manifest.json                  what all vectors depend on, names of the facets, and the benchmarks
     texts/00000.safetensors        one tensor per caption kind, [texts, facets of the kind, hidden]
     texts/00000.parquet            kind, row and text of each vector
+    language_means.safetensors, languages.parquet      only with text.center per_language (`language_means`)
     texts/00000-sentence.*         the same for the texts as sentences: one tensor `sentence`, [texts, 1, hidden]
     train/                         everything that a training reads, so that new evaluation texts retrain no model:
       manifest.json                what the training vectors depend on
       00000.safetensors            [rows, facets, hidden], aligned with data/shards/train/00000.tar
-      center.safetensors           mean of the training embeddings, [facets, hidden]; only with text.center
+      center.safetensors           mean of the training embeddings, [facets, hidden]; only with text.center; with
+                                   whiten also a matrix [hidden, hidden]
       tokenizer.json               the LLM's, for recipes that train a text tower
       checks.json, digests.json    of this folder
       sentence/                    the captions as sentences, only with text.sentence: a manifest, 00000.safetensors
@@ -29,13 +31,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors.numpy import load_file
 
 from flame_core.errors import InputError
 from flame_core.params import Reading
 from flame_core.text.facets import REFERENCE
+from flame_core.text.language_means import LanguageMeans
 from flame_core.text.manifest import read_manifest, training_folder
 from flame_core.text.sentence import SENTENCE
 from flame_core.text.tensor_file import TensorFile, read_vectors, write_tensors
+from flame_core.text.whitening import MATRIX
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -54,11 +59,20 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 class Centring:
-    """What `text.center` subtracts from vectors of a reading: the mean training vector of each slot, or nothing."""
+    """What `text.center` does to vectors of a reading: subtract the mean training vector of each slot, and whiten."""
 
-    def __init__(self, names: Sequence[str], mean: np.ndarray | None, file: Path | None = None) -> None:
-        """Take the names of the slots in training, and their means [slots, hidden] and the file of these, if any."""
-        self.names, self.mean, self.file = list(names), mean, file
+    def __init__(
+        self,
+        names: Sequence[str],
+        mean: np.ndarray | None,
+        file: Path | None = None,
+        matrix: np.ndarray | None = None,
+    ) -> None:
+        """Take the names of the slots in training, and their means [slots, hidden] and the file of these, if any.
+
+        `matrix` [hidden, hidden] is that of `whiten`.
+        """
+        self.names, self.mean, self.file, self.matrix = list(names), mean, file, matrix
 
     @classmethod
     def of(cls, folder: Path, manifest: Mapping[str, Any]) -> Centring:
@@ -73,7 +87,8 @@ class Centring:
 
     @classmethod
     def _read(cls, names: Sequence[str], file: Path) -> Centring:
-        return cls(names, TensorFile(file).read(EMBEDDINGS, slice(None)), file)
+        mean = TensorFile(file).read(EMBEDDINGS, slice(None))
+        return cls(names, mean, file, load_file(file).get(MATRIX))
 
     def applied(self, t: np.ndarray, names: Sequence[str]) -> np.ndarray:
         """Unit vectors t [N, K, hidden] of K named slots, centred if `text.center` says so.
@@ -83,7 +98,12 @@ class Centring:
         if self.mean is None:
             return t
         rows = [self.names.index(name) if name in self.names else 0 for name in names]
-        return unit(t - self.mean[rows])
+        return self.moved(t, self.mean[rows])
+
+    def moved(self, t: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """Unit vectors of t [N, K, hidden] about a mean that broadcasts to it."""
+        moved = t - mean
+        return unit(moved if self.matrix is None else moved @ self.matrix)
 
 
 class Drawn(NamedTuple):
@@ -156,11 +176,12 @@ class TrainStore:
                 raise ValueError("facets and sentences cannot be read together")
             reading, columns = "sentence", columns - self._count
         t = read_vectors(EMBEDDINGS, [self._file(reading, shard) for shard in shards], rows, columns)
-        if (mean := self._centring[reading].mean) is None:
+        centring = self._centring[reading]
+        if centring.mean is None:
             return t
         import torch
 
-        return torch.from_numpy(unit(t.float().numpy() - mean[columns]))
+        return torch.from_numpy(centring.moved(t.float().numpy(), centring.mean[columns]))
 
     def _file(self, reading: Reading, shard: str) -> TensorFile:
         if (reading, shard) not in self._files:
@@ -183,6 +204,7 @@ class TextStore:
         if SENTENCE in self.manifest:
             sentences = training_folder(train, "sentence")
             self._centring["sentence"] = Centring.of(sentences, read_manifest(sentences))
+        self._languages = LanguageMeans.of(embeddings) if self.manifest["center"] == "per_language" else None
         self._files: dict[str, TensorFile] = {}
         self._places: dict[tuple[str, str], tuple[str, int]] = {}
         for path in sorted((embeddings / "texts").glob("*.parquet")):
@@ -207,8 +229,12 @@ class TextStore:
             raise InputError(f"{self._folder} holds no vectors of the {reading} reading; run `flame embed`")
         return self._centring[reading]
 
-    def lookup(self, kind: str, texts: Sequence[str], reading: Reading = "facets") -> np.ndarray:
+    def lookup(
+        self, kind: str, texts: Sequence[str], reading: Reading = "facets", *, by_language: bool = True
+    ) -> np.ndarray:
         """Unit vectors of texts, [N, K of the kind, hidden] in float32, centred if params say so.
+
+        Without `by_language`, texts are centred as if nobody knew their language, as those of a query.
 
         Raises:
             InputError: a text was not embedded (names it), or the store has no sentences.
@@ -228,7 +254,12 @@ class TextStore:
             if file not in self._files:
                 self._files[file] = TensorFile(self._folder / "texts" / f"{file}.safetensors")
             t[i] = self._files[file].read(stored, row)
-        return self.centring_of(reading).applied(t, slots)
+        centring = self.centring_of(reading)
+        centred = centring.applied(t, slots)
+        for i, text in enumerate(texts if by_language else ()):
+            if self._languages and (mean := self._languages.of_text(stored, text)) is not None:
+                centred[i] = centring.moved(t[i], mean)
+        return centred
 
 
 def asked_kind(kind: str, reading: Reading) -> str:

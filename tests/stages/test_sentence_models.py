@@ -74,9 +74,11 @@ def no_facets() -> Iterator[None]:
     """Whoever asks the store or the LLM for a facet fails."""
     lookup, tokenise = TextStore.lookup, TextEncoder.tokenise
 
-    def only_sentences(self: TextStore, kind: str, texts: Sequence[str], reading: Any = "facets") -> np.ndarray:
+    def only_sentences(
+        self: TextStore, kind: str, texts: Sequence[str], reading: Any = "facets", **how: bool
+    ) -> np.ndarray:
         assert reading == "sentence", f"facets of {kind} were looked up"
-        return lookup(self, kind, texts, reading)
+        return lookup(self, kind, texts, reading, **how)
 
     def only_as_sentences(self: TextEncoder, kind: str, texts: Sequence[str]) -> Any:
         assert kind == "sentence", f"facets of {kind} were computed"
