@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from flame_core.names import DottedName, LanguageCode
 from flame_core.params.section import Positive, Precision, Section
@@ -29,7 +29,18 @@ class BenchmarksParams(Section):
         default=[],
         description="names of suite/benchmarks/*.yaml, or paths of such files; `@facets` sets the prompt",
     )
+    only_baselines: list[str] = Field(
+        default=[],
+        exclude_if=lambda value: not value,  # records of a run without them stay as they were
+        description="further ones on which only evaluate.baselines are measured: the LLM reads none of their texts",
+    )
     data: str = Field(default="datasets", description="folder that holds the data of every benchmark")
+
+    @model_validator(mode="after")
+    def _each_is_listed_once(self) -> BenchmarksParams:
+        if twice := [name for name in self.only_baselines if name in self.names]:
+            raise ValueError(f"only_baselines: {', '.join(twice)} stands under names as well: remove it from either")
+        return self
 
 
 class SpectrumParams(Section):

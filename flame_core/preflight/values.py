@@ -54,10 +54,15 @@ def _language_faults(params: Params) -> Iterator[Fault]:
             )
 
 
+_LISTS = ("names", "only_baselines")  # of benchmarks
+
+
 def _benchmark_faults(params: Params, layout: Layout) -> Iterator[Fault]:
     names: dict[str, str] = {}
-    for number, entry in enumerate(params.evaluate.benchmarks.names):
-        key = ("evaluate", "benchmarks", "names", str(number))
+    options = params.evaluate.benchmarks
+    listed = [(name, number, entry) for name in _LISTS for number, entry in enumerate(getattr(options, name))]
+    for name, number, entry in listed:
+        key = ("evaluate", "benchmarks", name, str(number))
         try:
             benchmark = load_benchmark(entry, layout.project)
         except ParamsError as error:

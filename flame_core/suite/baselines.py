@@ -21,7 +21,7 @@ from flame_core.params import Params
 from flame_core.reporting import progress
 from flame_core.settings import settings
 from flame_core.suite.benchmark_results import BenchmarkResult, benchmark_files
-from flame_core.suite.collection import Collected
+from flame_core.suite.collection import Collected, collect
 from flame_core.suite.held_out_benchmarks import held_out_not_offered, held_out_results
 from flame_core.suite.measurement import run_benchmarks
 from flame_core.suite.models.model import Model, NotOffered, open_model
@@ -47,7 +47,7 @@ def measure(params: Params, layout: Layout, cache: WorkCache) -> Measured:
         FlameError: some cannot be fetched, or failed while they were measured; all others were measured before.
     """
     options = params.evaluate
-    collected = collected_benchmarks(params, layout)
+    collected = collected_benchmarks(params, layout) + collect(params, layout, of_baselines=True)
     captions = read_validation_captions(layout.captions, options)
     chosen = {caption.key for caption in captions}
     rows = [row for row in read_index(layout.shards, "val") if row.key in chosen]

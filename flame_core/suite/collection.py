@@ -49,8 +49,8 @@ class Collected:
         return TASKS[task.kind].texts(task, self.content) if self.content else []
 
 
-def collect(params: Params, layout: Layout) -> list[Collected]:
-    """All configured benchmarks, in the order of the params.
+def collect(params: Params, layout: Layout, *, of_baselines: bool = False) -> list[Collected]:
+    """All configured benchmarks, in the order of the params; `of_baselines`: those of baselines only.
 
     Raises:
         ParamsError: a definition is wrong, or needs a template that `text.template` does not have.
@@ -59,9 +59,9 @@ def collect(params: Params, layout: Layout) -> list[Collected]:
     options = params.evaluate.benchmarks
     data = layout.resolve(options.data)
     found = []
-    for benchmark in load_benchmarks(options.names, layout.project):
+    for benchmark in load_benchmarks(options.only_baselines if of_baselines else options.names, layout.project):
         needed = benchmark.text_kind.partition("@")[0]
-        if needed not in params.text.template:
+        if needed not in params.text.template and not of_baselines:
             raise ParamsError(
                 f"benchmark {benchmark.name} asks facets of the {needed!r} template, which is not in text.template; "
                 f"add it, or run the benchmark as {benchmark.name.partition('.')[0]}@single"

@@ -134,7 +134,7 @@ def headline(params: Params, layout: Layout) -> list[str]:
         for direction in DIRECTIONS
     ]
     found.append("classification/top1")
-    for benchmark in load_benchmarks(options.benchmarks.names, layout.project):
+    for benchmark in load_benchmarks([*options.benchmarks.names, *options.benchmarks.only_baselines], layout.project):
         found += benchmark_headline(benchmark)
     return found
 

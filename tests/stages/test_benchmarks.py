@@ -41,6 +41,26 @@ def test_what_is_not_there_is_named_as_params_name_it(run):  # noqa: F811
     assert found.why.endswith("does not exist")
 
 
+def test_texts_that_only_a_baseline_needs_are_not_asked_of_the_llm(run, byte_tokenizer):  # noqa: F811
+    params, layout = run
+    datasets.crossmodal(layout.root / "datasets/many")
+    for name, prompt in (("many", "single"), ("theirs", "facets")):  # of which params may have no template
+        definition_file(
+            layout.root / f"sets/{name}.yaml", {"kind": "retrieval"}, "crossmodal3600", "many", prompt=prompt,
+            languages=["en", "zh"], template="raw" if prompt == "single" else "long",
+        )  # fmt: skip
+    clip = tiny_clip.save(layout.root / "clip", byte_tokenizer)
+    listed = BenchmarksParams(names=[], only_baselines=["sets/theirs.yaml"])
+    options = {"benchmarks": listed, "baselines": {"CLIP": f"transformers:{clip}"}}
+    params = params.model_copy(update={"evaluate": params.evaluate.model_copy(update=options)})
+    assert collect(params, layout) == []  # so `embed`, `embed-texts` and the recipes' reports know nothing of it
+    baselines.run(params, layout)  # whose store has no text of it
+    assert {"CLIP/benchmarks/theirs_zh.json", "CLIP/benchmarks/theirs_mean.json"} <= contents(layout.baselines).keys()
+    with pytest.raises(ValueError, match=r"only_baselines: a stands under names as well"):
+        BenchmarksParams(names=["a"], only_baselines=["a"])
+    assert "only_baselines" not in BenchmarksParams(names=["a"]).model_dump()
+
+
 @pytest.fixture
 def project(run, byte_tokenizer):  # noqa: F811
     """The run with eleven colour sets, retrieval short and long, one benchmark without data, a CLIP, an LLM."""
