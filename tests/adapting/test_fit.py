@@ -108,6 +108,43 @@ def test_only_adapters_have_gradients_and_each_has_them(folder, tmp_path):
     assert all(name.startswith("base_model.model.layers.") and ".inner" not in name for name in found)
 
 
+def test_gradients_are_those_of_the_loss(folder, tmp_path):
+    """Against differences of the loss, for the weight of each adapter that changes it most."""
+    params = AdaptLLMParams.model_validate({"batch_size": 4, "temperature": 0.5})
+    reader = reader_of(folder)
+    fit = Fit(params, CaptionPairs([], params), reader, WorkCache(tmp_path, "adapt_llm"), {}, 1.0)
+    fit.backward(PAIRS)
+    for weight in reader.weights.values():
+        gradient, own = weight.grad.clone().flatten(), weight.data.flatten()
+        place, step = int(gradient.abs().argmax()), 0.02
+        losses = []
+        for sign in (1, -1):
+            own[place] += sign * step
+            losses.append(fit.backward(PAIRS))
+            own[place] -= sign * step
+        assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(float(gradient[place]), rel=0.05, abs=2e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_merged_at_load_captions_are_read_as_in_training(folder, tmp_path, dtype):
+    text, llm = text_params(layer=2, dtype=dtype), LLMParams(name="tiny", source="path:x")
+    encoder = TextEncoder.load(folder, text, llm, "cpu")
+    torch.manual_seed(1)
+    reader = CaptionReader(encoder, "facets", LORA, None)
+    with torch.no_grad():
+        for name, weight in sorted(reader.weights.items()):
+            if "lora_B" in name:
+                weight.normal_(std=0.2)
+        expected = reader.read(PAIRS[2])
+    assert all(weight.dtype == torch.float32 for weight in reader.weights.values())
+    for name, content in reader.files(("tiny", str(encoder.llm_digest))).items():
+        (tmp_path / name).write_bytes(content)
+    merged = TextEncoder.load(folder, text, llm, "cpu", adapter=tmp_path)
+    for (kind, caption), vector in zip(PAIRS[2], expected, strict=True):
+        found = torch.from_numpy(merged.encode(kind, [caption]))[0, 0]
+        assert float(found @ vector) > (1 - 1e-6 if dtype == "float32" else 0.999)
+
+
 def test_recomputed_layers_have_the_same_gradients(folder, tmp_path, monkeypatch):
     _, whole = gradients(folder, tmp_path)
     monkeypatch.setitem(globals(), "LORA", LORA.model_copy(update={"checkpoint_activations": True}))
