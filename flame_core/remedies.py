@@ -313,17 +313,10 @@ REMEDIES: dict[str, Remedy] = {
     ),
     "adapter_llm_unchanged": Remedy((_OWN_FAULT,)),
     "adapter_learned": Remedy(
-        (
-            "the training was too short, or its rate too high (adapter.html shows the loss by step): raise "
-            "adapt_llm.steps or lower adapt_llm.learning_rate",
-            "there are few captions: name more kinds or languages, or leave the section adapt_llm out",
-        ),
+        ("raise adapt_llm.steps, lower adapt_llm.learning_rate, or name more kinds or languages",),
         "adapt_llm.gates.min_gain",
     ),
-    "ceilings_kept": Remedy(
-        ("the LLM unlearned a language: name it in adapt_llm.languages, or lower adapt_llm.learning_rate",),
-        "adapt_llm.gates.max_ceiling_drop",
-    ),
+    "ceilings_kept": Remedy(("name the language in adapt_llm.languages, or lower adapt_llm.learning_rate",)),
     "captioner_llm_unchanged": Remedy((_OWN_FAULT,)),
     "captioner_learned": Remedy(
         (

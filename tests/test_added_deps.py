@@ -86,3 +86,23 @@ def test_the_project_is_told_what_to_write_and_what_to_remove(project):
     pipeline.write_text(yaml.safe_dump(stages, sort_keys=False))
     with pytest.raises(ParamsError, match=r"has the dep data/captioner, and .* has no section `caption_lm`"):
         require_links(project, load_params(project))
+
+
+def test_embed_waits_for_the_adapters_of_the_llm(project):
+    run = opened(project, "adapt_llm={steps: 3}")
+    require_links(run, load_params(run))
+    assert deps(run, "embed") == ["data/shards", "data/captions", "data/llm", "data/llm-adapter"]
+    assert {("embed", "adapt_llm"), ("adapt_llm", "fetch_llm"), ("adapt_llm", "caption")} <= edges(run.root)
+    assert deps(opened(project), "embed") == ["data/shards", "data/captions", "data/llm"]
+    content = yaml.safe_load((project.root / "dvc.yaml").read_text())
+    plain = project.params.read_text()
+    project.params.write_text(plain + "\nadapt_llm: {steps: 3}\n")
+    with pytest.raises(ParamsError, match="Add to the `deps` of the stage embed: data/llm-adapter"):
+        require_links(project, load_params(project))
+    content["stages"]["embed"]["deps"].append("data/llm-adapter")
+    (project.root / "dvc.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ParamsError, match=r"has a section `adapt_llm`(.|\n)*outs:\n *- data/llm-adapter|adapt_llm:"):
+        require_links(project, load_params(project))
+    project.params.write_text(plain)
+    with pytest.raises(ParamsError, match="has no section `adapt_llm`: remove the dep"):
+        require_links(project, load_params(project))

@@ -168,29 +168,6 @@ def test_without_links_the_pipeline_is_the_file_as_it_stands(layout):
     require_links(layout, load_params(layout))
 
 
-def test_embed_comes_after_the_adapters_of_the_llm_if_params_have_the_section(layout):
-    lists(layout, "flame")
-    plain = layout.root.joinpath("dvc.yaml").read_bytes()
-    content = yaml.safe_load(layout.params.read_text())
-    layout.params.write_text(yaml.safe_dump({**content, "adapt_llm": {"steps": 3}}, sort_keys=False))
-    params = load_params(layout)
-    made = linked_pipeline(plain, layout, params)
-    stages = yaml.safe_load(made)["stages"]
-    assert stages["embed"]["deps"] == ["data/shards", "data/captions", "data/llm", "data/llm-adapter"]
-    assert stages["adapt_llm"]["outs"] == ["data/llm-adapter"] and stages["adapt_llm"]["cmd"] == "flame adapt-llm"
-    assert linked_pipeline(made, layout, params) == made
-    follow(layout)
-    assert "deps: [data/shards, data/captions, data/llm, data/llm-adapter]" in refused(layout)
-    (layout.root / "dvc.yaml").write_bytes(made)
-    require_links(layout, params)
-    layout.params.write_text(yaml.safe_dump(content, sort_keys=False))
-    assert "has the stage adapt_llm, and" in refused(layout)
-    again = yaml.safe_load(linked_pipeline(made, layout, load_params(layout)))
-    assert again == yaml.safe_load(plain)
-    (layout.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {**again["stages"], "embed": stages["embed"]}}))
-    assert "the stage embed has to depend on data/shards, data/captions, data/llm: write" in refused(layout)
-
-
 def clusters(layout: Layout, **values) -> None:
     content = yaml.safe_load(layout.params.read_text())
     layout.params.write_text(yaml.safe_dump({**content, "cluster": {"clusters": 8, **values}}, sort_keys=False))
