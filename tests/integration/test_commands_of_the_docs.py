@@ -55,6 +55,7 @@ ELSEWHERE = (
     (r"flame describe .*", "it needs a trained captioner", "flame describe --help"),
     (r"flame run (--preset demo-gemma)", "it fetches 240 MB and embeds for minutes", r"flame params check \1"),
     (r"flame run (--set 'concepts\.[^']*') concepts", "tests/stages/test_concepts.py counts", r"flame params check \1"),
+    (r"flame run (--set 'adapt_llm=.*)", "tests/stages/test_adapt_llm.py trains", r"flame params check \1"),
     (r"flame concepts (rare|test-set) .*", "it needs counts, or gathered pictures", r"flame concepts \1 --help"),
     (r"flame ui", "tests/orchestration/test_ui.py opens it", "flame ui --help"),
     (r"flame --install-completion", "it writes into the shell's own files", "flame --show-completion bash"),
