@@ -63,9 +63,9 @@ def adapting_section(
     tflops: float,
 ) -> dict[str, dict[str, str]]:
     """A title, and the cost of learning from captions of these lengths, as text; `count` counts a template's tokens."""
-    kinds = list(params.kinds)
-    if params.languages:
-        kinds += ["raw"] * len(kinds)  # of two captions, the second is mostly a raw one in another language
+    raw: CaptionKind = "raw"
+    others = [raw] * len(params.kinds) if params.languages else []  # half of the captions: mostly in other languages
+    kinds = [*params.kinds, *others]
     read = [_tokens(params, text, kind, lengths[kind], count) for kind in kinds]
     cost = adapting_cost(params, text, shape, sum(read) / len(read))
     values = {
