@@ -63,10 +63,9 @@ def adapting_section(
     tflops: float,
 ) -> dict[str, dict[str, str]]:
     """A title, and the cost of learning from captions of these lengths, as text; `count` counts a template's tokens."""
-    raw: CaptionKind = "raw"
-    others = [raw] * len(params.kinds) if params.languages else []  # half of the captions: mostly in other languages
-    kinds = [*params.kinds, *others]
-    read = [_tokens(params, text, kind, lengths[kind], count) for kind in kinds]
+    read = [_tokens(params, text, kind, lengths[kind], count) for kind in params.kinds]
+    if params.languages:  # then half of the captions are raw ones, mostly in other languages
+        read += [_tokens(params, text, "raw", lengths["raw"], count)] * len(read)
     cost = adapting_cost(params, text, shape, sum(read) / len(read))
     values = {
         "trained weights": f"{cost.weights / 1e6:,.1f} M",
