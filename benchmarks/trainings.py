@@ -41,6 +41,7 @@ from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import TOKENIZER, Drawn, TextStore, TrainStore
 from flame_core.text.transformer import TrainedTexts
 from flame_core.training.job import TrainingJob
+from flame_core.vision.initial_weights import fetch_initial_weights
 from flame_core.vision.tower import CONFIG, ImageEncoder, load_encoder
 from flame_core.workspace import open_workspace, resolve_params
 
@@ -264,13 +265,14 @@ def train_model(
         captions=source if recipe.text_tower else None,
         checkpoints=folder / "checkpoints",
         out=out,
-        links={**links(layout, recipe), **_selection(keys, folder)},
+        links={**links(layout, recipe), **_initial(recipe, layout), **_selection(keys, folder)},
     ).run()
     made = facets.manifest_of(recipe.reading)
     config = {"recipe": recipe.model_dump(mode="json"), "hidden": facets.hidden}
     config |= {"llm": made["llm"], "layer": made["layer"]}
     config["facets"] = [facets.facets[i] for i in slots]
     config["text_facets"] = {kind: len(each.facets) for kind, each in params.text.template.items()}
+    config |= {"dim": recipe.text_projection.dim} if recipe.text_projection and recipe.text_projection.dim else {}
     write_json(out / CONFIG, config)
     return out
 
@@ -278,6 +280,13 @@ def train_model(
 def _is_among_first(slot: str, captions: int | None) -> bool:
     """Whether a slot such as raw/2#3, of the third caption, belongs to one of the first captions."""
     return captions is None or int(slot.partition("#")[2] or 1) <= captions
+
+
+def _initial(recipe: TrainParams, layout: Layout) -> Mapping[str, Path]:
+    """The weights that the tower begins with, from the work cache."""
+    if recipe.model.init is None:
+        return {}
+    return {"init": fetch_initial_weights(recipe.model, layout).folder}
 
 
 def _selection(keys: Sequence[str] | None, folder: Path) -> Mapping[str, Path]:

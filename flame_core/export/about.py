@@ -51,6 +51,7 @@ def _of_run(model: Model, layout: Layout, licence: str | None) -> About:
     from flame_core.data.shards import INDEX, SPLITS, read_index
     from flame_core.pages.compare import metric_title
     from flame_core.serving.model_card import model_card
+    from flame_core.text.llm_licence import stated_licence
     from flame_core.tracking.provenance import read_sources
 
     if not (layout.shards / INDEX).is_file():  # the data were removed after the training
@@ -61,7 +62,8 @@ def _of_run(model: Model, layout: Layout, licence: str | None) -> About:
     metrics, results = (_report(layout.report(recipe) / name) for name in ("metrics.json", "results.json"))
     headline = [name for name, _ in results.get("headline", [])]
     languages = list(results.get("languages", {}))
-    card = model_card(recipe, params, model.config, sources, pictures, metrics, headline, languages)
+    terms = stated_licence(layout.llm / params.llm.name)
+    card = model_card(recipe, params, model.config, sources, pictures, metrics, headline, languages, terms)
     scores = [(_metric(name), metric_title(name), metrics[name]) for name in headline if name in metrics]
     return About(*_parts(card), list(sources), scores, licence)
 

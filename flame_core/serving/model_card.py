@@ -12,6 +12,7 @@ from flame_core.measuring.measures import headline_k
 from flame_core.measuring.text_side import side_of
 from flame_core.pages.compare import chance_of, metric_title
 from flame_core.params import Params
+from flame_core.text.llm_licence import NOT_STATED
 
 
 def model_card(
@@ -23,6 +24,7 @@ def model_card(
     metrics: Mapping[str, float],
     headline: Sequence[str],
     languages: Sequence[str],
+    llm_licence: str | None = None,
 ) -> str:
     """The card in Markdown.
 
@@ -35,6 +37,7 @@ def model_card(
         metrics: flat scores.
         headline: names of the metrics to show first.
         languages: evaluated languages, in order.
+        llm_licence: as the LLM's files state it.
     """
     trained = params.train[recipe].fitted(config["samples"])
     k = headline_k(params.evaluate)
@@ -66,7 +69,9 @@ def model_card(
             "## Model",
             f"- tower: timm {code_span(trained.model.backbone)} {options} at "
             f"{trained.model.image_size} px, projector into {config['hidden']} dimensions",
+            *_begins_with(config),
             f"- text side: {side.texts}",
+            *_llm(config, llm_licence),
             f"- trained on {config['samples']} pictures, {trained.epochs} epochs, batch {trained.batch_size}, texts: "
             f"{', '.join(config['facets'])}",
             "",
@@ -96,6 +101,25 @@ def model_card(
             "",
         ]
     )
+
+
+def _begins_with(config: Mapping[str, Any]) -> list[str]:
+    """The weights of another project that the tower began with."""
+    init = config.get("init")
+    if init is None:
+        return []
+    digest = f"sha256 `{init['sha256']}`, " if init.get("sha256") else ""
+    licence = plain_text(init.get("licence") or "not stated")
+    return [f"- the tower began with the weights {code_span(init['source'])} ({digest}licence: {licence})"]
+
+
+def _llm(config: Mapping[str, Any], licence: str | None) -> list[str]:
+    """The LLM whose vectors of texts the tower learned, and its licence."""
+    llm = config.get("llm")
+    if not llm or config.get("recipe", {}).get("text_tower") is not None:
+        return []
+    terms = plain_text(licence or NOT_STATED)
+    return [f"- LLM: {code_span(llm['name'])} from {code_span(llm['source'])} (licence: {terms})"]
 
 
 def what_of(source: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from flame_core.pages.run_facts import RunFacts
 from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.suite.benchmark_results import BenchmarkResult
+from flame_core.text.llm_licence import stated_licence
 from flame_core.text.side import TextSide
 from flame_core.tracking import provenance
 from flame_core.tracking.benchmarks import benchmark_events, held_out_events
@@ -132,6 +133,7 @@ def _card(params: Params, layout: Layout, evaluation: Evaluation, about: RunFact
         evaluation.metrics,
         list(evaluation.headline),
         list(evaluation.languages),
+        stated_licence(layout.llm / params.llm.name),
     )
 
 

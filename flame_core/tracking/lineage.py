@@ -23,12 +23,15 @@ from flame_core.measuring.results import METRICS
 from flame_core.names import is_commit, shown
 from flame_core.section_stages import ADAPTER_OUT
 from flame_core.suite.benchmark_results import read_benchmark_results
+from flame_core.text.llm import SOURCE
+from flame_core.text.llm_licence import licence_in
 from flame_core.tracking.benchmarks import EVALUATION, benchmark_metrics
 from flame_core.tracking.chain import BROKEN, Link, out_link
 from flame_core.tracking.dagster_runs import find_run
 from flame_core.tracking.evaluation import REPORT
+from flame_core.tracking.initial_weights import init_links
 from flame_core.tracking.linked import linked_links
-from flame_core.tracking.listings import part_md5
+from flame_core.tracking.listings import part_md5, read_listing
 from flame_core.tracking.metric_names import logged_value
 from flame_core.tracking.pages import run_url, served, version_url
 from flame_core.tracking.promotion import REASON, VERDICT
@@ -80,7 +83,7 @@ def _trace(layout: Layout, model: str) -> Lineage:
         }
         links = [_model(record, running), _run(record, running), _metrics(record, files), _recipe(record, files, outs)]
         links.append(out_link(layout, f"data/models/{recipe}", "weights", outs, lock, {}))
-        links += linked_links(layout, record.tags, outs, lock)
+        links += [*init_links(layout, record.tags), *linked_links(layout, record.tags, outs, lock)]
         for name, path in (("embeddings", "data/embeddings"), ("captions", "data/captions"), ("shards", "data/shards")):
             link = out_link(layout, path, name, outs, lock, _described(inputs, name))
             if name in inputs and inputs[name].source_type == "dvc":
@@ -88,7 +91,7 @@ def _trace(layout: Layout, model: str) -> Lineage:
             links.append(link)
         if ADAPTER_OUT in outs:
             links.append(out_link(layout, ADAPTER_OUT, "LLM's adapters", outs, lock, {}))
-        links.append(out_link(layout, "data/llm", "LLM", outs, lock, {}))
+        links.append(out_link(layout, "data/llm", "LLM", outs, lock, _llm(layout, outs.get("data/llm", ""))))
         links.append(out_link(layout, "data/raw", "sources", outs, lock, _sources(inputs)))
     return Lineage(model, [*links, _code(layout, record), _dagster(layout, record)])
 
@@ -224,6 +227,15 @@ def _sources(inputs: dict[str, Any]) -> dict[str, str]:
         return {}
     sources: dict[str, Any] = json.loads(inputs["shards"].source).get("sources", {})
     return {name: _text(record) for name, record in sources.items()}
+
+
+def _llm(layout: Layout, digest: str) -> dict[str, str]:
+    """The LLM's licence by its `source.json` in DVC's cache, if that is there."""
+    cache = dvc_cache(layout) / "files" / "md5"
+    listing = read_listing(digest, cache) or {}
+    places = [cache / md5[:2] / md5[2:] for name, md5 in listing.items() if name.endswith(f"/{SOURCE}")]
+    found = [licence_in(json.loads(place.read_text("utf-8"))) for place in places if place.is_file()]
+    return {"licence": ", ".join(found)} if found else {}
 
 
 def _code(layout: Layout, record: Record) -> Link:

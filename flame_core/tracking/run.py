@@ -22,6 +22,7 @@ from flame_core.links import links
 from flame_core.params import Params, TrainParams
 from flame_core.settings import settings
 from flame_core.tracking import provenance, shipper
+from flame_core.tracking.initial_weights import init_tags
 from flame_core.tracking.journal import MODEL_TAG, Journal
 from flame_core.tracking.linked import linked_tags
 from flame_core.tracking.notes import NOTE_TAG, note
@@ -66,6 +67,7 @@ class TrainingRun:
             tags = {
                 "flame.recipe": recipe,
                 **linked_tags(params, layout, recipe),
+                **init_tags(params, layout, recipe),
                 **about,
                 NOTE_TAG: note(about, datasets),
             }

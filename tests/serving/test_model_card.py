@@ -115,3 +115,15 @@ def test_the_card_does_not_depend_on_where_it_was_made(tmp_path: Path):
     (tmp_path / "two").mkdir()
     assert card(tmp_path / "one") == card(tmp_path / "two")
     assert str(tmp_path) not in card(tmp_path / "one")
+
+
+def test_weights_of_another_project_and_the_llm_are_named_with_their_licences(tmp_path: Path):
+    init = {"source": "pypi:net==1.0#net.pth", "sha256": "ab12", "licence": "apache-2.0"}
+    config = {**CONFIG, "init": init, "llm": {"name": "gemma", "source": "hub:google/gemma"}}
+    params, pictures = world.params(tmp_path), {"train": 1200, "val": 209}
+    text = model_card("plain", params, config, SOURCES, pictures, METRICS, HEADLINE, ["en"], "Gemma Terms of Use")
+    assert "- the tower began with the weights `pypi:net==1.0#net.pth` (sha256 `ab12`, licence: apache-2.0)" in text
+    assert "- LLM: `gemma` from `hub:google/gemma` (licence: Gemma Terms of Use)" in text
+    config["init"] = {"source": "timm:x", "sha256": None, "licence": None}
+    text = model_card("plain", params, config, SOURCES, pictures, METRICS, HEADLINE, ["en"])
+    assert "`timm:x` (licence: not stated)" in text and "(licence: not stated in its files)" in text
