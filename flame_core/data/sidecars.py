@@ -23,6 +23,7 @@ from flame_core import gates
 from flame_core.data.shards import Index
 from flame_core.digest import bytes_sha256, json_bytes
 from flame_core.errors import ComputationError, InputError, ParamsError
+from flame_core.int8_rows import OFFSET, SCALE, coded
 from flame_core.names import Name
 from flame_core.stored_rows import RowFile, StoredTensor, read_rows
 from flame_core.verification import making
@@ -33,12 +34,13 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 VALUES = "values"  # name of the one tensor of a file
-ValueType = Literal["int64", "int32", "float32", "float16"]
+ValueType = Literal["int64", "int32", "float32", "float16", "int8"]
 _STORED: dict[str, ValueType] = {  # by safetensors' names
     "I64": "int64",
     "I32": "int32",
     "F32": "float32",
     "F16": "float16",
+    "I8": "int8",  # codes of vectors (`int8_rows`)
 }
 
 
@@ -68,6 +70,7 @@ class Sidecar:
         self.manifest, self.digest = _read_manifest(folder)  # digest: of all values and their origin
         self._maker = f"flame {self.manifest.stage}"
         self._files: dict[str, RowFile] = {}
+        self._offsets: dict[str, Tensor] = {}
 
     def require_aligned(self, index: Index) -> None:
         """Refuse values of other samples; reads the header of every file.
@@ -89,7 +92,7 @@ class Sidecar:
                 )
 
     def read(self, places: Sequence[tuple[str, int]]) -> Tensor:
-        """The values at (shard, row), [b, ...] in the stored type.
+        """The values at (shard, row), [b, ...] in the stored type; vectors in int8 as float32.
 
         Raises:
             IndexError: a shard has no such row.
@@ -98,8 +101,14 @@ class Sidecar:
         import torch
 
         if not places:
-            return torch.empty((0, *self.manifest.shape), dtype=getattr(torch, self.manifest.dtype))
-        values = read_rows(VALUES, [self._file(shard) for shard, _ in places], [row for _, row in places])
+            kind = "float32" if self.manifest.dtype == "int8" else self.manifest.dtype
+            return torch.empty((0, *self.manifest.shape), dtype=getattr(torch, kind))
+        files, rows = [self._file(shard) for shard, _ in places], [row for _, row in places]
+        values = read_rows(VALUES, files, rows)
+        if self.manifest.dtype == "int8":
+            scales = read_rows(VALUES + SCALE, files, rows)
+            offsets = torch.stack([self._offset(shard) for shard, _ in places])
+            values = values.float().mul_(scales[..., None]).add_(offsets)
         finite = values.isfinite()
         if not finite.all():
             shard, row = places[int(finite.flatten(1).all(dim=1).logical_not().nonzero()[0])]
@@ -107,6 +116,14 @@ class Sidecar:
                 f"{self.folder / _file_name(shard)}: the value of row {row} is not finite; run `{self._maker}` again"
             )
         return values
+
+    def _offset(self, shard: str) -> Tensor:
+        """The means of the vectors of a shard in int8, read once."""
+        if shard not in self._offsets:
+            file = self._file(shard)
+            count = file.tensor(VALUES + OFFSET).shape[0]
+            self._offsets[shard] = read_rows(VALUES + OFFSET, [file] * count, range(count))
+        return self._offsets[shard]
 
     def _file(self, shard: str) -> RowFile:
         if shard not in self._files:
@@ -121,7 +138,7 @@ class Sidecar:
         return self._files[shard]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}  # file descriptors are not valid in worker processes
+        return {**self.__dict__, "_files": {}, "_offsets": {}}  # file descriptors are not valid in worker processes
 
 
 def open_sidecars(needed: Mapping[str, Sequence[str]], given: Mapping[str, Path], index: Index) -> dict[str, Sidecar]:
@@ -178,16 +195,31 @@ def write_values(folder: Path, name: str, values: np.ndarray) -> None:
     """
     from safetensors.numpy import save
 
-    kind = values.dtype.name
-    if kind not in get_args(ValueType) or not values.ndim or not all(values.shape[1:]):
+    kind, known = values.dtype.name, [each for each in get_args(ValueType) if each != "int8"]
+    if kind not in known or not values.ndim or not all(values.shape[1:]):
         raise ComputationError(
             f"{name}: values of type {kind} and shape {list(values.shape)}; a sidecar holds [rows, ...] in "
-            f"{', '.join(get_args(ValueType))}"
+            f"{', '.join(known)}"
         )
     if not (finite := np.isfinite(values)).all():
         row = np.argwhere(~finite)[0][0]
         raise ComputationError(f"{name}: the value of row {row} is not finite")
     (folder / f"{name}.safetensors").write_bytes(save({VALUES: np.ascontiguousarray(values, dtype=kind)}))
+
+
+def write_int8(folder: Path, name: str, vectors: np.ndarray) -> None:
+    """Write the vectors of a shard's samples, [rows, ..., D] in float32, as `int8_rows` codes them.
+
+    Raises:
+        ComputationError: a number is not finite.
+    """
+    import torch
+    from safetensors.torch import save
+
+    if not np.isfinite(vectors).all():
+        raise ComputationError(f"{name}: the value of row {np.argwhere(~np.isfinite(vectors))[0][0]} is not finite")
+    content = save(coded(VALUES, torch.from_numpy(np.ascontiguousarray(vectors, np.float32))))
+    (folder / f"{name}.safetensors").write_bytes(content)
 
 
 def gather_sidecar(

@@ -29,7 +29,9 @@ class FeaturesParams(Section):
     views: list[FeatureView] = Field(
         default=["plain", "mirrored"], min_length=1, description="as evaluation sees a picture, and its mirror image"
     )
-    dtype: Literal["float16", "float32"] = Field(default="float16", description="of the stored numbers")
+    dtype: Literal["float16", "float32", "int8"] = Field(
+        default="float16", description="of the stored numbers; int8 keeps one scale per vector and one mean per shard"
+    )
     cpu_threads: Positive = 2
     gates: FeatureGates = FeatureGates()
 

@@ -16,8 +16,9 @@ from safetensors.numpy import load_file
 
 from flame_core import gates
 from flame_core.data.shards import INDEX, Index, IndexRow, PictureReader, read_index
-from flame_core.data.sidecars import VALUES, gather_sidecar, write_values
+from flame_core.data.sidecars import VALUES, gather_sidecar, write_int8, write_values
 from flame_core.errors import ParamsError
+from flame_core.int8_rows import decoded
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.params.features import FeatureGates, FeaturesParams
@@ -93,7 +94,10 @@ def _stored(chosen: FeaturesParams, weights: InitialWeights, index: Index, layou
                 reader = PictureReader(layout.shards)
                 jpegs = [reader.jpeg(row) for row in own]
                 found = features_of(tower(), jpegs, chosen.model, chosen.views, device)
-                write_values(folder, layout.features.name, found.astype(chosen.dtype))
+                if chosen.dtype == "int8":
+                    write_int8(folder, layout.features.name, found)
+                else:
+                    write_values(folder, layout.features.name, found.astype(chosen.dtype))
                 return UnitRecord({"pictures": len(own)})
 
             units[shard] = cache.get({"features": inputs, "shard": digests[shard], "rows": len(own)}, write)
@@ -105,7 +109,7 @@ def features_checks(units: dict[str, Unit], limits: FeatureGates) -> list[gates.
     """The check that pictures have different vectors."""
     total, count = 0.0, 0
     for unit in units.values():
-        z = load_file(unit.file(_FILE))[VALUES][:, 0].astype(np.float64)
+        z = decoded(load_file(unit.file(_FILE)), VALUES)[:, 0].astype(np.float64)
         z[~z.any(axis=1)] = 1.0  # nothing at all, which is equal to itself
         z /= np.linalg.norm(z, axis=1, keepdims=True)
         total += float((z * np.roll(z, 1, axis=0)).sum()) if len(z) > 1 else 0.0

@@ -1,8 +1,6 @@
 """Safetensors files of vectors, [rows, columns, D]: written in a storage type, read row by row, never unpickled.
 
-int8 stores the difference of a vector from the mean of its file and column, with one float32 scale per vector:
-`<name>.offset` [columns, D] and `<name>.scale` [rows, columns]. Without the mean, the few huge components that all of
-an LLM's vectors share would use up the 127 steps.
+int8 stores them as `int8_rows` says, with `<name>.offset` [columns, D] and `<name>.scale` [rows, columns].
 """
 
 from __future__ import annotations
@@ -15,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flame_core.errors import ComputationError
+from flame_core.int8_rows import OFFSET, SCALE, coded
 from flame_core.stored_rows import Reads, RowFile
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SCALE, OFFSET = ".scale", ".offset"  # added to an int8 tensor's name: its scales, its means
 
 
 def tensor_bytes(tensors: dict[str, np.ndarray], dtype: str) -> bytes:
@@ -36,11 +33,7 @@ def tensor_bytes(tensors: dict[str, np.ndarray], dtype: str) -> bytes:
     for name, array in tensors.items():
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if dtype == "int8" and tensor.isfinite().all():
-            offset = tensor.double().sum(dim=0).div(max(1, len(tensor))).float()
-            own = tensor - offset
-            scale = own.abs().amax(dim=-1) / 127  # so a vector's largest component uses all 7 bits
-            codes = (own / scale.clamp(min=torch.finfo(torch.float32).tiny)[..., None]).round()
-            converted |= {name: codes.to(torch.int8), name + SCALE: scale, name + OFFSET: offset}
+            converted |= coded(name, tensor)
         else:
             converted[name] = tensor if dtype == "int8" else tensor.to(getattr(torch, dtype))
         if not converted[name].isfinite().all():

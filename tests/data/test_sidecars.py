@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from flame_core.data.shards import INDEX_SCHEMA, Index
-from flame_core.data.sidecars import Sidecar, gather_sidecar, open_sidecars, write_values
+from flame_core.data.sidecars import Sidecar, gather_sidecar, open_sidecars, write_int8, write_values
 from flame_core.digest import file_sha256
 from flame_core.errors import ComputationError, GateError, InputError, ParamsError
 from flame_core.gates import Check
@@ -190,7 +190,7 @@ def test_a_sidecar_of_other_shards_is_refused(tmp_path):
         (np.zeros(2, np.int64), "2 values for the 3 samples of train/00001.tar"),
         (np.zeros(3, np.float32), r"holds float32 \[rows\], and manifest.json says int64 \[rows\]"),
         (np.zeros((3, 4), np.int64), r"holds int64 \[rows, 4\]"),
-        (np.zeros(3, np.int8), "holds I8"),
+        (np.zeros(3, np.int8), "holds int8"),
         (np.zeros((), np.int64), r"holds int64 \[\]"),
         (np.zeros(3, np.uint8), "not a readable safetensors file"),
         (None, "is missing, which holds the values of train/00001.tar"),
@@ -230,7 +230,7 @@ def test_there_is_no_such_sidecar(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"dtype": "int8"}, {"shape": [0]}, {"shape": "7"}, {"stage": "../x"}, {"more": 1}, {"files": None}, {"index": 3}],
+    [{"dtype": "uint8"}, {"shape": [0]}, {"shape": "7"}, {"stage": "../x"}, {"more": 1}, {"files": None}, {"index": 3}],
 )
 def test_a_manifest_that_says_anything_else_is_refused(tmp_path, change):
     out = store(tmp_path, values_of("int64"))
@@ -320,3 +320,34 @@ def test_one_unit_may_hold_several_sidecars(tmp_path):
         gather_sidecar(tmp_path / name, tmp_path / "state", units, index, "cluster", {})
     assert Sidecar(tmp_path / "labels").read([("train/00000.tar", 3)]).tolist() == [3]
     assert Sidecar(tmp_path / "weights").read([("train/00000.tar", 3)]).tolist() == [1.0]
+
+
+def test_vectors_in_int8_are_read_as_the_nearest_of_127_steps(tmp_path):
+    draw, units = np.random.default_rng(0), {}
+    vectors = {shard: (draw.normal(size=(n, 2, 6)) + 50).astype(np.float32) for shard, n in SIZES.items()}
+    cache = WorkCache(tmp_path / "work", "cluster")
+    for shard, own in vectors.items():
+
+        def write(unit: Path, own: np.ndarray = own) -> UnitRecord:
+            write_int8(unit, "features", own)
+            return UnitRecord({"samples": len(own)})
+
+        units[shard] = cache.get({"shard": shard}, write)
+    folder = tmp_path / "data/sidecars/features"
+    gather_sidecar(folder, tmp_path / "state", units, index_of(), "cluster", {})
+    sidecar = pickle.loads(pickle.dumps(Sidecar(folder)))
+    sidecar.require_aligned(index_of())
+    assert sidecar.manifest.dtype == "int8" and sidecar.manifest.shape == (2, 6)
+    places = [("train/00001.tar", 2), ("train/00000.tar", 4), ("train/00001.tar", 0)]
+    found = sidecar.read(places)
+    assert found.dtype == torch.float32
+    for each, (shard, row) in zip(found.numpy(), places, strict=True):
+        own = vectors[shard] - vectors[shard].mean(axis=0)
+        step = np.abs(own[row]).max(axis=-1, keepdims=True) / 127
+        assert (np.abs(each - vectors[shard][row]) <= 0.51 * step + 1e-5).all()
+        assert np.abs(each - vectors[shard][row]).max() > 0
+    assert sidecar.read([]).dtype == torch.float32
+    with pytest.raises(ComputationError, match="row 1 is not finite"):
+        write_int8(tmp_path, "features", np.array([[1.0], [np.inf]], np.float32))
+    with pytest.raises(ComputationError, match="values of type int8"):
+        write_values(tmp_path, "features", np.zeros((2, 3), np.int8))

@@ -314,3 +314,22 @@ def test_weights_are_kept_by_their_content(world):
     assert {path.name for path in (layout.work / "train").glob("[!.]*")} == before
     weights = load_file(layout.model("lit") / "model.safetensors")
     assert json.loads((layout.model("lit") / "config.json").read_text())["data"]["init"] and weights
+
+
+def test_vectors_in_int8_take_half_the_bytes_and_train(world, tmp_path):
+    params, layout = world
+    own = Layout(tmp_path, tmp_path)
+    for name in ("data", ".flame", "net.pth"):
+        source = layout.root / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    exact = Sidecar(layout.features).read([("train/00000.tar", 0)]).float()
+    assert params.features is not None
+    coarse = params.model_copy(update={"features": params.features.model_copy(update={"dtype": "int8"})})
+    features.run(coarse, own)
+    found = Sidecar(own.features)
+    assert found.manifest.dtype == "int8"
+    torch.testing.assert_close(
+        found.read([("train/00000.tar", 0)]), exact, atol=0.02 * float(exact.abs().max()), rtol=0
+    )
+    train.run(coarse, own, "lit")
+    assert (own.model("lit") / "model.safetensors").is_file()
