@@ -124,7 +124,7 @@ def test_killed_downloads_end_with_the_same_bytes(
         process = start_stage("download", params, disturbed)
         while len(web.log) == before and process.poll() is None:
             time.sleep(0.02)  # until it asks
-        time.sleep(random.uniform(0.0, 1.5))
+        time.sleep(random.uniform(0.0, 0.3))
         kills += process.poll() is None
         process.kill()
         process.communicate()
