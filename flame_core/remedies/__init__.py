@@ -1,0 +1,31 @@
+"""What to do about a failed check: the param that holds its threshold, likely causes, and how to go on.
+
+These texts are printed and shown only. `checks.json` says what was measured, and is an out.
+"""
+
+from __future__ import annotations
+
+from flame_core.remedies.of_curation import CURATION
+from flame_core.remedies.of_data import DATA
+from flame_core.remedies.of_models import MODELS
+from flame_core.remedies.remedy import Remedy
+
+__all__ = ["REMEDIES", "Remedy", "advice", "remedy_of"]
+
+GO_ON = "flame run"
+REMEDIES: dict[str, Remedy] = {**DATA, **CURATION, **MODELS}
+
+
+def remedy_of(check: str) -> Remedy | None:
+    """The remedy of a check, whose name may hold a source, language or direction: `recall_over_chance/en/text`."""
+    return next((REMEDIES[part] for part in reversed(check.split("/")) if part in REMEDIES), None)
+
+
+def advice(check: str) -> list[str]:
+    """Lines that say how to go on after a check has failed; none of a check that is not known here."""
+    remedy = remedy_of(check)
+    if remedy is None:
+        return []
+    threshold = f"threshold: {remedy.param}" if remedy.param else "threshold: fixed, no param changes it"
+    causes = [f"{number}. {cause}" for number, cause in enumerate(remedy.causes, start=1)]
+    return [threshold, "likely causes, the likeliest first:", *causes, f"then go on with `{GO_ON}`"]
