@@ -9,7 +9,6 @@ on a CPU bit for bit. One process, one device.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,20 +16,14 @@ import torch
 from torch import nn
 
 from flame_core.captioning.pairs import Batches
-from flame_core.errors import ComputationError, Interrupted
+from flame_core.errors import ComputationError
 from flame_core.objectives.term import parameter_groups
 from flame_core.params import CaptionLMParams
-from flame_core.reporting import progress
-from flame_core.settings import settings
 from flame_core.soft_prompts.frozen_llm import FrozenLLM
 from flame_core.soft_prompts.reader import caption_ids, caption_loss
-from flame_core.training import checkpoint
-from flame_core.training.loop import stop_requested
-from flame_core.training.schedule import learning_rate, set_learning_rate
-from flame_core.training.step import random_state, set_random_state
+from flame_core.training.loop import Metrics
+from flame_core.training.stepwise import take_steps
 from flame_core.vision.tower import ImageTower
-
-Metrics = list[dict[str, float]]
 
 
 def fit(
@@ -54,43 +47,32 @@ def fit(
     tower.to(device).train()
     optimizer = _optimizer(tower, params)
     torch.manual_seed(params.seed)
-    metrics: Metrics = []
-    if saved := checkpoint.load(checkpoints):
-        tower.load_state_dict(saved.model)
-        optimizer.load_state_dict(saved.optimizer)
-        set_random_state(saved.random, device)
-        metrics = saved.metrics
 
-    def save() -> None:
-        state = (tower.state_dict(), optimizer.state_dict(), random_state(device))
-        checkpoint.save(checkpoints, checkpoint.Checkpoint(len(metrics), *state, metrics), settings().checkpoints_kept)
+    def step(number: int) -> dict[str, float]:
+        pictures, texts = batches(number)
+        v = tower(pictures.to(device), ("prompts",))["prompts"]
+        loss = caption_loss(llm, v, caption_ids(llm, texts, params.max_tokens).to(device))
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ComputationError(f"caption_lm: the loss of step {number} is {value}: lower the learning rate")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if params.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_([w for w in tower.parameters() if w.grad is not None], params.clip_grad_norm)
+        optimizer.step()
+        return {"loss": value}
 
-    last_save, first = time.monotonic(), len(metrics)
-    with stop_requested() as stopped, progress("caption-lm", params.steps, "steps", first) as bar:
-        for step in range(first, params.steps):
-            rate = learning_rate(step, params.steps, params.warmup_steps, params.learning_rate)
-            set_learning_rate(optimizer, rate)
-            pictures, texts = batches(step)
-            v = tower(pictures.to(device), ("prompts",))["prompts"]
-            loss = caption_loss(llm, v, caption_ids(llm, texts, params.max_tokens).to(device))
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise ComputationError(f"caption_lm: the loss of step {step} is {value}: lower the learning rate")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if params.clip_grad_norm is not None:
-                nn.utils.clip_grad_norm_([w for w in tower.parameters() if w.grad is not None], params.clip_grad_norm)
-            optimizer.step()
-            metrics.append({"step": step, "loss": value, "learning_rate": rate})
-            bar.advance(1, loss=value, lr=rate)
-            if stopped and step + 1 < params.steps:
-                save()
-                raise Interrupted(f"stopped after step {step + 1} of {params.steps}; run again to resume")
-            if time.monotonic() - last_save >= settings().checkpoint_seconds and step + 1 < params.steps:
-                save()
-                last_save = time.monotonic()
-            after_step(step)
-    return metrics
+    return take_steps(
+        tower,
+        optimizer,
+        step,
+        params.steps,
+        warmup=params.warmup_steps,
+        rate=params.learning_rate,
+        checkpoints=checkpoints,
+        title="caption-lm",
+        after_step=after_step,
+    )
 
 
 def _optimizer(tower: ImageTower, params: CaptionLMParams) -> torch.optim.AdamW:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from flame_core import gates
+from flame_core.clustering.size_checks import size_checks
 from flame_core.curation.drift import Drift
 from flame_core.curation.selecting import Selected
 from flame_core.params import SelectParams
@@ -20,30 +21,14 @@ def select_checks(
     chosen: SelectParams,
 ) -> list[gates.Check]:
     """Checks of the clusters, the selections and the captions."""
-    limits, empty = chosen.gates, np.flatnonzero(sizes == 0)
-    largest = float(sizes.max() / sizes.mean())
+    limits = chosen.gates
     wrong = [
         each.name
         for each in selected
         if not len(set(each.picked.places.tolist())) == len(each.picked.places) == each.budget == each.counts.sum()
     ]
     checks = [
-        gates.Check(
-            "groups_filled",
-            len(empty) / len(sizes) <= limits.max_empty_fraction,
-            "share of clusters without a sample",
-            value=len(empty) / len(sizes),
-            threshold=limits.max_empty_fraction,
-            keys=[f"cluster {number}" for number in empty[:20]],
-        ),
-        gates.Check(
-            "groups_balanced",
-            largest <= limits.max_over_mean,
-            "samples of the largest cluster over the mean",
-            value=largest,
-            threshold=limits.max_over_mean,
-            keys=[f"cluster {sizes.argmax()}"],
-        ),
+        *size_checks("groups", sizes, limits),
         gates.Check(
             "budgets_met",
             not wrong,

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from flame_core import gates
 from flame_core.clustering.centroids import CENTROIDS, STORE
 from flame_core.clustering.pipeline import SCORES, Clustering
+from flame_core.clustering.size_checks import size_checks
 from flame_core.clustering.sources import NpyVectors, SidecarVectors, StoredTexts, VectorSource, require_dims
 from flame_core.data.shards import INDEX, Index, read_index
 from flame_core.data.sidecars import VALUES, gather_sidecar
@@ -127,25 +128,8 @@ def _labelled(units: Mapping[str, Unit], name: str, clusters: int) -> Labelled:
 def cluster_checks(counts: np.ndarray, chosen: ClusterParams) -> list[gates.Check]:
     """Checks of the number of samples [K] per cluster."""
     limits, mean = chosen.gates, counts.sum() / len(counts)
-    empty, largest = float((counts == 0).mean()), float(counts.max() / mean)
-    named = [f"cluster {k}" for k in np.flatnonzero(counts == 0)[:20]]
     return [
-        gates.Check(
-            "clusters_filled",
-            empty <= limits.max_empty_fraction,
-            "share of clusters without a sample",
-            value=empty,
-            threshold=limits.max_empty_fraction,
-            keys=named,
-        ),
-        gates.Check(
-            "clusters_balanced",
-            largest <= limits.max_over_mean,
-            "samples of the largest cluster over the mean",
-            value=largest,
-            threshold=limits.max_over_mean,
-            keys=[f"cluster {counts.argmax()}"],
-        ),
+        *size_checks("clusters", counts, limits),
         gates.Check(
             "clusters_large_enough",
             float(mean) >= limits.min_samples,

@@ -25,6 +25,7 @@ from safetensors.numpy import load_file, save_file
 
 from flame_core import gates
 from flame_core.clustering.pipeline import SCORES, Clustering
+from flame_core.clustering.size_checks import size_checks
 from flame_core.clustering.sources import SidecarVectors, require_dims
 from flame_core.curation.semantic_duplicates import compare, keeping_order
 from flame_core.data.contact_sheet import sheet_of
@@ -215,24 +216,8 @@ def _sheet(layout: Layout, index: Index, table: pa.Table, removed: np.ndarray) -
 def semdedup_checks(sizes: np.ndarray, kept: float, chosen: SemDedupParams) -> list[gates.Check]:
     """Checks of the number of samples [K] per cluster, and of the share that is kept."""
     limits = chosen.gates
-    empty, largest = float((sizes == 0).mean()), float(sizes.max() / sizes.mean())
     return [
-        gates.Check(
-            "semdedup_filled",
-            empty <= limits.max_empty_fraction,
-            "share of clusters without a sample",
-            value=empty,
-            threshold=limits.max_empty_fraction,
-            keys=[f"cluster {k}" for k in np.flatnonzero(sizes == 0)[:20]],
-        ),
-        gates.Check(
-            "semdedup_balanced",
-            largest <= limits.max_over_mean,
-            "samples of the largest cluster over the mean",
-            value=largest,
-            threshold=limits.max_over_mean,
-            keys=[f"cluster {sizes.argmax()}"],
-        ),
+        *size_checks("semdedup", sizes, limits),
         gates.Check(
             "semdedup_kept",
             kept >= limits.min_kept,

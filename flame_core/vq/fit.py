@@ -7,7 +7,6 @@ are behind their own codes than behind those of another picture tells whether th
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flame_core.errors import ComputationError, Interrupted
+from flame_core.errors import ComputationError
 from flame_core.params import VqParams
-from flame_core.reporting import progress
-from flame_core.settings import settings
-from flame_core.training import checkpoint
-from flame_core.training.loop import stop_requested
-from flame_core.training.schedule import learning_rate, set_learning_rate
-from flame_core.training.step import random_state, set_random_state
+from flame_core.training.loop import Metrics
+from flame_core.training.stepwise import take_steps
 from flame_core.vq.decoder import PAD, CaptionDecoder, Vocabulary, padded
 from flame_core.vq.quantizer import VectorQuantizer
 
-Metrics = list[dict[str, float]]
 _WARMUP = 0.05  # share of the steps
 _DECAY = 0.01  # of the decoder's weights
 
@@ -74,7 +68,8 @@ def fit(
     """A trained captioner in evaluation mode, or resume; begins with the codes `first` [K, E].
 
     Returns:
-        the captioner, and per step `step`, `loss` (L_LM, nats per word), `codebook`, `commitment`, `restarted`.
+        the captioner, and per step `step`, `loss` (L_LM, nats per word), `codebook`, `commitment`, `restarted` and
+        `learning_rate`.
 
     Raises:
         ComputationError: the loss is not finite; names the step.
@@ -90,32 +85,17 @@ def fit(
         ],
         lr=params.learning_rate,
     )
-    metrics: Metrics = []
-    if saved := checkpoint.load(checkpoints):
-        model.load_state_dict(saved.model)
-        optimizer.load_state_dict(saved.optimizer)
-        set_random_state(saved.random, device)
-        metrics = saved.metrics
-
-    def save() -> None:
-        state = (model.state_dict(), optimizer.state_dict(), random_state(device))
-        checkpoint.save(checkpoints, checkpoint.Checkpoint(len(metrics), *state, metrics), settings().checkpoints_kept)
-
-    last_save, begun = time.monotonic(), len(metrics)
-    with stop_requested() as stopped, progress("codebook", params.steps, "steps", begun) as bar:
-        for step in range(begun, params.steps):
-            rate = learning_rate(step, params.steps, int(_WARMUP * params.steps), params.learning_rate)
-            set_learning_rate(optimizer, rate)
-            metrics.append({"step": step, **_step(model, optimizer, data, params, seed, step)})
-            bar.advance(1, loss=metrics[-1]["loss"])
-            last = step + 1 == params.steps
-            if stopped and not last:
-                save()
-                raise Interrupted(f"stopped after step {step + 1} of {params.steps}; run again to resume")
-            if not last and time.monotonic() - last_save >= settings().checkpoint_seconds:
-                save()
-                last_save = time.monotonic()
-            after_step(step)
+    metrics = take_steps(
+        model,
+        optimizer,
+        lambda step: _step(model, optimizer, data, params, seed, step),
+        params.steps,
+        warmup=int(_WARMUP * params.steps),
+        rate=params.learning_rate,
+        checkpoints=checkpoints,
+        title="codebook",
+        after_step=after_step,
+    )
     return model.eval(), metrics
 
 

@@ -17,8 +17,8 @@ from flame_core.curation.inequality import perplexity
 from flame_core.curation.minibatch import batch_rows, first_fit, next_fit
 from flame_core.params import VqParams
 from flame_core.settings import settings
+from flame_core.training import stepwise
 from flame_core.tuning.fit import one_thread
-from flame_core.vq import fit as fitting
 from flame_core.vq.decoder import Vocabulary
 from flame_core.vq.fit import CodeCaptioner, Described, batch, fit, held_out_losses
 from tests.vq.planted import KINDS, TOPICS, Planted, planted
@@ -46,7 +46,7 @@ def quick(**changes) -> VqParams:
 
 def test_killed_and_resumed_it_ends_with_the_same_bytes(small, tmp_path, monkeypatch):
     every_step = settings().model_copy(update={"checkpoint_seconds": 0.0})
-    monkeypatch.setattr(fitting, "settings", lambda: every_step)
+    monkeypatch.setattr(stepwise, "settings", lambda: every_step)
     first = first_centroids(small.tokens.reshape(-1, 6), 10, 0)
     with one_thread():
         whole, metrics = fit(small, first, quick(), 0, CPU, tmp_path / "a")
