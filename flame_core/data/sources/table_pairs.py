@@ -27,7 +27,7 @@ _LONGEST_NAME = 4096  # bytes
 
 @dataclass
 class _Picture:
-    """A picture named by rows: `image` is its place if the table contains it, else None."""
+    """A picture named by rows: `image` is its place if the table contains it and it is not forgotten, else None."""
 
     name: str
     image: ImageRef | None
@@ -67,12 +67,14 @@ class TablePairs:
         self._embedded: dict[str, _Picture] = {}  # by sha256
         for number, row in read_table(table):
             name, content = _picture(row.pop(table.picture_column, None))
-            if content and forgotten.names_bytes(content):
-                self.left_out.add(bytes_sha256(content))
-                continue
             if content:
-                image = self._kept.keep(content)
                 name = name or f"{table.path.stem}/{number:08d}.bin"
+                if forgotten.names_bytes(content):  # nobody else gets its key
+                    sha256 = bytes_sha256(content)
+                    self.left_out.add(sha256)
+                    self._embedded.setdefault(sha256, _Picture(name, None))
+                    continue
+                image = self._kept.keep(content)
                 picture = self._embedded.setdefault(image.sha256, _Picture(name, image))
             elif name is None:
                 table.damaged(f"row {number}", "names no picture")
@@ -88,7 +90,7 @@ class TablePairs:
     @property
     def embedded(self) -> bool:
         """Whether the pictures are in `kept` and not in the folder."""
-        return bool(self._embedded)
+        return any(picture.image for picture in self._embedded.values())
 
     def pairs(self) -> Iterator[RawPair]:
         """All pairs: files and missing files sorted by name, then pictures in the table in its order."""
@@ -101,10 +103,10 @@ class TablePairs:
                 pair = self._pair(stem, None, self._lost[name], self._names.why_missing(name))
                 yield replace(pair, unread=self._unread.find(name))
         used: set[str] = set()
-        for picture in self._embedded.values():
-            assert picture.image is not None
+        for sha256, picture in self._embedded.items():
             stem = stem_of(picture.name)
-            yield self._pair(f"{stem}-{picture.image.sha256[:12]}" if stem in used else stem, picture.image, picture)
+            if picture.image is not None:
+                yield self._pair(f"{stem}-{sha256[:12]}" if stem in used else stem, picture.image, picture)
             used.add(stem)
 
     def _image(self, entry: SourceFile) -> ImageRef:

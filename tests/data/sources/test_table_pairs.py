@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flame_core.data.forgotten import Forgotten, ForgottenSample
 from flame_core.data.sources import RawPair
 from flame_core.data.sources.folder import Folder
 from flame_core.data.sources.listing import check_manifest, read_pairs, read_source
@@ -97,6 +98,19 @@ def test_the_same_table_gives_the_same_bytes(folder: Path):
     assert first != second
     for name in ("pairs.parquet", PICTURE_FILE):
         assert (second / name).read_bytes() == files[name]
+
+
+def test_what_is_forgotten_leaves_its_key_to_nobody(folder: Path):
+    rows = [{"image": {"bytes": png(n), "path": "image.png"}, "caption": f"{n}"} for n in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "t.parquet")
+    before, _, _ = _download(folder, table="t.parquet")
+    gone = before["image"].image
+    assert gone is not None
+    forgotten = Forgotten((ForgottenSample("s/image", (gone.sha256,)),)).of("s")
+    params = FolderSource.model_validate({"kind": "folder", "path": "unused", "table": "t.parquet"})
+    raw = Folder(params, folder, forgotten).download(WorkCache(folder.parent / "work", "download")).folder
+    assert {pair.key for pair in read_pairs(raw, raw)} == before.keys() - {"image"}
+    assert read_source(raw)["forgotten"] == 1 and png(0) not in (raw / PICTURE_FILE).read_bytes()
 
 
 def test_a_name_that_is_no_file_shows_the_nearest(folder: Path):
