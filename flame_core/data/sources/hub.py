@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pyarrow.parquet as pq
 
-from flame_core.data.forgotten import NOTHING, Forgotten
+from flame_core.data.forgotten import FORGOTTEN, NOTHING, Forgotten
 from flame_core.data.hub.access import HubFile, HubTree, fetch_file, find_commit, read_tree
 from flame_core.data.hub.rows import PLACE, ROWS, read_place, take_apart
 from flame_core.data.hub.without import copy_members, copy_rows
@@ -70,7 +71,7 @@ def fetch(task: FileTask) -> Unit:
     unit = task.work.find(task.digest) or task.work.compute(task.digest, lambda folder: _fetch(task, folder))
     if not any(True for _ in _forgotten(task, unit.folder)):
         return unit
-    return task.work.mend(task.digest, lambda folder, _: _copy_rest(task, unit.folder, folder), lambda _: True)
+    return task.work.mend(task.digest, lambda folder, _: _copy_rest(task, unit, folder), lambda _: True)
 
 
 def _forgotten(task: FileTask, folder: Path) -> Iterator[str]:
@@ -90,15 +91,16 @@ def _forgotten(task: FileTask, folder: Path) -> Iterator[str]:
             yield str(number)
 
 
-def _copy_rest(task: FileTask, unit: Path, folder: Path) -> UnitRecord:
+def _copy_rest(task: FileTask, unit: Unit, folder: Path) -> UnitRecord:
     """Copy what is not forgotten of a unit; the rows of a table keep their numbers, which are in their keys."""
-    gone = set(_forgotten(task, unit))
+    gone = set(_forgotten(task, unit.folder))
     if is_tar(task.file):
         (folder / task.file.path).parent.mkdir(parents=True, exist_ok=True)
-        keys = {sample.key for sample in read_samples(unit, task.file.path, [], Unused())}
-        copy_members(unit / task.file.path, folder / task.file.path, gone, keys - gone)
-        return UnitRecord({"bytes": (folder / task.file.path).stat().st_size})
-    return UnitRecord({"rows": copy_rows(unit, folder, {int(number) for number in gone})})
+        keys = {sample.key for sample in read_samples(unit.folder, task.file.path, [], Unused())}
+        copy_members(unit.folder / task.file.path, folder / task.file.path, gone, keys - gone)
+        left_out = unit.record.counts.get(FORGOTTEN, 0) + len(gone)
+        return UnitRecord({"bytes": (folder / task.file.path).stat().st_size, FORGOTTEN: left_out})
+    return UnitRecord({"rows": copy_rows(unit.folder, folder, {int(number) for number in gone})})
 
 
 def _fetch(task: FileTask, folder: Path) -> UnitRecord:
@@ -227,8 +229,15 @@ class Hub:
         problems = Problems()
         licence = self._params.licence or tree.licence
         reader = RecordReader((self._params.caption_column,), self._params.language, self._params.group_field, licence)
-        about = {"kind": "hub", "repo": self._params.repo, "revision": self._params.revision, "commit": tree.commit}
+        about: dict[str, Any] = {
+            "kind": "hub",
+            "repo": self._params.repo,
+            "revision": self._params.revision,
+            "commit": tree.commit,
+        }
         about |= {"card_licence": tree.licence, "files": [file.path for file, _ in units]}
+        if taken_out := sum(unit.record.counts.get(FORGOTTEN, 0) for _, unit in units):  # of tars; rows stay, empty
+            about[FORGOTTEN] = taken_out
         kept = KeptColumns(folder / KEPT_COLUMNS if self._params.keep_columns else None)
         pairs = self._pairs(folder, units, reader, problems, unused, kept)
         record = write_listing(

@@ -19,7 +19,7 @@ from flame_core.data.forgotten import Forgotten, ForgottenSample
 from flame_core.data.hub.without import copy_members
 from flame_core.data.shards import Sample, write_shard
 from flame_core.data.sources.hub import Hub
-from flame_core.data.sources.listing import KEPT_COLUMNS, SOURCE, read_pairs
+from flame_core.data.sources.listing import KEPT_COLUMNS, SOURCE, read_pairs, read_source
 from flame_core.errors import InputError, ResourceError
 from flame_core.params import HubSource
 from flame_core.settings import settings
@@ -278,6 +278,7 @@ def test_what_is_forgotten_leaves_the_files_and_nothing_is_fetched_again(tmp_pat
         assert [pair.key for pair in pairs] == [pair.key for pair in before if pair.key != gone.key]
         assert [pair.image.read() for pair in pairs] == [PICTURES[0], PICTURES[2], PICTURES[3]]
         assert len(hub.log) == asked and others.items() <= unit.sha256.items()
+        assert read_source(unit.folder)["forgotten"] == 1
     kept = [path.read_bytes() for path in raw.rglob("*") if path.is_file()]
     assert not any(PICTURES[1] in each for each in kept) and any(PICTURES[2] in each for each in kept)
     rows = list((tmp_path / "work").rglob("rows.parquet"))
