@@ -34,6 +34,8 @@ def data_card(
     from flame_core.serving.dataset_facts import dataset_facts
 
     layout = Layout.find()
+    if out.resolve() in (layout.project.resolve(), layout.shards.resolve()):
+        raise typer.BadParameter(f"{out} has files of its own, such as a README.md; name another folder for the card")
     found = dataset_facts(load_params(layout), layout)
     name = name or layout.project.name
     out.mkdir(parents=True, exist_ok=True)

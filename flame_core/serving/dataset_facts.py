@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from flame_core.data.ledger import read_ledger
 from flame_core.data.shards import INDEX, SPLITS, read_index, shard_names
+from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import PAIRS, read_source
 from flame_core.errors import InputError
 from flame_core.layout import Layout
@@ -52,22 +53,25 @@ class DatasetFacts:
 
 
 def dataset_facts(params: Params, layout: Layout) -> DatasetFacts:
-    """The facts about `data/shards`; licences and languages are those of the pairs whose pictures it has.
+    """The facts about `data/shards`; licences and languages are those of the pairs that it has, also as merged ones.
 
     Raises:
         InputError: there are no shards, or a list of pairs cannot be read.
     """
     index = read_index(layout.shards)
-    wanted = pc.SetLookupOptions(value_set=index.table.column("sha256"))
+    ledger = read_ledger(layout.shards)
+    merged = pa.array([entry.key for entry in ledger if entry.outcome == "merged"], pa.string())
+    wanted = pc.SetLookupOptions(value_set=pa.concat_arrays([*index.table.column("key").chunks, merged]))
     licences, languages = Counter[str](), Counter[str]()
     for name in sorted(params.sources):
         table = _pairs(layout.raw / name / PAIRS)
-        table = table.filter(pc.call_function("is_in", [table.column("sha256")], wanted))
+        keys = pa.array([safe_key(f"{name}/{key}") for key in table.column("key").to_pylist()], pa.string())
+        table = table.filter(pc.call_function("is_in", [keys], wanted))
         licences.update(licence or UNKNOWN for licence in table.column("licence").to_pylist())
         for captions in table.column("captions").to_pylist():
             languages.update({language: len(texts) for language, texts in captions})
     left_out = Counter[str]()
-    for entry in read_ledger(layout.shards):
+    for entry in ledger:
         if entry.outcome == "dropped":
             left_out[entry.reason] += entry.count
     return DatasetFacts(
@@ -83,6 +87,6 @@ def dataset_facts(params: Params, layout: Layout) -> DatasetFacts:
 
 def _pairs(path: Path) -> pa.Table:
     try:
-        return pq.ParquetFile(path).read(["sha256", "licence", "captions"])
+        return pq.ParquetFile(path).read(["key", "licence", "captions"])
     except (OSError, KeyError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read ({error}): run `flame download`") from None

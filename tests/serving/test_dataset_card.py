@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
 from flame_core.data.shards import INDEX_SCHEMA
+from flame_core.data_card_command import data_card
 from flame_core.digest import file_sha256
 from flame_core.layout import Layout
 from flame_core.params import Params
@@ -58,6 +60,31 @@ def test_the_facts_and_the_card(world: tuple[Params, Layout]):
     for line in ("| CC0-1.0 | 20 |", "| not stated | 10 |", "| German | 20 |", "| no_caption | 1 |"):
         assert line in body
     assert "license: cc0-1.0" in dataset_card("my_set", facts, "cc0-1.0")
+
+
+def test_only_pairs_that_the_shards_have_count(world: tuple[Params, Layout], tmp_path: Path):
+    """A dropped pair with the bytes of a sample does not count; one that was merged into a sample does."""
+    for folder in ("merged", "dropped"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0.png").write_bytes(png(0))
+        (tmp_path / folder / "0.txt").write_text(f"{folder}, the same picture")
+    licences = {"a": "CC0-1.0", "merged": "CC0-1.0", "dropped": "other"}
+    sources = {name: folder_source(tmp_path / name, licence=licence) for name, licence in licences.items()}
+    params = pipeline_params(sources, val_fraction=0.0, filters={"licences": {"keep": ["CC0-1.0"]}})
+    for stage in (download, ingest):
+        stage.run(params, world[1])
+    facts = dataset_facts(params, world[1])
+    assert facts.licences == {"CC0-1.0": 21} and facts.licence == "CC0-1.0" and facts.languages == {"en": 21}
+
+
+def test_the_projects_own_readme_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "params.yaml").write_text("{}")
+    (tmp_path / "dvc.yaml").write_text("stages: {}")
+    (tmp_path / "README.md").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(typer.BadParameter, match="name another folder"):
+        data_card(Path())
+    assert (tmp_path / "README.md").read_text() == "mine"
 
 
 def test_croissant(world: tuple[Params, Layout]):
