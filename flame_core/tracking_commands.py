@@ -160,7 +160,8 @@ def register(
 def lineage(
     model: Annotated[str | None, typer.Argument(help="As for reproduce; none with --contains.")] = None,
     contains: Annotated[
-        str | None, typer.Option(metavar="SAMPLE", help="List all models by whether they saw a sample: key or sha256.")
+        str | None,
+        typer.Option(metavar="SAMPLE", help="List all models by whether they saw a sample: key, sha256 or address."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page with the chain.")] = None,

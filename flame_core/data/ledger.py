@@ -23,6 +23,7 @@ from flame_core.errors import InputError
 from flame_core.layout import OPT_OUT
 
 LEDGER = "ledger.parquet"
+NEAR_DUPLICATE = "near_duplicate"  # the reason of a pair whose captions went to a sample that looks like it
 Outcome = Literal["dropped", "merged", "changed", "unused"]
 SCHEMA = pa.schema(
     {
@@ -82,6 +83,16 @@ def lost_pairs(shards: Path, keys: pa.ChunkedArray) -> dict[str, str]:
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a readable ledger ({error}); run `flame ingest` again") from None
     return dict(zip(table.column("key").to_pylist(), table.column("reason").to_pylist(), strict=True))
+
+
+def absorbed_by(key: str) -> str:
+    """The detail of a row `NEAR_DUPLICATE`; `absorbing_key` reads it."""
+    return f"looks like {key}, which has its captions now"
+
+
+def absorbing_key(detail: str) -> str:
+    """The key in a detail that `absorbed_by` wrote."""
+    return detail.removeprefix("looks like ").partition(",")[0]
 
 
 def address_entries(source: str, record: Mapping[str, Any]) -> list[LedgerEntry]:

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from flame_core.data.ledger import LedgerEntry, Outcome
+from flame_core.data.ledger import NEAR_DUPLICATE, LedgerEntry, Outcome, absorbed_by
 from flame_core.data.near_duplicates import Looks, common_hashes, near_duplicates, near_groups
 from flame_core.data.perceptual import COLOURS
 from flame_core.data.scan import LANGUAGE_CODE, TABLE, Scanned
@@ -258,7 +258,7 @@ def _merge_near(
         without[best] = sorted({text for first in alike for text in without[first]})
         for pair in (pair for first in others for pair in train[first]):
             size = f", in a group of {len(alike):,}" if len(alike) > 2 else ""
-            note(pair, "merged", "near_duplicate", f"looks like {pairs.key[best]}, which has its captions now{size}")
+            note(pair, "merged", NEAR_DUPLICATE, absorbed_by(pairs.key[best]) + size)
     return kept
 
 

@@ -17,9 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flame_core.data.addresses.attempts import ATTEMPTS
+from flame_core.data.captions_text import clean_caption
 from flame_core.data.forgotten import Forgotten, ForgottenSample
+from flame_core.data.ledger import LEDGER, NEAR_DUPLICATE, absorbing_key
 from flame_core.data.scan import TABLE
-from flame_core.data.shards import INDEX, Index
+from flame_core.data.shards import INDEX, INDEX_SCHEMA, Index
 from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import PAIRS
 from flame_core.digest import file_sha256
@@ -29,7 +31,7 @@ from flame_core.forgetting.revisions import Revision
 from flame_core.forgetting.traces import Traces
 from flame_core.tracking.listings import file_md5
 
-_INDEX = f"data/shards/{INDEX}"
+_INDEX, _LEDGER = f"data/shards/{INDEX}", f"data/shards/{LEDGER}"
 
 
 @dataclass
@@ -74,8 +76,27 @@ def find(revisions: Sequence[Revision], scans: Path, requests: Requests) -> Foun
     Raises:
         InputError: a table cannot be read.
     """
+    seen = list(_scanned(scans, requests.hashes))
+    samples = find_samples(revisions, requests, [(key, sha256) for key, sha256, _ in seen])
+    found = {digest for sample in samples.values() for digest in sample.sha256}
+    urls = {url for sample in samples.values() for url in sample.urls}
+    hashes = requests.hashes - {number for _, _, number in seen}
+    unmatched = Requests(requests.keys - samples.keys(), requests.sha256 - found, hashes, requests.urls - urls)
+    return Found(samples, _traces(revisions, samples), unmatched)
+
+
+def find_samples(
+    revisions: Sequence[Revision], requests: Requests, scanned: Iterable[tuple[str, str]] = ()
+) -> dict[str, Sample]:
+    """The samples that are asked for, and which training splits held them.
+
+    `scanned`: (key, sha256) of samples that were found by their pHash.
+
+    Raises:
+        InputError: a table cannot be read.
+    """
     samples: defaultdict[str, Sample] = defaultdict(Sample)
-    for key, sha256 in _scanned(scans, requests.hashes):
+    for key, sha256 in scanned:
         samples[key].sha256.add(sha256)
     while True:  # by key, then by the pictures of these, until nothing is added
         keys = requests.keys | samples.keys()
@@ -85,10 +106,23 @@ def find(revisions: Sequence[Revision], scans: Path, requests: Requests) -> Foun
             _look(revision, keys, digests, requests.urls, samples)
         if before == (len(samples), len(digests.union(*(sample.sha256 for sample in samples.values())))):
             break
-    found = {digest for sample in samples.values() for digest in sample.sha256}
-    urls = {url for sample in samples.values() for url in sample.urls}
-    unmatched = Requests(requests.keys - samples.keys(), requests.sha256 - found, requests.hashes, requests.urls - urls)
-    return Found(dict(samples), _traces(revisions, samples), unmatched)
+    for revision in revisions:
+        _note_held(revision, samples)
+    return dict(samples)
+
+
+def training_digests(revisions: Iterable[Revision]) -> set[str]:
+    """The digests of all training splits whose index is on this machine.
+
+    Raises:
+        InputError: an index cannot be read.
+    """
+    indexes = {revision.files[_INDEX] for revision in revisions if _INDEX in revision.files}
+    return {_training_digest(_read(index, INDEX_SCHEMA.names)) for index in indexes}
+
+
+def _training_digest(table: pa.Table) -> str:
+    return Index(table.filter(pc.field("split") == "train")).digest()
 
 
 def _read(path: Path, columns: Sequence[str]) -> pa.Table:
@@ -113,13 +147,13 @@ def _either(masks: Sequence[Any]) -> Any:
     return mask
 
 
-def _scanned(scans: Path, hashes: Iterable[int]) -> Iterator[tuple[str, str]]:
-    """(key, sha256) of scanned pictures with one of these perceptual hashes."""
+def _scanned(scans: Path, hashes: Iterable[int]) -> Iterator[tuple[str, str, int]]:
+    """(key, sha256, hash) of scanned pictures with one of these perceptual hashes."""
     wanted = set(hashes)
     for path in sorted(scans.glob(f"*/{TABLE}")) if wanted else []:
         for row in _read(path, ["key", "sha256", "hash"]).to_pylist():
             if row["hash"] in wanted:
-                yield row["key"], row["sha256"]
+                yield row["key"], row["sha256"], row["hash"]
 
 
 def _sources(revision: Revision, name: str) -> Iterator[tuple[str, Path]]:
@@ -162,7 +196,7 @@ def _look(
 
 
 def _traces(revisions: Sequence[Revision], samples: dict[str, Sample]) -> Traces:
-    """What the samples are recognised by; also notes in them which revisions held them."""
+    """What the samples are recognised by; also notes in them which files of the sources hold them."""
     traces = Traces(keys=set(samples))
     traces.digests |= {digest for sample in samples.values() for digest in sample.sha256}
     traces.keys |= {key for key in (key.partition("/")[2] for key in samples) if key.startswith("urls/")}
@@ -183,7 +217,7 @@ def _of_pairs(revision: Revision, samples: dict[str, Sample], traces: Traces) ->
     for source, path in _sources(revision, PAIRS):
         table = pq.ParquetFile(path).read()
         for row in table.filter(_of_source(table, source, samples, traces)).to_pylist():
-            traces.texts |= {text for _, texts in row["captions"] for text in texts}
+            traces.texts |= {form for _, texts in row["captions"] for text in texts for form in _forms(text)}
             picture = revision.files.get(f"data/raw/{source}/{row['file']}")
             if picture is not None:
                 with picture.open("rb") as file:
@@ -211,26 +245,51 @@ def _shared(revision: Revision, traces: Traces) -> set[str]:
         table = pq.ParquetFile(path).read(["key", "sha256", "captions"])
         rest = table.filter(pc.call_function("invert", [_of_source(table, source, traces.keys, traces)]))
         for captions in rest.column("captions").to_pylist():
-            found |= {text for _, texts in captions for text in texts if text in traces.texts}
+            found |= {form for _, texts in captions for text in texts for form in _forms(text) if form in traces.texts}
+    theirs = {*traces.keys, *_absorbing(revision, traces.keys).values()}
     for path in _captions(revision):
         table = _read(path, ["key", "text"])
-        rest = table.filter(pc.call_function("invert", [_among(table, "key", traces.keys)]))
+        rest = table.filter(pc.call_function("invert", [_among(table, "key", theirs)]))
         found |= set(rest.filter(_among(rest, "text", traces.texts)).column("text").to_pylist())
     return found
+
+
+def _forms(text: str) -> set[str]:
+    """A caption as the source says it, and as shards have it."""
+    return {text, clean_caption(text, len(text))[0]} - {""}
+
+
+def _absorbing(revision: Revision, keys: Iterable[str]) -> dict[str, str]:
+    """{key of a near-duplicate: key of the sample that has its captions}."""
+    ledger = revision.files.get(_LEDGER)
+    if ledger is None:
+        return {}
+    table = _read(ledger, ["key", "outcome", "reason", "detail"])
+    table = table.filter((pc.field("outcome") == "merged") & (pc.field("reason") == NEAR_DUPLICATE))
+    return {row["key"]: absorbing_key(row["detail"]) for row in table.filter(_among(table, "key", keys)).to_pylist()}
+
+
+def _note_held(revision: Revision, samples: dict[str, Sample]) -> None:
+    """Note in the samples which splits have them, themselves or as captions of a near-duplicate."""
+    index = revision.files.get(_INDEX)
+    if index is None:
+        return
+    table = _read(index, INDEX_SCHEMA.names)
+    rows = [(row["key"], row["split"]) for row in table.filter(_among(table, "key", samples)).to_pylist()]
+    rows += [(key, "train") for key in _absorbing(revision, samples)]
+    digest = _training_digest(table) if rows else ""
+    for key, split in rows:
+        samples[key].splits.add(split)
+        if split == "train":
+            samples[key].held.add(digest)
 
 
 def _of_shards(revision: Revision, samples: dict[str, Sample], traces: Traces) -> None:
     index = revision.files.get(_INDEX)
     if index is None:
         return
-    table = pq.ParquetFile(index).read()
-    rows = table.filter(_among(table, "key", samples)).to_pylist()
-    digest = Index(table.filter(pc.field("split") == "train")).digest() if rows else ""
-    for row in rows:
-        sample = samples[row["key"]]
-        sample.splits.add(row["split"])
-        if row["split"] == "train":
-            sample.held.add(digest)
+    table = _read(index, ["key", "shard", "offset", "size"])
+    for row in table.filter(_among(table, "key", samples)).to_pylist():
         shard = revision.files.get(f"data/shards/{row['shard']}")
         if shard:
             with shard.open("rb") as file:
@@ -246,9 +305,11 @@ def _in_line(revision: Revision, traces: Traces) -> None:
         table = _read(index, ["key", "shard"])
         shards = set(table.filter(_among(table, "key", traces.keys)).column("shard").to_pylist())
         stems = {("train", PurePosixPath(shard).stem) for shard in shards if shard.startswith("train/")}
+    tables = {"data/embeddings/texts/": "texts", "data/captions/train/": "train"}
     for place, path in revision.files.items():
-        if place.startswith("data/embeddings/texts/") and place.endswith(".parquet") and traces.in_file(path):
-            stems.add(("texts", PurePosixPath(place).stem))
+        own = next((kind for folder, kind in tables.items() if place.startswith(folder)), None)
+        if own and place.endswith(".parquet") and traces.in_file(path):
+            stems.add((own, PurePosixPath(place).stem))
     for place, path in revision.files.items():
         name = PurePosixPath(place)
         vectors = place.startswith("data/embeddings/") and name.suffix == ".safetensors"

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -23,7 +23,7 @@ from flame_core.forgetting.finding import Found, find
 from flame_core.forgetting.models import tag_models
 from flame_core.forgetting.purge import Purged, purge
 from flame_core.forgetting.requests import Requests, parse_requests
-from flame_core.forgetting.revisions import cache_folder, cached, trees
+from flame_core.forgetting.revisions import OUTS, cache_folder, cached, trees
 from flame_core.forgetting.traces import Traces
 from flame_core.layout import Layout
 from flame_core.links import PIPELINE
@@ -66,8 +66,9 @@ def forget(params: Params, layout: Layout, requests: Requests, reason: str, *, d
     found = find(revisions, layout.work / "ingest", requests)
     traces.update(found.traces)
     _recognise_known(traces, requests, known)
+    own = _own_places(params, layout)
     if dry_run:
-        return Report(found, _delete(layout, cache, traces, None)[0])
+        return Report(found, _delete(layout, cache, traces, own, None)[0])
     kept = {"requests": requests.lines(), "reason": reason, "date": date}
     traces.write(pending, **kept)
     known = Forgotten(known.rows, known.salt or new_salt())
@@ -81,7 +82,7 @@ def forget(params: Params, layout: Layout, requests: Requests, reason: str, *, d
     except ResourceError as error:
         report.unfinished.append(f"models are not tagged: {error}")
     _rebuild(params, layout)
-    report.purged, unfinished = _delete(layout, cache, traces, lambda: traces.write(pending, **kept))
+    report.purged, unfinished = _delete(layout, cache, traces, own, lambda: traces.write(pending, **kept))
     report.unfinished += unfinished
     if not report.unfinished:
         pending.unlink()
@@ -140,14 +141,23 @@ def _rebuild(params: Params, layout: Layout) -> None:
         ingest.run(params, layout)
 
 
+def _own_places(params: Params, layout: Layout) -> list[Path]:
+    """The user's own files below `data` that sources read: these are not deleted."""
+    sources = [*params.sources.values(), *(domain.source for domain in (params.domains or {}).values())]
+    places = [layout.resolve(path).resolve() for each in sources if (path := getattr(each, "path", None))]
+    data, outs = layout.data.resolve(), [(layout.project / out).resolve() for out in OUTS]
+    inside = [place for place in places if data in place.parents]
+    return [place for place in inside if not any(place.is_relative_to(out) for out in outs)]
+
+
 def _delete(
-    layout: Layout, cache: Path | None, traces: Traces, keep: Callable[[], None] | None
+    layout: Layout, cache: Path | None, traces: Traces, own: Sequence[Path], keep: Callable[[], None] | None
 ) -> tuple[Purged, list[str]]:
     """Delete what holds the samples; only find it if `keep` is None. `keep()` is called when traces have grown."""
     delete = keep is not None
-    purged = purge(layout, traces, delete=delete)
+    purged = purge(layout, traces, own, delete=delete)
     unfinished: list[str] = []
-    if cache is None or find_spec("dvc") is None:
+    if cache is None or not traces or find_spec("dvc") is None:
         return purged, unfinished
     from orchestration.dvc_stores import delete_cached, delete_remote
 

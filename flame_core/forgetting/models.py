@@ -8,15 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from flame_core.data.forgotten import Forgotten
-from flame_core.data.shards import INDEX, Index
+from flame_core.data.forgotten import Forgotten, ForgottenSample, read_forgotten
+from flame_core.errors import ParamsError
+from flame_core.forgetting.finding import find_samples, training_digests
+from flame_core.forgetting.requests import Requests, parse_requests
 from flame_core.forgetting.revisions import cache_folder, cached, trees
 from flame_core.layout import Layout
 from flame_core.settings import settings
@@ -84,24 +81,38 @@ def _versions(client: MlflowClient, name: str, run: str) -> list[str]:
 
 
 def who_saw(layout: Layout, sample: str) -> list[Seen]:
-    """For every recorded model, whether its training data held a sample, given by key or sha256.
+    """For every recorded model, whether its training data held a sample, given as for `flame forget`, but no pHash.
+
+    The same picture by another key counts, and so do captions that went to another sample.
 
     Raises:
+        ParamsError: it is neither a key, a sha256 nor an address.
+        InputError: a table cannot be read.
         ResourceError: MLflow does not answer.
     """
-    from flame_core.data.forgotten import read_forgotten
-
+    asked = parse_requests([sample], "--contains")
+    if asked.hashes or not asked:
+        raise ParamsError(f"--contains {sample[:100]!r}: give a key, a sha256 or an address")
     address = require_tracking(layout)
-    gone = [row for row in read_forgotten(layout.opt_out).rows if sample == row.key or sample in row.sha256]
-    held = {digest for row in gone for digest in row.held}
-    known = {digest: _has(index, sample) for digest, index in _indexes(layout)}
+    forgotten = read_forgotten(layout.opt_out)
+    cache = cache_folder(layout)
+    revisions = [*trees(layout), *(cached(layout, cache) if cache else ())]
+    held = {digest for found in find_samples(revisions, asked).values() for digest in found.held}
+    known = {digest: digest in held for digest in training_digests(revisions)}
+    gone = {digest for row in forgotten.rows if _names(forgotten, row, asked) for digest in row.held}
     rows: list[Seen] = []
     with asking(address):
         client = open_client(address)
         for run, digest in _runs(client):
             versions = tuple(_versions(client, settings().registered_model, run.info.run_id))
-            rows.append(Seen(run.info.run_id, run.info.run_name or "", versions, _answer(digest, held, known)))
+            rows.append(Seen(run.info.run_id, run.info.run_name or "", versions, _answer(digest, gone, known)))
     return rows
+
+
+def _names(forgotten: Forgotten, row: ForgottenSample, asked: Requests) -> bool:
+    """Whether a row of what was forgotten is about what is asked for."""
+    addresses = set(map(forgotten.salted, asked.urls))
+    return row.key in asked.keys or not (asked.sha256.isdisjoint(row.sha256) and addresses.isdisjoint(row.addresses))
 
 
 def _answer(digest: str, held: Iterable[str], known: Mapping[str, bool]) -> str:
@@ -110,20 +121,3 @@ def _answer(digest: str, held: Iterable[str], known: Mapping[str, bool]) -> str:
     if digest not in known:
         return "not known: neither a tree nor DVC's cache has its index"
     return "yes" if known[digest] else "no"
-
-
-def _indexes(layout: Layout) -> Iterator[tuple[str, pa.Table]]:
-    """(digest, table) of every training index of this machine."""
-    cache = cache_folder(layout)
-    seen: set[Path] = set()
-    for revision in (*trees(layout), *(cached(layout, cache) if cache else ())):
-        path = revision.files.get(f"data/shards/{INDEX}")
-        if path is not None and path not in seen:
-            seen.add(path)
-            table = pq.ParquetFile(path).read()
-            table = table.filter(pc.field("split") == "train")
-            yield Index(table).digest(), table
-
-
-def _has(table: pa.Table, sample: str) -> bool:
-    return bool(table.filter((pc.field("key") == sample) | (pc.field("sha256") == sample)).num_rows)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flame_core.captions.server.answers import Answers, answers_file
 from flame_core.forgetting.revisions import roots
 from flame_core.forgetting.traces import Traces
 from flame_core.layout import Layout
@@ -33,10 +35,12 @@ class Purged:
     unreached: list[str] = field(default_factory=list)
 
 
-def purge(layout: Layout, traces: Traces, *, delete: bool) -> Purged:
-    """Delete everything below the project, except DVC's cache, that holds what `traces` describe."""
+def purge(layout: Layout, traces: Traces, own: Sequence[Path] = (), *, delete: bool) -> Purged:
+    """Delete everything below the project that holds what `traces` describe, except DVC's cache and `own` places."""
     done = Purged()
     for path in _out_files(layout):
+        if any(path.resolve().is_relative_to(place) for place in own):
+            continue
         if _holds(path, traces, done) or _in_line(path, traces):
             done.files.append(_shown(path, layout))
             if delete:
@@ -46,6 +50,11 @@ def purge(layout: Layout, traces: Traces, *, delete: bool) -> Purged:
             done.units.append(_shown(unit, layout))
             if delete:
                 shutil.rmtree(unit)
+    answers = answers_file(layout)
+    if answers.is_file():
+        with closing(Answers(answers)) as file:
+            if number := file.remove(traces.is_said_in, delete=delete):
+                done.units.append(f"{_shown(answers, layout)}: {number:,} answers")
     for folder in ("tracking", "mlflow", "dagster"):
         for path in sorted((layout.state / folder).rglob("*")):
             if not path.is_file() or path.is_symlink():

@@ -87,7 +87,7 @@ def _locks(layout: Layout) -> Iterator[tuple[str, dict[str, str]]]:
     """(name, {out: digest}) of every `dvc.lock`."""
     for root in roots(layout):
         yield str(root), out_digests(root)
-    commits = _git(layout.project, "rev-list", "--all", "--", LOCK) or ""
+    commits = _git(layout.project, "rev-list", "--all", "--full-history", "--", LOCK) or ""
     for commit in commits.split():
         try:
             content: Any = yaml.safe_load(_git(layout.project, "show", f"{commit}:./{LOCK}") or "")

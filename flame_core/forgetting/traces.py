@@ -1,12 +1,15 @@
-"""Recognises files that hold forgotten samples: by key, digests, captions, or a piece of the picture's bytes.
+"""Recognises files that hold forgotten samples: by key, digests, captions, or the picture's bytes.
 
-Parquet files are read column by column, texts by words, tars by the names of their members, and all else is searched
-for a piece of the bytes of each picture. Vectors (`.safetensors`, `.npy`) name nobody; those that stand in line with a
-file that does are known by their digest (`Traces.files`).
+Parquet files are read column by column, texts by words, tars by the names of their members and the captions of their
+samples. All but tables are searched for a piece of the bytes of each picture. Many pictures may share that piece (the
+same colour profile, the same Huffman tables), so a hit counts only if the whole picture is around it. Vectors
+(`.safetensors`, `.npy`) name nobody; those that stand in line with a file that does are known by their digest
+(`Traces.files`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import mmap
@@ -21,7 +24,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flame_core.digest import write_json
+from flame_core.data.captions_text import clean_caption
+from flame_core.data.shards import read_shard
+from flame_core.digest import canonical_json, write_json
+from flame_core.errors import InputError
 
 PIECE = 48  # bytes of a picture that are searched for
 _LONG = 15  # characters of a caption that is searched for in running text; a shorter one only where it stands alone
@@ -37,7 +43,7 @@ class Traces:
     keys: set[str] = field(default_factory=set)  # of samples, and of addresses (urls/...)
     digests: set[str] = field(default_factory=set)  # sha256 of pictures
     texts: set[str] = field(default_factory=set)  # captions that no other sample has
-    pieces: set[str] = field(default_factory=set)  # of pictures, in hexadecimal
+    pieces: set[str] = field(default_factory=set)  # of pictures, as `_piece` writes them
     files: set[str] = field(default_factory=set)  # sha256 of files in line with others that name a sample
     md5s: set[str] = field(default_factory=set)  # the same, as DVC names them
 
@@ -51,9 +57,8 @@ class Traces:
 
     def add_picture(self, content: bytes) -> None:
         """Search for a picture with these bytes."""
-        start = max(0, (len(content) - PIECE) // 2)
         if content:
-            self.pieces.add(content[start : start + PIECE].hex())
+            self.pieces.add(_piece(content))
 
     def write(self, path: Path, **more: Any) -> None:
         """Keep them in a file, replaced atomically."""
@@ -83,13 +88,18 @@ class Traces:
             return False
         if b"\0" not in head and path.stat().st_size <= _TEXT_MOST:
             try:
-                return self.in_text(path.read_text("utf-8"))
+                if self.in_text(path.read_text("utf-8")):
+                    return True
             except UnicodeDecodeError:
                 pass
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if head[257:262] == b"ustar" and any(_is_member(content, key) for key in self.keys):
-                return True
-            return any(content.find(bytes.fromhex(piece)) >= 0 for piece in self.pieces)
+            if head[257:262] == b"ustar":
+                if any(_is_member(content, key) for key in self.keys):
+                    return True
+                said = any(content.find(canonical_json(text).encode()) >= 0 for text in self.texts)
+                if said and self._in_shard(path):
+                    return True
+            return any(_has_picture(content, piece) for piece in self.pieces)
 
     def in_text(self, text: str) -> bool:
         """Whether a text (JSON, HTML, lines) names a sample or says its caption."""
@@ -97,6 +107,19 @@ class Traces:
         if not words.isdisjoint(self.keys) or not words.isdisjoint(self.digests):
             return True
         return any(_says(text, caption) for caption in self.texts)
+
+    def is_said_in(self, caption: str) -> bool:
+        """Whether a caption that a model wrote is one of a sample's, or has a long one of them in it."""
+        said = clean_caption(caption, len(caption))[0]
+        return said in self.texts or any(text in said for text in self.texts if len(text) >= _LONG)
+
+    def _in_shard(self, path: Path) -> bool:
+        """Whether a sample of a shard has one of the captions, for example of a near-duplicate that it absorbed."""
+        try:
+            captions = [sample.meta["captions"] for sample in read_shard(path)]
+            return any(not self.texts.isdisjoint(some) for own in captions for some in own.values())
+        except (InputError, KeyError, TypeError, AttributeError):  # another tar, such as one of a source
+            return False
 
     def _in_parquet(self, path: Path) -> bool:
         wanted = pa.array(sorted(self.keys | self.digests | self.texts), pa.large_string())
@@ -113,6 +136,29 @@ class Traces:
         except pa.ArrowException:  # damaged; its bytes may still hold a caption
             return any(caption.encode() in path.read_bytes() for caption in (*self.keys, *self.texts))
         return False
+
+
+def _piece(content: bytes) -> str:
+    """`start:size:sha256:piece` of a picture: a piece of it, in hexadecimal, and what verifies the whole picture.
+
+    Of three places, the one with most different bytes: headers and flat areas are alike in many pictures.
+    """
+    places = [max(0, len(content) * quarter // 4 - PIECE) for quarter in (4, 3, 2)]
+    start = max(places, key=lambda place: len(set(content[place : place + PIECE])))
+    digest = hashlib.sha256(content).hexdigest()
+    return f"{start}:{len(content)}:{digest}:{content[start : start + PIECE].hex()}"
+
+
+def _has_picture(content: mmap.mmap, piece: str) -> bool:
+    start, size, digest, wanted = piece.split(":")
+    found = bytes.fromhex(wanted)
+    place = content.find(found)
+    while place >= 0:
+        first = place - int(start)
+        if first >= 0 and hashlib.sha256(content[first : first + int(size)]).hexdigest() == digest:
+            return True
+        place = content.find(found, place + 1)
+    return False
 
 
 def _strings(array: Any) -> Iterator[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flame_core.captions.server.answers import Answer, Answers, answers_file
 from flame_core.data.forgotten import read_forgotten
 from flame_core.data.ledger import read_ledger
 from flame_core.data.shards import PictureReader, read_index
@@ -22,7 +24,7 @@ from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.stages import caption, download, ingest
-from tests.data.drawings import png
+from tests.data.drawings import drawing, encoded, png
 from tests.stages.pipeline import folder_source, pipeline_params, tree, write_pairs
 
 CAPTIONS = "a drawing that is numbered {} and nothing else"
@@ -131,7 +133,7 @@ def test_by_digest_and_by_hash(project: tuple[Params, Layout], tmp_path: Path):
     scans = [pq.read_table(path) for path in (layout.work / "ingest").glob("*/scan.parquet")]
     hashes = {row["key"]: row["hash"] for table in scans for row in table.to_pylist()}
     report = run(params, layout, rows["s/0003"].sha256.upper(), f"p:{hashes['s/0004']:016x}")
-    assert set(report.found.samples) == {"s/0003", "s/0004"}
+    assert set(report.found.samples) == {"s/0003", "s/0004"} and not report.found.unmatched
     assert {row.key for row in read_index(layout.shards)} == rows.keys() - {"s/0003", "s/0004"}
     from PIL import Image
 
@@ -213,6 +215,57 @@ def test_workspaces_and_what_is_known_before(project: tuple[Params, Layout]):
     run(params, layout, "s/0007", "u/later")
     rows = read_forgotten(layout.opt_out).rows
     assert rows[:1] == before.rows and [row.key for row in rows[1:]] == ["u/later"]
+
+
+@pytest.mark.parametrize("gone", ["s/a-small", "s/c-words"])
+def test_captions_that_went_to_a_picture_that_looks_alike(tmp_path: Path, gone: str):
+    pairs = tmp_path / "pairs"
+    write_pairs(pairs, range(40), CAPTIONS)
+    said = {"s/a-small": "a small &amp; simple one", "s/c-words": "this one has\ntwo captions"}
+    for (key, captions), quality in zip(said.items(), (60, 80), strict=True):
+        (pairs / f"{key[2:]}.jpg").write_bytes(encoded(drawing(100), "JPEG", quality=quality))
+        (pairs / f"{key[2:]}.txt").write_text(captions)
+    layout = Layout.find(tmp_path / "project")
+    layout.root.mkdir()
+    filters = {"near_duplicates": {"distance": 4}}
+    params = pipeline_params(
+        {"s": folder_source(pairs)}, val_fraction=0.01, filters=filters, gates={"min_val_samples": 1}
+    )
+    for stage in (download, ingest, caption):
+        stage.run(params, layout)
+    index = read_index(layout.shards, "train")
+    assert "s/c-words" in {row.key for row in index} and "s/a-small" not in {row.key for row in index}
+    theirs = {"s/a-small": b"a small & simple one", "s/c-words": b"two captions"}
+    others = next(words for key, words in theirs.items() if key != gone)
+    report = run(params, layout, gone)
+    assert report.found.samples[gone].held == {index.digest()}
+    assert found_in(layout.root, theirs[gone]) == []
+    assert found_in(layout.shards / "train", others)
+
+
+def test_the_own_folder_stays_even_below_data(tmp_path: Path):
+    layout = Layout.find(tmp_path / "project")
+    write_pairs(layout.data / "mine", range(40), CAPTIONS)
+    params = pipeline_params({"s": folder_source(layout.data / "mine")})
+    for stage in (download, ingest):
+        stage.run(params, layout)
+    before = tree(layout.data / "mine")
+    run(params, layout, "s/0007")
+    assert tree(layout.data / "mine") == before
+    assert found_in(layout.shards, CAPTIONS.format(7).encode()) == []
+
+
+def test_answers_of_a_caption_server(project: tuple[Params, Layout]):
+    params, layout = project
+    texts = {"1": f"It is {CAPTIONS.format(7)}.", "2": CAPTIONS.format(8)}
+    with closing(Answers(answers_file(layout))) as answers:
+        for request, text in texts.items():
+            answers.put(request, Answer(None, text, 200, "", "m", "", "stop", 1, 1, 1))
+    run(params, layout, "s/0007")
+    assert found_in(layout.work, CAPTIONS.format(7).encode()) == []
+    with closing(Answers(answers_file(layout))) as answers:
+        kept = answers.get("2")
+        assert answers.get("1") is None and kept is not None and kept.text == texts["2"]
 
 
 def test_nothing_is_asked_for(project: tuple[Params, Layout]):

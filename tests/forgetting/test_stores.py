@@ -14,11 +14,13 @@ import yaml
 
 from flame_core.data.forgotten import read_forgotten
 from flame_core.data.shards import read_index
+from flame_core.errors import ParamsError
 from flame_core.forgetting.models import tag_models, who_saw
 from flame_core.layout import Layout
+from flame_core.stages import download, ingest
 from flame_core.tracking.store import open_client, require_tracking
 from tests.forgetting.test_forget import CAPTIONS, found_in
-from tests.stages.pipeline import ROOT, folder_source, write_pairs
+from tests.stages.pipeline import ROOT, folder_source, pipeline_params, write_pairs
 from tests.tracking.conftest import empty_store, tracked
 
 __all__ = ["empty_store", "tracked"]
@@ -119,3 +121,28 @@ def test_models_are_tagged_and_found(tracked: Layout, tmp_path: Path):
     answers = {seen.run: (seen.versions, seen.held) for seen in who_saw(tracked, "b" * 64)}
     assert answers[runs["1" * 64]] == (("1",), "yes, and it was forgotten since")
     assert answers[runs["2" * 64]][1].startswith("not known")
+
+
+@pytest.mark.usefixtures("tracked")
+def test_a_picture_under_another_key_was_seen(tracked: Layout, tmp_path: Path):
+    from mlflow.entities import Dataset, DatasetInput
+
+    from flame_core.tracking.store import experiment_id
+
+    write_pairs(tmp_path / "pairs", range(20), CAPTIONS)
+    write_pairs(tmp_path / "others", range(7, 8), "the same picture")
+    params = pipeline_params({"s": folder_source(tmp_path / "pairs"), "z": folder_source(tmp_path / "others")})
+    for stage in (download, ingest):
+        stage.run(params, tracked)
+    index = read_index(tracked.shards, "train")
+    keys = {row.key for row in index}
+    assert "s/0007" in keys and "z/0007" not in keys
+    address = require_tracking(tracked)
+    client = open_client(address)
+    run = client.create_run(experiment_id(client, address))
+    source = json.dumps({"path": "data/shards/train", "sha256": index.digest()})
+    client.log_inputs(run.info.run_id, [DatasetInput(Dataset("shards", "1", "local", source))])
+    answers = {asked: [seen.held for seen in who_saw(tracked, asked)] for asked in ("z/0007", "s/0007", "z/none")}
+    assert answers == {"z/0007": ["yes"], "s/0007": ["yes"], "z/none": ["no"]}
+    with pytest.raises(ParamsError, match="--contains"):
+        who_saw(tracked, "nobody")

@@ -12,8 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from markupsafe import escape
+from PIL import Image
 
+from flame_core.data.shards import Sample, write_shard
 from flame_core.forgetting.traces import Traces
+from tests.data.drawings import drawing, encoded
 
 LONG = 'it\'s a "red" bird & a green one'
 TRACES = Traces(keys={"s/a-1"}, digests={"ab" * 32}, texts={LONG, "bird"})
@@ -76,6 +79,38 @@ def test_tar_and_bytes(tmp_path: Path):
     assert traces.in_file(tmp_path / "blob") and not TRACES.in_file(tmp_path / "blob")
     np.save(tmp_path / "x.npy", np.frombuffer(picture, np.uint8))
     assert not traces.in_file(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("profile", [b"", bytes(range(256)) * 40])
+def test_pictures_with_the_same_headers_are_told_apart(tmp_path: Path, profile: bytes):
+    """Half of a small JPEG is tables that all JPEGs have, and half of many large ones is a profile."""
+    one, other = (encoded(drawing(seed, (24, 24)), "JPEG", quality=20, icc_profile=profile) for seed in (1, 2))
+    traces = Traces(keys={"k/k"})
+    traces.add_picture(one)
+    for name, content, held in (("one", one, True), ("other", other, False), ("both", b"\0" * 9 + other + one, True)):
+        (tmp_path / name).write_bytes(content)
+        assert traces.in_file(tmp_path / name) is held
+    flat = encoded(Image.new("RGB", (64, 64), "white"), "JPEG")
+    traces = Traces(keys={"k/k"})
+    traces.add_picture(flat)
+    (tmp_path / "larger").write_bytes(encoded(Image.new("RGB", (256, 256), "white"), "JPEG"))
+    assert not traces.in_file(tmp_path / "larger")
+
+
+def test_a_drawing_that_is_text(tmp_path: Path):
+    drawn = b'<svg xmlns="http://www.w3.org/2000/svg"><path d="M1 2 L3 4 L5 6 L7 8 L9 10 L11 12"/></svg>'
+    traces = Traces(keys={"k/k"})
+    traces.add_picture(drawn)
+    (tmp_path / "one.svg").write_bytes(drawn)
+    (tmp_path / "other.svg").write_bytes(drawn.replace(b"M1", b"M9"))
+    assert traces.in_file(tmp_path / "one.svg") and not traces.in_file(tmp_path / "other.svg")
+
+
+def test_captions_of_a_shard(tmp_path: Path):
+    for name, said in (("held.tar", "bird"), ("not.tar", "a bird")):
+        meta = {"captions": {"en": [said]}, "title": "bird"}
+        write_shard(tmp_path / name, [Sample("s/b", b"\0" * 100, meta)])
+    assert TRACES.in_file(tmp_path / "held.tar") and not TRACES.in_file(tmp_path / "not.tar")
 
 
 def test_kept_and_read(tmp_path: Path):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -104,6 +104,18 @@ class Answers:
         with self._clear_errors():
             self._file.execute(_PUT, (request, int(answer.ok), content, _sha256(request, content)))
 
+    def remove(self, unwanted: Callable[[str], bool], *, delete: bool) -> int:
+        """Remove the answers with an unwanted text from the file's bytes (or only find them); returns their number."""
+        with self._clear_errors():
+            rows = self._file.execute("SELECT request, content FROM answers").fetchall()
+            found = [(request,) for request, content in rows if unwanted(_text(content))]
+            if found and delete:
+                self._file.execute("PRAGMA secure_delete = ON")
+                self._file.executemany("DELETE FROM answers WHERE request = ?", found)
+                self._file.execute("VACUUM")
+                self._file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return len(found)
+
     def has_written(self, writer: str) -> bool:
         """Whether a server has ever answered a request with these params."""
         with self._clear_errors():
@@ -123,6 +135,14 @@ class Answers:
                 "wrong with the disk, or move the file away: then captions that are in no finished shard are asked "
                 "for again"
             ) from None
+
+
+def _text(content: str) -> str:
+    """The text of a row; all of a damaged one."""
+    try:
+        return json.loads(content)["text"]
+    except (ValueError, KeyError, TypeError):
+        return content
 
 
 def _sha256(request: str, content: str) -> str:
