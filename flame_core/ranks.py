@@ -56,13 +56,16 @@ class Ranks:
         dist.all_reduce(told, dist.ReduceOp.MIN)
         return int(told.item())
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module in DistributedDataParallel, which averages its gradients over the ranks during backward."""
+    def wrap(self, module: nn.Module, *, in_part: bool = False) -> nn.Module:
+        """The module in DistributedDataParallel, which averages its gradients over the ranks during backward.
+
+        With `in_part`, a forward need not use all of its weights.
+        """
         if self.world == 1 or not any(p.requires_grad for p in module.parameters()):
             return module
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(module, gradient_as_bucket_view=True)
+        return DistributedDataParallel(module, gradient_as_bucket_view=True, find_unused_parameters=in_part)
 
     def barrier(self) -> None:
         """Wait for all ranks."""

@@ -60,9 +60,20 @@ class Objective(nn.Module):
         return any(term.during is not None for term in self._terms())
 
     @property
-    def reads_pictures(self) -> bool:
-        """Whether a term that counts in the prepared step reads the image tower's features."""
-        return any(term.reads for _, term in self._counting())
+    def reads(self) -> frozenset[str]:
+        """The image tower's features that the terms read that count in the prepared step."""
+        return frozenset[str]().union(*(term.reads for _, term in self._counting()))
+
+    @property
+    def reads_vary(self) -> bool:
+        """Whether there are steps that read pictures, but not all the features that other steps read."""
+        terms = list(self._terms())
+        starts = {0.0, *(share for term in terms for share in term.during or ())} - {1.0}
+        read = [
+            frozenset[str]().union(*(t.reads for t in terms if t.during is None or t.during[0] <= start < t.during[1]))
+            for start in starts
+        ]
+        return len({each for each in read if each}) > 1
 
     def busiest(self, steps: int) -> int:
         """The first step in which most terms count, of `steps`."""

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from flame_core.objectives import recipe_needs
 from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.params import TrainParams
 from flame_core.ranks import Ranks
@@ -45,9 +44,8 @@ class Step:
         if params.compile and device == "cuda" and not assembly.objective.prunes:
             assembly.tower.compile()
         self._device = device
-        self._tower = ranks.wrap(assembly.tower)
+        self._tower = ranks.wrap(assembly.tower, in_part=assembly.objective.reads_vary)
         self._text_tower = None if assembly.text_tower is None else ranks.wrap(assembly.text_tower)
-        self._reads = tuple(sorted(recipe_needs(params).reads))
         self._room = GraphRoom(device, ranks)
 
     def __call__(self, batch: Batch, at: Moment) -> dict[str, Tensor]:
@@ -65,15 +63,15 @@ class Step:
         with self._autocast():
             batch = objective.prepare(batch, self._assembly.tower, at, self._ranks)
         images = None
-        if objective.reads_pictures:
-            pieces = batch.split(micro or len(batch))
-            images = in_pieces(self._image_features, pieces, self._tower, self._device, self._room)
+        if objective.reads:
+            run = partial(self._image_features, reads=tuple(sorted(objective.reads)))
+            images = in_pieces(run, batch.split(micro or len(batch)), self._tower, self._device, self._room)
         texts, t = self._text_features(batch)
         features = {**(images.features if images else {}), "t": t}
         shares = objective(features, batch, self._ranks)
         torch.stack(list(shares.values())).sum().backward()
         for of_tower in (images, texts):
-            if of_tower is not None:
+            if of_tower is not None and (of_tower.counts or not objective.phased):
                 of_tower.backward(self._ranks.world)
         objective.after_backward(self._ranks.world)
         heads = [p for p in objective.parameters() if p.requires_grad]
@@ -88,11 +86,11 @@ class Step:
         objective.after_step(self._assembly.tower, detached, batch, at, self._ranks)
         return {name: share.detach() for name, share in shares.items()}
 
-    def _image_features(self, piece: Batch) -> Features:
+    def _image_features(self, piece: Batch, reads: Sequence[str]) -> Features:
         b, views = piece.pictures.shape[:2]
         pictures, kept = piece.pictures.flatten(0, 1), None if piece.keep is None else piece.keep.flatten(0, 1)
         with self._autocast():
-            features = self._tower(pictures, self._reads, kept)
+            features = self._tower(pictures, reads, kept)
         return {name: value.unflatten(0, (b, views)) for name, value in features.items()}
 
     def _text_features(self, batch: Batch) -> tuple[Pieces | None, Tensor]:
@@ -128,6 +126,11 @@ class Pieces:
 
     features: dict[str, Tensor]
     backward: Callable[[int], None]
+
+    @property
+    def counts(self) -> bool:
+        """Whether the loss depended on any of them, after its backward."""
+        return any(leaf.grad is not None for leaf in self.features.values())
 
 
 def in_pieces(
