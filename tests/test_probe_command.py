@@ -19,7 +19,7 @@ from flame_core.alignment.picture_vectors import picture_vectors
 from flame_core.alignment.text_vectors import LayerTexts
 from flame_core.captions.table import read_captions
 from flame_core.data.shards import PictureReader, read_index
-from flame_core.data.sidecars import gather_sidecar, write_values
+from flame_core.data.sidecars import Sidecar, gather_sidecar, write_int8, write_values
 from flame_core.errors import GateError, InputError, ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.params import FeaturesParams, Params
@@ -142,6 +142,26 @@ def test_pairs_have_different_captions_and_a_smaller_number_is_a_part_of_a_large
         assert pair.text in [each.text for each in rows if each.key == pair.row.key and each.kind == "raw"]
     with pytest.raises(InputError, match=r"probe.pairs is 5,000, and the 1\d\d training samples have 1\d\d different"):
         draw_pairs(index, layout.captions, "en", 5000, 3)
+
+
+def test_vectors_that_were_stored_in_int8_are_read(world):
+    params, layout = world
+    index = read_index(layout.shards, "train")
+    exact, units = Sidecar(layout.features), {}
+
+    def write(shard: str, size: int, folder: Path) -> UnitRecord:
+        write_int8(folder, "coarse", exact.read([(shard, row) for row in range(size)]).float().numpy())
+        return UnitRecord()
+
+    for shard, size in index.shard_sizes().items():
+        units[shard] = WorkCache(layout.work, "features").get({"coarse": shard}, partial(write, shard, size))
+    gather_sidecar(layout.data / "sidecars/coarse", layout.state, units, index, "features", {})
+    pairs = draw_pairs(index, layout.captions, "en", 40, 0)
+    wanted, found = (
+        picture_vectors(ProbedTower(features=f"data/sidecars/{name}"), pairs, index, params, layout)[0]
+        for name in ("features", "coarse")
+    )
+    np.testing.assert_allclose(found, wanted, atol=0.01 * np.abs(wanted).max())
 
 
 def test_a_trained_model_is_read_before_its_projector_and_kept(world, byte_tokenizer, monkeypatch):

@@ -52,7 +52,7 @@ def _stored(
     gates.require(folder)
     verify({folder: ["*"]})
     sidecar.require_aligned(index)
-    if sidecar.manifest.dtype not in ("float16", "float32") or len(sidecar.manifest.shape) != 2:
+    if sidecar.manifest.dtype not in ("float16", "float32", "int8") or len(sidecar.manifest.shape) != 2:
         shape = ", ".join(map(str, sidecar.manifest.shape))
         raise InputError(
             f"{folder} holds {sidecar.manifest.dtype} [{shape}] per sample, and not the vectors of a tower"
