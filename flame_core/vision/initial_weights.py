@@ -78,9 +78,10 @@ def fetch_initial_weights(params: ModelParams, layout: Layout) -> InitialWeights
         weights, left_out = fitted(found.tensors, params, init)
         save_tensors(weights, folder / BACKBONE)
         if params.head == "linear":
-            head = _head_of(found.tensors, params, init)
+            classifier, head = _head_of(found.tensors, params, init)
             save_tensors(head, folder / HEAD)
-            left_out = [name for name in left_out if name.rpartition(".")[2] not in head]
+            taken = {f"{classifier}.{part}" for part in head}
+            left_out = [name for name in left_out if name not in taken]
         about = {"source": init.source, "sha256": found.sha256, "licence": init.licence or found.licence}
         write_json(folder / ABOUT, {**about, "tensors": init.tensors, "left_out": left_out})
         return UnitRecord({"tensors": len(weights)})
@@ -111,8 +112,8 @@ def load_initial_weights(backbone: nn.Module, folder: Path, head: nn.Linear | No
         head.bias.copy_(weights.get("bias", torch.zeros(rows)))
 
 
-def _head_of(given: Mapping[str, Tensor], params: ModelParams, init: InitParams) -> dict[str, Tensor]:
-    """The classifier of a file as `weight` [D, C] and, if it has one, `bias`.
+def _head_of(given: Mapping[str, Tensor], params: ModelParams, init: InitParams) -> tuple[str, dict[str, Tensor]]:
+    """The classifier of a file by name, and as `weight` [D, C] and, if it has one, `bias`.
 
     Raises:
         InputError: it has none for tokens of the backbone's width.
@@ -129,7 +130,7 @@ def _head_of(given: Mapping[str, Tensor], params: ModelParams, init: InitParams)
             f"{_KEY}.source {init.source} has no head for the {backbone.num_features} numbers of {params.backbone!r}, "
             "which train.model.head linear takes from it: take weights of a CLIP, or head cls"
         )
-    return {name: value.float().contiguous() for name, value in found.items()}
+    return classifier, {name: value.float().contiguous() for name, value in found.items()}
 
 
 def fitted(given: Mapping[str, Tensor], params: ModelParams, init: InitParams) -> tuple[dict[str, Tensor], list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import timm
 import torch
 from torch.nn import functional as F
@@ -20,7 +22,7 @@ def test_it_is_the_models_own_classifier_on_the_class_token(tmp_path):
     with torch.no_grad():
         clip.head.weight.normal_()
         clip.head.bias.normal_()
-    torch.save(clip.state_dict(), tmp_path / "clip.pth")
+    torch.save({**clip.state_dict(), "fc_norm.weight": torch.ones(64)}, tmp_path / "clip.pth")
     params = ModelParams.model_validate(
         {
             "backbone": "vit_base_patch16_clip_224",
@@ -31,6 +33,7 @@ def test_it_is_the_models_own_classifier_on_the_class_token(tmp_path):
         }
     )
     found = fetch_initial_weights(params, Layout(tmp_path, tmp_path))
+    assert json.loads((found.folder / "weights.json").read_bytes())["left_out"] == ["fc_norm.weight"]
     tower = ImageTower(params, hidden=12, facets=1).eval()
     head = tower.projector.layers
     assert isinstance(head, torch.nn.Linear) and len(found.contents) == 2
