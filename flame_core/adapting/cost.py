@@ -35,7 +35,7 @@ class AdaptingCost:
 
 def adapting_cost(params: AdaptLLMParams, text: TextParams, shape: LLMShape, tokens: float) -> AdaptingCost:
     """Of captions of so many tokens, as they are read."""
-    layers = min((text.sentence_layer if params.reading == "sentence" else None) or text.layer, shape.layers)
+    layers = min(_layer(params, text), shape.layers)
     adapted = min(params.last_layers or layers, layers)
     whole, last = (
         adapted_cost(params.lora, ReadLLM(shape, count, text.dtype, tokens), 0, text.dtype)
@@ -70,7 +70,7 @@ def adapting_section(
     values = {
         "trained weights": f"{cost.weights / 1e6:,.1f} M",
         "steps": f"{params.steps:,} of {params.batch_size:,} pictures with two captions each",
-        "tokens": f"{cost.tokens:,.0f} through {text.layer} layers, forward and backward",
+        "tokens": f"{cost.tokens:,.0f} through {_layer(params, text)} layers, forward and backward",
         "FLOPs": f"{cost.flops:.3g}",
         "hours": f"{cost.flops / (tflops * 1e12) / 3600:,.2f} at {tflops:g} TFLOP/s",
         "memory": f"{cost.memory / 1e9:,.1f} GB",
@@ -78,6 +78,11 @@ def adapting_section(
         "beside it": "texts of the evaluation are read twice, without and with the adapters; `embed` finds the second",
     }
     return {f"adapters of the LLM: rank {params.lora.rank}": values}
+
+
+def _layer(params: AdaptLLMParams, text: TextParams) -> int:
+    """The layer at which captions are read."""
+    return (text.sentence_layer if params.reading == "sentence" else None) or text.layer
 
 
 def _tokens(

