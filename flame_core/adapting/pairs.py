@@ -106,14 +106,21 @@ def read_pairs(chosen: AdaptLLMParams, captions: Path, language: str) -> Caption
     """The captions of all training pictures that have two different ones; `language` is that of training.
 
     Raises:
-        InputError: too few are left to learn and to test.
+        InputError: no caption is in one of the languages, or too few are left to learn and to test.
     """
     pictures: list[Picture] = []
+    there: set[str] = set()  # languages of raw captions
     for path in sorted((captions / "train").glob("*.parquet")):
         rows: dict[int, list[Caption]] = {}
         for caption in read_captions(path):
             rows.setdefault(caption.row, []).append(caption)
+            there |= {caption.language} if caption.kind == "raw" else set()
         pictures += [picture for row in sorted(rows) if _has_a_pair(picture := _picture(rows[row], chosen, language))]
+    if missing := sorted({*chosen.languages} - there if chosen.languages != "all" else ()):
+        raise InputError(
+            f"adapt_llm.languages has {', '.join(missing)}, and the raw training captions are in "
+            f"{', '.join(sorted(there))}: name only these, or all"
+        )
     found = CaptionPairs(pictures, chosen)
     if len(found.learned) < chosen.batch_size or len(found.held_out) < 2:
         raise InputError(

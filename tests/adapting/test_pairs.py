@@ -76,6 +76,11 @@ def test_pairs_that_share_a_text_are_no_wrong_answers(captions):
     assert torch.equal(said_again([a, b, c]), expected)
 
 
+def test_a_language_that_no_caption_is_in_is_refused(captions):
+    with pytest.raises(InputError, match=r"languages has xx, and the raw training captions are in de, en, en_GB, fr: "):
+        pairs(captions, languages=["de", "xx"])
+
+
 def test_pictures_with_one_caption_are_left_out_and_too_few_are_refused(captions):
     with pytest.raises(InputError, match=r"of 0 pictures with two different captions .* name more kinds or languages"):
         pairs(captions, kinds=["raw"], languages=["en_GB"])
