@@ -10,10 +10,10 @@ the two files of `peft`, `manifest.json` (what the adapters follow from), `metri
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from flame_core import gates
 from flame_core.adapting.ceilings import Ceilings, changes, mean_but, measured_ceilings
+from flame_core.adapting.origin import learned_from
 from flame_core.data.shards import INDEX
 from flame_core.digest import json_bytes, value_digest
 from flame_core.errors import ParamsError
@@ -27,7 +27,6 @@ from flame_core.stages.embed import compute_jobs, store_identities
 from flame_core.step_states import METRICS
 from flame_core.text.jobs import sentence_jobs, text_jobs
 from flame_core.text.llm_adapter import ADAPTER_FILES, MANIFEST, adapter_digest
-from flame_core.text.manifest import captions_digest
 from flame_core.verification import verify
 from flame_core.work import WorkCache, gather
 
@@ -54,13 +53,7 @@ def run(params: Params, layout: Layout) -> None:
     llm = value_digest(source["files"])
     tokens = FacetTokenizer(load_tokenizer(folder, params.llm), params.text)
     pairs = read_pairs(chosen, layout.captions, params.evaluate.train_language)
-    learned_from = {
-        "params": chosen.identity,
-        "llm": llm,
-        "captions": captions_digest(layout.captions, "train"),
-        "language": params.evaluate.train_language,
-        "reads": _reads(chosen, store_identities(params, source, tokens, None)),
-    }
+    origin = learned_from(params, layout, llm, store_identities(params, source, tokens, None))
     unit = Adapting(
         params=chosen,
         text=params.text,
@@ -68,7 +61,7 @@ def run(params: Params, layout: Layout) -> None:
         folder=folder,
         llm=(params.llm.name, llm),
         pairs=pairs,
-        inputs=learned_from,
+        inputs=origin,
         cache=WorkCache(layout.work, STAGE),
         device=settings().torch_device(),
         seconds=settings().checkpoint_seconds,
@@ -103,7 +96,7 @@ def run(params: Params, layout: Layout) -> None:
     files = {name: unit.file(name) for name in (*ADAPTER_FILES, METRICS)}
     measured = {**ceilings, "held_out": {"before": vars(first), "after": vars(last)}}
     contents = {
-        MANIFEST: json_bytes({"name": params.llm.name, **learned_from, "adapter": adapter_digest(unit.folder)}),
+        MANIFEST: json_bytes({"name": params.llm.name, **origin, "adapter": adapter_digest(unit.folder)}),
         CEILINGS: json_bytes(measured),
         PAGE: adapter_page(ceilings["before"], ceilings["after"], [row["loss"] for row in rows], figures).encode(),
         gates.CHECKS: gates.to_bytes(checks),
@@ -112,7 +105,7 @@ def run(params: Params, layout: Layout) -> None:
     facts(
         STAGE,
         {
-            "LLM": f"{params.llm.name}, layer {learned_from['reads']['layer']}",
+            "LLM": f"{params.llm.name}, layer {origin['reads']['layer']}",
             **figures,
             "from": "trained now" if unit.computed else "the work cache",
             "page": layout.llm_adapter / PAGE,
@@ -129,12 +122,6 @@ def run(params: Params, layout: Layout) -> None:
             for language, own in ceilings["after"].items()
         ],
     )
-
-
-def _reads(chosen: AdaptLLMParams, identities: dict[Any, dict[str, Any]]) -> dict[str, Any]:
-    """How captions are read, as far as training depends on it."""
-    own = identities[chosen.reading]
-    return {name: value for name, value in own.items() if name not in ("llm", "store_dtype", "batch_tokens")}
 
 
 def _arrow(values: list[float | None]) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flame_core import gates
+from flame_core.adapting.origin import learned_from
 from flame_core.captions.table import Caption
 from flame_core.data.shards import INDEX, read_index, shard_names
 from flame_core.digest import json_bytes, value_digest
@@ -81,10 +82,7 @@ def run(params: Params, layout: Layout) -> None:
     folder = layout.llm / params.llm.name
     tokenizer = load_tokenizer(folder, params.llm)
     tokens = FacetTokenizer(tokenizer, params.text)
-    source = read_source(folder)
-    identities = store_identities(
-        params, source, tokens, require_adapter(params, layout, value_digest(source["files"]))
-    )
+    identities = run_identities(params, layout, read_source(folder), tokens)
     counts = {job.name: sum(tokens.count(kind, texts) for kind, texts in job.texts.items()) for job in jobs}
 
     units, rate, of_llm = compute_jobs(params, layout, jobs, identities, counts)
@@ -178,6 +176,22 @@ def store_identities(
     if tokens.sentence is not None:
         found["sentence"] = sentence_identity(params, source, tokens.sentence.digest, adapter)
     return found
+
+
+def run_identities(
+    params: Params, layout: Layout, source: dict[str, Any], tokens: FacetTokenizer
+) -> dict[Reading, dict[str, Any]]:
+    """`store_identities` with the LLM's adapters, if this run has any.
+
+    Raises:
+        InputError: the adapters are missing, damaged, or follow from something else than this run.
+        GateError: they failed a check.
+    """
+    plain = store_identities(params, source, tokens, None)
+    if params.adapt_llm is None:
+        return plain
+    origin = learned_from(params, layout, value_digest(source["files"]), plain)
+    return store_identities(params, source, tokens, require_adapter(layout, origin))
 
 
 def compute_jobs(

@@ -8,7 +8,7 @@ result is byte for byte what `flame embed` would make from the same params and d
 from __future__ import annotations
 
 from flame_core import gates
-from flame_core.digest import json_bytes, value_digest
+from flame_core.digest import json_bytes
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import Params
@@ -17,13 +17,12 @@ from flame_core.stages.embed import (
     all_but_weights,
     benchmark_facts,
     compute_jobs,
+    run_identities,
     store_files,
-    store_identities,
 )
 from flame_core.suite.collection import CUT_TEXTS, collect, cut_texts, digests, jobs
 from flame_core.text.jobs import BENCHMARK, sentence_jobs
 from flame_core.text.language_means import LANGUAGE_FILES
-from flame_core.text.llm_adapter import require_adapter
 from flame_core.text.manifest import MANIFEST, read_manifest, require_fit
 from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import CENTER, CUT_SENTENCES, TOKENIZER, TRAIN
@@ -54,10 +53,7 @@ def run(params: Params, layout: Layout) -> None:
     require_fit(manifest, params, layout)
     folder = layout.llm / params.llm.name
     tokens = FacetTokenizer(load_tokenizer(folder, params.llm), params.text)
-    source = read_source(folder)
-    identities = store_identities(
-        params, source, tokens, require_adapter(params, layout, value_digest(source["files"]))
-    )
+    identities = run_identities(params, layout, read_source(folder), tokens)
     identity = {**identities.get("sentence", {}), **identities["facets"]}
     if wrong := [name for name, value in identity.items() if manifest.get(name) != value]:
         raise InputError(f"{layout.embeddings}: {', '.join(wrong)} differ from this run; run `flame embed`")

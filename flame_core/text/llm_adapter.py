@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flame_core import gates
-from flame_core.digest import file_sha256, value_digest
+from flame_core.digest import file_sha256, json_bytes, value_digest
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import Params
@@ -35,25 +35,22 @@ def adapter_digest(folder: Path) -> str:
     return value_digest({name: file_sha256(folder / name) for name in ADAPTER_FILES})
 
 
-def require_adapter(params: Params, layout: Layout, llm: str) -> str | None:
-    """The digest of this run's adapters, verified; None if params have no section `adapt_llm`.
+def require_adapter(layout: Layout, origin: Mapping[str, Any]) -> str:
+    """The digest of this run's adapters, verified.
 
     Args:
-        params: of the run.
         layout: of the run.
-        llm: digest of the LLM's files.
+        origin: what they must follow from (`adapting.origin`).
 
     Raises:
-        InputError: they are missing, damaged, or were trained on another LLM or with other params.
+        InputError: they are missing, damaged, or follow from something else, such as another LLM or other captions.
         GateError: they failed a check.
     """
-    if params.adapt_llm is None:
-        return None
     folder = layout.llm_adapter
     gates.require(folder)
     verify({folder: ["*"]})
     manifest = read_adapter_manifest(folder)
-    wrong = [name for name, own in (("params", params.adapt_llm.identity), ("llm", llm)) if manifest.get(name) != own]
+    wrong = [name for name, own in json.loads(json_bytes(origin)).items() if manifest.get(name) != own]
     if wrong:
         raise InputError(
             f"{folder}: its adapters were trained with other values of {' and '.join(wrong)}; run `{making(folder)}`"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from flame_core import gates
+from flame_core.captions.table import read_captions, write_captions
 from flame_core.digest import json_bytes, value_digest
 from flame_core.errors import GateError, InputError, ParamsError
 from flame_core.layout import Layout
@@ -160,6 +162,19 @@ def test_vectors_of_another_space_are_refused_by_name(copy):
     shutil.rmtree(layout.llm_adapter)
     require_training_fit(read_manifest(layout.train_embeddings), params, layout)  # a training needs no adapters
     with pytest.raises(InputError, match="run `flame adapt-llm`"):
+        embed.run(params, layout)
+
+
+def test_adapters_that_learned_other_captions_or_another_layer_are_refused_by_name(copy):
+    params, layout = copy
+    shallow = params.model_copy(update={"text": params.text.model_copy(update={"layer": 1})})
+    with pytest.raises(InputError, match=r"trained with other values of reads; run `flame adapt-llm`"):
+        embed.run(shallow, layout)
+    path = sorted((layout.captions / "train").glob("*.parquet"))[0]
+    rows = list(read_captions(path))
+    write_captions(path, [replace(rows[0], text="something else"), *rows[1:]])
+    write_digests(layout.captions)
+    with pytest.raises(InputError, match=r"trained with other values of captions; run `flame adapt-llm`"):
         embed.run(params, layout)
 
 
