@@ -22,6 +22,7 @@ from flame_core.section_stages import SECTIONS
 from flame_core.settings import settings
 from flame_core.stages import caption, codes, download, ingest, select
 from flame_core.text.store import unit
+from flame_core.training import stepwise
 from flame_core.vision.tower import ImageTower, load_encoder
 from flame_core.vq import fit as fitting
 from tests.curation.world import coded_project, coding, selecting
@@ -87,7 +88,7 @@ def test_stopped_within_the_training_it_resumes_at_its_step(world, monkeypatch):
     first = tree(layout.codes)
     shutil.rmtree(layout.work / "codes")
     every_step = settings().model_copy(update={"checkpoint_seconds": 0.0})
-    monkeypatch.setattr(fitting, "settings", lambda: every_step)
+    monkeypatch.setattr(stepwise, "settings", lambda: every_step)
     step, taken = fitting._step, list[int]()
 
     def stopping(*args):
