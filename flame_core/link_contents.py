@@ -6,7 +6,6 @@ before it uses them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from flame_core.data.sidecars import Sidecar
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError
 from flame_core.text.sentence import SENTENCE
-from flame_core.verification import DIGESTS, making, read_digests
+from flame_core.verification import DIGESTS, making, read_digests, read_object
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # as vision.tower names them, which imports torch
 EXPORTED = "flame-tower/1"  # `format` in the config of an exported tower, whose checks passed before the export
@@ -78,7 +77,7 @@ def _model_files(folder: Path, what: str) -> list[str]:
                 f"{folder / name} is missing, so there is no {role}: run `{making(folder)}`, or name the folder of a "
                 "model that `flame train` made"
             )
-    if (folder / gates.CHECKS).is_file() or _config(folder).get("format") != EXPORTED:
+    if (folder / gates.CHECKS).is_file() or read_object(folder, CONFIG).get("format") != EXPORTED:
         gates.require(folder)
     return [CONFIG, WEIGHTS, *(name for name in _OF_TEXT if (folder / name).is_file())]
 
@@ -123,7 +122,7 @@ def require_same_space(model: Path, manifest: Mapping[str, Any], what: str = "te
     Raises:
         InputError: names what differs, with both values.
     """
-    config = _config(model)
+    config = read_object(model, CONFIG)
     role = "the teacher" if what == "teacher" else "this model"
     wrong = [
         f"  {name}: {role} has {config.get(name)!r}, the embeddings have {manifest[name]!r}"
@@ -139,16 +138,3 @@ def require_same_space(model: Path, manifest: Mapping[str, Any], what: str = "te
         raise InputError(
             f"{model} was trained into another LLM's space than these embeddings; {way}:\n" + "\n".join(wrong)
         )
-
-
-def _config(model: Path) -> dict[str, Any]:
-    """The content of a model's config.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
-    try:
-        config = json.loads((model / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{model / CONFIG} is damaged ({error}): run `{making(model)}`") from None
-    return config if isinstance(config, dict) else {}

@@ -46,14 +46,14 @@ def in_ray(fn: Callable[[Work], Result], tasks: Sequence[Work], unit: str, *, gp
     remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES, max_calls=0)(_work)
     here = (Path.cwd(), _variables(), logging.getLogger("flame_core").getEffectiveLevel())
     waiting: deque[Any] = deque()
-    begun = 0
+    names = (f"{unit} {number} of {len(tasks)}" for number in range(1, len(tasks) + 1))
     try:
         for task in tasks:
             waiting.append(remote.remote(fn, task, *here))
             if len(waiting) > _AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1))):
-                yield _result(ray, waiting.popleft(), f"{unit} {(begun := begun + 1)} of {len(tasks)}")
+                yield _result(ray, waiting.popleft(), next(names))
         while waiting:
-            yield _result(ray, waiting.popleft(), f"{unit} {(begun := begun + 1)} of {len(tasks)}")
+            yield _result(ray, waiting.popleft(), next(names))
     finally:
         _end(ray, waiting)
 

@@ -1,4 +1,4 @@
-"""States of a training that counts in steps, in a work cache: a killed one continues at its last state.
+"""A training that counts in steps, with its states in a work cache: a killed one continues at its last state.
 
 A state is a unit whose digest names its step: weights, AdamW's moments, and a row of metrics per step so far. Older
 states are removed when a newer one is there.
@@ -7,8 +7,10 @@ states are removed when a newer one is there.
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from flame_core.digest import json_lines_bytes
+from flame_core.reporting import progress
 from flame_core.work import UnitRecord, WorkCache
 
 STATE, METRICS = "state.safetensors", "metrics.jsonl"
@@ -38,6 +41,37 @@ class StepStates:
     cache: WorkCache
     inputs: Mapping[str, Any]
     steps: int
+
+    def train(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        step: Callable[[int], Row],
+        *,
+        title: str,
+        shown: str,
+        seconds: float,
+    ) -> list[Row]:
+        """Take the steps that are left; a row of metrics per step.
+
+        Args:
+            model: whose weights a state holds.
+            optimizer: of these weights.
+            step: takes the step of a number, from 0 on.
+            title: of the progress.
+            shown: the metric that the progress shows as the loss.
+            seconds: between two states.
+        """
+        done, rows = self.resume(model, optimizer)
+        last = time.monotonic()
+        with progress(title, self.steps, "steps", done) as bar:
+            for number in range(done, self.steps):
+                rows.append(step(number))
+                bar.advance(1, loss=rows[-1][shown])
+                if number + 1 == self.steps or time.monotonic() - last >= seconds:
+                    self.keep(model, optimizer, rows)
+                    last = time.monotonic()
+        return rows
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[Row]]:
         """The number of steps of the newest undamaged state, which is loaded, and their metrics."""
@@ -73,3 +107,9 @@ class StepStates:
 
     def _digest(self, steps: int) -> str:
         return self.cache.digest({**self.inputs, "steps": steps})
+
+
+def rate_share(step: int, steps: int, warmup_steps: int) -> float:
+    """Of the highest learning rate: a linear rise, then a cosine to 0."""
+    rise = min(1.0, (step + 1) / (warmup_steps + 1))
+    return rise * 0.5 * (1 + math.cos(math.pi * step / steps))

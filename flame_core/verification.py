@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from flame_core.digest import file_sha256, write_json
 from flame_core.errors import InputError
@@ -122,6 +123,19 @@ def verify(wanted: Mapping[Path, Sequence[str]]) -> Verified:
         commands = ", then ".join(f"`{making(out)}`" for out, each in wrong.items() if each)
         raise InputError("\n  ".join(faults[:_NAMED]) + f"{more}\nRun {commands}: undamaged work is kept")
     return Verified(len(expected), size, time.monotonic() - start)
+
+
+def read_object(out: Path, name: str) -> dict[str, Any]:
+    """The JSON object in a file of an out; an empty one if it is other JSON.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        content = json.loads((out / name).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out / name} is damaged ({error}): run `{making(out)}`") from None
+    return content if isinstance(content, dict) else {}
 
 
 def making(out: Path) -> str:

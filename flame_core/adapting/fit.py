@@ -8,7 +8,6 @@ changes no result.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,8 +20,7 @@ from flame_core.adapting.pairs import CaptionPairs, Text, said_again
 from flame_core.adapting.reading import CaptionReader
 from flame_core.errors import ComputationError
 from flame_core.params import AdaptLLMParams
-from flame_core.reporting import progress
-from flame_core.step_states import Row, StepStates
+from flame_core.step_states import Row, StepStates, rate_share
 from flame_core.work import WorkCache
 
 _MEASURED = 10  # how often held-out pairs are measured after the first time, at most
@@ -61,20 +59,18 @@ class Fit:
         weights = nn.ParameterList([self.reader.weights[name] for name in sorted(self.reader.weights)])
         optimizer = torch.optim.AdamW(weights, weight_decay=self.params.weight_decay)
         states = StepStates(self.cache, self.inputs, self.params.steps)
-        done, rows = states.resume(weights, optimizer)
-        last = time.monotonic()
-        with progress("adapt_llm", self.params.steps, "steps", done) as bar:
-            for step in range(done, self.params.steps):
-                rows.append(self._step(weights, optimizer, step))
-                bar.advance(1, loss=rows[-1]["loss"])
-                if step + 1 == self.params.steps or time.monotonic() - last >= self.seconds:
-                    states.keep(weights, optimizer, rows)
-                    last = time.monotonic()
-        return rows
+        return states.train(
+            weights,
+            optimizer,
+            lambda step: self._step(weights, optimizer, step),
+            title="adapt_llm",
+            shown="loss",
+            seconds=self.seconds,
+        )
 
     def _step(self, weights: nn.ParameterList, optimizer: torch.optim.Optimizer, step: int) -> Row:
         before = {f"before.{name}": value for name, value in self._measured().items()} if step == 0 else {}
-        rate = self.params.learning_rate * self._share(step)
+        rate = self.params.learning_rate * rate_share(step, self.params.steps, self.params.warmup_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
@@ -121,11 +117,6 @@ class Fit:
         read = [self._read(pairs[start : start + size]) for start in range(0, len(pairs), size)]
         a, b = (torch.cat(side) for side in zip(*read, strict=True))
         return asdict(held_out(a, b, said_again(pairs), self.params.temperature))
-
-    def _share(self, step: int) -> float:
-        """Of the highest learning rate: a linear rise, then a cosine to 0."""
-        rise = min(1.0, (step + 1) / (self.params.warmup_steps + 1))
-        return rise * 0.5 * (1 + math.cos(math.pi * step / self.params.steps))
 
 
 def ends(rows: Sequence[Row]) -> tuple[HeldOut, HeldOut]:

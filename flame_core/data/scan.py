@@ -119,7 +119,7 @@ def scan(task: ScanTask) -> Scanned:
     if task.params.blur is not None:
         inputs["blur"] = task.params.blur.model_dump(mode="json")
     if task.params.filters.scores or task.params.blur is not None:
-        inputs["columns"] = columns = _wanted_columns(task, wanted)
+        inputs["columns"] = columns = list(compress(_kept_columns(task), wanted))
     write = partial(_write, task, pairs, columns)
     unit = task.work.get(inputs, write)
     if task.forgotten.hashes and _has_forgotten(unit.folder, task.forgotten):  # asked for after it was written
@@ -151,10 +151,6 @@ def _no_picture(pair: RawPair) -> PictureError:
     suffix = suffix_of(pair.unread)
     told = f"pictures of the kind {suffix} are not read" if suffix else "a picture needs a suffix that says its kind"
     return PictureError("image_unsupported", f"{pair.unread}: {told}")
-
-
-def _wanted_columns(task: ScanTask, wanted: list[bool]) -> list[dict[str, Any]]:
-    return list(compress(_kept_columns(task), wanted))
 
 
 def _kept_columns(task: ScanTask) -> list[dict[str, Any]]:

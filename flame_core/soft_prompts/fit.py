@@ -6,8 +6,6 @@ written by the clock, which changes no result.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +17,12 @@ from torch import Tensor
 
 from flame_core.errors import ComputationError
 from flame_core.params import PromptsParams
-from flame_core.reporting import progress
 from flame_core.soft_prompts.autoencoder import Autoencoder
 from flame_core.soft_prompts.frozen_llm import FrozenLLM
 from flame_core.soft_prompts.prompt_head import PromptHeadConfig
 from flame_core.soft_prompts.reader import CaptionIds, caption_ids, caption_loss
 from flame_core.soft_prompts.sentences import Sentences, standard
-from flame_core.step_states import Row, StepStates
+from flame_core.step_states import Row, StepStates, rate_share
 from flame_core.work import WorkCache
 
 _MEASURED = 10  # how often the held-out loss is measured
@@ -66,15 +63,14 @@ class Fit:
         model = self._initial()
         optimizer = torch.optim.AdamW(self._groups(model), weight_decay=self.params.weight_decay)
         states = StepStates(self.cache, self.inputs, self.params.steps)
-        done, rows = states.resume(model, optimizer)
-        last = time.monotonic()
-        with progress("prompts", self.params.steps, "steps", done) as bar:
-            for step in range(done, self.params.steps):
-                rows.append(self._step(model, optimizer, step))
-                bar.advance(1, loss=rows[-1]["lm"])
-                if step + 1 == self.params.steps or time.monotonic() - last >= self.seconds:
-                    states.keep(model, optimizer, rows)
-                    last = time.monotonic()
+        rows = states.train(
+            model,
+            optimizer,
+            lambda step: self._step(model, optimizer, step),
+            title="prompts",
+            shown="lm",
+            seconds=self.seconds,
+        )
         return model.eval(), rows
 
     def inputs_of(self, numbers: list[int]) -> tuple[Tensor | None, CaptionIds]:
@@ -102,7 +98,7 @@ class Fit:
         )
 
     def _step(self, model: Autoencoder, optimizer: torch.optim.Optimizer, step: int) -> Row:
-        part = self._share(step)
+        part = rate_share(step, self.params.steps, self.params.warmup_steps)
         for group in optimizer.param_groups:
             group["lr"] = part * group["peak"]
         with seeded(self.params.seed * _STEPS_PER_SEED + step + 1):
@@ -118,11 +114,6 @@ class Fit:
         if (step + 1) % max(1, self.params.steps // _MEASURED) == 0 or step + 1 == self.params.steps:
             row["held_out"] = self._held_out(model)
         return row
-
-    def _share(self, step: int) -> float:
-        """Of the highest learning rate: a linear rise, then a cosine to 0."""
-        rise = min(1.0, (step + 1) / (self.params.warmup_steps + 1))
-        return rise * 0.5 * (1 + math.cos(math.pi * step / self.params.steps))
 
     def _batch(self, step: int) -> list[int]:
         """Numbers of the captions of a step."""

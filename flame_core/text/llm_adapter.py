@@ -16,7 +16,7 @@ from flame_core.digest import file_sha256, json_bytes, value_digest
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.verification import making, verify
+from flame_core.verification import making, read_object, verify
 
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 ADAPTER = "adapter"  # in the record of an LLM: digest of its adapters
@@ -49,26 +49,13 @@ def require_adapter(layout: Layout, origin: Mapping[str, Any]) -> str:
     folder = layout.llm_adapter
     gates.require(folder)
     verify({folder: ["*"]})
-    manifest = read_adapter_manifest(folder)
+    manifest = read_object(folder, MANIFEST)
     wrong = [name for name, own in json.loads(json_bytes(origin)).items() if manifest.get(name) != own]
     if wrong:
         raise InputError(
             f"{folder}: its adapters were trained with other values of {' and '.join(wrong)}; run `{making(folder)}`"
         )
     return adapter_digest(folder)
-
-
-def read_adapter_manifest(folder: Path) -> dict[str, Any]:
-    """What the adapters in a folder follow from.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
-    try:
-        content = json.loads((folder / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / MANIFEST} is damaged ({error}): run `{making(folder)}`") from None
-    return content if isinstance(content, dict) else {}
 
 
 def expected_adapter(params: Params, layout: Layout, made: Mapping[str, Any]) -> str | None:

@@ -22,20 +22,13 @@ from flame_core.forgetting.forget import Report, forget
 from flame_core.forgetting.requests import Requests, parse_requests
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.settings import settings
 from flame_core.stages import caption, download, ingest
 from tests.data.drawings import drawing, encoded, png
 from tests.stages.pipeline import folder_source, pipeline_params, tree, write_pairs
 
+pytestmark = pytest.mark.usefixtures("one_worker")
+
 CAPTIONS = "a drawing that is numbered {} and nothing else"
-
-
-@pytest.fixture(autouse=True)
-def one_worker(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("FLAME_WORKERS", "1")
-    settings.cache_clear()
-    yield
-    settings.cache_clear()
 
 
 @pytest.fixture

@@ -12,20 +12,13 @@ from flame_core.data.shards import read_index
 from flame_core.layout import Layout
 from flame_core.params import LooksDisjointParams
 from flame_core.params.evaluation import BenchmarksParams
-from flame_core.settings import settings
 from flame_core.stages import download, ingest
 from flame_core.suite.contamination import find_twins, twins_checks, twins_file
 from tests.data.drawings import drawing, encoded
 from tests.stages.pipeline import folder_source, pipeline_params, tree, write_pairs
 from tests.suite.datasets import definition_file, put
 
-
-@pytest.fixture(autouse=True)
-def one_worker(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("FLAME_WORKERS", "1")
-    settings.cache_clear()
-    yield
-    settings.cache_clear()
+pytestmark = pytest.mark.usefixtures("one_worker")
 
 
 def test_twins_are_named(tmp_path: Path):

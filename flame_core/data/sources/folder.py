@@ -22,7 +22,7 @@ from flame_core.data.picture_kinds import is_picture, may_be_picture, suffix_of
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.keys import folders_of, safe_key, stem_of
-from flame_core.data.sources.listing import SourceFile, write_listing
+from flame_core.data.sources.listing import SourceFile, listed_unit, write_listing
 from flame_core.data.sources.manifest import SIDECARS, make_manifest
 from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.data.sources.record import RecordReader, read_object
@@ -135,8 +135,7 @@ class Folder:
             manifest=kept,
             forgotten=self._forgotten,
         )
-        failures = {problem["file"]: problem["reason"] for problem in record["problems"]}
-        return UnitRecord(counts={"pairs": record["pairs"]}, failures=failures)
+        return listed_unit(record)
 
     def _open(self, path: Path, problems: list[Problem]) -> Table:
         params = self._params

@@ -26,7 +26,7 @@ from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.kept_columns import KeptColumns
 from flame_core.data.sources.keys import safe_key
-from flame_core.data.sources.listing import KEPT_COLUMNS, write_listing
+from flame_core.data.sources.listing import KEPT_COLUMNS, listed_unit, write_listing
 from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.data.sources.record import RecordReader
 from flame_core.data.sources.table import Row, Table, read_table
@@ -244,8 +244,7 @@ class Hub:
             folder, folder, pairs, about=about, problems=problems, unused=unused, forgotten=self._forgotten
         )
         kept.close()
-        failures = {problem["file"]: problem["reason"] for problem in record["problems"]}
-        return UnitRecord({"pairs": record["pairs"]}, failures)
+        return listed_unit(record)
 
     def _pairs(
         self,

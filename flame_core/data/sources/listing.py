@@ -30,6 +30,7 @@ from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.digest import canonical_json, write_json
 from flame_core.errors import InputError
 from flame_core.regular_files import kind_of
+from flame_core.work import UnitRecord
 
 PAIRS = "pairs.parquet"
 SOURCE = "source.json"
@@ -123,6 +124,12 @@ def write_listing(
         record[FORGOTTEN] = record.get(FORGOTTEN, 0) + len(left_out)
     write_json(folder / SOURCE, record)
     return record
+
+
+def listed_unit(record: Mapping[str, Any]) -> UnitRecord:
+    """Of a unit with a list, from the content of its `source.json`: its pairs, and the files that were no good."""
+    failures = {problem["file"]: problem["reason"] for problem in record["problems"]}
+    return UnitRecord({"pairs": record["pairs"]}, failures)
 
 
 def _without(pairs: Iterable[RawPair], forgotten: Forgotten, left_out: list[RawPair]) -> Iterator[RawPair]:

@@ -22,7 +22,7 @@ from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.beside_shards import note_rest
 from flame_core.data.sources.keys import safe_key
-from flame_core.data.sources.listing import SourceFile, write_listing
+from flame_core.data.sources.listing import SourceFile, listed_unit, write_listing
 from flame_core.data.sources.manifest import LARGEST_PICTURE, LARGEST_TEXT, make_manifest
 from flame_core.data.sources.record import RecordReader, read_object
 from flame_core.data.sources.tar_headers import Member, read_members
@@ -121,8 +121,7 @@ class Webdataset:
             manifest=manifest,
             forgotten=self._forgotten,
         )
-        failures = {problem["file"]: problem["reason"] for problem in record["problems"]}
-        return UnitRecord(counts={"pairs": record["pairs"]}, failures=failures)
+        return listed_unit(record)
 
     def _pairs(self, manifest: Sequence[SourceFile], problems: list[Problem], unused: Unused) -> Iterator[RawPair]:
         limit = self._params.max_samples

@@ -5,15 +5,11 @@ from pathlib import Path
 import pytest
 
 from flame_core.layout import Layout
-from flame_core.settings import settings
 
 
 @pytest.fixture(autouse=True)
-def one_worker(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("FLAME_WORKERS", "1")
-    settings.cache_clear()
-    yield
-    settings.cache_clear()
+def in_this_process(one_worker: None) -> None:
+    """No ingest of these tests starts a process."""
 
 
 @pytest.fixture
