@@ -41,8 +41,10 @@ demo: install  ## materialize the whole pipeline on the embedded default, and sa
 ui: install  ## open Dagster and MLflow on this machine; Ctrl-C ends both
 	@$(BIN)/flame ui
 
+# As many processes as cores, at most four (each takes 2 GB), with one thread each; the tests of a file share a process.
+TEST_PROCESSES ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores : 4)))
 test: install  ## run the tests, one run of the whole graph on real pictures among them
-	$(BIN)/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 test-slow: install  ## run the tests that take minutes: interruptions, Dagster, browser, MLflow outages, oracles
 	$(BIN)/python -m pytest -q -m slow

@@ -72,16 +72,21 @@ def table(data: str, results: Results) -> str:
     ]
     names = " | ".join(name for name, _ in measures)
     lines = [
-        f"| recipe | rate | seeds | {names} | pictures seen by the tower | weights |",
-        f"|---|---|---|{'---|' * len(measures)}---|---|",
+        f"| recipe | rate | seeds | {names} | pictures seen by the tower | weights | minutes of one core |",
+        f"|---|---|---|{'---|' * len(measures)}---|---|---|",
     ]
     for arm, own in rows.items():
         base = rows.get(BASELINES.get(arm, ""), [])
         cells = [_cell(own, base, metrics) for _, metrics in measures]
         rates = ", ".join(sorted({f"{row['rate']:g}" for row in own}))
-        facts = (f"{own[0]['images']:,}", f"{own[0]['weights']:,}") if own else ("", "")
+        facts = _facts(own) if own else ("", "", "")
         lines.append(f"| `{arm}` | {rates} | {len(own) or ''} | {' | '.join([*cells, *facts])} |")
     return "\n".join(lines)
+
+
+def _facts(rows: Sequence[Row]) -> tuple[str, str, str]:
+    minutes = mean(row["cpu_seconds"] for row in rows) / 60
+    return f"{rows[0]['images']:,}", f"{rows[0]['weights']:,}", f"{minutes:.1f}"
 
 
 def _retrieval(languages: Sequence[str]) -> list[str]:

@@ -89,7 +89,7 @@ def test_a_teacher_whose_model_was_lost_is_trained_again_and_has_one_row(compari
 def row(arm: str, seed: int, **metrics: float) -> dict[str, Any]:
     return {
         "data": "made", "arm": arm, "phase": "final", "rate": 0.001, "seed": seed, "epochs": 3, "images": 1200,
-        "weights": 34, "scores": {"en": 0.0}, "metrics": metrics, "run": f"{arm}{seed}",
+        "weights": 34, "cpu_seconds": 90.0, "scores": {"en": 0.0}, "metrics": metrics, "run": f"{arm}{seed}",
     }  # fmt: skip
 
 
@@ -116,4 +116,4 @@ def test_the_table_of_siblings_compares_each_with_its_baseline(tmp_path: Path):
         results.rows.append(row("protoclip-baseline", seed, **{"probe/top1": base}))
     (line,) = [line for line in siblings.table("made", results).splitlines() if line.startswith("| `protoclip` ")]
     # two means of two values that differ by 2 points: each has a variance of 2 / 2, so the difference one of 2
-    assert "| 51.0 ± 1.4 (+10.0, +7.1 SE) |" in line and "| 1,200 | 34 |" in line
+    assert "| 51.0 ± 1.4 (+10.0, +7.1 SE) |" in line and "| 1,200 | 34 | 1.5 |" in line
