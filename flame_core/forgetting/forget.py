@@ -3,7 +3,7 @@
 1. Find the samples, and keep what they are recognised by in `.flame/forget/pending.json` until all is done.
 2. Add them to `opt_out.parquet`, and the edges from it to `dvc.yaml`: from here on no stage uses them.
 3. Tag the models that saw them.
-4. Rebuild `data/raw` and `data/shards`. Pictures from the web are carried over, so this comes before any deletion.
+4. Rebuild `data/raw` and `data/shards`, also of workspaces (`rebuild.py`).
 5. Delete old bytes: outs, work cache, kept reports, DVC's cache, its remotes.
 """
 
@@ -17,19 +17,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from flame_core.data.forgotten import Forgotten, added, new_salt, read_forgotten, write_forgotten
-from flame_core.data.shards import INDEX
-from flame_core.errors import ComputationError, InputError, ParamsError, ResourceError
+from flame_core.errors import InputError, ParamsError, ResourceError
 from flame_core.forgetting.finding import Found, find
 from flame_core.forgetting.models import tag_models
 from flame_core.forgetting.purge import Purged, purge
+from flame_core.forgetting.rebuild import rebuild, write_edges
 from flame_core.forgetting.requests import Requests, parse_requests
 from flame_core.forgetting.revisions import OUTS, cache_folder, cached, trees
 from flame_core.forgetting.traces import Traces
 from flame_core.layout import Layout
 from flame_core.links import PIPELINE
-from flame_core.opt_out_edges import edited
 from flame_core.params import Params
-from flame_core.tracking.provenance import read_lock
 from flame_core.tracking.store import tracking_address
 
 _PENDING = "pending.json"
@@ -74,14 +72,14 @@ def forget(params: Params, layout: Layout, requests: Requests, reason: str, *, d
     known = Forgotten(known.rows, known.salt or new_salt())
     rows = added(known.rows, found.rows(requests, known, date, reason))
     write_forgotten(layout.opt_out, rows, known.salt)
-    _write_edges(layout)
+    write_edges(layout.project / PIPELINE)
     report = Report(found, Purged())
     try:
         if tracking_address(layout) is not None:
             report.models = tag_models(layout, read_forgotten(layout.opt_out))
     except ResourceError as error:
         report.unfinished.append(f"models are not tagged: {error}")
-    _rebuild(params, layout)
+    rebuild(params, layout, traces.keys, traces.digests)
     report.purged, unfinished = _delete(layout, cache, traces, own, lambda: traces.write(pending, **kept))
     report.unfinished += unfinished
     if not report.unfinished:
@@ -112,33 +110,6 @@ def _recognise_known(traces: Traces, requests: Requests, known: Forgotten) -> No
         if named or any(known.salted(url) in row.addresses for url in requests.urls):
             traces.keys |= {row.key} if row.key else set()
             traces.digests |= set(row.sha256)
-
-
-def _write_edges(layout: Layout) -> None:
-    pipeline = layout.project / PIPELINE
-    if pipeline.is_file():
-        text = pipeline.read_text("utf-8")
-        if (new := edited(text, pipeline)) != text:
-            beside = pipeline.with_name(f".{PIPELINE}")
-            beside.write_text(new, "utf-8")
-            beside.replace(pipeline)
-
-
-def _rebuild(params: Params, layout: Layout) -> None:
-    """Write `data/raw` and `data/shards` again if they are there, by DVC if it made them."""
-    if "ingest" in read_lock(layout.root) and find_spec("dvc") is not None:
-        from orchestration.pipeline_run import reproduce
-
-        if code := reproduce(layout.root, ["ingest"]):
-            raise ComputationError(
-                f"`dvc repro ingest` ended with {code}, so old bytes were not deleted yet; mend that, then run "
-                "`flame forget` again"
-            )
-    elif (layout.shards / INDEX).is_file():
-        from flame_core.stages import download, ingest
-
-        download.run(params, layout)
-        ingest.run(params, layout)
 
 
 def _own_places(params: Params, layout: Layout) -> list[Path]:

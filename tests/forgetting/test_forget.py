@@ -155,7 +155,7 @@ def test_a_caption_that_others_have_stays(tmp_path: Path):
     assert "s/0002" in {row.key for row in read_index(layout.shards)}
 
 
-@pytest.mark.parametrize("step", ["write_forgotten", "_rebuild", "_delete", "purge"])
+@pytest.mark.parametrize("step", ["write_forgotten", "rebuild", "_delete", "purge"])
 def test_an_interrupted_one_is_continued_by_the_same_command(
     project: tuple[Params, Layout], step: str, monkeypatch: pytest.MonkeyPatch
 ):
