@@ -1,4 +1,4 @@
-"""Overlays on a picture with one cell per patch: the colour of its word, or its similarity to a facet."""
+"""Overlays on a picture with one cell per patch: the colour of its word, its similarity to a facet, or its weight."""
 
 from __future__ import annotations
 
@@ -27,9 +27,22 @@ def word_overlay(grid: Sequence[Sequence[str]], words: Sequence[str], title: str
 
 def likeness_overlay(cosine: np.ndarray, title: str) -> str:
     """Cells [g, g], from clear at the lowest cosine to most opaque at the highest."""
-    svg = _svg(len(cosine), cosine.shape[1], title)
-    low, high = float(cosine.min()), float(cosine.max())
-    for y, row in enumerate(cosine):
+    return ET.tostring(_heat(cosine, title), "unicode")
+
+
+def weight_overlay(weights: np.ndarray, title: str) -> str:
+    """As `likeness_overlay`, of weights [g, g]; the cell with the largest, the first of equals, has a frame."""
+    svg = _heat(weights, title)
+    y, x = divmod(int(weights.argmax()), weights.shape[1])
+    frame = {"class_": "largest", "fill": "none", "stroke": "#1d1b19", "stroke_width": ".08"}
+    add_element(svg, "rect", x=str(x), y=str(y), width="1", height="1", **frame)
+    return ET.tostring(svg, "unicode")
+
+
+def _heat(values: np.ndarray, title: str) -> ET.Element:
+    svg = _svg(len(values), values.shape[1], title)
+    low, high = float(values.min()), float(values.max())
+    for y, row in enumerate(values):
         for x, value in enumerate(row):
             share = (float(value) - low) / max(high - low, 1e-12)
             cell = add_element(
@@ -43,7 +56,7 @@ def likeness_overlay(cosine: np.ndarray, title: str) -> str:
                 fill_opacity=f"{_COVER * share:.2f}",
             )
             ET.SubElement(cell, "title").text = f"{value:.3f}"
-    return ET.tostring(svg, "unicode")
+    return svg
 
 
 def _svg(height: int, width: int, title: str) -> ET.Element:

@@ -88,7 +88,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         jpeg,
         benchmark_results,
         meaning,
-        words_shown(held_out, headline_k(params.evaluate)),
+        words_shown(held_out, headline_k(params.evaluate), jpeg),
         spectra,
         written,
     )

@@ -33,15 +33,28 @@ class LexicalHead(nn.Module):
         self.codebook.copy_(rows)
 
     def forward(self, patches: Tensor, facets: Tensor | None = None) -> Tensor:
-        y = self.layers(self.block(patches))
-        largest = [(y @ words.T).max(dim=1).values for words in self.codebook.split(_BLOCK)]
-        return word_weights(torch.cat(largest, dim=-1))[:, None]
+        return word_weights(self._largest(self.layers(self.block(patches))))[:, None]
 
     def of_patches(self, patches: Tensor) -> Tensor:
         """The unit vectors [B, N, V] of each patch."""
         return word_weights(self.layers(self.block(patches)) @ self.codebook.T)
 
+    def by_patch(self, patches: Tensor, words: Tensor) -> Tensor:
+        """What each patch gives to the words [W] of its picture, [B, N, W]; the largest is the word's weight in z."""
+        y = self.layers(self.block(patches))
+        length = phi(self._largest(y)).norm(dim=-1)  # by which z was divided
+        return phi(y @ self.codebook[words].T) / length[:, None, None]
+
+    def _largest(self, y: Tensor) -> Tensor:
+        """The largest logit over patches [B, N, D] of each word, [B, V]."""
+        return torch.cat([(y @ words.T).max(dim=1).values for words in self.codebook.split(_BLOCK)], dim=-1)
+
+
+def phi(logits: Tensor) -> Tensor:
+    """elu(x) + 1 in float32."""
+    return F.elu(logits.float()) + 1
+
 
 def word_weights(logits: Tensor) -> Tensor:
     """n(elu(x) + 1) in float32 along the last axis."""
-    return F.normalize(F.elu(logits.float()) + 1, dim=-1)
+    return F.normalize(phi(logits), dim=-1)

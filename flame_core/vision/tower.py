@@ -160,6 +160,11 @@ class ImageTower(nn.Module):
             return self.projector.of_patches(self.patches(pictures))
         return self.projector.layers(self.patches(pictures))
 
+    def word_weights(self, pictures: Tensor, words: Tensor) -> Tensor:
+        """What each patch gives to the words [W] of its picture, [B, N, W], by the head `lexical`."""
+        head: Any = self.projector
+        return head.by_patch(self.patches(pictures), words)
+
 
 def _head(params: ModelParams, width: int, hidden: int, words: int) -> PatchProjector | PooledProjector | LexicalHead:
     if params.head == "lexical":

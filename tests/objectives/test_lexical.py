@@ -111,3 +111,16 @@ def test_a_patch_that_is_a_row_of_the_codebook_is_its_word():
     top = head(patches)[0, 0].topk(2).indices
     assert sorted(top.tolist()) == [2, 5]
     assert head(patches).norm(dim=-1).tolist() == [[pytest.approx(1)]]
+
+
+def test_what_patches_give_to_a_word_is_at_most_its_weight_and_one_of_them_gives_it():
+    torch.manual_seed(0)
+    head = LexicalHead(width=16, dims=8, words=30)
+    head.start_from(3 * torch.randn(30, 8))
+    patches = torch.randn(2, 6, 16)
+    z, words = head(patches)[:, 0], torch.tensor([4, 29, 0])
+    given = head.by_patch(patches, words)
+    assert given.shape == (2, 6, 3)
+    torch.testing.assert_close(given.amax(dim=1), z[:, words], rtol=0, atol=1e-6)
+    logits = head.layers(head.block(patches)) @ head.codebook.T
+    assert torch.equal(given.argmax(dim=1), logits.argmax(dim=1)[:, words])

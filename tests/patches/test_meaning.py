@@ -9,7 +9,7 @@ from PIL import Image
 
 from flame_core.captions.table import Caption, write_captions
 from flame_core.inline_pictures import square_view
-from flame_core.pages.patch_overlays import likeness_overlay, word_overlay
+from flame_core.pages.patch_overlays import likeness_overlay, weight_overlay, word_overlay
 from flame_core.patches import meaning
 from flame_core.patches.meaning import caption_words, frequent, nearest
 from tests.suite.datasets import vectors
@@ -70,3 +70,10 @@ def test_likeness_is_darkest_where_it_is_highest():
     assert [cell.get("fill-opacity") for cell in found] == ["0.00", "0.65", "0.33", "0.00"]
     _, flat = cells(likeness_overlay(np.full((2, 2), 0.4), "facet 1"))
     assert {cell.get("fill-opacity") for cell in flat} == {"0.00"}
+
+
+def test_the_patch_with_most_of_a_word_has_a_frame():
+    _, found = cells(weight_overlay(np.array([[0.1, 0.3], [0.2, 0.3]]), "patches of dog"))
+    assert [cell.get("class") for cell in found] == ["heat"] * 4 + ["largest"]
+    assert (found[-1].get("x"), found[-1].get("y")) == ("1", "0")  # of equals the first
+    assert [cell[0].text for cell in found[:4]] == ["0.100", "0.300", "0.200", "0.300"]
