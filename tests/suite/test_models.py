@@ -64,6 +64,45 @@ def test_clip_has_patches_among_its_texts_and_siglip_has_not(saved):
     assert np.linalg.norm(patches, axis=-1) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("family", ["tipsv2", "altclip"])
+def test_any_dual_encoder_of_transformers_gives_what_its_own_calls_give(family, tmp_path, byte_tokenizer):
+    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+    folder = tiny_clip.save(tmp_path, byte_tokenizer, family)
+    found = open_model("tiny", f"transformers:{folder}", "cpu")
+    model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    z, t = found.pictures(PICTURES), found.texts("raw", TEXTS)
+    with torch.inference_mode():
+        for i, content in enumerate(PICTURES):
+            x = processor(images=Image.open(io.BytesIO(content)), return_tensors="pt")
+            for j, text in enumerate(TEXTS):
+                words = {k: v for k, v in tokenizer(text, return_tensors="pt").items() if k != "token_type_ids"}
+                out = model(**x, **words)
+                cosine = torch.nn.functional.cosine_similarity(out.image_embeds, out.text_embeds)
+                assert z[i] @ t[j] == pytest.approx(cosine.item(), abs=1e-5)
+    np.testing.assert_array_equal(found.features(PICTURES), z)
+    for asked, said in (
+        (lambda: found.patches(PICTURES), f"{family} has its"),
+        (found.picture_side, f"{family} reads"),
+    ):
+        with pytest.raises(NotOffered, match=said):
+            asked()
+
+
+def test_a_model_whose_pictures_and_texts_have_other_dimensions_is_refused(tmp_path, byte_tokenizer):
+    folder = tiny_clip.save(tmp_path, byte_tokenizer, "align")
+    with pytest.raises(InputError, match=r"align model gives arrays \(1, 640\) for a picture and \(1, 24\) for a text"):
+        open_model("tiny", f"transformers:{folder}", "cpu")
+
+
+def test_a_model_whose_texts_depend_on_their_batch_is_refused(tmp_path, byte_tokenizer):
+    """AIMv2 of transformers 5.23 attends to later tokens too, unless the batch has padding."""
+    folder = tiny_clip.save(tmp_path, byte_tokenizer, "aimv2")
+    with pytest.raises(InputError, match=r"aimv2 model gives a text another vector beside a longer text"):
+        open_model("tiny", f"transformers:{folder}", "cpu")
+
+
 def test_a_text_beyond_the_models_limit_is_cut(saved):
     _, folder = saved
     found = open_model("tiny", f"transformers:{folder}", "cpu")
@@ -93,7 +132,7 @@ def test_a_model_of_another_family_is_refused(tmp_path, byte_tokenizer):
     for path in folder.glob("*.safetensors"):
         path.unlink()
     tiny_llm("llama").save_pretrained(folder)
-    with pytest.raises(InputError, match="a llama model; known families are clip"):
+    with pytest.raises(InputError, match=r"a llama model, which does not give vectors of both .* such as one of clip"):
         open_model("tiny", f"transformers:{folder}", "cpu")
 
 

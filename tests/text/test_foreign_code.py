@@ -71,7 +71,8 @@ def test_an_llm_is_not_loaded_by_foreign_code(odd: Path, mark: Path):
 
 
 def test_a_baseline_and_a_captioner_run_no_foreign_code(odd: Path, mark: Path, tmp_path: Path):
-    with pytest.raises(InputError, match=r"not a model that transformers can read"):
+    said = r"odd: config\.json names code of the model's own \(odd\.OddConfig\), which is never run: take a model that"
+    with pytest.raises(InputError, match=said):
         TransformersModel("odd", str(odd), "cpu")
     captioner = RewriteCaptioner(captioner="rewrite", model=f"path:{odd}", prompt="{caption}")
     with pytest.raises(InputError, match=r"cannot be loaded"):

@@ -2,7 +2,7 @@
 
 Models are named by their source:
 
-    transformers:openai/clip-vit-base-patch16     CLIP or SigLIP, a folder or a hub id (`transformers_clip`)
+    transformers:openai/clip-vit-base-patch16     a dual encoder, from a folder or a hub id (`transformers_clip`)
     open_clip:ViT-B-16@laion2b_s34b_b88k          if the package open_clip is installed (`open_clip_model`)
     timm:vit_small_patch16_224                    a backbone, for linear probes (`timm_backbone`)
     data/models/<recipe>                          a tower of this project (`trained`)
