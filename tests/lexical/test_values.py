@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from flame_core.lexical.values import GRID, dense, dense_tensor, heaviest, is_active, pack, phi, unpack
+from flame_core.lexical.values import GRID, dense, dense_tensor, heaviest, is_active, only_active, pack, phi, unpack
 from flame_core.vision.lexical_head import word_weights
 
 
@@ -46,9 +46,12 @@ def test_numbers_of_words_up_to_the_largest_are_stored():
     assert numbers.tolist() == [[5, 40_000, 65_535]]
 
 
-def test_a_word_is_active_above_the_weight_of_a_uniform_vector():
-    assert not is_active(np.full(16, 0.25), 16).any()
-    one_hot = np.eye(16)[3]
-    assert is_active(one_hot, 16).sum() == 1
-    kept = np.where(is_active(one_hot, 16), one_hot, 0)
-    assert np.array_equal(is_active(kept, 16), is_active(one_hot, 16))
+@pytest.mark.parametrize("words", [16, 2048, 17_149])
+def test_a_word_is_active_above_the_weight_of_a_uniform_vector(words):
+    uniform = np.full((1, words), 1.0)
+    assert not is_active(uniform / np.linalg.norm(uniform), words).any()
+    assert not is_active(word_weights(torch.zeros(1, words)).numpy(), words).any()  # as a model gives it, in float32
+    assert is_active(np.eye(words)[3], words).sum() == 1
+    drawn = np.abs(np.random.default_rng(0).normal(size=(3, words)))
+    once = only_active(drawn / np.linalg.norm(drawn, axis=1, keepdims=True))
+    assert np.array_equal(only_active(once), once) and 0 < (once > 0).mean() < 0.5

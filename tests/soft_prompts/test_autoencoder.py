@@ -45,25 +45,32 @@ def test_overlap_is_the_f1_of_words():
     assert (found.exact, found.overlap, found.by_chance) == (0.5, 0.75, 0.0)
 
 
+SENTENCES = [" ".join(words) for words in product(*WORDS)]
+
+
+@pytest.fixture(scope="module")
+def llm() -> FrozenLLM:
+    torch.set_num_threads(1)
+    tokenizer = word_tokenizer()
+    return FrozenLLM.of(speaker(SENTENCES, tokenizer), tokenizer, "toy", "0")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_closed_grammar_is_written_back(tmp_path: Path):
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_closed_grammar_is_written_back(llm: FrozenLLM, seed: int, tmp_path: Path):
     """Adjective, subject, verb, object: 2,304 sentences, of which a tenth is never learned."""
-    torch.set_num_threads(1)
-    sentences = [" ".join(words) for words in product(*WORDS)]
-    tokenizer = word_tokenizer()
-    llm = FrozenLLM.of(speaker(sentences, tokenizer), tokenizer, "toy", "0")
     before = weights_sha256(llm)
     params = PromptsParams.model_validate(
         {"count": 4, "encoder": {"width": 64, "layers": 2, "heads": 4, "masked": 0.0, "learning_rate": 1e-3},
          "max_tokens": 6, "width": 128, "dropout": 0.0, "steps": 200, "batch_size": 64, "learning_rate": 2e-3,
-         "weights": {"vocab": 0.0, "contrast": 0.0}}
+         "weights": {"vocab": 0.0, "contrast": 0.0}, "seed": seed}
     )  # fmt: skip
     config = PromptHeadConfig(
         prompts=4, vector=64, hidden=llm.hidden, width=128, scale=llm.row_scale, llm="0", llm_name="toy",
         template=TEMPLATE, max_tokens=6,
     )  # fmt: skip
-    data = Sentences(sentences, [], None, 0.1)
+    data = Sentences(SENTENCES, [], None, 0.1)
     assert len(data.texts) == 2304 and 150 < len(data.tested) < 320
     fit = Fit(params, config, llm, data, WorkCache(tmp_path, "prompts"), {}, 1e9)
     model, rows = fit.run()
