@@ -26,9 +26,12 @@ from flame_core.stages import embed, features, train
 from flame_core.text.projection import ProjectedTexts
 from flame_core.training import loop
 from flame_core.training.recipe_check import recipe_faults
+from flame_core.verification import verify
 from flame_core.vision.tower import load_tower
 from flame_core.work import WorkCache
+from tests.bits import flip
 from tests.stages.pipeline import captioned_project, tree
+from tests.stages.units import computed_by, killed_after
 from tests.training.world import recipe
 
 MODEL = {
@@ -120,6 +123,40 @@ def test_a_killed_run_continues_and_ends_with_the_same_bytes(world, monkeypatch)
     monkeypatch.setattr(features, "features_of", lambda *given: seen.append(len(given[1])) or own(*given))
     features.run(params, layout)
     assert len(seen) == 1 and tree(layout.features) == before
+
+
+def test_killed_after_any_shard_only_the_others_are_computed(world):
+    params, layout = world
+    before, shards = tree(layout.features), len(read_index(layout.shards, "train").shard_sizes())
+    for after in (0, 1, shards - 1):
+        shutil.rmtree(layout.work / "features")
+        shutil.rmtree(layout.features)
+        done = killed_after(after + 1, lambda: features.run(params, layout))  # the net's weights are a unit too
+        assert len(done) == after + 1 and not layout.features.exists()
+        again = computed_by(lambda: features.run(params, layout))
+        assert len(again) == shards - after and not set(again) & set(done)
+        assert tree(layout.features) == before
+    assert computed_by(lambda: features.run(params, layout)) == []
+
+
+def test_a_flipped_bit_is_found_and_in_the_work_cache_costs_one_shard(world, caplog):
+    params, layout = world
+    before = tree(layout.features)
+    path = next((layout.work / "features").glob("*/features.safetensors"))
+    flip(path, path.stat().st_size - 3, 2)
+    assert len(computed_by(lambda: features.run(params, layout))) == 1
+    assert "is damaged; computing it again" in caplog.text and tree(layout.features) == before
+    stored = next(layout.features.glob("[0-9]*.safetensors"))
+    flip(stored, stored.stat().st_size - 3, 2)
+    with pytest.raises(InputError, match=rf"{stored.name} is damaged.*\n?.*flame features"):
+        verify({layout.features: ["*"]})
+    features.run(params, layout)
+    assert tree(layout.features) == before
+    shard = next((layout.shards / "train").glob("*.tar"))
+    flip(shard, 700, 3)
+    with pytest.raises(InputError, match=rf"{shard.name} is damaged"):
+        features.run(params, layout)
+    flip(shard, 700, 3)
 
 
 def test_a_model_trained_on_stored_vectors_sees_pictures_as_they_were_stored(world):

@@ -18,9 +18,11 @@ from flame_core.layout import Layout
 from flame_core.params import Params, SemDedupParams
 from flame_core.section_stages import section_stages
 from flame_core.stages import download, ingest, semdedup
+from flame_core.verification import verify
 from flame_core.work import UnitRecord, WorkCache
+from tests.bits import flip
 from tests.stages.pipeline import folder_source, pipeline_params, tree, write_pairs
-from tests.stages.units import killed_after
+from tests.stages.units import computed_by, killed_after
 
 GROUPS, PICTURES = 15, 60
 
@@ -90,6 +92,31 @@ def test_a_killed_run_ends_with_the_same_bytes(
     monkeypatch.setattr(semdedup, "_NUMBERS", 2**26)
     semdedup.run(params, layout)
     assert tree(layout.semdedup) == first
+
+
+def test_a_flipped_bit_is_found_and_in_the_work_cache_costs_one_unit(
+    world: tuple[Params, Layout, dict[str, int]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    params, layout, _ = world
+    monkeypatch.setattr(semdedup, "_NUMBERS", 300)
+    semdedup.run(params, layout)
+    first = tree(layout.semdedup)
+    assert computed_by(lambda: semdedup.run(params, layout)) == []
+    for file in ("compared.safetensors", "label.safetensors"):
+        path = next((layout.work / "semdedup").glob(f"*/{file}"))
+        flip(path, path.stat().st_size - 3, 1)
+        assert len(computed_by(lambda: semdedup.run(params, layout))) == 1
+        assert "is damaged; computing it again" in caplog.text and tree(layout.semdedup) == first
+        caplog.clear()
+    flip(layout.semdedup / "kept.parquet", 60, 1)
+    with pytest.raises(InputError, match=r"kept\.parquet is damaged.*\n?.*flame semdedup"):
+        verify({layout.semdedup: ["*"]})
+    semdedup.run(params, layout)
+    assert tree(layout.semdedup) == first
+    stored = next(layout.features.glob("[0-9]*.safetensors"))
+    flip(stored, stored.stat().st_size - 3, 1)
+    with pytest.raises(InputError, match=rf"{stored.name} is damaged"):
+        semdedup.run(params, layout)
 
 
 def test_the_stage_and_refusals(world: tuple[Params, Layout, dict[str, int]]):
