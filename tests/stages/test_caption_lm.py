@@ -26,6 +26,7 @@ from flame_core.settings import settings
 from flame_core.stages import caption_lm, evaluate, train
 from flame_core.verification import verify
 from flame_core.vision.tower import load_tower
+from tests.bits import flip
 from tests.captioning.world import CONNECTOR, described_project
 from tests.stages.pipeline import tree
 
@@ -121,6 +122,39 @@ def test_killed_at_any_step_it_resumes_and_ends_with_the_same_bytes(world, monke
         assert steps[-1].name == f"step-{last + 1:08}"
         caption_lm.run(wanted, layout)
         assert tree(layout.captioner) == first
+
+
+def test_a_flipped_bit_in_a_state_an_input_or_the_out_is_not_used(world, monkeypatch):
+    params, layout = world
+    wanted = choosing(params)
+    caption_lm.run(wanted, layout)
+    first, fit = tree(layout.captioner), fitting.fit
+
+    def killed(step: int) -> None:
+        if step == 4:
+            raise KeyboardInterrupt
+
+    shutil.rmtree(layout.work / "caption_lm")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fitting, "fit", lambda *given: fit(*given, killed))
+        caption_lm.run(wanted, layout)
+    last = sorted((layout.work / "caption-lm-checkpoints").glob("*/step-*"))[-1]
+    for file in last.iterdir():
+        flip(file, file.stat().st_size // 2, 2)
+    caption_lm.run(wanted, layout)
+    assert tree(layout.captioner) == first
+    flip(layout.captioner / "model.safetensors", 5000, 1)
+    with pytest.raises(InputError, match=r"model\.safetensors is damaged.*\n?.*flame caption-lm"):
+        verify({layout.captioner: ["*"]})
+    caption_lm.run(wanted, layout)
+    assert tree(layout.captioner) == first
+    for path in (layout.model("aligned") / "model.safetensors", layout.llm / "tiny/model.safetensors"):
+        flip(path, 5000, 1)
+        try:
+            with pytest.raises(InputError, match=r"model\.safetensors is damaged"):
+                caption_lm.run(wanted, layout)
+        finally:
+            flip(path, 5000, 1)
 
 
 def test_other_writing_trains_nothing_anew(world, monkeypatch):

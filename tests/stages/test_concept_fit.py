@@ -151,6 +151,24 @@ def test_a_flipped_byte_in_counts_or_a_report_is_refused(world):
     concept_fit.run(fitting(params), layout)
 
 
+def test_a_killed_run_leaves_the_last_out_and_a_rerun_ends_with_the_same_bytes(world, monkeypatch):
+    params, layout = world
+    concept_fit.run(fitting(params), layout)
+    first = tree(layout.concept_fit)
+
+    def killed(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("fit", "fit_page", "gather"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(concept_fit, name, killed)
+            concept_fit.run(fitting(params, seed=7), layout)
+        assert tree(layout.concept_fit) == first
+    shutil.rmtree(layout.concept_fit)
+    concept_fit.run(fitting(params), layout)
+    assert tree(layout.concept_fit) == first
+
+
 def test_few_points_warn(world):
     params, layout = world
     concept_fit.run(fitting(params, min_points=500), layout)
