@@ -60,17 +60,18 @@ def word_maps(
     found = []
     for row in rows:
         heaviest = np.argsort(-z[row], kind="stable")[:count]
-        of_patches = encoder.encode_with(_reading(heaviest), [jpeg(row)])[0]  # [g, g, W]
+        of_patches = weights_by_patch(encoder, jpeg(row), heaviest)
         own = [(words[place].text, float(z[row, place])) for place in heaviest]
         found.append(WordMaps(row, square_view(jpeg(row)), own, np.moveaxis(of_patches, -1, 0)))
     return found
 
 
-def _reading(places: np.ndarray) -> Callable[[ImageTower, Tensor], Tensor]:
+def weights_by_patch(encoder: ImageEncoder, jpeg: bytes, places: np.ndarray) -> np.ndarray:
+    """What each patch of a picture gives to the words at W places of the vocabulary, [g, g, W]."""
     import torch
 
     def read(tower: ImageTower, pictures: Tensor) -> Tensor:
-        weights = tower.word_weights(pictures, torch.from_numpy(places).to(pictures.device))  # [B, N, W]
+        weights = tower.word_weights(pictures, torch.from_numpy(places).to(pictures.device))  # [1, N, W]
         return weights.unflatten(1, tower.backbone.patch_embed.grid_size)
 
-    return read
+    return encoder.encode_with(read, [jpeg])[0]

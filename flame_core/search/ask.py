@@ -16,6 +16,7 @@ import numpy as np
 from flame_core.data.picture_kinds import is_picture
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
+from flame_core.lexical.lexicon import Lexicon
 from flame_core.measuring.facet_pairing import picture_vectors, text_vectors
 from flame_core.measuring.similarity import best_candidates
 from flame_core.measuring.texts import FACET_KIND
@@ -167,11 +168,7 @@ class Searcher:
             ParamsError: the model's dimensions are not words.
             InputError: the model has no such word, or as `text`.
         """
-        if (lexicon := self.model.lexicon) is None:
-            raise ParamsError(
-                f"{self.model.name} has no words: only models with model.head lexical can be asked by words "
-                "(`flame docs words`); ask with a text"
-            )
+        lexicon = lexicon_of(self.model)
         gallery, wanted = self.gallery(index), asked_words(asked, lexicon.vocabulary)
         found = self._word_index(index, gallery).search(wanted, top)
         captions = gallery.captions([number for number, _, _ in found])
@@ -237,6 +234,20 @@ class Searcher:
         if by_text:
             return nearness.of_text(self.params, self.layout, self.model, held_out, best, count)
         return nearness.of_picture(self.layout, self.model, held_out, best, count)
+
+
+def lexicon_of(model: Model) -> Lexicon:
+    """The words of a model.
+
+    Raises:
+        ParamsError: the model's dimensions are not words.
+    """
+    if (lexicon := model.lexicon) is None:
+        raise ParamsError(
+            f"{model.name} has no words: only models with model.head lexical can be asked by words "
+            "(`flame docs words`); ask with a text"
+        )
+    return lexicon
 
 
 def _best(gallery: Gallery, asked: np.ndarray, pictures: np.ndarray, top: int) -> list[Hit]:

@@ -57,6 +57,7 @@ class PatchRequest(_Body):
     number: int | None = Field(default=None, ge=0)
     index: str | None = None
     text: _Text | None = Field(default=None, description="also the cosine of every patch with it")
+    words: _Text | None = Field(default=None, description="such as 'dog, grass': also what every patch gives to each")
 
     @model_validator(mode="after")
     def _one(self) -> Self:

@@ -25,8 +25,10 @@ from flame_core.model.loaded import WEIGHTS
 from flame_core.names import shown
 from flame_core.patches.lm_head import LMHead
 from flame_core.patches.meaning import open_head
-from flame_core.search.ask import Found, Searcher
+from flame_core.patches.word_maps import weights_by_patch
+from flame_core.search.ask import Found, Searcher, lexicon_of
 from flame_core.search.galleries import HELD_OUT, Gallery
+from flame_core.search.words import asked_words
 
 if TYPE_CHECKING:
     from flame_core.tuning.classifier import Classifier
@@ -117,7 +119,11 @@ class SearchService:
         return {"pictures": [[{"class": name, "probability": share} for name, share in own] for own in found]}
 
     def patches(self, asked: PatchRequest) -> dict[str, Any]:
-        """The words of a picture's patches [g][g], and their cosines [g][g] with a text if one is given."""
+        """The words of a picture's patches [g][g]; their cosines [g][g] with a text if one is given.
+
+        For words that are given, what each patch gives to each of them: [g][g], whose largest is its weight in the
+        picture (`patches.word_maps`).
+        """
         with self._lock:
             model = self._searcher.model
             if not model.encoder.gives_patches:
@@ -134,7 +140,15 @@ class SearchService:
             likeness = None
             if asked.text:
                 likeness = (patches @ self._searcher.text_views("raw", asked.text)[0]).tolist()
-        return {"grid": list(patches.shape[:2]), "words": words, "likeness": likeness}
+            given = None if asked.words is None else self._given(asked.words, jpeg)
+        return {"grid": list(patches.shape[:2]), "words": words, "likeness": likeness, "given": given}
+
+    def _given(self, asked: str, jpeg: bytes) -> list[dict[str, Any]]:
+        """What the patches of a picture give to words that are asked for; tokens of one word are added up."""
+        model = self._searcher.model
+        wanted = asked_words(asked, lexicon_of(model).vocabulary)
+        found = [weights_by_patch(model.encoder, jpeg, np.array(places)).sum(axis=-1) for places in wanted.places]
+        return [{"word": word, "patches": grid.tolist()} for word, grid in zip(wanted.texts, found, strict=True)]
 
     def picture(self, index: str, number: int, side: int, square: bool) -> bytes:
         """A JPEG of a picture, at most `side` pixels long, or of its centre square, which the model sees."""

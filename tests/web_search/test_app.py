@@ -111,6 +111,7 @@ def test_patches_and_pictures_of_the_index(client: TestClient, searcher: Searche
         ("/api/encode", {"texts": ["a"] * 65}, 422, "at most 64"),
         ("/api/patches", {}, 422, "give one of picture and number"),
         ("/api/patches", {"number": 99}, 404, "pictures 0 to 11"),
+        ("/api/patches", {"number": 1, "words": "dog"}, 400, "has no words: only models with model.head lexical"),
         ("/api/nothing", {}, 405, "Method Not Allowed"),
     ],
 )

@@ -95,6 +95,7 @@ async function open(hit) {
   $("detail-key").textContent = `${hit.key} · ${hit.score.toFixed(3)}`;
   $("modes").hidden = !about.patches;
   $("likeness-label").hidden = asked.text === undefined;
+  $("given-label").hidden = !hit.words.length;
   document.querySelector("[name=mode][value=none]").checked = true;
   draw();
   $("detail").showModal();
@@ -109,7 +110,8 @@ async function draw() {
   const own = shown;
   try {
     own.patches ??= await request("/api/patches",
-      { index: $("index").value, number: own.hit.number, ...(asked.text === undefined ? {} : { text: asked.text }) });
+      { index: $("index").value, number: own.hit.number, ...(asked.text === undefined ? {} : { text: asked.text }),
+        ...(own.hit.words.length ? { words: own.hit.words.map(([word]) => word).join(", ") } : {}) });
   } catch (error) {
     $("detail-said").textContent = error.message;
     return;
@@ -118,6 +120,7 @@ async function draw() {
   const [rows, columns] = own.patches.grid;
   $("cells").style.grid = `repeat(${rows}, 1fr) / repeat(${columns}, 1fr)`;
   if (mode === "words") drawWords(own.patches.words);
+  else if (mode === "given") drawGiven(own.patches.given, own.hit.words, 0);
   else drawLikeness(own.patches.likeness);
 }
 
@@ -144,15 +147,33 @@ function drawWords(words) {
   }));
 }
 
-function drawLikeness(likeness) {
-  const flat = likeness.flat();
+function drawHeat(grid) {
+  const flat = grid.flat();
   const low = Math.min(...flat), high = Math.max(...flat);
   $("cells").replaceChildren(...flat.map((value) => {
     const cell = element("span", "", value.toFixed(2));
     cell.style.background = `rgb(217 72 15 / ${(0.75 * (value - low) / Math.max(high - low, 1e-9)).toFixed(2)})`;
     return cell;
   }));
+  return $("cells").children[flat.indexOf(high)];
+}
+
+function drawLikeness(likeness) {
+  drawHeat(likeness);
   $("detail-said").textContent = "Cosine of every patch with the text; the strongest colour is the nearest patch.";
+}
+
+function drawGiven(given, words, chosen) {
+  drawHeat(given[chosen].patches).classList.add("largest");
+  $("words").replaceChildren(...words.map(([word, share], place) => {
+    const item = element("li", ""), button = element("button", "", `${word} ${share.toFixed(2)}`);
+    button.type = "button";
+    button.setAttribute("aria-pressed", place === chosen);
+    button.addEventListener("click", () => drawGiven(given, words, place));
+    item.append(button);
+    return item;
+  }));
+  $("detail-said").textContent = `What every patch gives to “${given[chosen].word}”: the framed one gives the picture its weight.`;
 }
 
 $("ask").addEventListener("submit", (event) => { event.preventDefault(); askText($("text").value); });
