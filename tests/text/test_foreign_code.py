@@ -80,6 +80,17 @@ def test_a_baseline_and_a_captioner_run_no_foreign_code(odd: Path, mark: Path, t
     assert not mark.exists()
 
 
+def test_a_baseline_whose_code_is_in_another_repository_is_refused_by_that_name(odd: Path):
+    """As jina-clip's."""
+    where = "jinaai/jina-clip-implementation--"
+    auto_map = {"AutoConfig": f"{where}configuration_clip.JinaCLIPConfig", "AutoModel": f"{where}modeling_clip.X"}
+    (odd / "config.json").write_text(json.dumps({"model_type": "jina_clip", "auto_map": auto_map}))
+    with pytest.raises(
+        InputError, match=r"names code of the model's own \(jinaai/jina-clip.*never run: take a model that"
+    ):
+        TransformersModel("jina", str(odd), "cpu")
+
+
 @pytest.mark.parametrize("source", ["../odd", "/odd", "a/b/c", "odd@../../x"])
 def test_a_baseline_of_the_hub_is_no_path(source: str):
     with pytest.raises(InputError, match=r"is no folder here, and .* is not a (hub id|revision)"):
