@@ -249,6 +249,12 @@ def semdedup() -> None:
 
 
 @app.command(rich_help_panel=STAGES)
+def scores() -> None:
+    """Score training samples by models, and select by the scores; needs a section `scores` in the params."""
+    _run_stage("scores")
+
+
+@app.command(rich_help_panel=STAGES)
 def domains() -> None:
     """Fetch labelled pictures of other domains; needs a section `domains` in the params."""
     _run_stage("domains")

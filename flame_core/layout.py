@@ -148,6 +148,15 @@ class Layout:
         return self.data / "semdedup"
 
     @property
+    def scores(self) -> Path:
+        """Selections of the training samples by their scores."""
+        return self.data / "scores"
+
+    def score(self, name: str) -> Path:
+        """The numbers that a scorer gave the training samples."""
+        return self.data / "sidecars" / f"score-{name}"
+
+    @property
     def features(self) -> Path:
         """A frozen tower's vectors of the training pictures."""
         return self.data / "sidecars" / "features"

@@ -25,6 +25,7 @@ from flame_core.params import (
     NoiseParams,
     Params,
     PromptsParams,
+    ScoresParams,
     SelectParams,
     SemDedupParams,
     TuneParams,
@@ -195,6 +196,16 @@ def _semdedup(layout: Layout, semdedup: SemDedupParams) -> dict[str, Any]:
     return _stage("semdedup", deps, ["data/semdedup"], "data", checks)
 
 
+def _scores(layout: Layout, scores: ScoresParams) -> dict[str, Any]:
+    given = relative(layout, (linked_place(layout, path) for path in scores.paths))
+    towers = ["data/embeddings/train", *(f"data/models/{name}" for name in scores.towers)] if scores.towers else []
+    sidecars = [f"data/sidecars/score-{name}" for name in sorted(scores.scorers)]
+    deps = ["data/captions/train", "data/shards", *towers, *given]
+    own = _stage("scores", deps, ["data/scores", *sidecars], "data", ["scores_differ", "scores_kept"])
+    own["meta"]["dagster"] |= {"kinds": ["pytorch"], "pool": "gpu"}
+    return _with_params(own, ["evaluate.train_language"])
+
+
 def _domains(layout: Layout, domains: Mapping[str, DomainParams]) -> dict[str, Any]:
     forgotten = [OPT_OUT] if layout.opt_out.is_file() else []
     own = _stage("domains", forgotten, ["data/domains"], "data", ["domain_classes", "domain_readable"])
@@ -237,4 +248,5 @@ SECTIONS: Mapping[str, Callable[[Layout, Any], dict[str, Any]]] = {
     "tune": _tune,
     "caption_lm": _caption_lm,
     "semdedup": _semdedup,
+    "scores": _scores,
 }

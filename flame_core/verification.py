@@ -38,6 +38,7 @@ _COMMANDS |= {
     "features": "features",
     "noise": "noise",
     "semdedup": "semdedup",
+    "scores": "scores",
     "domains": "domains",
     "heads": "tune",
     "captioner": "caption-lm",
@@ -142,7 +143,7 @@ def making(out: Path) -> str:
     """The command that makes an out again."""
     if out.name in _COMMANDS:
         return f"flame {_COMMANDS[out.name]}"
-    stage = _COMMANDS.get(out.parent.name)
+    stage = "scores" if out.name.startswith("score-") else _COMMANDS.get(out.parent.name)
     if stage in ("train", "evaluate"):
         return f"flame {stage} {out.name}"
     return f"flame {stage}" if stage else "flame run"

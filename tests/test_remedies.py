@@ -30,6 +30,7 @@ from flame_core.params import (
     NoiseParams,
     Params,
     PromptsParams,
+    ScoresParams,
     SelectionParams,
     SelectParams,
     SemDedupParams,
@@ -56,6 +57,7 @@ OPTIONAL: dict[str, Any] = {  # in dvc.yaml if params have them
     "codes": CodesParams(tower=CodesTower(recipe="flame"), codebook="vq"),  # the one with all checks
     "noise": NoiseParams(),
     "semdedup": SemDedupParams(clusters=2),
+    "scores": ScoresParams.model_validate({"scorers": {"ours": {"kind": "tower", "recipe": "flame"}}}),
     "domains": {},
     "tune": TuneParams(recipes=["flame"]),
     "select": SelectParams(clusters=2, selections={"half": SelectionParams(share=0.5)}),

@@ -6,13 +6,13 @@ filter`) keeps the samples with the highest: a switch of its own, beside cluster
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from flame_core.curation.patch_tokens import BATCH, TrainedTower
-from flame_core.data.shards import Index, PictureReader
+from flame_core.data.shards import Index, IndexRow, PictureReader
 from flame_core.data.sidecars import write_values
 from flame_core.errors import InputError
 from flame_core.reporting import progress
@@ -22,16 +22,30 @@ from flame_core.work import Unit, UnitRecord, WorkCache
 NAME = "similarity"
 
 
-def raw_slots(store: TrainStore) -> list[int]:
-    """Which of a sample's stored vectors are facets of raw captions.
+def raw_slots(store: TrainStore, where: str = "codes.similarity") -> list[int]:
+    """Which of a sample's stored vectors are facets of raw captions; `where` is the param that needs them.
 
     Raises:
         InputError: none is.
     """
     slots = [slot for slot, name in enumerate(store.manifest["facets"]) if name.startswith("raw/")]
     if not slots:
-        raise InputError("codes.similarity: the embeddings hold no raw captions; add raw to text.train_kinds")
+        raise InputError(f"{where}: the embeddings hold no raw captions; add raw to text.train_kinds")
     return slots
+
+
+def tower_similarities(
+    tower: TrainedTower, store: TrainStore, slots: Sequence[int], reader: PictureReader, rows: Sequence[IndexRow]
+) -> np.ndarray:
+    """<z_0, n(mean of the stored vectors `slots`)> of each row, [n] in float64."""
+    z = np.concatenate(
+        [
+            tower.vectors([reader.jpeg(row) for row in rows[start : start + BATCH]])
+            for start in range(0, len(rows), BATCH)
+        ]
+    )
+    t = store.read([Drawn(row.shard, row.row, list(slots)) for row in rows]).double().numpy()  # [n, K, D]
+    return (unit(z.astype(np.float64)) * unit(t.mean(axis=1))).sum(axis=1)
 
 
 def similarities(
@@ -60,15 +74,8 @@ def similarities(
     with progress("similarity", len(rows), "shards") as bar:
         for shard, own in rows.items():
 
-            def write(folder: Path, shard: str = shard, own: list = own) -> UnitRecord:
-                z = np.concatenate(
-                    [
-                        tower.vectors([reader.jpeg(row) for row in own[start : start + BATCH]])
-                        for start in range(0, len(own), BATCH)
-                    ]
-                )
-                t = store.read([Drawn(shard, row.row, slots) for row in own]).double().numpy()  # [n, K, D]
-                values = (unit(z.astype(np.float64)) * unit(t.mean(axis=1))).sum(axis=1)
+            def write(folder: Path, own: list = own) -> UnitRecord:
+                values = tower_similarities(tower, store, slots, reader, own)
                 write_values(folder, NAME, values.astype(np.float32))
                 return UnitRecord({"samples": len(own)})
 

@@ -69,6 +69,7 @@ from flame_core.params.objectives import (
 )
 from flame_core.params.promotion import PromoteParams
 from flame_core.params.prompts import PromptsParams
+from flame_core.params.scores import ScoresParams
 from flame_core.params.section import CaptionKind, Precision, Reading
 from flame_core.params.semdedup import SemDedupParams
 from flame_core.params.sources import DebianSource, FolderSource, Source, WebdatasetSource
@@ -152,6 +153,7 @@ __all__ = [
     "Reading",
     "RewriteCaptioner",
     "ScoreFilter",
+    "ScoresParams",
     "SelectParams",
     "SelectionMode",
     "SelectionParams",

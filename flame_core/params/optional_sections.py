@@ -30,6 +30,7 @@ def optional_section_misfits(params: Params) -> Iterator[Misfit]:
         _impossible_concepts,
         _impossible_fits,
         _impossible_selections,
+        _impossible_scores,
         _impossible_heads,
         _impossible_captioners,
     ):
@@ -206,6 +207,25 @@ def _impossible_captioners(params: Params) -> Iterator[Misfit]:
         )
     if strange := [kind for kind in chosen.kinds if kind != "raw" and getattr(params.caption, kind) is None]:
         yield ("caption_lm", "kinds"), f"caption_lm.kinds has {strange}, which the section caption does not make"
+
+
+def _impossible_scores(params: Params) -> Iterator[Misfit]:
+    if (scores := params.scores) is None:
+        return
+    for scorer, tower in ((name, each.recipe) for name, each in scores.scorers.items() if each.kind == "tower"):
+        key = ("scores", "scorers", scorer, "recipe")
+        if tower not in params.train:
+            yield key, f"scores.scorers.{scorer}: {tower} is not among the recipes; list it under recipes"
+            continue
+        for name in with_sources(params.train, tower):
+            recipe = params.train[name]
+            read = [recipe.selection, recipe.sampling.source, *recipe.sidecars.values()]
+            if any(normpath(path).startswith(("data/scores/", "data/sidecars/score-")) for path in read if path):
+                yield (
+                    key,
+                    f"scores.scorers.{scorer}: {name} is trained by these scores, so neither can be first: take "
+                    "another tower",
+                )
 
 
 def _impossible_heads(params: Params) -> Iterator[Misfit]:

@@ -39,6 +39,7 @@ from flame_core.params.places import Places, short
 from flame_core.params.promotion import PromoteParams
 from flame_core.params.prompts import PromptsParams
 from flame_core.params.recipe_files import known_recipes, read_placed_recipe, recipe_file
+from flame_core.params.scores import ScoresParams
 from flame_core.params.section import Section, refuse
 from flame_core.params.semdedup import SemDedupParams
 from flame_core.params.sources import Source
@@ -96,6 +97,9 @@ class Params(Section):
     probe: ProbeParams | None = Field(default=None, description="what `flame probe` compares; null: nothing")
     semdedup: SemDedupParams | None = Field(
         default=None, description="a selection without semantic duplicates; null: no such stage"
+    )
+    scores: ScoresParams | None = Field(
+        default=None, description="scores of the training samples by models; null: no such stage"
     )
     recipes: list[Name] = Field(min_length=1)
     train: dict[str, TrainParams]

@@ -143,6 +143,19 @@ CURATION: dict[str, Remedy] = {
         ),
         "semdedup.gates.min_kept",
     ),
+    "scores_differ": Remedy(
+        (
+            "the model has untrained weights, or the head is of another model: correct its source",
+            "a table has one value everywhere: see its column",
+        ),
+    ),
+    "scores_kept": Remedy(
+        (
+            "the rules are strict: loosen them in scores.selections; the page says which share of the samples lies "
+            "below a score",
+        ),
+        "scores.gates.min_kept",
+    ),
     "noise_moves": Remedy((OWN_FAULT,)),
     "noise_tells": Remedy(
         (
