@@ -21,6 +21,7 @@ from flame_core import (
     project_commands,
     search_commands,
     spectrum_command,
+    stage_in_command,
     tracking_commands,
 )
 from flame_core.errors import FlameError, ParamsError, ResourceError
@@ -48,6 +49,7 @@ probe_command.add_to(app)
 tracking_commands.add_to(app)
 forget_command.add_to(app)
 data_card_command.add_to(app)
+stage_in_command.add_to(app)
 
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed samples again; dvc.lock is kept true.")]
 Recipe = Annotated[str | None, typer.Argument(help="A recipe that params.yaml lists.", autocompletion=recipe_names)]

@@ -53,6 +53,7 @@ def forget(
 def _show(report: Report, layout: Layout, dry_run: bool) -> None:
     from rich.markup import escape
 
+    from flame_core.data.buckets.staging import stage_root
     from flame_core.reporting import console, facts, table
 
     found, purged = report.found, report.purged
@@ -80,6 +81,8 @@ def _show(report: Report, layout: Layout, dry_run: bool) -> None:
         *purged.unreached,
         "other clones of this project with their caches, exported models and bundles, and backups",
     ]
+    if stage_root().is_dir():
+        unreached.append(f"copies of buckets in {stage_root()}: delete them, or they go when they are not used")
     if (layout.state / "dagster").is_dir():
         unreached.append("contact sheets in Dagster's event log: they are small pictures of a few samples")
     for each in unreached:

@@ -60,6 +60,12 @@ class Settings(BaseSettings):
         default_factory=lambda: Path(platformdirs.user_cache_dir("flame")),
         description="folder of what is fetched once per user, such as wheels; by default in the user's cache",
     )
+    stage_dir: Path | None = Field(
+        default=None, description="folder of copies of buckets' files; by default `buckets` in `cache_dir`"
+    )
+    stage_bytes: int | None = Field(
+        default=None, gt=0, description="bytes at most that these copies take; those used longest ago are deleted"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="what the terminal shows"
     )

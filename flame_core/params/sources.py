@@ -33,11 +33,18 @@ def _encoding(name: str) -> str:
 Encoding = Annotated[str, AfterValidator(_encoding), Field(description="of texts and tables without a byte order mark")]
 
 
+def _here(path: str) -> str:
+    """`path`, if it is no address."""
+    if "://" in path:
+        raise ValueError("a source of kind folder is on this machine; shards in a bucket are of kind webdataset")
+    return path
+
+
 class FolderSource(Section):
     """A folder of pictures with captions beside them (`.txt`, `.json`) or in one table."""
 
     kind: Literal["folder"]
-    path: str
+    path: Annotated[str, AfterValidator(_here)]
     table: str | None = Field(
         default=None, description=".csv, .tsv, .jsonl or .parquet with the captions, relative to `path`"
     )
@@ -78,7 +85,7 @@ class WebdatasetSource(Section):
     """Existing shards: tars with a picture (`jpg`, `png`, ...) and `txt` and/or `json` for each key."""
 
     kind: Literal["webdataset"]
-    path: str = Field(description="folder of the shards")
+    path: str = Field(description="folder of the shards, or its address in a bucket (s3://bucket/folder)")
     shards: Annotated[str, AfterValidator(_pattern)] = Field(default="*.tar", description="which files in it")
     val_shards: str | None = Field(
         default=None, min_length=1, description="pattern of the shards that form the validation split"

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from flame_core.data.addresses.expected import TYPICAL, count_rows
+from flame_core.data.buckets.bucket import is_address
 from flame_core.data.captions_text import clean_captions
 from flame_core.data.picture_kinds import is_picture
 from flame_core.data.shards import INDEX, SPLITS, read_chosen, read_index
@@ -181,6 +182,8 @@ def _source(params: Params, layout: Layout, name: str, done: _Done) -> SourceLoo
             rows = count_rows(layout.resolve(source.path))
             rows = min(rows, source.max_samples or rows)
             return SourceLook(pairs=round(rows * TYPICAL), complete=False, listed=False)
+        if is_address(source.path):
+            return None
         folder = layout.resolve(source.path)
         tables = [folder / source.table] if isinstance(source, FolderSource) and source.table else []
         if _is_small(folder, tables):

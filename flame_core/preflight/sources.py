@@ -8,8 +8,9 @@ from itertools import islice
 from pathlib import Path
 
 from flame_core.data.addresses.expected import count_rows
+from flame_core.data.buckets.bucket import is_address, require_address
 from flame_core.data.sources.listing import SOURCE
-from flame_core.errors import InputError
+from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import FolderSource, Params, UrlsSource, WebdatasetSource
 from flame_core.params.urls import NAMELESS
@@ -71,12 +72,22 @@ def _urls_faults(source: UrlsSource, layout: Layout, key: tuple[str, ...]) -> It
 
 
 def _webdataset_faults(source: WebdatasetSource, layout: Layout, key: tuple[str, ...]) -> Iterator[Fault]:
+    if is_address(source.path):
+        yield from _address_faults(source.path, key)
+        return
     folder = layout.resolve(source.path)
     if not folder.is_dir():
         yield Fault((*key, "path"), _missing_folder(folder))
         return
     if next(folder.glob(source.shards), None) is None:
         yield Fault((*key, "shards"), f"no file in {folder} matches {source.shards!r}; write a pattern such as *.tar")
+
+
+def _address_faults(address: str, key: tuple[str, ...]) -> Iterator[Fault]:
+    try:
+        require_address(address)  # nobody is asked whether it is there
+    except ParamsError as error:
+        yield Fault((*key, "path"), str(error))
 
 
 def _model_faults(params: Params, layout: Layout) -> Iterator[Fault]:

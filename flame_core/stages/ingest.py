@@ -29,6 +29,7 @@ from flame_core.data.scan import Scanned, ScanTask, scan
 from flame_core.data.selection import PLACEHOLDER, Chosen, Selection, reasons, select
 from flame_core.data.shards import CHOSEN, INDEX, INDEX_SCHEMA, SPLITS, Split
 from flame_core.data.sources import open_source
+from flame_core.data.sources.bucket_shards import BucketShards
 from flame_core.data.sources.listing import (
     MANIFEST,
     PAIRS,
@@ -69,7 +70,10 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     forgotten = read_forgotten(layout.opt_out)
     for name, source in sorted(params.sources.items()):
         raw = layout.raw / name
-        pictures = open_source(source, layout, name).pictures(raw)
+        opened = open_source(source, layout, name)
+        if isinstance(opened, BucketShards):
+            opened.stage_again(raw)
+        pictures = opened.pictures(raw)
         about = read_source(raw)
         beside += source_entries(name, *left_out(about))
         unfetched += address_entries(name, about)

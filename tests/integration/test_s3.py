@@ -1,4 +1,6 @@
-"""S3 as the documentation says it: DVC's remote and MLflow's artifacts in buckets of moto's server, started here.
+"""S3 as the documentation says it, in buckets of moto's server, started here.
+
+DVC's remote, MLflow's artifacts, a source of shards, and outs that are staged in.
 
 Needs the extra `s3` and moto (`pip install "moto[server]"`); skipped without them.
 """
@@ -19,8 +21,16 @@ from typing import Any
 
 import pytest
 
+from flame_core.data.buckets import staging
+from flame_core.data.buckets.bucket import open_bucket
+from flame_core.errors import ResourceError
+from flame_core.layout import Layout
+from flame_core.settings import settings
+from flame_core.stages import download, ingest
+from flame_core.verification import write_digests
 from tests.data.drawings import png
-from tests.stages.pipeline import tree
+from tests.data.sources.test_webdataset import members_of, write_tar
+from tests.stages.pipeline import pipeline_params, tree
 from tests.tracking.server import Server, free_port
 
 pytestmark = [
@@ -122,3 +132,80 @@ def test_mlflow_keeps_artifacts_in_a_bucket(storage: Storage, tmp_path: Path) ->
         assert Path(back).read_bytes() == b"weights"
     finally:
         server.stop()
+
+
+@pytest.fixture
+def staged(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    """The server, for pyarrow, and an empty folder of copies."""
+    for name, value in (
+        KEYS | {"AWS_ENDPOINT_URL": storage.address, "FLAME_STAGE_DIR": str(tmp_path / "stage")}
+    ).items():
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    yield storage
+    staging.release()
+    settings.cache_clear()
+
+
+def put(storage: Storage, folder: Path, prefix: str) -> None:
+    for name, content in tree(folder).items():
+        storage.client.put_object(Bucket="flame", Key=f"{prefix}/{name}", Body=content)
+
+
+def run_source(root: Path, path: str) -> Layout:
+    params = pipeline_params({"s": {"kind": "webdataset", "path": path, "shards": "**/*.tar"}})
+    layout = Layout.find(root)
+    download.run(params, layout)
+    ingest.run(params, layout)
+    return layout
+
+
+def test_shards_of_a_bucket_give_what_those_of_a_folder_give(staged: Storage, tmp_path: Path) -> None:
+    folder = tmp_path / "wds"
+    (folder / "more").mkdir(parents=True)
+    write_tar(folder / "00000.tar", members_of(*range(12)))
+    write_tar(folder / "more" / "00001.tar", members_of(*range(12, 20)))
+    (folder / "00000_stats.json").write_text("{}")
+    put(staged, folder, "wds")
+    local, ours = run_source(tmp_path / "a", str(folder)), run_source(tmp_path / "b", "s3://flame/wds/")
+    assert tree(ours.raw) == tree(local.raw) and tree(ours.shards) == tree(local.shards)
+    staging.release()
+    shutil.rmtree(tmp_path / "stage")
+    shutil.rmtree(ours.work)
+    assert tree(run_source(tmp_path / "b", "s3://flame/wds").shards) == tree(local.shards)
+
+
+def test_outs_are_staged_in_by_the_command(staged: Storage, tmp_path: Path) -> None:
+    source = tmp_path / "there"
+    for name in ("shards", "embeddings/train"):
+        (source / name).mkdir(parents=True)
+        (source / name / "0.bin").write_bytes(os.urandom(9 << 20))  # more than one piece
+        write_digests(source / name)
+    put(staged, source, "project/data")
+    home = tmp_path / "project"
+    home.mkdir()
+    for name in ("dvc.yaml", "params.yaml"):
+        (home / name).write_text("")
+
+    def stage_in(address: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "flame_core", "stage-in", address]
+        return subprocess.run(command, cwd=home, text=True, capture_output=True, timeout=300)
+
+    done = stage_in("s3://flame/project/data")
+    assert done.returncode == 0, done.stderr
+    assert tree(home / "data") == tree(source) and "data/embeddings/train" in done.stderr + done.stdout
+    for address, code, message in (
+        ("s3://flame/nothing", 3, "nothing is there"),
+        ("s3://no-such-bucket/data", 3, "nothing is there"),
+        ("http://flame/data", 2, "write s3://bucket/folder"),
+    ):
+        refused = stage_in(address)
+        assert (refused.returncode, message in refused.stderr) == (code, True), refused.stderr
+
+
+def test_a_server_that_does_not_answer_is_something_that_is_missing(
+    staged: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(ResourceError, match=r"s3://flame/wds cannot be read: .*NETWORK_CONNECTION"):
+        open_bucket("s3://flame/wds").files()

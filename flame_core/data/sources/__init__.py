@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from flame_core.data.buckets.bucket import is_address
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import DebianSource, FolderSource, HubSource, Source, UrlsSource, WebdatasetSource
@@ -124,4 +125,8 @@ def open_source(params: Source, layout: Layout, name: str) -> PairSource:
         case WebdatasetSource():
             from flame_core.data.sources.webdataset import Webdataset
 
+            if is_address(params.path):
+                from flame_core.data.sources.bucket_shards import BucketShards
+
+                return BucketShards(params, forgotten)
             return Webdataset(params, layout.resolve(params.path), forgotten)

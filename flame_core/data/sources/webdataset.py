@@ -75,14 +75,13 @@ class Webdataset:
         problems, unused = Problems(), Unused()
         matched = sorted(self._folder.glob(self._params.shards))
         tars = self._tars(matched, problems)
-        if not tars:
-            named = "".join(f"; {problem.file}: {problem.detail}" for problem in problems[:3])
-            raise InputError(f"{self._folder} holds no file {self._params.shards!r}; `shards` must match some{named}")
-        val = self._params.val_shards
-        if val and not any(fnmatch.fnmatch(path.name, val) for path in tars):
-            raise InputError(f"{self._folder}: none of the shards matches val_shards {val!r}")
+        require_shards(self._params, str(self._folder), [path.name for path in tars], problems)
         note_rest(self._folder, matched, problems, unused)
         manifest = make_manifest(self._folder, tars, problems)
+        return self.listed(manifest, problems, unused, work)
+
+    def listed(self, manifest: list[SourceFile], problems: Problems, unused: Unused, work: WorkCache) -> Unit:
+        """The unit with the list of the pairs in these shards, which are in the source's folder."""
         inputs = {
             "params": self._params.model_dump(exclude={"path"}),
             "files": [[entry.path, entry.size, entry.sha256] for entry in manifest],
@@ -147,6 +146,20 @@ class Webdataset:
         if self._params.val_shards is None:
             return None
         return "val" if fnmatch.fnmatch(Path(shard).name, self._params.val_shards) else "train"
+
+
+def require_shards(params: WebdatasetSource, place: str, names: Sequence[str], problems: Sequence[Problem]) -> None:
+    """Refuse a place without shards, or without those of the validation split.
+
+    Raises:
+        InputError: names the place and the pattern.
+    """
+    if not names:
+        named = "".join(f"; {problem.file}: {problem.detail}" for problem in problems[:3])
+        raise InputError(f"{place} holds no file {params.shards!r}; `shards` must match some{named}")
+    val = params.val_shards
+    if val and not any(fnmatch.fnmatch(name, val) for name in names):
+        raise InputError(f"{place}: none of the shards matches val_shards {val!r}")
 
 
 def read_samples(

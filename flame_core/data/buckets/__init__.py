@@ -1,0 +1,1 @@
+"""Files of a bucket (S3, Google Cloud Storage), copied to this machine before they are read."""
