@@ -1,13 +1,15 @@
 """The params that fetch a model or run its code: anyone who may set them can run programs on this machine.
 
-They are `llm.source`, a captioner's `model`, `trust_remote_code` of both, `evaluate.baselines`, and in `train.model` a
-`backbone` from elsewhere (`hf-hub:...`) and `backbone_options` that load weights. Whoever edits `params.yaml` or calls
-`flame run --set` has a shell on this machine anyway. A visitor of a web page has not: there these keys keep the
-project's values unless `FLAME_CODE_OVERRIDES` is set.
+They are `llm.source`, a captioner's `model`, `trust_remote_code` of both, `evaluate.baselines`, a teacher's `model`, the
+models of taggers, codes and scorers, and in `train.model` and `features.model` a `backbone` from elsewhere
+(`hf-hub:...`) and `backbone_options` that load weights. Whoever edits `params.yaml` or calls `flame run --set` has a
+shell on this machine anyway. A visitor of a web page has not: there these keys keep the project's values unless
+`FLAME_CODE_OVERRIDES` is set.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from flame_core.params import Params
@@ -33,9 +35,22 @@ def _values(params: Params) -> list[tuple[str, Any]]:
             if getattr(captioner, "trust_remote_code", False):
                 found.append((f"caption.{kind}.trust_remote_code", model))
     found += [("evaluate.baselines", source) for source in params.evaluate.baselines.values()]
+    towers = [("train.model", recipe.model) for recipe in params.train.values()]
+    towers += [("features.model", params.features.model)] if params.features else []
+    for key, model in towers:
+        if ":" in model.backbone:
+            found.append((f"{key}.backbone", model.backbone))
+        options = model.backbone_options
+        found += [(f"{key}.backbone_options.{name}", options[name]) for name in _LOADING_OPTIONS if name in options]
+    return found + [(key, source) for key, source in _sources_of_others(params) if source]
+
+
+def _sources_of_others(params: Params) -> Iterator[tuple[str, str | None]]:
+    """(key, source) of other people's models, None where there is none."""
     for recipe in params.train.values():
-        if ":" in recipe.model.backbone:
-            found.append(("train.model.backbone", recipe.model.backbone))
-        options = recipe.model.backbone_options
-        found += [(f"train.model.backbone_options.{key}", options[key]) for key in _LOADING_OPTIONS if key in options]
-    return found
+        yield "train.teacher.model", recipe.teacher and recipe.teacher.model
+    if params.concepts and params.concepts.images:
+        yield "concepts.images.tagger.source", getattr(params.concepts.images.tagger, "source", None)
+    yield "codes.tower.timm", params.codes and params.codes.tower.timm
+    for name, scorer in (params.scores.scorers if params.scores else {}).items():
+        yield f"scores.scorers.{name}.source", getattr(scorer, "source", None)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from flame_core.data.buckets.bucket import is_address
 from flame_core.digest import value_digest
 from flame_core.errors import FlameError
 from flame_core.layout import Layout
@@ -91,7 +92,7 @@ def local_files(layout: Layout) -> dict[str, list[tuple[str, int, int]]]:
     return {
         name: sorted(_files(layout.resolve(path)))
         for name, source in load_params(layout).sources.items()
-        if (path := getattr(source, "path", None)) is not None
+        if (path := getattr(source, "path", None)) is not None and not is_address(path)
     }
 
 

@@ -217,6 +217,26 @@ def test_a_recipe_on_a_selection_comes_after_the_stages_that_make_it(layout):
     assert (plain.root / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
 
 
+SCORED = ["scores.scorers.ours={kind: tower, recipe: flame}", "scores.selections.good={ours: {top: 0.5}}"]
+
+
+def test_a_recipe_on_samples_with_good_scores_comes_after_the_tower_that_scores(layout):
+    linked = layout.recipes / "linked/student.yaml"
+    linked.write_text("selection: data/scores/good.parquet\n")
+    opened = open_workspace(layout, resolve_params(layout, SCORED, None))
+    require_links(opened, load_params(opened))
+    chain = {("scores", "train@flame"), ("scores", "ingest"), ("link-student", "scores")}
+    assert chain | {("train@student", "link-student")} <= edges(opened.root)
+    checks = {(key.asset_key, key.name) for key in build(opened).resolve_asset_graph().asset_check_keys}
+    assert (asset_key("scores"), "scores_kept") in checks
+    linked.write_text("selection: data/scores/best.parquet\n")
+    with pytest.raises(ParamsError, match=r"best\.parquet: the section `scores` makes good\.parquet"):
+        run_pipeline(layout, [], SCORED, None)
+    linked.write_text("sampling: {name: weighted, weights: data/sidecars/score-ours}\n")
+    with pytest.raises(ParamsError, match="student is trained by these scores, so neither can be first"):
+        run_pipeline(layout, [], [SCORED[0].replace("flame", "student")], None)
+
+
 def test_impossible_selections_are_refused_before_anything_runs(layout):
     linked = layout.recipes / "linked/student.yaml"
     linked.write_text("selection: data/selections/quarter.parquet\n")

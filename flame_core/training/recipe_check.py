@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -187,10 +187,11 @@ def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
             yield from (Fault(("model", "connector", "prompts"), said) for said in prompt_faults(recipe, path))
         if path.exists() or path in made:
             continue
-        if params.select and path.parent == layout.selections:
-            if path.stem not in params.select.selections or path.suffix != ".parquet":
-                known = ", ".join(f"{each}.parquet" for each in params.select.selections)
-                yield Fault(key, f"{path}: the section `select` makes {known}; name one of them")
+        section, selections = _selections(params, layout, path.parent)
+        if section:
+            if path.stem not in selections or path.suffix != ".parquet":
+                known = ", ".join(f"{each}.parquet" for each in selections) or "no selection"
+                yield Fault(key, f"{path}: the section `{section}` makes {known}; name one of them")
             continue
         if params.noise and path == layout.noise:
             continue
@@ -208,6 +209,15 @@ def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
             yield Fault(("inherit",), message)
         for message in _other_space(params, layout, recipe, "inherit") if recipe.inherit.projector else ():
             yield Fault(("inherit",), f"{message}; or set inherit.projector to false")
+
+
+def _selections(params: Params, layout: Layout, folder: Path) -> tuple[str | None, Collection[str]]:
+    """The section that makes selections in a folder, and their names."""
+    if params.select and folder == layout.selections:
+        return "select", params.select.selections
+    if params.scores and folder == layout.scores:
+        return "scores", params.scores.selections
+    return None, ()
 
 
 def is_made_by_a_stage(path: Path, layout: Layout) -> bool:

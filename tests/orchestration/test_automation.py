@@ -73,6 +73,13 @@ def test_without_local_sources_it_says_that_there_is_nothing_to_watch(layout: La
     )
 
 
+def test_shards_in_a_bucket_are_not_watched(layout: Layout) -> None:
+    content = read_yaml(layout.params) | {"sources": {"far": {"kind": "webdataset", "path": "s3://bucket/wds"}}}
+    layout.params.write_text(yaml.safe_dump(content))
+    ticks = Ticks(source_sensor(layout))
+    assert ticks.tick() == [] and ticks.said and "nothing to watch" in ticks.said
+
+
 def test_a_state_that_comes_back_is_a_change_again(layout: Layout) -> None:
     ticks = Ticks(source_sensor(layout))
     path = layout.root / "pictures" / "a.jpg"

@@ -21,8 +21,15 @@ if TYPE_CHECKING:
 
 SCHEMES = ("s3", "gs")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_REFUSED = ("ACCESS_DENIED", "NoCredentials", "INVALID_ACCESS_KEY", "SIGNATURE_DOES_NOT_MATCH", "403", "401")
-_ABSENT = ("NO_SUCH_BUCKET", "NO_SUCH_KEY", "RESOURCE_NOT_FOUND", "404")
+_REFUSED = (
+    "ACCESS_DENIED",
+    "INVALID_ACCESS_KEY",
+    "INVALID_CLIENT_TOKEN",
+    "SIGNATURE_DOES_NOT_MATCH",
+    "HTTP status 401",
+    "HTTP status 403",
+)
+_ABSENT = ("NO_SUCH_BUCKET", "NO_SUCH_KEY", "RESOURCE_NOT_FOUND", "HTTP status 404")
 
 
 def is_address(path: str) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from pyarrow.fs import LocalFileSystem
 
 from flame_core.data.buckets import staging
-from flame_core.data.buckets.bucket import Bucket, BucketFile, is_address, open_bucket
+from flame_core.data.buckets.bucket import Bucket, BucketFile, is_address, open_bucket, told
 from flame_core.data.buckets.staging import Stage
 from flame_core.errors import InputError, ParamsError, ResourceError
 from flame_core.settings import settings
@@ -176,6 +176,24 @@ def test_addresses_are_of_buckets_and_hold_no_keys(address, message):
     with pytest.raises(ParamsError, match=message) as refused:
         open_bucket(address)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "message"),
+    [
+        (
+            "When listing objects: AWS Error ACCESS_DENIED during ListObjectsV2 operation: Access Denied",
+            InputError,
+            "access is refused; set AWS_ACCESS_KEY_ID",
+        ),
+        ("AWS Error UNKNOWN (HTTP status 403) during HeadObject operation", InputError, "access is refused"),
+        ("AWS Error NO_SUCH_BUCKET during ListObjectsV2 operation", InputError, "nothing is there"),
+        ("AWS Error NETWORK_CONNECTION (Request ID: A403B404)", ResourceError, "cannot be read"),
+    ],
+)
+def test_what_the_server_says_decides_the_exit_code(said, error, message):
+    with pytest.raises(error, match=f"s3://b/x:? {message}"), told("s3://b/x"):
+        raise OSError(said)
 
 
 def test_paths_of_this_machine_are_no_addresses():
