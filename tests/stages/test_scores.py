@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shutil
 from collections.abc import Iterator
@@ -26,8 +27,10 @@ from flame_core.layout import Layout
 from flame_core.params import Params, ScoresParams
 from flame_core.section_stages import section_stages
 from flame_core.stages import scores
+from flame_core.stages.scores import ScoreTask, score_shard
 from flame_core.text.store import Drawn, TrainStore, unit
 from flame_core.verification import making, verify
+from flame_core.work import WorkCache
 from tests.curation.test_taggers import classifier
 from tests.curation.world import coded_project
 from tests.stages.pipeline import tree
@@ -119,6 +122,22 @@ def test_killed_after_any_unit_it_ends_with_the_same_bytes(world):
         assert not any(out.exists() for out in outs)
         assert len(computed_by(lambda: scores.run(scoring(world), layout))) == units - after
         assert [tree(out) for out in outs] == first
+
+
+def test_a_shard_can_be_scored_in_another_process(world):
+    """A task and its result travel, as to a worker of Ray, and are small."""
+    params, layout, _ = world
+    scores.run(scoring(world), layout)
+    chosen, work = scoring(world).scores, WorkCache(layout.work, "scores")
+    assert chosen is not None
+    index = read_index(layout.shards, "train")
+    rows = tuple(row for row in index if row.shard == index[0].shard)
+    task = ScoreTask("ours", chosen.scorers["ours"], rows, params.evaluate.train_language, layout, "another", work)
+    sent = pickle.dumps(task)
+    unit = pickle.loads(pickle.dumps(score_shard(pickle.loads(sent))))
+    stored = (layout.score("ours") / "00000.safetensors").read_bytes()
+    assert unit.file("score-ours.safetensors").read_bytes() == stored and len(sent) < 10_000
+    work.remove("another")
 
 
 def test_another_rule_scores_nothing_again_and_another_scorer_only_itself(world):
