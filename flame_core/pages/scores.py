@@ -81,7 +81,7 @@ def histogram(name: str, scores: np.ndarray) -> str:
         Bar(f"{low:.3g} to {high:.3g}", share, share, share)
         for low, high, share in zip(edges[:-1], edges[1:], counts / len(scores), strict=True)
     ]
-    return bar_chart(bars, f"Samples by {name}")
+    return bar_chart(bars, f"Samples by {name}", labels=152)
 
 
 def extremes(scores: np.ndarray, count: int) -> tuple[list[int], list[int]]:

@@ -82,7 +82,7 @@ class Stage:
             _hold(self.place)
             with _locked(self.place / "copying"):
                 copies = self._copies()
-                self._remove(copies, {file.path for file in wanted})
+                self._remove(copies, wanted)
                 missing = [file for file in wanted if not self._has(file, copies, known.get(file.path))]
                 _make_room(self, wanted, missing)
                 with (self.place / _LEDGER).open("a", encoding="utf-8") as ledger:
@@ -135,9 +135,13 @@ class Stage:
         here = self.files / file.path
         return sha256 in (None, copy.sha256) and here.is_file() and here.stat().st_size == file.size
 
-    def _remove(self, copies: Mapping[str, Copy], kept: set[str]) -> None:
-        """Delete copies of files that are not wanted any more."""
+    def _remove(self, copies: Mapping[str, Copy], wanted: Sequence[BucketFile]) -> None:
+        """Delete copies of files that are not wanted any more, and unfinished ones of what files were before."""
+        kept, parts = {file.path for file in wanted}, {_part(file) for file in wanted}
         self.discard([path for path in copies if path not in kept])
+        for path in (self.place / "parts").glob("*"):
+            if path.name not in parts:
+                path.unlink()
 
     def _copied(self, bucket: Bucket, missing: Sequence[BucketFile], known: Mapping[str, str]) -> Iterator[Copy]:
         pool = ThreadPoolExecutor(settings().workers)
@@ -154,7 +158,7 @@ class Stage:
         where = f"{self.address}/{file.path}"
         parts = self.place / "parts"
         parts.mkdir(exist_ok=True)
-        part = parts / text_sha256(f"{file.path} {file.size} {file.modified}")[:24]
+        part = parts / _part(file)
         digest = hashlib.sha256()
         with part.open("a+b") as target:
             target.seek(0)
@@ -177,6 +181,11 @@ class Stage:
         place.parent.mkdir(parents=True, exist_ok=True)
         part.rename(place)
         return Copy(file.path, file.size, file.modified, digest.hexdigest())
+
+
+def _part(file: BucketFile) -> str:
+    """The name of its unfinished copy."""
+    return text_sha256(f"{file.path} {file.size} {file.modified}")[:24]
 
 
 def stage_root() -> Path:

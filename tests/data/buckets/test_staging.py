@@ -95,6 +95,7 @@ def test_a_broken_copy_is_continued_where_it_was(tmp_path, monkeypatch):
     assert part.read_bytes() == content[:200]
     with (stage.place / "ledger.jsonl").open("a") as ledger:
         ledger.write('{"path": "one.tar", "si')  # of a killed process
+    (stage.place / "parts" / "of an earlier state").write_bytes(b"x")
     broken.__dict__["read"] = [0] * 3  # does not break again
     found = stage.fetch(broken, files)
     assert sum(broken.__dict__["read"]) == 850
