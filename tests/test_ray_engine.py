@@ -16,8 +16,10 @@ import pytest
 
 from flame_core.engines import map_units
 from flame_core.errors import InputError, ParamsError, ResourceError
+from flame_core.params import ScoresParams
 from flame_core.settings import settings
-from flame_core.stages import caption, embed, ingest
+from flame_core.stages import caption, embed, ingest, scores
+from tests.curation.test_taggers import classifier
 from tests.stages.pipeline import captioned_project, tree
 from tests.test_engines import _fail, _square
 
@@ -149,7 +151,14 @@ def test_stages_write_the_bytes_of_the_local_engine(
     settings.cache_clear()
     params, layout = captioned_project(tmp_path / "local", byte_tokenizer, 24)
     embed.run(params, layout)
-    outs = [layout.shards, layout.captions, layout.embeddings]
+    cats = {
+        "kind": "classifier",
+        "source": f"transformers:{classifier(tmp_path / 'vit', several=False)}",
+        "label": "cat",
+    }
+    scored = params.model_copy(update={"scores": ScoresParams.model_validate({"scorers": {"cats": cats}})})
+    scores.run(scored, layout)
+    outs = [layout.shards, layout.captions, layout.embeddings, layout.score("cats"), layout.scores]
     expected = [tree(out) for out in outs]
 
     monkeypatch.setenv("FLAME_ENGINE", "ray")
@@ -157,5 +166,6 @@ def test_stages_write_the_bytes_of_the_local_engine(
     (layout.state / "work").rename(tmp_path / "work of local")  # nothing is found in the work cache
     for stage in (ingest, caption, embed):
         stage.run(params, layout)
+    scores.run(scored, layout)
     assert [tree(out) for out in outs] == expected
     assert (layout.state / "work" / "embed").is_dir()
