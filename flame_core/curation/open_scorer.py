@@ -23,7 +23,7 @@ from flame_core.curation.scorers import (
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.link_contents import CONFIG
-from flame_core.measuring.image_vectors import require_same_space
+from flame_core.measuring.image_vectors import require_stored_facets
 from flame_core.params.scores import (
     ClassifierScorerParams,
     HeadScorerParams,
@@ -113,12 +113,7 @@ def _of_tower(name: str, chosen: TowerScorerParams, layout: Layout, device: str)
         )
     gates.require(folder)
     config, store = read_object(folder, CONFIG), TrainStore(layout.embeddings)
-    if config["recipe"].get("text_tower") or config["recipe"].get("reading", "facets") != "facets":
-        raise ParamsError(
-            f"scores.scorers.{name}: the tower of {chosen.recipe} was not trained on the facets that are stored for "
-            "captions: take another recipe"
-        )
-    require_same_space(config, store.manifest, folder)
+    require_stored_facets(config, store.manifest, folder, f"scores.scorers.{name}")
     return TowerScorer(layout.shards, TrainedTower(chosen.recipe, folder, device, in_words=False), store)
 
 

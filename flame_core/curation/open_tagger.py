@@ -15,7 +15,7 @@ from flame_core.curation.pipeline import TEXT, Counting
 from flame_core.curation.taggers import ClassifierTagger, SimilarityTagger, TableTagger
 from flame_core.curation.tags import Tagger
 from flame_core.digest import file_sha256
-from flame_core.errors import InputError, ParamsError
+from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import ConceptParams, Params
 from flame_core.params.concepts import (
@@ -81,25 +81,22 @@ def _of_tower(
     counting: Counting,
     text: Mapping[str, Unit],
 ) -> Tagger:
-    from flame_core.measuring.image_vectors import require_same_space
+    from flame_core.measuring.image_vectors import require_same_space, require_stored_facets
     from flame_core.measuring.text_side import texts_of
     from flame_core.vision.tower import CONFIG, WEIGHTS, load_encoder
 
     folder = layout.model(tagger.recipe)
     encoder = load_encoder(folder, settings().torch_device())
     store = TextStore.open(layout.embeddings)
-    require_same_space(encoder.config, store.manifest, folder)
     identity = {"kind": "tower", "weights": file_sha256(folder / WEIGHTS), "config": file_sha256(folder / CONFIG)}
     if tagger.texts == "prompts":
+        require_same_space(encoder.config, store.manifest, folder)
         side = texts_of(folder, params, layout, store)
         vectors = _of_prompts(concepts, tagger.prompts, lambda texts: side.lookup("raw", texts).mean(axis=1))
         covered = np.ones(len(concepts), bool)
     else:
-        if encoder.config["recipe"].get("text_tower") or encoder.config["recipe"].get("reading", "facets") != "facets":
-            raise ParamsError(
-                f"concepts.images.tagger: the tower of {tagger.recipe} was not trained on the facets that are stored "
-                "for captions: take `texts: prompts`, or another recipe"
-            )
+        where = "concepts.images.tagger (texts: captions; `prompts` reads them as the recipe does)"
+        require_stored_facets(encoder.config, store.manifest, folder, where)
         vectors = _of_captions(layout, chosen, counting, text)
         covered = np.linalg.norm(vectors, axis=1) > 0
     return SimilarityTagger(layout.shards, encoder.encode, vectors, covered, identity)

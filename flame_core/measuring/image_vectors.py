@@ -10,7 +10,7 @@ import numpy as np
 
 from flame_core.data.shards import IndexRow, PictureReader
 from flame_core.digest import bytes_sha256, file_sha256
-from flame_core.errors import InputError
+from flame_core.errors import InputError, ParamsError
 from flame_core.link_contents import CONFIG, WEIGHTS
 from flame_core.measuring.kept_vectors import kept_vectors
 from flame_core.reporting import progress
@@ -74,3 +74,28 @@ def require_same_space(config: Mapping[str, Any], manifest: Mapping[str, Any], m
         raise InputError(
             f"{model} was trained against embeddings that differ in {', '.join(wrong)}; run `flame train {model.name}`"
         )
+
+
+def require_stored_facets(config: Mapping[str, Any], manifest: Mapping[str, Any], model: Path, where: str) -> None:
+    """Refuse a model whose pictures cannot be compared with the vectors that are stored for captions.
+
+    Args:
+        config: of the model.
+        manifest: of the store.
+        model: its folder.
+        where: the param that names it.
+
+    Raises:
+        ParamsError: it was trained on texts that something of its own reads, or on another reading of them.
+        InputError: as `require_same_space`.
+    """
+    recipe = config["recipe"]
+    own = [name for name in ("text_tower", "text_projection", "lora") if recipe.get(name)]
+    own += ["reading"] if recipe.get("reading", "facets") != "facets" else []
+    own += ["model.head"] if recipe["model"].get("head") == "lexical" else []
+    if own:
+        raise ParamsError(
+            f"{where}: the tower {model.name} was not trained on the facets that are stored for captions (its "
+            f"{', '.join(own)}): take another recipe"
+        )
+    require_same_space(config, manifest, model)

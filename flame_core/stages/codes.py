@@ -26,7 +26,8 @@ from flame_core.data.sidecars import gather_sidecar
 from flame_core.digest import file_sha256, json_bytes
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
-from flame_core.link_contents import require_same_space
+from flame_core.link_contents import CONFIG
+from flame_core.measuring.image_vectors import require_stored_facets
 from flame_core.pages.charts import line_chart, standalone
 from flame_core.pages.codes import PICTURES, CodesFound, codes_page
 from flame_core.params import CodesParams, Params
@@ -35,7 +36,7 @@ from flame_core.section_stages import linked_place
 from flame_core.settings import settings
 from flame_core.text.manifest import MANIFEST as TEXTS
 from flame_core.text.store import CENTER, TrainStore
-from flame_core.verification import DIGESTS, read_digests, verify
+from flame_core.verification import DIGESTS, read_digests, read_object, verify
 from flame_core.vq.codebook import Captioned
 from flame_core.work import Unit, WorkCache, gather
 
@@ -157,7 +158,7 @@ def _store_similarity(coding: Coding, layout: Layout) -> None:
 
     tower, store = coding.tower, TrainStore(layout.embeddings)
     assert isinstance(tower, TrainedTower)  # params refuse others
-    require_same_space(tower.folder, store.manifest)
+    require_stored_facets(read_object(tower.folder, CONFIG), store.manifest, tower.folder, "codes.similarity")
     digests = {"shards": coding.sha256, "texts": read_digests(layout.train_embeddings)}
     units = similarities(tower, store, coding.index, layout.shards, digests, coding.cache)
     origin = {"tower": tower.identity, "embeddings": file_sha256(layout.train_embeddings / TEXTS)}
