@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from flame_core.errors import InputError, ResourceError
 from flame_core.objectives.clip_teacher import open_teaching_model
-from flame_core.suite.models.model import NotOffered, open_model
+from flame_core.suite.models.model import Model, NotOffered, open_model
 from tests.suite import tiny_clip
 from tests.suite.datasets import COLOURS, picture
 
@@ -27,26 +28,29 @@ def saved(request, tmp_path_factory, byte_tokenizer):
     return request.param, tiny_clip.save(tmp_path_factory.mktemp(request.param), byte_tokenizer, request.param)
 
 
-def test_a_transformers_model_gives_what_its_own_calls_give(saved):
+def agreeing(family: str, folder: Path) -> tuple[Model, np.ndarray]:
+    """The model and its vectors of pictures, after cosines were compared with those of the model's own calls."""
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-    family, folder = saved
     found = open_model("tiny", f"transformers:{folder}", "cpu")
     model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     processor = AutoImageProcessor.from_pretrained(folder)
+    padding = {"padding": "max_length", "max_length": 64} if family in SIGLIPS else {}
+    dropped = {"token_type_ids", *(["attention_mask"] if family in SIGLIPS else [])}
     z, t = found.pictures(PICTURES), found.texts("raw", TEXTS)
     with torch.inference_mode():
         for i, content in enumerate(PICTURES):
             x = processor(images=Image.open(io.BytesIO(content)), return_tensors="pt")
             for j, text in enumerate(TEXTS):
-                padding = {} if family not in SIGLIPS else {"padding": "max_length", "max_length": 64}
-                words = tokenizer(text, return_tensors="pt", **padding)
-                if family in SIGLIPS:
-                    words.pop("attention_mask")
-                words.pop("token_type_ids", None)
-                out = model(**x, **words)
+                read = tokenizer(text, return_tensors="pt", **padding)
+                out = model(**x, **{name: value for name, value in read.items() if name not in dropped})
                 cosine = torch.nn.functional.cosine_similarity(out.image_embeds, out.text_embeds)
                 assert z[i] @ t[j] == pytest.approx(cosine.item(), abs=1e-5)
+    return found, z
+
+
+def test_a_transformers_model_gives_what_its_own_calls_give(saved):
+    found, z = agreeing(*saved)
     assert np.linalg.norm(z, axis=1) == pytest.approx(1, abs=1e-5)
     assert found.features(PICTURES).shape == (6, 32)
     assert np.abs(z[0] - z[1]).max() > 1e-3
@@ -66,21 +70,7 @@ def test_clip_has_patches_among_its_texts_and_siglip_has_not(saved):
 
 @pytest.mark.parametrize("family", ["tipsv2", "altclip"])
 def test_any_dual_encoder_of_transformers_gives_what_its_own_calls_give(family, tmp_path, byte_tokenizer):
-    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
-
-    folder = tiny_clip.save(tmp_path, byte_tokenizer, family)
-    found = open_model("tiny", f"transformers:{folder}", "cpu")
-    model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    processor = AutoImageProcessor.from_pretrained(folder)
-    z, t = found.pictures(PICTURES), found.texts("raw", TEXTS)
-    with torch.inference_mode():
-        for i, content in enumerate(PICTURES):
-            x = processor(images=Image.open(io.BytesIO(content)), return_tensors="pt")
-            for j, text in enumerate(TEXTS):
-                words = {k: v for k, v in tokenizer(text, return_tensors="pt").items() if k != "token_type_ids"}
-                out = model(**x, **words)
-                cosine = torch.nn.functional.cosine_similarity(out.image_embeds, out.text_embeds)
-                assert z[i] @ t[j] == pytest.approx(cosine.item(), abs=1e-5)
+    found, z = agreeing(family, tiny_clip.save(tmp_path, byte_tokenizer, family))
     np.testing.assert_array_equal(found.features(PICTURES), z)
     for asked, said in (
         (lambda: found.patches(PICTURES), f"{family} has its"),
