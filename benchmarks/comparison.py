@@ -120,6 +120,8 @@ class Bench:
         needs = links(self.store.layout, recipe)
         sidecars = {what: Sidecar(path).digest for what, path in needs.items() if what.startswith("sidecars")}
         content = {"store": self.store.digest, "phase": job.phase, "recipe": recipe.identity}
+        if recipe.inherit is not None:
+            content["inherited"] = True  # from whom, `teacher` says; how, the recipe
         if "selection" in needs:
             content["selection"] = file_sha256(needs["selection"])
         return value_digest({**content, "captions": job.arm.captions, "sidecars": sidecars, "teacher": job.teacher})

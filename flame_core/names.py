@@ -108,8 +108,11 @@ def folders_of(path: str) -> list[str]:
 
 
 def shown(text: str) -> str:
-    """A foreign text quoted for an error message: short, on one line, control characters escaped."""
-    return repr(text if len(text) <= 80 else f"{text[:79]}…")
+    """A foreign text quoted for an error message: on one line, control characters escaped, short.
+
+    The middle of a long one is left out, so a path keeps its file's name.
+    """
+    return repr(text if len(text) <= 80 else f"{text[:39]}…{text[-40:]}")
 
 
 def printable(name: str) -> str:

@@ -95,3 +95,13 @@ def test_paths_that_stay_inside(path, inside):
 def test_folders_of_a_path():
     assert names.folders_of("a/b/c") == ["a/b", "a"]
     assert names.folders_of("a") == []
+
+
+def test_a_long_text_keeps_both_of_its_ends():
+    path = f"/home/{'a' * 100}/params.yaml"
+    assert (
+        len(names.shown(path)) == 82
+        and names.shown(path).startswith("'/home/aaa")
+        and names.shown(path).endswith("aaa/params.yaml'")
+    )
+    assert names.shown(path[-80:]) == repr(path[-80:]) and names.shown("a\n\x1b[1m") == r"'a\n\x1b[1m'"

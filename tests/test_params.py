@@ -97,7 +97,7 @@ def test_a_wrong_value_is_shown_in_part():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("a" * 10**6, r"--set 'a+…': write key=value"),
+        ("a" * 10**6, r"--set 'a+…a+': write key=value"),
         ("=1", r"write key=value"),
         ("a..b=1", r"names separated by dots"),
         (".".join("a" * 5000) + "=1", r"at most 50 names"),

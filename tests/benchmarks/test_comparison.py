@@ -12,6 +12,8 @@ from benchmarks import photographs, siblings
 from benchmarks.comparison import Arm, Bench, Comparison, Job
 from benchmarks.pool import Done
 from benchmarks.trainings import Results
+from flame_core.layout import Layout
+from flame_core.params import load_params
 
 BIG, SMALL, OTHER = Arm("big", "flame"), Arm("small", "flame", teacher="big", student=True), Arm("other", "flame")
 
@@ -117,3 +119,18 @@ def test_the_table_of_siblings_compares_each_with_its_baseline(tmp_path: Path):
     (line,) = [line for line in siblings.table("made", results).splitlines() if line.startswith("| `protoclip` ")]
     # two means of two values that differ by 2 points: each has a variance of 2 / 2, so the difference one of 2
     assert "| 51.0 ± 1.4 (+10.0, +7.1 SE) |" in line and "| 1,200 | 34 | 1.5 |" in line
+
+
+def test_every_arm_of_the_siblings_is_a_training_of_its_own(tmp_path: Path):
+    class Made(Bench):
+        store: Any = SimpleNamespace(
+            params=load_params(Layout.find()), layout=Layout.find(), digest="of pictures and texts"
+        )
+
+    bench = Made("made", tmp_path, ("cluster.clusters=40",), None, 1, tmp_path / "teachers")
+    runs = {
+        arm.name: bench.run_of(Job(arm, "rate", 0.001, 0, "a-teacher" if arm.teacher else None))
+        for arm in siblings.ARMS
+        if not arm.recipe.startswith("protoclip")  # labels of clusters are part of these
+    }
+    assert len(set(runs.values())) == len(runs) == 8

@@ -37,7 +37,7 @@ MERGES = "a0: &a0 {k: x}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]
         ("a: [-.inf]", r"a\.0: '-\.inf' is not a finite number"),
         ("a: 1.0e+999", r"a: '1\.0e\+999' is not a finite number"),
         ("a: 9223372036854775808", r"does not fit into 64 bits"),
-        ("a: " + "9" * 10_000, r"a: '9+…' cannot be read"),
+        ("a: " + "9" * 10_000, r"a: '9+…9+' cannot be read"),
         ("no: 1", r"a key must be a text"),
         ("? [a]\n: 1", r"a key must be a text"),
         ("? !!str {a: b}\n: 1", r"a key must be a text"),

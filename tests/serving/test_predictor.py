@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from flame_core.digest import write_json
 from flame_core.errors import InputError
+from flame_core.names import shown
 from flame_core.serving import predictor as module
 from flame_core.serving.package import CLASS_TENSOR, CLASSES, SERVING
 from flame_core.serving.predictor import LLM_VARIABLE, PATHS_VARIABLE, Predictor
@@ -81,7 +82,10 @@ def test_no_file_is_read_and_none_is_given_away(model: Answers, tmp_path: Path, 
     (tmp_path / "here.png").write_bytes(png(1))
     monkeypatch.chdir(tmp_path)
     there = refused(model, {"image": [str(tmp_path / "here.png")]})
-    assert there == f"picture 0: {str(tmp_path / 'here.png')!r} is no base64, and paths are off here ({PATHS_VARIABLE})"
+    assert (
+        there
+        == f"picture 0: {shown(str(tmp_path / 'here.png'))} is no base64, and paths are off here ({PATHS_VARIABLE})"
+    )
     absent = refused(model, {"image": [str(tmp_path / "none.png")]})
     assert absent == there.replace("here.png", "none.png")  # who asks learns nothing about either
     assert "paths are off" in refused(model, {"image": ["here.png"]})
