@@ -171,7 +171,7 @@ def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
     if layout.opt_out.is_file():
         contents[OPT_OUT] = layout.opt_out.read_bytes()
     for name, content in contents.items():
-        _put(root / name, content)
+        put(root / name, content)
     return opened
 
 
@@ -183,8 +183,8 @@ def _existing_once(pipeline: bytes) -> bytes:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
 
 
-def _put(path: Path, content: bytes) -> None:
-    """Replace a file atomically, and only if its content changes: another run may be reading this workspace."""
+def put(path: Path, content: bytes) -> None:
+    """Replace a file atomically, and only if its content changes: another process may be reading it."""
     if path.is_file() and path.read_bytes() == content:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,6 @@ concepts.html            for readers
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 from flame_core.curation.concept_list import Concept, ConceptList
 from flame_core.curation.counts import Counts
 from flame_core.errors import InputError
+from flame_core.parquet_bytes import parquet_bytes
 
 FREQUENCIES, MISALIGNMENT, MANIFEST, PAGE = "frequency.parquet", "misalignment.json", "manifest.json", "concepts.html"
 FREQUENCY = pa.schema(
@@ -84,9 +84,7 @@ class Frequencies:
             "image": pa.array(self.counts.image, mask=absent),
             "both": pa.array(self.counts.both, mask=absent),
         }
-        buffer = io.BytesIO()
-        pq.write_table(pa.table(columns, schema=FREQUENCY), buffer, compression="zstd")
-        return buffer.getvalue()
+        return parquet_bytes(pa.table(columns, schema=FREQUENCY))
 
 
 def read_frequencies(folder: Path) -> Frequencies:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flame_core.curation.filters import kept
 from flame_core.errors import InputError
 from flame_core.params.scores import ScoreRule
+from flame_core.parquet_bytes import parquet_bytes
 
 
 def meeting(
@@ -57,6 +56,4 @@ def selected_file(chosen: np.ndarray, keys: Sequence[str], scores: Mapping[str, 
     order = np.argsort(names, kind="stable")
     columns = {"key": pa.array(names[order].tolist(), pa.string())}
     columns |= {f"score_{name}": pa.array(own[chosen][order], pa.float32()) for name, own in scores.items()}
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer, compression="zstd")
-    return buffer.getvalue()
+    return parquet_bytes(pa.table(columns))

@@ -6,18 +6,17 @@ cluster gives a larger one fewer samples than a smaller one (`budgets.py`).
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flame_core.curation.budgets import allocate
 from flame_core.curation.picking import Picked, hash_numbers, pick, ranks
 from flame_core.errors import InputError
 from flame_core.params import SelectionParams
+from flame_core.parquet_bytes import parquet_bytes
 
 
 @dataclass(frozen=True)
@@ -114,6 +113,4 @@ def selection_file(selected: Selected, keys: Sequence[str]) -> bytes:
         "rank": pa.array(picked.ranks[order], pa.int64()),
         "weight": pa.array(picked.weights[order], pa.float32()),
     }
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer, compression="zstd")
-    return buffer.getvalue()
+    return parquet_bytes(pa.table(columns))

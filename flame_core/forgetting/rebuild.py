@@ -20,6 +20,7 @@ from flame_core.links import PIPELINE
 from flame_core.opt_out_edges import edited
 from flame_core.params import Params, load_params
 from flame_core.tracking.provenance import read_lock
+from flame_core.workspace import put
 
 
 def write_edges(pipeline: Path) -> None:
@@ -27,9 +28,7 @@ def write_edges(pipeline: Path) -> None:
     if pipeline.is_file():
         text = pipeline.read_text("utf-8")
         if (new := edited(text, pipeline)) != text:
-            beside = pipeline.with_name(f".{PIPELINE}")
-            beside.write_text(new, "utf-8")
-            beside.replace(pipeline)
+            put(pipeline, new.encode())
 
 
 def rebuild(params: Params, layout: Layout, keys: Iterable[str], digests: Iterable[str]) -> None:
@@ -55,7 +54,7 @@ def rebuild(params: Params, layout: Layout, keys: Iterable[str], digests: Iterab
 def _rebuild_workspace(opened: Layout) -> None:
     if (opened.root / PIPELINE).is_file():
         write_edges(opened.root / PIPELINE)
-        (opened.root / OPT_OUT).write_bytes(opened.opt_out.read_bytes())
+        put(opened.root / OPT_OUT, opened.opt_out.read_bytes())
     _rebuild(load_params(opened), opened)
 
 

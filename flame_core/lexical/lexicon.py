@@ -26,6 +26,7 @@ from flame_core.errors import InputError
 from flame_core.lexical import LEXICON, LEXICON_FILES, WORDS
 from flame_core.lexical.values import GRID
 from flame_core.lexical.vocabulary import Vocabulary, Word
+from flame_core.parquet_bytes import parquet_bytes
 from flame_core.text.output_matrix import norm_length, output_matrix
 
 if TYPE_CHECKING:
@@ -96,10 +97,8 @@ class Lexicon:
 
         mean, length = torch.from_numpy(self.mean.copy()), torch.tensor([self.length], dtype=torch.float64)
         words = [vars(word) for word in self.vocabulary.words]
-        table = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(words, schema=_SCHEMA), table, compression="zstd")
         tensors = {"rows": self.rows.contiguous(), "mean": mean, "length": length}
-        return {LEXICON: save(tensors), WORDS: table.getvalue().to_pybytes()}
+        return {LEXICON: save(tensors), WORDS: parquet_bytes(pa.Table.from_pylist(words, schema=_SCHEMA))}
 
 
 def lexicon_of(folder: Path, vocabulary: Vocabulary) -> Lexicon:

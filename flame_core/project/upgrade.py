@@ -14,7 +14,6 @@ Each file is compared with the text that was shipped when the project was made o
 from __future__ import annotations
 
 import difflib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,6 +26,7 @@ from flame_core.project.merge import merge
 from flame_core.project.record import PIPELINE, RECORD, read_record, record_text, shipped_files
 from flame_core.shipped import shipped
 from flame_core.versions import VERSIONS
+from flame_core.workspace import put
 
 How = Literal["new", "replaced", "merged", "beside"]
 
@@ -67,9 +67,9 @@ class Upgrade:
     def apply(self) -> None:
         """Write the changes and then the record, so that an interrupted upgrade can be run again."""
         for change in self.changes:
-            _write(self.root / change.written, change.text)
+            put(self.root / change.written, change.text.encode())
         if self.root.resolve() != shipped(".").resolve():
-            _write(self.root / RECORD, record_text(shipped_files()))
+            put(self.root / RECORD, record_text(shipped_files()).encode())
 
 
 def plan_upgrade(root: Path) -> Upgrade:
@@ -120,14 +120,6 @@ def _readable(name: str, text: str) -> bool:
     except (ParamsError, yaml.YAMLError):
         return False
     return True
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file at once, so that it is never half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, "utf-8")
-    beside.replace(path)
 
 
 _SAYS: dict[How, str] = {

@@ -12,11 +12,9 @@ Only if params have a section `concept_fit` (docs/curation.md). The folder holds
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flame_core import gates
 from flame_core.curation import paper_binned
@@ -32,6 +30,7 @@ from flame_core.measuring.texts import read_validation_captions
 from flame_core.pages.charts import standalone
 from flame_core.pages.concept_fit import Fitted, fit_chart, fit_page
 from flame_core.params import ConceptFitParams, Params
+from flame_core.parquet_bytes import parquet_bytes
 from flame_core.reporting import facts, picture
 from flame_core.tracking.run import track_stage
 from flame_core.verification import verify
@@ -149,9 +148,7 @@ def _table(fitted: list[Fitted]) -> bytes:
         for each in fitted
         for number in range(len(each.points))
     ]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), buffer, compression="zstd")
-    return buffer.getvalue()
+    return parquet_bytes(pa.Table.from_pylist(rows))
 
 
 def _told(fitted: list[Fitted]) -> dict[str, str]:

@@ -8,7 +8,6 @@ Three steps: scan chunks of pairs (`data/scan.py`), select the samples (`data/se
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -44,6 +43,7 @@ from flame_core.engines import map_units
 from flame_core.errors import ComputationError
 from flame_core.layout import Layout
 from flame_core.params import Params
+from flame_core.parquet_bytes import parquet_bytes
 from flame_core.settings import settings
 from flame_core.verification import verify
 from flame_core.work import WorkCache, gather
@@ -145,8 +145,8 @@ def _gather(
         params=params.ingest,
     )
     texts = {
-        INDEX: _parquet(_index(rows, shards)),
-        LEDGER: _parquet(ledger_table(entries)),
+        INDEX: parquet_bytes(_index(rows, shards)),
+        LEDGER: parquet_bytes(ledger_table(entries)),
         gates.CHECKS: gates.to_bytes(checks),
     }
     chosen = {name: getattr(params.ingest.sizes(listed), name) for name in params.ingest.automatic}
@@ -202,9 +202,3 @@ def _index(rows: dict[Split, pa.Table], shards: dict[Split, list[BuiltShard]]) -
         ]
         tables.append(pa.table(arrays, schema=INDEX_SCHEMA))
     return pa.concat_tables(tables)
-
-
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()

@@ -13,7 +13,6 @@ Only if params have a section `select`. The folder holds
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flame_core import gates
 from flame_core.clustering.sources import require_dims
@@ -45,6 +43,7 @@ from flame_core.pages.charts import line_chart, standalone
 from flame_core.pages.clusters import first_captions
 from flame_core.pages.selections import Groups, Row, nearest_samples, selections_page
 from flame_core.params import Params, SelectParams
+from flame_core.parquet_bytes import parquet_bytes
 from flame_core.reporting import facts, picture
 from flame_core.section_stages import linked_place
 from flame_core.text.manifest import MANIFEST, read_manifest
@@ -240,9 +239,7 @@ def _assigned(shard: str, grouped: Grouped, data: Samples) -> bytes:
         "cluster": pa.array(grouped.groups[shard], pa.int32()),
         "cosine": pa.array(grouped.cosines[shard], pa.float32()),
     }
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer, compression="zstd")
-    return buffer.getvalue()
+    return parquet_bytes(pa.table(columns))
 
 
 def _page(

@@ -14,13 +14,11 @@ are units of the work cache, so a killed run continues.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from safetensors.numpy import load_file, save_file
 
 from flame_core import gates
@@ -35,6 +33,7 @@ from flame_core.digest import json_bytes
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import Params, SemDedupParams
+from flame_core.parquet_bytes import parquet_bytes
 from flame_core.reporting import facts, picture, progress
 from flame_core.section_stages import linked_place
 from flame_core.verification import DIGESTS, verify
@@ -82,8 +81,8 @@ def run(params: Params, layout: Layout) -> None:
         "largest cluster": int(sizes.max()),
     }
     contents = {
-        KEPT: _parquet(table.filter(pa.array(~removed)).drop_columns(["twin"])),
-        REMOVED: _parquet(table.filter(pa.array(removed))),
+        KEPT: parquet_bytes(table.filter(pa.array(~removed)).drop_columns(["twin"])),
+        REMOVED: parquet_bytes(table.filter(pa.array(removed))),
         ABOUT: json_bytes(about),
         gates.CHECKS: gates.to_bytes(checks),
     }
@@ -193,12 +192,6 @@ def _read(vectors: SidecarVectors, shards: np.ndarray, rows: np.ndarray) -> np.n
         here = np.flatnonzero(shards == shard)
         x[here] = vectors.read(shard, rows[here].tolist())
     return x
-
-
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
 
 
 def _sheet(layout: Layout, index: Index, table: pa.Table, removed: np.ndarray) -> bytes:

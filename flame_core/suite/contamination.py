@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
@@ -26,6 +25,7 @@ from flame_core.engines import map_units
 from flame_core.gates import Check
 from flame_core.layout import Layout
 from flame_core.params import IngestParams, LooksDisjointParams, Params
+from flame_core.parquet_bytes import parquet_bytes
 from flame_core.settings import settings
 from flame_core.suite.collection import collect
 from flame_core.suite.content import Picture, pictures_sha256
@@ -75,9 +75,7 @@ def twins_file(found: Sequence[Twins]) -> bytes:
     rows = [
         {"benchmark": each.benchmark, "picture": picture, "key": key} for each in found for picture, key in each.pairs
     ]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), buffer, compression="zstd")
-    return buffer.getvalue()
+    return parquet_bytes(pa.Table.from_pylist(rows, schema=_SCHEMA))
 
 
 def twins_checks(found: Sequence[Twins], chosen: LooksDisjointParams) -> list[Check]:

@@ -9,7 +9,6 @@ of it is read by a training, whose texts are in one language.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +21,7 @@ from safetensors.numpy import load_file
 from flame_core.captions.table import Caption, read_captions
 from flame_core.digest import text_sha256
 from flame_core.errors import InputError
+from flame_core.parquet_bytes import parquet_bytes
 from flame_core.text.jobs import Job
 from flame_core.text.sentence import SENTENCE
 from flame_core.text.tensor_file import TensorFile, tensor_bytes
@@ -71,10 +71,8 @@ def language_files(
         key=lambda each: order[each.language],
     ):
         known.setdefault(caption.text, caption.language)
-    buffer = BytesIO()
     rows = [{"text": text, "language": language} for text, language in known.items()]
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), buffer, compression="zstd")
-    return {MEANS: tensor_bytes(means, "float32"), LANGUAGES: buffer.getvalue()}
+    return {MEANS: tensor_bytes(means, "float32"), LANGUAGES: parquet_bytes(pa.Table.from_pylist(rows, schema=_SCHEMA))}
 
 
 class LanguageMeans:
