@@ -1,14 +1,17 @@
-"""Recipes on a frozen tower's stored vectors, on the demo's pictures: recall, zero-shot and processor time.
+"""Recipes on a frozen tower's stored vectors, on the demo's pictures and on photographs: recall and processor time.
 
     flame run features --preset demo-pretrained          # and demo-pretrained-gemma, for the arms with Gemma
-    python -m benchmarks.pretrained                      # trains what is missing in pretrained.jsonl, then the table
+    python -m benchmarks.pretrained                      # trains what is missing in pretrained.jsonl, then the tables
     python -m benchmarks.pretrained --table
+
+    flame run features --preset flickr8k-pretrained --set sources.flickr8k.path=/where/it/is
+    python -m benchmarks.pretrained --flickr8k /where/it/is
 
 The rate, and at the best rate the number of epochs, are chosen by English recall@10 (the mean of both directions and of
 two seeds) on a fifth of the training pictures, after a training on the others; the validation split has no part in it.
 Of the numbers of epochs, it is the least whose recall is within one standard error of the best. Then three seeds are
 trained on all training pictures. The tower is frozen, so pictures are encoded once. The arms with Gemma and with int8
-take what was chosen for `lit`; those of `sharelock` and `sail` have fixed values.
+take what was chosen for `lit`.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, mode, stdev
@@ -47,7 +50,8 @@ from flame_core.work import UnitRecord, WorkCache
 from flame_core.workspace import open_workspace, resolve_params
 
 RESULTS = Path(__file__).parent / "pretrained.jsonl"
-PRESET, GEMMA = Path("presets/demo-pretrained.yaml"), Path("presets/demo-pretrained-gemma.yaml")
+DEMO, GEMMA = Path("presets/demo-pretrained.yaml"), Path("presets/demo-pretrained-gemma.yaml")
+FLICKR8K = Path("presets/flickr8k-pretrained.yaml")
 RATES, EPOCHS, SEEDS = (5e-4, 1e-3, 2e-3), (15, 30, 60), (0, 1, 2)
 CHOICE_SEEDS = SEEDS[:2]
 INT8 = "data/sidecars/features-int8"
@@ -56,44 +60,46 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Arm:
-    """A row of the table: a recipe with a preset, and what its header overrides to run on the demo."""
+    """A row of a table: a recipe with a preset, and what its header overrides to run on so few pictures."""
 
     name: str
     recipe: str
-    preset: Path = PRESET
+    preset: Path = DEMO
     overrides: tuple[str, ...] = ()
     like: str | None = None  # the arm whose rate and epochs it takes; None: its own
-    given: tuple[float, int] | None = None  # rate and epochs that are not chosen here
+    source: tuple[str, ...] = ()  # overrides that its stages ran with
 
     @cached_property
     def store(self) -> Store:
         resolved = resolve_params(Layout.find(), self._all(), self.preset)
-        base = resolve_params(Layout.find(), [], self.preset)  # whose stages have run
+        base = resolve_params(Layout.find(), self.source, self.preset)  # whose stages have run
         return Store(resolved.params, open_workspace(Layout.find(), base))
 
     def _all(self) -> list[str]:
-        return [f"recipes=[{self.recipe}]", *self.overrides]
+        return [f"recipes=[{self.recipe}]", *self.source, *self.overrides]
 
     def recipe_with(self, rate: float, epochs: int, seed: int) -> TrainParams:
         values = [f"train.optimizer.learning_rate={rate}", f"train.epochs={epochs}", f"train.seed={seed}"]
         return resolve_params(Layout.find(), [*self._all(), *values], self.preset).params.train[self.recipe]
 
 
+_SHARELOCK = (
+    "train.model.head_hidden=null",
+    "train.text_projection.dim=1280",
+    "train.text_projection.hidden=1024",
+)
+_SAIL = ("train.text_projection.hidden=1024",)
 ARMS = [
     Arm("lit", "lit"),
-    Arm(
-        "sharelock",
-        "sharelock",
-        overrides=(
-            "train.model.head_hidden=null",
-            "train.text_projection.dim=1280",
-            "train.text_projection.hidden=1024",
-        ),
-        given=(1e-3, 30),
-    ),
-    Arm("sail", "sail", overrides=("train.text_projection.hidden=1024",), given=(5e-4, 30)),
+    Arm("sharelock", "sharelock", overrides=_SHARELOCK),
+    Arm("sail", "sail", overrides=_SAIL),
     Arm("lit, Gemma", "lit", GEMMA, like="lit"),
     Arm("lit, int8", "lit", overrides=(f"train.sidecars.features={INT8}",), like="lit"),
+]
+PHOTOGRAPHS = [
+    Arm("lit, Flickr8k", "lit", FLICKR8K),
+    Arm("sharelock, Flickr8k", "sharelock", FLICKR8K, _SHARELOCK),
+    Arm("sail, Flickr8k", "sail", FLICKR8K, _SAIL),
 ]
 
 
@@ -151,10 +157,12 @@ def validation(store: Store, model: Path, recipe: TrainParams) -> dict[str, floa
         params, z, [row.key for row in rows], captions, read_classes(layout.shards), texts.lookup, {}
     ).metrics
     names = (params.evaluate.train_language, OTHERS)
-    recall = {
+    found = {
         name: mean(metrics[f"retrieval/{name}/{direction}/recall@{AT}"] for direction in DIRECTIONS) for name in names
     }
-    return {name: round(value, 5) for name, value in {**recall, "zero-shot": metrics["classification/top1"]}.items()}
+    if "classification/top1" in metrics:  # a source with classes
+        found["zero-shot"] = metrics["classification/top1"]
+    return {name: round(value, 5) for name, value in found.items()}
 
 
 def seen(model: Path, vectors: torch.Tensor) -> np.ndarray:
@@ -185,15 +193,13 @@ def compared(arm: Arm, results: Results) -> None:
     """Choose the rate and the epochs of an arm, then train it with all seeds."""
     if INT8 in " ".join(arm.overrides):
         write_coarse(arm.store)
-    rate, epochs = chosen(next(each for each in ARMS if each.name == (arm.like or arm.name)), results)
+    rate, epochs = chosen(next(each for each in ARMS if each.name == arm.like) if arm.like else arm, results)
     for seed in SEEDS:
         trained(arm, "final", rate, epochs, seed, results)
 
 
 def chosen(arm: Arm, results: Results) -> tuple[float, int]:
     """The rate with the best held-out recall, and at it the fewest epochs within one standard error of the best."""
-    if arm.given is not None:
-        return arm.given
     language = arm.store.params.evaluate.train_language
 
     def score(rate: float, epochs: int) -> float:
@@ -224,10 +230,10 @@ def write_coarse(store: Store) -> None:
     gather_sidecar(out, layout.state, units, index, "features", exact.manifest.origin)
 
 
-def table(results: Results) -> str:
+def table(arms: Sequence[Arm], results: Results) -> str:
     """Markdown: the mean over the seeds, and their deviation."""
     lines = ["| | rate, epochs | English | other languages | zero-shot | training, s |", "|---|---|---|---|---|---|"]
-    for arm in ARMS:
+    for arm in arms:
         finals = [row for row in results.rows if row["arm"] == arm.name and row["phase"] == "final"]
         if not finals:
             continue
@@ -235,8 +241,9 @@ def table(results: Results) -> str:
         rows = [row for row in finals if (row["rate"], row["epochs"]) == kind]
         cells = []
         for name in ("en", OTHERS, "zero-shot"):
-            values = [100 * row["scores"][name] for row in rows]
-            cells.append(f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else ""))
+            values = [100 * row["scores"][name] for row in rows if name in row["scores"]]
+            deviation = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+            cells.append(f"{mean(values):.1f}{deviation}" if values else "")
         seconds = mean(row["train_cpu_seconds"] for row in rows)
         lines.append(f"| {arm.name} | {rows[0]['rate']:g}, {rows[0]['epochs']} | {' | '.join(cells)} | {seconds:.0f} |")
     return "\n".join(lines)
@@ -245,14 +252,19 @@ def table(results: Results) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--arms", nargs="+", choices=[arm.name for arm in ARMS], help="only these")
-    parser.add_argument("--table", action="store_true", help="only the table of existing results")
+    parser.add_argument("--arms", nargs="+", choices=[arm.name for arm in ARMS], help="only these of the demo")
+    parser.add_argument("--flickr8k", metavar="PATH", help="train the arms on Flickr8k, not those on the demo")
+    parser.add_argument("--table", action="store_true", help="only the tables of existing results")
     options = parser.parse_args()
     results = Results(options.results)
-    for arm in ARMS if not options.table else ():
-        if not options.arms or arm.name in options.arms:
-            compared(arm, results)
-    print(table(results))
+    arms = [arm for arm in ARMS if not options.arms or arm.name in options.arms]
+    if options.flickr8k:
+        source = f"sources.flickr8k.path={options.flickr8k}"
+        arms = [replace(arm, source=(source,)) for arm in PHOTOGRAPHS]
+    for arm in arms if not options.table else ():
+        compared(arm, results)
+    for each in (ARMS, PHOTOGRAPHS):
+        print(table(each, results), end="\n\n")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from flame_core.layout import Layout
 from flame_core.links import links
 from flame_core.params import CaptionKind, ClusterParams, Params, TrainParams, UrlsSource, recipe_of, teacher_recipe
 from flame_core.preflight.data_look import ingest_sizes_of, look
-from flame_core.section_costs import CORE_HOURS, section_costs
+from flame_core.section_costs import hours_of, section_costs
 from flame_core.settings import settings
 from flame_core.soft_prompts.cost import prompts_section
 from flame_core.text.cost import ASSUMED, LLMShape, count_words, read_shape, text_cost
@@ -375,7 +375,7 @@ def stage_costs(params: Params, layout: Layout, tflops: float | None) -> dict[st
         costs["cluster"] = _cost(title, sum(clustering.flops.values()), None)
     for stage, section in section_costs(params, layout, start.images, tflops or CORE_TFLOPS).items():
         ((title, values),) = section.items()
-        costs[stage] = f"{title}, {values[CORE_HOURS]} core hours" if CORE_HOURS in values else f"{title}, not counted"
+        costs[stage] = f"{title}, {hours_of(values)}"
     for title, values in _prompts_cost(params, shape, start, tflops or CORE_TFLOPS).items():
         costs["prompts"] = f"{title}, {values['steps']}, {values['FLOPs']} FLOPs"
     for name, recipe in params.train.items():

@@ -1,4 +1,4 @@
-"""What codes, select, noise and tune take at the sizes of CC3M and LAION-400M, in `flame plan` and `flame status`."""
+"""What optional stages take at the sizes of CC3M and LAION-400M, in `flame plan` and `flame status`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from typing import Any
 
 import pytest
 
+from flame_core.curation.picture_passes_cost import features_section
 from flame_core.curation.selection_cost import codes_section, noise_section, select_section
-from flame_core.curation.tower_shape import TowerShape, recipe_shape
+from flame_core.curation.tower_shape import TowerShape, model_shape, recipe_shape, scorer_shapes
 from flame_core.layout import Layout
-from flame_core.params import CodesParams, NoiseParams, Params, SelectParams, TuneParams, parse_params, read_yaml
+from flame_core.params import (
+    CodesParams,
+    FeaturesParams,
+    NoiseParams,
+    Params,
+    SelectParams,
+    TuneParams,
+    parse_params,
+    read_yaml,
+)
 from flame_core.plan import given, plan
-from flame_core.section_costs import section_costs
+from flame_core.section_costs import hours_of, section_costs
 from flame_core.tuning.cost import ASSUMED_PICTURES, tune_section
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +100,61 @@ def test_heads_are_counted_by_preset_factor_and_seed():
     steps = 27 * 30 * (ASSUMED_PICTURES // 64)
     assert number(found["core hours"]) > layers * steps / 5e10 / 3600
     assert found["not counted"] == "clip" and "assumed" in found["basis"]
+
+
+def test_stored_features_are_a_pass_of_every_view():
+    model = {"backbone": "tf_efficientnet_lite0", "image_size": 224, "head": "pooled", "init": {"source": "timm:x"}}
+    params = FeaturesParams.model_validate({"model": model, "dtype": "int8"})
+    shape = model_shape(params.model)
+    assert shape.dims == 1280 and shape.flops == pytest.approx(2 * 0.39e9, rel=0.05)  # published: 0.39 G products
+    found = values(features_section(params, CC3M, shape, 100))
+    assert found["pictures through the tower"].startswith(f"{2 * CC3M:,} of ")
+    assert number(found["vectors"]) == pytest.approx(2 * CC3M * 1280 / 1e9, abs=0.01)
+    assert number(found["hours of the tower"]) == pytest.approx(2 * CC3M * shape.flops / 1e14 / 3600, rel=0.05)
+
+
+def test_scores_are_a_pass_per_model_and_nothing_for_a_table(tmp_path: Path):
+    scorers = {
+        "own": {"kind": "tower", "recipe": "flame"},
+        "clip": {"kind": "model", "source": f"transformers:{tiny_clip(tmp_path)}"},
+        "beauty": {"kind": "head", "source": "timm:resnet18", "file": "head.safetensors"},
+        "nsfw": {"kind": "classifier", "source": "transformers:somebody/elses", "label": "nsfw"},
+        "given": {"kind": "table", "path": "scores.parquet", "column": "score"},
+    }
+    params = params_with({"scores": {"scorers": scorers}})
+    assert params.scores is not None
+    layout = Layout.find(tmp_path)
+    shapes = scorer_shapes(params, params.scores, layout)
+    assert list(shapes) == ["own", "clip", "beauty", "nsfw"]
+    clip, beauty = shapes["clip"], shapes["beauty"]
+    assert isinstance(clip, TowerShape) and (clip.patches, clip.dims) == (1 + 4, 32)  # CLS and 2 x 2 patches
+    assert isinstance(beauty, TowerShape) and beauty.flops == pytest.approx(2 * 1.81e9, rel=0.02)  # published
+    found = values(section_costs(params, layout, CC3M, 100)["scores"])
+    assert found["not counted"] == "nsfw: transformers:somebody/elses is no folder on this machine"
+    assert found["read from tables"] == "1" and "pictures through nsfw" not in found
+    counted = sum(each.flops for each in shapes.values() if isinstance(each, TowerShape))
+    assert number(found["hours of the models"]) == pytest.approx(CC3M * counted / 1e14 / 3600, rel=0.05)
+    assert number(found["numbers"]) == pytest.approx(4 * 5 * CC3M / 1e9, abs=0.001)
+
+
+def tiny_clip(folder: Path) -> Path:
+    """A config is enough."""
+    from transformers import CLIPConfig
+
+    vision = {"image_size": 32, "patch_size": 16, "hidden_size": 32, "intermediate_size": 64}
+    vision |= {"num_hidden_layers": 2, "num_attention_heads": 2}
+    CLIPConfig(vision_config=vision).save_pretrained(folder / "clip")
+    return folder / "clip"
+
+
+def test_a_model_whose_config_cannot_be_read_is_named(tmp_path: Path):
+    (tmp_path / "broken").mkdir()
+    scorers = {"clip": {"kind": "model", "source": f"transformers:{tmp_path / 'broken'}"}}
+    found = values(
+        section_costs(params_with({"scores": {"scorers": scorers}}), Layout.find(tmp_path), CC3M, 100)["scores"]
+    )
+    assert found["not counted"].startswith(f"clip: {tmp_path / 'broken'} cannot be made from its config")
+    assert hours_of(found) == "not counted"
 
 
 def params_with(sections: dict[str, Any]) -> Params:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flame_core.errors import InputError
 from flame_core.layout import Layout
-from flame_core.params import CodesParams, ModelParams, Params, TrainParams
+from flame_core.params import CodesParams, ModelParams, Params, ScoresParams, TrainParams
+from flame_core.params.scores import TableScorerParams, TowerScorerParams
 from flame_core.section_stages import linked_place
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _HIDDEN = 1  # dimensions of the texts' space: the head is not run
 
@@ -25,7 +30,7 @@ class TowerShape:
 
 def recipe_shape(recipe: TrainParams) -> TowerShape:
     """The shape of a recipe's backbone."""
-    return _of_model(recipe.model)
+    return model_shape(recipe.model)
 
 
 def codes_shape(params: Params, chosen: CodesParams, layout: Layout) -> TowerShape | str:
@@ -36,7 +41,7 @@ def codes_shape(params: Params, chosen: CodesParams, layout: Layout) -> TowerSha
     """
     tower = chosen.tower
     if tower.timm is not None:
-        return _of_timm(tower.timm.partition("@")[0])
+        return _of_timm("codes.tower", tower.timm)
     if tower.recipe is not None:
         return recipe_shape(params.train[tower.recipe])
     folder = linked_place(layout, tower.path or "")
@@ -47,7 +52,52 @@ def codes_shape(params: Params, chosen: CodesParams, layout: Layout) -> TowerSha
         return f"the tower {tower.path} is not there yet"
 
 
-def _of_model(model: ModelParams) -> TowerShape:
+def scorer_shapes(params: Params, chosen: ScoresParams, layout: Layout) -> dict[str, TowerShape | str]:
+    """{scorer: the shape of its model, or why it cannot be counted}; scorers that read a table are left out.
+
+    Raises:
+        InputError: timm does not know a backbone.
+    """
+    found: dict[str, TowerShape | str] = {}
+    for name, scorer in chosen.scorers.items():
+        if isinstance(scorer, TowerScorerParams):
+            found[name] = recipe_shape(params.train[scorer.recipe])
+        elif not isinstance(scorer, TableScorerParams):
+            found[name] = _of_source(f"scores.scorers.{name}", scorer.source, layout)
+    return found
+
+
+def _of_source(where: str, source: str, layout: Layout) -> TowerShape | str:
+    """The shape of the picture side of a source such as timm:<name> or transformers:<folder>."""
+    from flame_core.objectives.clip_teacher import local_folder
+
+    kind, _, name = source.partition(":")
+    if kind == "timm":
+        return _of_timm(where, name)
+    folder = local_folder(source, layout)
+    return f"{source} is no folder on this machine" if folder is None else _of_transformers(folder)
+
+
+def _of_transformers(folder: Path) -> TowerShape | str:
+    """The picture tower of a dual encoder or a classifier, made from its config alone."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = getattr(config, "vision_config", config)
+        with torch.device("meta"):
+            tower: Any = AutoModel.from_config(config, trust_remote_code=False).eval()
+        size = config.image_size
+        height, width = size if isinstance(size, (list, tuple)) else (size, size)
+        picture = torch.zeros(1, getattr(config, "num_channels", 3), height, width, device="meta")
+        return _counted(lambda pictures: _as_tokens(tower(pixel_values=pictures).last_hidden_state), picture)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        return f"{folder} cannot be made from its config ({error})"
+
+
+def model_shape(model: ModelParams) -> TowerShape:
+    """The shape of a backbone."""
     import torch
 
     from flame_core.vision.tower import ImageTower
@@ -57,21 +107,29 @@ def _of_model(model: ModelParams) -> TowerShape:
     return _counted(tower.patches, torch.zeros(1, 3, model.image_size, model.image_size, device="meta"))
 
 
-def _of_timm(name: str) -> TowerShape:
+def _of_timm(where: str, source: str) -> TowerShape:
+    """The shape of <name> or <name>@<file>."""
     import timm
     import torch
     from timm.data.config import resolve_model_data_config
 
+    name = source.partition("@")[0]
     try:
         with torch.device("meta"):
             backbone: Any = timm.create_model(name, pretrained=False, num_classes=0).eval()
     except RuntimeError as error:
-        raise InputError(f"codes.tower: timm {name} cannot be made ({error})") from None
-    prefix = backbone.num_prefix_tokens
+        raise InputError(f"{where}: timm {name} cannot be made ({error})") from None
+    prefix = getattr(backbone, "num_prefix_tokens", 0)
     size = resolve_model_data_config(backbone)["input_size"]
     return _counted(
-        lambda pictures: backbone.forward_features(pictures)[:, prefix:], torch.zeros(1, *size, device="meta")
+        lambda pictures: _as_tokens(backbone.forward_features(pictures))[:, prefix:],
+        torch.zeros(1, *size, device="meta"),
     )
+
+
+def _as_tokens(features: Tensor) -> Tensor:
+    """[N, L, D] of tokens, or of a feature map [N, D, h, w]."""
+    return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
 
 
 def _counted(run: Any, picture: Any) -> TowerShape:

@@ -1,15 +1,18 @@
 """A folder in a bucket by its address, `s3://bucket/folder` or `gs://bucket/folder`, through `pyarrow.fs`.
 
 Keys and the server come from the environment, as everywhere with S3: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
-`AWS_DEFAULT_REGION`, and `AWS_ENDPOINT_URL` if it is not Amazon's.
+`AWS_DEFAULT_REGION`, and `AWS_ENDPOINT_URL` if it is not Amazon's. Google's storage takes the credentials that Google's
+own clients take (`GOOGLE_APPLICATION_CREDENTIALS` and so on), and `STORAGE_EMULATOR_HOST` names an emulator.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 SCHEMES = ("s3", "gs")
+_TRIES = timedelta(seconds=60)  # of Google's client, whose own limit is fifteen minutes
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _REFUSED = (
     "ACCESS_DENIED",
@@ -28,8 +32,18 @@ _REFUSED = (
     "SIGNATURE_DOES_NOT_MATCH",
     "HTTP status 401",
     "HTTP status 403",
+    "Status(PERMISSION_DENIED",  # Google's
+    "Status(UNAUTHENTICATED",
 )
-_ABSENT = ("NO_SUCH_BUCKET", "NO_SUCH_KEY", "RESOURCE_NOT_FOUND", "HTTP status 404")
+_ABSENT = (
+    "NO_SUCH_BUCKET",
+    "NO_SUCH_KEY",
+    "RESOURCE_NOT_FOUND",
+    "HTTP status 404",
+    "Status(NOT_FOUND",
+    "No such file or directory",
+)
+_KEYS = {"s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "gs": "GOOGLE_APPLICATION_CREDENTIALS to a file of keys"}
 
 
 def is_address(path: str) -> bool:
@@ -126,8 +140,21 @@ def open_bucket(address: str) -> Bucket:
 
     clean = require_address(address)
     with told(clean):
-        system, path = FileSystem.from_uri(clean)
+        if clean.startswith("gs://"):
+            system, path = _google(), clean.removeprefix("gs://")
+        else:
+            system, path = FileSystem.from_uri(clean)
     return Bucket(clean, system, path.rstrip("/"))
+
+
+def _google() -> FileSystem:
+    from pyarrow.fs import GcsFileSystem
+
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST", "").rstrip("/")
+    if not emulator:
+        return GcsFileSystem(retry_time_limit=_TRIES)
+    scheme, _, host = emulator.rpartition("://")
+    return GcsFileSystem(anonymous=True, endpoint_override=host, scheme=scheme or "http", retry_time_limit=_TRIES)
 
 
 @contextmanager
@@ -143,7 +170,6 @@ def told(address: str) -> Iterator[None]:
             raise InputError(f"{address}: nothing is there; correct the address ({text})") from None
         if isinstance(error, PermissionError) or any(mark in text for mark in _REFUSED):
             raise InputError(
-                f"{address}: access is refused; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of somebody who may "
-                f"read it ({text})"
+                f"{address}: access is refused; set {_KEYS[address[:2]]} of somebody who may read it ({text})"
             ) from None
         raise ResourceError(f"{address} cannot be read: {text}") from None

@@ -1,0 +1,62 @@
+"""What stages cost that send all pictures through towers once: `flame features` and `flame scores`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flame_core.curation.cost import hours_text
+from flame_core.curation.tower_shape import TowerShape
+from flame_core.params import FeaturesParams, ScoresParams
+from flame_core.params.scores import TableScorerParams
+
+_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+_GB = 1e9
+
+
+def features_section(
+    params: FeaturesParams, samples: int, tower: TowerShape, tflops: float
+) -> dict[str, dict[str, str]]:
+    """A title, and what the stored vectors of `samples` pictures cost at a rate."""
+    views = samples * len(params.views)
+    stored = views * tower.dims * _BYTES[params.dtype] / _GB
+    return {
+        f"features: {views:,} views of {samples:,} pictures": {
+            "pictures through the tower": f"{views:,} of {tower.flops / 1e9:,.3g} G FLOPs",
+            "hours of the tower": f"{_hours(views * tower.flops, tflops)} at {tflops:g} TFLOP/s",
+            "vectors": f"{stored:,.3g} GB in {params.dtype}, and as much in the work cache",
+        }
+    }
+
+
+def scores_section(
+    params: ScoresParams, samples: int, towers: Mapping[str, TowerShape | str], tflops: float
+) -> dict[str, dict[str, str]]:
+    """A title, and what scoring `samples` pictures costs at a rate.
+
+    Args:
+        params: of the scorers.
+        samples: training pictures.
+        towers: {scorer: the shape of its model, or why it is unknown}; a table's is not there.
+        tflops: rate of the models.
+    """
+    known = {name: tower for name, tower in towers.items() if isinstance(tower, TowerShape)}
+    unknown = {name: tower for name, tower in towers.items() if isinstance(tower, str)}
+    flops = sum(tower.flops for tower in known.values()) * samples
+    passes = {
+        f"pictures through {name}": f"{samples:,} of {own.flops / 1e9:,.3g} G FLOPs" for name, own in known.items()
+    }
+    hours = {"hours of the models": f"{_hours(flops, tflops)} at {tflops:g} TFLOP/s, without captions"}
+    tables = sum(isinstance(each, TableScorerParams) for each in params.scorers.values())
+    return {
+        f"scores: {len(params.scorers)} of {samples:,} samples": {
+            **passes,
+            **({"read from tables": str(tables)} if tables else {}),
+            **(hours if known else {}),
+            "numbers": f"{4 * samples * len(params.scorers) / _GB:,.3g} GB, and as much in the work cache",
+            **({"not counted": "; ".join(f"{name}: {why}" for name, why in unknown.items())} if unknown else {}),
+        }
+    }
+
+
+def _hours(flops: float, tflops: float) -> str:
+    return hours_text(flops / (tflops * 1e12) / 3600)
