@@ -2,7 +2,7 @@
 
     python -m benchmarks.siblings --processes 8                # with params.yaml: after `make demo`, the demo
     python -m benchmarks.siblings --preset presets/flickr8k.yaml --set sources.flickr8k.path=/where/it/is \
-        --set cluster.clusters=200 --processes 6
+        --set cluster.clusters=120 --rate-epochs 3
     python -m benchmarks.siblings --table                      # only the table of existing results
 
 A baseline has the same augmentation, batch, steps and image tokens (docs/siblings.md). All arms try the same rates.
