@@ -1,14 +1,15 @@
 """Recipes on a frozen tower's stored vectors, on the demo's pictures and on photographs: recall and processor time.
 
-    flame run features --preset demo-pretrained          # and demo-pretrained-gemma, for the arms with Gemma
+    flame run embed features --preset demo-pretrained    # and demo-pretrained-gemma, for the arms with Gemma
     python -m benchmarks.pretrained                      # trains what is missing in pretrained.jsonl, then the tables
     python -m benchmarks.pretrained --table
 
-    flame run features --preset flickr8k-pretrained --set sources.flickr8k.path=/where/it/is
+    flame run embed features --preset flickr8k-pretrained --set sources.flickr8k.path=/where/it/is
     python -m benchmarks.pretrained --flickr8k /where/it/is
 
 The rate, and at the best rate the number of epochs, are chosen by English recall@10 (the mean of both directions and of
 two seeds) on a fifth of the training pictures, after a training on the others; the validation split has no part in it.
+Three rates are tried, and others by factors of two as long as the best is the lowest or the highest of all.
 Of the numbers of epochs, it is the least whose recall is within one standard error of the best. Then three seeds are
 trained on all training pictures. The tower is frozen, so pictures are encoded once. The arms with Gemma and with int8
 take what was chosen for `lit`.
@@ -205,7 +206,9 @@ def chosen(arm: Arm, results: Results) -> tuple[float, int]:
     def score(rate: float, epochs: int) -> float:
         return mean(trained(arm, "choice", rate, epochs, seed, results)["scores"][language] for seed in CHOICE_SEEDS)
 
-    rate = max(RATES, key=lambda each: score(each, EPOCHS[1]))
+    rates = list(RATES)
+    while (rate := max(rates, key=lambda each: score(each, EPOCHS[1]))) in (rates[0], rates[-1]):
+        rates = [rate / 2, *rates] if rate == rates[0] else [*rates, rate * 2]
     held = sum(is_held_out(row) for row in read_index(arm.store.layout.shards, "train"))
     best = max(score(rate, epochs) for epochs in EPOCHS)
     enough = best - (best * (1 - best) / held) ** 0.5
