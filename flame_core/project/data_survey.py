@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from flame_core.data.buckets.bucket import SCHEMES
 from flame_core.data.picture_bounds import PictureError
 from flame_core.data.picture_decoding import read_picture
 from flame_core.data.picture_kinds import is_picture
@@ -80,6 +81,12 @@ def survey(given: Given, layout: Layout) -> Survey:
     Raises:
         InputError: there are no pictures, or no captions for them; says what to do.
     """
+    scheme, _, rest = str(given.path).partition(":/")  # a path has lost the second slash of an address
+    if scheme in SCHEMES:
+        raise InputError(
+            f"{scheme}://{rest.lstrip('/')} is an address, and `flame init` looks at data of this machine: give it a "
+            "folder with one of the shards, then write the address into params.yaml as `path` of the source"
+        )
     folder = given.path.expanduser().resolve()
     if folder.is_file() and folder.suffix.lower() in SUFFIXES and not given.shards:
         given, folder = replace(given, table=given.table or folder), folder.parent

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,6 +111,14 @@ def test_data_that_cannot_be_used_are_told_with_what_to_do(pictures, layout, mak
     make(pictures)
     with pytest.raises(InputError, match=message):
         survey(Given(pictures), layout)
+
+
+def test_an_address_of_a_bucket_is_told(layout):
+    for scheme in ("s3", "gs"):
+        with pytest.raises(
+            InputError, match=f"{scheme}://bucket/x is an address, .* write the address into params.yaml"
+        ):
+            survey(Given(Path(f"{scheme}://bucket/x"), shards=True), layout)
 
 
 def test_a_place_of_another_kind_is_told(pictures, layout):
