@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+_DIGITS = 9
+
 
 def nearest(t: np.ndarray, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """The row nearest to each of `rows` [R] for each facet, among unit facet embeddings t [N, K, D].
@@ -24,7 +26,7 @@ def nearest(t: np.ndarray, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]
 
 
 def anisotropy(t: np.ndarray) -> dict[str, float]:
-    """Statistics of unit facet embeddings t [N, K, D] in float32.
+    """Statistics of unit facet embeddings t [N, K, D] in float32, with as many digits as do not depend on threads.
 
     Returns:
         mean_cosine: mean cosine between different captions at the same facet.
@@ -46,7 +48,7 @@ def anisotropy(t: np.ndarray) -> dict[str, float]:
     facet_share = float(n * ((facets - mean) ** 2).sum() / total)
     own = t.sum(axis=1)  # [N, D]
     facet_cosine = float(((own**2).sum() - (t**2).sum()) / (n * k * (k - 1))) if k > 1 else 1.0
-    return {
+    found = {
         "mean_cosine": mean_cosine,
         "top_direction_energy": top,
         "caption_share": caption_share,
@@ -54,3 +56,4 @@ def anisotropy(t: np.ndarray) -> dict[str, float]:
         "interaction_share": max(0.0, 1.0 - caption_share - facet_share),
         "facet_cosine": facet_cosine,
     }
+    return {name: round(value, _DIGITS) for name, value in found.items()}

@@ -147,6 +147,11 @@ def test_a_row_beyond_the_file_is_refused_by_name(tmp_path):
             store.read([Drawn("train/00000.tar", row, [facet])])
 
 
+def test_anisotropy_does_not_depend_on_the_order_of_sums():
+    t = random_units(300, 3, 64)
+    assert anisotropy(t) == anisotropy(t[::-1]) == anisotropy(t[:, :, ::-1])
+
+
 def test_anisotropy_of_a_hand_made_store():
     """Two captions, two facets, in 4-d: caption, facet and interaction directions of known size."""
     common, caption, facet, both = np.eye(4) * np.array([[2.0], [1.0], [0.5], [0.25]])
