@@ -24,7 +24,7 @@ from flame_core.preflight.data_look import ingest_sizes_of, look
 from flame_core.section_costs import hours_of, section_costs
 from flame_core.settings import settings
 from flame_core.soft_prompts.cost import prompts_section
-from flame_core.text.cost import ASSUMED, LLMShape, count_words, read_shape, text_cost
+from flame_core.text.cost import ASSUMED, BYTES, LLMShape, count_words, read_shape, text_cost
 from flame_core.text.jobs import facet_names, recipe_slots, sentence_names, slot_names
 
 if TYPE_CHECKING:
@@ -193,9 +193,8 @@ def _cluster_cost(params: Params, cluster: ClusterParams, shape: LLMShape, image
     kinds = cluster.kinds or params.text.train_kinds
     names = facet_names(params.text) if cluster.reading == "facets" else sentence_names(params.text)
     vectors = 1 if cluster.vectors else sum(name.partition("/")[0] in kinds for name in names)
-    size = {"float32": 4, "int8": 1}.get(params.text.store_dtype, 2)
     return f"clusters: {cluster.clusters:,} of {images:,} samples", cluster_cost(
-        cluster, images, shape.hidden, vectors, size
+        cluster, images, shape.hidden, vectors, BYTES[params.text.store_dtype]
     )
 
 

@@ -23,6 +23,11 @@ def concept_section(params: ConceptParams, samples: int) -> dict[str, dict[str, 
     return {f"concepts: {captions:,} captions": values}
 
 
+def hours_at(flops: float, tflops: float) -> str:
+    """Hours of a device for so many FLOPs, with its rate."""
+    return f"{hours_text(flops / (tflops * 1e12) / 3600)} at {tflops:g} TFLOP/s"
+
+
 def hours_text(hours: float) -> str:
     """Hours with two digits at least, and no exponent."""
     return f"{hours:,.2g}" if hours < 10 else f"{hours:,.0f}"

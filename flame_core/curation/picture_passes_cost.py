@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flame_core.curation.cost import hours_text
+from flame_core.curation.cost import hours_at
 from flame_core.curation.tower_shape import TowerShape
 from flame_core.params import FeaturesParams, ScoresParams
 from flame_core.params.scores import TableScorerParams
+from flame_core.text.cost import BYTES
 
-_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 _GB = 1e9
 
 
@@ -18,11 +18,11 @@ def features_section(
 ) -> dict[str, dict[str, str]]:
     """A title, and what the stored vectors of `samples` pictures cost at a rate."""
     views = samples * len(params.views)
-    stored = views * tower.dims * _BYTES[params.dtype] / _GB
+    stored = views * tower.dims * BYTES[params.dtype] / _GB
     return {
         f"features: {views:,} views of {samples:,} pictures": {
             "pictures through the tower": f"{views:,} of {tower.flops / 1e9:,.3g} G FLOPs",
-            "hours of the tower": f"{_hours(views * tower.flops, tflops)} at {tflops:g} TFLOP/s",
+            "hours of the tower": hours_at(views * tower.flops, tflops),
             "vectors": f"{stored:,.3g} GB in {params.dtype}, and as much in the work cache",
         }
     }
@@ -45,7 +45,7 @@ def scores_section(
     passes = {
         f"pictures through {name}": f"{samples:,} of {own.flops / 1e9:,.3g} G FLOPs" for name, own in known.items()
     }
-    hours = {"hours of the models": f"{_hours(flops, tflops)} at {tflops:g} TFLOP/s, without captions"}
+    hours = {"hours of the models": f"{hours_at(flops, tflops)}, without captions"}
     tables = sum(isinstance(each, TableScorerParams) for each in params.scorers.values())
     return {
         f"scores: {len(params.scorers)} of {samples:,} samples": {
@@ -56,7 +56,3 @@ def scores_section(
             **({"not counted": "; ".join(f"{name}: {why}" for name, why in unknown.items())} if unknown else {}),
         }
     }
-
-
-def _hours(flops: float, tflops: float) -> str:
-    return hours_text(flops / (tflops * 1e12) / 3600)

@@ -8,7 +8,7 @@ from flame_core.clustering.cost import cluster_cost
 from flame_core.clustering.pipeline import PCA_SAMPLES
 from flame_core.clustering.spherical import SEEDED_BY
 from flame_core.cores import CORE_TFLOPS
-from flame_core.curation.cost import hours_text
+from flame_core.curation.cost import hours_at, hours_text
 from flame_core.curation.minibatch import FEWEST_TOKENS
 from flame_core.curation.tower_shape import TowerShape
 from flame_core.params import CodesParams, NoiseParams, SelectParams
@@ -45,12 +45,11 @@ def codes_section(params: CodesParams, samples: int, tower: TowerShape | str, tf
         "codebook": search,
         "codes": 2.0 * samples * tower.patches * space * (params.codes + (tower.dims if space < tower.dims else 0)),
     }
-    of_tower = hours_text(forwards * tower.flops / (tflops * 1e12) / 3600)
     memory = max(8.0 * (2 * of_pca[1] * tower.dims + 3 * tower.dims**2), fitted[1] * (2.0 * space + 8))
     return {
         title: {
             "pictures through the tower": f"{forwards:,} of {tower.flops / 1e9:,.3g} G FLOPs",
-            "hours of the tower": f"{of_tower} at {tflops:g} TFLOP/s",
+            "hours of the tower": hours_at(forwards * tower.flops, tflops),
             "core hours": hours_text(sum(flops.values()) / (CORE_TFLOPS * 1e12) / 3600),
             "memory": f"{memory / _GB:,.2f} GB beside the tower",
             "codes and keys": f"{samples * (2 * tower.patches + 4 + _KEY_BYTES) / _GB:,.3g} GB",

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import CodesParams, ModelParams, Params, ScoresParams, TrainParams
 from flame_core.params.scores import TableScorerParams, TowerScorerParams
 from flame_core.section_stages import linked_place
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _HIDDEN = 1  # dimensions of the texts' space: the head is not run
 
@@ -83,6 +80,8 @@ def _of_transformers(folder: Path) -> TowerShape | str:
     import torch
     from transformers import AutoConfig, AutoModel
 
+    from flame_core.vision.feature_maps import as_tokens
+
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         config = getattr(config, "vision_config", config)
@@ -91,7 +90,7 @@ def _of_transformers(folder: Path) -> TowerShape | str:
         size = config.image_size
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         picture = torch.zeros(1, getattr(config, "num_channels", 3), height, width, device="meta")
-        return _counted(lambda pictures: _as_tokens(tower(pixel_values=pictures).last_hidden_state), picture)
+        return _counted(lambda pictures: as_tokens(tower, tower(pixel_values=pictures).last_hidden_state), picture)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         return f"{folder} cannot be made from its config ({error})"
 
@@ -113,6 +112,8 @@ def _of_timm(where: str, source: str) -> TowerShape:
     import torch
     from timm.data.config import resolve_model_data_config
 
+    from flame_core.vision.feature_maps import tokens_of
+
     name = source.partition("@")[0]
     try:
         with torch.device("meta"):
@@ -121,15 +122,7 @@ def _of_timm(where: str, source: str) -> TowerShape:
         raise InputError(f"{where}: timm {name} cannot be made ({error})") from None
     prefix = getattr(backbone, "num_prefix_tokens", 0)
     size = resolve_model_data_config(backbone)["input_size"]
-    return _counted(
-        lambda pictures: _as_tokens(backbone.forward_features(pictures))[:, prefix:],
-        torch.zeros(1, *size, device="meta"),
-    )
-
-
-def _as_tokens(features: Tensor) -> Tensor:
-    """[N, L, D] of tokens, or of a feature map [N, D, h, w]."""
-    return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
+    return _counted(lambda pictures: tokens_of(backbone, pictures)[:, prefix:], torch.zeros(1, *size, device="meta"))
 
 
 def _counted(run: Any, picture: Any) -> TowerShape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flame_core.cores import CORE_TFLOPS
-from flame_core.curation.cost import hours_text
+from flame_core.curation.cost import hours_at, hours_text
 from flame_core.params import TuneParams
 
 ASSUMED_PICTURES = 10_000  # of a benchmark, whose pictures are not looked at for a plan
@@ -35,10 +35,9 @@ def tune_section(
             of_heads += count * params.epochs * _epoch(params, pictures, dims, preset == "lp")
     basis = {} if params.benchmark is None else {"basis": f"{pictures:,} training pictures of the benchmark, assumed"}
     uncounted = {"not counted": ", ".join(params.baselines)} if params.baselines else {}
-    hours = hours_text(of_towers / (tflops * 1e12) / 3600)
     return {
         f"heads: {heads:,.0f} on {pictures:,} pictures at most": {
-            "hours of the towers": f"{hours} at {tflops:g} TFLOP/s, without tests",
+            "hours of the towers": f"{hours_at(of_towers, tflops)}, without tests",
             "core hours": hours_text(of_heads / (CORE_TFLOPS * 1e12) / 3600),
             "features": f"{views / _GB:,.3g} GB per model in memory and in the work cache",
             **basis,

@@ -83,9 +83,8 @@ def test_shards_of_a_bucket_give_what_those_of_a_folder_give(storage: GcsFileSys
 def test_outs_are_staged_in(storage: GcsFileSystem, tmp_path: Path) -> None:
     source = tmp_path / "there" / "shards"
     source.mkdir(parents=True)
-    (source / "0.bin").write_bytes(
-        bytes(range(256)) * 9
-    )  # the emulator answers one connection at a time: no more than one piece
+    # The emulator answers one connection at a time, so the file is of one piece.
+    (source / "0.bin").write_bytes(bytes(range(256)) * 9)
     write_digests(source)
     put(storage, tmp_path / "there", "data")
     fetch_outs("gs://flame/data", ["shards"], Layout.find(tmp_path / "project"))

@@ -170,6 +170,7 @@ def told(address: str) -> Iterator[None]:
             raise InputError(f"{address}: nothing is there; correct the address ({text})") from None
         if isinstance(error, PermissionError) or any(mark in text for mark in _REFUSED):
             raise InputError(
-                f"{address}: access is refused; set {_KEYS[address[:2]]} of somebody who may read it ({text})"
+                f"{address}: access is refused; set {_KEYS[urlsplit(address).scheme]} of somebody who may read it "
+                f"({text})"
             ) from None
         raise ResourceError(f"{address} cannot be read: {text}") from None
