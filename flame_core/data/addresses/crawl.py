@@ -1,4 +1,4 @@
-"""Asks for the addresses of one unit, in one event loop.
+"""Asks for addresses, in one event loop: a batch for each unit, of which the next begins while the last one ends.
 
 A host gets at most `per_host` requests at once, of all processes together; while it rests or is busy, its addresses
 wait in a queue of their own and other hosts go on. A redirect is a visit to its target, in the queue of the target's
@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from yarl import URL
@@ -36,8 +37,7 @@ class Pace:
 
     Attributes:
         backoff: seconds before the next tries, each times 0.5 to 1.5.
-        patience: seconds that a unit waits for a host that rests; its addresses are left to the last pass if it rests
-            longer.
+        patience: seconds that addresses wait for a host that rests; they are left to the last pass if it rests longer.
         look_again: seconds between two looks at a host that another process keeps busy.
     """
 
@@ -47,10 +47,27 @@ class Pace:
 
 
 @dataclass
+class Batch:
+    """Addresses that end together.
+
+    Attributes:
+        examine: called in a thread with an answer that has a body; it may give the answer a reason.
+        done: called with the last answer for an address: it has a body or a reason.
+        left: addresses without their last answer.
+    """
+
+    examine: Callable[[Visit, Answer], None]
+    done: Callable[[Visit, Answer], None]
+    left: int = 0
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
 class Visit:
     """An address, and where on the way to its picture we are."""
 
     attempt: Attempt
+    batch: Batch
     sha256: str | None = None  # that the list gives
     md5: str | None = None
     url: URL | None = None
@@ -67,49 +84,67 @@ class _Host:
 
 
 class Crawl:
-    """`await Crawl(...).run(visits)` calls `done(visit, answer)` for each: the answer has a body, or a reason."""
+    """`async with crawl.at_work(): await crawl.run(batch, visits)`, other batches at the same time."""
 
     def __init__(
         self,
         requester: Requester,
         courtesy: Courtesy,
-        done: Callable[[Visit, Answer], None],
         *,
         connections: int,
         per_host: int,
         tries: int,
         heed_robots: bool,
         pace: Pace,
-        examine: Callable[[Visit, Answer], None],
         pool: Executor,
     ) -> None:
-        self._requester, self._courtesy, self._done = requester, courtesy, done
+        self._requester, self._courtesy = requester, courtesy
         self._connections, self._per_host, self._tries = connections, per_host, tries
-        self._heed_robots, self._pace, self._examine, self._pool = heed_robots, pace, examine, pool
+        self._heed_robots, self._pace, self._pool = heed_robots, pace, pool
         self._hosts: dict[str, _Host] = {}
         self._ready: asyncio.Queue[_Host] = asyncio.Queue()
         self._robots: dict[str, asyncio.Task[robots.Rules | str]] = {}
-        self._left = 0
-        self._all_done = asyncio.Event()
+        self._workers: list[asyncio.Task[None]] = []
+        self._turn = asyncio.Lock()  # of the batch that begins next
+        self._idle = 0  # connections
+        self._spare = asyncio.Event()  # set when one becomes idle
 
-    async def run(self, visits: Iterable[Visit]) -> None:
-        """Ask for all of them."""
-        visits = list(visits)
-        self._left = len(visits)
-        for visit in visits:
-            self._begin(visit)
-        if not self._left:
-            return
-        workers = [asyncio.create_task(self._work()) for _ in range(min(self._connections, self._left))]
-        end = asyncio.create_task(self._all_done.wait())
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """Keep connections at work meanwhile."""
+        self._workers = [asyncio.create_task(self._work()) for _ in range(self._connections)]
         try:
-            ended, _ = await asyncio.wait([end, *workers], return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.result()  # raises what a worker raised
+            yield
         finally:
-            for task in (end, *workers):
-                task.cancel()
-            await asyncio.gather(end, *workers, return_exceptions=True)
+            self.stop()
+            await asyncio.gather(*self._workers, return_exceptions=True)
+
+    def stop(self) -> None:
+        """End without an answer: each `run` raises `CancelledError`."""
+        for task in self._workers:
+            task.cancel()
+
+    async def run(self, batch: Batch, visits: Sequence[Visit]) -> None:
+        """Ask for a batch's addresses; it begins when those before it leave a connection without work."""
+        async with self._turn:
+            while self._idle <= self._ready.qsize():
+                self._spare.clear()
+                await self._watched(self._spare)
+            batch.left = len(visits)
+            for visit in visits:
+                self._begin(visit)
+        if visits:
+            await self._watched(batch.ended)
+
+    async def _watched(self, event: asyncio.Event) -> None:
+        """Wait for an event, and raise what a worker raises meanwhile."""
+        end = asyncio.create_task(event.wait())
+        try:
+            ended, _ = await asyncio.wait([end, *self._workers], return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
+        finally:
+            end.cancel()
 
     def _begin(self, visit: Visit) -> None:
         url, reason = self._requester.refusal(visit.attempt.url)
@@ -138,7 +173,10 @@ class Crawl:
     async def _take(self) -> tuple[_Host, int, Visit]:
         """The next address whose host may be asked, with a slot of the host."""
         while True:
+            self._idle += 1
+            self._spare.set()
             host = await self._ready.get()
+            self._idle -= 1
             host.queued = False
             rest = self._courtesy.rests_for(host.name)
             if rest > self._pace.patience:
@@ -179,7 +217,7 @@ class Crawl:
                 self._courtesy.rest(host.name, answer.rest)
             self._offer(host)
             if answer.body is not None:
-                await asyncio.get_running_loop().run_in_executor(self._pool, self._examine, visit, answer)
+                await asyncio.get_running_loop().run_in_executor(self._pool, visit.batch.examine, visit, answer)
             self._conclude(visit, answer)
 
     async def _ask(self, visit: Visit) -> Answer:
@@ -250,10 +288,11 @@ class Crawl:
         attempt.outcome = _OUTCOMES.get(answer.reason or "", "failed") if answer.reason else "ok"
         attempt.media_type, attempt.content_usage = answer.media_type, answer.content_usage
         attempt.bytes = answer.bytes
-        self._done(visit, answer)
-        self._left -= 1
-        if not self._left:
-            self._all_done.set()
+        batch = visit.batch
+        batch.done(visit, answer)
+        batch.left -= 1
+        if not batch.left:
+            batch.ended.set()
 
 
 def may_pass(reason: str | None) -> bool:

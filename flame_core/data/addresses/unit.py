@@ -11,9 +11,9 @@ import asyncio
 import hashlib
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from aiohttp.abc import AbstractResolver
 
 from flame_core.data.addresses.attempts import ATTEMPTS, SCHEMA, TAR, Attempt
 from flame_core.data.addresses.courtesy import Courtesy
-from flame_core.data.addresses.crawl import Crawl, Pace, Visit, may_pass
+from flame_core.data.addresses.crawl import Batch, Crawl, Pace, Visit, may_pass
 from flame_core.data.addresses.examine import examine, has_digest
 from flame_core.data.addresses.opt_out import OptOutLists
 from flame_core.data.addresses.public_sockets import SocketCheck
@@ -41,9 +41,12 @@ from flame_core.work import Unit, UnitRecord, WorkCache
 ABOUT = "about.json"
 FORMAT = 1  # of a unit; not the stage's version: a bumped one would fetch everything again
 _DECODERS, _RESOLVERS = 2, 32  # threads
+_AT_ONCE = 4  # units of a process that may be waiting for their last answers
 _POLITE = {"connections", "per_host", "timeout_s", "tries", "contact", "min_success"}  # who waits how long
 _OF_LIST = {"kind", "path", "columns", "url_column", "caption_column", "language", "licence", "licence_column"}
 _OF_LIST |= {"sha256_column", "md5_column", "keep_columns", "max_samples"}
+
+_Ask = Callable[[Batch, Sequence[Visit]], None]
 
 
 def fetch_identity(params: UrlsSource) -> dict[str, Any]:
@@ -89,12 +92,72 @@ class Fetched:
         return bool(self.unit.record.failures) and not self.unit.record.counts["last_pass"]
 
 
-def fetch(task: FetchTask) -> Fetched:
-    """The unit of a task, found or made; with `last_pass`, its next generation if something may pass."""
+def fetch(tasks: Sequence[FetchTask]) -> list[Fetched]:
+    """The units of tasks, found or made; with `last_pass`, their next generation if something may pass.
+
+    A unit begins while the ones before it wait for their last answers or are written, so that connections stay at work.
+    """
+    return asyncio.run(_fetch_all(tasks))
+
+
+async def _fetch_all(tasks: Sequence[FetchTask]) -> list[Fetched]:
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(_RESOLVERS))
+    async with _crawling(tasks[0]) as crawl:
+
+        def ask(batch: Batch, visits: Sequence[Visit]) -> None:
+            asyncio.run_coroutine_threadsafe(crawl.run(batch, visits), loop).result()
+
+        threads = ThreadPoolExecutor(_AT_ONCE)
+        try:
+            return await asyncio.gather(*(loop.run_in_executor(threads, _fetch, task, ask) for task in tasks))
+        except asyncio.CancelledError:
+            crawl.stop()
+            raise
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            await loop.run_in_executor(None, threads.shutdown)  # units that have begun are finished
+
+
+@asynccontextmanager
+async def _crawling(task: FetchTask) -> AsyncIterator[Crawl]:
+    params = task.params
+    courtesy = Courtesy(task.shared, params.per_host)
+    requester = Requester(
+        SocketCheck(params.allow),
+        contact=params.contact,
+        connect_s=params.timeout_s.connect,
+        read_s=params.timeout_s.read,
+        total_s=params.timeout_s.total,
+        max_bytes=params.max_bytes,
+        heed_headers=params.opt_out.headers,
+        scratch=task.shared,
+        resolver=task.resolver() if task.resolver else None,
+    )
+    try:
+        with ThreadPoolExecutor(_DECODERS) as pool:
+            crawl = Crawl(
+                requester,
+                courtesy,
+                connections=max(1, params.connections // 2) if task.last_pass else params.connections,
+                per_host=params.per_host,
+                tries=1 if task.last_pass else params.tries,
+                heed_robots=params.opt_out.robots_txt,
+                pace=task.pace,
+                pool=pool,
+            )
+            async with crawl.at_work():
+                yield crawl
+    finally:
+        await requester.close()
+        courtesy.close()
+
+
+def _fetch(task: FetchTask, ask: _Ask) -> Fetched:
     rows = read_addresses(task.addresses, task.start, task.stop)
     unit = task.work.mend(
         unit_digest(task, rows),
-        partial(_write, task, rows),
+        partial(_write, task, ask, rows),
         (lambda record: bool(record.failures) and not record.counts["last_pass"]) if task.last_pass else None,
     )
     return Fetched(unit, rows[0].key, task)
@@ -122,7 +185,7 @@ class _Place:
         return file.read(self.size)
 
 
-def _write(task: FetchTask, rows: list[Address], folder: Path, previous: Unit | None) -> UnitRecord:
+def _write(task: FetchTask, ask: _Ask, rows: list[Address], folder: Path, previous: Unit | None) -> UnitRecord:
     attempts: dict[str, Attempt] = {}
     places: dict[str, _Place] = {}
     wanted = {row.key: row for row in rows}
@@ -133,7 +196,7 @@ def _write(task: FetchTask, rows: list[Address], folder: Path, previous: Unit | 
         tries = _tries(previous.folder) if previous else {}
     asked = [row for row in rows if row.key not in attempts]
     spool = folder / "spool"
-    for key, (attempt, place) in _fetch(task, asked, spool, folder).items():
+    for key, (attempt, place) in _ask_for(task, ask, asked, spool).items():
         attempts[key] = replace(attempt, tries=attempt.tries + tries.get(key, 0))
         if place:
             places[key] = place
@@ -194,7 +257,7 @@ def _write_tar(path: Path, rows: Iterable[Attempt], places: Mapping[str, _Place]
             source.close()
 
 
-def _fetch(task: FetchTask, rows: list[Address], spool: Path, folder: Path) -> dict[str, tuple[Attempt, _Place | None]]:
+def _ask_for(task: FetchTask, ask: _Ask, rows: list[Address], spool: Path) -> dict[str, tuple[Attempt, _Place | None]]:
     """{key: what became of it, where its picture is in `spool`}."""
     found: dict[str, tuple[Attempt, _Place | None]] = {}
     tally = Tally(task.shared / "progress")
@@ -235,9 +298,9 @@ def _fetch(task: FetchTask, rows: list[Address], spool: Path, folder: Path) -> d
             found[attempt.key] = (attempt, place)
             tally.add(attempt.reason or attempt.outcome)
 
-        visits = []
+        visits, batch = [], Batch(look, done)
         for row in rows:
-            visit = Visit(Attempt(row.key, row.url), row.sha256, row.md5)
+            visit = Visit(Attempt(row.key, row.url), batch, row.sha256, row.md5)
             url = url_of(row.url)
             host = url.host if url else None
             if task.lists.names_address(row.url, host):
@@ -245,47 +308,6 @@ def _fetch(task: FetchTask, rows: list[Address], spool: Path, folder: Path) -> d
                 done(visit, Answer("opt_out_list"))
             else:
                 visits.append(visit)
-        asyncio.run(_crawl(task, visits, done, look, folder))
+        ask(batch, visits)
     tally.write()
     return found
-
-
-async def _crawl(
-    task: FetchTask,
-    visits: list[Visit],
-    done: Callable[[Visit, Answer], None],
-    look: Callable[[Visit, Answer], None],
-    folder: Path,
-) -> None:
-    params = task.params
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_RESOLVERS))
-    courtesy = Courtesy(task.shared, params.per_host)
-    requester = Requester(
-        SocketCheck(params.allow),
-        contact=params.contact,
-        connect_s=params.timeout_s.connect,
-        read_s=params.timeout_s.read,
-        total_s=params.timeout_s.total,
-        max_bytes=params.max_bytes,
-        heed_headers=params.opt_out.headers,
-        scratch=folder,
-        resolver=task.resolver() if task.resolver else None,
-    )
-    try:
-        with ThreadPoolExecutor(_DECODERS) as pool:
-            crawl = Crawl(
-                requester,
-                courtesy,
-                done,
-                connections=max(1, params.connections // 2) if task.last_pass else params.connections,
-                per_host=params.per_host,
-                tries=1 if task.last_pass else params.tries,
-                heed_robots=params.opt_out.robots_txt,
-                pace=task.pace,
-                examine=look,
-                pool=pool,
-            )
-            await crawl.run(visits)
-    finally:
-        await requester.close()
-        courtesy.close()

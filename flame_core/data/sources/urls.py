@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ from flame_core.params.urls import NAMELESS
 from flame_core.settings import settings
 from flame_core.work import Unit, UnitRecord, WorkCache
 
-_PER_UNIT = 2000
+_PER_UNIT = 2000  # addresses
+_IN_LINE = 4  # units of one process; Ctrl-C waits for a line
 _LIST = "list.json"
 
 
@@ -128,16 +130,15 @@ class Urls:
             for (start, stop), places in zip(bounds, earlier, strict=True)
         ]
         tasks = [replace(task, resolver=self._resolver) for task in tasks]
-        workers = settings().workers
         with followed(progress):
-            fetched = list(map_units(fetch, tasks, workers, "fetch pictures", "unit"))
+            fetched = _mapped(tasks, "fetch pictures")
         again = [number for number, unit in enumerate(fetched) if unit.may_be_asked_again]
         if again:
             shutil.rmtree(progress, ignore_errors=True)
             patient = replace(self._pace, patience=LONGEST_REST)
             late = [replace(tasks[number], last_pass=True, pace=patient) for number in again]
             with followed(progress):
-                found = list(map_units(fetch, late, workers, "ask again", "unit"))
+                found = _mapped(late, "ask again")
             for number, unit in zip(again, found, strict=True):
                 fetched[number] = unit
         shutil.rmtree(progress, ignore_errors=True)
@@ -203,6 +204,14 @@ class Urls:
             record[FORGOTTEN] = record.get(FORGOTTEN, 0) + left_out
         write_json(folder / SOURCE, record)
         return UnitRecord({"pairs": record["pairs"]})
+
+
+def _mapped(tasks: Sequence[FetchTask], title: str) -> list[Fetched]:
+    """`fetch` of all tasks: in lines, since the connections of a process are not all at work at the end of a line."""
+    workers = settings().workers
+    length = min(_IN_LINE, ceil(len(tasks) / workers))
+    lines = [tasks[start : start + length] for start in range(0, len(tasks), length)]
+    return [unit for line in map_units(fetch, lines, workers, title, "line of units") for unit in line]
 
 
 def _earlier(

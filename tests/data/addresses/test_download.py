@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -22,23 +21,27 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
-import pyarrow.parquet as pq
 import pytest
 from aiohttp.abc import AbstractResolver
 
-from flame_core.data.addresses.attempts import ATTEMPTS
-from flame_core.data.addresses.crawl import Pace
 from flame_core.data.perceptual import perceptual_hash
-from flame_core.data.sources.listing import read_pairs, read_source
+from flame_core.data.sources.listing import read_source
 from flame_core.data.sources.urls import Urls
 from flame_core.errors import InputError
-from flame_core.params import UrlsSource
-from flame_core.work import Unit, WorkCache
+from flame_core.work import WorkCache
 from tests.bits import flip
-from tests.data.addresses.web import HOSTS, Web, bomb, running
+from tests.data.addresses.downloads import (
+    QUICK,
+    contents,
+    download,
+    params_of,
+    pictures_of,
+    rows_of,
+    write_list,
+)
+from tests.data.addresses.web import HOSTS, Web, bomb
 from tests.data.drawings import drawing, png
 
-QUICK = Pace(backoff=(0.02,), patience=8.0, look_again=0.02)
 # what each kind of path comes to: (outcome, reason, tries; the last pass is one more)
 CASES = {
     "/ok/{}": ("ok", None, 1),
@@ -72,50 +75,6 @@ CASES = {
     "/noai/other-bot:%20noai/{}": ("ok", None, 1),
     "/tdm/{}": ("opted_out", "tdm_reservation", 1),
 }
-
-
-@pytest.fixture
-def web() -> Iterator[Web]:
-    with running() as server:
-        yield server
-
-
-def write_list(path: Path, urls: list[str]) -> Path:
-    """CC12M's form: address and caption, no header."""
-    path.write_text("".join(f"{url}\tdrawing number {number}\n" for number, url in enumerate(urls)))
-    return path
-
-
-def params_of(web: Web, path: Path, **values: Any) -> UrlsSource:
-    given = {
-        "kind": "urls",
-        "path": str(path),
-        "columns": ["url", "caption"],
-        "allow": [f"127.0.0.0/8:{web.port}"],
-        "timeout_s": {"connect": 2, "read": 1, "total": 2},
-        "max_bytes": 300_000,
-        **values,
-    }
-    return UrlsSource.model_validate(given)
-
-
-def download(web: Web, path: Path, work: Path, *, retry: bool = False, resolver: Any = None, **values: Any) -> Unit:
-    source = Urls(params_of(web, path, **values), path, pace=QUICK, resolver=resolver)
-    return source.download(WorkCache(work, "download", retry_failed=retry))
-
-
-def rows_of(unit: Unit) -> dict[str, dict[str, Any]]:
-    return {row["url"]: row for row in pq.read_table(unit.file(ATTEMPTS)).to_pylist()}
-
-
-def pictures_of(unit: Unit, folder: Path) -> dict[str, bytes]:
-    """{caption: bytes of its picture}, read where a raw folder has them."""
-    folder.mkdir(parents=True)
-    for name in unit.names():
-        (folder / name).parent.mkdir(exist_ok=True)
-        os.link(unit.file(name), folder / name)
-    pairs = read_pairs(folder, folder)
-    return {pair.captions["en"][0]: pair.image.read() for pair in pairs if pair.image}
 
 
 def test_every_kind_of_failure_has_its_reason_and_its_tries(web: Web, tmp_path: Path):
@@ -161,64 +120,6 @@ def test_two_thousand_addresses_in_four_processes_go_as_planned(
     assert {url: (row["outcome"], row["reason"], row["tries"]) for url, row in rows_of(unit).items()} == planned
     assert max(web.most_open.values()) <= 8
     record_property("addresses that fail in every way, in 4 processes", len(planned))
-
-
-def mixed(web: Web, number: int) -> list[str]:
-    """Addresses of which a fifth fails for a while, and some for ever."""
-    kinds = ["/ok/{}", "/ok/{}", "/ok/{}", "/ok/{}", "/once/{}", "/status/500/{}", "/status/404/{}", "/cut/{}"]
-    return [web.url(kinds[n % 8].format(n), HOSTS[n // 8 % 8]) for n in range(number)]
-
-
-def contents(unit: Unit) -> dict[str, bytes]:
-    return {name: unit.file(name).read_bytes() for name in unit.names()}
-
-
-@pytest.fixture
-def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flame_core.data.sources.urls._PER_UNIT", 10)
-
-
-def test_one_worker_and_four_and_a_longer_list_give_the_same_bytes(
-    web: Web, tmp_path: Path, small_units: None, monkeypatch: pytest.MonkeyPatch
-):
-    path = write_list(tmp_path / "list.tsv", mixed(web, 80))
-    first = contents(download(web, path, tmp_path / "one"))
-    web.times.clear()
-    monkeypatch.setattr("flame_core.data.sources.urls.settings", lambda: SimpleNamespace(workers=4))
-    assert contents(download(web, path, tmp_path / "four")) == first
-    assert max(web.most_open.values()) <= 2
-    asked = len(web.asked())
-    assert contents(download(web, path, tmp_path / "four")) == first and len(web.asked()) == asked
-
-
-def test_a_longer_list_asks_only_for_what_is_new(web: Web, tmp_path: Path, small_units: None):
-    urls = [web.url(f"/ok/{n}", HOSTS[n % 8]) for n in range(60)]
-    path = write_list(tmp_path / "list.tsv", urls[:50])
-    old = pictures_of(download(web, path, tmp_path / "work"), tmp_path / "old")
-    del web.log[:]
-    new = pictures_of(download(web, write_list(path, urls), tmp_path / "work"), tmp_path / "new")
-    assert sorted(web.asked()) == sorted(f"/ok/{n}" for n in range(50, 60))
-    assert {caption: new[caption] for caption in old} == old and len(new) == 60
-
-
-def test_a_retry_asks_only_for_failed_addresses_and_loses_nothing(web: Web, tmp_path: Path, small_units: None):
-    path = write_list(tmp_path / "list.tsv", urls := mixed(web, 80))
-    first = download(web, path, tmp_path / "work")
-    good = pictures_of(first, tmp_path / "first")
-    failed = {url for url, row in rows_of(first).items() if row["reason"] in ("http_5xx", "cut")}
-    assert len(failed) == 20 and len(good) == 50 and len(urls) == 80
-
-    web.down = True
-    down = pictures_of(download(web, path, tmp_path / "work", retry=True), tmp_path / "down")
-    assert down == good
-
-    web.down, web.mended = False, True
-    del web.log[:]
-    mended = download(web, path, tmp_path / "work", retry=True)
-    assert {web.url(asked, host) for host, asked in web.log if asked != "/robots.txt"} == failed
-    pictures = pictures_of(mended, tmp_path / "mended")
-    assert len(pictures) == 70 and {caption: pictures[caption] for caption in good} == good
-    assert {row["reason"] for row in rows_of(mended).values() if row["outcome"] == "failed"} == {"gone"}
 
 
 def test_damaged_pictures_are_fetched_and_the_others_kept(web: Web, tmp_path: Path):

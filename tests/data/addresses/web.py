@@ -30,7 +30,10 @@ def bomb() -> bytes:
 
 @dataclass
 class Web:
-    """The server. Paths in `mended` answer with a picture whatever they say; `down` answers 503 to everything."""
+    """The server. When `mended`, all paths answer with a picture whatever they say; `down` answers 503 to everything.
+
+    `/last/7` answers when `awaited` paths have been asked for.
+    """
 
     port: int = 0
     latency: float = 0.0
@@ -40,6 +43,7 @@ class Web:
     robots: str | None = None
     mended: bool = False
     down: bool = False
+    awaited: int = 0
     limited: set[str] = field(default_factory=set)  # hosts that have asked for their rest
     most_open: Counter[str] = field(default_factory=Counter)
     _open: Counter[str] = field(default_factory=Counter)
@@ -97,6 +101,10 @@ class Web:
                 return send(int(rest[0]))
             case "once":  # 503, then a picture
                 return send(503) if len(self.times[path]) == 1 else send(200, png(number))
+            case "last":
+                while len(self.asked()) < self.awaited:
+                    await asyncio.sleep(0.02)
+                return send(200, png(number))
             case "limit":
                 if host not in self.limited:
                     self.limited.add(host)
