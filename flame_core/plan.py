@@ -21,9 +21,8 @@ from flame_core.layout import Layout
 from flame_core.links import links
 from flame_core.params import CaptionKind, ClusterParams, Params, TrainParams, UrlsSource, recipe_of, teacher_recipe
 from flame_core.preflight.data_look import ingest_sizes_of, look
-from flame_core.section_costs import hours_of, section_costs
+from flame_core.section_costs import hours_of, llm_section_costs, section_costs
 from flame_core.settings import settings
-from flame_core.soft_prompts.cost import prompts_section
 from flame_core.text.cost import ASSUMED, BYTES, LLMShape, count_words, read_shape, text_cost
 from flame_core.text.jobs import facet_names, recipe_slots, sentence_names, slot_names
 
@@ -143,10 +142,9 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
             "labels and centroids": f"{cost.stored_bytes / _GB:,.3f} GB",
             "work cache": f"{cost.cache_bytes / _GB:,.3f} GB",
         }
-    for section in section_costs(params, layout, start.images, tflops).values():
+    for section in _section_costs(params, layout, shape, start, tflops).values():
         sections |= section
     sections |= _adapting_cost(params, shape, start, tflops)
-    sections |= _prompts_cost(params, shape, start, tflops)
     for name, recipe in params.train.items():
         cost = _training_cost(params, recipe, layout, shape, names, start.images, processes)
         if isinstance(cost, str):
@@ -207,12 +205,12 @@ def _adapting_cost(params: Params, shape: LLMShape, start: Given, tflops: float)
     return adapting_section(chosen, params.text, shape, start.lengths, start.count, tflops)
 
 
-def _prompts_cost(params: Params, shape: LLMShape, start: Given, tflops: float) -> dict[str, dict[str, str]]:
-    """A title, and the cost of learning prompts; {} if params have no such section."""
-    if params.prompts is None:
-        return {}
-    lengths = [start.lengths[kind] for kind in params.prompts.kinds]
-    return prompts_section(params.prompts, shape, sum(lengths) / len(lengths), tflops)
+def _section_costs(
+    params: Params, layout: Layout, shape: LLMShape, start: Given, tflops: float
+) -> dict[str, dict[str, dict[str, str]]]:
+    """The costs of optional stages: {stage: {title: values}}."""
+    found = section_costs(params, layout, start.images, tflops)
+    return found | llm_section_costs(params, layout, shape, start.images, start.lengths, start.count, tflops)
 
 
 def _training_cost(
@@ -372,11 +370,9 @@ def stage_costs(params: Params, layout: Layout, tflops: float | None) -> dict[st
     if params.cluster is not None:
         title, clustering = _cluster_cost(params, params.cluster, shape, start.images)
         costs["cluster"] = _cost(title, sum(clustering.flops.values()), None)
-    for stage, section in section_costs(params, layout, start.images, tflops or CORE_TFLOPS).items():
+    for stage, section in _section_costs(params, layout, shape, start, tflops or CORE_TFLOPS).items():
         ((title, values),) = section.items()
         costs[stage] = f"{title}, {hours_of(values)}"
-    for title, values in _prompts_cost(params, shape, start, tflops or CORE_TFLOPS).items():
-        costs["prompts"] = f"{title}, {values['steps']}, {values['FLOPs']} FLOPs"
     for name, recipe in params.train.items():
         cost = _training_cost(params, recipe, layout, shape, names, start.images, 1)
         costs[f"train@{name}"] = (

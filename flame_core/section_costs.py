@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from flame_core.cores import CORE_TFLOPS
 from flame_core.curation.cost import concept_section
 from flame_core.layout import Layout
-from flame_core.params import Params
+from flame_core.params import CaptionKind, CaptionLMParams, Params
+from flame_core.section_stages import linked_place
+from flame_core.text.cost import LLMShape
 
-_OF_CORES, _OF_TOWERS = "core hours", ("hours of the tower", "hours of the models")
+_OF_CORES, _OF_MODELS = "core hours", ("hours of the tower", "hours of the models", "hours")
 _PATCHES = 196  # of a picture whose tower is not there yet
 
 
@@ -50,8 +53,72 @@ def section_costs(params: Params, layout: Layout, images: int, tflops: float) ->
     return found
 
 
+def llm_section_costs(
+    params: Params,
+    layout: Layout,
+    shape: LLMShape,
+    images: int,
+    lengths: Mapping[CaptionKind, float],
+    count: Callable[[str], int],
+    tflops: float,
+) -> dict[str, dict[str, dict[str, str]]]:
+    """The costs of optional stages that use the LLM's words.
+
+    `lengths` are mean token counts of captions by kind; `count` gives the tokens of a text.
+    """
+    found = {}
+    if (lexical := params.lexical) is not None:
+        from flame_core.lexical.cost import lexical_section
+
+        captions = sum(params.text.captions_per_image if kind == "raw" else 1 for kind in lexical.kinds)
+        found["lexical"] = lexical_section(lexical, shape, captions, images, CORE_TFLOPS)
+    if params.prompts is not None:
+        from flame_core.soft_prompts.cost import prompts_section, template_tokens
+
+        length, template = _mean(lengths, params.prompts.kinds), template_tokens(params.prompts.template, count)
+        found["prompts"] = prompts_section(params.prompts, shape, length, template, tflops)
+    if params.caption_lm is not None:
+        found["caption_lm"] = _captioner_section(params, params.caption_lm, layout, shape, lengths, count, tflops)
+    return found
+
+
+def _captioner_section(
+    params: Params,
+    chosen: CaptionLMParams,
+    layout: Layout,
+    shape: LLMShape,
+    lengths: Mapping[CaptionKind, float],
+    count: Callable[[str], int],
+    tflops: float,
+) -> dict[str, dict[str, str]]:
+    from flame_core.captioning.cost import caption_lm_section
+    from flame_core.curation.tower_shape import recipe_in, recipe_shape
+    from flame_core.soft_prompts.cost import template_tokens
+
+    recipe = params.train[chosen.recipe] if chosen.recipe else recipe_in(linked_place(layout, chosen.path or ""))
+    if recipe is None:
+        return {"captioner": {"not counted": f"the model {chosen.path} is not there yet"}}
+    connector = chosen.connector or recipe.model.connector
+    if connector is None:
+        return {"captioner": {"not counted": "the model has no connector"}}
+    template = chosen.template or (params.prompts.template if params.prompts else "")
+    return caption_lm_section(
+        chosen,
+        shape,
+        prompts=connector.prompts,
+        template=template_tokens(template, count),
+        length=_mean(lengths, chosen.kinds),
+        tower_flops=recipe_shape(recipe).flops,
+        tflops=tflops,
+    )
+
+
+def _mean(lengths: Mapping[CaptionKind, float], kinds: Sequence[CaptionKind]) -> float:
+    return sum(lengths[kind] for kind in kinds) / len(kinds)
+
+
 def hours_of(values: Mapping[str, str]) -> str:
-    """The hours of a section, as text: those of cores, or else of towers."""
+    """The hours of a section, as text: those of cores, or else of models."""
     if _OF_CORES in values:
         return f"{values[_OF_CORES]} {_OF_CORES}"
-    return next((f"{name} {values[name]}" for name in _OF_TOWERS if name in values), "not counted")
+    return next((f"{name} {values[name]}" for name in _OF_MODELS if name in values), "not counted")

@@ -42,11 +42,17 @@ def codes_shape(params: Params, chosen: CodesParams, layout: Layout) -> TowerSha
     if tower.recipe is not None:
         return recipe_shape(params.train[tower.recipe])
     folder = linked_place(layout, tower.path or "")
+    recipe = recipe_in(folder)
+    return f"the tower {tower.path} is not there yet" if recipe is None else recipe_shape(recipe)
+
+
+def recipe_in(model: Path) -> TrainParams | None:
+    """The recipe that made the model in a folder; None if there is none."""
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))  # as in vision.tower, which imports torch
-        return recipe_shape(TrainParams.model_validate(config["recipe"]))
+        config = json.loads((model / "config.json").read_text("utf-8"))  # as in vision.tower, which imports torch
+        return TrainParams.model_validate(config["recipe"])
     except (OSError, ValueError, KeyError):
-        return f"the tower {tower.path} is not there yet"
+        return None
 
 
 def scorer_shapes(params: Params, chosen: ScoresParams, layout: Layout) -> dict[str, TowerShape | str]:

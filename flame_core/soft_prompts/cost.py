@@ -1,11 +1,14 @@
 """What `flame prompts` costs: the frozen LLM forward and backward at every step, and the states in the work cache.
 
-A step of B captions of S tokens behind n prompts is B (n + S + 1) tokens through all layers, forward and once more
-backward, since gradients go to the inputs but to no weight; the output head is computed for captions only.
+A step of B captions of S tokens behind n prompts in a template of T tokens is B (T + n + S + 1) tokens through all
+layers, forward and once more backward, since gradients go to the inputs but to no weight; the output head is computed
+for captions only.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flame_core.params import PromptsParams
@@ -34,15 +37,26 @@ class PromptsCost:
 _KEPT = 34  # numbers per token, layer and hidden unit that a backward pass needs, of a gated decoder
 
 
-def prompts_cost(params: PromptsParams, shape: LLMShape, vector: int, length: float) -> PromptsCost:
-    """Of captions of `length` tokens, with stored vectors of `vector` numbers."""
+def template_tokens(template: str, count: Callable[[str], int]) -> int:
+    """Tokens of a template's own texts, with a BOS; `count` gives the tokens of a text."""
+    texts = re.split(r"\{prompts\}|\{caption\}", template)
+    return 1 + sum(count(text) for text in texts if text)
+
+
+def through_llm(shape: LLMShape, batch: int, before: float, size: float) -> float:
+    """FLOPs of captions of `size` tokens behind `before` others: forward, and backward to the inputs."""
+    tokens, pairs = batch * (before + size), batch * (before + size) ** 2 / 2
+    head = 2.0 * shape.hidden * shape.vocabulary * batch * (size + 1)
+    return 2 * (shape.flops(shape.layers, tokens, pairs) + head)
+
+
+def prompts_cost(params: PromptsParams, shape: LLMShape, vector: int, length: float, template: int = 1) -> PromptsCost:
+    """Of captions of `length` tokens, with stored vectors of `vector` numbers, and a template of so many tokens."""
     n, width, hidden = params.count, params.width, shape.hidden
     size = min(length, params.max_tokens) + 1
-    step_tokens = params.batch_size * (n + size)
-    pairs = params.batch_size * (n + size) ** 2 / 2
-    head = 2.0 * hidden * shape.vocabulary * params.batch_size * (size + 1)
+    step_tokens = params.batch_size * (template + n + size)
     rows = 2.0 * hidden * shape.vocabulary * params.batch_size * n if params.weights.vocab else 0.0
-    step = 2 * (shape.flops(shape.layers, step_tokens, pairs) + head) + rows
+    step = through_llm(shape, params.batch_size, template + n, size) + rows
     weights = vector * width + width * n * width + width * hidden + width * params.contrast.dims
     if (encoder := params.encoder) is not None:
         weights += (shape.vocabulary + 1) * encoder.width + 12 * encoder.layers * encoder.width**2
@@ -61,10 +75,12 @@ def prompts_cost(params: PromptsParams, shape: LLMShape, vector: int, length: fl
     )
 
 
-def prompts_section(params: PromptsParams, shape: LLMShape, length: float, tflops: float) -> dict[str, dict[str, str]]:
+def prompts_section(
+    params: PromptsParams, shape: LLMShape, length: float, template: int, tflops: float
+) -> dict[str, dict[str, str]]:
     """A title, and the cost of learning from captions of `length` tokens, as text."""
     vector = params.encoder.width if params.encoder else shape.hidden
-    cost = prompts_cost(params, shape, vector, length)
+    cost = prompts_cost(params, shape, vector, length, template)
     values = {
         "trained weights": f"{cost.weights / 1e6:,.1f} M",
         "steps": f"{params.steps:,} of {params.batch_size:,} captions",

@@ -39,12 +39,12 @@ def test_trained_weights_are_those_of_the_model(encoder):
 def test_tokens_and_flops_of_a_run():
     params = PromptsParams.model_validate({"count": 8, "steps": 10, "batch_size": 4, "weights": {"vocab": 0}})
     cost = prompts_cost(params, SMOLLM2, 576, 5)
-    assert cost.tokens == 10 * 4 * (8 + 5 + 1)
+    assert cost.tokens == 10 * 4 * (1 + 8 + 5 + 1)
     weights = SMOLLM2.layers * SMOLLM2.layer_weights
     head = 2 * 576 * 49152 * 4 * 7
-    assert cost.flops == pytest.approx(10 * 2 * (2 * weights * 4 * 14 + head), rel=0.02)  # attention is the rest
+    assert cost.flops == pytest.approx(10 * 2 * (2 * weights * 4 * 15 + head), rel=0.02)  # attention is the rest
     longer = prompts_cost(params, SMOLLM2, 576, 500)
-    assert longer.tokens == 10 * 4 * (8 + params.max_tokens + 1)
+    assert longer.tokens == 10 * 4 * (1 + 8 + params.max_tokens + 1)
 
 
 def test_the_plan_names_it(tmp_path):

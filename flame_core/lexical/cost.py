@@ -1,0 +1,26 @@
+"""What `flame lexical` costs: the logits of all captions over the LLM's words, and the sidecar of the heaviest ones."""
+
+from __future__ import annotations
+
+from flame_core.params import LexicalParams
+from flame_core.text.cost import LLMShape
+
+_MOST_WORDS = 2**16  # an id takes two bytes
+_BYTES = 4  # of a word of a caption
+
+
+def lexical_section(
+    params: LexicalParams, shape: LLMShape, captions: int, samples: int, tflops: float
+) -> dict[str, dict[str, str]]:
+    """A title, and the cost at most for so many captions of each sample: all tokens of the LLM may be words."""
+    vocabulary = min(shape.vocabulary, _MOST_WORDS)
+    words = min(params.words or vocabulary, vocabulary)
+    read = samples * captions
+    flops = 2.0 * shape.hidden * read * (words + (vocabulary if words < vocabulary else 0))
+    values = {
+        "captions": f"{read:,}",
+        "FLOPs": f"{flops:.3g}",
+        "core hours": f"{flops / (tflops * 1e12) / 3600:,.2f} at {tflops:g} TFLOP/s",
+        "sidecar": f"{read * params.top * _BYTES / 1e9:,.2f} GB",
+    }
+    return {f"words: {params.top:,} of at most {words:,} per caption": values}
