@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
@@ -48,12 +48,23 @@ def _sections(content: Any, path: Path) -> dict[str, Any]:
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` overridden by `over`: mappings merge key by key, any other value replaces the old one."""
+    """`base` overridden by `over`: mappings merge key by key, any other value replaces the old one.
+
+    A mapping of another kind (`kind`, `captioner`, a sampling's `name`) replaces the old one: its keys are others.
+    """
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        if isinstance(old, dict) and isinstance(value, dict) and not _is_of_another_kind(key, old, value):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
     return merged
+
+
+def _is_of_another_kind(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    names = {"kind", "captioner"} | ({"name"} if key == "sampling" else set())
+    return any(old[name] != new[name] for name in names & old.keys() & new.keys())
 
 
 class Fault(NamedTuple):

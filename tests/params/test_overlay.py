@@ -182,3 +182,34 @@ def test_a_recipe_that_names_no_loss_has_flames(tmp_path: Path) -> None:
     params = parsed({"objective": {"logit_bias": "auto"}}, ["mine"], folder)
     assert params.train["mine"].objective == MultiPositiveSigmoidParams(logit_bias="auto")
     assert "which has no facet_weight" in refused({"objective": {"facet_weight": 1.0}}, ["mine"], folder)
+
+
+@pytest.mark.parametrize(
+    "base, over, merged",
+    [
+        (
+            {"short": {"captioner": "vlm", "model": "m", "dtype": "bfloat16"}},
+            {"short": {"captioner": "metadata"}},
+            {"short": {"captioner": "metadata"}},
+        ),
+        (
+            {"short": {"captioner": "vlm", "model": "m"}},
+            {"short": {"captioner": "vlm", "model": "n"}},
+            {"short": {"captioner": "vlm", "model": "n"}},
+        ),
+        (
+            {"short": {"captioner": "vlm", "model": "m"}},
+            {"short": {"model": "n"}},
+            {"short": {"captioner": "vlm", "model": "n"}},
+        ),
+        (
+            {"sampling": {"name": "capped", "cap": 9}},
+            {"sampling": {"name": "uniform"}},
+            {"sampling": {"name": "uniform"}},
+        ),
+        ({"llm": {"name": "a", "source": "s"}}, {"llm": {"name": "b"}}, {"llm": {"name": "b", "source": "s"}}),
+    ],
+    ids=["another captioner", "the same", "not named", "another sampling", "a name of its own"],
+)
+def test_a_mapping_of_another_kind_replaces_the_old_one(base: dict, over: dict, merged: dict):
+    assert merge(base, over) == merged
