@@ -15,9 +15,10 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from multiprocessing.synchronize import Event
 from typing import TypeVar
 
 from flame_core import reporting
@@ -27,6 +28,7 @@ from flame_core.settings import settings
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 _AHEAD = 4  # queued tasks per worker
+_ending: Event | None = None  # of the run that this process works for
 
 
 def map_units(
@@ -37,7 +39,7 @@ def map_units(
     With `FLAME_ENGINE=ray` they are tasks of a Ray cluster, whatever `workers` is; `gpu` gives each a GPU of its own.
 
     `fn` and the tasks must be picklable. The first error that a task raises is raised here, after the tasks that have
-    begun are finished, so finished units stay in the work cache.
+    begun are finished, so finished units stay in the work cache. A task of several units asks `is_ending` before each.
 
     Raises:
         ResourceError: a process was killed from outside, usually because memory ran out.
@@ -63,11 +65,12 @@ def _in_processes(fn: Callable[[Work], Result], tasks: Sequence[Work], workers: 
     level = logging.getLogger("flame_core").getEffectiveLevel()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([fn.__module__])  # imports once for all workers; no thread is copied
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (level,))
+    ending = context.Event()
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (level, ending))
     waiting: deque[Future[Result]] = deque()
     try:
         for task in tasks:
-            waiting.append(pool.submit(fn, task))
+            waiting.append(pool.submit(_run, fn, task))
             if len(waiting) > workers * _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -78,11 +81,25 @@ def _in_processes(fn: Callable[[Work], Result], tasks: Sequence[Work], workers: 
             "FLAME_WORKERS: finished work is kept"
         ) from None
     finally:
+        ending.set()
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(level: int) -> None:
+def is_ending() -> bool:
+    """Whether the run has met an error or Ctrl-C: what this process has begun is finished, and nothing else begins."""
+    return _ending is not None and _ending.is_set()
+
+
+def _run(fn: Callable[[Work], Result], task: Work) -> Result:
+    if is_ending():  # a queued task, which the pool cannot cancel
+        raise CancelledError
+    return fn(task)
+
+
+def _start_worker(level: int, ending: Event) -> None:
     """Log like the parent, leave Ctrl-C to it, and end when it ends (a killed parent leaves no process behind)."""
+    global _ending
+    _ending = ending
     reporting.configure_logging(logging.getLevelName(level))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -36,6 +36,13 @@ def _pid(_: int) -> int:
     return os.getpid()
 
 
+def _note(path: Path) -> None:
+    time.sleep(0.2)
+    if path.name == "0":
+        raise InputError("bad")
+    path.touch()
+
+
 def _hang(_: int) -> None:
     time.sleep(600)
 
@@ -56,6 +63,12 @@ def test_one_worker_is_this_process_and_two_are_others():
 def test_an_error_of_a_task_comes_back_as_it_is(workers):
     with pytest.raises(InputError, match="number 3 is bad"):
         list(map_units(_fail, range(8), workers, "test", "unit"))
+
+
+def test_nothing_begins_after_an_error(tmp_path: Path):
+    with pytest.raises(InputError, match="bad"):
+        list(map_units(_note, [tmp_path / str(number) for number in range(12)], 2, "test", "unit"))
+    assert len(list(tmp_path.iterdir())) <= 4  # what had begun
 
 
 def test_a_killed_worker_is_told_as_what_it_is():

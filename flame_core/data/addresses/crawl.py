@@ -23,6 +23,7 @@ from flame_core.data.addresses.courtesy import Courtesy
 from flame_core.data.addresses.request import Answer, Requester, url_of
 
 _REDIRECTS = 5
+_BEGUN_AT_ONCE = 200  # addresses, before answers get a turn
 _NAME_FAILURES = 3  # of a host's name, after which its other addresses wait for the last pass
 _OUTCOMES: dict[str, Outcome] = {
     **dict.fromkeys(("bad_address", "address_refused", "port_refused"), "refused"),
@@ -54,12 +55,18 @@ class Batch:
         examine: called in a thread with an answer that has a body; it may give the answer a reason.
         done: called with the last answer for an address: it has a body or a reason.
         left: addresses without their last answer.
+        error: of `examine`, `done` or a request; nothing more is asked for.
     """
 
     examine: Callable[[Visit, Answer], None]
     done: Callable[[Visit, Answer], None]
     left: int = 0
+    error: Exception | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def fail(self, error: Exception) -> None:
+        self.error = self.error or error
+        self.ended.set()
 
 
 @dataclass
@@ -105,6 +112,7 @@ class Crawl:
         self._ready: asyncio.Queue[_Host] = asyncio.Queue()
         self._robots: dict[str, asyncio.Task[robots.Rules | str]] = {}
         self._workers: list[asyncio.Task[None]] = []
+        self._end: asyncio.Future[list[None]]  # of the workers, by an error or `stop`
         self._turn = asyncio.Lock()  # of the batch that begins next
         self._idle = 0  # connections
         self._spare = asyncio.Event()  # set when one becomes idle
@@ -113,11 +121,12 @@ class Crawl:
     async def at_work(self) -> AsyncIterator[None]:
         """Keep connections at work meanwhile."""
         self._workers = [asyncio.create_task(self._work()) for _ in range(self._connections)]
+        self._end = asyncio.gather(*self._workers)
         try:
             yield
         finally:
             self.stop()
-            await asyncio.gather(*self._workers, return_exceptions=True)
+            await asyncio.gather(self._end, *self._workers, return_exceptions=True)
 
     def stop(self) -> None:
         """End without an answer: each `run` raises `CancelledError`."""
@@ -125,26 +134,33 @@ class Crawl:
             task.cancel()
 
     async def run(self, batch: Batch, visits: Sequence[Visit]) -> None:
-        """Ask for a batch's addresses; it begins when those before it leave a connection without work."""
+        """Ask for a batch's addresses; it begins when those before it leave a connection without work.
+
+        An error of the batch is raised here and ends no other.
+        """
         async with self._turn:
             while self._idle <= self._ready.qsize():
                 self._spare.clear()
                 await self._watched(self._spare)
             batch.left = len(visits)
-            for visit in visits:
+            for number, visit in enumerate(visits):
                 self._begin(visit)
+                if number % _BEGUN_AT_ONCE == 0:
+                    await asyncio.sleep(0)
         if visits:
             await self._watched(batch.ended)
+        if batch.error is not None:
+            raise batch.error
 
     async def _watched(self, event: asyncio.Event) -> None:
-        """Wait for an event, and raise what a worker raises meanwhile."""
-        end = asyncio.create_task(event.wait())
+        """Wait for an event, or raise what ended the workers."""
+        waiting = asyncio.create_task(event.wait())
         try:
-            ended, _ = await asyncio.wait([end, *self._workers], return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.result()
+            await asyncio.wait([waiting, self._end], return_when=asyncio.FIRST_COMPLETED)
+            if self._end.done():
+                self._end.result()
         finally:
-            end.cancel()
+            waiting.cancel()
 
     def _begin(self, visit: Visit) -> None:
         url, reason = self._requester.refusal(visit.attempt.url)
@@ -188,6 +204,8 @@ class Crawl:
             if host.name_failures >= _NAME_FAILURES:
                 self._give_up(host, "dns_temporary")
                 continue
+            while host.waiting and host.waiting[0].batch.error is not None:
+                host.waiting.popleft()
             if not host.waiting or host.active >= self._per_host:
                 continue
             slot = self._courtesy.acquire(host.name)
@@ -207,18 +225,23 @@ class Crawl:
         while True:
             host, slot, visit = await self._take()
             try:
-                answer = await self._ask(visit)
-            finally:
-                self._courtesy.release(host.name, slot)
-                host.active -= 1
-            if answer.reason == "dns_temporary":
-                host.name_failures += 1
-            if answer.reason == "rate_limited":
-                self._courtesy.rest(host.name, answer.rest)
+                await self._visit(host, slot, visit)
+            except Exception as error:
+                visit.batch.fail(error)
+
+    async def _visit(self, host: _Host, slot: int, visit: Visit) -> None:
+        try:
+            answer = await self._ask(visit)
+        finally:
+            self._courtesy.release(host.name, slot)
+            host.active -= 1
             self._offer(host)
-            if answer.body is not None:
-                await asyncio.get_running_loop().run_in_executor(self._pool, visit.batch.examine, visit, answer)
-            self._conclude(visit, answer)
+        host.name_failures = host.name_failures + 1 if answer.reason == "dns_temporary" else 0
+        if answer.reason == "rate_limited":
+            self._courtesy.rest(host.name, answer.rest)
+        if answer.body is not None:
+            await asyncio.get_running_loop().run_in_executor(self._pool, visit.batch.examine, visit, answer)
+        self._conclude(visit, answer)
 
     async def _ask(self, visit: Visit) -> Answer:
         assert visit.url is not None
@@ -289,7 +312,12 @@ class Crawl:
         attempt.media_type, attempt.content_usage = answer.media_type, answer.content_usage
         attempt.bytes = answer.bytes
         batch = visit.batch
-        batch.done(visit, answer)
+        if batch.error is not None:
+            return
+        try:
+            batch.done(visit, answer)
+        except Exception as error:
+            batch.fail(error)
         batch.left -= 1
         if not batch.left:
             batch.ended.set()

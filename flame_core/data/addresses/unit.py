@@ -35,6 +35,7 @@ from flame_core.data.addresses.tally import Tally
 from flame_core.data.picture_bounds import PictureError
 from flame_core.data.shards import add_member
 from flame_core.digest import value_digest, write_json
+from flame_core.engines import is_ending
 from flame_core.params import UrlsSource, changed_values
 from flame_core.work import Unit, UnitRecord, WorkCache
 
@@ -154,6 +155,8 @@ async def _crawling(task: FetchTask) -> AsyncIterator[Crawl]:
 
 
 def _fetch(task: FetchTask, ask: _Ask) -> Fetched:
+    if is_ending():
+        raise InterruptedError("the run ends")
     rows = read_addresses(task.addresses, task.start, task.stop)
     unit = task.work.mend(
         unit_digest(task, rows),

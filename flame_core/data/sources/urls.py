@@ -47,7 +47,7 @@ from flame_core.settings import settings
 from flame_core.work import Unit, UnitRecord, WorkCache
 
 _PER_UNIT = 2000  # addresses
-_IN_LINE = 4  # units of one process; Ctrl-C waits for a line
+_IN_LINE = 4  # units of one process
 _LIST = "list.json"
 
 
@@ -207,9 +207,14 @@ class Urls:
 
 
 def _mapped(tasks: Sequence[FetchTask], title: str) -> list[Fetched]:
-    """`fetch` of all tasks: in lines, since the connections of a process are not all at work at the end of a line."""
-    workers = settings().workers
-    length = min(_IN_LINE, ceil(len(tasks) / workers))
+    """`fetch` of all tasks: in lines, since the connections of a process are not all at work at the end of a line.
+
+    In lines of one unit on a Ray cluster, which may have a processor for each.
+    """
+    own = settings()
+    workers = own.workers if own.engine == "local" else len(tasks)
+    rounds = ceil(len(tasks) / (workers * _IN_LINE))
+    length = ceil(len(tasks) / (workers * rounds))
     lines = [tasks[start : start + length] for start in range(0, len(tasks), length)]
     return [unit for line in map_units(fetch, lines, workers, title, "line of units") for unit in line]
 

@@ -102,7 +102,7 @@ def test_two_thousand_addresses_in_four_processes_go_as_planned(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ):
     monkeypatch.setattr("flame_core.data.sources.urls._PER_UNIT", 200)
-    monkeypatch.setattr("flame_core.data.sources.urls.settings", lambda: SimpleNamespace(workers=4))
+    monkeypatch.setattr("flame_core.data.sources.urls.settings", lambda: SimpleNamespace(workers=4, engine="local"))
     cases = list(CASES.items())
     planned = {
         web.url(path.format(n), HOSTS[n // len(cases) % 8]): case

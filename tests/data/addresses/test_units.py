@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,9 +11,13 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow.parquet as pq
 import pytest
+from yarl import URL
 
 from flame_core.data.addresses.request import Answer, Requester
+from flame_core.data.addresses.tally import Tally
+from flame_core.errors import ResourceError
 from tests.data.addresses.downloads import contents, download, params_of, pictures_of, rows_of, write_list
 from tests.data.addresses.web import HOSTS, Web
 
@@ -34,7 +39,7 @@ def test_one_worker_and_four_and_a_longer_list_give_the_same_bytes(
     path = write_list(tmp_path / "list.tsv", mixed(web, 80))
     first = contents(download(web, path, tmp_path / "one"))
     web.times.clear()
-    monkeypatch.setattr("flame_core.data.sources.urls.settings", lambda: SimpleNamespace(workers=4))
+    monkeypatch.setattr("flame_core.data.sources.urls.settings", lambda: SimpleNamespace(workers=4, engine="local"))
     assert contents(download(web, path, tmp_path / "four")) == first
     assert max(web.most_open.values()) <= 2
     asked = len(web.asked())
@@ -71,12 +76,15 @@ def test_a_retry_asks_only_for_failed_addresses_and_loses_nothing(web: Web, tmp_
     assert {row["reason"] for row in rows_of(mended).values() if row["outcome"] == "failed"} == {"gone"}
 
 
-def test_a_unit_begins_while_earlier_ones_wait_for_answers(
-    web: Web, tmp_path: Path, small_units: None, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("flame_core.data.sources.urls.settings", lambda: SimpleNamespace(workers=1))
+@pytest.fixture
+def one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All units begin at once, in this process."""
+    monkeypatch.setattr("flame_core.data.sources.urls.settings", lambda: SimpleNamespace(workers=1, engine="local"))
     monkeypatch.setattr("flame_core.data.sources.urls._IN_LINE", 99)
     monkeypatch.setattr("flame_core.data.addresses.unit._AT_ONCE", 99)
+
+
+def test_a_unit_begins_while_earlier_ones_wait_for_answers(web: Web, tmp_path: Path, small_units: None, one_line: None):
     web.awaited = 40
     urls = [web.url(f"/{'last' if n % 5 == 4 else 'ok'}/{n}", HOSTS[n % 8]) for n in range(40)]  # one per host
     unit = download(
@@ -86,16 +94,51 @@ def test_a_unit_begins_while_earlier_ones_wait_for_answers(
     assert max(web.most_open.values()) <= 2
 
 
-def test_what_goes_wrong_in_a_connection_ends_the_download(
-    web: Web, tmp_path: Path, small_units: None, monkeypatch: pytest.MonkeyPatch
+def test_an_error_in_a_unit_ends_no_other(
+    web: Web, tmp_path: Path, small_units: None, one_line: None, monkeypatch: pytest.MonkeyPatch
 ):
-    async def get(*_: object) -> Answer:
-        raise RuntimeError("not foreseen")
+    web.latency = 0.02
+    path = write_list(tmp_path / "list.tsv", [web.url(f"/ok/{n}", HOSTS[n % 8]) for n in range(60)])
+    with monkeypatch.context() as patched:
+        answered = Requester.get
 
-    monkeypatch.setattr(Requester, "get", get)
-    monkeypatch.setattr("flame_core.data.sources.urls.settings", lambda: SimpleNamespace(workers=1))
-    with pytest.raises(RuntimeError, match="not foreseen"):
-        download(web, write_list(tmp_path / "list.tsv", mixed(web, 40)), tmp_path / "work")
+        async def get(requester: Requester, url: URL) -> Answer:
+            if url.path == "/ok/7":
+                raise RuntimeError("not foreseen")
+            return await answered(requester, url)
+
+        patched.setattr(Requester, "get", get)
+        with pytest.raises(RuntimeError, match="not foreseen"):
+            download(web, path, tmp_path / "work")
+    del web.log[:]
+    unit = download(web, path, tmp_path / "work")
+    tars = {name: pq.read_metadata(each.parent / "attempts.parquet").num_rows for name, each in unit.elsewhere.items()}
+    again = [name for name, each in unit.elsewhere.items() if "/ok/7" in urls_of(each.parent)]
+    assert len(tars) > 2 and len(web.asked()) == sum(tars[name] for name in again)
+
+
+def urls_of(folder: Path) -> str:
+    return " ".join(f"{url} " for url in pq.read_table(folder / "attempts.parquet").column("url").to_pylist())
+
+
+def test_an_error_of_the_disk_is_told_and_other_units_are_kept(
+    web: Web, tmp_path: Path, small_units: None, one_line: None, monkeypatch: pytest.MonkeyPatch
+):
+    add, full = Tally.add, []
+
+    def refuse(tally: Tally, outcome: str) -> None:
+        if outcome == "port_refused":
+            full.append(outcome)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        add(tally, outcome)
+
+    monkeypatch.setattr(Tally, "add", refuse)
+    urls = [web.url(f"/ok/{n}", HOSTS[n % 8]) for n in range(60)]
+    path = write_list(tmp_path / "list.tsv", [*urls, "http://127.0.0.1:1/ok/60"])
+    with pytest.raises(ResourceError, match="Free some room"):
+        download(web, path, tmp_path / "work")
+    kept = list((tmp_path / "work" / "download").glob("*/attempts.parquet"))
+    assert full == ["port_refused"] and len(kept) > 1
 
 
 def test_ctrl_c_ends_all_units_and_keeps_those_that_are_done(web: Web, tmp_path: Path, small_units: None):
@@ -103,10 +146,11 @@ def test_ctrl_c_ends_all_units_and_keeps_those_that_are_done(web: Web, tmp_path:
     program = """
 import sys
 from pathlib import Path
+from flame_core.data.addresses import unit
 from flame_core.data.sources import urls
 from flame_core.params import UrlsSource
 from flame_core.work import WorkCache
-urls._PER_UNIT = 10
+urls._PER_UNIT, urls._IN_LINE, unit._AT_ONCE = 10, 99, 99
 params = UrlsSource.model_validate_json(sys.argv[1])
 urls.Urls(params, Path(params.path)).download(WorkCache(Path(sys.argv[2]), "download"))
 """
