@@ -9,6 +9,16 @@
 The tower whose patches are coded is the recipe flame, trained on all samples. A quarter is trained for four times the
 epochs. Steps are equal if a quarter has a quarter of the batches: so with the demo's 735 samples in batches of 61, and
 with 1,200 in batches of 100. Arms named (raw) draw from the original captions only, the others from generated ones too.
+For those on Flickr8k, a copy of its preset with
+
+    caption:
+      short:
+        captioner: rewrite
+        model: path:/a/copy/of/data/llm/smollm2-135m-instruct
+        prompt: 'Rewrite this description of a photo in other words: {caption}'
+        max_new_tokens: 32
+
+with [raw, short] as `text.train_kinds` and `train.kinds`, and raw's template for short captions too.
 """
 
 from __future__ import annotations
