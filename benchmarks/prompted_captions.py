@@ -1,6 +1,7 @@
 """Align-then-LM against the LM loss by itself, with few pairs: captions of held-out pictures, three seeds, equal steps.
 
     python -m benchmarks.prompted_captions                    # after `flame run` with a section prompts and a tower
+    python -m benchmarks.prompted_captions --recipe lit       # the tower of another recipe
     python -m benchmarks.prompted_captions --pairs 60 --seeds 0 --steps 100 --batch 8
     python -m benchmarks.prompted_captions --table            # only the table of existing results
 
@@ -151,19 +152,21 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Mean figures of the seeds by pairs and arm, in Markdown."""
+    """Mean figures of the seeds by tower, pairs and arm, in Markdown; `different` is the share of different texts."""
     lines = [
-        "| pairs | steps | arm | seeds | held-out loss, own / other picture | CIDEr-D | BLEU-4 |",
-        "|---|" + "---|" * 6,
+        "| tower | pairs | steps | arm | seeds | held-out loss, own / other picture | CIDEr-D | BLEU-4 | different |",
+        "|---|" + "---|" * 8,
     ]
-    for pairs, steps in sorted({(row["pairs"], row["steps"]) for row in rows}):
+    for recipe, pairs, steps in sorted({(row["recipe"], row["pairs"], row["steps"]) for row in rows}):
         for arm in ARMS:
-            own = [row for row in rows if (row["pairs"], row["steps"], row["arm"]) == (pairs, steps, arm)]
+            wanted = (recipe, pairs, steps, arm)
+            own = [row for row in rows if (row["recipe"], row["pairs"], row["steps"], row["arm"]) == wanted]
             if own:
                 figure = {name: mean(row["scores"][name] for row in own) for name in own[0]["scores"]}
                 lines.append(
-                    f"| {pairs} | {steps} | {arm} | {len(own)} | {figure['loss']:.3f} / {figure['loss_of_others']:.3f} "
-                    f"| {figure['cider']:.2f} | {figure['bleu_4']:.1%} |"
+                    f"| {recipe} | {pairs} | {steps} | {arm} | {len(own)} "
+                    f"| {figure['loss']:.3f} / {figure['loss_of_others']:.3f} "
+                    f"| {figure['cider']:.3f} | {figure['bleu_4']:.1%} | {figure['distinct']:.0%} |"
                 )
     return "\n".join(lines)
 
@@ -186,7 +189,8 @@ def main() -> None:
         for pairs in chosen.pairs:
             for seed in chosen.seeds:
                 for arm in ARMS:
-                    run = {"pairs": pairs, "seed": seed, "arm": arm, "steps": chosen.steps, "batch": chosen.batch}
+                    run = {"recipe": chosen.recipe, "pairs": pairs, "seed": seed, "arm": arm}
+                    run |= {"steps": chosen.steps, "batch": chosen.batch}
                     if any(run.items() <= row.items() for row in rows):
                         continue
                     world = world or World.open(chosen.recipe, chosen.tested)

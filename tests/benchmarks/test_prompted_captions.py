@@ -46,5 +46,6 @@ def test_batches_draw_all_samples_alike_and_put_similar_lengths_together():
 @pytest.mark.parametrize("name", prompted_captions.ARMS)
 def test_the_table_tells_means_of_seeds(name):
     scores = {"loss": 1.0, "loss_of_others": 2.0, "cider": 0.5, "bleu_4": 0.25, "distinct": 1.0}
-    rows = [{"pairs": 60, "steps": 9, "arm": name, "scores": {**scores, "loss": loss}} for loss in (1.0, 2.0)]
-    assert f"| 60 | 9 | {name} | 2 | 1.500 / 2.000 | 0.50 | 25.0% |" in prompted_captions.table(rows)
+    run = {"recipe": "lit", "pairs": 60, "steps": 9, "arm": name}
+    rows = [{**run, "scores": {**scores, "loss": loss}} for loss in (1.0, 2.0)]
+    assert f"| lit | 60 | 9 | {name} | 2 | 1.500 / 2.000 | 0.500 | 25.0% | 100% |" in prompted_captions.table(rows)
