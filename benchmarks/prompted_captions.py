@@ -180,6 +180,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tested", type=int, default=64, help="held-out pictures")
     parser.add_argument("--recipe", default="flame", help="of the tower")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print existing results only")
     chosen = parser.parse_args()
@@ -194,6 +195,7 @@ def main() -> None:
                     if any(run.items() <= row.items() for row in rows):
                         continue
                     world = world or World.open(chosen.recipe, chosen.tested)
+                    torch.set_num_threads(chosen.threads)  # opening has set that of the params
                     row = run | trained(world, arm, min(pairs, len(world.train)), seed, chosen.steps, chosen.batch)
                     row["llm"] = world.llm.name
                     rows.append(row)
