@@ -2,13 +2,14 @@
 
     python -m benchmarks.prompted_captions                    # after `flame run` with a section prompts and a tower
     python -m benchmarks.prompted_captions --recipe lit       # the tower of another recipe
-    python -m benchmarks.prompted_captions --pairs 60 --seeds 0 --steps 100 --batch 8
+    python -m benchmarks.prompted_captions --recipe lit --pairs 60 635 --seeds 0 --alignment 50 500 2000
     python -m benchmarks.prompted_captions --table            # only the table of existing results
 
 It reads the project in the working folder: data/shards, data/captions, data/embeddings, data/prompts, data/llm and the
 tower in data/models/<recipe>. The tower is frozen, so its patches are computed once, without crops; only a connector is
 trained, a new one in each arm. Arm `lm` has the LM loss in all steps; `align-then-lm` has the alignment in the first
 half and the LM loss in the second. A seed draws the pairs, the connector and the batches, the same ones in both arms.
+`--alignment` makes other arms: so many steps of it, and then half of the steps with the LM loss.
 Captions of a batch are of similar length, since pads cost as much as words, and reference prompts are computed once.
 With four prompts and captions of at most 12 tokens (`prompts: {count: 4, max_tokens: 12}`), a step of 8 through
 SmolLM2-135M took 1.3 s of one core, or 0.8 s with two threads; the 18 trainings of a tower took 22 minutes.
@@ -46,6 +47,7 @@ from flame_core.vision.tower import ImageTower, load_encoder
 
 RESULTS = Path(__file__).parent / "prompted_captions.jsonl"
 ARMS = ("lm", "align-then-lm")
+LONGER, HELD = "align-{}-then-lm", 100  # an arm of its own; pairs whose prompts are not learned
 RATE, WARMUP, SHOWN = 5e-4, 10, 6
 WINDOW = 8  # batches among whose samples those of similar length are put together
 
@@ -104,9 +106,27 @@ def trained(world: World, arm: str, pairs: int, seed: int, steps: int, batch: in
     sizes = ConnectorParams(prompts=own.prompts, width=256, layers=2, heads=4)
     connector = Connector(world.patches.shape[-1], sizes, own.hidden).to(llm.device)
     connector.start_at(own.scale)
-    optimizer = torch.optim.AdamW(connector.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.05)
+    longer, found = _alignment_of(arm), {}
+    if longer:
+        _train(world, connector, batches(world.lengths[chosen], batch, longer, draw), chosen, longer)
+        found = {"explained": _explained(world, connector, pairs, seed), "before": _tested(world, connector)["scores"]}
+        steps //= 2
     drawn = batches(world.lengths[chosen], batch, steps, draw)
-    aligned, losses = steps // 2 if arm == "align-then-lm" else 0, []
+    losses = _train(world, connector, drawn, chosen, steps // 2 if arm == "align-then-lm" else 0)
+    found |= _tested(world, connector)
+    return {**found, "last_loss": mean(losses[-10:]), "seconds": time.process_time() - start}
+
+
+def _alignment_of(arm: str) -> int:
+    """Steps of alignment in an arm with more of them than half; 0 of the others."""
+    number = arm.removeprefix("align-").removesuffix("-then-lm")
+    return int(number) if number.isdecimal() else 0
+
+
+def _train(world: World, connector: Connector, drawn: Tensor, chosen: Tensor, aligned: int) -> list[float]:
+    """Train on batches `drawn` of rows of `chosen`, the first `aligned` of them by alignment; the LM losses."""
+    own, llm, steps, losses = world.head.config, world.llm, len(drawn), []
+    optimizer = torch.optim.AdamW(connector.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.05)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, WARMUP, RATE)
@@ -122,7 +142,21 @@ def trained(world: World, arm: str, pairs: int, seed: int, steps: int, batch: in
         loss.backward()
         torch.nn.utils.clip_grad_norm_(connector.parameters(), 1.0)
         optimizer.step()
-    return {**_tested(world, connector), "last_loss": mean(losses[-10:]), "seconds": time.process_time() - start}
+    return losses
+
+
+def _explained(world: World, connector: Connector, pairs: int, seed: int) -> dict[str, float]:
+    """R^2 of the reference prompts, of pairs that were learned and, if there are enough, of others."""
+    order = torch.randperm(len(world.train), generator=torch.Generator().manual_seed(seed))
+    parts = {"learned": order[:pairs][:HELD]} | ({"others": order[-HELD:]} if pairs <= len(order) - HELD else {})
+    middle = world.references.mean(dim=0)
+
+    def share(rows: Tensor) -> float:
+        with torch.no_grad():
+            left = connector(world.patches[rows].to(world.llm.device)).cpu() - world.references[rows]
+        return 1 - float(left.square().mean() / (world.references[rows] - middle).square().mean())
+
+    return {name: share(rows) for name, rows in parts.items()}
 
 
 def batches(lengths: Tensor, batch: int, steps: int, draw: torch.Generator) -> Tensor:
@@ -154,11 +188,12 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Mean figures of the seeds by tower, pairs and arm, in Markdown; `different` is the share of different texts."""
     lines = [
-        "| tower | pairs | steps | arm | seeds | held-out loss, own / other picture | CIDEr-D | BLEU-4 | different |",
-        "|---|" + "---|" * 8,
+        "| tower | pairs | steps | arm | seeds | held-out loss, own / other picture | CIDEr-D | BLEU-4 | different "
+        "| R^2 of prompts, learned / others |",
+        "|---|" + "---|" * 9,
     ]
     for recipe, pairs, steps in sorted({(row["recipe"], row["pairs"], row["steps"]) for row in rows}):
-        for arm in ARMS:
+        for arm in dict.fromkeys([*ARMS, *(row["arm"] for row in rows)]):
             wanted = (recipe, pairs, steps, arm)
             own = [row for row in rows if (row["recipe"], row["pairs"], row["steps"], row["arm"]) == wanted]
             if own:
@@ -166,9 +201,16 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 lines.append(
                     f"| {recipe} | {pairs} | {steps} | {arm} | {len(own)} "
                     f"| {figure['loss']:.3f} / {figure['loss_of_others']:.3f} "
-                    f"| {figure['cider']:.3f} | {figure['bleu_4']:.1%} | {figure['distinct']:.0%} |"
+                    f"| {figure['cider']:.3f} | {figure['bleu_4']:.1%} | {figure['distinct']:.0%} "
+                    f"| {_shares([row.get('explained', {}) for row in own])} |"
                 )
     return "\n".join(lines)
+
+
+def _shares(explained: Sequence[dict[str, float]]) -> str:
+    """Means of the seeds, learned and others, as far as they were measured."""
+    means = {name: mean(each[name] for each in explained) for name in explained[0]}
+    return " / ".join(f"{share:.2f}" for share in means.values())
 
 
 def main() -> None:
@@ -180,6 +222,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tested", type=int, default=64, help="held-out pictures")
     parser.add_argument("--recipe", default="flame", help="of the tower")
+    parser.add_argument("--alignment", type=int, nargs="+", default=[], help="steps of it, in arms of their own")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print existing results only")
@@ -189,7 +232,7 @@ def main() -> None:
         world: World | None = None
         for pairs in chosen.pairs:
             for seed in chosen.seeds:
-                for arm in ARMS:
+                for arm in map(LONGER.format, chosen.alignment) if chosen.alignment else ARMS:
                     run = {"recipe": chosen.recipe, "pairs": pairs, "seed": seed, "arm": arm}
                     run |= {"steps": chosen.steps, "batch": chosen.batch}
                     if any(run.items() <= row.items() for row in rows):
