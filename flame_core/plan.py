@@ -210,7 +210,7 @@ def _section_costs(
 ) -> dict[str, dict[str, dict[str, str]]]:
     """The costs of optional stages: {stage: {title: values}}."""
     found = section_costs(params, layout, start.images, tflops)
-    return found | llm_section_costs(params, layout, shape, start.images, start.lengths, start.count, tflops)
+    return found | llm_section_costs(params, layout, shape, start, tflops)
 
 
 def _training_cost(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from flame_core.cores import CORE_TFLOPS
 from flame_core.curation.cost import concept_section
@@ -10,6 +11,9 @@ from flame_core.layout import Layout
 from flame_core.params import CaptionKind, CaptionLMParams, Params
 from flame_core.section_stages import linked_place
 from flame_core.text.cost import LLMShape
+
+if TYPE_CHECKING:
+    from flame_core.plan import Given
 
 _OF_CORES, _OF_MODELS = "core hours", ("hours of the tower", "hours of the models", "hours")
 _PATCHES = 196  # of a picture whose tower is not there yet
@@ -54,42 +58,29 @@ def section_costs(params: Params, layout: Layout, images: int, tflops: float) ->
 
 
 def llm_section_costs(
-    params: Params,
-    layout: Layout,
-    shape: LLMShape,
-    images: int,
-    lengths: Mapping[CaptionKind, float],
-    count: Callable[[str], int],
-    tflops: float,
+    params: Params, layout: Layout, shape: LLMShape, start: Given, tflops: float
 ) -> dict[str, dict[str, dict[str, str]]]:
-    """The costs of optional stages that use the LLM's words.
-
-    `lengths` are mean token counts of captions by kind; `count` gives the tokens of a text.
-    """
+    """The costs of optional stages that use the LLM's words, for what a plan starts from."""
     found = {}
     if (lexical := params.lexical) is not None:
         from flame_core.lexical.cost import lexical_section
 
         captions = sum(params.text.captions_per_image if kind == "raw" else 1 for kind in lexical.kinds)
-        found["lexical"] = lexical_section(lexical, shape, captions, images, CORE_TFLOPS)
+        found["lexical"] = lexical_section(lexical, shape, captions, start.images, CORE_TFLOPS)
     if params.prompts is not None:
         from flame_core.soft_prompts.cost import prompts_section, template_tokens
 
-        length, template = _mean(lengths, params.prompts.kinds), template_tokens(params.prompts.template, count)
-        found["prompts"] = prompts_section(params.prompts, shape, length, template, tflops)
+        length, template = _mean_length(start, params.prompts.kinds), params.prompts.template
+        found["prompts"] = prompts_section(
+            params.prompts, shape, length, template_tokens(template, start.count), tflops
+        )
     if params.caption_lm is not None:
-        found["caption_lm"] = _captioner_section(params, params.caption_lm, layout, shape, lengths, count, tflops)
+        found["caption_lm"] = _captioner_section(params, params.caption_lm, layout, shape, start, tflops)
     return found
 
 
 def _captioner_section(
-    params: Params,
-    chosen: CaptionLMParams,
-    layout: Layout,
-    shape: LLMShape,
-    lengths: Mapping[CaptionKind, float],
-    count: Callable[[str], int],
-    tflops: float,
+    params: Params, chosen: CaptionLMParams, layout: Layout, shape: LLMShape, start: Given, tflops: float
 ) -> dict[str, dict[str, str]]:
     from flame_core.captioning.cost import caption_lm_section
     from flame_core.curation.tower_shape import recipe_in, recipe_shape
@@ -106,15 +97,15 @@ def _captioner_section(
         chosen,
         shape,
         prompts=connector.prompts,
-        template=template_tokens(template, count),
-        length=_mean(lengths, chosen.kinds),
+        template=template_tokens(template, start.count),
+        length=_mean_length(start, chosen.kinds),
         tower_flops=recipe_shape(recipe).flops,
         tflops=tflops,
     )
 
 
-def _mean(lengths: Mapping[CaptionKind, float], kinds: Sequence[CaptionKind]) -> float:
-    return sum(lengths[kind] for kind in kinds) / len(kinds)
+def _mean_length(start: Given, kinds: Sequence[CaptionKind]) -> float:
+    return sum(start.lengths[kind] for kind in kinds) / len(kinds)
 
 
 def hours_of(values: Mapping[str, str]) -> str:

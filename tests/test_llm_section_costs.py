@@ -77,10 +77,10 @@ def params_with(sections: dict[str, Any]) -> Params:
 
 def test_a_plan_has_them(tmp_path: Path):
     layout = Layout.find(tmp_path)
-    start = {"recipe": "flame", "start": "unaligned", "connector": {"prompts": 4}}
-    params = params_with({"prompts": {"count": 4}, "caption_lm": start})
+    captioner = {"recipe": "flame", "start": "unaligned", "connector": {"prompts": 4}}
+    params = params_with({"prompts": {"count": 4}, "caption_lm": captioner})
     start = given(params, layout, CC3M, {"raw": 11.0})
-    found = llm_section_costs(params, layout, SMOLLM2, CC3M, start.lengths, start.count, 100)
+    found = llm_section_costs(params, layout, SMOLLM2, start, 100)
     assert list(found) == ["prompts", "caption_lm"]
     assert all(hours_of(values(section)).startswith("hours ") for section in found.values())
     whole = plan(params, layout, start, 100, 1)
@@ -90,6 +90,6 @@ def test_a_plan_has_them(tmp_path: Path):
 def test_a_captioner_of_a_model_that_is_not_there_is_not_counted(tmp_path: Path):
     params = params_with({"caption_lm": {"path": "models/old"}})
     start = given(params, Layout.find(tmp_path), CC3M, {})
-    found = llm_section_costs(params, Layout.find(tmp_path), SMOLLM2, CC3M, start.lengths, start.count, 100)
+    found = llm_section_costs(params, Layout.find(tmp_path), SMOLLM2, start, 100)
     assert values(found["caption_lm"]) == {"not counted": "the model models/old is not there yet"}
     assert hours_of(values(found["caption_lm"])) == "not counted"
