@@ -338,8 +338,8 @@ def plan(
 ) -> None:
     """Estimate what a run will take before it starts: tokens, FLOPs, hours, storage, memory."""
     from flame_core.layout import Layout
-    from flame_core.plan import given, read_lengths
     from flame_core.plan import plan as make
+    from flame_core.plan_start import given, read_lengths
     from flame_core.reporting import facts
     from flame_core.workspace import resolve_params
 

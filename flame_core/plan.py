@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING
 
 from flame_core.captions.server.tokens import server_sections
-from flame_core.captions.table import read_captions
 from flame_core.cores import CORE_TFLOPS
 from flame_core.data.addresses.expected import count_rows, expected
-from flame_core.data.shards import INDEX, read_index, shard_names
-from flame_core.errors import InputError, ParamsError
+from flame_core.data.shards import INDEX, read_index
+from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.links import links
-from flame_core.params import CaptionKind, ClusterParams, Params, TrainParams, UrlsSource, recipe_of, teacher_recipe
+from flame_core.params import ClusterParams, Params, TrainParams, UrlsSource, recipe_of, teacher_recipe
+from flame_core.plan_start import Given, given
 from flame_core.preflight.data_look import ingest_sizes_of, look
 from flame_core.section_costs import hours_of, llm_section_costs, section_costs
 from flame_core.settings import settings
-from flame_core.text.cost import ASSUMED, BYTES, LLMShape, count_words, read_shape, text_cost
+from flame_core.text.cost import BYTES, LLMShape, read_shape, text_cost
 from flame_core.text.jobs import facet_names, recipe_slots, sentence_names, slot_names
 
 if TYPE_CHECKING:
@@ -32,81 +32,7 @@ if TYPE_CHECKING:
     from flame_core.clustering.cost import ClusterCost
     from flame_core.training.cost import StoringCost, TrainingCost
 
-_MEASURED = 2000  # captions per kind whose tokens are counted
 _GB = 1e9
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a plan starts from, and where it comes from.
-
-    Attributes:
-        images: training pictures.
-        lengths: mean tokens per caption, by kind.
-        count: function that counts the tokens of a text.
-        basis: where the values come from, in words.
-    """
-
-    images: int
-    lengths: dict[CaptionKind, float]
-    count: Callable[[str], int]
-    basis: str
-
-
-def given(params: Params, layout: Layout, images: int | None, lengths: dict[CaptionKind, float]) -> Given:
-    """Pictures and caption lengths: as given, else measured on the existing data, else assumed.
-
-    Raises:
-        ParamsError: the number of pictures is neither given nor known.
-    """
-    basis = []
-    if images is None:
-        seen = look(params, layout)
-        if not seen.train:
-            raise ParamsError("flame plan: give the number of training pictures: --images 2900000")
-        images = seen.train
-        basis.append("pictures counted in data/shards" if seen.exact else "pictures estimated from the sources")
-    folder = layout.llm / params.llm.name
-    count: Callable[[str], int] = count_words
-    if (folder / "tokenizer.json").is_file():
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        count = lambda text: len(tokenizer.encode(text.replace("{bos}", ""), add_special_tokens=False).ids)  # noqa: E731
-    basis.append("tokens counted by " + ("words and punctuation" if count is count_words else "the LLM's tokenizer"))
-    measured = _measure(params, layout, count)
-    basis.append("caption lengths measured" if measured else "caption lengths assumed if not given")
-    return Given(images, {**ASSUMED, **measured, **lengths}, count, "; ".join(basis))
-
-
-def read_lengths(options: Sequence[str]) -> dict[CaptionKind, float]:
-    """Options such as `long=150` as {"long": 150.0}.
-
-    Raises:
-        ParamsError: quotes the option that is not of this form.
-    """
-    kinds: dict[str, CaptionKind] = {kind: kind for kind in get_args(CaptionKind)}
-    lengths: dict[CaptionKind, float] = {}
-    for option in options:
-        kind, _, number = option.partition("=")
-        if kind not in kinds or not number.replace(".", "", 1).isdecimal():
-            raise ParamsError(f"--caption-tokens {option!r}: write a kind ({', '.join(kinds)}) and a number: long=150")
-        lengths[kinds[kind]] = float(number)
-    return lengths
-
-
-def _measure(params: Params, layout: Layout, count: Callable[[str], int]) -> dict[CaptionKind, float]:
-    """Mean tokens of the first captions of each kind that has captions."""
-    texts: dict[CaptionKind, list[str]] = {kind: [] for kind in params.text.train_kinds}
-    for name in shard_names(layout.shards, "train"):
-        path = layout.captions / Path(name).with_suffix(".parquet")
-        for caption in read_captions(path) if path.is_file() else []:
-            kind: Any = caption.kind
-            if caption.language == params.evaluate.train_language and kind in texts and len(texts[kind]) < _MEASURED:
-                texts[kind].append(caption.text)
-        if all(len(own) >= _MEASURED for own in texts.values()):
-            break
-    return {kind: sum(map(count, own)) / len(own) for kind, own in texts.items() if own}
 
 
 def plan(params: Params, layout: Layout, start: Given, tflops: float, processes: int) -> dict[str, dict[str, str]]:

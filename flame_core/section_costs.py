@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from flame_core.cores import CORE_TFLOPS
 from flame_core.curation.cost import concept_section
 from flame_core.layout import Layout
 from flame_core.params import CaptionKind, CaptionLMParams, Params
+from flame_core.plan_start import Given
 from flame_core.section_stages import linked_place
 from flame_core.text.cost import LLMShape
-
-if TYPE_CHECKING:
-    from flame_core.plan import Given
 
 _OF_CORES, _OF_MODELS = "core hours", ("hours of the tower", "hours of the models", "hours")
 _PATCHES = 196  # of a picture whose tower is not there yet

@@ -13,7 +13,8 @@ from flame_core.captioning.cost import caption_lm_section
 from flame_core.layout import Layout
 from flame_core.lexical.cost import lexical_section
 from flame_core.params import CaptionLMParams, LexicalParams, Params, parse_params, read_yaml
-from flame_core.plan import given, plan
+from flame_core.plan import plan
+from flame_core.plan_start import given
 from flame_core.section_costs import hours_of, llm_section_costs
 from flame_core.soft_prompts.cost import template_tokens, through_llm
 from flame_core.soft_prompts.reader import caption_ids, caption_loss

@@ -10,7 +10,8 @@ import pytest
 
 from flame_core.layout import Layout
 from flame_core.params import FolderSource
-from flame_core.plan import given, plan, stage_costs
+from flame_core.plan import plan, stage_costs
+from flame_core.plan_start import given
 from flame_core.text.cost import KNOWN
 from flame_core.workspace import resolve_params
 from tests.stages.pipeline import ROOT, write_pairs

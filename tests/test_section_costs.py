@@ -21,7 +21,8 @@ from flame_core.params import (
     parse_params,
     read_yaml,
 )
-from flame_core.plan import given, plan
+from flame_core.plan import plan
+from flame_core.plan_start import given
 from flame_core.section_costs import hours_of, section_costs
 from flame_core.tuning.cost import ASSUMED_PICTURES, tune_section
 
