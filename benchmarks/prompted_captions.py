@@ -237,8 +237,9 @@ def main() -> None:
                     run |= {"steps": chosen.steps, "batch": chosen.batch}
                     if any(run.items() <= row.items() for row in rows):
                         continue
-                    world = world or World.open(chosen.recipe, chosen.tested)
-                    torch.set_num_threads(chosen.threads)  # opening has set that of the params
+                    if world is None:
+                        world = World.open(chosen.recipe, chosen.tested)
+                        torch.set_num_threads(chosen.threads)  # opening has set that of the params
                     row = run | trained(world, arm, min(pairs, len(world.train)), seed, chosen.steps, chosen.batch)
                     row["llm"] = world.llm.name
                     rows.append(row)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from flame_core.lexical.vocabulary import LARGEST
 from flame_core.params import LexicalParams
 from flame_core.text.cost import LLMShape
 
-_MOST_WORDS = 2**16  # an id takes two bytes
 _BYTES = 4  # of a word of a caption
 
 
@@ -13,7 +13,7 @@ def lexical_section(
     params: LexicalParams, shape: LLMShape, captions: int, samples: int, tflops: float
 ) -> dict[str, dict[str, str]]:
     """A title, and the cost at most for so many captions of each sample: all tokens of the LLM may be words."""
-    vocabulary = min(shape.vocabulary, _MOST_WORDS)
+    vocabulary = min(shape.vocabulary, LARGEST)
     words = min(params.words or vocabulary, vocabulary)
     read = samples * captions
     flops = 2.0 * shape.hidden * read * (words + (vocabulary if words < vocabulary else 0))
