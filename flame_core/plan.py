@@ -16,6 +16,7 @@ from flame_core.cores import CORE_TFLOPS
 from flame_core.data.addresses.expected import count_rows, expected
 from flame_core.data.shards import INDEX, read_index
 from flame_core.errors import InputError
+from flame_core.hours import hours_at
 from flame_core.layout import Layout
 from flame_core.links import links
 from flame_core.params import ClusterParams, Params, TrainParams, UrlsSource, recipe_of, teacher_recipe
@@ -52,7 +53,7 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
             **({"tokens of sentences": f"{text.sentence_tokens:,.0f}"} if text.sentence_tokens else {}),
             "against separate passes": f"{text.separate_tokens / text.tokens:.2f} times fewer tokens",
             "FLOPs": f"{text.flops:.3g}",
-            "hours": f"{_hours(text.flops, tflops):,.1f} at {tflops:g} TFLOP/s",
+            "hours": hours_at(text.flops, tflops),
             "store": f"{text.store_bytes / _GB:,.2f} GB in {params.text.store_dtype}",
             "LLM in memory": f"{text.weight_bytes / _GB:,.1f} GB in {params.text.dtype}",
             "basis": start.basis,
@@ -62,7 +63,7 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
         title, cost = _cluster_cost(params, params.cluster, shape, start.images)
         sections[title] = {
             "FLOPs": ", ".join(f"{part} {count:.2g}" for part, count in cost.flops.items()),
-            "hours on CPUs": f"{_hours(sum(cost.flops.values()), CORE_TFLOPS):,.2f} at {CORE_TFLOPS:g} TFLOP/s",
+            "hours on CPUs": hours_at(sum(cost.flops.values()), CORE_TFLOPS),
             "vectors read": f"{cost.read_bytes / _GB:,.2f} GB",
             "memory": f"{cost.memory / _GB:,.2f} GB",
             "labels and centroids": f"{cost.stored_bytes / _GB:,.3f} GB",
@@ -83,7 +84,7 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
             "FLOPs": f"{cost.flops:.3g}",
             **({"teacher's vectors": _storing(cost.storing)} if cost.storing else {}),
             **_step(cost),
-            "hours": f"{_hours(cost.flops, tflops * processes):,.1f} at {processes} x {tflops:g} TFLOP/s",
+            "hours": hours_at(cost.flops, tflops, processes),
             "memory per process": f"{cost.memory / _GB:,.1f} GB ({cost.held:,} pictures held at once)",
             "of that": ", ".join(f"{part} {size / _GB:,.1f}" for part, size in cost.memory_parts.items()),
         }
@@ -311,8 +312,4 @@ def stage_costs(params: Params, layout: Layout, tflops: float | None) -> dict[st
 
 
 def _cost(what: str, flops: float, tflops: float | None) -> str:
-    return f"{what}, {flops:.3g} FLOPs" + (f", {_hours(flops, tflops):,.1f} hours" if tflops else "")
-
-
-def _hours(flops: float, tflops: float) -> float:
-    return flops / (tflops * 1e12) / 3600
+    return f"{what}, {flops:.3g} FLOPs" + (f", hours {hours_at(flops, tflops)}" if tflops else "")

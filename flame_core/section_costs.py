@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from flame_core.cores import CORE_TFLOPS
 from flame_core.curation.cost import concept_section
 from flame_core.layout import Layout
 from flame_core.params import CaptionKind, CaptionLMParams, Params
@@ -63,7 +62,7 @@ def llm_section_costs(
         from flame_core.lexical.cost import lexical_section
 
         captions = sum(params.text.captions_per_image if kind == "raw" else 1 for kind in lexical.kinds)
-        found["lexical"] = lexical_section(lexical, shape, captions, start.images, CORE_TFLOPS)
+        found["lexical"] = lexical_section(lexical, shape, captions, start.images)
     if params.prompts is not None:
         from flame_core.soft_prompts.cost import prompts_section, template_tokens
 

@@ -60,11 +60,11 @@ def test_a_captioner_takes_the_tower_and_the_llm_at_every_step():
 
 
 def test_words_are_logits_over_the_vocabulary_once_or_twice():
-    found = values(lexical_section(LexicalParams(), SMOLLM2, 1, CC3M, 0.05))
-    assert number(found["core hours"]) == pytest.approx(2 * 576 * 49152 * CC3M / 0.05e12 / 3600, abs=0.01)
+    found = values(lexical_section(LexicalParams(), SMOLLM2, 1, CC3M))
+    assert number(found["core hours"]) == pytest.approx(2 * 576 * 49152 * CC3M / 0.05e12 / 3600, rel=0.05)
     assert number(found["sidecar"]) == pytest.approx(CC3M * 2048 / 1e9, abs=0.01)
-    chosen = values(lexical_section(LexicalParams(words=8192), SMOLLM2, 1, CC3M, 0.05))
-    assert number(chosen["core hours"]) == pytest.approx(number(found["core hours"]) * (1 + 8192 / 49152), rel=0.01)
+    chosen = values(lexical_section(LexicalParams(words=8192), SMOLLM2, 1, CC3M))
+    assert number(chosen["core hours"]) == pytest.approx(number(found["core hours"]) * (1 + 8192 / 49152), rel=0.05)
 
 
 def test_texts_of_a_template_are_counted_and_its_places_are_not():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flame_core.hours import hours_text
 from flame_core.params import ConceptParams
 
 CAPTIONS_PER_SECOND = 40_000.0  # of one core, against 4,000 concepts
@@ -21,13 +22,3 @@ def concept_section(params: ConceptParams, samples: int) -> dict[str, dict[str, 
     if params.images is not None and params.images.tagger.kind != "table":
         values["pictures seen by the tagger"] = f"{samples:,}, once"
     return {f"concepts: {captions:,} captions": values}
-
-
-def hours_at(flops: float, tflops: float) -> str:
-    """Hours of a device for so many FLOPs, with its rate."""
-    return f"{hours_text(flops / (tflops * 1e12) / 3600)} at {tflops:g} TFLOP/s"
-
-
-def hours_text(hours: float) -> str:
-    """Hours with two digits at least, and no exponent."""
-    return f"{hours:,.2g}" if hours < 10 else f"{hours:,.0f}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flame_core.curation.cost import hours_at
 from flame_core.curation.tower_shape import TowerShape
+from flame_core.hours import hours_at
 from flame_core.params import FeaturesParams, ScoresParams
 from flame_core.params.scores import TableScorerParams
 from flame_core.text.cost import BYTES

@@ -8,9 +8,9 @@ from flame_core.clustering.cost import cluster_cost
 from flame_core.clustering.pipeline import PCA_SAMPLES
 from flame_core.clustering.spherical import SEEDED_BY
 from flame_core.cores import CORE_TFLOPS
-from flame_core.curation.cost import hours_at, hours_text
 from flame_core.curation.minibatch import FEWEST_TOKENS
 from flame_core.curation.tower_shape import TowerShape
+from flame_core.hours import hours_at, hours_text
 from flame_core.params import CodesParams, NoiseParams, SelectParams
 
 NOISE_PER_SECOND = SELECT_PER_SECOND = 50_000.0  # samples on one core: keys, captions, files; without the clusters

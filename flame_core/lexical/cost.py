@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from flame_core.cores import CORE_TFLOPS
+from flame_core.hours import hours_text
 from flame_core.lexical.vocabulary import LARGEST
 from flame_core.params import LexicalParams
 from flame_core.text.cost import LLMShape
@@ -9,9 +11,7 @@ from flame_core.text.cost import LLMShape
 _BYTES = 4  # of a word of a caption
 
 
-def lexical_section(
-    params: LexicalParams, shape: LLMShape, captions: int, samples: int, tflops: float
-) -> dict[str, dict[str, str]]:
+def lexical_section(params: LexicalParams, shape: LLMShape, captions: int, samples: int) -> dict[str, dict[str, str]]:
     """A title, and the cost at most for so many captions of each sample: all tokens of the LLM may be words."""
     vocabulary = min(shape.vocabulary, LARGEST)
     words = min(params.words or vocabulary, vocabulary)
@@ -20,7 +20,7 @@ def lexical_section(
     values = {
         "captions": f"{read:,}",
         "FLOPs": f"{flops:.3g}",
-        "core hours": f"{flops / (tflops * 1e12) / 3600:,.2f} at {tflops:g} TFLOP/s",
+        "core hours": hours_text(flops / (CORE_TFLOPS * 1e12) / 3600),
         "sidecar": f"{read * params.top * _BYTES / 1e9:,.2f} GB",
     }
     return {f"words: {params.top:,} of at most {words:,} per caption": values}

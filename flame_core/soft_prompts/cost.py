@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flame_core.hours import hours_at
 from flame_core.params import PromptsParams
 from flame_core.text.cost import BYTES, LLMShape
 
@@ -86,7 +87,7 @@ def prompts_section(
         "steps": f"{params.steps:,} of {params.batch_size:,} captions",
         "tokens": f"{cost.tokens:,.0f} through the whole LLM, forward and backward",
         "FLOPs": f"{cost.flops:.3g}",
-        "hours": f"{cost.flops / (tflops * 1e12) / 3600:,.2f} at {tflops:g} TFLOP/s",
+        "hours": hours_at(cost.flops, tflops),
         "memory": f"{cost.memory / 1e9:,.1f} GB",
         "work cache": f"{2 * cost.state_bytes / 1e9:,.2f} GB",
     }

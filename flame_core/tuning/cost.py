@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flame_core.cores import CORE_TFLOPS
-from flame_core.curation.cost import hours_at, hours_text
+from flame_core.hours import hours_at, hours_text
 from flame_core.params import TuneParams
 
 ASSUMED_PICTURES = 10_000  # of a benchmark, whose pictures are not looked at for a plan

@@ -11,6 +11,7 @@ import pyarrow.dataset as ds
 
 from flame_core.captions.captioner import KINDS
 from flame_core.captions.server.captioner import LEDGERS
+from flame_core.hours import hours_text
 from flame_core.params import Params, ServerCaptioner
 
 _PATCH = 28  # pixels of the longer and shorter side that make one token, as in Qwen-VL
@@ -61,9 +62,9 @@ def _section(chosen: ServerCaptioner, each: Tokens, samples: int, requests: int)
     if (price := chosen.price) is not None:
         cost = (read * price.input + written * price.output) / 1e6
         section["cost"] = f"{price.currency} {cost:,.2f}, without what is asked again after failures"
-    hours = samples * _SECONDS / requests / 3600
+    hours = hours_text(samples * _SECONDS / requests / 3600)
     return section | {
-        "hours": f"{hours:,.1f}, if {requests} requests in flight get an answer in {_SECONDS:g} s each (assumed)",
+        "hours": f"{hours}, if {requests} requests in flight get an answer in {_SECONDS:g} s each (assumed)",
         "basis": each.basis,
     }
 

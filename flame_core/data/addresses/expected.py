@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from flame_core.data.addresses.address_list import kind_of_list, list_files
+from flame_core.hours import hours_text
 from flame_core.params import UrlsSource
 
 PUBLISHED = {
@@ -65,6 +66,6 @@ def expected(rows: int, params: UrlsSource, workers: int) -> dict[str, str]:
         "basis": f"good addresses in other people's downloads: {said}",
         "received": f"{good * _RECEIVED / 1e9:,.1f} GB, at {_RECEIVED / 1e3:.0f} kB per picture (assumed)",
         "stored": f"{good * each / 1e9:,.1f} GB, at {each / 1e3:.0f} kB per picture (assumed)",
-        "hours": f"{rows / rate / 3600:,.1f}, if {workers} x {params.connections} connections get an answer in "
+        "hours": f"{hours_text(rows / rate / 3600)}, if {workers} x {params.connections} connections get an answer in "
         f"{_LATENCY:g} s each (assumed) and network and name server keep up with {rate:,.0f}/s",
     }
