@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from flame_core.curation.cost import concept_section
+from flame_core.errors import InputError
 from flame_core.layout import Layout
-from flame_core.params import CaptionKind, CaptionLMParams, Params
+from flame_core.params import CaptionKind, CaptionLMParams, Params, SemDedupParams
 from flame_core.plan_start import Given
 from flame_core.section_stages import linked_place
 from flame_core.text.cost import LLMShape
@@ -38,6 +40,11 @@ def section_costs(params: Params, layout: Layout, images: int, tflops: float) ->
         from flame_core.curation.tower_shape import model_shape
 
         found["features"] = features_section(params.features, images, model_shape(params.features.model), tflops)
+    if params.semdedup is not None:
+        from flame_core.curation.selection_cost import semdedup_section
+
+        dims = _dims_of_vectors(params, params.semdedup, layout)
+        found["semdedup"] = semdedup_section(params.semdedup, images, dims)
     if params.scores is not None:
         from flame_core.curation.picture_passes_cost import scores_section
         from flame_core.curation.tower_shape import scorer_shapes
@@ -51,6 +58,20 @@ def section_costs(params: Params, layout: Layout, images: int, tflops: float) ->
         towers = {name: (shape.flops, shape.dims) for name, shape in shapes.items()}
         found["tune"] = tune_section(params.tune, images, towers, tflops)
     return found
+
+
+def _dims_of_vectors(params: Params, chosen: SemDedupParams, layout: Layout) -> int | str:
+    """How many numbers the vectors of `semdedup` have, or why that is not known yet."""
+    from flame_core.data.sidecars import Sidecar
+
+    folder = linked_place(layout, chosen.vectors)
+    with suppress(InputError):
+        return Sidecar(folder).manifest.shape[-1]
+    if params.features is not None and folder == layout.features:
+        from flame_core.curation.tower_shape import model_shape
+
+        return model_shape(params.features.model).dims
+    return f"the vectors {chosen.vectors} are not there yet"
 
 
 def llm_section_costs(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flame_core.curation.picture_passes_cost import features_section
-from flame_core.curation.selection_cost import codes_section, noise_section, select_section
+from flame_core.curation.selection_cost import codes_section, noise_section, select_section, semdedup_section
 from flame_core.curation.tower_shape import TowerShape, model_shape, recipe_shape, scorer_shapes
 from flame_core.layout import Layout
 from flame_core.params import (
@@ -17,6 +17,7 @@ from flame_core.params import (
     NoiseParams,
     Params,
     SelectParams,
+    SemDedupParams,
     TuneParams,
     parse_params,
     read_yaml,
@@ -83,6 +84,24 @@ def test_a_selection_grows_with_the_samples():
     assert number(large["core hours"]) == pytest.approx(labels + iterations + LAION / 5e4 / 3600, rel=0.02)
     assert number(small["memory"]) < 4 < 200 < number(large["memory"])
     assert number(large["keys of the selections"]) == pytest.approx(LAION / 4 * 28 / 1e9, abs=0.01)
+
+
+def test_semantic_duplicates_are_compared_within_clusters(tmp_path: Path):
+    chosen = SemDedupParams(clusters=1000)
+    few, many = (values(semdedup_section(chosen.model_copy(update={"clusters": k}), CC3M, 768)) for k in (500, 50_000))
+    compared = 2 * CC3M**2 / 500 * 768 / 5e10 / 3600
+    assert number(few["core hours"]) == pytest.approx(compared, rel=0.1)
+    clustered = 2 * (20 * 1e6 + CC3M) * 50_000 * 64 / 5e10 / 3600
+    assert clustered < number(many["core hours"]) < 1.4 * clustered  # and the first centroids
+    layout = Layout.find(tmp_path)
+    features = {"model": {"backbone": "vit_small_patch16_224"}}
+    sections = {"features": features, "semdedup": {"clusters": 1000}}
+    known = section_costs(params_with(sections), layout, CC3M, 100)["semdedup"]
+    assert known == semdedup_section(chosen, CC3M, 384)
+    elsewhere = params_with({"semdedup": {"clusters": 1000, "vectors": "my/vectors"}})
+    assert (
+        "my/vectors are not there yet" in values(section_costs(elsewhere, layout, CC3M, 100)["semdedup"])["not counted"]
+    )
 
 
 def test_noise_says_how_many_texts_move():

@@ -1,4 +1,4 @@
-"""What `flame codes`, `flame select` and `flame noise` cost, from sizes and from measured rates of one core."""
+"""What `flame codes`, `select`, `semdedup` and `noise` cost, from sizes and from measured rates of one core."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from flame_core.cores import CORE_TFLOPS
 from flame_core.curation.minibatch import FEWEST_TOKENS
 from flame_core.curation.tower_shape import TowerShape
 from flame_core.hours import hours_at, hours_text
-from flame_core.params import CodesParams, NoiseParams, SelectParams
+from flame_core.params import CodesParams, NoiseParams, SelectParams, SemDedupParams
 
 NOISE_PER_SECOND = SELECT_PER_SECOND = 50_000.0  # samples on one core: keys, captions, files; without the clusters
 _NOISE_BYTES = 600.0  # memory per sample: index, keys, captions
+_COMPARED_BYTES = 8.0 * 2**26  # memory: vectors of the clusters that are compared at once
 _SELECT_BYTES = 700.0  # memory per sample: index, keys, places
 _KEY_BYTES = 12.0  # of a stored key, compressed
 _TWICE = 200  # pictures that are coded again, to see whether the codes are the same
@@ -70,6 +71,25 @@ def select_section(params: SelectParams, samples: int, codes: int, patches: int)
             "clusters of samples": f"{samples * (8 + _KEY_BYTES) / _GB:,.3g} GB",
             "keys of the selections": f"{sum(budgets) * (_KEY_BYTES + 16) / _GB:,.3g} GB",
             "work cache": f"{cost.cache_bytes / _GB:,.3g} GB",
+        }
+    }
+
+
+def semdedup_section(params: SemDedupParams, samples: int, dims: int | str) -> Section:
+    """A title, and what clustering and comparing vectors of `dims` numbers costs; `dims` may say why it is unknown."""
+    title = f"semantic duplicates: {samples:,} samples, {params.clusters:,} clusters"
+    if isinstance(dims, str):
+        return {title: {"not counted": dims}}
+    cost = cluster_cost(params.clustering, samples, dims, 1, 2)
+    largest = samples / params.clusters  # if all are of one size
+    flops = sum(cost.flops.values()) + 2.0 * samples * largest * dims
+    compared = max(_COMPARED_BYTES, 8.0 * largest * dims)
+    return {
+        title: {
+            "core hours": hours_text(flops / (CORE_TFLOPS * 1e12) / 3600) + ", if all clusters are of one size",
+            "memory": f"{(_SELECT_BYTES * samples + max(cost.memory, compared)) / _GB:,.2f} GB",
+            "kept and removed": f"{samples * (_KEY_BYTES + 16) / _GB:,.3g} GB",
+            "work cache": f"{(cost.cache_bytes + 16 * samples) / _GB:,.3g} GB",
         }
     }
 
