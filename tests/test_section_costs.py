@@ -94,7 +94,7 @@ def test_semantic_duplicates_are_compared_within_clusters(tmp_path: Path):
     clustered = 2 * (20 * 1e6 + CC3M) * 50_000 * 64 / 5e10 / 3600
     assert clustered < number(many["core hours"]) < 1.4 * clustered  # and the first centroids
     layout = Layout.find(tmp_path)
-    features = {"model": {"backbone": "vit_small_patch16_224"}}
+    features = {"model": {"backbone": "vit_small_patch16_224", "head": "pooled", "init": {"source": "path:vits"}}}
     sections = {"features": features, "semdedup": {"clusters": 1000}}
     known = section_costs(params_with(sections), layout, CC3M, 100)["semdedup"]
     assert known == semdedup_section(chosen, CC3M, 384)
