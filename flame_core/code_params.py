@@ -2,7 +2,7 @@
 
 They are `llm.source`, a captioner's `model`, `trust_remote_code` of both, `evaluate.baselines`, a teacher's `model`,
 the models of taggers, codes and scorers, and in `train.model` and `features.model` a `backbone` from elsewhere
-(`hf-hub:...`) and `backbone_options` that load weights. Whoever edits `params.yaml` or calls `flame run --set` has a
+(`hf-hub:...`), `backbone_options` that load weights, and `init.source`. Whoever edits `params.yaml` or calls `flame run --set` has a
 shell on this machine anyway. A visitor of a web page has not: there these keys keep the project's values unless
 `FLAME_CODE_OVERRIDES` is set.
 """
@@ -40,6 +40,8 @@ def _values(params: Params) -> list[tuple[str, Any]]:
     for key, model in towers:
         if ":" in model.backbone:
             found.append((f"{key}.backbone", model.backbone))
+        if model.init is not None:
+            found.append((f"{key}.init.source", model.init.source))
         options = model.backbone_options
         found += [(f"{key}.backbone_options.{name}", options[name]) for name in _LOADING_OPTIONS if name in options]
     return found + [(key, source) for key, source in _sources_of_others(params) if source]

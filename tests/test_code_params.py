@@ -29,6 +29,7 @@ SOURCE = "transformers:evil/model"
             {"features": {"model": {"backbone": "hf-hub:evil/model", "init": {"source": "timm:x"}, "head": "none"}}},
             "features.model.backbone",
         ),
+        ({"train": {"model": {"init": {"source": "pypi:evil==1.0#weights.pth"}}}}, "train.model.init.source"),
         ({"train": {"teacher": {"model": SOURCE}}}, "train.teacher.model"),
     ],
 )

@@ -27,9 +27,10 @@ def export(subject: Subject, about: About, form: Format, out: Path) -> list[str]
     """
     known = subject.params.head in _PROGRAMMED and subject.params.head_hidden is None
     if not known and form != "onnx":
+        own = subject.params.head + (" with head_hidden" if subject.params.head_hidden is not None else "")
         raise ParamsError(
-            f"flame export: a head {subject.params.head} is written with --format onnx only; the programs of the other "
-            f"formats know {' and '.join(_PROGRAMMED)}"
+            f"flame export: a head {own} is written with --format onnx only; the programs of the other "
+            f"formats know {' and '.join(_PROGRAMMED)} without head_hidden"
         )
     if subject.tuned is not None and form != "onnx":
         raise ParamsError(

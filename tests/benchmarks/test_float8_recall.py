@@ -2,7 +2,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.float8_recall import Emulated, compensated, rounded
+from benchmarks.float8_recall import Emulated, compensated, ranks_of, rounded
 from flame_core.text.float8 import Float8Linear, quantised
 
 
@@ -35,3 +35,10 @@ def test_channels_that_contribute_most_are_exact():
     few, none = (((Emulated(linear, x.T @ x, kept)(x) - exact).norm() / exact.norm()).item() for kept in (16, 0))
     assert few < 0.7 * none
     assert (Emulated(linear, x.T @ x, 64)(x) - exact).norm() / exact.norm() < 1e-6
+
+
+def test_each_caption_looks_for_each_other_one():
+    first = F.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), dim=-1)
+    second = first[[0, 2, 1]]  # pictures 1 and 2 have each other's caption
+    assert ranks_of([first, second]).tolist() == [[0, 1, 1], [0, 1, 1]]
+    assert ranks_of([first, first, first]).sum() == 0 and ranks_of([first, first, first]).shape == (6, 3)

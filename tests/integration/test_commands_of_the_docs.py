@@ -48,6 +48,21 @@ ELSEWHERE = (
         "masks need more steps than these data give (tests/stages/test_linked_training.py prunes)",
         r"flame params check \1",
     ),
+    (
+        r"(?s)FLAME_EMBED_PROCESSES=8 FLAME_TRAIN_PROCESSES=8 flame run (--preset .*cc3m.*)",
+        "it trains for days",
+        r"flame params check \1",
+    ),
+    (
+        r"flame run (--set .*'text\.sentence=.*)",
+        "the test's LLM has no layer 30 (tests/stages/test_embed.py reads sentences)",
+        r"(cd {root} && flame params check \1)",
+    ),
+    (
+        r"(?s)flame run (--set 'recipes=\[p-former-align\]'.*)",
+        "prompts need more steps than a page has (tests/captioning/test_toy_gain.py learns them)",
+        r"(cd {root} && flame params check \1)",
+    ),
     (r"(?s)flame probe.*", "tests/test_probe_command.py probes", "flame probe --help"),
     (r"flame data-card .*", "tests/serving/test_dataset_card.py writes one", "flame data-card --help"),
     (r"flame forget .*", "it deletes (tests/forgetting/ does)", "flame forget --help"),
