@@ -75,5 +75,6 @@ lock:  ## resolve requirements.lock and requirements-scale.lock anew
 
 clean:  ## remove outs, caches and workspaces; .venv and MLflow's records stay
 	-test -d .flame && find .flame -mindepth 1 -maxdepth 1 ! -name mlflow ! -name tracking -exec rm -rf {} +
-	rm -rf .dvc/cache .dvc/tmp dvc.lock data/raw data/llm data/shards data/captions data/embeddings \
-	  data/models data/reports data/baselines data/comparison
+	rm -rf .dvc/cache .dvc/tmp dvc.lock $(addprefix data/,raw llm llm-adapter shards captions embeddings domains models \
+	  reports baselines comparison prompts captioner concepts concept-fit codes selections semdedup scores heads probe \
+	  $(addprefix sidecars/,clusters lexical concept-weights similarity features noise score-*))
