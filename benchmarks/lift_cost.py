@@ -73,6 +73,7 @@ def recipe(case: str, batch: int) -> tuple[TrainParams, int]:
         "objective": {"name": "infonce"},
         "texts_per_image": 1,
         "batch_size": batch,
+        "compile": False,  # only where `step_of` says so
         "precision": "bfloat16" if batch == BATCH or settings().torch_device() == "cuda" else "float32",
     }
     if case == LIFT:

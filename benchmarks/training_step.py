@@ -90,7 +90,7 @@ class Steps:
         """A step, compiled in this mode of `torch.compile`, or eager if there is none."""
         size = len(self.batch)
         micro = None if pieces == 1 else max(1, size // pieces)
-        own = self.params.model_copy(update={"micro_batch_size": micro})
+        own = self.params.model_copy(update={"micro_batch_size": micro, "compile": False})  # only as `mode` says
         assembly = assemble(own, self.texts, facets=1, batch_size=size, samples=size).to(self.device)
         if as_written:
             write_out(assembly.tower)
@@ -163,7 +163,11 @@ def main() -> None:
         "open_clip": lambda: open_clip_step(steps.batch.pictures[:, 0], device),
     }
     usual = ["slow way", "ours", "pieces"] + (["compiled", "open_clip"] if device == "cuda" else [])
-    wanted = [case for case in options.cases or usual if case in made]
+    wanted = options.cases or usual
+    if unknown := [case for case in [*wanted, *([options.profile] if options.profile else [])] if case not in made]:
+        parser.error(f"no case {', '.join(unknown)}; there are {', '.join(made)}")
+    if options.profile and options.profile not in wanted:
+        parser.error(f"--profile {options.profile} is not among the cases {', '.join(wanted)}")
     if "open_clip" in wanted and not importlib.util.find_spec("open_clip"):
         print("open_clip is left out: it is not installed", flush=True)
         wanted.remove("open_clip")

@@ -19,6 +19,7 @@ from flame_core.adapting.contrast import HeldOut, caption_contrast, held_out
 from flame_core.adapting.pairs import CaptionPairs, Text, said_again
 from flame_core.adapting.reading import CaptionReader
 from flame_core.errors import ComputationError
+from flame_core.gpu import memory_advice
 from flame_core.params import AdaptLLMParams
 from flame_core.step_states import Row, StepStates, rate_share
 from flame_core.work import WorkCache
@@ -74,7 +75,8 @@ class Fit:
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad()
-        loss = self.backward(self.pairs.batch(step))
+        with memory_advice("set adapt_llm.micro_batch_size to less; the loss stays the same"):
+            loss = self.backward(self.pairs.batch(step))
         if not math.isfinite(loss):
             raise ComputationError(
                 f"adapt_llm: the loss of step {step + 1} is not finite: lower adapt_llm.learning_rate"

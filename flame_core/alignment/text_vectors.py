@@ -17,6 +17,7 @@ import torch
 from flame_core.digest import value_digest
 from flame_core.errors import InputError
 from flame_core.freed_memory import keep_freed_memory
+from flame_core.gpu import free_memory
 from flame_core.layout import Layout
 from flame_core.params import LLMParams, Params
 from flame_core.params.alignment import ProbedLLM, ProbeParams
@@ -104,9 +105,8 @@ class LayerTexts:
         if device == "cpu":
             keep_freed_memory()
         if device == "cuda":
-            free, _ = torch.cuda.mem_get_info()
             weights = LLMShape.in_folder(self._folder).weight_bytes(self._text.depth, self._text.dtype)
-            require_llm_memory(self._params, weights, free)
+            require_llm_memory(self._params, weights, free_memory())
         return TextEncoder.load(self._folder, self._text, self._llm, device)
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from flame_core.captioning.pairs import Batches
 from flame_core.errors import ComputationError
+from flame_core.gpu import memory_advice
 from flame_core.objectives.term import parameter_groups
 from flame_core.params import CaptionLMParams
 from flame_core.soft_prompts.frozen_llm import FrozenLLM
@@ -48,6 +49,7 @@ def fit(
     optimizer = _optimizer(tower, params)
     torch.manual_seed(params.seed)
 
+    @memory_advice(f"set caption_lm.batch_size (now {params.batch_size}) to less")
     def step(number: int) -> dict[str, float]:
         pictures, texts = batches(number)
         v = tower(pictures.to(device), ("prompts",))["prompts"]

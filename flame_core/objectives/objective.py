@@ -59,6 +59,10 @@ class Objective(nn.Module):
         """Whether a term counts only in a part of the steps."""
         return any(term.during is not None for term in self._terms())
 
+    def counting_at(self, at: Moment) -> frozenset[str]:
+        """Names of the terms that count in a step."""
+        return frozenset(name for name, term in self._named() if term.is_active(at))
+
     @property
     def reads(self) -> frozenset[str]:
         """The image tower's features that the terms read that count in the prepared step."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from flame_core.errors import ComputationError
+from flame_core.gpu import memory_advice
 from flame_core.params import PromptsParams
 from flame_core.soft_prompts.autoencoder import Autoencoder
 from flame_core.soft_prompts.frozen_llm import FrozenLLM
@@ -63,14 +64,15 @@ class Fit:
         model = self._initial()
         optimizer = torch.optim.AdamW(self._groups(model), weight_decay=self.params.weight_decay)
         states = StepStates(self.cache, self.inputs, self.params.steps)
-        rows = states.train(
-            model,
-            optimizer,
-            lambda step: self._step(model, optimizer, step),
-            title="prompts",
-            shown="lm",
-            seconds=self.seconds,
-        )
+        with memory_advice(f"set prompts.batch_size (now {self.params.batch_size}) to less"):
+            rows = states.train(
+                model,
+                optimizer,
+                lambda step: self._step(model, optimizer, step),
+                title="prompts",
+                shown="lm",
+                seconds=self.seconds,
+            )
         return model.eval(), rows
 
     def inputs_of(self, numbers: list[int]) -> tuple[Tensor | None, CaptionIds]:

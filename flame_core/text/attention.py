@@ -30,6 +30,9 @@ from flame_core.text.shared_head import SharedHead
 
 NAME = "flame_facets"
 PAD_DOCUMENT = -1
+_VARIANTS = (
+    64  # of FlexAttention that are compiled: windows, kinds of rows and shapes of heads of all LLMs of a process
+)
 
 
 def sees(
@@ -207,8 +210,10 @@ def register() -> str:
 
 @cache
 def _compiled_flex() -> Any:
+    from torch._dynamo import config
     from torch.nn.attention.flex_attention import flex_attention
 
+    config.recompile_limit = max(config.recompile_limit, _VARIANTS)
     return torch.compile(flex_attention)
 
 

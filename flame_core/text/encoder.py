@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from flame_core.digest import value_digest
 from flame_core.errors import ComputationError
 from flame_core.freed_memory import keep_freed_memory
+from flame_core.gpu import free_memory, memory_advice, require_float8
 from flame_core.layout import Layout
 from flame_core.params import LLMParams, Params, TextParams
 from flame_core.settings import settings
@@ -143,8 +144,7 @@ class TextEncoder:
             keep_freed_memory()
         if device == "cuda":
             shape = read_shape(params, folder)
-            free, _ = torch.cuda.mem_get_info()
-            require_llm_memory(params, shape.weight_bytes(params.text.depth, params.text.dtype), free)
+            require_llm_memory(params, shape.weight_bytes(params.text.depth, params.text.dtype), free_memory())
         adapter = None if params.adapt_llm is None else adapter or layout.llm_adapter
         compiled = compiled and device == "cuda"
         return cls.load(folder, params.text, params.llm, device, compiled=compiled, adapter=adapter)
@@ -164,10 +164,13 @@ class TextEncoder:
 
         Raises:
             InputError: the folder is damaged, its LLM cannot be read as params specify, or the adapters are not its.
+            ResourceError: the GPU cannot compute in float8.
             ComputationError: the architecture cannot be read at all.
         """
         if text.sentence is not None:
             require_readable_sentences(folder, text.sentence)
+        if text.dtype == "float8":
+            require_float8(device)
         digest = value_digest(read_source(folder)["files"])
         adapted = None if adapter is None else Adapter.read(adapter)
         if adapted is not None:
@@ -209,7 +212,12 @@ class TextEncoder:
 
         Raises:
             ComputationError: a value is not finite; names the text.
+            ResourceError: the GPU's memory ran out.
         """
+        with memory_advice(f"set text.batch_tokens (now {self.params.batch_tokens:,}) to less"):
+            return self._embedded(kinds, advance)
+
+    def _embedded(self, kinds: Sequence[TokenisedTexts], advance: Callable[[int], None]) -> list[np.ndarray]:
         results: list[np.ndarray] = []
         for group in self._groups(kinds):
             texts = [text for own in group for text in own.sequences]

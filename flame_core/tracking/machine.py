@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -17,7 +18,7 @@ _MEGABYTE = 1e6
 
 
 class MachineMonitor:
-    """Samples processor, memory and GPU at most every ten seconds."""
+    """Samples processor, memory and this process's GPU at most every ten seconds."""
 
     def __init__(self) -> None:
         self._next = 0.0
@@ -42,12 +43,9 @@ def _gpu() -> dict[str, float]:
     torch: Any = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return {}
-    found = {}
-    for index in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(index)
-        found[f"system/gpu_{index}_memory_usage_megabytes"] = (total - free) / _MEGABYTE
-        try:
-            found[f"system/gpu_{index}_utilization_percentage"] = float(torch.cuda.utilization(index))
-        except (ModuleNotFoundError, RuntimeError):  # needs nvidia-ml-py and a driver that answers
-            continue
+    index = torch.cuda.current_device()  # to ask torch about another one takes half a gigabyte of its memory
+    free, total = torch.cuda.mem_get_info(index)
+    found = {f"system/gpu_{index}_memory_usage_megabytes": (total - free) / _MEGABYTE}
+    with suppress(Exception):  # needs nvidia-ml-py, whose errors are of its own class, and a driver that answers
+        found[f"system/gpu_{index}_utilization_percentage"] = float(torch.cuda.utilization(index))
     return found

@@ -1,7 +1,8 @@
 """How many pieces of a batch keep their graph on a GPU, so that they do not run forward a second time.
 
 What is left of the GPU's memory decides, as measured in the second step: by then weights, gradients and the optimiser's
-moments are there. Neither features nor gradients depend on it, except for rounding.
+moments are there. When other terms begin to count, their first two steps are such steps again. Neither features nor
+gradients depend on it, except for rounding.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class GraphRoom:
     def __init__(self, device: str, ranks: Ranks) -> None:
         self.kept = 0
         self._on_gpu, self._ranks = device == "cuda", ranks
+        self._phase: object = None
         self._steps = 0
         self._piece_bytes = 0
 
@@ -40,8 +42,11 @@ class GraphRoom:
         return result
 
     @contextmanager
-    def step(self) -> Iterator[None]:
-        """A step, after whose second the number is decided."""
+    def step(self, phase: object = None) -> Iterator[None]:
+        """A step, after whose second the number is decided; `phase` differs where a step computes something else."""
+        if self._phase not in (None, phase):
+            self.kept = self._steps = self._piece_bytes = 0
+        self._phase = phase
         yield
         self._steps += 1
         if self._on_gpu and self._steps == 2:

@@ -296,6 +296,7 @@ def create_loader(
         batch_size=None,  # the order gives the samples of a batch, and they are read together
         sampler=order,
         num_workers=workers,
+        prefetch_factor=1 if workers else None,  # an item is a whole batch, which waits in shared memory
         pin_memory=pin_memory,
         generator=torch.Generator(),  # draws the workers' seeds without changing the training's generator
         multiprocessing_context="forkserver" if workers else None,

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from flame_core.errors import ComputationError, InputError, Interrupted, ParamsError
+from flame_core.gpu import free_memory
 from flame_core.objectives.batch import Moment
 from flame_core.params import TrainParams
 from flame_core.ranks import ALONE, Ranks
@@ -115,8 +116,7 @@ def train(
         )
     meter: Utilisation | None = None
     if device == "cuda":
-        free, _ = torch.cuda.mem_get_info()
-        room = ranks.least(free)
+        room = ranks.least(free_memory())
         params, cost = fitted_training(params, samples, ranks.world, room, teacher, inherited, prompts)
         peak = measured_peak(device, torch.bfloat16 if params.precision == "bfloat16" else torch.float32)
         meter = Utilisation(cost.useful_step_flops / ranks.world, peak)

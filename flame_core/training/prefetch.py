@@ -9,13 +9,30 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from flame_core.errors import ResourceError
 from flame_core.objectives.batch import Batch
 from flame_core.threads import prefetched
 from flame_core.training.loader import LoadedBatch
 
 
 def batches_on(device: str, loader: Iterable[LoadedBatch]) -> Iterator[Batch]:
-    """The loader's batches, as steps expect them, on a device."""
+    """The loader's batches, as steps expect them, on a device.
+
+    Raises:
+        ResourceError: a process of the loader was killed, or shared memory is full.
+    """
+    try:
+        yield from _batches_on(device, loader)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ResourceError(
+            f"a process that decodes pictures ended ({str(error).splitlines()[0]}): set FLAME_LOADER_WORKERS to less, "
+            "or give /dev/shm more room (of a container: --shm-size), since each of them has a batch there"
+        ) from error
+
+
+def _batches_on(device: str, loader: Iterable[LoadedBatch]) -> Iterator[Batch]:
     if device == "cpu":
         for loaded in loader:
             yield loaded.on(device)

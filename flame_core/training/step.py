@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from flame_core.gpu import memory_advice
 from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.params import TrainParams
 from flame_core.ranks import Ranks
@@ -54,7 +55,7 @@ class Step:
         Returns:
             This rank's weighted shares of the loss by name, scalars.
         """
-        with self._room.step():
+        with memory_advice(_advice(self._params)), self._room.step(self._assembly.objective.counting_at(at)):
             return self._trained(batch, at)
 
     def _trained(self, batch: Batch, at: Moment) -> dict[str, Tensor]:
@@ -112,6 +113,14 @@ class Step:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device, torch.bfloat16, enabled=self._params.precision == "bfloat16")
+
+
+def _advice(params: TrainParams) -> str:
+    if params.micro_batch_size is None:
+        return (
+            f"set train.micro_batch_size to a part of train.batch_size ({params.batch_size}); the loss stays the same"
+        )
+    return f"set train.micro_batch_size (now {params.micro_batch_size}) to less; the loss stays the same"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from flame_core.data.shards import Index
 from flame_core.data.sidecars import gather_sidecar, write_values
 from flame_core.digest import write_json
 from flame_core.errors import InputError
+from flame_core.gpu import free_memory
 from flame_core.layout import Layout
 from flame_core.objectives import recipe_needs
 from flame_core.objectives.stored_teacher import ABOUT, AboutVectors, StoredVectors, crop_name, read_about
@@ -194,6 +195,9 @@ class _Storing:
             with torch.autocast(device, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
                 seen = teacher.look(batch, features, None)
             yield torch.cat([seen.extra[taught(name)] for name in features], dim=1).cpu()
+        if device == "cuda":
+            teacher.cpu()
+            free_memory()  # for the training, whose other processes cannot have what torch keeps in this one
 
 
 Batches = list[tuple[int, int]]  # (epoch, number) of the samples of a batch

@@ -18,7 +18,8 @@ from flame_core.errors import ParamsError
 from flame_core.vision.decoding import open_with, size_of
 from flame_core.vision.jpeg_header import jpeg_frame
 
-GROUP = 64  # pictures that are decoded and cut together
+GROUP = 64  # pictures at most that are decoded and cut together
+_PIXELS = 2**26  # of such a group, each picture as large as its largest width and height: 0.8 GB
 _PROCESSES = (0xC0, 0xC2)  # baseline and progressive
 _SAMPLINGS = frozenset(((h, v), (1, 1), (1, 1)) for h, v in ((1, 1), (2, 1), (2, 2), (1, 2)))
 _A = -0.5  # of the bicubic filter
@@ -85,8 +86,20 @@ class EncodedPictures:
 
 def cut_in_groups(pictures: Sequence[Tensor], boxes: Tensor, size: int) -> Tensor:
     """`cut_views` of any number of pictures, in bounded memory."""
-    groups = range(0, len(pictures), GROUP)
-    return torch.cat([cut_views(pictures[at : at + GROUP], boxes[at : at + GROUP], size) for at in groups])
+    groups = _groups([tuple(picture.shape[1:]) for picture in pictures])
+    return torch.cat([cut_views(pictures[own], boxes[own], size) for own in groups])
+
+
+def _groups(sizes: Sequence[tuple[int, ...]]) -> list[slice]:
+    """Groups of adjacent pictures of these heights and widths, whose canvas has at most `_PIXELS` if it has several."""
+    groups: list[slice] = []
+    start = height = width = 0
+    for place, (h, w) in enumerate(sizes):
+        height, width, count = max(height, h), max(width, w), place - start + 1
+        if count > GROUP or (count > 1 and count * height * width > _PIXELS):
+            groups.append(slice(start, place))
+            start, height, width = place, h, w
+    return [*groups, slice(start, len(sizes))]
 
 
 def cut_views(pictures: Sequence[Tensor], boxes: Tensor, size: int) -> Tensor:
@@ -135,6 +148,8 @@ def _decoded_on_gpu(contents: Sequence[Tensor], device: str) -> list[Tensor]:
 
     found: list[Tensor] = []
     for at in range(0, len(contents), GROUP):
+        # The decoder writes on a stream of its own, into memory that work of this stream may still read.
+        torch.cuda.current_stream(device).synchronize()
         part = decode_jpeg(list(contents[at : at + GROUP]), ImageReadMode.RGB, device)
         assert isinstance(part, list)
         found += part

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from flame_core.settings import settings
@@ -22,14 +23,14 @@ def prepared_batches(
     size: int,
     one: Callable[[bytes], A],
     together: Callable[[list[A]], B],
-    device: str,
+    device: str | torch.device,
 ) -> Iterator[B]:
     """Batches on a device: `together` of what `one` makes of `size` pictures each; the last may be smaller."""
     threads = settings().decoding_processes(1)
 
     def prepare(part: Sequence[bytes]) -> B:
         batch = together(mapped(one, part, threads))
-        return _each(batch, Tensor.pin_memory) if device == "cuda" else batch
+        return _each(batch, Tensor.pin_memory) if torch.device(device).type == "cuda" else batch
 
     parts = [pictures[start : start + size] for start in range(0, len(pictures), size)]
     for batch in prefetched(parts, prepare) if threads else map(prepare, parts):

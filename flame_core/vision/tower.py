@@ -286,7 +286,7 @@ class ImageEncoder:
         self.config, self.precision = config, precision
         self._tower = tower.to(device).eval()
         self._size: int = config["recipe"]["model"]["image_size"]
-        self._device = device
+        self._device = torch.device(device)  # a GPU may have a number
 
     @property
     def gives_patches(self) -> bool:
@@ -311,11 +311,11 @@ class ImageEncoder:
         show = partial(evaluation_picture, size=self._size)
         rows = []
         for pictures in prepared_batches(jpegs, batch_size, show, torch.stack, self._device):
-            with torch.autocast(self._device, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 found = read(self._tower, normalised(pictures))
             rows.append(found.float().to("cpu", non_blocking=True))
-        if self._device == "cuda":
-            torch.cuda.synchronize()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
         return np.concatenate([row.numpy() for row in rows])
 
 

@@ -25,6 +25,9 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     (package / "fails.py").write_text("raise SystemExit(3)")
     (package / "hangs.py").write_text("import time; time.sleep(60)")
+    (package / "child.py").write_text(
+        "import subprocess; own = subprocess.Popen(['sleep', '60']); open('child', 'w').write(str(own.pid)); own.wait()"
+    )
     monkeypatch.setattr(on_gpu, "ROOT", tmp_path)
     monkeypatch.setattr(on_gpu, "OTHERS", tmp_path / "others")
     monkeypatch.setattr(on_gpu, "RESULTS", file)
@@ -40,6 +43,12 @@ def test_the_figures_of_a_part_are_those_that_it_added(results):
 @pytest.mark.parametrize(("module", "limit", "ended"), [("fails", 60, "failed"), ("hangs", 1, "too long")])
 def test_a_part_that_does_not_end_well_says_so(results, module, limit, ended):
     assert run_part(Part(module, limit)) | {"seconds": 0} == {"ended": ended, "seconds": 0, "figures": {}}
+
+
+def test_a_part_that_takes_too_long_leaves_no_process(results, tmp_path):
+    assert run_part(Part("child", 3))["ended"] == "too long"
+    child = Path("/proc") / (tmp_path / "child").read_text()
+    assert not child.exists() or "zombie" in (child / "status").read_text()
 
 
 def test_a_part_without_its_package_is_left_out_in_words(results):

@@ -177,6 +177,20 @@ def test_a_piece_that_keeps_its_graph_runs_once_with_the_same_result(kept):
     assert runs == [True] * alive + [False] * (3 - alive) + [True] * (3 - alive)
 
 
+def test_room_is_measured_again_when_other_terms_begin_to_count(monkeypatch):
+    held = [100, 100]
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda: held.pop(0))
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (1000, 1000))
+    room, kept = GraphRoom("cuda", ALONE), []
+    for phase in ("texts", "texts", "texts", "pictures", "pictures", "pictures"):
+        with room.step(phase):
+            if phase == "pictures":
+                held[:] = [100, 140]
+                room.held(lambda: None)
+        kept.append(room.kept)
+    assert kept == [0, 0, 0, 0, 20, 20]  # 0.8 * 1000 / 40
+
+
 def kept_pieces(ranks: Ranks) -> list[dict[str, torch.Tensor]]:
     params = params_of().model_copy(update={"micro_batch_size": 1})
     found = []

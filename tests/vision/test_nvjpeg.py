@@ -10,7 +10,7 @@ import torch
 from flame_core.errors import ParamsError
 from flame_core.params import AugmentationParams, TrainParams
 from flame_core.vision.decoding import cut, open_with
-from flame_core.vision.nvjpeg import EncodedPictures, cut_in_groups, picture_size, reads, require_gpu
+from flame_core.vision.nvjpeg import EncodedPictures, _groups, cut_in_groups, picture_size, reads, require_gpu
 from flame_core.vision.views import Place, training_view, uncut_view
 from tests.vision.test_decoding import CONTENTS, encoded
 
@@ -40,6 +40,13 @@ def test_views_are_pil_s(size):
             assert apart.max() <= 1 and apart.float().mean() < (
                 0.02 if width > height else 0.3
             )  # PIL resizes heights first
+
+
+def test_the_canvas_of_large_pictures_is_bounded():
+    assert _groups([(100, 100)] * 130) == [slice(0, 64), slice(64, 128), slice(128, 130)]
+    found = _groups([(100, 100), (4096, 4096), (4096, 4096), (8192, 64), (9000, 9000), (10, 10), (10, 10)])
+    assert found == [slice(0, 3), slice(3, 4), slice(4, 5), slice(5, 7)]
+    assert _groups([]) == [slice(0, 0)]
 
 
 def test_nvjpeg_gets_what_it_reads_alike():

@@ -14,7 +14,7 @@ from flame_core.digest import write_json
 from flame_core.errors import InputError, ParamsError
 from flame_core.params import ModelParams, TrainParams
 from flame_core.settings import Settings
-from flame_core.vision.tower import ImageTower, load_encoder, require_features
+from flame_core.vision.tower import ImageEncoder, ImageTower, load_encoder, require_features
 
 OPTIONS = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 
@@ -172,3 +172,18 @@ def test_a_model_of_another_shape_is_refused_with_its_folder(tmp_path):
     write_json(tmp_path / "config.json", {"recipe": recipe.model_dump(mode="json"), "hidden": 10, "facets": ["raw/1"]})
     with pytest.raises(InputError, match=f"{tmp_path.name} is not a usable model"):
         load_encoder(tmp_path, "cpu")
+
+
+def test_a_gpu_that_is_named_by_number_is_waited_for_too(monkeypatch):
+    """What is copied to host memory in the background must have arrived before it is read."""
+    tower = ImageTower(model_params(), hidden=10, facets=1)
+    encoder = ImageEncoder(tower, {"recipe": {"model": {"image_size": 32}, "cpu_threads": 1}}, "cpu")
+    waited = []
+    monkeypatch.setattr(
+        "flame_core.vision.tower.prepared_batches", lambda *given: [torch.zeros(1, 32, 32, 3, dtype=torch.uint8)]
+    )
+    monkeypatch.setattr("torch.cuda.synchronize", waited.append)
+    encoder.encode([b""])
+    encoder._device = torch.device("cuda:0")
+    encoder.encode([b""])
+    assert waited == [torch.device("cuda:0")]

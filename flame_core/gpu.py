@@ -1,0 +1,48 @@
+"""What concerns GPUs only: their free memory, what their generation can do, and errors that say what to set."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from flame_core.errors import ResourceError
+
+_FLOAT8 = (8, 9)  # the first compute capability with matrix products in float8
+
+
+def free_memory() -> int:
+    """Bytes of this process's GPU that are free, once torch has given back what it kept for later."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info()
+    return free
+
+
+@contextmanager
+def memory_advice(advice: str) -> Iterator[None]:
+    """Say what to set if a GPU's memory runs out meanwhile.
+
+    Raises:
+        ResourceError: in place of torch's error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        first = str(error).partition(". ")[0]
+        raise ResourceError(f"the GPU's memory ran out ({first}): {advice}") from error
+
+
+def require_float8(device: str) -> None:
+    """Refuse `text.dtype: float8` on a GPU that cannot multiply in float8.
+
+    Raises:
+        ResourceError: names the GPU.
+    """
+    if device == "cuda" and (found := torch.cuda.get_device_capability()) < _FLOAT8:
+        raise ResourceError(
+            f"text.dtype float8 needs a GPU of compute capability {_FLOAT8[0]}.{_FLOAT8[1]} or higher, and "
+            f"{torch.cuda.get_device_name()} has {found[0]}.{found[1]}: set text.dtype to bfloat16"
+        )
