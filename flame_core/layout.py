@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from flame_core.errors import InputError
+
 STATE = ".flame"
 OPT_OUT = "opt_out.parquet"  # written by `flame forget`
 _MARKS = ("dvc.yaml", "params.yaml")  # the files that make a folder the root of a run
@@ -28,7 +30,10 @@ class Layout:
 
         By default that is the nearest folder, from the working directory upwards, with `dvc.yaml` and `params.yaml`.
         """
-        root = _nearest(Path.cwd()) if root is None else root.resolve()
+        try:
+            root = _nearest(Path.cwd()) if root is None else root.resolve()
+        except FileNotFoundError:
+            raise InputError("the working directory does not exist any more: change to another one") from None
         runs = root.parent
         inside_workspace = runs.name == "runs" and runs.parent.name == STATE
         return cls(root=root, project=runs.parent.parent if inside_workspace else root)

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from html import unescape as html_unescape
 from html.entities import html5
 
-_GAPS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\u2028\u2029\u2060\ufeff]+")
+_GAPS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\u2028\u2029]+")
+_JOINERS = re.compile(r"[\u2060\ufeff]+")  # without a width, and between letters of one word
 _AMPERSAND = r"(?:amp|AMP|#0*38|#[xX]0*26);"
 _REFERENCE = re.compile(rf"&(?:{_AMPERSAND})*(#[0-9]{{1,7}};|#[xX][0-9a-fA-F]{{1,6}};|[A-Za-z][A-Za-z0-9]{{1,31}};)?")
 
@@ -36,7 +37,7 @@ def _characters(reference: re.Match[str]) -> str:
 
 def clean_caption(text: str, longest: int) -> tuple[str, bool]:
     """The cleaned text, of at most `longest` characters, and whether it was cut."""
-    text = unicodedata.normalize("NFC", _GAPS.sub(" ", unescape(text))).strip()
+    text = unicodedata.normalize("NFC", _GAPS.sub(" ", _JOINERS.sub("", unescape(text)))).strip()
     return text[:longest].rstrip(), len(text) > longest
 
 

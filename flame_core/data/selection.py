@@ -4,7 +4,7 @@
 2. Pictures with equal bytes on the same side become one sample: the first key's, with the captions of all.
 3. A training picture with the same bytes as a validation picture is dropped.
 4. A training sample loses every caption, in any language, that a validation sample has in any language. If no caption
-   is left in the language that decided its side, the sample is dropped.
+   is left in the language of training, the sample is dropped.
 5. A training picture that looks like a validation picture is dropped (`near_duplicates.py`).
 6. With `filters.near_duplicates`, a picture whose hash very many pairs of its side have is a placeholder ("image not
    found"), and all of them are dropped, before anything else; and of training pictures that look like each other one is
@@ -16,6 +16,7 @@ if some of the added pairs belong to it.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from flame_core.data.captions_text import primary_language, same_text, text_id
 from flame_core.data.ledger import NEAR_DUPLICATE, LedgerEntry, Outcome, absorbed_by
 from flame_core.data.near_duplicates import Looks, common_hashes, near_duplicates, near_groups
 from flame_core.data.perceptual import COLOURS
@@ -49,6 +51,7 @@ _COLUMNS = [
     "height",
 ]
 Ids = NDArray[np.uint64]
+NOT_TRAINED = "not_in_training_language"
 PLACEHOLDER = "placeholder"  # the reason of a picture that stands for many
 _NOTHING = np.array([], np.uint64)
 Note = Callable[[int, Outcome, str, str], None]
@@ -83,8 +86,13 @@ class Selection:
 class _Pairs:
     """The good pairs of all scans, column by column, in the order of sources and listings."""
 
-    def __init__(self, scans: Sequence[Scanned], params: IngestParams) -> None:
-        tables = [pq.ParquetFile(scan.folder / TABLE).read(_COLUMNS) for scan in scans]
+    def __init__(self, scans: Sequence[Scanned], params: IngestParams, language: str) -> None:
+        tables: list[pa.Table] = []
+        trained: list[list[int]] = []
+        for scan in scans:
+            table = pq.ParquetFile(scan.folder / TABLE).read([*_COLUMNS, "meta"])
+            trained += _texts_in(language, table)
+            tables.append(table.drop_columns(["meta"]))
         numbers = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
         rows = np.concatenate([np.arange(len(table)) for table in tables])
         whole = pa.concat_tables(tables)
@@ -108,7 +116,10 @@ class _Pairs:
         sides = zip(fixed, table.column("side").to_pylist(), strict=True)
         fraction = params.sizes(sum(scan.pairs for scan in scans)).val_fraction
         self.side: list[Split] = [side(split, number, fraction) for split, number in sides]
-        self._primary, self._other = (_Lists(table.column(name)) for name in ("primary_texts", "other_texts"))
+        self._primary, self._other = (
+            _Lists(table.column(name).to_pylist()) for name in ("primary_texts", "other_texts")
+        )
+        self._trained = _Lists(trained)
 
     def texts(self, pair: int) -> Ids:
         """Ids of all captions of a pair."""
@@ -116,23 +127,39 @@ class _Pairs:
 
     def forbid(self, texts: Ids) -> None:
         """Record captions that must not be used in training."""
-        for lists in (self._primary, self._other):
+        for lists in (self._primary, self._other, self._trained):
             lists.forbid(texts)
 
     def forbidden(self, pair: int) -> Ids:
         """Ids of the pair's captions that must not be used in training."""
         return np.concatenate([self._primary.forbidden(pair), self._other.forbidden(pair)])
 
-    def loses_primary(self, pair: int) -> bool:
-        """Whether all captions in the pair's primary language are forbidden in training."""
-        return len(self._primary.forbidden(pair)) == len(self._primary[pair])
+    def in_training_language(self, pair: int) -> int:
+        """How many captions a pair has in the language of training."""
+        return len(self._trained[pair])
+
+    def trainable(self, pair: int) -> int:
+        """How many of these may be used in training."""
+        return len(self._trained[pair]) - len(self._trained.forbidden(pair))
+
+
+def _texts_in(language: str, table: pa.Table) -> list[list[int]]:
+    """Ids of the captions in a language, of each good pair of a scan."""
+    found: list[list[int]] = []
+    for row in table.select(["reason", "meta", "primary_texts"]).to_pylist():
+        if row["reason"] is None:
+            captions: dict[str, list[str]] = json.loads(row["meta"])["captions"]
+            if language in captions and language == primary_language(captions):
+                found.append(row["primary_texts"])
+            else:
+                found.append([text_id(same_text(text)) for text in captions.get(language, [])])
+    return found
 
 
 class _Lists:
-    """A column of lists of ids."""
+    """Lists of ids, one per pair."""
 
-    def __init__(self, column: pa.ChunkedArray) -> None:
-        lists: list[list[int]] = column.to_pylist()
+    def __init__(self, lists: Sequence[Sequence[int]]) -> None:
         self._values = np.array([text for some in lists for text in some], np.uint64)
         self._ends = np.concatenate([[0], np.cumsum([len(some) for some in lists], dtype=np.int64)])
         self._forbidden = np.zeros(len(self._values), bool)
@@ -148,9 +175,9 @@ class _Lists:
         return self._values[self._ends[row] : self._ends[row + 1]]
 
 
-def select(scans: Sequence[Scanned], params: IngestParams) -> Selection:
-    """Decide what happens to every scanned pair."""
-    pairs = _Pairs(scans, params)
+def select(scans: Sequence[Scanned], params: IngestParams, language: str) -> Selection:
+    """Decide what happens to every scanned pair; `language` is that of training."""
+    pairs = _Pairs(scans, params, language)
     entries = list(pairs.bad)
 
     def note(pair: int, outcome: Outcome, reason: str, detail: str) -> None:
@@ -171,7 +198,10 @@ def select(scans: Sequence[Scanned], params: IngestParams) -> Selection:
         if twin is not None:
             drop(members, "duplicate_of_val", f"the same bytes as {pairs.key[twin]}")
             continue
-        if all(pairs.loses_primary(pair) for pair in members):
+        if not any(map(pairs.in_training_language, members)):
+            drop(members, NOT_TRAINED, f"no caption in {language!r}, the language of training")
+            continue
+        if not any(map(pairs.trainable, members)):
             drop(members, "caption_of_val", "its captions stand on validation samples")
             continue
         without[first] = sorted({int(text) for pair in members for text in pairs.forbidden(pair)})

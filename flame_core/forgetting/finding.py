@@ -6,6 +6,7 @@ picture at another address) are forgotten together.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from flame_core.data.ledger import LEDGER, NEAR_DUPLICATE, absorbing_key
 from flame_core.data.scan import TABLE
 from flame_core.data.shards import INDEX, INDEX_SCHEMA, Index
 from flame_core.data.sources.keys import safe_key
-from flame_core.data.sources.listing import PAIRS
+from flame_core.data.sources.listing import PAIRS, SOURCE
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError
 from flame_core.forgetting.requests import Requests
@@ -214,8 +215,10 @@ def _traces(revisions: Sequence[Revision], samples: dict[str, Sample]) -> Traces
 
 
 def _of_pairs(revision: Revision, samples: dict[str, Sample], traces: Traces) -> None:
+    kinds = {source: json.loads(path.read_text("utf-8")).get("kind") for source, path in _sources(revision, SOURCE)}
     for source, path in _sources(revision, PAIRS):
         table = pq.ParquetFile(path).read()
+        own_files = kinds.get(source) in ("folder", "webdataset")
         for row in table.filter(_of_source(table, source, samples, traces)).to_pylist():
             traces.texts |= {form for _, texts in row["captions"] for text in texts for form in _forms(text)}
             picture = revision.files.get(f"data/raw/{source}/{row['file']}")
@@ -223,8 +226,10 @@ def _of_pairs(revision: Revision, samples: dict[str, Sample], traces: Traces) ->
                 with picture.open("rb") as file:
                     file.seek(row["offset"] or 0)
                     traces.add_picture(file.read(row["size"] or -1))
-            elif row["file"]:
-                samples[safe_key(f"{source}/{row['key']}")].sources.add(f"{source}: {row['file']}")
+            if own_files or (picture is None and row["file"]):
+                place = row["file"] if picture is None and row["file"] else row["key"]
+                told = f"{source}: {place}, and where its captions stand" if own_files else f"{source}: {place}"
+                samples[safe_key(f"{source}/{row['key']}")].sources.add(told)
 
 
 def _of_source(table: pa.Table, source: str, samples: Iterable[str], traces: Traces) -> Any:

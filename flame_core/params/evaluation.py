@@ -69,7 +69,7 @@ class EvaluateParams(Section):
     )
     languages: list[LanguageCode] | Literal["all"] = Field(default=["en"])
     train_language: LanguageCode = "en"
-    recall_at: list[Positive] = Field(default=[1, 5, 10])
+    recall_at: list[Positive] = Field(default=[1, 5, 10], min_length=1)
     class_prompts: list[str] = Field(default=["{class}"])
     benchmarks: BenchmarksParams = BenchmarksParams()
     baselines: dict[DottedName, str] = Field(

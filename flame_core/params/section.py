@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 CaptionKind = Literal["raw", "short", "long"]
@@ -33,10 +35,44 @@ MISFITS = "misfits"  # the type of pydantic's error for values that do not fit t
 LENIENT = "lenient"  # in the context of a validation that lets them pass
 
 
+SWITCHES = "YAML also reads the plain words yes, no, on and off as such: put such a text in quotes"
+
+
+def _has_switch(value: Any) -> bool:
+    match value:
+        case bool():
+            return True
+        case list() | tuple():
+            return any(map(_has_switch, value))
+        case dict():
+            return any(map(_has_switch, value.values()))
+        case _:
+            return False
+
+
+@cache
+def _takes_switch(annotation: Any) -> bool:
+    """Whether a value of this type may be a switch, or hold one."""
+    if annotation in (bool, Any) or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return True
+    return any(_takes_switch(part) for part in get_args(annotation))
+
+
 class Section(BaseModel):
     """Base of all sections: no unknown keys, no changes after reading, no NaN or infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_switch_for_a_number(cls, values: Any, info: ValidationInfo) -> Any:
+        """Pydantic would take `on` and `yes`, which are true in YAML, for 1."""
+        if isinstance(values, dict):
+            known = [name for name in values if name in cls.model_fields]
+            shown = {name: json.dumps(values[name], default=str) for name in known if _has_switch(values[name])}
+            wrong = [name for name in shown if not _takes_switch(cls.model_fields[name].annotation)]
+            refuse([((name,), f"{shown[name]} is no value for it; {SWITCHES}") for name in wrong], info)
+        return values
 
 
 def refuse(faults: Iterable[tuple[tuple[str, ...], str]], info: ValidationInfo) -> None:

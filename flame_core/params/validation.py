@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from flame_core.errors import ParamsError
 from flame_core.names import shown
 from flame_core.params.places import Key
-from flame_core.params.section import AUTO, LENIENT, MAY_BE_AUTO, MISFITS, OR_AUTO
+from flame_core.params.section import AUTO, LENIENT, MAY_BE_AUTO, MISFITS, OR_AUTO, SWITCHES
 from flame_core.params.yaml_text import Placed, read_placed_file, read_yaml_file
 
 M = TypeVar("M", bound=BaseModel)
@@ -132,7 +132,7 @@ def not_valid(path: Path, faults: Sequence[str]) -> ParamsError:
 def _shown_value(value: Any) -> str:
     """A wrong value, cut if it is long."""
     if isinstance(value, bool):
-        return f"{value}; YAML also reads the plain words yes, no, on and off as such: put such a text in quotes"
+        return f"{value}; {SWITCHES}"
     return shown(value) if isinstance(value, str) else repr(value)[:200]
 
 

@@ -26,6 +26,12 @@ _NAMED = 2  # pairs named in one warning
 def data_warnings(params: Params, layout: Layout, seen: DataLook) -> list[Fault]:
     """What a run with these params would do that its user may not want."""
     found = [*_half_pairs(params, seen), *_language_warnings(params, seen), *_server_warnings(params, layout)]
+    if params.evaluate.train_language != "en" and (written := [k for k in params.text.train_kinds if k != "raw"]):
+        said = (
+            f"captioners write English, and the language of training is {params.evaluate.train_language!r}: instead of "
+            f"{' and '.join(written)} captions the raw ones are read; set it to [raw]"
+        )
+        found.append(Fault(("text", "train_kinds"), said))
     for name, recipe in params.train.items():
         if "raw" not in recipe.kinds:
             kinds = ", ".join(recipe.kinds)

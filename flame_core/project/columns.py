@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 from flame_core.data.sources.delimited import DELIMITERS
 from flame_core.data.sources.file_names import FileNames
-from flame_core.data.sources.record import read_object
+from flame_core.data.sources.record import read_object, texts_in
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.errors import InputError, ParamsError
 
@@ -147,20 +148,9 @@ def _captioned(head: _Head, picture_column: str) -> str | None:
 
 def _words(values: Iterable[Any]) -> float:
     """The mean number of words of the texts in cells; 0 if there are none, or if they are numbers."""
-    texts = [text for value in values for text in _texts(value) if text.strip()]
+    own = (texts for value in values for texts in texts_in(value, "en").values())
+    texts = [text for some in own for text in some if text.strip()]
     return mean(len(text.split()) for text in texts) if any(not _is_number(text) for text in texts) else 0.0
-
-
-def _texts(value: Any) -> list[str]:
-    match value:
-        case str():
-            return [value]
-        case list():
-            return [text for item in value for text in _texts(item)]
-        case dict():
-            return [text for item in value.values() for text in _texts(item)]
-        case _:
-            return []
 
 
 def _is_number(text: str) -> bool:
@@ -178,8 +168,7 @@ def _read(path: Path) -> _Head | None:
             case ".csv" | ".tsv":
                 return _delimited(path)
             case ".jsonl":
-                lines = (line for line in text_lines(path, "utf-8") if line.strip() and not undecoded(line))
-                rows = [read_object(line) for line in islice(lines, _ROWS)]
+                rows = _objects(islice((line for line in text_lines(path, "utf-8") if line.strip()), _ROWS))
                 return _Head(list(dict.fromkeys(name for row in rows for name in row)), rows)
             case _:
                 with pq.ParquetFile(path) as file:
@@ -187,6 +176,15 @@ def _read(path: Path) -> _Head | None:
                     return _Head(file.schema_arrow.names, batch.to_pylist() if batch else [])
     except (TextError, csv.Error, pa.ArrowException, OSError, UnicodeError):
         return None
+
+
+def _objects(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """The JSON objects in lines; a line that is none is left out, as in the source that reads the whole table."""
+    rows = []
+    for line in lines:
+        with suppress(TextError):
+            rows += [] if undecoded(line) else [read_object(line)]
+    return rows
 
 
 def _delimited(path: Path) -> _Head:

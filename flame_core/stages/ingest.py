@@ -87,7 +87,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         gone[scanned.source] += scanned.forgotten
     for name, number in sorted(gone.items()):
         unfetched += forgotten_entries(name, number)
-    selection = select(scans, params.ingest)
+    selection = select(scans, params.ingest, params.evaluate.train_language)
     shard_samples = params.ingest.sizes(sum(scan.pairs for scan in scans)).shard_samples
     bounds: dict[Split, list[tuple[int, int]]] = {
         split: chunks.cut([sample.key for sample in selection.samples[split]], shard_samples) for split in SPLITS

@@ -69,7 +69,10 @@ def training_job(captions: Path, shard: str, params: TextParams, language: str) 
         keys[caption.row] = caption.key
     for row, key in keys.items():
         if "raw" not in by_row[row]:
-            raise InputError(f"{path}: sample {key} has no raw caption in {language!r}, the language of training")
+            raise InputError(
+                f"{path}: sample {key} has no raw caption in {language!r}, the language of "
+                "training: run `flame ingest`, which leaves such samples out"
+            )
     texts: dict[str, list[str]] = {}
     for kind in params.train_kinds:
         count = captions_a_sample(kind, params)

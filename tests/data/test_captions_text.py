@@ -12,6 +12,7 @@ from flame_core.data.captions_text import clean_caption, clean_captions, primary
     [
         ("  a\t\n b\r\n\x00c\x1b ", "a b c"),
         ("\ufeffa\u2028b\u00a0c\u200bd", "a b c d"),
+        ("\ufeffw\u2060j \u2060x", "wj x"),
         ("Cafe\u0301", "Café"),
         ("\"quotes\" 'and' {caption} <|endoftext|>", "\"quotes\" 'and' {caption} <|endoftext|>"),
         ("क्षत्रिय\u200dक", "क्षत्रिय\u200dक"),  # a joiner means something

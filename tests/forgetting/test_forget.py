@@ -82,6 +82,7 @@ def test_nothing_of_it_is_left_and_nothing_else_changes(project: tuple[Params, L
     before, captions = tree(layout.shards), tree(layout.captions)
     report = run(params, layout, key)
     assert set(report.found.samples) == {key} and not report.unfinished
+    assert report.found.samples[key].sources == {"s: 0007.png, and where its captions stand"}
     assert found_in(layout.root, *needles) == []
     assert not (layout.data / "reports/flame/report.html").exists()
     assert (layout.data / "reports/flame/metrics.json").exists()

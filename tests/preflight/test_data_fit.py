@@ -138,6 +138,14 @@ def test_generated_captions_without_the_original_ones(layout):
     assert warned(layout, "train.kinds=[raw, short]") == {}
 
 
+def test_written_captions_that_no_training_would_read(layout):
+    found = warned(layout, "evaluate.train_language=de", "text.train_kinds=[raw, short]")
+    assert found["text.train_kinds"].startswith("captioners write English, and the language of training is 'de'")
+    assert "text.train_kinds" not in warned(
+        layout, "evaluate.train_language=de", "text.train_kinds=[raw]", "train.kinds=[raw]"
+    )
+
+
 def test_a_selection_counts_instead_of_the_split(layout):
     shards(layout, 830, 200)
     keys = [f"train{n}" for n in range(40)]

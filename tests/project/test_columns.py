@@ -21,6 +21,20 @@ def write_csv(path, names, rows, delimiter=",", encoding="utf-8"):
         writer.writerows([names, *rows])
 
 
+def test_a_line_that_is_broken_hides_no_table(tmp_path):
+    lines = [json.dumps({"file": name, "text": "a small bird"}) for name in PICTURES]
+    (tmp_path / "t.jsonl").write_text("\n".join([lines[0], '{"file": ', *lines[1:]]))
+    assert chosen(tmp_path, "t.jsonl") == ("file", "text")
+
+
+def test_conversations_are_no_captions(tmp_path):
+    said = [{"from": "human", "value": "What is in it?"}, {"from": "gpt", "value": "a small bird"}]
+    rows = [{"file": name, "conversations": said} for name in PICTURES]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match="not clear"):
+        chosen(tmp_path, "t.jsonl")
+
+
 def chosen(folder, table, **named):
     found = choose_columns([folder / table], folder, PICTURES, **named)
     return found and (found.image, found.caption)

@@ -73,6 +73,14 @@ def test_pictures_without_captions_do_not_fail_the_gate_that_would_refuse_them(p
     assert load_params(Layout.find(tmp_path / "mine")).ingest.gates.min_kept_fraction == 0.26
 
 
+@pytest.mark.parametrize("name", ["2024", "true", "no", "0x1F"])
+def test_names_that_yaml_would_read_as_something_else(pictures, tmp_path, name):
+    folder = pictures.rename(tmp_path / name)
+    init(tmp_path / "mine", "--images", folder, "--device", "cpu", "--language", "no")
+    params = load_params(Layout.find(tmp_path / "mine"))
+    assert params.evaluate.train_language == "no" and list(params.sources) == [name]
+
+
 def test_at_most_ten_other_languages_are_measured(pictures, tmp_path):
     (pictures / "captions.csv").unlink()
     codes = ["en", *[f"a{letter}" for letter in "abcdefghijkl"]]

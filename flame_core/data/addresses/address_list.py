@@ -6,7 +6,6 @@ costs only itself and becomes a problem of the source.
 
 from __future__ import annotations
 
-import csv
 import gzip
 import shutil
 import zlib
@@ -19,6 +18,7 @@ from typing import Any
 from flame_core.data.addresses.attempts import address_key
 from flame_core.data.addresses.sorted_list import Address
 from flame_core.data.sources import Problem
+from flame_core.data.sources.delimited import headless_rows
 from flame_core.data.sources.listing import plain
 from flame_core.data.sources.table import LONGEST, Row, Table, read_table
 from flame_core.data.text_files import TextError, text_lines, undecoded
@@ -145,20 +145,23 @@ def _headless(table: Table, columns: list[str]) -> Iterator[tuple[int, Row]]:
     """Rows of a file without a header; in a .tsv, quotes are characters like others."""
     if len(set(columns)) < len(columns):
         raise InputError("`columns` of the source names a column twice")
+    if table.delimiter != "\t":
+        yield from headless_rows(table, ",", columns)
+        return
     wanted = {name: columns.index(name) for name in table.wanted}
     try:
         for number, line in enumerate(text_lines(table.path), start=1):
             line = line.rstrip("\r\n")
             if not line:
                 continue
-            cells = line.split("\t") if table.delimiter == "\t" else next(csv.reader([line]), [])
+            cells = line.split("\t")
             if undecoded(line):
                 table.damaged(f"row {number}", "is not UTF-8")
             elif len(cells) != len(columns) or max(map(len, cells)) > LONGEST:
                 table.damaged(f"row {number}", f"has {len(cells)} fields, and `columns` names {len(columns)}")
             else:
                 yield number, {name: cells[place] for name, place in wanted.items()}
-    except (TextError, csv.Error) as error:
+    except TextError as error:
         table.refuse(f"cannot be read: {error}")
 
 

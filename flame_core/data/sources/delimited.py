@@ -58,9 +58,19 @@ class _Lines:
 
 def delimited_rows(table: Table) -> Iterator[tuple[int, Row]]:
     """(number from 1, row) of each row below the header."""
+    yield from _strictly(table, _rows(table))
+
+
+def headless_rows(table: Table, delimiter: str, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
+    """The same of a table whose first line is a row, with the columns that a person named."""
+    lines = _Lines(text_lines(table.path, table.encoding))
+    yield from _strictly(table, _records(table, lines, delimiter, columns, "`columns` names"))
+
+
+def _strictly(table: Table, rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
     limit = csv.field_size_limit(LONGEST)
     try:
-        yield from _rows(table)
+        yield from rows
     except (TextError, csv.Error) as error:
         table.refuse(f"cannot be read: {error}")
     finally:
@@ -75,6 +85,13 @@ def _rows(table: Table) -> Iterator[tuple[int, Row]]:
     if undecoded(head):
         table.refuse(f": its header {table.not_decoded}")
     delimiter, columns = _header(table, head)
+    yield from _records(table, lines, delimiter, columns, "the header")
+
+
+def _records(
+    table: Table, lines: _Lines, delimiter: str, columns: Sequence[str], named: str
+) -> Iterator[tuple[int, Row]]:
+    """The rows of the remaining lines; `named` says who named the columns."""
     places = {name: columns.index(name) for name in table.wanted if name in columns}
     for name in places:
         if columns.count(name) > 1:
@@ -86,7 +103,7 @@ def _rows(table: Table) -> Iterator[tuple[int, Row]]:
         first = lines.number + 1
         try:
             fields = next(reader)
-            wrong = _wrong(fields, columns, table)
+            wrong = _wrong(fields, columns, table, named)
         except StopIteration:
             return
         except csv.Error as error:
@@ -121,10 +138,10 @@ def _fields(line: str, delimiter: str) -> list[str]:
         return [line.strip()]
 
 
-def _wrong(fields: Sequence[str], columns: Sequence[str], table: Table) -> str | None:
+def _wrong(fields: Sequence[str], columns: Sequence[str], table: Table, named: str) -> str | None:
     """Why a row is left out; None if it is good."""
     if not fields:
         return None
     if len(fields) != len(columns):
-        return f"has {len(fields)} fields and the header {len(columns)}; a field that holds the separator needs quotes"
+        return f"has {len(fields)} fields and {named} {len(columns)}; a field that holds the separator needs quotes"
     return table.not_decoded if any(undecoded(field) for field in fields) else None

@@ -25,7 +25,7 @@ from flame_core.data.sources.keys import folders_of, safe_key, stem_of
 from flame_core.data.sources.listing import SourceFile, listed_unit, write_listing
 from flame_core.data.sources.manifest import SIDECARS, make_manifest
 from flame_core.data.sources.picture_file import PICTURE_FILE
-from flame_core.data.sources.record import RecordReader, read_object
+from flame_core.data.sources.record import RECORDS, RecordReader, read_object
 from flame_core.data.sources.table import Table
 from flame_core.data.sources.table_pairs import TablePairs
 from flame_core.data.sources.walk import Walk
@@ -68,6 +68,7 @@ class Folder:
         unread |= {name for name in set(names) - {entry.path for entry in manifest} if is_picture(name)}
         inputs = {
             "params": self._params.model_dump(exclude={"path"}),
+            "records": RECORDS,
             "files": [[entry.path, entry.size, entry.sha256] for entry in manifest],
             "problems": [[problem.file, problem.reason] for problem in problems.rows()],
             "unused": [asdict(group) for group in unused.rows()],
@@ -184,4 +185,5 @@ class Folder:
 
 def _below(table: str, folder: Path) -> str:
     """`table` relative to `folder`, even if it is outside, so that no absolute path enters the listing."""
-    return os.path.relpath(os.path.realpath(table), os.path.realpath(folder)) if Path(table).is_absolute() else table
+    place = Path(table).expanduser()
+    return os.path.relpath(os.path.realpath(place), os.path.realpath(folder)) if place.is_absolute() else table

@@ -28,7 +28,7 @@ from flame_core.data.sources.kept_columns import KeptColumns
 from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import KEPT_COLUMNS, listed_unit, write_listing
 from flame_core.data.sources.picture_file import PICTURE_FILE
-from flame_core.data.sources.record import RecordReader
+from flame_core.data.sources.record import RECORDS, RecordReader
 from flame_core.data.sources.table import Row, Table, read_table
 from flame_core.data.sources.webdataset import read_samples
 from flame_core.digest import value_digest, write_json
@@ -212,6 +212,7 @@ class Hub:
         inputs = {
             "kind": "hub",
             "params": self._params.model_dump(exclude={"revision", "files"}),
+            "records": RECORDS,
             "commit": tree.commit,
             "licence": tree.licence,
             "files": [[file.path, unit.sha256] for file, unit in units],

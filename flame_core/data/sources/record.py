@@ -1,13 +1,17 @@
 """Reads a pair's texts from a record: a JSON object, or a row of a table.
 
-Captions may be a text, a list of texts, or {language: text or list}. Other known fields are `title`, `keywords`,
+Captions may be a text, a list of texts, {language: text or list}, or one of these written as text (JSON, or a list as
+Python prints it). In a list, or with keys that are no languages, a mapping is a record of its own, whose caption is in
+`caption`, `raw` or `text`. Other known fields are `title`, `keywords`,
 `category`, `licence` (or `license`), `language` (or `lang`) and `split` (words in `splits.py`); all others are ignored.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +19,10 @@ from flame_core.data.captions_text import unescape
 from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.splits import split_of
 from flame_core.data.text_files import TextError, decode_text
+from flame_core.language_names import is_language
 
+_OF_RECORD = ("caption", "raw", "text")  # the fields of a record in a list that may hold its caption
+RECORDS = 2  # version of this reading; listings of sources depend on it
 _DEEPEST = 32  # levels of nested lists and objects in a JSON object
 
 
@@ -53,7 +60,7 @@ class RecordReader:
         first record that has it.
         """
         captions: dict[str, dict[str, None]] = {}  # texts in order, each once
-        _add(captions, list(texts), self.language)
+        _add(captions, list(texts), self.language)  # files of texts, one caption per line
         for record in records:
             language = _text(record.get("language")) or _text(record.get("lang")) or self.language
             for name in self.caption_fields:
@@ -77,17 +84,47 @@ class RecordReader:
         )
 
 
+def texts_in(value: Any, language: str) -> dict[str, list[str]]:
+    """The texts in the value of a caption field, by language and in order, each once; `language` if it says none."""
+    captions: dict[str, dict[str, None]] = {}
+    _add(captions, value, language)
+    return {code: list(texts) for code, texts in captions.items()}
+
+
 def _add(captions: dict[str, dict[str, None]], value: Any, language: str) -> None:
-    """Add the texts in `value` (a text, a list, or a mapping by language), in order, to those already there."""
-    left = [(value, language)]
+    """Add the texts in `value`, in order, to those already there."""
+    left = [(value, language, False)]
     while left:
-        value, language = left.pop()
+        value, language, in_list = left.pop()
         if isinstance(value, Mapping):
-            left += [(texts, str(code)) for code, texts in reversed(list(value.items()))]
+            own = next((value[name] for name in _OF_RECORD if isinstance(value.get(name), str)), None)
+            if own is not None and (in_list or not all(map(is_language, map(str, value)))):
+                left.append((own, language, in_list))
+            elif not in_list or all(map(is_language, map(str, value))):
+                left += [(texts, str(code), False) for code, texts in reversed(list(value.items()))]
         elif isinstance(value, list | tuple):
-            left += [(item, language) for item in reversed(value)]
+            left += [(item, language, True) for item in reversed(value)]
         elif isinstance(value, str):
-            captions.setdefault(language, {}).setdefault(value)
+            written = _written(value)
+            if written is None:
+                captions.setdefault(language, {}).setdefault(value)
+            else:
+                left.append((written, language, in_list))
+
+
+def _written(text: str) -> list[str] | dict[str, Any] | None:
+    """The list of texts, or the mapping by language, that a text is as a whole; None if it is neither."""
+    text = text.strip()
+    if text[:1] + text[-1:] not in ("[]", "{}"):
+        return None
+    value: Any = None
+    with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+        value = json.loads(text) if text.startswith(("{", '["')) else ast.literal_eval(text)
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return value
+    if isinstance(value, dict) and value and all(map(is_language, value)):
+        return value
+    return None
 
 
 def keyword_list(value: Any) -> list[str]:

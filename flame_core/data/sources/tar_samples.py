@@ -76,7 +76,7 @@ def group_members(shard: str, members: Iterable[Member], problems: list[Problem]
 
 def _extension(member: Member, extension: str) -> str:
     if not member.regular:
-        return "no plain file"
+        return "link or sparse file (tar --dereference --hard-dereference packs none)"
     return f".{extension}" if extension else "no extension"
 
 

@@ -37,7 +37,7 @@ from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems
 from flame_core.data.sources.kept_columns import KeptColumns
 from flame_core.data.sources.listing import KEPT_COLUMNS, SOURCE, write_listing
-from flame_core.data.sources.record import RecordReader
+from flame_core.data.sources.record import RECORDS, RecordReader
 from flame_core.digest import file_sha256, value_digest, write_json
 from flame_core.engines import map_units
 from flame_core.errors import InputError
@@ -152,6 +152,7 @@ class Urls:
             "addresses": addresses.sha256[ADDRESSES],
             "problems": addresses.sha256[_LIST],
             "units": [unit.unit.sha256 for unit in units],
+            "records": RECORDS,
             "lists": [file_sha256(path) for path in self._lists],
             "params": self._params.model_dump(include={"language", "licence", "keep_columns"}),
             **self._forgotten.identity,

@@ -24,7 +24,7 @@ from flame_core.data.sources.beside_shards import note_rest
 from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import SourceFile, listed_unit, write_listing
 from flame_core.data.sources.manifest import LARGEST_PICTURE, LARGEST_TEXT, make_manifest
-from flame_core.data.sources.record import RecordReader, read_object
+from flame_core.data.sources.record import RECORDS, RecordReader, read_object
 from flame_core.data.sources.tar_headers import Member, read_members
 from flame_core.data.sources.tar_samples import TEXTS, Parts, group_members
 from flame_core.data.text_files import TextError, decode_text
@@ -84,6 +84,7 @@ class Webdataset:
         """The unit with the list of the pairs in these shards, which are in the source's folder."""
         inputs = {
             "params": self._params.model_dump(exclude={"path"}),
+            "records": RECORDS,
             "files": [[entry.path, entry.size, entry.sha256] for entry in manifest],
             "problems": [[problem.file, problem.reason] for problem in problems.rows()],
             "unused": [asdict(group) for group in unused.rows()],

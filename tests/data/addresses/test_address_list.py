@@ -80,6 +80,14 @@ def test_a_bad_row_costs_itself(tmp_path: Path):
     assert [problem.reason for problem in problems] == ["damaged_row"] * 3
 
 
+def test_a_quoted_caption_may_have_several_lines_without_a_header_too(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text('http://a.org/1,"a dog\nruns, fast"\nhttp://a.org/2,"not closed\nhttp://a.org/3,good\n')
+    rows, problems = read(path, tmp_path, columns=["url", "caption"])
+    assert rows == [("http://a.org/1", "a dog\nruns, fast"), ("http://a.org/3", "good")]
+    assert [problem.reason for problem in problems] == ["damaged_row"]
+
+
 def test_an_address_that_is_listed_twice_has_all_captions(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     rows = [("http://a.org/1", "one"), ("http://a.org/2", "two"), ("http://a.org/1", {"de": ["eins"]})]

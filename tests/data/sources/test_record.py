@@ -22,6 +22,17 @@ READER = RecordReader(("caption", "captions"), "de", "album", "CC0")
             {"de": ["Eins"], "en": ["One"], "fr": ["Un", "Une"]},
         ),
         ({"caption": None, "captions": 7}, {}),
+        ({"captions": [{"raw": "A man", "tokens": ["a", "man"]}, {"raw": "A boy"}]}, {"de": ["A man", "A boy"]}),
+        ({"captions": [{"id": 1, "caption": "a boat"}]}, {"de": ["a boat"]}),
+        ({"captions": {"id": 1, "caption": "a boat"}}, {"de": ["a boat"]}),
+        ({"captions": [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "a boat"}]}, {}),
+        ({"captions": [{"en": "One", "fr": "Un"}, "Eins"]}, {"en": ["One"], "fr": ["Un"], "de": ["Eins"]}),
+        ({"caption": '["A dog runs.", "A cat."]'}, {"de": ["A dog runs.", "A cat."]}),
+        ({"caption": "['A dog\\'s tail', 'A cat']"}, {"de": ["A dog's tail", "A cat"]}),
+        ({"caption": '{"en": "One", "fr": ["Un", "Une"]}'}, {"en": ["One"], "fr": ["Un", "Une"]}),
+        ({"caption": "[untitled]"}, {"de": ["[untitled]"]}),
+        ({"caption": "[1, 2]"}, {"de": ["[1, 2]"]}),
+        ({"caption": "{a} [b]"}, {"de": ["{a} [b]"]}),
     ],
 )
 def test_captions_of_a_record(record, captions):

@@ -51,7 +51,7 @@ def test_no_validation_caption_stands_in_training(layout: Layout, tmp_path: Path
     write_pair(tmp_path / "a", "german", png(604), captions={"de": "Frosch", "fr": "x"}, split="train")
     run_ingest(pipeline_params({"s": folder_source(tmp_path / "a")}), layout)
     samples = read_samples(layout)
-    assert read_dropped(layout) == {"s/all": "caption_of_val", "s/german": "caption_of_val"}
+    assert read_dropped(layout) == {"s/all": "caption_of_val", "s/german": "not_in_training_language"}
     assert samples["train"]["s/some"]["captions"] == {"en": ["A pond"], "de": ["Teich"]}
     assert samples["train"]["s/other"]["captions"] == {"en": ["A toad"]}
     assert samples["val"]["s/v"]["captions"] == {"en": ["A frog", "A green one"], "de": ["Frosch"]}
@@ -62,6 +62,25 @@ def test_no_validation_caption_stands_in_training(layout: Layout, tmp_path: Path
         return {same_text(t) for meta in samples[split].values() for some in meta["captions"].values() for t in some}
 
     assert not texts("train") & texts("val")
+
+
+def test_a_training_sample_keeps_a_caption_in_the_language_of_training(layout: Layout, tmp_path: Path):
+    """Whatever becomes of those in other languages, so that `embed` finds one of every sample."""
+    write_pairs(tmp_path / "b", range(6))
+    both = {"en": "A frog", "de": "Ein Frosch"}
+    write_pair(tmp_path / "a", "v", png(600), captions=both, split="val")
+    write_pair(tmp_path / "a", "english", png(601), captions={"en": "A pond"}, split="train")
+    write_pair(tmp_path / "a", "repeated", png(602), captions={"en": "A pond", "de": "ein Frosch!"}, split="train")
+    write_pair(tmp_path / "a", "kept", png(603), captions={"en": "a frog", "de": "Ein Teich"}, split="train")
+    write_pair(tmp_path / "a", "one", png(604), captions={"en": "One picture"}, split="train")
+    write_pair(tmp_path / "a", "two", png(604), captions={"de": "Ein Bild"}, split="train")
+    params = pipeline_params({"s": folder_source(tmp_path / "a"), "g": folder_source(tmp_path / "b", language="de")})
+    german = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"train_language": "de"})})
+    run_ingest(german, layout)
+    assert read_dropped(layout) == {"s/english": "not_in_training_language", "s/repeated": "caption_of_val"}
+    train = read_samples(layout)["train"]
+    assert train["s/kept"]["captions"] == {"de": ["Ein Teich"]}
+    assert train["s/one"]["captions"] == {"de": ["Ein Bild"], "en": ["One picture"]}
 
 
 def test_training_pictures_that_look_like_validation_ones_are_dropped(layout: Layout, tmp_path: Path):
