@@ -26,6 +26,7 @@ from flame_core.settings import settings
 from flame_core.text.cost import LLMShape
 from flame_core.text.encoder import TextEncoder
 from flame_core.text.fetched_llm import fetched_llm
+from flame_core.text.identity import rounding_of
 from flame_core.text.layers import read_layers
 from flame_core.text.llm import SOURCE, read_source
 from flame_core.text.memory import require_llm_memory
@@ -96,7 +97,7 @@ class LayerTexts:
         how = {"template": own.template["raw"].model_dump(), "normalise": own.normalise, "cut": own.max_caption_tokens}
         if own.sentence is not None:
             how = own.sentence.model_dump(exclude={"layer", "final_norm"}) | {"cut": own.max_caption_tokens}
-        reading = {"how": how, "dtype": own.dtype}
+        reading = {"how": how, "dtype": rounding_of(own)}
         return {"what": "layer", "llm": self.digest, "layer": layer, "reading": reading, "texts": value_digest(texts)}
 
     def _open(self) -> TextEncoder:

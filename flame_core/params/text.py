@@ -153,8 +153,8 @@ class TextParams(Section):
     layer: Positive = Field(description="decoder layer whose output is used (1-based), before the final norm")
     dtype: Literal["float32", "bfloat16", "float8"] = Field(
         default="float32",
-        description="of the LLM; float8: matrix products in e4m3 with a scale per token and per channel, the rest in "
-        "bfloat16",
+        description="of the LLM; float8: matrix products in e4m3 with a scale per token and per channel, calibrated "
+        "on made-up captions, and the rest in bfloat16",
     )
     store_dtype: Literal["float16", "bfloat16", "float32", "int8"] = Field(
         default="float16", description="of the stored vectors; int8 keeps one scale per vector and one mean per file"

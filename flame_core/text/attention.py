@@ -30,9 +30,7 @@ from flame_core.text.shared_head import SharedHead
 
 NAME = "flame_facets"
 PAD_DOCUMENT = -1
-_VARIANTS = (
-    64  # of FlexAttention that are compiled: windows, kinds of rows and shapes of heads of all LLMs of a process
-)
+_VARIANTS = 64  # of FlexAttention: windows, kinds of rows and shapes of heads of all LLMs of a process
 
 
 def sees(

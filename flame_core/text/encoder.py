@@ -28,6 +28,7 @@ from flame_core.params import LLMParams, Params, TextParams
 from flame_core.settings import settings
 from flame_core.text.adapter import Adapter
 from flame_core.text.attention import pack, to_device
+from flame_core.text.calibration import calibration_captions
 from flame_core.text.cost import read_shape
 from flame_core.text.embedding_models import require_readable_sentences
 from flame_core.text.facets import REFERENCE, FacetTokenizer
@@ -118,11 +119,16 @@ class TextEncoder:
         self.backend: Backend = "flex" if device == "cuda" else "sdpa"
         deepest = max([model, sentences or model], key=lambda own: len(getattr(own, "layers", ())))
         if params.dtype == "float8":
-            quantise_layers(deepest)
+            quantise_layers(deepest, self._read_captions)
         if compiled:
             compile_layers(deepest, but={params.layer, params.depth})
         probe_facets(self)
         probe_sentences(self)
+
+    def _read_captions(self) -> None:
+        """Read what the rounding in float8 is calibrated on."""
+        for kind in ["raw", *([SENTENCE] if self.sentence_pass else [])]:
+            self.encode(kind, calibration_captions())
 
     @classmethod
     def open(

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from flame_core.digest import value_digest
-from flame_core.params import Params
+from flame_core.params import Params, TextParams
+from flame_core.text.float8 import VERSION
 from flame_core.text.llm_adapter import ADAPTER
 from flame_core.text.sentence import sentence_content
+
+
+def rounding_of(text: TextParams) -> str:
+    """`text.dtype`, and of float8 the version of its rounding."""
+    return f"float8, version {VERSION}" if text.dtype == "float8" else text.dtype
 
 
 def encoder_identity(params: Params, source: dict, template_hash: str, adapter: str | None = None) -> dict:
@@ -22,7 +28,7 @@ def encoder_identity(params: Params, source: dict, template_hash: str, adapter: 
         "layer": text.layer,
         "template_hash": template_hash,
         "normalise": text.normalise,
-        "dtype": text.dtype,
+        "dtype": rounding_of(text),
         "store_dtype": text.store_dtype,
         "batch_tokens": text.batch_tokens,
         "cpu_threads": text.cpu_threads,

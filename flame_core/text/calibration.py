@@ -1,4 +1,8 @@
-"""Captions made of a few words, to see whether what is measured on them holds for captions that people write."""
+"""Captions made of a few words: what the LLM reads when its rounding in float8 is calibrated.
+
+They are always the same, so stored vectors do not depend on the data of others. On captions that people wrote, what is
+learned from them does nearly as well as what is learned from such captions.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,7 @@ _ENDS = (
 _COUNTS = ("A", "One", "The", "Some", "Another", "This")
 
 
-def made_captions(number: int, seed: int = 0) -> list[str]:
+def calibration_captions(number: int = 400, seed: int = 0) -> list[str]:
     """So many captions, the same for the same seed."""
     draw = random.Random(seed)
 
