@@ -72,6 +72,7 @@ ELSEWHERE = (
     (r"flame data-card .*", "tests/serving/test_dataset_card.py writes one", "flame data-card --help"),
     (r"flame forget .*", "it deletes (tests/forgetting/ does)", "flame forget --help"),
     (r"flame lineage (--contains) .*", "the page's sample is not there", r"flame lineage \1 nobody/nothing"),
+    (r"vllm serve .*", "it is another package, and needs a GPU", "true"),
     (r"flame describe .*", "it needs a trained captioner", "flame describe --help"),
     (r"flame run (--preset demo-gemma)", "it fetches 240 MB and embeds for minutes", r"flame params check \1"),
     (r"flame run (--set 'concepts\.[^']*') concepts", "tests/stages/test_concepts.py counts", r"flame params check \1"),
@@ -88,6 +89,7 @@ ELSEWHERE = (
 )
 # What must have happened before a command: what a reader has done, too.
 BEFORE = {
+    "dvc remote add": "dvc remote remove store || true",  # of another page
     "experiments restore": "mlflow experiments delete --experiment-id 1",
     "runs restore": "mlflow runs delete --run-id {run}",
 }
