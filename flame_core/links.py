@@ -19,7 +19,7 @@ In the project, people write that stage, and `require_links` says what to write.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,20 @@ def link_stages(layout: Layout, params: Params) -> dict[str, dict[str, Any]]:
         for name, recipe in params.train.items()
         if links(layout, recipe)
     }
+
+
+def require_stages(layout: Layout, targets: Sequence[str]) -> None:
+    """Refuse targets that are no stage of `dvc.yaml` and no path, before DVC does it in its words.
+
+    Raises:
+        ParamsError: names the target, and all stages.
+    """
+    stages = _stages(layout.root / PIPELINE)
+    for target in targets:
+        path = "/" in target or ":" in target or (layout.root / target).exists()
+        known = path or target.partition("@")[0] in stages
+        if stages and not known:
+            raise ParamsError(f"there is no stage {target!r}; {layout.root / PIPELINE} has {', '.join(stages)}")
 
 
 def require_links(layout: Layout, params: Params) -> None:

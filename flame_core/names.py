@@ -54,6 +54,11 @@ def _required(name: str, pattern: re.Pattern[str], rule: str) -> str:
     return name
 
 
+def is_text(name: str) -> bool:
+    """Whether a name from outside is text: bytes that are not UTF-8 become lone surrogates, which no file can hold."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 def is_language_code(code: str) -> bool:
     """Whether `code` has the form of a language code and is not the reserved word."""
     return len(code) <= 35 and _LANGUAGE.fullmatch(code) is not None and code.lower() != RESERVED

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flame_core.failed_checks import show_failed_checks
 from flame_core.layout import Layout
-from flame_core.links import links, require_links
+from flame_core.links import links, require_links, require_stages
 from flame_core.params import Params
 from flame_core.versions import require_versions
 from flame_core.workspace import open_workspace, resolve_params, workspace_of
@@ -28,7 +28,7 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
 
     Raises:
         ParamsError: the project is of another version of this package; `dvc.yaml` lacks what a recipe needs, and says
-            what to write; or a recipe cannot be trained.
+            what to write; a recipe cannot be trained; or a target is no stage.
         Interrupted: a stop signal came.
     """
     from orchestration.pipeline_run import reproduce
@@ -43,6 +43,7 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
     if in_workspace:
         layout = open_workspace(layout, resolved)
         log.info("workspace %s", layout.root.relative_to(layout.project))
+    require_stages(layout, targets)
     start = time.time() if targets else 0.0
     code = reproduce(layout.root, targets)
     show_failed_checks(layout, resolved.params.recipes, start, advised=code == 0)  # the stage that failed has told more

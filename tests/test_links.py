@@ -11,7 +11,7 @@ from dvc.repo import Repo
 
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
-from flame_core.links import linked_pipeline, links, require_links
+from flame_core.links import linked_pipeline, links, require_links, require_stages
 from flame_core.params import load_params
 from flame_core.pipeline import run_pipeline
 from flame_core.workspace import open_workspace, resolve_params
@@ -61,6 +61,12 @@ def edges(root: Path) -> set[tuple[str, str]]:
     """(stage, upstream) of DVC's own graph."""
     with Repo(str(root)) as repo:
         return {(stage.name, up.name) for stage, up in repo.index.graph.edges}
+
+
+def test_a_target_that_is_no_stage_is_refused_by_name(layout):
+    require_stages(layout, ["train", "train@flame", "data/raw", "dvc.yaml:ingest", "params.yaml"])
+    with pytest.raises(ParamsError, match=r"no stage 'trian@flame'; .* has download, "):
+        require_stages(layout, ["ingest", "trian@flame"])
 
 
 def test_an_unknown_link_is_refused_with_the_lines_to_write(layout):

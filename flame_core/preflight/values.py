@@ -10,6 +10,7 @@ from flame_core.language_names import code_of, is_language
 from flame_core.layout import Layout
 from flame_core.params import Params, TrainParams
 from flame_core.params.validation import Fault
+from flame_core.section_stages import linked_place
 from flame_core.suite.definition import load_benchmark
 from flame_core.text.cost import KNOWN, LLMShape
 from flame_core.text.llm import SOURCE
@@ -21,6 +22,7 @@ def value_faults(params: Params, layout: Layout) -> Iterator[Fault]:
     yield from _language_faults(params)
     yield from _benchmark_faults(params, layout)
     yield from _layer_faults(params, layout)
+    yield from _file_faults(params, layout)
     for name, recipe in params.train.items():
         sizes = list(_size_faults(recipe))
         own = [Fault(fault.key, fault.message) for fault in recipe_faults(recipe)]
@@ -52,6 +54,16 @@ def _language_faults(params: Params) -> Iterator[Fault]:
                 ("evaluate", "gates", "language_floors", code),
                 f"{code} is not measured, so this floor always fails: add it to evaluate.languages, or remove it here",
             )
+
+
+def _file_faults(params: Params, layout: Layout) -> Iterator[Fault]:
+    """Files that optional sections name and that do not exist; those in `data/` may be made by a stage."""
+    named = {"concepts": params.concepts, "scores": params.scores, "cluster": params.cluster and params.cluster.vectors}
+    for section, own in named.items():
+        for path in own.paths if own else []:
+            place = linked_place(layout, path)
+            if not place.exists() and layout.data not in place.parents:
+                yield Fault((section,), f"{place} does not exist, which the section names as {path}")
 
 
 _LISTS = ("names", "only_baselines")  # of benchmarks

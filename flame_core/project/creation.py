@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flame_core.errors import ParamsError, ResourceError
+from flame_core.names import is_text, shown
 from flame_core.project.record import RECORD, record_text, shipped_files
 from flame_core.workspace import dvc, environment
 
@@ -50,6 +51,8 @@ def require_new(root: Path) -> None:
     Raises:
         ParamsError: names what is there, and what to do.
     """
+    if not is_text(str(root)):
+        raise ParamsError(f"{shown(str(root))}: the path of a project is UTF-8; name another folder")
     if root.exists() and not root.is_dir():
         raise ParamsError(f"{root} is a file; name a new folder")
     there = sorted(path.name for path in root.iterdir() if path.name not in _MAY_BE_THERE) if root.is_dir() else []

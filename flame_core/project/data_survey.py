@@ -24,7 +24,7 @@ from flame_core.data.sources.walk import Walk
 from flame_core.data.sources.webdataset import read_samples
 from flame_core.errors import InputError
 from flame_core.layout import Layout
-from flame_core.names import LONGEST, is_language_code
+from flame_core.names import LONGEST, is_language_code, is_text, shown
 from flame_core.params import FolderSource, IngestParams, Source, WebdatasetSource
 from flame_core.project.columns import SUFFIXES, Columns, caption_field, choose_columns, tables_among
 from flame_core.work import WorkCache
@@ -93,6 +93,8 @@ def survey(given: Given, layout: Layout) -> Survey:
     if not folder.is_dir():
         what = "is a file; name the folder that holds it" if folder.exists() else "does not exist"
         raise InputError(f"{folder} {what}")
+    if not is_text(str(folder)):
+        raise InputError(f"{shown(str(folder))}: params.yaml is UTF-8, and this path is not; rename the folder")
     source, chosen = _shards(folder, given) if given.shards else _folder(folder, given)
     found = Survey(_name(folder.name), source)
     found.facts |= chosen

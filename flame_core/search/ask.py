@@ -22,7 +22,7 @@ from flame_core.measuring.similarity import best_candidates
 from flame_core.measuring.texts import FACET_KIND
 from flame_core.model.given_pictures import read_file
 from flame_core.model.loaded import Model
-from flame_core.names import shown
+from flame_core.names import is_text, shown
 from flame_core.params import Params
 from flame_core.search import nearness
 from flame_core.search.galleries import HELD_OUT, Gallery, gallery_of, gallery_version
@@ -63,7 +63,7 @@ def picture_asked(asked: str) -> Path | None:
     """The file of a picture that is asked with; None for a text.
 
     Raises:
-        InputError: it looks like the path of a picture, and there is no such file.
+        InputError: it looks like the path of a picture, and there is no such file; or it is no text.
     """
     path = Path(asked).expanduser()
     try:
@@ -74,6 +74,8 @@ def picture_asked(asked: str) -> Path | None:
         return path
     if is_picture(asked) and len(asked.split()) == 1:
         raise InputError(f"{shown(asked)} looks like the path of a picture, but there is no such file")
+    if not is_text(asked):
+        raise InputError(f"{shown(asked)} is not UTF-8, and names no file")
     return None
 
 

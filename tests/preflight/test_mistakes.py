@@ -187,6 +187,7 @@ def test_there_are_forty():
         ("train.model.image_size=50", "train.model.image_size", "take 48 or 56"),
         ("evaluate={languages: [en, de, xx]}", "evaluate.languages.2", "unknown language 'xx'"),
         ("sources.mine.path=nowhere", "sources.mine.path", "is no folder"),
+        ("concepts={file: nope.txt}", "concepts", "nope.txt does not exist"),
         ("train.by_objective.infonce={logit_bias: 1}", "train.by_objective.infonce.logit_bias", "logit_scale"),
     ],
 )

@@ -81,6 +81,13 @@ def test_names_that_yaml_would_read_as_something_else(pictures, tmp_path, name):
     assert params.evaluate.train_language == "no" and list(params.sources) == [name]
 
 
+def test_paths_that_are_no_text_are_refused_by_name(pictures, tmp_path):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")
+    assert "is UTF-8" in init(odd, "--images", pictures, code=2)
+    pictures.rename(odd)
+    assert "params.yaml is UTF-8" in init(tmp_path / "mine", "--images", odd, code=3)
+
+
 def test_at_most_ten_other_languages_are_measured(pictures, tmp_path):
     (pictures / "captions.csv").unlink()
     codes = ["en", *[f"a{letter}" for letter in "abcdefghijkl"]]

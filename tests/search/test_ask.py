@@ -213,6 +213,8 @@ def test_what_is_asked_is_a_picture_if_it_is_a_file(tmp_path, monkeypatch):
     assert picture_asked("bird") == Path("bird")
     assert picture_asked("a bird") is None and picture_asked("x" * 10_000) is None
     assert picture_asked("a text about logo.png") is None
+    with pytest.raises(InputError, match="is not UTF-8, and names no file"):
+        picture_asked("a bird \udcff")
     with pytest.raises(InputError, match=r"'b\.png' looks like the path of a picture, but there is no such file"):
         picture_asked("b.png")
 
