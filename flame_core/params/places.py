@@ -68,11 +68,12 @@ class Places:
                 of the params or in the recipe's file.
             missing: the last part is a key that is not there.
         """
+        there = key[:-1] if missing else key  # an override may have replaced what was written there
         recipe = self._recipes.get(key[1]) if key[:1] == ("train",) and len(key) > 1 else None
         if recipe is None:
-            return self._place(self._walk((), key), key, missing)
+            return self._place(self._walk((), there), key, missing)
         places, objective = recipe
-        rest = tuple(key[2:])
+        rest = tuple(there[2:])
         found: list[tuple[Places, Key, int]] = [(self, self._walk(("train",), rest), 1)]
         own = self._walk(("train", BY_RECIPE, key[1]), rest)
         if len(own) > 3:
@@ -84,7 +85,7 @@ class Places:
         owner, here, _ = max(found, key=lambda each: len(each[1]) - each[2])  # the first of equals: it wins
         if len(here) <= 1 and owner is self:  # only `train` itself
             owner, here = places, ()
-        return owner._place(here, rest, missing)
+        return owner._place(here, key, missing)
 
     def _walk(self, start: Key, parts: Sequence[str]) -> Key:
         """The deepest known key below `start`; unknown parts are skipped."""

@@ -196,6 +196,13 @@ def test_a_mistake_of_an_override_names_it(layout, override, key, said):
     assert fault.startswith(f"--set {override}, {key}: ") and said in fault
 
 
+def test_a_key_that_a_replaced_mapping_lacks_is_named_once(layout):
+    faults = check(layout, ["sources.mine.kind=webdataset"]).faults
+    assert any(re.match(r"params\.yaml, line \d+, sources\.mine\.path: Field required", fault) for fault in faults), (
+        faults
+    )
+
+
 def test_all_mistakes_are_told_at_once(layout):
     """Those that the schema sees and those that only a look at files, LLM and timm finds."""
     (layout.root / PARAMS).write_text(
