@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from flame_core.data.key_selection import KEY
 from flame_core.data.shards import INDEX, SPLITS, IndexRow, PictureReader, Split, read_index, read_metas, shard_names
 from flame_core.digest import file_sha256, text_sha256, value_digest, write_json
+from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.links import links
 from flame_core.measuring.classification import Lookup
@@ -222,6 +223,8 @@ def trained(
     captions: int | None = None,
 ) -> tuple[np.ndarray, Lookup | None]:
     """z_0 [N, D] of pictures by a model trained here, and its text tower's texts, if it has one."""
+    if recipe.text_projection is not None:
+        raise ParamsError("the texts here do not pass a text_projection: take benchmarks.pretrained")
     out = train_model(store, recipe, folder, keys, captions)
     z = encode_pictures(load_encoder(out, settings().torch_device()), store.layout.shards, rows)[:, 0]
     return z, TrainedTexts(out, settings().torch_device()).lookup if recipe.text_tower else None
