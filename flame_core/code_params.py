@@ -1,10 +1,10 @@
 """The params that fetch a model or run its code: anyone who may set them can run programs on this machine.
 
 They are `llm.source`, a captioner's `model`, `trust_remote_code` of both, `evaluate.baselines`, a teacher's `model`,
-the models of taggers, codes and scorers, and in `train.model` and `features.model` a `backbone` from elsewhere (`hf-
-hub:...`), `backbone_options` that load weights, and `init.source`. Whoever edits `params.yaml` or calls `flame run
---set` has a shell on this machine anyway. A visitor of a web page has not: there these keys keep the project's values
-unless `FLAME_CODE_OVERRIDES` is set.
+the models of taggers, codes and scorers, and in `train.model` and `features.model` a `backbone` from elsewhere
+(`hf-hub:...`), `backbone_options` that load weights, and `init.source`. Whoever edits `params.yaml` or calls
+`flame run --set` has a shell on this machine anyway. A visitor of a web page has not: there these keys keep the
+project's values unless `FLAME_CODE_OVERRIDES` is set.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from flame_core.cores import CORE_TFLOPS
+
 _DECIMALS = 4  # less than a second is not told
 
 
@@ -11,6 +13,11 @@ def hours_at(flops: float, tflops: float, devices: int = 1) -> str:
     """Hours of devices for so many FLOPs, with their rate."""
     rate = f"{devices} x {tflops:g}" if devices > 1 else f"{tflops:g}"
     return f"{hours_text(flops / (devices * tflops * 1e12) / 3600)} at {rate} TFLOP/s"
+
+
+def core_hours(flops: float) -> str:
+    """Hours of one core for so many FLOPs."""
+    return hours_text(flops / (CORE_TFLOPS * 1e12) / 3600)
 
 
 def hours_text(hours: float) -> str:

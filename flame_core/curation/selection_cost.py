@@ -10,7 +10,7 @@ from flame_core.clustering.spherical import SEEDED_BY
 from flame_core.cores import CORE_TFLOPS
 from flame_core.curation.minibatch import FEWEST_TOKENS
 from flame_core.curation.tower_shape import TowerShape
-from flame_core.hours import hours_at, hours_text
+from flame_core.hours import core_hours, hours_at, hours_text
 from flame_core.params import CodesParams, NoiseParams, SelectParams, SemDedupParams
 
 NOISE_PER_SECOND = SELECT_PER_SECOND = 50_000.0  # samples on one core: keys, captions, files; without the clusters
@@ -51,7 +51,7 @@ def codes_section(params: CodesParams, samples: int, tower: TowerShape | str, tf
         title: {
             "pictures through the tower": f"{forwards:,} of {tower.flops / 1e9:,.3g} G FLOPs",
             "hours of the tower": hours_at(forwards * tower.flops, tflops),
-            "core hours": hours_text(sum(flops.values()) / (CORE_TFLOPS * 1e12) / 3600),
+            "core hours": core_hours(sum(flops.values())),
             "memory": f"{memory / _GB:,.2f} GB beside the tower",
             "codes and keys": f"{samples * (2 * tower.patches + 4 + _KEY_BYTES) / _GB:,.3g} GB",
         }
@@ -86,7 +86,7 @@ def semdedup_section(params: SemDedupParams, samples: int, dims: int | str) -> S
     compared = max(_COMPARED_BYTES, 8.0 * largest * dims)
     return {
         title: {
-            "core hours": hours_text(flops / (CORE_TFLOPS * 1e12) / 3600) + ", if all clusters are of one size",
+            "core hours": core_hours(flops) + ", if all clusters are of one size",
             "memory": f"{(_SELECT_BYTES * samples + max(cost.memory, compared)) / _GB:,.2f} GB",
             "kept and removed": f"{samples * (_KEY_BYTES + 16) / _GB:,.3g} GB",
             "work cache": f"{(cost.cache_bytes + 16 * samples) / _GB:,.3g} GB",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from flame_core.cores import CORE_TFLOPS
-from flame_core.hours import hours_text
+from flame_core.hours import core_hours
 from flame_core.lexical.vocabulary import LARGEST
 from flame_core.params import LexicalParams
 from flame_core.text.cost import LLMShape
@@ -20,7 +19,7 @@ def lexical_section(params: LexicalParams, shape: LLMShape, captions: int, sampl
     values = {
         "captions": f"{read:,}",
         "FLOPs": f"{flops:.3g}",
-        "core hours": hours_text(flops / (CORE_TFLOPS * 1e12) / 3600),
+        "core hours": core_hours(flops),
         "sidecar": f"{read * params.top * _BYTES / 1e9:,.2f} GB",
     }
     return {f"words: {params.top:,} of at most {words:,} per caption": values}

@@ -61,12 +61,10 @@ class Float8Linear(nn.Module):
         super().__init__()
         weight = linear.weight.detach().float()
         exact = torch.empty(0, dtype=torch.long, device=weight.device)
-        if moment is None or not 0 < moment.trace() < torch.inf:
-            rounded, scale = quantised(weight)
-        else:
+        rounded, scale = quantised(weight)
+        if moment is not None and 0 < moment.trace() < torch.inf:
             count = min(_EXACT, weight.shape[1] // 8) // 8 * 8
             exact = (moment.diagonal() * weight.square().sum(dim=0)).topk(count).indices
-            scale = scale_of(weight)
             rounded = compensated(weight / scale, moment, exact)
         own = rounded.float()[:, exact]
         left = weight[:, exact] / scale - own

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from flame_core.cores import CORE_TFLOPS
-from flame_core.hours import hours_at, hours_text
+from flame_core.hours import core_hours, hours_at
 from flame_core.params import TuneParams
 
 ASSUMED_PICTURES = 10_000  # of a benchmark, whose pictures are not looked at for a plan
@@ -38,7 +37,7 @@ def tune_section(
     return {
         f"heads: {heads:,.0f} on {pictures:,} pictures at most": {
             "hours of the towers": f"{hours_at(of_towers, tflops)}, without tests",
-            "core hours": hours_text(of_heads / (CORE_TFLOPS * 1e12) / 3600),
+            "core hours": core_hours(of_heads),
             "features": f"{views / _GB:,.3g} GB per model in memory and in the work cache",
             **basis,
             **uncounted,

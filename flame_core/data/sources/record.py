@@ -98,9 +98,10 @@ def _add(captions: dict[str, dict[str, None]], value: Any, language: str) -> Non
         value, language, in_list = left.pop()
         if isinstance(value, Mapping):
             own = next((value[name] for name in _OF_RECORD if isinstance(value.get(name), str)), None)
-            if own is not None and (in_list or not all(map(is_language, map(str, value)))):
+            by_language = _by_language(value)
+            if own is not None and (in_list or not by_language):
                 left.append((own, language, in_list))
-            elif not in_list or all(map(is_language, map(str, value))):
+            elif by_language or not in_list:
                 left += [(texts, str(code), False) for code, texts in reversed(list(value.items()))]
         elif isinstance(value, list | tuple):
             left += [(item, language, True) for item in reversed(value)]
@@ -122,9 +123,13 @@ def _written(text: str) -> list[str] | dict[str, Any] | None:
         value = json.loads(text) if text.startswith(("{", '["')) else ast.literal_eval(text)
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
         return value
-    if isinstance(value, dict) and value and all(map(is_language, value)):
+    if isinstance(value, dict) and value and _by_language(value):
         return value
     return None
+
+
+def _by_language(value: Mapping[Any, Any]) -> bool:
+    return all(is_language(str(code)) for code in value)
 
 
 def keyword_list(value: Any) -> list[str]:
