@@ -46,6 +46,6 @@ def _gpu() -> dict[str, float]:
     index = torch.cuda.current_device()  # to ask torch about another one takes half a gigabyte of its memory
     free, total = torch.cuda.mem_get_info(index)
     found = {f"system/gpu_{index}_memory_usage_megabytes": (total - free) / _MEGABYTE}
-    with suppress(Exception):  # needs nvidia-ml-py, whose errors are of its own class, and a driver that answers
+    with suppress(Exception):  # the driver may not answer, and NVML's errors are of its own class
         found[f"system/gpu_{index}_utilization_percentage"] = float(torch.cuda.utilization(index))
     return found
