@@ -32,8 +32,8 @@ from benchmarks.trainings import (
 from flame_core.data.shards import read_index
 from flame_core.data.sidecars import Sidecar
 from flame_core.digest import file_sha256, value_digest
+from flame_core.graph.links import links
 from flame_core.layout import Layout
-from flame_core.links import links
 from flame_core.measuring.measures import OTHERS
 from flame_core.measuring.retrieval import DIRECTIONS
 from flame_core.params import TrainParams

@@ -20,7 +20,7 @@ from torch import multiprocessing
 from benchmarks.measure import in_turns, record
 from flame_core.objectives.batch import Moment
 from flame_core.params import TrainParams
-from flame_core.ranks import Ranks, join
+from flame_core.processes.ranks import Ranks, join
 from flame_core.training.assembly import assemble
 from flame_core.training.made_batch import MadeTexts, made_batch
 from flame_core.training.step import Step

@@ -26,13 +26,13 @@ from benchmarks.made_pictures import made_jpegs
 from benchmarks.measure import Timed, record, synchronize
 from benchmarks.training_step import TOWERS
 from flame_core.digest import write_json
+from flame_core.files.weights import save_weights
 from flame_core.params import Precision, TrainParams
 from flame_core.settings import settings
 from flame_core.suite.content import Picture
 from flame_core.suite.encoding import encoded
 from flame_core.suite.models.trained import TrainedModel
 from flame_core.vision.tower import CONFIG, WEIGHTS, ImageEncoder, ImageTower
-from flame_core.weights import save_weights
 
 IMAGENET = 50_000
 

@@ -22,7 +22,7 @@ from benchmarks.training_step import TOWERS
 from flame_core.data.shards import read_index
 from flame_core.objectives.batch import Batch, Moment
 from flame_core.params import TrainParams
-from flame_core.ranks import ALONE
+from flame_core.processes.ranks import ALONE
 from flame_core.settings import settings
 from flame_core.text.store import TrainStore
 from flame_core.training.assembly import assemble

@@ -27,7 +27,7 @@ import torch
 from benchmarks.measure import PROCESSOR, WALL, in_turns, record
 from flame_core.objectives.batch import Moment
 from flame_core.params import TrainParams, read_yaml
-from flame_core.ranks import ALONE
+from flame_core.processes.ranks import ALONE
 from flame_core.settings import settings
 from flame_core.training.assembly import assemble
 from flame_core.training.made_batch import MadeTexts, made_batch

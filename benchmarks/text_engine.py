@@ -35,9 +35,9 @@ from torch.nn import functional as F
 from benchmarks.measure import PROCESSOR, WALL, in_turns, matmul_ceiling, peak_bytes, record
 from flame_core.captions.table import read_captions
 from flame_core.data.shards import read_metas
-from flame_core.freed_memory import keep_freed_memory
 from flame_core.layout import Layout
 from flame_core.params import TextParams, load_params
+from flame_core.processes.freed_memory import keep_freed_memory
 from flame_core.settings import settings
 from flame_core.text import cost
 from flame_core.text.cost import LLMShape

@@ -45,7 +45,7 @@ from flame_core.objectives import create_objective
 from flame_core.objectives.batch import Batch, Moment
 from flame_core.objectives.term import Setup
 from flame_core.params import ModelParams, TrainParams
-from flame_core.ranks import ALONE
+from flame_core.processes.ranks import ALONE
 from flame_core.settings import settings
 from flame_core.training.assembly import assemble
 from flame_core.training.cost import training_cost

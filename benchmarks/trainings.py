@@ -25,8 +25,8 @@ from flame_core.data.key_selection import KEY
 from flame_core.data.shards import INDEX, SPLITS, IndexRow, PictureReader, Split, read_index, read_metas, shard_names
 from flame_core.digest import file_sha256, text_sha256, value_digest, write_json
 from flame_core.errors import ParamsError
+from flame_core.graph.links import links
 from flame_core.layout import Layout
-from flame_core.links import links
 from flame_core.measuring.classification import Lookup
 from flame_core.measuring.image_vectors import encode_pictures
 from flame_core.measuring.measures import Evaluation, evaluate

@@ -10,22 +10,22 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from flame_core import (
-    classify_command,
-    concept_commands,
-    data_card_command,
-    describe_command,
-    export_command,
-    forget_command,
-    probe_command,
-    project_commands,
-    search_commands,
-    spectrum_command,
-    stage_in_command,
-    tracking_commands,
+from flame_core.commands import (
+    classify,
+    concepts,
+    data_card,
+    describe,
+    export,
+    forget,
+    probe,
+    project,
+    search,
+    spectrum,
+    stage_in,
+    tracking,
 )
+from flame_core.commands.recipe_completion import recipe_names
 from flame_core.errors import FlameError, ParamsError, ResourceError
-from flame_core.recipe_completion import recipe_names
 
 app = typer.Typer(
     name="flame",
@@ -39,17 +39,17 @@ app = typer.Typer(
 STAGES = "Stages"
 params_app = typer.Typer(help="Check params.", no_args_is_help=True)
 app.add_typer(params_app, name="params")
-project_commands.add_to(app)
-search_commands.add_to(app)
-export_command.add_to(app)
-classify_command.add_to(app)
-describe_command.add_to(app)
-spectrum_command.add_to(app)
-probe_command.add_to(app)
-tracking_commands.add_to(app)
-forget_command.add_to(app)
-data_card_command.add_to(app)
-stage_in_command.add_to(app)
+project.add_to(app)
+search.add_to(app)
+export.add_to(app)
+classify.add_to(app)
+describe.add_to(app)
+spectrum.add_to(app)
+probe.add_to(app)
+tracking.add_to(app)
+forget.add_to(app)
+data_card.add_to(app)
+stage_in.add_to(app)
 
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try failed samples again; dvc.lock is kept true.")]
 Recipe = Annotated[str | None, typer.Argument(help="A recipe that params.yaml lists.", autocompletion=recipe_names)]
@@ -131,10 +131,10 @@ def _run_stage(name: str, **arguments: object) -> None:
     recipe = arguments.get("recipe")
     starting(" ".join(["flame", name.replace("_", "-"), *([str(recipe)] if recipe else [])]))
 
+    from flame_core.graph.links import require_links
+    from flame_core.graph.versions import require_versions
     from flame_core.layout import Layout
-    from flame_core.links import require_links
     from flame_core.params import load_params
-    from flame_core.versions import require_versions
 
     layout = Layout.find()
     require_versions(layout)
@@ -145,7 +145,7 @@ def _run_stage(name: str, **arguments: object) -> None:
         require_links(layout, params)
     import_module(f"flame_core.stages.{name}").run(params, layout, **arguments)
     if arguments.get("retry_failed"):
-        from flame_core.retried_stage import record_retried
+        from flame_core.commands.retried_stage import record_retried
 
         record_retried(layout, name)
 
@@ -205,7 +205,7 @@ def features() -> None:
     _run_stage("features")
 
 
-concept_commands.add_to(app, _run_stage, STAGES)
+concepts.add_to(app, _run_stage, STAGES)
 
 
 @app.command(rich_help_panel=STAGES)
@@ -310,7 +310,7 @@ def compare() -> None:
     _run_stage("compare")
 
 
-@app.command(rich_help_panel=project_commands.PROJECT)
+@app.command(rich_help_panel=project.PROJECT)
 def run(
     targets: Annotated[list[str] | None, typer.Argument(help="Stages to bring up to date (default: all).")] = None,
     overrides: Overrides = None,
@@ -325,7 +325,7 @@ def run(
     sys.exit(run_pipeline(Layout.find(), targets or [], overrides or [], preset))
 
 
-@app.command(rich_help_panel=project_commands.PROJECT)
+@app.command(rich_help_panel=project.PROJECT)
 def plan(
     overrides: Overrides = None,
     preset: Preset = None,
@@ -338,8 +338,8 @@ def plan(
 ) -> None:
     """Estimate what a run will take before it starts: tokens, FLOPs, hours, storage, memory."""
     from flame_core.layout import Layout
-    from flame_core.plan import plan as make
-    from flame_core.plan_start import given, read_lengths
+    from flame_core.planning.plan import plan as make
+    from flame_core.planning.start import given, read_lengths
     from flame_core.reporting import facts
     from flame_core.workspace import resolve_params
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flame_core.failed_checks import show_failed_checks
+from flame_core.graph.links import links, require_links, require_stages
+from flame_core.graph.versions import require_versions
 from flame_core.layout import Layout
-from flame_core.links import links, require_links, require_stages
 from flame_core.params import Params
-from flame_core.versions import require_versions
 from flame_core.workspace import open_workspace, resolve_params, workspace_of
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from typing import Any
 
 from flame_core.digest import file_sha256, write_json
 from flame_core.errors import InputError
-from flame_core.regular_files import is_hidden
+from flame_core.files.regular_files import is_hidden
 from flame_core.reporting import progress
 
 DIGESTS = "digests.json"

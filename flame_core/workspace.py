@@ -22,8 +22,9 @@ from typing import Any
 import yaml
 
 from flame_core.errors import ParamsError, ResourceError
+from flame_core.graph.links import PIPELINE, linked_files, linked_pipeline
+from flame_core.graph.versions import VERSIONS
 from flame_core.layout import OPT_OUT, Layout
-from flame_core.links import PIPELINE, linked_files, linked_pipeline
 from flame_core.names import shown
 from flame_core.params import Params, merge
 from flame_core.params.places import Places, short
@@ -31,7 +32,6 @@ from flame_core.params.validation import not_valid, read_placed
 from flame_core.params.whole import examine_params
 from flame_core.params.yaml_text import DEEPEST, read_yaml_text
 from flame_core.shipped import shipped
-from flame_core.versions import VERSIONS
 
 TELEMETRY_OFF = {
     "DVC_NO_ANALYTICS": "1",

@@ -11,8 +11,8 @@ from __future__ import annotations
 import dagster as dg
 
 from flame_core.errors import FlameError
+from flame_core.graph.links import LINK_STAGE, require_links
 from flame_core.layout import Layout
-from flame_core.links import LINK_STAGE, require_links
 from flame_core.params import Params, load_params
 from flame_core.settings import settings
 from orchestration.alert import alert_sensors

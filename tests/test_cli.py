@@ -52,7 +52,7 @@ def test_training_needs_no_package_of_the_pipeline():
     done = python(
         "import sys\n"
         "for name in ('dagster', 'dvc', 'mlflow', 'webdataset', 'transformers'):\n    sys.modules[name] = None\n"
-        "import flame_core.training.loop, flame_core.launcher, flame_core.training.job\n"
+        "import flame_core.training.loop, flame_core.processes.launcher, flame_core.training.job\n"
     )
     assert done.returncode == 0, done.stderr
 

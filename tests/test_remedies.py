@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from flame_core import gates
 from flame_core.errors import GateError
 from flame_core.gates import Check
+from flame_core.graph.section_stages import SECTIONS
 from flame_core.layout import Layout
 from flame_core.params import (
     AdaptLLMParams,
@@ -38,7 +39,6 @@ from flame_core.params import (
     TuneParams,
 )
 from flame_core.remedies import REMEDIES, advice, remedy_of
-from flame_core.section_stages import SECTIONS
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

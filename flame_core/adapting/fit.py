@@ -19,8 +19,8 @@ from flame_core.adapting.contrast import HeldOut, caption_contrast, held_out
 from flame_core.adapting.pairs import CaptionPairs, Text, said_again
 from flame_core.adapting.reading import CaptionReader
 from flame_core.errors import ComputationError
-from flame_core.gpu import memory_advice
 from flame_core.params import AdaptLLMParams
+from flame_core.processes.gpu import memory_advice
 from flame_core.step_states import Row, StepStates, rate_share
 from flame_core.work import WorkCache
 

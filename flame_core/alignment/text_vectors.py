@@ -16,11 +16,11 @@ import torch
 
 from flame_core.digest import value_digest
 from flame_core.errors import InputError
-from flame_core.freed_memory import keep_freed_memory
-from flame_core.gpu import free_memory
 from flame_core.layout import Layout
 from flame_core.params import LLMParams, Params
 from flame_core.params.alignment import ProbedLLM, ProbeParams
+from flame_core.processes.freed_memory import keep_freed_memory
+from flame_core.processes.gpu import free_memory
 from flame_core.reporting import progress
 from flame_core.settings import settings
 from flame_core.text.cost import LLMShape

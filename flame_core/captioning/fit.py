@@ -17,9 +17,9 @@ from torch import nn
 
 from flame_core.captioning.pairs import Batches
 from flame_core.errors import ComputationError
-from flame_core.gpu import memory_advice
 from flame_core.objectives.term import parameter_groups
 from flame_core.params import CaptionLMParams
+from flame_core.processes.gpu import memory_advice
 from flame_core.soft_prompts.frozen_llm import FrozenLLM
 from flame_core.soft_prompts.reader import caption_ids, caption_loss
 from flame_core.training.loop import Metrics

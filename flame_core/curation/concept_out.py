@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from flame_core.curation.concept_list import Concept, ConceptList
 from flame_core.curation.counts import Counts
 from flame_core.errors import InputError
-from flame_core.parquet_bytes import parquet_bytes
+from flame_core.files.parquet_bytes import parquet_bytes
 
 FREQUENCIES, MISALIGNMENT, MANIFEST, PAGE = "frequency.parquet", "misalignment.json", "manifest.json", "concepts.html"
 FREQUENCY = pa.schema(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from flame_core.curation.concept_list import ConceptList, Given, concept_list, of_classes, of_file
 from flame_core.curation.pipeline import Counting
 from flame_core.errors import InputError
+from flame_core.graph.section_stages import linked_place
 from flame_core.layout import Layout
 from flame_core.measuring.texts import class_name, class_names, read_classes
 from flame_core.params import ConceptParams, Params
 from flame_core.params.concepts import HELD_OUT_CLASSES
-from flame_core.section_stages import linked_place
 
 
 def read_concepts(params: Params, layout: Layout, chosen: ConceptParams, counting: Counting) -> ConceptList:

@@ -21,8 +21,9 @@ from flame_core.curation.scorers import (
     TowerScorer,
 )
 from flame_core.errors import InputError, ParamsError
+from flame_core.graph.link_contents import CONFIG
+from flame_core.graph.section_stages import linked_place
 from flame_core.layout import Layout
-from flame_core.link_contents import CONFIG
 from flame_core.measuring.image_vectors import require_stored_facets
 from flame_core.params.scores import (
     ClassifierScorerParams,
@@ -32,7 +33,6 @@ from flame_core.params.scores import (
     TableScorerParams,
     TowerScorerParams,
 )
-from flame_core.section_stages import linked_place
 from flame_core.settings import settings
 from flame_core.suite.models.model import Model, NotOffered, open_model
 from flame_core.suite.models.picture_classifier import PictureClassifier

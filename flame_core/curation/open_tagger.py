@@ -16,6 +16,7 @@ from flame_core.curation.taggers import ClassifierTagger, SimilarityTagger, Tabl
 from flame_core.curation.tags import Tagger
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError
+from flame_core.graph.section_stages import linked_place
 from flame_core.layout import Layout
 from flame_core.params import ConceptParams, Params
 from flame_core.params.concepts import (
@@ -24,7 +25,6 @@ from flame_core.params.concepts import (
     TableTaggerParams,
     TowerTaggerParams,
 )
-from flame_core.section_stages import linked_place
 from flame_core.settings import settings
 from flame_core.text.store import TRAIN, TextStore, TrainStore, unit
 from flame_core.verification import read_digests

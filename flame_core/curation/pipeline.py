@@ -39,8 +39,8 @@ from flame_core.curation.text_hits import (
 from flame_core.curation.words import Numbering, identity_hash
 from flame_core.data.shards import Index, IndexRow
 from flame_core.digest import value_digest, write_json
-from flame_core.engines import map_units
 from flame_core.params.concepts import MatchMode, NounParams
+from flame_core.processes.engines import map_units
 from flame_core.reporting import progress
 from flame_core.work import Unit, UnitRecord, WorkCache
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from flame_core.curation.filters import kept
 from flame_core.errors import InputError
+from flame_core.files.parquet_bytes import parquet_bytes
 from flame_core.params.scores import ScoreRule
-from flame_core.parquet_bytes import parquet_bytes
 
 
 def meeting(

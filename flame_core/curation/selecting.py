@@ -15,8 +15,8 @@ import pyarrow as pa
 from flame_core.curation.budgets import allocate
 from flame_core.curation.picking import Picked, hash_numbers, pick, ranks
 from flame_core.errors import InputError
+from flame_core.files.parquet_bytes import parquet_bytes
 from flame_core.params import SelectionParams
-from flame_core.parquet_bytes import parquet_bytes
 
 
 @dataclass(frozen=True)

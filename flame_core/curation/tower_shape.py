@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.errors import InputError
+from flame_core.graph.section_stages import linked_place
 from flame_core.layout import Layout
 from flame_core.params import CodesParams, ModelParams, Params, ScoresParams, TrainParams
 from flame_core.params.scores import TableScorerParams, TowerScorerParams
-from flame_core.section_stages import linked_place
 
 _HIDDEN = 1  # dimensions of the texts' space: the head is not run
 

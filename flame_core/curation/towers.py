@@ -7,9 +7,9 @@ from pathlib import Path
 from flame_core import gates
 from flame_core.curation.patch_tokens import PatchTower, TimmTower, TrainedTower
 from flame_core.errors import InputError
+from flame_core.graph.section_stages import linked_place
 from flame_core.layout import Layout
 from flame_core.params import CodesParams
-from flame_core.section_stages import linked_place
 from flame_core.verification import DIGESTS
 
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from flame_core.data.ledger import lost_pairs
 from flame_core.data.shards import INDEX, Index, read_index
 from flame_core.errors import InputError
+from flame_core.files.regular_files import open_regular
 from flame_core.names import shown
-from flame_core.regular_files import open_regular
 
 KEY = "key"
 _NAMED = 3  # keys named in one error

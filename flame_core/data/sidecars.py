@@ -23,9 +23,9 @@ from flame_core import gates
 from flame_core.data.shards import Index
 from flame_core.digest import bytes_sha256, json_bytes
 from flame_core.errors import ComputationError, InputError, ParamsError
-from flame_core.int8_rows import OFFSET, SCALE, coded
+from flame_core.files.int8_rows import OFFSET, SCALE, coded
+from flame_core.files.stored_rows import RowFile, StoredTensor, read_rows
 from flame_core.names import Name
-from flame_core.stored_rows import RowFile, StoredTensor, read_rows
 from flame_core.verification import making
 from flame_core.work import Unit, gather
 

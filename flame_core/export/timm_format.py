@@ -16,7 +16,7 @@ from flame_core.export.projector_program import patch_tokens, projected, project
 from flame_core.export.resize_program import resize_program
 from flame_core.export.subject import Subject
 from flame_core.export.usage import Usage
-from flame_core.weights import save_weights
+from flame_core.files.weights import save_weights
 
 PROJECTOR = "projector.safetensors"
 

@@ -25,8 +25,8 @@ from flame_core.forgetting.rebuild import rebuild, write_edges
 from flame_core.forgetting.requests import Requests, parse_requests
 from flame_core.forgetting.revisions import OUTS, cache_folder, cached, trees
 from flame_core.forgetting.traces import Traces
+from flame_core.graph.links import PIPELINE
 from flame_core.layout import Layout
-from flame_core.links import PIPELINE
 from flame_core.params import Params
 from flame_core.tracking.store import tracking_address
 

@@ -15,9 +15,9 @@ from flame_core.errors import ComputationError, FlameError
 from flame_core.forgetting.finding import find_samples
 from flame_core.forgetting.requests import Requests
 from flame_core.forgetting.revisions import trees
+from flame_core.graph.links import PIPELINE
+from flame_core.graph.opt_out_edges import edited
 from flame_core.layout import OPT_OUT, Layout
-from flame_core.links import PIPELINE
-from flame_core.opt_out_edges import edited
 from flame_core.params import Params, load_params
 from flame_core.tracking.provenance import read_lock
 from flame_core.workspace import put

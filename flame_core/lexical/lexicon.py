@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 
 from flame_core.digest import bytes_sha256, value_digest
 from flame_core.errors import InputError
+from flame_core.files.parquet_bytes import parquet_bytes
 from flame_core.lexical import LEXICON, LEXICON_FILES, WORDS
 from flame_core.lexical.values import GRID
 from flame_core.lexical.vocabulary import Vocabulary, Word
-from flame_core.parquet_bytes import parquet_bytes
 from flame_core.text.output_matrix import norm_length, output_matrix
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from PIL import Image
 
 from flame_core.data.picture_decoding import PictureError, decode_opened, read_picture
 from flame_core.errors import InputError
+from flame_core.files.regular_files import open_regular
 from flame_core.names import shown
 from flame_core.params import IngestParams
-from flame_core.regular_files import open_regular
 
 Picture = str | os.PathLike[str] | bytes | Image.Image
 LARGEST = 1 << 30  # bytes of a file; it is held in memory

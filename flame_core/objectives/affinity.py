@@ -23,7 +23,7 @@ from flame_core.objectives.clip_teacher import TEACHER_TEXTS
 from flame_core.objectives.teacher import taught
 from flame_core.objectives.term import Needs, Setup, Term
 from flame_core.params import AffinityParams, TrainParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.vision.tower import ImageTower
 
 

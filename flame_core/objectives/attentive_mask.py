@@ -17,7 +17,7 @@ from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.objectives.moving_average import MovingAverage
 from flame_core.objectives.term import Needs, Setup, Term
 from flame_core.params import AttentiveMaskParams, TrainParams
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.vision.patch_cells import Cells
 from flame_core.vision.patch_scores import Look, accept_any_size, look, why_not_scored
 from flame_core.vision.tower import ImageTower

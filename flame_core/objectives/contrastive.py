@@ -12,7 +12,7 @@ from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.objectives.term import Setup, Term, parameter_groups
 from flame_core.params import ContrastiveParams, TextLossParams
 from flame_core.params.training import OptimizerParams
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.vision.tower import ImageTower
 
 MAX_SCALE = 100.0

@@ -14,7 +14,7 @@ from torch import Tensor
 from flame_core.objectives.batch import Batch, Features
 from flame_core.objectives.contrastive import first_view
 from flame_core.objectives.term import Term
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 
 
 class Cosine(Term):

@@ -15,7 +15,7 @@ from flame_core.objectives.batch import Batch
 from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
 from flame_core.objectives.term import Setup
 from flame_core.params import FacetSigmoidParams
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 
 
 class FacetSigmoid(MultiPositiveSigmoid):

@@ -20,7 +20,7 @@ from flame_core.objectives.batch import Batch, Features
 from flame_core.objectives.teacher import taught
 from flame_core.objectives.term import Needs, Setup, Term
 from flame_core.params import FeatureParams, TrainParams
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.vision.tower import ImageTower
 
 

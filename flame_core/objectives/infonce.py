@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flame_core.objectives.batch import Batch
 from flame_core.objectives.contrastive import TextLoss
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 
 
 class InfoNCE(TextLoss):

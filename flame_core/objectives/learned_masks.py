@@ -27,7 +27,7 @@ from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.objectives.term import Needs, Setup, Term
 from flame_core.params import LearnedMasksParams, SizesParams, TrainParams
 from flame_core.params.training import OptimizerParams
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.vision import hard_concrete
 from flame_core.vision.block_sizes import block_weights, sizes_of, why_not_plain
 from flame_core.vision.masked_tower import Masked, Masks

@@ -25,7 +25,7 @@ from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.objectives.infonce import InfoNCE
 from flame_core.objectives.term import Needs, Setup, Term
 from flame_core.params import FlopsParams, LexicalLossParams, OveruseParams, TrainParams
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.vision.lexical_head import LexicalHead
 from flame_core.vision.tower import ImageTower
 

@@ -18,7 +18,7 @@ from flame_core.objectives.batch import Batch
 from flame_core.objectives.contrastive import TextLoss
 from flame_core.objectives.term import Setup
 from flame_core.params import SigmoidParams
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 
 
 class MultiPositiveSigmoid(TextLoss):

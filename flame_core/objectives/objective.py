@@ -12,7 +12,7 @@ from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.objectives.teacher import Teacher
 from flame_core.objectives.term import Term
 from flame_core.params.training import OptimizerParams
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.vision.masked_tower import Masks
 from flame_core.vision.tower import ImageTower
 

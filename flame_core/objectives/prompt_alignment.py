@@ -21,7 +21,7 @@ from flame_core.errors import ParamsError
 from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.objectives.term import Needs, Setup, Term
 from flame_core.params import PromptsTermParams, TrainParams
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.soft_prompts.prompt_head import PromptHead
 from flame_core.vision.tower import ImageTower
 

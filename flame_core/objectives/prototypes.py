@@ -31,7 +31,7 @@ from flame_core.objectives.contrastive import Contrastive
 from flame_core.objectives.term import Needs, Setup
 from flame_core.params import PrototypesParams
 from flame_core.params.training import OptimizerParams
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.vision.tower import ImageTower
 
 _EMPTY = torch.finfo(torch.float32).min  # a logit of an empty cluster; -inf would be NaN if all are empty

@@ -15,7 +15,7 @@ from flame_core.objectives.moving_average import MovingAverage
 from flame_core.objectives.structure import alignment
 from flame_core.objectives.term import Needs, Setup, Term
 from flame_core.params import SelfDistillationParams
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.vision.tower import ImageTower
 
 _SEEN = "average_z"  # in `Batch.extra`: z_0 of the average, [b, D]

@@ -29,7 +29,7 @@ from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.objectives.moving_average import MovingAverage
 from flame_core.objectives.term import Needs, Setup, Term
 from flame_core.params import AttentiveMaskParams, BYOLParams, SimCLRParams, TrainParams
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.vision.tower import ImageTower
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.params import TermParams, TrainParams
 from flame_core.params.training import OptimizerParams
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.vision.masked_tower import Masks
 from flame_core.vision.tower import ImageTower
 

@@ -19,7 +19,7 @@ from flame_core.objectives.clip_teacher import TEACHER_TEXTS
 from flame_core.objectives.structure import alignment
 from flame_core.objectives.term import Needs, Setup, Term
 from flame_core.params import TextDistillationParams, TrainParams
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.vision.tower import ImageTower
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from flame_core.data.shards import INDEX
 from flame_core.errors import ParamsError
+from flame_core.graph.links import require_links
 from flame_core.layout import Layout
-from flame_core.links import require_links
 from flame_core.params import Params, load_params
 from flame_core.params.validation import Fault
 from flame_core.params.whole import examine_params

@@ -9,8 +9,8 @@ from flame_core.captions.table import MANIFEST
 from flame_core.data.key_selection import select
 from flame_core.data.shards import read_index
 from flame_core.errors import FlameError
+from flame_core.graph.links import links
 from flame_core.layout import Layout
-from flame_core.links import links
 from flame_core.measuring.measures import headline_k, measurable
 from flame_core.params import FolderSource, Params, ServerCaptioner, TrainParams
 from flame_core.params.auto import fitting_batch, fitting_warmup, pictures_needed

@@ -14,9 +14,9 @@ from flame_core.data.key_selection import select
 from flame_core.data.shards import Index, read_index
 from flame_core.data.sidecars import Sidecar
 from flame_core.errors import FlameError
+from flame_core.graph.link_contents import MODELS, link_contents, require_same_store
+from flame_core.graph.links import links
 from flame_core.layout import Layout
-from flame_core.link_contents import MODELS, link_contents, require_same_store
-from flame_core.links import links
 from flame_core.params import Params, recipe_sources
 from flame_core.params.validation import Fault
 from flame_core.text.manifest import MANIFEST

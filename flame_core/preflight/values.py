@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator
 
 from flame_core.errors import ParamsError
+from flame_core.graph.section_stages import linked_place
 from flame_core.language_names import code_of, is_language
 from flame_core.layout import Layout
 from flame_core.params import Params, TrainParams
 from flame_core.params.validation import Fault
-from flame_core.section_stages import linked_place
 from flame_core.suite.definition import load_benchmark
 from flame_core.text.cost import KNOWN, LLMShape
 from flame_core.text.llm import SOURCE

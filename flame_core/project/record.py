@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 
 from flame_core.errors import ParamsError
+from flame_core.graph.versions import VERSIONS
 from flame_core.params import read_yaml
 from flame_core.params.recipe_files import FOLDER
 from flame_core.project.env_file import env_text
 from flame_core.shipped import shipped
-from flame_core.versions import VERSIONS
 from flame_core.work import VERSIONS_FILE
 
 RECORD = ".flame-project.yaml"

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from flame_core.errors import ComputationError
-from flame_core.gpu import memory_advice
 from flame_core.params import PromptsParams
+from flame_core.processes.gpu import memory_advice
 from flame_core.soft_prompts.autoencoder import Autoencoder
 from flame_core.soft_prompts.frozen_llm import FrozenLLM
 from flame_core.soft_prompts.prompt_head import PromptHeadConfig

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from flame_core.digest import json_bytes, json_lines_bytes
+from flame_core.files.weights import save_weights
 from flame_core.params import LLMParams, PromptsParams
 from flame_core.soft_prompts.fit import Fit
 from flame_core.soft_prompts.frozen_llm import FrozenLLM, llm_digest, load_frozen
@@ -22,7 +23,6 @@ from flame_core.soft_prompts.prompt_head import PromptHeadConfig
 from flame_core.soft_prompts.reconstruction import reconstructed
 from flame_core.soft_prompts.sentences import Sentences
 from flame_core.step_states import METRICS
-from flame_core.weights import save_weights
 from flame_core.work import Unit, UnitRecord, WorkCache
 
 WRITTEN, ENCODER = "written.json", "encoder.safetensors"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError
-from flame_core.weights import save_weights
+from flame_core.files.weights import save_weights
 
 HEAD, CONFIG = "head.safetensors", "config.json"
 _LEAST_DEVIATION = 1e-6

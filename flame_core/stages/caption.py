@@ -32,7 +32,6 @@ from flame_core.captions.table import MANIFEST, Caption, read_captions, write_ca
 from flame_core.data.captions_text import primary_language
 from flame_core.data.shards import INDEX, SPLITS, Sample, read_index, read_shard, shard_names
 from flame_core.digest import json_bytes, text_sha256, write_json
-from flame_core.engines import map_units
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import Captioner as AnyCaptioner
@@ -45,6 +44,7 @@ from flame_core.params import (
     TrainedCaptioner,
     VLMCaptioner,
 )
+from flame_core.processes.engines import map_units
 from flame_core.reporting import facts, table
 from flame_core.settings import settings
 from flame_core.verification import read_digests, verify

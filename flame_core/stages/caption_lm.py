@@ -23,19 +23,19 @@ from flame_core.captioning.writer import PictureWriter
 from flame_core.data.shards import INDEX, PictureReader
 from flame_core.digest import json_bytes, json_lines_bytes, value_digest
 from flame_core.errors import ParamsError
+from flame_core.files.weights import save_weights
+from flame_core.graph.section_stages import captioner_start
 from flame_core.layout import Layout
 from flame_core.pages.captioner import captioner_page
 from flame_core.pages.charts import line_chart, standalone
 from flame_core.params import CaptionLMParams, Params, changed_values
 from flame_core.reporting import facts, picture
-from flame_core.section_stages import captioner_start
 from flame_core.settings import settings
 from flame_core.soft_prompts import RECORD, WRITES
 from flame_core.soft_prompts.frozen_llm import FrozenLLM, load_frozen
 from flame_core.text.cost import read_shape
 from flame_core.verification import read_digests, verify
 from flame_core.vision.tower import CONFIG, WEIGHTS, ImageEncoder
-from flame_core.weights import save_weights
 from flame_core.work import Unit, UnitRecord, WorkCache, gather
 
 STAGE = "caption_lm"

@@ -24,12 +24,12 @@ from flame_core.data.shards import INDEX, Index, read_index
 from flame_core.data.sidecars import VALUES, gather_sidecar
 from flame_core.digest import bytes_sha256, file_sha256, value_digest
 from flame_core.errors import InputError, ParamsError
+from flame_core.graph.section_stages import linked_place
 from flame_core.layout import Layout
 from flame_core.pages.charts import line_chart, standalone
 from flame_core.pages.clusters import Labelled, cluster_page
 from flame_core.params import ClusterParams, Params
 from flame_core.reporting import facts, picture
-from flame_core.section_stages import linked_place
 from flame_core.text.jobs import chosen_slots
 from flame_core.text.manifest import MANIFEST, require_training_fit, training_folder
 from flame_core.text.store import CENTER, TrainStore

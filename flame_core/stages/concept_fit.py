@@ -25,12 +25,12 @@ from flame_core.curation.frequency_fit import Fit, Points, fit
 from flame_core.curation.measured_concepts import CLASSES, RETRIEVAL, class_points, retrieval_points
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError, ParamsError
+from flame_core.files.parquet_bytes import parquet_bytes
 from flame_core.layout import Layout
 from flame_core.measuring.texts import read_validation_captions
 from flame_core.pages.charts import standalone
 from flame_core.pages.concept_fit import Fitted, fit_chart, fit_page
 from flame_core.params import ConceptFitParams, Params
-from flame_core.parquet_bytes import parquet_bytes
 from flame_core.reporting import facts, picture
 from flame_core.tracking.run import track_stage
 from flame_core.verification import verify

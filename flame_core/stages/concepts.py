@@ -37,13 +37,13 @@ from flame_core.data.shards import INDEX, read_index
 from flame_core.data.sidecars import gather_sidecar
 from flame_core.digest import json_bytes
 from flame_core.errors import ParamsError
+from flame_core.graph.section_stages import linked_place
 from flame_core.layout import Layout
 from flame_core.pages.charts import standalone
 from flame_core.pages.concepts import concept_page, rank_chart
 from flame_core.params import ConceptParams, Params
 from flame_core.params.concepts import HELD_OUT_CLASSES, TableTaggerParams
 from flame_core.reporting import facts, picture
-from flame_core.section_stages import linked_place
 from flame_core.settings import settings
 from flame_core.text.store import TRAIN
 from flame_core.verification import read_digests, verify

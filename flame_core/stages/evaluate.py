@@ -16,8 +16,8 @@ from pathlib import Path
 from flame_core import gates
 from flame_core.data.ledger import LEDGER
 from flame_core.data.shards import INDEX, PictureReader
+from flame_core.graph.link_contents import CONFIG
 from flame_core.layout import Layout
-from flame_core.link_contents import CONFIG
 from flame_core.measuring.held_out import HeldOut, measure, measured_from
 from flame_core.measuring.measures import checks, headline_k
 from flame_core.measuring.results import result_files

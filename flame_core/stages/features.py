@@ -18,7 +18,7 @@ from flame_core import gates
 from flame_core.data.shards import INDEX, Index, IndexRow, PictureReader, read_index
 from flame_core.data.sidecars import VALUES, gather_sidecar, write_int8, write_values
 from flame_core.errors import ParamsError
-from flame_core.int8_rows import decoded
+from flame_core.files.int8_rows import decoded
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.params.features import FeatureGates, FeaturesParams

@@ -39,11 +39,11 @@ from flame_core.data.sources.listing import (
     read_source,
 )
 from flame_core.digest import json_bytes
-from flame_core.engines import map_units
 from flame_core.errors import ComputationError
+from flame_core.files.parquet_bytes import parquet_bytes
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.parquet_bytes import parquet_bytes
+from flame_core.processes.engines import map_units
 from flame_core.settings import settings
 from flame_core.verification import verify
 from flame_core.work import WorkCache, gather

@@ -11,9 +11,9 @@ import os
 import yaml
 
 from flame_core.errors import ParamsError
+from flame_core.graph.link_contents import link_contents
+from flame_core.graph.links import links
 from flame_core.layout import Layout
-from flame_core.link_contents import link_contents
-from flame_core.links import links
 from flame_core.params import Params
 from flame_core.params.recipe_files import DIGESTS, FOLDER, read_recipe, recipe_file
 from flame_core.reporting import facts

@@ -30,13 +30,13 @@ from flame_core.data.contact_sheet import sheet_of
 from flame_core.data.shards import INDEX, IndexRow, PictureReader, read_index
 from flame_core.data.sidecars import VALUES, gather_sidecar, write_values
 from flame_core.digest import json_bytes
-from flame_core.engines import map_units
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.pages.clusters import first_captions
 from flame_core.pages.scores import Kept, extremes, quantiles, scores_page
 from flame_core.params import Params, ScoresParams
 from flame_core.params.scores import ModelScorerParams, ScorerParams, ScoreRule, TowerScorerParams
+from flame_core.processes.engines import map_units
 from flame_core.reporting import facts, picture
 from flame_core.text.manifest import MANIFEST
 from flame_core.text.store import CENTER

@@ -38,14 +38,14 @@ from flame_core.data.contact_sheet import sheet_of
 from flame_core.data.shards import INDEX, PictureReader, read_index
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError, ParamsError
+from flame_core.files.parquet_bytes import parquet_bytes
+from flame_core.graph.section_stages import linked_place
 from flame_core.layout import Layout
 from flame_core.pages.charts import line_chart, standalone
 from flame_core.pages.clusters import first_captions
 from flame_core.pages.selections import Groups, Row, nearest_samples, selections_page
 from flame_core.params import Params, SelectParams
-from flame_core.parquet_bytes import parquet_bytes
 from flame_core.reporting import facts, picture
-from flame_core.section_stages import linked_place
 from flame_core.text.manifest import MANIFEST, read_manifest
 from flame_core.verification import DIGESTS, verify
 from flame_core.work import WorkCache, gather

@@ -31,11 +31,11 @@ from flame_core.data.shards import INDEX, Index, PictureReader, read_index
 from flame_core.data.sidecars import VALUES
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError, ParamsError
+from flame_core.files.parquet_bytes import parquet_bytes
+from flame_core.graph.section_stages import linked_place
 from flame_core.layout import Layout
 from flame_core.params import Params, SemDedupParams
-from flame_core.parquet_bytes import parquet_bytes
 from flame_core.reporting import facts, picture, progress
-from flame_core.section_stages import linked_place
 from flame_core.verification import DIGESTS, verify
 from flame_core.work import UnitRecord, WorkCache, gather
 

@@ -14,15 +14,15 @@ from flame_core.data.shards import INDEX, Index, read_index
 from flame_core.data.sidecars import Sidecar
 from flame_core.digest import file_sha256, json_bytes, value_digest
 from flame_core.errors import InputError
+from flame_core.graph.link_contents import link_contents, read_by_training, require_same_space, require_same_store
+from flame_core.graph.links import links
 from flame_core.layout import Layout
 from flame_core.lexical.lexicon import count_words
 from flame_core.lexical.text_side import TOP
-from flame_core.link_contents import link_contents, read_by_training, require_same_space, require_same_store
-from flame_core.links import links
-from flame_core.nodes import nodes
 from flame_core.pages.charts import line_chart, standalone
 from flame_core.params import LexicalLossParams, Params, Reading, TrainParams
 from flame_core.params.training import FEATURES
+from flame_core.processes.nodes import nodes
 from flame_core.reporting import curve, facts, picture
 from flame_core.settings import settings
 from flame_core.text.caption_source import CaptionSource, LLMSource

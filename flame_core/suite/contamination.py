@@ -21,11 +21,11 @@ from flame_core.data.perceptual import COLOURS, colour_miniature, perceptual_has
 from flame_core.data.picture_bounds import PictureError
 from flame_core.data.picture_decoding import read_picture
 from flame_core.data.shards import IndexRow, PictureReader, read_index
-from flame_core.engines import map_units
+from flame_core.files.parquet_bytes import parquet_bytes
 from flame_core.gates import Check
 from flame_core.layout import Layout
 from flame_core.params import IngestParams, LooksDisjointParams, Params
-from flame_core.parquet_bytes import parquet_bytes
+from flame_core.processes.engines import map_units
 from flame_core.settings import settings
 from flame_core.suite.collection import collect
 from flame_core.suite.content import Picture, pictures_sha256

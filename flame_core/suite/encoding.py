@@ -18,13 +18,13 @@ import numpy as np
 
 from flame_core.measuring.facet_pairing import meets_whole, picture_vectors, text_vectors
 from flame_core.measuring.kept_vectors import kept_vectors
+from flame_core.processes.threads import mapped, prefetched
 from flame_core.settings import settings
 from flame_core.suite.content import Picture, pictures_sha256
 from flame_core.suite.models.model import Model
 from flame_core.suite.safe_pictures import decodable, opened
 from flame_core.suite.score import Texts
 from flame_core.text.store import unit
-from flame_core.threads import mapped, prefetched
 from flame_core.work import WorkCache, clear_disk_errors
 
 _CHUNK = 256  # pictures whose bytes are in memory at once

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from flame_core.engines import map_units
-from flame_core.launcher import Launch, launch, serve
 from flame_core.layout import Layout
 from flame_core.params import Params
+from flame_core.processes.engines import map_units
+from flame_core.processes.launcher import Launch, launch, serve
 from flame_core.reporting import progress
 from flame_core.settings import settings
 from flame_core.text import store

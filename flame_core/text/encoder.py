@@ -21,10 +21,10 @@ from torch.nn import functional as F
 
 from flame_core.digest import value_digest
 from flame_core.errors import ComputationError
-from flame_core.freed_memory import keep_freed_memory
-from flame_core.gpu import free_memory, memory_advice, require_float8
 from flame_core.layout import Layout
 from flame_core.params import LLMParams, Params, TextParams
+from flame_core.processes.freed_memory import keep_freed_memory
+from flame_core.processes.gpu import free_memory, memory_advice, require_float8
 from flame_core.settings import settings
 from flame_core.text.adapter import Adapter
 from flame_core.text.attention import pack, to_device

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from flame_core.captions.table import Caption, read_captions
 from flame_core.digest import text_sha256
 from flame_core.errors import InputError
-from flame_core.parquet_bytes import parquet_bytes
+from flame_core.files.parquet_bytes import parquet_bytes
 from flame_core.text.jobs import Job
 from flame_core.text.sentence import SENTENCE
 from flame_core.text.tensor_file import TensorFile, tensor_bytes

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flame_core.errors import InputError
+from flame_core.files.weights import save_weights
 from flame_core.gated_layer import Gated
 from flame_core.params import Params, TextProjectionParams, TrainParams
 from flame_core.text.frozen_texts import FacetTexts, FrozenTexts, SentenceTexts
 from flame_core.text.side import CardLines, OpenEncoder, Packed
 from flame_core.text.store import Drawn, TextStore, TrainStore
-from flame_core.weights import save_weights
 
 WEIGHTS = "text.safetensors"  # in a model folder
 _BATCH = 4096

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flame_core.errors import ComputationError
-from flame_core.int8_rows import OFFSET, SCALE, coded
-from flame_core.stored_rows import Reads, RowFile
+from flame_core.files.int8_rows import OFFSET, SCALE, coded
+from flame_core.files.stored_rows import Reads, RowFile
 
 if TYPE_CHECKING:
     from torch import Tensor

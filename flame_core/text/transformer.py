@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flame_core.errors import InputError
+from flame_core.files.weights import save_weights
 from flame_core.markdown import code_span
 from flame_core.params import Params, TextTowerParams, TrainParams
 from flame_core.settings import settings
@@ -26,7 +27,6 @@ from flame_core.text.caption_source import CaptionSource, DrawnCaptions
 from flame_core.text.facets import REFERENCE
 from flame_core.text.side import CardLines, OpenEncoder, Packed
 from flame_core.text.store import TOKENIZER, Drawn, TextStore
-from flame_core.weights import save_weights
 
 PAD = -1
 WEIGHTS = "text.safetensors"  # in a model folder, next to a copy of the tokenizer

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.digest import file_sha256, value_digest
+from flame_core.graph.section_stages import ADAPTER_OUT
 from flame_core.layout import Layout
 from flame_core.measuring.results import METRICS
 from flame_core.names import is_commit, shown
-from flame_core.section_stages import ADAPTER_OUT
 from flame_core.suite.benchmark_results import read_benchmark_results
 from flame_core.text.llm import SOURCE
 from flame_core.text.llm_licence import licence_in

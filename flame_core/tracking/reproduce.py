@@ -20,11 +20,12 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from flame_core.added_deps import added_deps
 from flame_core.digest import file_sha256
 from flame_core.errors import ComputationError, InputError, ParamsError
+from flame_core.graph.added_deps import added_deps
+from flame_core.graph.links import LINK_STAGE, PIPELINE, linked_files, linked_pipeline, links
+from flame_core.graph.versions import VERSIONS
 from flame_core.layout import OPT_OUT, Layout
-from flame_core.links import LINK_STAGE, PIPELINE, linked_files, linked_pipeline, links
 from flame_core.measuring.results import METRICS
 from flame_core.names import is_commit, require_name, shown
 from flame_core.params import parse_params, read_yaml
@@ -34,7 +35,6 @@ from flame_core.tracking.registry import FORGOTTEN_TAG, MODEL_TAG
 from flame_core.tracking.runs import WEIGHTS, Record, find_record, read_yaml_artifact
 from flame_core.tracking.store import asking
 from flame_core.version import code_version
-from flame_core.versions import VERSIONS
 from flame_core.workspace import dvc, dvc_cache, environment
 
 OLDER_VERSIONS = "flame_core/versions.yaml"  # in `dvc.yaml` of commits before projects had their own

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from flame_core.digest import file_sha256
 from flame_core.errors import Interrupted
+from flame_core.graph.links import links
 from flame_core.layout import Layout
-from flame_core.links import links
 from flame_core.params import Params, TrainParams
 from flame_core.settings import settings
 from flame_core.tracking import provenance, shipper

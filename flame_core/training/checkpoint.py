@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from flame_core.digest import file_sha256
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.work import clear_disk_errors
 
 _PREFIX = "step-"

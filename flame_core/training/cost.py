@@ -26,7 +26,7 @@ from flame_core.errors import ParamsError
 from flame_core.objectives import recipe_needs
 from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.params import LoraParams, TrainParams
-from flame_core.ranks import ALONE
+from flame_core.processes.ranks import ALONE
 from flame_core.text.jobs import facet_count
 from flame_core.training.adapted_cost import ReadLLM, adapted_cost
 from flame_core.training.assembly import Assembly, assemble

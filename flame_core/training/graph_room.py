@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import torch
 
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 
 _SHARE = 0.8  # of the memory that nothing uses; the rest is lost in the allocator
 T = TypeVar("T")

@@ -39,7 +39,7 @@ def open_inputs(recipe: TrainParams, links: Mapping[str, Path], index: Index, sh
 
     Args:
         recipe: its terms determine which sidecars are needed.
-        links: what the recipe is linked to, from `flame_core.links.links`.
+        links: what the recipe is linked to, from `flame_core.graph.links.links`.
         index: all rows of the training split.
         shards: their folder, for the reason why a selected key is not in the index.
 

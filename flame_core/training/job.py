@@ -1,7 +1,7 @@
 """A training as one value: what is trained, on which data, and where weights and metrics are written.
 
 It runs in the stage's own process, or on several: `FLAME_TRAIN_PROCESSES=8 flame train flame`, on one node or several
-(`nodes.py`). The launcher then runs this module in each process.
+(`processes/nodes.py`). The launcher then runs this module in each process.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pydantic import BaseModel, ConfigDict
 
 from flame_core.data.shards import read_index
 from flame_core.digest import json_lines_bytes, write_json
-from flame_core.launcher import Launch, launch, serve
 from flame_core.lexical import LEXICON_FILES
-from flame_core.nodes import Nodes
 from flame_core.params import LexicalLossParams, TrainParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.launcher import Launch, launch, serve
+from flame_core.processes.nodes import Nodes
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.text.caption_source import CaptionSource, LLMSource
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class TrainingJob(BaseModel):
 
     def run(self, ranks: Ranks = ALONE) -> None:
         """Train, or resume; the first rank writes."""
+        from flame_core.files.weights import save_weights
         from flame_core.objectives.stored_teacher import StoredVectors
         from flame_core.tracking.journal import Journal
         from flame_core.tracking.steps import StepRecorder
@@ -62,7 +63,6 @@ class TrainingJob(BaseModel):
         from flame_core.training.teacher_vectors import crop_origin
         from flame_core.vision.block_sizes import sizes_of
         from flame_core.vision.tower import WEIGHTS
-        from flame_core.weights import save_weights
 
         texts = self._texts()
         index, sidecars, draws = open_inputs(self.recipe, self.links, read_index(self.shards, "train"), self.shards)
@@ -123,7 +123,7 @@ class TrainingJob(BaseModel):
 
 
 def _on_rank(content: str, rank: int) -> None:
-    from flame_core.ranks import join
+    from flame_core.processes.ranks import join
     from flame_core.settings import settings
 
     warnings.filterwarnings(

@@ -29,7 +29,7 @@ from flame_core.objectives.batch import Batch
 from flame_core.objectives.stored_teacher import StoredVectors
 from flame_core.params import TrainParams
 from flame_core.params.training import FEATURES
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.text.jobs import facet_number
 from flame_core.text.store import Drawn
 from flame_core.training.sampling import Draws, Uniform

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from flame_core.errors import ComputationError, InputError, Interrupted, ParamsError
-from flame_core.gpu import free_memory
 from flame_core.objectives.batch import Moment
 from flame_core.params import TrainParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.gpu import free_memory
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.reporting import progress
 from flame_core.settings import settings
 from flame_core.training import checkpoint

@@ -11,7 +11,7 @@ import torch
 
 from flame_core.errors import ResourceError
 from flame_core.objectives.batch import Batch
-from flame_core.threads import prefetched
+from flame_core.processes.threads import prefetched
 from flame_core.training.loader import LoadedBatch
 
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from flame_core.gpu import memory_advice
 from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.params import TrainParams
-from flame_core.ranks import Ranks
+from flame_core.processes.gpu import memory_advice
+from flame_core.processes.ranks import Ranks
 from flame_core.training.assembly import Assembly
 from flame_core.training.graph_room import GraphRoom
 

@@ -27,12 +27,12 @@ from flame_core.data.shards import Index
 from flame_core.data.sidecars import gather_sidecar, write_values
 from flame_core.digest import write_json
 from flame_core.errors import InputError
-from flame_core.gpu import free_memory
 from flame_core.layout import Layout
 from flame_core.objectives import recipe_needs
 from flame_core.objectives.stored_teacher import ABOUT, AboutVectors, StoredVectors, crop_name, read_about
 from flame_core.objectives.teacher import Teacher, open_teacher, taught
 from flame_core.params import InfoNCEParams, TrainParams
+from flame_core.processes.gpu import free_memory
 from flame_core.reporting import progress
 from flame_core.settings import settings
 from flame_core.text.store import Drawn

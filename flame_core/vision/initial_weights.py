@@ -72,7 +72,7 @@ def fetch_initial_weights(params: ModelParams, layout: Layout) -> InitialWeights
     }
 
     def write(folder: Path) -> UnitRecord:
-        from flame_core.weights import save_tensors
+        from flame_core.files.weights import save_tensors
 
         found = _read(init, file, folder)
         weights, left_out = fitted(found.tensors, params, init)

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from flame_core.processes.threads import mapped, prefetched
 from flame_core.settings import settings
-from flame_core.threads import mapped, prefetched
 
 A = TypeVar("A")
 B = TypeVar("B", Tensor, dict[str, Tensor])

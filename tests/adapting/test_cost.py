@@ -9,8 +9,8 @@ import pytest
 from flame_core.adapting.cost import adapting_cost
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.plan import plan
-from flame_core.plan_start import given
+from flame_core.planning.plan import plan
+from flame_core.planning.start import given
 from flame_core.text.cost import KNOWN
 from flame_core.workspace import resolve_params
 

@@ -9,8 +9,8 @@ import pytest
 from flame_core.clustering.cost import cluster_cost
 from flame_core.layout import Layout
 from flame_core.params import ClusterParams, parse_params, read_yaml
-from flame_core.plan import plan
-from flame_core.plan_start import given
+from flame_core.planning.plan import plan
+from flame_core.planning.start import given
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from flame_core.curation.cost import CAPTIONS_PER_SECOND, concept_section
 from flame_core.layout import Layout
 from flame_core.params import ConceptParams, parse_params, read_yaml
-from flame_core.plan import plan
-from flame_core.plan_start import given
+from flame_core.planning.plan import plan
+from flame_core.planning.start import given
 
 ROOT = Path(__file__).parents[2]
 

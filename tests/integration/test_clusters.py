@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flame_core.graph.versions import VERSIONS
 from flame_core.layout import Layout
 from flame_core.params import changed_values, read_yaml
 from flame_core.stages import embed
-from flame_core.versions import VERSIONS
 from flame_core.workspace import dvc, environment
 from tests.stages.pipeline import captioned_project
 from tests.training.world import recipe

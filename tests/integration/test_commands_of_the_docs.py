@@ -68,7 +68,7 @@ ELSEWHERE = (
         "prompts need more steps than a page has (tests/captioning/test_toy_gain.py learns them)",
         r"(cd {root} && flame params check \1)",
     ),
-    (r"(?s)flame probe.*", "tests/test_probe_command.py probes", "flame probe --help"),
+    (r"(?s)flame probe.*", "tests/commands/test_probe.py probes", "flame probe --help"),
     (r"flame data-card .*", "tests/serving/test_dataset_card.py writes one", "flame data-card --help"),
     (r"flame forget .*", "it deletes (tests/forgetting/ does)", "flame forget --help"),
     (r"flame lineage (--contains) .*", "the page's sample is not there", r"flame lineage \1 nobody/nothing"),

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flame_core.graph.versions import VERSIONS
 from flame_core.layout import Layout
 from flame_core.params import changed_values, read_yaml
-from flame_core.versions import VERSIONS
 from flame_core.workspace import dvc, environment
 from tests.curation.world import CODES, SELECT, coded_project, small_recipe
 

@@ -7,7 +7,7 @@ import torch
 from flame_core.objectives.batch import Batch
 from flame_core.objectives.term import Setup, Term
 from flame_core.params import ModelParams
-from flame_core.ranks import ALONE
+from flame_core.processes.ranks import ALONE
 from flame_core.vision.tower import ImageTower
 
 TINY = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}

@@ -13,7 +13,7 @@ from flame_core.objectives.affinity import Affinity, affinity_loss
 from flame_core.objectives.infonce import InfoNCE
 from flame_core.objectives.teacher import taught
 from flame_core.params import AffinityParams, InfoNCEParams
-from flame_core.ranks import ALONE
+from flame_core.processes.ranks import ALONE
 from tests.objectives.terms import batch_of, setup, share
 
 

@@ -11,7 +11,7 @@ from flame_core.objectives.batch import Batch, Moment
 from flame_core.objectives.moving_average import MovingAverage
 from flame_core.objectives.term import Needs, Setup
 from flame_core.params import AttentiveMaskParams, ModelParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.vision.patch_scores import look
 from flame_core.vision.tower import ImageTower
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from flame_core.objectives.feature_matching import FeatureMatching
 from flame_core.objectives.teacher import taught
 from flame_core.params import FeatureParams
-from flame_core.ranks import ALONE
+from flame_core.processes.ranks import ALONE
 from tests.objectives.terms import batch_of, setup
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from flame_core.objectives.batch import Moment
 from flame_core.objectives.multi_positive_sigmoid import MultiPositiveSigmoid
 from flame_core.params import MultiPositiveSigmoidParams
-from flame_core.ranks import ALONE
+from flame_core.processes.ranks import ALONE
 from tests.objectives.terms import batch_of, setup, share
 
 

@@ -18,7 +18,7 @@ from flame_core.objectives.objective import Objective
 from flame_core.objectives.term import Needs, Term
 from flame_core.params import TermParams, TrainParams
 from flame_core.params.training import OptimizerParams
-from flame_core.ranks import ALONE
+from flame_core.processes.ranks import ALONE
 from tests.objectives.terms import batch_of, setup
 
 

@@ -13,7 +13,7 @@ from flame_core.objectives.objective import Objective
 from flame_core.objectives.prompt_alignment import PromptAlignment
 from flame_core.objectives.term import Setup
 from flame_core.params import ConnectorParams, ModelParams, PromptsTermParams, TrainParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.vision.tower import ImageTower
 from tests.captioning.heads import write_head
 from tests.objectives.terms import TINY, batch_of

@@ -16,7 +16,7 @@ from flame_core.objectives.batch import Moment
 from flame_core.objectives.prototypes import Prototypes, prototype_losses, soft_targets
 from flame_core.params import PrototypesParams
 from flame_core.params.training import OptimizerParams
-from flame_core.ranks import ALONE
+from flame_core.processes.ranks import ALONE
 from tests.objectives.terms import batch_of, setup
 from tests.training.clustered import CLUSTERS, DIMS, clusters_of, write_labels
 from tests.training.world import write_world

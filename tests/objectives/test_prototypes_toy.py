@@ -28,7 +28,7 @@ from flame_core.objectives.prototypes import Prototypes
 from flame_core.objectives.term import Setup
 from flame_core.params import InfoNCEParams, PrototypesParams
 from flame_core.params.training import OptimizerParams
-from flame_core.ranks import ALONE
+from flame_core.processes.ranks import ALONE
 from tests.objectives.terms import batch_of
 from tests.training.clustered import write_sidecar
 

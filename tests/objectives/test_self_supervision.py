@@ -14,7 +14,7 @@ from flame_core.objectives.batch import Moment
 from flame_core.objectives.self_supervision import BYOL, SimCLR, head, nt_xent
 from flame_core.objectives.term import Needs
 from flame_core.params import BYOLParams, SimCLRParams
-from flame_core.ranks import ALONE
+from flame_core.processes.ranks import ALONE
 from tests.objectives.terms import batch_of, setup
 
 WIDTH = 24  # of the backbone of `setup`

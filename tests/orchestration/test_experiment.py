@@ -14,8 +14,8 @@ from dagster import Enum
 
 from flame_core import gates
 from flame_core.gates import Check
+from flame_core.graph.links import linked_pipeline
 from flame_core.layout import Layout
-from flame_core.links import linked_pipeline
 from flame_core.params import load_params, merge, read_yaml
 from orchestration.definitions import build
 from orchestration.dvc_project import DvcProject, Stage

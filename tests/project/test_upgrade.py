@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from flame_core import cli
 from flame_core.errors import ParamsError
+from flame_core.graph.versions import require_versions
 from flame_core.layout import Layout
 from flame_core.params import read_yaml
 from flame_core.project.record import RECORD, read_record, record_text, shipped_files
 from flame_core.project.upgrade import plan_upgrade, said
-from flame_core.versions import require_versions
 
 ROOT = Path(__file__).parents[2]
 OWN_STAGE = "\n  mine:\n    cmd: python mine.py\n    outs: [data/mine]\n"

@@ -9,8 +9,8 @@ import pytest
 import typer
 import yaml
 
+from flame_core.commands.data_card import data_card
 from flame_core.data.shards import INDEX_SCHEMA
-from flame_core.data_card_command import data_card
 from flame_core.digest import file_sha256
 from flame_core.layout import Layout
 from flame_core.params import Params

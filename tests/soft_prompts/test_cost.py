@@ -9,8 +9,8 @@ import torch
 
 from flame_core.layout import Layout
 from flame_core.params import PromptsParams
-from flame_core.plan import plan, stage_costs
-from flame_core.plan_start import given
+from flame_core.planning.plan import plan, stage_costs
+from flame_core.planning.start import given
 from flame_core.soft_prompts.autoencoder import Autoencoder
 from flame_core.soft_prompts.cost import prompts_cost
 from flame_core.soft_prompts.prompt_head import PromptHeadConfig

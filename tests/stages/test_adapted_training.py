@@ -20,8 +20,8 @@ from flame_core.measuring.held_out import measure
 from flame_core.model.locate import model_of_run
 from flame_core.params import LexicalParams, Params
 from flame_core.params.text import SentenceParams
-from flame_core.plan import plan
-from flame_core.plan_start import given
+from flame_core.planning.plan import plan
+from flame_core.planning.start import given
 from flame_core.search.ask import ask_text
 from flame_core.serving.package import package_files
 from flame_core.serving.predictor import LLM_VARIABLE, Predictor

@@ -18,10 +18,10 @@ from flame_core.captioning.writer import PictureWriter
 from flame_core.data.shards import PictureReader, read_index
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ParamsError
+from flame_core.graph.section_stages import section_stages
 from flame_core.layout import Layout
 from flame_core.pages.captions_section import captions_shown
 from flame_core.params import CaptionLMParams, CaptionWriting, Params
-from flame_core.section_stages import section_stages
 from flame_core.settings import settings
 from flame_core.stages import caption_lm, evaluate, train
 from flame_core.verification import verify

@@ -21,7 +21,7 @@ from flame_core.digest import write_json
 from flame_core.errors import GateError, InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import ClusterParams, Params
-from flame_core.plan import stage_costs
+from flame_core.planning.plan import stage_costs
 from flame_core.stages import cluster, embed, train
 from flame_core.stages.cluster import cluster_checks
 from flame_core.text.store import TrainStore, unit

@@ -16,9 +16,9 @@ from flame_core.curation.code_files import read_codes
 from flame_core.curation.codebook import read_codebook
 from flame_core.data.shards import PictureReader, read_index
 from flame_core.errors import InputError, Interrupted
+from flame_core.graph.section_stages import SECTIONS
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.section_stages import SECTIONS
 from flame_core.settings import settings
 from flame_core.stages import caption, codes, download, ingest, select
 from flame_core.text.store import unit

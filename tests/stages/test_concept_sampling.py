@@ -9,10 +9,10 @@ import pytest
 
 from flame_core.curation.concept_out import read_frequencies, read_manifest
 from flame_core.errors import InputError
+from flame_core.graph.links import link_stages
+from flame_core.graph.section_stages import section_stages
 from flame_core.layout import Layout
-from flame_core.links import link_stages
 from flame_core.params import ConceptParams, Params
-from flame_core.section_stages import section_stages
 from flame_core.settings import settings
 from flame_core.stages import concepts, embed, train
 from tests.stages.pipeline import captioned_project

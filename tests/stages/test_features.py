@@ -18,10 +18,10 @@ from flame_core import gates
 from flame_core.data.shards import PictureReader, read_index
 from flame_core.data.sidecars import Sidecar
 from flame_core.errors import GateError, InputError, Interrupted, ParamsError
+from flame_core.graph.section_stages import section_stages
 from flame_core.layout import Layout
 from flame_core.measuring.held_out import measure
 from flame_core.params import FeaturesParams, Params
-from flame_core.section_stages import section_stages
 from flame_core.stages import embed, features, train
 from flame_core.text.projection import ProjectedTexts
 from flame_core.training import loop

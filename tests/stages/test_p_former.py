@@ -13,8 +13,8 @@ import torch
 from flame_core import gates
 from flame_core.digest import file_sha256, write_json
 from flame_core.errors import InputError, ParamsError
+from flame_core.graph.links import link_stage
 from flame_core.layout import Layout
-from flame_core.links import link_stage
 from flame_core.params import Params, PromptsParams, TrainParams, parse_params, read_yaml
 from flame_core.preflight.linked_data import linked_data_faults
 from flame_core.soft_prompts.prompt_head import PromptHead

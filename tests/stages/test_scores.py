@@ -23,9 +23,9 @@ from flame_core.data.key_selection import select
 from flame_core.data.shards import PictureReader, read_index
 from flame_core.data.sidecars import Sidecar
 from flame_core.errors import GateError, InputError, ParamsError
+from flame_core.graph.section_stages import section_stages
 from flame_core.layout import Layout
 from flame_core.params import Params, ScoresParams
-from flame_core.section_stages import section_stages
 from flame_core.stages import scores
 from flame_core.stages.scores import ScoreTask, score_shard
 from flame_core.text.store import Drawn, TrainStore, unit

@@ -14,9 +14,9 @@ from flame_core.data.key_selection import select
 from flame_core.data.shards import read_index
 from flame_core.data.sidecars import gather_sidecar, write_values
 from flame_core.errors import InputError, ParamsError
+from flame_core.graph.section_stages import section_stages
 from flame_core.layout import Layout
 from flame_core.params import Params, SemDedupParams
-from flame_core.section_stages import section_stages
 from flame_core.stages import download, ingest, semdedup
 from flame_core.verification import verify
 from flame_core.work import UnitRecord, WorkCache

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flame_core.graph.links import require_links
 from flame_core.layout import Layout
-from flame_core.links import require_links
 from flame_core.params import load_params, merge, read_yaml
 from flame_core.tracking.reproduce import _recipes
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from flame_core.params import TrainParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.training.loop import Trained, train
 from tests.training.world import recipe, samples_of
 

@@ -21,7 +21,7 @@ from flame_core.lexical.lexicon import Lexicon, lexicon_of
 from flame_core.lexical.values import pack
 from flame_core.lexical.vocabulary import Vocabulary, Word
 from flame_core.params import LLMParams, TextParams, TrainParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.text.caption_source import CaptionSource, LLMSource
 from flame_core.text.llm import SOURCE
 from flame_core.training.adapted_llm import AdaptedSamples

@@ -17,7 +17,7 @@ from flame_core.data.shards import read_index
 from flame_core.data.sidecars import MANIFEST, Sidecar, SidecarManifest, gather_sidecar, write_values
 from flame_core.digest import file_sha256, write_json
 from flame_core.params import TrainParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.text.store import TrainStore
 from flame_core.training.loader import TrainingSamples
 from flame_core.training.loop import Trained, train

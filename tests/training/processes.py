@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import multiprocessing
 
-from flame_core.ranks import Ranks, join
+from flame_core.processes.ranks import Ranks, join
 
 
 def on_ranks(world: int, fn: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:

@@ -19,7 +19,7 @@ from flame_core.data.sidecars import Sidecar, gather_sidecar, write_values
 from flame_core.layout import Layout
 from flame_core.objectives.clip_teacher import TEACHER_TEXTS
 from flame_core.params import TrainParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.text.projection import ProjectedSamples
 from flame_core.text.store import TrainStore, unit
 from flame_core.training.loader import TrainingSamples

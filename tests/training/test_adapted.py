@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from flame_core.errors import ParamsError
 from flame_core.params import OveruseParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.settings import settings
 from flame_core.training.adapted_llm import AdaptedLLM, AdaptedSamples
 from flame_core.training.loop import train

@@ -20,7 +20,7 @@ from flame_core.objectives.affinity import affinity_loss
 from flame_core.objectives.batch import Moment
 from flame_core.objectives.clip_teacher import TEACHER_TEXTS, ClipTeacher
 from flame_core.params import Params, TrainParams
-from flame_core.ranks import ALONE
+from flame_core.processes.ranks import ALONE
 from flame_core.stages import embed, train
 from flame_core.suite.models.model import open_model
 from flame_core.training.assembly import assemble

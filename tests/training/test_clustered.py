@@ -17,7 +17,7 @@ from flame_core.errors import Interrupted
 from flame_core.objectives.batch import Moment
 from flame_core.objectives.prototypes import Prototypes
 from flame_core.params import PrototypesParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.settings import settings
 from flame_core.training import checkpoint
 from tests.objectives.terms import batch_of, setup

@@ -15,7 +15,7 @@ from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.objectives.moving_average import MovingAverage
 from flame_core.objectives.term import Needs, Setup, Term
 from flame_core.params import CosineParams, Params, TrainParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.text.memory import require_llm_memory
 from flame_core.training.assembly import assemble
 from flame_core.training.cost import TrainingCost, different_captions, training_cost
@@ -242,7 +242,7 @@ GROWTH = r"""
 import re, sys
 from flame_core.objectives.batch import Moment
 from flame_core.params import TrainParams
-from flame_core.ranks import ALONE
+from flame_core.processes.ranks import ALONE
 from flame_core.training.assembly import assemble
 from flame_core.training.made_batch import MadeTexts, made_batch
 from flame_core.training.step import Step

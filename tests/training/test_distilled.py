@@ -21,7 +21,7 @@ from flame_core.objectives.objective import Objective
 from flame_core.objectives.teacher import TowerTeacher, taught
 from flame_core.objectives.term import Setup
 from flame_core.params import TrainParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.settings import settings
 from flame_core.training import checkpoint
 from flame_core.training.assembly import Assembly, assemble

@@ -16,7 +16,7 @@ from flame_core.objectives.term import Needs, Term
 from flame_core.params import TermParams, TrainParams
 from flame_core.params.changed_values import changed_values
 from flame_core.params.training import OptimizerParams
-from flame_core.ranks import ALONE
+from flame_core.processes.ranks import ALONE
 from flame_core.training.assembly import Assembly, assemble
 from flame_core.training.loop import train
 from flame_core.training.made_batch import MadeTexts

@@ -15,7 +15,7 @@ from flame_core.errors import Interrupted, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import TrainParams
 from flame_core.params.optimizer import HeadFirst
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.training import checkpoint
 from flame_core.training.assembly import assemble
 from flame_core.training.head_first import held_steps

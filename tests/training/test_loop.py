@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from flame_core.errors import ComputationError, Interrupted
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.settings import settings
 from flame_core.text.store import Drawn
 from flame_core.training import checkpoint

@@ -9,7 +9,7 @@ import torch
 
 from flame_core.data.shards import read_index
 from flame_core.params import TrainParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.text.projection import ProjectedSamples
 from flame_core.text.store import TrainStore
 from flame_core.training.assembly import assemble

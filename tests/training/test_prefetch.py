@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from flame_core.threads import prefetched
+from flame_core.processes.threads import prefetched
 from flame_core.training.loader import EpochOrder, create_loader
 from flame_core.training.prefetch import batches_on
 from tests.training.world import recipe, samples_of, write_world

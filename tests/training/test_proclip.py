@@ -20,7 +20,7 @@ from flame_core.layout import Layout
 from flame_core.objectives.batch import Moment
 from flame_core.objectives.clip_teacher import TEACHER_TEXTS
 from flame_core.params import TrainParams, read_yaml
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.text.store import TrainStore
 from flame_core.training import checkpoint
 from flame_core.training.assembly import assemble

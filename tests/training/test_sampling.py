@@ -22,7 +22,7 @@ from flame_core.digest import json_bytes
 from flame_core.errors import InputError, Interrupted
 from flame_core.gates import CHECKS, to_bytes
 from flame_core.params import TrainParams
-from flame_core.ranks import Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.training.loader import EpochOrder, TrainingSamples
 from flame_core.training.loop import train
 from flame_core.training.sampling import Balanced, Uniform, Weighted, open_draws

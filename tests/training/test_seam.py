@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from flame_core.objectives import term_classes
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.training import checkpoint
 from tests.training.processes import on_ranks
 from tests.training.throw_away import Past, past_recipe, state_of, train_past

@@ -22,7 +22,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from flame_core.errors import FlameError
-from flame_core.nodes import nodes
+from flame_core.processes.nodes import nodes
 from flame_core.training.job import TrainingJob
 try:
     TrainingJob.model_validate_json(Path(sys.argv[1]).read_text()).run_on(1, nodes())

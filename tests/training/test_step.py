@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from flame_core.objectives.batch import Batch, Moment
 from flame_core.params import TrainParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.text.transformer import PAD
 from flame_core.training.assembly import Assembly, assemble
 from flame_core.training.graph_room import GraphRoom, pieces_in

@@ -16,7 +16,7 @@ from flame_core.objectives.batch import Batch
 from flame_core.objectives.stored_teacher import ABOUT, StoredTeacher, StoredVectors
 from flame_core.objectives.teacher import open_teacher, taught
 from flame_core.params import TrainParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.text.store import TrainStore
 from flame_core.training.assembly import assemble
 from flame_core.training.loader import TrainingSamples

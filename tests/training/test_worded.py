@@ -17,7 +17,7 @@ from flame_core.lexical.values import dense
 from flame_core.objectives.batch import Moment
 from flame_core.objectives.lexical import Overuse
 from flame_core.params import OveruseParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.settings import settings
 from flame_core.training.recipe_check import recipe_faults
 from tests.objectives.terms import batch_of, setup

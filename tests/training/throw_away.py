@@ -20,7 +20,7 @@ from flame_core.objectives import term_classes
 from flame_core.objectives.moving_average import MovingAverage
 from flame_core.objectives.term import Needs, Term
 from flame_core.params import TermParams, TrainParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.training.loop import Trained, train
 from tests.training.world import recipe, samples_of
 

@@ -19,7 +19,7 @@ from flame_core.lexical.lexicon import Lexicon
 from flame_core.lexical.values import pack
 from flame_core.lexical.vocabulary import Vocabulary, Word
 from flame_core.params import TrainParams
-from flame_core.ranks import ALONE, Ranks
+from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.text.store import TrainStore
 from flame_core.training.loader import TrainingSamples
 from flame_core.training.loop import Trained, train

@@ -35,8 +35,8 @@ from flame_core.data.addresses.tally import Tally
 from flame_core.data.picture_bounds import PictureError
 from flame_core.data.shards import add_member
 from flame_core.digest import value_digest, write_json
-from flame_core.engines import is_ending
 from flame_core.params import UrlsSource, changed_values
+from flame_core.processes.engines import is_ending
 from flame_core.work import Unit, UnitRecord, WorkCache
 
 ABOUT = "about.json"

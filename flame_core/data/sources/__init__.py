@@ -14,9 +14,9 @@ from typing import Protocol
 
 from flame_core.data.buckets.bucket import is_address
 from flame_core.errors import InputError
+from flame_core.files.regular_files import open_regular
 from flame_core.layout import Layout
 from flame_core.params import DebianSource, FolderSource, HubSource, Source, UrlsSource, WebdatasetSource
-from flame_core.regular_files import open_regular
 from flame_core.work import Unit, WorkCache
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from flame_core.data.sources import Problem
 from flame_core.data.sources.accounting import Unused
+from flame_core.files.regular_files import is_hidden
 from flame_core.names import printable
-from flame_core.regular_files import is_hidden
 
 _SIDE_FILE = re.compile(r"(_stats\.json|\.parquet)$")  # of img2dataset: 00000_stats.json, 00000.parquet
 

@@ -31,9 +31,9 @@ from flame_core.data.sources.table_pairs import TablePairs
 from flame_core.data.sources.walk import Walk
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError
+from flame_core.files.regular_files import open_regular
 from flame_core.names import printable
 from flame_core.params import FolderSource
-from flame_core.regular_files import open_regular
 from flame_core.work import Unit, UnitRecord, WorkCache
 
 _SIDE_FILE = re.compile(r"^\d{4,}(_stats\.json|\.parquet)$")  # written by img2dataset about its folder of that number

@@ -32,9 +32,9 @@ from flame_core.data.sources.record import RECORDS, RecordReader
 from flame_core.data.sources.table import Row, Table, read_table
 from flame_core.data.sources.webdataset import read_samples
 from flame_core.digest import value_digest, write_json
-from flame_core.engines import map_units
 from flame_core.errors import InputError
 from flame_core.params import HubSource
+from flame_core.processes.engines import map_units
 from flame_core.settings import settings
 from flame_core.work import Unit, UnitRecord, WorkCache
 

@@ -29,7 +29,7 @@ from flame_core.data.sources.keys import safe_key, stem_of
 from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.digest import canonical_json, write_json
 from flame_core.errors import InputError
-from flame_core.regular_files import kind_of
+from flame_core.files.regular_files import kind_of
 from flame_core.work import UnitRecord
 
 PAIRS = "pairs.parquet"

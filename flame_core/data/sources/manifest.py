@@ -10,8 +10,8 @@ from flame_core import reporting
 from flame_core.data.picture_kinds import is_picture, suffix_of
 from flame_core.data.sources import Problem
 from flame_core.data.sources.listing import SourceFile
+from flame_core.files.regular_files import size_and_sha256
 from flame_core.names import printable
-from flame_core.regular_files import size_and_sha256
 from flame_core.settings import settings
 
 SIDECARS = frozenset({".txt", ".json"})

@@ -10,8 +10,8 @@ from flame_core.data.sources import ImageRef, Problem
 from flame_core.data.sources.accounting import Unused
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.digest import file_sha256
+from flame_core.files.regular_files import open_regular
 from flame_core.names import printable
-from flame_core.regular_files import open_regular
 
 
 class Package:

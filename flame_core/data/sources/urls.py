@@ -39,10 +39,10 @@ from flame_core.data.sources.kept_columns import KeptColumns
 from flame_core.data.sources.listing import KEPT_COLUMNS, SOURCE, write_listing
 from flame_core.data.sources.record import RECORDS, RecordReader
 from flame_core.digest import file_sha256, value_digest, write_json
-from flame_core.engines import map_units
 from flame_core.errors import InputError
 from flame_core.params import UrlsSource
 from flame_core.params.urls import NAMELESS
+from flame_core.processes.engines import map_units
 from flame_core.settings import settings
 from flame_core.work import Unit, UnitRecord, WorkCache
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from flame_core.data.sources import Problem
 from flame_core.data.sources.accounting import Unused
+from flame_core.files.regular_files import is_hidden, kind_of
 from flame_core.names import printable
-from flame_core.regular_files import is_hidden, kind_of
 
 
 @dataclass

@@ -29,9 +29,9 @@ from flame_core.data.sources.tar_headers import Member, read_members
 from flame_core.data.sources.tar_samples import TEXTS, Parts, group_members
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError
+from flame_core.files.regular_files import kind_of, open_regular
 from flame_core.names import printable
 from flame_core.params import WebdatasetSource
-from flame_core.regular_files import kind_of, open_regular
 from flame_core.work import Unit, UnitRecord, WorkCache
 
 _COMPRESSED = {

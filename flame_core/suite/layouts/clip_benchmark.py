@@ -15,8 +15,8 @@ import numpy as np
 from flame_core.data.sources.tar_headers import Member, read_members
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError
+from flame_core.files.regular_files import is_hidden
 from flame_core.names import printable
-from flame_core.regular_files import is_hidden
 from flame_core.suite.content import Captioned, Labelled, Picture, Skips
 from flame_core.suite.definition import Benchmark
 from flame_core.suite.layouts.class_names import NAMES, class_names, read_lines, read_templates

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from flame_core.files.regular_files import is_hidden
 from flame_core.names import printable
-from flame_core.regular_files import is_hidden
 from flame_core.suite.content import Labelled, NotAvailable, Picture, Skips
 from flame_core.suite.definition import DEFAULT_SPLIT, Benchmark
 from flame_core.suite.layouts.class_names import NAMES, class_names, read_lines

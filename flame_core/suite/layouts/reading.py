@@ -11,7 +11,7 @@ from typing import Any
 from flame_core.data.picture_kinds import SUFFIXES, suffix_of
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError
-from flame_core.regular_files import is_hidden
+from flame_core.files.regular_files import is_hidden
 from flame_core.suite.content import NotAvailable, Skips
 
 NO_PICTURE = "captions whose picture is missing"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from flame_core.regular_files import is_hidden
+from flame_core.files.regular_files import is_hidden
 from flame_core.suite.content import Captioned, Skips
 from flame_core.suite.definition import Benchmark
 from flame_core.suite.layouts.captions import CaptionRow, captioned

@@ -7,7 +7,7 @@ from pathlib import Path
 from flame_core.data.addresses.expected import expected
 from flame_core.layout import Layout
 from flame_core.params import UrlsSource
-from flame_core.plan import address_sections
+from flame_core.planning.plan import address_sections
 from flame_core.preflight.data_look import look
 from flame_core.preflight.sources import source_faults
 from tests.stages.pipeline import pipeline_params

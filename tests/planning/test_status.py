@@ -1,0 +1,64 @@
+"""What `flame status` says of each stage."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flame_core import cli
+from flame_core.errors import ParamsError
+from flame_core.layout import Layout
+from flame_core.planning.status import UP_TO_DATE, WOULD_FOLLOW, WOULD_RUN, StageStatus, combined, pipeline_status
+from flame_core.workspace import environment
+
+ROOT = Path(__file__).parents[2]
+UPSTREAM = {"ingest": (), "embed": ("ingest",), "train@a": ("ingest", "embed"), "llm": (), "compare": ("train@a",)}
+
+
+def test_stages_behind_a_changed_one_would_follow():
+    found = combined(
+        UPSTREAM, {"embed": ["params.yaml: text.layer 3 → 4"]}, {"embed": "9 tokens", "train@a": "3 steps"}
+    )
+    assert found == [
+        StageStatus("ingest", UP_TO_DATE),
+        StageStatus("embed", WOULD_RUN, ("params.yaml: text.layer 3 → 4",), "9 tokens"),
+        StageStatus("train@a", WOULD_FOLLOW, ("if what embed makes changes",), "3 steps"),
+        StageStatus("llm", UP_TO_DATE),
+        StageStatus("compare", WOULD_FOLLOW, ("if what train@a makes changes",), ""),
+    ]
+
+
+def test_nothing_changed_is_all_up_to_date():
+    assert {each.state for each in combined(UPSTREAM, {}, {})} == {UP_TO_DATE}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    shutil.copy(ROOT / "versions.yaml", tmp_path)
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_folder_without_dvc_is_said(project):
+    with pytest.raises(ParamsError, match=r"dvc\.yaml"):
+        pipeline_status(Layout.find())
+
+
+def test_a_fresh_project_would_run_everything(project):
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=project, check=True)
+    done = CliRunner().invoke(cli.app, ["status"], env={"COLUMNS": "80"})
+    assert done.exit_code == 1
+    for stage in ("download", "embed", "train@flame", "compare"):
+        assert stage in done.stdout
+    assert done.stdout.count("has not run here") == 9
+    assert UP_TO_DATE not in done.stdout
