@@ -1,1 +1,1 @@
-"""The commands of `flame` that are no stage of `dvc.yaml`: one module per topic, whose `add_to` adds them to `cli.py`."""
+"""The commands of `flame` that are no stage of `dvc.yaml`: one module per topic, whose `add_to` adds it to `cli.py`."""

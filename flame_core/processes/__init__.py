@@ -1,1 +1,1 @@
-"""Work in several threads, processes, machines or GPUs: engines for units of work, launchers and ranks of a training."""
+"""Work of several threads, processes, machines or GPUs: engines for units, launchers, ranks of a training."""
