@@ -1,0 +1,62 @@
+"""Trainings on a pretended GPU go as on a CPU, and their models see pictures alike."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flame_core.params import TrainParams
+from flame_core.settings import settings
+from flame_core.training.loop import train
+from flame_core.vision.tower import ImageEncoder
+from tests.pretended_gpu import on_a_gpu
+from tests.training.a_clip import a_clip
+from tests.training.masked import PLAIN, masked_recipe
+from tests.training.world import recipe, samples_of, write_world
+
+MODEL = {"backbone_options": PLAIN, "image_size": 16}
+RECIPES = {
+    "in pieces": recipe(model=MODEL, micro_batch_size=3, epochs=2),
+    "A-CLIP": a_clip(),
+    "learned masks": masked_recipe(),
+}
+
+
+def pictures() -> list[bytes]:
+    rng, found = np.random.default_rng(0), []
+    for _ in range(5):
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8)).save(buffer, "JPEG")
+        found.append(buffer.getvalue())
+    return found
+
+
+def trained(folder: Path, params: TrainParams) -> tuple[list[float], np.ndarray]:
+    """The loss of each step, and z_0 of pictures [5, D] in batches of two."""
+    device = settings().torch_device()
+    tower, metrics, _ = train(samples_of(folder, params), params, folder / device)
+    encoder = ImageEncoder(tower, {"recipe": params.model_dump(mode="json")}, device)
+    return [row["loss"] for row in metrics], encoder.encode(pictures(), batch_size=2)
+
+
+def trained_all(folder: Path) -> dict[str, tuple[list[float], np.ndarray]]:
+    found = {}
+    for number, (name, params) in enumerate(RECIPES.items()):
+        own = folder / str(number)
+        own.mkdir(exist_ok=True)
+        if not (own / "shards").exists():
+            write_world(own)
+        found[name] = trained(own, params)
+    return found
+
+
+def test_it_goes_as_on_a_cpu(tmp_path):
+    expected, found = trained_all(tmp_path), on_a_gpu(trained_all, tmp_path)
+    for name, (losses, z) in expected.items():
+        own_losses, own_z = found[name]
+        assert own_losses == pytest.approx(losses, rel=2e-3), name
+        assert (own_z * z).sum(-1).min() > 0.9999, name
