@@ -49,7 +49,6 @@ BASELINES = {
     "tinyclip-manual": "tinyclip-baseline",
     "tinyclip-distil": "tinyclip-baseline",
 }
-Measure = tuple[str, list[str]]  # what it is called, and the metrics whose mean it is
 
 
 def main() -> None:

@@ -110,6 +110,6 @@ class StepStates:
 
 
 def rate_share(step: int, steps: int, warmup_steps: int) -> float:
-    """Of the highest learning rate: a linear rise, then a cosine to 0."""
+    """The share of the highest learning rate at a step: a linear rise, then a cosine to 0."""
     rise = min(1.0, (step + 1) / (warmup_steps + 1))
     return rise * 0.5 * (1 + math.cos(math.pi * step / steps))

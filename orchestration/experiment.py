@@ -12,8 +12,8 @@ They are validated before any stage starts. The run then works in `.flame/runs/<
 from DVC's cache. Its results belong to the assets of `experiment_assets.py`, one partition per experiment, so they do
 not affect the main line's assets, data versions or freshness.
 
-The Launchpad is a web page, so overrides that fetch models or run code (`flame_core/code_params.py`) are refused unless
-`FLAME_CODE_OVERRIDES` allows them.
+The Launchpad is a web page, so overrides that fetch models or run code (`flame_core/params/code_params.py`) are refused
+unless `FLAME_CODE_OVERRIDES` allows them.
 """
 # No postponed annotations here: Dagster inspects the annotations of an op's context and config.
 
@@ -26,11 +26,11 @@ from typing import Any, cast
 import dagster as dg
 from pydantic import Field, create_model
 
-from flame_core.code_params import changed_code
 from flame_core.digest import value_digest
 from flame_core.errors import FlameError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import Params
+from flame_core.params.code_params import changed_code
 from flame_core.workspace import find_preset, open_workspace, preset_folders, preset_names, resolve_params
 from orchestration.checks import read_checks
 from orchestration.dvc_assets import op_name, run_stage

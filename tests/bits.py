@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -15,3 +17,13 @@ def flip(path: Path, place: int, bit: int) -> None:
         file.seek(place)
         file.write(bytes([byte ^ (1 << bit)]))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@contextmanager
+def put_back(path: Path) -> Iterator[None]:
+    """A file has its bytes again at the end."""
+    before = path.read_bytes()
+    try:
+        yield
+    finally:
+        path.write_bytes(before)

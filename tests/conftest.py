@@ -27,7 +27,7 @@ PREFIX = 'Image description : "{caption}" . After thinking step by step ,'
 
 
 @pytest.fixture(scope="session")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def smollm2() -> Path:
     """Folder of the converted SmolLM2-135M-Instruct, kept in the user's cache between test runs."""
     folder = settings().cache_dir / "llm" / "smollm2"
     if not (folder / llm_module.SOURCE).is_file():

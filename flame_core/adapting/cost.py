@@ -17,7 +17,7 @@ from flame_core.training.adapted_cost import ReadLLM, adapted_cost
 
 @dataclass(frozen=True)
 class AdaptingCost:
-    """Of the whole training.
+    """What the whole training costs.
 
     Attributes:
         tokens: that are learned from, each counted once per step.
@@ -35,7 +35,7 @@ class AdaptingCost:
 
 
 def adapting_cost(params: AdaptLLMParams, text: TextParams, shape: LLMShape, tokens: float) -> AdaptingCost:
-    """Of captions of so many tokens, as they are read."""
+    """The cost of learning from captions of so many tokens, as they are read."""
     layers = min(_layer(params, text), shape.layers)
     adapted = min(params.last_layers or layers, layers)
     whole, last = (

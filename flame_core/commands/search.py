@@ -58,7 +58,7 @@ def query(
     from flame_core.params import load_params
     from flame_core.reporting import console, table
     from flame_core.search.ask import Searcher, picture_asked
-    from flame_core.terminal_pictures import show_pictures
+    from flame_core.search.terminal_pictures import show_pictures
     from flame_core.web_search.running import read_by_server
 
     layout = Layout.find()

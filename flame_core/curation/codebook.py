@@ -76,7 +76,7 @@ class Codebook:
 
     @property
     def digest(self) -> str:
-        """Of the arrays and of what they are for."""
+        """The digest of the arrays and of the tower that they are for."""
         return bytes_sha256(self.to_bytes() + json_bytes(self.about["tower"]))
 
 

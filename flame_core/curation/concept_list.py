@@ -64,7 +64,7 @@ class ConceptList:
         return sorted({lemma for concept in self for lemma in concept.lemmas})
 
     def digest(self) -> str:
-        """Of names and lemmas: what hits depend on."""
+        """The digest of names and lemmas, on which hits depend."""
         return value_digest([[concept.name, list(concept.lemmas)] for concept in self])
 
 

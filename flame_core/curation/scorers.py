@@ -169,7 +169,7 @@ class TableScorer:
     bounds = (-np.inf, np.inf)
 
     def __init__(self, name: str, path: Path, column: str) -> None:
-        self._path, self._column = path, column
+        self._path = path
         keys, values = _read_column(path, column, f"scores.scorers.{name}")
         self._values = dict(zip(keys, values.tolist(), strict=True))
         if len(self._values) != len(keys):

@@ -107,7 +107,7 @@ def noise_section(params: NoiseParams, samples: int) -> Section:
 
 
 def _captioner_flops(params: CodesParams, patches: int) -> float:
-    """Of the training of a codebook with a captioner, on captions of `max_words` words."""
+    """FLOPs of training a codebook with a captioner, on captions of `max_words` words."""
     vq, space = params.vq, params.dims
     per_patch = params.codes * space / 3 + space * vq.width + 2 * vq.layers * vq.width**2  # codes are looked up once
     per_word = vq.layers * (14 * vq.width**2 + 2 * patches * vq.width) + vq.words * vq.width

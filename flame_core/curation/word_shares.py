@@ -38,7 +38,7 @@ class Decade:
 
 @dataclass(frozen=True)
 class WordShares:
-    """By decade, and the words that each selection raises and lowers most, as (word, samples, rate)."""
+    """Shares by decade, and the words that each selection raises and lowers most, as (word, samples, rate)."""
 
     decades: list[Decade]
     raised: dict[str, list[tuple[str, int, float]]]

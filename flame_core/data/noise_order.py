@@ -18,7 +18,6 @@ from flame_core.digest import text_sha256
 from flame_core.errors import InputError
 
 NOISE = "noise"  # the sidecar's name, in a recipe and in data/sidecars/
-NESTED = "order"  # in the manifest's origin: how the values are made
 
 
 def draw_order(keys: Sequence[str], seed: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Kinds of picture files: which can be decoded, and which are known but cannot.
 
-Only file names are considered here; `pictures.py` decides by a file's bytes.
+Only file names are considered here; `picture_decoding.py` decides by a file's bytes.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ _BICUBIC = 3  # PIL's number, in files of transformers
 
 
 def mean_and_std(subject: Subject) -> tuple[list[float], list[float]]:
-    """Of each channel, as the backbone expects pixels: those of `vision.views`, or its own."""
+    """Mean and deviation of each channel, as the backbone expects pixels: those of `vision.views`, or its own."""
     if subject.tower.own_pixels:
         mean, std = (list(map(float, each)) for each in pixel_moments(subject.tower.backbone))
     else:

@@ -102,8 +102,3 @@ class Moment:
     @property
     def epoch(self) -> int:
         return self.step // self.steps_per_epoch
-
-    @property
-    def starts_epoch(self) -> bool:
-        """Whether this is the first step of its epoch."""
-        return self.step % self.steps_per_epoch == 0

@@ -40,7 +40,7 @@ class ProbedLLM(Section):
         return self
 
     def llm(self, name: str, own: LLMParams) -> LLMParams:
-        """As the values of a section `llm`; `own` is that of the params."""
+        """The values of a section `llm` for this LLM; `own` is that of the params."""
         if self.source is None:
             if self.random_seed is None:
                 return own

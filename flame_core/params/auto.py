@@ -40,7 +40,7 @@ class Schedule(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """Of the whole training."""
+        """Steps of the whole training."""
         return self.epochs * self.steps_per_epoch
 
 

@@ -131,11 +131,6 @@ class ScoresParams(Section):
         heads = [each.file for each in given if isinstance(each, HeadScorerParams)]
         return [*heads, *(each.path for each in given if isinstance(each, TableScorerParams))]
 
-    @property
-    def reads_captions(self) -> bool:
-        """Whether a scorer reads the words of captions."""
-        return any(isinstance(each, ModelScorerParams) for each in self.scorers.values())
-
     @model_validator(mode="after")
     def _selections_name_scorers(self, info: ValidationInfo) -> ScoresParams:
         refuse(self._misfits(), info)

@@ -244,7 +244,7 @@ class TrainParams(Section):
     def identity(self) -> dict[str, Any]:
         """The values that decide the weights, for a training's digest; gates only judge the weights.
 
-        What it is linked to is known by its content instead (`link_contents.py`), wherever it lies.
+        What it is linked to is known by its content instead (`graph/link_contents.py`), wherever it lies.
         """
         values = {name: value for name, value in changed_values(self).items() if name not in ("gates", *LINKS)}
         if self.model.init is not None:

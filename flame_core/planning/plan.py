@@ -1,4 +1,4 @@
-"""`flame plan`: the total cost of a params file, and what the estimate is based on. `flame status`: that of a stage."""
+"""`flame plan`: what all of a params file costs, and what that is based on; `flame status`: single stages."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def launch(work: Launch, processes: int, nodes: Nodes | None = None) -> None:
 
 
 def _config(processes: int, nodes: Nodes | None) -> LaunchConfig:
-    """Of torch's agent. Nothing is restarted: whoever started the run starts it again, and it resumes."""
+    """How torch's agent starts processes. It restarts none: whoever started the run does, and it resumes."""
     from torch.distributed.launcher.api import LaunchConfig
 
     if nodes is None:
@@ -117,7 +117,7 @@ def _config(processes: int, nodes: Nodes | None) -> LaunchConfig:
 
 
 def serve(work: Callable[[str, int], None]) -> int:
-    """In a process started by `launch`: run `work(job, rank)`, report its error, and return the exit code."""
+    """Run `work(job, rank)` in a process that `launch` started, report its error, and return the exit code."""
     from flame_core.reporting import configure_logging
 
     rank, path = int(os.environ["RANK"]), Path(sys.argv[1])

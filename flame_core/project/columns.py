@@ -44,14 +44,13 @@ _LEAST_NAMED = 0.05  # share of rows that must name a picture
 
 @dataclass(frozen=True)
 class Columns:
-    """A table and what was chosen in it. `named` is the share of its first rows whose picture is there."""
+    """A table and what was chosen in it."""
 
     table: Path
     image: str
     caption: str
     delimiter: str | None
     encoding: str
-    named: float
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def choose_columns(
     found = [row for row in found if row[3] >= _LEAST_NAMED or image is not None]
     if not found:
         return None
-    path, head, column, named = max(found, key=lambda row: row[3])
+    path, head, column, _ = max(found, key=lambda row: row[3])
     if files.find(column):
         raise InputError(f"{path} has no header: its first line must name the columns, such as image,caption")
     for given, option in ((image, "--image-column"), (caption, "--caption-column")):
@@ -107,7 +106,7 @@ def choose_columns(
             f"{path} names pictures in the column {column!r}, and which column has their captions is not clear "
             f"({others}): name it with --caption-column"
         )
-    return Columns(path, column, texts, head.delimiter, head.encoding, named)
+    return Columns(path, column, texts, head.delimiter, head.encoding)
 
 
 def caption_field(records: Sequence[Mapping[str, Any]]) -> str | None:

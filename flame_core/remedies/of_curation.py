@@ -1,4 +1,4 @@
-"""Of the checks of clusters, concepts, codes, selections, noise, and heads on frozen features."""
+"""Remedies for checks of clusters, concepts, codes, selections, noise, and heads on frozen features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Of the checks of sources, shards and captions."""
+"""Remedies for checks of sources, shards and captions."""
 
 from __future__ import annotations
 

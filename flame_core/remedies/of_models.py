@@ -1,4 +1,4 @@
-"""Of the checks of texts' vectors, of what is trained, and of what is measured."""
+"""Remedies for checks of texts' vectors, of what is trained, and of what is measured."""
 
 from __future__ import annotations
 

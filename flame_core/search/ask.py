@@ -20,7 +20,6 @@ from flame_core.lexical.lexicon import Lexicon
 from flame_core.measuring.facet_pairing import picture_vectors, text_vectors
 from flame_core.measuring.similarity import best_candidates
 from flame_core.measuring.texts import FACET_KIND
-from flame_core.model.given_pictures import read_file
 from flame_core.model.loaded import Model
 from flame_core.names import is_text, shown
 from flame_core.params import Params
@@ -77,28 +76,6 @@ def picture_asked(asked: str) -> Path | None:
     if not is_text(asked):
         raise InputError(f"{shown(asked)} is not UTF-8, and names no file")
     return None
-
-
-def ask_text(
-    params: Params, layout: Layout, model: Model, text: str, index: str = HELD_OUT, top: int = 10, facets: bool = False
-) -> Found:
-    """The `top` nearest pictures for a text; with `facets`, one query per facet.
-
-    Raises:
-        As `Searcher.text`.
-    """
-    return Searcher(params, layout, model).text(text, index, top, float(facets))
-
-
-def ask_picture(
-    params: Params, layout: Layout, model: Model, picture: Path, index: str = HELD_OUT, top: int = 10
-) -> Found:
-    """The `top` nearest pictures to a picture.
-
-    Raises:
-        InputError: the picture cannot be read, or as `ask_text`.
-    """
-    return Searcher(params, layout, model).picture(read_file(picture), index, top)
 
 
 class Searcher:

@@ -18,7 +18,7 @@ from flame_core.text.cost import BYTES, LLMShape
 
 @dataclass(frozen=True)
 class PromptsCost:
-    """Of the whole stage.
+    """What the whole stage costs.
 
     Attributes:
         tokens: through the LLM.
@@ -52,7 +52,7 @@ def through_llm(shape: LLMShape, batch: int, before: float, size: float) -> floa
 
 
 def prompts_cost(params: PromptsParams, shape: LLMShape, vector: int, length: float, template: int = 1) -> PromptsCost:
-    """Of captions of `length` tokens, with stored vectors of `vector` numbers, and a template of so many tokens."""
+    """The cost for captions of `length` tokens, stored vectors of `vector` numbers, a template of so many tokens."""
     n, width, hidden = params.count, params.width, shape.hidden
     size = min(length, params.max_tokens) + 1
     step_tokens = params.batch_size * (template + n + size)

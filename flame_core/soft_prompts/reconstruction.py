@@ -40,7 +40,7 @@ class Written:
 
     @property
     def overlap(self) -> float:
-        """Of the words of both."""
+        """The overlap of the words of both texts."""
         return overlap(self.text, self.written)
 
     @property
@@ -64,7 +64,7 @@ class Reconstruction:
 
     @classmethod
     def of(cls, contents: Sequence[Mapping[str, Any]]) -> Reconstruction:
-        """From the `content` of each."""
+        """Made again from the `content` of each."""
         return cls([Written(**content) for content in contents])
 
     @property

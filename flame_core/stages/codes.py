@@ -192,7 +192,7 @@ def _require_same_tower(book: Codebook, identity: Mapping[str, object], frozen: 
 
 @dataclass(frozen=True)
 class _Read:
-    """Of all pictures: keys, mean cosines [n], and counts [K] of patches by code; `patches` is L."""
+    """What was read of all pictures: keys, mean cosines [n], and counts [K] of patches by code; `patches` is L."""
 
     keys: list[str]
     cosine: np.ndarray

@@ -30,7 +30,6 @@ from flame_core.measuring.texts import (
 )
 from flame_core.params import Params, Reading
 from flame_core.reporting import facts, table
-from flame_core.stages.embed_training_part import Survey, reading_part, survey, training_part
 from flame_core.suite.collection import CUT_TEXTS, Collected, collect, cut_texts, digests
 from flame_core.suite.collection import jobs as benchmark_jobs
 from flame_core.text import store
@@ -50,6 +49,7 @@ from flame_core.text.llm_adapter import require_adapter
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
 from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import CUT_SENTENCES
+from flame_core.text.training_part import Survey, reading_part, survey, training_part
 from flame_core.verification import Verified, read_digests, verify
 from flame_core.work import Unit, WorkCache, gather
 

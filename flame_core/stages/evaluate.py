@@ -120,9 +120,9 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
 
 
 def _spectra(params: Params, held_out: HeldOut) -> Spectra:
-    """Of the pictures' vectors and of their captions' in the training language, if `evaluate.spectrum` asks for them.
+    """Spectra of the pictures' vectors and their captions', as far as `evaluate.spectrum` asks for them.
 
-    A caption has the vector by which a picture is found: that of the single prompt.
+    Captions are those in the training language, each as the vector by which a picture is found: of the single prompt.
     """
     if params.evaluate.spectrum is None:
         return {}

@@ -83,7 +83,7 @@ def run(params: Params, layout: Layout) -> None:
         name=layout.lexical.name,
     )
     found = wording.run()
-    examples = list(_examples(found, index, layout, params, slots))
+    examples = list(_examples(found, index, layout, params))
     checks = lexical_checks(found, examples, chosen)
     beside = found.lexicon.files()
     origin = {
@@ -131,9 +131,7 @@ def _named(found: Worded, place: int) -> str:
     return f"{found.lexicon.vocabulary.words[place].text} {found.use[place] / found.captions:.0%}"
 
 
-def _examples(
-    found: Worded, index: Index, layout: Layout, params: Params, slots: Sequence[int]
-) -> Iterator[WordedCaption]:
+def _examples(found: Worded, index: Index, layout: Layout, params: Params) -> Iterator[WordedCaption]:
     """Some captions with their heaviest words; those with the smallest digests of their keys."""
     rows = sorted(index, key=lambda row: text_sha256("words " + row.key))[:_SAMPLES]
     kind, language = (params.lexical or LexicalParams()).kinds[0], params.evaluate.train_language

@@ -87,7 +87,7 @@ def _texts(captions: Path, index: Index, language: str) -> list[str]:
 
 
 def noise_checks(order: np.ndarray, shares: list[Share], chosen: NoiseParams) -> list[gates.Check]:
-    """That every share moves as many samples as it says, none to itself, and that other captions say other things."""
+    """Checks that each share moves as many samples as it says, none to itself, and that texts differ then."""
     wrong = [each.share for each in shares if each.moved != moved(len(order), each.share)]
     largest = max(shares, key=lambda each: each.share)
     same = largest.same / largest.moved if largest.moved else 1.0  # nothing is moved, so nothing is told apart

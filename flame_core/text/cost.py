@@ -119,10 +119,6 @@ class Sequence:
         """Attention pairs of the packed pass."""
         return self.prefix**2 / 2 + sum(p * self.prefix + p**2 / 2 for p in self.facets)
 
-    @property
-    def separate_pairs(self) -> float:
-        return sum((self.prefix + p) ** 2 / 2 for p in self.facets)
-
 
 def count_words(text: str) -> int:
     """Words and runs of punctuation, about the token count of English; used if there is no tokenizer yet."""

@@ -1,6 +1,6 @@
 """Safetensors files of vectors, [rows, columns, D]: written in a storage type, read row by row, never unpickled.
 
-int8 stores them as `int8_rows` says, with `<name>.offset` [columns, D] and `<name>.scale` [rows, columns].
+int8 stores them as `files/int8_rows.py` says, with `<name>.offset` [columns, D] and `<name>.scale` [rows, columns].
 """
 
 from __future__ import annotations

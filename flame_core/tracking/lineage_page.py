@@ -11,4 +11,4 @@ MARKS = {VERIFIED: "✓", BROKEN: "✗", UNCHECKED: "–"}
 
 def lineage_page(lineage: Lineage) -> str:
     """A self-contained HTML page."""
-    return render("lineage.html.j2", lineage=lineage, marks=MARKS, broken=BROKEN, verified=VERIFIED)
+    return render("lineage.html.j2", lineage=lineage, marks=MARKS, broken=BROKEN)

@@ -2,7 +2,7 @@
 
 `flame params check` and `flame run` look at the params of a teacher that is a recipe, or at the config of a folder;
 `flame train` looks at the config of the trained model, before its first step. Whether both are of the same LLM and
-layer is checked for every teacher (`link_contents.require_same_space`).
+layer is checked for every teacher (`graph/link_contents.py`).
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class PresetResult:
 
     @classmethod
     def chosen(cls, preset: HeadPreset, tried: dict[float, list[Run]]) -> PresetResult:
-        """With the factor that is best on the validation part; of equals the smallest."""
+        """The result with the factor that is best on the validation part; of equals the smallest."""
         of = {factor: cls(preset, factor, tried) for factor in tried}
         return max(of.values(), key=lambda each: each.validated)
 

@@ -69,7 +69,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _load_texts(service: SearchService) -> None:
-    """What reads texts is loaded meanwhile; what is missing is said again to who asks with a text."""
+    """Load what reads texts, beside the server; what is missing is said again to those who ask with a text."""
     try:
         service.load_texts()
     except FlameError as error:

@@ -56,7 +56,7 @@ class SearchService:
 
     @property
     def root(self) -> Path:
-        """Of the run; messages name its files relative to it."""
+        """The root of the run; messages name its files relative to it."""
         return self._searcher.layout.root
 
     def about(self) -> dict[str, Any]:

@@ -60,14 +60,15 @@ def folder(tmp_path_factory, byte_tokenizer):
     return folder
 
 
-def reader_of(folder) -> CaptionReader:
-    encoder = TextEncoder.load(folder, text_params(layer=2), LLMParams(name="tiny", source="path:x"), "cpu")
+def reader_of(folder, dtype: str = "float32", std: float = 0.1) -> CaptionReader:
+    text = text_params(layer=2, dtype=dtype)
+    encoder = TextEncoder.load(folder, text, LLMParams(name="tiny", source="path:x"), "cpu")
     torch.manual_seed(1)
     reader = CaptionReader(encoder, "facets", LORA, None)
     with torch.no_grad():
         for name, weight in sorted(reader.weights.items()):
             if "lora_B" in name:
-                weight.normal_(std=0.1)
+                weight.normal_(std=std)
     return reader
 
 
@@ -128,16 +129,11 @@ def test_gradients_are_those_of_the_loss(folder, tmp_path):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_merged_at_load_captions_are_read_as_in_training(folder, tmp_path, dtype):
     text, llm = text_params(layer=2, dtype=dtype), LLMParams(name="tiny", source="path:x")
-    encoder = TextEncoder.load(folder, text, llm, "cpu")
-    torch.manual_seed(1)
-    reader = CaptionReader(encoder, "facets", LORA, None)
+    reader = reader_of(folder, dtype, std=0.2)
     with torch.no_grad():
-        for name, weight in sorted(reader.weights.items()):
-            if "lora_B" in name:
-                weight.normal_(std=0.2)
         expected = reader.read(PAIRS[2])
     assert all(weight.dtype == torch.float32 for weight in reader.weights.values())
-    for name, content in reader.files(("tiny", str(encoder.llm_digest))).items():
+    for name, content in reader.files(("tiny", str(reader._encoder.llm_digest))).items():
         (tmp_path / name).write_bytes(content)
     merged = TextEncoder.load(folder, text, llm, "cpu", adapter=tmp_path)
     for (kind, caption), vector in zip(PAIRS[2], expected, strict=True):

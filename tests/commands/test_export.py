@@ -64,7 +64,7 @@ def test_a_model_is_the_same_bytes_every_time_and_by_every_name(run, tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".tmp")) == []
 
 
-def test_classes_are_what_this_project_answers(run: tuple[Params, Layout], tmp_path: Path):
+def test_classes_are_what_this_project_answers(run: tuple[Params, Layout]):
     """From a file and from the held-out split; ONNX Runtime on the pictures of the split."""
     params, layout = run
     Path("classes.txt").write_text("\ntoys\r\nboats\n\n  houses \n")

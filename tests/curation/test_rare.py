@@ -86,7 +86,7 @@ def test_bad_folders_and_rules_are_refused(tmp_path):
         choose(tmp_path, Rules(least=3, sample=4))
 
 
-def test_the_commands_write_a_list_and_a_benchmark(tmp_path, monkeypatch, capsys):
+def test_the_commands_write_a_list_and_a_benchmark(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
     from flame_core.cli import app

@@ -255,7 +255,7 @@ def test_a_recipe_gives_the_sidecars_that_its_terms_read(tmp_path):
     assert open_sidecars({"infonce": []}, {}, index_of()) == {}
 
 
-def test_a_sidecar_that_is_not_given_is_an_error_with_the_key_to_write(tmp_path):
+def test_a_sidecar_that_is_not_given_is_an_error_with_the_key_to_write():
     with pytest.raises(ParamsError) as error:
         open_sidecars({"infonce": [], "prototypes": ["labels"]}, {}, index_of())
     assert str(error.value) == (

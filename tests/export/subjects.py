@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +105,6 @@ def head() -> ZeroShot:
 def pictures() -> np.ndarray:
     """Normalised pictures [5, 3, H, W]."""
     return np.random.default_rng(1).normal(size=(5, 3, SIZE, SIZE)).astype(np.float32)
-
-
-def copied(folder: Path, target: Path) -> Path:
-    """A copy without anything beside it."""
-    return Path(shutil.copytree(folder, target))
 
 
 def _moved(module: torch.nn.Module) -> dict[str, torch.Tensor]:

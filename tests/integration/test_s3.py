@@ -204,7 +204,7 @@ def test_outs_are_staged_in_by_the_command(staged: Storage, tmp_path: Path) -> N
 
 
 def test_a_server_that_does_not_answer_is_something_that_is_missing(
-    staged: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    staged: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(ResourceError, match=r"s3://flame/wds cannot be read: .*NETWORK_CONNECTION"):

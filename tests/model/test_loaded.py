@@ -115,7 +115,7 @@ def test_what_is_no_picture_is_named(run: tuple[Params, Layout], given: list, me
         flame_core.load("data/models/plain").encode_image(given)
 
 
-def test_what_is_no_model_is_named(run: tuple[Params, Layout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_no_model_is_named(run: tuple[Params, Layout], tmp_path: Path):
     with pytest.raises(InputError, match="'nowhere' is not a model: write models:/<name>@<alias>"):
         flame_core.load("nowhere")
     run[1].model("plain").rename(tmp_path / "moved")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import shutil
 import subprocess
@@ -113,9 +112,6 @@ class Browser:
         )
         self.wait(f"!!{find}")
         self.run(f"{find}.click()")
-
-    def screenshot(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))
 
     def close(self) -> None:
         with suppress(Exception):

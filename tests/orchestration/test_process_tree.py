@@ -136,7 +136,7 @@ def test_a_command_without_a_stage_is_interrupted(tree: ProcessTree, tmp_path: P
     assert (tmp_path / "clean").exists()
 
 
-def test_a_tree_whose_owner_was_killed_is_found_and_stopped(tree: ProcessTree, tmp_path: Path) -> None:
+def test_a_tree_whose_owner_was_killed_is_found_and_stopped(tree: ProcessTree) -> None:
     owner = (
         "import os, subprocess, sys, time\n"
         "from orchestration.process_tree import ProcessTree\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from functools import reduce
 from operator import or_
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -166,7 +165,7 @@ def test_what_has_no_default_and_what_tells_kinds_apart_is_always_there() -> Non
     assert "seed" not in values["train"]["flame"] and "storage" not in values
 
 
-def test_the_digest_of_params_follows_their_values(tmp_path: Path) -> None:
+def test_the_digest_of_params_follows_their_values() -> None:
     content = demo()
     found = {Params.model_validate(content).digest}
     for section, key, value in (("ingest", "max_side", 8), ("text", "layer", 3), ("evaluate", "recall_at", [1])):

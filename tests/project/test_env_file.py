@@ -1,11 +1,7 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 from flame_core.project.env_file import env_text
 from flame_core.settings import Settings
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_every_setting_is_there_with_its_meaning_and_can_be_uncommented(tmp_path):

@@ -38,7 +38,7 @@ def test_edits_in_other_lines_are_merged_as_git_does(seed, tmp_path):
     assert merged == git(tmp_path, BASE, ours, theirs)
 
 
-def test_the_seeds_above_have_merges_and_conflicts(tmp_path):
+def test_the_seeds_above_have_merges_and_conflicts():
     found = []
     for seed in range(40):
         rng = random.Random(seed)

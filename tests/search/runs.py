@@ -10,9 +10,11 @@ import pytest
 
 from flame_core.digest import write_json
 from flame_core.layout import Layout
+from flame_core.model.given_pictures import read_file
+from flame_core.model.loaded import Model
 from flame_core.model.locate import model_of_run
 from flame_core.params import Params
-from flame_core.search.ask import Hit, ask_text
+from flame_core.search.ask import Found, Hit, Searcher
 from tests.stages.finished_run import finished_run
 
 
@@ -25,6 +27,16 @@ def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Params, L
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FLAME_DEVICE", "cpu")
     return params, layout
+
+
+def ask_text(params: Params, layout: Layout, model: Model, text: str, **options: Any) -> Found:
+    """What a searcher of its own finds for a text."""
+    return Searcher(params, layout, model).text(text, **options)
+
+
+def ask_picture(params: Params, layout: Layout, model: Model, picture: Path, **options: Any) -> Found:
+    """What a searcher of its own finds for a picture file."""
+    return Searcher(params, layout, model).picture(read_file(picture), **options)
 
 
 def search(params: Params, layout: Layout, recipe: str, text: str, **options: Any) -> Sequence[Hit]:

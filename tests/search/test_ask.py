@@ -17,7 +17,7 @@ from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.model.locate import model_of_run
 from flame_core.params import Params, TextTowerParams, TrainParams, merge
-from flame_core.search.ask import ask_picture, ask_text, picture_asked
+from flame_core.search.ask import picture_asked
 from flame_core.search.folder_index import embed_folder
 from flame_core.stages import evaluate
 from flame_core.text import transformer
@@ -28,7 +28,7 @@ from flame_core.verification import write_digests
 from tests.conftest import tiny_llm
 from tests.data.drawings import png
 from tests.measuring import world
-from tests.search.runs import run_here, search
+from tests.search.runs import ask_picture, ask_text, run_here, search
 from tests.stages.finished_run import model
 
 

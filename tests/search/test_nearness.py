@@ -12,12 +12,11 @@ import pytest
 from flame_core.measuring.texts import evaluated_languages, read_validation_captions
 from flame_core.model.locate import model_of_run
 from flame_core.search import nearness
-from flame_core.search.ask import ask_text
 from flame_core.search.galleries import HELD_OUT, gallery_of
 from flame_core.search.nearness import Nearness, chance
 from flame_core.vision.tower import load_encoder
 from tests.measuring import world
-from tests.search.runs import run_here
+from tests.search.runs import ask_text, run_here
 
 
 def test_the_chance_is_that_of_drawing_so_many_wrong_pictures():

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from flame_core.model.locate import model_of_run
-from flame_core.search.ask import ask_picture, ask_text
 from flame_core.search.folder_index import embed_folder
 from flame_core.search.result_page import result_page
 from tests.data.drawings import png
 from tests.measuring import world
-from tests.search.runs import run_here
+from tests.search.runs import ask_picture, ask_text, run_here
 
 
 def test_a_page_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -26,11 +26,9 @@ from flame_core.text.manifest import read_manifest, require_fit, require_trainin
 from flame_core.text.store import TextStore
 from flame_core.verification import write_digests
 from tests.bits import flip
-from tests.stages.adapted_world import GERMAN, adapted_world, choosing
+from tests.stages.adapted_world import adapted_world, choosing
 from tests.stages.pipeline import tree
 from tests.stages.units import computed_by, killed_after
-
-TEXTS = ["drawing number 3", GERMAN.format(7)]
 
 
 @pytest.fixture(scope="module")

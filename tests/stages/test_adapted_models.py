@@ -22,6 +22,7 @@ from flame_core.text.encoder import TextEncoder
 from flame_core.text.llm_adapter import ADAPTER_FILES, PACKED, adapter_digest
 from flame_core.tracking.provenance import datasets as datasets_of
 from flame_core.tracking.stage_metrics import adapter_metrics
+from tests.bits import put_back
 from tests.stages.adapted_world import adapted_world
 from tests.training.world import recipe
 
@@ -97,10 +98,7 @@ def test_a_model_of_the_llm_without_adapters_is_not_measured_on_these_texts(worl
     )
     path = layout.model(NAME) / "config.json"
     config = json.loads(path.read_bytes())
-    before = path.read_bytes()
-    try:
+    with put_back(path):
         write_json(path, {**config, "llm": {k: v for k, v in config["llm"].items() if k != "adapter"}})
         with pytest.raises(InputError, match=r"embeddings that differ in llm; run `flame train flame`"):
             measure(params, layout, layout.model(NAME))
-    finally:
-        path.write_bytes(before)

@@ -22,13 +22,14 @@ from flame_core.params import LexicalParams, Params
 from flame_core.params.text import SentenceParams
 from flame_core.planning.plan import plan
 from flame_core.planning.start import given
-from flame_core.search.ask import ask_text
 from flame_core.serving.package import package_files
 from flame_core.serving.predictor import LLM_VARIABLE, Predictor
 from flame_core.stages import embed, lexical, train
 from flame_core.text.llm import SOURCE
 from flame_core.text.llm_adapter import ADAPTER_FILES
 from flame_core.verification import write_digests
+from tests.bits import put_back
+from tests.search.runs import ask_text
 from tests.stages.pipeline import captioned_project, tree
 from tests.training.adapted import LORA
 from tests.training.worded import worded_recipe
@@ -157,13 +158,10 @@ def test_a_query_says_its_words_and_whether_anything_is_near(world):
 def test_another_llm_than_the_embeddings_were_made_with_is_refused(world):
     params, layout = world
     path = layout.llm / "tiny" / SOURCE
-    before = path.read_bytes()
-    try:
+    with put_back(path):
         write_json(path, {"name": "tiny", "source": "path:x", "files": {"model.safetensors": "2"}})
         write_digests(layout.llm)
         assert value_digest({"model.safetensors": "2"}) != value_digest({"model.safetensors": "0"})
         with pytest.raises(InputError, match="another LLM than the embeddings were made with"):
             train.run(params, layout, NAME)
-    finally:
-        path.write_bytes(before)
-        write_digests(layout.llm)
+    write_digests(layout.llm)

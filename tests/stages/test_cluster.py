@@ -191,7 +191,7 @@ def test_bad_input_is_refused_before_anything_is_computed(world, tmp_path):
         choosing(params, vectors={"npy": "x.npy"})
 
 
-def test_a_damaged_store_is_refused(world, tmp_path):
+def test_a_damaged_store_is_refused(world):
     params, layout = world
     file = sorted(layout.train_embeddings.glob("[0-9]*.safetensors"))[0]
     before = file.read_bytes()
@@ -244,7 +244,7 @@ def test_a_recipe_learns_from_the_labels_and_is_trained_again_if_they_change(wor
     assert rows[0]["loss/prototypes"] == 0 < rows[-1]["loss/prototypes"]
 
 
-def test_a_training_refuses_labels_of_another_store_and_of_other_shards(world, tmp_path):
+def test_a_training_refuses_labels_of_another_store_and_of_other_shards(world):
     params, layout = world
     cluster.run(choosing(params), layout)
     other = layout.train_embeddings / "manifest.json"

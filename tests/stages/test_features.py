@@ -257,7 +257,7 @@ def test_vectors_of_another_tower_are_refused(world):
         train.run(changed(params, train={"lit": revised}), layout, "lit")
 
 
-def test_mirror_images_that_were_not_stored_are_refused(world, tmp_path):
+def test_mirror_images_that_were_not_stored_are_refused(world):
     params, layout = world
     assert params.features is not None
     plain = params.features.model_copy(update={"views": ["plain"]})

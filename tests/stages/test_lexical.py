@@ -20,7 +20,7 @@ from flame_core.params import LexicalParams, Params
 from flame_core.params.text import SentenceParams
 from flame_core.stages import embed, lexical
 from flame_core.verification import verify
-from tests.bits import flip
+from tests.bits import flip, put_back
 from tests.stages.pipeline import captioned_project, tree
 from tests.stages.units import computed_by, killed_after
 
@@ -109,13 +109,10 @@ def test_killed_after_any_unit_it_continues_and_ends_with_the_same_bytes(world):
 def test_a_flipped_bit_is_not_used(world):
     params, layout = world
     path = next((layout.train_embeddings / "sentence").glob("[0-9]*.safetensors"))
-    before = path.read_bytes()
-    try:
-        flip(path, len(before) - 20, 3)
+    with put_back(path):
+        flip(path, path.stat().st_size - 20, 3)
         with pytest.raises(InputError, match=path.name):
             lexical.run(choosing(params), layout)
-    finally:
-        path.write_bytes(before)
 
 
 def test_what_cannot_be_is_refused_by_key(world):

@@ -21,7 +21,7 @@ from flame_core.soft_prompts.prompt_head import PromptHead
 from flame_core.stages import embed, prompts
 from flame_core.text.store import Drawn, TrainStore
 from flame_core.verification import verify
-from tests.bits import flip
+from tests.bits import flip, put_back
 from tests.stages.pipeline import captioned_project, tree
 from tests.stages.units import computed_by, killed_after
 
@@ -150,13 +150,10 @@ def test_a_damaged_state_is_not_used(world):
 def test_a_flipped_bit_is_not_used(world):
     params, layout = world
     for path in (next(layout.train_embeddings.glob("[0-9]*.safetensors")), layout.llm / "tiny/model.safetensors"):
-        before = path.read_bytes()
-        try:
-            flip(path, len(before) - 20, 3)
+        with put_back(path):
+            flip(path, path.stat().st_size - 20, 3)
             with pytest.raises(InputError, match=path.name):
                 prompts.run(choosing(params), layout)
-        finally:
-            path.write_bytes(before)
 
 
 def test_what_is_not_reconstructed_stops_whoever_reads_it(world):

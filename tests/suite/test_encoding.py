@@ -74,7 +74,7 @@ def test_sixteen_bits_are_not_clipped_to_white(model, tmp_path):
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
 
 
-def test_a_mask_that_is_a_bomb_is_refused(tmp_path):
+def test_a_mask_that_is_a_bomb_is_refused():
     with pytest.raises(InputError, match=r"mask m cannot be decoded \(image_too_many_scans"):
         view_of_mask(bomb(3000), "m", 3, 255)
 

@@ -126,7 +126,7 @@ def test_a_model_of_another_family_is_refused(tmp_path, byte_tokenizer):
         open_model("tiny", f"transformers:{folder}", "cpu")
 
 
-def test_a_hub_id_that_cannot_be_fetched_is_said(monkeypatch):
+def test_a_hub_id_that_cannot_be_fetched_is_said():
     with pytest.raises(ResourceError, match="transformers:nobody/nothing is no folder here"):
         open_model("tiny", "transformers:nobody/nothing", "cpu")
 

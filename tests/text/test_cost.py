@@ -41,7 +41,6 @@ def test_packed_and_separate_passes_written_out():
     assert each.packed == 15
     assert each.separate == (10 + 3) + (10 + 2)
     assert each.pairs == 10 * 10 / 2 + (3 * 10 + 9 / 2) + (2 * 10 + 4 / 2)
-    assert each.separate_pairs == 13 * 13 / 2 + 12 * 12 / 2
 
 
 @pytest.fixture

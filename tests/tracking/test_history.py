@@ -17,20 +17,13 @@ from flame_core.tracking.journal import Journal
 from flame_core.tracking.metric_names import named
 from flame_core.tracking.promotion import VERDICT
 from flame_core.tracking.registry import CHALLENGER, CHAMPION, MODEL_TAG
-from flame_core.tracking.store import journals, open_client, tracking_address
+from flame_core.tracking.store import journals, open_client
 from tests.measuring import world
 from tests.pages.test_report import Page
 
 MINUTE = 60_000
 ENGLISH = "retrieval/en/image_to_text/recall@10"
 SUGAR = "benchmarks/sugar/en/acc"
-
-
-@pytest.fixture
-def address(tracked) -> str:
-    found = tracking_address(tracked)
-    assert found
-    return found
 
 
 @pytest.fixture

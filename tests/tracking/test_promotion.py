@@ -10,16 +10,9 @@ from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import KEY_TAG, Delivered, Journal
 from flame_core.tracking.promotion import PREVIOUS, allow_again, promote, promote_if_new, rollback
 from flame_core.tracking.registry import CHALLENGER, CHAMPION, MODEL_TAG, ROLLED_BACK, number_with
-from flame_core.tracking.store import journals, open_client, tracking_address
+from flame_core.tracking.store import journals, open_client
 from tests.stages.pipeline import folder_source, pipeline_params
 from tests.tracking.conftest import end, start
-
-
-@pytest.fixture
-def address(tracked) -> str:
-    found = tracking_address(tracked)
-    assert found
-    return found
 
 
 @pytest.fixture

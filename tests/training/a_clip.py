@@ -1,17 +1,11 @@
-"""A-CLIP on the small world, as functions that a test, a separate process or a rank can call.
-
-python -m tests.training.a_clip <folder> <checkpoints> <step>    # trains it, killed after that step
-"""
+"""A-CLIP on the small world, as functions that a test, a separate process or a rank can call."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from pathlib import Path
 
 from flame_core.params import TrainParams
-from flame_core.processes.ranks import ALONE, Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.training.loop import Trained, train
 from tests.training.world import recipe, samples_of
 
@@ -36,17 +30,3 @@ def a_clip(drop: float = 0.0, **changes) -> TrainParams:
 
 def train_on(ranks: Ranks, folder: Path, checkpoints: Path, params: TrainParams, *recorders) -> Trained:
     return train(samples_of(folder, params), params, checkpoints, ranks, *recorders)
-
-
-def main() -> None:
-    folder, checkpoints, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-
-    def die(row: dict[str, float]) -> None:
-        if row["step"] == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    train_on(ALONE, folder, checkpoints, a_clip(drop=0.2), die)
-
-
-if __name__ == "__main__":
-    main()

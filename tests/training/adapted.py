@@ -1,13 +1,7 @@
-"""The world of `world.py` with captions and a tiny LLM, whose adapters are trained along; trainings on them.
-
-python -m tests.training.adapted <folder> <checkpoints> <step>    # trains, killed after that step
-"""
+"""The world of `world.py` with captions and a tiny LLM, whose adapters are trained along; trainings on them."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +15,7 @@ from flame_core.lexical.lexicon import Lexicon, lexicon_of
 from flame_core.lexical.values import pack
 from flame_core.lexical.vocabulary import Vocabulary, Word
 from flame_core.params import LLMParams, TextParams, TrainParams
-from flame_core.processes.ranks import ALONE, Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.text.caption_source import CaptionSource, LLMSource
 from flame_core.text.llm import SOURCE
 from flame_core.training.adapted_llm import AdaptedSamples
@@ -101,17 +95,3 @@ def adapted_samples(folder: Path, params: TrainParams) -> TrainingSamples:
 
 def train_adapted(ranks: Ranks, folder: Path, checkpoints: Path, params: TrainParams, *recorders) -> Trained:
     return train(adapted_samples(folder, params), params, checkpoints, ranks, *recorders)
-
-
-def main() -> None:
-    folder, checkpoints, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-
-    def die(row: dict[str, float]) -> None:
-        if row["step"] == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    train_adapted(ALONE, folder, checkpoints, adapted_recipe(), die)
-
-
-if __name__ == "__main__":
-    main()

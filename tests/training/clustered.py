@@ -1,13 +1,7 @@
-"""The world of `world.py` with a label per sample and centroids, as `flame cluster` stores them; trainings on them.
-
-python -m tests.training.clustered <folder> <checkpoints> <step>    # trains, killed after that step
-"""
+"""The world of `world.py` with a label per sample and centroids, as `flame cluster` stores them; trainings on them."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +11,7 @@ from flame_core.data.shards import read_index
 from flame_core.data.sidecars import MANIFEST, Sidecar, SidecarManifest, gather_sidecar, write_values
 from flame_core.digest import file_sha256, write_json
 from flame_core.params import TrainParams
-from flame_core.processes.ranks import ALONE, Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.text.store import TrainStore
 from flame_core.training.loader import TrainingSamples
 from flame_core.training.loop import Trained, train
@@ -81,17 +75,3 @@ def train_clustered(ranks: Ranks, folder: Path, checkpoints: Path, params: Train
     sidecars = {"clusters": Sidecar(folder / "data/sidecars/clusters")}
     samples = TrainingSamples(index, folder / "shards", store, range(len(FACETS)), params, sidecars)
     return train(samples, params, checkpoints, ranks, *recorders)
-
-
-def main() -> None:
-    folder, checkpoints, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-
-    def die(row: dict[str, float]) -> None:
-        if row["step"] == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    train_clustered(ALONE, folder, checkpoints, clustered_recipe(drop=0.2), die)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,7 @@
-"""The world of `world.py` with a teacher, a model folder with drawn weights; trainings of a student that is smaller.
-
-python -m tests.training.distilled <folder> <checkpoints> <step>    # trains, killed after that step
-"""
+"""The world of `world.py` with a teacher, a model folder with drawn weights; trainings of a student that is smaller."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from pathlib import Path
 
 import torch
@@ -16,7 +10,7 @@ from torch import nn
 from flame_core.digest import write_json
 from flame_core.files.weights import save_weights
 from flame_core.params import TrainParams
-from flame_core.processes.ranks import ALONE, Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.training.loop import Trained, train
 from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
 from tests.training.world import FACETS, HIDDEN, recipe, samples_of, write_world
@@ -60,17 +54,3 @@ def distilled_recipe(drop: float = 0.0, **changes) -> TrainParams:
 
 def train_distilled(ranks: Ranks, folder: Path, checkpoints: Path, params: TrainParams, *recorders) -> Trained:
     return train(samples_of(folder, params), params, checkpoints, ranks, *recorders, teacher=folder / "teacher")
-
-
-def main() -> None:
-    folder, checkpoints, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-
-    def die(row: dict[str, float]) -> None:
-        if row["step"] == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    train_distilled(ALONE, folder, checkpoints, distilled_recipe(drop=0.2), die)
-
-
-if __name__ == "__main__":
-    main()

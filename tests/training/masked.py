@@ -1,17 +1,11 @@
-"""Trainings on the world of `world.py` with learned masks, which prune the tower half-way.
-
-python -m tests.training.masked <folder> <checkpoints> <step>    # trains, killed after that step
-"""
+"""Trainings on the world of `world.py` with learned masks, which prune the tower half-way."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from pathlib import Path
 
 from flame_core.params import TrainParams
-from flame_core.processes.ranks import ALONE, Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.training.loop import Trained, train
 from tests.training.world import recipe, samples_of
 
@@ -29,17 +23,3 @@ def masked_recipe(drop: float = 0.0, keep: float = 0.6, **changes) -> TrainParam
 
 def train_masked(ranks: Ranks, folder: Path, checkpoints: Path, params: TrainParams, *recorders) -> Trained:
     return train(samples_of(folder, params), params, checkpoints, ranks, *recorders)
-
-
-def main() -> None:
-    folder, checkpoints, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-
-    def die(row: dict[str, float]) -> None:
-        if row["step"] == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    train_masked(ALONE, folder, checkpoints, masked_recipe(drop=0.2), die)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,7 @@
-"""A tiny ProCLIP in the world of `world.py`: made texts of a CLIP as a sidecar, and trainings with them.
-
-python -m tests.training.proclip <folder> <checkpoints> <step>    # trains, killed after that step
-"""
+"""A tiny ProCLIP in the world of `world.py`: made texts of a CLIP as a sidecar, and trainings with them."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +13,7 @@ from flame_core.data.sidecars import Sidecar, gather_sidecar, write_values
 from flame_core.layout import Layout
 from flame_core.objectives.clip_teacher import TEACHER_TEXTS
 from flame_core.params import TrainParams
-from flame_core.processes.ranks import ALONE, Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.text.projection import ProjectedSamples
 from flame_core.text.store import TrainStore, unit
 from flame_core.training.loader import TrainingSamples
@@ -83,17 +77,3 @@ def train_proclip(ranks: Ranks, folder: Path, checkpoints: Path, params: TrainPa
     samples = TrainingSamples(index, folder / "shards", texts, range(len(FACETS)), params, sidecars)
     initial = fetch_initial_weights(params.model, Layout(folder, folder)).folder
     return train(samples, params, checkpoints, ranks, *recorders, inherited=initial)
-
-
-def main() -> None:
-    folder, checkpoints, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-
-    def die(row: dict[str, float]) -> None:
-        if row["step"] == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    train_proclip(ALONE, folder, checkpoints, proclip_recipe(), die)
-
-
-if __name__ == "__main__":
-    main()

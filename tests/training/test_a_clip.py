@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +16,7 @@ from flame_core.training.made_batch import MadeTexts
 from flame_core.training.recipe_check import recipe_faults
 from flame_core.vision.views import box_around
 from tests.training.a_clip import HEADS, MASK, OPTIONS, a_clip, train_on
+from tests.training.killed import train_killed
 from tests.training.processes import on_ranks
 from tests.training.test_seam import assert_alike
 from tests.training.world import HIDDEN, samples_of, write_world
@@ -56,10 +53,7 @@ def test_killed_it_resumes_bit_for_bit(world):
     """By SIGKILL in a separate process; the averages and heads continue, and so does stochastic depth."""
     params = a_clip(drop=0.2)
     whole, metrics, _ = train_on(ALONE, world, world / "whole", params)
-    command = [sys.executable, "-m", "tests.training.a_clip", str(world), str(world / "killed"), "3"]
-    environment = os.environ | {"FLAME_CHECKPOINT_SECONDS": "0", "FLAME_DEVICE": "cpu"}
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL
+    train_killed(train_on, world, world / "killed", params, 3)
     saved = checkpoint.load(world / "killed")
     assert saved.step == 3
     for name in ("attentive_mask.average.module.cls_token", "byol.target.module.0.weight", "simclr.head.0.weight"):

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +19,7 @@ from flame_core.training.recipe_check import recipe_faults
 from flame_core.training.texts import TrainingTexts
 from tests.stages.pipeline import tree
 from tests.training.adapted import LORA, adapted_recipe, adapted_samples, train_adapted, write_adapted
+from tests.training.killed import train_killed
 from tests.training.processes import on_ranks
 from tests.training.test_seam import assert_alike
 from tests.training.worded import worded_recipe
@@ -73,10 +70,7 @@ def test_only_adapters_are_trained_and_kept(world, tmp_path):
 def test_killed_at_a_step_it_resumes_bit_for_bit(world, tmp_path):
     params = adapted_recipe()
     whole = train_adapted(ALONE, world, tmp_path / "whole", params)
-    command = [sys.executable, "-m", "tests.training.adapted", str(world), str(tmp_path / "killed"), "4"]
-    environment = os.environ | {"FLAME_CHECKPOINT_SECONDS": "0", "FLAME_DEVICE": "cpu"}
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL
+    train_killed(train_adapted, world, tmp_path / "killed", params, 4)
     resumed = train_adapted(ALONE, world, tmp_path / "killed", params)
     assert resumed.metrics == whole.metrics
     own, expected = adapters(resumed.text_tower), adapters(whole.text_tower)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from flame_core.settings import settings
 from flame_core.training import checkpoint
 from tests.objectives.terms import batch_of, setup
 from tests.training.clustered import clustered_recipe, train_clustered, write_clustered
+from tests.training.killed import train_killed
 from tests.training.processes import on_ranks
 from tests.training.test_seam import assert_alike
 
@@ -58,10 +57,7 @@ def test_direct_counts_from_the_first_step_and_learns(world, tmp_path):
 def test_killed_at_any_step_it_resumes_bit_for_bit(world, tmp_path, step):
     params = clustered_recipe(drop=0.2)
     whole, metrics, _ = train_clustered(ALONE, world, tmp_path / "whole", params)
-    command = [sys.executable, "-m", "tests.training.clustered", str(world), str(tmp_path / "killed"), str(step)]
-    environment = os.environ | {"FLAME_CHECKPOINT_SECONDS": "0", "FLAME_DEVICE": "cpu"}
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL
+    train_killed(train_clustered, world, tmp_path / "killed", params, step)
     saved = checkpoint.load(tmp_path / "killed")
     assert saved.step == step and saved.model["objective.terms.prototypes.sums"].any()
     assert not any("teacher" in name for name in saved.model)

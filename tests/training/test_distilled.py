@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +24,7 @@ from flame_core.training.assembly import Assembly, assemble
 from flame_core.training.made_batch import MadeTexts, made_batch
 from flame_core.vision.tower import WEIGHTS, ImageTower, load_tower
 from tests.training.distilled import LARGE, SMALL, distilled_recipe, train_distilled, write_distilled, write_teacher
+from tests.training.killed import train_killed
 from tests.training.processes import on_ranks
 from tests.training.test_seam import assert_alike
 from tests.training.world import HIDDEN
@@ -95,10 +92,7 @@ def test_the_teacher_is_frozen_in_evaluation_mode_and_not_saved(world):
 def test_killed_at_any_step_it_resumes_bit_for_bit(world, tmp_path, step):
     params = distilled_recipe(drop=0.2)
     whole, metrics, _ = train_distilled(ALONE, world, tmp_path / "whole", params)
-    command = [sys.executable, "-m", "tests.training.distilled", str(world), str(tmp_path / "killed"), str(step)]
-    environment = os.environ | {"FLAME_CHECKPOINT_SECONDS": "0", "FLAME_DEVICE": "cpu"}
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL
+    train_killed(train_distilled, world, tmp_path / "killed", params, step)
     saved = checkpoint.load(tmp_path / "killed")
     assert saved.step == step and "objective.terms.feature.map.weight" in saved.model
     assert not any("teacher" in name for name in saved.model)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +12,7 @@ from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.training import checkpoint
 from flame_core.vision.block_sizes import block_weights, sizes_of
 from flame_core.vision.tower import ImageTower
+from tests.training.killed import train_killed
 from tests.training.masked import PLAIN, PRUNED, masked_recipe, train_masked
 from tests.training.processes import on_ranks
 from tests.training.test_seam import assert_alike
@@ -46,10 +43,7 @@ def test_the_tower_is_pruned_and_learns_on(world):
 def test_killed_at_any_step_it_resumes_bit_for_bit(world, step):
     params = masked_recipe(drop=0.2)
     whole, metrics, _ = train_masked(ALONE, world, world / "whole", params)
-    command = [sys.executable, "-m", "tests.training.masked", str(world), str(world / "killed"), str(step)]
-    environment = os.environ | {"FLAME_CHECKPOINT_SECONDS": "0", "FLAME_DEVICE": "cpu"}
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL
+    train_killed(train_masked, world, world / "killed", params, step)
     saved = checkpoint.load(world / "killed")
     names = {name.removeprefix("objective.terms.learned_masks.") for name in saved.model}
     assert saved.step == step and {"seed", "size"} < names

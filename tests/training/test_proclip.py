@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +23,7 @@ from flame_core.training.assembly import assemble
 from flame_core.training.made_batch import MadeTexts
 from flame_core.training.recipe_check import recipe_faults
 from flame_core.vision.initial_weights import HEAD, fetch_initial_weights
+from tests.training.killed import train_killed
 from tests.training.processes import on_ranks
 from tests.training.proclip import DIM, proclip_recipe, train_proclip, write_proclip
 from tests.training.world import FACETS, HIDDEN, recipe
@@ -80,10 +77,8 @@ def test_after_the_first_stage_a_text_is_near_its_clip_vector_and_the_tower_as_i
 def test_killed_in_either_stage_it_resumes_bit_for_bit(world, step):
     params = proclip_recipe()
     whole, metrics, texts = train_proclip(ALONE, world, world / "whole", params)
-    command = [sys.executable, "-m", "tests.training.proclip", str(world), str(world / "killed"), str(step)]
-    environment = os.environ | {"FLAME_CHECKPOINT_SECONDS": "0", "FLAME_DEVICE": "cpu"}
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL and checkpoint.load(world / "killed").step == step
+    train_killed(train_proclip, world, world / "killed", params, step)
+    assert checkpoint.load(world / "killed").step == step
     resumed, again, others = train_proclip(ALONE, world, world / "killed", params)
     assert again == metrics
     for one, other in ((whole, resumed), (texts, others)):

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +10,7 @@ import torch
 from flame_core.objectives import term_classes
 from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.training import checkpoint
+from tests.training.killed import train_killed
 from tests.training.processes import on_ranks
 from tests.training.throw_away import Past, past_recipe, state_of, train_past
 from tests.training.world import samples_of, write_world
@@ -40,10 +37,7 @@ def test_killed_at_any_step_it_resumes_bit_for_bit(world):
     """By SIGKILL in a separate process; average, head and statistics continue, and so do two generators."""
     params = past_recipe(drop=0.2)
     whole, metrics, _ = train_past(ALONE, world, world / "whole", params)
-    command = [sys.executable, "-m", "tests.training.throw_away", str(world), str(world / "killed"), "3"]
-    environment = os.environ | {"FLAME_CHECKPOINT_SECONDS": "0", "FLAME_DEVICE": "cpu"}
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL
+    train_killed(train_past, world, world / "killed", params, 3)
     saved = checkpoint.load(world / "killed")
     assert saved.step == 3 and any("past.head" in name for name in saved.model)
     resumed, again, _ = train_past(ALONE, world, world / "killed", params)

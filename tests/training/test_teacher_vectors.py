@@ -116,7 +116,7 @@ def test_the_teacher_is_not_in_memory(layout):
     assert not any(path.name == "model.safetensors" for path in folder.rglob("*"))
 
 
-def test_what_is_there_is_not_computed_again(layout, monkeypatch):
+def test_what_is_there_is_not_computed_again(layout):
     params = crops_of(1, epochs=4)
     stored(layout, params)
     units = set((layout.work / "train").glob("[!.]*"))

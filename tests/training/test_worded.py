@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +17,7 @@ from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.settings import settings
 from flame_core.training.recipe_check import recipe_faults
 from tests.objectives.terms import batch_of, setup
+from tests.training.killed import train_killed
 from tests.training.processes import on_ranks
 from tests.training.test_seam import assert_alike
 from tests.training.worded import COLOURS, V, caption_words, lexicon, train_worded, worded_recipe, write_worded
@@ -68,10 +65,7 @@ def test_the_penalty_rises_from_zero_and_lowers_the_use_of_a_word_that_all_share
 def test_killed_at_a_step_it_resumes_bit_for_bit(world, tmp_path):
     params = worded_recipe(drop=0.2)
     whole, metrics, _ = train_worded(ALONE, world, tmp_path / "whole", params)
-    command = [sys.executable, "-m", "tests.training.worded", str(world), str(tmp_path / "killed"), "4"]
-    environment = os.environ | {"FLAME_CHECKPOINT_SECONDS": "0", "FLAME_DEVICE": "cpu"}
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL
+    train_killed(train_worded, world, tmp_path / "killed", params, 4)
     resumed, again, _ = train_worded(ALONE, world, tmp_path / "killed", params)
     assert again == metrics
     assert {name: w.numpy().tobytes() for name, w in resumed.state_dict().items()} == {

@@ -1,14 +1,8 @@
 """A method only for tests, in as few lines as possible: each view's feature, through a head with batch statistics,
-must find the feature of the other view from the tower's moving average.
-
-    python -m tests.training.throw_away <folder> <checkpoints> <step>    # trains it, killed after that step
-"""
+must find the feature of the other view from the tower's moving average."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +14,7 @@ from flame_core.objectives import term_classes
 from flame_core.objectives.moving_average import MovingAverage
 from flame_core.objectives.term import Needs, Term
 from flame_core.params import TermParams, TrainParams
-from flame_core.processes.ranks import ALONE, Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.training.loop import Trained, train
 from tests.training.world import recipe, samples_of
 
@@ -79,17 +73,3 @@ def train_past(ranks: Ranks, folder: Path, checkpoints: Path, params: TrainParam
 
 def state_of(trained: Trained) -> dict[str, torch.Tensor]:
     return dict(trained.tower.state_dict())
-
-
-def main() -> None:
-    folder, checkpoints, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-
-    def die(row: dict[str, float]) -> None:
-        if row["step"] == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    train_past(ALONE, folder, checkpoints, past_recipe(drop=0.2), die)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,7 @@
-"""The world of `world.py` with words per caption and a lexicon, as `flame lexical` stores them; trainings on them.
-
-python -m tests.training.worded <folder> <checkpoints> <step>    # trains, killed after that step
-"""
+"""The world of `world.py` with words per caption and a lexicon, as `flame lexical` stores them; trainings on them."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +13,7 @@ from flame_core.lexical.lexicon import Lexicon
 from flame_core.lexical.values import pack
 from flame_core.lexical.vocabulary import Vocabulary, Word
 from flame_core.params import TrainParams
-from flame_core.processes.ranks import ALONE, Ranks
+from flame_core.processes.ranks import Ranks
 from flame_core.text.store import TrainStore
 from flame_core.training.loader import TrainingSamples
 from flame_core.training.loop import Trained, train
@@ -72,17 +66,3 @@ def train_worded(ranks: Ranks, folder: Path, checkpoints: Path, params: TrainPar
     sidecars = {"lexical": Sidecar(folder / "data/sidecars/lexical")}
     samples = TrainingSamples(index, folder / "shards", store, range(len(FACETS)), params, sidecars)
     return train(samples, params, checkpoints, ranks, *recorders)
-
-
-def main() -> None:
-    folder, checkpoints, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-
-    def die(row: dict[str, float]) -> None:
-        if row["step"] == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    train_worded(ALONE, folder, checkpoints, worded_recipe(drop=0.2), die)
-
-
-if __name__ == "__main__":
-    main()

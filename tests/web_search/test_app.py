@@ -12,11 +12,11 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from flame_core.model.locate import model_of_run
-from flame_core.search.ask import Searcher, ask_text
+from flame_core.search.ask import Searcher
 from flame_core.web_search.app import LARGEST_BODY, create_app
 from flame_core.web_search.service import SearchService
 from tests.measuring import world
-from tests.search.runs import run_here
+from tests.search.runs import ask_text, run_here
 
 TEXT = "Eine grüne Sache."
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 PORTS = (80, 443, 8080, 8443)
@@ -76,6 +76,3 @@ class SocketCheck:
         if not self.admits(address, port):
             raise OSError(f"{address} at port {port} {REFUSED}")
         return socket.socket(family, kind, protocol)
-
-
-MakeSocket = Callable[[tuple[Any, Any, int, str, tuple[Any, ...]]], socket.socket]

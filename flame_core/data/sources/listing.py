@@ -127,7 +127,7 @@ def write_listing(
 
 
 def listed_unit(record: Mapping[str, Any]) -> UnitRecord:
-    """Of a unit with a list, from the content of its `source.json`: its pairs, and the files that were no good."""
+    """The record of a unit with a list, from its `source.json`: its pairs, and the files that could not be used."""
     failures = {problem["file"]: problem["reason"] for problem in record["problems"]}
     return UnitRecord({"pairs": record["pairs"]}, failures)
 

@@ -52,13 +52,11 @@ class Model(ABC):
         name: its name in reports.
         source: where it comes from, for readers.
         identity: what its embeddings depend on besides the input, as JSON values.
-        tells_prompts: whether its texts depend on `text_kind`.
     """
 
     name: str
     source: str
     identity: Mapping[str, Any]
-    tells_prompts = False
 
     @abstractmethod
     def pictures(self, pictures: Sequence[bytes]) -> np.ndarray:

@@ -21,8 +21,6 @@ _TEXTS = 512  # texts whose facets are in memory at once
 class TrainedModel(Model):
     """The encoder in `data/models/<recipe>`, and its text side."""
 
-    tells_prompts = True
-
     def __init__(self, name: str, encoder: ImageEncoder, model: Path, lookup: Lookup) -> None:
         self.name, self.source = name, "flame"
         self.encoder, self._lookup = encoder, lookup

@@ -185,7 +185,7 @@ def test_a_gated_data_set_needs_a_token_of_the_environment(tmp_path, hub, monkey
     assert files and not [path for path in files if TOKEN.encode() in path.read_bytes()]
 
 
-def test_what_is_not_there_is_named(tmp_path, hub, monkeypatch):
+def test_what_is_not_there_is_named(tmp_path, hub):
     commit = hub.commit({"0.parquet": table([0]), "0.tar": b"", "notes.txt": b"x"})
     with pytest.raises(InputError, match="has no revision 'gone'"):
         download(tmp_path, "gone")

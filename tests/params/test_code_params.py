@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from flame_core.code_params import changed_code
 from flame_core.layout import Layout
 from flame_core.params import load_params, parse_params, read_yaml
+from flame_core.params.code_params import changed_code
 from flame_core.params.validation import merge
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SOURCE = "transformers:evil/model"
 
 

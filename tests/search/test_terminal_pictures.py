@@ -11,7 +11,7 @@ from PIL import Image
 
 from flame_core.errors import InputError
 from flame_core.params import IngestParams
-from flame_core.terminal_pictures import protocol, show_pictures
+from flame_core.search.terminal_pictures import protocol, show_pictures
 from tests.data.drawings import png
 
 
