@@ -32,7 +32,7 @@ from flame_core.settings import settings
 from flame_core.suite.models.trained import patch_grid
 from flame_core.suite.tasks.segmentation import SegmentationParams, label_patches, overlap, score_overlaps
 from flame_core.text.store import TextStore
-from flame_core.vision.tower import load_encoder
+from flame_core.vision.image_encoder import load_encoder
 
 IGNORED = 255
 TILE = 96  # pixels per side of a picture in a collage

@@ -130,7 +130,7 @@ class Bench:
         """Train and measure: the line of the results file. The model of a teacher is kept."""
         from flame_core.objectives import recipe_needs
         from flame_core.training.job import METRICS
-        from flame_core.vision.tower import load_tower
+        from flame_core.vision.image_encoder import load_tower
 
         start, cpu, recipe, store = time.perf_counter(), time.process_time(), self.recipe(job), self.store
         run = self.run_of(job)

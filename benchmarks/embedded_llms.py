@@ -32,7 +32,7 @@ from flame_core.measuring.texts import evaluated_languages, pair_up, read_valida
 from flame_core.settings import settings
 from flame_core.text.encoder import TextEncoder
 from flame_core.text.store import Drawn, TextStore, TrainStore, unit
-from flame_core.vision.tower import load_encoder
+from flame_core.vision.image_encoder import load_encoder
 
 PRESETS: Mapping[str, Path | None] = {"SmolLM2": None, "Gemma 3": Path("presets/demo-gemma.yaml")}
 CENTRES = ("none", "per_facet")

@@ -32,7 +32,8 @@ from flame_core.settings import settings
 from flame_core.suite.content import Picture
 from flame_core.suite.encoding import encoded
 from flame_core.suite.models.trained import TrainedModel
-from flame_core.vision.tower import CONFIG, WEIGHTS, ImageEncoder, ImageTower
+from flame_core.vision.image_encoder import ImageEncoder
+from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
 
 IMAGENET = 50_000
 

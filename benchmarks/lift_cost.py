@@ -29,7 +29,8 @@ from flame_core.params import TrainParams
 from flame_core.processes.ranks import ALONE
 from flame_core.settings import settings
 from flame_core.training.assembly import assemble
-from flame_core.training.cost import TrainingCost, training_cost
+from flame_core.training.cost import training_cost
+from flame_core.training.cost_figures import TrainingCost
 from flame_core.training.made_batch import MadeTexts, made_batch
 from flame_core.training.step import Step
 

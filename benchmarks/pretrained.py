@@ -44,9 +44,10 @@ from flame_core.params import TrainParams
 from flame_core.text.jobs import training_job
 from flame_core.text.projection import WEIGHTS, TextProjection
 from flame_core.text.store import Drawn, TextStore, TrainStore
+from flame_core.vision.image_encoder import load_tower
 from flame_core.vision.initial_weights import fetch_initial_weights, load_initial_weights
 from flame_core.vision.stored_features import features_of
-from flame_core.vision.tower import ImageTower, load_tower
+from flame_core.vision.tower import ImageTower
 from flame_core.work import UnitRecord, WorkCache
 from flame_core.workspace import open_workspace, resolve_params
 

@@ -43,7 +43,8 @@ from flame_core.soft_prompts.reader import caption_ids, caption_loss, write
 from flame_core.text.store import Drawn, TrainStore
 from flame_core.training.schedule import learning_rate
 from flame_core.vision.connector import Connector
-from flame_core.vision.tower import ImageTower, load_encoder
+from flame_core.vision.image_encoder import load_encoder
+from flame_core.vision.tower import ImageTower
 
 RESULTS = Path(__file__).parent / "prompted_captions.jsonl"
 ARMS = ("lm", "align-then-lm")

@@ -42,8 +42,9 @@ from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import TOKENIZER, Drawn, TextStore, TrainStore
 from flame_core.text.transformer import TrainedTexts
 from flame_core.training.job import TrainingJob
+from flame_core.vision.image_encoder import ImageEncoder, load_encoder
 from flame_core.vision.initial_weights import fetch_initial_weights
-from flame_core.vision.tower import CONFIG, ImageEncoder, load_encoder
+from flame_core.vision.tower import CONFIG
 from flame_core.workspace import open_workspace, resolve_params
 
 AT = 10

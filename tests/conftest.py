@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import torch
 from flame_core.layout import Layout
 from flame_core.params import LLMParams, TextParams
 from flame_core.settings import settings
-from flame_core.text import llm as llm_module
+from flame_core.text.fetched_llm import fetch
+from flame_core.text.llm import SOURCE
 from tests.wheel import Installed, install
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -26,15 +28,29 @@ FACETS = [
 PREFIX = 'Image description : "{caption}" . After thinking step by step ,'
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts jobs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_they_were() -> Iterator[None]:
+    """Whoever changes what signals do, changes it back."""
+    before = [signal.getsignal(number) for number in _SIGNALS], signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    after = [signal.getsignal(number) for number in _SIGNALS], signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert after == before
+
+
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """Folder of the converted SmolLM2-135M-Instruct, kept in the user's cache between test runs."""
     folder = settings().cache_dir / "llm" / "smollm2"
-    if not (folder / llm_module.SOURCE).is_file():
+    if not (folder / SOURCE).is_file():
         from flame_core.work import publish, scratch
 
         with scratch(folder.parent) as new:
-            llm_module.fetch(LLMParams(name="smollm2", source=SMOLLM2), Layout.find(new), new)
+            fetch(LLMParams(name="smollm2", source=SMOLLM2), Layout.find(new), new)
             publish(new, folder)
     return folder
 

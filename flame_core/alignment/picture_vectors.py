@@ -23,9 +23,9 @@ from flame_core.params import Params
 from flame_core.params.alignment import ProbedTower
 from flame_core.settings import settings
 from flame_core.verification import verify
+from flame_core.vision.image_encoder import load_encoder
 from flame_core.vision.initial_weights import fetch_initial_weights
 from flame_core.vision.stored_features import require_stored_tower
-from flame_core.vision.tower import load_encoder
 from flame_core.work import WorkCache
 
 _CHUNK = 256  # pictures whose bytes are in memory at once

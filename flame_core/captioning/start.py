@@ -16,7 +16,8 @@ from flame_core.soft_prompts import WRITES
 from flame_core.soft_prompts.frozen_llm import TEMPLATE, llm_digest
 from flame_core.text.jobs import facet_count
 from flame_core.verification import making
-from flame_core.vision.tower import CONFIG, ImageTower, load_tower, tower_params
+from flame_core.vision.image_encoder import load_tower
+from flame_core.vision.tower import CONFIG, ImageTower, tower_params
 
 
 def started_config(params: CaptionLMParams, source: Path, llm: Path, hidden: int) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from flame_core.params import CaptionWriting, LLMParams
 from flame_core.soft_prompts.frozen_llm import FrozenLLM, llm_digest, load_frozen
 from flame_core.soft_prompts.reader import write
 from flame_core.text.llm import read_source
-from flame_core.vision.tower import ImageEncoder, ImageTower, load_encoder
+from flame_core.vision.image_encoder import ImageEncoder, load_encoder
+from flame_core.vision.tower import ImageTower
 
 BATCH = 16
 

@@ -79,7 +79,7 @@ def test_set(
     require_new(out.expanduser().absolute())
     encode = None
     if recipe is not None:
-        from flame_core.vision.tower import load_encoder
+        from flame_core.vision.image_encoder import load_encoder
 
         encode = load_encoder(Layout.find().model(recipe), settings().torch_device()).encode
     rules = Rules(least, sample or least, distance, outliers if encode else 0.0, seed)

@@ -17,8 +17,9 @@ import torch
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ParamsError
 from flame_core.suite.models.weights import weights_sha256
+from flame_core.vision.image_encoder import ImageEncoder, load_encoder
 from flame_core.vision.projector import PatchProjector
-from flame_core.vision.tower import WEIGHTS, ImageEncoder, ImageTower, load_encoder
+from flame_core.vision.tower import WEIGHTS, ImageTower
 
 BATCH = 100  # pictures
 

@@ -105,7 +105,7 @@ def subject_of(model: Model, zero_shot: ZeroShot | None, tuned: Classifier | Non
     Raises:
         InputError: a file is missing or damaged.
     """
-    from flame_core.vision.tower import load_tower
+    from flame_core.vision.image_encoder import load_tower
 
     if (model.folder / DIGESTS).is_file():
         verify({model.folder: ["*"]})

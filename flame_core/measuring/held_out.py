@@ -27,7 +27,7 @@ from flame_core.text.side import TextSide
 from flame_core.text.store import CENTER, TRAIN, TextStore
 
 if TYPE_CHECKING:
-    from flame_core.vision.tower import ImageEncoder
+    from flame_core.vision.image_encoder import ImageEncoder
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def measure(params: Params, layout: Layout, model: Path) -> HeldOut:
     Raises:
         InputError: the store does not fit the run, or the model was trained into another space.
     """
-    from flame_core.vision.tower import load_encoder
+    from flame_core.vision.image_encoder import load_encoder
 
     store = TextStore.open(layout.embeddings)
     require_fit(store.manifest, params, layout)

@@ -18,7 +18,7 @@ from flame_core.text.sentence import SENTENCE
 from flame_core.work import WorkCache
 
 if TYPE_CHECKING:
-    from flame_core.vision.tower import ImageEncoder
+    from flame_core.vision.image_encoder import ImageEncoder
 
 _VECTORS = "vectors.npy"
 _CHUNK = 512  # pictures whose bytes are held at once

@@ -33,7 +33,7 @@ from flame_core.text.jobs import facet_count
 
 if TYPE_CHECKING:
     from flame_core.text.side import TextSide
-    from flame_core.vision.tower import ImageEncoder
+    from flame_core.vision.image_encoder import ImageEncoder
 
 WEIGHTS = "model.safetensors"  # as in vision.tower, whose import would load torch
 BATCH = 32  # pictures at a time, also the last ones: a vector's last bits depend on the size of its batch

@@ -78,7 +78,7 @@ def model_of_run(params: Params, layout: Layout, recipe: str, name: str | None =
 
     def open_parts() -> Parts:
         from flame_core.measuring.image_vectors import require_same_space
-        from flame_core.vision.tower import load_encoder
+        from flame_core.vision.image_encoder import load_encoder
 
         gates.require(layout.embeddings)
         store = TextStore.open(layout.embeddings)

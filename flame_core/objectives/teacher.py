@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from flame_core.data.sidecars import MANIFEST
 from flame_core.errors import ParamsError
 from flame_core.objectives.batch import Batch
-from flame_core.vision.tower import ImageTower, load_tower, require_features
+from flame_core.vision.image_encoder import load_tower
+from flame_core.vision.tower import ImageTower, require_features
 
 
 def taught(name: str) -> str:

@@ -9,6 +9,7 @@ accepted. What must not change a result (device, workers, folders) is a setting 
 """
 
 from flame_core.params.adapt_llm import AdaptLLMParams
+from flame_core.params.augmentation import AugmentationParams, PhotometricParams
 from flame_core.params.caption_lm import CaptionLMParams, CaptionWriting
 from flame_core.params.captions import (
     Captioner,
@@ -40,7 +41,14 @@ from flame_core.params.filters import BlurParams, LanguageFilter, LicenceFilter,
 from flame_core.params.hub import HubSource
 from flame_core.params.initial_weights import InitParams, LastBlocks, TextProjectionParams
 from flame_core.params.lexical import LexicalParams
-from flame_core.params.model_links import recipe_of, recipe_sources, teacher_recipe
+from flame_core.params.model_links import (
+    InheritParams,
+    ModelLink,
+    TeacherParams,
+    recipe_of,
+    recipe_sources,
+    teacher_recipe,
+)
 from flame_core.params.noise import NoiseGates, NoiseParams
 from flame_core.params.objectives import (
     AffinityParams,
@@ -75,14 +83,7 @@ from flame_core.params.semdedup import SemDedupParams
 from flame_core.params.sources import DebianSource, FolderSource, Source, WebdatasetSource
 from flame_core.params.text import LLMParams, SentenceParams, TextParams
 from flame_core.params.towers import ConnectorParams, LoraParams, ModelParams, SizesParams, TextTowerParams
-from flame_core.params.training import (
-    AugmentationParams,
-    InheritParams,
-    ModelLink,
-    PhotometricParams,
-    TeacherParams,
-    TrainParams,
-)
+from flame_core.params.training import TrainParams
 from flame_core.params.tuning import DomainParams, HeadPreset, TuneParams, ViewsParams
 from flame_core.params.urls import OptOutParams, UrlsSource, UrlTimeouts
 from flame_core.params.validation import merge, read_yaml

@@ -6,9 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from flame_core.params.augmentation import AugmentationParams
+from flame_core.params.model_links import ModelLink
 from flame_core.params.section import CaptionKind, Fraction, Positive, Section
 from flame_core.params.towers import ConnectorParams
-from flame_core.params.training import AugmentationParams, ModelLink
 
 
 class CaptionWriting(Section):

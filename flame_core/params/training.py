@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from flame_core.names import Name
+from flame_core.params.augmentation import AugmentationParams
 from flame_core.params.auto import Schedule, schedule
 from flame_core.params.changed_values import changed_values
 from flame_core.params.initial_weights import TextProjectionParams
+from flame_core.params.model_links import InheritParams, TeacherParams
 from flame_core.params.objectives import MultiPositiveSigmoidParams, ObjectiveParams
 from flame_core.params.optimizer import OptimizerParams
 from flame_core.params.sampling import SOURCES, LinkedPath, Sampling, UniformSampling
@@ -31,100 +33,6 @@ from flame_core.params.towers import LoraParams, ModelParams, TextTowerParams
 FEATURES = "features"  # name of the sidecar that holds a frozen tower's vectors of the pictures
 # what a recipe may need beside shards, captions and embeddings
 LINKS = ("teacher", "inherit", "sidecars", "selection", "prompts")
-
-
-class PhotometricParams(Section):
-    """Changes of a crop's colours, those of A-CLIP by default: with the probability `jitter`, of all four values."""
-
-    jitter: Fraction = 0.8
-    brightness: Fraction = Field(default=0.4, description="a factor of 1 - x to 1 + x, as of the next two")
-    contrast: Fraction = 0.4
-    saturation: Fraction = 0.2
-    hue: float = Field(default=0.1, ge=0, le=0.5, description="turn from -x to x; 1 is once round")
-    grey: Fraction = Field(default=0.2, description="probability of a grey picture")
-    blur: Fraction = Field(default=0.1, description="probability of a Gaussian blur with a sigma from 0.1 to 2 px")
-    solarise: Fraction = Field(default=0.2, description="probability that bright values are inverted")
-
-
-class AugmentationParams(Section):
-    """Random resized crop, and a flip for data in which left and right do not matter."""
-
-    scale: tuple[Fraction, Fraction] = (0.9, 1.0)
-    ratio: tuple[float, float] = (0.75, 4 / 3)
-    flip: Fraction = 0.0
-    photometric: PhotometricParams | None = Field(
-        default=None,
-        exclude_if=lambda value: value is None,  # a recipe without it is recorded as it always was
-        description="changes of the crop's colours; null: none",
-    )
-
-
-def _foreign_model(source: str) -> str:
-    """`source`, if it names a model of another project that has texts."""
-    kind, _, rest = source.partition(":")
-    if kind == "timm":
-        raise ValueError("a backbone of timm has no texts, so it has no affinities; name a CLIP or SigLIP")
-    if kind not in ("transformers", "open_clip") or not rest.strip():
-        raise ValueError(
-            f"{source!r} is no kind of teacher: write transformers:<folder or hub id>, or open_clip:<architecture>@"
-            "<weights>; or name a recipe, or the path of a model of this project"
-        )
-    if kind == "open_clip" and not all(rest.partition("@")):
-        raise ValueError(f"{source} names no weights: write open_clip:<architecture>@<name or file>")
-    return source
-
-
-class ModelLink(Section):
-    """A trained model: another recipe's, or one in a folder."""
-
-    recipe: Name | None = Field(default=None, description="a recipe that `recipes` of params.yaml lists")
-    path: LinkedPath | None = Field(default=None, description="a folder with config.json and model.safetensors")
-
-
-class TeacherParams(ModelLink):
-    """The model that a recipe learns from: another recipe's, one in a folder, or a CLIP of another project."""
-
-    model: Annotated[str, AfterValidator(_foreign_model)] | None = Field(
-        default=None,
-        description="a CLIP or SigLIP with its own texts: transformers:<folder or hub id>[@<revision>] or "
-        "open_clip:<architecture>@<weights>",
-    )
-    copies: Positive | None = Field(
-        default=None,
-        exclude_if=lambda value: value is None,  # a recipe without it is recorded as it always was
-        description="crops of each picture whose vectors by the teacher are stored before the first step; epoch e has "
-        "crop e mod copies; null: the teacher runs in every step, and every epoch has new crops",
-    )
-
-    @model_validator(mode="after")
-    def _names_one(self) -> TeacherParams:
-        if [self.recipe, self.path, self.model].count(None) != 2:
-            raise ValueError("name one teacher: a recipe, a path or a model")
-        return self
-
-
-class InheritParams(ModelLink):
-    """The model whose weights a recipe's tower begins with: of every tensor the first rows and columns that fit."""
-
-    blocks: Literal["interval", "first"] | list[Annotated[int, Field(ge=0)]] = Field(
-        default="interval",
-        description="blocks of that model that are inherited; interval: every n-th from the first, n = its blocks // "
-        "own; first: the first; or their numbers from 0, as many as the tower has",
-    )
-    projector: bool = Field(
-        default=True, description="whether the head is inherited too; false: drawn anew, such as for another LLM"
-    )
-
-    @model_validator(mode="after")
-    def _names_one(self) -> InheritParams:
-        if (self.recipe is None) == (self.path is None):
-            raise ValueError("name one model: a recipe or a path")
-        return self
-
-    @property
-    def how(self) -> dict[str, Any]:
-        """What decides the weights beside the content of that model."""
-        return {name: value for name, value in changed_values(self).items() if name not in ModelLink.model_fields}
 
 
 class TrainGates(Section):

@@ -20,7 +20,8 @@ from flame_core.lexical.vocabulary import Word
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from flame_core.vision.tower import ImageEncoder, ImageTower
+    from flame_core.vision.image_encoder import ImageEncoder
+    from flame_core.vision.tower import ImageTower
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from flame_core.clustering.cost import ClusterCost
-    from flame_core.training.cost import StoringCost, TrainingCost
+    from flame_core.training.cost_figures import StoringCost, TrainingCost
 
 _GB = 1e9
 

@@ -31,7 +31,7 @@ from flame_core.serving.package import CLASS_TENSOR, CLASSES, SERVING, require_p
 from flame_core.settings import settings
 from flame_core.text.llm_adapter import packed_adapter
 from flame_core.text.tensor_file import TensorFile
-from flame_core.vision.tower import load_encoder
+from flame_core.vision.image_encoder import load_encoder
 
 if TYPE_CHECKING:
     from flame_core.text.encoder import TextEncoder

@@ -35,7 +35,8 @@ from flame_core.soft_prompts import RECORD, WRITES
 from flame_core.soft_prompts.frozen_llm import FrozenLLM, load_frozen
 from flame_core.text.cost import read_shape
 from flame_core.verification import read_digests, verify
-from flame_core.vision.tower import CONFIG, WEIGHTS, ImageEncoder
+from flame_core.vision.image_encoder import ImageEncoder
+from flame_core.vision.tower import CONFIG, WEIGHTS
 from flame_core.work import Unit, UnitRecord, WorkCache, gather
 
 STAGE = "caption_lm"

@@ -110,7 +110,7 @@ def _open(params: Params, chosen: TuneParams, layout: Layout, name: str) -> Mode
 
         return open_model(name, params.evaluate.baselines[name], device)
     from flame_core.suite.models.trained import TrainedModel
-    from flame_core.vision.tower import load_encoder
+    from flame_core.vision.image_encoder import load_encoder
 
     def no_texts(kind: str, texts: Sequence[str]) -> np.ndarray:
         raise AssertionError("heads read pictures only")

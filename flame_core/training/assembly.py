@@ -21,11 +21,12 @@ from flame_core.training.adapted_llm import AdaptedLLM
 from flame_core.training.schedule import create_optimizer, freeze
 from flame_core.training.texts import TrainingTexts
 from flame_core.vision.frozen_backbone import freeze_backbone, require_statistics
+from flame_core.vision.image_encoder import load_tower
 from flame_core.vision.inheritance import begun_with, inherit
 from flame_core.vision.initial_weights import load_initial_weights
 from flame_core.vision.lexical_head import LexicalHead
 from flame_core.vision.masked_tower import fit, prune
-from flame_core.vision.tower import ImageTower, load_tower, require_features
+from flame_core.vision.tower import ImageTower, require_features
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from flame_core.text.cost import LLMShape
 from flame_core.text.transformer import TextTower
 from flame_core.training.adapted_cost import ReadLLM
 from flame_core.training.adapted_llm import AdaptedSamples
-from flame_core.training.cost import PICTURES, TrainingCost, training_cost
+from flame_core.training.cost import PICTURES, training_cost
+from flame_core.training.cost_figures import TrainingCost
 from flame_core.training.loader import TrainingSamples
 
 _GB = 1e9

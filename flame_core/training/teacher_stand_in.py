@@ -21,7 +21,8 @@ from flame_core.objectives.stored_teacher import ABOUT, AboutVectors
 from flame_core.objectives.teacher import open_teacher, taught
 from flame_core.params import TrainParams
 from flame_core.text.jobs import facet_count
-from flame_core.training.cost import PICTURES, StoringCost
+from flame_core.training.cost import PICTURES
+from flame_core.training.cost_figures import StoringCost
 from flame_core.training.counting import counted
 from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
 

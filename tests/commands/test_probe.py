@@ -27,7 +27,7 @@ from flame_core.params import FeaturesParams, Params
 from flame_core.params.alignment import ProbedTower, ProbeParams
 from flame_core.text.encoder import TextEncoder
 from flame_core.verification import write_digests
-from flame_core.vision.tower import ImageEncoder, load_encoder
+from flame_core.vision.image_encoder import ImageEncoder, load_encoder
 from flame_core.work import VERSIONS_FILE, UnitRecord, WorkCache
 from tests.export.subjects import trained
 from tests.stages.pipeline import ROOT, captioned_project

@@ -15,7 +15,8 @@ from flame_core.export.zero_shot import ZeroShot
 from flame_core.params import IngestParams, SizesParams, TextTowerParams, TrainParams
 from flame_core.text import transformer
 from flame_core.text.store import TOKENIZER
-from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower, load_tower
+from flame_core.vision.image_encoder import load_tower
+from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
 
 DIM, SIZE = 20, 32
 SMALL = {"img_size": SIZE, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}

@@ -15,7 +15,7 @@ from flame_core.errors import ParamsError
 from flame_core.export.about import About
 from flame_core.export.formats import FORMATS, Format, export
 from flame_core.text.transformer import TrainedTexts
-from flame_core.vision.tower import load_encoder
+from flame_core.vision.image_encoder import load_encoder
 from tests.data.drawings import drawing, encoded
 from tests.export import subjects
 

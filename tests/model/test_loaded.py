@@ -17,7 +17,7 @@ from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.text.encoder import TextEncoder
-from flame_core.vision.tower import load_encoder
+from flame_core.vision.image_encoder import load_encoder
 from tests.data.drawings import png
 from tests.measuring import world
 from tests.search.runs import run_here

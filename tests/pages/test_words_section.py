@@ -18,7 +18,8 @@ from flame_core.pages.report import render_report
 from flame_core.pages.words_section import words_shown
 from flame_core.params import TrainParams
 from flame_core.patches.word_maps import word_maps
-from flame_core.vision.tower import ImageEncoder, ImageTower
+from flame_core.vision.image_encoder import ImageEncoder
+from flame_core.vision.tower import ImageTower
 from tests.measuring import world
 from tests.pages.test_report import Page
 

@@ -51,7 +51,7 @@ def with_facet_tokens(params: Params, layout: Layout) -> tuple[Params, Layout]:
 
 def test_a_query_by_facets_meets_the_picture_facet_by_facet(run):
     """The tower of `other` gets facet tokens; that of `plain` has none, so there every facet meets the whole."""
-    from flame_core.vision.tower import load_encoder
+    from flame_core.vision.image_encoder import load_encoder
 
     params, layout = with_facet_tokens(*run)
     jpegs = [world.jpeg(index) for index in range(12)]
@@ -69,7 +69,7 @@ def test_a_query_by_facets_meets_the_picture_facet_by_facet(run):
 
 
 def test_query_ranks_the_gallery_and_keeps_its_embeddings(run):
-    from flame_core.vision.tower import load_encoder
+    from flame_core.vision.image_encoder import load_encoder
 
     params, layout = run
     text = "Eine grüne Sache."
@@ -97,7 +97,7 @@ def test_query_ranks_the_gallery_and_keeps_its_embeddings(run):
 def test_a_text_that_the_store_lacks_goes_through_the_llm(run, byte_tokenizer):
     """The store's centring holds for it as well: the mean that is subtracted is that of the raw facet."""
     from flame_core.text.encoder import TextEncoder
-    from flame_core.vision.tower import load_encoder
+    from flame_core.vision.image_encoder import load_encoder
 
     params, layout = run
     folder = layout.llm / params.llm.name
@@ -120,7 +120,7 @@ def test_a_text_that_the_store_lacks_goes_through_the_llm(run, byte_tokenizer):
 
 def test_a_query_to_a_model_with_a_text_tower_is_read_by_that_tower(run, byte_tokenizer):
     """Also a text that the store holds, and never by the LLM: a tower that is gone is an error."""
-    from flame_core.vision.tower import load_encoder
+    from flame_core.vision.image_encoder import load_encoder
 
     params, layout = run
     folder = layout.model("other")

@@ -14,7 +14,7 @@ from flame_core.model.locate import model_of_run
 from flame_core.search import nearness
 from flame_core.search.galleries import HELD_OUT, gallery_of
 from flame_core.search.nearness import Nearness, chance
-from flame_core.vision.tower import load_encoder
+from flame_core.vision.image_encoder import load_encoder
 from tests.measuring import world
 from tests.search.runs import ask_text, run_here
 

@@ -25,7 +25,7 @@ from flame_core.params import CaptionLMParams, CaptionWriting, Params
 from flame_core.settings import settings
 from flame_core.stages import caption_lm, evaluate, train
 from flame_core.verification import verify
-from flame_core.vision.tower import load_tower
+from flame_core.vision.image_encoder import load_tower
 from tests.bits import flip
 from tests.captioning.world import CONNECTOR, described_project
 from tests.stages.pipeline import tree

@@ -21,7 +21,8 @@ from flame_core.params import Params
 from flame_core.stages import caption, codes, download, ingest
 from flame_core.text.store import unit
 from flame_core.verification import verify
-from flame_core.vision.tower import ImageTower, load_encoder
+from flame_core.vision.image_encoder import load_encoder
+from flame_core.vision.tower import ImageTower
 from tests.bits import flip
 from tests.curation.world import coded_project, coding, write_tower
 from tests.stages.pipeline import tree, write_pairs

@@ -23,7 +23,8 @@ from flame_core.settings import settings
 from flame_core.stages import caption, codes, download, ingest, select
 from flame_core.text.store import unit
 from flame_core.training import stepwise
-from flame_core.vision.tower import ImageTower, load_encoder
+from flame_core.vision.image_encoder import load_encoder
+from flame_core.vision.tower import ImageTower
 from flame_core.vq import fit as fitting
 from tests.curation.world import coded_project, coding, selecting
 from tests.stages.pipeline import tree, write_pairs

@@ -17,7 +17,7 @@ from flame_core.errors import GateError, InputError
 from flame_core.params import SpectrumParams
 from flame_core.stages import baselines, compare, evaluate
 from flame_core.verification import write_digests
-from flame_core.vision.tower import ImageEncoder
+from flame_core.vision.image_encoder import ImageEncoder
 from tests.search.runs import search
 from tests.stages.finished_run import finished_run
 

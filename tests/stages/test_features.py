@@ -27,7 +27,7 @@ from flame_core.text.projection import ProjectedTexts
 from flame_core.training import loop
 from flame_core.training.recipe_check import recipe_faults
 from flame_core.verification import verify
-from flame_core.vision.tower import load_tower
+from flame_core.vision.image_encoder import load_tower
 from flame_core.work import WorkCache
 from tests.bits import flip
 from tests.stages.pipeline import captioned_project, tree
@@ -167,7 +167,7 @@ def test_a_model_trained_on_stored_vectors_sees_pictures_as_they_were_stored(wor
     assert all(torch.equal(value, net[name]) for name, value in tower.backbone.state_dict().items())  # frozen
     stored = Sidecar(layout.features).read([("train/00000.tar", 0)])[:, 0].float()
     row = next(row for row in read_index(layout.shards, "train") if (row.shard, row.row) == ("train/00000.tar", 0))
-    from flame_core.vision.tower import ImageEncoder
+    from flame_core.vision.image_encoder import ImageEncoder
 
     z = ImageEncoder(tower, config, "cpu").encode([PictureReader(layout.shards).jpeg(row)])
     torch.testing.assert_close(torch.from_numpy(z), tower(stored)["z"][:, 0].detach(), rtol=1e-3, atol=1e-3)

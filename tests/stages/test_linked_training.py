@@ -32,7 +32,7 @@ from flame_core.stages import embed, link, train
 from flame_core.training.job import TrainingJob
 from flame_core.verification import read_digests, write_digests
 from flame_core.vision.block_sizes import sizes_of
-from flame_core.vision.tower import load_tower
+from flame_core.vision.image_encoder import load_tower
 from flame_core.work import Unit, UnitRecord, WorkCache
 from tests.bits import flip
 from tests.stages.pipeline import captioned_project

@@ -22,7 +22,7 @@ from flame_core.stages import prompts, train
 from flame_core.text.store import Drawn, TrainStore
 from flame_core.training.recipe_check import link_faults, recipe_faults
 from flame_core.verification import write_digests
-from flame_core.vision.tower import load_tower
+from flame_core.vision.image_encoder import load_tower
 from tests.captioning.heads import write_head
 from tests.captioning.world import ALIGNED, CONNECTOR, OPTIONS, described_project
 from tests.stages.pipeline import ROOT

@@ -23,7 +23,8 @@ from flame_core.params import Params
 from flame_core.stages import caption, codes, download, embed, ingest, select, train
 from flame_core.text.store import Drawn, TrainStore, unit
 from flame_core.verification import verify
-from flame_core.vision.tower import ImageTower, load_encoder
+from flame_core.vision.image_encoder import load_encoder
+from flame_core.vision.tower import ImageTower
 from tests.bits import flip
 from tests.curation.world import SELECT, coded_project, coding, selecting, small_recipe
 from tests.stages.pipeline import tree, write_pairs

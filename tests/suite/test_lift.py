@@ -19,7 +19,7 @@ from flame_core.suite.layouts.sugarcrepe import GROUPS
 from flame_core.text.encoder import TextEncoder
 from flame_core.text.llm import SOURCE
 from flame_core.verification import write_digests
-from flame_core.vision.tower import load_encoder
+from flame_core.vision.image_encoder import load_encoder
 from tests.stages.pipeline import ROOT, captioned_project
 from tests.suite import datasets
 

@@ -19,7 +19,8 @@ from flame_core.suite.encoding import encoded
 from flame_core.suite.measurement import run_benchmarks
 from flame_core.suite.models.model import open_model
 from flame_core.suite.models.trained import TrainedModel
-from flame_core.vision.tower import CONFIG, WEIGHTS, ImageEncoder, ImageTower
+from flame_core.vision.image_encoder import ImageEncoder
+from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
 from tests.measuring import world
 from tests.suite import datasets
 from tests.suite.datasets import COLOURS, benchmark, collected, picture, put

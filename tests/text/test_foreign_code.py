@@ -17,7 +17,8 @@ from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import LLMParams, RewriteCaptioner
 from flame_core.suite.models.transformers_clip import TransformersModel
-from flame_core.text.llm import SOURCE, fetch, load_llm, load_tokenizer
+from flame_core.text.fetched_llm import fetch
+from flame_core.text.llm import SOURCE, load_llm, load_tokenizer
 from tests.conftest import tiny_llm
 
 CODE = """

@@ -20,8 +20,9 @@ from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import LLMParams
 from flame_core.settings import settings
+from flame_core.text.fetched_llm import fetch
 from flame_core.text.gguf_file import join, parts_in
-from flame_core.text.llm import LICENCE, SOURCE, fetch, load_llm, load_tokenizer, read_source
+from flame_core.text.llm import LICENCE, SOURCE, load_llm, load_tokenizer, read_source
 
 WORDS = ["▁a", "▁red", "▁kite", "re", "red", "ki", "te", "kite", "▁k", "▁re"]
 TENSORS = {

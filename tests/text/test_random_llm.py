@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from flame_core.layout import Layout
 from flame_core.params import LLMParams
-from flame_core.text.llm import SOURCE, fetch
+from flame_core.text.fetched_llm import fetch
+from flame_core.text.llm import SOURCE
 from tests.conftest import tiny_llm
 
 

@@ -18,7 +18,8 @@ from flame_core.params import CosineParams, Params, TrainParams
 from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.text.memory import require_llm_memory
 from flame_core.training.assembly import assemble
-from flame_core.training.cost import TrainingCost, different_captions, training_cost
+from flame_core.training.cost import different_captions, training_cost
+from flame_core.training.cost_figures import TrainingCost
 from flame_core.training.counting import Quadratic, counted
 from flame_core.training.made_batch import MadeTexts, made_batch
 from flame_core.training.memory import fitted_training

@@ -22,7 +22,8 @@ from flame_core.settings import settings
 from flame_core.training import checkpoint
 from flame_core.training.assembly import Assembly, assemble
 from flame_core.training.made_batch import MadeTexts, made_batch
-from flame_core.vision.tower import WEIGHTS, ImageTower, load_tower
+from flame_core.vision.image_encoder import load_tower
+from flame_core.vision.tower import WEIGHTS, ImageTower
 from tests.training.distilled import LARGE, SMALL, distilled_recipe, train_distilled, write_distilled, write_teacher
 from tests.training.killed import train_killed
 from tests.training.processes import on_ranks

@@ -12,7 +12,7 @@ from PIL import Image
 from flame_core.params import TrainParams
 from flame_core.settings import settings
 from flame_core.training.loop import train
-from flame_core.vision.tower import ImageEncoder
+from flame_core.vision.image_encoder import ImageEncoder
 from tests.pretended_gpu import on_a_gpu
 from tests.training.a_clip import a_clip
 from tests.training.masked import PLAIN, masked_recipe

@@ -14,7 +14,8 @@ from flame_core.digest import write_json
 from flame_core.errors import InputError, ParamsError
 from flame_core.params import ModelParams, TrainParams
 from flame_core.settings import Settings
-from flame_core.vision.tower import ImageEncoder, ImageTower, load_encoder, require_features
+from flame_core.vision.image_encoder import ImageEncoder, load_encoder
+from flame_core.vision.tower import ImageTower, require_features
 
 OPTIONS = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 
@@ -180,7 +181,8 @@ def test_a_gpu_that_is_named_by_number_is_waited_for_too(monkeypatch):
     encoder = ImageEncoder(tower, {"recipe": {"model": {"image_size": 32}, "cpu_threads": 1}}, "cpu")
     waited = []
     monkeypatch.setattr(
-        "flame_core.vision.tower.prepared_batches", lambda *given: [torch.zeros(1, 32, 32, 3, dtype=torch.uint8)]
+        "flame_core.vision.image_encoder.prepared_batches",
+        lambda *given: [torch.zeros(1, 32, 32, 3, dtype=torch.uint8)],
     )
     monkeypatch.setattr("torch.cuda.synchronize", waited.append)
     encoder.encode([b""])

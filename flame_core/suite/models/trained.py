@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from flame_core.measuring.classification import Lookup
 from flame_core.measuring.image_vectors import model_identity
 from flame_core.suite.models.model import Model
-from flame_core.vision.tower import ImageEncoder, ImageTower
+from flame_core.vision.image_encoder import ImageEncoder
+from flame_core.vision.tower import ImageTower
 
 _TEXTS = 512  # texts whose facets are in memory at once
 

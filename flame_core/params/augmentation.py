@@ -1,0 +1,33 @@
+"""How a recipe changes the pictures that it trains on."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from flame_core.params.section import Fraction, Section
+
+
+class PhotometricParams(Section):
+    """Changes of a crop's colours, those of A-CLIP by default: with the probability `jitter`, of all four values."""
+
+    jitter: Fraction = 0.8
+    brightness: Fraction = Field(default=0.4, description="a factor of 1 - x to 1 + x, as of the next two")
+    contrast: Fraction = 0.4
+    saturation: Fraction = 0.2
+    hue: float = Field(default=0.1, ge=0, le=0.5, description="turn from -x to x; 1 is once round")
+    grey: Fraction = Field(default=0.2, description="probability of a grey picture")
+    blur: Fraction = Field(default=0.1, description="probability of a Gaussian blur with a sigma from 0.1 to 2 px")
+    solarise: Fraction = Field(default=0.2, description="probability that bright values are inverted")
+
+
+class AugmentationParams(Section):
+    """Random resized crop, and a flip for data in which left and right do not matter."""
+
+    scale: tuple[Fraction, Fraction] = (0.9, 1.0)
+    ratio: tuple[float, float] = (0.75, 4 / 3)
+    flip: Fraction = 0.0
+    photometric: PhotometricParams | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # a recipe without it is recorded as it always was
+        description="changes of the crop's colours; null: none",
+    )
