@@ -80,7 +80,7 @@ def main() -> None:
     except FlameError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
-        from flame_core.work import disk_error
+        from flame_core.files.disk_errors import disk_error
 
         if (refused := disk_error(error)) is None:
             raise

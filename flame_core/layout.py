@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flame_core.errors import InputError
+from flame_core.names import expanded
 
 STATE = ".flame"
 OPT_OUT = "opt_out.parquet"  # written by `flame forget`
@@ -203,7 +204,7 @@ class Layout:
 
     def resolve(self, path: str) -> Path:
         """A path from params; a relative one is relative to the project root."""
-        return self.project / Path(path).expanduser()
+        return self.project / expanded(path)
 
 
 def _nearest(folder: Path) -> Path:

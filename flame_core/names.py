@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -128,3 +128,11 @@ def printable(name: str) -> str:
 Name = Annotated[str, AfterValidator(require_name)]
 DottedName = Annotated[str, AfterValidator(require_dotted_name)]
 LanguageCode = Annotated[str, AfterValidator(require_language_code)]
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with `~` as the user's home; as it is if it begins with the name of no user (`~unknown`)."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)

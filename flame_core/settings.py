@@ -9,14 +9,17 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from flame_core.cores import usable_cores
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
+from flame_core.names import expanded, shown
 
 EVERYWHERE = ("0.0.0.0", "::", "")  # values of `ui_host` that mean all addresses; none is a usable host name
 
@@ -25,10 +28,20 @@ def _default_workers() -> int:
     return max(1, min(8, usable_cores()))
 
 
+def _host(address: str) -> str | None:
+    """The host of an address, if it can be one."""
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # raises if it is no number
+    except ValueError:
+        return None
+    return parts.hostname if parts.hostname and max(map(len, parts.hostname.split("."))) < 64 else None
+
+
 class Settings(BaseSettings):
     """`FLAME_DEVICE=cuda flame train` and the like."""
 
-    model_config = SettingsConfigDict(env_prefix="FLAME_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FLAME_", extra="ignore", frozen=True, str_strip_whitespace=True)
 
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where models run; auto: on a GPU if torch sees one"
@@ -111,6 +124,34 @@ class Settings(BaseSettings):
     @classmethod
     def _between_commas(cls, value: Any) -> Any:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    @field_validator("cache_dir", "stage_dir", mode="before")
+    @classmethod
+    def _folder(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str):
+            return value
+        own = cls.model_fields[str(info.field_name)]
+        return expanded(value.strip()) if value.strip() else own.get_default(call_default_factory=True)
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            return value if value == "UTC" else ZoneInfo(value).key
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"{shown(value)} is no time zone: write one such as Europe/Berlin") from None
+
+    @field_validator("alert_url")
+    @classmethod
+    def _has_a_host(cls, value: str | None) -> str | None:
+        if value is not None and not (value.isascii() and _host(value)):
+            raise ValueError("it must be ASCII and name a host: https://chat.example/hooks/1")
+        return value
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _off_in_any_case(cls, value: str | None) -> str | None:
+        return "off" if value is not None and value.lower() == "off" else value
 
     def ui_url(self, port: int) -> str:
         """The address at which this machine reaches a server that listens on `ui_host`."""

@@ -6,6 +6,7 @@ not fit is printed as one block per row.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 _NAME_WIDTH = 28  # at most, of the column of names
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _BORDER = 3  # columns that rich puts between two cells, and one more in front
 
 
@@ -29,6 +31,7 @@ def print_title(console: Console, title: str) -> None:
 
 def print_values(console: Console, values: Mapping[str, str]) -> None:
     """Print names with their values in two columns, with a line of its own for a word that is too long for them."""
+    values = {without_controls(name): without_controls(value) for name, value in values.items()}
     width = min(_NAME_WIDTH, max(map(cell_len, values), default=0))
     room = console.width - width - 4
     for name, value in values.items():
@@ -47,6 +50,7 @@ def print_values(console: Console, values: Mapping[str, str]) -> None:
 
 def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows as a table; as blocks of names and values if a word would have to be broken."""
+    rows = [[*map(without_controls, row)] for row in rows]
     widths = column_widths(columns, rows, console.width)
     if widths is None:
         print_title(console, title)
@@ -60,6 +64,11 @@ def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequ
     for row in rows:
         shown.add_row(*map(Text, row))
     console.print(shown)
+
+
+def without_controls(text: str) -> str:
+    """A text whose control characters are escaped, since names of files may hold what steers a terminal."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def column_widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int] | None:

@@ -12,17 +12,10 @@ over from one generation of a unit to the next (`WorkCache.mend`).
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import hashlib
 import json
 import logging
 import os
-import re
 import shutil
-import socket
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,20 +23,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 
 from flame_core.digest import file_sha256, value_digest, write_json
-from flame_core.errors import InputError, ResourceError
+from flame_core.errors import InputError
+from flame_core.files.disk_errors import clear_disk_errors
+from flame_core.files.whole_folders import publish, scratch, settle
 from flame_core.names import folders_of, shown, stays_inside
 from flame_core.verification import write_digests
 
 RECORD = "ledger.json"  # as in the caches that exist
-_NEXT = ".next"  # suffix of a finished generation that has not replaced the last one yet
-_ABANDONED = 7 * 86400  # seconds without a change, after which another machine's scratch folder is removed
 _OWN_DIGEST = "ledger_sha256"  # in a record: digest of all else in it
 VERSIONS_FILE = Path(__file__).with_name("versions.yaml")
-_SCRATCH = re.compile(r"\.tmp-(?P<node>[0-9a-f]{12})-(?P<pid>\d{1,10})-\w+")
 log = logging.getLogger(__name__)
 
 
@@ -106,7 +97,7 @@ class WorkCache:
 
     def _open(self, digest: str) -> tuple[Unit | None, list[str]]:
         """The unit of that digest, as far as its record can be read, and the names of its damaged files."""
-        _settle(self.folder / digest)
+        settle(self.folder / digest)
         folder = self.folder / digest
         if not folder.exists():
             return None, []
@@ -175,91 +166,6 @@ def _is_whole(path: Path, expected: Mapping[str, Any]) -> bool:
         return False
 
 
-@cache
-def node_id() -> str:
-    """12 hex digits that name this machine until it is started again, and this container if it has its own processes.
-
-    Process ids mean the same process only where this is the same. A host name does not suffice: containers and cloned
-    machines share one.
-    """
-    parts = [socket.gethostname()]
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
-        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-
-
-@contextmanager
-def scratch(parent: Path) -> Iterator[Path]:
-    """A private folder beside the final ones (so a rename is atomic); removed at the end if it still exists.
-
-    Also removes folders left behind by killed processes of this machine, and those that nobody has changed for a week.
-    """
-    parent.mkdir(parents=True, exist_ok=True)
-    for left in parent.glob(".tmp-*"):
-        if name := _SCRATCH.fullmatch(left.name):
-            mine = name["node"] == node_id()
-            if not psutil.pid_exists(int(name["pid"])) if mine else _unchanged_since(left) > _ABANDONED:
-                shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".tmp-{node_id()}-{os.getpid()}-", dir=parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _unchanged_since(folder: Path) -> float:
-    """Seconds since the last change in a folder; 0 if it cannot be read."""
-    try:
-        return time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
-    except OSError:  # its process is at work in it
-        return 0.0
-
-
-def publish(folder: Path, target: Path, *, replace: bool = False) -> None:
-    """Rename a finished folder into place.
-
-    If there is one, it stays, since another process was first with an equal result; with `replace` it is replaced, in
-    steps that `_settle` completes after a kill.
-    """
-    folder.chmod(0o755)  # mkdtemp makes it private
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    place = target.with_name(target.name + _NEXT) if replace and target.exists() else target
-    try:
-        folder.rename(place)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise
-    if place != target:
-        _settle(target)
-
-
-def _settle(target: Path) -> None:
-    """Put a finished generation that waits beside `target` in its place."""
-    following = target.with_name(target.name + _NEXT)
-    if not following.exists():
-        return
-    with scratch(target.parent) as folder, _locked(target.parent):
-        if following.exists():  # unless another process has done it meanwhile
-            if target.exists():
-                target.rename(folder / "last")
-            following.rename(target)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder, which ends with the process."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
 def gather(
     out: Path,
     state: Path,
@@ -321,40 +227,3 @@ def _built(out: Path, state: Path) -> Iterator[Path]:
         yield folder
     with suppress(OSError):  # another process may be building there too
         beside.rmdir()
-
-
-@contextmanager
-def clear_disk_errors(place: Path) -> Iterator[None]:
-    """Turn a disk's refusal into an error that says where; nothing incomplete is published."""
-    try:
-        yield
-    except OSError as error:
-        if (refused := disk_error(error, place)) is not None:
-            raise refused from error
-        raise
-
-
-def disk_error(error: OSError, place: Path | None = None) -> ResourceError | None:
-    """What to tell the user if a disk is full or may not be written; None for any other error.
-
-    `place` is what was being written, in case the error names no file.
-    """
-    where = error.filename2 or error.filename or place or "."
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return ResourceError(
-            f"{place or where}: {error.strerror}. Free some room and run the same command again: finished work is kept"
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        path = Path(os.fsdecode(where)).absolute()
-        above = [] if path.is_file() else [path, *path.parents]
-        closed = [folder for folder in above if folder.is_dir() and not os.access(folder, os.W_OK)]
-        return ResourceError(
-            f"{closed[0] if closed else path}: {error.strerror}. This user may not read or write there: change its "
-            "rights, or work in a copy of the project that belongs to you"
-        )
-    if error.errno in (errno.EXDEV, errno.EBUSY):
-        return ResourceError(
-            f"{place or where}: {error.strerror}. A mount point cannot be replaced: mount the disk one folder higher, "
-            "or put a link to a folder of that disk here"
-        )
-    return None

@@ -22,10 +22,11 @@ from typing import Any
 import yaml
 
 from flame_core.errors import ParamsError, ResourceError
+from flame_core.files.whole_files import put
 from flame_core.graph.links import PIPELINE, linked_files, linked_pipeline
 from flame_core.graph.versions import VERSIONS
 from flame_core.layout import OPT_OUT, Layout
-from flame_core.names import shown
+from flame_core.names import expanded, shown
 from flame_core.params import Params, merge
 from flame_core.params.places import Places, short
 from flame_core.params.validation import not_valid, read_placed
@@ -92,7 +93,7 @@ def written_params(layout: Layout, overrides: Sequence[str], preset: str | Path 
     placed = read_placed(source, short(source))
     content, places = placed.value, Places(short(source), placed.lines)
     for override in overrides:
-        laid = _nested(override)
+        laid = nested_override(override)
         content = merge(content, laid)
         places.override(f"--set {shown(override)[1:-1]}", laid)
     return WrittenParams(source, content, places, placed.twice)
@@ -116,7 +117,7 @@ def find_preset(layout: Layout, name: str) -> Path:
     """
     folders = preset_folders(layout)
     named = [folder / each for folder in folders for each in (f"{name}.yaml", name)]
-    for path in (*named, layout.project / name, Path(name).expanduser()):
+    for path in (*named, layout.project / name, expanded(name)):
         if path.is_file():
             return path
     known = ", ".join(preset_names(layout)) or "none"
@@ -139,7 +140,7 @@ def split_override(override: str) -> tuple[str, Any]:
     return key, read_yaml_text(text, where)
 
 
-def _nested(override: str) -> dict[str, Any]:
+def nested_override(override: str) -> dict[str, Any]:
     """`a.b=5` as {"a": {"b": 5}}."""
     key, value = split_override(override)
     for part in reversed(key.split(".")):
@@ -156,10 +157,14 @@ def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
     """Create or refresh the workspace of these params."""
     opened, params = workspace_of(layout, resolved.params), resolved.params
     root = opened.root
-    root.mkdir(parents=True, exist_ok=True)
-    contents = linked_files(layout.recipes, opened, params)
-    copied = [PIPELINE, ".dvcignore", VERSIONS]
-    contents |= {name: (layout.project / name).read_bytes() for name in copied}
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        contents = linked_files(layout.recipes, opened, params)
+        copied = [PIPELINE, ".dvcignore", VERSIONS]
+        contents |= {name: (layout.project / name).read_bytes() for name in copied}
+    except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        raise ParamsError(f"{error.filename}: {error.strerror}; a workspace needs it, and `flame upgrade` writes "
+                          "files of a project that are missing") from None  # fmt: skip
     contents[PIPELINE] = linked_pipeline(contents[PIPELINE], opened, params)
     contents["params.yaml"] = yaml.safe_dump(resolved.content, sort_keys=False, allow_unicode=True).encode()
     if not params.storage.cache:
@@ -181,16 +186,6 @@ def _existing_once(pipeline: bytes) -> bytes:
     for stage in content["stages"].values():
         stage["outs"] = [{out: {"cache": False}} if out in LARGE_OUTS else out for out in stage["outs"]]
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
-
-
-def put(path: Path, content: bytes) -> None:
-    """Replace a file atomically, and only if its content changes: another process may be reading it."""
-    if path.is_file() and path.read_bytes() == content:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(content)
-    beside.replace(path)
 
 
 def dvc_cache(layout: Layout) -> Path:

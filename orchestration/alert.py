@@ -103,7 +103,7 @@ def send(address: str, content: dict[str, Any]) -> str | None:
         return None
     except urllib.error.HTTPError as error:
         return f"the alert was not accepted: {_host(address)} answered {error.code}"
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         return f"the alert was not sent: {_host(address)} does not answer ({reason})"
 

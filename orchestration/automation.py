@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -72,19 +73,27 @@ def source_sensor(layout: Layout) -> dg.SensorDefinition:
         except FlameError as error:
             return dg.SkipReason(f"params.yaml cannot be used: {error}")
         now = value_digest(files)[:16]
-        cursor = json.loads(context.cursor) if context.cursor else {"seen": now, "pending": now, "changes": 0}
-        seen, pending = cursor["seen"], cursor["pending"]
+        cursor = _cursor(context.cursor)
+        seen, pending = cursor or (now, now)
         settled = now == pending and now != seen
-        changes = cursor["changes"] + settled
-        saved = json.dumps({"seen": now if settled else seen, "pending": now, "changes": changes})
+        saved = json.dumps({"seen": now if settled else seen, "pending": now})
         if not settled:
-            why = _why_not(files, first=context.cursor is None, changing=now != seen)
+            why = _why_not(files, first=cursor is None, changing=now != seen)
             return dg.SensorResult(skip_reason=dg.SkipReason(why), cursor=saved)
         # Dagster uses a run key only once, but the sources may return to an earlier state.
-        request = dg.RunRequest(run_key=f"{changes}-{now}", tags=LOOK_AGAIN)
+        request = dg.RunRequest(run_key=f"{time.time_ns()}-{now}", tags=LOOK_AGAIN)
         return dg.SensorResult(run_requests=[request], cursor=saved)
 
     return sensor
+
+
+def _cursor(text: str | None) -> tuple[str, str] | None:
+    """The states that were last acted upon and last seen; None if there is no cursor that says so."""
+    try:
+        saved = json.loads(text or "null")
+        return str(saved["seen"]), str(saved["pending"])
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def local_files(layout: Layout) -> dict[str, list[tuple[str, int, int]]]:

@@ -113,17 +113,22 @@ def bring_up_to_date(context: Context, project: DvcProject, stage: str, runner: 
 def _remember(project: DvcProject, stage: str, locked: LockedStage, reported: Mapping[str, Any]) -> None:
     """Store a stage's report with DVC's temporary files, for when the same data come from the cache."""
     path = _memory(project, stage, locked)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(dg.serialize_value(dict(reported)), "utf-8")
-    for old in sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime)[:-_REMEMBERED]:
-        old.unlink(missing_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(f".{os.getpid()}")
+        beside.write_text(dg.serialize_value(dict(reported)), "utf-8")
+        beside.replace(path)
+        for old in sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime)[:-_REMEMBERED]:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning(f"{stage}: its report is not kept for later runs ({error})")
 
 
 def recall(project: DvcProject, stage: str, locked: LockedStage) -> Mapping[str, Any]:
     """The stage's report when it last made the same data, so that a cached stage keeps its pictures and numbers."""
     try:
         return dg.deserialize_value(_memory(project, stage, locked).read_text("utf-8"), dict)
-    except (OSError, DeserializationError):
+    except (OSError, ValueError, DeserializationError):
         return {}
 
 

@@ -41,7 +41,12 @@ _IN_A_SHELL: Any = {
 def instance_home(layout: Layout) -> Path:
     """DAGSTER_HOME of the project, with its configuration: the project's own `dagster.yaml` if it has one, or ours."""
     home = layout.state / "dagster"
-    home.mkdir(parents=True, exist_ok=True)
+    if wrong := sorted(set(str(home)) & set("%#?")):
+        raise ResourceError(f"{home}: Dagster cannot work in a path with {' '.join(wrong)}; rename the folder")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ResourceError(f"{error.filename} is a file, where Dagster has a folder: move it away") from None
     beside = home / f".dagster.yaml.{os.getpid()}"
     own = layout.project / CONFIGURATION
     if own.is_file():

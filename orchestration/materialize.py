@@ -16,20 +16,25 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from functools import reduce
+from typing import Annotated, Any
 
 import dagster as dg
 import typer
 from dagster._core.definitions.asset_selection import DagsterInvalidAssetSelectionError
 
 from flame_core.errors import FlameError, Interrupted, ParamsError
+from flame_core.files.disk_errors import disk_error
 from flame_core.layout import Layout
+from flame_core.names import shown
+from flame_core.params.validation import merge
 from flame_core.remedies import advice
 from flame_core.reporting import configure_logging, console, facts
 from flame_core.settings import settings
-from flame_core.workspace import preset_names, split_override
+from flame_core.workspace import nested_override, preset_names, resolve_params, split_override
 from orchestration.dvc_assets import EXIT_CODE, REFRESH_TAG
 from orchestration.dvc_errors import DvcProjectError
+from orchestration.dvc_project import DvcProject
 from orchestration.instance import opened_in_shell, process_tag
 
 ASSETS = "__ASSET_JOB"  # Dagster's name of the job that holds every asset
@@ -57,11 +62,15 @@ def materialize(
     """
     from orchestration.definitions import build
 
+    if select and (overrides or preset):
+        raise ParamsError("--select goes with neither --set nor --preset: the job `experiment` runs the whole pipeline")
+    resolve_params(layout, overrides, preset)
+    _require_stages(layout, refresh)
     definitions = build(layout, code_overrides=True)  # a user with a shell may run code anyway
     assets = _selected(select or "*", definitions)
     job, config, tags = ASSETS, QUIET, {REFRESH_TAG: ",".join(refresh)} if refresh else {}
     if overrides or preset:
-        values = dict(map(split_override, overrides))
+        values = _given(overrides)
         workspace = {"config": {"overrides": values, **_preset(layout, preset)}}
         job, config, assets = "experiment", {**QUIET, "ops": {"workspace": workspace}}, None
     with opened_in_shell(layout) as instance:
@@ -77,6 +86,18 @@ def materialize(
         if any(map(_is_interruption, failures)):
             raise Interrupted(STOPPED)
         return 0 if result.success else next(filter(None, map(_exit_code, failures)), 1)
+
+
+def _require_stages(layout: Layout, names: Sequence[str]) -> None:
+    known = DvcProject(layout.root).stages()
+    if unknown := [name for name in names if name not in known]:
+        raise ParamsError(f"--refresh {shown(unknown[0])} is no stage; known stages: {', '.join(sorted(known))}")
+
+
+def _given(overrides: Sequence[str]) -> dict[str, Any]:
+    """The overrides by key; if one is given twice, all of them merged in order."""
+    values = dict(map(split_override, overrides))
+    return values if len(values) == len(overrides) else reduce(merge, map(nested_override, overrides), {})
 
 
 def _preset(layout: Layout, preset: str | None) -> dict[str, str]:
@@ -164,6 +185,11 @@ def main(
     warnings.simplefilter("ignore", dg.BetaWarning)  # the selection syntax
     try:
         done = materialize(Layout.find(), select, overrides or (), preset, refresh or ())
+    except OSError as error:
+        if (refused := disk_error(error)) is None:
+            raise
+        console.print(f"error: {refused}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(refused.exit_code)
     except (FlameError, DvcProjectError) as error:
         console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(getattr(error, "exit_code", ParamsError.exit_code))

@@ -47,7 +47,8 @@ class ProcessTree:
         trees = []
         for token in sorted(found):
             kind, _, rest = token.partition(":")
-            if kind == label and not _alive(int(rest.partition(":")[0])):
+            owner = rest.partition(":")[0]  # no number if somebody else has set the variable
+            if kind == label and owner.isdecimal() and not _alive(int(owner)):
                 trees.append(cls.of(token))
         return trees
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
-from flame_core.errors import GateError, InputError
+from flame_core.errors import GateError, InputError, ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.params import load_params
 from flame_core.settings import settings
@@ -45,9 +45,11 @@ def promotion_asset(layout: Layout, stages: Mapping[str, Stage]) -> dg.AssetsDef
             return
         try:
             found = promote_if_new(load_params(layout), layout)
-        except (InputError, GateError) as error:
+        except (InputError, GateError, ResourceError) as error:
             yield _result(str(error), {}, passed=False)
             return
+        except ParamsError as error:
+            raise dg.Failure(str(error), allow_retries=False) from None
         if found is None:
             yield _result("unchanged: these models were judged before", {})
             return

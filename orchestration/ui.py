@@ -20,6 +20,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from flame_core.errors import FlameError, ResourceError
 from flame_core.layout import Layout
 from flame_core.reporting import configure_logging, console
@@ -77,8 +79,9 @@ def prepare(layout: Layout) -> Path:
     for folder in (local_store(layout), layout.state / "logs"):
         folder.mkdir(parents=True, exist_ok=True)
     code_socket(home).unlink(missing_ok=True)
-    location = f"  - grpc_server: {{socket: {code_socket(home)}, location_name: flame}}\n"
-    (home / "workspace.yaml").write_text("load_from:\n" + location)
+    server = {"socket": str(code_socket(home)), "location_name": "flame"}
+    content = yaml.safe_dump({"load_from": [{"grpc_server": server}]}, allow_unicode=True)
+    (home / "workspace.yaml").write_text(content, "utf-8")
     return home
 
 

@@ -47,7 +47,7 @@ def smollm2() -> Path:
     """Folder of the converted SmolLM2-135M-Instruct, kept in the user's cache between test runs."""
     folder = settings().cache_dir / "llm" / "smollm2"
     if not (folder / SOURCE).is_file():
-        from flame_core.work import publish, scratch
+        from flame_core.files.whole_folders import publish, scratch
 
         with scratch(folder.parent) as new:
             fetch(LLMParams(name="smollm2", source=SMOLLM2), Layout.find(new), new)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -105,3 +106,9 @@ def test_a_long_text_keeps_both_of_its_ends():
         and names.shown(path).endswith("aaa/params.yaml'")
     )
     assert names.shown(path[-80:]) == repr(path[-80:]) and names.shown("a\n\x1b[1m") == r"'a\n\x1b[1m'"
+
+
+def test_the_home_of_nobody_is_no_error():
+    assert names.expanded("~/x") == Path.home() / "x"
+    assert names.expanded("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+    assert names.expanded(Path("a bird")) == Path("a bird")

@@ -24,6 +24,17 @@ def test_a_path_that_does_not_fit_has_a_line_of_its_own():
     assert lines == ["evaluate@flame", "  gates   passed", "  report", LONG, f"  page    {SHORT}"]
 
 
+@pytest.mark.parametrize("width", [80, 30])
+def test_what_would_steer_the_terminal_is_escaped(width):
+    name = "a\x1b]0;title\x07\x9b31mb.jpg"
+    for lines in (
+        printed(print_table, "t", ["picture"], [[name]], width=width),
+        printed(print_facts, "t", {"p": name}),
+    ):
+        said = "".join(lines)
+        assert "\x1b" not in said and "\x9b" not in said and r"\x1b]0;title\x07\x9b31mb.jpg" in said
+
+
 def test_a_path_within_a_sentence_stays_whole():
     lines = printed(print_facts, "t", {"verified": f"12 files of {LONG} in 3 s"})
     assert any(LONG in line for line in lines)

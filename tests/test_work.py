@@ -16,7 +16,9 @@ import pytest
 
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ResourceError
-from flame_core.work import UnitRecord, WorkCache, clear_disk_errors, gather, node_id, scratch
+from flame_core.files.disk_errors import clear_disk_errors
+from flame_core.files.whole_folders import node_id, scratch
+from flame_core.work import UnitRecord, WorkCache, gather
 from tests.bits import flip
 
 

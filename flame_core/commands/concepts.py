@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 
+from flame_core.files.whole_files import write_output
+from flame_core.names import expanded
+
 
 class Side(StrEnum):
     """Which count of a concept."""
@@ -48,7 +51,7 @@ def rare(
     found = read_frequencies(Layout.find().concepts)
     concepts = rarest(found, by.value, top, zero)
     if out is not None:
-        out.write_text(to_csv(concepts), "utf-8")
+        write_output(out, to_csv(concepts), "--out")
         console.print(f"{len(concepts):,} concepts: {out}", markup=False, highlight=False, soft_wrap=True)
         return
     shown = [(each.name, *("" if n < 0 else f"{n:,}" for n in (each.text, each.image, each.both))) for each in concepts]
@@ -76,7 +79,7 @@ def test_set(
     from flame_core.reporting import facts
     from flame_core.settings import settings
 
-    require_new(out.expanduser().absolute())
+    require_new(expanded(out).absolute())
     encode = None
     if recipe is not None:
         from flame_core.vision.image_encoder import load_encoder

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from flame_core.files.whole_files import write_output
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to the command line."""
@@ -26,7 +28,7 @@ def data_card(
     from flame_core.reporting import starting
 
     starting("flame data-card")
-    from flame_core.digest import write_json
+    from flame_core.digest import json_bytes
     from flame_core.layout import Layout
     from flame_core.params import load_params
     from flame_core.serving.croissant import croissant
@@ -38,9 +40,8 @@ def data_card(
         raise typer.BadParameter(f"{out} has files of its own, such as a README.md; name another folder for the card")
     found = dataset_facts(load_params(layout), layout)
     name = name or layout.project.name
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "README.md").write_text(dataset_card(name, found, licence), "utf-8")
-    write_json(out / "croissant.json", croissant(name, found, licence))
+    write_output(out / "README.md", dataset_card(name, found, licence), "--out")
+    write_output(out / "croissant.json", json_bytes(croissant(name, found, licence)).decode(), "--out")
     show(
         "data-card",
         {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flame_core.commands.recipe_completion import recipe_names
+from flame_core.names import expanded
 
 if TYPE_CHECKING:
     from flame_core.layout import Layout
@@ -69,7 +70,7 @@ def export(
 
     if template and classes is None:
         raise ParamsError("--template goes with --classes, which names the classes")
-    require_new(out.expanduser().absolute())
+    require_new(expanded(out).absolute())
     starting(f"flame export {named}")
 
     from flame_core.export.about import about

@@ -126,10 +126,15 @@ def ui() -> None:
 
     starting("flame ui: starts Dagster and MLflow; this takes half a minute")
 
+    from flame_core.errors import ParamsError
     from flame_core.layout import Layout
     from orchestration.ui import show
 
-    show(Layout.find())
+    layout = Layout.find()
+    for needed in (layout.params, layout.root / "dvc.yaml"):
+        if not needed.is_file():
+            raise ParamsError(f"{needed} is not there: go to a project, or make one with `flame init`")
+    show(layout)
 
 
 def diff(

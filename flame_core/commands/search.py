@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flame_core.commands.recipe_completion import recipe_names
+from flame_core.files.whole_files import write_output
 
 if TYPE_CHECKING:
     from flame_core.layout import Layout
@@ -52,7 +53,7 @@ def query(
     page: Annotated[Path | None, typer.Option(help="Write a page with the pictures.")] = None,
 ) -> None:
     """Find the pictures that match a text or a picture best."""
-    from flame_core.errors import InputError, ParamsError
+    from flame_core.errors import ParamsError
     from flame_core.layout import Layout
     from flame_core.model.given_pictures import read_file
     from flame_core.params import load_params
@@ -96,11 +97,7 @@ def query(
         from flame_core.search.result_page import result_page
 
         content = picture.read_bytes() if picture else None
-        try:
-            page.parent.mkdir(parents=True, exist_ok=True)
-            page.write_text(result_page(asked, content, model, found), "utf-8")
-        except OSError as error:
-            raise InputError(f"--page {page} cannot be written: {error.strerror or error}") from None
+        write_output(page, result_page(asked, content, model, found), "--page")
         console.print(f"page: {page}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from flame_core.files.whole_files import write_output
+
 AUDIT = "Audit"
 Model = Annotated[
     str, typer.Argument(help="models:/flame@champion, models:/flame/3, runs:/<id>, or a folder like data/models/flame")
@@ -101,7 +103,7 @@ def history(html: Annotated[Path | None, typer.Option(help="Write a page with ch
         running = served(require_tracking(layout), found.models[-1].run_id)
         show_pages({"MLflow comparison": found.comparison}, running)
     if html:
-        html.write_text(history_page(found, model), "utf-8")
+        write_output(html, history_page(found, model), "--html")
 
 
 def promote(
@@ -183,7 +185,7 @@ def lineage(
 
     found = trace(Layout.find(), model)
     if html:
-        html.write_text(lineage_page(found), "utf-8")
+        write_output(html, lineage_page(found), "--html")
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
     else:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flame_core.errors import InputError
-from flame_core.names import shown
+from flame_core.files.disk_errors import clear_disk_errors
+from flame_core.files.whole_folders import publish, scratch
+from flame_core.names import expanded, shown
 from flame_core.verification import write_digests
-from flame_core.work import clear_disk_errors, publish, scratch
 
 
 def write_folder(out: Path, write: Callable[[Path], None]) -> None:
@@ -18,7 +19,7 @@ def write_folder(out: Path, write: Callable[[Path], None]) -> None:
         InputError: `out` is there already and not an empty folder.
         ResourceError: the disk refuses.
     """
-    out = out.expanduser().absolute()
+    out = expanded(out).absolute()
     require_new(out)
     with clear_disk_errors(out), scratch(out.parent) as folder:
         write(folder)

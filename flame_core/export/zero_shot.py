@@ -17,6 +17,7 @@ import numpy as np
 from flame_core.errors import InputError, ParamsError
 from flame_core.measuring.classification import class_embeddings
 from flame_core.measuring.texts import class_names, class_prompts, read_classes
+from flame_core.names import expanded
 from flame_core.params import EvaluateParams, load_params
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def zero_shot(model: Model, layout: Layout, asked: str, templates: Sequence[str]
     params = load_params(layout).evaluate if layout.params.is_file() else EvaluateParams()
     if templates:
         params = params.model_copy(update={"class_prompts": list(templates)})
-    path = Path(asked).expanduser()
+    path = expanded(asked)
     if path.is_file() and path.suffix not in (".yaml", ".yml"):  # such a file is a benchmark
         return _of_names(model, params, names_of(path))
     if asked == HELD_OUT:

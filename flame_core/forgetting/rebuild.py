@@ -12,6 +12,7 @@ from pathlib import Path
 
 from flame_core.data.shards import INDEX
 from flame_core.errors import ComputationError, FlameError
+from flame_core.files.whole_files import put
 from flame_core.forgetting.finding import find_samples
 from flame_core.forgetting.requests import Requests
 from flame_core.forgetting.revisions import trees
@@ -20,7 +21,6 @@ from flame_core.graph.opt_out_edges import edited
 from flame_core.layout import OPT_OUT, Layout
 from flame_core.params import Params, load_params
 from flame_core.tracking.provenance import read_lock
-from flame_core.workspace import put
 
 
 def write_edges(pipeline: Path) -> None:

@@ -176,7 +176,7 @@ def _equal(found: Any, wanted: Mapping[str, Any]) -> bool:
 
 def linked_pipeline(pipeline: bytes, layout: Layout, params: Params) -> bytes:
     """A `dvc.yaml` for the run in `layout`: its links are those of the recipes in `params` and no others."""
-    content = yaml.safe_load(pipeline)
+    content = _stages_in(pipeline)
     wanted = link_stages(layout, params)
     there = _link_stages_of(content["stages"])
     forgets = layout.opt_out.is_file() and bool(lacking(content["stages"]))
@@ -187,6 +187,16 @@ def linked_pipeline(pipeline: bytes, layout: Layout, params: Params) -> bytes:
     if forgets:
         content["stages"] = with_opt_out(content["stages"])
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
+
+
+def _stages_in(pipeline: bytes) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(pipeline)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"dvc.yaml is no YAML: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("stages"), dict):
+        raise ParamsError("dvc.yaml has no `stages`: `flame upgrade` writes those that are missing")
+    return content
 
 
 def linked_files(recipes: Path, layout: Layout, params: Params) -> dict[str, bytes]:

@@ -70,6 +70,7 @@ class Model:
     ) -> None:
         self.name, self.folder, self.ingest, self.text, self.config = name, folder, ingest, text, config
         self._open_parts = open_parts
+        self._state = self._files_now()
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {self.dim} dimensions)"
@@ -155,21 +156,53 @@ class Model:
             raise InputError(f"text {wrong[0]} is {type(texts[wrong[0]]).__name__}, not str")
         return np.asarray(self._parts.side.encode(kind, texts), np.float32)
 
-    @cached_property
+    @property
     def of_pictures(self) -> str:
         """Digest of all that a picture's vector depends on besides the picture."""
-        return value_digest({**self._files(CONFIG, WEIGHTS), "ingest": self.ingest.model_dump(mode="json")})
+        return value_digest({**self.tower_digests, "ingest": self.ingest.model_dump(mode="json")})
 
-    @cached_property
+    @property
     def of_texts(self) -> str:
         """Digest of all that a text's vector depends on besides the text; the config names the LLM by its digest."""
-        return value_digest({**self._files(), "text": self.text})
+        return value_digest({**self._digests, "text": self.text})
+
+    @property
+    def tower_digests(self) -> dict[str, str]:
+        """sha256 of the files that decide over pictures' vectors, by name."""
+        return {name: self._digests[name] for name in (CONFIG, WEIGHTS)}
+
+    def require_unchanged(self) -> None:
+        """Refuse a model whose files are no longer those that it began with.
+
+        Raises:
+            InputError: they were replaced, or are away.
+        """
+        now = self._files_now()
+        if CONFIG not in now or WEIGHTS not in now:
+            raise InputError(f"{self.folder} is not there: {self.name} is being trained anew; try again later")
+        if now != self._state:
+            raise InputError(f"{self.name} was trained anew since it was opened here: open it again")
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        """sha256 of all files that compute, by name."""
+        self.require_unchanged()
+        found = {name: file_sha256(self.folder / name) for name in self._state}
+        self.require_unchanged()
+        return found
 
     @cached_property
     def _parts(self) -> Parts:
-        return self._open_parts()
+        _ = self._digests  # of the same files
+        parts = self._open_parts()
+        self.require_unchanged()
+        return parts
 
-    def _files(self, *names: str) -> dict[str, str]:
-        """sha256 of the files of that name, or of all that compute, by name."""
-        chosen = names or [path.name for path in self.folder.iterdir() if path.suffix == ".safetensors"] + [CONFIG]
-        return {name: file_sha256(self.folder / name) for name in sorted(chosen)}
+    def _files_now(self) -> dict[str, tuple[int, int, int]]:
+        """What changes if a file that computes is replaced, by name."""
+        try:
+            names = [CONFIG, *(path.name for path in self.folder.iterdir() if path.suffix == ".safetensors")]
+            states = {name: (self.folder / name).stat() for name in sorted(names)}
+        except OSError:
+            return {}
+        return {name: (state.st_ino, state.st_mtime_ns, state.st_size) for name, state in states.items()}

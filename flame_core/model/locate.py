@@ -20,6 +20,7 @@ from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.measuring.text_side import CONFIG, side_in
 from flame_core.model.loaded import WEIGHTS, Model, Parts
+from flame_core.names import expanded
 from flame_core.params import IngestParams, LLMParams, Params, TextParams, load_params
 from flame_core.settings import settings
 from flame_core.text.manifest import require_fit
@@ -46,9 +47,9 @@ def find_model(name: str | os.PathLike[str], project: str | os.PathLike[str] | N
         from flame_core.model.versions import package_of  # MLflow
 
         return _packaged(named, package_of(layout, named), layout)
-    folder = Path(named).expanduser().absolute()  # not resolved: `data/` may be a link to another disk
+    folder = expanded(named).absolute()  # not resolved: `data/` may be a link to another disk
     if project is not None or not folder.is_dir():
-        folder = layout.root / Path(named).expanduser()
+        folder = layout.root / expanded(named)
     if (folder / SERVING).is_file():
         return _packaged(named, folder, layout)
     if not (folder / WEIGHTS).is_file():

@@ -12,6 +12,7 @@ from flame_core.data.buckets.bucket import is_address, require_address
 from flame_core.data.sources.listing import SOURCE
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
+from flame_core.names import expanded
 from flame_core.params import FolderSource, Params, UrlsSource, WebdatasetSource
 from flame_core.params.urls import NAMELESS
 from flame_core.params.validation import Fault
@@ -46,7 +47,7 @@ def _folder_faults(source: FolderSource, layout: Layout, key: tuple[str, ...]) -
         return
     if source.table is None:
         return
-    table = folder / Path(source.table).expanduser()
+    table = folder / expanded(source.table)
     if table.suffix.lower() not in TABLES:
         yield Fault((*key, "table"), f"{table.name}: a table is {', '.join(TABLES)}; unpack a compressed one first")
     elif not table.is_file():

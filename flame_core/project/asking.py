@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from flame_core.errors import ParamsError
-from flame_core.names import require_language_code
+from flame_core.names import expanded, require_language_code
 from flame_core.project.data_survey import Given
 from flame_core.project.params_file import Device
 
@@ -49,7 +49,7 @@ def ask(
                 "--shards FOLDER (webdataset tars), or --demo"
             )
         answer = typer.prompt("Folder of your pictures or shards (empty: the demo's pictures)", "", show_default=False)
-        path = Path(answer).expanduser()
+        path = expanded(answer)
         if answer.strip():
             images, shards = (None, path) if next(path.glob("*.tar"), None) else (path, None)
         demo = images is None and shards is None

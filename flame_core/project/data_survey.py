@@ -24,7 +24,7 @@ from flame_core.data.sources.walk import Walk
 from flame_core.data.sources.webdataset import read_samples
 from flame_core.errors import InputError
 from flame_core.layout import Layout
-from flame_core.names import LONGEST, is_language_code, is_text, shown
+from flame_core.names import LONGEST, expanded, is_language_code, is_text, shown
 from flame_core.params import FolderSource, IngestParams, Source, WebdatasetSource
 from flame_core.project.columns import SUFFIXES, Columns, caption_field, choose_columns, tables_among
 from flame_core.work import WorkCache
@@ -87,7 +87,7 @@ def survey(given: Given, layout: Layout) -> Survey:
             f"{scheme}://{rest.lstrip('/')} is an address, and `flame init` looks at data of this machine: give it a "
             "folder with one of the shards, then write the address into params.yaml as `path` of the source"
         )
-    folder = given.path.expanduser().resolve()
+    folder = expanded(given.path).resolve()
     if folder.is_file() and folder.suffix.lower() in SUFFIXES and not given.shards:
         given, folder = replace(given, table=given.table or folder), folder.parent
     if not folder.is_dir():
@@ -206,7 +206,7 @@ def _folder(folder: Path, given: Given) -> tuple[FolderSource, dict[str, str]]:
     """The source of a folder of pictures, and what was chosen."""
     names = Walk(folder, False, Problems(), Unused()).files
     pictures = [name for name in names if is_picture(name)]
-    tables = [given.table.expanduser().resolve()] if given.table else tables_among(folder, names)
+    tables = [expanded(given.table).resolve()] if given.table else tables_among(folder, names)
     base = folder
     chosen = choose_columns(tables, base, pictures, given.image_column, given.caption_column) if tables else None
     for table in [] if chosen else tables:  # whose names may begin with the folder's

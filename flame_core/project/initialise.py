@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+
 from flame_core.layout import Layout
+from flame_core.names import expanded
 from flame_core.project.asking import Wanted
 from flame_core.project.creation import create, removed_on_failure, require_new
 from flame_core.project.data_survey import Given, survey
@@ -25,7 +28,7 @@ def initialise(wanted: Wanted) -> None:
     Raises:
         FlameError: the folder is not empty, or the data cannot be used; nothing is left behind.
     """
-    root = wanted.folder.expanduser().resolve()
+    root = expanded(wanted.folder).resolve()
     require_new(root)
     with removed_on_failure(root):
         root.mkdir(parents=True, exist_ok=True)
@@ -34,12 +37,12 @@ def initialise(wanted: Wanted) -> None:
         starting("flame init: dvc init")
         files = create(root, params)
     facts(f"{root}", {"written": ", ".join(name for name in files if not name.startswith("recipes/")) + ", recipes/"})
-    console.print(_GO_ON.format(folder=wanted.folder), markup=False, highlight=False, soft_wrap=True)
+    console.print(_GO_ON.format(folder=shlex.quote(str(wanted.folder))), markup=False, highlight=False, soft_wrap=True)
 
 
 def _params(wanted: Wanted, given: Given) -> str:
     """The text of `params.yaml` for the data; tells what they hold."""
-    root = wanted.folder.expanduser().resolve()
+    root = expanded(wanted.folder).resolve()
     starting(f"flame init: looks at {given.path}")
     found = survey(given, Layout(root, root))
     facts(f"Found in {given.path}", found.facts)

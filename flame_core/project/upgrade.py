@@ -21,12 +21,12 @@ from typing import Literal
 import yaml
 
 from flame_core.errors import ParamsError
+from flame_core.files.whole_files import put
 from flame_core.graph.versions import VERSIONS
 from flame_core.params.yaml_text import read_yaml_text
 from flame_core.project.merge import merge
 from flame_core.project.record import PIPELINE, RECORD, read_record, record_text, shipped_files
 from flame_core.shipped import shipped
-from flame_core.workspace import put
 
 How = Literal["new", "replaced", "merged", "beside"]
 

@@ -21,7 +21,7 @@ from flame_core.measuring.facet_pairing import picture_vectors, text_vectors
 from flame_core.measuring.similarity import best_candidates
 from flame_core.measuring.texts import FACET_KIND
 from flame_core.model.loaded import Model
-from flame_core.names import is_text, shown
+from flame_core.names import expanded, is_text, shown
 from flame_core.params import Params
 from flame_core.search import nearness
 from flame_core.search.galleries import HELD_OUT, Gallery, gallery_of, gallery_version
@@ -64,7 +64,7 @@ def picture_asked(asked: str) -> Path | None:
     Raises:
         InputError: it looks like the path of a picture, and there is no such file; or it is no text.
     """
-    path = Path(asked).expanduser()
+    path = expanded(asked)
     try:
         there = path.is_file()
     except OSError:  # longer than a path may be

@@ -28,13 +28,14 @@ from flame_core.data.sources.manifest import make_manifest
 from flame_core.data.sources.walk import Walk
 from flame_core.digest import bytes_sha256, canonical_json, text_sha256, write_json
 from flame_core.errors import InputError
+from flame_core.files.disk_errors import clear_disk_errors
+from flame_core.files.whole_folders import scratch
 from flame_core.layout import Layout
 from flame_core.model.given_pictures import of_file, read_file
 from flame_core.model.loaded import Model
-from flame_core.names import shown
+from flame_core.names import is_text, shown
 from flame_core.reporting import progress
 from flame_core.search.stored_vectors import StoredVectors, read_vectors, vector_array
-from flame_core.work import clear_disk_errors, scratch
 
 _ABOUT = b"flame"  # key of the facts in the file's metadata
 _CHUNK = 256  # pictures after which vectors are stored
@@ -97,6 +98,8 @@ def embed_folder(layout: Layout, model: Model, folder: Path) -> Embedded:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder")
     folder = folder.resolve()
+    if not is_text(str(folder)):
+        raise InputError(f"{shown(str(folder))} is not UTF-8: rename the folder")
     problems, unused = Problems(), Unused()
     walk = Walk(folder, False, problems, unused)
     names = [name for name in walk.files if is_picture(name)]
@@ -187,11 +190,23 @@ def write_npy(index: FolderIndex, path: Path) -> None:
     """Write vectors [N, D] as `.npy`, and beside it `.json`: the N paths in the same order, and what has no vector."""
     refused = {each.path: f"{each.reason}: {each.detail}" for each in index.refused}
     about = {"folder": str(index.folder), "model": index.model, "paths": list(index.paths), "refused": refused}
+    beside = path.with_suffix(".json")
+    if beside.exists() and not _is_list_of_paths(beside, set(about)):
+        raise InputError(f"--out {path}: the paths would replace {beside}, which is another file: name another one")
     with clear_disk_errors(path), scratch(path.parent) as place:
         np.save(place / "vectors.npy", index.views[:, 0])
         write_json(place / "paths", about)
         (place / "vectors.npy").replace(path)
-        (place / "paths").replace(path.with_suffix(".json"))
+        (place / "paths").replace(beside)
+
+
+def _is_list_of_paths(path: Path, names: set[str]) -> bool:
+    """Whether `write_npy` wrote a file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and set(content) == names
 
 
 def read_index_file(path: Path) -> FolderIndex:

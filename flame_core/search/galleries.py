@@ -22,6 +22,7 @@ from flame_core.measuring.kept_vectors import kept_vectors
 from flame_core.measuring.text_side import CONFIG
 from flame_core.model.given_pictures import read_file
 from flame_core.model.loaded import WEIGHTS, Model
+from flame_core.names import expanded
 from flame_core.search.folder_index import index_file, read_index_file
 from flame_core.verification import verify
 from flame_core.work import WorkCache
@@ -60,7 +61,7 @@ def gallery_of(layout: Layout, model: Model, index: str) -> Gallery:
     """
     if index in (HELD_OUT, ALL):
         return of_splits(layout, model, ("val",) if index == HELD_OUT else SPLITS)
-    path = Path(index).expanduser()
+    path = expanded(index)
     if not path.exists():
         raise InputError(f"--index {index}: write {HELD_OUT}, {ALL}, a folder of pictures, or the file of an index")
     command = f"flame embed-images {path if path.is_dir() else 'FOLDER'}"
@@ -84,7 +85,7 @@ def gallery_of(layout: Layout, model: Model, index: str) -> Gallery:
 
 def gallery_version(layout: Layout, model: Model, index: str) -> str:
     """Changes if the gallery of an index is made anew; empty if there is none."""
-    path = Path(index).expanduser()
+    path = expanded(index)
     file = layout.shards / INDEX if index in (HELD_OUT, ALL) else path
     if index not in (HELD_OUT, ALL) and path.is_dir():
         file = index_file(layout, model, path)
@@ -120,8 +121,8 @@ def of_splits(layout: Layout, model: Model, splits: Sequence[Split]) -> Gallery:
 def _vectors(layout: Layout, model: Model, split: Split) -> np.ndarray:
     """[N, 1 + F, D] of a split."""
     whole = {
-        "config": file_sha256(model.folder / CONFIG),
-        "weights": file_sha256(model.folder / WEIGHTS),
+        "config": model.tower_digests[CONFIG],
+        "weights": model.tower_digests[WEIGHTS],
         "index": file_sha256(layout.shards / INDEX),
         "split": split,
     }

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flame_core.digest import bytes_sha256
-from flame_core.work import clear_disk_errors, scratch
+from flame_core.files.disk_errors import clear_disk_errors
+from flame_core.files.whole_folders import scratch
 
 log = logging.getLogger(__name__)
 

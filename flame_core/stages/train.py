@@ -14,6 +14,7 @@ from flame_core.data.shards import INDEX, Index, read_index
 from flame_core.data.sidecars import Sidecar
 from flame_core.digest import file_sha256, json_bytes, value_digest
 from flame_core.errors import InputError
+from flame_core.files.whole_folders import scratch
 from flame_core.graph.link_contents import link_contents, read_by_training, require_same_space, require_same_store
 from flame_core.graph.links import links
 from flame_core.layout import Layout
@@ -34,7 +35,7 @@ from flame_core.text.store import CENTER, TOKENIZER, TrainStore
 from flame_core.tracking.run import track_training
 from flame_core.training.job import METRICS, SIZES, TrainingJob
 from flame_core.verification import Verified, verify
-from flame_core.work import UnitRecord, WorkCache, gather, scratch
+from flame_core.work import UnitRecord, WorkCache, gather
 
 
 def run(params: Params, layout: Layout, recipe: str) -> None:

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator, model_validator
 
 from flame_core.errors import ParamsError
 from flame_core.language_names import is_language
-from flame_core.names import DottedName, LanguageCode
+from flame_core.names import DottedName, LanguageCode, expanded
 from flame_core.params.section import CaptionKind, Positive, Section
 from flame_core.params.validation import read_yaml, validate
 from flame_core.suite.tasks import TASKS
@@ -164,7 +164,7 @@ def load_benchmark(entry: str, root: Path) -> Benchmark:
     """
     name, _, mode = entry.partition("@")
     if name.endswith((".yaml", ".yml")):
-        path = root / Path(name).expanduser()
+        path = root / expanded(name)
         if not path.is_file():
             raise ParamsError(f"evaluate.benchmarks.names: {path} does not exist")
     else:

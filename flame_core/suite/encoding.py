@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from flame_core.files.disk_errors import clear_disk_errors
 from flame_core.measuring.facet_pairing import meets_whole, picture_vectors, text_vectors
 from flame_core.measuring.kept_vectors import kept_vectors
 from flame_core.processes.threads import mapped, prefetched
@@ -25,7 +26,7 @@ from flame_core.suite.models.model import Model
 from flame_core.suite.safe_pictures import decodable, opened
 from flame_core.suite.score import Texts
 from flame_core.text.store import unit
-from flame_core.work import WorkCache, clear_disk_errors
+from flame_core.work import WorkCache
 
 _CHUNK = 256  # pictures whose bytes are in memory at once
 _TEXTS = 256  # texts whose facets are in memory at once

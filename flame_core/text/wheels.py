@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ResourceError
+from flame_core.files.whole_folders import scratch
 from flame_core.settings import settings
-from flame_core.work import scratch
 
 _PIP = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"]
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError)

@@ -11,6 +11,7 @@ import importlib.metadata
 import logging
 import shutil
 import tempfile
+import time as clock
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ REQUIREMENTS = (
     "mlflow", "numpy", "pandas", "pillow", "platformdirs", "psutil", "pyarrow", "pydantic", "pydantic-settings",
     "pyyaml", "resvg-py", "safetensors", "scipy", "timm", "torch", "torchvision", "transformers",
 )  # fmt: skip
+_CLOCKS_DIFFER = 3600.0  # seconds that another machine's clock may be ahead
 log = logging.getLogger(__name__)
 
 
@@ -185,16 +187,22 @@ def register(
             name, f"models:/{model_id}", run_id, dict(tags), description=description, model_id=model_id
         )
     else:
-        last = int(version.tags.get(CHALLENGED, 0))
+        last = _challenged(version)
     number = str(version.version)
     if time <= last:
         return number
     if number != number_with(client, name, CHAMPION) and ROLLED_BACK not in version.tags:
         current = number_with(client, name, CHALLENGER)
-        if current is None or time >= int(client.get_model_version(name, current).tags.get(CHALLENGED, 0)):
+        if current is None or time >= _challenged(client.get_model_version(name, current)):
             client.set_registered_model_alias(name, CHALLENGER, number)
     client.set_model_version_tag(name, number, CHALLENGED, str(time))
     return number
+
+
+def _challenged(version: ModelVersion) -> int:
+    """When a version became the challenger, in milliseconds; 0 if a clock that was wrong has put that in the future."""
+    time_of = int(version.tags.get(CHALLENGED, 0))
+    return time_of if time_of < (clock.time() + _CLOCKS_DIFFER) * 1000 else 0
 
 
 def find_version(client: MlflowClient, name: str, sha256: str) -> ModelVersion | None:

@@ -163,7 +163,10 @@ def open_client(address: str) -> MlflowClient:
             return MlflowClient(uri, uri)
         from filelock import FileLock
 
-        database.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            database.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ResourceError(f"{error.filename} is a file, where MLflow has a folder: move it away") from None
         with FileLock(database.with_suffix(".lock")):  # two first uses at once would both migrate the schema
             if moved := relocate(database):
                 log.info("the tracking store was moved from %s; its records now name this place", moved[0])

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from flame_core.digest import file_sha256
+from flame_core.files.disk_errors import clear_disk_errors
 from flame_core.processes.ranks import ALONE, Ranks
-from flame_core.work import clear_disk_errors
 
 _PREFIX = "step-"
 _RESUMED = "resumed-at"  # a file beside the checkpoints

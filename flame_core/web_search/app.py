@@ -42,6 +42,7 @@ def create_app(service: SearchService, names: Collection[str]) -> ASGIApp:
     """
     app = FastAPI(title=f"{PACKAGE} search", docs_url=None, redoc_url=None)  # the pages of those come from elsewhere
 
+    @app.head("/api/model")
     @app.get("/api/model")
     def model() -> dict[str, Any]:
         """The model and what can be searched."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,6 @@ from flame_core.errors import InputError
 from flame_core.inline_pictures import as_jpeg, centre_square, smaller
 from flame_core.measuring.texts import FACET_KIND
 from flame_core.model.given_pictures import of_file
-from flame_core.model.loaded import WEIGHTS
 from flame_core.names import shown
 from flame_core.patches.lm_head import LMHead
 from flame_core.patches.meaning import open_head
@@ -52,7 +52,6 @@ class SearchService:
     def __init__(self, searcher: Searcher, indexes: Sequence[str]) -> None:
         self._searcher, self._indexes = searcher, indexes
         self._lock = threading.Lock()  # one computation at a time: it uses all cores, or the GPU
-        self._weights = (searcher.model.folder / WEIGHTS).stat()
 
     @property
     def root(self) -> Path:
@@ -87,9 +86,19 @@ class SearchService:
         with self._lock:
             self._searcher.model.encode_text("a text that is not stored")
 
+    @contextmanager
+    def _current(self) -> Iterator[None]:
+        """One request at a time, by the model that is in its folder."""
+        with self._lock:
+            try:
+                self._searcher.model.require_unchanged()
+            except InputError as error:
+                raise InputError(f"{error}; then start `flame serve` again") from None
+            yield
+
     def search(self, asked: SearchRequest) -> dict[str, Any]:
         """The nearest pictures to a text, to a picture, or to a picture of the index."""
-        with self._lock:
+        with self._current():
             index = self._named(asked.index)
             if asked.words is not None:
                 found = self._searcher.words(asked.words, index, asked.top)
@@ -101,7 +110,7 @@ class SearchService:
 
     def encode(self, asked: EncodeRequest) -> dict[str, Any]:
         """Unit vectors of texts and pictures, as nested lists."""
-        with self._lock:
+        with self._current():
             kind = FACET_KIND if asked.facets else "raw"
             texts = [self._searcher.text_views(kind, text) for text in asked.texts]  # [K, D] each
             pictures = [_decoded(each, f"pictures[{place}]") for place, each in enumerate(asked.pictures)]
@@ -113,7 +122,7 @@ class SearchService:
 
     def classify(self, asked: ClassifyRequest) -> dict[str, Any]:
         """The most probable classes of each picture, by the tuned head of this model."""
-        with self._lock:
+        with self._current():
             pictures = [_decoded(each, f"pictures[{place}]") for place, each in enumerate(asked.pictures)]
             found = self._classifier.classify(pictures, asked.top)
         return {"pictures": [[{"class": name, "probability": share} for name, share in own] for own in found]}
@@ -124,7 +133,7 @@ class SearchService:
         For words that are given, what each patch gives to each of them: [g][g], whose largest is its weight in the
         picture (`patches.word_maps`).
         """
-        with self._lock:
+        with self._current():
             model = self._searcher.model
             if not model.encoder.gives_patches:
                 raise InputError("this model's tower has no patches in the space of the texts")
@@ -152,7 +161,7 @@ class SearchService:
 
     def picture(self, index: str, number: int, side: int, square: bool) -> bytes:
         """A JPEG of a picture, at most `side` pixels long, or of its centre square, which the model sees."""
-        with self._lock:
+        with self._current():
             jpeg = self._prepared(self._picture(None, number, self._named(index)))
         return as_jpeg((centre_square if square else smaller)(jpeg, side))
 
@@ -173,9 +182,6 @@ class SearchService:
             return self._indexes[0]
         if index not in self._indexes:
             raise UnknownError(f"index {shown(index)} is not one of this server's: {', '.join(self._indexes)}")
-        now = (self._searcher.model.folder / WEIGHTS).stat()
-        if (now.st_ino, now.st_mtime_ns) != (self._weights.st_ino, self._weights.st_mtime_ns):
-            raise InputError("the model was trained anew since this server started: start `flame serve` again")
         return index
 
     def _picture(self, encoded: str | None, number: int | None, index: str) -> bytes:

@@ -64,6 +64,16 @@ def test_one_change_makes_one_run_once_it_has_settled(layout: Layout) -> None:
     assert ticks.tick() == []
 
 
+@pytest.mark.parametrize("cursor", ["x", "[]", "{}", "null", '{"seen": 1}'])
+def test_a_damaged_cursor_begins_anew(layout: Layout, cursor: str) -> None:
+    ticks = Ticks(source_sensor(layout))
+    ticks.tick()
+    ticks.cursor = cursor
+    assert ticks.tick() == [] and ticks.said and ticks.said.startswith("This is the state from which")
+    (layout.root / "pictures" / "b.jpg").write_bytes(b"two")
+    assert ticks.tick() == [] and len(ticks.tick()) == 1
+
+
 def test_without_local_sources_it_says_that_there_is_nothing_to_watch(layout: Layout) -> None:
     shutil.copy(ROOT / "params.yaml", layout.params)
     ticks = Ticks(source_sensor(layout))

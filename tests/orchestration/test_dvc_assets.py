@@ -50,6 +50,19 @@ def test_names_that_dagster_refuses_are_spelled_otherwise() -> None:
     assert op_name("train@0.1-big") == "train__0_1_big"
 
 
+@pytest.mark.parametrize("damage", [b"", b'{"a', b"\xff"])
+def test_a_damaged_memory_of_reports_does_not_fail_a_stage_that_is_up_to_date(
+    foreign: DvcProject, instance: dg.DagsterInstance, damage: bytes
+) -> None:
+    assert materialize(foreign, instance).success
+    kept = list((foreign.root / ".dvc/tmp/dagster").rglob("*.json"))
+    assert kept
+    for path in kept:
+        path.write_bytes(damage)
+    again = materialize(foreign, instance)
+    assert again.success and set(outcomes(again).values()) == {"unchanged"}
+
+
 def test_materialize_then_unchanged(
     foreign: DvcProject, reproduced_template: Path, instance: dg.DagsterInstance
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.workspace import environment
-from orchestration.materialize import materialize
+from orchestration.materialize import _given, materialize
 from tests.orchestration.conftest import edit
 from tests.orchestration.test_experiment import layout as layout  # the fixture: FLAME's params, two cheap stages
 from tests.orchestration.test_pipeline_run import fail_a_check
@@ -61,3 +61,28 @@ def test_a_selection_that_means_nothing_is_refused(layout: Layout, select: str) 
 def test_an_override_that_cannot_be_read_is_one_sentence(layout: Layout, override: str) -> None:
     with pytest.raises(ParamsError, match="--set"):
         materialize(layout, overrides=[override])
+
+
+def test_what_would_be_dropped_or_means_nothing_is_refused(layout: Layout) -> None:
+    with pytest.raises(ParamsError, match="--select goes with neither --set nor --preset"):
+        materialize(layout, "compare", ["train.epochs=2"])
+    with pytest.raises(ParamsError, match="--refresh 'downlaod' is no stage; known stages: compare"):
+        materialize(layout, refresh=["downlaod"])
+    with pytest.raises(ParamsError, match="preset 'nosuch' does not exist"):
+        materialize(layout, preset="nosuch")
+    with pytest.raises(ParamsError, match=r"train\.epochs"):
+        materialize(layout, overrides=["train.epochs=0"])
+
+
+def test_a_key_that_is_given_twice_is_merged_as_by_flame_run() -> None:
+    twice = ["train.optimizer={learning_rate: 0.01}", "a=1", "train.optimizer={weight_decay: 0.2}"]
+    assert _given(twice) == {"train": {"optimizer": {"learning_rate": 0.01, "weight_decay": 0.2}}, "a": 1}
+    assert _given(["train.epochs=2", "a=1"]) == {"train.epochs": 2, "a": 1}
+
+
+def test_a_file_in_dagsters_place_is_named(layout: Layout) -> None:
+    layout.state.mkdir(exist_ok=True)
+    (layout.state / "dagster").write_text("")
+    done = in_shell(layout)
+    assert done.returncode == 5 and "is a file, where Dagster has a folder: move it away" in done.stdout
+    assert "Traceback" not in done.stdout

@@ -64,11 +64,11 @@ def test_evaluate_writes_the_same_report_twice_and_compare_reads_it(run):
 
 
 def test_the_tower_is_loaded_once(run, monkeypatch):
-    from flame_core.vision import tower
+    from flame_core.vision import image_encoder
 
     loaded = []
-    load = tower.load_encoder
-    monkeypatch.setattr(tower, "load_encoder", lambda *given: loaded.append(given) or load(*given))
+    load = image_encoder.load_encoder
+    monkeypatch.setattr(image_encoder, "load_encoder", lambda *given: loaded.append(given) or load(*given))
     evaluate.run(*run, "plain")
     assert len(loaded) == 1
 

@@ -11,7 +11,7 @@ import pytest
 from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import DELIVERED, EVENTS, KEY_TAG, Delivered, Journal
 from flame_core.tracking.obstacles import Outage
-from flame_core.tracking.store import journals, open_client, tracking_address
+from flame_core.tracking.store import journals, open_client
 from tests.tracking.conftest import end, start, steps
 
 DATASET = {"name": "shards", "digest": "d1", "source_type": "dvc", "source": '{"path": "data/shards"}', "profile": "{}"}
@@ -20,13 +20,6 @@ DATASET = {"name": "shards", "digest": "d1", "source_type": "dvc", "source": '{"
 @pytest.fixture
 def journal(tracked) -> Journal:
     return Journal(journals(tracked) / "abc")
-
-
-@pytest.fixture
-def address(tracked) -> str:
-    found = tracking_address(tracked)
-    assert found
-    return found
 
 
 def fill(journal: Journal, tmp_path) -> list[dict]:

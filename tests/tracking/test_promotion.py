@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from flame_core.errors import InputError, ParamsError
@@ -25,18 +27,18 @@ def params(tracked):
     return pipeline_params({"made": folder_source(tracked.root)})
 
 
-def version(journal: Journal, time: int) -> dict:
+def version(journal: Journal, at: int) -> dict:
     """The event that makes the journal's model a version and the challenger."""
     (journal.folder.parent / "card").write_text(f"card of {journal.key}\n")
     card = journal.keep(journal.folder.parent / "card")
-    return {"kind": "version", "time": time, "name": "flame", "tags": {MODEL_TAG: journal.key}, "card": card}
+    return {"kind": "version", "time": at, "name": "flame", "tags": {MODEL_TAG: journal.key}, "card": card}
 
 
-def evaluated(layout, address: str, key: str, time: int) -> Journal:
+def evaluated(layout, address: str, key: str, at: int) -> Journal:
     """A delivered training whose model became a version."""
     journal = Journal(journals(layout) / key)
     journal.append(start(key), {"kind": "external", "name": key, "tags": {KEY_TAG: key}}, end())
-    journal.append(version(journal, time))
+    journal.append(version(journal, at))
     deliver(journal, address)
     return journal
 
@@ -66,6 +68,14 @@ def test_versions_become_challengers_in_the_order_of_their_evaluations(tracked, 
     first.append(version(first, 30))  # the first model was evaluated again
     deliver(first, address)
     assert aliases(client) == ("1", None)
+
+
+def test_a_clock_that_ran_ahead_does_not_keep_the_challenger(tracked, address, client):
+    year = int(time.time() * 1000) + 365 * 86_400_000
+    evaluated(tracked, address, "one", year)
+    assert aliases(client) == ("1", None)
+    evaluated(tracked, address, "two", 20)
+    assert aliases(client) == ("2", None)
 
 
 def test_no_delivery_brings_a_rolled_back_version_back(tracked, address, client, rolled_back):

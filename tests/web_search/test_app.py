@@ -130,12 +130,30 @@ def test_an_unread_text_says_what_is_missing(client: TestClient):
 
 def test_a_model_that_was_trained_anew_is_not_mixed_with_the_old_one(client: TestClient, searcher: Searcher):
     assert client.post("/api/search", json={"number": 1}).status_code == 200
-    weights = searcher.model.folder / "model.safetensors"
+    folder = searcher.model.folder
+    weights = folder / "model.safetensors"
     content = weights.read_bytes()
     weights.unlink()
     weights.write_bytes(content)
-    answer = client.post("/api/search", json={"number": 1, "index": "all"})
-    assert answer.status_code == 400 and "start `flame serve` again" in answer.json()["error"]
+    kept = {path.name for path in (searcher.layout.work / "query").iterdir()}
+
+    def refused(part: str) -> None:
+        for path, asked in (
+            ("search", {"number": 1, "index": "all"}),
+            ("search", {"text": "nothing that was asked before"}),
+            ("search", {"picture": encoded(5)}),
+            ("encode", {"pictures": [encoded(5)]}),
+            ("classify", {"pictures": [encoded(5)]}),
+            ("patches", {"number": 1}),
+        ):
+            answer = client.post(f"/api/{path}", json=asked)
+            assert answer.status_code == 400 and part in answer.json()["error"]
+            assert "start `flame serve` again" in answer.json()["error"]
+
+    refused("was trained anew")
+    folder.rename(folder.with_name("away"))
+    refused("is being trained anew; try again later")
+    assert {path.name for path in (searcher.layout.work / "query").iterdir()} == kept
 
 
 @pytest.mark.parametrize(
@@ -161,5 +179,6 @@ def test_the_page_loads_nothing_from_elsewhere(client: TestClient):
     assert page.headers["x-frame-options"] == "DENY"
     for name in ("", "search.css", "search.js"):
         assert "//" not in client.get(f"/{name}").text.replace("// The", "")
+    assert client.head("/api/model").status_code == client.get("/api/model").status_code == 200
     assert client.get("/../service.py").status_code == client.get("/docs").status_code == 404
     assert "/api/search" in client.get("/openapi.json").json()["paths"]

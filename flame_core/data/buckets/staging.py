@@ -30,9 +30,9 @@ from flame_core import reporting
 from flame_core.data.buckets.bucket import Bucket, BucketFile, told
 from flame_core.digest import canonical_json, text_sha256
 from flame_core.errors import InputError, ResourceError
+from flame_core.files.disk_errors import clear_disk_errors
 from flame_core.names import folders_of, shown
 from flame_core.settings import settings
-from flame_core.work import clear_disk_errors
 
 _PIECE = 1 << 23  # bytes that are read at once
 _LEDGER = "ledger.jsonl"

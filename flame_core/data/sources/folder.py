@@ -32,7 +32,7 @@ from flame_core.data.sources.walk import Walk
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError
 from flame_core.files.regular_files import open_regular
-from flame_core.names import printable
+from flame_core.names import expanded, printable
 from flame_core.params import FolderSource
 from flame_core.work import Unit, UnitRecord, WorkCache
 
@@ -185,5 +185,5 @@ class Folder:
 
 def _below(table: str, folder: Path) -> str:
     """`table` relative to `folder`, even if it is outside, so that no absolute path enters the listing."""
-    place = Path(table).expanduser()
+    place = expanded(table)
     return os.path.relpath(os.path.realpath(place), os.path.realpath(folder)) if place.is_absolute() else table

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from PIL import Image
 
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError
+from flame_core.names import expanded
 from flame_core.suite.models.transformers_clip import fetched
 
 _PICTURES = 64
@@ -39,7 +39,7 @@ class PictureClassifier:
 
         from flame_core.text.llm import quiet_transformers
 
-        folder = Path(source).expanduser()
+        folder = expanded(source)
         if not folder.is_dir():
             folder = fetched(source)
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flame_core.errors import InputError
+from flame_core.names import expanded
 from flame_core.suite.models.model import Model, NotOffered
 from flame_core.suite.models.weights import weights_sha256
 from flame_core.vision.decoding import open_picture
@@ -39,7 +39,7 @@ class TimmBackbone(Model):
             if weights:
                 from safetensors.torch import load_file
 
-                model.load_state_dict(load_file(Path(weights).expanduser()))
+                model.load_state_dict(load_file(expanded(weights)))
         except Exception as error:  # timm and the hub raise many kinds; all mean that there is no model
             raise InputError(f"timm:{source} cannot be loaded ({type(error).__name__}: {error})") from None
         self.identity = {"backbone": backbone, "weights": weights_sha256(model)}

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ResourceError
-from flame_core.names import require_hub_id, require_revision
+from flame_core.names import expanded, require_hub_id, require_revision
 from flame_core.suite.models.model import Model, NotOffered, PictureSide
 from flame_core.vision.decoding import open_picture
 from flame_core.vision.prepared_batches import prepared_batches
@@ -52,7 +52,7 @@ class TransformersModel(Model):
         from flame_core.text.llm import quiet_transformers
 
         self.name, self.source, self._device = name, source, device
-        folder = Path(source).expanduser()
+        folder = expanded(source)
         if not folder.is_dir():
             folder = fetched(source)
         self.identity = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}

@@ -1,0 +1,48 @@
+"""What a disk refuses, as errors that say where and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flame_core.errors import ResourceError
+
+
+@contextmanager
+def clear_disk_errors(place: Path) -> Iterator[None]:
+    """Turn a disk's refusal into an error that says where; nothing incomplete is published."""
+    try:
+        yield
+    except OSError as error:
+        if (refused := disk_error(error, place)) is not None:
+            raise refused from error
+        raise
+
+
+def disk_error(error: OSError, place: Path | None = None) -> ResourceError | None:
+    """What to tell the user if a disk is full or may not be written; None for any other error.
+
+    `place` is what was being written, in case the error names no file.
+    """
+    where = error.filename2 or error.filename or place or "."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ResourceError(
+            f"{place or where}: {error.strerror}. Free some room and run the same command again: finished work is kept"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        path = Path(os.fsdecode(where)).absolute()
+        above = [] if path.is_file() else [path, *path.parents]
+        closed = [folder for folder in above if folder.is_dir() and not os.access(folder, os.W_OK)]
+        return ResourceError(
+            f"{closed[0] if closed else path}: {error.strerror}. This user may not read or write there: change its "
+            "rights, or work in a copy of the project that belongs to you"
+        )
+    if error.errno in (errno.EXDEV, errno.EBUSY):
+        return ResourceError(
+            f"{place or where}: {error.strerror}. A mount point cannot be replaced: mount the disk one folder higher, "
+            "or put a link to a folder of that disk here"
+        )
+    return None

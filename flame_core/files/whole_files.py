@@ -1,0 +1,37 @@
+"""Files that are there whole or not at all: written beside their place, and renamed into it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from flame_core.errors import InputError
+from flame_core.files.disk_errors import disk_error
+
+
+def put(path: Path, content: bytes) -> None:
+    """Replace a file atomically, and only if its content changes: another process may be reading it."""
+    if path.is_file() and path.read_bytes() == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(content)
+    beside.replace(path)
+
+
+def write_output(path: Path, text: str, option: str) -> None:
+    """Write a text to the file that the user named with `option`; what is there stays if this fails.
+
+    Raises:
+        InputError: it cannot be a file.
+        ResourceError: the disk is full, or the user may not write there.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a device
+            path.write_bytes(text.encode())
+        else:
+            put(path.resolve(), text.encode())
+    except OSError as error:
+        if (refused := disk_error(error, path)) is not None:
+            raise refused from error
+        raise InputError(f"{option} {path} cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,108 @@
+"""Folders that are there whole or not at all: made in a scratch folder beside their place, and renamed into it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+_NEXT = ".next"  # suffix of a finished generation that has not replaced the last one yet
+_ABANDONED = 7 * 86400  # seconds without a change, after which another machine's scratch folder is removed
+_SCRATCH = re.compile(r"\.tmp-(?P<node>[0-9a-f]{12})-(?P<pid>\d{1,10})-\w+")
+
+
+@cache
+def node_id() -> str:
+    """12 hex digits that name this machine until it is started again, and this container if it has its own processes.
+
+    Process ids mean the same process only where this is the same. A host name does not suffice: containers and cloned
+    machines share one.
+    """
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+@contextmanager
+def scratch(parent: Path) -> Iterator[Path]:
+    """A private folder beside the final ones (so a rename is atomic); removed at the end if it still exists.
+
+    Also removes folders left behind by killed processes of this machine, and those that nobody has changed for a week.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(".tmp-*"):
+        if name := _SCRATCH.fullmatch(left.name):
+            mine = name["node"] == node_id()
+            if not psutil.pid_exists(int(name["pid"])) if mine else _unchanged_since(left) > _ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".tmp-{node_id()}-{os.getpid()}-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unchanged_since(folder: Path) -> float:
+    """Seconds since the last change in a folder; 0 if it cannot be read."""
+    try:
+        return time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    except OSError:  # its process is at work in it
+        return 0.0
+
+
+def publish(folder: Path, target: Path, *, replace: bool = False) -> None:
+    """Rename a finished folder into place.
+
+    If there is one, it stays, since another process was first with an equal result; with `replace` it is replaced, in
+    steps that `settle` completes after a kill.
+    """
+    folder.chmod(0o755)  # mkdtemp makes it private
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    place = target.with_name(target.name + _NEXT) if replace and target.exists() else target
+    try:
+        folder.rename(place)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+    if place != target:
+        settle(target)
+
+
+def settle(target: Path) -> None:
+    """Put a finished generation that waits beside `target` in its place."""
+    following = target.with_name(target.name + _NEXT)
+    if not following.exists():
+        return
+    with scratch(target.parent) as folder, _locked(target.parent):
+        if following.exists():  # unless another process has done it meanwhile
+            if target.exists():
+                target.rename(folder / "last")
+            following.rename(target)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, which ends with the process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

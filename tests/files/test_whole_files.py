@@ -1,0 +1,46 @@
+"""Files that a user names are whole, or as they were."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from flame_core.errors import InputError, ResourceError
+from flame_core.files.whole_files import write_output
+
+
+def test_a_file_is_replaced_and_its_folders_are_made(tmp_path):
+    path = tmp_path / "a/b.html"
+    for text in ("first", "ü"):
+        write_output(path, text, "--html")
+        assert path.read_text("utf-8") == text and [*path.parent.iterdir()] == [path]
+
+
+def test_a_link_stays_one_and_a_device_stays_there(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    write_output(tmp_path / "link", "text", "--html")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "there").read_text() == "text"
+    write_output(Path("/dev/null"), "text", "--html")
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize("path", ["file/x.html", ".", "x" * 300])
+def test_what_cannot_be_a_file_is_refused_by_the_option(tmp_path, path):
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(InputError, match=r"--html .* cannot be written"):
+        write_output(tmp_path / path, "text", "--html")
+
+
+def test_on_a_full_disk_the_old_file_stays(tmp_path, monkeypatch):
+    path = tmp_path / "page.html"
+    path.write_text("old")
+
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ResourceError, match=r"page\.html: No space left on device"):
+        write_output(path, "new", "--page")
+    assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
