@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from flame_core.digest import json_lines_bytes
+from flame_core.errors import Interrupted
+from flame_core.processes.stop_request import stop_requested
 from flame_core.reporting import progress
 from flame_core.work import UnitRecord, WorkCache
 
@@ -61,16 +63,22 @@ class StepStates:
             title: of the progress.
             shown: the metric that the progress shows as the loss.
             seconds: between two states.
+
+        Raises:
+            Interrupted: a stop signal came; the state was kept.
         """
         done, rows = self.resume(model, optimizer)
         last = time.monotonic()
-        with progress(title, self.steps, "steps", done) as bar:
+        with stop_requested() as stopped, progress(title, self.steps, "steps", done) as bar:
             for number in range(done, self.steps):
                 rows.append(step(number))
                 bar.advance(1, loss=rows[-1][shown])
-                if number + 1 == self.steps or time.monotonic() - last >= seconds:
+                ends = number + 1 == self.steps
+                if ends or stopped or time.monotonic() - last >= seconds:
                     self.keep(model, optimizer, rows)
                     last = time.monotonic()
+                if stopped and not ends:
+                    raise Interrupted(f"stopped after step {number + 1} of {self.steps}; run again to resume")
         return rows
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[Row]]:

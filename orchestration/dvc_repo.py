@@ -142,4 +142,7 @@ def untorn(read: Callable[[], T]) -> T:
     try:
         return read()
     except _TornRead as torn:
-        raise DvcProjectError(f"{LOCK_FILE} cannot be read: {torn}") from None
+        raise DvcProjectError(
+            f"{LOCK_FILE} cannot be read: {torn}. Restore it from version control, or delete it: stages then run "
+            "again, or are taken from DVC's cache"
+        ) from None

@@ -75,7 +75,7 @@ def model_of_run(params: Params, layout: Layout, recipe: str, name: str | None =
     """
     folder = layout.model(recipe)
     gates.require(folder)
-    config = _read(folder / CONFIG)
+    config = _read_config(folder)
 
     def open_parts() -> Parts:
         from flame_core.measuring.image_vectors import require_same_space
@@ -103,7 +103,7 @@ def model_of_run(params: Params, layout: Layout, recipe: str, name: str | None =
 
 
 def _packaged(name: str, folder: Path, layout: Layout) -> Model:
-    config, content = _read(folder / CONFIG), _read(folder / SERVING)
+    config, content = _read_config(folder), _read(folder / SERVING)
 
     def open_llm(llm: LLMParams, text: TextParams, adapter: Path | None) -> TextEncoder:
         from flame_core.text.encoder import TextEncoder
@@ -136,6 +136,14 @@ def _require_llm(place: Path, llm: LLMParams, config: Mapping[str, Any]) -> None
             f"{place} holds another LLM than the model was trained against ({llm.source}): "
             f"set {_LLM_VARIABLE} to the folder of that one"
         )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    config = _read(folder / CONFIG)
+    recipe = config.get("recipe")
+    if not (isinstance(recipe, dict) and isinstance(recipe.get("model"), dict) and "hidden" in config):
+        raise InputError(f"{folder / CONFIG} is not of a model of `flame train`: run `flame train` for it")
+    return config
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -45,6 +45,7 @@ _REQUESTS = {
 # Packages whose errors come from a store: MLflow, and its libraries for databases, servers and artifacts.
 _LIBRARIES = {"mlflow", "sqlalchemy", "sqlite3", "alembic", "requests", "urllib3", "filelock", "botocore", "psycopg2"}
 _OTHER_SCHEMA = ("out-of-date database schema", "Can't locate revision")
+_DAMAGED = ("database disk image is malformed", "file is not a database")  # as SQLite says it
 log = logging.getLogger(__name__)
 
 
@@ -132,6 +133,11 @@ def trouble(address: str, error: BaseException) -> str:
         return (
             f"MLflow at {address}: its schema belongs to another MLflow version than {VERSION}, which is installed. "
             f"Back the database up, then run `mlflow db upgrade '{address}'`; if a newer MLflow wrote it, install that"
+        )
+    if any(sign in said for sign in _DAMAGED):
+        return (
+            f"MLflow at {address}: its database is damaged. Move the file away; then `flame tracking replay --all` "
+            "sends again what this project's trainings recorded"
         )
     lines = said.splitlines() or [type(error).__name__]
     return f"MLflow at {address} failed: {lines[0][:300]}"

@@ -7,12 +7,9 @@ bit for bit, also with several ranks. The LLM is never loaded.
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import NamedTuple
 
 import torch
@@ -23,6 +20,7 @@ from flame_core.objectives.batch import Moment
 from flame_core.params import TrainParams
 from flame_core.processes.gpu import free_memory
 from flame_core.processes.ranks import ALONE, Ranks
+from flame_core.processes.stop_request import stop_requested
 from flame_core.reporting import progress
 from flame_core.settings import settings
 from flame_core.training import checkpoint
@@ -47,22 +45,6 @@ class Trained(NamedTuple):
     tower: ImageTower
     metrics: Metrics
     text_tower: nn.Module | None  # if the recipe trains one
-
-
-@contextmanager
-def stop_requested() -> Iterator[list[int]]:
-    """A list to which a SIGTERM or SIGINT is added while the context is open."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def train(

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from flame_core.errors import Interrupted
+from flame_core.processes.stop_request import stop_requested
 from flame_core.reporting import progress
 from flame_core.settings import settings
 from flame_core.training import checkpoint
-from flame_core.training.loop import Metrics, stop_requested
+from flame_core.training.loop import Metrics
 from flame_core.training.schedule import learning_rate, set_learning_rate
 from flame_core.training.step import random_state, set_random_state
 

@@ -18,6 +18,7 @@ from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.text.encoder import TextEncoder
 from flame_core.vision.image_encoder import load_encoder
+from tests.bits import put_back
 from tests.data.drawings import png
 from tests.measuring import world
 from tests.search.runs import run_here
@@ -122,6 +123,12 @@ def test_what_is_no_model_is_named(run: tuple[Params, Layout], tmp_path: Path):
     with pytest.raises(InputError, match="outside of its project"):
         flame_core.load(tmp_path / "moved")
     (tmp_path / "moved").rename(run[1].model("plain"))
+    config = run[1].model("plain") / "config.json"
+    for content in ("{}", '{"recipe": {}, "hidden": 1}'):
+        with put_back(config):
+            config.write_text(content)
+            with pytest.raises(InputError, match=r"config\.json is not of a model of `flame train`"):
+                flame_core.load("data/models/plain")
     with (run[1].model("plain") / "model.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\xff")

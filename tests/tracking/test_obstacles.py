@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 
 from flame_core.errors import ResourceError
+from flame_core.tracking.address import sqlite_path
 from flame_core.tracking.delivery import _Delivery, deliver
 from flame_core.tracking.journal import Journal
 from flame_core.tracking.obstacles import Outage, Withheld
@@ -16,7 +17,7 @@ from flame_core.tracking.runs import find_record
 from flame_core.tracking.shipper import deliver_all
 from flame_core.tracking.store import journals, local_store, open_client
 from tests.tracking.conftest import end, start, steps
-from tests.tracking.test_delivery import address, expected, history, journal  # noqa: F401  (fixtures)
+from tests.tracking.test_delivery import expected, history, journal  # noqa: F401  (fixtures)
 
 # ruff: noqa: F811
 
@@ -81,3 +82,9 @@ def test_a_store_of_another_schema_is_an_outage_that_says_what_to_do(journal, ad
     for ask in (lambda: find_record(tracked, "models:/flame/1"), lambda: rollback(tracked, "x")):
         with pytest.raises(ResourceError, match="mlflow db upgrade"):
             ask()
+
+
+def test_a_damaged_database_says_what_to_do(tracked, address):
+    (sqlite_path(address) or tracked.root).write_bytes(b"not a database, but text" * 100)
+    with pytest.raises(ResourceError, match=r"its database is damaged\. Move the file away; then `flame tracking replay"):
+        open_client(address)
