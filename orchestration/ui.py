@@ -22,7 +22,7 @@ from pathlib import Path
 
 import yaml
 
-from flame_core.errors import FlameError, ResourceError
+from flame_core.errors import FlameError, ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.reporting import configure_logging, console
 from flame_core.settings import settings
@@ -89,9 +89,12 @@ def serve(layout: Layout, ready: Callable[[], None]) -> None:
     """Run all servers until SIGINT, SIGTERM or SIGHUP; `ready` is called once all answer.
 
     Raises:
+        ParamsError: both ports are the same.
         ResourceError: a port is in use, a server ended, or this project's interface already runs; names the setting,
             the log or the process.
     """
+    if settings().dagster_port == settings().mlflow_port:
+        raise ParamsError(f"FLAME_DAGSTER_PORT and FLAME_MLFLOW_PORT are both {settings().mlflow_port}: change one")
     with only_interface(instance_home(layout)):
         _serve(layout, ready)
 

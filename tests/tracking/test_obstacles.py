@@ -86,5 +86,5 @@ def test_a_store_of_another_schema_is_an_outage_that_says_what_to_do(journal, ad
 
 def test_a_damaged_database_says_what_to_do(tracked, address):
     (sqlite_path(address) or tracked.root).write_bytes(b"not a database, but text" * 100)
-    with pytest.raises(ResourceError, match=r"its database is damaged\. Move the file away; then `flame tracking replay"):
+    with pytest.raises(ResourceError, match=r"its database is damaged\. Move the file away; then `flame tracking"):
         open_client(address)
