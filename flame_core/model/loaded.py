@@ -171,32 +171,31 @@ class Model:
         """sha256 of the files that decide over pictures' vectors, by name."""
         return {name: self._digests[name] for name in (CONFIG, WEIGHTS)}
 
-    def require_unchanged(self) -> None:
-        """Refuse a model whose files are no longer those that it began with.
-
-        Raises:
-            InputError: they were replaced, or are away.
-        """
+    def outdated(self) -> str | None:
+        """Why the files are no longer those that this model began with; None if they are."""
         now = self._files_now()
         if CONFIG not in now or WEIGHTS not in now:
-            raise InputError(f"{self.folder} is not there: {self.name} is being trained anew; try again later")
-        if now != self._state:
-            raise InputError(f"{self.name} was trained anew since it was opened here: open it again")
+            return f"{self.folder} is not there, as while {self.name} is trained anew"
+        return None if now == self._state else f"{self.name} was trained anew since it was opened"
 
     @cached_property
     def _digests(self) -> dict[str, str]:
         """sha256 of all files that compute, by name."""
-        self.require_unchanged()
+        self._require_current()
         found = {name: file_sha256(self.folder / name) for name in self._state}
-        self.require_unchanged()
+        self._require_current()
         return found
 
     @cached_property
     def _parts(self) -> Parts:
         _ = self._digests  # of the same files
         parts = self._open_parts()
-        self.require_unchanged()
+        self._require_current()
         return parts
+
+    def _require_current(self) -> None:
+        if (why := self.outdated()) is not None:
+            raise InputError(f"{why}: open it again")
 
     def _files_now(self) -> dict[str, tuple[int, int, int]]:
         """What changes if a file that computes is replaced, by name."""

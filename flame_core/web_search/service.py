@@ -90,10 +90,8 @@ class SearchService:
     def _current(self) -> Iterator[None]:
         """One request at a time, by the model that is in its folder."""
         with self._lock:
-            try:
-                self._searcher.model.require_unchanged()
-            except InputError as error:
-                raise InputError(f"{error}; then start `flame serve` again") from None
+            if (why := self._searcher.model.outdated()) is not None:
+                raise InputError(f"{why}: start `flame serve` again")
             yield
 
     def search(self, asked: SearchRequest) -> dict[str, Any]:

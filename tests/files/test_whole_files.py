@@ -38,6 +38,7 @@ def test_on_a_full_disk_the_old_file_stays(tmp_path, monkeypatch):
     path.write_text("old")
 
     def full(self: Path, content: bytes) -> int:
+        self.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)

@@ -152,7 +152,7 @@ def test_a_model_that_was_trained_anew_is_not_mixed_with_the_old_one(client: Tes
 
     refused("was trained anew")
     folder.rename(folder.with_name("away"))
-    refused("is being trained anew; try again later")
+    refused("is not there, as while")
     assert {path.name for path in (searcher.layout.work / "query").iterdir()} == kept
 
 
