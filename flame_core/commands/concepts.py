@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from flame_core.files.whole_files import write_output
-from flame_core.names import expanded
 
 
 class Side(StrEnum):
@@ -76,6 +75,7 @@ def test_set(
     from flame_core.errors import InputError
     from flame_core.export.folder import require_new, write_folder
     from flame_core.layout import Layout
+    from flame_core.names import expanded
     from flame_core.reporting import facts
     from flame_core.settings import settings
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flame_core.commands.recipe_completion import recipe_names
-from flame_core.names import expanded
 
 if TYPE_CHECKING:
     from flame_core.layout import Layout
@@ -66,6 +65,7 @@ def export(
     """Write a model as a folder that another library loads, with its preprocessing and a card for a hub."""
     from flame_core.errors import ParamsError
     from flame_core.export.folder import require_new
+    from flame_core.names import expanded
     from flame_core.reporting import facts, starting
 
     if template and classes is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,15 +14,6 @@ import pytest
 from flame_core.workspace import environment
 from orchestration.dvc_assets import dvc_assets
 from orchestration.dvc_project import DvcProject, Stage
-
-
-@pytest.fixture(autouse=True)
-def no_signals_of_dagster() -> Iterator[None]:
-    """Dagster leaves the handler of SIGINT to SIGTERM, too."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
 
 DVC_YAML = """\
 stages:
