@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,8 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from flame_core.errors import ParamsError, ResourceError
+from flame_core.files.disk_errors import make_folder
+from flame_core.files.whole_files import put
 from flame_core.layout import Layout
 from flame_core.tracking.address import POSTGRES, lacks_driver
 from orchestration.dvc_errors import PROJECT_FILE
@@ -43,16 +44,11 @@ def instance_home(layout: Layout) -> Path:
     home = layout.state / "dagster"
     if wrong := sorted(set(str(home)) & set("%#?")):
         raise ResourceError(f"{home}: Dagster cannot work in a path with {' '.join(wrong)}; rename the folder")
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ResourceError(f"{error.filename} is a file, where Dagster has a folder: move it away") from None
-    beside = home / f".dagster.yaml.{os.getpid()}"
+    make_folder(home, "Dagster")
     own = layout.project / CONFIGURATION
     if own.is_file():
         _check_driver(own)
-    shutil.copyfile(own if own.is_file() else Path(__file__).with_name(CONFIGURATION), beside)
-    beside.replace(home / CONFIGURATION)  # another process may be reading it
+    put(home / CONFIGURATION, (own if own.is_file() else Path(__file__).with_name(CONFIGURATION)).read_bytes())
     return home
 
 

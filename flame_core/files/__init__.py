@@ -1,1 +1,1 @@
-"""Forms of files that several stages write and read: single rows of a store, int8 rows, tables, trained weights."""
+"""Files as several stages write and read them: whole or not at all, single rows of a store, int8, tables, weights."""

@@ -46,3 +46,15 @@ def disk_error(error: OSError, place: Path | None = None) -> ResourceError | Non
             "or put a link to a folder of that disk here"
         )
     return None
+
+
+def make_folder(folder: Path, owner: str) -> None:
+    """Make a folder, with those above it, unless it is there; `owner` is who keeps something in it.
+
+    Raises:
+        ResourceError: there is a file in its place.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ResourceError(f"{error.filename} is a file, where {owner} has a folder: move it away") from None

@@ -26,8 +26,9 @@ import pyarrow.parquet as pq
 
 from flame_core.data.captions_text import clean_caption
 from flame_core.data.shards import read_shard
-from flame_core.digest import canonical_json, write_json
+from flame_core.digest import canonical_json, json_bytes
 from flame_core.errors import InputError
+from flame_core.files.whole_files import put
 
 PIECE = 48  # bytes of a picture that are searched for
 _LONG = 15  # characters of a caption that is searched for in running text; a shorter one only where it stands alone
@@ -62,10 +63,7 @@ class Traces:
 
     def write(self, path: Path, **more: Any) -> None:
         """Keep them in a file, replaced atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}")
-        write_json(beside, {**{name: sorted(values) for name, values in vars(self).items()}, **more})
-        beside.replace(path)
+        put(path, json_bytes({**{name: sorted(values) for name, values in vars(self).items()}, **more}))
 
     @classmethod
     def read(cls, content: dict[str, Any]) -> Traces:

@@ -11,6 +11,7 @@ import os
 import yaml
 
 from flame_core.errors import ParamsError
+from flame_core.files.whole_files import put
 from flame_core.graph.link_contents import link_contents
 from flame_core.graph.links import links
 from flame_core.layout import Layout
@@ -29,8 +30,5 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         raise ParamsError(f"{source}: only a recipe in recipes/{FOLDER}/ that needs something is linked")
     contents = link_contents(needs)
     text = yaml.safe_dump(read_recipe(source) | {DIGESTS: contents}, sort_keys=False, allow_unicode=True)
-    made = layout.recipes / source.name
-    beside = made.with_name(f".{made.name}.{os.getpid()}")
-    beside.write_text(_HEADER.format(name=recipe, folder=FOLDER) + text, "utf-8")
-    beside.replace(made)
+    put(layout.recipes / source.name, (_HEADER.format(name=recipe, folder=FOLDER) + text).encode())
     facts(f"link-{recipe}", {what: os.path.relpath(path, layout.root) for what, path in needs.items()})

@@ -27,8 +27,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flame_core.digest import file_sha256, value_digest, write_json
+from flame_core.digest import file_sha256, json_bytes, value_digest
 from flame_core.errors import InputError
+from flame_core.files.whole_files import put
 from flame_core.tracking.address import sqlite_path, without_login
 from flame_core.tracking.kept_files import copy_file
 
@@ -145,10 +146,8 @@ class Journal:
 
     def mark(self, delivered: Delivered) -> None:
         """Replace the mark atomically."""
-        beside = self.folder / f".{DELIVERED}.{os.getpid()}"
         content = asdict(replace(delivered, address=self._place(delivered.address)))
-        write_json(beside, {**content, _DIGEST: value_digest(content)})
-        beside.replace(self.folder / DELIVERED)
+        put(self.folder / DELIVERED, json_bytes({**content, _DIGEST: value_digest(content)}))
 
     def _place(self, address: str) -> str:
         """An address as stored in a mark: a database of this project is relative to its state folder."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flame_core.errors import FlameError, ParamsError, ResourceError
+from flame_core.files.disk_errors import make_folder
 from flame_core.layout import Layout
 from flame_core.settings import settings
 from flame_core.tracking.address import (
@@ -169,10 +170,7 @@ def open_client(address: str) -> MlflowClient:
             return MlflowClient(uri, uri)
         from filelock import FileLock
 
-        try:
-            database.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise ResourceError(f"{error.filename} is a file, where MLflow has a folder: move it away") from None
+        make_folder(database.parent, "MLflow")
         with FileLock(database.with_suffix(".lock")):  # two first uses at once would both migrate the schema
             if moved := relocate(database):
                 log.info("the tracking store was moved from %s; its records now name this place", moved[0])
