@@ -42,6 +42,20 @@ def signals_as_they_were() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def settings_of_each_file() -> Iterator[None]:
+    """A file's fixtures may set `FLAME_*` variables for its tests alone."""
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def settings_of_each_test() -> Iterator[None]:
+    """Settings are read once in a process: the next test reads its own."""
+    yield
+    settings.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """Folder of the converted SmolLM2-135M-Instruct, kept in the user's cache between test runs."""
@@ -62,11 +76,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 @pytest.fixture
-def one_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards are mapped over in this process."""
     monkeypatch.setenv("FLAME_WORKERS", "1")
-    settings.cache_clear()
-    yield
     settings.cache_clear()
 
 

@@ -119,11 +119,7 @@ def test_a_wrong_setting_names_its_variable(project, capsys, monkeypatch):
 
     monkeypatch.setenv("FLAME_WORKERS", "none")
     settings.cache_clear()
-    try:
-        code, message = fails(capsys, monkeypatch, "params", "check")
-    finally:
-        monkeypatch.undo()
-        settings.cache_clear()
+    code, message = fails(capsys, monkeypatch, "params", "check")
     assert code == 2
     assert "FLAME_WORKERS" in message
 
@@ -144,7 +140,6 @@ def test_settings_that_cannot_be_read_are_one_sentence(project, capsys, monkeypa
         settings.cache_clear()
         code, said = fails(capsys, monkeypatch, "params", "check")
         assert code == 2 and message in said
-    settings.cache_clear()
 
 
 @pytest.mark.parametrize("content", [b"a: caf\xe9", b"a: 1\na: 2", b"[" * 100_000, b"a: &a [*a]", b"a: 2026-01-01"])
@@ -202,7 +197,6 @@ def test_the_settings_are_those_of_the_project_in_any_subfolder(project, capsys,
     monkeypatch.chdir(project / "deep")
     settings.cache_clear()
     code, message = fails(capsys, monkeypatch, "params", "check")
-    settings.cache_clear()
     assert code == 2 and "FLAME_WORKERS" in message
 
 

@@ -183,18 +183,14 @@ def test_an_empty_folder_is_filled(run):
 
 @pytest.mark.slow
 def test_the_champion_brings_its_classes_and_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte_tokenizer):
-    from flame_core.settings import settings
 
     champion_here(tmp_path, monkeypatch, byte_tokenizer)
-    try:
-        Path("classes.txt").write_text("unheard\nof\n")  # read by the LLM of the project
-        done = CliRunner().invoke(
-            cli.app,
-            ["export", "models:/flame@champion", "--format", "safetensors", "--out", "out", "--classes", "classes.txt"],
-        )
-        assert done.exit_code == 0, (done.output, done.exception)
-        card = (Path("out") / "README.md").read_text("utf-8")
-        assert re.search(r"exported from \| `models:/flame@champion`", card) and str(tmp_path) not in card
-        assert load_file("out/classes.safetensors")["classes"].shape == (2, world.DIMENSIONS)
-    finally:
-        settings.cache_clear()
+    Path("classes.txt").write_text("unheard\nof\n")  # read by the LLM of the project
+    done = CliRunner().invoke(
+        cli.app,
+        ["export", "models:/flame@champion", "--format", "safetensors", "--out", "out", "--classes", "classes.txt"],
+    )
+    assert done.exit_code == 0, (done.output, done.exception)
+    card = (Path("out") / "README.md").read_text("utf-8")
+    assert re.search(r"exported from \| `models:/flame@champion`", card) and str(tmp_path) not in card
+    assert load_file("out/classes.safetensors")["classes"].shape == (2, world.DIMENSIONS)

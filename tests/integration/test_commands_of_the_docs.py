@@ -13,7 +13,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -226,7 +225,7 @@ def free_port() -> str:
 
 
 @pytest.fixture(scope="module")
-def reader(tracked: Tracked, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+def reader(tracked: Tracked, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Reader:
     """Versions 1 to 3, of which 2 is the champion and 3 the challenger, and a workspace."""
     tracked.change({"promote": {"tolerance": 1.0, "min_gain": -1.0}})
     for seed in (1, 2):
@@ -247,7 +246,7 @@ def reader(tracked: Tracked, pictures: Path, tmp_path_factory: pytest.TempPathFa
     shutil.copy(next(Layout.find(tracked.root).shards.glob("train/*.tar")), shards / "flickr8k-train-00000.tar")
     shutil.copy(next(Layout.find(tracked.root).shards.glob("val/*.tar")), shards / "flickr8k-val-00000.tar")
     version, port = tracked.client.get_model_version("flame", "1"), free_port()
-    yield Reader(
+    return Reader(
         tracked,
         home,
         {

@@ -195,4 +195,3 @@ def test_lineage_names_the_teacher_by_its_weights(graph: Graph, first: str):
         )
         tags = [find_record(graph.layout, f"data/models/{name}").tags for name in ("plain", "student")]
         assert [each.get("flame.teacher") for each in tags] == [None, graph.weights("plain")]
-    settings.cache_clear()

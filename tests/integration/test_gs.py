@@ -50,7 +50,6 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GcsFile
         finally:
             process.terminate()
             staging.release()
-            settings.cache_clear()
 
 
 def _wait(system: GcsFileSystem, process: subprocess.Popen[bytes]) -> None:

@@ -85,7 +85,6 @@ def loop(project: Project, stamps: list, tmp_path_factory: pytest.TempPathFactor
         assert loop.look() == []
         loop.run({})
         yield loop
-    settings.cache_clear()
 
 
 def gate(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:

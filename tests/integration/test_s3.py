@@ -144,7 +144,6 @@ def staged(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     settings.cache_clear()
     yield storage
     staging.release()
-    settings.cache_clear()
 
 
 def put(storage: Storage, folder: Path, prefix: str) -> None:

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 import flame_core
 from flame_core import cli
-from flame_core.settings import settings
 from tests.data.drawings import drawing, encoded
 from tests.measuring import world
 from tests.model.champions import champion_here
@@ -29,8 +28,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte_tokenizer):
-    yield champion_here(tmp_path, monkeypatch, byte_tokenizer)
-    settings.cache_clear()
+    return champion_here(tmp_path, monkeypatch, byte_tokenizer)
 
 
 @pytest.mark.slow

@@ -143,19 +143,16 @@ def test_a_project_without_records_and_a_missing_alias_say_what_to_do(
 
     monkeypatch.delenv("FLAME_TRACKING_URI", raising=False)
     settings.cache_clear()
-    try:
-        with pytest.raises(InputError, match="no model was recorded here"):
-            flame_core.load()
-        assert not (tmp_path / ".flame" / "mlflow").exists()
-        from flame_core.tracking.store import local_address, open_client
+    with pytest.raises(InputError, match="no model was recorded here"):
+        flame_core.load()
+    assert not (tmp_path / ".flame" / "mlflow").exists()
+    from flame_core.tracking.store import local_address, open_client
 
-        client = open_client(local_address(run[1]))
-        with pytest.raises(InputError, match="no registered model 'flame': it has none"):
-            flame_core.load("models:/flame@champion")
-        client.create_registered_model("flame")
-        with pytest.raises(InputError, match=r"no version of flame is champion; `flame promote` makes the challenger"):
-            flame_core.load("models:/flame@champion")
-        with pytest.raises(InputError, match=r"models:/flame/3: .*not found"):
-            flame_core.load("models:/flame/3")
-    finally:
-        settings.cache_clear()
+    client = open_client(local_address(run[1]))
+    with pytest.raises(InputError, match="no registered model 'flame': it has none"):
+        flame_core.load("models:/flame@champion")
+    client.create_registered_model("flame")
+    with pytest.raises(InputError, match=r"no version of flame is champion; `flame promote` makes the challenger"):
+        flame_core.load("models:/flame@champion")
+    with pytest.raises(InputError, match=r"models:/flame/3: .*not found"):
+        flame_core.load("models:/flame/3")

@@ -39,15 +39,14 @@ def received() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 @pytest.fixture
-def alerting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def alerting(monkeypatch: pytest.MonkeyPatch) -> Any:
     def at(address: str) -> dg.SensorDefinition:
         monkeypatch.setenv("FLAME_ALERT_URL", address)
         settings.cache_clear()
         (sensor,) = alert_sensors()
         return sensor
 
-    yield at
-    settings.cache_clear()
+    return at
 
 
 def evaluate(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, *assets: dg.AssetsDefinition) -> Any:

@@ -165,10 +165,7 @@ def test_a_workspace_of_the_same_data_is_warned_by_the_projects(layout):
 def test_a_server_of_captions_that_nothing_names_is_warned_of(layout, monkeypatch):
     server = "caption.long={captioner: server, model: m, prompt: Say.}"
     settings.cache_clear()
-    try:
-        assert warned(layout, server)["caption.long"].startswith("no server is named: set FLAME_CAPTION_SERVER")
-        monkeypatch.setenv("FLAME_CAPTION_SERVER", "http://127.0.0.1:8000/v1")
-        settings.cache_clear()
-        assert warned(layout, server) == {}
-    finally:
-        settings.cache_clear()
+    assert warned(layout, server)["caption.long"].startswith("no server is named: set FLAME_CAPTION_SERVER")
+    monkeypatch.setenv("FLAME_CAPTION_SERVER", "http://127.0.0.1:8000/v1")
+    settings.cache_clear()
+    assert warned(layout, server) == {}

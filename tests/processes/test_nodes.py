@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from flame_core.errors import ParamsError
@@ -20,9 +18,7 @@ STEP = {
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    settings.cache_clear()
-    yield
+def fresh() -> None:
     settings.cache_clear()
 
 

@@ -27,11 +27,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def ray_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def ray_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLAME_ENGINE", "ray")
     monkeypatch.setenv("FLAME_WORKERS", "2")
-    settings.cache_clear()
-    yield
     settings.cache_clear()
 
 

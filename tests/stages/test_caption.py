@@ -31,8 +31,6 @@ FAILS = Sample("s0-1", b"\xff\xd8 no picture", sample().meta)
 def one_process(monkeypatch):
     """No worker processes, whose start takes longer than these tests."""
     use_workers(monkeypatch, 1)
-    yield
-    settings.cache_clear()
 
 
 def use_workers(monkeypatch, count: int) -> None:

@@ -44,7 +44,6 @@ def world(tmp_path_factory, byte_tokenizer) -> Iterator[tuple[Params, Layout]]:
         params, layout = described_project(tmp_path_factory.mktemp("captioner"), byte_tokenizer)
         train.run(params, layout, "aligned")
         yield params, layout
-    settings.cache_clear()
 
 
 def choosing(params: Params, **values) -> Params:

@@ -39,7 +39,6 @@ def chat(monkeypatch):
             monkeypatch.setenv(name, value)
         settings.cache_clear()
         yield server
-    settings.cache_clear()
 
 
 def environment(server) -> dict[str, str]:
@@ -164,7 +163,6 @@ def test_an_address_that_is_none_or_has_a_password_is_refused_without_being_show
     with pytest.raises(ParamsError, match="FLAME_CAPTION_SERVER") as caught:
         settings()
     assert "secret" not in str(caught.value)
-    settings.cache_clear()
 
 
 RUN = """

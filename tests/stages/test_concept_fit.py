@@ -41,7 +41,6 @@ def world(tmp_path_factory, byte_tokenizer) -> Iterator[tuple[Params, Layout]]:
         concepts.run(params, layout)
         report(params, layout)
         yield params, layout
-    settings.cache_clear()
 
 
 def keys_of(params: Params, layout: Layout) -> list[str]:

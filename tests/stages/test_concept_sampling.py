@@ -30,7 +30,6 @@ def world(tmp_path_factory, byte_tokenizer) -> Iterator[tuple[Params, Layout]]:
         params = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"languages": []})})
         embed.run(params, layout)
         yield params, layout
-    settings.cache_clear()
 
 
 def drawing(params: Params, **sampling) -> Params:

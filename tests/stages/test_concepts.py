@@ -42,7 +42,6 @@ def world(tmp_path_factory, byte_tokenizer) -> Iterator[tuple[Params, Layout]]:
         params, layout = captioned_project(root, byte_tokenizer, 40)
         (root / "names.txt").write_text("\n".join(NAMES) + "\n")
         yield params, layout
-    settings.cache_clear()
 
 
 def choosing(params: Params, **values) -> Params:

@@ -66,7 +66,7 @@ def reading(params: Params, **changes: Any) -> Params:
 @pytest.fixture(autouse=True)
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLAME_DEVICE", "cpu")
-    monkeypatch.setenv("FLAME_WORKERS", "0")
+    monkeypatch.setenv("FLAME_WORKERS", "1")
 
 
 @contextmanager

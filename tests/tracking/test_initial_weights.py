@@ -33,8 +33,7 @@ def weights(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("FLAME_CACHE_DIR", str(tmp_path / "cache"))
     settings.cache_clear()
     torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "net.pth")
-    yield tmp_path / "net.pth"
-    settings.cache_clear()
+    return tmp_path / "net.pth"
 
 
 def test_a_file_is_hashed_again(tmp_path, weights):

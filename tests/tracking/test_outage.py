@@ -34,11 +34,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def layout(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layout]:
+def layout(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     monkeypatch.setenv("FLAME_TRACKING_URI", server.address)
     settings.cache_clear()
-    yield Layout.find(tmp_path)
-    settings.cache_clear()
+    return Layout.find(tmp_path)
 
 
 def rows(seed: int) -> list[dict[str, float]]:

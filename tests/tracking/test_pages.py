@@ -29,7 +29,6 @@ def test_nothing_is_served_where_nobody_answers(address, monkeypatch):
     monkeypatch.setenv("FLAME_MLFLOW_PORT", "9")
     settings.cache_clear()
     assert not served(address, "r")
-    settings.cache_clear()
 
 
 def test_a_page_that_no_server_shows_is_named_without_a_link(capsys):

@@ -145,7 +145,6 @@ def test_the_password_of_the_address_is_used_and_stands_nowhere(
     assert len(files) > 5
     for secret in (PASSWORD, quoted, "admin:"):
         assert not [content for content in contents if secret.encode() in content]
-    settings.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,6 @@ def world(tmp_path_factory, byte_tokenizer) -> Iterator[Path]:
         patch.setenv("FLAME_CHECKPOINT_SECONDS", "0")
         settings.cache_clear()
         yield folder
-    settings.cache_clear()
 
 
 def adapters(tower: torch.nn.Module | None) -> dict[str, torch.Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import json
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +44,10 @@ TEXTS = ["red", "a yellow thing that is longer", "blue one", ""]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, byte_tokenizer) -> Iterator[Path]:
+def world(tmp_path_factory, byte_tokenizer) -> Path:
     folder = tmp_path_factory.mktemp("adapted")
     write_adapted(folder, byte_tokenizer)
-    yield folder
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,6 @@ def world(tmp_path_factory) -> Iterator[Path]:
         patch.setenv("FLAME_CHECKPOINT_SECONDS", "0")
         settings.cache_clear()
         yield folder
-    settings.cache_clear()
 
 
 def test_the_first_episode_has_no_share_and_later_ones_fall(world, tmp_path):

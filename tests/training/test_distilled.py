@@ -40,7 +40,6 @@ def world(tmp_path_factory) -> Iterator[Path]:
         patch.setenv("FLAME_CHECKPOINT_SECONDS", "0")
         settings.cache_clear()
         yield folder
-    settings.cache_clear()
 
 
 def assembled(world: Path, params: TrainParams | None = None, teacher: str = "teacher") -> Assembly:

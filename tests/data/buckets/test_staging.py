@@ -25,7 +25,6 @@ def stage_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     settings.cache_clear()
     yield tmp_path / "stage"
     staging.release()
-    settings.cache_clear()
 
 
 def bucket_of(folder: Path, **files: bytes) -> Bucket:

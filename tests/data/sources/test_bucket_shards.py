@@ -37,7 +37,6 @@ def _local_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     settings.cache_clear()
     yield
     staging.release()
-    settings.cache_clear()
 
 
 @pytest.fixture

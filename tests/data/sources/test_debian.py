@@ -6,7 +6,7 @@ import hashlib
 import logging
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -78,13 +78,12 @@ class Repository:
 
 
 @pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repository]:
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     made = Repository(tmp_path)
     monkeypatch.setenv("APT_CONFIG", str(made.configuration))
     monkeypatch.setenv("FLAME_CACHE_DIR", str(tmp_path / "cache"))
     settings.cache_clear()
-    yield made
-    settings.cache_clear()
+    return made
 
 
 def _add_stamps(repository: Repository, version: str = "1.0", **more: bytes) -> None:

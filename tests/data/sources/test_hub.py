@@ -42,7 +42,6 @@ def hub(monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # read from the environment when it is imported
         settings.cache_clear()
         yield server
-    settings.cache_clear()
 
 
 def table(numbers, column="image", **more) -> bytes:
