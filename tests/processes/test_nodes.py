@@ -17,11 +17,6 @@ STEP = {
 }
 
 
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    settings.cache_clear()
-
-
 def test_without_settings_and_without_a_step_there_is_this_machine():
     assert nodes({}) is None
     assert nodes(STEP | {"SLURM_STEP_NUM_NODES": "1"}) is None
