@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from flame_core.digest import value_digest
 from flame_core.layout import Layout
 from flame_core.params import Params, Reading
+from flame_core.text.identity import store_identities
+from flame_core.text.llm_adapter import require_adapter
 from flame_core.text.manifest import captions_digest
+
+if TYPE_CHECKING:
+    from flame_core.text.facets import FacetTokenizer
 
 _OF_STORES = ("llm", "store_dtype", "batch_tokens")  # of an identity: no training depends on them
 
@@ -33,3 +39,19 @@ def learned_from(
         "language": params.evaluate.train_language,
         "reads": {name: value for name, value in own.items() if name not in _OF_STORES},
     }
+
+
+def run_identities(
+    params: Params, layout: Layout, source: dict[str, Any], tokens: FacetTokenizer
+) -> dict[Reading, dict[str, Any]]:
+    """`store_identities` with the LLM's adapters, if this run has any.
+
+    Raises:
+        InputError: the adapters are missing, damaged, or follow from something else than this run.
+        GateError: they failed a check.
+    """
+    plain = store_identities(params, source, tokens, None)
+    if params.adapt_llm is None:
+        return plain
+    origin = learned_from(params, layout, value_digest(source["files"]), plain)
+    return store_identities(params, source, tokens, require_adapter(layout, origin))

@@ -23,10 +23,11 @@ from flame_core.pages.llm_adapter import adapter_page
 from flame_core.params import AdaptLLMParams, Params
 from flame_core.reporting import facts, table
 from flame_core.settings import settings
-from flame_core.stages.embed import compute_jobs, store_identities
 from flame_core.step_states import METRICS
+from flame_core.text.identity import store_identities
 from flame_core.text.jobs import sentence_jobs, text_jobs
 from flame_core.text.llm_adapter import ADAPTER_FILES, MANIFEST, adapter_digest
+from flame_core.text.store_units import compute_jobs
 from flame_core.verification import verify
 from flame_core.work import WorkCache, gather
 

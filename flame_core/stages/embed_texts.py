@@ -8,24 +8,19 @@ result is byte for byte what `flame embed` would make from the same params and d
 from __future__ import annotations
 
 from flame_core import gates
+from flame_core.adapting.origin import run_identities
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts
-from flame_core.stages.embed import (
-    all_but_weights,
-    benchmark_facts,
-    compute_jobs,
-    run_identities,
-    store_files,
-)
-from flame_core.suite.collection import CUT_TEXTS, collect, cut_texts, digests, jobs
+from flame_core.suite.collection import RECORDED, collect, jobs, recorded, shown
 from flame_core.text.jobs import BENCHMARK, sentence_jobs
 from flame_core.text.language_means import LANGUAGE_FILES
 from flame_core.text.manifest import MANIFEST, read_manifest, require_fit
 from flame_core.text.sentence import SENTENCE
-from flame_core.text.store import CENTER, CUT_SENTENCES, TOKENIZER, TRAIN
+from flame_core.text.store import CENTER, TOKENIZER, TRAIN
+from flame_core.text.store_units import all_but_weights, compute_jobs, store_files
 from flame_core.verification import DIGESTS, read_digests, verify
 from flame_core.work import gather
 
@@ -67,27 +62,20 @@ def run(params: Params, layout: Layout) -> None:
     kept = [name for name in manifest["files"] if not name.startswith(BENCHMARK)]
     sha256 = {name: manifest["files"][name] for name in kept}
     sha256 |= {name: units[job.name].sha256[path.name] for name, (job, path) in new.items()}
-    manifest |= {"files": dict(sorted(sha256.items())), "benchmarks": digests(collected)}
-    if not collected:
-        del manifest["benchmarks"]
-    for name in (CUT_TEXTS, CUT_SENTENCES):
-        manifest.pop(name, None)
-    if cut := cut_texts(collected, tokens):
-        manifest[CUT_TEXTS] = cut
-    if tokens.sentence is not None and (cut_sentences := cut_texts(collected, tokens.sentence)):
-        manifest[CUT_SENTENCES] = cut_sentences
-    recorded = read_digests(layout.embeddings)
-    whole = [name for name in (gates.CHECKS, *small) if name in recorded]
+    manifest = {name: value for name, value in manifest.items() if name not in RECORDED}
+    manifest |= {"files": dict(sorted(sha256.items())), **recorded(collected, tokens)}
+    known = read_digests(layout.embeddings)
+    whole = [name for name in (gates.CHECKS, *small) if name in known]
     files = {name: layout.embeddings / name for name in [*kept, *whole]}
     files |= {name: path for name, (_, path) in new.items()}
-    sha256 |= {name: recorded[name] for name in whole}
+    sha256 |= {name: known[name] for name in whole}
     gather(layout.embeddings, layout.state, files, {MANIFEST: json_bytes(manifest)}, sha256)
     facts(
         "embed-texts",
         {
             "tokens": sum(counts.values()),
             "tokens per second": rate,
-            **benchmark_facts(collected, cut),
+            **shown(collected, manifest),
             "verified": verified + of_llm,
         },
     )

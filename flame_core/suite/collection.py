@@ -20,13 +20,15 @@ from flame_core.suite.definition import Benchmark, load_benchmarks
 from flame_core.suite.layouts import read_content
 from flame_core.suite.tasks import TASKS
 from flame_core.text.jobs import Job, benchmark_jobs
+from flame_core.text.store import CUT_SENTENCES
 
 if TYPE_CHECKING:
     from flame_core.text.facets import FacetTokenizer
     from flame_core.text.sentence import SentenceTokenizer
 
 COMMAND = "flame embed-texts"
-CUT_TEXTS = "cut_texts"  # in the manifest
+CUT_TEXTS = "cut_texts"  # in the manifest, as `CUT_SENTENCES`
+RECORDED = ("benchmarks", CUT_TEXTS, CUT_SENTENCES)  # of benchmarks in the manifest
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,30 @@ def digests(collected: Sequence[Collected]) -> dict[str, str]:
     return {each.benchmark.name: each.digest() for each in collected if each.content}
 
 
-def cut_texts(collected: Sequence[Collected], tokens: FacetTokenizer | SentenceTokenizer) -> dict[str, int]:
-    """{name: number of texts that a reading cuts} of the benchmarks that have any, for the manifest."""
+def recorded(collected: Sequence[Collected], tokens: FacetTokenizer) -> dict[str, dict[str, Any]]:
+    """What the manifest says of benchmarks: digests, and how many of their texts are cut; {} if none are configured."""
+    if not collected:
+        return {}
+    cut = {CUT_TEXTS: _cut(collected, tokens)}
+    if tokens.sentence is not None:
+        cut[CUT_SENTENCES] = _cut(collected, tokens.sentence)
+    return {"benchmarks": digests(collected)} | {name: counts for name, counts in cut.items() if counts}
+
+
+def shown(collected: Sequence[Collected], record: Mapping[str, Any]) -> dict[str, str]:
+    """What to show of the benchmarks whose record is in the manifest."""
+    if not collected:
+        return {}
+    there = [each.benchmark.name for each in collected if each.content]
+    missing = [f"{each.benchmark.name} ({each.why})" for each in collected if not each.content]
+    found = {"benchmarks": ", ".join(there) or "none", "not available": ", ".join(missing) or "none"}
+    if cut := record.get(CUT_TEXTS):
+        found["cut at text.max_caption_tokens"] = ", ".join(f"{count:,} texts of {name}" for name, count in cut.items())
+    return found
+
+
+def _cut(collected: Sequence[Collected], tokens: FacetTokenizer | SentenceTokenizer) -> dict[str, int]:
+    """{name: number of texts that a reading cuts} of the benchmarks that have any."""
     counts = {each.benchmark.name: sum(map(tokens.is_cut, each.texts())) for each in collected if each.content}
     return {name: count for name, count in counts.items() if count}
 

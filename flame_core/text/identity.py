@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from flame_core.digest import value_digest
-from flame_core.params import Params, TextParams
-from flame_core.text.float8 import VERSION
+from flame_core.params import Params, Reading, TextParams
 from flame_core.text.llm_adapter import ADAPTER
 from flame_core.text.sentence import sentence_content
+
+if TYPE_CHECKING:
+    from flame_core.text.facets import FacetTokenizer
 
 
 def rounding_of(text: TextParams) -> str:
     """`text.dtype`, and of float8 the version of its rounding."""
+    from flame_core.text.float8 import VERSION
+
     return f"float8, version {VERSION}" if text.dtype == "float8" else text.dtype
 
 
@@ -42,3 +48,20 @@ def sentence_identity(params: Params, source: dict, sentence_hash: str, adapter:
     shared = {name: facets[name] for name in ("llm", "dtype", "store_dtype", "batch_tokens", "cpu_threads")}
     content = sentence_content(params.text)
     return {**shared, "layer": content["layer"], "sentence": content, "sentence_hash": sentence_hash}
+
+
+def store_identities(
+    params: Params, source: dict[str, Any], tokens: FacetTokenizer, adapter: str | None
+) -> dict[Reading, dict[str, Any]]:
+    """What vectors depend on besides their texts, for each reading that params have.
+
+    Args:
+        params: of the run.
+        source: what `fetch` recorded about the LLM.
+        tokens: that read captions.
+        adapter: digest of the LLM's adapters, if it has any.
+    """
+    found: dict[Reading, dict[str, Any]] = {"facets": encoder_identity(params, source, tokens.template_hash, adapter)}
+    if tokens.sentence is not None:
+        found["sentence"] = sentence_identity(params, source, tokens.sentence.digest, adapter)
+    return found
