@@ -15,7 +15,7 @@ from flame_core.graph.links import links, require_links, require_stages
 from flame_core.graph.versions import require_versions
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.workspace import open_workspace, resolve_params, workspace_of
+from flame_core.workspace import open_workspace, require_dvc, resolve_params, workspace_of
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +27,14 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
         0, or the exit code of the stage that failed, or DVC's own if DVC refused.
 
     Raises:
-        ParamsError: the project is of another version of this package; `dvc.yaml` lacks what a recipe needs, and says
-            what to write; a recipe cannot be trained; or a target is no stage.
+        ParamsError: the project is of another version of this package or has no `.dvc/`; `dvc.yaml` lacks what a
+            recipe needs, and says what to write; a recipe cannot be trained; or a target is no stage.
         Interrupted: a stop signal came.
     """
     from orchestration.pipeline_run import reproduce
 
     require_versions(layout)
+    require_dvc(layout)
     resolved = resolve_params(layout, overrides, preset)
     in_workspace = bool(overrides or preset or not resolved.params.storage.cache)
     if not in_workspace:

@@ -188,6 +188,19 @@ def _existing_once(pipeline: bytes) -> bytes:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
 
 
+def require_dvc(layout: Layout) -> None:
+    """Refuse a project without DVC's own folder, as after a copy without hidden ones, before DVC does in its words.
+
+    Raises:
+        ParamsError: says how to make it.
+    """
+    if not any((folder / ".dvc").is_dir() for folder in (layout.project, *layout.project.parents)):
+        raise ParamsError(
+            f"{layout.project} has no .dvc/, where DVC keeps its settings: copy it too, or make it there with "
+            "`dvc init` (`dvc init --no-scm` without git, `dvc init --subdir` in a subfolder of a git repository)"
+        )
+
+
 def dvc_cache(layout: Layout) -> Path:
     """The project's DVC cache, as configured."""
     done = subprocess.run(

@@ -11,6 +11,8 @@ from dvc.repo import Repo
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.params import load_params
+from flame_core.pipeline import run_pipeline
+from flame_core.planning.status import pipeline_status
 from flame_core.workspace import open_workspace, resolve_params
 
 ROOT = Path(__file__).parent.parent
@@ -120,3 +122,15 @@ def test_names_of_recipes_are_quoted_for_the_shell(layout):
     for command in ("train", "evaluate"):
         found = [cmd for name, cmd in stages.items() if name.startswith(f"{command}@")]
         assert [shlex.split(cmd) for cmd in found] == [["flame", command, "--recipe", name] for name in names]
+
+
+def test_a_project_without_dvcs_folder_says_how_to_make_it(layout):
+    shutil.rmtree(layout.root / ".dvc")
+    for ask in (
+        lambda: run_pipeline(layout, [], [], None),
+        lambda: run_pipeline(layout, [], ["train.epochs=1"], None),
+        lambda: pipeline_status(layout),
+    ):
+        with pytest.raises(ParamsError, match=r"has no \.dvc/, .*`dvc init --no-scm`"):
+            ask()
+    assert not (layout.root / ".flame").exists()

@@ -13,6 +13,7 @@ from flame_core.errors import ParamsError, ResourceError
 from flame_core.graph.versions import require_versions
 from flame_core.layout import Layout
 from flame_core.reporting import starting
+from flame_core.workspace import require_dvc
 
 UP_TO_DATE, WOULD_RUN, WOULD_FOLLOW = "up to date", "would run", "would follow"
 
@@ -32,7 +33,7 @@ def pipeline_status(layout: Layout, tflops: float | None = None) -> list[StageSt
 
     Raises:
         ParamsError: the project is of another version of this package, `dvc.yaml` or a params file is broken, or the
-            folder is no DVC project.
+            project has no `.dvc/`.
         ResourceError: another process holds DVC's lock; names it.
     """
     from flame_core.params import load_params
@@ -41,6 +42,7 @@ def pipeline_status(layout: Layout, tflops: float | None = None) -> list[StageSt
     from orchestration.dvc_project import DvcProject
 
     require_versions(layout)
+    require_dvc(layout)
     params = load_params(layout)
     project = DvcProject(layout.root)
     try:

@@ -11,9 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flame_core import cli
-from flame_core.errors import ParamsError
-from flame_core.layout import Layout
-from flame_core.planning.status import UP_TO_DATE, WOULD_FOLLOW, WOULD_RUN, StageStatus, combined, pipeline_status
+from flame_core.planning.status import UP_TO_DATE, WOULD_FOLLOW, WOULD_RUN, StageStatus, combined
 from flame_core.workspace import environment
 
 ROOT = Path(__file__).parents[2]
@@ -47,11 +45,6 @@ def project(tmp_path, monkeypatch) -> Path:
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def test_a_folder_without_dvc_is_said(project):
-    with pytest.raises(ParamsError, match=r"dvc\.yaml"):
-        pipeline_status(Layout.find())
 
 
 def test_a_fresh_project_would_run_everything(project):
