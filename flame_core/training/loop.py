@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from flame_core.errors import ComputationError, InputError, Interrupted, ParamsError
 from flame_core.objectives.batch import Moment
+from flame_core.objectives.objective import Objective
 from flame_core.params import TrainParams
 from flame_core.processes.gpu import free_memory
 from flame_core.processes.ranks import ALONE, Ranks
@@ -83,28 +84,20 @@ def train(
             the tower cannot inherit from that model.
         ResourceError: the training does not fit the GPU's memory; says how much is missing and which setting helps.
     """
-    if len(samples) < 2:
-        raise InputError(f"training needs at least 2 samples, and the training split holds {len(samples)}")
     device = settings().torch_device()
-    require_gpu(params.decoder, device)
+    _require_trainable(params, len(samples), ranks, device)
     torch.set_num_threads(params.cpu_threads)
     torch.use_deterministic_algorithms(device == "cpu")
-    schedule = params.schedule(len(samples))
-    batch_size = schedule.batch_size
-    if batch_size % ranks.world:
-        raise ParamsError(
-            f"train.batch_size {batch_size} cannot be divided evenly among {ranks.world} processes "
-            "(FLAME_TRAIN_PROCESSES)"
-        )
     meter: Utilisation | None = None
     if device == "cuda":
         room = ranks.least(free_memory())
         params, cost = fitted_training(params, samples, ranks.world, room, teacher, inherited, prompts)
         peak = measured_peak(device, torch.bfloat16 if params.precision == "bfloat16" else torch.float32)
         meter = Utilisation(cost.useful_step_flops / ranks.world, peak)
-    count, sidecars = len(samples), samples.sidecar_folders
-    linked = (teacher, sidecars, inherited, prompts)
-    assembly = assemble(params, samples.texts, samples.facets, batch_size, count, *linked)
+    schedule = params.schedule(len(samples))
+    batch_size = schedule.batch_size
+    linked = (teacher, samples.sidecar_folders, inherited, prompts)
+    assembly = assemble(params, samples.texts, samples.facets, batch_size, len(samples), *linked)
     assembly.to(device)
     if ranks.rank:
         torch.manual_seed(params.seed + ranks.rank)  # dropout and stochastic depth differ between ranks
@@ -142,20 +135,11 @@ def train(
             shares = step_of(batch, at)
             due = time.monotonic() - last_save >= settings().checkpoint_seconds
             losses, stop, save_due = _agree(shares, bool(stopped), due and ranks.first, ranks)
-            loss, shown = sum(losses.values()), len(losses) > 1 or assembly.objective.phased
+            loss = sum(losses.values())
             if not math.isfinite(loss):
                 keys = ", ".join(batch.keys[:8])
                 raise ComputationError(f"the loss of step {step} is {loss}; the batch's keys begin with {keys}")
-            metrics.append(
-                {
-                    "step": step,
-                    "epoch": step // order.steps_per_epoch,
-                    "loss": loss,
-                    "learning_rate": rate,
-                    **({f"loss/{name}": share for name, share in losses.items()} if shown else {}),
-                    **assembly.objective.scalars(),
-                }
-            )
+            metrics.append(_row(at, losses, rate, assembly.objective))
             speed = meter.after_step() if meter else {}
             on_step(metrics[-1] | speed)
             step += 1
@@ -167,6 +151,32 @@ def train(
                 save()
                 last_save = time.monotonic()
     return Trained(assembly.tower, metrics, assembly.text_tower)
+
+
+def _require_trainable(params: TrainParams, samples: int, ranks: Ranks, device: str) -> None:
+    """Refuse so few samples, a batch that the ranks cannot share, and decoding on a GPU that is not there."""
+    if samples < 2:
+        raise InputError(f"training needs at least 2 samples, and the training split holds {samples}")
+    require_gpu(params.decoder, device)
+    batch_size = params.schedule(samples).batch_size
+    if batch_size % ranks.world:
+        raise ParamsError(
+            f"train.batch_size {batch_size} cannot be divided evenly among {ranks.world} processes "
+            "(FLAME_TRAIN_PROCESSES)"
+        )
+
+
+def _row(at: Moment, losses: Mapping[str, float], rate: float, objective: Objective) -> dict[str, float]:
+    """The metrics of a step; a loss that is the only one is not told twice."""
+    shown = len(losses) > 1 or objective.phased
+    return {
+        "step": at.step,
+        "epoch": at.epoch,
+        "loss": sum(losses.values()),
+        "learning_rate": rate,
+        **({f"loss/{name}": share for name, share in losses.items()} if shown else {}),
+        **objective.scalars(),
+    }
 
 
 def _agree(
