@@ -15,10 +15,16 @@ _FLOAT8 = (8, 9)  # the first compute capability with matrix products in float8
 
 def free_memory() -> int:
     """Bytes of this process's GPU that are free, once torch has given back what it kept for later."""
-    gc.collect()
-    torch.cuda.empty_cache()
+    release_memory()
     free, _ = torch.cuda.mem_get_info()
     return free
+
+
+def release_memory() -> None:
+    """Give back what torch kept for later on this process's GPU, if it has used one; other processes cannot have it."""
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 @contextmanager

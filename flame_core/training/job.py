@@ -118,6 +118,9 @@ class TrainingJob(BaseModel):
             Interrupted: a stop signal came; the state was saved.
             FlameError: what a process raised.
         """
+        from flame_core.processes.gpu import release_memory
+
+        release_memory()  # a teacher whose texts or vectors were stored in this process
         again = "to resume from the last checkpoint"
         launch(Launch(__name__, self.model_dump_json(), "FLAME_TRAIN_PROCESSES", again), processes, nodes)
 

@@ -32,7 +32,6 @@ from flame_core.objectives import recipe_needs
 from flame_core.objectives.stored_teacher import ABOUT, AboutVectors, StoredVectors, crop_name, read_about
 from flame_core.objectives.teacher import Teacher, open_teacher, taught
 from flame_core.params import InfoNCEParams, TrainParams
-from flame_core.processes.gpu import free_memory
 from flame_core.reporting import progress
 from flame_core.settings import settings
 from flame_core.text.store import Drawn
@@ -195,9 +194,6 @@ class _Storing:
             with torch.autocast(device, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
                 seen = teacher.look(batch, features, None)
             yield torch.cat([seen.extra[taught(name)] for name in features], dim=1).cpu()
-        if device == "cuda":
-            teacher.cpu()
-            free_memory()  # for the training, whose other processes cannot have what torch keeps in this one
 
 
 Batches = list[tuple[int, int]]  # (epoch, number) of the samples of a batch

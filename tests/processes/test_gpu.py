@@ -19,6 +19,7 @@ def test_memory_that_ran_out_says_what_to_set():
 
 def test_what_torch_kept_for_later_is_free(monkeypatch: pytest.MonkeyPatch):
     kept = [60]
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
     monkeypatch.setattr("torch.cuda.empty_cache", kept.clear)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (80 - sum(kept), 80))
     assert free_memory() == 80
