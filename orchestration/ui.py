@@ -10,9 +10,12 @@ no process is left. A second Ctrl-C does not wait. If this process is killed (SI
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -22,6 +25,7 @@ from pathlib import Path
 
 import yaml
 
+from flame_core.digest import text_sha256
 from flame_core.errors import FlameError, ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.reporting import configure_logging, console
@@ -38,6 +42,7 @@ from orchestration.ui_watch import STOP_SECONDS, end_runs
 log = logging.getLogger("flame_core.ui")
 _MLFLOW = shipped("mlflow/server.sh")
 _READY_SECONDS = 180.0
+_SOCKET_BYTES = 107  # of a socket's path, on Linux
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,28 @@ def servers(layout: Layout, home: Path) -> list[Server]:
 
 
 def code_socket(home: Path) -> Path:
-    """The code server's socket; Linux allows at most 107 characters in its path."""
+    """The code server's socket: in `home`, or in a folder of this user's below /tmp, if that path is too long for one.
+
+    Raises:
+        ResourceError: that folder is someone else's, or open to others, who could then run code here.
+    """
     path = home / "code.sock"
-    if len(str(path)) > 100:
-        raise ResourceError(f"{path} is too long for a socket; move the project to a shorter path")
-    return path
+    if len(os.fsencode(path)) <= _SOCKET_BYTES:
+        return path
+    folder = Path(tempfile.gettempdir()) / f"flame-{os.getuid()}-{text_sha256(str(home))[:16]}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ResourceError(f"{folder} must be a folder of yours alone, for the code server's socket: remove it")
+    return folder / path.name
+
+
+def remove_socket(home: Path) -> None:
+    """Remove the code server's socket, and the folder that was made for it, if any."""
+    path = code_socket(home)
+    path.unlink(missing_ok=True)
+    if path.parent != home:
+        path.parent.rmdir()
 
 
 def prepare(layout: Layout) -> Path:
@@ -145,6 +167,7 @@ def _serve(layout: Layout, ready: Callable[[], None]) -> None:
             pass
         finally:
             end(started, tree, home)
+            remove_socket(home)
 
 
 @contextmanager
