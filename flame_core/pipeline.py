@@ -34,13 +34,13 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
     from orchestration.pipeline_run import reproduce
 
     require_versions(layout)
-    require_dvc(layout)
     resolved = resolve_params(layout, overrides, preset)
     in_workspace = bool(overrides or preset or not resolved.params.storage.cache)
     if not in_workspace:
         require_links(layout, resolved.params)
     of_run = workspace_of(layout, resolved.params) if in_workspace else layout
     _require_trainable(of_run, resolved.params, layout.recipes)
+    require_dvc(layout)
     if in_workspace:
         layout = open_workspace(layout, resolved)
         log.info("workspace %s", layout.root.relative_to(layout.project))

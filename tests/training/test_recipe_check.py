@@ -243,6 +243,7 @@ def test_an_error_names_recipe_file_and_key_of_every_mistake(layout):
 def test_a_run_is_refused_at_its_start_and_a_plain_one_looks_at_nothing(tmp_path, monkeypatch):
     for name in ("dvc.yaml", ".dvcignore"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    (tmp_path / ".dvc").mkdir()
     (tmp_path / "recipes/linked").mkdir(parents=True)
     (tmp_path / "recipes/flame.yaml").write_bytes((ROOT / "recipes/flame.yaml").read_bytes())
     (tmp_path / "recipes/linked/student.yaml").write_text("selection: nowhere.parquet\n")
