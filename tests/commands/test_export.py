@@ -183,7 +183,6 @@ def test_an_empty_folder_is_filled(run):
 
 @pytest.mark.slow
 def test_the_champion_brings_its_classes_and_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, byte_tokenizer):
-
     champion_here(tmp_path, monkeypatch, byte_tokenizer)
     Path("classes.txt").write_text("unheard\nof\n")  # read by the LLM of the project
     done = CliRunner().invoke(
