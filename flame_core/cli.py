@@ -336,7 +336,7 @@ def plan(
     tflops: Annotated[float, typer.Option(min=1e-6, help="Sustained rate of one device, in TFLOP/s.")] = 100.0,
     processes: Annotated[int, typer.Option(min=1, help="Processes (GPUs) of a training.")] = 1,
 ) -> None:
-    """Estimate what a run will take before it starts: tokens, FLOPs, hours, storage, memory."""
+    """Estimate what a run will take before it starts: tokens, FLOPs, time, storage, memory."""
     from flame_core.layout import Layout
     from flame_core.planning.plan import plan as make
     from flame_core.planning.start import given, read_lengths

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from flame_core import pipes
+from flame_core.quantities import duration
 from flame_core.sketch import sketch
 from flame_core.terminal import print_facts, print_table
 
@@ -150,14 +151,6 @@ def link(name: str, url: str) -> None:
     """Show an address."""
     console.print(f"{name}: {url}", markup=False, highlight=False, soft_wrap=True)
     pipes.send({name: pipes.link(url)})
-
-
-def duration(seconds: float) -> str:
-    """`40 s`, `12 min` or `3 h 20 min`."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min"
 
 
 def _smaller(content: bytes) -> bytes:

@@ -19,6 +19,7 @@ from typing import Any
 from flame_core.digest import file_sha256, write_json
 from flame_core.errors import InputError
 from flame_core.files.regular_files import is_hidden
+from flame_core.quantities import size_text
 from flame_core.reporting import progress
 
 DIGESTS = "digests.json"
@@ -61,7 +62,7 @@ class Verified:
         return Verified(self.files + other.files, self.size + other.size, self.seconds + other.seconds)
 
     def __str__(self) -> str:
-        return f"{self.size / 10**6:,.1f} MB in {self.seconds:.1f} s"
+        return f"{size_text(self.size)} in {self.seconds:.1f} s"
 
 
 def write_digests(out: Path, known: Mapping[str, str] | None = None) -> None:

@@ -64,13 +64,6 @@ def test_a_resumed_run_does_not_count_what_was_done_before(clock, capsys):
     assert "train 700/1,000  100.0 images/s  3 s left" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.4, "0 s"), (99, "99 s"), (120, "2 min"), (3599, "1 h 0 min"), (12_000, "3 h 20 min")]
-)
-def test_durations(seconds, shown):
-    assert reporting.duration(seconds) == shown
-
-
 @pytest.mark.parametrize("total", [0, 2])
 def test_no_bar_is_shown_for_nothing(monkeypatch, capsys, total):
     monkeypatch.setattr(reporting, "console", Console(stderr=True, force_terminal=True, width=100))

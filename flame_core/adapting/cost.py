@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from flame_core.hours import hours_at
 from flame_core.params import AdaptLLMParams, CaptionKind, TextParams
+from flame_core.quantities import size_text, time_at
 from flame_core.text.cost import LLMShape, sentence, sequence
 from flame_core.training.adapted_cost import ReadLLM, adapted_cost
 
@@ -73,9 +73,9 @@ def adapting_section(
         "steps": f"{params.steps:,} of {params.batch_size:,} pictures with two captions each",
         "tokens": f"{cost.tokens:,.0f} through {_layer(params, text)} layers, forward and backward",
         "FLOPs": f"{cost.flops:.3g}",
-        "hours": hours_at(cost.flops, tflops),
-        "memory": f"{cost.memory / 1e9:,.1f} GB",
-        "work cache": f"{2 * cost.state_bytes / 1e9:,.2f} GB",
+        "time": time_at(cost.flops, tflops),
+        "memory": size_text(cost.memory),
+        "work cache": size_text(2 * cost.state_bytes),
         "beside it": "texts of the evaluation are read twice, without and with the adapters; `embed` finds the second",
     }
     return {f"adapters of the LLM: rank {params.lora.rank}": values}

@@ -6,8 +6,8 @@ A step of B pictures is B passes of the tower, and B (T + n + S + 1) tokens thro
 
 from __future__ import annotations
 
-from flame_core.hours import hours_at
 from flame_core.params import CaptionLMParams
+from flame_core.quantities import size_text, time_at
 from flame_core.soft_prompts.cost import through_llm
 from flame_core.text.cost import BYTES, LLMShape
 
@@ -32,7 +32,7 @@ def caption_lm_section(
         "steps": f"{params.steps:,} of {params.batch_size:,} pictures",
         "tokens": f"{params.steps * step_tokens:,.0f} through the whole LLM, forward and backward",
         "FLOPs": f"{llm + tower:.3g}, {llm / (llm + tower):.0%} of them of the LLM",
-        "hours": hours_at(llm + tower, tflops),
-        "LLM in memory": f"{weights / 1e9:,.1f} GB in {params.dtype}",
+        "time": time_at(llm + tower, tflops),
+        "LLM in memory": f"{size_text(weights)} in {params.dtype}",
     }
     return {f"captioner: {prompts} prompts per picture": values}

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from flame_core.commands.project import PROJECT
+from flame_core.quantities import size_text
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,4 +29,4 @@ def stage_in(
     from flame_core.layout import Layout
 
     found = fetch_outs(address, outs or ["shards", "embeddings/train"], Layout.find())
-    facts("stage-in", {f"data/{each.name}": f"{each.files:,} files, {each.size / 1e6:,.1f} MB" for each in found})
+    facts("stage-in", {f"data/{each.name}": f"{each.files:,} files, {size_text(each.size)}" for each in found})

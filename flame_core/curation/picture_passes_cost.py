@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flame_core.curation.tower_shape import TowerShape
-from flame_core.hours import hours_at
 from flame_core.params import FeaturesParams, ScoresParams
 from flame_core.params.scores import TableScorerParams
+from flame_core.quantities import size_text, time_at
 from flame_core.text.cost import BYTES
-
-_GB = 1e9
 
 
 def features_section(
@@ -18,12 +16,12 @@ def features_section(
 ) -> dict[str, dict[str, str]]:
     """A title, and what the stored vectors of `samples` pictures cost at a rate."""
     views = samples * len(params.views)
-    stored = views * tower.dims * BYTES[params.dtype] / _GB
+    stored = views * tower.dims * BYTES[params.dtype]
     return {
         f"features: {views:,} views of {samples:,} pictures": {
             "pictures through the tower": f"{views:,} of {tower.flops / 1e9:,.3g} G FLOPs",
-            "hours of the tower": hours_at(views * tower.flops, tflops),
-            "vectors": f"{stored:,.3g} GB in {params.dtype}, and as much in the work cache",
+            "time of the tower": time_at(views * tower.flops, tflops),
+            "vectors": f"{size_text(stored)} in {params.dtype}, and as much in the work cache",
         }
     }
 
@@ -45,14 +43,14 @@ def scores_section(
     passes = {
         f"pictures through {name}": f"{samples:,} of {own.flops / 1e9:,.3g} G FLOPs" for name, own in known.items()
     }
-    hours = {"hours of the models": f"{hours_at(flops, tflops)}, without captions"}
+    time = {"time of the models": f"{time_at(flops, tflops)}, without captions"}
     tables = sum(isinstance(each, TableScorerParams) for each in params.scorers.values())
     return {
         f"scores: {len(params.scorers)} of {samples:,} samples": {
             **passes,
             **({"read from tables": str(tables)} if tables else {}),
-            **(hours if known else {}),
-            "numbers": f"{4 * samples * len(params.scorers) / _GB:,.3g} GB, and as much in the work cache",
+            **(time if known else {}),
+            "numbers": f"{size_text(4 * samples * len(params.scorers))}, and as much in the work cache",
             **({"not counted": "; ".join(f"{name}: {why}" for name, why in unknown.items())} if unknown else {}),
         }
     }

@@ -10,8 +10,8 @@ from flame_core.clustering.spherical import SEEDED_BY
 from flame_core.cores import CORE_TFLOPS
 from flame_core.curation.minibatch import FEWEST_TOKENS
 from flame_core.curation.tower_shape import TowerShape
-from flame_core.hours import core_hours, hours_at, hours_text
 from flame_core.params import CodesParams, NoiseParams, SelectParams, SemDedupParams
+from flame_core.quantities import core_time, duration, size_text, time_at
 
 NOISE_PER_SECOND = SELECT_PER_SECOND = 50_000.0  # samples on one core: keys, captions, files; without the clusters
 _NOISE_BYTES = 600.0  # memory per sample: index, keys, captions
@@ -19,7 +19,6 @@ _COMPARED_BYTES = 8.0 * 2**26  # memory: vectors of the clusters that are compar
 _SELECT_BYTES = 700.0  # memory per sample: index, keys, places
 _KEY_BYTES = 12.0  # of a stored key, compressed
 _TWICE = 200  # pictures that are coded again, to see whether the codes are the same
-_GB = 1e9
 
 Section = dict[str, dict[str, str]]
 
@@ -50,10 +49,10 @@ def codes_section(params: CodesParams, samples: int, tower: TowerShape | str, tf
     return {
         title: {
             "pictures through the tower": f"{forwards:,} of {tower.flops / 1e9:,.3g} G FLOPs",
-            "hours of the tower": hours_at(forwards * tower.flops, tflops),
-            "core hours": core_hours(sum(flops.values())),
-            "memory": f"{memory / _GB:,.2f} GB beside the tower",
-            "codes and keys": f"{samples * (2 * tower.patches + 4 + _KEY_BYTES) / _GB:,.3g} GB",
+            "time of the tower": time_at(forwards * tower.flops, tflops),
+            "time of one core": core_time(sum(flops.values())),
+            "memory": f"{size_text(memory)} beside the tower",
+            "codes and keys": size_text(samples * (2 * tower.patches + 4 + _KEY_BYTES)),
         }
     }
 
@@ -62,15 +61,15 @@ def select_section(params: SelectParams, samples: int, codes: int, patches: int)
     """A title, and what clustering `samples` pictures of `patches` codes below `codes` and selecting costs."""
     cost = cluster_cost(params.clustering, samples, codes, 1, 2 * patches / codes)
     flops = cost.flops if params.frozen is None else {name: cost.flops[name] for name in ("reduction", "labels")}
-    hours = sum(flops.values()) / (CORE_TFLOPS * 1e12) / 3600 + samples / SELECT_PER_SECOND / 3600
+    seconds = sum(flops.values()) / (CORE_TFLOPS * 1e12) + samples / SELECT_PER_SECOND
     budgets = [min(each.budget(samples), samples) for each in params.selections.values()]
     return {
         f"selections: {len(budgets)} of {samples:,} samples, {params.clusters:,} clusters": {
-            "core hours": hours_text(hours),
-            "memory": f"{(_SELECT_BYTES * samples + cost.memory) / _GB:,.2f} GB",
-            "clusters of samples": f"{samples * (8 + _KEY_BYTES) / _GB:,.3g} GB",
-            "keys of the selections": f"{sum(budgets) * (_KEY_BYTES + 16) / _GB:,.3g} GB",
-            "work cache": f"{cost.cache_bytes / _GB:,.3g} GB",
+            "time of one core": duration(seconds),
+            "memory": size_text(_SELECT_BYTES * samples + cost.memory),
+            "clusters of samples": size_text(samples * (8 + _KEY_BYTES)),
+            "keys of the selections": size_text(sum(budgets) * (_KEY_BYTES + 16)),
+            "work cache": size_text(cost.cache_bytes),
         }
     }
 
@@ -86,10 +85,10 @@ def semdedup_section(params: SemDedupParams, samples: int, dims: int | str) -> S
     compared = max(_COMPARED_BYTES, 8.0 * largest * dims)
     return {
         title: {
-            "core hours": core_hours(flops) + ", if all clusters are of one size",
-            "memory": f"{(_SELECT_BYTES * samples + max(cost.memory, compared)) / _GB:,.2f} GB",
-            "kept and removed": f"{samples * (_KEY_BYTES + 16) / _GB:,.3g} GB",
-            "work cache": f"{(cost.cache_bytes + 16 * samples) / _GB:,.3g} GB",
+            "time of one core": core_time(flops) + ", if all clusters are of one size",
+            "memory": size_text(_SELECT_BYTES * samples + max(cost.memory, compared)),
+            "kept and removed": size_text(samples * (_KEY_BYTES + 16)),
+            "work cache": size_text(cost.cache_bytes + 16 * samples),
         }
     }
 
@@ -98,9 +97,9 @@ def noise_section(params: NoiseParams, samples: int) -> Section:
     """A title, and what the order of `samples` samples costs."""
     return {
         f"noise: the order of {samples:,} samples": {
-            "core hours": hours_text(samples / NOISE_PER_SECOND / 3600),
-            "memory": f"{_NOISE_BYTES * samples / _GB:,.2f} GB",
-            "sidecar": f"{8 * samples / _GB:,.3g} GB, and as much in the work cache",
+            "time of one core": duration(samples / NOISE_PER_SECOND),
+            "memory": size_text(_NOISE_BYTES * samples),
+            "sidecar": f"{size_text(8 * samples)}, and as much in the work cache",
             "moved": ", ".join(f"{int(share * samples):,} at {share:g}" for share in params.shares),
         }
     }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flame_core.hours import core_hours
 from flame_core.lexical.vocabulary import LARGEST
 from flame_core.params import LexicalParams
+from flame_core.quantities import core_time, size_text
 from flame_core.text.cost import LLMShape
 
 _BYTES = 4  # of a word of a caption
@@ -19,7 +19,7 @@ def lexical_section(params: LexicalParams, shape: LLMShape, captions: int, sampl
     values = {
         "captions": f"{read:,}",
         "FLOPs": f"{flops:.3g}",
-        "core hours": core_hours(flops),
-        "sidecar": f"{read * params.top * _BYTES / 1e9:,.2f} GB",
+        "time of one core": core_time(flops),
+        "sidecar": size_text(read * params.top * _BYTES),
     }
     return {f"words: {params.top:,} of at most {words:,} per caption": values}

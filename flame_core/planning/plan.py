@@ -17,12 +17,12 @@ from flame_core.data.addresses.expected import count_rows, expected
 from flame_core.data.shards import INDEX, read_index
 from flame_core.errors import InputError
 from flame_core.graph.links import links
-from flame_core.hours import hours_at
 from flame_core.layout import Layout
 from flame_core.params import ClusterParams, Params, TrainParams, UrlsSource, recipe_of, teacher_recipe
-from flame_core.planning.section_costs import hours_of, llm_section_costs, section_costs
+from flame_core.planning.section_costs import llm_section_costs, section_costs, time_of
 from flame_core.planning.start import Given, given
 from flame_core.preflight.data_look import ingest_sizes_of, look
+from flame_core.quantities import core_time, size_text, time_at
 from flame_core.settings import settings
 from flame_core.text.cost import BYTES, LLMShape, read_shape, text_cost
 from flame_core.text.jobs import facet_names, recipe_slots, sentence_names, slot_names
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from flame_core.clustering.cost import ClusterCost
     from flame_core.training.cost_figures import StoringCost, TrainingCost
-
-_GB = 1e9
 
 
 def plan(params: Params, layout: Layout, start: Given, tflops: float, processes: int) -> dict[str, dict[str, str]]:
@@ -53,9 +51,9 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
             **({"tokens of sentences": f"{text.sentence_tokens:,.0f}"} if text.sentence_tokens else {}),
             "against separate passes": f"{text.separate_tokens / text.tokens:.2f} times fewer tokens",
             "FLOPs": f"{text.flops:.3g}",
-            "hours": hours_at(text.flops, tflops),
-            "store": f"{text.store_bytes / _GB:,.2f} GB in {params.text.store_dtype}",
-            "LLM in memory": f"{text.weight_bytes / _GB:,.1f} GB in {params.text.dtype}",
+            "time": time_at(text.flops, tflops),
+            "store": f"{size_text(text.store_bytes)} in {params.text.store_dtype}",
+            "LLM in memory": f"{size_text(text.weight_bytes)} in {params.text.dtype}",
             "basis": start.basis,
         }
     }
@@ -63,11 +61,11 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
         title, cost = _cluster_cost(params, params.cluster, shape, start.images)
         sections[title] = {
             "FLOPs": ", ".join(f"{part} {count:.2g}" for part, count in cost.flops.items()),
-            "hours on CPUs": hours_at(sum(cost.flops.values()), CORE_TFLOPS),
-            "vectors read": f"{cost.read_bytes / _GB:,.2f} GB",
-            "memory": f"{cost.memory / _GB:,.2f} GB",
-            "labels and centroids": f"{cost.stored_bytes / _GB:,.3f} GB",
-            "work cache": f"{cost.cache_bytes / _GB:,.3f} GB",
+            "time of one core": core_time(sum(cost.flops.values())),
+            "vectors read": size_text(cost.read_bytes),
+            "memory": size_text(cost.memory),
+            "labels and centroids": size_text(cost.stored_bytes),
+            "work cache": size_text(cost.cache_bytes),
         }
     for section in _section_costs(params, layout, shape, start, tflops).values():
         sections |= section
@@ -84,15 +82,15 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
             "FLOPs": f"{cost.flops:.3g}",
             **({"teacher's vectors": _storing(cost.storing)} if cost.storing else {}),
             **_step(cost),
-            "hours": hours_at(cost.flops, tflops, processes),
-            "memory per process": f"{cost.memory / _GB:,.1f} GB ({cost.held:,} pictures held at once)",
-            "of that": ", ".join(f"{part} {size / _GB:,.1f}" for part, size in cost.memory_parts.items()),
+            "time": time_at(cost.flops, tflops, processes),
+            "memory per process": f"{size_text(cost.memory)} ({cost.held:,} pictures held at once)",
+            "of that": ", ".join(f"{part} {size_text(held)}" for part, held in cost.memory_parts.items()),
         }
     return sections
 
 
 def _storing(cost: StoringCost) -> str:
-    return f"{cost.flops:.3g} of the FLOPs, once, before the first step; {cost.bytes / _GB:,.2f} GB in the work cache"
+    return f"{cost.flops:.3g} of the FLOPs, once, before the first step; {size_text(cost.bytes)} in the work cache"
 
 
 def address_sections(params: Params, layout: Layout) -> dict[str, dict[str, str]]:
@@ -282,7 +280,7 @@ def _items(count: float, name: str) -> str:
 def stage_costs(params: Params, layout: Layout, tflops: float | None) -> dict[str, str]:
     """What stages cost at most, {stage: text}: `embed` and every training, and what `auto` stands for in them.
 
-    With a rate in TFLOP/s, in hours too. {} if the number of pictures is not known yet.
+    With a rate in TFLOP/s, how long they take, too. {} if the number of pictures is not known yet.
     """
     seen = look(params, layout)
     if not seen.train:
@@ -299,7 +297,7 @@ def stage_costs(params: Params, layout: Layout, tflops: float | None) -> dict[st
         costs["cluster"] = _cost(title, sum(clustering.flops.values()), None)
     for stage, section in _section_costs(params, layout, shape, start, tflops or CORE_TFLOPS).items():
         ((title, values),) = section.items()
-        costs[stage] = f"{title}, {hours_of(values)}"
+        costs[stage] = f"{title}, {time_of(values)}"
     for name, recipe in params.train.items():
         cost = _training_cost(params, recipe, layout, shape, names, start.images, 1)
         costs[f"train@{name}"] = (
@@ -312,4 +310,4 @@ def stage_costs(params: Params, layout: Layout, tflops: float | None) -> dict[st
 
 
 def _cost(what: str, flops: float, tflops: float | None) -> str:
-    return f"{what}, {flops:.3g} FLOPs" + (f", hours {hours_at(flops, tflops)}" if tflops else "")
+    return f"{what}, {flops:.3g} FLOPs" + (f", {time_at(flops, tflops)}" if tflops else "")

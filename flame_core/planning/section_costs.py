@@ -13,7 +13,7 @@ from flame_core.params import CaptionKind, CaptionLMParams, Params, SemDedupPara
 from flame_core.planning.start import Given
 from flame_core.text.cost import LLMShape
 
-_OF_CORES, _OF_MODELS = "core hours", ("hours of the tower", "hours of the models", "hours")
+_TIMES = ("time of one core", "time of the tower", "time of the models", "time")
 _PATCHES = 196  # of a picture whose tower is not there yet
 
 
@@ -125,8 +125,6 @@ def _mean_length(start: Given, kinds: Sequence[CaptionKind]) -> float:
     return sum(start.lengths[kind] for kind in kinds) / len(kinds)
 
 
-def hours_of(values: Mapping[str, str]) -> str:
-    """The hours of a section, as text: those of cores, or else of models."""
-    if _OF_CORES in values:
-        return f"{values[_OF_CORES]} {_OF_CORES}"
-    return next((f"{name} {values[name]}" for name in _OF_MODELS if name in values), "not counted")
+def time_of(values: Mapping[str, str]) -> str:
+    """How long a section's stage takes, as text: cores, or else models."""
+    return next((f"{name} {values[name]}" for name in _TIMES if name in values), "not counted")

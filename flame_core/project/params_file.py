@@ -16,7 +16,7 @@ from flame_core.params import Source, parse_params, read_yaml
 from flame_core.params.auto import fitting_val_fraction, pictures_needed
 from flame_core.preflight.data_fit import WIDE
 from flame_core.project.data_survey import FEWEST, Survey
-from flame_core.reporting import duration
+from flame_core.quantities import duration
 from flame_core.shipped import shipped
 
 Device = Literal["cpu", "gpu"]

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flame_core.hours import hours_at
 from flame_core.params import PromptsParams
+from flame_core.quantities import size_text, time_at
 from flame_core.text.cost import BYTES, LLMShape
 
 
@@ -87,8 +87,8 @@ def prompts_section(
         "steps": f"{params.steps:,} of {params.batch_size:,} captions",
         "tokens": f"{cost.tokens:,.0f} through the whole LLM, forward and backward",
         "FLOPs": f"{cost.flops:.3g}",
-        "hours": hours_at(cost.flops, tflops),
-        "memory": f"{cost.memory / 1e9:,.1f} GB",
-        "work cache": f"{2 * cost.state_bytes / 1e9:,.2f} GB",
+        "time": time_at(cost.flops, tflops),
+        "memory": size_text(cost.memory),
+        "work cache": size_text(2 * cost.state_bytes),
     }
     return {f"prompts: {params.count} per caption": values}

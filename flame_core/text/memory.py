@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flame_core.errors import ResourceError
 from flame_core.params import Params
+from flame_core.quantities import size_text
 
-_GB = 1e9
 _SHARE = 0.92  # of the free memory; the rest is lost in the allocator
 
 
@@ -19,9 +19,9 @@ def require_llm_memory(params: Params, weight_bytes: int, free: int) -> None:
         return
     helps = "a smaller llm.source or text.layer"
     if params.text.dtype == "float32":
-        helps = f"text.dtype bfloat16 ({weight_bytes / 2 / _GB:.1f} GB), or {helps}"
+        helps = f"text.dtype bfloat16 ({size_text(weight_bytes / 2)}), or {helps}"
     raise ResourceError(
-        f"{params.llm.name} up to layer {params.text.depth} needs {weight_bytes / _GB:.1f} GB on a GPU in "
-        f"{params.text.dtype}, {free / _GB:.1f} GB are free: {(weight_bytes - free * _SHARE) / _GB:.1f} GB are "
+        f"{params.llm.name} up to layer {params.text.depth} needs {size_text(weight_bytes)} on a GPU in "
+        f"{params.text.dtype}, {size_text(free)} are free: {size_text(weight_bytes - free * _SHARE)} are "
         f"missing. Set {helps}"
     )

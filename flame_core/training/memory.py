@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flame_core.errors import ResourceError
 from flame_core.params import TrainParams
+from flame_core.quantities import size_text
 from flame_core.text.cost import LLMShape
 from flame_core.text.transformer import TextTower
 from flame_core.training.adapted_cost import ReadLLM
@@ -15,7 +16,6 @@ from flame_core.training.cost import PICTURES, training_cost
 from flame_core.training.cost_figures import TrainingCost
 from flame_core.training.loader import TrainingSamples
 
-_GB = 1e9
 _SHARE = 0.92  # of the free memory; the rest is lost in the allocator
 log = logging.getLogger(__name__)
 
@@ -57,13 +57,13 @@ def fitted_training(
     room = int(free * _SHARE)
     if cost.memory <= room:
         return params, cost
-    parts = ", ".join(f"{name} {size / _GB:.1f}" for name, size in cost.memory_parts.items())
-    missing = f"the training needs about {cost.memory / _GB:.1f} GB on a GPU ({parts}), {free / _GB:.1f} GB are free: "
-    missing += f"{(cost.memory - room) / _GB:.1f} GB are missing"
+    parts = ", ".join(f"{name} {size_text(held)}" for name, held in cost.memory_parts.items())
+    missing = f"the training needs about {size_text(cost.memory)} on a GPU ({parts}), {size_text(free)} are free: "
+    missing += f"{size_text(cost.memory - room)} are missing"
     micro = _micro_batch(cost, room)
     if micro is None:
         raise ResourceError(f"{missing}. {_advice(params)}")
-    needed = f"{cost.with_micro_batch(micro).memory / _GB:.1f} GB; the loss stays that of the whole batch"
+    needed = f"{size_text(cost.with_micro_batch(micro).memory)}; the loss stays that of the whole batch"
     if params.micro_batch_size is not None or cost.draws:
         raise ResourceError(f"{missing}. Set train.micro_batch_size to {micro} ({needed})")
     log.info("gradients are computed in pieces of %d pictures: %s", micro, needed)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from flame_core.hours import core_hours, hours_at
 from flame_core.params import TuneParams
+from flame_core.quantities import core_time, size_text, time_at
 
 ASSUMED_PICTURES = 10_000  # of a benchmark, whose pictures are not looked at for a plan
-_GB = 1e9
 
 
 def tune_section(
@@ -36,9 +35,9 @@ def tune_section(
     uncounted = {"not counted": ", ".join(params.baselines)} if params.baselines else {}
     return {
         f"heads: {heads:,.0f} on {pictures:,} pictures at most": {
-            "hours of the towers": f"{hours_at(of_towers, tflops)}, without tests",
-            "core hours": core_hours(of_heads),
-            "features": f"{views / _GB:,.3g} GB per model in memory and in the work cache",
+            "time of the towers": f"{time_at(of_towers, tflops)}, without tests",
+            "time of one core": core_time(of_heads),
+            "features": f"{size_text(views)} per model in memory and in the work cache",
             **basis,
             **uncounted,
         }

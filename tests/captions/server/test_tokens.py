@@ -23,7 +23,7 @@ def test_tokens_are_assumed_from_words_and_the_size_of_pictures_and_have_a_cost(
     assert found[title]["tokens read"] == f"{1e6 * read:,.0f} ({read:,.0f} per request)"
     assert found[title]["tokens written"] == "50,000,000 (50 per answer)"
     assert found[title]["cost"].startswith(f"EUR {read * 0.5 + 50 * 2.0:,.2f}, ")
-    assert found[title]["hours"].startswith(f"{1e6 * 2 / 16 / 3600:,.0f}, if 16 requests")
+    assert found[title]["time"].startswith(f"{1e6 * 2 / 16 / 3600:,.0f} h, if 16 requests")
     assert "cost" not in sections(tmp_path)[title]
 
 

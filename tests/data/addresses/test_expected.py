@@ -17,12 +17,12 @@ def write(path: Path, rows: int) -> None:
     path.write_text("".join(f"http://a.org/{n}\tc\n" for n in range(rows)))
 
 
-def test_pictures_hours_and_whose_figures_they_are():
+def test_pictures_time_and_whose_figures_they_are():
     section = expected(3_300_000, UrlsSource(kind="urls", path="x"), workers=8)
     assert section["pictures"] == "2,343,000 to 2,673,000 expected"  # 71 and 81 % of them
     assert "81% of CC3M, December 2022" in section["basis"]
     assert section["received"].startswith("330.3 GB")  # 77 % of them, 130 kB each
-    assert section["hours"].startswith("0.72,")  # 8 * 64 connections / 0.4 s = 1,280/s
+    assert section["time"].startswith("43 min,")  # 8 * 64 connections / 0.4 s = 1,280/s
     few = expected(3_300_000, UrlsSource(kind="urls", path="x", max_samples=1000), workers=1)
     assert few["addresses"] == "1,000"
 
