@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from flame_core.clustering.centroids import CENTROIDS, STORE, Centroids
 from flame_core.clustering.pipeline import PCA_SAMPLES
 from flame_core.clustering.spherical import SEEDED_BY
-from flame_core.data.sidecars import MANIFEST, SidecarManifest, write_values
-from flame_core.digest import bytes_sha256, json_bytes
+from flame_core.data.stand_in_sidecar import StandInSidecar
 from flame_core.params import ClusterParams
 
 
@@ -56,16 +54,11 @@ def cluster_cost(params: ClusterParams, samples: int, hidden: int, vectors: int,
     )
 
 
-def write_stand_in(folder: Path, params: ClusterParams, hidden: int, pictures: int) -> None:
-    """A sidecar of as many labels, with centroids of the right sizes: what a training costs follows from sizes."""
-    write_values(folder, "00000", np.zeros(pictures, np.int64))
+def clusters_stand_in(params: ClusterParams, hidden: int, pictures: int) -> StandInSidecar:
+    """As many labels, with centroids of the right sizes."""
     ones = np.zeros((params.clusters, params.dims), np.float32)
     ones[:, 0] = 1
     counts = np.ones(params.clusters, np.int64)
     mean, basis = np.zeros(hidden, np.float32), np.zeros((hidden, params.dims), np.float32)
-    (folder / CENTROIDS).write_bytes(Centroids(ones, counts, mean, basis).to_bytes())
-    files = {"00000.safetensors": bytes_sha256((folder / "00000.safetensors").read_bytes())}
-    manifest = SidecarManifest(
-        name="clusters", stage="cluster", dtype="int64", shape=(), index="", origin={"vectors": STORE}, files=files
-    )
-    (folder / MANIFEST).write_bytes(json_bytes(manifest.model_dump()))
+    beside = {CENTROIDS: Centroids(ones, counts, mean, basis).to_bytes()}
+    return StandInSidecar("cluster", np.zeros(pictures, np.int64), {"vectors": STORE}, beside)

@@ -101,7 +101,8 @@ def docs(page: Annotated[str | None, typer.Argument(help="A page; without one, a
 
 def status(
     tflops: Annotated[
-        float | None, typer.Option(min=1e-6, help="Sustained rate of one device, in TFLOP/s: shows how long stages take.")
+        float | None,
+        typer.Option(min=1e-6, help="Sustained rate of one device, in TFLOP/s: shows how long stages take."),
     ] = None,
 ) -> None:
     """Show which stages are up to date, and which would run and why; exit code 1 if any would."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from flame_core.curation.tower_shape import TowerShape
+from flame_core.data.stand_in_sidecar import StandInSidecar
 from flame_core.params import FeaturesParams, ScoresParams
 from flame_core.params.scores import TableScorerParams
 from flame_core.quantities import size_text, time_at
@@ -24,6 +27,12 @@ def features_section(
             "vectors": f"{size_text(stored)} in {params.dtype}, and as much in the work cache",
         }
     }
+
+
+def features_stand_in(params: FeaturesParams, dims: int, pictures: int) -> StandInSidecar:
+    """Stored vectors of so many pictures; those in int8 are read as float32."""
+    dtype = np.float32 if params.dtype == "int8" else np.dtype(params.dtype)
+    return StandInSidecar("features", np.zeros((pictures, len(params.views), dims), dtype))
 
 
 def scores_section(

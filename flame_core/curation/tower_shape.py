@@ -109,6 +109,7 @@ def model_shape(model: ModelParams) -> TowerShape:
 
     with torch.device("meta"):  # sizes without values
         tower = ImageTower(model.model_copy(update={"facet_blocks": None, "head": "pooled"}), _HIDDEN, 1)
+    tower.to("meta")  # constants have values
     return _counted(tower.patches, torch.zeros(1, 3, model.image_size, model.image_size, device="meta"))
 
 

@@ -148,6 +148,7 @@ def _training_cost(
     processes: int,
 ) -> TrainingCost | str:
     """The cost of a recipe's training, or why it cannot be counted yet."""
+    from flame_core.planning.stand_ins import stand_ins
     from flame_core.training.adapted_cost import ReadLLM
     from flame_core.training.cost import training_cost
 
@@ -162,20 +163,15 @@ def _training_cost(
         count = partial(count, inherited=inherited)
     if recipe.teacher is not None and linked.keys() <= {"teacher"}:
         return _taught(params, layout, recipe, shape, names, images, partial(count, images))
-    missing = [what for what, path in linked.items() if not path.exists()]
-    if params.cluster and missing and {linked[what] for what in missing} == {layout.clusters} and len(linked) == 1:
-        return _before_clustering(params.cluster, shape, count, images, missing[0].partition(".")[2])
-    if missing == ["selection"] and len(linked) == 1 and linked["selection"].parent == layout.selections:
-        selections = params.select.selections if params.select else {}
-        if (selection := selections.get(linked["selection"].stem)) is not None:
-            return count(selection.budget(images))
-    if params.noise is not None and list(linked.values()) == [layout.noise]:
-        return count(images)  # the order of the noise changes no size
-    if missing:
-        return f"{', '.join(missing)} of the recipe is not there yet"
     if not linked:
         return count(images)
-    if not (layout.shards / INDEX).is_file():
+    missing = [what for what, path in linked.items() if not path.exists()]
+    if missing or not (layout.shards / INDEX).is_file():
+        if (before := stand_ins(params, layout, shape, linked, images)) is not None:
+            with TemporaryDirectory() as folder:
+                return count(before.samples, **before.write(Path(folder)))
+        if missing:
+            return f"{', '.join(missing)} of the recipe is not there yet"
         return "which samples it trains on is known after `flame ingest`"
     samples, extra = _linked_values(recipe, layout, linked)
     sidecars = {what.partition(".")[2]: path for what, path in linked.items() if what.startswith("sidecars.")}
@@ -227,21 +223,6 @@ def _is_of_params(folder: Path, recipe: TrainParams | None) -> bool:
         return json.loads((folder / "config.json").read_text("utf-8"))["recipe"]["model"] == recipe.dump()["model"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _before_clustering(
-    cluster: ClusterParams, shape: LLMShape, count: Callable[..., TrainingCost], images: int, name: str
-) -> TrainingCost:
-    """The cost of a recipe whose labels `flame cluster` has not made yet."""
-    import torch
-
-    from flame_core.clustering.cost import write_stand_in
-    from flame_core.training.cost import PICTURES
-
-    with TemporaryDirectory() as folder:
-        write_stand_in(Path(folder), cluster, shape.hidden, PICTURES)
-        labels = torch.zeros(PICTURES, dtype=torch.int64)
-        return count(images, extra={name: labels}, sidecars={name: Path(folder)})
 
 
 def _linked_values(recipe: TrainParams, layout: Layout, linked: Mapping[str, Path]) -> tuple[int, dict[str, Tensor]]:

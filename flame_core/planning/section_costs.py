@@ -12,6 +12,7 @@ from flame_core.layout import Layout
 from flame_core.params import CaptionKind, CaptionLMParams, Params, SemDedupParams
 from flame_core.planning.start import Given
 from flame_core.text.cost import LLMShape
+from flame_core.text.jobs import captions_a_sample
 
 _TIMES = ("time of one core", "time of the tower", "time of the models", "time")
 _PATCHES = 196  # of a picture whose tower is not there yet
@@ -82,7 +83,7 @@ def llm_section_costs(
     if (lexical := params.lexical) is not None:
         from flame_core.lexical.cost import lexical_section
 
-        captions = sum(params.text.captions_per_image if kind == "raw" else 1 for kind in lexical.kinds)
+        captions = sum(captions_a_sample(kind, params.text) for kind in lexical.kinds)
         found["lexical"] = lexical_section(lexical, shape, captions, start.images)
     if params.prompts is not None:
         from flame_core.soft_prompts.cost import prompts_section, template_tokens

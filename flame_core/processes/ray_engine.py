@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -26,6 +27,8 @@ _AHEAD = 4  # queued tasks per core of the cluster
 _RETRIES = 2  # of a task whose worker or node died
 _STORE_BYTES = 128 * 2**20  # of a local cluster's object store: results are small
 _ADDRESS = "FLAME_RAY_ADDRESS"
+_ATTEMPTS = "RAY_gcs_server_port_wait_time_s"  # counts attempts to connect
+_CONNECT_SECONDS = 10.0
 
 
 def in_ray(fn: Callable[[Work], Result], tasks: Sequence[Work], unit: str, *, gpu: bool = False) -> Iterator[Result]:
@@ -86,12 +89,14 @@ def _started() -> Any:
     if ray.is_initialized():
         return ray
     own = settings()
+    _require_listener(own.ray_address)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "configure_logging": False}
     if own.ray_address is None:
         options |= {"address": "local", "num_cpus": own.workers, "object_store_memory": _STORE_BYTES}
         options |= {"include_dashboard": False}
     else:
         options |= {"address": own.ray_address}
+        os.environ.setdefault(_ATTEMPTS, "1")  # of 40 s each; Ray's own 20 look like a hang
     try:
         ray.init(**options)
     except Exception as error:  # a node that takes longer than 30 s to start is a bare one
@@ -102,11 +107,26 @@ def _started() -> Any:
                 f"Ray did not start on this machine ({reason}). If it is busy, run the same command again when it is "
                 "not; FLAME_ENGINE=local does without Ray"
             ) from None
-        raise ParamsError(
-            f"{_ADDRESS}={own.ray_address}: no connection to Ray ({reason}). Is the cluster up (`ray status`), and its "
-            "token at hand (RAY_AUTH_TOKEN)? Without an address, Ray starts on this machine"
-        ) from None
+        raise _not_connected(str(own.ray_address), reason) from None
     return ray
+
+
+def _require_listener(address: str | None) -> None:
+    """Refuse an address `host:port` where nothing listens, at once."""
+    host, _, port = (address or "").rpartition(":")
+    if not port.isdecimal() or "/" in host:  # `auto`, or `ray://...`
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _not_connected(str(address), str(error)) from None
+
+
+def _not_connected(address: str, reason: str) -> ParamsError:
+    return ParamsError(
+        f"{_ADDRESS}={address}: no connection to Ray ({reason}). Is the cluster up (`ray status`), and its token at "
+        "hand (RAY_AUTH_TOKEN)? Without an address, Ray starts on this machine"
+    )
 
 
 def _has_gpus(ray: Any) -> bool:

@@ -16,6 +16,7 @@ from flame_core.export.formats import export
 from flame_core.export.subject import subject_of
 from flame_core.layout import Layout
 from flame_core.lexical.adapted_texts import AdaptedTexts
+from flame_core.lexical.lexicon import count_words
 from flame_core.measuring.held_out import measure
 from flame_core.model.locate import model_of_run
 from flame_core.params import LexicalParams, Params
@@ -29,6 +30,7 @@ from flame_core.text.llm import SOURCE
 from flame_core.text.llm_adapter import ADAPTER_FILES
 from flame_core.verification import write_digests
 from tests.bits import put_back
+from tests.planning.trainings import planned, planned_without
 from tests.search.runs import ask_text
 from tests.stages.pipeline import captioned_project, tree
 from tests.training.adapted import LORA
@@ -68,6 +70,15 @@ def world(tmp_path_factory, byte_tokenizer) -> Iterator[tuple[Params, Layout]]:
         lexical.run(params, layout)
         train.run(params, layout, NAME)
         yield params, layout
+
+
+def test_a_plan_is_the_same_before_there_are_words(world):
+    params, layout = world
+    chosen = params.lexical.model_copy(update={"words": count_words(layout.lexical)})
+    params = params.model_copy(update={"lexical": chosen})
+    found = planned(params, layout)
+    assert "steps" in found[f"training: {NAME}"]
+    assert planned_without(params, layout, layout.lexical) == found
 
 
 def packed(params: Params, layout: Layout, folder: Path) -> Path:
@@ -141,7 +152,7 @@ def test_its_cost_is_planned(world):
     params, layout = world
     section = plan(params, layout, given(params, layout, 24, {}), tflops=1.0, processes=1)[f"training: {NAME}"]
     assert section["text tower"].endswith("a picture has 1 caption of 0.2 G forward, 1 forward and a backward")
-    assert "text tower 0.0" in section["of that"]
+    assert "text tower 48.0 MB" in section["of that"]
 
 
 def test_a_query_says_its_words_and_whether_anything_is_near(world):

@@ -30,6 +30,7 @@ from flame_core.verification import verify
 from flame_core.vision.image_encoder import load_tower
 from flame_core.work import WorkCache
 from tests.bits import flip
+from tests.planning.trainings import planned, planned_without
 from tests.stages.pipeline import captioned_project, tree
 from tests.stages.units import computed_by, killed_after
 from tests.training.world import recipe
@@ -244,6 +245,13 @@ def test_a_space_of_pictures_has_their_dimensions(world):
     wrong = {**METHODS["sharelock"], "text_projection": {"hidden": 8, "dim": 7}}
     with pytest.raises(ParamsError, match=r"text_projection\.dim must be 256"):
         train.run(changed(params, recipes=["wrong"], train={"wrong": lit(**wrong)}), layout, "wrong")
+
+
+def test_a_plan_is_the_same_before_there_are_vectors(world):
+    params, layout = world
+    found = planned(params, layout)
+    assert "steps" in found["training: lit"]
+    assert planned_without(params, layout, layout.features) == found
 
 
 def test_vectors_of_another_tower_are_refused(world):

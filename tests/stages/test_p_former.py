@@ -25,6 +25,7 @@ from flame_core.verification import write_digests
 from flame_core.vision.image_encoder import load_tower
 from tests.captioning.heads import write_head
 from tests.captioning.world import ALIGNED, CONNECTOR, OPTIONS, described_project
+from tests.planning.trainings import planned, planned_without
 from tests.stages.pipeline import ROOT
 
 
@@ -92,6 +93,15 @@ def test_what_the_stage_prompts_leaves_is_what_the_recipe_learns_from(world, fol
     train.run(params, layout, "aligned")
     config = json.loads((layout.model("aligned") / "config.json").read_text())
     assert config["data"]["prompts"]["head.safetensors"] == file_sha256(folders / "head.safetensors")
+
+
+def test_a_plan_is_the_same_before_there_is_a_head(world, folders):
+    params, layout = world
+    section = PromptsParams.model_validate({"count": 4, "width": 16, "gates": {"min_overlap": 0.0}})
+    params = params.model_copy(update={"prompts": section})
+    found = planned(params, layout)
+    assert "steps" in found["training: aligned"]
+    assert planned_without(params, layout, layout.prompts) == found
 
 
 def test_a_head_that_does_not_fit_is_refused_before_the_first_step(world, folders):

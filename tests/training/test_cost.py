@@ -304,7 +304,7 @@ def test_a_gpu_that_is_too_small_gets_pieces_or_says_what_helps(world):
     assert of_pieces.useful_step_flops == cost.useful_step_flops == sum(cost.step_flops.values())
     for recipe_says in ({"micro_batch_size": 16}, {"model": {"backbone_options": SMALL | {"drop_path_rate": 0.1}}}):
         own = small(batch_size=24, **recipe_says)  # its pieces, or the pieces of what it draws, would change the result
-        with pytest.raises(ResourceError, match=r"image tower [57]\.[35] MB.*missing. Set train.micro_batch_size to 8 "):
+        with pytest.raises(ResourceError, match=r"tower [57]\.[35] MB.*missing. Set train.micro_batch_size to 8 "):
             fitted_training(own, samples, 1, free)
     with pytest.raises(ResourceError, match="checkpoint_activations to true"):
         fitted_training(params, samples, 1, free=1000)

@@ -1,0 +1,121 @@
+"""What recipes read and stages have yet to make, in the right sizes: so a plan counts the recipes before a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flame_core.data.stand_in_sidecar import StandInSidecar
+from flame_core.layout import Layout
+from flame_core.params import Params
+from flame_core.text.cost import LLMShape
+from flame_core.text.jobs import captions_a_sample
+from flame_core.training.cost import PICTURES
+
+if TYPE_CHECKING:
+    from flame_core.soft_prompts.prompt_head import PromptHeadConfig
+
+_SIDECARS = "sidecars."
+
+
+@dataclass(frozen=True)
+class StandIns:
+    """In place of a recipe's links.
+
+    Attributes:
+        samples: at most so many are trained on.
+        sidecars: by name; without those whose values no term reads.
+        prompts: of the prompt head, if the recipe reads one.
+    """
+
+    samples: int
+    sidecars: Mapping[str, StandInSidecar]
+    prompts: PromptHeadConfig | None
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Make them in a folder; returns what `training_cost` takes."""
+        import torch
+
+        from flame_core.soft_prompts.prompt_head import PromptHead
+
+        given: dict[str, Any] = {
+            "extra": {name: torch.from_numpy(each.values) for name, each in self.sidecars.items()},
+            "sidecars": {name: each.write(folder / name) for name, each in self.sidecars.items()},
+        }
+        if self.prompts is not None:
+            PromptHead(self.prompts).save(folder)
+            given["prompts"] = folder
+        return given
+
+
+def stand_ins(
+    params: Params, layout: Layout, shape: LLMShape, linked: Mapping[str, Path], images: int
+) -> StandIns | None:
+    """Stand-ins for all links of a recipe, or None if stages of these params do not make all of them."""
+    samples, sidecars, prompts = images, {}, None
+    for what, path in linked.items():
+        if what == "selection":
+            samples = _selected(params, layout, path, images)
+            if samples is None:
+                return None
+        elif what == "init":
+            continue  # whose values cost nothing
+        elif what == "sampling" and path in (layout.concepts, layout.concept_weights) and params.concepts:
+            continue  # which samples are drawn changes no size
+        elif what == "prompts" and path == layout.prompts and params.prompts:
+            prompts = _head(params, shape)
+        elif what.startswith(_SIDECARS) and path == layout.noise and params.noise:
+            continue  # whose order is no term's
+        elif what.startswith(_SIDECARS) and (made := _sidecar(params, layout, shape, path)):
+            sidecars[what.removeprefix(_SIDECARS)] = made
+        else:
+            return None
+    return StandIns(samples, sidecars, prompts)
+
+
+def _selected(params: Params, layout: Layout, path: Path, images: int) -> int | None:
+    """How many samples a selection has, at most; None if no stage of these params makes it."""
+    if path.parent == layout.selections and params.select and path.stem in params.select.selections:
+        return params.select.selections[path.stem].budget(images)
+    if path.parent == layout.scores and params.scores and path.stem in params.scores.selections:
+        tops = [rule.top for rule in params.scores.selections[path.stem].values() if rule.top is not None]
+        return round(min(tops, default=1.0) * images)
+    return images if path.parent == layout.semdedup and params.semdedup else None
+
+
+def _sidecar(params: Params, layout: Layout, shape: LLMShape, path: Path) -> StandInSidecar | None:
+    if path == layout.clusters and params.cluster:
+        from flame_core.clustering.cost import clusters_stand_in
+
+        return clusters_stand_in(params.cluster, shape.hidden, PICTURES)
+    if path == layout.lexical and params.lexical:
+        from flame_core.lexical.cost import words_stand_in
+
+        captions = sum(captions_a_sample(kind, params.text) for kind in params.lexical.kinds)
+        return words_stand_in(params.lexical, shape, captions, PICTURES)
+    if path == layout.features and params.features:
+        from flame_core.curation.picture_passes_cost import features_stand_in
+        from flame_core.curation.tower_shape import model_shape
+
+        return features_stand_in(params.features, model_shape(params.features.model).dims, PICTURES)
+    return None
+
+
+def _head(params: Params, shape: LLMShape) -> PromptHeadConfig | None:
+    from flame_core.soft_prompts.prompt_head import PromptHeadConfig
+
+    if (chosen := params.prompts) is None:
+        return None
+    return PromptHeadConfig(
+        prompts=chosen.count,
+        vector=shape.hidden,
+        hidden=shape.hidden,
+        width=chosen.width,
+        scale=1.0,
+        llm="",
+        llm_name=params.llm.name,
+        template=chosen.template,
+        max_tokens=chosen.max_tokens,
+    )
