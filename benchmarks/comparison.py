@@ -51,7 +51,7 @@ class Arm:
 
     `captions` of each picture's raw captions are drawn from (None: all in the store). `teacher` names an arm whose
     model of the first seed it learns from, and in `train` {teacher} stands for that model's folder. A `student` has a
-    ViT of two thirds of the width, so less than half of the weights.
+    ViT of two thirds of the width, so about half of the weights.
     """
 
     name: str

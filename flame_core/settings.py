@@ -97,7 +97,8 @@ class Settings(BaseSettings):
     timezone: str = Field(default="UTC", description="of the schedules, such as Europe/Berlin")
     ui_host: str = Field(default="127.0.0.1", description="where `flame ui` listens; it has no login of its own")
     ui_names: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="host names that Dagster accepts besides loopback and ui_host, separated by commas"
+        default=(),
+        description="names that Dagster and `flame serve` answer to besides loopback and ui_host, separated by commas",
     )
     code_overrides: bool = Field(
         default=False, description="whether Dagster's Launchpad may override params that fetch models or run code"

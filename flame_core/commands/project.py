@@ -84,10 +84,12 @@ def docs(page: Annotated[str | None, typer.Argument(help="A page; without one, a
     from flame_core.errors import ParamsError
     from flame_core.shipped import shipped
 
-    pages = {path.stem: path for path in sorted(shipped("docs").glob("*.md"))}
+    folder = shipped("docs")
+    found = [*sorted(folder.glob("*.md")), *sorted(folder.glob("decisions/*.md"))]
+    pages = {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
     if page is None:
         for name, path in pages.items():
-            typer.echo(f"{name:<20} {path.read_text('utf-8').partition(chr(10))[0].removeprefix('# ')}")
+            typer.echo(f"{name:<34} {path.read_text('utf-8').partition(chr(10))[0].removeprefix('# ')}")
         return
     if page not in pages:
         raise ParamsError(f"there is no page {page!r}; the pages are {', '.join(pages)}")

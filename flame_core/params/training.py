@@ -67,7 +67,7 @@ class TrainParams(Section):
     decoder: Literal["pil", "torchvision", "nvjpeg"] = Field(
         default="pil",
         exclude_if=lambda value: value == "pil",  # as `reading` below
-        description="what decodes and resizes training pictures; torchvision: two to three times as fast as pil; "
+        description="what decodes and resizes training pictures; torchvision: faster, by rounding the same; "
         "nvjpeg: on the GPU",
     )
     optimizer: OptimizerParams = OptimizerParams()

@@ -67,6 +67,7 @@ def test_a_project_of_the_wheel_checks_and_plans_without_the_repository(installe
         "params", "check", "--preset", "none", cwd=project, code=2
     )
     assert "# Params and settings" in installed.flame("docs", "params", cwd=project)
+    assert "# What a digest of params covers" in installed.flame("docs", "decisions/digests", cwd=project)
 
 
 def test_dagster_loads_the_assets_in_a_project_of_the_wheel(installed: Installed, tmp_path):
