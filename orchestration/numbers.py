@@ -5,7 +5,7 @@ so they are there however the stage was run: in Dagster, by `flame run`, or rest
 
 | stage | numbers |
 |---|---|
-| `train@...` | `first loss`, `last loss`: means over the first and the last twentieth of the steps |
+| `train@...` | `first loss`, `last loss`: of the objective, means over the first and the last twentieth of the steps |
 | `evaluate@...` | the headline metrics of its report |
 | `concept_fit` | per recipe and group of test sets, points per decade of frequency, and the correlation per concept |
 """
@@ -17,8 +17,10 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from flame_core.training.losses import first_and_last, main_losses
 from orchestration.dvc_project import DvcProject, Stage
 
+CONFIG = "config.json"  # as in vision.tower, whose import would load torch
 FIT = "fit.json"  # as in stages.concept_fit, whose import would load pyarrow
 STEPS = "metrics.jsonl"  # as in training.job, whose import would load torch
 RESULTS, METRICS = "results.json", "metrics.json"  # as in measuring.results, whose import would load pyarrow
@@ -41,11 +43,18 @@ def _of_training(model: Path) -> Iterator[tuple[str, float]]:
     path = model / STEPS
     if not path.is_file():
         return
-    losses = [json.loads(line)["loss"] for line in path.read_text("utf-8").splitlines()]
-    if losses:
-        window = max(1, len(losses) // 20)
-        yield "first loss", sum(losses[:window]) / window
-        yield "last loss", sum(losses[-window:]) / window
+    steps = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    if steps:
+        first, last = first_and_last(main_losses(steps, _objective(model)))
+        yield "first loss", first
+        yield "last loss", last
+
+
+def _objective(model: Path) -> str | None:
+    """The name of a model's objective; None if no recipe trained it."""
+    path = model / CONFIG
+    config = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return config["recipe"]["objective"]["name"] if "recipe" in config else None
 
 
 def _of_evaluation(report: Path) -> Iterator[tuple[str, float]]:

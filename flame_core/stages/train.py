@@ -19,6 +19,7 @@ from flame_core.reporting import curve, facts, picture
 from flame_core.settings import settings
 from flame_core.tracking.run import track_training
 from flame_core.training.job import METRICS, SIZES
+from flame_core.training.losses import first_and_last, main_losses
 from flame_core.verification import Verified, verify
 from flame_core.work import UnitRecord, WorkCache, gather
 
@@ -68,8 +69,8 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         steps = [json.loads(line) for line in unit.file(METRICS).read_text("utf-8").splitlines()]
         tracked.trained(steps, unit.file(WEIGHTS))
     shutil.rmtree(checkpoints, ignore_errors=True)
-    losses = _main_losses(steps, chosen)
-    first, last = _ends(losses)
+    losses = main_losses(steps, chosen.objective.name)
+    first, last = first_and_last(losses)
     checks = [_loss_went_down(first, last, chosen)]
     sizes = {"sizes": json.loads(unit.file(SIZES).read_text("utf-8"))} if SIZES in unit.names() else {}
     contents = {CONFIG: json_bytes(prepared.config | sizes), gates.CHECKS: gates.to_bytes(checks)}
@@ -113,21 +114,6 @@ def _verify(inputs: Mapping[Path, Sequence[str]], checkpoints: Path) -> Verified
             f"{error}\nIts checkpoints may come from the damaged data, so a new training begins from step 0; "
             f"they are kept in {aside}"
         ) from None
-
-
-def _main_losses(steps: Sequence[Mapping[str, float]], recipe: TrainParams) -> list[float]:
-    """The loss of the recipe's `objective`, without its `terms`, in each step in which it counts."""
-    name = f"loss/{recipe.objective.name}"
-    shares = [[value for key, value in step.items() if key == name or key.startswith(f"{name}/")] for step in steps]
-    if any(shares):
-        return [sum(own) for own in shares if own]
-    return [step["loss"] for step in steps]
-
-
-def _ends(losses: list[float]) -> tuple[float, float]:
-    """Mean loss over the first and the last twentieth of the steps."""
-    window = max(1, len(losses) // 20)
-    return sum(losses[:window]) / window, sum(losses[-window:]) / window
 
 
 def _loss_went_down(first: float, last: float, recipe: TrainParams) -> gates.Check:

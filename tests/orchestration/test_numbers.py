@@ -31,6 +31,13 @@ def test_a_training_has_its_first_and_last_loss(tmp_path: Path) -> None:
     assert numbers(tmp_path, {"metrics.jsonl": "".join(lines)}) == {"first loss": 99.5, "last loss": 61.5}
 
 
+def test_terms_beside_the_objective_do_not_count(tmp_path: Path) -> None:
+    steps = [{"loss": 9.0, "loss/infonce": 4.0, "loss/flops": 5.0}, {"loss": 8.0, "loss/infonce": 3.0}]
+    config = json.dumps({"recipe": {"objective": {"name": "infonce"}}})
+    files = {"metrics.jsonl": "".join(json.dumps(step) + "\n" for step in steps), "config.json": config}
+    assert numbers(tmp_path, files) == {"first loss": 4.0, "last loss": 3.0}
+
+
 def test_an_evaluation_has_its_headline_metrics(tmp_path: Path) -> None:
     english = "retrieval/en/image_to_text/recall@10"
     metrics = {english: 0.5, f"{english}/low": 0.4, "classification/top1": float("nan")}
