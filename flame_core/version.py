@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from flame_core.git import git
 
 PACKAGE = "flame-mlops"
 
@@ -26,17 +27,10 @@ def code_version() -> str:
 
 def code_commit(file: Path) -> str | None:
     """The commit of the git tree that tracks `file`; None if none does, as for a package installed from a wheel."""
-    try:
-        _git(file, "ls-files", "--error-unmatch", file.name)
-        commit = _git(file, "rev-parse", "--short=12", "HEAD")
-        changed = _git(file, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
+    if git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
+        return None
+    commit = git(file.parent, "rev-parse", "--short=12", "HEAD")
+    changed = git(file.parent, "status", "--porcelain", "--untracked-files=no")
+    if commit is None or changed is None:
         return None
     return f"commit {commit}" + (" and changes to tracked files" if changed else "")
-
-
-def _git(file: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=file.parent, capture_output=True, text=True, check=True, timeout=30
-    )  # fmt: skip
-    return done.stdout.strip()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
+from flame_core.git import git
 from flame_core.layout import Layout
 from flame_core.params import load_params
 from flame_core.settings import settings
@@ -33,15 +33,4 @@ def read_tags(project: DvcProject) -> dict[str, str]:
 
 def git_commit(project: Path) -> str | None:
     """The commit of a source tree, or None outside git."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty"],
-            cwd=project,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=20,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
+    return git(project, "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty") or None

@@ -6,7 +6,6 @@ names, of now and of git's history.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from flame_core.errors import ResourceError
+from flame_core.git import git
 from flame_core.layout import Layout
 from flame_core.tracking.listings import read_listing
 from flame_core.tracking.provenance import LOCK, out_digests
@@ -87,21 +87,12 @@ def _locks(layout: Layout) -> Iterator[tuple[str, dict[str, str]]]:
     """(name, {out: digest}) of every `dvc.lock`."""
     for root in roots(layout):
         yield str(root), out_digests(root)
-    commits = _git(layout.project, "rev-list", "--all", "--full-history", "--", LOCK) or ""
+    commits = git(layout.project, "rev-list", "--all", "--full-history", "--", LOCK, timeout=None) or ""
     for commit in commits.split():
         try:
-            content: Any = yaml.safe_load(_git(layout.project, "show", f"{commit}:./{LOCK}") or "")
+            content: Any = yaml.safe_load(git(layout.project, "show", f"{commit}:./{LOCK}", timeout=None) or "")
         except yaml.YAMLError:
             continue
         stages = content.get("stages", {}) if isinstance(content, dict) else {}
         outs = [out for stage in stages.values() for out in stage.get("outs") or []]
         yield f"commit {commit[:12]}", {out["path"]: out["md5"] for out in outs if "md5" in out}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """Output of a git command; None if it failed, for example outside git."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return done.stdout if done.returncode == 0 else None

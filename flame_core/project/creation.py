@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flame_core.errors import ParamsError, ResourceError
+from flame_core.git import git
 from flame_core.names import is_text, shown
 from flame_core.project.record import RECORD, record_text, shipped_files
 from flame_core.workspace import dvc, environment
@@ -104,8 +105,8 @@ def create(root: Path, params: str) -> list[str]:
 
 
 def _initialise_dvc(root: Path) -> None:
-    top = _git(root, "rev-parse", "--show-toplevel")
-    ignored = top is not None and _git(root, "check-ignore", "-q", ".") is not None
+    top = git(root, "rev-parse", "--show-toplevel")
+    ignored = top is not None and git(root, "check-ignore", "-q", ".") is not None
     scm = top is not None and not ignored
     options = ["--no-scm"] if not scm else [] if Path(top or "").resolve() == root.resolve() else ["--subdir"]
     done = subprocess.run(
@@ -114,12 +115,3 @@ def _initialise_dvc(root: Path) -> None:
     if done.returncode:
         raise ResourceError(f"`dvc init {' '.join(options)}` failed in {root}: {done.stderr.strip()}")
     (root / ".dvc" / "config").write_text(_CORE + ("" if scm else "    no_scm = true\n"), "utf-8")
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    """What git says; None without git, outside a repository, or for a no."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from flame_core.digest import file_sha256, value_digest
+from flame_core.git import git
 from flame_core.graph.section_stages import ADAPTER_OUT
 from flame_core.layout import Layout
 from flame_core.measuring.results import METRICS
@@ -249,10 +249,7 @@ def _code(layout: Layout, record: Record) -> Link:
         return link
     if record.tags.get("git.clean") == "false":
         link.notes.append("tracked files had changes that the commit does not hold")
-    done = subprocess.run(
-        ["git", "cat-file", "-e", f"{commit}^{{commit}}"], cwd=layout.project, capture_output=True, check=False
-    )  # fmt: skip
-    if done.returncode:
+    if git(layout.project, "cat-file", "-e", f"{commit}^{{commit}}") is None:
         link.fail(f"commit {commit} is not in this repository")
     return link
 

@@ -12,7 +12,6 @@ import logging
 import os
 import platform
 import socket
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from flame_core.data.shards import SPLITS, read_chosen, read_index
 from flame_core.data.sources.listing import SOURCE
 from flame_core.digest import file_sha256, value_digest
 from flame_core.errors import ResourceError
+from flame_core.git import git
 from flame_core.layout import Layout
 from flame_core.params import Params, Reading, TrainParams
 from flame_core.settings import settings
@@ -69,23 +69,13 @@ def out_digests(root: Path) -> dict[str, str]:
 
 def git_state(project: Path) -> dict[str, str]:
     """`git.commit` and `git.clean` ("true" or "false") of the source tree; {} outside git."""
-    try:
-        commit = _git(project, "rev-parse", "HEAD")
-        return {"git.commit": commit, "git.clean": str(not _changes(project)).lower()}
-    except (OSError, subprocess.SubprocessError):
+    commit = git(project, "rev-parse", "HEAD")
+    changes = git(
+        project, "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{LOCK}"
+    )  # which runs rewrite
+    if commit is None or changes is None:
         return {}
-
-
-def _changes(project: Path) -> str:
-    """Changes to tracked files, except `dvc.lock`, which every run rewrites."""
-    return _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{LOCK}")
-
-
-def _git(project: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=project, capture_output=True, text=True, check=True, timeout=30
-    )  # fmt: skip
-    return done.stdout.strip()
+    return {"git.commit": commit, "git.clean": str(not changes).lower()}
 
 
 def tags(params: Params, layout: Layout) -> dict[str, str]:

@@ -10,7 +10,6 @@ those have lost them, they are computed again.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from flame_core.digest import file_sha256
 from flame_core.errors import ComputationError, InputError, ParamsError
+from flame_core.git import git
 from flame_core.graph.added_deps import added_deps
 from flame_core.graph.links import LINK_STAGE, PIPELINE, linked_files, linked_pipeline, links
 from flame_core.graph.versions import VERSIONS
@@ -133,11 +133,13 @@ def _code(layout: Layout, record: Record, root: Path) -> Path:
     code = layout.project
     if commit and here != {"git.commit": commit, "git.clean": "true"}:
         code = root / "code"
-        done = subprocess.run(["git", "archive", commit], cwd=layout.project, capture_output=True, check=False)
-        if done.returncode:
-            raise InputError(f"commit {commit} of the run is not in this repository: {done.stderr.decode().strip()}")
-        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-            archive.extractall(code, filter="data")
+        code.mkdir(exist_ok=True)
+        archive = root / "code.tar"
+        if git(layout.project, "archive", f"--output={archive.resolve()}", commit, timeout=None) is None:
+            raise InputError(f"commit {commit} of the run is not in this repository, or there is no git here")
+        with tarfile.open(archive) as opened:
+            opened.extractall(code, filter="data")
+        archive.unlink()
     if not commit:
         log.warning("the run recorded no commit; this tree's code is used")
     elif record.tags.get("git.clean") == "false":
