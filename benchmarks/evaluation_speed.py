@@ -27,13 +27,14 @@ from benchmarks.measure import Timed, record, synchronize
 from benchmarks.training_step import TOWERS
 from flame_core.digest import write_json
 from flame_core.files.weights import save_weights
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.params import Precision, TrainParams
 from flame_core.settings import settings
 from flame_core.suite.content import Picture
 from flame_core.suite.encoding import encoded
 from flame_core.suite.models.trained import TrainedModel
 from flame_core.vision.image_encoder import ImageEncoder
-from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
+from flame_core.vision.tower import ImageTower
 
 IMAGENET = 50_000
 

@@ -40,9 +40,10 @@ from flame_core.measuring.measures import OTHERS, evaluate
 from flame_core.measuring.retrieval import DIRECTIONS, Pairing, both_ways
 from flame_core.measuring.text_side import texts_of
 from flame_core.measuring.texts import read_classes, read_validation_captions
+from flame_core.model_files import TEXT_WEIGHTS
 from flame_core.params import TrainParams
 from flame_core.text.jobs import training_job
-from flame_core.text.projection import WEIGHTS, TextProjection
+from flame_core.text.projection import TextProjection
 from flame_core.text.store import Drawn, TextStore, TrainStore
 from flame_core.vision.image_encoder import load_tower
 from flame_core.vision.initial_weights import fetch_initial_weights, load_initial_weights
@@ -140,7 +141,7 @@ def held_out(store: Store, recipe: TrainParams, model: Path, held: Sequence[Inde
         from safetensors.torch import load_file
 
         layers = TextProjection(recipe.text_projection, facets.hidden)
-        layers.load_state_dict(load_file(model / WEIGHTS))
+        layers.load_state_dict(load_file(model / TEXT_WEIGHTS))
         with torch.inference_mode():
             t = layers.eval()(t)
     stored = Sidecar(layout.features).read([(row.shard, row.row) for row in held])[:, 0].float()

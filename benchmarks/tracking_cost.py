@@ -23,6 +23,7 @@ from statistics import median
 
 from benchmarks.measure import in_turns, record
 from flame_core.layout import Layout
+from flame_core.model_files import WEIGHTS
 from flame_core.params import Params, load_params
 from flame_core.text.store import TrainStore
 from flame_core.tracking.delivery import deliver
@@ -31,7 +32,6 @@ from flame_core.tracking.run import track_training
 from flame_core.tracking.steps import now
 from flame_core.tracking.store import OFF, local_address
 from flame_core.training.job import METRICS, TrainingJob
-from flame_core.vision.tower import WEIGHTS
 
 RECIPE = "flame"
 LIMIT = 0.02  # fraction of the training's time

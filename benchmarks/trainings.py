@@ -32,6 +32,7 @@ from flame_core.measuring.image_vectors import encode_pictures
 from flame_core.measuring.measures import Evaluation, evaluate
 from flame_core.measuring.retrieval import Pairing, both_ways
 from flame_core.measuring.texts import evaluated_languages, pair_up, read_classes, read_validation_captions
+from flame_core.model_files import CONFIG
 from flame_core.params import Params, TrainParams
 from flame_core.settings import settings
 from flame_core.suite.tasks.probe import ProbeParams, train_and_test
@@ -44,7 +45,6 @@ from flame_core.text.transformer import TrainedTexts
 from flame_core.training.job import TrainingJob
 from flame_core.vision.image_encoder import ImageEncoder, load_encoder
 from flame_core.vision.initial_weights import fetch_initial_weights
-from flame_core.vision.tower import CONFIG
 from flame_core.workspace import open_workspace, resolve_params
 
 AT = 10

@@ -17,10 +17,10 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from flame_core.model_files import CONFIG
 from flame_core.training.losses import first_and_last, main_losses
 from orchestration.dvc_project import DvcProject, Stage
 
-CONFIG = "config.json"  # as in vision.tower, whose import would load torch
 FIT = "fit.json"  # as in stages.concept_fit, whose import would load pyarrow
 STEPS = "metrics.jsonl"  # as in training.job, whose import would load torch
 RESULTS, METRICS = "results.json", "metrics.json"  # as in measuring.results, whose import would load pyarrow

@@ -14,11 +14,11 @@ from flame_core.data.shards import Index, PictureReader
 from flame_core.data.sidecars import Sidecar
 from flame_core.digest import bytes_sha256
 from flame_core.errors import InputError
-from flame_core.graph.link_contents import WEIGHTS
 from flame_core.graph.section_stages import linked_place
 from flame_core.layout import Layout
 from flame_core.measuring.image_vectors import model_identity
 from flame_core.measuring.kept_vectors import kept_vectors
+from flame_core.model_files import WEIGHTS
 from flame_core.params import Params
 from flame_core.params.alignment import ProbedTower
 from flame_core.settings import settings

@@ -8,10 +8,9 @@ from typing import Any
 
 from flame_core.errors import InputError
 from flame_core.layout import Layout
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.names import shown
 from flame_core.soft_prompts import WRITES
-
-CONFIG, WEIGHTS = "config.json", "model.safetensors"  # as in vision.tower, whose import would load torch
 
 
 def find_captioner(name: str, layout: Layout) -> Path:

@@ -11,13 +11,14 @@ import torch
 
 from flame_core.captioning.writer import require_llm
 from flame_core.errors import InputError, ParamsError
+from flame_core.model_files import CONFIG
 from flame_core.params import CaptionLMParams
 from flame_core.soft_prompts import WRITES
 from flame_core.soft_prompts.frozen_llm import TEMPLATE, llm_digest
 from flame_core.text.jobs import facet_count
 from flame_core.verification import making
 from flame_core.vision.image_encoder import load_tower
-from flame_core.vision.tower import CONFIG, ImageTower, tower_params
+from flame_core.vision.tower import ImageTower, tower_params
 
 
 def started_config(params: CaptionLMParams, source: Path, llm: Path, hidden: int) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flame_core.captioning.address import WEIGHTS, find_captioner, find_llm, writes_of
+from flame_core.captioning.address import find_captioner, find_llm, writes_of
 from flame_core.captions.captioner import Failure, undecodable
 from flame_core.data.shards import Sample
 from flame_core.digest import file_sha256, value_digest
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
+from flame_core.model_files import WEIGHTS
 from flame_core.params import TrainedCaptioner as TrainedParams
 from flame_core.settings import settings
 

@@ -21,10 +21,10 @@ from flame_core.curation.scorers import (
     TowerScorer,
 )
 from flame_core.errors import InputError, ParamsError
-from flame_core.graph.link_contents import CONFIG
 from flame_core.graph.section_stages import linked_place
 from flame_core.layout import Layout
 from flame_core.measuring.image_vectors import require_stored_facets
+from flame_core.model_files import CONFIG
 from flame_core.params.scores import (
     ClassifierScorerParams,
     HeadScorerParams,

@@ -83,8 +83,8 @@ def _of_tower(
 ) -> Tagger:
     from flame_core.measuring.image_vectors import require_same_space, require_stored_facets
     from flame_core.measuring.text_side import texts_of
+    from flame_core.model_files import CONFIG, WEIGHTS
     from flame_core.vision.image_encoder import load_encoder
-    from flame_core.vision.tower import CONFIG, WEIGHTS
 
     folder = layout.model(tagger.recipe)
     encoder = load_encoder(folder, settings().torch_device())

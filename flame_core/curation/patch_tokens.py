@@ -16,10 +16,11 @@ import torch
 
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ParamsError
+from flame_core.model_files import WEIGHTS
 from flame_core.suite.models.weights import weights_sha256
 from flame_core.vision.image_encoder import ImageEncoder, load_encoder
 from flame_core.vision.projector import PatchProjector
-from flame_core.vision.tower import WEIGHTS, ImageTower
+from flame_core.vision.tower import ImageTower
 
 BATCH = 100  # pictures
 

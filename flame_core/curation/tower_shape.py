@@ -10,6 +10,7 @@ from typing import Any
 from flame_core.errors import InputError
 from flame_core.graph.section_stages import linked_place
 from flame_core.layout import Layout
+from flame_core.model_files import CONFIG
 from flame_core.params import CodesParams, ModelParams, Params, ScoresParams, TrainParams
 from flame_core.params.scores import TableScorerParams, TowerScorerParams
 
@@ -49,7 +50,7 @@ def codes_shape(params: Params, chosen: CodesParams, layout: Layout) -> TowerSha
 def recipe_in(model: Path) -> TrainParams | None:
     """The recipe that made the model in a folder; None if there is none."""
     try:
-        config = json.loads((model / "config.json").read_text("utf-8"))  # as in vision.tower, which imports torch
+        config = json.loads((model / CONFIG).read_text("utf-8"))
         return TrainParams.model_validate(config["recipe"])
     except (OSError, ValueError, KeyError):
         return None

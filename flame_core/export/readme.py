@@ -12,9 +12,9 @@ from flame_core.export.about import About
 from flame_core.export.subject import Subject
 from flame_core.export.usage import Usage
 from flame_core.markdown import code_span, plain_text
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.text.llm_adapter import ADAPTER
 from flame_core.text.transformer import TrainedTexts
-from flame_core.vision.tower import CONFIG, WEIGHTS
 
 README = "README.md"
 

@@ -17,8 +17,8 @@ from flame_core.export.resize_program import resize_program
 from flame_core.export.subject import Subject
 from flame_core.export.usage import Usage
 from flame_core.graph.link_contents import EXPORTED
+from flame_core.model_files import WEIGHTS
 from flame_core.text.transformer import TrainedTexts
-from flame_core.vision.tower import WEIGHTS
 
 
 def write(subject: Subject, folder: Path) -> Usage:

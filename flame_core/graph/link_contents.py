@@ -14,15 +14,15 @@ from flame_core import gates
 from flame_core.data.sidecars import Sidecar
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError
+from flame_core.model_files import CONFIG, TEXT_WEIGHTS, WEIGHTS
 from flame_core.text.sentence import SENTENCE
 from flame_core.verification import DIGESTS, making, read_digests, read_object
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"  # as vision.tower names them, which imports torch
 EXPORTED = "flame-tower/1"  # `format` in the config of an exported tower, whose checks passed before the export
 MODELS = ("teacher", "inherit")  # links to trained models
 COUNTS, HITS = "frequency.parquet", "hits/"  # as curation.concept_out names them, which imports numpy
 _OF_PROMPTS = ("head.safetensors", CONFIG)  # as soft_prompts.prompt_head names them, which imports torch
-_OF_TEXT = ("text.safetensors", "tokenizer.json")  # of a model with a text tower of its own
+_OF_TEXT = (TEXT_WEIGHTS, "tokenizer.json")  # of a model with a text tower of its own
 
 
 def link_contents(links: Mapping[str, Path]) -> dict[str, Any]:

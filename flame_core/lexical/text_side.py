@@ -15,6 +15,7 @@ import numpy as np
 from flame_core.lexical import LEXICON_FILES
 from flame_core.lexical.lexicon import Lexicon, read_lexicon
 from flame_core.lexical.values import dense, pack
+from flame_core.model_files import CONFIG
 from flame_core.params import Params, TrainParams
 from flame_core.text.frozen_texts import SentenceTexts
 from flame_core.text.side import CardLines, OpenEncoder, Packed
@@ -109,4 +110,4 @@ class LexicalTexts:
 
 def words_kept(model: Path) -> int:
     """How many words a text of a model keeps, from its config."""
-    return json.loads((model / "config.json").read_text("utf-8"))[TOP]
+    return json.loads((model / CONFIG).read_text("utf-8"))[TOP]

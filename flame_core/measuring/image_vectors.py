@@ -11,8 +11,8 @@ import numpy as np
 from flame_core.data.shards import IndexRow, PictureReader
 from flame_core.digest import bytes_sha256, file_sha256
 from flame_core.errors import InputError, ParamsError
-from flame_core.graph.link_contents import CONFIG, WEIGHTS
 from flame_core.measuring.kept_vectors import kept_vectors
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.reporting import progress
 from flame_core.text.sentence import SENTENCE
 from flame_core.work import WorkCache

@@ -14,12 +14,12 @@ from typing import Any
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.lexical.text_side import LexicalTexts
+from flame_core.model_files import CONFIG
 from flame_core.params import Params
 from flame_core.text.frozen_texts import FacetTexts, SentenceTexts
 from flame_core.text.side import OpenEncoder, TextSide
 from flame_core.text.store import TextStore
 
-CONFIG = "config.json"
 _READINGS: dict[str, type[TextSide]] = {"facets": FacetTexts, "sentence": SentenceTexts}
 
 

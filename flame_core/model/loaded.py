@@ -26,8 +26,8 @@ from flame_core.errors import InputError
 from flame_core.lexical.lexicon import Lexicon
 from flame_core.lexical.text_side import LexicalTexts
 from flame_core.measuring.similarity import similarities
-from flame_core.measuring.text_side import CONFIG
 from flame_core.model.given_pictures import Picture, as_list, prepared
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.params import IngestParams
 from flame_core.text.jobs import facet_count
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from flame_core.text.side import TextSide
     from flame_core.vision.image_encoder import ImageEncoder
 
-WEIGHTS = "model.safetensors"  # as in vision.tower, whose import would load torch
 BATCH = 32  # pictures at a time, also the last ones: a vector's last bits depend on the size of its batch
 _CHUNK = 8 * BATCH  # pictures whose bytes are held at once
 

@@ -18,8 +18,9 @@ from flame_core import gates
 from flame_core.digest import file_sha256, value_digest
 from flame_core.errors import InputError
 from flame_core.layout import Layout
-from flame_core.measuring.text_side import CONFIG, side_in
-from flame_core.model.loaded import WEIGHTS, Model, Parts
+from flame_core.measuring.text_side import side_in
+from flame_core.model.loaded import Model, Parts
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.names import expanded
 from flame_core.params import IngestParams, LLMParams, Params, TextParams, load_params
 from flame_core.settings import settings

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flame_core.digest import text_sha256
 from flame_core.errors import InputError
-from flame_core.graph.link_contents import CONFIG, WEIGHTS
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.soft_prompts import RECORD
 from flame_core.verification import read_digests
 

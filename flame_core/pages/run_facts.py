@@ -17,9 +17,9 @@ from flame_core.data.ledger import read_ledger
 from flame_core.data.shards import SPLITS, read_index
 from flame_core.digest import file_sha256
 from flame_core.layout import Layout
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.params import CaptionKind, Params, TrainParams
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"  # as in vision.tower, whose import would load torch
 _PATCHES = "backbone.patch_embed.proj.weight"
 _BLOCK = re.compile(r"backbone\.blocks\.(\d+)\.")
 KINDS: tuple[CaptionKind, ...] = get_args(CaptionKind)

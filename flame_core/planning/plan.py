@@ -18,6 +18,7 @@ from flame_core.data.shards import INDEX, read_index
 from flame_core.errors import InputError
 from flame_core.graph.links import links
 from flame_core.layout import Layout
+from flame_core.model_files import CONFIG
 from flame_core.params import ClusterParams, Params, TrainParams, UrlsSource, recipe_of, teacher_recipe
 from flame_core.planning.section_costs import llm_section_costs, section_costs, time_of
 from flame_core.planning.start import Given, given
@@ -220,7 +221,7 @@ def _is_of_params(folder: Path, recipe: TrainParams | None) -> bool:
     if recipe is None or not folder.exists():
         return folder.exists()
     try:
-        return json.loads((folder / "config.json").read_text("utf-8"))["recipe"]["model"] == recipe.dump()["model"]
+        return json.loads((folder / CONFIG).read_text("utf-8"))["recipe"]["model"] == recipe.dump()["model"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -19,9 +19,9 @@ from flame_core.digest import file_sha256
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.measuring.kept_vectors import kept_vectors
-from flame_core.measuring.text_side import CONFIG
 from flame_core.model.given_pictures import read_file
-from flame_core.model.loaded import WEIGHTS, Model
+from flame_core.model.loaded import Model
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.names import expanded
 from flame_core.search.folder_index import index_file, read_index_file
 from flame_core.verification import verify

@@ -25,11 +25,11 @@ from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.measuring.classification import class_embeddings
 from flame_core.measuring.text_side import side_in
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.params import Params
 from flame_core.text.llm_adapter import ADAPTER_FILES, PACKED
 from flame_core.text.side import TextSide
 from flame_core.text.tensor_file import tensor_bytes
-from flame_core.vision.tower import CONFIG, WEIGHTS
 
 CLASSES, SERVING, CARD = "classes.safetensors", "serving.json", "MODEL_CARD.md"
 CLASS_TENSOR = "classes"

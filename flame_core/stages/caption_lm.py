@@ -26,6 +26,7 @@ from flame_core.errors import ParamsError
 from flame_core.files.weights import save_weights
 from flame_core.graph.section_stages import captioner_start
 from flame_core.layout import Layout
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.pages.captioner import captioner_page
 from flame_core.pages.charts import line_chart, standalone
 from flame_core.params import CaptionLMParams, Params, changed_values
@@ -36,7 +37,6 @@ from flame_core.soft_prompts.frozen_llm import FrozenLLM, load_frozen
 from flame_core.text.cost import read_shape
 from flame_core.verification import read_digests, verify
 from flame_core.vision.image_encoder import ImageEncoder
-from flame_core.vision.tower import CONFIG, WEIGHTS
 from flame_core.work import Unit, UnitRecord, WorkCache, gather
 
 STAGE = "caption_lm"

@@ -25,10 +25,10 @@ from flame_core.data.shards import INDEX, Index, PictureReader, read_index
 from flame_core.data.sidecars import gather_sidecar
 from flame_core.digest import file_sha256, json_bytes
 from flame_core.errors import InputError, ParamsError
-from flame_core.graph.link_contents import CONFIG
 from flame_core.graph.section_stages import linked_place
 from flame_core.layout import Layout
 from flame_core.measuring.image_vectors import require_stored_facets
+from flame_core.model_files import CONFIG
 from flame_core.pages.charts import line_chart, standalone
 from flame_core.pages.codes import PICTURES, CodesFound, codes_page
 from flame_core.params import CodesParams, Params

@@ -16,13 +16,13 @@ from pathlib import Path
 from flame_core import gates
 from flame_core.data.ledger import LEDGER
 from flame_core.data.shards import INDEX, PictureReader
-from flame_core.graph.link_contents import CONFIG
 from flame_core.layout import Layout
 from flame_core.measuring.held_out import HeldOut, measure, measured_from
 from flame_core.measuring.measures import checks, headline_k
 from flame_core.measuring.results import result_files
 from flame_core.measuring.spectra import Bounds, Spectra, both, spectrum_checks, spectrum_metrics
 from flame_core.measuring.spectrum import gram
+from flame_core.model_files import CONFIG
 from flame_core.pages.captions_section import PREFIX, captions_shown
 from flame_core.pages.charts import standalone
 from flame_core.pages.report import render_report, report_charts

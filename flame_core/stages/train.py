@@ -26,10 +26,10 @@ from flame_core.work import UnitRecord, WorkCache, gather
 
 def run(params: Params, layout: Layout, recipe: str) -> None:
     """Train one recipe, or resume its training. Of several nodes, only the first writes the model and is tracked."""
+    from flame_core.model_files import CONFIG, WEIGHTS
     from flame_core.training.checkpoint import resumed_at
     from flame_core.training.preparation import prepare
     from flame_core.training.teacher_vectors import crop_folders
-    from flame_core.vision.tower import CONFIG, WEIGHTS
 
     prepared = prepare(params, layout, recipe)
     chosen = prepared.recipe

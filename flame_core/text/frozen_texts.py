@@ -15,11 +15,10 @@ import numpy as np
 
 from flame_core.errors import InputError
 from flame_core.markdown import code_span
+from flame_core.model_files import CONFIG
 from flame_core.params import Params, Reading, TrainParams
 from flame_core.text.side import CardLines, OpenEncoder, Packed
 from flame_core.text.store import CENTER, CUT_SENTENCES, Centring, TextStore, asked_kind, slots_of
-
-_CONFIG = "config.json"  # of a model and of a package
 
 
 class FrozenTexts:
@@ -58,7 +57,7 @@ class FrozenTexts:
                 f"{package / CENTER} is missing, by which this model's texts are centred; "
                 "run `flame evaluate` to pack it"
             )
-        hidden: int = json.loads((package / _CONFIG).read_text("utf-8"))["hidden"]
+        hidden: int = json.loads((package / CONFIG).read_text("utf-8"))["hidden"]
         return cls(values["text_facets"], hidden, Centring.of_file(values["facets"], package / CENTER), encoder)
 
     @classmethod

@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from flame_core.errors import InputError
 from flame_core.files.weights import save_weights
 from flame_core.gated_layer import Gated
+from flame_core.model_files import CONFIG, TEXT_WEIGHTS
 from flame_core.params import Params, TextProjectionParams, TrainParams
 from flame_core.text.frozen_texts import FacetTexts, FrozenTexts, SentenceTexts
 from flame_core.text.side import CardLines, OpenEncoder, Packed
 from flame_core.text.store import Drawn, TextStore, TrainStore
 
-WEIGHTS = "text.safetensors"  # in a model folder
 _BATCH = 4096
 
 
@@ -67,7 +67,7 @@ class ProjectedSamples:
     def save(self, encoder: nn.Module | None, folder: Path) -> None:
         """Write the trained layers."""
         assert encoder is not None
-        save_weights(encoder, folder / WEIGHTS)
+        save_weights(encoder, folder / TEXT_WEIGHTS)
 
 
 class ProjectedTexts:
@@ -80,10 +80,10 @@ class ProjectedTexts:
         from safetensors.torch import load_file
 
         try:
-            config = json.loads((model / "config.json").read_text("utf-8"))
+            config = json.loads((model / CONFIG).read_text("utf-8"))
             params = TextProjectionParams.model_validate(config["recipe"]["text_projection"])
             layers = TextProjection(params, config["hidden"])
-            layers.load_state_dict(load_file(model / WEIGHTS))
+            layers.load_state_dict(load_file(model / TEXT_WEIGHTS))
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise InputError(f"{model} is not a usable model ({error}); run `flame train` for it") from error
         self.dim = params.dim or config["hidden"]
@@ -102,7 +102,7 @@ class ProjectedTexts:
     @classmethod
     def required(cls) -> Sequence[str]:
         """The layers."""
-        return (WEIGHTS,)
+        return (TEXT_WEIGHTS,)
 
     @property
     def cut_texts(self) -> Mapping[str, int]:
@@ -128,7 +128,7 @@ class ProjectedTexts:
     def save(self) -> Packed:
         """The layers, and what the LLM's vectors need."""
         own = self._texts.save()
-        return Packed({**own.files, WEIGHTS: self._model / WEIGHTS}, own.values)
+        return Packed({**own.files, TEXT_WEIGHTS: self._model / TEXT_WEIGHTS}, own.values)
 
     @classmethod
     def card(cls, params: Params, recipe: TrainParams) -> CardLines:
@@ -136,7 +136,7 @@ class ProjectedTexts:
         own = (SentenceTexts if recipe.reading == "sentence" else FacetTexts).card(params, recipe)
         return CardLines(
             model="An image encoder and layers behind a frozen large language model, which were trained together.",
-            texts=f"{own.texts}, through layers that were trained along and are included (`{WEIGHTS}`)",
+            texts=f"{own.texts}, through layers that were trained along and are included (`{TEXT_WEIGHTS}`)",
             reader=own.reader,
             limit=own.limit,
         )
@@ -150,7 +150,7 @@ class ProjectedTexts:
 
 def _reading(model: Path) -> type[FrozenTexts]:
     try:
-        recipe = json.loads((model / "config.json").read_text("utf-8"))["recipe"]
+        recipe = json.loads((model / CONFIG).read_text("utf-8"))["recipe"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{model} is not a usable model ({error}); run `flame train` for it") from error
     return SentenceTexts if recipe.get("reading") == "sentence" else FacetTexts

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from flame_core.errors import InputError
 from flame_core.files.weights import save_weights
 from flame_core.markdown import code_span
+from flame_core.model_files import CONFIG, TEXT_WEIGHTS
 from flame_core.params import Params, TextTowerParams, TrainParams
 from flame_core.settings import settings
 from flame_core.text.caption_source import CaptionSource, DrawnCaptions
@@ -29,7 +30,6 @@ from flame_core.text.side import CardLines, OpenEncoder, Packed
 from flame_core.text.store import TOKENIZER, Drawn, TextStore
 
 PAD = -1
-WEIGHTS = "text.safetensors"  # in a model folder, next to a copy of the tokenizer
 _BATCH = 256
 
 
@@ -73,7 +73,7 @@ class CaptionSamples:
         """Write the trained tower's weights and tokenizer."""
         if encoder is None:
             raise ValueError("captions need the tower that was trained on them")
-        save_weights(encoder, folder / WEIGHTS)
+        save_weights(encoder, folder / TEXT_WEIGHTS)
         shutil.copyfile(self._source.tokenizer, folder / TOKENIZER)
 
     def read(self, samples: Sequence[Drawn]) -> Tensor:
@@ -120,11 +120,11 @@ class TrainedTexts:
         from safetensors.torch import load_file
 
         try:
-            config = json.loads((model / "config.json").read_text("utf-8"))
+            config = json.loads((model / CONFIG).read_text("utf-8"))
             params = TextTowerParams.model_validate(config["recipe"]["text_tower"])
             self._captions = Captions(model / TOKENIZER, params)
             tower = TextTower(params, self._captions.end + 1, config["hidden"])
-            tower.load_state_dict(load_file(model / WEIGHTS))
+            tower.load_state_dict(load_file(model / TEXT_WEIGHTS))
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise InputError(f"{model} is not a usable model ({error}); run `flame train` for it") from error
         self._tower = tower.to(device).eval()
@@ -147,7 +147,7 @@ class TrainedTexts:
     @classmethod
     def required(cls) -> Sequence[str]:
         """Its weights and its tokenizer."""
-        return WEIGHTS, TOKENIZER
+        return TEXT_WEIGHTS, TOKENIZER
 
     @classmethod
     def card(cls, params: Params, recipe: TrainParams) -> CardLines:

@@ -15,6 +15,7 @@ from flame_core.digest import file_sha256, value_digest
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.measuring.measures import Evaluation
+from flame_core.model_files import WEIGHTS
 from flame_core.pages.run_facts import RunFacts
 from flame_core.params import Params
 from flame_core.settings import settings
@@ -27,7 +28,6 @@ from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import KEY_TAG, Journal
 from flame_core.tracking.registry import CHALLENGER, MODEL_TAG, ROLLED_BACK
 from flame_core.tracking.run import shipping, show_links
-from flame_core.tracking.runs import WEIGHTS
 from flame_core.tracking.steps import now
 from flame_core.tracking.store import asking, journals, open_client, require_tracking, tracking_address
 

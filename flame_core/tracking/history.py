@@ -21,6 +21,7 @@ from flame_core.digest import file_sha256
 from flame_core.layout import Layout
 from flame_core.measuring.measures import OTHERS, headline_k
 from flame_core.measuring.retrieval import DIRECTIONS
+from flame_core.model_files import WEIGHTS
 from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.suite.benchmark_results import measured_baselines
@@ -32,7 +33,6 @@ from flame_core.tracking.metric_names import logged_value
 from flame_core.tracking.pages import page_address, run_url, served, show_pages, version_url
 from flame_core.tracking.promotion import VERDICT
 from flame_core.tracking.registry import MODEL_TAG, ROLLED_BACK
-from flame_core.tracking.runs import WEIGHTS
 from flame_core.tracking.store import asking, journals, open_client, require_tracking, tracking_address
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from flame_core.git import git
 from flame_core.graph.section_stages import ADAPTER_OUT
 from flame_core.layout import Layout
 from flame_core.measuring.results import METRICS
+from flame_core.model_files import WEIGHTS
 from flame_core.names import is_commit, shown
 from flame_core.suite.benchmark_results import read_benchmark_results
 from flame_core.text.llm import SOURCE
@@ -37,7 +38,7 @@ from flame_core.tracking.pages import run_url, served, version_url
 from flame_core.tracking.promotion import REASON, VERDICT
 from flame_core.tracking.provenance import LOCK
 from flame_core.tracking.registry import MODEL_TAG, PACKAGE, ROLLED_BACK
-from flame_core.tracking.runs import WEIGHTS, Record, find_record, read_yaml_artifact
+from flame_core.tracking.runs import Record, find_record, read_yaml_artifact
 from flame_core.tracking.store import asking, require_tracking, trouble
 from flame_core.workspace import dvc_cache
 

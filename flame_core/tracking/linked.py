@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.digest import file_sha256
-from flame_core.graph.link_contents import MODELS, WEIGHTS, link_contents
+from flame_core.graph.link_contents import MODELS, link_contents
 from flame_core.graph.links import links
 from flame_core.layout import Layout
+from flame_core.model_files import WEIGHTS
 from flame_core.params import Params
 from flame_core.tracking.chain import Link, out_link
 from flame_core.tracking.listings import read_listing

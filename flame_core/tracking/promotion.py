@@ -27,6 +27,7 @@ from flame_core.digest import canonical_json, file_sha256, value_digest
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.measuring.results import METRICS, Results, read_results
+from flame_core.model_files import WEIGHTS
 from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.suite.benchmark_results import read_benchmark_results
@@ -34,7 +35,6 @@ from flame_core.tracking.benchmark_gate import benchmark_differences
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.gate import Verdict, first_champion, judge
 from flame_core.tracking.registry import CHALLENGER, CHAMPION, PACKAGE, ROLLED_BACK, number_with
-from flame_core.tracking.runs import WEIGHTS
 from flame_core.tracking.store import asking, open_client, require_tracking
 
 if TYPE_CHECKING:

@@ -13,17 +13,17 @@ from typing import Any
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.measuring.results import METRICS, Results, read_results
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.params import Params, load_params
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.provenance import flat_params, flatten
-from flame_core.tracking.runs import WEIGHTS, find_record
+from flame_core.tracking.runs import find_record
 from flame_core.tracking.store import asking, require_tracking
 
 FORMS = (
     "models:/flame@champion, models:/flame/3, runs:/<id> or its id, a model's folder such as data/models/flame, the "
     "digest of a workspace, or the folder of a project"
 )
-CONFIG = "config.json"  # as in vision.tower, whose import would load torch
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 

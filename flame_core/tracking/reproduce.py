@@ -27,12 +27,13 @@ from flame_core.graph.links import LINK_STAGE, PIPELINE, linked_files, linked_pi
 from flame_core.graph.versions import VERSIONS
 from flame_core.layout import OPT_OUT, Layout
 from flame_core.measuring.results import METRICS
+from flame_core.model_files import WEIGHTS
 from flame_core.names import is_commit, require_name, shown
 from flame_core.params import parse_params, read_yaml
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.provenance import LOCK, git_state
 from flame_core.tracking.registry import FORGOTTEN_TAG, MODEL_TAG
-from flame_core.tracking.runs import WEIGHTS, Record, find_record, read_yaml_artifact
+from flame_core.tracking.runs import Record, find_record, read_yaml_artifact
 from flame_core.tracking.store import asking
 from flame_core.version import code_version
 from flame_core.workspace import dvc, dvc_cache, environment

@@ -19,6 +19,7 @@ from flame_core.digest import file_sha256
 from flame_core.errors import Interrupted
 from flame_core.graph.links import links
 from flame_core.layout import Layout
+from flame_core.model_files import WEIGHTS
 from flame_core.params import Params, TrainParams
 from flame_core.settings import settings
 from flame_core.tracking import provenance, shipper
@@ -27,7 +28,6 @@ from flame_core.tracking.journal import MODEL_TAG, Journal
 from flame_core.tracking.linked import linked_tags
 from flame_core.tracking.notes import NOTE_TAG, note
 from flame_core.tracking.pages import run_url, served, show_pages, version_url
-from flame_core.tracking.runs import WEIGHTS
 from flame_core.tracking.stage_metrics import adapter_metrics, record_stage, selection_metrics
 from flame_core.tracking.steps import StepRecorder, now
 from flame_core.tracking.store import journals, tracking_address

@@ -14,6 +14,7 @@ import yaml
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError
 from flame_core.layout import Layout
+from flame_core.model_files import WEIGHTS
 from flame_core.settings import settings
 from flame_core.tracking.registry import MODEL_TAG, find_version
 from flame_core.tracking.store import asking, open_client, require_tracking
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-WEIGHTS = "model.safetensors"  # as in vision.tower, whose import would load torch
 
 _UNKNOWN = {
     "RESOURCE_DOES_NOT_EXIST",

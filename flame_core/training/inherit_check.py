@@ -9,9 +9,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from flame_core.errors import ParamsError
-from flame_core.graph.link_contents import CONFIG
 from flame_core.graph.links import links
 from flame_core.layout import Layout
+from flame_core.model_files import CONFIG
 from flame_core.params import ModelParams, Params, TrainParams, recipe_sources
 
 

@@ -54,6 +54,7 @@ class TrainingJob(BaseModel):
     def run(self, ranks: Ranks = ALONE) -> None:
         """Train, or resume; the first rank writes."""
         from flame_core.files.weights import save_weights
+        from flame_core.model_files import WEIGHTS
         from flame_core.objectives.stored_teacher import StoredVectors
         from flame_core.tracking.journal import Journal
         from flame_core.tracking.steps import StepRecorder
@@ -62,7 +63,6 @@ class TrainingJob(BaseModel):
         from flame_core.training.loop import train
         from flame_core.training.teacher_vectors import crop_origin
         from flame_core.vision.block_sizes import sizes_of
-        from flame_core.vision.tower import WEIGHTS
 
         texts = self._texts()
         index, sidecars, draws = open_inputs(self.recipe, self.links, read_index(self.shards, "train"), self.shards)

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 from flame_core.data.sidecars import require_named
 from flame_core.errors import FlameError, InputError, ParamsError
-from flame_core.graph.link_contents import CONFIG, require_same_space
+from flame_core.graph.link_contents import require_same_space
 from flame_core.graph.links import PIPELINE, links
 from flame_core.graph.section_stages import section_stages
 from flame_core.layout import Layout
+from flame_core.model_files import CONFIG
 from flame_core.params import Params, TrainParams, read_yaml, recipe_sources
 from flame_core.params.recipe_files import recipe_file
 from flame_core.text.manifest import MANIFEST, read_manifest, training_folder

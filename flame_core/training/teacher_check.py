@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.errors import FlameError, ParamsError
-from flame_core.graph.link_contents import CONFIG
 from flame_core.graph.links import links
 from flame_core.layout import Layout
+from flame_core.model_files import CONFIG
 from flame_core.objectives.clip_teacher import local_folder
 from flame_core.params import ModelParams, Params, TrainParams, teacher_recipe
 from flame_core.text.jobs import recipe_slots, slot_names

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from flame_core.data.sidecars import MANIFEST, SidecarManifest
 from flame_core.digest import write_json
 from flame_core.files.weights import save_weights
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.objectives import recipe_needs
 from flame_core.objectives.clip_teacher import TEACHER_TEXTS, open_teaching_model
 from flame_core.objectives.stored_teacher import ABOUT, AboutVectors
@@ -24,7 +25,7 @@ from flame_core.text.jobs import facet_count
 from flame_core.training.cost import PICTURES
 from flame_core.training.cost_figures import StoringCost
 from flame_core.training.counting import counted
-from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
+from flame_core.vision.tower import ImageTower
 
 
 class StandIn(NamedTuple):

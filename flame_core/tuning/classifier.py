@@ -20,14 +20,15 @@ import numpy as np
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError
 from flame_core.model.given_pictures import Picture, as_list, prepared
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.verification import DIGESTS, verify
 
 if TYPE_CHECKING:
     from flame_core.model.loaded import Model
     from flame_core.tuning.head import Head
 
-HEAD, CONFIG = "head.safetensors", "config.json"
-_TOWER = {"weights": "model.safetensors", "config": "config.json"}  # files of a model by their names in `identity`
+HEAD = "head.safetensors"
+_TOWER = {"weights": WEIGHTS, "config": CONFIG}  # files of a model by their names in `identity`
 
 
 class Classifier:

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from flame_core.errors import InputError
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.params import Precision
 from flame_core.text.jobs import facet_count
 from flame_core.vision.lexical_head import LexicalHead
 from flame_core.vision.prepared_batches import prepared_batches
 from flame_core.vision.projector import PatchProjector
-from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower, tower_params
+from flame_core.vision.tower import ImageTower, tower_params
 from flame_core.vision.views import evaluation_picture, normalised
 
 

@@ -30,8 +30,6 @@ from flame_core.vision.views import MEAN, STD
 if TYPE_CHECKING:
     from flame_core.vision.masked_tower import Masked
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-
 
 FEATURES = frozenset({"z", "pooled", "cls", "patches", "prompts"})
 

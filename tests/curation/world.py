@@ -10,11 +10,12 @@ from safetensors.torch import save_file
 from flame_core import gates
 from flame_core.digest import write_json
 from flame_core.layout import Layout
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.params import CodesParams, Params, SelectParams
 from flame_core.stages import embed
 from flame_core.text.manifest import read_manifest
 from flame_core.verification import write_digests
-from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
+from flame_core.vision.tower import ImageTower
 from tests.stages.pipeline import captioned_project
 from tests.training.world import recipe
 

@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 from flame_core.digest import write_json
 from flame_core.export.subject import Subject
 from flame_core.export.zero_shot import ZeroShot
+from flame_core.model_files import CONFIG, TEXT_WEIGHTS, WEIGHTS
 from flame_core.params import IngestParams, SizesParams, TextTowerParams, TrainParams
 from flame_core.text import transformer
 from flame_core.text.store import TOKENIZER
 from flame_core.vision.image_encoder import load_tower
-from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
+from flame_core.vision.tower import ImageTower
 
 DIM, SIZE = 20, 32
 SMALL = {"img_size": SIZE, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
@@ -85,7 +86,7 @@ def trained(root: Path, name: str, tokenizer: Any) -> Path:
     if recipe.text_tower is not None:
         tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
         vocabulary = transformer.Captions(folder / TOKENIZER, TEXT_TOWER).end + 1
-        save_file(_moved(transformer.TextTower(TEXT_TOWER, vocabulary, DIM)), folder / transformer.WEIGHTS)
+        save_file(_moved(transformer.TextTower(TEXT_TOWER, vocabulary, DIM)), folder / TEXT_WEIGHTS)
     write_json(folder / CONFIG, config)
     return folder
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flame_core.digest import write_json
 from flame_core.gates import CHECKS
-from flame_core.graph.link_contents import CONFIG, WEIGHTS, read_by_training
+from flame_core.graph.link_contents import read_by_training
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.verification import write_digests
 
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from flame_core.model_files import WEIGHTS
 from flame_core.params import TrainParams
 from flame_core.training.job import METRICS, TrainingJob
-from flame_core.vision.tower import WEIGHTS
 from tests.training.world import FACETS, recipe, write_world
 
 ROOT = Path(__file__).parents[2]

@@ -16,6 +16,7 @@ from flame_core.digest import file_sha256, write_json
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.model.locate import model_of_run
+from flame_core.model_files import TEXT_WEIGHTS
 from flame_core.params import Params, TextTowerParams, TrainParams, merge
 from flame_core.search.ask import picture_asked
 from flame_core.search.folder_index import embed_folder
@@ -130,14 +131,14 @@ def test_a_query_to_a_model_with_a_text_tower_is_read_by_that_tower(run, byte_to
     write_json(folder / "config.json", {**config, "text_facets": {"raw": 1, "short": 2}})
     byte_tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
     vocabulary = transformer.Captions(folder / TOKENIZER, tower).end + 1
-    save_file(transformer.TextTower(tower, vocabulary, world.DIMENSIONS).state_dict(), folder / transformer.WEIGHTS)
+    save_file(transformer.TextTower(tower, vocabulary, world.DIMENSIONS).state_dict(), folder / TEXT_WEIGHTS)
     write_digests(folder)
     z = load_encoder(folder, "cpu").encode([world.jpeg(index) for index in range(12)])
     for text in ("Eine grüne Sache.", "something nobody wrote"):
         scores = z @ transformer.TrainedTexts(folder, "cpu").lookup("raw", [text])[0, 0]
         hits = search(params, layout, "other", text, top=12)
         assert [hit.score for hit in hits] == pytest.approx(sorted(scores, reverse=True), abs=1e-5)
-    (folder / transformer.WEIGHTS).unlink()
+    (folder / TEXT_WEIGHTS).unlink()
     write_digests(folder)
     with pytest.raises(InputError, match=r"models/other is not a usable model .*run `flame train` for it"):
         search(params, layout, "other", "Eine grüne Sache.", top=1)

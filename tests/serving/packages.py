@@ -13,18 +13,19 @@ from transformers import PreTrainedTokenizerFast
 from flame_core.digest import write_json
 from flame_core.layout import Layout
 from flame_core.measuring.text_side import side_in
+from flame_core.model_files import CONFIG, TEXT_WEIGHTS, WEIGHTS
 from flame_core.params import Params, TextTowerParams
 from flame_core.serving.package import package_files
 from flame_core.text import transformer
 from flame_core.text.encoder import TextEncoder
 from flame_core.text.side import TextSide
 from flame_core.text.store import CENTER, TOKENIZER, Centring
-from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
+from flame_core.vision.tower import ImageTower
 from tests.conftest import tiny_llm
 from tests.measuring import world
 
 FROZEN, OWN = "plain", "other"  # recipes: texts by the frozen LLM, texts by a text tower of its own
-TEXT_TOWER = (transformer.WEIGHTS, TOKENIZER)  # the files of such a tower
+TEXT_TOWER = (TEXT_WEIGHTS, TOKENIZER)  # the files of such a tower
 TOWER = TextTowerParams(width=16, depth=1, heads=2, max_tokens=16)
 FACETS = ["raw/1", "short/1", "short/2"]
 MANIFEST = {"hidden": world.DIMENSIONS, "facets": FACETS, "text_facets": ["raw/1"]}
@@ -45,7 +46,7 @@ def project(root: Path, tokenizer: PreTrainedTokenizerFast) -> tuple[Params, Lay
     folder = layout.model(OWN)
     tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
     vocabulary = transformer.Captions(folder / TOKENIZER, TOWER).end + 1
-    save_file(transformer.TextTower(TOWER, vocabulary, world.DIMENSIONS).state_dict(), folder / transformer.WEIGHTS)
+    save_file(transformer.TextTower(TOWER, vocabulary, world.DIMENSIONS).state_dict(), folder / TEXT_WEIGHTS)
     return params, layout
 
 

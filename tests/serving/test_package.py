@@ -11,11 +11,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from flame_core.errors import InputError
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.serving.package import CARD, CLASS_TENSOR, CLASSES, SERVING, require_package
 from flame_core.serving.predictor import LLM_VARIABLE, Predictor
 from flame_core.text.store import CENTER, EMBEDDINGS
 from flame_core.text.tensor_file import write_tensors
-from flame_core.vision.tower import CONFIG, WEIGHTS
 from tests.data.drawings import png
 from tests.measuring import world
 from tests.serving.packages import FACETS, FROZEN, OWN, TEXT_TOWER, llm_folder, package, project

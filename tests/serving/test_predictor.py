@@ -18,13 +18,14 @@ from safetensors.torch import save_file
 
 from flame_core.digest import write_json
 from flame_core.errors import InputError
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.names import shown
 from flame_core.serving import predictor as module
 from flame_core.serving.package import CLASS_TENSOR, CLASSES, SERVING
 from flame_core.serving.predictor import LLM_VARIABLE, PATHS_VARIABLE, Predictor
 from flame_core.serving.pyfunc_model import Answers, Refusal
 from flame_core.text.tensor_file import tensor_bytes
-from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
+from flame_core.vision.tower import ImageTower
 from tests.data.drawings import png
 from tests.measuring import world
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from flame_core.digest import write_json
 from flame_core.errors import InputError
 from flame_core.layout import Layout
+from flame_core.model_files import CONFIG, TEXT_WEIGHTS, WEIGHTS
 from flame_core.params import Params, TextTowerParams
 from flame_core.serving.model_card import model_card
 from flame_core.serving.package import package_files, require_package
@@ -25,7 +26,7 @@ from flame_core.text.encoder import TextEncoder
 from flame_core.text.llm import load_llm
 from flame_core.text.store import CENTER, EMBEDDINGS, TOKENIZER
 from flame_core.text.tensor_file import write_tensors
-from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
+from flame_core.vision.tower import ImageTower
 from tests.conftest import tiny_llm
 from tests.data.drawings import png
 from tests.measuring import world
@@ -57,7 +58,7 @@ def trained(tmp_path: Path, byte_tokenizer) -> tuple[Params, Layout]:
     folder = layout.model("other")
     byte_tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
     vocabulary = transformer.Captions(folder / TOKENIZER, TOWER).end + 1
-    save_file(transformer.TextTower(TOWER, vocabulary, world.DIMENSIONS).state_dict(), folder / transformer.WEIGHTS)
+    save_file(transformer.TextTower(TOWER, vocabulary, world.DIMENSIONS).state_dict(), folder / TEXT_WEIGHTS)
     layout.train_embeddings.mkdir(parents=True)
     centers = np.random.default_rng(0).normal(size=(3, world.DIMENSIONS)).astype(np.float32)
     write_tensors(layout.train_embeddings / CENTER, {EMBEDDINGS: centers}, "float32")
@@ -130,7 +131,7 @@ def test_a_package_without_its_tower_is_refused(trained: tuple[Params, Layout], 
 
 def test_a_package_with_a_damaged_tower_is_refused(trained: tuple[Params, Layout], llm: Path) -> None:
     folder = packed(*trained, "other")
-    (folder / transformer.WEIGHTS).write_bytes(b"no weights")
+    (folder / TEXT_WEIGHTS).write_bytes(b"no weights")
     with pytest.raises(InputError, match="is not a usable model"):
         Predictor(folder)
     (folder / CONFIG).write_text(json.dumps({"recipe": None}))

@@ -77,7 +77,8 @@ def finished_run(tmp_path: Path) -> tuple[Params, Layout]:
 
 
 def model(params, folder: Path, recipe: str, seed: int) -> None:
-    from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
+    from flame_core.model_files import CONFIG, WEIGHTS
+    from flame_core.vision.tower import ImageTower
 
     torch.manual_seed(seed)
     tower = ImageTower(params.train[recipe].model, world.DIMENSIONS, facets=2)

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from flame_core import gates
 from flame_core.digest import write_json
 from flame_core.errors import InputError, ParamsError, ResourceError
+from flame_core.model_files import TEXT_WEIGHTS
 from flame_core.params import TextTowerParams
 from flame_core.params.evaluation import BenchmarksParams
 from flame_core.patches import lm_head
@@ -20,7 +21,7 @@ from flame_core.suite.benchmark_results import read_benchmark_results
 from flame_core.suite.collection import CUT_TEXTS, collect, digests, jobs
 from flame_core.text.manifest import MANIFEST
 from flame_core.text.store import write_texts
-from flame_core.text.transformer import WEIGHTS, Captions, TextTower
+from flame_core.text.transformer import Captions, TextTower
 from flame_core.verification import write_digests
 from tests.conftest import tiny_llm
 from tests.measuring import world
@@ -172,7 +173,7 @@ def test_a_text_side_of_its_own_is_mapped_with_its_texts_and_not_read_in_the_llm
     folder = layout.model("other")
     byte_tokenizer.save_pretrained(folder)
     vocabulary = Captions(folder / "tokenizer.json", tower).end + 1
-    save_file(TextTower(tower, vocabulary, world.DIMENSIONS).state_dict(), folder / WEIGHTS)
+    save_file(TextTower(tower, vocabulary, world.DIMENSIONS).state_dict(), folder / TEXT_WEIGHTS)
     config = json.loads((folder / "config.json").read_text())
     kinds = {"recipe": recipe.model_dump(mode="json"), "text_facets": {"raw": 1, "short": 2}}
     write_json(folder / "config.json", config | kinds)

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from flame_core.digest import write_json
 from flame_core.errors import InputError
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.suite import encoding
 from flame_core.suite.benchmark_results import benchmark_files, read_benchmark_results, read_class_scores
 from flame_core.suite.collection import Collected
@@ -20,7 +21,7 @@ from flame_core.suite.measurement import run_benchmarks
 from flame_core.suite.models.model import open_model
 from flame_core.suite.models.trained import TrainedModel
 from flame_core.vision.image_encoder import ImageEncoder
-from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
+from flame_core.vision.tower import ImageTower
 from tests.measuring import world
 from tests.suite import datasets
 from tests.suite.datasets import COLOURS, benchmark, collected, picture, put

@@ -9,9 +9,10 @@ from safetensors.torch import save_file
 
 from flame_core.digest import write_json
 from flame_core.errors import InputError
+from flame_core.model_files import TEXT_WEIGHTS
 from flame_core.params import TextProjectionParams
 from flame_core.text.frozen_texts import FacetTexts
-from flame_core.text.projection import WEIGHTS, ProjectedTexts, TextProjection
+from flame_core.text.projection import ProjectedTexts, TextProjection
 from flame_core.text.store import Centring
 
 MLP = TextProjectionParams(layers=2, hidden=5, dim=3)
@@ -54,7 +55,7 @@ class Reader:
 def test_texts_of_a_served_model_pass_through_its_layers(tmp_path):
     torch.manual_seed(0)
     layers = TextProjection(MLP, 4).eval()
-    save_file(layers.state_dict(), tmp_path / WEIGHTS)
+    save_file(layers.state_dict(), tmp_path / TEXT_WEIGHTS)
     config = {"hidden": 4, "dim": 3, "recipe": {"text_projection": MLP.model_dump()}}
     write_json(tmp_path / "config.json", config)
     values = {"text": {"center": "none"}, "text_facets": ["raw/1", "raw/2"], "facets": ["raw/1"]}
@@ -67,7 +68,8 @@ def test_texts_of_a_served_model_pass_through_its_layers(tmp_path):
     assert side.dim == 3 and side.count("raw") == 2 and not side.in_words
     assert side.encode("raw", []).shape == (0, 2, 3)
     packed = side.save()
-    assert packed.files == {WEIGHTS: tmp_path / WEIGHTS} and packed.values["text_facets"] == ["raw/1", "raw/2"]
-    (tmp_path / WEIGHTS).unlink()
+    assert packed.files == {TEXT_WEIGHTS: tmp_path / TEXT_WEIGHTS}
+    assert packed.values["text_facets"] == ["raw/1", "raw/2"]
+    (tmp_path / TEXT_WEIGHTS).unlink()
     with pytest.raises(InputError, match="is not a usable model"):
         ProjectedTexts.of_package(tmp_path, values, Reader)

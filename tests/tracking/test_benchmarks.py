@@ -9,6 +9,7 @@ import pytest
 
 from flame_core.digest import file_sha256, write_json
 from flame_core.measuring.retrieval import DIRECTIONS
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.stages import baselines, evaluate
 from flame_core.suite.benchmark_results import BenchmarkResult, read_benchmark_results
 from flame_core.tracking.benchmarks import BASELINE_TAG, SOURCE_TAG, benchmark_metrics
@@ -16,7 +17,6 @@ from flame_core.tracking.journal import Journal
 from flame_core.tracking.metric_names import whole_name
 from flame_core.tracking.store import journals, open_client, tracking_address
 from flame_core.verification import write_digests
-from flame_core.vision.tower import CONFIG, WEIGHTS
 from tests.stages.test_benchmarks import on_cpu, run, words  # noqa: F401
 from tests.stages.test_benchmarks import project as all_benchmarks  # noqa: F401
 from tests.tracking.conftest import end, start

@@ -10,6 +10,7 @@ import pytest
 
 from flame_core.digest import file_sha256, write_json
 from flame_core.layout import Layout
+from flame_core.model_files import WEIGHTS
 from flame_core.settings import settings
 from flame_core.stages import concept_fit, tune
 from flame_core.tracking.address import sqlite_address
@@ -17,7 +18,6 @@ from flame_core.tracking.journal import Journal
 from flame_core.tracking.run import TrainingRun, track_training
 from flame_core.tracking.steps import StepRecorder
 from flame_core.tracking.store import journals, local_store, open_client
-from flame_core.vision.tower import WEIGHTS
 from tests.stages.pipeline import folder_source, pipeline_params
 from tests.stages.test_concept_fit import fitting
 from tests.stages.test_concept_fit import world as counted  # noqa: F401

@@ -9,10 +9,11 @@ from torch import nn
 
 from flame_core.digest import write_json
 from flame_core.files.weights import save_weights
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.params import TrainParams
 from flame_core.processes.ranks import Ranks
 from flame_core.training.loop import Trained, train
-from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower
+from flame_core.vision.tower import ImageTower
 from tests.training.world import FACETS, HIDDEN, recipe, samples_of, write_world
 
 SMALL = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}

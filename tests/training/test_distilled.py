@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from flame_core.errors import InputError, ParamsError
+from flame_core.model_files import WEIGHTS
 from flame_core.objectives import create_objective, recipe_needs
 from flame_core.objectives.affinity import affinity_loss
 from flame_core.objectives.batch import Moment
@@ -23,7 +24,7 @@ from flame_core.training import checkpoint
 from flame_core.training.assembly import Assembly, assemble
 from flame_core.training.made_batch import MadeTexts, made_batch
 from flame_core.vision.image_encoder import load_tower
-from flame_core.vision.tower import WEIGHTS, ImageTower
+from flame_core.vision.tower import ImageTower
 from tests.training.distilled import LARGE, SMALL, distilled_recipe, train_distilled, write_distilled, write_teacher
 from tests.training.killed import train_killed
 from tests.training.processes import on_ranks

@@ -11,9 +11,9 @@ import time
 import psutil
 import pytest
 
+from flame_core.model_files import WEIGHTS
 from flame_core.stages import embed
 from flame_core.training.job import METRICS, TrainingJob
-from flame_core.vision.tower import WEIGHTS
 from tests.processes.test_launcher import ROOT, at_step, job, start
 from tests.stages.pipeline import captioned_project
 from tests.training.world import recipe, write_world

@@ -9,11 +9,12 @@ import torch
 
 from flame_core.errors import ParamsError
 from flame_core.files.weights import save_weights
+from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.params import ConnectorParams, InheritParams, ModelParams
 from flame_core.vision.connector import Connector
 from flame_core.vision.image_encoder import load_tower
 from flame_core.vision.inheritance import NEW, plan
-from flame_core.vision.tower import CONFIG, WEIGHTS, ImageTower, require_features
+from flame_core.vision.tower import ImageTower, require_features
 
 OPTIONS = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 SIZES = {"prompts": 5, "width": 32, "layers": 2, "heads": 4}

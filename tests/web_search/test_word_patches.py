@@ -20,7 +20,8 @@ from flame_core.layout import Layout
 from flame_core.lexical.lexicon import Lexicon
 from flame_core.lexical.text_side import LexicalTexts
 from flame_core.lexical.vocabulary import Vocabulary, Word
-from flame_core.model.loaded import WEIGHTS, Model, Parts
+from flame_core.model.loaded import Model, Parts
+from flame_core.model_files import WEIGHTS
 from flame_core.params import IngestParams
 from flame_core.search.ask import Searcher
 from flame_core.search.galleries import Gallery
