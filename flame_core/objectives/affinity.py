@@ -54,6 +54,8 @@ class Affinity(Term):
     def faults(cls, params: AffinityParams, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:
         if recipe.text_tower is not None and (recipe.teacher is None or recipe.teacher.model is None):
             yield "the teacher's texts are the stored vectors, which a recipe with a text_tower does not read: unset it"
+        if recipe.model.head == "lexical":
+            yield "model.head lexical gives weights of words, and the texts are vectors: take another head"
 
     def __init__(self, params: AffinityParams, setup: Setup) -> None:
         super().__init__(params, setup)
@@ -64,7 +66,7 @@ class Affinity(Term):
             texts = features["t"].float()
             logits = self._scale * _products(ranks.gather(features["z"][:, 0, 0].float()), texts)
             own = batch.extra.get(TEACHER_TEXTS)  # [b, E] in the teacher's space, if it has one
-            theirs = texts if own is None else own.float()[:, None]
+            theirs = batch.texts.float() if own is None else own.float()[:, None]
             teacher = self._teacher_scale * _products(ranks.gather(batch.extra[taught("z")]), theirs)
             return {"affinity": affinity_loss(logits, teacher, ranks)}
 

@@ -34,7 +34,7 @@ class AttentiveMask(Term):
     @classmethod
     def needs(cls, params: AttentiveMaskParams) -> Needs:
         around = 0.0 if params.mode == "random" else params.resolution
-        return Needs(views=params.views, reads=frozenset(), around=around)
+        return Needs(views=params.views, reads=frozenset(), around=around, copies=bool(around))
 
     @classmethod
     def faults(cls, params: AttentiveMaskParams, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:

@@ -63,7 +63,7 @@ class LearnedMasks(Term):
             yield "model.head lexical has a block as wide as the backbone and cannot be masked: take another head"
         for other in (recipe.objective, *recipe.terms):
             needs = term_classes()[other.name].needs(other)
-            if wide := sorted(needs.reads - {"z"}) or (["a copy of the tower"] if needs.around else []):
+            if wide := sorted(needs.reads - {"z"}) or (["a copy of the tower"] if needs.copies else []):
                 yield f"{other.name} reads {', '.join(wide)}, whose size changes with the tower's: leave one out"
         if (smallest := _smallest(tower) / _whole(tower)) > params.keep:
             yield (

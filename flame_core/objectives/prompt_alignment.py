@@ -39,8 +39,9 @@ class PromptAlignment(Term):
             yield "pictures have no prompts: give the tower a connector, such as `model: {connector: {prompts: 16}}`"
         if recipe.prompts is None:
             yield "it needs the head that `flame prompts` made: write `prompts: data/prompts` into the recipe"
-        if recipe.text_tower is not None:
-            yield "its head reads stored vectors of captions, and the recipe trains a text tower: set it to null"
+        for name in ("text_tower", "text_projection", "lora"):
+            if getattr(recipe, name) is not None:
+                yield f"its head reads stored vectors of captions, and the recipe trains its texts: set {name} to null"
 
     def __init__(self, params: PromptsTermParams, setup: Setup) -> None:
         super().__init__(params, setup)

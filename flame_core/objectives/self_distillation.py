@@ -26,7 +26,7 @@ class SelfDistillation(Term):
 
     @classmethod
     def needs(cls, params: SelfDistillationParams) -> Needs:
-        return Needs(reads=frozenset({"z"}))
+        return Needs(reads=frozenset({"z"}), copies=True)
 
     def __init__(self, params: SelfDistillationParams, setup: Setup) -> None:
         super().__init__(params, setup)

@@ -32,6 +32,7 @@ class Needs:
         reads: names of the towers' features (`batch.Features`); `t` is always there.
         sidecars: names of the stored values per sample that `Batch.extra` must hold.
         around: the side of `Batch.around` as a share of `model.image_size`; 0: not needed. The largest of all terms.
+        copies: whether it keeps a copy of the tower, or of a part of it, while the tower learns.
         taught: names of the teacher's features that `Batch.extra` must hold (`teacher.taught`), of each first view.
     """
 
@@ -39,6 +40,7 @@ class Needs:
     reads: frozenset[str] = frozenset({"z"})
     sidecars: tuple[str, ...] = ()
     around: float = 0.0
+    copies: bool = False
     taught: frozenset[str] = frozenset()
 
 
@@ -50,6 +52,7 @@ def together(terms: Iterable[Needs]) -> Needs:
         reads=frozenset[str]().union(*(needs.reads for needs in each)),
         sidecars=tuple(dict.fromkeys(name for needs in each for name in needs.sidecars)),
         around=max(needs.around for needs in each),
+        copies=any(needs.copies for needs in each),
         taught=frozenset[str]().union(*(needs.taught for needs in each)),
     )
 

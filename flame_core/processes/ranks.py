@@ -65,7 +65,12 @@ class Ranks:
             return module
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(module, gradient_as_bucket_view=True, find_unused_parameters=in_part)
+        return DistributedDataParallel(
+            module,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=in_part,
+            broadcast_buffers=False,  # none changes while the weights learn: batch norms are in evaluation mode
+        )
 
     def barrier(self) -> None:
         """Wait for all ranks."""

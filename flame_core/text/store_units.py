@@ -33,9 +33,7 @@ def compute_jobs(
         InputError: the LLM's folder is damaged; nothing was computed with it.
     """
     cache = WorkCache(layout.work, STAGE)
-    digests = {
-        job.name: cache.digest({**identities[job.reading], "trains": job.trains, "texts": job.texts}) for job in jobs
-    }
+    digests = {job.name: cache.digest({**identities[job.reading], **_identity(job)}) for job in jobs}
     units = {name: unit for name, digest in digests.items() if (unit := cache.find(digest))}
     missing = [
         EmbedTask(digest=digests[job.name], job=job, tokens=counts[job.name]) for job in jobs if job.name not in units
@@ -52,6 +50,13 @@ def compute_jobs(
             )
         units[task.job.name] = replace(unit, computed=True)
     return units, rate, verified
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    """What a job's file depends on beside how texts are read."""
+    own = {"trains": job.trains, "texts": job.texts}
+    ordered = job.trains and len(job.texts) > 1  # then the vectors of a sample stand in the order of the kinds
+    return own | ({"kinds": list(job.texts)} if ordered else {})
 
 
 def _require_budget(counts: Mapping[str, int], params: Params) -> None:

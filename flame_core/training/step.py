@@ -108,7 +108,8 @@ class Step:
             with self._autocast():
                 return {"t": tower(ids.float() if ids.is_floating_point() else ids)}
 
-        texts = in_pieces(run, captions.split(micro * k if micro else len(captions)), tower, self._device)
+        even = micro is None or micro >= b
+        texts = in_pieces(run, captions.split(micro * k if micro else len(captions)), tower, self._device, even=even)
         return texts, texts.features["t"][place].reshape(b, k, -1)
 
     def _autocast(self) -> torch.autocast:
@@ -143,18 +144,27 @@ class Pieces:
 
 
 def in_pieces(
-    run: Callable[[P], Features], pieces: Sequence[P], module: nn.Module, device: str, room: GraphRoom | None = None
+    run: Callable[[P], Features],
+    pieces: Sequence[P],
+    module: nn.Module,
+    device: str,
+    room: GraphRoom | None = None,
+    *,
+    even: bool = True,
 ) -> Pieces:
     """The features that `run` computes from each piece with `module`; a piece without its graph runs twice.
 
     One piece keeps its graph. Of several, the first ones do for which there is room. With DistributedDataParallel, the
-    last piece never does: gradients are exchanged in backward after the last forward.
+    last piece never does: gradients are exchanged in backward after the last forward. If ranks may have different
+    numbers of pieces (not `even`), a single one does not either: a forward of DistributedDataParallel may wait for all
+    ranks, so it must come at the same place in all of them.
     """
-    if len(pieces) == 1:
+    exchanged = isinstance(module, DistributedDataParallel)
+    if len(pieces) == 1 and (even or not exchanged):
         out = run(pieces[0])
         leaves = {name: value.detach().requires_grad_() for name, value in out.items()}
         return Pieces(leaves, lambda world: _hand_on(out, _gradients(leaves, world)))
-    kept = min(room.kept if room else 0, len(pieces) - isinstance(module, DistributedDataParallel))
+    kept = min(room.kept if room else 0, len(pieces) - exchanged)
     graphs: list[Features] = []
     states: list[RandomState] = []
     outs: list[Features] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from flame_core.objectives.batch import Batch
@@ -34,5 +36,6 @@ def batch_of(facets: torch.Tensor) -> Batch:
 def share(term: Term, z: torch.Tensor, t: torch.Tensor, facets: torch.Tensor | None = None) -> torch.Tensor:
     """The only share of a term for z [b, 1 + F, D] of one view each and t [b, K, D]."""
     numbers = torch.ones(t.shape[:2]) if facets is None else facets
-    (value,) = term({"z": z[:, None], "t": t}, batch_of(numbers), ALONE).values()
+    batch = replace(batch_of(numbers), texts=t)
+    (value,) = term({"z": z[:, None], "t": t}, batch, ALONE).values()
     return value

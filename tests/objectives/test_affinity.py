@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from flame_core.objectives.affinity import Affinity, affinity_loss
 from flame_core.objectives.infonce import InfoNCE
 from flame_core.objectives.teacher import taught
-from flame_core.params import AffinityParams, InfoNCEParams
+from flame_core.params import AffinityParams, InfoNCEParams, TrainParams
 from flame_core.processes.ranks import ALONE
 from tests.objectives.terms import batch_of, setup, share
 
@@ -78,7 +79,7 @@ def test_of_several_texts_it_is_the_mean_over_the_slots_and_each_side_has_its_sc
     z, t, seen = vectors(0, 5, 8), vectors(1, 5, 3, 8), vectors(2, 5, 8)
     z.requires_grad_()
     seen.requires_grad_()
-    batch = batch_of(torch.ones(5, 3)).with_extra(**{taught("z"): seen})
+    batch = replace(batch_of(torch.ones(5, 3)), texts=t).with_extra(**{taught("z"): seen})
     (found,) = term({"z": z[:, None, None], "t": t}, batch, ALONE).values()
     parts = []
     for slot in range(3):
@@ -90,10 +91,25 @@ def test_of_several_texts_it_is_the_mean_over_the_slots_and_each_side_has_its_sc
     assert not list(term.parameters())
 
 
+def test_a_teacher_of_the_texts_space_is_compared_with_the_stored_vectors_whatever_the_student_makes_of_them():
+    term = Affinity(AffinityParams(scale=20.0, teacher_scale=20.0), setup(5))
+    z, stored, projected = vectors(0, 5, 8), vectors(1, 5, 1, 8), vectors(2, 5, 1, 8)
+    batch = replace(batch_of(torch.ones(5, 1)), texts=stored).with_extra(**{taught("z"): stored[:, 0]})
+    (found,) = term({"z": z[:, None, None], "t": projected}, batch, ALONE).values()
+    logits, targets = (20 * each[0] @ each[1].T for each in ((z, projected[:, 0]), (stored[:, 0], stored[:, 0])))
+    expected = (soft(logits, targets) + soft(logits.T, targets.T)) / 2
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_weights_of_words_are_no_vectors_of_texts():
+    recipe = TrainParams.model_validate({"objective": {"name": "lexical"}, "model": {"head": "lexical"}})
+    assert any("head lexical" in said for said in Affinity.faults(AffinityParams(), recipe, setup(2).tower))
+
+
 def test_large_scales_stay_finite():
     term = Affinity(AffinityParams(scale=1000.0, teacher_scale=1000.0), setup(4))
     z, t = vectors(0, 4, 1, 8).requires_grad_(), vectors(1, 4, 2, 8)
-    batch = batch_of(torch.ones(4, 2)).with_extra(**{taught("z"): vectors(2, 4, 8)})
+    batch = replace(batch_of(torch.ones(4, 2)), texts=t).with_extra(**{taught("z"): vectors(2, 4, 8)})
     (found,) = term({"z": z[:, None], "t": t}, batch, ALONE).values()
     found.backward()
     assert math.isfinite(found.item()) and z.grad is not None and z.grad.isfinite().all()

@@ -157,6 +157,7 @@ def test_masks_that_keep_too_much_or_too_little_are_shifted_to_what_is_wanted(va
         ({"backbone_options": OPTIONS | {"scale_attn_norm": True}}, {}, "take a plain ViT"),
         ({}, {"terms": [{"name": "simclr"}]}, "simclr reads cls, whose size changes"),
         ({}, {"terms": [{"name": "attentive_mask"}]}, "attentive_mask reads a copy of the tower"),
+        ({}, {"terms": [{"name": "self_distillation"}]}, "self_distillation reads a copy of the tower"),
     ],
 )
 def test_what_masks_do_not_suit_is_refused(model, recipe, message):

@@ -98,6 +98,9 @@ def test_a_recipe_without_a_connector_or_with_a_text_tower_is_refused():
     recipe = TrainParams.model_validate({"terms": [{"name": "prompts"}], "text_tower": {}})
     said = list(PromptAlignment.faults(PromptsTermParams(), recipe, tower))
     assert len(said) == 3 and "connector" in said[0] and "prompts: data/prompts" in said[1]
+    for name, own in (("text_projection", {"layers": 1}), ("lora", {})):
+        recipe = recipe.model_copy(update={"text_tower": None, "text_projection": None, "lora": None, name: own})
+        assert said[2].replace("text_tower", name) in PromptAlignment.faults(PromptsTermParams(), recipe, tower)
     with pytest.raises(ValueError, match=r"model.connector is of use only with the term prompts"):
         TrainParams.model_validate({"model": {"connector": {}}})
     with pytest.raises(ValueError, match=r"prompts is of use only with the term prompts"):

@@ -79,6 +79,21 @@ def test_bytes_do_not_depend_on_what_was_done_before(prepared):
 
 
 @pytest.mark.slow
+def test_another_order_of_kinds_is_another_file(prepared):
+    params, layout = prepared
+    embed.run(params, layout)
+    first = tree(layout.embeddings)
+    turned = with_text(params, train_kinds=["short", "raw"])
+    embed.run(turned, layout)
+    assert TrainStore(layout.embeddings).facets == ["short/1", "short/2", "short/3", "raw/1"]
+    found = tree(layout.embeddings)
+    shutil.rmtree(layout.work / "embed")
+    embed.run(turned, layout)
+    assert tree(layout.embeddings) == found
+    embed.run(params, layout)
+    assert tree(layout.embeddings) == first
+
+
 def test_two_processes_leave_the_bytes_of_one(prepared):
     params, layout = prepared
     embed.run(params, layout)

@@ -213,6 +213,33 @@ def test_on_several_ranks_too_pieces_that_keep_their_graph_give_the_same_gradien
             assert_equal_to(found, {name: value for name, value in expected.items() if name != "loss"})
 
 
+def uneven_captions(params: TrainParams) -> Batch:
+    """The first half of the pictures draws one caption twice, so a piece holds it; the others draw different ones."""
+    ids = torch.arange(BATCH * TEXTS).reshape(BATCH, TEXTS, 1) % 9 + torch.tensor([0, 1, 2, 3, 4]) % 2
+    ids[: BATCH // 2, 1] = ids[: BATCH // 2, 0]
+    return replace(whole_batch(params), texts=ids.clamp(max=8))
+
+
+def unevenly(ranks: Ranks) -> list[float]:
+    """The loss of steps in which ranks read different numbers of pieces of captions."""
+    params = params_of("infonce").model_copy(update={"micro_batch_size": 2})
+    assembly = assembled(params)
+    step = Step(assembly, assembly.optimizer(params), params, ranks, "cpu")
+    own = slice(ranks.rank * BATCH // ranks.world, (ranks.rank + 1) * BATCH // ranks.world)
+    losses = []
+    for number in range(3):
+        (share,) = step(uneven_captions(params)[own], Moment(number, 3, 3)).values()
+        ranks.sum_(share)
+        losses.append(share.item())
+    return losses
+
+
+def test_ranks_that_read_different_numbers_of_pieces_do_not_wait_for_one_another(tmp_path):
+    expected = unevenly(ALONE)
+    for found in on_ranks(2, unevenly, tmp_path):
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
 def test_ranks_agree_on_the_least_number(tmp_path):
     assert ALONE.least(3) == 3
     assert list(on_ranks(2, least_of_two, tmp_path)) == [5, 5]
