@@ -144,7 +144,7 @@ def _run_stage(name: str, **arguments: object) -> None:
     if recipe is not None:
         require_links(layout, params)
     import_module(f"flame_core.stages.{name}").run(params, layout, **arguments)
-    if arguments.get("retry_failed"):
+    if arguments.get("retry_failed") or name == "download":  # whose out follows from more than DVC knows
         from flame_core.commands.retried_stage import record_retried
 
         record_retried(layout, name)

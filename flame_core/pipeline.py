@@ -46,9 +46,44 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
         log.info("workspace %s", layout.root.relative_to(layout.project))
     require_stages(layout, targets)
     start = time.time() if targets else 0.0
-    code = reproduce(layout.root, targets)
+    code = _look_again(layout, resolved.params, targets) or reproduce(layout.root, targets)
     show_failed_checks(layout, resolved.params.recipes, start, advised=code == 0)  # the stage that failed has told more
     return code
+
+
+def _look_again(layout: Layout, params: Params, targets: Sequence[str]) -> int:
+    """Run stages whose sources on this machine are not as these stages saw them, if `targets` need them.
+
+    Returns:
+        0, or the exit code of the stage that failed.
+    """
+    from flame_core.data.sources.local_state import changed_sources, note_first
+    from orchestration.pipeline_run import reproduce
+
+    for stage, sources in changed_sources(params, layout).items():
+        if _is_needed(layout, stage, targets):
+            log.info("%s looks again at %s", stage, ", ".join(sources))
+            if code := reproduce(layout.root, ["--force", "--single-item", stage]):
+                return code
+    note_first(params, layout)
+    return 0
+
+
+def _is_needed(layout: Layout, stage: str, targets: Sequence[str]) -> bool:
+    """Whether targets, or all stages if none is named, read what a stage makes; a path counts as if it did."""
+    if not targets:
+        return True
+    from orchestration.dvc_project import DvcProject
+
+    stages = DvcProject(layout.root).stages()
+    wanted = [name for name in stages if name in targets or name.partition("@")[0] in targets]
+    found = set(wanted)
+    while wanted:
+        new = set(stages[wanted.pop()].upstream) - found
+        found |= new
+        wanted += new
+    known = {each for name in stages for each in (name, name.partition("@")[0])}
+    return stage in found or not known.issuperset(targets)
 
 
 def _require_trainable(layout: Layout, params: Params, recipes: Path) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from flame_core.data.buckets.bucket import is_address
+from flame_core.data.sources.local_state import local_files
 from flame_core.digest import value_digest
 from flame_core.errors import FlameError
 from flame_core.layout import Layout
@@ -69,7 +68,7 @@ def source_sensor(layout: Layout) -> dg.SensorDefinition:
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         try:
-            files = local_files(layout)
+            files = local_files(load_params(layout).sources, layout)
         except FlameError as error:
             return dg.SkipReason(f"params.yaml cannot be used: {error}")
         now = value_digest(files)[:16]
@@ -96,15 +95,6 @@ def _cursor(text: str | None) -> tuple[str, str] | None:
         return None
 
 
-def local_files(layout: Layout) -> dict[str, list[tuple[str, int, int]]]:
-    """{local source of params: name, size and time of each of its files}."""
-    return {
-        name: sorted(_files(layout.resolve(path)))
-        for name, source in load_params(layout).sources.items()
-        if (path := getattr(source, "path", None)) is not None and not is_address(path)
-    }
-
-
 def _why_not(files: Mapping[str, Sequence[object]], *, first: bool, changing: bool) -> str:
     """Why no run is requested."""
     if not files:
@@ -115,13 +105,3 @@ def _why_not(files: Mapping[str, Sequence[object]], *, first: bool, changing: bo
     if changing:
         return f"The sources have changed ({watched}); a run starts once two looks in a row see the same."
     return f"The sources have not changed ({watched})."
-
-
-def _files(place: Path) -> Iterator[tuple[str, int, int]]:
-    for path in (place, *place.rglob("*")) if place.is_dir() else (place,):
-        try:
-            if path.is_file():
-                about = path.stat()
-                yield path.relative_to(place).as_posix(), about.st_size, about.st_mtime_ns
-        except OSError:
-            continue  # it was removed meanwhile

@@ -54,9 +54,15 @@ log = dg.get_dagster_logger("dvc")
 
 @dataclass(frozen=True)
 class Runner:
-    """How stages are run: variables added to their environment, and time limits."""
+    """How stages are run.
+
+    Attributes:
+        environment: variables that are added to theirs.
+        outdated: of a stage that DVC sees no change in, why it runs all the same; "" if it does not.
+    """
 
     environment: Mapping[str, str] = field(default_factory=dict)
+    outdated: Callable[[Path, str], str] = lambda root, stage: ""
     grace_seconds: float = 60.0  # for a stage to stop before it is killed
     busy_seconds: float = 6 * 3600.0  # for another DVC process to finish with a path
 
@@ -97,8 +103,9 @@ def bring_up_to_date(context: Context, project: DvcProject, stage: str, runner: 
             allow_retries=False,
         )
     outcome, reported = UNCHANGED, {}
-    if force:
-        reasons = (*reasons, "asked to look again")
+    why = "asked to look again" if force else runner.outdated(project.root, stage)
+    if why:
+        reasons, force = (*reasons, why), True
     if reasons:
         log.info(f"{stage}: {'; '.join(reasons)}")
         outcome, reported = _repro(context, project, stage, runner, force)

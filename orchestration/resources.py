@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flame_core.data.sources.local_state import READ_SOURCES, changed_sources
 from flame_core.git import git
 from flame_core.layout import Layout
 from flame_core.params import load_params
@@ -17,7 +18,16 @@ GIT_TAG, PARAMS_TAG, WORKSPACE_TAG = "git_commit", "params_digest", "workspace"
 
 def runner() -> Runner:
     """How stages are run here; a setting limits how long a stage may take to stop."""
-    return Runner(environment(), grace_seconds=settings().stop_grace_seconds)
+    return Runner(environment(), _sources_changed, grace_seconds=settings().stop_grace_seconds)
+
+
+def _sources_changed(root: Path, stage: str) -> str:
+    """Which sources of this machine a stage has not seen as they are, if it reads any."""
+    if stage not in READ_SOURCES:
+        return ""
+    layout = Layout.find(root)
+    names = changed_sources(load_params(layout), layout).get(stage, [])
+    return f"reads {', '.join(names)} as it is now" if names else ""
 
 
 def read_tags(project: DvcProject) -> dict[str, str]:

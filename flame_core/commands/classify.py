@@ -36,9 +36,14 @@ def classify(
     layout = Layout.find()
     params = load_params(layout)
     tuned = [*params.tune.recipes, *params.tune.probed] if params.tune else []
-    if not tuned or (recipe is not None and recipe not in tuned):
+    if not tuned:
         raise ParamsError(
-            f"{layout.params}: the section `tune` names no recipe {recipe or ''}; write it under tune.recipes, then "
+            f"{layout.params} has no section `tune`: write `tune: {{recipes: [{recipe or params.recipes[0]}]}}`, then "
+            "`flame run tune`"
+        )
+    if recipe is not None and recipe not in tuned:
+        raise ParamsError(
+            f"{layout.params}: the section `tune` names no recipe {recipe}; write it under tune.recipes, then "
             "`flame run tune`"
         )
     name = recipe or tuned[0]

@@ -60,11 +60,13 @@ def _show(report: Report, layout: Layout, dry_run: bool) -> None:
     rows = [(key, ", ".join(sorted(sample.splits)) or "no sample") for key, sample in sorted(found.samples.items())]
     verb = "would be" if dry_run else "were"
     table(f"samples that {verb} forgotten", ["key", "split"], rows[:_NAMED])
+    missed = found.unmatched.lines()
+    table("asked for, and not found", ["key or address"], [(line,) for line in missed[:_NAMED]])
     facts(
         "forget, dry run" if dry_run else "forget",
         {
             "samples": len(found.samples),
-            "asked for, and not found": len(found.unmatched.lines()),
+            "asked for, and not found": len(missed),
             f"files that {verb} deleted": len(purged.files),
             f"units of the work cache that {verb} deleted": len(purged.units),
             f"objects of DVC's cache that {verb} deleted": len(purged.objects),

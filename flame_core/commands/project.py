@@ -165,7 +165,9 @@ def diff(
         typer.echo(f"{found.others} other metrics differ; --all shows them")
     for note in found.notes:
         typer.echo(note)
-    same = not (found.params or found.metrics or found.others)
+    for name in found.alone:
+        typer.echo(f"recipe {name} is only in one of them")
+    same = not (found.params or found.metrics or found.others or found.alone)
     if same:
         typer.echo("no difference")
     sys.exit(0 if same else 1)

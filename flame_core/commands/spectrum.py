@@ -15,15 +15,19 @@ def add_to(app: typer.Typer) -> None:
 
 def spectrum(
     path: Annotated[
-        Path,
-        typer.Argument(help="data/embeddings, the folder of a sidecar of vectors, or a .npy file of features [N, D]."),
-    ] = Path("data/embeddings"),
+        Path | None,
+        typer.Argument(
+            help="The folder of a sidecar of vectors, or a .npy file of features [N, D] (default: data/embeddings)."
+        ),
+    ] = None,
 ) -> None:
     """Show the spectrum (SVDE, LSVR, effective rank) of stored features, uncentred and column-centred."""
+    from flame_core.layout import Layout
     from flame_core.measuring.spectra import NUMBERS, both
     from flame_core.measuring.stored_features import gram_of
     from flame_core.reporting import table
 
+    path = path or Layout.find().embeddings
     rows = []
     for name, sums in gram_of(path).items():
         for centring, each in both(sums).items():

@@ -85,9 +85,10 @@ def history(html: Annotated[Path | None, typer.Option(help="Write a page with ch
     from flame_core.tracking.history import read_history
     from flame_core.tracking.history_page import history_page
     from flame_core.tracking.pages import served, show_pages
-    from flame_core.tracking.store import require_tracking
+    from flame_core.tracking.store import require_tracking, warn_of_waiting
 
     layout = Layout.find()
+    warn_of_waiting(layout)
     found = read_history(load_params(layout), layout)
     model = settings().registered_model
     columns = ["trained", "recipe", model, "standing", *map(metric_title, found.metrics), "pictures", "commit"]
@@ -123,8 +124,10 @@ def promote(
     from flame_core.settings import settings
     from flame_core.tracking import promotion
     from flame_core.tracking.gate import show
+    from flame_core.tracking.store import warn_of_waiting
 
     layout = Layout.find()
+    warn_of_waiting(layout)
     name = settings().registered_model
     if rollback and (again or version):
         raise ParamsError("--rollback takes only --reason: it always rolls back the champion")

@@ -6,15 +6,21 @@ it runs if those bytes change. Costs are those of `flame plan`, for the data tha
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from flame_core.errors import ParamsError, ResourceError
+from flame_core.errors import InputError, ParamsError, ResourceError
 from flame_core.graph.versions import require_versions
 from flame_core.layout import Layout
 from flame_core.reporting import starting
 from flame_core.workspace import require_dvc
 
+if TYPE_CHECKING:
+    from flame_core.params import Params
+
+log = logging.getLogger(__name__)
 UP_TO_DATE, WOULD_RUN, WOULD_FOLLOW = "up to date", "would run", "would follow"
 
 
@@ -36,8 +42,8 @@ def pipeline_status(layout: Layout, tflops: float | None = None) -> list[StageSt
             project has no `.dvc/`.
         ResourceError: another process holds DVC's lock; names it.
     """
+    from flame_core.data.sources.local_state import changed_sources
     from flame_core.params import load_params
-    from flame_core.planning.plan import stage_costs
     from orchestration.dvc_errors import DvcBusyError, DvcProjectError
     from orchestration.dvc_project import DvcProject
 
@@ -52,10 +58,24 @@ def pipeline_status(layout: Layout, tflops: float | None = None) -> list[StageSt
         raise ParamsError(str(error)) from None
     except DvcBusyError as error:
         raise ResourceError(f"{error}; ask again when it has ended") from None
-    if changes:
-        starting("flame status: estimates what that would cost")
     reasons = {name: why if name in ran else ["has not run here"] for name, why in changes.items()}
-    return combined(upstream, reasons, stage_costs(params, layout, tflops) if changes else {})
+    for stage, sources in changed_sources(params, layout).items():
+        if stage in upstream and stage in ran:
+            reasons[stage] = [*reasons.get(stage, []), f"{', '.join(sources)} changed since it was read"]
+    if reasons:
+        starting("flame status: estimates what that would cost")
+    return combined(upstream, reasons, _costs(params, layout, tflops) if reasons else {})
+
+
+def _costs(params: Params, layout: Layout, tflops: float | None) -> dict[str, str]:
+    """What stages cost, as far as that is known."""
+    from flame_core.planning.plan import stage_costs
+
+    try:
+        return stage_costs(params, layout, tflops)
+    except InputError as error:  # such as an LLM of unknown shape, which is fetched first
+        log.warning("costs are not known yet: %s", error)
+        return {}
 
 
 def combined(

@@ -120,6 +120,9 @@ def _more(names: list[str]) -> str:
 
 def _training_warnings(recipe: TrainParams, samples: int, about: str) -> Iterator[Fault]:
     pictures = f"{about}{samples:,} training pictures"
+    if not samples:
+        yield Fault((), "no training picture is left: hold out less (ingest.val_fraction), or add pairs")
+        return
     schedule = recipe.schedule(samples)
     if recipe.batch_size != AUTO and recipe.batch_size > samples:
         yield Fault(

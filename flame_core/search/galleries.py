@@ -5,6 +5,7 @@ The vectors of a split are computed once per model and kept in the work cache.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def gallery_of(layout: Layout, model: Model, index: str) -> Gallery:
     path = expanded(index)
     if not path.exists():
         raise InputError(f"--index {index}: write {HELD_OUT}, {ALL}, a folder of pictures, or the file of an index")
-    command = f"flame embed-images {path if path.is_dir() else 'FOLDER'}"
+    command = f"flame embed-images {shlex.quote(str(path)) if path.is_dir() else 'FOLDER'} --model {model.name}"
     file = index_file(layout, model, path) if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"the pictures in {path} have no vectors of {model.name} yet: run `{command}` first")

@@ -92,6 +92,9 @@ def read_shape(params: Params, folder: Path) -> LLMShape:
     config = folder / "config.json"
     if config.is_file():
         return LLMShape.in_folder(folder)
+    kind, _, place = params.llm.source.partition(":")
+    if kind == "path" and (Path(place).expanduser() / "config.json").is_file():
+        return LLMShape.in_folder(Path(place).expanduser())
     for source, shape in KNOWN.items():
         if params.llm.source.startswith(source):
             return shape

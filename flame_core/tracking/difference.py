@@ -23,13 +23,15 @@ _CONFIDENCE = "0.95"  # where a run's params do not say
 class Difference:
     """Rows of text: (param, first, second), and (metric, first, second, difference, interval), only where they differ.
 
-    `others` counts the metrics that differ and are not among the headline metrics, which were left out.
+    `others` counts the metrics that differ and are not among the headline metrics, which were left out; `alone` names
+    the recipes that only one side has.
     """
 
     params: list[tuple[str, str, str]] = field(default_factory=list)
     metrics: list[tuple[str, str, str, str, str]] = field(default_factory=list)
     others: int = 0
     notes: list[str] = field(default_factory=list)
+    alone: list[str] = field(default_factory=list)
 
 
 def difference(
@@ -49,7 +51,8 @@ def difference(
         pairs = {recipe: (first[recipe], second[recipe]) for recipe in first if recipe in second}
         if not pairs:
             raise InputError(f"no recipe in common: {', '.join(first)} and {', '.join(second)}")
-        found.notes.extend(f"recipe {name} is only in one of them" for name in sorted(first.keys() ^ second.keys()))
+        if 1 not in (len(first), len(second)):  # a single model is compared with its recipe's of the other side
+            found.alone.extend(sorted(first.keys() ^ second.keys()))
     for recipe, (one, other) in pairs.items():
         for name, old, new in differing_params(one.params, other.params):
             row = (

@@ -96,6 +96,14 @@ def all_journals(layout: Layout) -> list[Journal]:
     return Journal.all(layout.state / "tracking")
 
 
+def warn_of_waiting(layout: Layout) -> None:
+    """Say how many events have not arrived in MLflow, if there are any."""
+    if (address := tracking_address(layout)) is None:
+        return
+    if waiting := sum(journal.pending(address) for journal in all_journals(layout)):
+        log.warning("%d events have not arrived in MLflow yet; `flame tracking replay` sends them", waiting)
+
+
 def require_tracking(layout: Layout) -> str:
     """The tracking address, for a command that needs it.
 

@@ -196,6 +196,11 @@ def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
             continue
         if params.noise and path == layout.noise:
             continue
+        if (section := _section_of(layout, path)) is not None:
+            yield Fault(
+                key, f"{path} does not exist, and its stage runs only if params have a section `{section}`: write it"
+            )
+            continue
         if not is_made_by_a_stage(path, layout) and what not in recipe_sources(recipe):
             yield Fault(
                 key,
@@ -210,6 +215,24 @@ def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
             yield Fault(("inherit",), message)
         for message in _other_space(params, layout, recipe, "inherit") if recipe.inherit.projector else ():
             yield Fault(("inherit",), f"{message}; or set inherit.projector to false")
+
+
+def _section_of(layout: Layout, path: Path) -> str | None:
+    """The optional section whose stage makes a path; None if there is none."""
+    makers = {
+        layout.clusters: "cluster",
+        layout.lexical: "lexical",
+        layout.prompts: "prompts",
+        layout.features: "features",
+        layout.noise: "noise",
+        layout.concepts: "concepts",
+        layout.concept_weights: "concepts",
+        layout.similarity: "codes",
+        layout.selections: "select",
+        layout.semdedup: "semdedup",
+        layout.scores: "scores",
+    }
+    return makers.get(path) or makers.get(path.parent)
 
 
 def _selections(params: Params, layout: Layout, folder: Path) -> tuple[str | None, Collection[str]]:

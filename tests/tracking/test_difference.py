@@ -74,7 +74,8 @@ def test_many_recipes_are_paired_by_name(measured):
     found = difference(old, new)
     assert found.params == [("train.plain.epochs", "3", "5"), ("text.layer", "1", "2")]
     assert all(row[0].startswith("plain: ") for row in found.metrics) and found.others > 0
-    assert "recipe gone is only in one of them" in found.notes
+    assert found.alone == ["gone", "new"]
+    assert difference(old, {"plain": new["plain"]}).alone == []  # one model is compared with its like
     with pytest.raises(InputError, match="no recipe in common"):
         difference(old, {"x": RecordedModel({}, None), "y": RecordedModel({}, None)})
 

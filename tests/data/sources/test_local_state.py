@@ -1,0 +1,131 @@
+"""What `flame run` and `flame status` do when a source of this machine has changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flame_core.data.shards import read_index
+from flame_core.data.sources.local_state import changed_sources, look, note, note_first
+from flame_core.layout import Layout
+from flame_core.params import merge, read_yaml
+from flame_core.workspace import environment, resolve_params
+from tests.data.drawings import png
+
+ROOT = Path(__file__).parents[3]
+
+
+def add(folder: Path, *numbers: int) -> None:
+    folder.mkdir(exist_ok=True)
+    for number in numbers:
+        (folder / f"{number}.png").write_bytes(png(number))
+        (folder / f"{number}.txt").write_text(f"drawing number {number}")
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A project whose one source is the folder `pictures` beside it."""
+    add(tmp_path / "pictures", *range(10))
+    root = tmp_path / "project"
+    root.mkdir()
+    content = merge(read_yaml(ROOT / "params.yaml"), {"recipes": ["flame"], "ingest": {"shard_samples": 8}})
+    content["sources"] = {"mine": {"kind": "folder", "path": "../pictures"}}
+    (root / "params.yaml").write_text(yaml.safe_dump(content))
+    shutil.copytree(ROOT / "recipes", root / "recipes")
+    return Layout.find(root)
+
+
+def changed(layout: Layout) -> dict[str, list[str]]:
+    return changed_sources(resolve_params(layout, [], None).params, layout)
+
+
+def test_what_was_seen_counts_and_what_is_there_without_a_note_does_not(layout: Layout):
+    params, pictures = resolve_params(layout, [], None).params, layout.root.parent / "pictures"
+    assert changed(layout) == {"download": ["mine"]}  # nothing was read yet
+    layout.raw.mkdir(parents=True)
+    assert changed(layout) == {}  # pulled: this machine need not have the folder
+    note_first(params, layout)
+    assert changed(layout) == {}
+    for change in (
+        lambda: add(pictures, 10),
+        lambda: (pictures / "0.png").unlink(),
+        lambda: (pictures / "1.txt").write_text("edited by hand"),
+        lambda: (pictures / "2.txt").rename(pictures / "two.txt"),
+    ):
+        change()
+        assert changed(layout) == {"download": ["mine"]}
+        note(layout, "download", look(params, layout, "download"))
+        assert changed(layout) == {}
+    shutil.rmtree(pictures)  # the data are in data/raw
+    assert changed(layout) == {}
+
+
+def test_a_workspace_has_its_own_note(layout: Layout):
+    params = resolve_params(layout, [], None).params
+    note(layout, "download", look(params, layout, "download"))
+    workspace = layout.state / "runs/0123456789ab"
+    workspace.mkdir(parents=True)
+    for name in ("params.yaml", "recipes"):
+        (workspace / name).symlink_to(layout.root / name)
+    assert changed(layout) == {} and changed(Layout.find(workspace)) == {"download": ["mine"]}
+
+
+def test_a_damaged_note_is_no_note(layout: Layout):
+    params = resolve_params(layout, [], None).params
+    note(layout, "download", look(params, layout, "download"))
+    (place,) = (layout.state / "sources").iterdir()
+    place.write_text("{")
+    assert changed(layout) == {"download": ["mine"]}
+    note(layout, "download", look(params, layout, "download"))
+    assert json.loads(place.read_text()).keys() == {"download"} and changed(layout) == {}
+
+
+def flame(layout: Layout, *arguments: str, code: int = 0) -> str:
+    own = {**os.environ, **environment(), "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "-m", "flame_core", *arguments], cwd=layout.root, env=own, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def keys(layout: Layout) -> list[str]:
+    return sorted(row.key for split in ("train", "val") for row in read_index(layout.shards, split))
+
+
+def test_a_run_reads_what_has_changed_and_old_params_bring_no_old_pictures_back(layout: Layout, tmp_path: Path):
+    shutil.copy(ROOT / "dvc.yaml", layout.root)
+    shutil.copytree(ROOT / ".dvc", layout.root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    (layout.root / "versions.yaml").write_text((ROOT / "versions.yaml").read_text())
+    subprocess.run(["git", "init", "--quiet"], cwd=layout.root, check=True)
+    pictures = tmp_path / "pictures"
+    flame(layout, "run", "ingest")
+    assert len(keys(layout)) == 10
+    add(pictures, 10, 11)
+    (pictures / "3.png").unlink()
+    (pictures / "3.txt").unlink()
+    assert "mine changed since it was read" in flame(layout, "status", code=1)
+    said = flame(layout, "run", "ingest")
+    assert "download looks again at mine" in said and len(keys(layout)) == 11
+    assert "looks again" not in flame(layout, "run", "ingest")
+    add(tmp_path / "more", 20)
+    params = read_yaml(layout.params)
+    both = merge(params, {"sources": {"more": {"kind": "folder", "path": "../more"}}})
+    layout.params.write_text(yaml.safe_dump(both))
+    add(pictures, 12)
+    flame(layout, "run", "ingest")
+    assert len(keys(layout)) == 13
+    layout.params.write_text(yaml.safe_dump(params))
+    flame(layout, "run", "ingest")
+    assert len(keys(layout)) == 12  # of the folder as it is, not as it was under these params
+    (pictures / "12.png").unlink()
+    flame(layout, "download")  # by hand, as messages advise
+    assert "looks again" not in flame(layout, "run", "ingest")
+    assert len(keys(layout)) == 11
