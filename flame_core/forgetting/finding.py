@@ -27,6 +27,7 @@ from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import PAIRS, SOURCE
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError
+from flame_core.files.whole_folders import SCRATCH
 from flame_core.forgetting.requests import Requests
 from flame_core.forgetting.revisions import Revision
 from flame_core.forgetting.traces import Traces
@@ -151,7 +152,8 @@ def _either(masks: Sequence[Any]) -> Any:
 def _scanned(scans: Path, hashes: Iterable[int]) -> Iterator[tuple[str, str, int]]:
     """(key, sha256, hash) of scanned pictures with one of these perceptual hashes."""
     wanted = set(hashes)
-    for path in sorted(scans.glob(f"*/{TABLE}")) if wanted else []:
+    paths = sorted([*scans.glob(f"*/{TABLE}"), *scans.glob(f"{SCRATCH}/*/{TABLE}")]) if wanted else []
+    for path in paths:
         for row in _read(path, ["key", "sha256", "hash"]).to_pylist():
             if row["hash"] in wanted:
                 yield row["key"], row["sha256"], row["hash"]
