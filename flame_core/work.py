@@ -1,9 +1,10 @@
 """The work cache: results of units of work (usually one shard), stored under the digest of everything they depend on.
 
 `.flame/work/<stage>/<digest>/` holds a unit's files and `ledger.json`: size and sha256 of each file, counts, and
-failures by reason. A unit is written in a scratch folder and renamed into place, so it exists whole or not at all;
-a file whose bytes no longer match its record is discarded and computed again. A stage's out is gathered from units
-by hard links once all are there, so a killed stage leaves no half out and a rerun computes only what is missing.
+failures by reason. A unit is written in a scratch folder (in `.tmp` beside the units) and renamed into place, so it
+exists whole or not at all; a file whose bytes no longer match its record is discarded and computed again. A stage's out
+is gathered from units by hard links once all are there, so a killed stage leaves no half out and a rerun computes only
+what is missing.
 
 A unit with failures can be tried again (`retry_failed`). The unit that is there stays until another one has replaced
 it, so neither an error nor a kill loses it. What cannot be computed again, such as a picture from the web, is carried
@@ -28,7 +29,7 @@ import yaml
 from flame_core.digest import file_sha256, value_digest, write_json
 from flame_core.errors import InputError
 from flame_core.files.disk_errors import clear_disk_errors
-from flame_core.files.whole_folders import publish, scratch, settle
+from flame_core.files.whole_folders import publish, scratch, scratch_below, settle
 from flame_core.names import folders_of, shown, stays_inside
 from flame_core.verification import write_digests
 
@@ -92,7 +93,7 @@ class WorkCache:
 
     def remove(self, digest: str) -> None:
         """Delete the unit of that digest, as a whole."""
-        with scratch(self.folder) as folder, suppress(FileNotFoundError):
+        with scratch_below(self.folder) as folder, suppress(FileNotFoundError):
             (self.folder / digest).rename(folder / "removed")
 
     def _open(self, digest: str) -> tuple[Unit | None, list[str]]:
@@ -124,7 +125,7 @@ class WorkCache:
         return self._compute(digest, write, replace=self.retry_failed)
 
     def _compute(self, digest: str, write: Callable[[Path], UnitRecord], *, replace: bool) -> Unit:
-        with clear_disk_errors(self.folder), scratch(self.folder) as folder:
+        with clear_disk_errors(self.folder), scratch_below(self.folder) as folder:
             record = write(folder)
             files = {
                 path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": file_sha256(path)}

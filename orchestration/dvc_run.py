@@ -123,7 +123,7 @@ def _remember(project: DvcProject, stage: str, locked: LockedStage, reported: Ma
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(f".{os.getpid()}")
-        beside.write_text(dg.serialize_value(dict(reported)), "utf-8")
+        beside.write_text(dg.serialize_value(dict(reported)), "utf-8")  # even if it is there: its time counts below
         beside.replace(path)
         for old in sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime)[:-_REMEMBERED]:
             old.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ResourceError
 from flame_core.files.disk_errors import clear_disk_errors
-from flame_core.files.whole_folders import node_id, scratch
+from flame_core.files.whole_folders import node_id, scratch, scratch_below
 from flame_core.work import UnitRecord, WorkCache, gather
 from tests.bits import flip
 
@@ -164,6 +165,62 @@ def test_scratch_folders_of_another_machine_stay_until_they_are_old(tmp_path):
             os.utime(path, (eight_days_ago, eight_days_ago))
     with scratch(tmp_path) as folder:
         assert {path.name for path in tmp_path.iterdir()} == {foreign, of_the_user, folder.name}
+
+
+def test_scratch_folders_below_a_folder_of_very_many_entries(tmp_path):
+    nobody = 2**22 + 1
+    killed, foreign, old = f".tmp-{node_id()}-{nobody}-x", f".tmp-0123456789ab-{nobody}-x", ".tmp-0123456789ab-1-old"
+    living = f".tmp-{node_id()}-{os.getpid()}-x"
+    for name in (killed, foreign, old, living):
+        (tmp_path / ".tmp" / name / "half").mkdir(parents=True)
+    eight_days_ago = time.time() - 8 * 86400
+    for path in (tmp_path / ".tmp" / old / "half", tmp_path / ".tmp" / old):
+        os.utime(path, (eight_days_ago, eight_days_ago))
+    with scratch_below(tmp_path) as folder:
+        assert {path.name for path in (tmp_path / ".tmp").iterdir()} == {foreign, living, folder.name}
+        (folder / "made").touch()
+        folder.rename(tmp_path / "whole")
+    assert {path.name for path in (tmp_path / ".tmp").iterdir()} == {foreign, living}
+    for name in (foreign, living):
+        shutil.rmtree(tmp_path / ".tmp" / name)
+    with scratch_below(tmp_path):
+        assert [path.name for path in tmp_path.iterdir() if path.name != ".tmp"] == ["whole"]
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_units_are_computed_without_a_look_at_all_others(tmp_path):
+    """A folder of a million units is listed once in a process, not for each unit."""
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from flame_core.work import UnitRecord, WorkCache\n"
+        "root, listed = Path(sys.argv[1]), []\n"
+        "lists = ('os.scandir', 'os.listdir')\n"
+        "sys.addaudithook(lambda event, args: listed.append(args[0]) if event in lists else None)\n"
+        "for number in range(30):\n"
+        "    WorkCache(root, 'embed').get({'input': number % 20}, lambda folder: UnitRecord({}, {'a': 'b'}))\n"
+        "retry = WorkCache(root, 'embed', retry_failed=True)\n"
+        "for number in range(20):\n"
+        "    retry.get({'input': number}, lambda folder: UnitRecord())\n"
+        "    retry.remove(retry.digest({'input': number}))\n"
+        "print(sum(isinstance(place, (str, Path)) and Path(place) == root / 'embed' for place in listed))\n"
+    )
+    (tmp_path / "embed").mkdir()
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    assert done.stdout == "1\n", done.stderr
+    assert not list((tmp_path / "embed").iterdir())
+
+
+def test_many_compute_units_of_a_stage_at_once(tmp_path):
+    """The folder of scratch folders comes and goes meanwhile."""
+
+    def compute(number):
+        return WorkCache(tmp_path, "embed").get({"input": number}, writer([])).folder
+
+    with ThreadPoolExecutor(8) as pool:
+        folders = set(pool.map(compute, range(200)))
+    assert set((tmp_path / "embed").iterdir()) == folders and len(folders) == 200
 
 
 def test_gather_links_files_and_replaces_the_old_out(tmp_path):

@@ -22,6 +22,8 @@ import pyarrow.parquet as pq
 from flame_core.data.sources.keys import safe_key
 from flame_core.digest import value_digest
 from flame_core.errors import InputError
+from flame_core.files.parquet_bytes import parquet_bytes
+from flame_core.files.whole_files import put
 
 FORGOTTEN = "forgotten"  # the reason in the ledger
 SCHEMA = pa.schema(
@@ -149,9 +151,7 @@ def write_forgotten(path: Path, rows: Sequence[ForgottenSample], salt: str) -> N
     """Replace the file atomically."""
     schema = SCHEMA.with_metadata({_SALT: salt.encode()})
     table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA).cast(schema)
-    beside = path.with_name(f".{path.name}")
-    pq.write_table(table.replace_schema_metadata(schema.metadata), beside, compression="zstd")
-    beside.replace(path)
+    put(path, parquet_bytes(table.replace_schema_metadata(schema.metadata)))
 
 
 def added(rows: Sequence[ForgottenSample], more: Iterable[ForgottenSample]) -> tuple[ForgottenSample, ...]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from flame_core.data.near_duplicates import Looks, near_duplicates
 from flame_core.data.shards import SPLITS, Split
+from flame_core.files.columns import is_among
 from flame_core.gates import Check
 from flame_core.params import IngestParams
 
@@ -32,14 +33,11 @@ def ingest_checks(
     `rows` has the columns of `build.SCHEMA`; `looks` has the same samples in the same order. `listed` counts the pairs
     of all sources, `kept` those that became samples or were merged into one.
     """
-    keys: dict[Split, list[str]] = {split: rows[split].column("key").to_pylist() for split in SPLITS}
-    times = Counter(key for split in SPLITS for key in keys[split])
-    repeated = [key for key, number in times.items() if number > 1]
     twins = near_duplicates(looks["train"], looks["val"], params.near_duplicate_distance)
     fraction = round(kept / max(listed, 1), 4)
     gates = params.gates
     return [
-        _none("keys_unique", "no key stands twice in the shards", repeated),
+        _none("keys_unique", "no key stands twice in the shards", _repeated(rows)),
         _none("samples_decode", "every stored picture decodes to its size in the index", undecodable),
         Check(
             "kept_fraction",
@@ -49,7 +47,7 @@ def ingest_checks(
             threshold=gates.min_kept_fraction,
         ),
         *(
-            Check(f"{split}_samples", len(keys[split]) >= least, f"{split} has enough samples", len(keys[split]), least)
+            Check(f"{split}_samples", len(rows[split]) >= least, f"{split} has enough samples", len(rows[split]), least)
             for split, least in zip(SPLITS, (gates.min_train_samples, gates.min_val_samples), strict=True)
         ),
         _language_check(rows, params),
@@ -58,7 +56,7 @@ def ingest_checks(
         _none(
             "looks_disjoint",
             "no training picture looks like a validation one",
-            [keys["train"][i] for i in np.flatnonzero(twins >= 0)],
+            _keys_of(rows["train"], np.flatnonzero(twins >= 0)),
         ),
         _none("sources_readable", "every file of the sources can be read", damaged_files, blocking=False),
     ]
@@ -69,30 +67,45 @@ def _none(name: str, description: str, offending: Sequence[str], *, blocking: bo
     return Check(name, not named, description, len(named), 0, blocking, named[:_NAMED])
 
 
+def _repeated(rows: Mapping[Split, pa.Table]) -> list[str]:
+    """Keys that more than one sample has, of whichever split."""
+    parts = [chunk for split in SPLITS for chunk in rows[split].column("key").cast(pa.large_string()).chunks]
+    counts = pa.chunked_array(parts, pa.large_string()).value_counts()
+    several = pc.call_function("greater", [counts.field("counts"), pa.scalar(1, pa.int64())])
+    return counts.field("values").filter(several).to_pylist()
+
+
 def _shared(rows: Mapping[Split, pa.Table], column: str) -> list[str]:
     """Keys of training samples that share a value of `column` (plain, or lists) with a validation sample."""
-    train, val = (_flat(rows[split], column) for split in ("train", "val"))
-    keys = rows["train"].column("key").to_pylist()
-    return [keys[i] for i in np.unique(train[0][np.isin(train[1], val[1])])]
+    train, val = (rows[split].column(column) for split in ("train", "val"))
+    if not pa.types.is_list(train.type):
+        return _keys_of(rows["train"], np.flatnonzero(is_among(train, val).to_numpy()))
+    numbers, values, others = (
+        pc.call_function(function, [lists])
+        for function, lists in (("list_parent_indices", train), ("list_flatten", train), ("list_flatten", val))
+    )
+    return _keys_of(rows["train"], np.unique(numbers.to_numpy()[is_among(values, others).to_numpy()]))
 
 
-def _flat(table: pa.Table, column: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """(row numbers, values) of a column."""
-    values: list[Any] = table.column(column).to_pylist()
-    if not pa.types.is_list(table.schema.field(column).type):
-        return np.arange(len(values)), np.array(values, dtype=np.str_)
-    numbers = np.repeat(np.arange(len(values)), [len(some) for some in values])
-    return numbers, np.array([value for some in values for value in some], dtype=np.uint64)
+def _keys_of(table: pa.Table, numbers: NDArray[np.int64]) -> list[str]:
+    return table.column("key").take(pa.array(numbers)).to_pylist()
 
 
 def _language_check(rows: Mapping[Split, pa.Table], params: IngestParams) -> Check:
     """Checks that enough validation samples have the primary language of most training samples."""
-    languages = {split: Counter(rows[split].column("primary").to_pylist()) for split in SPLITS}
-    main = min(languages["train"], key=lambda code: (-languages["train"][code], code), default="en")
+    train, val = (_counted(rows[split].column("primary")) for split in ("train", "val"))
+    main = min(train, key=lambda code: (-train[code], code), default="en")
+    found = val.get(main, 0)
     return Check(
         "languages",
-        languages["val"][main] >= params.gates.min_val_samples,
+        found >= params.gates.min_val_samples,
         f"the main language of training ({main}) has enough validation samples",
-        value=languages["val"][main],
+        value=found,
         threshold=params.gates.min_val_samples,
     )
+
+
+def _counted(column: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value occurs."""
+    counts = column.value_counts()
+    return dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))

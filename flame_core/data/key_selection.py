@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from flame_core.data.ledger import lost_pairs
 from flame_core.data.shards import INDEX, Index, read_index
 from flame_core.errors import InputError
+from flame_core.files.columns import is_among
 from flame_core.files.regular_files import open_regular
 from flame_core.names import shown
 
@@ -42,10 +42,10 @@ def select(index: Index, path: Path, shards: Path | None = None) -> Index:
     """
     wanted = _read_keys(path)
     keys = _keys(index)
-    chosen = _is_among(keys, wanted)
+    chosen = is_among(keys, wanted).to_numpy()
     if np.count_nonzero(chosen) != len(wanted):  # an index has each key once, so equal counts exclude any fault
         _refuse_duplicates(wanted, path)
-        raise InputError(_unknown_keys(wanted.filter(pa.array(~_is_among(wanted, keys))), path, shards))
+        raise InputError(_unknown_keys(wanted.filter(pa.array(~is_among(wanted, keys).to_numpy())), path, shards))
     return Index(index.table.filter(pa.array(chosen)))
 
 
@@ -62,11 +62,6 @@ def keys_digest(index: Index) -> str:
 
 def _keys(index: Index) -> pa.ChunkedArray:
     return index.table.column(KEY).cast(pa.large_string())  # 2 GB of keys are too many for offsets of 32 bits
-
-
-def _is_among(keys: pa.ChunkedArray, some: pa.ChunkedArray) -> NDArray[np.bool_]:
-    """Whether each of `keys` is one of `some`."""
-    return pc.call_function("is_in", [keys], pc.SetLookupOptions(value_set=some)).to_numpy()
 
 
 def _read_keys(path: Path) -> pa.ChunkedArray:
@@ -119,7 +114,7 @@ def _unknown_keys(unknown: pa.ChunkedArray, path: Path, shards: Path | None) -> 
     text = f"{path}: names keys that are not in the training index, {len(unknown):,} in all: {_examples(unknown)}. "
     if shards is None:
         return text + "That index has no keys of the held-out split or of pairs that ingest dropped"
-    in_val = _is_among(unknown, _keys(read_index(shards, "val")))
+    in_val = is_among(unknown, _keys(read_index(shards, "val"))).to_numpy()
     held_out = unknown.filter(pa.array(in_val))
     lost = lost_pairs(shards, unknown.filter(pa.array(~in_val)))
     parts = []

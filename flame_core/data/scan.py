@@ -32,6 +32,7 @@ from flame_core.data.sources.listing import KEPT_COLUMNS, read_pairs
 from flame_core.data.split import side_number
 from flame_core.digest import canonical_json, value_digest
 from flame_core.errors import InputError
+from flame_core.files.row_groups import read_rows
 from flame_core.names import is_language_code, shown
 from flame_core.params import IngestParams, changed_values
 from flame_core.version import installed_version
@@ -157,17 +158,19 @@ def _kept_columns(task: ScanTask) -> list[dict[str, Any]]:
     """The kept columns of each pair of a task.
 
     Raises:
-        InputError: the source keeps none.
+        InputError: the source keeps none, or they are damaged.
     """
     path = task.raw / KEPT_COLUMNS
     try:
-        rows = pq.ParquetFile(path).read(["columns"]).column(0)
+        rows = read_rows(path, task.start, task.stop, ["columns"]).column(0)
     except FileNotFoundError:
         raise InputError(
             f"ingest.filters.scores and ingest.blur: the source {task.source} keeps no columns; name them in its "
             "`keep_columns`, which kind: urls and kind: hub have"
         ) from None
-    return [json.loads(value) for value in rows[task.start : task.stop].to_pylist()]
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"{path} is damaged ({error}); run `flame download` again") from None
+    return [json.loads(value) for value in rows.to_pylist()]
 
 
 def _has_forgotten(folder: Path, forgotten: Forgotten) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+SCRATCH = ".tmp"  # the folder of `scratch_below`
 _NEXT = ".next"  # suffix of a finished generation that has not replaced the last one yet
 _ABANDONED = 7 * 86400  # seconds without a change, after which another machine's scratch folder is removed
 _SCRATCH = re.compile(r"\.tmp-(?P<node>[0-9a-f]{12})-(?P<pid>\d{1,10})-\w+")
@@ -44,16 +45,50 @@ def scratch(parent: Path) -> Iterator[Path]:
     Also removes folders left behind by killed processes of this machine, and those that nobody has changed for a week.
     """
     parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(parent)
+    folder = _private(parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def scratch_below(parent: Path) -> Iterator[Path]:
+    """As `scratch`, for a parent that may have millions of entries: the private folder is in its folder `.tmp`.
+
+    So only what is being written now is looked through. `.tmp` is removed with its last folder.
+    """
+    _remove_abandoned_once(parent)
+    place = parent / SCRATCH
+    try:
+        with scratch(place) as folder:
+            yield folder
+    finally:
+        with suppress(OSError):  # others are at work in it
+            place.rmdir()
+
+
+def _private(parent: Path) -> Path:
+    """A new folder in `parent`, which another process may remove while it is empty."""
+    while True:
+        with suppress(FileNotFoundError):
+            return Path(tempfile.mkdtemp(prefix=f".tmp-{node_id()}-{os.getpid()}-", dir=parent))
+        parent.mkdir(parents=True, exist_ok=True)
+
+
+def _remove_abandoned(parent: Path) -> None:
     for left in parent.glob(".tmp-*"):
         if name := _SCRATCH.fullmatch(left.name):
             mine = name["node"] == node_id()
             if not psutil.pid_exists(int(name["pid"])) if mine else _unchanged_since(left) > _ABANDONED:
                 shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".tmp-{node_id()}-{os.getpid()}-", dir=parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+@cache
+def _remove_abandoned_once(parent: Path) -> None:
+    """Once in a process, for older versions, which had their scratch folders in `parent` itself."""
+    _remove_abandoned(parent)
 
 
 def _unchanged_since(folder: Path) -> float:
@@ -90,7 +125,7 @@ def settle(target: Path) -> None:
     following = target.with_name(target.name + _NEXT)
     if not following.exists():
         return
-    with scratch(target.parent) as folder, _locked(target.parent):
+    with scratch_below(target.parent) as folder, _locked(target.parent):
         if following.exists():  # unless another process has done it meanwhile
             if target.exists():
                 target.rename(folder / "last")

@@ -27,6 +27,8 @@ from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import PAIRS, SOURCE
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError
+from flame_core.files.columns import is_among
+from flame_core.files.whole_folders import SCRATCH
 from flame_core.forgetting.requests import Requests
 from flame_core.forgetting.revisions import Revision
 from flame_core.forgetting.traces import Traces
@@ -137,8 +139,7 @@ def _read(path: Path, columns: Sequence[str]) -> pa.Table:
 
 def _among(table: pa.Table, column: str, values: Iterable[str]) -> Any:
     """Whether each row's value is one of `values`."""
-    options = pc.SetLookupOptions(value_set=pa.array(sorted(values), pa.string()))
-    return pc.call_function("is_in", [table.column(column)], options)
+    return is_among(table.column(column), pa.array(sorted(values), pa.string()))
 
 
 def _either(masks: Sequence[Any]) -> Any:
@@ -150,11 +151,14 @@ def _either(masks: Sequence[Any]) -> Any:
 
 def _scanned(scans: Path, hashes: Iterable[int]) -> Iterator[tuple[str, str, int]]:
     """(key, sha256, hash) of scanned pictures with one of these perceptual hashes."""
-    wanted = set(hashes)
-    for path in sorted(scans.glob(f"*/{TABLE}")) if wanted else []:
-        for row in _read(path, ["key", "sha256", "hash"]).to_pylist():
-            if row["hash"] in wanted:
-                yield row["key"], row["sha256"], row["hash"]
+    wanted = pa.array(sorted(hashes), pa.uint64())
+    paths = sorted([*scans.glob(f"*/{TABLE}"), *scans.glob(f"{SCRATCH}/*/{TABLE}")]) if len(wanted) else []
+    for path in paths:
+        if not pc.call_function("any", [is_among(_read(path, ["hash"]).column("hash"), wanted)]).as_py():
+            continue
+        table = _read(path, ["key", "sha256", "hash"])
+        for row in table.filter(is_among(table.column("hash"), wanted)).to_pylist():
+            yield row["key"], row["sha256"], row["hash"]
 
 
 def _sources(revision: Revision, name: str) -> Iterator[tuple[str, Path]]:

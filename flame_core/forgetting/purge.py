@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flame_core.captions.server.answers import Answers, answers_file
+from flame_core.files.whole_folders import SCRATCH
 from flame_core.forgetting.revisions import roots
 from flame_core.forgetting.traces import Traces
 from flame_core.layout import Layout
@@ -83,7 +84,8 @@ def _out_files(layout: Layout) -> Iterator[Path]:
 def _units(layout: Layout) -> Iterator[Path]:
     """Units, and folders in which an interrupted stage was writing one."""
     for stage in sorted(layout.work.glob("*")):
-        yield from (unit for unit in sorted(stage.glob("*")) if unit.is_dir())
+        found = sorted([*stage.glob("*"), *stage.glob(f"{SCRATCH}/*")])
+        yield from (unit for unit in found if unit.is_dir() and unit.name != SCRATCH)
 
 
 def _unit_holds(unit: Path, traces: Traces, done: Purged) -> bool:
@@ -96,7 +98,8 @@ def _unit_holds(unit: Path, traces: Traces, done: Purged) -> bool:
     files = [path for path in sorted(unit.rglob("*")) if path.is_file()]
     if any(_holds(path, traces, done) for path in files):
         return True
-    return unit.parent.name == "embed" and any(_in_line(path, traces) for path in files)
+    stage = unit.parent.parent if unit.parent.name == SCRATCH else unit.parent
+    return stage.name == "embed" and any(_in_line(path, traces) for path in files)
 
 
 def _in_line(path: Path, traces: Traces) -> bool:

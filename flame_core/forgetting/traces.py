@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flame_core.data.captions_text import clean_caption
 from flame_core.data.shards import read_shard
 from flame_core.digest import canonical_json, json_bytes
 from flame_core.errors import InputError
+from flame_core.files.columns import is_among
 from flame_core.files.whole_files import put
 
 PIECE = 48  # bytes of a picture that are searched for
@@ -126,10 +126,7 @@ class Traces:
                 for batch in file.iter_batches(batch_size=8192):
                     for column in batch.columns:
                         for strings in _strings(column):
-                            found = pc.call_function(
-                                "is_in", [strings.cast(pa.large_string())], pc.SetLookupOptions(value_set=wanted)
-                            )
-                            if found.true_count:
+                            if is_among(strings.cast(pa.large_string()), wanted).true_count:
                                 return True
         except pa.ArrowException:  # damaged; its bytes may still hold a caption
             return any(caption.encode() in path.read_bytes() for caption in (*self.keys, *self.texts))

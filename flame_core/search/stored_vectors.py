@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from flame_core.digest import bytes_sha256
 from flame_core.files.disk_errors import clear_disk_errors
-from flame_core.files.whole_folders import scratch
+from flame_core.files.whole_folders import scratch_below
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class StoredVectors:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)
         content = sink.getvalue().to_pybytes()
-        with clear_disk_errors(self._folder), scratch(self._folder) as place:
+        with clear_disk_errors(self._folder), scratch_below(self._folder) as place:
             (place / "part").write_bytes(content)
             (place / "part").replace(self._folder / f"{bytes_sha256(content)}.parquet")
         self._rows |= dict(zip(digests, vectors, strict=True))

@@ -16,6 +16,7 @@ from flame_core.data.shards import INDEX, SPLITS, read_index, shard_names
 from flame_core.data.sources.keys import safe_key
 from flame_core.data.sources.listing import PAIRS, read_source
 from flame_core.errors import InputError
+from flame_core.files.columns import is_among
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.verification import read_digests
@@ -61,12 +62,12 @@ def dataset_facts(params: Params, layout: Layout) -> DatasetFacts:
     index = read_index(layout.shards)
     ledger = read_ledger(layout.shards)
     merged = pa.array([entry.key for entry in ledger if entry.outcome == "merged"], pa.string())
-    wanted = pc.SetLookupOptions(value_set=pa.concat_arrays([*index.table.column("key").chunks, merged]))
+    wanted = pa.concat_arrays([*index.table.column("key").chunks, merged])
     licences, languages = Counter[str](), Counter[str]()
     for name in sorted(params.sources):
         table = _pairs(layout.raw / name / PAIRS)
         keys = pa.array([safe_key(f"{name}/{key}") for key in table.column("key").to_pylist()], pa.string())
-        table = table.filter(pc.call_function("is_in", [keys], wanted))
+        table = table.filter(is_among(keys, wanted))
         licences.update(licence or UNKNOWN for licence in table.column("licence").to_pylist())
         for captions in table.column("captions").to_pylist():
             languages.update({language: len(texts) for language, texts in captions})

@@ -10,7 +10,7 @@ from pathlib import Path
 from flame_core import gates
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError
-from flame_core.files.whole_folders import scratch
+from flame_core.files.whole_folders import scratch_below
 from flame_core.layout import Layout
 from flame_core.pages.charts import line_chart, standalone
 from flame_core.params import Params, TrainParams
@@ -61,7 +61,7 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
 
     if where is not None and not where.first:
         if cache.find(digest) is None:
-            with scratch(cache.folder) as folder:  # to which no rank of this node writes
+            with scratch_below(cache.folder) as folder:  # to which no rank of this node writes
                 compute(folder, None)
         return
     with track_training(params, layout, recipe, chosen, digest) as tracked:

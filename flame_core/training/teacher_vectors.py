@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from flame_core.data.key_selection import keys_digest
 from flame_core.data.shards import Index
 from flame_core.data.sidecars import gather_sidecar, write_values
-from flame_core.digest import write_json
+from flame_core.digest import json_bytes
 from flame_core.errors import InputError
+from flame_core.files.whole_files import put
 from flame_core.layout import Layout
 from flame_core.objectives import recipe_needs
 from flame_core.objectives.stored_teacher import ABOUT, AboutVectors, StoredVectors, crop_name, read_about
@@ -127,8 +128,7 @@ class _Storing:
             crops=crops,
             origin=self.origin,
         )
-        write_json(folder / f"{ABOUT}.new", about.model_dump(mode="json"))
-        (folder / f"{ABOUT}.new").rename(folder / ABOUT)
+        put(folder / ABOUT, json_bytes(about.model_dump(mode="json")))
 
     def _units(self, crops: int, teacher: Teacher) -> dict[tuple[int, str], Unit]:
         """The unit of each crop and shard; the pictures of those that are missing are read by one loader."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -75,3 +77,74 @@ def test_too_few_samples():
     checks = _checks(params=params)
     assert {name for name, check in checks.items() if not check.passed} == {"train_samples", "val_samples", "languages"}
     assert (checks["train_samples"].value, checks["train_samples"].threshold) == (3, 4)
+
+
+def _tables(samples: int, ids: int, *, parts: int = 3) -> dict[str, pa.Table]:
+    """Random rows of both splits, in several chunks, of which some share a key, a picture or a caption."""
+    rng = random.Random(samples)
+    tables: dict[str, pa.Table] = {}
+    for split in ("train", "val"):
+        rows = [
+            {
+                "key": f"key-{rng.randrange(ids):08d}",
+                "sha256": f"{rng.randrange(ids):064x}",
+                "primary": rng.choice(["en", "de"]),
+                "texts": [rng.randrange(ids) for _ in range(rng.randrange(4))],
+            }
+            for _ in range(samples)
+        ]
+        whole = pa.Table.from_pylist(rows, schema=SCHEMA)
+        size = -(-samples // parts)
+        tables[split] = pa.concat_tables(
+            [SCHEMA.empty_table(), *(whole.slice(n, size) for n in range(0, samples, size))]
+        )
+    return tables
+
+
+def _looks(samples: int) -> dict[str, Looks]:
+    colours = np.zeros((samples, 192), np.uint8)
+    return {"train": Looks(np.zeros(samples, np.uint64), colours), "val": Looks(np.full(samples, 2**64 - 1), colours)}
+
+
+def test_what_samples_share_is_what_python_finds():
+    tables = _tables(400, 3000)
+    train, val = (tables[split].to_pylist() for split in ("train", "val"))
+    keys = [row["key"] for row in train + val]
+    sha256, texts = {row["sha256"] for row in val}, {text for row in val for text in row["texts"]}
+    expected = {
+        "keys_unique": {key for key in keys if keys.count(key) > 1},
+        "pictures_disjoint": {row["key"] for row in train if row["sha256"] in sha256},
+        "captions_disjoint": {row["key"] for row in train if not texts.isdisjoint(row["texts"])},
+    }
+    found = ingest_checks(
+        tables,  # type: ignore[arg-type]
+        _looks(400),  # type: ignore[arg-type]
+        listed=800,
+        kept=800,
+        undecodable=[],
+        damaged_files=[],
+        params=IngestParams(),
+    )
+    for name, keys in expected.items():
+        check = next(check for check in found if check.name == name)
+        assert (check.value, check.keys) == (len(keys), sorted(keys)[:20]) and len(keys) > 20, name
+
+
+def test_columns_are_compared_without_a_copy_in_python():
+    tables = _tables(20_000, 2**40)
+    looks = _looks(20_000)
+    tracemalloc.start()
+    try:
+        found = ingest_checks(
+            tables,  # type: ignore[arg-type]
+            looks,  # type: ignore[arg-type]
+            listed=40_000,
+            kept=40_000,
+            undecodable=[],
+            damaged_files=[],
+            params=IngestParams(near_duplicate_distance=-1),
+        )
+        assert tracemalloc.get_traced_memory()[1] < 100 * 20_000  # the sha256 alone are more in Python
+    finally:
+        tracemalloc.stop()
+    assert all(check.passed for check in found)

@@ -249,6 +249,16 @@ def test_the_own_folder_stays_even_below_data(tmp_path: Path):
     assert found_in(layout.shards, CAPTIONS.format(7).encode()) == []
 
 
+def test_what_a_killed_stage_left_is_looked_at_by_itself(project: tuple[Params, Layout]):
+    params, layout = project
+    place = layout.work / "ingest/.tmp"
+    for name, number in (("killed", 7), ("other", 8)):
+        (place / name).mkdir(parents=True)
+        (place / name / "half").write_text(f"it says {CAPTIONS.format(number)}")
+    run(params, layout, "s/0007")
+    assert [path.name for path in place.iterdir()] == ["other"]
+
+
 def test_answers_of_a_caption_server(project: tuple[Params, Layout]):
     params, layout = project
     texts = {"1": f"It is {CAPTIONS.format(7)}.", "2": CAPTIONS.format(8)}

@@ -107,7 +107,7 @@ class Answers:
     def remove(self, unwanted: Callable[[str], bool], *, delete: bool) -> int:
         """Remove the answers with an unwanted text from the file's bytes (or only find them); returns their number."""
         with self._clear_errors():
-            rows = self._file.execute("SELECT request, content FROM answers").fetchall()
+            rows = self._file.execute("SELECT request, content FROM answers")  # read to the end before any is deleted
             found = [(request,) for request, content in rows if unwanted(_text(content))]
             if found and delete:
                 self._file.execute("PRAGMA secure_delete = ON")

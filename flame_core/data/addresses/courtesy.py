@@ -88,6 +88,7 @@ class Courtesy:
         return text if asked == origin else None
 
     def keep_robots(self, origin: str, text: str) -> None:
+        """Keep an answer for a day from now; so an equal one is written again, which `put` would not do."""
         path = self._robots / f"{_place(origin):012x}"
         new = path.with_name(f"{path.name}.{os.getpid()}")
         new.write_text(canonical_json([origin, text]), "utf-8")

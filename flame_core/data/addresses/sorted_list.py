@@ -16,6 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flame_core.files.row_groups import read_rows
+
 ADDRESSES = "addresses.parquet"
 _BUCKETS = 64
 _ROWS = 1024  # per bucket in memory, and per row group
@@ -118,8 +120,4 @@ def read_keys(folder: Path) -> Iterator[str]:
 
 def read_addresses(folder: Path, start: int, stop: int) -> list[Address]:
     """The rows `start` to `stop` (not included)."""
-    with pq.ParquetFile(folder / ADDRESSES) as file:
-        first = start // _ROWS
-        groups = list(range(first, -(-stop // _ROWS)))
-        table = file.read_row_groups(groups).slice(start - first * _ROWS, stop - start)
-    return [Address(**row) for row in table.to_pylist()]
+    return [Address(**row) for row in read_rows(folder / ADDRESSES, start, stop).to_pylist()]

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from flame_core.files.whole_files import put
+
 log = logging.getLogger(__name__)
 _EVERY = 1.0  # seconds between two writes of a process
 _SAID = 10.0  # seconds between two lines
@@ -37,15 +39,15 @@ class Tally:
 
     def write(self) -> None:
         self._written = time.monotonic()
-        new = self._path.with_suffix(".new")
-        new.write_text(json.dumps(self._counts), "utf-8")
-        new.rename(self._path)
+        put(self._path, json.dumps(self._counts).encode())
 
 
 def read_tallies(folder: Path) -> Counter[str]:
     """The counts of all processes."""
     counts: Counter[str] = Counter()
     for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name.startswith("."):  # being written
+            continue
         with suppress(OSError, ValueError):
             counts.update(json.loads(path.read_text("utf-8")))
     return counts

@@ -30,6 +30,7 @@ from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.digest import canonical_json, write_json
 from flame_core.errors import InputError
 from flame_core.files.regular_files import kind_of
+from flame_core.files.row_groups import read_rows
 from flame_core.work import UnitRecord
 
 PAIRS = "pairs.parquet"
@@ -211,14 +212,11 @@ def read_pairs(raw: Path, pictures: Path, start: int = 0, stop: int | None = Non
     Raises:
         InputError: the list is missing or damaged.
     """
-    with _intact(raw / PAIRS), pq.ParquetFile(raw / PAIRS) as file:
-        stop = file.metadata.num_rows if stop is None else stop
-        first = start // _GROUP
-        groups = range(first, -(-stop // _GROUP))
-        table = file.read_row_groups(list(groups)) if groups else SCHEMA.empty_table()
+    with _intact(raw / PAIRS):
+        table = read_rows(raw / PAIRS, start, stop)
         if table.schema != SCHEMA:
             raise ValueError("its columns are not those of a list of pairs")
-        rows = table.slice(start - first * _GROUP, stop - start).to_pylist()
+        rows = table.to_pylist()
         missing = _read_missing(raw / MISSING)
         return [_pair(row, missing.get(str(number)), pictures) for number, row in enumerate(rows, start)]
 

@@ -28,3 +28,12 @@ def test_counts_of_all_processes_and_the_commonest_failures(
         "12 addresses, 2/s, 50.0% good; gone 25.0%, "
     )
     assert tally.told(tally.Counter(ok=5), 1.0) == "5 addresses, 5/s, 100.0% good"
+
+
+def test_what_is_being_written_is_not_counted_twice(tmp_path: Path):
+    counts = tally.Tally(tmp_path)
+    counts.add("ok")
+    counts.write()
+    (written,) = tmp_path.iterdir()
+    (tmp_path / f".{written.name}.123").write_bytes(written.read_bytes())
+    assert tally.read_tallies(tmp_path).total() == 1

@@ -167,7 +167,7 @@ urls.Urls(params, Path(params.path)).download(WorkCache(Path(sys.argv[2]), "down
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert process.returncode != 0 and said.rstrip().endswith("KeyboardInterrupt"), said
-    assert not list(done.glob(".tmp-*"))
+    assert not list(done.glob(".tmp*"))
     assert list(done.glob("*/attempts.parquet"))
 
     del web.log[:]

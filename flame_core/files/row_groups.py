@@ -1,0 +1,77 @@
+"""Reads some rows of a parquet file that is read piece by piece: only the row groups that hold them.
+
+A file of many row groups has a large footer. So the parsed footers of the last few files are kept in each process. One
+of a file that was written again is parsed again, and one of a file that was only just written is not kept, because the
+clock of a file system may not tell it from the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+_FILES = 4  # footers that are kept; one of 10,000 row groups and ten columns takes some 40 MB
+_SETTLED = 10**9  # nanoseconds since a file's last change, after which its time tells it from a later one
+
+
+@dataclass(frozen=True)
+class _Footer:
+    metadata: pq.FileMetaData
+    ends: NDArray[np.int64]  # [groups]: the row after the last one of each row group
+
+
+_footers: dict[tuple[str, int, int, int], _Footer] = {}  # by path, inode, size and time, the last used ones last
+_lock = Lock()
+
+
+def read_rows(path: Path, start: int = 0, stop: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows `start` to `stop` (not included; by default the end) of a parquet file, with all or some columns.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError, OSError: it is no parquet file, is damaged, or has fewer rows.
+    """
+    with path.open("rb") as file:
+        footer = _footer(path, file)
+        rows = footer.metadata.num_rows
+        stop = rows if stop is None else stop
+        if not 0 <= start <= stop <= rows:
+            raise ValueError(f"it has {rows:,} rows, and those from {start:,} to {stop:,} are asked for")
+        with pq.ParquetFile(file, metadata=footer.metadata) as table:
+            if start == stop:
+                return table.read_row_groups([], columns)
+            first = int(np.searchsorted(footer.ends, start, "right"))
+            last = int(np.searchsorted(footer.ends, stop, "left"))
+            before = int(footer.ends[first - 1]) if first else 0
+            return table.read_row_groups(list(range(first, last + 1)), columns).slice(start - before, stop - start)
+
+
+def _footer(path: Path, file: BinaryIO) -> _Footer:
+    """The footer of an open file, kept from before or parsed."""
+    about = os.fstat(file.fileno())
+    key = (str(path.absolute()), about.st_ino, about.st_size, about.st_mtime_ns)
+    with _lock:
+        found = _footers.pop(key, None) or _parsed(file)
+        if time.time_ns() - about.st_mtime_ns > _SETTLED:
+            _footers[key] = found
+        while len(_footers) > _FILES:
+            del _footers[next(iter(_footers))]
+    return found
+
+
+def _parsed(file: BinaryIO) -> _Footer:
+    metadata = pq.read_metadata(file)
+    sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    if sum(sizes) != metadata.num_rows or min(sizes, default=0) < 0:
+        raise ValueError(f"its row groups have {sum(sizes):,} rows, and its footer says {metadata.num_rows:,}")
+    return _Footer(metadata, np.cumsum(sizes, dtype=np.int64))

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flame_core.data.scan import SCHEMA, TABLE
+from flame_core.forgetting import finding
+from flame_core.forgetting.requests import parse_requests
+
+
+def write_scan(folder: Path, hashes: list[int | None]) -> None:
+    folder.mkdir(parents=True)
+    rows = [
+        {"key": f"s/{folder.name}-{number}", "sha256": f"{number:064x}", "hash": value, "reason": None}
+        for number, value in enumerate(hashes)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / TABLE)
+
+
+def test_scans_are_searched_by_one_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Further columns are read only of scans with such a picture; scans of a killed stage count too."""
+    write_scan(tmp_path / "a", [1, 2**64 - 1, None])
+    write_scan(tmp_path / "b", [2, None, 3])
+    write_scan(tmp_path / ".tmp" / "c", [3])
+    write_scan(tmp_path / "d", [])
+    read, columns = finding._read, list[Any]()
+    monkeypatch.setattr(finding, "_read", lambda path, names: columns.append(names) or read(path, names))
+    requests = parse_requests([f"p:{2**64 - 1:016x}", "p:0000000000000003", "p:0000000000000009"], "test")
+    found = finding.find([], tmp_path, requests)
+    assert set(found.samples) == {"s/a-1", "s/b-2", "s/c-0"} and found.unmatched.hashes == {9}
+    assert sorted(map(len, columns)) == [1, 1, 1, 1, 3, 3, 3]
+    columns.clear()
+    assert not finding.find([], tmp_path, parse_requests(["p:0000000000000007"], "test")).samples
+    assert columns == [["hash"]] * 4
