@@ -260,11 +260,8 @@ def _raw(row: int, sample: Sample) -> Iterator[Caption]:
             yield Caption(row, sample.key, "raw", text, language, f"source:{sample.meta['source']}")
 
 
-def _index_keys(shards: Path) -> dict[str, list[str]]:
-    keys: dict[str, list[str]] = {}
-    for row in read_index(shards):
-        keys.setdefault(row.shard, []).append(row.key)
-    return keys
+def _index_keys(shards: Path) -> dict[str, Iterator[str]]:
+    return {shard: own.keys() for shard, own in read_index(shards).by_shard().items()}
 
 
 def _facts(units: Mapping[str, Unit], computed: int, checks: Sequence[gates.Check]) -> dict[str, Any]:
