@@ -153,14 +153,12 @@ def lengths(vectors: np.ndarray) -> np.ndarray:
     return np.sqrt(np.cumsum(np.square(vectors), axis=1)[:, -1:])
 
 
-def require_dims(dims: int, source: VectorSource, samples: int) -> None:
-    """Refuse more dimensions than vectors have.
+def require_dims(key: str, dims: int, source: VectorSource, samples: int) -> None:
+    """Refuse more dimensions than vectors have; `key` is the param that asks for them.
 
     Raises:
         ParamsError: says how many there may be.
     """
     most = min(source.dims, samples - 1)
     if dims > most:
-        raise ParamsError(
-            f"cluster.dims {dims}: {samples} vectors of {source.dims} dimensions have at most {most}; lower it"
-        )
+        raise ParamsError(f"{key} {dims}: {samples} vectors of {source.dims} dimensions have at most {most}; lower it")

@@ -161,10 +161,7 @@ def _grouped(chosen: SelectParams, data: Samples, frozen: Path | None) -> tuple[
             raise InputError(
                 f"select.clusters is {chosen.clusters}, and the training split has {len(data.index)} samples: lower it"
             )
-        try:
-            require_dims(chosen.dims, data.source, min(len(data.index), chosen.fit_samples))
-        except ParamsError as error:
-            raise ParamsError(str(error).replace("cluster.dims", "select.dims")) from None
+        require_dims("select.dims", chosen.dims, data.source, min(len(data.index), chosen.fit_samples))
         return make_groups(chosen, data.source, data.index, cache), None
     centres, about = read_centres(frozen), _read_about(frozen)
     if about["codebook"] != data.book.digest:

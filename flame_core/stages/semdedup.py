@@ -63,10 +63,7 @@ def run(params: Params, layout: Layout) -> None:
     if len(index) < chosen.clusters:
         raise InputError(f"semdedup.clusters is {chosen.clusters}, and the training split has {len(index)} samples")
     vectors = SidecarVectors(folder, "sidecar", index)
-    try:
-        require_dims(chosen.dims, vectors, min(len(index), chosen.fit_samples))
-    except ParamsError as error:
-        raise ParamsError(str(error).replace("cluster.dims", "semdedup.dims")) from None
+    require_dims("semdedup.dims", chosen.dims, vectors, min(len(index), chosen.fit_samples))
     cache = WorkCache(layout.work, STAGE)
     labels, scores = _clustered(chosen, vectors, index, cache)
     table = _compared(chosen, vectors, index, labels, scores, cache)
