@@ -94,7 +94,7 @@ def noise_checks(order: np.ndarray, shares: list[Share], chosen: NoiseParams) ->
     return [
         gates.Check(
             "noise_moves",
-            sorted(order) == list(range(len(order))) and not wrong,
+            np.array_equal(np.sort(order), np.arange(len(order))) and not wrong,
             "every share moves the number of samples that it says, and each to the texts of another",
             value=[each.moved for each in shares],
             threshold=[moved(len(order), each.share) for each in shares],

@@ -65,8 +65,8 @@ class Weighted:
     seed: int
 
     def epoch(self, epoch: int, batch_size: int) -> Batches:
-        order = self.order(epoch).tolist()
-        return lambda step: order[step * batch_size : (step + 1) * batch_size]
+        order = self.order(epoch)
+        return lambda step: order[step * batch_size : (step + 1) * batch_size].tolist()
 
     def order(self, epoch: int) -> np.ndarray:
         """[N] numbers of samples, each as often as it is drawn."""
