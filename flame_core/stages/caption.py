@@ -88,7 +88,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     recorded = read_digests(layout.shards)
     shards = {name: recorded[name] for name in names}
     digests = {name: work.digest({"shard": shards[name], "writers": writers}) for name in names}
-    units = {digest: unit for digest in dict.fromkeys(digests.values()) if (unit := work.find(digest))}
+    units = work.find_all({digest: digest for digest in digests.values()})
     tasks = {
         digest: CaptionTask(layout.shards / name, digest, params.caption, layout, work)
         for name, digest in digests.items()

@@ -142,7 +142,7 @@ def _scored(
     """{shard: the unit with its scores}."""
     work = WorkCache(layout.work, STAGE)
     digests = {shard: work.digest({"scorer": identity, "name": name, **_read(scorer, shard, layout)}) for shard in rows}
-    units = {shard: unit for shard, digest in digests.items() if (unit := work.find(digest))}
+    units = work.find_all(digests)
     tasks = {
         shard: ScoreTask(name, scorer, own, language, layout, digests[shard], work)
         for shard, own in rows.items()

@@ -36,7 +36,7 @@ def compute_jobs(
     digests = {
         job.name: cache.digest({**identities[job.reading], "trains": job.trains, "texts": job.texts}) for job in jobs
     }
-    units = {name: unit for name, digest in digests.items() if (unit := cache.find(digest))}
+    units = cache.find_all(digests)
     missing = [
         EmbedTask(digest=digests[job.name], job=job, tokens=counts[job.name]) for job in jobs if job.name not in units
     ]

@@ -147,7 +147,7 @@ class _Storing:
             for crop in range(crops)
             for shard in numbers
         }
-        units = {each: unit for each, digest in inputs.items() if (unit := self.cache.find(digest)) is not None}
+        units = self.cache.find_all(inputs)
         missing = [each for each in inputs if each not in units]
         parts = {each: _parts(each[0], numbers[each[1]]) for each in missing}
         read = self._features([part for each in missing for part in parts[each]], teacher)
