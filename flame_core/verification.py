@@ -23,7 +23,7 @@ from flame_core.quantities import size_text
 from flame_core.reporting import progress
 
 DIGESTS = "digests.json"
-_THREADS = min(8, os.cpu_count() or 1)  # hashing releases Python's global lock
+THREADS = min(8, os.cpu_count() or 1)  # hashing releases Python's global lock
 _NAMED = 5  # damaged files named in one error
 _COMMANDS = {"raw": "download", "llm": "fetch-llm", "shards": "ingest", "captions": "caption", "embeddings": "embed"}
 _COMMANDS |= {
@@ -109,7 +109,7 @@ def verify(wanted: Mapping[Path, Sequence[str]]) -> Verified:
         wrong[out] = absent + foreign
         expected |= {out / name: (out, recorded[name]) for name in sorted(recorded.keys() & there)}
     size = sum(path.stat().st_size for path in expected)
-    pool = ThreadPoolExecutor(_THREADS)
+    pool = ThreadPoolExecutor(THREADS)
     try:
         with progress("verify", len(expected), "files") as bar:
             for (path, (out, digest)), found in zip(expected.items(), pool.map(_digest, expected), strict=True):

@@ -17,12 +17,13 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -31,12 +32,16 @@ from flame_core.errors import InputError
 from flame_core.files.disk_errors import clear_disk_errors
 from flame_core.files.whole_folders import publish, scratch, scratch_below, settle
 from flame_core.names import folders_of, shown, stays_inside
-from flame_core.verification import write_digests
+from flame_core.reporting import progress
+from flame_core.verification import THREADS, write_digests
 
 RECORD = "ledger.json"  # as in the caches that exist
 _OWN_DIGEST = "ledger_sha256"  # in a record: digest of all else in it
+_FEW = 32  # units that are looked up without a progress bar
 VERSIONS_FILE = Path(__file__).with_name("versions.yaml")
 log = logging.getLogger(__name__)
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @cache
@@ -90,6 +95,20 @@ class WorkCache:
             shutil.rmtree(self.folder / digest)
             return None
         return None if unit and self.retry_failed and unit.record.failures else unit
+
+    def find_all(self, digests: Mapping[Name, str]) -> dict[Name, Unit]:
+        """The units of digests by name, as `find` finds them; several threads read their bytes."""
+        asked = list(dict.fromkeys(digests.values()))
+        pool = ThreadPoolExecutor(THREADS)
+        try:
+            with progress(f"look up {self.stage}", len(asked) if len(asked) > _FEW else 0, "units") as bar:
+                found: dict[str, Unit] = {}
+                for digest, unit in zip(asked, pool.map(self.find, asked), strict=True):
+                    found |= {digest: unit} if unit else {}
+                    bar.advance()
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return {name: found[digest] for name, digest in digests.items() if digest in found}
 
     def remove(self, digest: str) -> None:
         """Delete the unit of that digest, as a whole."""

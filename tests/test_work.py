@@ -50,6 +50,25 @@ def test_other_inputs_or_another_stage_are_another_unit(tmp_path):
     assert len(calls) == 3
 
 
+def test_many_units_are_found_as_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("flame_core.work.THREADS", 3)
+    cache, calls = WorkCache(tmp_path, "embed"), []
+    digests = {number: cache.digest({"input": number // 2}) for number in range(100)}  # two names each
+    for number in (*range(0, 40), *range(50, 100)):
+        failures = {"k": "why"} if number == 60 else {}
+        if number % 2 == 0:
+            cache.compute(digests[number], writer(calls, f"result {number}", failures))
+    (tmp_path / "embed" / digests[20] / "out.bin").write_text("resulT 20")
+    for asked in (cache, WorkCache(tmp_path, "embed", retry_failed=True)):
+        found = asked.find_all(digests)
+        missing = {20, 21, *range(40, 50)} | ({60, 61} if asked.retry_failed else set())
+        assert list(found) == [number for number in digests if number not in missing]
+        assert found == {name: asked.find(digest) for name, digest in digests.items() if name in found}
+        assert found[98].file("out.bin").read_text() == "result 98" and not found[98].computed
+    assert not (tmp_path / "embed" / digests[20]).exists()  # damaged
+    assert cache.find_all({}) == {}
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "ledger"])
 def test_a_damaged_unit_is_computed_again(tmp_path, damage):
     cache, calls = WorkCache(tmp_path, "embed"), []

@@ -6,7 +6,6 @@ the LLM's own weights changed.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from flame_core.adapting.fit import Fit
 from flame_core.adapting.pairs import CaptionPairs
 from flame_core.adapting.reading import CaptionReader
 from flame_core.digest import json_lines_bytes
+from flame_core.files.weights import own_weights_sha256
 from flame_core.params import AdaptLLMParams, LLMParams, TextParams
 from flame_core.soft_prompts.fit import seeded
 from flame_core.step_states import METRICS
@@ -60,7 +60,8 @@ class Adapting:
     def _write(self, folder: Path) -> UnitRecord:
         torch.set_num_threads(self.text.cpu_threads)
         encoder = TextEncoder.load(self.folder, self.text, self.llm_params, self.device)
-        before = _weights_sha256(encoder)
+        own = encoder.sentence_pass.model if encoder.sentence_pass else encoder.facet_pass.model
+        before = own_weights_sha256(own)
         with seeded(self.params.seed):
             reader = CaptionReader(encoder, self.params.reading, self.params.lora, self.params.last_layers)
         torch.use_deterministic_algorithms(self.device == "cpu")
@@ -71,14 +72,4 @@ class Adapting:
         for name, content in reader.files(self.llm).items():
             (folder / name).write_bytes(content)
         (folder / METRICS).write_bytes(json_lines_bytes(rows))
-        return UnitRecord({"llm_changed": int(_weights_sha256(encoder) != before)})
-
-
-def _weights_sha256(encoder: TextEncoder) -> str:
-    """Digest of the bytes of the LLM's own weights, in an order that adapters do not change."""
-    total = hashlib.sha256()
-    own = encoder.sentence_pass.model if encoder.sentence_pass else encoder.facet_pass.model
-    for name, weight in own.state_dict().items():
-        if ".lora_" not in name:
-            total.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return total.hexdigest()
+        return UnitRecord({"llm_changed": int(own_weights_sha256(own) != before)})

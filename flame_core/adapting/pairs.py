@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
@@ -62,9 +62,9 @@ class CaptionPairs:
         """The pairs of a step, counted from 0; every picture comes once per epoch but for those that fill no batch."""
         size, learned = self.params.batch_size, self.learned
         epoch, place = divmod(step, len(learned) // size)
-        order = torch.randperm(len(learned), generator=self._draw(epoch)).tolist()
+        order = _order(len(learned), self.params.seed, epoch)[place * size : (place + 1) * size]
         draw = self._draw(_STEPS_PER_SEED // 2 + step)
-        return [self.pictures[learned[i]].pair(draw) for i in order[place * size : (place + 1) * size]]
+        return [self.pictures[learned[i]].pair(draw) for i in order.tolist()]
 
     @cached_property
     def test(self) -> list[tuple[Text, Text]]:
@@ -89,7 +89,17 @@ class CaptionPairs:
         return [int(text_sha256(f"held out {same_text(each.own[0][1])}")[:8], 16) for each in self.pictures]
 
     def _draw(self, number: int) -> torch.Generator:
-        return torch.Generator().manual_seed(self.params.seed * _STEPS_PER_SEED + number)
+        return _drawing(self.params.seed, number)
+
+
+def _drawing(seed: int, number: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed * _STEPS_PER_SEED + number)
+
+
+@lru_cache(maxsize=1)
+def _order(count: int, seed: int, epoch: int) -> Tensor:
+    """The order of `count` pictures in an epoch, [count]; that of the last one is kept."""
+    return torch.randperm(count, generator=_drawing(seed, epoch))
 
 
 def _below(count: int, draw: torch.Generator) -> int:
@@ -98,8 +108,12 @@ def _below(count: int, draw: torch.Generator) -> int:
 
 def said_again(pairs: Sequence[tuple[Text, Text]]) -> Tensor:
     """Whether two pairs share a text, [N, N]: then neither is a wrong answer for the other."""
-    texts = [{same_text(text) for _, text in pair} for pair in pairs]
-    return torch.tensor([[bool(a & b) for b in texts] for a in texts])
+    numbers: dict[str, int] = {}
+    first, second = torch.tensor(
+        [[numbers.setdefault(same_text(text), len(numbers)) for _, text in pair] for pair in pairs]
+    ).unbind(dim=1)  # [N] each
+    same = [one[:, None] == other for one in (first, second) for other in (first, second)]
+    return same[0] | same[1] | same[2] | same[3]
 
 
 def read_pairs(chosen: AdaptLLMParams, captions: Path, language: str) -> CaptionPairs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ class Batches:
 
     def __call__(self, step: int) -> tuple[Tensor, list[str]]:
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._pairs))
+        order = _order(len(self._pairs), self._seed, epoch)
         views, texts = [], []
         for number in order[place * self.batch_size : (place + 1) * self.batch_size]:
             pair = self._pairs[int(number)]
@@ -76,3 +77,9 @@ class Batches:
             views.append(training_view(picture, self._size, self._changes, draw).pixels)
             texts.append(draw.choice(pair.captions))
         return normalised(torch.stack(views)), texts
+
+
+@lru_cache(maxsize=1)
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of `count` pairs in an epoch, [count]; that of the last one is kept."""
+    return np.random.default_rng([seed, epoch]).permutation(count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flame_core.captions.captioner import KINDS, Failure, Kind
@@ -51,7 +51,7 @@ def _summarise_kind(samples: Sequence[Sample], texts: Sequence[str | Failure]) -
 
 
 def check(
-    gates: CaptionGates, summaries: Mapping[str, Mapping[str, Any]], index: Mapping[str, Sequence[str]]
+    gates: CaptionGates, summaries: Mapping[str, Mapping[str, Any]], index: Mapping[str, Iterable[str]]
 ) -> list[Check]:
     """The checks of all captions files; `summaries` by shard, `index` the keys of each shard in the index."""
     aligned = {shard: value_digest(list(keys)) for shard, keys in index.items()}

@@ -192,10 +192,8 @@ def chosen_rows(sizes: Mapping[str, int], most: int, seed: int) -> dict[str, np.
     total = sum(sizes.values())
     chosen = np.arange(total) if total <= most else np.sort(np.random.default_rng(seed).permutation(total)[:most])
     ends = np.cumsum([0, *sizes.values()])
-    return {
-        shard: chosen[(chosen >= start) & (chosen < end)] - start
-        for shard, start, end in zip(sizes, ends, ends[1:], strict=False)
-    }
+    parts = np.split(chosen, np.searchsorted(chosen, ends[1:-1]))
+    return {shard: part - start for shard, part, start in zip(sizes, parts, ends, strict=False)}
 
 
 def _digest(content: bytes) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from flame_core.clustering.centroids import STORE
 from flame_core.data.shards import Index
@@ -109,18 +111,23 @@ class NpyVectors:
             raise InputError(
                 f"{npy} holds {self._vectors.dtype} {self._vectors.shape}, and not float32 or float16 [N, D]"
             )
-        places = dict(zip(lines, range(len(lines)), strict=True))
-        if not len(lines) == len(places) == len(self._vectors):
+        named = pa.table({"key": pa.array(lines, pa.string())}).column("key")
+        if not len(lines) == (different := len(named.unique())) == len(self._vectors):
             raise InputError(
-                f"{keys}: {len(lines)} keys, {len(places)} different, for the {len(self._vectors)} vectors of {npy}"
+                f"{keys}: {len(lines)} keys, {different} different, for the {len(self._vectors)} vectors of {npy}"
             )
         self.dims = self._vectors.shape[1]
-        columns = index.table.select(["key", "shard", "row"]).to_pydict()
-        self._places: dict[str, np.ndarray] = {shard: np.empty(n, int) for shard, n in index.shard_sizes().items()}
-        for key, shard, row in zip(columns["key"], columns["shard"], columns["row"], strict=True):
-            if key not in places:
-                raise InputError(f"{keys}: no vector of the training sample {key}")
-            self._places[shard][row] = places[key]
+        wanted, rows = index.table.column("key"), index.table.column("row").to_numpy()
+        places = pc.call_function("index_in", [wanted], pc.SetLookupOptions(value_set=named))
+        if places.null_count:
+            missing = wanted.filter(places.is_null())[0].as_py()
+            raise InputError(f"{keys}: no vector of the training sample {missing}")
+        found = places.to_numpy()
+        self._places: dict[str, np.ndarray] = {}
+        for shard, own in index.spans().items():
+            part = slice(own.start, own.stop)
+            self._places[shard] = np.empty(len(own), int)
+            self._places[shard][rows[part]] = found[part]
 
     def identity(self, shard: str) -> dict[str, object]:
         return {"sha256": _content(np.ascontiguousarray(self._vectors[self._places[shard]]))}
@@ -146,14 +153,12 @@ def lengths(vectors: np.ndarray) -> np.ndarray:
     return np.sqrt(np.cumsum(np.square(vectors), axis=1)[:, -1:])
 
 
-def require_dims(dims: int, source: VectorSource, samples: int) -> None:
-    """Refuse more dimensions than vectors have.
+def require_dims(key: str, dims: int, source: VectorSource, samples: int) -> None:
+    """Refuse more dimensions than vectors have; `key` is the param that asks for them.
 
     Raises:
         ParamsError: says how many there may be.
     """
     most = min(source.dims, samples - 1)
     if dims > most:
-        raise ParamsError(
-            f"cluster.dims {dims}: {samples} vectors of {source.dims} dimensions have at most {most}; lower it"
-        )
+        raise ParamsError(f"{key} {dims}: {samples} vectors of {source.dims} dimensions have at most {most}; lower it")

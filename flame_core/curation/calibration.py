@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from flame_core.curation.concept_list import ConceptList
 from flame_core.curation.tags import TAGS
@@ -54,7 +56,6 @@ def read_labels(path: Path, concepts: ConceptList, index: Index) -> Labels:
         InputError: the file is missing, or a line is not of this form; names the line.
     """
     numbers = {name: number for number, name in enumerate(concepts.names)}
-    keys = set(index.table.column("key").to_pylist())
     found: Labels = {}
     try:
         rows = list(csv.reader(path.read_text("utf-8-sig").splitlines()))
@@ -62,6 +63,7 @@ def read_labels(path: Path, concepts: ConceptList, index: Index) -> Labels:
         raise InputError(f"{path}: not a CSV file of labels ({error}); correct concepts.images.labels") from None
     if not rows or rows[0] != _COLUMNS:
         raise InputError(f"{path}: its first line must be {','.join(_COLUMNS)}")
+    keys = set(_among(index, {row[0] for row in rows[1:] if row}).keys())
     for line, row in enumerate(rows[1:], 2):
         if not row:
             continue
@@ -114,17 +116,18 @@ def _scores(keys: set[str], tags: Mapping[str, Unit], index: Index) -> dict[str,
     """{key: {number of a concept: stored score}}."""
     from safetensors.numpy import load_file
 
-    columns = index.table.select(["key", "shard", "row"]).to_pydict()
-    places = zip(columns["key"], columns["shard"], columns["row"], strict=True)
-    by_shard: dict[str, list[tuple[str, int]]] = {}
-    for key, shard, row in places:
-        if key in keys:
-            by_shard.setdefault(shard, []).append((key, row))
     found = {}
-    for shard, own in by_shard.items():
+    for shard, own in _among(index, keys).by_shard().items():
         arrays = load_file(tags[shard].file(TAGS))
-        for key, row in own:
-            part = slice(arrays["ends"][row], arrays["ends"][row + 1])
+        for row in own:
+            part = slice(arrays["ends"][row.row], arrays["ends"][row.row + 1])
             values = arrays["score"][part].astype(np.float64).tolist()
-            found[key] = dict(zip(arrays["concept"][part].tolist(), values, strict=True))
+            found[row.key] = dict(zip(arrays["concept"][part].tolist(), values, strict=True))
     return found
+
+
+def _among(index: Index, keys: set[str]) -> Index:
+    """The rows of these keys."""
+    options = pc.SetLookupOptions(value_set=pa.array(sorted(keys), pa.string()))
+    chosen = pc.call_function("is_in", [index.table.column("key")], options)
+    return Index(index.table.filter(chosen))

@@ -27,7 +27,7 @@ class CodeNumbers(Histograms):
             InputError: a shard's codes are of other keys than the index has.
         """
         super().__init__(folder, count, index, sha256)
-        self.dims = self.codes(min(self._keys)).shape[1]
+        self.dims = self.codes(next(iter(self._parts))).shape[1]
         self.order = np.arange(self.dims)
 
     def sort(self) -> None:

@@ -18,7 +18,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 from safetensors.numpy import load_file, save
 
 from flame_core.clustering.pipeline import PCA_SAMPLES, chosen_rows
@@ -169,11 +168,15 @@ class Coding:
     def _sizes(self) -> dict[str, int]:
         return dict(sorted(self.index.shard_sizes().items()))
 
+    @cached_property
+    def _parts(self) -> dict[str, Index]:
+        return self.index.by_shard()
+
     def _identity(self, shard: str) -> dict[str, object]:
         return {"shard": self.sha256[shard], "rows": self._sizes[shard], "tower": self.tower.identity}
 
     def _rows(self, shard: str) -> list[IndexRow]:
-        return list(Index(self.index.table.filter(pc.field("shard") == shard)))
+        return list(self._parts[shard])
 
     def _jpegs(self, shard: str, rows: Sequence[int]) -> Iterator[bytes]:
         reader, own = PictureReader(self.shards), self._rows(shard)

@@ -14,8 +14,8 @@ from flame_core.data.sidecars import Sidecar
 from flame_core.errors import InputError
 
 
-def read_scores(folder: Path, index: Index, places: list[tuple[str, int]]) -> np.ndarray:
-    """The scores of samples at (shard, row), [N] in float64.
+def read_scores(folder: Path, index: Index, rows: Index) -> np.ndarray:
+    """The scores of the samples in some rows of the training split, [N] in float64; `index` has all rows.
 
     Raises:
         InputError: the sidecar is missing, of other shards, or holds no single numbers.
@@ -26,7 +26,7 @@ def read_scores(folder: Path, index: Index, places: list[tuple[str, int]]) -> np
     sidecar.require_aligned(index)
     if sidecar.manifest.shape:
         raise InputError(f"{folder} holds {list(sidecar.manifest.shape)} per sample, and a filter needs one number")
-    return sidecar.read(places).double().numpy()
+    return sidecar.read_rows(rows).double().numpy()
 
 
 def kept(scores: np.ndarray, keep: float, keys: list[str]) -> np.ndarray:

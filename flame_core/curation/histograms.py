@@ -59,17 +59,13 @@ class Histograms:
         """
         self.dims = self._count = count
         self._folder, self._sha256 = folder, sha256
-        self._keys: dict[str, list[str]] = {shard: [] for shard in index.shard_sizes()}
-        columns = index.table.select(["key", "shard", "row"]).to_pydict()
-        rows = sorted(zip(columns["shard"], columns["row"], columns["key"], strict=True))
-        for shard, _, key in rows:
-            self._keys[shard].append(key)
+        self._parts = index.in_order().by_shard()
         self._last: tuple[str, np.ndarray] | None = None
         self.order = np.arange(count)
 
     def sort(self) -> None:
         """Put the dimensions into an order that no numbering of the codes changes; reads all codes."""
-        self.order = numbering_free((self._coded(shard) for shard in sorted(self._keys)), self._count)
+        self.order = numbering_free((self._coded(shard) for shard in self._parts), self._count)
 
     def identity(self, shard: str) -> dict[str, object]:
         order = bytes_sha256(self.order.astype("<i8").tobytes())
@@ -86,7 +82,7 @@ class Histograms:
 
     def _coded(self, shard: str) -> Coded:
         path = self._folder / code_file(shard)
-        found, keys = read_codes(path), self._keys[shard]
+        found, keys = read_codes(path), list(self._parts[shard].keys())
         if found.keys != keys:
             places = {key: place for place, key in enumerate(found.keys)}
             if missing := next((key for key in keys if key not in places), None):

@@ -181,7 +181,8 @@ class Counting:
         cache, units = WorkCache(self.work, STAGE), {}
         inputs = {"step": "tags", "tagger": tagger.identity, "floor": floor, "concepts": concepts.digest()}
         with progress("tag pictures", len(self.index), "pictures") as bar:
-            for shard, rows in self.rows_by_shard():
+            for shard, own in self.index.by_shard().items():
+                rows = list(own)
 
                 def blocks(rows: list[IndexRow] = rows) -> Iterator[np.ndarray]:
                     for start in range(0, len(rows), _PICTURES):
@@ -221,15 +222,6 @@ class Counting:
                 inputs |= {"covered": covered.tolist()}
             units[shard] = cache.get(inputs, write)
         return units
-
-    def rows_by_shard(self) -> Iterator[tuple[str, list[IndexRow]]]:
-        """The index rows of each shard, in order."""
-        start = 0
-        for shard, size in self.sizes.items():
-            rows = self.index[start : start + size]
-            assert {row.shard for row in rows} == {shard}
-            yield shard, rows
-            start += size
 
     def _over_shards(
         self,

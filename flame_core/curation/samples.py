@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import pyarrow as pa
 
 from flame_core.curation.code_numbers import CodeNumbers
 from flame_core.curation.codebook import Codebook
@@ -29,14 +28,13 @@ class Samples:
     descriptor: str = "histogram"
 
     @cached_property
-    def rows(self) -> list[tuple[str, int, str]]:
-        """(shard, row, key) of every sample."""
-        columns = self.index.table.select(["shard", "row", "key"]).to_pydict()
-        return sorted(zip(columns["shard"], columns["row"], columns["key"], strict=True))
+    def rows(self) -> Index:
+        """The row of every sample."""
+        return self.index.in_order()
 
     @cached_property
     def keys(self) -> list[str]:
-        return [key for _, _, key in self.rows]
+        return list(self.rows.keys())
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -76,6 +74,4 @@ class Samples:
 
     def index_rows(self, places: Sequence[int]) -> dict[int, IndexRow]:
         """The rows of the index of some samples."""
-        wanted = {self.keys[place]: place for place in places}
-        mask = pa.array([key in wanted for key in self.index.table.column("key").to_pylist()])
-        return {wanted[row.key]: row for row in Index(self.index.table.filter(mask))}
+        return {place: self.rows[place] for place in places}

@@ -67,15 +67,12 @@ def similarities(
         cache: of the stage.
     """
     slots, reader = raw_slots(store), PictureReader(shards)
-    rows: dict[str, list] = {shard: [] for shard in sorted(index.shard_sizes())}
-    for row in index:
-        rows[row.shard].append(row)
-    units = {}
+    rows, units = index.by_shard(), {}
     with progress("similarity", len(rows), "shards") as bar:
         for shard, own in rows.items():
 
-            def write(folder: Path, own: list = own) -> UnitRecord:
-                values = tower_similarities(tower, store, slots, reader, own)
+            def write(folder: Path, own: Index = own) -> UnitRecord:
+                values = tower_similarities(tower, store, slots, reader, list(own))
                 write_values(folder, NAME, values.astype(np.float32))
                 return UnitRecord({"samples": len(own)})
 

@@ -11,11 +11,13 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, overload
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -126,7 +128,11 @@ class IndexRow:
 
 
 class Index(Sequence[IndexRow]):
-    """Rows of `index.parquet` in shard order, stored as columns, because millions of rows then take 150 bytes each."""
+    """Rows of `index.parquet` in shard order, stored as columns, because millions of rows then take 150 bytes each.
+
+    As `IndexRow`s they take 800 bytes each, so make those of one shard at a time (`by_shard`). A copy for another
+    process holds the columns of its own rows only, even if they are a part of a larger index.
+    """
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table.combine_chunks()
@@ -160,6 +166,58 @@ class Index(Sequence[IndexRow]):
     def shard_sizes(self) -> dict[str, int]:
         """Number of samples per shard."""
         return {each["values"]: each["counts"] for each in self.table.column("shard").value_counts().to_pylist()}
+
+    def keys(self) -> Iterator[str]:
+        """The keys in order, a few at a time."""
+        for batch in self.table.select(["key"]).to_batches(max_chunksize=4096):
+            yield from batch.column(0).to_pylist()
+
+    def spans(self) -> dict[str, range]:
+        """By shard, the numbers of its rows, in the order of the index.
+
+        Raises:
+            InputError: the rows of a shard do not follow one another.
+        """
+        shards, starts = self._runs()
+        found = dict(zip(shards, map(range, starts, [*starts[1:], len(self)]), strict=True))
+        if len(found) < len(shards):
+            torn = Counter(shards).most_common(1)[0][0]
+            raise InputError(f"{INDEX}: the rows of {torn} do not follow one another; run `flame ingest` again")
+        return found
+
+    def by_shard(self) -> dict[str, Index]:
+        """The rows of each shard, by the names of the shards. They share the columns of this index.
+
+        Raises:
+            InputError: the rows of a shard do not follow one another.
+        """
+        return {shard: Index(self.table.slice(own.start, len(own))) for shard, own in sorted(self.spans().items())}
+
+    def in_order(self) -> Index:
+        """The rows by the names of the shards and their places there; this index, if they lie so, as is usual."""
+        shards, starts = self._runs()
+        rows = self.table.column("row").to_numpy()
+        falls = np.flatnonzero(rows[1:] <= rows[:-1]) + 1
+        if shards == sorted(set(shards)) and np.isin(falls, starts).all():
+            return self
+        return Index(self.table.sort_by([("shard", "ascending"), ("row", "ascending")]))
+
+    def _runs(self) -> tuple[list[str], list[int]]:
+        """The shards of rows that follow one another, and the number of the first row of each such run."""
+        column = self.table.column("shard")
+        changes = pc.call_function("not_equal", [column.slice(1), column.slice(0, max(len(self) - 1, 0))]).to_numpy()
+        starts = [*range(min(len(self), 1)), *(np.flatnonzero(changes) + 1).tolist()]
+        return column.take(pa.array(starts, pa.int64())).to_pylist(), starts
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Index], tuple[bytes]]:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.table.schema) as stream:  # a pickled slice would hold the whole table
+            stream.write_table(self.table)
+        return _unpickled, (sink.getvalue().to_pybytes(),)
+
+
+def _unpickled(content: bytes) -> Index:
+    return Index(pa.ipc.open_stream(content).read_all())
 
 
 def read_index(shards: Path, split: Split | None = None) -> Index:

@@ -13,6 +13,7 @@ asked; a few hundred wrong pictures say little of a gallery of a million, where 
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,7 @@ def _wrong_pictures(held_out: Gallery) -> np.ndarray:
 
 def _chosen(names: Sequence[str], most: int) -> np.ndarray:
     """Numbers of at most so many names, by a hash."""
-    return np.array(sorted(range(len(names)), key=lambda number: text_sha256(names[number]))[:most], np.int64)
+    return np.array(heapq.nsmallest(most, range(len(names)), key=lambda number: text_sha256(names[number])), np.int64)
 
 
 def _with_wrong_ones(scores: np.ndarray) -> np.ndarray:

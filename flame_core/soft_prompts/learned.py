@@ -6,7 +6,6 @@ that were learned, each with what the LLM wrote. `llm_changed` in its counts is 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from flame_core.digest import json_bytes, json_lines_bytes
-from flame_core.files.weights import save_weights
+from flame_core.files.weights import own_weights_sha256, save_weights
 from flame_core.params import LLMParams, PromptsParams
 from flame_core.soft_prompts.fit import Fit
 from flame_core.soft_prompts.frozen_llm import FrozenLLM, llm_digest, load_frozen
@@ -76,7 +75,7 @@ class Learning:
             torch.set_num_threads(self.params.cpu_threads)
         dtype = getattr(torch, self.params.dtype)
         llm = load_frozen(self.folder, self.llm_params, dtype, self.device, self.params.template)
-        before = weights_sha256(llm)
+        before = own_weights_sha256(llm.model)
         fit = Fit(self.params, self._config(llm), llm, self.sentences, self.cache, self._inputs, self.seconds)
         model, rows = fit.run()
         model.head.save(folder)
@@ -90,7 +89,7 @@ class Learning:
             for numbers, title in ((tested, "write held-out captions"), (learned, "write learned captions"))
         ]
         (folder / WRITTEN).write_bytes(json_bytes(lists))
-        return UnitRecord({"llm_changed": int(weights_sha256(llm) != before)})
+        return UnitRecord({"llm_changed": int(own_weights_sha256(llm.model) != before)})
 
     def _config(self, llm: FrozenLLM) -> PromptHeadConfig:
         encoder, store = self.params.encoder, self.sentences.store
@@ -108,12 +107,3 @@ class Learning:
             max_tokens=self.params.max_tokens,
             source=self.source,
         )
-
-
-def weights_sha256(llm: FrozenLLM) -> str:
-    """Digest of the bytes of all weights."""
-    total = hashlib.sha256()
-    for name, weight in sorted(llm.model.state_dict().items()):
-        total.update(name.encode())
-        total.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return total.hexdigest()

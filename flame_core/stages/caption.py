@@ -88,7 +88,7 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
     recorded = read_digests(layout.shards)
     shards = {name: recorded[name] for name in names}
     digests = {name: work.digest({"shard": shards[name], "writers": writers}) for name in names}
-    units = {digest: unit for digest in dict.fromkeys(digests.values()) if (unit := work.find(digest))}
+    units = work.find_all({digest: digest for digest in digests.values()})
     tasks = {
         digest: CaptionTask(layout.shards / name, digest, params.caption, layout, work)
         for name, digest in digests.items()
@@ -260,11 +260,8 @@ def _raw(row: int, sample: Sample) -> Iterator[Caption]:
             yield Caption(row, sample.key, "raw", text, language, f"source:{sample.meta['source']}")
 
 
-def _index_keys(shards: Path) -> dict[str, list[str]]:
-    keys: dict[str, list[str]] = {}
-    for row in read_index(shards):
-        keys.setdefault(row.shard, []).append(row.key)
-    return keys
+def _index_keys(shards: Path) -> dict[str, Iterator[str]]:
+    return {shard: own.keys() for shard, own in read_index(shards).by_shard().items()}
 
 
 def _facts(units: Mapping[str, Unit], computed: int, checks: Sequence[gates.Check]) -> dict[str, Any]:

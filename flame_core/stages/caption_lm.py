@@ -23,7 +23,7 @@ from flame_core.captioning.writer import PictureWriter
 from flame_core.data.shards import INDEX, PictureReader
 from flame_core.digest import json_bytes, json_lines_bytes, value_digest
 from flame_core.errors import ParamsError
-from flame_core.files.weights import save_weights
+from flame_core.files.weights import own_weights_sha256, save_weights
 from flame_core.graph.section_stages import captioner_start
 from flame_core.layout import Layout
 from flame_core.model_files import CONFIG, WEIGHTS
@@ -112,7 +112,6 @@ def _trained(
     import torch
 
     from flame_core.captioning.fit import fit
-    from flame_core.soft_prompts.learned import weights_sha256
 
     cache = WorkCache(layout.work, STAGE)
     digest = cache.digest(inputs)
@@ -120,7 +119,7 @@ def _trained(
 
     def write(folder: Path) -> UnitRecord:
         llm = open_llm()
-        before = weights_sha256(llm)
+        before = own_weights_sha256(llm.model)
         tower = started_tower(chosen, source, config, llm.row_scale)
         torch.use_deterministic_algorithms(llm.device.type == "cpu")
         size = config["recipe"]["model"]["image_size"]
@@ -128,7 +127,7 @@ def _trained(
         metrics = fit(tower, llm, batches, chosen, checkpoints)
         save_weights(tower, folder / WEIGHTS)
         (folder / METRICS).write_bytes(json_lines_bytes(metrics))
-        return UnitRecord({"steps": len(metrics), "llm_unchanged": int(weights_sha256(llm) == before)})
+        return UnitRecord({"steps": len(metrics), "llm_unchanged": int(own_weights_sha256(llm.model) == before)})
 
     unit = cache.find(digest) or cache.compute(digest, write)
     shutil.rmtree(checkpoints, ignore_errors=True)

@@ -53,7 +53,7 @@ def run(params: Params, layout: Layout) -> None:
     source, wanted, origin = _source(chosen, params, layout, index)
     wanted = {layout.shards: [INDEX], layout.captions: ["train/*"], **wanted}
     verified = verify(wanted)
-    require_dims(chosen.dims, source, min(len(index), chosen.fit_samples))
+    require_dims("cluster.dims", chosen.dims, source, min(len(index), chosen.fit_samples))
     clustering = Clustering(chosen, source, index, WorkCache(layout.work, STAGE), layout.clusters.name)
     found = clustering.run()
     labelled = _labelled(found.labels, layout.clusters.name, chosen.clusters)

@@ -15,7 +15,7 @@ import torch
 from safetensors.numpy import load_file
 
 from flame_core import gates
-from flame_core.data.shards import INDEX, Index, IndexRow, PictureReader, read_index
+from flame_core.data.shards import INDEX, Index, PictureReader, read_index
 from flame_core.data.sidecars import VALUES, gather_sidecar, write_int8, write_values
 from flame_core.errors import ParamsError
 from flame_core.files.int8_rows import decoded
@@ -83,14 +83,11 @@ def _stored(chosen: FeaturesParams, weights: InitialWeights, index: Index, layou
 
     inputs = chosen.model_dump(mode="json", include={"views", "dtype", "cpu_threads"})
     inputs |= {"tower": tower_of(chosen.model), "weights": weights.sha256}
-    rows: dict[str, list[IndexRow]] = {shard: [] for shard in sorted(index.shard_sizes())}
-    for row in index:
-        rows[row.shard].append(row)
     units: dict[str, Unit] = {}
     with progress(STAGE, len(index), "pictures") as bar:
-        for shard, own in rows.items():
+        for shard, own in index.by_shard().items():
 
-            def write(folder: Path, own: list[IndexRow] = own) -> UnitRecord:
+            def write(folder: Path, own: Index = own) -> UnitRecord:
                 reader = PictureReader(layout.shards)
                 jpegs = [reader.jpeg(row) for row in own]
                 found = features_of(tower(), jpegs, chosen.model, chosen.views, device)

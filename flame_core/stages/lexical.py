@@ -8,6 +8,7 @@ Only if params have a section `lexical`. The folder is a sidecar (docs/sidecars.
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -133,7 +134,8 @@ def _named(found: Worded, place: int) -> str:
 
 def _examples(found: Worded, index: Index, layout: Layout, params: Params) -> Iterator[WordedCaption]:
     """Some captions with their heaviest words; those with the smallest digests of their keys."""
-    rows = sorted(index, key=lambda row: text_sha256("words " + row.key))[:_SAMPLES]
+    nearest = heapq.nsmallest(_SAMPLES, enumerate(index.keys()), key=lambda each: text_sha256("words " + each[1]))
+    rows = [index[number] for number, _ in nearest]
     kind, language = (params.lexical or LexicalParams()).kinds[0], params.evaluate.train_language
     texts: dict[str, str] = {}
     for shard in {row.shard for row in rows}:

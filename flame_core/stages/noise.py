@@ -11,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from flame_core import gates
 from flame_core.captions.table import read_captions
@@ -47,12 +46,11 @@ def run(params: Params, layout: Layout) -> None:
     shares = [Share.of(share, text_rows(order, share), texts) for share in chosen.shares]
     checks = noise_checks(order, shares, chosen)
     cache, units = WorkCache(layout.work, STAGE), {}
-    by_place = pa.table({"order": order, **{name: index.table.column(name) for name in ("shard", "row")}})
-    by_place = by_place.sort_by([("shard", "ascending"), ("row", "ascending")]).column("order").to_numpy()
-    sizes = dict(sorted(index.shard_sizes().items()))
-    parts = np.split(by_place, np.cumsum(list(sizes.values()))[:-1])
-    with progress("order", len(sizes), "shards") as bar:
-        for shard, own in zip(sizes, parts, strict=True):
+    spans, rows = index.spans(), index.table.column("row").to_numpy()
+    with progress("order", len(spans), "shards") as bar:
+        for shard, span in sorted(spans.items()):
+            part = slice(span.start, span.stop)
+            own = order[part][np.argsort(rows[part], kind="stable")]
 
             def write(folder: Path, own: np.ndarray = own) -> UnitRecord:
                 write_values(folder, NOISE, own)
@@ -78,12 +76,14 @@ def run(params: Params, layout: Layout) -> None:
 
 def _texts(captions: Path, index: Index, language: str) -> list[str]:
     """The first raw caption of each sample in the language; an empty text if it has none."""
-    found: dict[tuple[str, int], str] = {}
-    for shard in sorted(index.shard_sizes()):
+    texts, rows = [""] * len(index), index.table.column("row").to_numpy()
+    for shard, own in sorted(index.spans().items()):
+        found: dict[int, str] = {}
         for caption in read_captions(captions / Path(shard).with_suffix(".parquet")):
             if caption.kind == "raw" and caption.language == language:
-                found.setdefault((shard, caption.row), caption.text)
-    return [found.get((row.shard, row.row), "") for row in index]
+                found.setdefault(caption.row, caption.text)
+        texts[own.start : own.stop] = [found.get(row, "") for row in rows[own.start : own.stop].tolist()]
+    return texts
 
 
 def noise_checks(order: np.ndarray, shares: list[Share], chosen: NoiseParams) -> list[gates.Check]:
@@ -94,7 +94,7 @@ def noise_checks(order: np.ndarray, shares: list[Share], chosen: NoiseParams) ->
     return [
         gates.Check(
             "noise_moves",
-            sorted(order) == list(range(len(order))) and not wrong,
+            np.array_equal(np.sort(order), np.arange(len(order))) and not wrong,
             "every share moves the number of samples that it says, and each to the texts of another",
             value=[each.moved for each in shares],
             threshold=[moved(len(order), each.share) for each in shares],

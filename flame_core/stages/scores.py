@@ -27,7 +27,7 @@ from flame_core.curation.open_scorer import open_scorer, release_scorers
 from flame_core.curation.score_rules import meeting, selected_file
 from flame_core.curation.scorers import checked_scores
 from flame_core.data.contact_sheet import sheet_of
-from flame_core.data.shards import INDEX, IndexRow, PictureReader, read_index
+from flame_core.data.shards import INDEX, Index, IndexRow, PictureReader, read_index
 from flame_core.data.sidecars import VALUES, gather_sidecar, write_values
 from flame_core.digest import json_bytes
 from flame_core.errors import ParamsError
@@ -54,7 +54,7 @@ class ScoreTask:
 
     name: str
     scorer: ScorerParams
-    rows: tuple[IndexRow, ...]
+    rows: Index
     language: str
     layout: Layout
     digest: str
@@ -71,9 +71,8 @@ def run(params: Params, layout: Layout) -> None:
         gates.require(source)
     verified = verify(wanted)
     index = read_index(layout.shards, "train")
-    rows: dict[str, list[IndexRow]] = {shard: [] for shard in sorted(index.shard_sizes())}
-    for row in index:
-        rows[row.shard].append(row)
+    samples = index.in_order()
+    rows = samples.by_shard()
     language = params.evaluate.train_language
     units: dict[str, dict[str, Unit]] = {}
     identities: dict[str, dict[str, Any]] = {}
@@ -83,8 +82,7 @@ def run(params: Params, layout: Layout) -> None:
             units[name] = _scored(name, own, identities[name], rows, language, layout)
     finally:
         release_scorers()
-    samples = [row for own in rows.values() for row in own]
-    keys = [row.key for row in samples]
+    keys = list(samples.keys())
     scores = {
         name: np.concatenate([load_file(unit.file(f"score-{name}.safetensors"))[VALUES] for unit in own.values()])
         for name, own in units.items()
@@ -137,16 +135,16 @@ def _scored(
     name: str,
     scorer: ScorerParams,
     identity: Mapping[str, Any],
-    rows: Mapping[str, Sequence[IndexRow]],
+    rows: Mapping[str, Index],
     language: str,
     layout: Layout,
 ) -> dict[str, Unit]:
     """{shard: the unit with its scores}."""
     work = WorkCache(layout.work, STAGE)
     digests = {shard: work.digest({"scorer": identity, "name": name, **_read(scorer, shard, layout)}) for shard in rows}
-    units = {shard: unit for shard, digest in digests.items() if (unit := work.find(digest))}
+    units = work.find_all(digests)
     tasks = {
-        shard: ScoreTask(name, scorer, tuple(own), language, layout, digests[shard], work)
+        shard: ScoreTask(name, scorer, own, language, layout, digests[shard], work)
         for shard, own in rows.items()
         if shard not in units
     }
@@ -176,8 +174,9 @@ def score_shard(task: ScoreTask) -> Unit:
 
     def write(folder: Path) -> UnitRecord:
         scorer = open_scorer(task.name, task.scorer, task.layout, task.language)
-        write_values(folder, f"score-{task.name}", checked_scores(task.name, scorer, task.rows))
-        return UnitRecord({"samples": len(task.rows)})
+        rows = list(task.rows)
+        write_values(folder, f"score-{task.name}", checked_scores(task.name, scorer, rows))
+        return UnitRecord({"samples": len(rows)})
 
     return task.work.compute(task.digest, write)
 
@@ -238,7 +237,8 @@ def _page(
     reader = PictureReader(layout.shards)
 
     def captions(wanted: Sequence[int]) -> dict[int, str]:
-        places = {(samples[number].shard, samples[number].row): number for number in wanted}
+        shown = [samples[number] for number in wanted]
+        places = {(row.shard, row.row): number for row, number in zip(shown, wanted, strict=True)}
         texts = first_captions(set(places), layout.captions, "raw", language)
         return {places[place]: text for place, text in texts.items()}
 

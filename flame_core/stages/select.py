@@ -35,7 +35,7 @@ from flame_core.curation.select_checks import select_checks
 from flame_core.curation.selecting import Selected, require_budgets, select_all, selection_file
 from flame_core.curation.word_shares import Counts, WordShares, count_concepts, count_words, word_shares
 from flame_core.data.contact_sheet import sheet_of
-from flame_core.data.shards import INDEX, PictureReader, read_index
+from flame_core.data.shards import INDEX, Index, PictureReader, read_index
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError, ParamsError
 from flame_core.files.parquet_bytes import parquet_bytes
@@ -111,7 +111,7 @@ def run(params: Params, layout: Layout) -> None:
         "selections": {row.name: {**vars(row), "budget": row.samples} for row in rows},
     }
     contents = {f"{each.name}.parquet": selection_file(each, data.keys) for each in selected}
-    contents |= {code_file(shard): _assigned(shard, grouped, data) for shard in data.sizes}
+    contents |= {code_file(shard): _assigned(shard, grouped, own) for shard, own in data.rows.by_shard().items()}
     contents |= {CENTROIDS: grouped.centres.to_bytes(), ABOUT: json_bytes(about), PAGE: page.encode()}
     gather(layout.selections, layout.state, {}, {**contents, gates.CHECKS: gates.to_bytes(checks)})
     facts(
@@ -161,10 +161,7 @@ def _grouped(chosen: SelectParams, data: Samples, frozen: Path | None) -> tuple[
             raise InputError(
                 f"select.clusters is {chosen.clusters}, and the training split has {len(data.index)} samples: lower it"
             )
-        try:
-            require_dims(chosen.dims, data.source, min(len(data.index), chosen.fit_samples))
-        except ParamsError as error:
-            raise ParamsError(str(error).replace("cluster.dims", "select.dims")) from None
+        require_dims("select.dims", chosen.dims, data.source, min(len(data.index), chosen.fit_samples))
         return make_groups(chosen, data.source, data.index, cache), None
     centres, about = read_centres(frozen), _read_about(frozen)
     if about["codebook"] != data.book.digest:
@@ -189,9 +186,8 @@ def _scores(chosen: SelectParams, layout: Layout) -> dict[str, Path]:
 
 def _allowed(chosen: SelectParams, data: Samples) -> dict[str, np.ndarray]:
     """{selection: whether it may hold each sample} of those with a filter."""
-    places = [(shard, row) for shard, row, _ in data.rows]
     folders = _scores(chosen, data.layout)
-    scores = {folder: read_scores(folder, data.index, places) for folder in set(folders.values())}
+    scores = {folder: read_scores(folder, data.index, data.rows) for folder in set(folders.values())}
     shares = {name: each.filter.keep for name, each in chosen.selections.items() if each.filter}
     return {name: kept(scores[folders[name]], keep, data.keys) for name, keep in shares.items()}
 
@@ -232,10 +228,10 @@ def _left(within: Mapping[str, int], everywhere: Mapping[str, int]) -> float:
     return len(within) / max(len(everywhere), 1)
 
 
-def _assigned(shard: str, grouped: Grouped, data: Samples) -> bytes:
+def _assigned(shard: str, grouped: Grouped, rows: Index) -> bytes:
     """train/00000.parquet: the group of every sample of a shard."""
     columns = {
-        "key": pa.array([key for own, _, key in data.rows if own == shard], pa.string()),
+        "key": pa.array(rows.keys(), pa.string()),
         "cluster": pa.array(grouped.groups[shard], pa.int32()),
         "cosine": pa.array(grouped.cosines[shard], pa.float32()),
     }
@@ -256,8 +252,9 @@ def _page(
     usual = (data.codes + 1) / (data.codes.sum() + len(data.codes))
 
     def caption(samples: Sequence[int]) -> dict[int, str]:
-        kept.update(data.index_rows(samples))
-        places = {data.rows[sample][:2]: sample for sample in samples}
+        own = data.index_rows(samples)
+        kept.update(own)
+        places = {(row.shard, row.row): sample for sample, row in own.items()}
         texts = first_captions(set(places), data.layout.captions, "raw", data.language)
         return {places[place]: text for place, text in texts.items()}
 

@@ -15,10 +15,12 @@ are units of the work cache, so a killed run continues.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from safetensors.numpy import load_file, save_file
 
 from flame_core import gates
@@ -61,10 +63,7 @@ def run(params: Params, layout: Layout) -> None:
     if len(index) < chosen.clusters:
         raise InputError(f"semdedup.clusters is {chosen.clusters}, and the training split has {len(index)} samples")
     vectors = SidecarVectors(folder, "sidecar", index)
-    try:
-        require_dims(chosen.dims, vectors, min(len(index), chosen.fit_samples))
-    except ParamsError as error:
-        raise ParamsError(str(error).replace("cluster.dims", "semdedup.dims")) from None
+    require_dims("semdedup.dims", chosen.dims, vectors, min(len(index), chosen.fit_samples))
     cache = WorkCache(layout.work, STAGE)
     labels, scores = _clustered(chosen, vectors, index, cache)
     table = _compared(chosen, vectors, index, labels, scores, cache)
@@ -107,13 +106,12 @@ def _clustered(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The cluster [N] of each sample of the index, and its similarity [N] to the centroid."""
     units = Clustering(chosen.clustering, vectors, index, cache, _LABEL).run().labels
-    rows = index.table.select(["shard", "row"]).to_pydict()
+    rows = index.table.column("row").to_numpy()
     labels, scores = np.empty(len(index), np.int64), np.empty(len(index), np.float32)
-    shards, own = np.array(rows["shard"]), np.array(rows["row"])
-    for shard, unit in units.items():
-        here = shards == shard
-        labels[here] = load_file(unit.file(f"{_LABEL}.safetensors"))[VALUES][own[here]]
-        scores[here] = load_file(unit.file(f"{SCORES}.safetensors"))[VALUES][own[here]]
+    for shard, own in index.spans().items():
+        here = slice(own.start, own.stop)
+        labels[here] = load_file(units[shard].file(f"{_LABEL}.safetensors"))[VALUES][rows[here]]
+        scores[here] = load_file(units[shard].file(f"{SCORES}.safetensors"))[VALUES][rows[here]]
     return labels, scores
 
 
@@ -126,8 +124,7 @@ def _compared(
     cache: WorkCache,
 ) -> pa.Table:
     """Key, cluster, cosine and twin of every sample, in the index's order."""
-    columns = index.table.select(["key", "shard", "row"]).to_pydict()
-    keys, shards, rows = (np.array(columns[name]) for name in ("key", "shard", "row"))
+    keys, places = index.table.column("key"), _Places.of(index)
     cosine, twin = np.full(len(index), -1.0), np.full(len(index), -1, np.int64)
     identities = {shard: vectors.identity(shard) for shard in index.shard_sizes()}
     members = np.argsort(labels, kind="stable")
@@ -137,12 +134,12 @@ def _compared(
             own = members[bounds[first] : bounds[last]]
             parts = [members[bounds[k] : bounds[k + 1]] for k in range(first, last)]
             order = [
-                part[keeping_order(scores[part], keys[part].tolist(), farthest=chosen.keep == "farthest")]
+                part[keeping_order(scores[part], _taken(keys, part), farthest=chosen.keep == "farthest")]
                 for part in parts
             ]
 
             def write(folder: Path, own: np.ndarray = own, order: Sequence[np.ndarray] = order) -> UnitRecord:
-                x = _read(vectors, shards[own], rows[own])
+                x = places.read(vectors, own)
                 place = {int(sample): number for number, sample in enumerate(own)}
                 found = [compare(x[[place[int(sample)] for sample in part]]) for part in order]
                 arrays = {
@@ -153,8 +150,8 @@ def _compared(
                 return UnitRecord({"pictures": len(own)})
 
             inputs = {
-                "compare": {shard: identities[shard] for shard in sorted(set(shards[own].tolist()))},
-                "samples": [[str(shards[sample]), int(rows[sample])] for part in order for sample in part],
+                "compare": {shard: identities[shard] for shard in places.shards_of(own)},
+                "samples": [place for part in order for place in places.named(part)],
                 "clusters": [len(part) for part in order],
             }
             arrays = load_file(cache.get(inputs, write).file(_FILE))
@@ -165,12 +162,11 @@ def _compared(
                 twin[part] = np.where(twins >= 0, part[np.maximum(twins, 0)], -1) if len(part) else twins
                 start += len(part)
             bar.advance(len(own))
-    names = [str(keys[number]) if number >= 0 else None for number in twin]
     content = {
-        "key": pa.array(columns["key"], pa.string()),
+        "key": keys,
         "cluster": pa.array(labels, pa.int32()),
         "cosine": pa.array(cosine, pa.float64()),
-        "twin": pa.array(names, pa.string()),
+        "twin": keys.take(pa.array(twin, mask=twin < 0)),
     }
     return pa.table(content)
 
@@ -185,13 +181,40 @@ def _groups(bounds: np.ndarray, dims: int) -> Iterator[tuple[int, int]]:
             first = k
 
 
-def _read(vectors: SidecarVectors, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The vectors [n, D] of samples by shard and row."""
-    x = np.empty((len(rows), vectors.dims))
-    for shard in sorted(set(shards.tolist())):
-        here = np.flatnonzero(shards == shard)
-        x[here] = vectors.read(shard, rows[here].tolist())
-    return x
+@dataclass(frozen=True)
+class _Places:
+    """Where the samples of an index are: names of the shards, and by sample [N] the number of its shard and its row."""
+
+    names: list[str]
+    shards: np.ndarray
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, index: Index) -> _Places:
+        spans = index.spans()
+        shards = np.repeat(np.arange(len(spans)), [len(own) for own in spans.values()])
+        return cls(list(spans), shards, index.table.column("row").to_numpy())
+
+    def shards_of(self, samples: np.ndarray) -> list[str]:
+        """The names of the shards of some samples, sorted."""
+        return sorted(self.names[shard] for shard in np.unique(self.shards[samples]).tolist())
+
+    def named(self, samples: np.ndarray) -> list[list[str | int]]:
+        """[shard, row] of each sample."""
+        own = zip(self.shards[samples].tolist(), self.rows[samples].tolist(), strict=True)
+        return [[self.names[shard], row] for shard, row in own]
+
+    def read(self, vectors: SidecarVectors, samples: np.ndarray) -> np.ndarray:
+        """The vectors [n, D] of some samples, at least one."""
+        shards, rows = self.shards[samples], self.rows[samples]
+        x, order = np.empty((len(samples), vectors.dims)), np.argsort(shards, kind="stable")
+        for here in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
+            x[here] = vectors.read(self.names[shards[here[0]]], rows[here].tolist())
+        return x
+
+
+def _taken(keys: pa.ChunkedArray, samples: np.ndarray) -> list[str]:
+    return keys.take(pa.array(samples)).to_pylist()
 
 
 def _sheet(layout: Layout, index: Index, table: pa.Table, removed: np.ndarray) -> bytes:
@@ -199,8 +222,8 @@ def _sheet(layout: Layout, index: Index, table: pa.Table, removed: np.ndarray) -
     gone = np.flatnonzero(removed)
     cosine = table.column("cosine").to_numpy()[gone]
     chosen = gone[np.argsort(cosine, kind="stable")[:16]]
-    places = {key: number for number, key in enumerate(table.column("key").to_pylist())}
-    twins = [places[table.column("twin")[int(number)].as_py()] for number in chosen]
+    options = pc.SetLookupOptions(value_set=table.column("key"))
+    twins = pc.call_function("index_in", [table.column("twin").take(pa.array(chosen))], options).to_pylist()
     reader = PictureReader(layout.shards)
     pairs = [number for pair in zip(chosen.tolist(), twins, strict=True) for number in pair]
     return sheet_of([reader.jpeg(index[number]) for number in pairs], 8)

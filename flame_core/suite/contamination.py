@@ -20,7 +20,7 @@ from flame_core.data.near_duplicates import Looks, near_duplicates
 from flame_core.data.perceptual import COLOURS, colour_miniature, perceptual_hash
 from flame_core.data.picture_bounds import PictureError
 from flame_core.data.picture_decoding import read_picture
-from flame_core.data.shards import IndexRow, PictureReader, read_index
+from flame_core.data.shards import Index, PictureReader, read_index
 from flame_core.files.parquet_bytes import parquet_bytes
 from flame_core.gates import Check
 from flame_core.layout import Layout
@@ -65,7 +65,10 @@ def find_twins(params: Params, layout: Layout, chosen: LooksDisjointParams) -> l
         looks, readable = _of_pictures(each.content.pictures, layout.work)
         near = near_duplicates(training, looks[np.flatnonzero(readable)], chosen.distance)
         names = [picture.name for picture, fine in zip(each.content.pictures, readable, strict=True) if fine]
-        pairs = [(names[near[number]], keys[number]) for number in np.flatnonzero(near >= 0)]
+        twins = np.flatnonzero(near >= 0)
+        pairs = [
+            (names[place], key) for place, key in zip(near[twins], keys.take(pa.array(twins)).to_pylist(), strict=True)
+        ]
         found.append(Twins(each.benchmark.name, len(names), sorted(pairs)))
     return found
 
@@ -99,20 +102,18 @@ class _Shard:
     """The training pictures of a shard."""
 
     shards: Path
-    rows: tuple[IndexRow, ...]
+    rows: Index
     sha256: str
     cache: WorkCache
 
 
-def _training(layout: Layout) -> tuple[list[str], Looks]:
+def _training(layout: Layout) -> tuple[pa.ChunkedArray, Looks]:
     """Keys and looks of all training pictures."""
     digests, cache = read_digests(layout.shards), WorkCache(layout.work, CACHE)
-    rows: dict[str, list[IndexRow]] = {}
-    for row in read_index(layout.shards, "train"):
-        rows.setdefault(row.shard, []).append(row)
-    tasks = [_Shard(layout.shards, tuple(own), digests[shard], cache) for shard, own in sorted(rows.items())]
+    index = read_index(layout.shards, "train").in_order()
+    tasks = [_Shard(layout.shards, own, digests[shard], cache) for shard, own in index.by_shard().items()]
     folders = map_units(_of_shard, tasks, settings().workers, "look at training pictures", "shard")
-    return [row.key for task in tasks for row in task.rows], _joined(list(folders))[0]
+    return index.table.column("key"), _joined(list(folders))[0]
 
 
 def _of_shard(task: _Shard) -> Path:

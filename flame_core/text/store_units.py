@@ -34,7 +34,7 @@ def compute_jobs(
     """
     cache = WorkCache(layout.work, STAGE)
     digests = {job.name: cache.digest({**identities[job.reading], **_identity(job)}) for job in jobs}
-    units = {name: unit for name, digest in digests.items() if (unit := cache.find(digest))}
+    units = cache.find_all(digests)
     missing = [
         EmbedTask(digest=digests[job.name], job=job, tokens=counts[job.name]) for job in jobs if job.name not in units
     ]

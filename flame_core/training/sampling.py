@@ -65,8 +65,8 @@ class Weighted:
     seed: int
 
     def epoch(self, epoch: int, batch_size: int) -> Batches:
-        order = self.order(epoch).tolist()
-        return lambda step: order[step * batch_size : (step + 1) * batch_size]
+        order = self.order(epoch)
+        return lambda step: order[step * batch_size : (step + 1) * batch_size].tolist()
 
     def order(self, epoch: int) -> np.ndarray:
         """[N] numbers of samples, each as often as it is drawn."""
@@ -190,7 +190,7 @@ def _stored_weights(folder: Path, selected: Index, index: Index) -> np.ndarray:
     sidecar.require_aligned(index)
     if sidecar.manifest.shape != ():
         raise InputError(f"{folder}: train.sampling needs one number per sample, not {list(sidecar.manifest.shape)}")
-    return sidecar.read([(row.shard, row.row) for row in selected]).numpy().astype(np.float64)
+    return sidecar.read_rows(selected).numpy().astype(np.float64)
 
 
 def _concepts_of(folder: Path, selected: Index, index: Index) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -203,8 +203,9 @@ def _concepts_of(folder: Path, selected: Index, index: Index) -> tuple[np.ndarra
     if manifest.get("index") != index.digest():
         raise InputError(f"{folder}: counted in other shards; run `flame concepts` again")
     numbers: dict[str, np.ndarray] = {shard: np.full(rows, -1, np.int64) for shard, rows in index.shard_sizes().items()}
-    for number, row in enumerate(selected):
-        numbers[row.shard][row.row] = number
+    places = selected.table.column("row").to_numpy()
+    for shard, own in selected.spans().items():
+        numbers[shard][places[own.start : own.stop]] = np.arange(own.start, own.stop)
     owners: list[np.ndarray] = []
     concepts: list[np.ndarray] = []
     for shard in sorted(numbers):

@@ -134,30 +134,29 @@ class _Storing:
         """The unit of each crop and shard; the pictures of those that are missing are read by one loader."""
         numbers = self._numbers()
         digests = read_digests(self.layout.shards)
+        rows_of = self._rows()
         inputs = {
             (crop, shard): self.cache.digest(
                 {
                     TEACHER_VECTORS: self.origin,
                     "crop": crop,
                     "shard": digests[shard],
-                    "rows": [self.selected[number].row for number in own]
-                    if len(self.selected) < len(self.index)
-                    else None,
+                    "rows": rows_of[shard].tolist() if len(self.selected) < len(self.index) else None,
                 }
             )
             for crop in range(crops)
-            for shard, own in numbers.items()
+            for shard in numbers
         }
-        units = {each: unit for each, digest in inputs.items() if (unit := self.cache.find(digest)) is not None}
+        units = self.cache.find_all(inputs)
         missing = [each for each in inputs if each not in units]
         parts = {each: _parts(each[0], numbers[each[1]]) for each in missing}
         read = self._features([part for each in missing for part in parts[each]], teacher)
         sizes = self.index.shard_sizes()
         with progress("teacher's vectors", sum(len(numbers[shard]) for _, shard in missing), "pictures") as bar:
             for each in missing:
-                rows = [self.selected[number].row for number in numbers[each[1]]]
+                rows = rows_of[each[1]]
 
-                def write(folder: Path, each: tuple[int, str] = each, rows: list[int] = rows) -> UnitRecord:
+                def write(folder: Path, each: tuple[int, str] = each, rows: np.ndarray = rows) -> UnitRecord:
                     found = [next(read) for _ in parts[each]]
                     values = np.zeros((sizes[each[1]], self._width(teacher)), np.float32)
                     if found:
@@ -172,12 +171,15 @@ class _Storing:
     def _width(self, teacher: Teacher) -> int:
         return sum(teacher.sizes[name] for name in self.origin["features"])
 
-    def _numbers(self) -> dict[str, list[int]]:
+    def _numbers(self) -> dict[str, range]:
         """The numbers of the selected samples of each shard, in the order of their rows."""
-        numbers: dict[str, list[int]] = {shard: [] for shard in sorted(self.index.shard_sizes())}
-        for number, row in enumerate(self.selected):
-            numbers[row.shard].append(number)
-        return numbers
+        spans = self.selected.spans()
+        return {shard: spans.get(shard, range(0)) for shard in sorted(self.index.shard_sizes())}
+
+    def _rows(self) -> dict[str, np.ndarray]:
+        """The rows of the selected samples of each shard."""
+        rows = self.selected.table.column("row").to_numpy()
+        return {shard: rows[own.start : own.stop] for shard, own in self._numbers().items()}
 
     @torch.no_grad()
     def _features(self, batches: list[Batches], teacher: Teacher) -> Iterator[Tensor]:
@@ -199,7 +201,7 @@ class _Storing:
 Batches = list[tuple[int, int]]  # (epoch, number) of the samples of a batch
 
 
-def _parts(crop: int, numbers: list[int]) -> list[Batches]:
+def _parts(crop: int, numbers: range) -> list[Batches]:
     """Batches of (epoch, number), in which these samples have that crop."""
     return [[(crop, number) for number in numbers[start : start + _BATCH]] for start in range(0, len(numbers), _BATCH)]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -124,11 +125,17 @@ def batch(data: Described, size: int, seed: int, step: int) -> tuple[np.ndarray,
     """Pictures of a step and a caption of each: a seeded order per epoch; those that fill no batch are left out."""
     size = min(size, len(data))
     epoch, place = divmod(step, len(data) // size)
-    draw = np.random.default_rng([seed, epoch])
-    order, chosen = draw.permutation(len(data)), draw.random(len(data))
+    order, chosen = _drawn(len(data), seed, epoch)
     rows = order[place * size : (place + 1) * size]
     own = [data.captions[int(row)] for row in rows]
     return rows, [texts[int(share * len(texts))] for texts, share in zip(own, chosen[rows], strict=True)]
+
+
+@lru_cache(maxsize=1)
+def _drawn(count: int, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """The order of `count` pictures in an epoch, and by picture a number that chooses its caption; the last is kept."""
+    draw = np.random.default_rng([seed, epoch])
+    return draw.permutation(count), draw.random(count)
 
 
 @torch.inference_mode()

@@ -53,6 +53,16 @@ def test_an_epoch_has_every_learned_picture_once_each_with_two_captions_of_its_o
     assert found.batch(len(batches)) != batches[0]  # another order in the next epoch
 
 
+def test_the_draws_of_a_step_follow_from_the_seed_and_its_number(captions):
+    one, two = pairs(captions), pairs(captions, seed=1)
+    for step in [0, 1, 7, 0, 8, 2]:
+        for found, seed in ((one, 0), (two, 1)):  # by turns, so the order that is kept is another's
+            epoch, place = divmod(step, len(found.learned) // 8)
+            draws = [torch.Generator().manual_seed(seed * 1_000_003 + n) for n in (epoch, 1_000_003 // 2 + step)]
+            order = torch.randperm(len(found.learned), generator=draws[0]).tolist()[place * 8 : (place + 1) * 8]
+            assert found.batch(step) == [found.pictures[found.learned[i]].pair(draws[1]) for i in order]
+
+
 def test_languages_are_equally_likely(captions):
     found = pairs(captions, languages=["de", "fr"], kinds=["raw"])
     seconds = [second for step in range(60) for _, (_, second) in found.batch(step)]
@@ -74,6 +84,9 @@ def test_pairs_that_share_a_text_are_no_wrong_answers(captions):
     a, b, c = (("raw", "red"), ("raw", "rot")), (("raw", "blue"), ("raw", "Rot!")), (("raw", "green"), ("raw", "vert"))
     expected = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
     assert torch.equal(said_again([a, b, c]), expected)
+    drawn = [pair for step in range(20) for pair in pairs(captions).batch(step)]
+    sets = [{same_text(text) for _, text in pair} for pair in drawn]
+    assert torch.equal(said_again(drawn), torch.tensor([[bool(one & other) for other in sets] for one in sets]))
 
 
 def test_a_language_that_no_caption_is_in_is_refused(captions):

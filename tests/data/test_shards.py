@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import tarfile
 
 import pyarrow as pa
@@ -95,3 +96,56 @@ def test_the_digest_of_a_split_s_rows_is_its_own():
     whole = table(*[("train", size) for size in range(9000)])
     parts = pa.concat_tables([whole.slice(0, 100), whole.slice(100)])
     assert training(whole) == training(parts)  # however the file was cut
+
+
+def rows_of(*places: tuple[str, int]) -> Index:
+    """Rows at (shard, row), with a key that says where."""
+    rows = [
+        dict(zip(INDEX_SCHEMA.names, (f"{shard} {row}", "train", shard, row, 512, 7, 9, 9, "", 1), strict=True))
+        for shard, row in places
+    ]
+    return Index(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA))
+
+
+@pytest.mark.parametrize("part", [slice(0, 0), slice(0, 1), slice(2, 3), slice(1, 8), slice(None)])
+def test_rows_by_shard_are_those_of_a_loop_over_all(part):
+    index = Index(rows_of(*[(f"train/{shard}.tar", row) for shard in "2013" for row in range(3)]).table[part])
+    expected: dict[str, list[IndexRow]] = {}
+    numbers: dict[str, list[int]] = {}
+    for number, row in enumerate(index):
+        expected.setdefault(row.shard, []).append(row)
+        numbers.setdefault(row.shard, []).append(number)
+    found = index.by_shard()
+    assert list(found) == sorted(expected)
+    assert {shard: list(own) for shard, own in found.items()} == expected
+    assert {shard: list(own) for shard, own in index.spans().items()} == numbers
+    assert list(index.spans()) == list(numbers)
+    assert list(index.keys()) == [row.key for row in index]
+
+
+def test_a_shard_whose_rows_are_torn_apart_is_refused_by_name():
+    with pytest.raises(InputError, match=r"the rows of b\.tar do not follow one another; run `flame ingest` again"):
+        rows_of(("a.tar", 0), ("b.tar", 0), ("c.tar", 0), ("b.tar", 1)).by_shard()
+
+
+def test_rows_in_order_are_those_of_the_index_if_it_is_in_order():
+    index = rows_of(("a.tar", 0), ("a.tar", 1), ("b.tar", 0), ("c.tar", 3))
+    assert index.in_order() is index
+    for places in (
+        [("b.tar", 0), ("a.tar", 0)],
+        [("a.tar", 1), ("a.tar", 0)],
+        [("a.tar", 0), ("b.tar", 0), ("a.tar", 1)],
+    ):
+        assert [(row.shard, row.row) for row in rows_of(*places).in_order()] == sorted(places)
+    assert len(rows_of().in_order()) == 0
+
+
+def test_the_rows_of_a_shard_share_the_index_and_travel_without_it():
+    index = rows_of(*[(f"train/{shard:05}.tar", row) for shard in range(200) for row in range(50)])
+    before = pa.total_allocated_bytes()
+    own = index.by_shard()["train/00007.tar"]
+    assert pa.total_allocated_bytes() - before < 50_000  # of 1.3 MB
+    sent = pickle.dumps(own)
+    assert len(sent) < 10_000
+    assert list(pickle.loads(sent)) == list(own) and pickle.loads(sent).digest() == own.digest()
+    assert len(pickle.loads(pickle.dumps(rows_of()))) == 0

@@ -75,6 +75,10 @@ def test_values_are_read_back_by_place(tmp_path, dtype, shape):
     read = sidecar.read(places)
     assert read.dtype == getattr(torch, dtype)
     np.testing.assert_array_equal(read.numpy(), np.stack([values[shard][row] for shard, row in places]))
+    rows = Index(index_of({shard: SIZES[shard] for shard in sorted(SIZES, reverse=True)}).table[1:])  # in this order
+    expected = np.concatenate([values["train/00001.tar"][1:], values["train/00000.tar"]])
+    np.testing.assert_array_equal(sidecar.read_rows(rows).numpy(), expected)
+    assert sidecar.read_rows(Index(rows.table[:0])).shape == (0, *shape)
     nothing = sidecar.read([])
     assert nothing.shape == (0, *shape) and nothing.dtype == read.dtype
 

@@ -77,10 +77,9 @@ def test_planted_scores_become_sidecars_and_selections(world):
     assert keys_of(good) == {key for key, score in planted.items() if np.float32(score) >= 0.5}
     index = read_index(layout.shards, "train")
     assert len(select(index, good, layout.shards)) == len(keys_of(good)) > 5
-    places = [(row.shard, row.row) for row in index]
-    stored = read_scores(layout.score("beauty"), index, places)  # as a filter of `select` reads them
+    stored = read_scores(layout.score("beauty"), index, index)  # as a filter of `select` reads them
     np.testing.assert_allclose(stored, [planted[row.key] for row in index], rtol=1e-6)
-    ours = read_scores(layout.score("ours"), index, places)
+    ours = read_scores(layout.score("ours"), index, index)
     tower, store = TrainedTower("small", layout.model("small"), "cpu", in_words=False), TrainStore(layout.embeddings)
     reader = PictureReader(layout.shards)
     z = tower.vectors([reader.jpeg(row) for row in index]).astype(float)
@@ -131,7 +130,7 @@ def test_a_shard_can_be_scored_in_another_process(world):
     chosen, work = scoring(world).scores, WorkCache(layout.work, "scores")
     assert chosen is not None
     index = read_index(layout.shards, "train")
-    rows = tuple(row for row in index if row.shard == index[0].shard)
+    rows = index.by_shard()[index[0].shard]
     task = ScoreTask("ours", chosen.scorers["ours"], rows, params.evaluate.train_language, layout, "another", work)
     sent = pickle.dumps(task)
     unit = pickle.loads(pickle.dumps(score_shard(pickle.loads(sent))))

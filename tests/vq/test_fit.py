@@ -74,6 +74,18 @@ def test_an_epoch_has_each_picture_once_and_all_captions_of_it_over_time(small):
     assert seen == {text for own in small.captions for text in own}
 
 
+def test_the_draws_of_a_step_follow_from_the_seed_and_its_number(small):
+    for step in [0, 1, 3, 0, 5]:
+        for seed in (0, 4):  # by turns, so the order that is kept is another's
+            epoch, place = divmod(step, 3)
+            draw = np.random.default_rng([seed, epoch])
+            order, shares = draw.permutation(60)[16 * place : 16 * place + 16], draw.random(60)
+            rows, texts = batch(small, 16, seed, step)
+            assert rows.tolist() == order.tolist()
+            own = [small.captions[row] for row in order.tolist()]
+            assert texts == [each[int(share * len(each))] for each, share in zip(own, shares[order], strict=True)]
+
+
 def test_held_out_losses_are_those_of_own_and_of_other_codes(small):
     first = first_centroids(small.tokens.reshape(-1, 6), 10, 0)
     torch.manual_seed(0)
