@@ -173,7 +173,7 @@ def test_a_folder_is_searched_once_it_has_vectors(run, tmp_path):
     folder.mkdir()
     for index in range(12):
         (folder / f"{index:02}.jpg").write_bytes(world.jpeg(index))
-    with pytest.raises(InputError, match=r"no vectors of data/models/plain yet: run `flame embed-images .*pictures --model data/models/plain`"):
+    with pytest.raises(InputError, match=r"run `flame embed-images .*pictures --model data/models/plain` first"):
         search(params, layout, "plain", "Eine grüne Sache.", index="pictures")
     plain, other = (model_of_run(params, layout, name) for name in ("plain", "other"))
     made = embed_folder(layout, plain, folder)
