@@ -105,5 +105,5 @@ def test_the_command_that_makes_an_out():
     assert making(Path("data/reports/my-recipe")) == "flame evaluate my-recipe"
 
 
-def test_what_was_verified_is_told_in_megabytes_and_seconds():
-    assert str(Verified(2, 1_500_000, 0.5) + Verified(1, 3_200_000_000, 3.5)) == "3,201.5 MB in 4.0 s"
+def test_what_was_verified_is_told_in_bytes_and_seconds():
+    assert str(Verified(2, 1_500_000, 0.5) + Verified(1, 3_200_000_000, 3.5)) == "3.2 GB in 4.0 s"

@@ -74,12 +74,11 @@ def run(params: Params, layout: Layout) -> None:
     jobs = text_jobs(layout.captions, evaluation_texts(params, captions, class_names(read_classes(layout.shards))))
     if chosen.reading == "sentence":
         jobs = sentence_jobs(jobs, params.text)
-    counts = {job.name: sum(tokens.count(kind, texts) for kind, texts in job.texts.items()) for job in jobs}
     ceilings: dict[str, Ceilings] = {}
     plain = params.model_copy(update={STAGE: None})
     for when, with_params, digest in (("before", plain, None), ("after", params, adapter_digest(unit.folder))):
         identities = store_identities(with_params, source, tokens, digest)
-        units, _, of_llm = compute_jobs(with_params, layout, jobs, identities, counts, unit.folder)
+        units, _, of_llm = compute_jobs(with_params, layout, jobs, identities, tokens, unit.folder)
         verified += of_llm
         ceilings[when] = measured_ceilings(params.evaluate, captions, jobs, units, chosen.reading)
 

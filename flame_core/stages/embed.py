@@ -43,7 +43,7 @@ from flame_core.text.jobs import (
 from flame_core.text.language_means import language_files, language_jobs
 from flame_core.text.manifest import MANIFEST, captions_digest, template_content
 from flame_core.text.sentence import SENTENCE
-from flame_core.text.store_units import all_but_weights, compute_jobs, store_files
+from flame_core.text.store_units import all_but_weights, compute_jobs, store_files, token_counts
 from flame_core.text.training_part import Survey, reading_part, survey, training_part
 from flame_core.verification import verify
 from flame_core.work import gather
@@ -75,9 +75,8 @@ def run(params: Params, layout: Layout) -> None:
     tokenizer = load_tokenizer(folder, params.llm)
     tokens = FacetTokenizer(tokenizer, params.text)
     identities = run_identities(params, layout, read_source(folder), tokens)
-    counts = {job.name: sum(tokens.count(kind, texts) for kind, texts in job.texts.items()) for job in jobs}
-
-    units, rate, of_llm = compute_jobs(params, layout, jobs, identities, counts)
+    units, rate, of_llm = compute_jobs(params, layout, jobs, identities, tokens)
+    counts = token_counts(jobs, units, tokens)
     files = store_files(jobs, units)
     trained: dict[Reading, list[Job]] = {
         reading: [job for job in jobs if job.trains and job.reading == reading] for reading in identities

@@ -20,7 +20,7 @@ from flame_core.text.language_means import LANGUAGE_FILES
 from flame_core.text.manifest import MANIFEST, read_manifest, require_fit
 from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import CENTER, TOKENIZER, TRAIN
-from flame_core.text.store_units import all_but_weights, compute_jobs, store_files
+from flame_core.text.store_units import all_but_weights, compute_jobs, store_files, token_counts
 from flame_core.verification import DIGESTS, read_digests, verify
 from flame_core.work import gather
 
@@ -55,8 +55,7 @@ def run(params: Params, layout: Layout) -> None:
     collected = collect(params, layout)
     planned = jobs(collected)
     planned += sentence_jobs(planned, params.text)
-    counts = {job.name: sum(tokens.count(kind, texts) for kind, texts in job.texts.items()) for job in planned}
-    units, rate, of_llm = compute_jobs(params, layout, planned, identities, counts)
+    units, rate, of_llm = compute_jobs(params, layout, planned, identities, tokens)
 
     new = store_files(planned, units)
     kept = [name for name in manifest["files"] if not name.startswith(BENCHMARK)]
@@ -73,7 +72,7 @@ def run(params: Params, layout: Layout) -> None:
     facts(
         "embed-texts",
         {
-            "tokens": sum(counts.values()),
+            "tokens": sum(token_counts(planned, units, tokens).values()),
             "tokens per second": rate,
             **shown(collected, manifest),
             "verified": verified + of_llm,

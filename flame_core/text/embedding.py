@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from flame_core.text.encoder import TextEncoder, TokenisedTexts
 
 STAGE = "embed"  # whose work cache holds the files
+TOKENS = "tokens"  # in the counts of a unit; older ones have none
 TRAIN_FILE, TEXTS_FILE = "train.safetensors", "texts.safetensors"  # in a unit of work
 
 
@@ -113,13 +114,14 @@ def compute(
             vectors = dict(zip(tokens, encoder.embed(list(tokens.values()), advance), strict=True))
             if written is not None:
                 written.result()
-            written = behind.submit(cache.compute, task.digest, partial(_write, task.job, vectors, params))
+            written = behind.submit(cache.compute, task.digest, partial(_write, task, vectors, params))
         if written is not None:
             written.result()
 
 
-def _write(job: Job, vectors: Mapping[str, np.ndarray], params: Params, folder: Path) -> UnitRecord:
+def _write(task: EmbedTask, vectors: Mapping[str, np.ndarray], params: Params, folder: Path) -> UnitRecord:
     """Write the vectors [N, K, hidden] of each kind as the file of a unit."""
+    job = task.job
     dtype = params.text.store_dtype
     if job.trains:
         slots = []
@@ -131,7 +133,7 @@ def _write(job: Job, vectors: Mapping[str, np.ndarray], params: Params, folder: 
     else:
         own = {kind: (list(job.texts[kind]), t) for kind, t in vectors.items()}
         store.write_texts(folder / TEXTS_FILE, own, dtype)
-    return UnitRecord({"texts": sum(map(len, job.texts.values()))})
+    return UnitRecord({"texts": sum(map(len, job.texts.values())), TOKENS: task.tokens})
 
 
 def _start_processes(

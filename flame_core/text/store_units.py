@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flame_core.errors import ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.params import Params, Reading
-from flame_core.text.embedding import STAGE, EmbedTask, embed_files
+from flame_core.text.embedding import STAGE, TOKENS, EmbedTask, embed_files
 from flame_core.text.jobs import Job
 from flame_core.verification import Verified, read_digests, verify
 from flame_core.work import Unit, WorkCache
+
+if TYPE_CHECKING:
+    from flame_core.text.facets import FacetTokenizer
 
 
 def compute_jobs(
@@ -21,7 +24,7 @@ def compute_jobs(
     layout: Layout,
     jobs: Sequence[Job],
     identities: Mapping[Reading, dict[str, Any]],
-    counts: dict[str, int],
+    tokens: FacetTokenizer,
     adapter: Path | None = None,
 ) -> tuple[dict[str, Unit], float | str, Verified]:
     """({job name: finished unit}, tokens per second or why there are none, what was verified of the LLM).
@@ -36,7 +39,9 @@ def compute_jobs(
     digests = {job.name: cache.digest({**identities[job.reading], **_identity(job)}) for job in jobs}
     units = cache.find_all(digests)
     missing = [
-        EmbedTask(digest=digests[job.name], job=job, tokens=counts[job.name]) for job in jobs if job.name not in units
+        EmbedTask(digest=digests[job.name], job=job, tokens=_count(job, tokens))
+        for job in jobs
+        if job.name not in units
     ]
     if not missing:
         return units, "all found in the work cache", Verified(0, 0, 0)
@@ -57,6 +62,16 @@ def _identity(job: Job) -> dict[str, Any]:
     own = {"trains": job.trains, "texts": job.texts}
     ordered = job.trains and len(job.texts) > 1  # then the vectors of a sample stand in the order of the kinds
     return own | ({"kinds": list(job.texts)} if ordered else {})
+
+
+def token_counts(jobs: Sequence[Job], units: Mapping[str, Unit], tokens: FacetTokenizer) -> dict[str, int]:
+    """{job name: tokens that the LLM reads}, as the units tell; those of units that do not tell are counted."""
+    told = {job.name: units[job.name].record.counts.get(TOKENS) for job in jobs}
+    return {job.name: _count(job, tokens) if (own := told[job.name]) is None else own for job in jobs}
+
+
+def _count(job: Job, tokens: FacetTokenizer) -> int:
+    return sum(tokens.count(kind, texts) for kind, texts in job.texts.items())
 
 
 def _require_budget(counts: Mapping[str, int], params: Params) -> None:

@@ -64,6 +64,22 @@ def test_running_again_computes_nothing_and_gives_the_same_bytes(prepared, monke
     assert tree(layout.embeddings) == before
 
 
+def test_tokens_of_units_that_are_there_are_not_counted_again_unless_they_are_older(prepared, monkeypatch):
+    params, layout = prepared
+    embed.run(params, layout)
+    before, counted = tree(layout.embeddings), []
+    count = FacetTokenizer.count
+    monkeypatch.setattr(FacetTokenizer, "count", lambda *given: counted.append(given[1]) or count(*given))
+    embed.run(params, layout)
+    assert tree(layout.embeddings) == before and not counted
+    for path in (layout.work / "embed").glob("*/ledger.json"):
+        ledger = json.loads(path.read_text())
+        del ledger["ledger_sha256"], ledger["counts"]["tokens"]
+        path.write_text(json.dumps(ledger))
+    embed.run(params, layout)
+    assert tree(layout.embeddings) == before and {"raw", "short"} <= set(counted)
+
+
 def test_bytes_do_not_depend_on_what_was_done_before(prepared):
     """One unit lost, or everything at once: the same bytes."""
     params, layout = prepared
