@@ -38,7 +38,7 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ScannedPair:
     """The place of a pair's scan: a row of a unit's table; `pictures` is the folder of its source's pictures."""
 
@@ -47,7 +47,7 @@ class ScannedPair:
     pictures: Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SampleTask:
     """A sample: its pairs (the first gives everything except the captions) and ids of the captions to leave out."""
 

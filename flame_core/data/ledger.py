@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
 _COUNT = pa.field("count", pa.int64())
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class LedgerEntry:
     """A row of the ledger: what became of a pair, a file, a member or a row that is not a sample as it came."""
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -53,11 +54,12 @@ _COLUMNS = [
 Ids = NDArray[np.uint64]
 NOT_TRAINED = "not_in_training_language"
 PLACEHOLDER = "placeholder"  # the reason of a picture that stands for many
+_AT_ONCE = 256  # scans that are read before their tables become one
 _NOTHING = np.array([], np.uint64)
 Note = Callable[[int, Outcome, str, str], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """A scanned pair: the row `row` of the table of the scan number `scan`."""
 
@@ -65,7 +67,7 @@ class Place:
     row: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Chosen:
     """A sample to write: its pairs (the first gives everything except captions) and ids of captions to leave out."""
 
@@ -88,38 +90,45 @@ class _Pairs:
 
     def __init__(self, scans: Sequence[Scanned], params: IngestParams, language: str) -> None:
         tables: list[pa.Table] = []
-        trained: list[list[int]] = []
-        for scan in scans:
-            table = pq.ParquetFile(scan.folder / TABLE).read([*_COLUMNS, "meta"])
-            trained += _texts_in(language, table)
-            tables.append(table.drop_columns(["meta"]))
-        numbers = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
-        rows = np.concatenate([np.arange(len(table)) for table in tables])
-        whole = pa.concat_tables(tables)
-        good = np.array([reason is None for reason in whole.column("reason").to_pylist()], bool)
-        bad = whole.select(["key", "reason", "detail"]).filter(pa.array(~good)).to_pylist()
-        self.bad = [
-            LedgerEntry(scans[number].source, row["key"], "dropped", row["reason"], row["detail"])
-            for number, row in zip(numbers[~good], bad, strict=True)
-        ]
-        table = whole.filter(pa.array(good)).combine_chunks()
-        self.scan, self.row = numbers[good], rows[good]
+        rows: list[NDArray[np.int64]] = []
+        trained: list[NDArray[np.uint64]] = []
+        in_training: list[int] = []
+        self.bad: list[LedgerEntry] = []
+        numbers: list[NDArray[np.int64]] = []
+        for start in range(0, len(scans), _AT_ONCE):
+            read: list[pa.Table] = []
+            for scan in scans[start : start + _AT_ONCE]:
+                table = pq.ParquetFile(scan.folder / TABLE).read([*_COLUMNS, "meta"])
+                texts = _texts_in(language, table)
+                trained.append(np.array([text for some in texts for text in some], np.uint64))
+                in_training += map(len, texts)
+                read.append(table.drop_columns(["meta"]))
+            table = pa.concat_tables(read)
+            good = table.column("reason").is_null().to_numpy()
+            scan_numbers = np.repeat(np.arange(start, start + len(read)), [len(each) for each in read])
+            bad = table.select(["key", "reason", "detail"]).filter(pa.array(~good)).to_pylist()
+            self.bad += [
+                LedgerEntry(scans[number].source, row["key"], "dropped", row["reason"], row["detail"])
+                for number, row in zip(scan_numbers[~good], bad, strict=True)
+            ]
+            tables.append(table.drop_columns(["reason", "detail"]).filter(pa.array(good)).combine_chunks())
+            numbers.append(scan_numbers[good])
+            rows.append(np.concatenate([np.arange(len(each)) for each in read])[good])
+        table = pa.concat_tables(tables)
+        self.scan, self.row = np.concatenate(numbers), np.concatenate(rows)
         self.source = [scans[number].source for number in self.scan]
         self.key: list[str] = table.column("key").to_pylist()
         self.left_out: list[str | None] = table.column("left_out").to_pylist()
-        self.sha256: list[str] = table.column("sha256").to_pylist()
+        self.picture = _numbered(table.column("sha256"))  # equal numbers: equal bytes
         width, height = (table.column(name).to_numpy().astype(np.int64) for name in ("width", "height"))
         self.pixels = width * height
-        colours = b"".join(table.column("colours").to_pylist())
-        self.looks = Looks(table.column("hash").to_numpy(), np.frombuffer(colours, np.uint8).reshape(-1, COLOURS))
+        self.looks = Looks(table.column("hash").to_numpy(), _colours(table.column("colours")))
         fixed: list[Split | None] = table.column("split").to_pylist()
         sides = zip(fixed, table.column("side").to_pylist(), strict=True)
         fraction = params.sizes(sum(scan.pairs for scan in scans)).val_fraction
         self.side: list[Split] = [side(split, number, fraction) for split, number in sides]
-        self._primary, self._other = (
-            _Lists(table.column(name).to_pylist()) for name in ("primary_texts", "other_texts")
-        )
-        self._trained = _Lists(trained)
+        self._primary, self._other = (_Lists.of(table.column(name)) for name in ("primary_texts", "other_texts"))
+        self._trained = _Lists(np.concatenate(trained), np.array(in_training, np.int64))
 
     def texts(self, pair: int) -> Ids:
         """Ids of all captions of a pair."""
@@ -156,13 +165,35 @@ def _texts_in(language: str, table: pa.Table) -> list[list[int]]:
     return found
 
 
+def _numbered(column: pa.ChunkedArray) -> NDArray[np.int32]:
+    """[N]: the number of each value among the different ones of a column."""
+    chunks = column.cast(pa.large_string()).dictionary_encode().unify_dictionaries().chunks
+    return np.concatenate([np.empty(0, np.int32), *(chunk.indices.to_numpy() for chunk in chunks)])
+
+
+def _colours(column: pa.ChunkedArray) -> NDArray[np.uint8]:
+    """[N, 192]: the miniatures in a column of bytes."""
+    parts = [
+        np.frombuffer(chunk.buffers()[1], np.uint8).reshape(-1, COLOURS)[chunk.offset : chunk.offset + len(chunk)]
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return np.concatenate([np.empty((0, COLOURS), np.uint8), *parts])
+
+
 class _Lists:
     """Lists of ids, one per pair."""
 
-    def __init__(self, lists: Sequence[Sequence[int]]) -> None:
-        self._values = np.array([text for some in lists for text in some], np.uint64)
-        self._ends = np.concatenate([[0], np.cumsum([len(some) for some in lists], dtype=np.int64)])
+    def __init__(self, values: Ids, lengths: NDArray[np.int64]) -> None:
+        self._values = values
+        self._ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         self._forbidden = np.zeros(len(self._values), bool)
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray) -> _Lists:
+        """The lists in a column."""
+        values, lengths = (pc.call_function(name, [column]) for name in ("list_flatten", "list_value_length"))
+        return cls(values.to_numpy(), lengths.to_numpy())
 
     def forbid(self, texts: Ids) -> None:
         self._forbidden = np.isin(self._values, texts)
@@ -190,11 +221,11 @@ def select(scans: Sequence[Scanned], params: IngestParams, language: str) -> Sel
     merged = _merge(pairs, note, _placeholders(pairs, params, note))
     val = merged["val"]
     pairs.forbid(np.concatenate([_NOTHING, *(pairs.texts(pair) for members in val.values() for pair in members)]))
-    val_pictures = {pairs.sha256[first]: first for first in val}
+    val_pictures = {int(pairs.picture[first]): first for first in val}
     train: dict[int, list[int]] = {}
-    without: dict[int, list[int]] = {}
+    without: dict[int, tuple[int, ...]] = {}
     for first, members in merged["train"].items():
-        twin = val_pictures.get(pairs.sha256[first])
+        twin = val_pictures.get(int(pairs.picture[first]))
         if twin is not None:
             drop(members, "duplicate_of_val", f"the same bytes as {pairs.key[twin]}")
             continue
@@ -204,7 +235,7 @@ def select(scans: Sequence[Scanned], params: IngestParams, language: str) -> Sel
         if not any(map(pairs.trainable, members)):
             drop(members, "caption_of_val", "its captions stand on validation samples")
             continue
-        without[first] = sorted({int(text) for pair in members for text in pairs.forbidden(pair)})
+        without[first] = tuple(sorted({int(text) for pair in members for text in pairs.forbidden(pair)}))
         train[first] = members
     twins = _near_twins(pairs, list(train), list(val), params.near_duplicate_distance)
     for first, twin in twins.items():
@@ -218,7 +249,7 @@ def select(scans: Sequence[Scanned], params: IngestParams, language: str) -> Sel
     for samples in (train, val):
         for first, members in samples.items():
             for pair in members[1:]:
-                if pairs.sha256[pair] != pairs.sha256[first]:
+                if pairs.picture[pair] != pairs.picture[first]:
                     continue  # a near-duplicate, which has its row
                 detail = f"the same bytes as {pairs.key[first]}, which has its captions now"
                 note(pair, "merged", "duplicate", detail)
@@ -233,7 +264,7 @@ def select(scans: Sequence[Scanned], params: IngestParams, language: str) -> Sel
             Chosen(
                 key=pairs.key[first],
                 pairs=tuple(Place(int(pairs.scan[pair]), int(pairs.row[pair])) for pair in kept[first]),
-                without=tuple(without.get(first, ())) if split == "train" else (),
+                without=without.get(first, ()) if split == "train" else (),
             )
             for first in order
         ]
@@ -245,7 +276,7 @@ def _merge(pairs: _Pairs, note: Note, left_out: set[int]) -> dict[Split, dict[in
     """{side: {first pair of a sample: its pairs}}; a repeated key is dropped, equal pictures are merged."""
     samples: dict[Split, dict[int, list[int]]] = {split: {} for split in SPLITS}
     keys: set[str] = set()
-    pictures: dict[tuple[str, str], int] = {}
+    pictures: dict[Split, dict[int, int]] = {split: {} for split in SPLITS}  # the first pair with each
     for pair, key in enumerate(pairs.key):
         if pair in left_out:
             continue
@@ -253,7 +284,7 @@ def _merge(pairs: _Pairs, note: Note, left_out: set[int]) -> dict[Split, dict[in
             note(pair, "dropped", "duplicate_key", "an earlier picture of the source has this key")
             continue
         keys.add(key)
-        first = pictures.setdefault((pairs.side[pair], pairs.sha256[pair]), pair)
+        first = pictures[pairs.side[pair]].setdefault(int(pairs.picture[pair]), pair)
         samples[pairs.side[pair]].setdefault(first, []).append(pair)
     return samples
 
@@ -273,7 +304,7 @@ def _placeholders(pairs: _Pairs, params: IngestParams, note: Note) -> set[int]:
 
 
 def _merge_near(
-    pairs: _Pairs, train: dict[int, list[int]], without: dict[int, list[int]], distance: int, note: Note
+    pairs: _Pairs, train: dict[int, list[int]], without: dict[int, tuple[int, ...]], distance: int, note: Note
 ) -> dict[int, list[int]]:
     """Training samples of which none looks like another; `without` of the kept ones grows."""
     firsts = list(train)
@@ -285,7 +316,7 @@ def _merge_near(
         captions = {first: sum(len(pairs.texts(pair)) for pair in train[first]) for first in alike}
         best, *others = sorted(alike, key=lambda first: (-captions[first], -pairs.pixels[first], pairs.key[first]))
         kept[best] = [*train[best], *(pair for first in others for pair in train[first])]
-        without[best] = sorted({text for first in alike for text in without[first]})
+        without[best] = tuple(sorted({text for first in alike for text in without[first]}))
         for pair in (pair for first in others for pair in train[first]):
             size = f", in a group of {len(alike):,}" if len(alike) > 2 else ""
             note(pair, "merged", NEAR_DUPLICATE, absorbed_by(pairs.key[best]) + size)
