@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flame_core.files.whole_files import put
 from orchestration.dvc_repo import LOCK_FILE, opened, untorn
 
 
@@ -80,7 +80,9 @@ def sort_lock(root: Path) -> None:
             return
         for name in order:
             stages.move_to_end(name)
-        put(path, dumps_yaml(content).encode())
+        beside = path.with_name(f".{LOCK_FILE}.{os.getpid()}")
+        beside.write_text(dumps_yaml(content), "utf-8")
+        beside.replace(path)
 
 
 def _digest(value: Any) -> str:

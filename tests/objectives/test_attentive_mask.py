@@ -122,5 +122,5 @@ def test_random_cells_follow_from_seed_and_step_for_any_number_of_ranks():
 
 
 def test_what_it_needs():
-    assert AttentiveMask.needs(AttentiveMaskParams()) == Needs(views=2, reads=frozenset(), around=0.5)
+    assert AttentiveMask.needs(AttentiveMaskParams()) == Needs(views=2, reads=frozenset(), around=0.5, copies=True)
     assert AttentiveMask.needs(AttentiveMaskParams(views=1, resolution=1.0)).views == 1

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from flame_core.files.weights import own_weights_sha256
 from flame_core.params import PromptsParams
 from flame_core.soft_prompts.fit import Fit
 from flame_core.soft_prompts.frozen_llm import TEMPLATE, FrozenLLM
-from flame_core.soft_prompts.learned import weights_sha256
 from flame_core.soft_prompts.prompt_head import PromptHeadConfig
 from flame_core.soft_prompts.reader import caption_ids, caption_loss
 from flame_core.soft_prompts.reconstruction import Reconstruction, Written, overlap, reconstructed
@@ -60,7 +60,7 @@ def llm() -> FrozenLLM:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_closed_grammar_is_written_back(llm: FrozenLLM, seed: int, tmp_path: Path):
     """Adjective, subject, verb, object: 2,304 sentences, of which a tenth is never learned."""
-    before = weights_sha256(llm)
+    before = own_weights_sha256(llm.model)
     params = PromptsParams.model_validate(
         {"count": 4, "encoder": {"width": 64, "layers": 2, "heads": 4, "masked": 0.0, "learning_rate": 1e-3},
          "max_tokens": 6, "width": 128, "dropout": 0.0, "steps": 200, "batch_size": 64, "learning_rate": 2e-3,
@@ -77,7 +77,7 @@ def test_a_closed_grammar_is_written_back(llm: FrozenLLM, seed: int, tmp_path: P
     found = Reconstruction(reconstructed(fit, model, data.tested, "write"))
     assert found.exact > 0.85, (found.exact, rows[-1])
     assert found.by_chance < 0.5 and rows[-1]["held_out"] < 0.2
-    assert weights_sha256(llm) == before
+    assert own_weights_sha256(llm.model) == before
 
 
 def speaker(sentences: list[str], tokenizer, steps: int = 400):

@@ -53,5 +53,5 @@ def test_the_plan_names_it(tmp_path):
     params = resolve_params(Layout.find(ROOT), ["recipes=[flame]", "prompts.count=8"], None).params
     sections = plan(params, layout, given(params, layout, 640, {}), tflops=1.0, processes=1)
     own = sections["prompts: 8 per caption"]
-    assert own["steps"] == "2,000 of 64 captions" and own.keys() >= {"hours", "memory", "work cache"}
+    assert own["steps"] == "2,000 of 64 captions" and own.keys() >= {"time", "memory", "work cache"}
     assert stage_costs(params, layout, 1.0) == {}  # no pictures are known yet

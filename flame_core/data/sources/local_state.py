@@ -99,6 +99,7 @@ def _files(place: Path) -> Iterator[FileState]:
         try:
             if path.is_file():
                 about = path.stat()
-                yield path.relative_to(place).as_posix(), about.st_size, about.st_mtime_ns
+                name = path.relative_to(place).as_posix().encode("utf-8", "backslashreplace").decode()  # may be no text
+                yield name, about.st_size, about.st_mtime_ns
         except OSError:
             continue  # it was removed meanwhile

@@ -58,6 +58,7 @@ def test_what_was_seen_counts_and_what_is_there_without_a_note_does_not(layout: 
         lambda: (pictures / "0.png").unlink(),
         lambda: (pictures / "1.txt").write_text("edited by hand"),
         lambda: (pictures / "2.txt").rename(pictures / "two.txt"),
+        lambda: (pictures / "3.txt").rename(os.fsdecode(os.fsencode(pictures) + b"/\xff.txt")),  # a name that is no text
     ):
         change()
         assert changed(layout) == {"download": ["mine"]}
