@@ -15,7 +15,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +211,16 @@ def dvc_cache(layout: Layout) -> Path:
     if done.returncode:
         raise ResourceError(f"`dvc cache dir` failed in {layout.project}: {done.stderr.strip()}")
     return layout.project / done.stdout.strip()
+
+
+def drop_runs(layout: Layout, command: str) -> None:
+    """Remove a command whose outs follow from more than DVC knows from DVC's run cache, which restores any run."""
+    if not (layout.project / ".dvc").is_dir() or find_spec("dvc") is None:
+        return
+    for path in (dvc_cache(layout) / "runs").glob("*/*/*"):
+        with suppress(OSError), path.open(encoding="utf-8") as file:
+            if file.readline().rstrip() == f"cmd: {command}":
+                path.unlink()
 
 
 def environment() -> dict[str, str]:

@@ -25,6 +25,7 @@ from flame_core.params import DomainParams, IngestParams, Params, changed_values
 from flame_core.reporting import facts, picture, progress
 from flame_core.tuning.labelled import LABELS
 from flame_core.work import Unit, UnitRecord, WorkCache, gather
+from flame_core.workspace import drop_runs
 
 STAGE = "domains"
 _PREPARES = ("max_pixels", "max_side", "jpeg_quality")  # values of `ingest` that a prepared picture depends on
@@ -70,6 +71,8 @@ def run(params: Params, layout: Layout) -> None:
         shown += [own[place * len(own) // min(len(own), _SHOWN)] for place in range(min(len(own), _SHOWN))]
     gather(layout.domains, layout.state, files, {gates.CHECKS: gates.to_bytes(checks)}, sha256)
     note(layout, DOMAINS, seen)
+    if seen:
+        drop_runs(layout, "flame domains")
     facts(STAGE, told)
     gates.warn(checks)
     picture("pictures", lambda: sheet_of([path.read_bytes() for path in shown]), "jpeg")

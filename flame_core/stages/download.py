@@ -25,6 +25,7 @@ from flame_core.gates import Check
 from flame_core.layout import Layout
 from flame_core.params import Params, UrlsSource
 from flame_core.work import Unit, WorkCache, gather
+from flame_core.workspace import drop_runs
 
 log = logging.getLogger(__name__)
 _NAMED = 10  # files named in the error about an empty source
@@ -74,6 +75,8 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         shown[name] = f"{about['pairs']:,} pairs{told} ({'new' if unit.computed else 'as before'})"
     gather(layout.raw, layout.state, files, {gates.CHECKS: gates.to_bytes(checks)}, sha256)
     note(layout, DOWNLOAD, seen)
+    if seen:
+        drop_runs(layout, "flame download")
     reporting.facts(
         "Sources", {**shown, "pairs": pairs, **dict(unreadable.most_common()), **dict(others.most_common())}
     )

@@ -59,9 +59,12 @@ def note(layout: Layout, stage: str, seen: Mapping[str, str]) -> None:
 def changed_sources(params: Params, layout: Layout) -> dict[str, list[str]]:
     """{stage: sources of this machine that it has not seen as they are}; a stage that has noted nothing saw nothing.
 
-    Of a stage whose out is there without a note, such as one that was pulled, nothing counts as changed.
+    Of a stage whose out is there without a note, such as one that was pulled, nothing counts as changed. What the
+    project has noted, its workspaces need not see again: DVC's cache has it (`workspace.drop_runs`).
     """
     noted = _noted(layout)
+    if layout.is_workspace:
+        noted = _noted(Layout(layout.project, layout.project)) | noted
     outs = {DOWNLOAD: layout.raw, DOMAINS: layout.domains}
     found = {}
     for stage in sources_of(params):
@@ -74,10 +77,13 @@ def changed_sources(params: Params, layout: Layout) -> dict[str, list[str]]:
 
 
 def note_first(params: Params, layout: Layout) -> None:
-    """Note the present state for stages whose out is there without a note, so that later changes count."""
+    """Note the present state for stages without a note of which nothing has changed, so that later changes count.
+
+    Their outs are there, or DVC brings back what the project has.
+    """
     noted = _noted(layout)
-    for stage, out in ((DOWNLOAD, layout.raw), (DOMAINS, layout.domains)):
-        if stage not in noted and out.is_dir() and (seen := look(params, layout, stage)):
+    for stage in sources_of(params).keys() - changed_sources(params, layout).keys():
+        if stage not in noted and (seen := look(params, layout, stage)):
             note(layout, stage, seen)
 
 

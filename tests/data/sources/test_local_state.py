@@ -58,7 +58,7 @@ def test_what_was_seen_counts_and_what_is_there_without_a_note_does_not(layout: 
         lambda: (pictures / "0.png").unlink(),
         lambda: (pictures / "1.txt").write_text("edited by hand"),
         lambda: (pictures / "2.txt").rename(pictures / "two.txt"),
-        lambda: (pictures / "3.txt").rename(os.fsdecode(os.fsencode(pictures) + b"/\xff.txt")),  # a name that is no text
+        lambda: (pictures / "3.txt").rename(os.fsdecode(os.fsencode(pictures) + b"/\xff.txt")),
     ):
         change()
         assert changed(layout) == {"download": ["mine"]}
@@ -75,7 +75,12 @@ def test_a_workspace_has_its_own_note(layout: Layout):
     workspace.mkdir(parents=True)
     for name in ("params.yaml", "recipes"):
         (workspace / name).symlink_to(layout.root / name)
-    assert changed(layout) == {} and changed(Layout.find(workspace)) == {"download": ["mine"]}
+    own = Layout.find(workspace)
+    assert changed(layout) == changed(own) == {}  # DVC's cache has what the project read
+    note_first(params, own)
+    add(layout.root.parent / "pictures", 10)
+    note(layout, "download", look(params, layout, "download"))
+    assert changed(layout) == {} and changed(own) == {"download": ["mine"]}
 
 
 def test_a_damaged_note_is_no_note(layout: Layout):
@@ -102,7 +107,8 @@ def keys(layout: Layout) -> list[str]:
 
 
 def test_a_run_reads_what_has_changed_and_old_params_bring_no_old_pictures_back(layout: Layout, tmp_path: Path):
-    shutil.copy(ROOT / "dvc.yaml", layout.root)
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, layout.root)
     shutil.copytree(ROOT / ".dvc", layout.root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
     (layout.root / "versions.yaml").write_text((ROOT / "versions.yaml").read_text())
     subprocess.run(["git", "init", "--quiet"], cwd=layout.root, check=True)
@@ -126,6 +132,10 @@ def test_a_run_reads_what_has_changed_and_old_params_bring_no_old_pictures_back(
     layout.params.write_text(yaml.safe_dump(params))
     flame(layout, "run", "ingest")
     assert len(keys(layout)) == 12  # of the folder as it is, not as it was under these params
+    said = flame(layout, "run", "ingest", "--set", "ingest.max_side=64")
+    assert "looks again" not in said and "'download' is cached" in said
+    workspace = next((layout.state / "runs").iterdir())
+    assert len(keys(Layout.find(workspace))) == 12
     (pictures / "12.png").unlink()
     flame(layout, "download")  # by hand, as messages advise
     assert "looks again" not in flame(layout, "run", "ingest")
