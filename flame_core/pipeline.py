@@ -60,8 +60,9 @@ def _look_again(layout: Layout, params: Params, targets: Sequence[str]) -> int:
     from flame_core.data.sources.local_state import changed_sources, note_first
     from orchestration.pipeline_run import reproduce
 
-    note_first(params, layout)
-    for stage, sources in changed_sources(params, layout).items():
+    changed = changed_sources(params, layout)
+    note_first(params, layout, changed)
+    for stage, sources in changed.items():
         if _is_needed(layout, stage, targets):
             log.info("%s looks again at %s", stage, ", ".join(sources))
             if code := reproduce(layout.root, ["--force", "--single-item", stage]):

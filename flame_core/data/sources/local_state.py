@@ -8,7 +8,7 @@ seen, by name, size and time of the files, and `flame run` runs it anew if that 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from flame_core.data.buckets.bucket import is_address
@@ -76,13 +76,13 @@ def changed_sources(params: Params, layout: Layout) -> dict[str, list[str]]:
     return found
 
 
-def note_first(params: Params, layout: Layout) -> None:
-    """Note the present state for stages without a note of which nothing has changed, so that later changes count.
+def note_first(params: Params, layout: Layout, changed: Collection[str]) -> None:
+    """Note the present state for stages without a note, so that later changes count; not of those that have `changed`.
 
     Their outs are there, or DVC brings back what the project has.
     """
     noted = _noted(layout)
-    for stage in sources_of(params).keys() - changed_sources(params, layout).keys():
+    for stage in sources_of(params).keys() - set(changed):
         if stage not in noted and (seen := look(params, layout, stage)):
             note(layout, stage, seen)
 
@@ -95,8 +95,8 @@ def _place(layout: Layout) -> Path:
 def _noted(layout: Layout) -> Seen:
     try:
         found = json.loads(_place(layout).read_text("utf-8"))
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError):
+        return {stage: seen for stage, seen in found.items() if isinstance(seen, dict)}
+    except (OSError, ValueError, AttributeError):  # none, or damaged
         return {}
 
 

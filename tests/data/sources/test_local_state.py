@@ -51,7 +51,7 @@ def test_what_was_seen_counts_and_what_is_there_without_a_note_does_not(layout: 
     assert changed(layout) == {"download": ["mine"]}  # nothing was read yet
     layout.raw.mkdir(parents=True)
     assert changed(layout) == {}  # pulled: this machine need not have the folder
-    note_first(params, layout)
+    note_first(params, layout, ())
     assert changed(layout) == {}
     for change in (
         lambda: add(pictures, 10),
@@ -77,7 +77,7 @@ def test_a_workspace_has_its_own_note(layout: Layout):
         (workspace / name).symlink_to(layout.root / name)
     own = Layout.find(workspace)
     assert changed(layout) == changed(own) == {}  # DVC's cache has what the project read
-    note_first(params, own)
+    note_first(params, own, ())
     add(layout.root.parent / "pictures", 10)
     note(layout, "download", look(params, layout, "download"))
     assert changed(layout) == {} and changed(own) == {"download": ["mine"]}
@@ -87,8 +87,9 @@ def test_a_damaged_note_is_no_note(layout: Layout):
     params = resolve_params(layout, [], None).params
     note(layout, "download", look(params, layout, "download"))
     (place,) = (layout.state / "sources").iterdir()
-    place.write_text("{")
-    assert changed(layout) == {"download": ["mine"]}
+    for damaged in ("{", "[]", '{"download": 1}'):
+        place.write_text(damaged)
+        assert changed(layout) == {"download": ["mine"]}
     note(layout, "download", look(params, layout, "download"))
     assert json.loads(place.read_text()).keys() == {"download"} and changed(layout) == {}
 
