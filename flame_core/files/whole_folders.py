@@ -44,7 +44,6 @@ def scratch(parent: Path) -> Iterator[Path]:
 
     Also removes folders left behind by killed processes of this machine, and those that nobody has changed for a week.
     """
-    parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(parent)
     folder = _private(parent)
     try:
@@ -74,11 +73,16 @@ def _private(parent: Path) -> Path:
     while True:
         with suppress(FileNotFoundError):
             return Path(tempfile.mkdtemp(prefix=f".tmp-{node_id()}-{os.getpid()}-", dir=parent))
-        parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # it was there, and is removed at this moment
+            parent.mkdir(parents=True, exist_ok=True)
 
 
 def _remove_abandoned(parent: Path) -> None:
-    for left in parent.glob(".tmp-*"):
+    try:
+        found = list(parent.glob(".tmp-*"))
+    except FileNotFoundError:  # another process removed it
+        return
+    for left in found:
         if name := _SCRATCH.fullmatch(left.name):
             mine = name["node"] == node_id()
             if not psutil.pid_exists(int(name["pid"])) if mine else _unchanged_since(left) > _ABANDONED:
