@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -205,6 +206,18 @@ def test_scratch_folders_below_a_folder_of_very_many_entries(tmp_path):
     with scratch_below(tmp_path):
         assert [path.name for path in tmp_path.iterdir() if path.name != ".tmp"] == ["whole"]
     assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+def _in_scratch_folders(parent):
+    for _ in range(1500):
+        with scratch_below(parent) as folder:
+            (folder / "made").touch()
+
+
+def test_processes_that_begin_and_end_at_the_same_moment_do_not_trip_over_each_other(tmp_path):
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        pool.map(_in_scratch_folders, [tmp_path] * 4)
+    assert not list(tmp_path.iterdir())
 
 
 def test_units_are_computed_without_a_look_at_all_others(tmp_path):
