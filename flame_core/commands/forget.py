@@ -61,7 +61,8 @@ def _show(report: Report, layout: Layout, dry_run: bool) -> None:
     verb = "would be" if dry_run else "were"
     table(f"samples that {verb} forgotten", ["key", "split"], rows[:_NAMED])
     missed = found.unmatched.lines()
-    table("asked for, and not found", ["key or address"], [(line,) for line in missed[:_NAMED]])
+    if missed:
+        table("asked for, and not found", ["key or address"], [(line,) for line in missed[:_NAMED]])
     facts(
         "forget, dry run" if dry_run else "forget",
         {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flame_core.data.stand_in_sidecar import StandInSidecar
 from flame_core.layout import Layout
-from flame_core.params import Params
+from flame_core.params import Params, PromptsParams
 from flame_core.text.cost import LLMShape
 from flame_core.text.jobs import captions_a_sample
 from flame_core.training.cost import PICTURES
@@ -65,7 +65,7 @@ def stand_ins(
         elif what == "sampling" and path in (layout.concepts, layout.concept_weights) and params.concepts:
             continue  # which samples are drawn changes no size
         elif what == "prompts" and path == layout.prompts and params.prompts:
-            prompts = _head(params, shape)
+            prompts = _head(params.prompts, shape, params.llm.name)
         elif what.startswith(_SIDECARS) and path == layout.noise and params.noise:
             continue  # whose order is no term's
         elif what.startswith(_SIDECARS) and (made := _sidecar(params, layout, shape, path)):
@@ -103,11 +103,9 @@ def _sidecar(params: Params, layout: Layout, shape: LLMShape, path: Path) -> Sta
     return None
 
 
-def _head(params: Params, shape: LLMShape) -> PromptHeadConfig | None:
+def _head(chosen: PromptsParams, shape: LLMShape, llm: str) -> PromptHeadConfig:
     from flame_core.soft_prompts.prompt_head import PromptHeadConfig
 
-    if (chosen := params.prompts) is None:
-        return None
     return PromptHeadConfig(
         prompts=chosen.count,
         vector=shape.hidden,
@@ -115,7 +113,7 @@ def _head(params: Params, shape: LLMShape) -> PromptHeadConfig | None:
         width=chosen.width,
         scale=1.0,
         llm="",
-        llm_name=params.llm.name,
+        llm_name=llm,
         template=chosen.template,
         max_tokens=chosen.max_tokens,
     )

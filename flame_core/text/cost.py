@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.errors import InputError, ParamsError
+from flame_core.names import expanded
 from flame_core.params import CaptionKind, Params, TextParams
 from flame_core.text.sentence import sentence_content
 
@@ -93,8 +94,8 @@ def read_shape(params: Params, folder: Path) -> LLMShape:
     if config.is_file():
         return LLMShape.in_folder(folder)
     kind, _, place = params.llm.source.partition(":")
-    if kind == "path" and (Path(place).expanduser() / "config.json").is_file():
-        return LLMShape.in_folder(Path(place).expanduser())
+    if kind == "path" and (expanded(place) / "config.json").is_file():
+        return LLMShape.in_folder(expanded(place))
     for source, shape in KNOWN.items():
         if params.llm.source.startswith(source):
             return shape
