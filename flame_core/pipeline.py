@@ -74,7 +74,7 @@ def _is_needed(layout: Layout, stage: str, targets: Sequence[str]) -> bool:
     """Whether targets, or all stages if none is named, read what a stage makes; a path counts as if it did."""
     if not targets:
         return True
-    from orchestration.dvc_project import DvcProject
+    from orchestration.dvc_project.project import DvcProject
 
     stages = DvcProject(layout.root).stages()
     wanted = [name for name in stages if name in targets or name.partition("@")[0] in targets]

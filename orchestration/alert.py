@@ -25,7 +25,7 @@ import dagster as dg
 
 from flame_core.remedies import advice
 from flame_core.settings import settings
-from orchestration.dvc_assets import EXIT_CODE
+from orchestration.dagster_dvc.assets import EXIT_CODE
 
 NAME = "failure_alert"
 _SECONDS = 10.0  # for the address to answer

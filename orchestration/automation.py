@@ -14,7 +14,7 @@ from flame_core.errors import FlameError
 from flame_core.layout import Layout
 from flame_core.params import load_params
 from flame_core.settings import settings
-from orchestration.dvc_assets import REFRESH_TAG
+from orchestration.dagster_dvc.assets import REFRESH_TAG
 
 LOOK_AGAIN = {REFRESH_TAG: "download"}  # reads the sources again; unchanged bytes cause no further work
 

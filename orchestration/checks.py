@@ -23,7 +23,7 @@ from flame_core.gates import Check
 from flame_core.markdown import code_span
 from flame_core.params import Params, UrlsSource
 from flame_core.remedies import advice
-from orchestration.dvc_project import DvcProject, Stage
+from orchestration.dvc_project.project import DvcProject, Stage
 
 DOWNLOAD, CAPTION, EVALUATE = "download", "caption", "evaluate"  # the stages
 KINDS = ("short", "long")  # of captions that params may leave out
@@ -72,20 +72,6 @@ def read_checks(project: DvcProject, stage: Stage, declared: Sequence[str]) -> l
         )
     unlisted = ", ".join(sorted(check.name for check in undeclared))
     return [_result(name, checks) if checks else _none(name, unlisted) for name, checks in by_name.items()]
-
-
-def evaluation(key: dg.AssetKey, result: dg.AssetCheckResult, partition: str | None = None) -> dg.AssetCheckEvaluation:
-    """A check's result as an event of an asset, for what ran outside of the asset's own step."""
-    return dg.AssetCheckEvaluation(
-        asset_key=key,
-        check_name=result.check_name or "",
-        passed=result.passed,
-        metadata=result.metadata,
-        severity=result.severity,
-        description=result.description,
-        blocking=True,
-        partition=partition,
-    )
 
 
 def _read(out: Path) -> list[Check]:

@@ -18,9 +18,9 @@ from flame_core.settings import settings
 from orchestration.alert import alert_sensors
 from orchestration.automation import jobs, schedules, source_sensor
 from orchestration.checks import applicable, read_checks
-from orchestration.dvc_assets import asset_key, dvc_assets
-from orchestration.dvc_lock_sensor import dvc_lock_sensor
-from orchestration.dvc_project import DvcProject
+from orchestration.dagster_dvc.assets import asset_key, dvc_assets
+from orchestration.dagster_dvc.lock_sensor import dvc_lock_sensor
+from orchestration.dvc_project.project import DvcProject
 from orchestration.experiment import experiment_job
 from orchestration.experiment_assets import experiment_assets, experiment_checks
 from orchestration.numbers import read_numbers

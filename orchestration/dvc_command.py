@@ -5,7 +5,7 @@
 - It ends with the exit code of the stage that failed; DVC itself always ends with 255.
 - If another DVC process holds a lock or path, it names that process and waits. It releases what a dead process holds,
   even if the dead process is still listed (a zombie, as in containers whose first process does not reap its children).
-- If the process that started it is killed, it stops the stage in order (`process_tree.py`) and ends.
+- If the process that started it is killed, it stops the stage in order (`processes/tree.py`) and ends.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 
 from flame_core.reporting import console
 from flame_core.settings import settings
-from orchestration.dvc_repo import busy_with, release_dead
-from orchestration.process_tree import TOKEN, ProcessTree
+from orchestration.dvc_project.repo import busy_with, release_dead
+from orchestration.processes.tree import TOKEN, ProcessTree
 
 _EXITED = re.compile(r", exited with (-?\d+)\Z")
 _WAIT_SECONDS = 1.0  # between two attempts

@@ -33,12 +33,12 @@ from flame_core.params import Params
 from flame_core.params.code_params import changed_code
 from flame_core.workspace import find_preset, open_workspace, preset_folders, preset_names, resolve_params
 from orchestration.checks import read_checks
-from orchestration.dvc_assets import op_name, run_stage
-from orchestration.dvc_project import DvcProject, Stage
-from orchestration.dvc_run import Runner
+from orchestration.dagster_dvc.assets import op_name, run_stage
+from orchestration.dagster_dvc.run import Runner
+from orchestration.dagster_dvc.stage_meta import stage_meta
+from orchestration.dvc_project.project import DvcProject, Stage
 from orchestration.experiment_assets import EXPERIMENTS, experiment_events, experiment_project, is_digest
 from orchestration.resources import WORKSPACE_TAG, read_tags
-from orchestration.stage_meta import stage_meta
 
 WORKSPACE = "workspace"
 PRESET_TAG, OVERRIDES_TAG = "preset", "overrides"

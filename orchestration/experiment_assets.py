@@ -13,12 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dagster as dg
 
 from flame_core.layout import Layout
-from orchestration.checks import evaluation, read_checks
-from orchestration.dvc_assets import DATA_VERSION_TAG, asset_key, op_name, run_metadata
-from orchestration.dvc_project import DvcProject, Stage
-from orchestration.dvc_run import StageRun
+from orchestration.checks import read_checks
+from orchestration.dagster_dvc.assets import DATA_VERSION_TAG, asset_key, op_name, run_metadata
+from orchestration.dagster_dvc.check_evaluation import check_evaluation
+from orchestration.dagster_dvc.run import StageRun
+from orchestration.dagster_dvc.stage_meta import stage_meta
+from orchestration.dvc_project.project import DvcProject, Stage
 from orchestration.numbers import read_numbers
-from orchestration.stage_meta import stage_meta
 
 EXPERIMENTS = "experiments"  # the group, the partitions and the first part of the keys
 _DIGEST = re.compile(r"[0-9a-f]{12}")
@@ -107,4 +108,4 @@ def experiment_events(
         partition=partition,
     )
     for result in results:
-        yield evaluation(key, result, partition)
+        yield check_evaluation(key, result, partition)

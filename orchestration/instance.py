@@ -25,8 +25,8 @@ from flame_core.files.disk_errors import make_folder
 from flame_core.files.whole_files import put
 from flame_core.layout import Layout
 from flame_core.tracking.address import POSTGRES, lacks_driver
-from orchestration.dvc_errors import PROJECT_FILE
-from orchestration.never_ran import withdraw_unstarted
+from orchestration.dagster_dvc.never_ran import withdraw_unstarted
+from orchestration.dvc_project.errors import PROJECT_FILE
 
 CONFIGURATION = "dagster.yaml"
 PROCESS_TAG = "flame/process"  # host, pid and start time of the process that executes a run

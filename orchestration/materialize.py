@@ -32,9 +32,9 @@ from flame_core.remedies import advice
 from flame_core.reporting import configure_logging, console, facts
 from flame_core.settings import settings
 from flame_core.workspace import nested_override, preset_names, resolve_params, split_override
-from orchestration.dvc_assets import EXIT_CODE, REFRESH_TAG
-from orchestration.dvc_errors import DvcProjectError
-from orchestration.dvc_project import DvcProject
+from orchestration.dagster_dvc.assets import EXIT_CODE, REFRESH_TAG
+from orchestration.dvc_project.errors import DvcProjectError
+from orchestration.dvc_project.project import DvcProject
 from orchestration.instance import opened_in_shell, process_tag
 
 ASSETS = "__ASSET_JOB"  # Dagster's name of the job that holds every asset

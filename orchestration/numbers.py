@@ -19,7 +19,7 @@ from pathlib import Path
 
 from flame_core.model_files import CONFIG
 from flame_core.training.losses import first_and_last, main_losses
-from orchestration.dvc_project import DvcProject, Stage
+from orchestration.dvc_project.project import DvcProject, Stage
 
 FIT = "fit.json"  # as in stages.concept_fit, whose import would load pyarrow
 STEPS = "metrics.jsonl"  # as in training.job, whose import would load torch

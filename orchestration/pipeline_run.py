@@ -15,9 +15,9 @@ from pathlib import Path
 from flame_core.errors import Interrupted
 from flame_core.settings import settings
 from flame_core.workspace import environment
-from orchestration.dvc_processes import COMMAND, end_abandoned, tree_label
-from orchestration.process_tree import ProcessTree
-from orchestration.stop_signals import Stop, stop_signals
+from orchestration.dvc_project.stage_processes import COMMAND, end_abandoned, tree_label
+from orchestration.processes.stop_signals import Stop, stop_signals
+from orchestration.processes.tree import ProcessTree
 
 log = logging.getLogger("flame_core.run")
 

@@ -14,8 +14,8 @@ from flame_core.errors import GateError, InputError, ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.params import load_params
 from flame_core.settings import settings
-from orchestration.dvc_assets import asset_key
-from orchestration.dvc_project import Stage
+from orchestration.dagster_dvc.assets import asset_key
+from orchestration.dvc_project.project import Stage
 
 ASSET, CHECK = "promote", "gate"
 

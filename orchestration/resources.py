@@ -10,8 +10,8 @@ from flame_core.layout import Layout
 from flame_core.params import load_params
 from flame_core.settings import settings
 from flame_core.workspace import environment
-from orchestration.dvc_project import DvcProject
-from orchestration.dvc_run import Runner
+from orchestration.dagster_dvc.run import Runner
+from orchestration.dvc_project.project import DvcProject
 
 GIT_TAG, PARAMS_TAG, WORKSPACE_TAG = "git_commit", "params_digest", "workspace"
 

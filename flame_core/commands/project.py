@@ -131,7 +131,7 @@ def ui() -> None:
 
     from flame_core.errors import ParamsError
     from flame_core.layout import Layout
-    from orchestration.ui import show
+    from orchestration.ui.servers import show
 
     layout = Layout.find()
     for needed in (layout.params, layout.root / "dvc.yaml"):

@@ -130,7 +130,7 @@ def _delete(
     unfinished: list[str] = []
     if cache is None or not traces or find_spec("dvc") is None:
         return purged, unfinished
-    from orchestration.dvc_stores import delete_cached, delete_remote
+    from orchestration.dvc_project.stores import delete_cached, delete_remote
 
     def holds(path: Path) -> bool:
         return traces.in_file(path)

@@ -44,8 +44,8 @@ def pipeline_status(layout: Layout, tflops: float | None = None) -> list[StageSt
     """
     from flame_core.data.sources.local_state import changed_sources
     from flame_core.params import load_params
-    from orchestration.dvc_errors import DvcBusyError, DvcProjectError
-    from orchestration.dvc_project import DvcProject
+    from orchestration.dvc_project.errors import DvcBusyError, DvcProjectError
+    from orchestration.dvc_project.project import DvcProject
 
     require_versions(layout)
     require_dvc(layout)

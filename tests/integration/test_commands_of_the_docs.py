@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import pytest
 from flame_core.layout import Layout
 from tests.data.drawings import drawing, encoded
 from tests.integration.conftest import ROOT, Tracked
+from tests.ports import free_port
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
@@ -77,7 +77,7 @@ ELSEWHERE = (
     (r"flame run (--set 'concepts\.[^']*') concepts", "tests/stages/test_concepts.py counts", r"flame params check \1"),
     (r"flame run (--set 'adapt_llm=.*)", "tests/stages/test_adapt_llm.py trains", r"flame params check \1"),
     (r"flame concepts (rare|test-set) .*", "it needs counts, or gathered pictures", r"flame concepts \1 --help"),
-    (r"flame ui", "tests/orchestration/test_ui.py opens it", "flame ui --help"),
+    (r"flame ui", "tests/orchestration/ui/test_servers.py opens it", "flame ui --help"),
     (r"flame --install-completion", "it writes into the shell's own files", "flame --show-completion bash"),
     (r"flame --show-completion", "it asks which shell runs it, and a test has none", "flame --show-completion bash"),
     (
@@ -218,12 +218,6 @@ class Reader:
         )
 
 
-def free_port() -> str:
-    with socket.socket() as own:
-        own.bind(("127.0.0.1", 0))
-        return str(own.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def reader(tracked: Tracked, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Reader:
     """Versions 1 to 3, of which 2 is the champion and 3 the challenger, and a workspace."""
@@ -262,7 +256,7 @@ def reader(tracked: Tracked, pictures: Path, tmp_path_factory: pytest.TempPathFa
             "sqlite:///.flame/mlflow/mlflow.db": f"sqlite:///{tracked.root}/.flame/mlflow/mlflow.db",
             "PROCESSES=8": "PROCESSES=2",
             "cluster.clusters=40": "cluster.clusters=8 --set cluster.dims=8",  # of a few dozen captions
-            "5001": free_port(),
+            "5001": str(free_port()),
             "bash mlflow/server.sh": f"MLFLOW_PORT={port} bash mlflow/server.sh",
             "http://127.0.0.1:5000": f"http://127.0.0.1:{port}",
             ".venv/bin/python": sys.executable,

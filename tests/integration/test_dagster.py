@@ -150,8 +150,8 @@ def test_every_check_that_a_stage_writes_is_listed_in_dvc_yaml(project: Project,
     from flame_core import gates
     from flame_core.params import load_params
     from orchestration.checks import applicable
-    from orchestration.dvc_project import DvcProject
-    from orchestration.stage_meta import stage_meta
+    from orchestration.dagster_dvc.stage_meta import stage_meta
+    from orchestration.dvc_project.project import DvcProject
 
     for stage in applicable(DvcProject(project.root).stages(), load_params(materialized)).values():
         listed = set(stage_meta(stage).checks)

@@ -23,8 +23,8 @@ from flame_core.settings import settings
 from flame_core.verification import write_digests
 from tests.data.sources.test_webdataset import members_of, write_tar
 from tests.integration.test_s3 import run_source
+from tests.ports import free_port
 from tests.stages.pipeline import tree
-from tests.tracking.server import free_port
 
 EMULATOR = shutil.which("gcp-storage-emulator")
 pytestmark = [

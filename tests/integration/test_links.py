@@ -10,9 +10,9 @@ import pytest
 from flame_core.layout import Layout
 from flame_core.tracking.provenance import read_lock
 from tests.integration.conftest import Project
-from tests.orchestration import browser
-from tests.orchestration.browser import Browser
-from tests.orchestration.test_ui import Ui
+from tests.orchestration.ui import browser
+from tests.orchestration.ui.browser import Browser
+from tests.orchestration.ui.test_servers import Ui
 
 PROGRAM = browser.find()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(PROGRAM is None, reason="needs Chromium (apt-get install chromium)")]

@@ -20,7 +20,8 @@ import yaml
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from orchestration.instance import instance_home, opened_in_shell
-from tests.tracking.server import Server, free_port
+from tests.ports import free_port
+from tests.tracking.server import Server
 
 ROOT = Path(__file__).parents[2]
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))

@@ -30,8 +30,9 @@ from flame_core.stages import download, ingest
 from flame_core.verification import write_digests
 from tests.data.drawings import png
 from tests.data.sources.test_webdataset import members_of, write_tar
+from tests.ports import free_port
 from tests.stages.pipeline import pipeline_params, tree
-from tests.tracking.server import Server, free_port
+from tests.tracking.server import Server
 
 pytestmark = [
     pytest.mark.slow,

@@ -15,8 +15,8 @@ from flame_core.layout import Layout
 from flame_core.params import load_params
 from flame_core.search.ask import Searcher
 from tests.integration.conftest import Project
-from tests.orchestration import browser
-from tests.orchestration.browser import Browser
+from tests.orchestration.ui import browser
+from tests.orchestration.ui.browser import Browser
 
 PROGRAM = browser.find()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(PROGRAM is None, reason="needs Chromium (apt-get install chromium)")]

@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 from tests.integration.conftest import Tracked
-from tests.tracking.server import free_port
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"><circle cx="32" cy="32" r="20" fill="red"/></svg>'

@@ -12,8 +12,8 @@ import dagster as dg
 import pytest
 
 from flame_core.workspace import environment
-from orchestration.dvc_assets import dvc_assets
-from orchestration.dvc_project import DvcProject, Stage
+from orchestration.dagster_dvc.assets import dvc_assets
+from orchestration.dvc_project.project import DvcProject, Stage
 
 DVC_YAML = """\
 stages:

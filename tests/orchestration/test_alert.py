@@ -14,7 +14,8 @@ import pytest
 
 from flame_core.settings import settings
 from orchestration.alert import alert_sensors, send
-from orchestration.dvc_assets import EXIT_CODE
+from orchestration.dagster_dvc.assets import EXIT_CODE
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -104,9 +105,7 @@ def test_a_failed_check_is_told_with_its_remedies(received, alerting, instance: 
 def test_a_dead_address_is_said_without_its_secret_and_does_no_harm(
     alerting, instance: dg.DagsterInstance, received
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        dead = f"http://127.0.0.1:{free.getsockname()[1]}/hook/secret"
+    dead = f"http://127.0.0.1:{free_port()}/hook/secret"
     _, answer = evaluate(alerting(dead), instance, ingest)
     assert answer.skip_message.startswith("the alert was not sent: 127.0.0.1 does not answer")
     assert "secret" not in answer.skip_message

@@ -14,7 +14,7 @@ import yaml
 from flame_core.layout import Layout
 from flame_core.params import merge, read_yaml
 from orchestration.automation import source_sensor
-from orchestration.dvc_project import DvcProject
+from orchestration.dvc_project.project import DvcProject
 from orchestration.resources import read_tags
 
 ROOT = Path(__file__).parents[2]

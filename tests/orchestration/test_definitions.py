@@ -17,7 +17,7 @@ import pytest
 from flame_core.layout import Layout
 from flame_core.workspace import environment
 from orchestration.definitions import build
-from orchestration.dvc_project import DvcProject
+from orchestration.dvc_project.project import DvcProject
 
 ROOT = Path(__file__).parents[2]
 GRAPH = Path(__file__).with_name("graph.json")
@@ -93,10 +93,20 @@ def test_loading_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_general_half_knows_nothing_of_flame() -> None:
+@pytest.mark.parametrize(
+    ("package", "unknown"),
+    [
+        ("processes", ("flame_core", "mlflow", "dagster", "dvc")),
+        ("dvc_project", ("flame_core", "mlflow", "dagster")),
+        ("dagster_dvc", ("flame_core", "mlflow")),
+    ],
+)
+def test_general_packages_know_nothing_of_flame(package: str, unknown: tuple[str, ...]) -> None:
     code = (
-        "import sys, orchestration.dvc_assets; "
-        "print([name for name in sys.modules if name.startswith(('flame_core', 'mlflow'))])"
+        f"import pkgutil, sys, orchestration.{package} as package\n"
+        "for module in pkgutil.iter_modules(package.__path__, package.__name__ + '.'):\n"
+        "    __import__(module.name)\n"
+        f"print([name for name in sys.modules if name.partition('.')[0] in {unknown!r}])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

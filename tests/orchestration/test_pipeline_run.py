@@ -14,8 +14,8 @@ import pytest
 
 from flame_core.gates import Check, to_bytes
 from flame_core.layout import Layout
-from orchestration.dvc_repo import release_dead
-from orchestration.process_tree import TOKEN
+from orchestration.dvc_project.repo import release_dead
+from orchestration.processes.tree import TOKEN
 from tests.orchestration.conftest import edit
 from tests.orchestration.test_experiment import layout as layout  # the fixture: FLAME's params, two cheap stages
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestration.dvc_project import DvcProject
+from orchestration.dvc_project.project import DvcProject
 from tests.orchestration.conftest import edit
 
 # Counts to 40 with a helper in a session of its own; SIGTERM finishes the step, checkpoints and leaves with code 75.
@@ -41,9 +41,9 @@ RUN = """\
 import sys
 from pathlib import Path
 import dagster as dg
-from orchestration.dvc_assets import dvc_assets
-from orchestration.dvc_project import DvcProject
-from orchestration.dvc_run import Runner
+from orchestration.dagster_dvc.assets import dvc_assets
+from orchestration.dvc_project.project import DvcProject
+from orchestration.dagster_dvc.run import Runner
 
 def assets():
     return dvc_assets(DvcProject(Path(sys.argv[1])), runner=Runner(grace_seconds=float(sys.argv[2])))

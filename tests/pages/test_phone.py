@@ -13,7 +13,7 @@ from flame_core.tracking.history import History, MeasuredModel, RecordedScore
 from flame_core.tracking.history_page import history_page
 from flame_core.tracking.lineage import Lineage
 from flame_core.tracking.lineage_page import lineage_page
-from tests.orchestration.browser import Browser, find
+from tests.orchestration.ui.browser import Browser, find
 from tests.pages.test_alignment import page as alignment_page
 from tests.pages.test_report import page
 

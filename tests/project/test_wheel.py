@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.project.test_data_survey import jpeg
-from tests.tracking.server import free_port
 from tests.wheel import ROOT, Installed
 
 
@@ -35,7 +35,7 @@ def test_the_servers_of_the_interfaces_find_their_files_in_the_wheel(installed: 
     code = (
         "from pathlib import Path\n"
         "from flame_core.layout import Layout\n"
-        "from orchestration.ui import prepare, servers\n"
+        "from orchestration.ui.servers import prepare, servers\n"
         "layout = Layout.find(Path.cwd())\n"
         "home = prepare(layout)\n"
         "assert (home / 'dagster.yaml').is_file()\n"

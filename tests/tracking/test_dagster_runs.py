@@ -16,7 +16,7 @@ import pytest
 from flame_core.layout import Layout
 from flame_core.tracking.dagster_runs import find_run
 from flame_core.workspace import environment
-from tests.tracking.server import free_port
+from tests.ports import free_port
 
 NOWHERE = "http://127.0.0.1:9/runs/x"
 UNKNOWN = "1510a7b4-a5eb-4bd6-8a2c-3b1f6f7f0f00"

@@ -13,8 +13,9 @@ from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import Journal
 from flame_core.tracking.pages import run_url, served, show_pages, version_url
 from flame_core.tracking.store import journals, local_address, local_store, open_client
+from tests.ports import free_port
 from tests.tracking.conftest import end, start
-from tests.tracking.server import Server, free_port
+from tests.tracking.server import Server
 
 
 def test_addresses_of_pages():

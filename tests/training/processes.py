@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,12 @@ import torch
 from torch import multiprocessing
 
 from flame_core.processes.ranks import Ranks, join
+from tests.ports import free_port
 
 
 def on_ranks(world: int, fn: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
     """The results of `fn(ranks, *arguments)` on each rank; `fn` must be importable from a module."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(_child, (world, port, fn, folder, arguments), nprocs=world)
+    multiprocessing.spawn(_child, (world, free_port(), fn, folder, arguments), nprocs=world)
     return [torch.load(folder / f"{rank}-of-{world}.pt", weights_only=False) for rank in range(world)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 from flame_core.model_files import WEIGHTS
 from flame_core.stages import embed
 from flame_core.training.job import METRICS, TrainingJob
+from tests.ports import free_port
 from tests.processes.test_launcher import ROOT, at_step, job, start
 from tests.stages.pipeline import captioned_project
 from tests.training.world import recipe, write_world
@@ -41,12 +41,6 @@ from flame_core.stages import train
 if __name__ == "__main__":
     train.run(Params.model_validate_json(Path(sys.argv[1]).read_text()), Layout.find(Path(sys.argv[2])), "plain")
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def start_node(work: TrainingJob, rank: int, port: int, **settings: str) -> subprocess.Popen[str]:

@@ -29,7 +29,7 @@ from flame_core.web_origin import host_names
 from flame_core.web_search.app import create_app
 from flame_core.web_search.service import SearchService
 from tests.measuring import world
-from tests.orchestration.browser import Browser, find
+from tests.orchestration.ui.browser import Browser, find
 from tests.pages.test_words_section import D, V, encoder_of_words
 
 PROGRAM = find()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from flame_core.settings import settings
 from flame_core.stages import caption
 from tests.captions.pictures import box, disc, noise, sample
 from tests.captions.tiny_models import save_llava, save_llm
+from tests.ports import free_port
 from tests.stages.test_caption import make_params, write_shards
 
 pytestmark = [
@@ -36,9 +36,7 @@ WORDS = {"s0-0": "A red disc.", "s0-1": "Ein Würfel."}
 @contextlib.contextmanager
 def serving(folder: Path, log: Path) -> Iterator[str]:
     """`transformers serve` with the model in this folder: its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     run = "from transformers.cli.transformers import main; main()"
     command = [sys.executable, "-c", run, "serve", str(folder), "--host", "127.0.0.1", "--port", str(port)]
     offline = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}

@@ -1,0 +1,120 @@
+"""Reports stages that ran outside Dagster, such as by `dvc repro` in a shell, as materializations without a run.
+
+For any DVC project:
+
+    defs = dg.Definitions(assets=dvc_assets(project), sensors=[dvc_lock_sensor(project)])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from orchestration.dagster_dvc.assets import DATA_VERSION_TAG, ReadChecks, ReadNumbers, asset_key, run_metadata
+from orchestration.dagster_dvc.check_evaluation import check_evaluation
+from orchestration.dagster_dvc.run import StageRun, recall
+from orchestration.dagster_dvc.stage_meta import stage_meta
+from orchestration.dvc_project.errors import PROJECT_FILE, DvcBusyError
+from orchestration.dvc_project.lock import LockedStage
+from orchestration.dvc_project.project import DvcProject, Stage
+
+CODE_VERSION_TAG = "dagster/code_version"
+INPUT_VERSION_TAG, INPUT_POINTER_TAG = "dagster/input_data_version", "dagster/input_event_pointer"
+
+
+def dvc_lock_sensor(
+    project: DvcProject,
+    stages: Mapping[str, Stage] | None = None,
+    *,
+    read_checks: ReadChecks | None = None,
+    read_numbers: ReadNumbers | None = None,
+    name: str = "dvc_lock",
+    interval_seconds: int = 30,
+) -> dg.SensorDefinition:
+    """A sensor that reports stages that ran outside Dagster: their outs in `dvc.lock` differ from those Dagster knows.
+
+    Each becomes a materialization without a run, with its code version, its data version and those of its inputs, and
+    with the checks and numbers stored with the data. Stages of a run in progress are left to that run.
+    """
+    stages = stages or project.stages()
+    keys = {name: asset_key(name) for name in stages}
+
+    @dg.sensor(
+        name=name,
+        description="Shows stages that ran outside Dagster, such as `dvc repro` in a shell, as materializations.",
+        minimum_interval_seconds=interval_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        try:
+            locked = project.locked()
+        except DvcBusyError as busy:
+            return dg.SkipReason(f"{PROJECT_FILE} is in use. {busy}")
+        busy_keys = _keys_in_progress(context.instance, set(keys.values()))
+        events: list[dg.AssetMaterialization | dg.AssetCheckEvaluation] = []
+        for stage in stages.values():
+            entry, key = locked.get(stage.name), keys[stage.name]
+            if entry is None or key in busy_keys or _known(context.instance, key) == entry.data_version:
+                continue
+            numbers = read_numbers(project, stage) if read_numbers else {}
+            events.append(_runless(project, stage, entry, locked, numbers))
+            declared = stage_meta(stage).checks
+            if read_checks and declared:
+                events += [check_evaluation(key, result) for result in read_checks(project, stage, declared)]
+        return dg.SensorResult(asset_events=events) if events else dg.SkipReason(_why_not(locked, len(busy_keys)))
+
+    return sensor
+
+
+def _why_not(locked: Mapping[str, LockedStage], busy: int) -> str:
+    """Why nothing is reported."""
+    if not locked:
+        return "There is no dvc.lock: no stage has run yet."
+    if busy:
+        return f"A run in progress reports its {busy} stages itself; Dagster knows all others of dvc.lock."
+    return f"Dagster knows all {len(locked)} stages of dvc.lock: none has run outside it since."
+
+
+def _keys_in_progress(instance: dg.DagsterInstance, every: set[dg.AssetKey]) -> set[dg.AssetKey]:
+    """Assets that a run in progress will report itself."""
+    keys: set[dg.AssetKey] = set()
+    for run in instance.get_runs(dg.RunsFilter(statuses=_IN_PROGRESS)):
+        keys |= set(run.asset_selection) if run.asset_selection else every
+    return keys
+
+
+_IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+
+
+def _known(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    """The data version that Dagster last saw."""
+    event = instance.get_latest_materialization_event(key)
+    return None if event is None else (event.tags or {}).get(DATA_VERSION_TAG)
+
+
+def _runless(
+    project: DvcProject,
+    stage: Stage,
+    entry: LockedStage,
+    locked: Mapping[str, LockedStage],
+    numbers: Mapping[str, float],
+) -> dg.AssetMaterialization:
+    tags = {DATA_VERSION_TAG: entry.data_version, CODE_VERSION_TAG: entry.code_version}
+    read = {dep.path: dep.digest for dep in entry.deps}
+    for name in stage.upstream:
+        if (up := locked.get(name)) is None:
+            continue
+        # An upstream out is compared only if it is recorded as a dep under the same path.
+        same = all(read.get(out.path, out.digest) == out.digest for out in up.outs)
+        tags[f"{INPUT_VERSION_TAG}/{asset_key(name).to_user_string()}"] = up.data_version if same else "older"
+        tags[f"{INPUT_POINTER_TAG}/{asset_key(name).to_user_string()}"] = "NULL"
+    return dg.AssetMaterialization(
+        asset_key(stage.name),
+        metadata=run_metadata(
+            stage,
+            StageRun("ran outside Dagster", ("dvc.lock changed",), entry, recall(project, stage.name, entry)),
+            numbers,
+        ),
+        tags=tags,
+    )

@@ -1,0 +1,148 @@
+"""Opens a DVC project in this process: handles its lock, finds who holds it, and turns DVC's errors into two of ours.
+
+Works for any DVC project. Imports DVC only when a project is opened.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from orchestration.dvc_project.errors import DvcBusyError, DvcProjectError, located
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+LOCK_FILE = "dvc.lock"
+_BUSY = re.compile(r"'(?P<path>[^']*)' is busy, it is being blocked by:\s*(?P<who>.*?)(?:\n\s*\n|\Z)", re.DOTALL)
+_TORN_READS = 20  # attempts, 50 ms apart
+T = TypeVar("T")
+
+
+class _TornRead(Exception):
+    """`dvc.lock` was read while DVC rewrote it."""
+
+
+@contextmanager
+def opened(root: Path, *, locked: bool = False) -> Iterator[Repo]:
+    """The project in `root`, with DVC's repository lock if `locked`.
+
+    Raises:
+        DvcProjectError: one of its files is broken; names the file and, if known, the line.
+        DvcBusyError: the lock was not available within DVC's timeout (3 s), or a path is in use.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo, _holding(repo, root) if locked else nullcontext():
+            yield repo
+    except LockError as error:
+        raise DvcBusyError(_first_lines(error)) from None
+    except DvcException as error:
+        if LOCK_FILE in str(getattr(error, "path", "")):
+            raise _TornRead(error) from None
+        raise DvcProjectError(located(error, root)) from None
+
+
+@contextmanager
+def _holding(repo: Repo, root: Path) -> Iterator[None]:
+    """Hold DVC's repository lock; if it is not available, the error names the process that has it."""
+    from dvc.lock import LockError
+
+    try:
+        repo.lock.lock()
+    except LockError as error:
+        raise DvcBusyError(_holder(root) or _first_lines(error)) from None
+    try:
+        yield
+    finally:
+        repo.lock.unlock()
+
+
+def _holder(root: Path) -> str | None:
+    """The process that holds the repository lock, if the lock file names it."""
+    import psutil
+
+    try:
+        pid = int((root / ".dvc" / "tmp" / "lock").read_text().split()[0])
+        command = " ".join(psutil.Process(pid).cmdline())
+    except (OSError, ValueError, IndexError, psutil.Error):
+        return None
+    return f"DVC's lock in {root} is held by process {pid} ({command[:200]})"
+
+
+def busy_with(error: Exception, root: Path) -> str:
+    """What another process holds according to DVC's lock error, and that process, in one line."""
+    return busy_path(str(error)) or _holder(root) or _first_lines(error)
+
+
+def busy_path(text: str) -> str | None:
+    """The path in use and the process that uses it, if DVC's output has such an error."""
+    found = _BUSY.search(text)
+    return found and f"{found['path']} is busy: {' '.join(found['who'].split())}"
+
+
+def release_dead(root: Path) -> list[str]:
+    """Release paths held by ended processes; returns those processes, as `process 123 (dvc repro)`.
+
+    DVC does so itself, but not while such a process is a zombie.
+    """
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+    from dvc.rwlock import _edit_rwlock
+
+    with Repo(str(root)) as repo:
+        hardlink = repo.config["core"].get("hardlink_lock", False)
+        try:
+            with _edit_rwlock(repo.tmp_dir, repo.fs, hardlink) as lock:
+                return _release(lock)
+        except LockError:  # another process is using that file
+            return []
+
+
+def _release(lock: Any) -> list[str]:
+    """Remove ended processes from the content of DVC's file of held paths."""
+    readers = [info for infos in lock["read"].values() for info in infos]
+    dead = {info["pid"]: info["cmd"] for info in (*readers, *lock["write"].values()) if _ended(info["pid"])}
+    kept = {path: [info for info in infos if info["pid"] not in dead] for path, infos in lock["read"].items()}
+    lock["read"] = {path: infos for path, infos in kept.items() if infos}
+    lock["write"] = {path: info for path, info in lock["write"].items() if info["pid"] not in dead}
+    return [f"process {pid} ({command[:200]})" for pid, command in sorted(dead.items())]
+
+
+def _ended(pid: int) -> bool:
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
+
+
+def _first_lines(error: Exception) -> str:
+    """A lock error without its advice."""
+    return str(error).split("\n\nIf there are no processes")[0]
+
+
+def untorn(read: Callable[[], T]) -> T:
+    """`read()`, repeated if DVC was rewriting `dvc.lock` meanwhile."""
+    for _ in range(_TORN_READS):
+        try:
+            return read()
+        except _TornRead:
+            time.sleep(0.05)
+    try:
+        return read()
+    except _TornRead as torn:
+        raise DvcProjectError(
+            f"{LOCK_FILE} cannot be read: {torn}. Restore it from version control, or delete it: stages then run "
+            "again, or are taken from DVC's cache"
+        ) from None

@@ -1,0 +1,76 @@
+"""Deletes single objects from DVC's cache and its remotes, for any DVC project. DVC has no command for that.
+
+An object is a file's bytes under its md5. Listings of folders (`.dir`) stay, so other files of that revision can still
+be restored.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestration.dvc_project.repo import opened
+
+Holds = Callable[[Path], bool]
+
+
+@dataclass
+class Deleted:
+    """Objects by the name of the remote, and remotes that could not be reached, with the reason."""
+
+    objects: dict[str, list[str]] = field(default_factory=dict)
+    unreached: dict[str, str] = field(default_factory=dict)
+
+
+def delete_cached(cache: Path, md5s: Iterable[str], holds: Holds, *, delete: bool) -> list[str]:
+    """Delete (or only find) the objects of a local cache with these md5s or for which `holds`; returns their md5s."""
+    wanted, found = set(md5s), list[str]()
+    for path in sorted(cache.glob("??/*")):
+        if path.suffix == ".dir" or not path.is_file():
+            continue
+        md5 = path.parent.name + path.name
+        if md5 in wanted or holds(path):
+            found.append(md5)
+            if delete:
+                path.chmod(0o644)  # DVC's cache is read-only
+                path.unlink()
+    return found
+
+
+def delete_remote(root: Path, md5s: Iterable[str], known: Iterable[str], holds: Holds, *, delete: bool) -> Deleted:
+    """Delete (or only find) objects of every remote of the project.
+
+    Args:
+        root: the project's folder.
+        md5s: of objects to delete.
+        known: md5s of objects that need no look, because the local cache has them. Others are fetched and looked at.
+        holds: whether a fetched file is to be deleted.
+        delete: whether to delete.
+    """
+    wanted, seen = set(md5s), set(known)
+    done = Deleted()
+    with opened(root) as repo, tempfile.TemporaryDirectory(dir=root) as folder:
+        place = Path(folder) / "object"
+        for name in sorted(repo.config["remote"]):
+            found: list[str] = []
+            try:
+                odb = repo.cloud.get_remote_odb(name)
+                for md5 in list(odb.all()):
+                    if md5.endswith(".dir"):
+                        continue
+                    held = md5 in wanted
+                    if not held and md5 not in seen:
+                        with odb.fs.open(odb.oid_to_path(md5), "rb") as source, place.open("wb") as copy:
+                            shutil.copyfileobj(source, copy)
+                        held = holds(place)
+                    if held:
+                        found.append(md5)
+                        if delete:
+                            odb.fs.remove(odb.oid_to_path(md5))
+            except Exception as error:  # each kind of storage has its own
+                done.unreached[name] = f"{type(error).__name__}: {error}"
+            done.objects[name] = found
+    return done

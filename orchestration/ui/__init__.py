@@ -1,0 +1,1 @@
+"""`flame ui`: the web servers, who may ask them, and their end."""

@@ -1,0 +1,47 @@
+"""The sensor that shows runs from a shell."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from orchestration.dagster_dvc.lock_sensor import dvc_lock_sensor
+from orchestration.dvc_project.project import DvcProject
+from tests.orchestration.conftest import KEYS, dvc, edit, read_checks, stale
+
+
+def test_a_run_from_the_shell_shows_up_once(reproduced: DvcProject, instance: dg.DagsterInstance) -> None:
+    sensor = dvc_lock_sensor(reproduced, read_checks=read_checks)
+
+    def tick() -> list:
+        data = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+        for event in data.asset_events:
+            instance.report_runless_asset_event(event)
+        return list(data.asset_events)
+
+    reported = tick()
+    assert [e.asset_key for e in reported if isinstance(e, dg.AssetMaterialization)] == KEYS
+    assert [e.check_name for e in reported if isinstance(e, dg.AssetCheckEvaluation)] == ["enough"]
+    assert stale(reproduced, instance) == dict.fromkeys(KEYS, "FRESH")
+    assert tick() == []
+    data = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+    assert data.skip_message == "Dagster knows all 4 stages of dvc.lock: none has run outside it since."
+
+    edit(reproduced.root / "params.yaml", "count: 4", "count: 5")
+    assert stale(reproduced, instance)[KEYS[0]] == "STALE"  # another code version
+    dvc(reproduced.root, "repro", "--quiet", "grow")
+    assert [event.asset_key for event in tick() if isinstance(event, dg.AssetMaterialization)] == KEYS[:1]
+    assert stale(reproduced, instance) == {
+        KEYS[0]: "FRESH",
+        KEYS[1]: "STALE",  # read another version of it
+        KEYS[2]: "STALE",
+        KEYS[3]: "FRESH",
+    }
+
+
+def test_it_says_why_it_reports_nothing(foreign: DvcProject, instance: dg.DagsterInstance) -> None:
+    def said(project: DvcProject) -> str | None:
+        sensor = dvc_lock_sensor(project, read_checks=read_checks)
+        return sensor.evaluate_tick(dg.build_sensor_context(instance=instance)).skip_message
+
+    (foreign.root / "dvc.lock").unlink(missing_ok=True)
+    assert said(foreign) == "There is no dvc.lock: no stage has run yet."
