@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flame_core.captions.table import read_captions
+from flame_core.captions.table import captions_file, first_captions
 from flame_core.data.shards import Index, IndexRow
 from flame_core.errors import InputError
 
@@ -37,7 +37,7 @@ def draw_pairs(index: Index, captions: Path, language: str, count: int, seed: in
             break
         row = index[number]
         if row.shard not in texts:
-            texts[row.shard] = _first_captions(captions / Path(row.shard).with_suffix(".parquet"), language)
+            texts[row.shard] = first_captions(captions_file(captions, row.shard), "raw", language)
         text = texts[row.shard].get(row.row)
         if text is None or (plain := " ".join(text.casefold().split())) in seen:
             continue
@@ -48,12 +48,4 @@ def draw_pairs(index: Index, captions: Path, language: str, count: int, seed: in
             f"probe.pairs is {count:,}, and the {len(index):,} training samples have {len(found):,} different captions "
             f"in {language!r}: set probe.pairs to at most that"
         )
-    return found
-
-
-def _first_captions(path: Path, language: str) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for caption in read_captions(path):
-        if caption.kind == "raw" and caption.language == language:
-            found.setdefault(caption.row, caption.text)
     return found

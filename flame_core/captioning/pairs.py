@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flame_core.captions.table import read_captions
+from flame_core.captions.table import captions_file, read_captions
 from flame_core.data.shards import IndexRow, PictureReader, Split, read_index
 from flame_core.digest import text_sha256
 from flame_core.errors import InputError
@@ -42,7 +42,7 @@ def read_pairs(shards: Path, captions: Path, split: Split, kinds: Sequence[str],
     texts: dict[str, dict[str, list[str]]] = {}
     index = list(read_index(shards, split))
     for shard in sorted({row.shard for row in index}):
-        for caption in read_captions(captions / Path(shard).with_suffix(".parquet")):
+        for caption in read_captions(captions_file(captions, shard)):
             if caption.language == language:
                 texts.setdefault(caption.key, {}).setdefault(caption.kind, []).append(caption.text)
     pairs = []

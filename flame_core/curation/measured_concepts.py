@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from flame_core.captions.table import Caption
+from flame_core.captions.table import Caption, ShardCaptions
 from flame_core.curation.concept_list import ConceptList
 from flame_core.curation.frequency_fit import Points
-from flame_core.curation.text_hits import ShardCaptions, hits_of_shard, words_of_shard
+from flame_core.curation.text_hits import hits_of_shard, words_of_shard
 from flame_core.curation.words import Numbering
 from flame_core.digest import value_digest
 from flame_core.errors import InputError

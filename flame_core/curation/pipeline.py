@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from flame_core.captions.table import ShardCaptions, captions_file, read_shard_captions
 from flame_core.curation.bitmaps import read_bitmaps, write_bitmaps
 from flame_core.curation.concept_list import ConceptList
 from flame_core.curation.counts import Counts, ShardHits, count_shard
@@ -28,12 +29,10 @@ from flame_core.curation.nouns import chosen_nouns, count_nouns
 from flame_core.curation.tags import TAGS, Tagger, image_hits, write_tags
 from flame_core.curation.text_hits import (
     Patterns,
-    ShardCaptions,
     Unknown,
     hits_of_shard,
     known_words,
     patterns_of,
-    read_shard_captions,
     words_of_shard,
 )
 from flame_core.curation.words import Numbering, identity_hash
@@ -72,7 +71,7 @@ class Captions:
 
     def read(self, shard: str) -> ShardCaptions:
         """The counted captions of a shard."""
-        return read_shard_captions(self.folder / Path(shard).with_suffix(".parquet"), self.kinds, self.language)
+        return read_shard_captions(captions_file(self.folder, shard), self.kinds, self.language)
 
 
 @dataclass(frozen=True)

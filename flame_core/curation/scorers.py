@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from flame_core.captions.table import captions_file, read_shard_captions
 from flame_core.curation.patch_tokens import TrainedTower
 from flame_core.curation.score_head import ScoreHead
 from flame_core.curation.similarity import raw_slots, tower_similarities
-from flame_core.curation.text_hits import read_shard_captions
 from flame_core.data.shards import IndexRow, PictureReader
 from flame_core.digest import file_sha256
 from flame_core.errors import ComputationError, InputError, ParamsError
@@ -124,7 +124,7 @@ class CaptionScorer:
         """[n]; the rows are of one shard."""
         if not rows:
             return np.empty(0)
-        path = self._captions / Path(rows[0].shard).with_suffix(".parquet")
+        path = captions_file(self._captions, rows[0].shard)
         captions = read_shard_captions(path, ["raw"], self._language)
         own: dict[int, list[str]] = {}
         for number, text in zip(captions.rows.tolist(), captions.texts, strict=True):

@@ -17,47 +17,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyroaring import BitMap
 
+from flame_core.captions.table import ShardCaptions
 from flame_core.curation.bitmaps import bitmap_of, rows_of
 from flame_core.curation.concept_list import ConceptList
 from flame_core.curation.words import BREAK, Numbering
-from flame_core.errors import InputError
 
 Unknown = Literal["drop", "zero"]
 _BLOCK = 20_000  # captions that are made numbers of at once
-
-
-@dataclass(frozen=True)
-class ShardCaptions:
-    """Some captions of a shard: the row of the sample [N] of each, and the texts."""
-
-    rows: np.ndarray
-    texts: list[str]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-
-def read_shard_captions(path: Path, kinds: Sequence[str], language: str) -> ShardCaptions:
-    """The captions of some kinds and a language in a captions file, in its order.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
-    try:
-        wanted = (pc.field("language") == language) & pc.field("kind").isin(list(kinds))
-        table = pq.read_table(path, columns=["row", "text"], filters=wanted)
-        return ShardCaptions(table.column("row").to_numpy(), table.column("text").to_pylist())
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a readable captions file ({error}); run `flame caption` again") from None
 
 
 def words_of_shard(texts: Sequence[str], numbering: Numbering) -> list[BitMap]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flame_core.captions.table import read_captions
+from flame_core.captions.table import captions_at
 from flame_core.pages.charts import line_chart
 from flame_core.pages.render import render
 from flame_core.params import CaptionKind
@@ -54,7 +54,7 @@ def cluster_page(found: Labelled, captions: Path, kind: CaptionKind, language: s
     shown = sorted({len(filled) * i // _CLUSTERS for i in range(_CLUSTERS)} | {len(filled) - 1})
     chosen = [int(filled[place]) for place in shown]
     nearest = _nearest(found, chosen)
-    texts = first_captions({place for places in nearest.values() for place, _ in places}, captions, kind, language)
+    texts = captions_at({place for places in nearest.values() for place, _ in places}, captions, kind, language)
     return render(
         "clusters.html.j2",
         clusters=[
@@ -86,21 +86,3 @@ def _nearest(found: Labelled, chosen: Sequence[int]) -> dict[int, list[tuple[tup
             merged = [*best[number], *(((shard, int(row)), float(scores[row])) for row in rows)]
             best[number] = sorted(merged, key=lambda each: -each[1])[:_CAPTIONS]
     return best
-
-
-def first_captions(
-    places: set[tuple[str, int]], captions: Path, kind: CaptionKind, language: str
-) -> dict[tuple[str, int], str]:
-    """The first caption of each sample of the kind and language; a raw one if there is none of the kind."""
-    found: dict[tuple[str, int], str] = {}
-    for shard in sorted({shard for shard, _ in places}):
-        raw: dict[tuple[str, int], str] = {}
-        for caption in read_captions(captions / Path(shard).with_suffix(".parquet")):
-            place = (shard, caption.row)
-            if place in places and caption.language == language:
-                if caption.kind == kind:
-                    found.setdefault(place, caption.text)
-                elif caption.kind == "raw":
-                    raw.setdefault(place, caption.text)
-        found = raw | found
-    return found

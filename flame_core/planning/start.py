@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, get_args
 
-from flame_core.captions.table import read_captions
+from flame_core.captions.table import captions_file, read_captions
 from flame_core.data.shards import shard_names
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
@@ -81,7 +80,7 @@ def _measure(params: Params, layout: Layout, count: Callable[[str], int]) -> dic
     """Mean tokens of the first captions of each kind that has captions."""
     texts: dict[CaptionKind, list[str]] = {kind: [] for kind in params.text.train_kinds}
     for name in shard_names(layout.shards, "train"):
-        path = layout.captions / Path(name).with_suffix(".parquet")
+        path = captions_file(layout.captions, name)
         for caption in read_captions(path) if path.is_file() else []:
             kind: Any = caption.kind
             if caption.language == params.evaluate.train_language and kind in texts and len(texts[kind]) < _MEASURED:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from flame_core import gates
-from flame_core.captions.table import read_captions
+from flame_core.captions.table import captions_at
 from flame_core.data.shards import INDEX, SPLITS, IndexRow, PictureReader, Split, read_index
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError
@@ -144,9 +144,5 @@ def _vectors(layout: Layout, model: Model, split: Split) -> np.ndarray:
 
 def _captions(captions: Path, rows: dict[int, IndexRow]) -> dict[int, str]:
     """The first raw caption of pictures."""
-    found: dict[str, str] = {}
-    for shard in sorted({row.shard for row in rows.values()}):
-        for caption in read_captions(captions / Path(shard).with_suffix(".parquet")):
-            if caption.kind == "raw":
-                found.setdefault(caption.key, caption.text)
-    return {number: found[row.key] for number, row in rows.items() if row.key in found}
+    found = captions_at({(row.shard, row.row) for row in rows.values()}, captions, "raw")
+    return {number: found[place] for number, row in rows.items() if (place := (row.shard, row.row)) in found}

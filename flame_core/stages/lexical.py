@@ -17,7 +17,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from flame_core import gates
-from flame_core.captions.table import read_captions
+from flame_core.captions.table import captions_file, first_captions
 from flame_core.data.shards import INDEX, Index, read_index
 from flame_core.data.sidecars import VALUES, gather_sidecar
 from flame_core.digest import bytes_sha256, file_sha256, text_sha256
@@ -137,22 +137,18 @@ def _examples(found: Worded, index: Index, layout: Layout, params: Params) -> It
     nearest = heapq.nsmallest(_SAMPLES, enumerate(index.keys()), key=lambda each: text_sha256("words " + each[1]))
     rows = [index[number] for number, _ in nearest]
     kind, language = (params.lexical or LexicalParams()).kinds[0], params.evaluate.train_language
-    texts: dict[str, str] = {}
-    for shard in {row.shard for row in rows}:
-        for caption in read_captions(layout.captions / Path(shard).with_suffix(".parquet")):
-            if (caption.kind, caption.language) == (kind, language):
-                texts.setdefault(caption.key, caption.text)
+    shards = {row.shard for row in rows}
+    texts = {shard: first_captions(captions_file(layout.captions, shard), kind, language) for shard in shards}
     words = found.lexicon.vocabulary.words
     values = {
-        shard: load_file(found.units[shard].file(f"{layout.lexical.name}.safetensors"))[VALUES]
-        for shard in {row.shard for row in rows}
+        shard: load_file(found.units[shard].file(f"{layout.lexical.name}.safetensors"))[VALUES] for shard in shards
     }
     for row in rows:
         numbers, weights = unpack(values[row.shard][row.row, 0])
         order = np.argsort(-weights, kind="stable")[:_HEAVIEST]
         heaviest = [(words[numbers[place]].text, float(weights[place])) for place in order]
-        if row.key in texts:
-            yield WordedCaption(row.key, texts[row.key], heaviest)
+        if text := texts[row.shard].get(row.row):
+            yield WordedCaption(row.key, text, heaviest)
 
 
 def own_words(caption: str, lexicon: Lexicon) -> set[str]:

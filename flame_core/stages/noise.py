@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from flame_core import gates
-from flame_core.captions.table import read_captions
+from flame_core.captions.table import captions_file, first_captions
 from flame_core.data.noise_order import NOISE, draw_order, moved, text_rows
 from flame_core.data.shards import INDEX, Index, read_index
 from flame_core.data.sidecars import gather_sidecar, write_values
@@ -78,10 +78,7 @@ def _texts(captions: Path, index: Index, language: str) -> list[str]:
     """The first raw caption of each sample in the language; an empty text if it has none."""
     texts, rows = [""] * len(index), index.table.column("row").to_numpy()
     for shard, own in sorted(index.spans().items()):
-        found: dict[int, str] = {}
-        for caption in read_captions(captions / Path(shard).with_suffix(".parquet")):
-            if caption.kind == "raw" and caption.language == language:
-                found.setdefault(caption.row, caption.text)
+        found = first_captions(captions_file(captions, shard), "raw", language)
         texts[own.start : own.stop] = [found.get(row, "") for row in rows[own.start : own.stop].tolist()]
     return texts
 

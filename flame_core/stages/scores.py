@@ -23,6 +23,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from flame_core import gates
+from flame_core.captions.table import captions_at
 from flame_core.curation.open_scorer import open_scorer, release_scorers
 from flame_core.curation.score_rules import meeting, selected_file
 from flame_core.curation.scorers import checked_scores
@@ -32,7 +33,6 @@ from flame_core.data.sidecars import VALUES, gather_sidecar, write_values
 from flame_core.digest import json_bytes
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
-from flame_core.pages.clusters import first_captions
 from flame_core.pages.scores import Kept, extremes, quantiles, scores_page
 from flame_core.params import Params, ScoresParams
 from flame_core.params.scores import ModelScorerParams, ScorerParams, ScoreRule, TowerScorerParams
@@ -239,7 +239,7 @@ def _page(
     def captions(wanted: Sequence[int]) -> dict[int, str]:
         shown = [samples[number] for number in wanted]
         places = {(row.shard, row.row): number for row, number in zip(shown, wanted, strict=True)}
-        texts = first_captions(set(places), layout.captions, "raw", language)
+        texts = captions_at(places, layout.captions, "raw", language)
         return {places[place]: text for place, text in texts.items()}
 
     kinds = {name: each.kind for name, each in chosen.scorers.items()}

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from flame_core import gates
+from flame_core.captions.table import captions_at
 from flame_core.clustering.sources import require_dims
 from flame_core.curation.caption_collapse import caption_cosines, shards_to_read
 from flame_core.curation.code_files import code_file, keys_below
@@ -42,7 +43,6 @@ from flame_core.files.parquet_bytes import parquet_bytes
 from flame_core.graph.section_stages import linked_place
 from flame_core.layout import Layout
 from flame_core.pages.charts import line_chart, standalone
-from flame_core.pages.clusters import first_captions
 from flame_core.pages.selections import Groups, Row, nearest_samples, selections_page
 from flame_core.params import Params, SelectParams
 from flame_core.reporting import facts, picture
@@ -255,7 +255,7 @@ def _page(
         own = data.index_rows(samples)
         kept.update(own)
         places = {(row.shard, row.row): sample for sample, row in own.items()}
-        texts = first_captions(set(places), data.layout.captions, "raw", data.language)
+        texts = captions_at(places, data.layout.captions, "raw", data.language)
         return {places[place]: text for place, text in texts.items()}
 
     def codes(samples: Sequence[int]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flame_core.captions.table import read_captions
+from flame_core.captions.table import captions_file, read_captions
 from flame_core.errors import InputError
 from flame_core.params import CaptionKind, Reading, TextParams, TrainParams
 from flame_core.text.sentence import SENTENCE
@@ -59,7 +59,7 @@ def training_job(captions: Path, shard: str, params: TextParams, language: str) 
     Raises:
         InputError: a sample has no raw caption in that language; names it.
     """
-    path = captions / Path(shard).with_suffix(".parquet")
+    path = captions_file(captions, shard)
     by_row: dict[int, dict[str, list[str]]] = {}
     keys: dict[int, str] = {}
     for caption in read_captions(path):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flame_core.captions.table import captions_file
 from flame_core.data.shards import Index
 from flame_core.data.sidecars import gather_sidecar, write_values
 from flame_core.digest import file_sha256
@@ -82,7 +83,7 @@ def store_teacher_texts(params: Params, layout: Layout, recipe: TrainParams, ind
                 write_values(unit_folder, TEACHER_TEXTS, vectors.astype(np.float16))
                 return UnitRecord({"samples": rows})
 
-            captions = file_sha256(layout.captions / Path(shard).with_suffix(".parquet"))
+            captions = file_sha256(captions_file(layout.captions, shard))
             units[shard] = cache.get({TEACHER_TEXTS: depends, "captions": captions}, write)
             bar.advance(rows)
     origin = {"source": source, **depends}
@@ -91,7 +92,7 @@ def store_teacher_texts(params: Params, layout: Layout, recipe: TrainParams, ind
 
 
 def _captions(layout: Layout, index: Index) -> dict[str, str]:
-    paths = {shard: layout.captions / Path(shard).with_suffix(".parquet") for shard in index.shard_sizes()}
+    paths = {shard: captions_file(layout.captions, shard) for shard in index.shard_sizes()}
     return {shard: file_sha256(path) for shard, path in paths.items()}
 
 

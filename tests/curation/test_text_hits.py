@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 from pyroaring import BitMap
 
-from flame_core.captions.table import Caption, write_captions
+from flame_core.captions.table import ShardCaptions
 from flame_core.curation.bitmaps import bitmap_of, read_bitmaps, rows_of, write_bitmaps
 from flame_core.curation.concept_list import ConceptList, Given, concept_list, of_classes, of_file
 from flame_core.curation.text_hits import (
-    ShardCaptions,
     TextHits,
     hits_of_shard,
     known_words,
     patterns_of,
-    read_shard_captions,
     words_of_shard,
 )
 from flame_core.curation.words import Numbering, lemmas
@@ -134,21 +132,6 @@ def test_a_sample_with_several_captions_counts_once_and_words_of_two_captions_ar
     patterns = patterns_of(concepts, dict.fromkeys(concepts.vocabulary, True), "zero").lemmas
     found = hits_of_shard(captions, words, patterns, Numbering(concepts.vocabulary, "en"))
     assert [set(each) for each in found.bag] == [{0, 1}, set()]
-
-
-def test_captions_are_read_by_kind_and_language(tmp_path):
-    rows = [
-        Caption(0, "a", "raw", "one", "en", "x"),
-        Caption(0, "a", "raw", "eins", "de", "x"),
-        Caption(0, "a", "short", "uno", "en", "x"),
-        Caption(2, "c", "raw", "two", "en", "x"),
-    ]
-    write_captions(tmp_path / "c.parquet", rows)
-    found = read_shard_captions(tmp_path / "c.parquet", ["raw"], "en")
-    assert (found.rows.tolist(), found.texts) == ([0, 2], ["one", "two"])
-    (tmp_path / "c.parquet").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="not a readable captions file"):
-        read_shard_captions(tmp_path / "c.parquet", ["raw"], "en")
 
 
 def test_bitmaps_come_back_and_equal_sets_are_equal_bytes(tmp_path):
