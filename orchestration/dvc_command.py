@@ -20,7 +20,7 @@ from pathlib import Path
 
 from flame_core.reporting import console
 from flame_core.settings import settings
-from orchestration.dvc_project.repo import busy_with, release_dead
+from orchestration.dvc_project.repo import busy_path, busy_with, held_paths, release_dead
 from orchestration.processes.tree import TOKEN, ProcessTree
 
 _EXITED = re.compile(r", exited with (-?\d+)\Z")
@@ -44,15 +44,14 @@ class _Seen(logging.Filter):
         while error is not None and error not in self.chain:
             self.chain.append(error)
             error = error.__cause__ or error.__context__
-        return not self.busy
+        return not self.locked
 
     @property
-    def busy(self) -> str | None:
-        """The lock or path that another process holds, and that process, if that was the error."""
+    def locked(self) -> BaseException | None:
+        """The error, if another process holds a lock or path."""
         from dvc.lock import LockError
 
-        locked = next((error for error in self.chain if isinstance(error, LockError)), None)
-        return locked and busy_with(locked, Path.cwd())
+        return next((error for error in self.chain if isinstance(error, LockError)), None)
 
     @property
     def stage_code(self) -> int | None:
@@ -78,16 +77,25 @@ def dvc(arguments: list[str]) -> int:
             logger.removeFilter(seen)
         if code == 0:
             return 0
-        if busy := seen.busy:
-            for dead in release_dead(Path.cwd()):
-                console.print(f"released the lock of {dead}, which has ended", markup=False, soft_wrap=True)
-            if busy != said:
+        if locked := seen.locked:
+            if (busy := busy_with(locked, Path.cwd())) != said:
                 console.print(f"waiting for another DVC process: {busy}", markup=False, soft_wrap=True)
             said = busy
-            time.sleep(_WAIT_SECONDS)
+            _wait(of_path=busy_path(str(locked)) is not None)
             continue
         stage = seen.stage_code
         return code if stage is None else _SIGNALLED - stage if stage < 0 else stage
+
+
+def _wait(*, of_path: bool) -> None:
+    """Wait a moment, or, if it is a path that is held, until other paths are: each attempt tells of all stages anew."""
+    while True:
+        before = held_paths(Path.cwd())
+        for dead in release_dead(Path.cwd()):
+            console.print(f"released the lock of {dead}, which has ended", markup=False, soft_wrap=True)
+        time.sleep(_WAIT_SECONDS)
+        if not of_path or not before or held_paths(Path.cwd()) != before:
+            return
 
 
 def _end_with(parent: int, token: str) -> None:

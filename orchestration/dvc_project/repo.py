@@ -5,6 +5,7 @@ Works for any DVC project. Imports DVC only when a project is opened.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -77,7 +78,7 @@ def _holder(root: Path) -> str | None:
     return f"DVC's lock in {root} is held by process {pid} ({command[:200]})"
 
 
-def busy_with(error: Exception, root: Path) -> str:
+def busy_with(error: BaseException, root: Path) -> str:
     """What another process holds according to DVC's lock error, and that process, in one line."""
     return busy_path(str(error)) or _holder(root) or _first_lines(error)
 
@@ -106,6 +107,14 @@ def release_dead(root: Path) -> list[str]:
             return []
 
 
+def held_paths(root: Path) -> Any:
+    """The content of DVC's file of held paths; None if there is none or it is being written."""
+    try:
+        return json.loads((root / ".dvc" / "tmp" / "rwlock").read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def _release(lock: Any) -> list[str]:
     """Remove ended processes from the content of DVC's file of held paths."""
     readers = [info for infos in lock["read"].values() for info in infos]
@@ -127,7 +136,7 @@ def _ended(pid: int) -> bool:
         return False
 
 
-def _first_lines(error: Exception) -> str:
+def _first_lines(error: BaseException) -> str:
     """A lock error without its advice."""
     return str(error).split("\n\nIf there are no processes")[0]
 

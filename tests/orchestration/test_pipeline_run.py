@@ -60,6 +60,16 @@ def flame_run(layout: Layout, *arguments: str) -> tuple[int, str]:
     return run.returncode, output
 
 
+def line_of(process: subprocess.Popen[str], text: str) -> str:
+    """The next line of its output with this text."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    while text not in line:
+        assert line and process.poll() is None
+        line = process.stdout.readline()
+    return line
+
+
 def wait_for(path: Path) -> None:
     deadline = time.monotonic() + 60
     while not path.exists():
@@ -178,17 +188,33 @@ def test_the_second_of_two_runs_waits_and_says_for_whom(waiting: Layout) -> None
     first = start(waiting)
     wait_for(waiting.root / "started")
     second = start(waiting)
-    assert second.stdout is not None
-    line = second.stdout.readline()
-    while "waiting for another DVC process" not in line:
-        assert line and second.poll() is None
-        line = second.stdout.readline()
+    line = line_of(second, "waiting for another DVC process")
     (waiting.root / "wait").unlink()
     said, _ = second.communicate(timeout=60)
     first.communicate(timeout=60)
     assert (first.returncode, second.returncode) == (0, 0), said
     assert "is busy: (PID " in line
     assert (waiting.root / "started").read_text() == "False"  # the stage ran once
+
+
+def test_a_run_that_waits_tells_of_earlier_stages_once(layout: Layout) -> None:
+    (layout.root / "stage.py").write_text(STAGE)
+    graph = layout.root / "dvc.yaml"
+    # No other stage reads `about`, so it can be looked at while another is run.
+    edit(graph, "cat data/models/*", f"{sys.executable} stage.py && cat data/models/*")
+    edit(graph, "stages:\n", "stages:\n  about:\n    cmd: echo pairs > about\n    outs: [about]\n")
+    (layout.root / "wait").touch()
+    first = start(layout)
+    wait_for(layout.root / "started")
+    second = start(layout)
+    line_of(second, "waiting for another DVC process")
+    time.sleep(4)  # several attempts of a second each
+    (layout.root / "wait").unlink()
+    said, _ = second.communicate(timeout=60)
+    first.communicate(timeout=60)
+    assert (first.returncode, second.returncode) == (0, 0), said
+    assert "waiting for another DVC process" not in said
+    assert said.count("Stage 'about' didn't change") == 1  # when it goes on
 
 
 @slow
