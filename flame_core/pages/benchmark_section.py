@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flame_core.language_names import language_name
 from flame_core.pages.charts import Bar, bar_chart
-from flame_core.pages.comparison_charts import DotRow, dot_chart, radar_chart
+from flame_core.pages.comparison_charts import DotRow, dot_chart, dot_mark, radar_chart
 from flame_core.suite.benchmark_results import BenchmarkResult, headline_metrics, published
 from flame_core.suite.definition import Benchmark
 from flame_core.suite.score import MEAN
@@ -73,6 +73,11 @@ class BenchmarkSection:
     skipped: list[Skipped]
     only_held_out: bool  # no other benchmark was configured
     ties: list[str]  # titles of benchmarks that count a tie as right
+
+    @property
+    def marks(self) -> list[dict[str, str]]:
+        """How each model's dot looks, for the legend."""
+        return [{"style": "", **dot_mark(number)} for number in range(len(self.models))]
 
     @property
     def quoted(self) -> bool:
