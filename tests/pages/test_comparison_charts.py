@@ -104,6 +104,30 @@ def test_a_section_says_who_has_what_and_quotes_the_best_of_the_same_protocol():
     assert not section.overview
 
 
+def test_benchmarks_of_one_title_are_told_apart_by_their_prompt_or_their_name():
+    def named(name, **rest):
+        definition = benchmark("retrieval", "captions_jsonl", **rest)
+        return definition.model_copy(update={"name": name, "title": "Birds"})
+
+    values = {"text_retrieval_recall@1": 0.2, "image_retrieval_recall@1": 0.3}
+    facets, single, other = named("birds", prompt="facets"), named("birds.single"), named("mine")
+    lost = {
+        "skipped": {"captions whose picture is missing": 2},
+        "skipped_names": {"captions whose picture is missing": ["a"]},
+    }
+    results = [replace(result(each, values), **lost) for each in (facets, single)]
+    section = benchmark_section({"model": results})
+    assert [row.benchmark for row in section.rows] == ["Birds (facets)"] * 2 + ["Birds (single)"] * 2
+    assert len({title for title, _ in section.charts}) == 4
+    assert [each.title for each in section.skipped] == ["Birds (facets)", "Birds (single)"]
+    section = benchmark_section({"model": results, "old": [result(other, {}, status="not available", why="gone")]})
+    assert {row.benchmark for row in section.rows} == {"Birds (facets)", "Birds (birds.single)"}
+    absent = [result(each, {}, status="not available", why=each.name) for each in (single, other)]
+    found = [(each.title, each.why) for each in benchmark_section({"model": absent}).absent]
+    assert found == [("Birds (birds.single)", "birds.single"), ("Birds (mine)", "mine")]
+    assert [row.benchmark for row in benchmark_section({"model": [results[0]]}).rows] == ["Birds"] * 2
+
+
 def test_metric_names_for_readers():
     named = {kind: benchmark(kind, "clip_benchmark") for kind in ("retrieval", "choice")}
     assert metric_name(named["retrieval"], "text_retrieval_recall@5") == "picture → text, recall@5"
