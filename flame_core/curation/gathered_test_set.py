@@ -2,11 +2,12 @@
 
     gathered/snowy owl/*.jpg  ->  wag/test/snowy owl/*.jpg, wag/classnames.txt, wag/record.json
 
-Per class: files that are no pictures go; outliers go, the given share of pictures with the smallest mean cosine to the
-others of their class (if there are vectors); of pictures that look alike (pHash, at most `distance` different bits of
-64) the first by name stays; pictures that are byte for byte in several classes go. Classes with fewer than `least`
-pictures are left out, and of each other class `sample` are drawn by a hash of the seed and the bytes, so more pictures
-of one class change no other. What the paper checked by hand remains to be checked by hand.
+Per class: files that are no pictures, hidden ones and those in hidden folders go; outliers go, the given share of
+pictures with the smallest mean cosine to the others of their class (if there are vectors); of pictures that look alike
+(pHash, at most `distance` different bits of 64) the first by name stays; pictures that are byte for byte in several
+classes go. Classes with fewer than `least` pictures are left out, and of each other class `sample` are drawn by a hash
+of the seed and the bytes, so more pictures of one class change no other. What the paper checked by hand remains to be
+checked by hand.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import numpy as np
 from flame_core.data.perceptual import perceptual_hash
 from flame_core.digest import bytes_sha256, text_sha256
 from flame_core.errors import InputError
-from flame_core.suite.layouts.reading import is_picture
+from flame_core.files.regular_files import is_hidden
+from flame_core.suite.content import Skips
+from flame_core.suite.layouts.reading import pictures_below
 from flame_core.suite.safe_pictures import opened
 
 Encode = Callable[[Sequence[bytes]], np.ndarray]  # encoded pictures to unit vectors [n, D]
@@ -72,7 +75,8 @@ def choose(folder: Path, rules: Rules, encode: Encode | None = None) -> Gathered
         raise InputError(
             f"--sample {rules.sample} and --least {rules.least}: a class has at least as many pictures as are drawn"
         )
-    classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    below = sorted(folder.iterdir()) if folder.is_dir() else []
+    classes = [path for path in below if path.is_dir() and not is_hidden(path.name)]
     if not classes:
         raise InputError(f"{folder} holds no folder per class")
     found = Gathered()
@@ -99,9 +103,12 @@ class _Picture:
 
 
 def _usable(folder: Path, dropped: dict[str, int]) -> list[_Picture]:
-    """The pictures of a class by name."""
+    """The pictures of a class by name; what else lies there is counted in `dropped`, hidden files and folders too."""
     pictures: list[_Picture] = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and is_picture(path.name)):
+    skips = Skips()
+    found = pictures_below(folder, skips)
+    dropped |= skips.counts
+    for path in found:
         content = path.read_bytes()
         try:
             look = perceptual_hash(opened(content, str(path)).convert("RGB"))

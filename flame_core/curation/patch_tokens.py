@@ -17,6 +17,7 @@ import torch
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ParamsError
 from flame_core.model_files import WEIGHTS
+from flame_core.suite.models.timm_weights import pretrained_backbone
 from flame_core.suite.models.weights import weights_sha256
 from flame_core.vision.image_encoder import ImageEncoder, load_encoder
 from flame_core.vision.projector import PatchProjector
@@ -81,18 +82,13 @@ class TimmTower:
     """
 
     def __init__(self, source: str, weights: Path | None, device: str) -> None:
-        import timm
         from timm.data.config import resolve_model_data_config
         from timm.data.transforms_factory import create_transform
 
         self.name, self._device = f"timm {source}", device
         backbone = source.partition("@")[0]
         try:
-            model: Any = timm.create_model(backbone, pretrained=weights is None, num_classes=0)
-            if weights is not None:
-                from safetensors.torch import load_file
-
-                model.load_state_dict(load_file(weights))
+            model = pretrained_backbone(backbone, weights)
         except Exception as error:  # timm and the hub raise many kinds; all mean that there is no model
             raise InputError(f"codes.tower: timm {source} cannot be loaded ({type(error).__name__}: {error})") from None
         config = resolve_model_data_config(model)

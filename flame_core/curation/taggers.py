@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from flame_core.digest import bytes_sha256, file_sha256
 from flame_core.errors import InputError
 from flame_core.measuring.similarity import similarities
 
+_COLUMNS = {"key": pa.string(), "tags": pa.list_(pa.string()), "scores": pa.list_(pa.float64())}
+_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_null)
 Encode = Callable[[Sequence[bytes]], np.ndarray]  # encoded pictures to vectors or scores [n, ...]
 
 
@@ -27,7 +30,8 @@ class TableTagger:
     one that the table can tell.
 
     Raises:
-        InputError: the file cannot be read, lacks a column, or has a key twice or other numbers of tags and scores.
+        InputError: the file cannot be read, lacks a column or has one of another type; names the column. A key is there
+            twice, tags and scores differ in number, or a score is no finite number; names the row.
     """
 
     def __init__(self, path: Path, concepts: ConceptList, language: str) -> None:
@@ -44,9 +48,11 @@ class TableTagger:
                 raise InputError(f"{path}, row {number}: {len(tags)} tags and {len(scores)} scores of {key!r}")
             own = self._tags[key] = []
             for tag, score in zip(tags, scores or [1.0] * len(tags), strict=True):
+                if tag is None or score is None or not math.isfinite(score):
+                    raise InputError(f"{path}, row {number}: {key!r} has the tag {tag!r} with the score {score!r}")
                 if tag not in known:
                     known[tag] = numbers.get(lemmas(tag, language), [])
-                own += [(concept, float(score)) for concept in known[tag]]
+                own += [(concept, score) for concept in known[tag]]
 
     def scores(self, rows: Sequence[IndexRow]) -> np.ndarray:
         found = np.full((len(rows), len(self.covered)), -np.inf, np.float32)
@@ -123,4 +129,22 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
     for name in ("key", "tags"):
         if name not in table.column_names:
             raise InputError(f"{path}: no column `{name}`; it has {', '.join(table.column_names)}")
-    return table.select([name for name in ("key", "tags", "scores") if name in table.column_names]).to_pylist()
+    present = [name for name in _COLUMNS if name in table.column_names]
+    try:
+        columns = {name: _typed(table.column(name), name) for name in present}
+    except (ValueError, pa.ArrowException) as error:
+        raise InputError(f"{path}: {error}; key holds texts, tags lists of texts, scores lists of numbers") from None
+    if missing := columns["key"].null_count:
+        raise InputError(f"{path}: {missing:,} rows have no key")
+    return pa.table(columns).to_pylist()
+
+
+def _typed(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """A column of a table of tags in the type that it must have.
+
+    Raises:
+        ValueError: it is of another one, such as a text with commas in place of a list.
+    """
+    if name != "key" and not any(is_kind(column.type) for is_kind in _LISTS):
+        raise ValueError(f"the column `{name}` holds {column.type}, and not lists")
+    return column.cast(_COLUMNS[name])

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from flame_core.captions.table import Caption
+from flame_core.data.captions_text import same_text
 from flame_core.measuring.classification import Lookup
 from flame_core.measuring.retrieval import retrieve
-from flame_core.measuring.texts import evaluated_languages, pair_up
+from flame_core.measuring.texts import distinct_texts, evaluated_languages, pair_up
 from flame_core.params import EvaluateParams
 
 
@@ -37,6 +38,8 @@ def text_ceilings(params: EvaluateParams, captions: Sequence[Caption], lookup: L
     for language in evaluated_languages(params, captions):
         pairing = pair_up(own, rows, "raw", language)
         if pairing.texts:
-            found = retrieve(pictures, lookup("raw", pairing.texts)[:, 0], pairing, "text_to_image")
+            stored = distinct_texts(captions, "raw", language)  # a picture without a pair may spell a text first
+            texts = [stored[same_text(text)] for text in pairing.texts]
+            found = retrieve(pictures, lookup("raw", texts)[:, 0], pairing, "text_to_image")
             ceilings[language] = {f"recall@{k}": found.recall(k) for k in params.recall_at}
     return ceilings

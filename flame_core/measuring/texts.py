@@ -52,6 +52,16 @@ def distinct_texts(captions: Iterable[Caption], kind: CaptionKind, language: str
     return distinct
 
 
+def stored_texts(captions: Sequence[Caption], kind: CaptionKind, language: str) -> dict[str, str]:
+    """{key: first text} of one kind and language, each in the spelling that the store has: the first of equal texts."""
+    distinct = distinct_texts(captions, kind, language)
+    found: dict[str, str] = {}
+    for caption in captions:
+        if caption.kind == kind and caption.language == language:
+            found.setdefault(caption.key, distinct[same_text(caption.text)])
+    return found
+
+
 def pair_up(captions: Sequence[Caption], rows: dict[str, int], kind: CaptionKind, language: str) -> Pairing:
     """Pair pictures with the distinct texts of one kind and language; `rows` is {key: row in the split}."""
     distinct = distinct_texts(captions, kind, language)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flame_core.language_names import language_name
 from flame_core.pages.charts import Bar, bar_chart
-from flame_core.pages.comparison_charts import DotRow, dot_chart, radar_chart
+from flame_core.pages.comparison_charts import DotRow, dot_chart, dot_mark, radar_chart
 from flame_core.suite.benchmark_results import BenchmarkResult, headline_metrics, published
 from flame_core.suite.definition import Benchmark
 from flame_core.suite.score import MEAN
@@ -75,6 +76,11 @@ class BenchmarkSection:
     ties: list[str]  # titles of benchmarks that count a tie as right
 
     @property
+    def marks(self) -> list[dict[str, str]]:
+        """How each model's dot looks, for the legend."""
+        return [{"style": "", **dot_mark(number)} for number in range(len(self.models))]
+
+    @property
     def quoted(self) -> bool:
         """Whether any row has a published figure."""
         return any(row.best for row in self.rows)
@@ -82,6 +88,7 @@ class BenchmarkSection:
 
 def benchmark_section(models: Models) -> BenchmarkSection:
     """The section for these models."""
+    models = _told_apart(models)
     names = list(models)
     benchmarks = _benchmarks(models)
     rows, charts, languages = [], [], []
@@ -114,6 +121,22 @@ def metric_name(benchmark: Benchmark, metric: str) -> str:
     """A metric for readers: `picture → text, recall@1`."""
     head, _, tail = metric.rpartition("/")
     return (f"{head}, " if head else "") + TASKS[benchmark.task.kind].title(tail)
+
+
+def _told_apart(models: Models) -> Models:
+    """The same with a title of its own for each benchmark; those of one title also show their prompt, or their name."""
+    known = {each.benchmark.name: each.benchmark for results in models.values() for each in results}
+    alike = Counter(each.title for each in known.values())
+    prompted = Counter((each.title, each.prompt) for each in known.values())
+
+    def shown(result: BenchmarkResult) -> BenchmarkResult:
+        own = result.benchmark
+        if alike[own.title] == 1:
+            return result
+        mark = own.prompt if prompted[own.title, own.prompt] == 1 else own.name
+        return replace(result, benchmark=own.model_copy(update={"title": f"{own.title} ({mark})"}))
+
+    return {name: [shown(each) for each in results] for name, results in models.items()}
 
 
 def _benchmarks(models: Models) -> list[Benchmark]:

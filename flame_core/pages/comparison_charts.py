@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 
 from flame_core.pages.charts import WIDTH, add_element, add_line, add_text, letters, new_svg, nice_ticks, shortened
 
-SERIES = 6  # colours; a seventh model has the first colour again
+SERIES = 6  # colours; a seventh series has the first colour again, and hollow dots or dashed lines in comparisons
 _ROW = 20
+_HOLLOW = "fill: var(--surface); stroke: var(--series); stroke-width: 2.5"
+_DASHED = "stroke-dasharray: 5 4"
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,12 @@ class DotRow:
     quoted: tuple[str, float] | None = None
     chance: float | None = None
     names: Sequence[str] = field(default_factory=list)  # of the series, for the description
+
+
+def dot_mark(series: int) -> dict[str, str]:
+    """Attributes of a series' dot; twelve series look different, the thirteenth like the first."""
+    look = {"class_": f"dot series-{series % SERIES}"}
+    return look if series // SERIES % 2 == 0 else {**look, "style": _HOLLOW}
 
 
 def dot_chart(rows: Sequence[DotRow], title: str, labels: int = 128) -> str:
@@ -53,7 +61,7 @@ def dot_chart(rows: Sequence[DotRow], title: str, labels: int = 128) -> str:
             at = x(row.quoted[1])
             add_element(group, "path", d=f"M{at:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z", class_="quote")
         for series, value in row.values.items():
-            add_element(group, "circle", cx=x(value), cy=y, r=4.5, class_=f"dot series-{series % SERIES}")
+            add_element(group, "circle", cx=x(value), cy=y, r=4.5, **dot_mark(series))
     add_line(svg, labels, top, labels, bottom, "axis")
     return ET.tostring(svg, "unicode")
 
@@ -84,7 +92,8 @@ def radar_chart(axes: Sequence[str], series: Sequence[Sequence[float]], title: s
         side = "end" if outside[0] < middle[0] - 5 else "middle" if outside[0] < middle[0] + 5 else "begin"
         add_text(svg, outside[0], outside[1] + 4, shortened(name), f"name {side}")
     for number, values in enumerate(series):
-        add_element(svg, "polygon", points=ring(values), class_=f"area series-{number % SERIES}")
+        dashed = {"style": _DASHED} if number // SERIES % 2 else {}
+        add_element(svg, "polygon", points=ring(values), class_=f"area series-{number % SERIES}", **dashed)
     return ET.tostring(svg, "unicode")
 
 

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import numpy as np
-
 from flame_core.captions.table import Caption
 from flame_core.digest import value_digest
 from flame_core.gates import Check
@@ -234,16 +232,19 @@ def descriptions(keys: Sequence[str], captions: Sequence[Caption], language: str
 
 
 def confusion_rows(classification: Classification | None) -> list[dict[str, Any]]:
-    """Rows of the confusion matrix with shares per row; empty if there is none or it is too large."""
+    """Rows of the confusion matrix with shares per row; empty if there is none or it is too large.
+
+    A class without a measured picture has no recall: None.
+    """
     if classification is None or len(classification.names) > _MATRIX_CLASSES:
         return []
     table = classification.confusion()
-    totals = table.sum(axis=1)
+    totals, hits = table.sum(axis=1), classification.hits(1)
     return [
         {
             "name": name,
             "count": int(totals[row]),
-            "recall": float(np.mean(classification.hits(1)[classification.truth == row])),
+            "recall": float(hits[classification.truth == row].mean()) if totals[row] else None,
             "cells": [
                 {"count": int(count), "share": float(count / max(totals[row], 1)), "right": column == row}
                 for column, count in enumerate(table[row])

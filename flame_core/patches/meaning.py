@@ -23,7 +23,7 @@ from flame_core.layout import Layout
 from flame_core.lexical.text_side import LexicalTexts
 from flame_core.measuring.held_out import HeldOut
 from flame_core.measuring.similarity import best_candidates
-from flame_core.measuring.texts import FACET_KIND
+from flame_core.measuring.texts import FACET_KIND, stored_texts
 from flame_core.params import CaptionKind, Params
 from flame_core.patches.lm_head import LMHead
 from flame_core.text.llm import SOURCE
@@ -84,10 +84,7 @@ def read_meaning(
     evaluation = held_out.evaluation
     language = params.evaluate.train_language
     kind: CaptionKind = FACET_KIND if evaluation.facets else "raw"
-    texts: dict[str, str] = {}
-    for caption in held_out.captions:
-        if caption.kind == kind and caption.language == language:
-            texts.setdefault(caption.key, caption.text)
+    texts = stored_texts(held_out.captions, kind, language)
     rows = [row for row, key in enumerate(evaluation.keys) if key in texts]
     rows = sorted(rows, key=lambda row: text_sha256("meaning " + evaluation.keys[row]))[:PICTURES]
     patches = held_out.encoder.encode_with(patch_grid, [jpeg(row) for row in rows])  # [N, g, g, D]

@@ -61,7 +61,7 @@ def run(params: Params, layout: Layout) -> None:
                 f"domain {name}: none of its {len(pairs):,} pictures is of a class of domains.{name}.classes; its "
                 f"categories are {', '.join(category for category, _ in categories.most_common(_NAMED)) or 'none'}"
             )
-        unit = _unit(cache, listed, chosen, params.ingest, name)
+        unit = _unit(cache, chosen, params.ingest, name)
         files |= {f"{name}/{file}": unit.file(file) for file in unit.names()}
         sha256 |= {f"{name}/{file}": digest for file, digest in unit.sha256.items()}
         checks += domain_checks(name, domain, chosen, unit)
@@ -104,10 +104,8 @@ def class_of(category: str, classes: Mapping[str, str] | None) -> str | None:
     return next((classes[each] for each in fits if each in classes), None)
 
 
-def _unit(
-    cache: WorkCache, listed: Unit, chosen: Sequence[tuple[RawPair, str]], ingest: IngestParams, name: str
-) -> Unit:
-    """The prepared pictures of a domain."""
+def _unit(cache: WorkCache, chosen: Sequence[tuple[RawPair, str]], ingest: IngestParams, name: str) -> Unit:
+    """The prepared pictures of a domain; what else its source lists changes nothing."""
 
     def write(folder: Path) -> UnitRecord:
         rows, failures = [], {}
@@ -129,7 +127,7 @@ def _unit(
 
     prepares = {name: value for name, value in changed_values(ingest).items() if name in _PREPARES}
     content = [[pair.key, pair.image.sha256 if pair.image else "", label] for pair, label in chosen]
-    return cache.get({"source": listed.sha256["pairs.parquet"], "chosen": content, "ingest": prepares}, write)
+    return cache.get({"chosen": content, "ingest": prepares}, write)
 
 
 def domain_checks(

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from flame_core.errors import ComputationError
 from flame_core.files.disk_errors import clear_disk_errors
 from flame_core.measuring.facet_pairing import meets_whole, picture_vectors, text_vectors
 from flame_core.measuring.kept_vectors import kept_vectors
@@ -60,8 +61,19 @@ class Vectors:
         return self.model.texts(self.kind, texts)
 
     def features(self, pictures: Sequence[Picture]) -> np.ndarray:
-        """[N, C] unit vectors of pictures, for linear probes."""
-        return unit(encoded(self.model, "features", pictures, self.work))
+        """[N, C] unit vectors of pictures, for linear probes.
+
+        Raises:
+            ComputationError: a number is not finite; names the picture.
+        """
+        found = unit(encoded(self.model, "features", pictures, self.work))
+        finite = np.isfinite(found).all(axis=1)
+        if not finite.all():
+            name = pictures[int((~finite).argmax())].name
+            raise ComputationError(
+                f"{self.model.name}: features of {name} are not finite: the model's weights are broken"
+            )
+        return found
 
     def patches(self, picture: Picture) -> np.ndarray:
         """[g, g, D] unit vectors of a picture's patches, in the space of `texts`: a patch has no facets."""

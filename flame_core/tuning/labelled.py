@@ -138,8 +138,11 @@ def _of_benchmark(params: Params, layout: Layout, name: str, split: str | None) 
         raise InputError(f"benchmark {name} is not available: {error}. {benchmark.data.obtain}") from None
     if not isinstance(content, Labelled):
         raise ParamsError(f"benchmark {name} has no pictures with a class: take one of classification")
-    names = next(iter(content.names.values()))
-    return _Named(content.pictures, [names[label] for label in content.labels])
+    language, names = next(iter(content.names.items()))
+    named = dict(zip(content.parts.get(language, range(len(names))), names, strict=True))  # all classes, or some
+    rows = [(picture, int(label)) for picture, label in zip(content.pictures, content.labels, strict=True)]
+    known = [(picture, named[label]) for picture, label in rows if label in named]
+    return _Named([picture for picture, _ in known], [name for _, name in known])
 
 
 def _kept(training: _Named, test: _Named, least: int) -> tuple[list[str], dict[str, str]]:

@@ -84,7 +84,7 @@ def test_a_timm_backbone_gives_its_patch_tokens(tmp_path):
     import torch
 
     torch.manual_seed(0)
-    model = timm.create_model("test_vit", pretrained=False, num_classes=0)
+    model = timm.create_model("test_vit", pretrained=False)  # with a classifier, as files of timm
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     tower = TimmTower("test_vit@w.safetensors", tmp_path / "w.safetensors", "cpu")
     jpegs = [encoded(drawing(i), "JPEG") for i in range(3)]

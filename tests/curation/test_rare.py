@@ -15,6 +15,7 @@ from flame_core.curation.counts import Counts, Misalignment
 from flame_core.curation.gathered_test_set import ALIKE, OUTLIER, SEVERAL, UNREADABLE, Rules, choose
 from flame_core.curation.rare_concepts import rarest, to_csv
 from flame_core.errors import InputError
+from flame_core.suite.layouts.reading import HIDDEN, OTHER_FILES
 from tests.data.drawings import drawing, encoded, png
 
 
@@ -65,6 +66,21 @@ def test_duplicates_go_small_classes_are_left_out_and_the_sample_is_seeded(tmp_p
     assert choose(tmp_path, Rules(least=8, sample=5)).kept["owl"] == found.kept["owl"]
     everything = choose(tmp_path, Rules(least=8, sample=8)).kept["owl"]
     assert set(found.kept["owl"]) < set(everything)  # nested
+
+
+def test_what_programs_left_behind_is_neither_a_class_nor_a_picture(tmp_path):
+    gather(tmp_path)
+    before = choose(tmp_path, Rules(least=8, sample=8))
+    for hidden in (".ipynb_checkpoints", "__MACOSX/owl", "owl/.thumbnails", "fox/__MACOSX"):
+        (tmp_path / hidden).mkdir(parents=True)
+        for number in range(10):  # copies, because of which the owls would be in several classes
+            (tmp_path / hidden / f"{number}.png").write_bytes(png(number))
+    (tmp_path / "owl" / "._0.png").write_bytes(b"Mac OS X")
+    (tmp_path / "owl" / "source.txt").write_text("where they are from")
+    after = choose(tmp_path, Rules(least=8, sample=8))
+    assert (after.kept, after.small) == (before.kept, before.small)
+    assert after.dropped["owl"] == {**before.dropped["owl"], HIDDEN: 2, OTHER_FILES: 1}
+    assert after.dropped["fox"] == {**before.dropped["fox"], HIDDEN: 1}
 
 
 def test_outliers_are_those_far_from_the_others(tmp_path):

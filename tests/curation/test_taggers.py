@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from flame_core.curation.concept_list import ConceptList, Given, concept_list
-from flame_core.curation.taggers import ClassifierTagger, SimilarityTagger
+from flame_core.curation.taggers import ClassifierTagger, SimilarityTagger, TableTagger
 from flame_core.curation.tags import TAGS, image_hits, write_tags
 from flame_core.data.shards import Index, read_index
 from flame_core.errors import ComputationError, InputError
@@ -101,3 +105,42 @@ def test_stored_scores_give_the_hits_of_any_threshold(tmp_path):
     scores[3, 1] = np.nan
     with pytest.raises(ComputationError, match="no number for row 3"):
         write_tags(tmp_path, iter([scores]), covered, 0.3)
+
+
+def tagged(tmp_path: Path, **columns) -> list[list[float]]:
+    """The scores of the pictures a and 1 for cat and dog, from a table of these columns."""
+    pq.write_table(pa.table(columns), tmp_path / "tags.parquet")
+    tagger = TableTagger(tmp_path / "tags.parquet", concepts_of("cat", "dog"), "en")
+    return tagger.scores(cast(Any, [SimpleNamespace(key="a"), SimpleNamespace(key="1")])).tolist()
+
+
+def test_a_table_of_tags_is_read_in_the_types_that_programs_write(tmp_path):
+    none = -np.inf
+    for tags in ([["dogs", "x"], ["cat"]], pa.array([["dogs", "x"], ["cat"]], pa.large_list(pa.large_string()))):
+        assert tagged(tmp_path, key=["a", "1"], tags=tags) == [[none, 1.0], [1.0, none]]
+    assert tagged(tmp_path, key=[1], tags=[["dog"]], scores=[[2]]) == [[none, none], [none, 2.0]]
+    assert tagged(tmp_path, key=["a"], tags=pa.array([["dog", "cat"]], pa.list_(pa.string(), 2))) == [
+        [1.0, 1.0], [none, none]
+    ]  # fmt: skip
+    keys = pa.array(["a", "1"]).dictionary_encode()
+    assert tagged(tmp_path, key=keys, tags=[["dog"], None], scores=[None, None]) == [[none, 1.0], [none, none]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"key": ["a"], "tags": ["dog, cat"]}, "`tags` holds string, and not lists"),
+        ({"key": ["a"], "tags": [{"dog": 0.9}]}, "`tags` holds struct<dog: double>, and not lists"),
+        ({"key": ["a"], "tags": [["dog"]], "scores": [0.9]}, "`scores` holds double, and not lists"),
+        ({"key": ["a"], "tags": [["dog"]], "scores": [["high"]]}, "lists of numbers"),
+        ({"key": ["a"], "tags": [["dog", None]]}, "row 0: 'a' has the tag None"),
+        ({"key": ["a"], "tags": [["cat", "dog"]], "scores": [[0.1, None]]}, "row 0: 'a' has the tag 'dog' with"),
+        ({"key": ["a"], "tags": [["dog"]], "scores": [[float("nan")]]}, "row 0: .* with the score nan"),
+        ({"key": ["a", "b"], "tags": [["dog"], []], "scores": [[0.1], [0.2]]}, "row 1: 0 tags and 1 scores of 'b'"),
+        ({"key": ["a", "a"], "tags": [["dog"], []]}, "row 1: the key 'a' is there a second time"),
+        ({"key": ["a", None], "tags": [["dog"], []]}, "1 rows have no key"),
+    ],
+)
+def test_a_table_that_says_something_else_is_refused(tmp_path, columns, told):
+    with pytest.raises(InputError, match=told):
+        tagged(tmp_path, **columns)

@@ -36,3 +36,12 @@ def test_captions_of_a_language_look_for_the_first_caption_of_their_picture(tmp_
     assert found["en"] == pytest.approx({"recall@1": 3 / 4, "recall@2": 3 / 4, "recall@3": 1.0})
     assert found.keys() == {"en", "de"}  # nothing is captioned in French
     assert text_ceilings(options, [c for c in captions if c.language == "de"], lookup) == {}
+
+
+def test_equal_texts_are_looked_up_as_the_first_of_all_pictures_spells_them(tmp_path):
+    options = world.params(tmp_path, languages=["de"], recall_at=[1]).evaluate
+    captions = [Caption(row, f"k{row}", "raw", text, "en", "made") for row, text in enumerate(ENGLISH)]
+    german = ["Eins!", "zwei", "drei"]
+    captions = [Caption(3, "k3", "raw", "eins", "de", "made"), *captions]  # first, and without an English caption
+    captions += [Caption(row, f"k{row}", "raw", text, "de", "made") for row, text in enumerate(german)]
+    assert text_ceilings(options, captions, lookup)["de"] == pytest.approx({"recall@1": 2 / 3})

@@ -11,6 +11,7 @@ from flame_core.measuring.texts import (
     pair_up,
     read_classes,
     read_validation_captions,
+    stored_texts,
 )
 from flame_core.params import EvaluateParams
 from tests.measuring import world
@@ -97,3 +98,14 @@ def test_one_class_is_nothing_to_tell_apart():
     assert class_names({"a": "toys", "b": "toys"}) == []
     assert class_names({}) == []
     assert class_names({"a": "toys", "b": "boats", "c": "toys"}) == ["boats", "toys"]
+
+
+def test_each_picture_has_its_first_text_as_the_store_spells_it(tmp_path):
+    rows = [("a", "A dog."), ("a", "A cat"), ("b", "a dog"), ("c", "a bird"), ("c", "A DOG!")]
+    captions = [Caption(0, key, "raw", text, "en", "made") for key, text in rows]
+    captions.append(Caption(0, "b", "raw", "Ein Hund", "de", "made"))
+    found = stored_texts(captions, "raw", "en")
+    assert found == {"a": "A dog.", "b": "A dog.", "c": "a bird"}
+    listed = evaluation_texts(world.params(tmp_path), captions, [])
+    assert {("raw", text) for text in found.values()} <= set(listed)
+    assert stored_texts(captions, "raw", "fr") == {}

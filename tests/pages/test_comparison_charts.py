@@ -3,12 +3,14 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
 from flame_core.pages.benchmark_section import benchmark_section, metric_name
 from flame_core.pages.charts import Bar, bar_chart
 from flame_core.pages.comparison_charts import DotRow, dot_chart, radar_chart
+from flame_core.pages.render import render
 from flame_core.suite.benchmark_results import BenchmarkResult, LanguageRow
 from tests.suite.datasets import benchmark
 
@@ -30,6 +32,35 @@ def test_dots_stand_where_their_values_are_and_a_diamond_where_the_published_one
     assert float(re.match(r"M([\d.]+)", diamond.get("d"))[1]) - left == pytest.approx(0.8 * reach, abs=0.2)
     titles = [element.text for element in ET.fromstring(svg).iter() if element.tag.endswith("title")]
     assert titles[0] == "German: a 50.0%, b 25.0%, published: Theirs 40.0%"
+
+
+def look(element):
+    return element.get("class"), element.get("style")
+
+
+def test_twelve_models_look_different_and_the_legend_shows_them_as_the_charts_do():
+    names = [f"model {number}" for number in range(12)]
+    dots = marks(dot_chart([DotRow("German", {n: n / 20 for n in range(12)}, names=names)], "by language"), "dot")
+    assert len({look(dot) for dot in dots}) == 12
+    areas = marks(radar_chart(["x", "y", "z"], [[n / 20] * 3 for n in range(12)], "three"), "area")
+    assert len({look(area) for area in areas}) == 12
+    definition = benchmark("retrieval", "captions_jsonl", languages=["en", "de"])
+    models = {
+        name: [
+            result(definition, {"text_retrieval_recall@1": 0.5}),
+        ]
+        for name in names
+    }
+    for (each,) in models.values():
+        each.rows.append(replace(each.rows[0], language="de"))
+    section = benchmark_section(models)
+    page = render("comparison.html.j2", comparison={"recipes": {}, "pictures": 0, "baseline": ""}, metrics=[],
+                  chances={}, confidence=0.95, section=section)  # fmt: skip
+    legend = re.findall(
+        r'<circle class="([^"]*)"(?: style="([^"]*)")? cx="7" cy="7" r="5"/></svg><span class="name">([^<]*)', page
+    )
+    assert [(kind, style or None) for kind, style, _ in legend] == [look(dot) for dot in dots]
+    assert [name for _, _, name in legend] == names
 
 
 def test_a_radar_reaches_as_far_as_its_values():
@@ -71,6 +102,30 @@ def test_a_section_says_who_has_what_and_quotes_the_best_of_the_same_protocol():
     assert row.best == ("B", 0.36, "y")
     assert len(marks(section.charts[0][1], "quoted")) == 2
     assert not section.overview
+
+
+def test_benchmarks_of_one_title_are_told_apart_by_their_prompt_or_their_name():
+    def named(name, **rest):
+        definition = benchmark("retrieval", "captions_jsonl", **rest)
+        return definition.model_copy(update={"name": name, "title": "Birds"})
+
+    values = {"text_retrieval_recall@1": 0.2, "image_retrieval_recall@1": 0.3}
+    facets, single, other = named("birds", prompt="facets"), named("birds.single"), named("mine")
+    lost = {
+        "skipped": {"captions whose picture is missing": 2},
+        "skipped_names": {"captions whose picture is missing": ["a"]},
+    }
+    results = [replace(result(each, values), **lost) for each in (facets, single)]
+    section = benchmark_section({"model": results})
+    assert [row.benchmark for row in section.rows] == ["Birds (facets)"] * 2 + ["Birds (single)"] * 2
+    assert len({title for title, _ in section.charts}) == 4
+    assert [each.title for each in section.skipped] == ["Birds (facets)", "Birds (single)"]
+    section = benchmark_section({"model": results, "old": [result(other, {}, status="not available", why="gone")]})
+    assert {row.benchmark for row in section.rows} == {"Birds (facets)", "Birds (birds.single)"}
+    absent = [result(each, {}, status="not available", why=each.name) for each in (single, other)]
+    found = [(each.title, each.why) for each in benchmark_section({"model": absent}).absent]
+    assert found == [("Birds (birds.single)", "birds.single"), ("Birds (mine)", "mine")]
+    assert [row.benchmark for row in benchmark_section({"model": [results[0]]}).rows] == ["Birds"] * 2
 
 
 def test_metric_names_for_readers():

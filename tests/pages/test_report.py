@@ -13,7 +13,15 @@ from flame_core.inline_pictures import thumbnail
 from flame_core.measuring.measures import checks, evaluate
 from flame_core.pages.examples import concepts, failures, picture_queries, text_query
 from flame_core.pages.render import percent, points, web_address
-from flame_core.pages.report import card_groups, descriptions, language_bars, origin, render_report, report_charts
+from flame_core.pages.report import (
+    card_groups,
+    confusion_rows,
+    descriptions,
+    language_bars,
+    origin,
+    render_report,
+    report_charts,
+)
 from flame_core.params import PromoteParams
 from tests.measuring import world
 
@@ -149,6 +157,17 @@ def test_missing_parts_are_said_or_left_out(tmp_path):
     assert "Learning rate" not in parsed.text
     targets = {a["href"][1:] for tag, a in parsed.tags if tag == "a"}
     assert targets <= {a["id"] for _, a in parsed.tags if "id" in a}
+
+
+def test_a_class_without_a_measured_picture_has_no_recall(tmp_path):
+    _, _, evaluation = measured(tmp_path, classes={**world.classes(), "not measured": "trains"})
+    rows = {row["name"]: row for row in confusion_rows(evaluation.classification)}
+    assert rows["trains"]["count"] == 0 and rows["trains"]["recall"] is None
+    found = page(tmp_path, classes={**world.classes(), "not measured": "trains"})
+    cells = re.search(r'trains <span class="quiet">0</span></th>(.*?)</tr>', found, re.DOTALL)
+    assert cells and cells[1].endswith('<td class="n">–</td>') and percent(float("nan")) not in found
+    recalls = [rows[name]["recall"] for name in world.CLASSES]
+    assert np.mean(recalls) == pytest.approx(evaluation.metrics["classification/mean_per_class"], abs=1e-6)
 
 
 def test_the_foot_names_what_the_page_follows_from(tmp_path):

@@ -3,6 +3,8 @@ from __future__ import annotations
 import base64
 import io
 import xml.etree.ElementTree as ET
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -11,7 +13,8 @@ from flame_core.captions.table import Caption, write_captions
 from flame_core.inline_pictures import square_view
 from flame_core.pages.patch_overlays import likeness_overlay, weight_overlay, word_overlay
 from flame_core.patches import meaning
-from flame_core.patches.meaning import caption_words, frequent, nearest
+from flame_core.patches.meaning import caption_words, frequent, nearest, read_meaning
+from tests.data.drawings import png
 from tests.suite.datasets import vectors
 
 
@@ -77,3 +80,20 @@ def test_the_patch_with_most_of_a_word_has_a_frame():
     assert [cell.get("class") for cell in found] == ["heat"] * 4 + ["largest"]
     assert (found[-1].get("x"), found[-1].get("y")) == ("1", "0")  # of equals the first
     assert [cell[0].text for cell in found[:4]] == ["0.100", "0.300", "0.200", "0.300"]
+
+
+def test_a_caption_is_mapped_as_the_store_spells_it():
+    spelled = ["The letter M", "the letter m.", "A boat"]
+    captions = [Caption(row, f"k{row}", "short", text, "en", "made") for row, text in enumerate(spelled)]
+    stored = {"The letter M": [[1.0, 0.0], [0.0, 1.0]], "A boat": [[0.6, 0.8], [0.8, 0.6]]}  # each text once
+    texts = SimpleNamespace(in_words=False, lookup=lambda kind, asked: np.array([stored[text] for text in asked]))
+    patches = np.arange(3 * 2 * 2 * 2, dtype=float).reshape(3, 2, 2, 2)
+    encoder = SimpleNamespace(encode_with=lambda read, jpegs: patches[: len(jpegs)])
+    evaluation = SimpleNamespace(facets={"1": {}}, keys=["k0", "k1", "k2"], z=vectors(3, 4))
+    held_out = SimpleNamespace(evaluation=evaluation, captions=captions, encoder=encoder, texts=texts)
+    params = SimpleNamespace(evaluate=SimpleNamespace(train_language="en"))
+    found = read_meaning(*cast(Any, (params, None, held_out, lambda row: png(row))))
+    assert {each.picture: each.text for each in found} == {0: "The letter M", 1: "The letter M", 2: "A boat"}
+    for place, each in enumerate(found):
+        for facet, own in zip(each.maps, np.array(stored[each.text]), strict=True):
+            assert np.array_equal(facet.cosine, patches[place] @ own)

@@ -100,6 +100,20 @@ def test_one_picture_more_is_added_and_the_other_domain_stays(world: tuple[Param
     assert len(labels(layout, "clipart")) == EACH * len(CLASSES)
 
 
+def test_a_picture_of_no_wanted_class_prepares_nothing_again(world: tuple[Params, Layout]):
+    params, layout = world
+    chosen = {
+        name: each.model_copy(update={"classes": {label: label for label in CLASSES}})
+        for name, each in (params.domains or {}).items()
+    }
+    params = params.model_copy(update={"domains": chosen})
+    domains.run(params, layout)
+    first = tree(layout.domains)
+    draw(layout.root / "sketches/trains", range(190, 192))
+    assert len(computed_by(lambda: domains.run(params, layout))) == 1  # the listing
+    assert tree(layout.domains) == first
+
+
 def test_a_picture_that_cannot_be_read_is_counted_and_named(world: tuple[Params, Layout]):
     params, layout = world
     (layout.root / "sketches/boats/112.png").write_bytes(png(112)[:60])

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flame_core.errors import InputError
+from flame_core.errors import ComputationError, InputError
 from flame_core.settings import Settings
 from flame_core.suite import encoding
 from flame_core.suite.content import Picture
-from flame_core.suite.encoding import encoded
+from flame_core.suite.encoding import Vectors, encoded
 from flame_core.suite.tasks.segmentation import view_of_mask
 from tests.suite.datasets import COLOURS, picture, put
 
@@ -90,3 +90,19 @@ def test_threads_read_the_same_vectors_and_refuse_the_same_picture(model, tmp_pa
         put(tmp_path / f"{name}.png", b"GIF89a")
     with pytest.raises(InputError, match=r"blue\.png: blue cannot be decoded"):
         encoded(model, "views", [Picture(path.stem, path) for path in paths], tmp_path / "threads")
+
+
+def test_features_that_are_not_finite_are_refused_by_picture(model, tmp_path, monkeypatch):
+    good, bad = (Picture(name, put(tmp_path / name, picture(name))) for name in ("red", "blue"))
+    features = model.features
+    vectors = Vectors(model, "raw", tmp_path / "work")
+    np.testing.assert_allclose(np.linalg.norm(vectors.features([good, bad]), axis=1), 1, rtol=1e-6)
+
+    def broken(jpegs):
+        found = features(jpegs)
+        found[[jpeg == bad.read() for jpeg in jpegs], 1] = np.nan
+        return found
+
+    monkeypatch.setattr(model, "features", broken)
+    with pytest.raises(ComputationError, match="features of blue are not finite"):
+        Vectors(model, "raw", tmp_path / "other").features([good, bad])

@@ -150,6 +150,24 @@ def test_a_timm_backbone_has_features_and_no_texts(tmp_path):
         open_model("net", f"timm:resnet18@{tmp_path / 'weights.safetensors'}", "cpu")
 
 
+@pytest.mark.parametrize("name", ["resnet10t", "test_vit", "test_convnext"])  # classifiers fc, head and head.fc
+def test_a_file_as_timm_publishes_it_has_a_classifier_that_is_left_out(tmp_path, name):
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model(name).eval()
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    found = open_model("net", f"timm:{name}@{tmp_path / 'model.safetensors'}", "cpu")
+    model.reset_classifier(0)
+    save_file(model.state_dict(), tmp_path / "backbone.safetensors")
+    bare = open_model("net", f"timm:{name}@{tmp_path / 'backbone.safetensors'}", "cpu")
+    assert found.identity == bare.identity
+    np.testing.assert_array_equal(found.features(PICTURES), bare.features(PICTURES))
+    save_file({**model.state_dict(), "stray.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=r"(?s)cannot be loaded.*stray\.weight"):
+        open_model("net", f"timm:{name}@{tmp_path / 'model.safetensors'}", "cpu")
+
+
 def test_embeddings_are_kept_under_the_digest_of_the_weights():
     from flame_core.suite.models.weights import weights_sha256
 

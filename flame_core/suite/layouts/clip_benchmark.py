@@ -17,7 +17,7 @@ from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError
 from flame_core.files.regular_files import is_hidden
 from flame_core.names import printable
-from flame_core.suite.content import Captioned, Labelled, Picture, Skips
+from flame_core.suite.content import Captioned, Labelled, NotAvailable, Picture, Skips
 from flame_core.suite.definition import Benchmark
 from flame_core.suite.layouts.class_names import NAMES, class_names, read_lines, read_templates
 from flame_core.suite.layouts.reading import (
@@ -47,7 +47,7 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned | Labelled
     """Its content: labels if the samples have a `cls`, captions if they have a `txt`.
 
     Raises:
-        NotAvailable: a file is missing.
+        NotAvailable: a file is missing, or there are fewer than two classes.
         InputError: a tar is damaged or cut off, a key occurs twice in it, or labels and names do not fit.
     """
     place = existing(folder / split / "nshards.txt")
@@ -79,6 +79,8 @@ def read(benchmark: Benchmark, folder: Path, split: str) -> Captioned | Labelled
     own = read_lines(folder / NAMES)
     if not own:
         raise InputError(f"{folder / NAMES}: missing or empty")
+    if len(own) < 2:
+        raise NotAvailable(f"{folder / NAMES} does not name two classes or more")
     if labels and max(labels) >= len(own):
         raise InputError(f"{folder / NAMES}: {len(own)} class names, but a label is {max(labels)}")
     found = class_names(benchmark, folder, own, len(own), skips)
@@ -103,6 +105,8 @@ def _samples(path: Path, suffix: str, skips: Skips) -> list[_Sample]:
     """The samples of a tar in the order of their first members: a picture, and the content of the `suffix` member."""
     found: dict[str, _Sample] = {}
     faults: list[str] = []
+    if not path.is_file():
+        raise InputError(f"{path}: must be a file")
     with path.open("rb") as file:
         if file.read(2) == _GZIP:
             raise InputError(f"{path}: packed with gzip; unpack it, since pictures are read at their place in the tar")

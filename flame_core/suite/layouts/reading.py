@@ -19,6 +19,7 @@ NO_CAPTION = "pictures without a caption"
 HIDDEN = "hidden files and folders"
 OTHER_FILES = "files that are no pictures"
 _PICTURES = SUFFIXES - {".svg"}  # models open pixels
+_LONGEST, _LONGEST_PATH = 255, 3000  # bytes of a file's name, and of a path below a folder
 
 
 def existing(path: Path) -> Path:
@@ -108,11 +109,13 @@ def inside(folder: Path, name: str, place: str) -> Path:
     """The file called `name` in the data, below `folder`; the name may begin with the folder's own name.
 
     Raises:
-        InputError: the name is absolute, or leads out of the folder.
+        InputError: the name is absolute, leads out of the folder, or is longer than a file's name can be.
     """
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:
         raise InputError(f"{place}: {name!r} must be a path below {folder}")
+    if max(map(len, map(os.fsencode, parts))) > _LONGEST or len(os.fsencode(name)) > _LONGEST_PATH:
+        raise InputError(f"{place}: {name[:60]!r}... is longer than the name of a file; is it a caption?")
     path = folder / name
     if parts[0] == folder.name and len(parts) > 1 and not path.exists():
         return folder.parent / name

@@ -12,6 +12,7 @@ from torch import Tensor
 from flame_core.errors import InputError
 from flame_core.names import expanded
 from flame_core.suite.models.model import Model, NotOffered
+from flame_core.suite.models.timm_weights import pretrained_backbone
 from flame_core.suite.models.weights import weights_sha256
 from flame_core.vision.decoding import open_picture
 from flame_core.vision.prepared_batches import prepared_batches
@@ -28,18 +29,13 @@ class TimmBackbone(Model):
     """
 
     def __init__(self, name: str, source: str, device: str) -> None:
-        import timm
         from timm.data.config import resolve_model_data_config
         from timm.data.transforms_factory import create_transform
 
         self.name, self.source, self._device = name, source, device
         backbone, _, weights = source.partition("@")
         try:
-            model: Any = timm.create_model(backbone, pretrained=not weights, num_classes=0)
-            if weights:
-                from safetensors.torch import load_file
-
-                model.load_state_dict(load_file(expanded(weights)))
+            model = pretrained_backbone(backbone, expanded(weights) if weights else None)
         except Exception as error:  # timm and the hub raise many kinds; all mean that there is no model
             raise InputError(f"timm:{source} cannot be loaded ({type(error).__name__}: {error})") from None
         self.identity = {"backbone": backbone, "weights": weights_sha256(model)}

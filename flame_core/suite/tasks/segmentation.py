@@ -66,7 +66,11 @@ class SegmentationTask(Task[SegmentationParams, Masked]):
 
 
 def score_patches(params: SegmentationParams, content: Masked, language: str, vectors: Vectors) -> Score:
-    """Mean IoU over all pictures, by class names in one language."""
+    """Mean IoU over all pictures, by class names in one language.
+
+    Raises:
+        InputError: a mask is wrong, or no pixel of any counts.
+    """
     t = class_vectors(prompts(content.names[language], params.templates.get(language, [])), vectors.texts)  # [M, D]
     overlaps = []
     with progress("patches", len(content.pictures), "pictures") as bar:
@@ -75,6 +79,11 @@ def score_patches(params: SegmentationParams, content: Masked, language: str, ve
             predicted = label_patches(vectors.patches(picture), t, mask, params)
             overlaps.append(overlap(predicted, mask, len(t), params.ignore))
             bar.advance()
+    if not any(either.any() for _, either in overlaps):
+        raise InputError(
+            f"{content.masks[0].path.parent}: no pixel of the {len(overlaps):,} masks counts, because all have the "
+            f"value {params.ignore} (task.ignore): correct it, or the masks"
+        )
     return score_overlaps(overlaps, language)
 
 

@@ -8,6 +8,7 @@ import tarfile
 import pytest
 
 from flame_core.errors import InputError
+from flame_core.suite.content import NotAvailable
 from flame_core.suite.layouts import read_content
 from tests.suite import datasets
 from tests.suite.datasets import COLOURS, benchmark, picture, put
@@ -96,3 +97,14 @@ def test_a_text_in_a_tar_is_utf8_and_of_a_texts_size(tmp_path):
     of_tar(tmp_path, [("a.jpg", picture("red")), ("a.txt", b"x" * (1 << 21))])
     with pytest.raises(InputError, match=r"a.txt has 2,097,152 bytes"):
         read_content(benchmark("retrieval", "clip_benchmark"), tmp_path)
+
+
+def test_a_folder_in_a_tars_place_is_refused_and_one_class_is_nothing_to_tell_apart(tmp_path):
+    path = of_tar(tmp_path, members(2))
+    put(tmp_path / "set/classnames.txt", "all of them\n")
+    with pytest.raises(NotAvailable, match=r"classnames.txt does not name two classes"):
+        read_content(benchmark("classification", "clip_benchmark"), tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match=r"0.tar: must be a file"):
+        read_content(benchmark("classification", "clip_benchmark"), tmp_path)

@@ -27,8 +27,12 @@ def test_a_pipe_in_a_files_place_does_not_stop_it(tmp_path):
         read_content(benchmark("retrieval", "captions_jsonl"), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["/etc/hostname", "../out.jpg", "a/../../out.jpg", "", "a\0b"])
-def test_names_that_lead_out_are_refused(tmp_path, name):
+TOLD = r"must be a path below|holds no picture|is longer than the name of a file"
+LONG = "a caption in a name's place " * 12
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../out.jpg", "a/../../out.jpg", "", "a\0b", LONG, "ä/" * 2000])
+def test_names_that_lead_out_or_are_too_long_are_refused(tmp_path, name):
     pictures(tmp_path / "set", ["images/a.jpg", "photos/a.jpg", "val2017/a.jpg", "out.jpg"])
     put(tmp_path / "set/captions.jsonl", lines([{"image": name, "captions": "x"}]))
     put(tmp_path / "set/dataset.json", {"images": [{"filename": name, "split": "test", "sentences": [{"raw": "x"}]}]})
@@ -50,7 +54,7 @@ def test_names_that_lead_out_are_refused(tmp_path, name):
         ("choice", "sugarcrepe", {}),
         ("choice", "winoground", {}),
     ):
-        with pytest.raises((InputError, NotAvailable), match=r"must be a path below|holds no picture") as error:
+        with pytest.raises((InputError, NotAvailable), match=TOLD) as error:
             read_content(benchmark(task, layout, data=data), tmp_path)
         assert error.type is InputError or (layout == "winoground" and not name)  # `.png`, which is not there
 

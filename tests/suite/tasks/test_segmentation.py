@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from PIL import Image
 
 from flame_core.errors import InputError
+from flame_core.suite.content import Masked, Picture
 from flame_core.suite.tasks import segmentation
 from flame_core.suite.tasks.segmentation import SegmentationParams
 from flame_core.vision.lexical_head import LexicalHead, word_weights
@@ -93,3 +96,13 @@ def test_masks_are_cut_as_the_model_sees_the_picture():
         segmentation.view_of_mask(png(wide), "m", 2, 255)
     with pytest.raises(InputError, match="mask m: must have one channel"):
         segmentation.view_of_mask(png(np.zeros((4, 4, 3)), "RGB"), "m", 2, 255)
+
+
+def test_masks_in_which_nothing_counts_are_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(np.full((4, 4), 255)))
+    shown = Picture("a.png", tmp_path / "a.png")
+    eye = np.eye(2, dtype=np.float32)
+    seen = SimpleNamespace(patches=lambda picture: eye[np.zeros((2, 2), int)], texts=lambda texts: eye[: len(texts)])
+    content = Masked([shown], [shown], {"en": ["a", "b"]})
+    with pytest.raises(InputError, match="no pixel of the 1 masks counts, because all have the value 255"):
+        segmentation.score_patches(task(), content, "en", cast(Any, seen))
