@@ -17,7 +17,7 @@ def clear_disk_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if (refused := disk_error(error, place)) is not None:
+        if (refused := disk_error(error, place) or place_error(error)) is not None:
             raise refused from error
         raise
 
@@ -48,13 +48,35 @@ def disk_error(error: OSError, place: Path | None = None) -> ResourceError | Non
     return None
 
 
+def place_error(error: OSError, owner: str | None = None) -> ResourceError | None:
+    """What to tell the user if a file or a lost link is where a folder should be; None for any other error.
+
+    `owner` is who keeps something in that folder.
+    """
+    if error.errno not in (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.ELOOP):
+        return None
+    for name in (error.filename, error.filename2):
+        if isinstance(name, str | bytes | os.PathLike):
+            path = Path(os.fsdecode(name)).absolute()
+            for each in reversed((path, *path.parents)):
+                if each.is_symlink() and not each.exists():
+                    lost = f"{each} is a link to {each.readlink()}, which is not there"
+                    return ResourceError(f"{lost}: mount the disk that holds it, or remove the link")
+                if each.is_file() and (each != path or error.errno == errno.EEXIST):
+                    wanted = f"{owner} has a folder" if owner else "a folder is needed"
+                    return ResourceError(f"{each} is a file, where {wanted}: move it away")
+    return None
+
+
 def make_folder(folder: Path, owner: str) -> None:
     """Make a folder, with those above it, unless it is there; `owner` is who keeps something in it.
 
     Raises:
-        ResourceError: there is a file in its place.
+        ResourceError: there is a file in its place, or a link to what is not there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ResourceError(f"{error.filename} is a file, where {owner} has a folder: move it away") from None
+    except OSError as error:
+        if (refused := place_error(error, owner)) is not None:
+            raise refused from None
+        raise
