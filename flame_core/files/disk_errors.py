@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from flame_core.errors import ResourceError
+
+_CUT = re.compile(r"\d+ requested and \d+ written")  # numpy's error when the disk took only a part of an array
 
 
 @contextmanager
@@ -28,9 +31,11 @@ def disk_error(error: OSError, place: Path | None = None) -> ResourceError | Non
     `place` is what was being written, in case the error names no file.
     """
     where = error.filename2 or error.filename or place or "."
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    cut = error.errno is None and _CUT.fullmatch(str(error)) is not None
+    if cut or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        why = "No space left on device" if cut else error.strerror
         return ResourceError(
-            f"{place or where}: {error.strerror}. Free some room and run the same command again: finished work is kept"
+            f"{place or where}: {why}. Free some room and run the same command again: finished work is kept"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         path = Path(os.fsdecode(where)).absolute()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from flame_core.errors import ResourceError
@@ -45,3 +48,19 @@ def test_who_keeps_something_in_a_folder_is_named_beside_a_file_in_its_place(tmp
     ):
         with pytest.raises(ResourceError, match=f"^{tmp_path}/{said}"):
             make_folder(tmp_path / name / "mlflow", "MLflow")
+
+
+def test_an_array_on_a_full_disk_says_that_it_is_full(tmp_path: Path):
+    """numpy's error has no number of an error."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        with (
+            pytest.raises(ResourceError, match=rf"^{tmp_path}/out: No space left on device. Free some room"),
+            clear_disk_errors(tmp_path / "out"),
+        ):
+            np.save(tmp_path / "vectors.npy", np.zeros(10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
