@@ -80,9 +80,9 @@ def main() -> None:
     except FlameError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
-        from flame_core.files.disk_errors import disk_error
+        from flame_core.files.disk_errors import disk_error, place_error
 
-        if (refused := disk_error(error)) is None:
+        if (refused := disk_error(error) or place_error(error)) is None:
             raise
         _fail(str(refused), refused.exit_code)
     except ModuleNotFoundError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flame_core.commands.recipe_completion import recipe_names
-from flame_core.files.whole_files import write_output
+from flame_core.files.whole_files import clear_output_errors, write_output
 
 if TYPE_CHECKING:
     from flame_core.layout import Layout
@@ -140,17 +141,20 @@ def embed_images(
     """Encode every picture in a folder, for `flame query --index FOLDER`; only new and changed ones are computed."""
     from flame_core.errors import InputError, ParamsError
     from flame_core.layout import Layout
+    from flame_core.names import expanded
     from flame_core.params import load_params
     from flame_core.reporting import facts, table
     from flame_core.search.folder_index import embed_folder, reasons, write_npy, write_parquet
 
     if out is not None and out.suffix not in (".parquet", ".npy"):
         raise ParamsError(f"--out {out}: write a name that ends in .parquet or .npy")
+    out = None if out is None else expanded(out)
     layout = Layout.find()
     model = _model(None if named else load_params(layout), layout, recipe, named)
     done = embed_folder(layout, model, folder)
     if out is not None:
-        (write_npy if out.suffix == ".npy" else write_parquet)(done.index, out)
+        with clear_output_errors(out, "--out"):
+            (write_npy if out.suffix == ".npy" else write_parquet)(done.index, Path(os.path.realpath(out)))
     refused = done.index.refused
     if refused:
         shown = [(each.path, each.reason, each.detail) for each in refused[:_NAMED]]

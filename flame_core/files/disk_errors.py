@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from flame_core.errors import ResourceError
+
+_CUT = re.compile(r"\d+ requested and \d+ written")  # numpy's error when the disk took only a part of an array
 
 
 @contextmanager
@@ -17,7 +20,7 @@ def clear_disk_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if (refused := disk_error(error, place)) is not None:
+        if (refused := disk_error(error, place) or place_error(error)) is not None:
             raise refused from error
         raise
 
@@ -28,9 +31,11 @@ def disk_error(error: OSError, place: Path | None = None) -> ResourceError | Non
     `place` is what was being written, in case the error names no file.
     """
     where = error.filename2 or error.filename or place or "."
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    cut = error.errno is None and _CUT.fullmatch(str(error)) is not None
+    if cut or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        why = "No space left on device" if cut else error.strerror
         return ResourceError(
-            f"{place or where}: {error.strerror}. Free some room and run the same command again: finished work is kept"
+            f"{place or where}: {why}. Free some room and run the same command again: finished work is kept"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         path = Path(os.fsdecode(where)).absolute()
@@ -48,13 +53,35 @@ def disk_error(error: OSError, place: Path | None = None) -> ResourceError | Non
     return None
 
 
+def place_error(error: OSError, owner: str | None = None) -> ResourceError | None:
+    """What to tell the user if a file or a lost link is where a folder should be; None for any other error.
+
+    `owner` is who keeps something in that folder.
+    """
+    if error.errno not in (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.ELOOP):
+        return None
+    for name in (error.filename, error.filename2):
+        if isinstance(name, str | bytes | os.PathLike):
+            path = Path(os.fsdecode(name)).absolute()
+            for each in reversed((path, *path.parents)):
+                if each.is_symlink() and not each.exists():
+                    lost = f"{each} is a link to {each.readlink()}, which is not there"
+                    return ResourceError(f"{lost}: mount the disk that holds it, or remove the link")
+                if each.is_file() and (each != path or error.errno == errno.EEXIST):
+                    wanted = f"{owner} has a folder" if owner else "a folder is needed"
+                    return ResourceError(f"{each} is a file, where {wanted}: move it away")
+    return None
+
+
 def make_folder(folder: Path, owner: str) -> None:
     """Make a folder, with those above it, unless it is there; `owner` is who keeps something in it.
 
     Raises:
-        ResourceError: there is a file in its place.
+        ResourceError: there is a file in its place, or a link to what is not there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ResourceError(f"{error.filename} is a file, where {owner} has a folder: move it away") from None
+    except OSError as error:
+        if (refused := place_error(error, owner)) is not None:
+            raise refused from None
+        raise

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from flame_core.errors import InputError
-from flame_core.files.disk_errors import disk_error
+from flame_core.files.disk_errors import disk_error, place_error
+from flame_core.names import expanded
 
 
 def put(path: Path, content: bytes) -> None:
@@ -22,6 +25,23 @@ def put(path: Path, content: bytes) -> None:
         beside.unlink(missing_ok=True)
 
 
+@contextmanager
+def clear_output_errors(path: Path, option: str) -> Iterator[None]:
+    """Turn errors of what is written to the place that the user named with `option` into ones that name it.
+
+    Raises:
+        InputError: it cannot be a file, or a folder.
+        ResourceError: the disk is full, or the user may not write there.
+    """
+    try:
+        yield
+    except OSError as error:
+        if (refused := disk_error(error, path)) is not None:
+            raise refused from error
+        why = place_error(error) or error.strerror or error
+        raise InputError(f"{option} {path} cannot be written: {why}") from None
+
+
 def write_output(path: Path, text: str, option: str) -> None:
     """Write a text to the file that the user named with `option`; what is there stays if this fails.
 
@@ -29,12 +49,9 @@ def write_output(path: Path, text: str, option: str) -> None:
         InputError: it cannot be a file.
         ResourceError: the disk is full, or the user may not write there.
     """
-    try:
+    path = expanded(path)
+    with clear_output_errors(path, option):
         if path.exists() and not path.is_file():  # a device
             path.write_bytes(text.encode())
         else:
-            put(path.resolve(), text.encode())
-    except OSError as error:
-        if (refused := disk_error(error, path)) is not None:
-            raise refused from error
-        raise InputError(f"{option} {path} cannot be written: {error.strerror or error}") from None
+            put(Path(os.path.realpath(path)), text.encode())  # a link stays one

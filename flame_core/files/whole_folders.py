@@ -20,6 +20,7 @@ import psutil
 
 SCRATCH = ".tmp"  # the folder of `scratch_below`
 _NEXT = ".next"  # suffix of a finished generation that has not replaced the last one yet
+_TRIES = 100  # to make a folder that other processes keep removing
 _ABANDONED = 7 * 86400  # seconds without a change, after which another machine's scratch folder is removed
 _SCRATCH = re.compile(r"\.tmp-(?P<node>[0-9a-f]{12})-(?P<pid>\d{1,10})-\w+")
 
@@ -70,9 +71,13 @@ def scratch_below(parent: Path) -> Iterator[Path]:
 
 def _private(parent: Path) -> Path:
     """A new folder in `parent`, which another process may remove while it is empty."""
+    tries = 0
     while True:
-        with suppress(FileNotFoundError):
+        try:
             return Path(tempfile.mkdtemp(prefix=f".tmp-{node_id()}-{os.getpid()}-", dir=parent))
+        except FileNotFoundError:
+            if (tries := tries + 1) > _TRIES:  # it cannot be made: a link to a disk that is not mounted, `/proc`
+                raise
         with suppress(FileExistsError):  # it was there, and is removed at this moment
             parent.mkdir(parents=True, exist_ok=True)
 

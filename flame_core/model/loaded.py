@@ -29,6 +29,7 @@ from flame_core.measuring.similarity import similarities
 from flame_core.model.given_pictures import Picture, as_list, prepared
 from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.params import IngestParams
+from flame_core.text.caption_tokens import require_content
 from flame_core.text.jobs import facet_count
 
 if TYPE_CHECKING:
@@ -148,11 +149,17 @@ class Model:
         return self.encoder.encode_facets(filled, BATCH)[: len(jpegs)]
 
     def text_views(self, kind: str, texts: Sequence[str]) -> np.ndarray:
-        """[N, K, D]: texts as ones of a caption kind, one vector per facet prompt of that kind."""
+        """[N, K, D]: texts as ones of a caption kind, one vector per facet prompt of that kind.
+
+        Raises:
+            InputError: there is none, one is empty, or their text side is missing.
+        """
         if not texts:
             raise InputError("no texts to encode: the list is empty")
         if wrong := [place for place, text in enumerate(texts) if not isinstance(text, str)]:
             raise InputError(f"text {wrong[0]} is {type(texts[wrong[0]]).__name__}, not str")
+        for place, text in enumerate(texts):
+            require_content(text, f"text {place}")
         return np.asarray(self._parts.side.encode(kind, texts), np.float32)
 
     @property

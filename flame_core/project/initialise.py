@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from flame_core.files.whole_files import clear_output_errors
 from flame_core.layout import Layout
 from flame_core.names import expanded
 from flame_core.project.asking import Wanted
@@ -31,7 +32,8 @@ def initialise(wanted: Wanted) -> None:
     root = expanded(wanted.folder).resolve()
     require_new(root)
     with removed_on_failure(root):
-        root.mkdir(parents=True, exist_ok=True)
+        with clear_output_errors(root, "the folder"):
+            root.mkdir(parents=True, exist_ok=True)
         params = shipped("params.yaml").read_text("utf-8") if wanted.data is None else _params(wanted, wanted.data)
         require_valid(params, root / "params.yaml")
         starting("flame init: dvc init")

@@ -27,6 +27,7 @@ from flame_core.search import nearness
 from flame_core.search.galleries import HELD_OUT, Gallery, gallery_of, gallery_version
 from flame_core.search.nearness import Nearness
 from flame_core.search.words import Parts, WordIndex, asked_words, explained
+from flame_core.text.caption_tokens import require_content
 from flame_core.work import UnitRecord, WorkCache
 
 Elsewhere = Callable[[str, str], np.ndarray | None]
@@ -114,8 +115,7 @@ class Searcher:
             ParamsError: facets are asked for, but the model has no template with facets.
             GateError: what is needed failed a quality gate.
         """
-        if not text.strip():
-            raise InputError("the text is empty: write what to look for")
+        require_content(text, "the text")
         if facets and not self.reads_facets:
             raise ParamsError(f"facet queries need text.template.{FACET_KIND}, which this model was not trained with")
         gallery = self.gallery(index)

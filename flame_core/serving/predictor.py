@@ -29,6 +29,7 @@ from flame_core.names import shown
 from flame_core.params import IngestParams, LLMParams, TextParams
 from flame_core.serving.package import CLASS_TENSOR, CLASSES, SERVING, require_package
 from flame_core.settings import settings
+from flame_core.text.caption_tokens import require_content
 from flame_core.text.llm_adapter import packed_adapter
 from flame_core.text.tensor_file import TensorFile
 from flame_core.vision.image_encoder import load_encoder
@@ -73,23 +74,30 @@ class Predictor:
         self._folder = folder
         self.side = side_in(folder).of_package(folder, content, lambda: self._llm_encoder)
 
-    def pictures(self, images: Sequence[str | bytes]) -> np.ndarray:
+    def pictures(self, images: Sequence[str | bytes], rows: Sequence[int] | None = None) -> np.ndarray:
         """Unit vectors z [N, D] of pictures: bytes, base64 (or a data: URI), or a path if paths are on.
+
+        `rows` are their places in the request, if they are not 0 to N - 1.
 
         Raises:
             InputError: names the picture by its position in the request, and what is wrong with it.
         """
         _require_few(len(images), "pictures")
-        return self.encoder.encode([self._jpeg(image, place) for place, image in enumerate(images)])
+        places = range(len(images)) if rows is None else rows
+        return self.encoder.encode([self._jpeg(image, place) for place, image in zip(places, images, strict=True)])
 
-    def texts(self, texts: Sequence[str]) -> np.ndarray:
+    def texts(self, texts: Sequence[str], rows: Sequence[int] | None = None) -> np.ndarray:
         """Unit vectors [N, D] of texts, as in training: from the text tower, or from the recipe's reading of the LLM.
 
+        `rows` are their places in the request, if they are not 0 to N - 1.
+
         Raises:
-            InputError: the LLM is needed but not available; says how to name its folder.
+            InputError: names the text by its position in the request, and what is wrong with it; or the LLM is needed
+                but not available, and how to name its folder.
         """
         _require_few(len(texts), "texts")
-        for place, text in enumerate(texts):
+        for place, text in zip(range(len(texts)) if rows is None else rows, texts, strict=True):
+            require_content(text, f"text {place}")
             if len(text) > MOST_CHARS:
                 raise InputError(f"text {place}: {len(text):,} characters are more than {MOST_CHARS:,}")
         return self.side.encode("raw", list(texts))[:, 0]

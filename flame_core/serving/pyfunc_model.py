@@ -72,7 +72,7 @@ class Answers:
                 `image_bytes`, `text`; each may be absent or null.
             params: `task`: `embed` returns `image_embedding` and `text_embedding` per row; `similarity` returns the
                 cosine of each picture with every text (`similarities`); `classify` returns the `top` best `labels` per
-                picture with their `scores`.
+                picture with their `scores`. A row without a picture or a text has None there.
 
         Raises:
             Refusal: names the picture, or says what is missing.
@@ -88,8 +88,6 @@ class Answers:
             raise Refusal("the model could not answer; its log says why", INTERNAL_ERROR) from error
 
     def _answer(self, model_input: pd.DataFrame, options: dict[str, Any]) -> pd.DataFrame:
-        import pandas as pd
-
         if options["task"] not in TASKS:
             raise InputError(f"task {shown(str(options['task']))} is unknown; known are {', '.join(TASKS)}")
         if options["top"] < 1:
@@ -99,29 +97,38 @@ class Answers:
         texts = [(place, row["text"]) for place, row in enumerate(rows) if isinstance(row.get("text"), str)]
         if not pictures and not texts:
             raise InputError("no row holds a picture (`image`, `image_bytes`) or a text (`text`)")
-        z = self.predictor.pictures([image for _, image in pictures]) if pictures else None
+        of_pictures, of_texts = [place for place, _ in pictures], [place for place, _ in texts]
+        z = self.predictor.pictures([image for _, image in pictures], of_pictures) if pictures else None
+        columns: dict[str, tuple[list[int], list[Any]]] = {}  # rows that have an answer, and the answers
         if options["task"] == "classify":
-            return self._classify(z, options["top"])
-        t = self.predictor.texts([text for _, text in texts]) if texts else None
+            labels, scores = self._classify(z, options["top"])
+            columns = {"labels": (of_pictures, labels), "scores": (of_pictures, scores)}
+            return _in_their_rows(columns, len(rows))
+        t = self.predictor.texts([text for _, text in texts], of_texts) if texts else None
         if options["task"] == "similarity":
             if z is None or t is None:
                 raise InputError("similarity needs at least one picture and one text")
-            return pd.DataFrame({"similarities": (z @ t.T).tolist()})
-        columns: dict[str, list[Any]] = {}
-        for name, places, vectors in (("image_embedding", pictures, z), ("text_embedding", texts, t)):
-            if vectors is not None:
-                found = dict(zip([place for place, _ in places], vectors.tolist(), strict=True))
-                columns[name] = [found.get(place) for place in range(len(rows))]
-        return pd.DataFrame(columns)
+            return _in_their_rows({"similarities": (of_pictures, (z @ t.T).tolist())}, len(rows))
+        if z is not None:
+            columns["image_embedding"] = of_pictures, z.tolist()
+        if t is not None:
+            columns["text_embedding"] = of_texts, t.tolist()
+        return _in_their_rows(columns, len(rows))
 
-    def _classify(self, z: Any, top: int) -> pd.DataFrame:
-        import pandas as pd
-
+    def _classify(self, z: Any, top: int) -> tuple[list[list[str]], list[list[float]]]:
         if z is None:
             raise InputError("classify needs at least one picture")
         order, scores = self.predictor.labels(z, top)
         names = self.predictor.classes
-        return pd.DataFrame({"labels": [[names[i] for i in row] for row in order], "scores": scores.tolist()})
+        return [[names[i] for i in row] for row in order], scores.tolist()
+
+
+def _in_their_rows(columns: dict[str, tuple[list[int], list[Any]]], rows: int) -> pd.DataFrame:
+    """{column: (rows, their answers)} as a table; all other rows have None."""
+    import pandas as pd
+
+    found = {name: dict(zip(places, answers, strict=True)) for name, (places, answers) in columns.items()}
+    return pd.DataFrame({name: [own.get(row) for row in range(rows)] for name, own in found.items()}, dtype=object)
 
 
 def _image(row: dict[Any, Any]) -> str | bytes | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from flame_core.errors import InputError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -15,6 +17,16 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
 def printable(text: str) -> str:
     """The text with control characters replaced by spaces, stripped."""
     return _UNPRINTABLE.sub(" ", text).strip()
+
+
+def require_content(text: str, name: str) -> None:
+    """Refuse a text of which a model would read nothing; `name` is what it is called.
+
+    Raises:
+        InputError: it is empty, or blanks and control characters.
+    """
+    if not printable(text):
+        raise InputError(f"{name} is empty: write what to look for")
 
 
 class CaptionTokens:

@@ -289,8 +289,20 @@ class _Delivery:
             require_experiment(self.client, self.address, self.state.experiment_id)
 
     def _find_run(self) -> str | None:
-        found = self.client.search_runs([self._experiment_id], f"tags.`{KEY_TAG}` = '{self.journal.key}'")
-        return found[0].info.run_id if found else None
+        """The id of the training's run, if there is one.
+
+        Raises:
+            Withheld: a person deleted it.
+        """
+        from mlflow.entities import ViewType
+
+        for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY):
+            found = self.client.search_runs([self._experiment_id], f"tags.`{KEY_TAG}` = '{self.journal.key}'", view)
+            if found:
+                run_id = found[0].info.run_id
+                require_run(self.client, self.address, run_id)
+                return run_id
+        return None
 
     @contextmanager
     def _files(self, files: dict[str, str], whole: bool = False) -> Iterator[Path]:

@@ -44,7 +44,7 @@ def create_app(service: SearchService, names: Collection[str]) -> ASGIApp:
 
     @app.head("/api/model")
     @app.get("/api/model")
-    def model() -> dict[str, Any]:
+    async def model() -> dict[str, Any]:
         """The model and what can be searched."""
         return service.about()
 
@@ -131,6 +131,9 @@ def _wrong_body(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     said = []
     for each in error.errors():
+        if each["type"] == "json_invalid":
+            said.append(f"the body is not JSON: {each['ctx']['error']}")
+            continue
         place = ".".join(str(part) for part in each["loc"] if part not in ("body", "query"))
         said.append(f"{place or 'the body'}: {each['msg'].removeprefix('Value error, ')}")
     return _error(422, "; ".join(said))

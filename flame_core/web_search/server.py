@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 
@@ -48,16 +50,21 @@ def serve(
     own = listening.getsockname()[1]
     app = create_app(service, host_names(host, settings().ui_names))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", log_config=None, lifespan="off"))
+    loading = threading.Thread(target=_load_texts, args=(service,), daemon=True)
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with listening, announced(layout, own):
-            threading.Thread(target=_load_texts, args=(service,), daemon=True).start()
+            loading.start()
             ready(f"http://{f'[{host}]' if ':' in host else host}:{own}/")
             server.run(sockets=[listening])
     except KeyboardInterrupt:  # uvicorn passes the signal on once it has answered what it was asked
         pass
     finally:
         signal.signal(signal.SIGTERM, before)
+    if loading.is_alive():  # in torch's code: it would abort the process when Python ends below it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:

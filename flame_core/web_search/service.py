@@ -29,6 +29,7 @@ from flame_core.patches.word_maps import weights_by_patch
 from flame_core.search.ask import Found, Searcher, lexicon_of
 from flame_core.search.galleries import HELD_OUT, Gallery
 from flame_core.search.words import asked_words
+from flame_core.text.caption_tokens import require_content
 
 if TYPE_CHECKING:
     from flame_core.tuning.classifier import Classifier
@@ -108,6 +109,8 @@ class SearchService:
 
     def encode(self, asked: EncodeRequest) -> dict[str, Any]:
         """Unit vectors of texts and pictures, as nested lists."""
+        for place, text in enumerate(asked.texts):
+            require_content(text, f"texts[{place}]")
         with self._current():
             kind = FACET_KIND if asked.facets else "raw"
             texts = [self._searcher.text_views(kind, text) for text in asked.texts]  # [K, D] each
@@ -145,7 +148,8 @@ class SearchService:
                 first = [row[0] for row in self._head.top_words(flat, 1)]
                 words = np.array(first, dtype=object).reshape(patches.shape[:2]).tolist()
             likeness = None
-            if asked.text:
+            if asked.text is not None:
+                require_content(asked.text, "the text")
                 likeness = (patches @ self._searcher.text_views("raw", asked.text)[0]).tolist()
             given = None if asked.words is None else self._given(asked.words, jpeg)
         return {"grid": list(patches.shape[:2]), "words": words, "likeness": likeness, "given": given}

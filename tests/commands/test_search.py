@@ -37,6 +37,22 @@ def refused(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, *arg
     return int(ended.value.code or 0), " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".npy"])
+def test_vectors_go_where_they_are_wanted(
+    project: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, suffix: str
+):
+    monkeypatch.setenv("HOME", str(project / "home"))
+    said("embed-images", "pictures", "--out", f"~/own{suffix}")
+    assert (project / f"home/own{suffix}").is_file() and not (project / "~").exists()
+    (project / f"link{suffix}").symlink_to(f"there{suffix}")
+    said("embed-images", "pictures", "--out", f"link{suffix}")
+    assert (project / f"link{suffix}").is_symlink() and (project / f"there{suffix}").is_file()
+    (project / f"folder{suffix}").mkdir()
+    for place, why in ((f"folder{suffix}", "Is a directory"), (f"/proc/own{suffix}", "No such file or directory")):
+        code, message = refused(capsys, monkeypatch, "embed-images", "pictures", "--out", place)
+        assert code == 3 and f"--out {place} cannot be written: {why}" in message
+
+
 def test_a_folder_is_embedded_and_searched(project: Path):
     output = said("embed-images", "pictures", "--out", "vectors.parquet")
     assert "bad.png" in output and "image_unreadable" in output

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flame_core.errors import InputError, ResourceError
-from flame_core.files.whole_files import write_output
+from flame_core.files.whole_files import clear_output_errors, write_output
 
 
 def test_a_file_is_replaced_and_its_folders_are_made(tmp_path):
@@ -31,6 +31,16 @@ def test_what_cannot_be_a_file_is_refused_by_the_option(tmp_path, path):
     (tmp_path / "file").write_text("a file")
     with pytest.raises(InputError, match=r"--html .* cannot be written"):
         write_output(tmp_path / path, "text", "--html")
+
+
+def test_a_link_in_the_way_is_named_and_home_is_found(tmp_path, monkeypatch):
+    (tmp_path / "lost").symlink_to("not/mounted")
+    with pytest.raises(InputError, match=r"--out .*/lost/x cannot be written: .*/lost is a link to not/mounted"):  # noqa: SIM117
+        with clear_output_errors(tmp_path / "lost/x", "--out"):
+            (tmp_path / "lost").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_output(Path("~/page.html"), "text", "--html")
+    assert (tmp_path / "page.html").read_text() == "text"
 
 
 def test_on_a_full_disk_the_old_file_stays(tmp_path, monkeypatch):

@@ -69,6 +69,9 @@ def test_texts_of_the_store_need_no_llm_and_a_missing_llm_is_named(run: tuple[Pa
     np.testing.assert_allclose(model.similarity(z, t), z @ t.T, atol=1e-6)
     with pytest.raises(InputError, match="flame fetch-llm"):
         model.encode_text("something nobody wrote")
+    for texts in (["a thing", ""], ["a thing", " \x00\n"]):
+        with pytest.raises(InputError, match="text 1 is empty"):
+            model.encode_text(texts)
 
 
 def test_a_package_reads_with_the_llm_of_the_project(tmp_path: Path, byte_tokenizer, monkeypatch: pytest.MonkeyPatch):

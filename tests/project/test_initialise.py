@@ -129,6 +129,7 @@ def test_what_is_there_is_never_touched(tmp_path, pictures):
     assert "is a project already; `flame upgrade`" in init(tmp_path / "mine", "--demo", code=2)
     assert "is not empty (00.jpg, 01.jpg" in init(pictures, "--images", pictures, code=2)
     assert (tmp_path / "mine/dvc.yaml").stat().st_mtime_ns == before
+    assert "/proc/mine cannot be written: No such file" in init("/proc/mine", "--demo", code=3)
 
 
 def test_a_failure_leaves_nothing_and_the_same_command_can_be_given_again(tmp_path, pictures):

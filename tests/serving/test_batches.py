@@ -17,7 +17,7 @@ from tests.measuring import world
 from tests.serving.packages import FROZEN, OWN, llm_folder, package, project
 
 NAMES = ["toys", "boats", "houses"]
-TEXTS = ["a green boat", "ein rotes Haus mit einem sehr langen Satz dahinter", "a", "", "a green boat"]
+TEXTS = ["a green boat", "ein rotes Haus mit einem sehr langen Satz dahinter", "a", "?", "a green boat"]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,31 @@ def test_similarities_are_cosines_of_every_picture_with_every_text(model: Answer
     rows = pd.DataFrame({"image_bytes": [png(1), png(2), None], "text": ["a", "a green boat", "a red house"]})
     found = model.predict(None, rows, {"task": "similarity"})
     z, t = model.predictor.pictures([png(1), png(2)]), model.predictor.texts(list(rows["text"]))
-    np.testing.assert_allclose(np.array(found["similarities"].tolist()), z @ t.T, atol=1e-6)  # [2, 3]
+    np.testing.assert_allclose(np.array(found["similarities"][:2].tolist()), z @ t.T, atol=1e-6)  # [2, 3]
+    assert len(found) == 3 and found["similarities"][2] is None
+
+
+def test_labels_stand_in_the_rows_of_their_pictures(model: Answers) -> None:
+    rows = pd.DataFrame({"image_bytes": [png(1), None, png(2)]}, index=[7, 8, 9])
+    found = model.predict(None, rows, {"task": "classify", "top": 1})
+    order, scores = model.predictor.labels(model.predictor.pictures([png(1), png(2)]), 1)
+    (first,), (last,) = ([NAMES[i] for i in row] for row in order)
+    assert found["labels"].tolist() == [[first], None, [last]]
+    assert found["scores"].tolist() == [list(scores[0]), None, list(scores[1])]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"image_bytes": b"x"}, "picture 2: image_unreadable"),
+        ({"text": "   "}, "text 2 is empty"),
+        ({"text": "x" * 20_001}, "text 2: 20,001 characters"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_row(model: Answers, row: dict, said: str) -> None:
+    rows = pd.DataFrame([{"text": "a green boat"}, {"image_bytes": png(1)}, row])
+    with pytest.raises(Refusal, match=said):
+        model.predict(None, rows)
 
 
 def test_labels_come_with_their_cosines_the_best_first(model: Answers) -> None:

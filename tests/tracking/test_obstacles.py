@@ -6,11 +6,12 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from mlflow.entities import ViewType
 
 from flame_core.errors import ResourceError
 from flame_core.tracking.address import sqlite_path
 from flame_core.tracking.delivery import _Delivery, deliver
-from flame_core.tracking.journal import Journal
+from flame_core.tracking.journal import Delivered, Journal
 from flame_core.tracking.obstacles import Outage, Withheld
 from flame_core.tracking.promotion import rollback
 from flame_core.tracking.runs import find_record
@@ -55,6 +56,22 @@ def test_events_wait_for_a_deleted_run_and_other_trainings_do_not(journal, addre
     client.restore_run(run)
     assert deliver_all([journal, other], address) == 2
     assert client.get_run(run).data.tags["evaluated"] == "yes"
+
+
+def test_a_deleted_run_is_not_made_again_where_the_mark_is_lost(journal, address, tracked):
+    """`flame tracking replay --all` forgets which run the events are in."""
+    rows = steps(5)
+    journal.append(start(), *rows, end())
+    deliver(journal, address)
+    client, run = open_client(address), journal.delivered(address).run_id
+    client.delete_run(run)
+    journal.mark(Delivered(address))
+    with pytest.raises(Withheld, match=f"mlflow runs restore --run-id {run}"):
+        deliver_all([journal], address)
+    client.restore_run(run)
+    assert deliver_all([journal], address) == 7
+    (only,) = client.search_runs([client.get_run(run).info.experiment_id], run_view_type=ViewType.ALL)
+    assert only.info.run_id == run and history(client, run, "train/loss") == expected(rows, "train/loss")
 
 
 def test_a_run_that_is_deleted_while_events_are_sent_keeps_the_rest(journal, address, monkeypatch):

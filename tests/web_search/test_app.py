@@ -109,6 +109,9 @@ def test_patches_and_pictures_of_the_index(client: TestClient, searcher: Searche
         ("/api/search", {"text": TEXT, "index": "/etc"}, 404, "not one of this server's: held-out, all"),
         ("/api/search", {"number": 99}, 404, "held-out has pictures 0 to 11, not 99"),
         ("/api/encode", {"texts": ["a"] * 65}, 422, "at most 64"),
+        ("/api/encode", {"texts": [TEXT, ""]}, 400, "texts[1] is empty"),
+        ("/api/encode", {"texts": ["\t\x00 "]}, 400, "texts[0] is empty"),
+        ("/api/patches", {"number": 1, "text": " "}, 400, "the text is empty"),
         ("/api/patches", {}, 422, "give one of picture and number"),
         ("/api/patches", {"number": 99}, 404, "pictures 0 to 11"),
         ("/api/patches", {"number": 1, "words": "dog"}, 400, "has no words: only models with model.head lexical"),
@@ -119,6 +122,11 @@ def test_a_refusal_says_what_was_wrong(client: TestClient, path: str, body: dict
     answer = client.post(path, json=body)
     assert answer.status_code == status, answer.text
     assert list(answer.json()) == ["error"] and said in answer.json()["error"]
+
+
+def test_a_body_that_is_no_json_is_called_that(client: TestClient):
+    answer = client.post("/api/search", content="{", headers={"content-type": "application/json"})
+    assert answer.status_code == 422 and answer.json()["error"].startswith("the body is not JSON: ")
 
 
 def test_an_unread_text_says_what_is_missing(client: TestClient):

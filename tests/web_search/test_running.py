@@ -100,3 +100,36 @@ def test_a_taken_port_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypat
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ResourceError, match="--port takes another"):
         searcher = Searcher(params, layout, model_of_run(params, layout, "plain"))
         serve(layout, searcher, [], "127.0.0.1", taken.getsockname()[1], print)
+
+
+def test_a_stop_while_the_llm_is_loaded_is_no_abort(tmp_path: Path):
+    """Python ends below a thread in torch's code, which aborts the process unless it is left at once."""
+    code = (
+        "import os, signal, sys, threading, time\n"
+        "from pathlib import Path\n"
+        "from types import SimpleNamespace\n"
+        "import torch\n"
+        "from flame_core.layout import Layout\n"
+        "from flame_core.web_search import server\n"
+        "server.SearchService.open = lambda self: None\n"
+        "big = torch.randn(400, 400)\n"
+        "def load(self):\n"
+        "    while True:\n"
+        "        torch.mm(big, big)\n"
+        "server.SearchService.load_texts = load\n"
+        "def stop():\n"
+        "    time.sleep(1)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "folder = Path(sys.argv[1])\n"
+        "layout = Layout(folder, folder)\n"
+        "searcher = SimpleNamespace(layout=layout)\n"
+        "ready = lambda url: threading.Thread(target=stop, daemon=True).start()\n"
+        "server.serve(layout, searcher, [], '127.0.0.1', 0, ready)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    for _ in range(3):
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, check=False, cwd=Path(__file__).parents[2]
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    assert not (Layout(tmp_path, tmp_path).state / "search-server.json").exists()

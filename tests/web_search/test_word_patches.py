@@ -25,6 +25,7 @@ from flame_core.model_files import WEIGHTS
 from flame_core.params import IngestParams
 from flame_core.search.ask import Searcher
 from flame_core.search.galleries import Gallery
+from flame_core.search.nearness import Nearness
 from flame_core.web_origin import host_names
 from flame_core.web_search.app import create_app
 from flame_core.web_search.service import SearchService
@@ -78,6 +79,9 @@ class OfDrawings(Searcher):
     def gallery(self, index: str) -> Gallery:
         return self.drawings
 
+    def _near(self, *found: Any, **by: Any) -> Nearness:
+        return Nearness(None, "there are no captions to compare with")
+
     @cached_property
     def drawings(self) -> Gallery:
         views = self.model.encoder.encode_facets([world.jpeg(row) for row in range(len(world.KEYS))])
@@ -89,7 +93,7 @@ def page(model: Model, tmp_path: Path) -> Iterator[tuple[Browser, OfDrawings]]:
     """The search page of a server in this process."""
     searcher = OfDrawings(cast(Any, None), Layout.find(tmp_path), model)
     listening = socket.create_server(("127.0.0.1", 0))
-    app = create_app(SearchService(searcher, ["held-out"]), host_names("127.0.0.1"))
+    app = create_app(SearchService(searcher, ["held-out", "all"]), host_names("127.0.0.1"))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", log_config=None, lifespan="off"))
     running = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     running.start()
@@ -124,3 +128,54 @@ def test_the_page_frames_the_patch_that_gave_each_word_of_the_score(page: tuple[
         tab.wait(f"document.getElementById('detail-said').innerText.includes('{word}')")
         assert tab.run(framed) == f"{z[TEXTS.index(word)]:.2f}"
         assert tab.run("document.querySelectorAll('#cells span').length") == 16
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PROGRAM is None, reason="needs Chromium")
+def test_pictures_stay_those_of_the_index_that_was_searched(page: tuple[Browser, OfDrawings]):
+    """A number means another picture in another index: what was found must not be shown by the wrong one."""
+    tab, _ = page
+    choose = (
+        "(() => {{ const index = document.getElementById('index'); index.value = '{}';"
+        " index.dispatchEvent(new Event('change')); }})()"
+    )
+    count = "document.querySelectorAll('#hits button').length"
+    indexes = "[...document.querySelectorAll('#hits img')].map(e => new URL(e.src).searchParams.get('index')).join()"
+    tab.run("document.getElementById('by-words').checked = true")
+    tab.run(f"document.getElementById('text').value = '{TEXTS[0]}'")
+    tab.click("Search")
+    tab.wait(count)
+    tab.run("document.querySelector('#hits button').click()")
+    tab.run("document.getElementById('similar').click()")
+    tab.wait("!document.body.classList.contains('busy') && document.getElementById('asked').src.includes('held-out')")
+    assert set(tab.run(indexes).split(",")) == {"held-out"}
+    tab.run(choose.format("all"))  # where the picture that was asked has another number
+    assert tab.run(count) == 0 and "choose a picture" in tab.text()
+    tab.run(f"document.getElementById('text').value = '{TEXTS[0]}'")
+    tab.click("Search")
+    tab.wait(count)
+    assert set(tab.run(indexes).split(",")) == {"all"}
+    tab.run("document.querySelector('#hits button').click()")
+    tab.run("document.getElementById('index').value = 'held-out'")  # as while the next search runs
+    tab.run("document.querySelector('[name=mode][value=given]').click()")
+    tab.run("document.getElementById('similar').click()")
+    assert tab.run("document.getElementById('index').value") == "all"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PROGRAM is None, reason="needs Chromium")
+def test_a_file_may_be_chosen_again_and_a_server_that_ended_is_called_that(page: tuple[Browser, OfDrawings]):
+    tab, _ = page
+    content = base64.b64encode(world.jpeg(0)).decode()
+    tab.run(
+        f"(() => {{ const bytes = Uint8Array.from(atob('{content}'), c => c.charCodeAt(0)), moved = new DataTransfer();"
+        " moved.items.add(new File([bytes], 'a.jpg', {type: 'image/jpeg'}));"
+        " const file = document.getElementById('file'); file.files = moved.files;"
+        " file.dispatchEvent(new Event('change')); })()"
+    )
+    tab.wait("document.querySelectorAll('#hits button').length > 0")
+    assert tab.run("document.getElementById('file').value") == ""  # else the browser sees no change
+    tab.run("window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))")
+    tab.run("document.getElementById('text').value = 'a'")
+    tab.click("Search")
+    tab.wait_for_text("The server does not answer: is `flame serve` still running?")

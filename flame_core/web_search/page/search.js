@@ -5,14 +5,15 @@ let about, asked = {}, latest = 0, shown = null;
 
 async function request(path, body) {
   const answer = await fetch(path, body === undefined ? {} :
-    { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+    { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })
+    .catch(() => { throw new Error("The server does not answer: is `flame serve` still running?"); });
   const content = await answer.json();
   if (!answer.ok) throw new Error(content.error);
   return content;
 }
 
-const picture = (number, side, square = false) =>
-  "/api/picture?" + new URLSearchParams({ index: $("index").value, number, side, square });
+const picture = (index, number, side, square = false) =>
+  "/api/picture?" + new URLSearchParams({ index, number, side, square });
 
 function say(text, style) {
   $("said").textContent = text;
@@ -22,16 +23,16 @@ function say(text, style) {
 
 async function search() {
   if (!Object.keys(asked).length) return;
-  const own = ++latest;
+  const own = ++latest, index = $("index").value;
   document.body.classList.add("busy");
   const facets = asked.text === undefined ? 0 : Number($("facets").value);
   const slow = setTimeout(() => say("Searching; the first text that is new also waits for the LLM to be loaded.", ""), 1500);
   try {
-    const found = await request("/api/search", { ...asked, index: $("index").value, top: 24, facets });
+    const found = await request("/api/search", { ...asked, index, top: 24, facets });
     if (own !== latest) return;
     clearTimeout(slow);
     say(found.nearness.said, found.nearness.near ? "" : "far");
-    $("hits").replaceChildren(...found.hits.map(card));
+    $("hits").replaceChildren(...found.hits.map((hit) => card(hit, index)));
   } catch (error) {
     if (own === latest) { clearTimeout(slow); say(error.message, "wrong"); $("hits").replaceChildren(); }
   } finally {
@@ -47,20 +48,21 @@ function element(name, className, text = "") {
   return made;
 }
 
-function card(hit) {
+// A picture is known by its number in the index that was searched, which may no longer be the chosen one.
+function card(hit, index) {
   const item = document.createElement("li");
   const button = document.createElement("button");
   button.type = "button";
   const image = new Image();
   image.loading = "lazy";
   image.alt = hit.caption || hit.key;
-  image.src = picture(hit.number, 320);
+  image.src = picture(index, hit.number, 320);
   const caption = element("div", "caption", hit.caption);
   caption.dir = "auto";
   const words = element("div", "active", hit.words.map(([word, share]) => `${word} ${share.toFixed(2)}`).join(" · "));
   words.dir = "auto";
   button.append(image, element("b", "", hit.score.toFixed(3)), caption, words, element("div", "key", hit.key));
-  button.addEventListener("click", () => open(hit));
+  button.addEventListener("click", () => open(hit, index));
   item.append(button);
   return item;
 }
@@ -88,9 +90,9 @@ function askFile(file) {
   reader.readAsDataURL(file);
 }
 
-async function open(hit) {
-  shown = { hit, patches: null };
-  $("view").src = picture(hit.number, 640, true);
+async function open(hit, index) {
+  shown = { hit, index, patches: null };
+  $("view").src = picture(index, hit.number, 640, true);
   $("view").alt = $("detail-title").textContent = hit.caption || hit.key;
   $("detail-key").textContent = `${hit.key} · ${hit.score.toFixed(3)}`;
   $("modes").hidden = !about.patches;
@@ -110,7 +112,7 @@ async function draw() {
   const own = shown;
   try {
     own.patches ??= await request("/api/patches",
-      { index: $("index").value, number: own.hit.number, ...(asked.text === undefined ? {} : { text: asked.text }),
+      { index: own.index, number: own.hit.number, ...(asked.text === undefined ? {} : { text: asked.text }),
         ...(own.hit.words.length ? { words: own.hit.words.map(([word]) => word).join(", ") } : {}) });
   } catch (error) {
     $("detail-said").textContent = error.message;
@@ -177,15 +179,23 @@ function drawGiven(given, words, chosen) {
 }
 
 $("ask").addEventListener("submit", (event) => { event.preventDefault(); askText($("text").value); });
-$("index").addEventListener("change", () => { if (asked.number === undefined) search(); });
+$("index").addEventListener("change", () => {
+  if (asked.number === undefined) { search(); return; }
+  latest++;
+  asked = {};
+  $("asked").hidden = true;
+  $("hits").replaceChildren();
+  document.body.classList.remove("busy");
+  say("A picture of another index was asked: look for a text, or choose a picture.", "");
+});
 $("facets").addEventListener("input", () => { $("weight").textContent = $("facets").value; });
 $("facets").addEventListener("change", search);
 $("by-words").addEventListener("change", () => askText($("text").value));
-$("file").addEventListener("change", () => askFile($("file").files[0]));
-$("drop").addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") $("file").click(); });
+$("file").addEventListener("change", () => { askFile($("file").files[0]); $("file").value = ""; });  // it may be chosen again
 $("similar").addEventListener("click", () => {
   $("detail").close();
-  askPicture({ number: shown.hit.number }, picture(shown.hit.number, 96));
+  $("index").value = shown.index;
+  askPicture({ number: shown.hit.number }, picture(shown.index, shown.hit.number, 96));
 });
 for (const radio of document.querySelectorAll("[name=mode]")) radio.addEventListener("change", draw);
 for (const kind of ["dragover", "dragleave", "drop"]) {
