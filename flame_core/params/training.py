@@ -31,6 +31,7 @@ from flame_core.params.section import (
 from flame_core.params.towers import LoraParams, ModelParams, TextTowerParams
 
 FEATURES = "features"  # name of the sidecar that holds a frozen tower's vectors of the pictures
+WITHOUT_LOSS = ("attentive_mask", "learned_masks")  # terms that stand beside a loss
 # what a recipe may need beside shards, captions and embeddings
 LINKS = ("teacher", "inherit", "sidecars", "selection", "prompts")
 
@@ -215,7 +216,7 @@ class TrainParams(Section):
             )
 
     def _steps_without_loss(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        losses = [each for each in (self.objective, *self.terms) if each.name != "attentive_mask"]
+        losses = [each for each in (self.objective, *self.terms) if each.name not in WITHOUT_LOSS]
         given = [getattr(each, "during", None) for each in losses]
         if not any(given):
             return

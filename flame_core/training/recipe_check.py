@@ -89,6 +89,7 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
             ("objective", "name"), "name prototypes under terms, beside an objective that compares pictures with texts"
         )
     needs = term_needs(recipe)
+    yield from _unread(recipe)
     if recipe.crops and not any(each.taught for each in needs.values()):
         yield Fault(("teacher", "copies"), "no term of the recipe learns from the teacher: add one, or remove copies")
     if recipe.reads_features:
@@ -135,6 +136,22 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
             require_weights(torch.nn.ModuleDict(towers), multipliers)
         except ParamsError as error:
             yield Fault(("optimizer", "multipliers"), str(error).removeprefix("train.optimizer.multipliers: "))
+
+
+def _unread(recipe: TrainParams) -> Iterator[Fault]:
+    """Towers whose features no term reads, so that they would not learn."""
+    from flame_core.objectives import recipe_needs
+
+    needs = recipe_needs(recipe)
+    if not needs.reads:
+        yield Fault(
+            ("objective", "name"), "no term reads pictures: name an objective that compares pictures with texts"
+        )
+    for side in ("text_tower", "text_projection"):
+        if getattr(recipe, side) is not None and not needs.texts:
+            yield Fault(
+                (side,), f"no term reads what it gives: add one that compares with texts, or set {side} to null"
+            )
 
 
 def _feature_faults(recipe: TrainParams) -> Iterator[Fault]:
