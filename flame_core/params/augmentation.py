@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import Field, field_validator
 
 from flame_core.params.section import Fraction, Section
 
@@ -24,10 +26,17 @@ class AugmentationParams(Section):
     """Random resized crop, and a flip for data in which left and right do not matter."""
 
     scale: tuple[Fraction, Fraction] = (0.9, 1.0)
-    ratio: tuple[float, float] = (0.75, 4 / 3)
+    ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 4 / 3)
     flip: Fraction = 0.0
     photometric: PhotometricParams | None = Field(
         default=None,
         exclude_if=lambda value: value is None,  # a recipe without it is recorded as it always was
         description="changes of the crop's colours; null: none",
     )
+
+    @field_validator("scale", "ratio")
+    @classmethod
+    def _is_a_range(cls, span: tuple[float, float]) -> tuple[float, float]:
+        if span[0] > span[1] or span[1] == 0:
+            raise ValueError(f"{list(span)} is no range: write [lowest, highest], the highest above 0")
+        return span
