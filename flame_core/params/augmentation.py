@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from flame_core.params.section import Fraction, Section
+
+
+def _range(span: tuple[float, float]) -> tuple[float, float]:
+    """`span`, if it goes from a lowest to a highest value."""
+    if span[0] > span[1] or span[1] == 0:
+        raise ValueError(f"{list(span)} is no range: write [lowest, highest], the highest above 0")
+    return span
+
+
+_Ratio = Annotated[float, Field(gt=0)]
+CropScale = Annotated[tuple[Fraction, Fraction], AfterValidator(_range)]  # share of a picture that a crop has
+CropRatio = Annotated[tuple[_Ratio, _Ratio], AfterValidator(_range)]  # width over height of a crop
 
 
 class PhotometricParams(Section):
@@ -25,18 +37,11 @@ class PhotometricParams(Section):
 class AugmentationParams(Section):
     """Random resized crop, and a flip for data in which left and right do not matter."""
 
-    scale: tuple[Fraction, Fraction] = (0.9, 1.0)
-    ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 4 / 3)
+    scale: CropScale = (0.9, 1.0)
+    ratio: CropRatio = (0.75, 4 / 3)
     flip: Fraction = 0.0
     photometric: PhotometricParams | None = Field(
         default=None,
         exclude_if=lambda value: value is None,  # a recipe without it is recorded as it always was
         description="changes of the crop's colours; null: none",
     )
-
-    @field_validator("scale", "ratio")
-    @classmethod
-    def _is_a_range(cls, span: tuple[float, float]) -> tuple[float, float]:
-        if span[0] > span[1] or span[1] == 0:
-            raise ValueError(f"{list(span)} is no range: write [lowest, highest], the highest above 0")
-        return span
