@@ -22,6 +22,7 @@ from flame_core.layout import Layout
 from flame_core.model_files import CONFIG
 from flame_core.params import Params, TrainParams, read_yaml, recipe_sources
 from flame_core.params.recipe_files import recipe_file
+from flame_core.params.training import WITHOUT_LOSS
 from flame_core.text.manifest import MANIFEST, read_manifest, training_folder
 from flame_core.training.inherit_check import inherit_faults
 from flame_core.training.prompts_check import prompt_faults
@@ -173,7 +174,7 @@ def _feature_faults(recipe: TrainParams) -> Iterator[Fault]:
                 f"the term {name} reads {', '.join(missing)}, and stored features are {kind} only: train "
                 "on pictures (without the sidecar features)",
             )
-        if needs.taught or needs.around:
+        if needs.taught or needs.around or name in WITHOUT_LOSS:  # which choose patches, or what is left of a tower
             yield Fault(("terms",), f"the term {name} looks at pictures, and the recipe trains on stored features")
 
 
