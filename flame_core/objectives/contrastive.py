@@ -50,11 +50,11 @@ class TextLoss(Contrastive):
     share_name: str
 
     @classmethod
-    def needs(cls, params: TextLossParams) -> Needs:
+    def needs(cls, params: Any) -> Needs:
         return Needs(texts=True)
 
     @classmethod
-    def faults(cls, params: TextLossParams, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:
+    def faults(cls, params: Any, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:
         yield from apart(recipe)
 
     def __init__(self, params: TextLossParams, setup: Setup) -> None:
