@@ -170,6 +170,31 @@ def test_every_preset_is_valid_and_says_what_it_takes(path):
         assert word in head
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"optimizer": {"betas": [0.9, 1.0]}},  # AdamW has no such average
+        {"augmentation": {"ratio": [0.0, 1.0]}},  # whose logarithm is drawn
+        {"augmentation": {"ratio": [1.5, 0.5]}},
+        {"augmentation": {"scale": [0.9, 0.5]}},
+        {"augmentation": {"scale": [0.0, 0.0]}},
+        {"seed": -1},  # numpy has no such seed, by which weighted samples are drawn
+        {"objective": {"name": "infonce", "logit_scale": 0.5}},  # the first step would set both of these to the bound
+        {"objective": {"name": "multi_positive_sigmoid", "logit_scale": 200.0}},
+    ],
+)
+def test_values_that_no_training_can_use_are_refused(values):
+    with pytest.raises(ValidationError, match=r"is no range|less than|greater than"):
+        TrainParams.model_validate(values)
+
+
+def test_the_bounds_of_a_training_s_values_are_allowed():
+    augmentation = {"scale": [0.0, 1.0], "ratio": [1.0, 1.0]}
+    TrainParams.model_validate({"augmentation": augmentation, "optimizer": {"betas": [0.0, 0.999]}})
+    for scale in (1.0, 100.0):
+        TrainParams.model_validate({"objective": {"name": "infonce", "logit_scale": scale}})
+
+
 def test_facet_tokens_and_their_loss_go_together():
     with pytest.raises(ValidationError, match=r"facet_sigmoid and model\.facet_blocks go together"):
         TrainParams.model_validate({"objective": {"name": "facet_sigmoid"}})

@@ -85,7 +85,8 @@ def _prompts(layout: Layout, prompts: PromptsParams) -> dict[str, Any]:
     checks = ["prompts_reconstruct", "prompts_beat_chance", "prompts_llm_unchanged"]
     stage = _stage("prompts", deps, ["data/prompts"], "text", checks, "team:models")
     stage["meta"]["dagster"] |= {"kinds": ["pytorch"], "pool": "gpu"}
-    return _with_params(stage, ["llm", "evaluate.train_language"])
+    read = ["text"] if prompts.encoder else []  # which captions; else by way of the embeddings
+    return _with_params(stage, ["llm", *read, "evaluate.train_language"])
 
 
 def _adapt_llm(layout: Layout, chosen: AdaptLLMParams) -> dict[str, Any]:

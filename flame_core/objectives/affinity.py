@@ -48,7 +48,7 @@ class Affinity(Term):
 
     @classmethod
     def needs(cls, params: AffinityParams) -> Needs:
-        return Needs(taught=frozenset({"z"}))
+        return Needs(taught=frozenset({"z"}), texts=True)
 
     @classmethod
     def faults(cls, params: AffinityParams, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:

@@ -73,7 +73,7 @@ class AttentiveMask(Term):
     def prepare(self, batch: Batch, tower: ImageTower, at: Moment, ranks: Ranks) -> Batch:
         if self.average is None:
             return self._keeping(batch, self._drawn(batch, at, ranks))
-        parts = [self._look(part) for part in batch.split(self._at_once or len(batch))]
+        parts = [self._look(part, tower) for part in batch.split(self._at_once or len(batch))]
         seen = Look(*(torch.cat(values) for values in zip(*parts, strict=True)))
         ratings = self._cells.ratings(seen.scores, batch.boxes)
         batch = batch.with_extra(**{AVERAGE["cls"]: seen.cls, AVERAGE["pooled"]: seen.pooled})
@@ -86,10 +86,10 @@ class AttentiveMask(Term):
         if self.average is not None:
             self.average.update(tower.backbone, momentum(self._params.momentum, at))
 
-    def _look(self, part: Batch) -> Look:
+    def _look(self, part: Batch, tower: ImageTower) -> Look:
         if self.average is None or part.around is None:
             raise RuntimeError("the batch has no box around its views")
-        return look(self.average.module, part.around, self._params.score)
+        return look(self.average.module, tower.as_backbone_sees(part.around), self._params.score)
 
     def _keeping(self, batch: Batch, ratings: Tensor) -> Batch:
         """The batch of which the best cells are seen; if that is all of them, as it is."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from flame_core.objectives.batch import Batch, Features, Moment
-from flame_core.objectives.term import Setup, Term, parameter_groups
-from flame_core.params import ContrastiveParams, TextLossParams
+from flame_core.objectives.term import Needs, Setup, Term, parameter_groups
+from flame_core.params import ContrastiveParams, TextLossParams, TrainParams
 from flame_core.params.training import OptimizerParams
 from flame_core.processes.ranks import Ranks
 from flame_core.vision.tower import ImageTower
@@ -48,6 +49,14 @@ class TextLoss(Contrastive):
 
     share_name: str
 
+    @classmethod
+    def needs(cls, params: Any) -> Needs:
+        return Needs(texts=True)
+
+    @classmethod
+    def faults(cls, params: Any, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:
+        yield from apart(recipe)
+
     def __init__(self, params: TextLossParams, setup: Setup) -> None:
         super().__init__(params, setup)
         self._views = 1 if params.views == "first" else None
@@ -62,6 +71,12 @@ class TextLoss(Contrastive):
     def of_view(self, z: Tensor, t: Tensor, batch: Batch, ranks: Ranks) -> Tensor:
         """This rank's share for one view of each picture: z [b, 1 + F, D] and t [b, K, D], outside autocast."""
         raise NotImplementedError
+
+
+def apart(recipe: TrainParams) -> Iterator[str]:
+    """Why z and t are in different spaces, if they are."""
+    if recipe.model.head == "lexical" and recipe.lora is None:
+        yield "model.head lexical gives weights of words, and the texts are vectors: leave it out, or set lora"
 
 
 def first_view(features: Features) -> tuple[Tensor, Tensor]:

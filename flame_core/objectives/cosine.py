@@ -8,17 +8,29 @@ texts are fixed and different. (LIFT, arXiv 2506.04209, `simplistic_cos` of the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from flame_core.objectives.batch import Batch, Features
-from flame_core.objectives.contrastive import first_view
-from flame_core.objectives.term import Term
+from flame_core.objectives.contrastive import apart, first_view
+from flame_core.objectives.term import Needs, Term
+from flame_core.params import CosineParams, TrainParams
 from flame_core.processes.ranks import Ranks
+from flame_core.vision.tower import ImageTower
 
 
 class Cosine(Term):
     """z_0 of each picture against its own K texts only."""
+
+    @classmethod
+    def needs(cls, params: CosineParams) -> Needs:
+        return Needs(texts=True)
+
+    @classmethod
+    def faults(cls, params: CosineParams, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:
+        yield from apart(recipe)
 
     def forward(self, features: Features, batch: Batch, ranks: Ranks) -> dict[str, Tensor]:
         with torch.autocast(features["z"].device.type, enabled=False):

@@ -36,6 +36,8 @@ class FeatureMatching(Term):
     def faults(cls, params: FeatureParams, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:
         if params.feature != "z" and recipe.teacher is not None and recipe.teacher.model is not None:
             yield f"feature {params.feature}: a model of another project shows only its z as a teacher: match feature z"
+        if params.feature == "z" and recipe.model.head == "lexical":
+            yield "feature z: model.head lexical gives weights of words, and the teacher vectors: match pooled or cls"
 
     def __init__(self, params: FeatureParams, setup: Setup) -> None:
         super().__init__(params, setup)

@@ -61,6 +61,8 @@ class LearnedMasks(Term):
             yield "facet tokens are as wide as the backbone and cannot be masked: set model.facet_blocks to null"
         if recipe.model.head == "lexical":
             yield "model.head lexical has a block as wide as the backbone and cannot be masked: take another head"
+        if recipe.model.head == "none":
+            yield "model.head none keeps the backbone's width, which masks change: take another head"
         for other in (recipe.objective, *recipe.terms):
             needs = term_classes()[other.name].needs(other)
             if wide := sorted(needs.reads - {"z"}) or (["a copy of the tower"] if needs.copies else []):
@@ -86,6 +88,8 @@ class LearnedMasks(Term):
                 f"{steps} are too few to learn masks, which takes at least {_FEWEST}: take a larger share, more "
                 "epochs or a smaller batch, or give a learning_rate"
             )
+        if self._last >= setup.steps:
+            raise ParamsError(f"{steps} leave none for the pruned tower: take a smaller share")
         backbone = setup.tower.backbone
         sizes, self._head_dim, self._whole = sizes_of(backbone), _head_dim(backbone), _whole(setup.tower)
         begin = block_weights(sizes, self._head_dim) / self._whole

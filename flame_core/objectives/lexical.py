@@ -39,6 +39,10 @@ class Lexical(InfoNCE):
     def needs(cls, params: LexicalLossParams) -> Needs:
         return Needs(sidecars=(params.words,))
 
+    @classmethod
+    def faults(cls, params: LexicalLossParams, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:
+        yield from ()  # both sides are words
+
     def __init__(self, params: LexicalLossParams, setup: Setup) -> None:
         super().__init__(params, setup)
         self._sidecar, self._trained = params.words, setup.trained_words
@@ -54,6 +58,10 @@ class _Usage(Term):
     """A loss of the mean use of words in the whole batch."""
 
     share_name: str
+
+    @classmethod
+    def needs(cls, params: Any) -> Needs:
+        return Needs(texts=params.texts > 0)
 
     @classmethod
     def faults(cls, params: Any, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:

@@ -31,7 +31,7 @@ class PromptAlignment(Term):
 
     @classmethod
     def needs(cls, params: PromptsTermParams) -> Needs:
-        return Needs(reads=frozenset({"prompts"}))
+        return Needs(reads=frozenset({"prompts"}), texts=True)
 
     @classmethod
     def faults(cls, params: PromptsTermParams, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:

@@ -16,7 +16,7 @@ Clusters without a prototype are masked, and so are pictures of such a cluster. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -28,8 +28,8 @@ from flame_core.clustering.centroids import STORE, Centroids, read_centroids, re
 from flame_core.errors import InputError
 from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.objectives.contrastive import Contrastive
-from flame_core.objectives.term import Needs, Setup
-from flame_core.params import PrototypesParams
+from flame_core.objectives.term import ONE_SAMPLE, Needs, Setup
+from flame_core.params import PrototypesParams, TrainParams
 from flame_core.params.training import OptimizerParams
 from flame_core.processes.ranks import Ranks
 from flame_core.vision.tower import ImageTower
@@ -66,6 +66,13 @@ class Prototypes(Contrastive):
     def needs(cls, params: PrototypesParams) -> Needs:
         read = "pooled" if params.mode == "pbt" else "z"
         return Needs(reads=frozenset({read}), sidecars=(params.labels,))
+
+    @classmethod
+    def faults(cls, params: PrototypesParams, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:
+        if params.mode == "direct" and recipe.model.head == "lexical":
+            yield "mode direct compares with clusters of vectors, and model.head lexical gives words: take mode pbt"
+        if params.mode == "pbt" and recipe.batch_size == 1:
+            yield ONE_SAMPLE
 
     def __init__(self, params: PrototypesParams, setup: Setup) -> None:
         super().__init__(params, setup)

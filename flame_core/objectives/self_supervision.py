@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from flame_core.objectives.attentive_mask import AVERAGE, momentum
 from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.objectives.moving_average import MovingAverage
-from flame_core.objectives.term import Needs, Setup, Term
+from flame_core.objectives.term import ONE_SAMPLE, Needs, Setup, Term
 from flame_core.params import AttentiveMaskParams, BYOLParams, SimCLRParams, TrainParams
 from flame_core.processes.ranks import Ranks
 from flame_core.vision.tower import ImageTower
@@ -87,6 +87,8 @@ class BYOL(Term):
         mask = _mask(recipe)
         if mask is None or mask.mode == "random":
             yield "it learns from the moving average of the term attentive_mask: add it, with a mode other than random"
+        if recipe.batch_size == 1:
+            yield ONE_SAMPLE
 
     def __init__(self, params: BYOLParams, setup: Setup) -> None:
         super().__init__(params, setup)

@@ -22,6 +22,8 @@ from flame_core.processes.ranks import Ranks
 from flame_core.vision.masked_tower import Masks
 from flame_core.vision.tower import ImageTower
 
+ONE_SAMPLE = "its head takes the statistics of a batch, which one picture has not: set batch_size to 2 or more"
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -34,6 +36,7 @@ class Needs:
         around: the side of `Batch.around` as a share of `model.image_size`; 0: not needed. The largest of all terms.
         copies: whether it keeps a copy of the tower, or of a part of it, while the tower learns.
         taught: names of the teacher's features that `Batch.extra` must hold (`teacher.taught`), of each first view.
+        texts: whether it reads the texts `t`, which may be trained too.
     """
 
     views: int = 1
@@ -42,6 +45,7 @@ class Needs:
     around: float = 0.0
     copies: bool = False
     taught: frozenset[str] = frozenset()
+    texts: bool = False
 
 
 def together(terms: Iterable[Needs]) -> Needs:
@@ -54,6 +58,7 @@ def together(terms: Iterable[Needs]) -> Needs:
         around=max(needs.around for needs in each),
         copies=any(needs.copies for needs in each),
         taught=frozenset[str]().union(*(needs.taught for needs in each)),
+        texts=any(needs.texts for needs in each),
     )
 
 

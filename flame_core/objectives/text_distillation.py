@@ -28,7 +28,7 @@ class TextDistillation(Term):
 
     @classmethod
     def needs(cls, params: TextDistillationParams) -> Needs:
-        return Needs(reads=frozenset())
+        return Needs(reads=frozenset(), texts=True)
 
     @classmethod
     def faults(cls, params: TextDistillationParams, recipe: TrainParams, tower: ImageTower) -> Iterator[str]:

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from flame_core.params.section import Fraction, Section
+
+
+def _range(span: tuple[float, float]) -> tuple[float, float]:
+    """`span`, if it goes from a lowest to a highest value."""
+    if span[0] > span[1] or span[1] == 0:
+        raise ValueError(f"{list(span)} is no range: write [lowest, highest], the highest above 0")
+    return span
+
+
+_Ratio = Annotated[float, Field(gt=0)]
+CropScale = Annotated[tuple[Fraction, Fraction], AfterValidator(_range)]  # share of a picture that a crop has
+CropRatio = Annotated[tuple[_Ratio, _Ratio], AfterValidator(_range)]  # width over height of a crop
 
 
 class PhotometricParams(Section):
@@ -23,8 +37,8 @@ class PhotometricParams(Section):
 class AugmentationParams(Section):
     """Random resized crop, and a flip for data in which left and right do not matter."""
 
-    scale: tuple[Fraction, Fraction] = (0.9, 1.0)
-    ratio: tuple[float, float] = (0.75, 4 / 3)
+    scale: CropScale = (0.9, 1.0)
+    ratio: CropRatio = (0.75, 4 / 3)
     flip: Fraction = 0.0
     photometric: PhotometricParams | None = Field(
         default=None,

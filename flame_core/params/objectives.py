@@ -40,7 +40,9 @@ class PhasedParams(TermParams):
 class ContrastiveParams(TermParams):
     """What all losses that compare pictures with texts by s <z, t> have in common."""
 
-    logit_scale: float = Field(default=10.0, gt=0, description="initial value of s; its logarithm is learned")
+    logit_scale: float = Field(
+        default=10.0, ge=1, le=100, description="initial value of s, which stays in [1, 100]; its logarithm is learned"
+    )
     learning_rate_multiplier: float = Field(default=1.0, gt=0, description="of the loss's own scalars")
 
 
@@ -78,7 +80,7 @@ class InfoNCEParams(TextLossParams):
 
     name: Literal["infonce"] = "infonce"
     logit_scale: float = Field(
-        default=14.285714, gt=0, description="initial value of s, 1 / 0.07; its logarithm is learned"
+        default=14.285714, ge=1, le=100, description="initial value of s, 1 / 0.07; its logarithm is learned"
     )
 
 
@@ -109,7 +111,7 @@ class PrototypesParams(ContrastiveParams):
         default=0.0, ge=0, lt=1, description="weight of earlier episodes in the next table; 0: only the last counts"
     )
     logit_scale: float = Field(
-        default=14.285714, gt=0, description="initial value of s, 1 / 0.07; its logarithm is learned"
+        default=14.285714, ge=1, le=100, description="initial value of s, 1 / 0.07; its logarithm is learned"
     )
 
 
@@ -166,7 +168,7 @@ class LexicalLossParams(TextLossParams):
     name: Literal["lexical"] = "lexical"
     words: Name = Field(default="lexical", description="name of the sidecar that holds the captions' words")
     logit_scale: float = Field(
-        default=14.285714, gt=0, description="initial value of s, 1 / 0.07; its logarithm is learned"
+        default=14.285714, ge=1, le=100, description="initial value of s, 1 / 0.07; its logarithm is learned"
     )
 
 

@@ -6,7 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from flame_core.params.section import Fraction, Positive, Section
+from flame_core.params.section import Positive, Section
+
+_Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class HeadFirst(Section):
@@ -30,7 +32,7 @@ class OptimizerParams(Section):
     """AdamW; no decay on 1-d parameters."""
 
     learning_rate: float = Field(default=5e-4, gt=0)
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.5, ge=0)
     clip_grad_norm: float | None = Field(default=None, gt=0)

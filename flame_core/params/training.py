@@ -31,6 +31,7 @@ from flame_core.params.section import (
 from flame_core.params.towers import LoraParams, ModelParams, TextTowerParams
 
 FEATURES = "features"  # name of the sidecar that holds a frozen tower's vectors of the pictures
+WITHOUT_LOSS = ("attentive_mask", "learned_masks")  # terms that stand beside a loss
 # what a recipe may need beside shards, captions and embeddings
 LINKS = ("teacher", "inherit", "sidecars", "selection", "prompts")
 
@@ -93,7 +94,7 @@ class TrainParams(Section):
     epochs: PositiveOrAuto = Field(default=32, description="auto: fewer, the more samples there are")
     warmup_steps: CountOrAuto = Field(default=2000, description="auto: a tenth of all steps, at most 2,000")
     precision: Precision = "bfloat16"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     cpu_threads: Positive = 2
     gates: TrainGates = TrainGates()
     teacher: TeacherParams | None = Field(default=None, description="a model to learn from")
@@ -215,7 +216,7 @@ class TrainParams(Section):
             )
 
     def _steps_without_loss(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        losses = [each for each in (self.objective, *self.terms) if each.name != "attentive_mask"]
+        losses = [each for each in (self.objective, *self.terms) if each.name not in WITHOUT_LOSS]
         given = [getattr(each, "during", None) for each in losses]
         if not any(given):
             return

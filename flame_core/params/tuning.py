@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from flame_core.names import DottedName, Name
+from flame_core.params.augmentation import CropScale
 from flame_core.params.section import Fraction, Positive, Section
 from flame_core.params.sources import Source
 
@@ -32,7 +33,7 @@ class ViewsParams(Section):
     """Random crops, possibly mirrored, whose features are computed once and drawn from in pairs."""
 
     count: int = Field(default=4, ge=2, description="K, per training picture")
-    scale: tuple[Fraction, Fraction] = (0.8, 1.0)
+    scale: CropScale = (0.8, 1.0)
     flip: Fraction = 0.5
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from flame_core.digest import json_bytes, json_lines_bytes
+from flame_core.digest import json_bytes, json_lines_bytes, value_digest
 from flame_core.files.weights import own_weights_sha256, save_weights
 from flame_core.params import LLMParams, PromptsParams
 from flame_core.soft_prompts.fit import Fit
@@ -68,7 +68,10 @@ class Learning:
     @property
     def _inputs(self) -> dict[str, Any]:
         own = self.params.model_dump(mode="json", exclude={"gates", "written"})
-        return {"params": own, "llm": llm_digest(self.folder), "captions": self.captions, "source": self.source}
+        inputs = {"params": own, "llm": llm_digest(self.folder), "captions": self.captions, "source": self.source}
+        if self.params.encoder is None:  # `source` says which captions of these files are read
+            return inputs
+        return inputs | {"texts": value_digest(self.sentences.texts)}
 
     def _write(self, folder: Path) -> UnitRecord:
         if self.device == "cpu":

@@ -119,8 +119,8 @@ def _verify(inputs: Mapping[Path, Sequence[str]], checkpoints: Path) -> Verified
 def _loss_went_down(first: float, last: float, recipe: TrainParams) -> gates.Check:
     return gates.Check(
         "loss_went_down",
-        last / first < recipe.gates.max_loss_ratio,
+        last < first * recipe.gates.max_loss_ratio,
         "mean loss of the last twentieth of the steps over that of the first",
-        value=last / first,
+        value=last / first if first else f"{last:g} after 0",
         threshold=recipe.gates.max_loss_ratio,
     )

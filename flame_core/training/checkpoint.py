@@ -46,7 +46,8 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, ranks: Ranks = ALONE) 
     building = folder / f".{name}"
     with clear_disk_errors(folder):
         if ranks.first:
-            shutil.rmtree(building, ignore_errors=True)
+            for unfinished in folder.glob(f".{_PREFIX}*"):  # of a training that was killed meanwhile
+                shutil.rmtree(unfinished, ignore_errors=True)
             building.mkdir(parents=True)
         ranks.barrier()
         _write(_part(checkpoint, ranks), building / f"{ranks.rank:05}.pt")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -137,8 +137,7 @@ def train(
             losses, stop, save_due = _agree(shares, bool(stopped), due and ranks.first, ranks)
             loss = sum(losses.values())
             if not math.isfinite(loss):
-                keys = ", ".join(batch.keys[:8])
-                raise ComputationError(f"the loss of step {step} is {loss}; the batch's keys begin with {keys}")
+                raise _not_finite(loss, step, batch.keys, params)
             metrics.append(_row(at, losses, rate, assembly.objective))
             speed = meter.after_step() if meter else {}
             on_step(metrics[-1] | speed)
@@ -164,6 +163,16 @@ def _require_trainable(params: TrainParams, samples: int, ranks: Ranks, device: 
             f"train.batch_size {batch_size} cannot be divided evenly among {ranks.world} processes "
             "(FLAME_TRAIN_PROCESSES)"
         )
+
+
+def _not_finite(loss: float, step: int, keys: Sequence[str], params: TrainParams) -> ComputationError:
+    """What went wrong: weights that grew too fast, or, in the first step, values that no weights have changed yet."""
+    rate = params.optimizer.learning_rate
+    advice = f"lower train.optimizer.learning_rate ({rate:g})" if step else "correct the values of train.objective"
+    return ComputationError(
+        f"the loss of step {step} is {loss}: {advice}, or look at the samples; the batch's keys begin with "
+        f"{', '.join(keys[:8])}"
+    )
 
 
 def _row(at: Moment, losses: Mapping[str, float], rate: float, objective: Objective) -> dict[str, float]:

@@ -22,6 +22,7 @@ from flame_core.layout import Layout
 from flame_core.model_files import CONFIG
 from flame_core.params import Params, TrainParams, read_yaml, recipe_sources
 from flame_core.params.recipe_files import recipe_file
+from flame_core.params.training import WITHOUT_LOSS
 from flame_core.text.manifest import MANIFEST, read_manifest, training_folder
 from flame_core.training.inherit_check import inherit_faults
 from flame_core.training.prompts_check import prompt_faults
@@ -89,6 +90,7 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
             ("objective", "name"), "name prototypes under terms, beside an objective that compares pictures with texts"
         )
     needs = term_needs(recipe)
+    yield from _unread(recipe)
     if recipe.crops and not any(each.taught for each in needs.values()):
         yield Fault(("teacher", "copies"), "no term of the recipe learns from the teacher: add one, or remove copies")
     if recipe.reads_features:
@@ -137,6 +139,22 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
             yield Fault(("optimizer", "multipliers"), str(error).removeprefix("train.optimizer.multipliers: "))
 
 
+def _unread(recipe: TrainParams) -> Iterator[Fault]:
+    """Towers whose features no term reads, so that they would not learn."""
+    from flame_core.objectives import recipe_needs
+
+    needs = recipe_needs(recipe)
+    if not needs.reads and recipe.objective.name not in WITHOUT_LOSS:  # which say so themselves
+        yield Fault(
+            ("objective", "name"), "no term reads pictures: name an objective that compares pictures with texts"
+        )
+    for side in ("text_tower", "text_projection"):
+        if getattr(recipe, side) is not None and not needs.texts:
+            yield Fault(
+                (side,), f"no term reads what it gives: add one that compares with texts, or set {side} to null"
+            )
+
+
 def _feature_faults(recipe: TrainParams) -> Iterator[Fault]:
     """What stored vectors of pictures cannot give."""
     from flame_core.objectives import term_needs
@@ -156,7 +174,7 @@ def _feature_faults(recipe: TrainParams) -> Iterator[Fault]:
                 f"the term {name} reads {', '.join(missing)}, and stored features are {kind} only: train "
                 "on pictures (without the sidecar features)",
             )
-        if needs.taught or needs.around:
+        if needs.taught or needs.around or name in WITHOUT_LOSS:  # which choose patches, or what is left of a tower
             yield Fault(("terms",), f"the term {name} looks at pictures, and the recipe trains on stored features")
 
 

@@ -66,7 +66,8 @@ def _faults(recipe: TrainParams, teacher: str, config: Mapping[str, Any], facets
     from flame_core.objectives import recipe_needs
     from flame_core.vision.tower import tower_params
 
-    if not recipe_needs(recipe).taught:
+    taught = recipe_needs(recipe).taught
+    if not taught:
         return
     try:
         model, seen = tower_params(config), list(config["facets"])
@@ -83,6 +84,11 @@ def _faults(recipe: TrainParams, teacher: str, config: Mapping[str, Any], facets
         yield (
             f"kinds: this recipe draws the texts {', '.join(unseen)}, and its teacher {teacher} was trained only on "
             f"{', '.join(seen)}: take fewer kinds or the reading of the teacher, or another teacher"
+        )
+    if model.head == "lexical" and "z" in taught:
+        yield (
+            f"teacher: the z of {teacher} are weights of words (model.head lexical), which a term compares with "
+            "vectors: take a teacher with another head, or match feature pooled or cls"
         )
     if message := _larger(recipe.model, model):
         yield f"model: {message}"

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flame_core.errors import ComputationError
 from flame_core.params import TuneParams
 from flame_core.tuning.head import Head, LinearProbe, NMTuneHead, scaled
 from flame_core.tuning.losses import TERMS, Weights, nmtune_loss
@@ -65,7 +66,11 @@ class Fitted:
 
 
 def fit(data: TrainingFeatures, chosen: TuneParams, weights: Weights | None, seed: int) -> Fitted:
-    """Train a head: NMTune's with the weights of its terms, or the linear probe if there are none."""
+    """Train a head: NMTune's with the weights of its terms, or the linear probe if there are none.
+
+    Raises:
+        ComputationError: the loss is not finite; names the param.
+    """
     dims = data.plain.shape[1]
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -89,6 +94,8 @@ def fit(data: TrainingFeatures, chosen: TuneParams, weights: Weights | None, see
                 for group in optimizer.param_groups:
                     group["lr"] = 0.5 * (1 + math.cos(math.pi * step / total)) * rate
                 found = _loss(head, data, rows, weights)
+                if not torch.isfinite(found["total"]):
+                    raise _not_finite(weights)
                 optimizer.zero_grad()
                 found["total"].backward()
                 optimizer.step()
@@ -111,8 +118,15 @@ def _loss(head: Head, data: TrainingFeatures, rows: Tensor, weights: Weights | N
     second = (first + torch.randint(1, count, (len(rows),))) % count  # another one
     f = torch.cat([data.views[rows, first], data.views[rows, second]])  # [2 B, D]
     z, logits = head(f)
+    if not torch.isfinite(z).all():  # of which there are no singular values
+        raise _not_finite(weights)
     size = len(rows)
     return nmtune_loss(f[:size], z[:size], z[size:], logits, y, weights)
+
+
+def _not_finite(weights: Weights | None) -> ComputationError:
+    rate = "probe_learning_rate" if weights is None else "learning_rate"
+    return ComputationError(f"tune: the loss of a head is not finite: lower tune.{rate}")
 
 
 @torch.inference_mode()

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from flame_core.errors import ParamsError
 from flame_core.params import InheritParams, ModelParams
 from flame_core.vision.block_sizes import sizes_of, why_not_plain
-from flame_core.vision.tower import ImageTower
+from flame_core.vision.tower import ImageTower, pixel_moments
+from flame_core.vision.views import MEAN, STD
 
 NEW = "new"  # the source of a weight that is drawn anew
 _TOKENS = "cls_token|reg_token"
@@ -224,7 +225,13 @@ def _is_fused(name: str) -> bool:
 
 
 def _require_alike(tower: ImageTower, source: ImageTower, chosen: list[int]) -> None:
-    """Refuse another activation, norm or size of a head: equal weights would compute something else."""
+    """Refuse other pixels, another activation, norm or size of a head: equal weights would compute something else."""
+    if _moments(tower) != _moments(source):
+        ours, given = ("timm" if each.own_pixels else "clip" for each in (tower, source))
+        raise ParamsError(
+            f"inherit: the tower normalises pixels otherwise than its source (model.pixels {ours}, and there {given}): "
+            "take the same"
+        )
     theirs = dict(source.backbone.named_modules())
     for name, module in tower.backbone.named_modules():
         block = re.match(r"blocks\.(\d+)(\..*)", name)
@@ -246,6 +253,12 @@ def _require_alike(tower: ImageTower, source: ImageTower, chosen: list[int]) -> 
             )
     if getattr(tower.backbone, "no_embed_class", False) != getattr(source.backbone, "no_embed_class", False):
         raise ParamsError("inherit: no_embed_class of backbone_options differs from the source's: take the same")
+
+
+def _moments(tower: ImageTower) -> list[list[float]]:
+    """Mean and deviation of the pixels that a tower expects."""
+    moments = pixel_moments(tower.backbone) if tower.own_pixels else (MEAN.flatten().tolist(), STD.flatten().tolist())
+    return [[round(value, 4) for value in each] for each in moments]
 
 
 def _require_all_fit(origins: dict[str, Origin]) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flame_core.gated_layer import Gated
 from flame_core.vision.block_sizes import narrow, resize, sizes_in, sizes_of
 from flame_core.vision.folded_norms import FoldedNorm
 from flame_core.vision.tower import ImageTower
@@ -139,10 +140,18 @@ def fit(tower: ImageTower, weights: Mapping[str, Tensor]) -> None:
 
 
 def _narrow_projector(tower: ImageTower, kept: Tensor) -> None:
-    projector: Any = tower.projector
-    first = projector.layers[0]
-    first.weight = nn.Parameter(first.weight.detach()[:, kept.to(first.weight.device)], first.weight.requires_grad)
-    first.in_features = len(kept)
+    for first in _readers(tower.projector.layers):
+        first.weight = nn.Parameter(first.weight.detach()[:, kept.to(first.weight.device)], first.weight.requires_grad)
+        first.in_features = len(kept)
+
+
+def _readers(layers: nn.Module) -> list[nn.Linear]:
+    """The layers of a head that read the backbone's width."""
+    if isinstance(layers, Gated):
+        return [layers.gate, layers.value]
+    first = layers[0] if isinstance(layers, nn.Sequential) else layers
+    assert isinstance(first, nn.Linear), "a head without layers has no width of its own"
+    return [first]
 
 
 def _scale_rows(layer: Any, mask: Tensor) -> None:

@@ -44,6 +44,16 @@ def batch_of(b: int = 4, views: int = 2, around: int = 16) -> Batch:
     )
 
 
+def test_the_average_sees_pixels_as_its_tower_does():
+    """With `pixels: timm`, a backbone of timm's wants them otherwise than CLIP's."""
+    tower = tower_of(MODEL.model_copy(update={"backbone": "vit_base_patch16_224", "pixels": "timm"}))
+    term, batch = term_of(tower, resolution=1.0).eval(), batch_of(around=32)
+    found = term.prepare(batch, tower.eval(), START, ALONE)
+    shown = tower(batch.around, ("cls", "pooled"))
+    for name in ("cls", "pooled"):
+        torch.testing.assert_close(found.extra[AVERAGE[name]], shown[name])
+
+
 def test_momentum_rises_along_a_half_cosine_to_one():
     assert momentum(0.996, Moment(0, 100, 10)) == 0.996
     assert momentum(0.996, Moment(50, 100, 10)) == pytest.approx(0.998)

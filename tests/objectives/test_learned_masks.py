@@ -155,6 +155,7 @@ def test_masks_that_keep_too_much_or_too_little_are_shifted_to_what_is_wanted(va
         ({}, {"keep": 0.02}, r"keep 0.02 leaves nothing: 0.087 of the weights"),
         ({"facet_blocks": 1}, {}, "facet tokens are as wide as the backbone"),
         ({"backbone_options": OPTIONS | {"scale_attn_norm": True}}, {}, "take a plain ViT"),
+        ({}, {"model": {"head": "none"}, "text_projection": {}}, "head none keeps the backbone's width"),
         ({}, {"terms": [{"name": "simclr"}]}, "simclr reads cls, whose size changes"),
         ({}, {"terms": [{"name": "attentive_mask"}]}, "attentive_mask reads a copy of the tower"),
         ({}, {"terms": [{"name": "self_distillation"}]}, "self_distillation reads a copy of the tower"),
@@ -163,8 +164,9 @@ def test_masks_that_keep_too_much_or_too_little_are_shifted_to_what_is_wanted(va
 def test_what_masks_do_not_suit_is_refused(model, recipe, message):
     changes = dict(recipe)
     others = changes.pop("terms", [])
+    links = {name: changes.pop(name) for name in ("model", "text_projection") if name in changes}
     params = LearnedMasksParams(**changes)
-    trained = TrainParams.model_validate({"terms": [params.model_dump(), *others]})
+    trained = TrainParams.model_validate({"terms": [params.model_dump(), *others], **links})
     assert any(message in found for found in LearnedMasks.faults(params, trained, tower(**model)))
     assert not list(LearnedMasks.faults(LearnedMasksParams(), TrainParams(terms=[LearnedMasksParams()]), tower()))
 
@@ -178,3 +180,5 @@ def test_a_tower_that_is_small_enough_already_and_too_few_steps_are_refused():
         term(learning_rate=0.02)
     with pytest.raises(ParamsError, match=r"40 steps \(share 0.1 of 400\) are too few"):
         term(share=0.1)
+    with pytest.raises(ParamsError, match=r"400 steps \(share 0.999 of 400\) leave none for the pruned tower"):
+        term(share=0.999)

@@ -86,7 +86,8 @@ def test_shares_are_weighted_and_named(objective):
 
 
 def test_needs_are_those_of_all_terms(params):
-    assert recipe_needs(params) == Needs(views=3, reads=frozenset({"z", "cls"}), sidecars=("labels",))
+    needs = Needs(views=3, reads=frozenset({"z", "cls"}), sidecars=("labels",), texts=True)
+    assert recipe_needs(params) == needs
 
 
 def test_what_is_frozen_is_never_trained_in_train_mode_or_saved(objective):

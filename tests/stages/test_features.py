@@ -325,6 +325,15 @@ def test_a_recipe_on_stored_vectors_has_a_frozen_tower_and_no_crops(changes, mes
         lit(**changes)
 
 
+VIT = {
+    "backbone_options": {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
+    "image_size": 16,
+    "head": "pooled",
+    "train": "none",
+    "init": {"source": "path:vit.pth"},
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -333,6 +342,8 @@ def test_a_recipe_on_stored_vectors_has_a_frozen_tower_and_no_crops(changes, mes
             {"terms": [{"name": "simclr", "feature": "cls"}]},
             "the term simclr reads cls, and stored features are pooled only",
         ),
+        ({"model": VIT, "terms": [{"name": "attentive_mask", "mode": "random", "cell": 1}]}, "looks at pictures"),
+        ({"model": VIT, "terms": [{"name": "learned_masks", "learning_rate": 2.0}]}, "looks at pictures"),
         ({"model": {**MODEL, "train": {"last_blocks": 1}}, "sidecars": {}}, None),
         ({"model": {**MODEL, "train": {"last_blocks": 9}}, "sidecars": {}}, "model.train: last_blocks 9"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file
 from flame_core import gates
 from flame_core.data.shards import read_index
 from flame_core.errors import GateError, InputError, ParamsError
+from flame_core.graph.section_stages import section_stages
 from flame_core.layout import Layout
 from flame_core.params import Params, PromptsParams
 from flame_core.params.text import SentenceParams
@@ -117,6 +119,34 @@ def test_an_encoder_needs_no_stored_vectors(world):
     head = PromptHead.load(layout.prompts)
     assert head.config.vector == 12 and head.config.source == {"vectors": "encoder"}
     assert load_file(layout.prompts / "encoder.safetensors")["tokens.weight"].shape == (301, 12)
+
+
+def test_the_stage_of_an_encoder_depends_on_how_captions_are_read(world):
+    params, layout = world
+    encoder = {"width": 12, "layers": 1, "heads": 2}
+    stored, own = (section_stages(layout, choosing(params, **more))["prompts"] for more in ({}, {"encoder": encoder}))
+    assert "text" in own["params"] and "data/embeddings/train" not in own["deps"]
+    assert "text" not in stored["params"] and "data/embeddings/train" in stored["deps"]
+
+
+def test_an_encoder_learns_anew_if_other_captions_of_the_same_files_are_read(world, monkeypatch):
+    """As in another language of training."""
+    params, layout = world
+    wanted = choosing(params, encoder={"width": 12, "layers": 1, "heads": 2}, steps=2)
+    prompts.run(wanted, layout)
+    first = tree(layout.prompts)
+    read = prompts.read_sentences
+
+    def others(*arguments):
+        found = read(*arguments)
+        return replace(found, texts=[text.replace("drawing", "dessin") for text in found.texts])
+
+    monkeypatch.setattr(prompts, "read_sentences", others)
+    prompts.run(wanted, layout)
+    assert tree(layout.prompts)["head.safetensors"] != first["head.safetensors"]
+    monkeypatch.undo()
+    assert computed_by(lambda: prompts.run(wanted, layout)) == []
+    assert tree(layout.prompts) == first
 
 
 @pytest.mark.parametrize("more", [{}, {"encoder": {"width": 12, "layers": 1, "heads": 2}}], ids=["stored", "encoder"])

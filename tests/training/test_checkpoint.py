@@ -55,6 +55,15 @@ def test_a_saved_checkpoint_is_read_back_and_its_digests_are_those_of_sha256sum(
     assert line == f"{hashlib.sha256(content).hexdigest()}  00000.pt\n"
 
 
+def test_what_a_kill_left_half_written_goes_with_the_next_checkpoint(tmp_path):
+    for step in (4, 6):
+        (tmp_path / f".step-{step:08}").mkdir()
+        (tmp_path / f".step-{step:08}/00000.pt").write_bytes(bytes(100))
+    checkpoint.save(tmp_path, made(6), keep=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000006"]
+    assert checkpoint.load(tmp_path).step == 6
+
+
 @pytest.mark.parametrize("name", ["00000.pt", "00001.pt", "00000.sha256", "00001.sha256"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "grow"])
 def test_a_damaged_part_sends_training_back_to_the_checkpoint_before(tmp_path, caplog, name, damage):

@@ -102,8 +102,11 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_it_taken(data, tmp_path
 
 def test_a_non_finite_loss_names_the_step_and_the_keys(data, tmp_path):
     params = recipe(objective={"name": "multi_positive_sigmoid", "logit_bias": 1e300})
-    with pytest.raises(ComputationError, match=r"step 0 is (inf|nan).*toys/\d\d, toys/\d\d"):
+    with pytest.raises(ComputationError, match=r"step 0 is (inf|nan): correct the values .*toys/\d\d, toys/\d\d"):
         train(data(params), params, tmp_path / "checkpoints")
+    params = recipe(optimizer={"learning_rate": 1e30})
+    with pytest.raises(ComputationError, match=r"step 1 is nan: lower train\.optimizer\.learning_rate \(1e\+30\)"):
+        train(data(params), params, tmp_path / "others")
 
 
 @pytest.mark.parametrize("decoder", ["pil", "torchvision", "nvjpeg"])

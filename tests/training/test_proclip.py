@@ -132,6 +132,9 @@ def test_every_step_has_a_loss():
         recipe(objective={"name": "infonce", "during": [0.5, 1.0]}, terms=[texts])
     with pytest.raises(ValidationError, match=r"no loss counts from 0 of the steps on"):
         recipe(objective={"name": "infonce", "during": [0.5, 1.0]})
+    masks = {"name": "learned_masks", "learning_rate": 2.0}  # whose loss ends when the tower is pruned
+    with pytest.raises(ValidationError, match=r"no loss counts from 0\.5 of the steps on"):
+        recipe(objective={"name": "infonce", "during": [0.0, 0.5]}, terms=[masks])
     with pytest.raises(ValidationError, match="is empty"):
         recipe(objective={"name": "infonce", "during": [0.5, 0.5]})
 

@@ -14,6 +14,7 @@ from flame_core.layout import Layout
 from flame_core.objectives import term_classes
 from flame_core.objectives.term import Needs, Term
 from flame_core.params import Params, PrototypesParams, SentenceParams, TermParams, parse_params, read_yaml
+from flame_core.params.objectives import OBJECTIVES
 from flame_core.params.recipe_files import recipe_file
 from flame_core.pipeline import run_pipeline
 from flame_core.training import recipe_check
@@ -58,6 +59,10 @@ def params(*terms: TermParams, **links) -> Params:
     student = type(made.train["flame"]).model_validate({**made.train["flame"].model_dump(), **links})
     trains = {"flame": made.train["flame"], "student": student.model_copy(update={"terms": list(terms)})}
     return made.model_copy(update={"recipes": ["flame", "student"], "train": trains})
+
+
+def parsed_term(values: dict) -> TermParams:
+    return OBJECTIVES[values["name"]].model_validate(values)
 
 
 def found(made: Params) -> list[tuple[str, str]]:
@@ -145,6 +150,74 @@ def test_multipliers_are_of_weights_that_the_recipe_has():
     assert key == "optimizer.multipliers" and "no weight's name begins with 'text.tokens'" in message
     tower = {"width": 16, "depth": 1, "heads": 2, "max_tokens": 16}
     assert found(params(optimizer={"multipliers": {"text.tokens": 0.0}}, text_tower=tower)) == []
+
+
+WORDS = {"objective": {"name": "lexical"}, "sidecars": {"lexical": "data/sidecars/lexical"}}
+LEXICAL = {
+    "backbone_options": {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2},
+    "image_size": 16,
+    "head": "lexical",
+}
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        ({"name": "multi_positive_sigmoid"}, "the texts are vectors: leave it out, or set lora"),
+        ({"name": "infonce"}, "the texts are vectors: leave it out, or set lora"),
+        ({"name": "cosine"}, "the texts are vectors: leave it out, or set lora"),
+        ({"name": "prototypes", "mode": "direct"}, "take mode pbt"),
+        ({"name": "feature"}, "match pooled or cls"),
+    ],
+)
+def test_words_are_not_compared_with_vectors(term, message):
+    links = {"clusters": "data/sidecars/clusters"} if term["name"] == "prototypes" else {}
+    own = WORDS | {"sidecars": WORDS["sidecars"] | links, "teacher": {"path": "teacher"}, "model": LEXICAL}
+    ((key, said),) = found(params(parsed_term(term), **own))
+    assert key == "terms" and said.startswith(f"the term {term['name']}: ") and message in said
+
+
+def test_words_that_the_llm_gives_are_compared_with_words():
+    own = WORDS | {"model": LEXICAL, "lora": {}, "reading": "sentence"}
+    assert found(params(parsed_term({"name": "infonce"}), **own)) == []
+
+
+TOWER = {"width": 16, "depth": 1, "heads": 2, "max_tokens": 16}
+
+
+@pytest.mark.parametrize("side", [{"text_tower": TOWER}, {"text_projection": {}}])
+def test_a_text_side_that_no_term_reads(side):
+    own = {"objective": {"name": "simclr"}, **side}
+    ((key, message),) = found(params(**own))
+    assert key == next(iter(side)) and "no term reads what it gives" in message
+    assert found(params(parsed_term({"name": "cosine"}), **own)) == []
+
+
+def test_words_do_not_come_from_a_text_tower():
+    ((key, _),) = found(params(model=LEXICAL, text_tower=TOWER, **WORDS))
+    assert key == "text_tower"
+
+
+def test_an_image_tower_that_no_term_reads():
+    own = {
+        "objective": {"name": "text_distillation"},
+        "text_projection": {"dim": 12},
+        "teacher": {"model": "transformers:clip"},
+    }
+    ((key, message),) = found(params(**own))
+    assert key == "objective.name" and "no term reads pictures" in message
+
+
+@pytest.mark.parametrize(
+    "term", [{"name": "byol", "feature": "pooled"}, {"name": "prototypes"}, {"name": "prototypes", "mode": "direct"}]
+)
+def test_a_head_with_batch_statistics_needs_two_pictures(term):
+    mask = [{"name": "attentive_mask", "cell": 1}] if term["name"] == "byol" else []
+    links = {"sidecars": {"clusters": "data/sidecars/clusters"}} if term["name"] == "prototypes" else {}
+    terms = [parsed_term(each) for each in (*mask, term)]
+    said = [message for _, message in found(params(*terms, batch_size=1, **links))]
+    assert len(said) == (term.get("mode") != "direct") and all("set batch_size to 2 or more" in each for each in said)
+    assert found(params(*terms, batch_size=2, **links)) == []
 
 
 def links_of(made: Params, layout: Layout) -> list[tuple[str, str]]:

@@ -61,6 +61,15 @@ def test_a_teacher_with_a_text_tower(tmp_path):
     assert key == "teacher" and "not in the space of the stored texts" in message
 
 
+def test_a_teacher_of_words(tmp_path):
+    lexical = {"objective": {"name": "lexical"}, "sidecars": {"lexical": "data/sidecars/lexical"}}
+    own = parse_params(read_yaml(ROOT / "params.yaml"), Path("params.yaml"), ROOT / "recipes").train["flame"].model
+    lexical["model"] = own.model_dump() | {"head": "lexical"}
+    ((key, message),) = found(tmp_path, params({}, **lexical))
+    assert key == "teacher" and "the z of flame are weights of words" in message
+    assert found(tmp_path, params({"terms": [{"name": "feature", "feature": "pooled"}]}, **lexical)) == []
+
+
 def test_a_recipe_without_terms_that_learn_from_it_is_not_looked_at(tmp_path):
     assert found(tmp_path, params({"terms": []}, kinds=["raw"])) == []
 

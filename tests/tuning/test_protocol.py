@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
 
 from flame_core.digest import bytes_sha256
+from flame_core.errors import ComputationError
 from flame_core.params import TuneParams
 from flame_core.suite.content import Picture
 from flame_core.suite.models.model import Model
@@ -119,6 +121,19 @@ def test_the_same_seed_gives_the_same_bits_whatever_was_drawn_before(within, tmp
     other = fit(data, chosen, WEIGHTS["paper"], seed=4).head.state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
+
+
+@pytest.mark.parametrize(("weights", "rate"), [(None, "probe_learning_rate"), (WEIGHTS["code"], "learning_rate")])
+def test_a_loss_that_is_not_finite_is_told_by_its_param(within, tmp_path, weights, rate):
+    chosen = params(**{rate: 1e6}, epochs=30)
+    data = training(within, chosen, tmp_path / "work")
+    with pytest.raises(ComputationError, match=rf"not finite: lower tune\.{rate}$"):
+        fit(data, chosen, weights, seed=0)
+
+
+def test_a_crop_s_scale_is_a_range():
+    with pytest.raises(ValidationError, match="is no range"):
+        params(views={"scale": [1.0, 0.5]})
 
 
 def test_a_study_chooses_on_validation_and_measures_every_part(within, tmp_path):

@@ -175,6 +175,17 @@ def test_what_does_not_fit_is_refused_by_name(own, given, changes, message):
         plan(*towers, params(**changes))
 
 
+def test_other_pixels_are_refused():
+    """A CLIP's are the same whichever name they go by; those of timm's ImageNet ViT differ."""
+    plain = {"backbone": "vit_tiny_patch16_224"}
+    with pytest.raises(ParamsError, match=r"model\.pixels clip, and there timm\): take the same"):
+        plan(tower(SMALL, **plain), tower(LARGE, pixels="timm", **plain), params())
+    with pytest.raises(ParamsError, match=r"model\.pixels timm, and there clip"):
+        plan(tower(LARGE, pixels="timm", **plain), tower(LARGE, **plain), params())
+    assert plan(tower(SMALL, pixels="timm", **plain), tower(LARGE, pixels="timm", **plain), params())
+    assert plan(tower(SMALL, pixels="timm"), tower(LARGE), params())
+
+
 def test_other_spaces_and_other_heads_are_refused():
     with pytest.raises(ParamsError, match=r"10 dimensions and its source 20.*projector to false"):
         plan(tower(SMALL), tower(LARGE, hidden=20), params())

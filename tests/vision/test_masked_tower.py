@@ -19,6 +19,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"backbone": "vit_tiny_patch16_224"},
     {"head": "pooled"},
     {"head": "cls"},
+    {"head": "linear"},
+    {"head": "gated"},
     {"options": {"init_values": 0.3, "qk_norm": True, "reg_tokens": 2}},
 ]
 
