@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flame_core.data.captions_text import is_blank
 from flame_core.data.sources.delimited import DELIMITERS
 from flame_core.data.sources.file_names import FileNames
 from flame_core.data.sources.record import read_object, texts_in
@@ -148,7 +149,7 @@ def _captioned(head: _Head, picture_column: str) -> str | None:
 def _words(values: Iterable[Any]) -> float:
     """The mean number of words of the texts in cells; 0 if there are none, or if they are numbers."""
     own = (texts for value in values for texts in texts_in(value, "en").values())
-    texts = [text for some in own for text in some if text.strip()]
+    texts = [text for some in own for text in some if not is_blank(text)]
     return mean(len(text.split()) for text in texts) if any(not _is_number(text) for text in texts) else 0.0
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.data.buckets.bucket import SCHEMES
+from flame_core.data.captions_text import clean_captions
 from flame_core.data.picture_bounds import PictureError
 from flame_core.data.picture_decoding import read_picture
 from flame_core.data.picture_kinds import is_picture
@@ -133,8 +134,8 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
     texts: Counter[str] = Counter()
     words: Counter[str] = Counter()
     for number, pair in enumerate(pairs):
-        spoken = {code: [text for text in own if text.strip()] for code, own in pair.captions.items()}
-        spoken = {code: own for code, own in spoken.items() if own and is_language_code(code)}
+        coded = {code: own for code, own in pair.captions.items() if is_language_code(code)}
+        spoken, _ = clean_captions(coded, IngestParams().max_caption_chars)
         if pair.image is None:
             without.append(pair.key)
             continue

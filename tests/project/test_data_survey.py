@@ -59,6 +59,15 @@ def test_texts_beside_pictures_with_all_that_is_wrong_among_them(pictures, layou
     assert ".hidden.jpg" in facts["not used"]
 
 
+def test_texts_that_cleaning_leaves_nothing_of_are_no_captions(pictures, layout):
+    blank = ["\u200b\u200b", "\ufeff", "&nbsp;", "\u200e\u200d", "[]"]
+    for number in range(24):
+        (pictures / f"{number:02d}.txt").write_text(blank[number] if number < len(blank) else "a small bird")
+    found = survey(Given(pictures), layout)
+    assert (found.usable, found.captions) == (19, 19)
+    assert found.facts["pictures without a caption"] == "5: 00, 01, 02, ..."
+
+
 def test_a_table_in_the_folder(pictures, layout):
     write_table(pictures / "captions.csv", [(f"{number:02d}.jpg", "a bird") for number in range(24)])
     found = survey(Given(pictures, language="de"), layout)
