@@ -28,6 +28,7 @@ UnusedReason = Literal[
     "linked_folder",  # a link to a folder that was already read
     "unsupported_member",
     "beyond_max_samples",
+    "unread_value",  # of a field that a record has, such as a category that is a list
 ]
 _SAYS: dict[str, str] = {
     "hidden": "not read since they are hidden",
@@ -38,6 +39,7 @@ _SAYS: dict[str, str] = {
     "linked_folder": "linked to again and read once",
     "unsupported_member": "not read since members are known by their extension (jpg, png, txt, json and the like)",
     "beyond_max_samples": "behind the first `max_samples`",
+    "unread_value": "which is not read in that form, while the rest of the pair is",
 }
 
 

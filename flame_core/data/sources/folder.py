@@ -49,7 +49,7 @@ class Folder:
         self._table = folder / _below(params.table, folder) if params.table else None
         columns = ("caption", "captions") if params.table is None else (params.caption_column,)
         self._reader = RecordReader(
-            columns, params.language, params.group_field, params.licence, params.folders_are_categories
+            columns, params.language, params.group_field, params.licence, params.folders_are_categories, forgotten
         )
 
     def pictures(self, raw: Path) -> Path:
@@ -118,14 +118,14 @@ class Folder:
             rows = TablePairs(
                 self._open(self._table, problems), self._reader, self._folder, files, unread, folder, self._forgotten
             )
-            pairs = rows.pairs()
+            pairs = rows.pairs(unused)
             if rows.left_out:
                 about[FORGOTTEN] = len(rows.left_out)
             if rows.embedded:
                 root, kept = folder, None
                 about["table"] = asdict(entry)
         else:
-            pairs = self._sidecar_pairs(files, problems, unread)
+            pairs = self._sidecar_pairs(files, problems, unused, unread)
         record = write_listing(
             folder,
             root,
@@ -149,7 +149,7 @@ class Folder:
         return ImageRef(self._folder / entry.path, 0, entry.size, entry.sha256)
 
     def _sidecar_pairs(
-        self, files: Mapping[str, SourceFile], problems: list[Problem], unread: set[str]
+        self, files: Mapping[str, SourceFile], problems: list[Problem], unused: Unused, unread: set[str]
     ) -> Iterator[RawPair]:
         """One pair per picture, and one per sidecar without a picture."""
         stems: dict[str, dict[str, list[str]]] = defaultdict(lambda: {"pictures": [], "sidecars": []})
@@ -172,7 +172,9 @@ class Folder:
                     problems.append(Problem(name, reason, str(error)))
             for name in names["pictures"] or [None]:
                 image = self._image(files[name]) if name else None
-                pair = self._reader.pair(safe_key(stem), image, records, texts=texts, folders=folders_of(stem))
+                pair = self._reader.pair(
+                    safe_key(stem), image, records, texts=texts, folders=folders_of(stem), unused=unused
+                )
                 yield pair if image else replace(pair, unread=in_place.get(stem))
 
     def _content(self, name: str) -> bytes:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,15 @@ def test_the_same_table_gives_the_same_bytes(folder: Path):
     assert first != second
     for name in ("pairs.parquet", PICTURE_FILE):
         assert (second / name).read_bytes() == files[name]
+
+
+def test_a_row_without_any_text_is_named(folder: Path):
+    silent = ["\u200b", "[]", [{"from": "human", "value": "What is it?"}], {"en": " "}, 7, None, "\u200e\u200d"]
+    rows = [{"image": "a.png", "caption": caption} for caption in ["A bird", *silent]]
+    (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "a.png").write_bytes(png(1))
+    _, problems, _ = _download(folder, table="t.jsonl")
+    assert problems == [f"row {number} has no caption of 'a.png'" for number in range(2, 2 + len(silent))]
 
 
 def test_what_is_forgotten_leaves_its_key_to_nobody(folder: Path):
