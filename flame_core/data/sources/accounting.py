@@ -17,6 +17,7 @@ from flame_core.names import printable
 
 NAMED = 1000  # problems per reason that have their own row
 _EXAMPLES = 3
+UNREAD_VALUE = "unread_value"
 _KINDS = 100  # distinct kinds per reason
 
 UnusedReason = Literal[
@@ -39,7 +40,6 @@ _SAYS: dict[str, str] = {
     "linked_folder": "linked to again and read once",
     "unsupported_member": "not read since members are known by their extension (jpg, png, txt, json and the like)",
     "beyond_max_samples": "behind the first `max_samples`",
-    "unread_value": "which is not read in that form, while the rest of the pair is",
 }
 
 
@@ -78,6 +78,8 @@ class UnusedGroup:
     @property
     def detail(self) -> str:
         """A description of the group, for people."""
+        if self.reason == UNREAD_VALUE:
+            return f"{self.count:,} pairs have {self.kind}, which is not read in that form; the rest of them is"
         names = ", ".join(self.examples)
         return f"{self.count:,} of the kind {self.kind}, {_SAYS.get(self.reason, self.reason)}: such as {names}"
 
@@ -95,7 +97,7 @@ class Unused:
         kind = kind if kind in groups or len(groups) < _KINDS else "other kinds"
         group = groups.setdefault(kind, UnusedGroup(reason, kind))
         group.count += count
-        if len(group.examples) < _EXAMPLES:
+        if len(group.examples) < _EXAMPLES and not (reason == UNREAD_VALUE and group.examples):
             group.examples.append(printable(name))
 
     def rows(self) -> list[UnusedGroup]:

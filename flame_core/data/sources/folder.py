@@ -49,7 +49,7 @@ class Folder:
         self._table = folder / _below(params.table, folder) if params.table else None
         columns = ("caption", "captions") if params.table is None else (params.caption_column,)
         self._reader = RecordReader(
-            columns, params.language, params.group_field, params.licence, params.folders_are_categories, forgotten
+            columns, params.language, params.group_field, params.licence, params.folders_are_categories
         )
 
     def pictures(self, raw: Path) -> Path:

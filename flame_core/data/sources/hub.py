@@ -230,7 +230,7 @@ class Hub:
         problems = Problems()
         licence = self._params.licence or tree.licence
         language, group_field = self._params.language, self._params.group_field
-        reader = RecordReader((self._params.caption_column,), language, group_field, licence, forgotten=self._forgotten)
+        reader = RecordReader((self._params.caption_column,), language, group_field, licence)
         about: dict[str, Any] = {
             "kind": "hub",
             "repo": self._params.repo,

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from flame_core.data.captions_text import unescape
-from flame_core.data.forgotten import NOTHING, Forgotten
 from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.accounting import Unused
 from flame_core.data.sources.splits import split_of
@@ -31,17 +30,13 @@ _DEEPEST = 32  # levels of nested lists and objects in a JSON object
 
 @dataclass(frozen=True)
 class RecordReader:
-    """How to read the records of a source: which fields hold captions, and defaults for missing fields.
-
-    Of pairs that are `forgotten`, nothing is counted by their key.
-    """
+    """How to read the records of a source: which fields hold captions, and defaults for missing fields."""
 
     caption_fields: tuple[str, ...]
     language: str
     group_field: str | None
     licence: str | None
     folders_are_categories: bool = False
-    forgotten: Forgotten = NOTHING
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -70,16 +65,16 @@ class RecordReader:
         """
         captions: dict[str, dict[str, None]] = {}  # texts in order, each once
         _add(captions, list(texts), self.language)  # files of texts, one caption per line
-        unread: dict[str, None] = {}  # "category as a list"
+        unread: dict[tuple[str, str], None] = {}  # (field, form of its value)
         for record in records:
             language = _text(record.get("language")) or _text(record.get("lang")) or self.language
             for name in self.caption_fields:
                 _note(unread, name, _add(captions, record.get(name), language))
             for name, values in self._unread(record):
                 _note(unread, name, values)
-        if unused is not None and unread and not self.forgotten.names(key, image and image.sha256):
-            for kind in unread:
-                unused.add("unread_value", key, kind)
+        if unused is not None:
+            for name, form in unread:
+                unused.add("unread_value", name, f"{name} as {form}")  # not by the key, which may be forgotten one day
 
         def first(*names: str) -> str | None:
             values = (_text(record.get(name)) for name in names for record in records)
@@ -113,11 +108,11 @@ class RecordReader:
                 yield name, [value]
 
 
-def _note(unread: dict[str, None], name: str, values: Sequence[Any]) -> None:
+def _note(unread: dict[tuple[str, str], None], name: str, values: Sequence[Any]) -> None:
     """Note the forms of the values of a field that are not read."""
     for value in values:
         if form := _form(value):
-            unread.setdefault(f"{name} as {form}")
+            unread.setdefault((name, form))
 
 
 def _form(value: Any) -> str | None:

@@ -62,7 +62,8 @@ class TablePairs:
         self._reader = reader
         self._folder = folder
         self._files = files
-        self._names, self._unread = FileNames(folder, files), FileNames(folder, unread)
+        known = {name for name, file in files.items() if not forgotten.names(safe_key(stem_of(name)), file.sha256)}
+        self._names, self._unread = FileNames(folder, files, known), FileNames(folder, unread)
         self._kept = PictureFile(kept)
         self._on_disk: dict[str, _Picture] = {}  # by the name of the file
         self._lost: dict[str, _Picture] = {}  # by a name that matches no file
@@ -121,7 +122,7 @@ class TablePairs:
     ) -> RawPair:
         if len(picture.silent) < len(picture.rows):  # ingest drops a picture without any caption, by its key
             for number in picture.silent:
-                self._table.damaged(f"row {number}", f"has no caption of {picture.name!r}")
+                self._table.damaged(f"row {number}", "has no caption, and other rows of its picture have one")
         folders = folders_of(stem)
         return self._reader.pair(safe_key(stem), image, picture.rows, folders=folders, missing=missing, unused=unused)
 

@@ -169,9 +169,7 @@ class Urls:
         reasons: Counter[tuple[str, str]] = Counter()
         first: dict[tuple[str, str], str] = {}
         kept = KeptColumns(folder / KEPT_COLUMNS if self._params.keep_columns else None)
-        reader = RecordReader(
-            ("captions",), self._params.language, None, self._params.licence, forgotten=self._forgotten
-        )
+        reader = RecordReader(("captions",), self._params.language, None, self._params.licence)
         problems, unused = Problems(), Unused()
         about_list = json.loads(addresses.file(_LIST).read_bytes())
         for row in about_list["problems"]:

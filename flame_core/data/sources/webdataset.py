@@ -64,9 +64,7 @@ class Webdataset:
         self._forgotten = forgotten
         self._params = params
         self._folder = folder
-        self._reader = RecordReader(
-            (params.caption_field,), params.language, params.group_field, params.licence, forgotten=forgotten
-        )
+        self._reader = RecordReader((params.caption_field,), params.language, params.group_field, params.licence)
 
     def pictures(self, raw: Path) -> Path:
         return self._folder

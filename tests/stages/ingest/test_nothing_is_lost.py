@@ -185,9 +185,7 @@ def test_values_that_are_not_read_are_in_the_ledger(layout: Layout, tmp_path: Pa
     _assert_the_rule(layout, params)
     (entry,) = read_ledger(layout.shards)
     assert (entry.outcome, entry.reason, entry.count) == ("unused", "unread_value", 3)
-    above = "0/" if kind == "webdataset" else ""
-    assert entry.detail.startswith("3 of the kind category as a list, ")
-    assert entry.detail.endswith(": such as " + ", ".join(f"{above}{n}" for n in range(3)))
+    assert (entry.key, entry.detail.partition(",")[0]) == ("category", "3 pairs have category as a list")
 
 
 def _assert_the_rule(layout: Layout, params: dict[str, Any]) -> None:
