@@ -22,10 +22,10 @@ from flame_core.data.captions_text import is_blank
 from flame_core.data.sources.delimited import DELIMITERS
 from flame_core.data.sources.file_names import FileNames
 from flame_core.data.sources.record import read_object, texts_in
+from flame_core.data.sources.table import TABLES
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.errors import InputError, ParamsError
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 CAPTION_NAMES = (
     "captions",
     "caption",
@@ -66,11 +66,11 @@ class _Head:
 
 def tables_among(folder: Path, names: Iterable[str]) -> list[Path]:
     """Tables among the files of a folder, or else beside the folder; those nearest to its root first."""
-    inside = sorted((name for name in names if Path(name).suffix.lower() in SUFFIXES), key=lambda n: (n.count("/"), n))
+    inside = sorted((name for name in names if Path(name).suffix.lower() in TABLES), key=lambda n: (n.count("/"), n))
     if inside:
         return [folder / name for name in inside]
     beside = folder.resolve().parent
-    return sorted(path for path in beside.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in beside.iterdir() if path.suffix.lower() in TABLES and path.is_file())
 
 
 def choose_columns(

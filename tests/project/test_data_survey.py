@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import tarfile
 from pathlib import Path
 
@@ -120,6 +121,23 @@ def test_data_that_cannot_be_used_are_told_with_what_to_do(pictures, layout, mak
     make(pictures)
     with pytest.raises(InputError, match=message):
         survey(Given(pictures), layout)
+
+
+@pytest.mark.parametrize("table", ["train/metadata.csv", "results.csv", "notes/deep/results.csv"])
+def test_a_table_that_names_pictures_from_a_folder_inside_on_is_told_with_that_folder(pictures, layout, table):
+    (pictures / "train").mkdir()
+    for path in pictures.glob("*.jpg"):
+        path.rename(pictures / "train" / path.name)
+    place = pictures / table
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_table(place, [(f"{number:02d}.jpg", "a bird") for number in range(24)])
+    (pictures / "README.txt").write_text("no caption of any picture")
+    with pytest.raises(InputError) as told:
+        survey(Given(pictures), layout)
+    assert f"no row of {table} names a picture" in str(told.value)
+    words = shlex.split(str(told.value).rpartition("give it with ")[2])
+    assert words == ["--images", str(pictures / "train"), "--table", str(place)]
+    assert survey(Given(pictures / "train", table=place), layout).usable == 24
 
 
 def test_an_address_of_a_bucket_is_told(layout):

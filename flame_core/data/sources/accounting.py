@@ -24,6 +24,7 @@ UnusedReason = Literal[
     "hidden",  # its name, or a folder's above it, begins with a dot, or is macOS's `__MACOSX`
     "unsupported_suffix",
     "beside_table",  # a sidecar, although a table has the captions
+    "other_table",  # than the one that the source names, if any
     "side_file",  # written by img2dataset beside its shards
     "not_matched",  # by `shards`
     "linked_folder",  # a link to a folder that was already read
@@ -35,6 +36,7 @@ _SAYS: dict[str, str] = {
     "hidden": "not read since they are hidden",
     "unsupported_suffix": "neither pictures nor captions by their suffix",
     "beside_table": "not read since `table` has the captions",
+    "other_table": "not read since a source reads only the one in `table`",
     "side_file": "img2dataset's own about its shards",
     "not_matched": "not matched by `shards`",
     "linked_folder": "linked to again and read once",

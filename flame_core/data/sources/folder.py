@@ -26,7 +26,7 @@ from flame_core.data.sources.listing import SourceFile, listed_unit, write_listi
 from flame_core.data.sources.manifest import SIDECARS, make_manifest
 from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.data.sources.record import RECORDS, RecordReader, read_object
-from flame_core.data.sources.table import Table
+from flame_core.data.sources.table import TABLES, Table
 from flame_core.data.sources.table_pairs import TablePairs
 from flame_core.data.sources.walk import Walk
 from flame_core.data.text_files import TextError, decode_text
@@ -96,6 +96,8 @@ class Folder:
                 read.append(name)
             elif _SIDE_FILE.match(PurePosixPath(name).name) and stem_of(name) not in pictured:
                 unused.add("side_file", name)
+            elif suffix_of(name) in TABLES:
+                unused.add("other_table", name)
             elif suffix_of(name) not in SIDECARS:
                 unused.add("unsupported_suffix", name)
                 unread |= {name} if may_be_picture(name) else set()
