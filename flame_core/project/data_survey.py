@@ -141,7 +141,8 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
     words: Counter[str] = Counter()
     for number, pair in enumerate(pairs):
         coded = {code: own for code, own in pair.captions.items() if is_language_code(code)}
-        spoken, _ = clean_captions(coded, IngestParams().max_caption_chars)
+        cleaned, _ = clean_captions(coded, IngestParams().max_caption_chars)
+        spoken = {code: cleaned[code] for code in coded if code in cleaned}  # in the order of the data
         if pair.image is None:
             without.append(pair.key)
             continue
