@@ -20,6 +20,7 @@ from flame_core.data.captions_text import clean_captions
 from flame_core.data.picture_bounds import PictureError
 from flame_core.data.picture_decoding import read_picture
 from flame_core.data.picture_kinds import is_picture, suffix_of
+from flame_core.data.shards import SPLITS
 from flame_core.data.sources import RawPair, open_source
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.keys import stem_of
@@ -136,6 +137,7 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
     silent: list[str] = []
     without: list[str] = []
     unread: list[str] = []
+    elsewhere: Counter[str] = Counter()  # by their split
     whole = decoded = 0
     texts: Counter[str] = Counter()
     words: Counter[str] = Counter()
@@ -143,6 +145,9 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
         coded = {code: own for code, own in pair.captions.items() if is_language_code(code)}
         cleaned, _ = clean_captions(coded, IngestParams().max_caption_chars)
         spoken = {code: cleaned[code] for code in coded if code in cleaned}  # in the order of the data
+        if pair.split not in (None, *SPLITS):
+            elsewhere[pair.split] += 1
+            continue
         if pair.image is None:
             without.append(pair.key)
             continue
@@ -166,6 +171,9 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
     about_ = "about " if scale != 1 else ""
     found.facts["pictures with captions"] = f"{about_}{round(whole * scale):,}"
     found.facts["languages"] = ", ".join(f"{code} {count:,}" for code, count in found.languages.most_common()) or "none"
+    if elsewhere:
+        named = ", ".join(f"{shown(split)} {count:,}" for split, count in elsewhere.most_common(_NAMED))
+        found.facts["pairs of other splits, left out"] = named + (", ..." if len(elsewhere) > _NAMED else "")
     if silent:
         found.facts["pictures without a caption"] = _some(silent)
     if without:
@@ -179,7 +187,7 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
     if unused:
         found.facts["not used"] = "; ".join(group.detail for group in unused)
     if found.usable < FEWEST:
-        _refuse(found, silent, without)
+        _refuse(found, silent, without, elsewhere)
 
 
 def _why_unread(pair: RawPair) -> str | None:
@@ -191,13 +199,18 @@ def _why_unread(pair: RawPair) -> str | None:
     return None
 
 
-def _refuse(found: Survey, silent: Sequence[str], without: Sequence[str]) -> None:
+def _refuse(found: Survey, silent: Sequence[str], without: Sequence[str], elsewhere: Counter[str]) -> None:
     listed = "".join(f"\n  {name}: {value}" for name, value in found.facts.items())
     wanted = "write bird.txt beside bird.jpg, or a table captions.csv with the columns image and caption"
     if silent and found.usable == 0:
         raise InputError(f"{len(silent):,} pictures are there, and none has a caption: {wanted}{listed}")
     if without and found.usable == 0:
         raise InputError(f"no caption has a picture that is there, such as {without[0]!r}: correct the names{listed}")
+    if elsewhere and found.usable == 0:
+        raise InputError(
+            f"the field `split` says of {elsewhere.total():,} pairs that they are neither for training nor for "
+            f"validation: write train or val there, or rename it{listed}"
+        )
     raise InputError(f"{found.usable} pictures with captions are too few; a training needs {FEWEST} at least{listed}")
 
 

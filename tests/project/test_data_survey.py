@@ -140,6 +140,18 @@ def test_a_table_that_names_pictures_from_a_folder_inside_on_is_told_with_that_f
     assert survey(Given(pictures / "train", table=place), layout).usable == 24
 
 
+def test_pairs_of_other_splits_are_not_counted(pictures, layout):
+    splits = ["train"] * 12 + ["restval"] * 3 + ["dev"] * 4 + ["test"] * 5
+    rows = [{"image": f"{n:02d}.jpg", "caption": "a bird", "split": split} for n, split in enumerate(splits)]
+    (pictures / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = survey(Given(pictures), layout)
+    assert (found.usable, found.captions) == (19, 19)
+    assert found.facts["pairs of other splits, left out"] == "'test' 5"
+    (pictures / "t.jsonl").write_text("".join(json.dumps(row | {"split": 0.5}) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"(?s)`split` says of 24 pairs .* left out: '0.5' 24"):
+        survey(Given(pictures), layout)
+
+
 def test_an_address_of_a_bucket_is_told(layout):
     for scheme in ("s3", "gs"):
         with pytest.raises(
