@@ -44,6 +44,8 @@ _BEFORE_COLOUR = _lexicon(
 _PRONOUNS = _lexicon("i you he she it we they this that these those there here what who")
 _DETERMINERS = _lexicon("a an the some several many another our your my two three four five six seven eight nine ten")
 _ABBREVIATIONS = _lexicon("mr mrs ms dr st no vs inc jr sr prof fig e.g i.e u.s")
+_JOINERS = "\u200c\u200d"  # between letters of a word, which are written otherwise without
+_WITHIN_WORDS = re.compile(r"[\u00ad\u2060\ufeff]+")  # soft hyphens and the like, which stand for nothing
 _CHARS = 1000  # of a text that are examined
 _WORD_CHARS = 40
 _QUOTES = "\"'“”‘’«»„‹›`"
@@ -83,9 +85,15 @@ def words(text: str) -> frozenset[str]:
 
 
 def fold(text: str) -> str:
-    """The text on one line without control characters, whitespace collapsed and stripped."""
-    text = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
-    return " ".join(text.split())
+    """The text on one line without control characters, whitespace collapsed and stripped.
+
+    Joiners stay, since words of Persian or Hindi and emoji change without them; nothing is left of joiners alone.
+    """
+    text = _WITHIN_WORDS.sub("", text)
+    controls = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    text = "".join(" " if unicodedata.category(c) in controls and c not in _JOINERS else c for c in text)
+    line = " ".join(text.split())
+    return line if line.strip(f" {_JOINERS}") else ""
 
 
 def find_subject(meta: Mapping[str, Any], limit: int, *, longest: bool = False) -> Subject | None:

@@ -1,7 +1,7 @@
 """Caption text: how to clean it, and when two captions count as the same.
 
 A cleaned caption is one line in Unicode's composed form (NFC) without control characters, with HTML's character
-references resolved; its words are not changed.
+references resolved; its words are not changed. Of invisible characters alone nothing is left.
 Two captions are the same if they differ only in case, punctuation and spacing.
 """
 
@@ -16,6 +16,7 @@ from html.entities import html5
 
 _GAPS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\u2028\u2029]+")
 _JOINERS = re.compile(r"[\u2060\ufeff]+")  # without a width, and between letters of one word
+_INVISIBLE = {"Cf", "Zs"}  # what joins letters and sets their direction, and spaces
 _AMPERSAND = r"(?:amp|AMP|#0*38|#[xX]0*26);"
 _REFERENCE = re.compile(rf"&(?:{_AMPERSAND})*(#[0-9]{{1,7}};|#[xX][0-9a-fA-F]{{1,6}};|[A-Za-z][A-Za-z0-9]{{1,31}};)?")
 
@@ -38,7 +39,14 @@ def _characters(reference: re.Match[str]) -> str:
 def clean_caption(text: str, longest: int) -> tuple[str, bool]:
     """The cleaned text, of at most `longest` characters, and whether it was cut."""
     text = unicodedata.normalize("NFC", _GAPS.sub(" ", _JOINERS.sub("", unescape(text)))).strip()
+    if all(unicodedata.category(letter) in _INVISIBLE for letter in text):
+        return "", False
     return text[:longest].rstrip(), len(text) > longest
+
+
+def is_blank(text: str) -> bool:
+    """Whether cleaning leaves nothing of a caption."""
+    return not clean_caption(text, 1)[0]
 
 
 def clean_captions(captions: Mapping[str, Iterable[str]], longest: int) -> tuple[dict[str, list[str]], int]:

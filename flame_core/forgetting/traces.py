@@ -34,6 +34,7 @@ PIECE = 48  # bytes of a picture that are searched for
 _LONG = 15  # characters of a caption that is searched for in running text; a shorter one only where it stands alone
 _WORDS = re.compile(r"[A-Za-z0-9_/-]+")
 _TEXT_MOST = 1 << 28  # bytes of a text file
+_DETAIL = "detail"  # the column of ledgers and scans that says more, for people
 _VECTORS = {".safetensors", ".npy", ".gguf", ".pt", ".onnx"}
 
 
@@ -119,14 +120,20 @@ class Traces:
         except (InputError, KeyError, TypeError, AttributeError):  # another tar, such as one of a source
             return False
 
+    def _is_named_in(self, detail: str | None) -> bool:
+        """Whether what a table says about another sample names one of these, which that one looks like."""
+        return detail is not None and not self.keys.isdisjoint(_WORDS.findall(detail))
+
     def _in_parquet(self, path: Path) -> bool:
         wanted = pa.array(sorted(self.keys | self.digests | self.texts), pa.large_string())
         try:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=8192):
-                    for column in batch.columns:
+                    for name, column in zip(batch.schema.names, batch.columns, strict=True):
                         for strings in _strings(column):
                             if is_among(strings.cast(pa.large_string()), wanted).true_count:
+                                return True
+                            if name == _DETAIL and any(map(self._is_named_in, strings.to_pylist())):
                                 return True
         except pa.ArrowException:  # damaged; its bytes may still hold a caption
             return any(caption.encode() in path.read_bytes() for caption in (*self.keys, *self.texts))

@@ -10,6 +10,7 @@ from pathlib import Path
 from flame_core.data.addresses.expected import count_rows
 from flame_core.data.buckets.bucket import is_address, require_address
 from flame_core.data.sources.listing import SOURCE
+from flame_core.data.sources.table import TABLES
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.names import expanded
@@ -17,7 +18,6 @@ from flame_core.params import FolderSource, Params, UrlsSource, WebdatasetSource
 from flame_core.params.urls import NAMELESS
 from flame_core.params.validation import Fault
 
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 _LISTED = 1000  # files of a folder that are compared with a missing one
 
 

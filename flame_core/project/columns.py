@@ -18,13 +18,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flame_core.data.captions_text import is_blank
 from flame_core.data.sources.delimited import DELIMITERS
 from flame_core.data.sources.file_names import FileNames
 from flame_core.data.sources.record import read_object, texts_in
+from flame_core.data.sources.table import TABLES
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.errors import InputError, ParamsError
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 CAPTION_NAMES = (
     "captions",
     "caption",
@@ -65,11 +66,11 @@ class _Head:
 
 def tables_among(folder: Path, names: Iterable[str]) -> list[Path]:
     """Tables among the files of a folder, or else beside the folder; those nearest to its root first."""
-    inside = sorted((name for name in names if Path(name).suffix.lower() in SUFFIXES), key=lambda n: (n.count("/"), n))
+    inside = sorted((name for name in names if Path(name).suffix.lower() in TABLES), key=lambda n: (n.count("/"), n))
     if inside:
         return [folder / name for name in inside]
     beside = folder.resolve().parent
-    return sorted(path for path in beside.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in beside.iterdir() if path.suffix.lower() in TABLES and path.is_file())
 
 
 def choose_columns(
@@ -148,7 +149,7 @@ def _captioned(head: _Head, picture_column: str) -> str | None:
 def _words(values: Iterable[Any]) -> float:
     """The mean number of words of the texts in cells; 0 if there are none, or if they are numbers."""
     own = (texts for value in values for texts in texts_in(value, "en").values())
-    texts = [text for some in own for text in some if text.strip()]
+    texts = [text for some in own for text in some if not is_blank(text)]
     return mean(len(text.split()) for text in texts) if any(not _is_number(text) for text in texts) else 0.0
 
 

@@ -7,26 +7,33 @@ spaced, are decoded to tell how many cannot be read.
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flame_core.data.buckets.bucket import SCHEMES
+from flame_core.data.captions_text import clean_captions
 from flame_core.data.picture_bounds import PictureError
 from flame_core.data.picture_decoding import read_picture
-from flame_core.data.picture_kinds import is_picture
+from flame_core.data.picture_kinds import is_picture, suffix_of
+from flame_core.data.shards import SPLITS
 from flame_core.data.sources import RawPair, open_source
 from flame_core.data.sources.accounting import Problems, Unused
+from flame_core.data.sources.keys import stem_of
 from flame_core.data.sources.listing import left_out, read_pairs, read_source
+from flame_core.data.sources.manifest import SIDECARS
+from flame_core.data.sources.table import TABLES
 from flame_core.data.sources.walk import Walk
 from flame_core.data.sources.webdataset import read_samples
-from flame_core.errors import InputError
+from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.names import LONGEST, expanded, is_language_code, is_text, shown
 from flame_core.params import FolderSource, IngestParams, Source, WebdatasetSource
-from flame_core.project.columns import SUFFIXES, Columns, caption_field, choose_columns, tables_among
+from flame_core.project.columns import Columns, caption_field, choose_columns, tables_among
 from flame_core.work import WorkCache
 
 FEWEST = 10  # pictures with captions, for a training and a held-out split at all
@@ -34,6 +41,7 @@ _DECODED = 100
 _READ_WHOLE = 4 << 30  # bytes of shards; of more, only the first shard is read
 _ROWS = 4096
 _NAMED = 3
+_TRIED = 10  # tables, and folders of pictures
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ def survey(given: Given, layout: Layout) -> Survey:
             "folder with one of the shards, then write the address into params.yaml as `path` of the source"
         )
     folder = expanded(given.path).resolve()
-    if folder.is_file() and folder.suffix.lower() in SUFFIXES and not given.shards:
+    if folder.is_file() and folder.suffix.lower() in TABLES and not given.shards:
         given, folder = replace(given, table=given.table or folder), folder.parent
     if not folder.is_dir():
         what = "is a file; name the folder that holds it" if folder.exists() else "does not exist"
@@ -129,12 +137,17 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
     silent: list[str] = []
     without: list[str] = []
     unread: list[str] = []
+    elsewhere: Counter[str] = Counter()  # by their split
     whole = decoded = 0
     texts: Counter[str] = Counter()
     words: Counter[str] = Counter()
     for number, pair in enumerate(pairs):
-        spoken = {code: [text for text in own if text.strip()] for code, own in pair.captions.items()}
-        spoken = {code: own for code, own in spoken.items() if own and is_language_code(code)}
+        coded = {code: own for code, own in pair.captions.items() if is_language_code(code)}
+        cleaned, _ = clean_captions(coded, IngestParams().max_caption_chars)
+        spoken = {code: cleaned[code] for code in coded if code in cleaned}  # in the order of the data
+        if pair.split not in (None, *SPLITS):
+            elsewhere[pair.split] += 1
+            continue
         if pair.image is None:
             without.append(pair.key)
             continue
@@ -158,6 +171,9 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
     about_ = "about " if scale != 1 else ""
     found.facts["pictures with captions"] = f"{about_}{round(whole * scale):,}"
     found.facts["languages"] = ", ".join(f"{code} {count:,}" for code, count in found.languages.most_common()) or "none"
+    if elsewhere:
+        named = ", ".join(f"{shown(split)} {count:,}" for split, count in elsewhere.most_common(_NAMED))
+        found.facts["pairs of other splits, left out"] = named + (", ..." if len(elsewhere) > _NAMED else "")
     if silent:
         found.facts["pictures without a caption"] = _some(silent)
     if without:
@@ -171,7 +187,7 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
     if unused:
         found.facts["not used"] = "; ".join(group.detail for group in unused)
     if found.usable < FEWEST:
-        _refuse(found, silent, without)
+        _refuse(found, silent, without, elsewhere)
 
 
 def _why_unread(pair: RawPair) -> str | None:
@@ -183,13 +199,18 @@ def _why_unread(pair: RawPair) -> str | None:
     return None
 
 
-def _refuse(found: Survey, silent: Sequence[str], without: Sequence[str]) -> None:
+def _refuse(found: Survey, silent: Sequence[str], without: Sequence[str], elsewhere: Counter[str]) -> None:
     listed = "".join(f"\n  {name}: {value}" for name, value in found.facts.items())
     wanted = "write bird.txt beside bird.jpg, or a table captions.csv with the columns image and caption"
     if silent and found.usable == 0:
         raise InputError(f"{len(silent):,} pictures are there, and none has a caption: {wanted}{listed}")
     if without and found.usable == 0:
         raise InputError(f"no caption has a picture that is there, such as {without[0]!r}: correct the names{listed}")
+    if elsewhere and found.usable == 0:
+        raise InputError(
+            f"the field `split` says of {elsewhere.total():,} pairs that they are neither for training nor for "
+            f"validation: write train or val there, or rename it{listed}"
+        )
     raise InputError(f"{found.usable} pictures with captions are too few; a training needs {FEWEST} at least{listed}")
 
 
@@ -221,19 +242,40 @@ def _folder(folder: Path, given: Given) -> tuple[FolderSource, dict[str, str]]:
     if chosen:
         return _table_source(base, chosen, language)
     if given.table:
-        raise InputError(f"no row of {given.table} names a picture of {folder}, such as {', '.join(pictures[:_NAMED])}")
+        raise InputError(
+            f"no row of {given.table} names a picture of {folder}, such as {', '.join(pictures[:_NAMED])}"
+            f"{_fitting_folder(tables, folder, pictures, given)}"
+        )
     if not pictures:
         if any(name.endswith(".tar") for name in names):
             raise InputError(f"{folder} holds tars and no pictures: give it with --shards instead of --images")
         raise InputError(f"{folder} holds no pictures (.jpg, .png, .webp and the like)")
     sidecars = Counter(Path(name).suffix.lower() for name in names)
     told = {"captions": f"beside the pictures ({sidecars['.txt']:,} .txt, {sidecars['.json']:,} .json)"}
-    if tables and not sidecars[".txt"] and not sidecars[".json"]:
+    pictured = set(map(stem_of, pictures))
+    if tables and not any(suffix_of(name) in SIDECARS and stem_of(name) in pictured for name in names):
+        some = [path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name for path in tables]
         raise InputError(
-            f"no row of {', '.join(path.name for path in tables[:_NAMED])} names a picture of {folder}, which holds "
+            f"no row of {', '.join(some[:_NAMED])} names a picture of {folder}, which holds "
             f"{', '.join(pictures[:_NAMED])}: a column must hold those names"
+            f"{_fitting_folder(tables, folder, pictures, given)}"
         )
     return FolderSource(kind="folder", path=str(base), language=language), told
+
+
+def _fitting_folder(tables: Sequence[Path], folder: Path, pictures: Sequence[str], given: Given) -> str:
+    """What to give instead if a table names pictures relative to a folder inside, as Hugging Face's do; or nothing."""
+    folders = Counter(PurePosixPath(name).parent.as_posix() for name in pictures)
+    for table in tables[:_TRIED]:
+        places = [table.parent, *(folder / name for name, _ in folders.most_common(_TRIED))]
+        for place in dict.fromkeys(place for place in places if place != folder and place.is_relative_to(folder)):
+            above = f"{place.relative_to(folder).as_posix()}/"
+            named = [name.removeprefix(above) for name in pictures if name.startswith(above)]
+            with suppress(InputError, ParamsError):
+                if choose_columns([table], place, named, given.image_column, given.caption_column):
+                    told = f"--images {shlex.quote(str(place))} --table {shlex.quote(str(table))}"
+                    return f". {table.name} fits the pictures below {place}: give it with {told}"
+    return ""
 
 
 def _table_source(base: Path, chosen: Columns, language: str) -> tuple[FolderSource, dict[str, str]]:

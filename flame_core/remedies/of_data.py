@@ -46,6 +46,8 @@ DATA: dict[str, Remedy] = {
         (
             "files were cut while they were copied: copy those that are named again",
             "texts are in another encoding: set `encoding` of the source, such as cp1252",
+            "rows of a table have no caption, or more fields than the header: `problems` in source.json of the source "
+            "name them",
         )
     ),
     "keys_unique": Remedy((OWN_FAULT,)),
@@ -80,7 +82,12 @@ DATA: dict[str, Remedy] = {
         ),
         "ingest.near_duplicate_distance",
     ),
-    "sources_readable": Remedy(("files were cut while they were copied: copy those that are named again",)),
+    "sources_readable": Remedy(
+        (
+            "files were cut while they were copied: copy those that are named again",
+            "rows of a table have no caption, or more fields than the header: data/shards/ledger.parquet names them",
+        )
+    ),
     "samples_present": Remedy((_PRESENT, DAMAGED)),
     "raw_present": Remedy(("captions of these samples are empty after they were cleaned: correct or remove them",)),
     **{f"{kind}_failed": _FAILED for kind in ("short", "long")},

@@ -36,7 +36,17 @@ def fetched_llm(llm: LLMParams, layout: Layout) -> Unit:
         return UnitRecord({"files": len(list(folder.iterdir()))})
 
     described = llm.model_dump(exclude=None if llm.sha256 else {"sha256"})
-    return WorkCache(layout.work, "fetch_llm").get({"llm": described}, write)
+    return WorkCache(layout.work, "fetch_llm").get({"llm": described, **_own_files(llm, layout)}, write)
+
+
+def _own_files(llm: LLMParams, layout: Layout) -> dict[str, Any]:
+    """{"files": digests of the files of a source on this machine, by name}; nothing of a source elsewhere."""
+    kind, _, rest = llm.source.partition(":")
+    if kind != "path":
+        return {}
+    place = layout.resolve(rest)
+    paths = sorted(place.iterdir()) if place.is_dir() else [place]
+    return {"files": {path.name: file_sha256(path) for path in paths if path.is_file() and path.name != SOURCE}}
 
 
 def fetch(params: LLMParams, layout: Layout, folder: Path) -> None:

@@ -45,6 +45,8 @@ SPEC = "path:model"
         ("User manual: a page", "User manual: a page"),
         ("A red\x00 bus.\u2028", "A red bus."),
         (" \n\n ", ""),
+        ("می\u200cخواهم", "می\u200cخواهم"),  # joiners are part of words
+        ("\u200d", ""),
     ],
 )
 def test_cleaning(written, caption):

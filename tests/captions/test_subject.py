@@ -89,3 +89,20 @@ def test_without_an_english_caption_the_title_is_taken_and_without_both_nothing(
 def test_colours_that_the_phrase_names():
     assert Subject("A pink and greyish gray flamingo").colours == {"pink", "grey"}
     assert not Subject("A blackbird").colours
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (" a\t\n b\x00c\u2028d ", "a b c d"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("क्षत्रिय\u200dक", "क्षत्रिय\u200dक"),
+        ("👩\u200d👧 at home", "👩\u200d👧 at home"),
+        ("inter\u00adnational \ufeffw\u2060j", "international wj"),
+        ("\u202eleft\u202c\u200bright", "left right"),
+        ("\u200d \u200e\u200c", ""),
+    ],
+)
+def test_a_line_keeps_its_words(text: str, line: str):
+    assert fold(text) == line
+    assert fold(line) == line

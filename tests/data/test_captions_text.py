@@ -19,6 +19,9 @@ from flame_core.data.captions_text import clean_caption, clean_captions, primary
         ("\x00\n", ""),
         ("a dog &amp; a&nbsp;cat&#10;on a sofa", "a dog & a cat on a sofa"),
         ("&ZeroWidthSpace;", ""),
+        ("\u200b\u200d\ufeff", ""),  # nothing but what nobody sees
+        ("\u200e \u00ad\u202b", ""),
+        ("👩\u200d👧", "👩\u200d👧"),
     ],
 )
 def test_cleaning(text, cleaned):

@@ -44,6 +44,20 @@ def test_parquet(tmp_path: Path, column: pa.Array, held: bool):
 
 
 @pytest.mark.parametrize(
+    ("column", "text", "held"),
+    [
+        ("detail", "looks like s/a-1, which has its captions now", True),
+        ("detail", "the same bytes as s/a-1", True),
+        ("detail", "looks like s/a-10, which has its captions now", False),
+        ("caption", "see s/a-1 there", False),
+    ],
+)
+def test_what_a_ledger_says_of_another_sample(tmp_path: Path, column: str, text: str, held: bool):
+    pq.write_table(pa.table({"key": ["s/b", "s/c"], column: [None, text]}), tmp_path / "x.parquet")
+    assert TRACES.in_file(tmp_path / "x.parquet") is held
+
+
+@pytest.mark.parametrize(
     ("text", "held"),
     [
         (json.dumps({"key": "s/a-1"}), True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 import tarfile
 from pathlib import Path
 
@@ -59,6 +60,15 @@ def test_texts_beside_pictures_with_all_that_is_wrong_among_them(pictures, layou
     assert ".hidden.jpg" in facts["not used"]
 
 
+def test_texts_that_cleaning_leaves_nothing_of_are_no_captions(pictures, layout):
+    blank = ["\u200b\u200b", "\ufeff", "&nbsp;", "\u200e\u200d", "[]"]
+    for number in range(24):
+        (pictures / f"{number:02d}.txt").write_text(blank[number] if number < len(blank) else "a small bird")
+    found = survey(Given(pictures), layout)
+    assert (found.usable, found.captions) == (19, 19)
+    assert found.facts["pictures without a caption"] == "5: 00, 01, 02, ..."
+
+
 def test_a_table_in_the_folder(pictures, layout):
     write_table(pictures / "captions.csv", [(f"{number:02d}.jpg", "a bird") for number in range(24)])
     found = survey(Given(pictures, language="de"), layout)
@@ -110,6 +120,35 @@ def test_shards_with_captions_in_a_field_of_json(tmp_path, layout):
 def test_data_that_cannot_be_used_are_told_with_what_to_do(pictures, layout, make, message):
     make(pictures)
     with pytest.raises(InputError, match=message):
+        survey(Given(pictures), layout)
+
+
+@pytest.mark.parametrize("table", ["train/metadata.csv", "results.csv", "notes/deep/results.csv"])
+def test_a_table_that_names_pictures_from_a_folder_inside_on_is_told_with_that_folder(pictures, layout, table):
+    (pictures / "train").mkdir()
+    for path in pictures.glob("*.jpg"):
+        path.rename(pictures / "train" / path.name)
+    place = pictures / table
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_table(place, [(f"{number:02d}.jpg", "a bird") for number in range(24)])
+    (pictures / "README.txt").write_text("no caption of any picture")
+    with pytest.raises(InputError) as told:
+        survey(Given(pictures), layout)
+    assert f"no row of {table} names a picture" in str(told.value)
+    words = shlex.split(str(told.value).rpartition("give it with ")[2])
+    assert words == ["--images", str(pictures / "train"), "--table", str(place)]
+    assert survey(Given(pictures / "train", table=place), layout).usable == 24
+
+
+def test_pairs_of_other_splits_are_not_counted(pictures, layout):
+    splits = ["train"] * 12 + ["restval"] * 3 + ["dev"] * 4 + ["test"] * 5
+    rows = [{"image": f"{n:02d}.jpg", "caption": "a bird", "split": split} for n, split in enumerate(splits)]
+    (pictures / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = survey(Given(pictures), layout)
+    assert (found.usable, found.captions) == (19, 19)
+    assert found.facts["pairs of other splits, left out"] == "'test' 5"
+    (pictures / "t.jsonl").write_text("".join(json.dumps(row | {"split": 0.5}) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"(?s)`split` says of 24 pairs .* left out: '0.5' 24"):
         survey(Given(pictures), layout)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -71,6 +72,21 @@ def test_a_list_becomes_shards_and_captions(web: Web, tmp_path: Path):
     download.run(params, layout)
     ingest.run(params, layout)
     assert tree(layout.shards) == first
+
+
+def test_addresses_beyond_the_limit_and_values_that_are_not_read_are_in_the_ledger(web: Web, tmp_path: Path):
+    rows = [{"url": web.url(f"/ok/{n}"), "caption": f"drawing {n}", "terms": ["CC0"]} for n in range(30)]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, [*rows, rows[0]])))
+    values = {"columns": None, "licence_column": "terms", "max_samples": 20}
+    params = pipeline_params({"web": source(web, tmp_path / "list.jsonl", **values)})
+    layout = Layout.find(tmp_path)
+    for stage in (download, ingest):
+        stage.run(params, layout)
+    kept = {row.key for row in read_index(layout.shards)}
+    assert len(kept) == 20
+    counts = {(row.outcome, row.reason): row.count for row in read_ledger(layout.shards)}
+    assert counts == {("unused", "beyond_max_samples"): 10, ("unused", "unread_value"): 20}
+    assert not {f"web/{row.key}" for row in read_ledger(layout.shards) if row.reason == "beyond_max_samples"} & kept
 
 
 @pytest.mark.slow

@@ -48,20 +48,33 @@ class Address:
         return json.loads(self.record)
 
 
-def write_sorted(folder: Path, rows: Iterable[Address], most: int | None) -> tuple[int, int]:
-    """Write `addresses.parquet` to `folder`, of the first `most` keys.
+@dataclass(frozen=True)
+class SortedList:
+    """How many rows have an address, and how many different addresses are kept and left out.
 
-    Returns:
-        the number of rows with an address, and that of different addresses which are kept.
+    `first_left_out` is the key of the first one.
     """
+
+    listed: int
+    kept: int
+    left_out: int = 0
+    first_left_out: str | None = None
+
+
+def write_sorted(folder: Path, rows: Iterable[Address], most: int | None) -> SortedList:
+    """Write `addresses.parquet` to `folder`, of the first `most` keys."""
     paths = [folder / f"bucket-{number:02d}" for number in range(_BUCKETS)]
     listed = _divide(paths, rows)
-    kept = 0
+    kept = different = 0
+    beyond: str | None = None
     with pq.ParquetWriter(folder / ADDRESSES, SCHEMA, compression="zstd") as writer:
         chunk: list[dict[str, Any]] = []
         for path in paths:
+            if most is not None:
+                different += len(pq.read_table(path, columns=["key"]).column(0).unique())
             for row in _merged(path):
                 if most is not None and kept == most:
+                    beyond = beyond or row["key"]
                     break
                 kept += 1
                 chunk.append(row)
@@ -71,7 +84,7 @@ def write_sorted(folder: Path, rows: Iterable[Address], most: int | None) -> tup
             path.unlink()
         if chunk:
             writer.write_table(pa.Table.from_pylist(chunk, schema=SCHEMA))
-    return listed, kept
+    return SortedList(listed, kept, different - kept if beyond else 0, beyond)
 
 
 def _divide(paths: list[Path], rows: Iterable[Address]) -> int:

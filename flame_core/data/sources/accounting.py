@@ -17,22 +17,26 @@ from flame_core.names import printable
 
 NAMED = 1000  # problems per reason that have their own row
 _EXAMPLES = 3
+UNREAD_VALUE = "unread_value"
 _KINDS = 100  # distinct kinds per reason
 
 UnusedReason = Literal[
     "hidden",  # its name, or a folder's above it, begins with a dot, or is macOS's `__MACOSX`
     "unsupported_suffix",
     "beside_table",  # a sidecar, although a table has the captions
+    "other_table",  # than the one that the source names, if any
     "side_file",  # written by img2dataset beside its shards
     "not_matched",  # by `shards`
     "linked_folder",  # a link to a folder that was already read
     "unsupported_member",
     "beyond_max_samples",
+    "unread_value",  # of a field that a record has, such as a category that is a list
 ]
 _SAYS: dict[str, str] = {
     "hidden": "not read since they are hidden",
     "unsupported_suffix": "neither pictures nor captions by their suffix",
     "beside_table": "not read since `table` has the captions",
+    "other_table": "not read since a source reads only the one in `table`",
     "side_file": "img2dataset's own about its shards",
     "not_matched": "not matched by `shards`",
     "linked_folder": "linked to again and read once",
@@ -76,6 +80,8 @@ class UnusedGroup:
     @property
     def detail(self) -> str:
         """A description of the group, for people."""
+        if self.reason == UNREAD_VALUE:
+            return f"{self.count:,} pairs have {self.kind}, which is not read in that form; the rest of them is"
         names = ", ".join(self.examples)
         return f"{self.count:,} of the kind {self.kind}, {_SAYS.get(self.reason, self.reason)}: such as {names}"
 
@@ -93,7 +99,7 @@ class Unused:
         kind = kind if kind in groups or len(groups) < _KINDS else "other kinds"
         group = groups.setdefault(kind, UnusedGroup(reason, kind))
         group.count += count
-        if len(group.examples) < _EXAMPLES:
+        if len(group.examples) < _EXAMPLES and not (reason == UNREAD_VALUE and group.examples):
             group.examples.append(printable(name))
 
     def rows(self) -> list[UnusedGroup]:

@@ -16,17 +16,19 @@ from urllib.parse import unquote
 
 
 class FileNames:
-    """The files of a source, named relative to `folder`."""
+    """The files of a source, named relative to `folder`; messages show only those of `shown`, by default all."""
 
-    def __init__(self, folder: Path, names: Collection[str]) -> None:
+    def __init__(self, folder: Path, names: Collection[str], shown: Collection[str] | None = None) -> None:
         self._roots = dict.fromkeys((posixpath.normpath(folder.absolute()), os.path.realpath(folder)))
         self._names = frozenset(names)
-        self._first = min(names, default=None)
+        shown = names if shown is None else shown
+        self._first = min(shown, default=None)
         self._composed: dict[str, str | None] = {}
         self._alike: dict[str, str] = {}
         for name in sorted(names):
             composed = unicodedata.normalize("NFC", name)
             self._composed[composed] = None if composed in self._composed else name
+        for name in sorted(shown):
             self._alike.setdefault(_folded(name), name)
 
     def find(self, name: str) -> str | None:

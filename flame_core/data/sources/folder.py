@@ -26,7 +26,7 @@ from flame_core.data.sources.listing import SourceFile, listed_unit, write_listi
 from flame_core.data.sources.manifest import SIDECARS, make_manifest
 from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.data.sources.record import RECORDS, RecordReader, read_object
-from flame_core.data.sources.table import Table
+from flame_core.data.sources.table import TABLES, Table
 from flame_core.data.sources.table_pairs import TablePairs
 from flame_core.data.sources.walk import Walk
 from flame_core.data.text_files import TextError, decode_text
@@ -96,6 +96,8 @@ class Folder:
                 read.append(name)
             elif _SIDE_FILE.match(PurePosixPath(name).name) and stem_of(name) not in pictured:
                 unused.add("side_file", name)
+            elif suffix_of(name) in TABLES:
+                unused.add("other_table", name)
             elif suffix_of(name) not in SIDECARS:
                 unused.add("unsupported_suffix", name)
                 unread |= {name} if may_be_picture(name) else set()
@@ -118,14 +120,14 @@ class Folder:
             rows = TablePairs(
                 self._open(self._table, problems), self._reader, self._folder, files, unread, folder, self._forgotten
             )
-            pairs = rows.pairs()
+            pairs = rows.pairs(unused)
             if rows.left_out:
                 about[FORGOTTEN] = len(rows.left_out)
             if rows.embedded:
                 root, kept = folder, None
                 about["table"] = asdict(entry)
         else:
-            pairs = self._sidecar_pairs(files, problems, unread)
+            pairs = self._sidecar_pairs(files, problems, unused, unread)
         record = write_listing(
             folder,
             root,
@@ -149,7 +151,7 @@ class Folder:
         return ImageRef(self._folder / entry.path, 0, entry.size, entry.sha256)
 
     def _sidecar_pairs(
-        self, files: Mapping[str, SourceFile], problems: list[Problem], unread: set[str]
+        self, files: Mapping[str, SourceFile], problems: list[Problem], unused: Unused, unread: set[str]
     ) -> Iterator[RawPair]:
         """One pair per picture, and one per sidecar without a picture."""
         stems: dict[str, dict[str, list[str]]] = defaultdict(lambda: {"pictures": [], "sidecars": []})
@@ -172,7 +174,9 @@ class Folder:
                     problems.append(Problem(name, reason, str(error)))
             for name in names["pictures"] or [None]:
                 image = self._image(files[name]) if name else None
-                pair = self._reader.pair(safe_key(stem), image, records, texts=texts, folders=folders_of(stem))
+                pair = self._reader.pair(
+                    safe_key(stem), image, records, texts=texts, folders=folders_of(stem), unused=unused
+                )
                 yield pair if image else replace(pair, unread=in_place.get(stem))
 
     def _content(self, name: str) -> bytes:

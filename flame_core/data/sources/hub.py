@@ -229,7 +229,8 @@ class Hub:
     def _list(self, folder: Path, tree: HubTree, units: list[tuple[HubFile, Unit]], unused: Unused) -> UnitRecord:
         problems = Problems()
         licence = self._params.licence or tree.licence
-        reader = RecordReader((self._params.caption_column,), self._params.language, self._params.group_field, licence)
+        language, group_field = self._params.language, self._params.group_field
+        reader = RecordReader((self._params.caption_column,), language, group_field, licence)
         about: dict[str, Any] = {
             "kind": "hub",
             "repo": self._params.repo,
@@ -280,7 +281,9 @@ class Hub:
         stem = file.path.rpartition(".")[0]
         for sample in read_samples(unit.folder, file.path, problems, unused):
             image = sample.image and replace(sample.image, path=place)
-            pair = reader.pair(safe_key(f"{stem}/{sample.key}"), image, sample.records, texts=sample.texts)
+            pair = reader.pair(
+                safe_key(f"{stem}/{sample.key}"), image, sample.records, texts=sample.texts, unused=unused
+            )
             yield replace(pair, unread=sample.unread), sample.records
 
     def _table_pairs(
@@ -295,7 +298,8 @@ class Hub:
                 image = read_place(place, row.pop(PLACE))
                 key = safe_key(f"{stem}/{number:08d}")
                 lost = None if isinstance(image, ImageRef) else f"{key} ({image or 'no bytes'})"
-                yield reader.pair(key, image if isinstance(image, ImageRef) else None, [row], missing=lost), [row]
+                found_image = image if isinstance(image, ImageRef) else None
+                yield reader.pair(key, found_image, [row], missing=lost, unused=unused), [row]
         except InputError as error:
             raise InputError(str(error).replace(str(unit.file(ROWS)), f"{self._params.repo}: {file.path}")) from None
         for problem in found.rows():

@@ -1,40 +1,82 @@
-"""Whether files of this machine's sources have changed since a stage read them.
+"""Whether files of this machine's sources, or of its LLM, have changed since a stage read them.
 
-DVC runs `download` and `domains` when their params change. What a folder or a table holds is no param, and must be
-none: a clone that has pulled `data/raw` need not have the folder. So a stage notes here, outside of DVC, what it has
-seen, by name, size and time of the files, and `flame run` runs it anew if that is no longer so.
+DVC runs `download`, `fetch_llm` and `domains` when their params change. What a folder or a table holds is no param, and
+must be none: a clone that has pulled `data/raw` need not have the folder. So a stage notes here, outside of DVC, what
+it has seen, by name, size and time of the files, and `flame run` runs it anew if that is no longer so. These stages
+read nothing that another stage makes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from flame_core.data.buckets.bucket import is_address
+from flame_core.data.sources.accounting import Problems, Unused
+from flame_core.data.sources.walk import Walk
 from flame_core.digest import json_bytes, value_digest
 from flame_core.files.whole_files import put
 from flame_core.layout import Layout
-from flame_core.params import Params, Source
+from flame_core.names import expanded
+from flame_core.params import DebianSource, FolderSource, HubSource, Params, Source, UrlsSource, WebdatasetSource
 
 FileState = tuple[str, int, int]  # name, size, time of the last change
 Seen = dict[str, dict[str, str]]  # {stage: {source: digest}}, see `look`
-READ_SOURCES = DOWNLOAD, DOMAINS = "download", "domains"  # stages
+READ_SOURCES = DOWNLOAD, FETCH_LLM, DOMAINS = "download", "fetch_llm", "domains"  # stages
 
 
-def sources_of(params: Params) -> dict[str, dict[str, Source]]:
-    """{stage: {name: source}} of all stages that read sources."""
-    of_domains = {name: domain.source for name, domain in (params.domains or {}).items()}
-    return {DOWNLOAD: dict(params.sources), **({DOMAINS: of_domains} if of_domains else {})}
+@dataclass(frozen=True)
+class _Input:
+    """What a stage reads by one name: its params, and the files of this machine, sorted."""
+
+    said: Any
+    files: list[FileState]
 
 
 def local_files(sources: Mapping[str, Source], layout: Layout) -> dict[str, list[FileState]]:
     """{source of this machine: its files, sorted}."""
     return {
-        name: sorted(_files(layout.resolve(path)))
+        name: sorted(set(_source_files(source, layout)))
         for name, source in sources.items()
-        if (path := getattr(source, "path", None)) is not None and not is_address(path)
+        if not isinstance(source, DebianSource | HubSource) and not is_address(source.path)
     }
+
+
+def _source_files(source: FolderSource | UrlsSource | WebdatasetSource, layout: Layout) -> Iterator[FileState]:
+    """The files of a source's folder or list, those behind links that it follows, and what it reads beside them."""
+    place = layout.resolve(source.path)
+    yield from _files(place)
+    match source:
+        case FolderSource():
+            if source.links == "anywhere" and place.is_dir():
+                linked = Walk(place, True, Problems(), Unused()).files
+                yield from _states(place, (place / name for name in linked))
+            if source.table is not None and _leads_out(source.table):
+                yield from _files(place / expanded(source.table))
+        case WebdatasetSource():
+            yield from _states(place, place.glob(source.shards))
+        case UrlsSource():
+            for listed in source.opt_out.lists:
+                yield from _files(layout.resolve(listed))
+
+
+def _leads_out(table: str) -> bool:
+    return expanded(table).is_absolute() or ".." in PurePosixPath(table).parts
+
+
+def _inputs(params: Params, layout: Layout, stage: str) -> dict[str, _Input]:
+    """{name: what a stage reads by it}."""
+    if stage == FETCH_LLM:
+        kind, _, path = params.llm.source.partition(":")
+        files = sorted(_files(layout.resolve(path))) if kind == "path" else []
+        return {params.llm.name: _Input(params.llm.model_dump(mode="json"), files)}
+    of_domains = {name: domain.source for name, domain in (params.domains or {}).items()}
+    sources = of_domains if stage == DOMAINS else params.sources
+    files_of = local_files(sources, layout)
+    return {name: _Input(source.model_dump(mode="json"), files_of.get(name, [])) for name, source in sources.items()}
 
 
 def look(params: Params, layout: Layout, stage: str) -> dict[str, str]:
@@ -43,10 +85,9 @@ def look(params: Params, layout: Layout, stage: str) -> dict[str, str]:
     With other params the stage runs anew even if its files are those of the note: DVC would bring back what it has of
     an earlier run with these params, whatever the files were then.
     """
-    sources = sources_of(params).get(stage, {})
-    said = {name: source.model_dump(mode="json") for name, source in sources.items()}
-    files = local_files(sources, layout)
-    return {name: value_digest([said, [list(each) for each in own]]) for name, own in files.items() if own}
+    inputs = _inputs(params, layout, stage)
+    said = {name: own.said for name, own in inputs.items()}
+    return {name: value_digest([said, [list(each) for each in own.files]]) for name, own in inputs.items() if own.files}
 
 
 def note(layout: Layout, stage: str, seen: Mapping[str, str]) -> None:
@@ -65,9 +106,9 @@ def changed_sources(params: Params, layout: Layout) -> dict[str, list[str]]:
     noted = _noted(layout)
     if layout.is_workspace:
         noted = _noted(Layout(layout.project, layout.project)) | noted
-    outs = {DOWNLOAD: layout.raw, DOMAINS: layout.domains}
+    outs = {DOWNLOAD: layout.raw, FETCH_LLM: layout.llm, DOMAINS: layout.domains}
     found = {}
-    for stage in sources_of(params):
+    for stage in READ_SOURCES:
         if stage not in noted and outs[stage].is_dir():
             continue
         seen = noted.get(stage, {})
@@ -82,7 +123,7 @@ def note_first(params: Params, layout: Layout, changed: Collection[str]) -> None
     Their outs are there, or DVC brings back what the project has.
     """
     noted = _noted(layout)
-    for stage in sources_of(params).keys() - set(changed):
+    for stage in set(READ_SOURCES) - set(changed):
         if stage not in noted and (seen := look(params, layout, stage)):
             note(layout, stage, seen)
 
@@ -101,7 +142,11 @@ def _noted(layout: Layout) -> Seen:
 
 
 def _files(place: Path) -> Iterator[FileState]:
-    for path in (place, *place.rglob("*")) if place.is_dir() else (place,):
+    yield from _states(place, (place, *place.rglob("*")) if place.is_dir() else (place,))
+
+
+def _states(place: Path, paths: Iterable[Path]) -> Iterator[FileState]:
+    for path in paths:
         try:
             if path.is_file():
                 about = path.stat()

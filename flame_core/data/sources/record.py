@@ -4,25 +4,27 @@ Captions may be a text, a list of texts, {language: text or list}, or one of the
 Python prints it). In a list, or with keys that are no languages, a mapping is a record of its own, whose caption is in
 `caption`, `raw` or `text`. Other known fields are `title`, `keywords`,
 `category`, `licence` (or `license`), `language` (or `lang`) and `split` (words in `splits.py`); all others are ignored.
+A value that none of these fields reads, such as a `category` that is a list, is counted as `unread_value`.
 """
 
 from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from flame_core.data.captions_text import unescape
 from flame_core.data.sources import ImageRef, RawPair
+from flame_core.data.sources.accounting import Unused
 from flame_core.data.sources.splits import split_of
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.language_names import is_language
 
 _OF_RECORD = ("caption", "raw", "text")  # the fields of a record in a list that may hold its caption
-RECORDS = 2  # version of this reading; listings of sources depend on it
+RECORDS = 3  # version of this reading; listings of sources depend on it
 _DEEPEST = 32  # levels of nested lists and objects in a JSON object
 
 
@@ -51,20 +53,28 @@ class RecordReader:
         texts: Sequence[str] = (),
         folders: str | None = None,
         missing: str | None = None,
+        unused: Unused | None = None,
     ) -> RawPair:
         """The pair of all `records` of one picture; `texts` are captions in the source's language.
 
-        `folders` are those above the picture, which are its category if the source says so.
+        `folders` are those above the picture, which are its category if the source says so. Values that are not read
+        are counted in `unused`.
 
         Captions of all records are combined, and records must agree about the split. Every other field comes from the
         first record that has it.
         """
         captions: dict[str, dict[str, None]] = {}  # texts in order, each once
         _add(captions, list(texts), self.language)  # files of texts, one caption per line
+        unread: dict[tuple[str, str], None] = {}  # (field, form of its value)
         for record in records:
             language = _text(record.get("language")) or _text(record.get("lang")) or self.language
             for name in self.caption_fields:
-                _add(captions, record.get(name), language)
+                _note(unread, name, _add(captions, record.get(name), language))
+            for name, values in self._unread(record):
+                _note(unread, name, values)
+        if unused is not None:
+            for name, form in unread:
+                unused.add("unread_value", name, f"{name} as {form}")  # not by the key, which may be forgotten one day
 
         def first(*names: str) -> str | None:
             values = (_text(record.get(name)) for name in names for record in records)
@@ -83,6 +93,42 @@ class RecordReader:
             missing=missing,
         )
 
+    def _unread(self, record: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+        """(field, its values that are not read), of the fields that hold no captions; `split` always counts."""
+        for name in self.fields:
+            value = record.get(name)
+            if value is None or isinstance(value, str) or name == "split" or name in self.caption_fields:
+                continue
+            if name == "keywords":
+                yield (
+                    name,
+                    [item for item in value if _text(item) is None] if isinstance(value, list | tuple) else [value],
+                )
+            elif _text(value) is None:
+                yield name, [value]
+
+
+def _note(unread: dict[tuple[str, str], None], name: str, values: Sequence[Any]) -> None:
+    """Note the forms of the values of a field that are not read."""
+    for value in values:
+        if form := _form(value):
+            unread.setdefault((name, form))
+
+
+def _form(value: Any) -> str | None:
+    """What a value that is no text is, for people; None if it holds nothing."""
+    match value:
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number" if value == value else None
+        case Mapping():
+            return "an object" if value else None
+        case list() | tuple():
+            return "a list" if value else None
+        case _:
+            return None
+
 
 def texts_in(value: Any, language: str) -> dict[str, list[str]]:
     """The texts in the value of a caption field, by language and in order, each once; `language` if it says none."""
@@ -91,8 +137,9 @@ def texts_in(value: Any, language: str) -> dict[str, list[str]]:
     return {code: list(texts) for code, texts in captions.items()}
 
 
-def _add(captions: dict[str, dict[str, None]], value: Any, language: str) -> None:
-    """Add the texts in `value`, in order, to those already there."""
+def _add(captions: dict[str, dict[str, None]], value: Any, language: str) -> list[Any]:
+    """Add the texts in `value`, in order, to those already there; returns the parts of it that are no texts."""
+    unread: list[Any] = []
     left = [(value, language, False)]
     while left:
         value, language, in_list = left.pop()
@@ -103,6 +150,8 @@ def _add(captions: dict[str, dict[str, None]], value: Any, language: str) -> Non
                 left.append((own, language, in_list))
             elif by_language or not in_list:
                 left += [(texts, str(code), False) for code, texts in reversed(list(value.items()))]
+            else:
+                unread.append(value)
         elif isinstance(value, list | tuple):
             left += [(item, language, True) for item in reversed(value)]
         elif isinstance(value, str):
@@ -111,19 +160,22 @@ def _add(captions: dict[str, dict[str, None]], value: Any, language: str) -> Non
                 captions.setdefault(language, {}).setdefault(value)
             else:
                 left.append((written, language, in_list))
+        else:
+            unread.append(value)
+    return unread
 
 
 def _written(text: str) -> list[str] | dict[str, Any] | None:
-    """The list of texts, or the mapping by language, that a text is as a whole; None if it is neither."""
+    """The list of texts, or the mapping by language, that a text is as a whole, also an empty one; else None."""
     text = text.strip()
     if text[:1] + text[-1:] not in ("[]", "{}"):
         return None
     value: Any = None
     with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
         value = json.loads(text) if text.startswith(("{", '["')) else ast.literal_eval(text)
-    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return value
-    if isinstance(value, dict) and value and _by_language(value):
+    if isinstance(value, dict) and _by_language(value):
         return value
     return None
 

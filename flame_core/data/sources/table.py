@@ -15,6 +15,7 @@ from flame_core.data.sources.record import read_object
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.errors import InputError
 
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 LONGEST = 1 << 20  # characters of a cell
 Row = dict[str, Any]
 

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from flame_core.data.captions_text import is_blank
 from flame_core.data.forgotten import NOTHING, Forgotten
 from flame_core.data.sources import ImageRef, RawPair
+from flame_core.data.sources.accounting import Unused
 from flame_core.data.sources.file_names import FileNames
 from flame_core.data.sources.keys import folders_of, safe_key, stem_of
 from flame_core.data.sources.listing import SourceFile
 from flame_core.data.sources.picture_file import PictureFile
-from flame_core.data.sources.record import RecordReader
+from flame_core.data.sources.record import RecordReader, texts_in
 from flame_core.data.sources.table import Row, Table, read_table
 from flame_core.digest import bytes_sha256
 
@@ -60,7 +62,8 @@ class TablePairs:
         self._reader = reader
         self._folder = folder
         self._files = files
-        self._names, self._unread = FileNames(folder, files), FileNames(folder, unread)
+        known = {name for name, file in files.items() if not forgotten.names(safe_key(stem_of(name)), file.sha256)}
+        self._names, self._unread = FileNames(folder, files, known), FileNames(folder, unread)
         self._kept = PictureFile(kept)
         self._on_disk: dict[str, _Picture] = {}  # by the name of the file
         self._lost: dict[str, _Picture] = {}  # by a name that matches no file
@@ -92,21 +95,21 @@ class TablePairs:
         """Whether the pictures are in `kept` and not in the folder."""
         return any(picture.image for picture in self._embedded.values())
 
-    def pairs(self) -> Iterator[RawPair]:
+    def pairs(self, unused: Unused) -> Iterator[RawPair]:
         """All pairs: files and missing files sorted by name, then pictures in the table in its order."""
         for name in sorted({*self._files, *self._lost}):
             if name in self._files:
                 picture = self._on_disk.get(name) or _Picture(name, None)
-                yield self._pair(stem_of(name), self._image(self._files[name]), picture)
+                yield self._pair(stem_of(name), self._image(self._files[name]), picture, unused)
             else:
                 stem = stem_of(name.strip())
-                pair = self._pair(stem, None, self._lost[name], self._names.why_missing(name))
+                pair = self._pair(stem, None, self._lost[name], unused, self._names.why_missing(name))
                 yield replace(pair, unread=self._unread.find(name))
         used: set[str] = set()
         for sha256, picture in self._embedded.items():
             stem = stem_of(picture.name)
             if picture.image is not None:
-                yield self._pair(f"{stem}-{sha256[:12]}" if stem in used else stem, picture.image, picture)
+                yield self._pair(f"{stem}-{sha256[:12]}" if stem in used else stem, picture.image, picture, unused)
             used.add(stem)
 
     def _image(self, entry: SourceFile) -> ImageRef:
@@ -114,24 +117,19 @@ class TablePairs:
         copied = self.embedded and entry.sha256 not in self._forgotten.sha256
         return self._kept.keep(image.read()) if copied else image
 
-    def _pair(self, stem: str, image: ImageRef | None, picture: _Picture, missing: str | None = None) -> RawPair:
+    def _pair(
+        self, stem: str, image: ImageRef | None, picture: _Picture, unused: Unused, missing: str | None = None
+    ) -> RawPair:
         if len(picture.silent) < len(picture.rows):  # ingest drops a picture without any caption, by its key
             for number in picture.silent:
-                self._table.damaged(f"row {number}", f"has no caption of {picture.name!r}")
-        return self._reader.pair(safe_key(stem), image, picture.rows, folders=folders_of(stem), missing=missing)
+                self._table.damaged(f"row {number}", "has no caption, and other rows of its picture have one")
+        folders = folders_of(stem)
+        return self._reader.pair(safe_key(stem), image, picture.rows, folders=folders, missing=missing, unused=unused)
 
 
 def _speaks(value: Any) -> bool:
-    """Whether a caption, a list of captions or a mapping by language has any text."""
-    match value:
-        case str():
-            return bool(value.strip())
-        case list():
-            return any(map(_speaks, value))
-        case dict():
-            return any(map(_speaks, value.values()))
-        case _:
-            return False
+    """Whether a value of the caption field has any text that cleaning leaves."""
+    return not all(is_blank(text) for texts in texts_in(value, "en").values() for text in texts)
 
 
 def _picture(value: Any) -> tuple[str | None, bytes | None]:

@@ -34,7 +34,7 @@ from flame_core.data.addresses.tally import followed
 from flame_core.data.addresses.unit import ABOUT, Fetched, FetchTask, fetch, fetch_identity
 from flame_core.data.forgotten import FORGOTTEN, NOTHING, Forgotten
 from flame_core.data.sources import ImageRef, Problem, RawPair
-from flame_core.data.sources.accounting import Problems
+from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.kept_columns import KeptColumns
 from flame_core.data.sources.listing import KEPT_COLUMNS, SOURCE, write_listing
 from flame_core.data.sources.record import RECORDS, RecordReader
@@ -49,6 +49,7 @@ from flame_core.work import Unit, UnitRecord, WorkCache
 _PER_UNIT = 2000  # addresses
 _IN_LINE = 4  # units of one process
 _LIST = "list.json"
+_BEYOND = "beyond_max_samples"
 
 
 class Urls:
@@ -89,6 +90,7 @@ class Urls:
         fields = {"columns", "url_column", "caption_column", "licence_column", "sha256_column", "md5_column"}
         inputs = {
             "kind": "addresses",
+            "records": RECORDS,
             "files": [[path.name, file_sha256(path)] for path in files],
             "params": self._params.model_dump(include=fields | {"keep_columns", "max_samples"}),
             **self._forgotten.identity,
@@ -99,11 +101,13 @@ class Urls:
             reader = ListReader(self._params, problems, folder)
             left_out: set[str] = set()
             wanted = self._wanted(reader.addresses(files), left_out)
-            listed, kept = write_sorted(folder, wanted, self._params.max_samples)
+            found = write_sorted(folder, wanted, self._params.max_samples)
             rows = [vars(problem) for problem in problems.rows()]
-            told = {FORGOTTEN: len(left_out)} if left_out else {}
+            told: dict[str, Any] = {FORGOTTEN: len(left_out)} if left_out else {}
+            if found.left_out:
+                told[_BEYOND] = {"count": found.left_out, "first": found.first_left_out}
             write_json(folder / _LIST, {"problems": rows, **told})
-            return UnitRecord({"listed": listed, "kept": kept})
+            return UnitRecord({"listed": found.listed, "kept": found.kept})
 
         unit = work.get(inputs, write)
         if not unit.record.counts["kept"]:
@@ -166,9 +170,12 @@ class Urls:
         first: dict[tuple[str, str], str] = {}
         kept = KeptColumns(folder / KEPT_COLUMNS if self._params.keep_columns else None)
         reader = RecordReader(("captions",), self._params.language, None, self._params.licence)
-        problems = Problems()
-        for row in json.loads(addresses.file(_LIST).read_bytes())["problems"]:
+        problems, unused = Problems(), Unused()
+        about_list = json.loads(addresses.file(_LIST).read_bytes())
+        for row in about_list["problems"]:
             problems.append(Problem(**row))
+        if beyond := about_list.get(_BEYOND):
+            unused.add(_BEYOND, beyond["first"], "addresses", beyond["count"])
 
         def pairs(attempts: pq.ParquetWriter) -> Iterator[RawPair]:
             for name, unit in tars.items():
@@ -187,21 +194,27 @@ class Urls:
                         records = address.records
                         if not self._forgotten.names(address.key, row["sha256_stored"]):  # as `write_listing`
                             kept.add(address.key, records)
-                        yield reader.pair(address.key, image, records)
+                        yield reader.pair(address.key, image, records, unused=unused)
                 attempts.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
 
         with pq.ParquetWriter(folder / ATTEMPTS, SCHEMA, compression="zstd") as attempts:
             counts = addresses.record.counts
             about: dict[str, Any] = {"kind": "urls", "listed": counts["listed"], "addresses": counts["kept"]}
             record = write_listing(
-                folder, folder, pairs(attempts), about=about, problems=problems, forgotten=self._forgotten
+                folder,
+                folder,
+                pairs(attempts),
+                about=about,
+                problems=problems,
+                unused=unused,
+                forgotten=self._forgotten,
             )
         kept.close()
         record["outcomes"] = [
             {"outcome": outcome, "reason": reason, "count": number, "first": first[outcome, reason]}
             for (outcome, reason), number in sorted(reasons.items())
         ]
-        if left_out := json.loads((addresses.folder / _LIST).read_bytes()).get(FORGOTTEN, 0):
+        if left_out := about_list.get(FORGOTTEN, 0):
             record[FORGOTTEN] = record.get(FORGOTTEN, 0) + left_out
         write_json(folder / SOURCE, record)
         return UnitRecord({"pairs": record["pairs"]})

@@ -138,7 +138,7 @@ class Webdataset:
                     continue
                 taken[split] = taken.get(split, 0) + 1
                 key = safe_key(f"{shard}/{sample.key}")
-                pair = self._reader.pair(key, sample.image, sample.records, texts=sample.texts)
+                pair = self._reader.pair(key, sample.image, sample.records, texts=sample.texts, unused=unused)
                 left_out = pair.split not in (None, *SPLITS) and split != "val"
                 split_of = pair.split if split is None or left_out else split
                 yield replace(pair, split=split_of, unread=sample.unread)

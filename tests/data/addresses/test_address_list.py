@@ -16,7 +16,7 @@ import pytest
 from flame_core.data.addresses.address_list import ListReader, list_files
 from flame_core.data.addresses.attempts import address_key
 from flame_core.data.addresses.expected import count_rows
-from flame_core.data.addresses.sorted_list import read_addresses, read_keys, write_sorted
+from flame_core.data.addresses.sorted_list import SortedList, read_addresses, read_keys, write_sorted
 from flame_core.data.sources import Problem
 from flame_core.errors import InputError
 from flame_core.params import UrlsSource
@@ -95,7 +95,7 @@ def test_an_address_that_is_listed_twice_has_all_captions(tmp_path: Path):
     params = UrlsSource.model_validate({"kind": "urls", "path": str(path)})
     counts = write_sorted(tmp_path, ListReader(params, [], tmp_path).addresses([path]), None)
     keys = list(read_keys(tmp_path))
-    assert counts == (3, 2) and keys == sorted(map(address_key, ("http://a.org/1", "http://a.org/2")))
+    assert counts == SortedList(3, 2) and keys == sorted(map(address_key, ("http://a.org/1", "http://a.org/2")))
     found = {row.url: [record["captions"] for record in row.records] for row in read_addresses(tmp_path, 0, 2)}
     assert found == {"http://a.org/1": ["one", {"de": ["eins"]}], "http://a.org/2": ["two"]}
 
@@ -106,9 +106,10 @@ def test_the_first_samples_are_the_same_ones_of_a_longer_list(tmp_path: Path):
         path = tmp_path / f"{number}.tsv"
         path.write_text("".join(f"http://a.org/{n}\tc\n" for n in range(number)))
         params = UrlsSource.model_validate({"kind": "urls", "path": str(path), "columns": ["url", "caption"]})
-        write_sorted(tmp_path, ListReader(params, [], tmp_path).addresses([path]), 2000)
+        counts = write_sorted(tmp_path, ListReader(params, [], tmp_path).addresses([path]), 2000)
         kept.append(list(read_keys(tmp_path)))
-        assert kept[-1] == sorted(address_key(f"http://a.org/{n}") for n in range(number))[:2000]
+        every = sorted(address_key(f"http://a.org/{n}") for n in range(number))
+        assert kept[-1] == every[:2000] and counts == SortedList(number, 2000, number - 2000, every[2000])
         assert [row.key for row in read_addresses(tmp_path, 1000, 1500)] == kept[-1][1000:1500]
 
 

@@ -40,6 +40,16 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("table", [None, "a.csv"])
+def test_other_tables_are_counted_as_such(folder: Path, table: str | None):
+    (folder / "a.png").write_bytes(png(1))
+    for name in ("a.csv", "b.csv", "part-1.parquet", "rows.jsonl"):
+        (folder / name).write_text("image,caption\na.png,A jay.\n")
+    unit, _ = _download(folder, table=table)
+    kinds = [".csv", ".jsonl", ".parquet"]
+    assert _unused(unit) == {("other_table", kind): 1 + (kind == ".csv" and table is None) for kind in kinds}
+
+
 def test_sidecars(folder: Path):
     (folder / "animals/birds/jay.png").write_bytes(png(1))
     (folder / "animals/birds/jay.txt").write_text("A jay.\n\n  \nA blue bird.\n")

@@ -294,3 +294,12 @@ def test_a_member_belongs_to_the_longest_key(tmp_path):
     with tarfile.open(tmp_path / "b.tar") as file:
         assert file.getnames() == ["22.10.jpg", "22.10.txt"]
         assert file.extractfile("22.10.txt").read() == b"22.10.txt" * 100
+
+
+def test_values_that_are_not_read_are_counted(tmp_path, hub):
+    categories = pa.array([["a", "b"], None])
+    commit = hub.commit({"data/train-0.parquet": table([0, 1], category=categories), "README.md": b"---\n"})
+    _, source = download(tmp_path, commit)
+    (group,) = [group for group in source["unused"] if group["reason"] == "unread_value"]
+    assert (group["kind"], group["count"]) == ("category as a list", 1)
+    assert group["examples"] == ["category"]

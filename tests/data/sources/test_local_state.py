@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +18,9 @@ from flame_core.data.shards import read_index
 from flame_core.data.sources.local_state import changed_sources, look, note, note_first
 from flame_core.layout import Layout
 from flame_core.params import merge, read_yaml
+from flame_core.stages import fetch_llm
 from flame_core.workspace import environment, resolve_params
+from tests.conftest import tiny_llm
 from tests.data.drawings import png
 
 ROOT = Path(__file__).parents[3]
@@ -65,6 +69,78 @@ def test_what_was_seen_counts_and_what_is_there_without_a_note_does_not(layout: 
         note(layout, "download", look(params, layout, "download"))
         assert changed(layout) == {}
     shutil.rmtree(pictures)  # the data are in data/raw
+    assert changed(layout) == {}
+
+
+def noticed(layout: Layout, stage: str, change: Callable[[], object]) -> bool:
+    """Whether a change makes a stage run anew that has seen all before."""
+    note(layout, stage, look(resolve_params(layout, [], None).params, layout, stage))
+    before = changed(layout)
+    change()
+    return changed(layout).get(stage) is not None and stage not in before
+
+
+def set_source(layout: Layout, source: dict[str, Any]) -> None:
+    content = read_yaml(layout.params)
+    content["sources"] = {"mine": source}
+    layout.params.write_text(yaml.safe_dump(content))
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_table_outside_of_the_folder_counts(layout: Layout, tmp_path: Path, absolute: bool):
+    table = tmp_path / "captions.csv"
+    table.write_text("image,caption\n0.png,a bird\n")
+    named = str(table) if absolute else "../captions.csv"
+    set_source(layout, {"kind": "folder", "path": "../pictures", "table": named})
+    assert noticed(layout, "download", lambda: table.write_text("image,caption\n0.png,a large bird\n"))
+
+
+@pytest.mark.parametrize("links", ["inside", "anywhere"])
+def test_files_behind_links_count_if_the_source_reads_them(layout: Layout, tmp_path: Path, links: str):
+    add(tmp_path / "elsewhere", 20)
+    (tmp_path / "pictures/linked").symlink_to(tmp_path / "elsewhere")
+    set_source(layout, {"kind": "folder", "path": "../pictures", "links": links})
+    assert noticed(layout, "download", lambda: add(tmp_path / "elsewhere", 21)) == (links == "anywhere")
+
+
+def test_shards_behind_links_count(layout: Layout, tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/linked").symlink_to(tmp_path / "elsewhere")
+    set_source(layout, {"kind": "webdataset", "path": "../shards", "shards": "linked/*.tar"})
+    assert noticed(layout, "download", lambda: (tmp_path / "elsewhere/0.tar").write_bytes(b"x"))
+
+
+def test_lists_of_what_is_opted_out_count(layout: Layout, tmp_path: Path):
+    (tmp_path / "list.csv").write_text("url,caption\nhttp://a.org/1.jpg,a bird\n")
+    (tmp_path / "out.txt").write_text("b.org\n")
+    set_source(layout, {"kind": "urls", "path": "../list.csv", "opt_out": {"lists": ["../out.txt"]}})
+    assert noticed(layout, "download", lambda: (tmp_path / "out.txt").write_text("a.org\nb.org\n"))
+
+
+def test_an_llm_of_this_machine_counts(layout: Layout, tmp_path: Path, byte_tokenizer: Any):
+    folder = tmp_path / "llm"
+    tiny_llm("llama").save_pretrained(folder)
+    byte_tokenizer.save_pretrained(folder)
+    content = merge(read_yaml(layout.params), {"llm": {"name": "tiny", "source": "path:../llm", "sha256": None}})
+    layout.params.write_text(yaml.safe_dump(content))
+    params = resolve_params(layout, [], None).params
+    layout.raw.mkdir(parents=True)
+
+    def weights() -> bytes:
+        fetch_llm.run(params, layout)
+        return (layout.llm / "tiny/model.safetensors").read_bytes()
+
+    assert changed(layout) == {"fetch_llm": ["tiny"]}  # nothing was fetched yet
+    before = weights()
+    assert changed(layout) == {} and before == (folder / "model.safetensors").read_bytes()
+    other = tiny_llm("llama")
+    other.get_input_embeddings().weight.data += 1
+    other.save_pretrained(folder)
+    assert changed(layout) == {"fetch_llm": ["tiny"]}
+    after = weights()
+    assert changed(layout) == {} and after == (folder / "model.safetensors").read_bytes() != before
+    shutil.rmtree(folder)  # the LLM is in data/llm
     assert changed(layout) == {}
 
 

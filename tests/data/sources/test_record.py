@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from flame_core.data.sources.accounting import Unused
 from flame_core.data.sources.record import RecordReader, keyword_list, read_object
 from flame_core.data.text_files import TextError
 
@@ -32,6 +33,8 @@ READER = RecordReader(("caption", "captions"), "de", "album", "CC0")
         ({"caption": '{"en": "One", "fr": ["Un", "Une"]}'}, {"en": ["One"], "fr": ["Un", "Une"]}),
         ({"caption": "[untitled]"}, {"de": ["[untitled]"]}),
         ({"caption": "[1, 2]"}, {"de": ["[1, 2]"]}),
+        ({"caption": "[]"}, {}),
+        ({"caption": " {} ", "captions": ["Eins"]}, {"de": ["Eins"]}),
         ({"caption": "{a} [b]"}, {"de": ["{a} [b]"]}),
     ],
 )
@@ -92,6 +95,33 @@ def test_all_fields_that_are_looked_at():
 )
 def test_keywords(value, keywords):
     assert keyword_list(value) == keywords
+
+
+@pytest.mark.parametrize(
+    ("record", "kinds"),
+    [
+        ({"category": ["animals", "birds"]}, ["category as a list"]),
+        ({"category": {"id": 1}, "title": True}, ["category as an object", "title as true or false"]),
+        (
+            {"license": ["MIT"], "lang": ["de"], "album": [1]},
+            ["album as a list", "lang as a list", "license as a list"],
+        ),
+        ({"keywords": {"a": 1}}, ["keywords as an object"]),
+        ({"keywords": 7}, ["keywords as a number"]),
+        ({"keywords": ["a", 4, None, {"name": "b"}]}, ["keywords as an object"]),
+        ({"captions": ["Eins", 3, None, 4]}, ["captions as a number"]),
+        ({"captions": [{"from": "human", "value": "What is it?"}]}, ["captions as an object"]),
+        ({"caption": "Eins", "captions": False}, ["captions as true or false"]),
+        ({"other": ["x"], "category": 3, "title": " ", "keywords": ["a"], "split": ["val"]}, []),
+        ({"category": [], "title": {}, "keywords": None, "caption": float("nan"), "captions": "[]"}, []),
+    ],
+)
+def test_values_that_no_rule_reads_are_counted(record, kinds):
+    unused = Unused()
+    READER.pair("k", None, [record], unused=unused)
+    assert [(row.reason, row.kind, row.count, row.examples) for row in unused.rows()] == [
+        ("unread_value", kind, 1, [kind.partition(" as ")[0]]) for kind in kinds
+    ]
 
 
 def test_titles_are_unescaped():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,17 @@ def test_the_same_table_gives_the_same_bytes(folder: Path):
         assert (second / name).read_bytes() == files[name]
 
 
+def test_a_row_without_any_text_is_named(folder: Path):
+    silent = ["\u200b", "[]", [{"from": "human", "value": "What is it?"}], {"en": " "}, 7, None, "\u200e\u200d"]
+    rows = [{"image": "a.png", "caption": caption} for caption in ["A bird", *silent]]
+    (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "a.png").write_bytes(png(1))
+    _, problems, _ = _download(folder, table="t.jsonl")
+    assert problems == [
+        f"row {number} has no caption, and other rows of its picture have one" for number in range(2, 2 + len(silent))
+    ]
+
+
 def test_what_is_forgotten_leaves_its_key_to_nobody(folder: Path):
     rows = [{"image": {"bytes": png(n), "path": "image.png"}, "caption": f"{n}"} for n in range(3)]
     pq.write_table(pa.Table.from_pylist(rows), folder / "t.parquet")
@@ -111,6 +123,17 @@ def test_what_is_forgotten_leaves_its_key_to_nobody(folder: Path):
     raw = Folder(params, folder, forgotten).download(WorkCache(folder.parent / "work", "download")).folder
     assert {pair.key for pair in read_pairs(raw, raw)} == before.keys() - {"image"}
     assert read_source(raw)["forgotten"] == 1 and png(0) not in (raw / PICTURE_FILE).read_bytes()
+
+
+def test_what_is_forgotten_is_not_shown_as_the_nearest(folder: Path):
+    (folder / "a.png").write_bytes(png(1))
+    (folder / "b.png").write_bytes(png(2))
+    (folder / "t.csv").write_text("image,caption\na.png,a bird\na.png,\nA.JPG,x\nlost.png,y\n")
+    forgotten = Forgotten((ForgottenSample("s/a", ()),)).of("s")
+    params = FolderSource.model_validate({"kind": "folder", "path": "unused", "table": "t.csv"})
+    raw = Folder(params, folder, forgotten).download(WorkCache(folder.parent / "work", "download")).folder
+    said = (raw / "source.json").read_text() + (raw / "missing.json").read_text()
+    assert "a.png" not in said and "its pictures are called like 'b.png'" in said
 
 
 def test_a_name_that_is_no_file_shows_the_nearest(folder: Path):
@@ -132,7 +155,7 @@ def test_a_row_without_a_caption_is_named_where_its_picture_has_others(folder: P
         (folder / name).write_bytes(name.encode())
     (folder / "t.csv").write_text('image,caption,split\na.png,A,\na.png,"  ",test\nb.png,,\nb.png,,\n')
     pairs, problems, _ = _download(folder, table="t.csv")
-    assert problems == ["row 2 has no caption of 'a.png'"]
+    assert problems == ["row 2 has no caption, and other rows of its picture have one"]
     assert pairs["a"].split == "test"
     assert pairs["b"].captions == {"en": [""]}
 

@@ -162,6 +162,32 @@ def test_what_packages_hold_is_kept_or_in_the_ledger(layout: Layout, repository:
     }
 
 
+@pytest.mark.parametrize("kind", ["folder", "table", "webdataset"])
+def test_values_that_are_not_read_are_in_the_ledger(layout: Layout, tmp_path: Path, kind: str):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    records = [{"caption": f"drawing number {n}", "category": ["a", "b"] if n < 3 else "c"} for n in range(GOOD)]
+    params: dict[str, Any] = {"kind": "folder", "path": str(folder)}
+    for n, record in enumerate(records):
+        (folder / f"{n}.png").write_bytes(png(n))
+        if kind != "table":
+            (folder / f"{n}.json").write_text(json.dumps(record))
+    if kind == "table":
+        rows = [{"image": f"{n}.png", **record} for n, record in enumerate(records)]
+        (folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        params["table"] = "t.jsonl"
+    if kind == "webdataset":
+        with tarfile.open(folder / "0.tar", "w") as tar:
+            for path in sorted(path for path in folder.iterdir() if path.suffix != ".tar"):
+                tar.add(path, path.name)
+                path.unlink()
+        params |= {"kind": "webdataset", "caption_field": "caption"}
+    _assert_the_rule(layout, params)
+    (entry,) = read_ledger(layout.shards)
+    assert (entry.outcome, entry.reason, entry.count) == ("unused", "unread_value", 3)
+    assert (entry.key, entry.detail.partition(",")[0]) == ("category", "3 pairs have category as a list")
+
+
 def _assert_the_rule(layout: Layout, params: dict[str, Any]) -> None:
     run_ingest(pipeline_params({"s": params}), layout)
     listed = Counter(f"s/{key}" for key in read_keys(layout.raw / "s"))
