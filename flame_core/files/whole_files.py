@@ -9,7 +9,6 @@ from pathlib import Path
 
 from flame_core.errors import InputError
 from flame_core.files.disk_errors import disk_error, place_error
-from flame_core.names import expanded
 
 
 def put(path: Path, content: bytes) -> None:
@@ -49,6 +48,8 @@ def write_output(path: Path, text: str, option: str) -> None:
         InputError: it cannot be a file.
         ResourceError: the disk is full, or the user may not write there.
     """
+    from flame_core.names import expanded  # which imports pydantic
+
     path = expanded(path)
     with clear_output_errors(path, option):
         if path.exists() and not path.is_file():  # a device

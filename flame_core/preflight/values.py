@@ -146,9 +146,3 @@ def _size_faults(recipe: TrainParams) -> Iterator[Fault]:
     if tower and tower.width % tower.heads:
         wider = -(-tower.width // tower.heads) * tower.heads
         yield Fault(("text_tower", "width"), f"{tower.width} does not divide by heads {tower.heads}: take {wider}")
-    low, high = recipe.augmentation.scale
-    if low > high:
-        yield Fault(("augmentation", "scale"), f"from {low} to {high}: write the smaller share first")
-    narrow, wide = recipe.augmentation.ratio
-    if not 0 < narrow <= wide:
-        yield Fault(("augmentation", "ratio"), f"from {narrow} to {wide}: write two positive ratios, the smaller first")

@@ -153,7 +153,7 @@ MISTAKES = [  # (file, text, its replacement, line, key, what is said)
     (MINE, "name: multi_positive_sigmoid", "name: siglip", 5, "objective", "'multi_positive_sigmoid', 'facet_sigmoid'"),
     (MINE, "name: multi_positive_sigmoid", "name: facet_sigmoid", 6, "objective.name", "set both or neither"),
     (MINE, "logit_bias: auto", "logit_bias: automatic", 7, "objective.logit_bias", "\\(got 'automatic'\\)"),
-    (MINE, "[0.6, 1.0]", "[1.0, 0.6]", 8, "augmentation.scale", "write the smaller share first"),
+    (MINE, "[0.6, 1.0]", "[1.0, 0.6]", 8, "augmentation.scale", r"write \[lowest, highest\]"),
     (MINE, "kinds:", "terms: [{name: multi_positive_sigmoid}]\nkinds:", 9, "terms", "more than once.*use its weight"),
     (MINE, "kinds:", "text_tower: {width: 50, heads: 8}\nkinds:", 9, "text_tower.width", "by heads 8: take 56"),
     (MINE, "kinds:", "selection: nowhere.parquet\nkinds:", 9, "selection", "correct the path, or make it first"),

@@ -173,7 +173,7 @@ def test_a_sentence_model_is_measured_asked_and_served_with_sentences_only(
         for name, content in contents.items():
             (tmp_path / name).write_bytes(content)
         monkeypatch.setenv(LLM_VARIABLE, str(layout.llm / "tiny"))
-        texts = [UNSEEN, "ein Satz", "", held_out.evaluation.languages["en"].pairing.texts[0]]
+        texts = [UNSEEN, "ein Satz", "?", held_out.evaluation.languages["en"].pairing.texts[0]]
         served = Predictor(tmp_path).texts(texts)
         np.testing.assert_allclose(served, [side.encode("raw", [text])[0, 0] for text in texts], atol=2e-3)
     with no_facets(), pytest.raises(AssertionError, match="facets of raw were looked up"):

@@ -48,7 +48,7 @@ function element(name, className, text = "") {
   return made;
 }
 
-// A picture is known by its number in the index that was searched, which may no longer be the chosen one.
+/* A picture is known by its number in the index that was searched, which may no longer be the chosen one. */
 function card(hit, index) {
   const item = document.createElement("li");
   const button = document.createElement("button");
@@ -191,7 +191,10 @@ $("index").addEventListener("change", () => {
 $("facets").addEventListener("input", () => { $("weight").textContent = $("facets").value; });
 $("facets").addEventListener("change", search);
 $("by-words").addEventListener("change", () => askText($("text").value));
-$("file").addEventListener("change", () => { askFile($("file").files[0]); $("file").value = ""; });  // it may be chosen again
+$("file").addEventListener("change", () => {
+  askFile($("file").files[0]);
+  $("file").value = ""; /* so that the same file can be chosen again */
+});
 $("similar").addEventListener("click", () => {
   $("detail").close();
   $("index").value = shown.index;
