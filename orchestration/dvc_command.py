@@ -25,6 +25,7 @@ from orchestration.processes.tree import TOKEN, ProcessTree
 
 _EXITED = re.compile(r", exited with (-?\d+)\Z")
 _WAIT_SECONDS = 1.0  # between two attempts
+_LOOKS = 60  # at held paths that stay the same, until the next attempt: the one that was in the way may be free
 _PARENT_SECONDS = 0.5  # between two checks that the parent still runs
 _SIGNALLED = 128  # what a shell adds to the number of the signal that ended a command
 
@@ -88,8 +89,8 @@ def dvc(arguments: list[str]) -> int:
 
 
 def _wait(*, of_path: bool) -> None:
-    """Wait a moment, or, if it is a path that is held, until other paths are: each attempt tells of all stages anew."""
-    while True:
+    """Wait a moment; for a path that is held, until others are, or a minute: each attempt tells of all stages anew."""
+    for _ in range(_LOOKS):
         before = held_paths(Path.cwd())
         for dead in release_dead(Path.cwd()):
             console.print(f"released the lock of {dead}, which has ended", markup=False, soft_wrap=True)

@@ -60,6 +60,7 @@ def place_error(error: OSError, owner: str | None = None) -> ResourceError | Non
     """
     if error.errno not in (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.ELOOP):
         return None
+    in_place = error.errno == errno.EEXIST and error.filename2 is None  # not of a link, whose source is a file
     for name in (error.filename, error.filename2):
         if isinstance(name, str | bytes | os.PathLike):
             path = Path(os.fsdecode(name)).absolute()
@@ -67,7 +68,7 @@ def place_error(error: OSError, owner: str | None = None) -> ResourceError | Non
                 if each.is_symlink() and not each.exists():
                     lost = f"{each} is a link to {each.readlink()}, which is not there"
                     return ResourceError(f"{lost}: mount the disk that holds it, or remove the link")
-                if each.is_file() and (each != path or error.errno == errno.EEXIST):
+                if each.is_file() and (each != path or in_place):
                     wanted = f"{owner} has a folder" if owner else "a folder is needed"
                     return ResourceError(f"{each} is a file, where {wanted}: move it away")
     return None

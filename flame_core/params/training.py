@@ -94,7 +94,7 @@ class TrainParams(Section):
     epochs: PositiveOrAuto = Field(default=32, description="auto: fewer, the more samples there are")
     warmup_steps: CountOrAuto = Field(default=2000, description="auto: a tenth of all steps, at most 2,000")
     precision: Precision = "bfloat16"
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     cpu_threads: Positive = 2
     gates: TrainGates = TrainGates()
     teacher: TeacherParams | None = Field(default=None, description="a model to learn from")

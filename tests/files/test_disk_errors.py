@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 from pathlib import Path
@@ -37,6 +38,15 @@ def test_a_file_that_is_only_missing_keeps_its_error(tmp_path: Path):
     with pytest.raises(FileNotFoundError) as found, clear_disk_errors(tmp_path):
         (tmp_path / "missing").read_bytes()
     assert place_error(found.value) is None
+
+
+def test_a_link_that_is_there_already_asks_nobody_to_move_its_source_away(tmp_path: Path):
+    (tmp_path / "source").touch()
+    (tmp_path / "place").touch()
+    for link in (os.link, os.symlink):
+        with pytest.raises(FileExistsError) as found, clear_disk_errors(tmp_path):
+            link(tmp_path / "source", tmp_path / "place")
+        assert place_error(found.value) is None
 
 
 def test_who_keeps_something_in_a_folder_is_named_beside_a_file_in_its_place(tmp_path: Path):
