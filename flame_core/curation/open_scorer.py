@@ -36,6 +36,7 @@ from flame_core.params.scores import (
 from flame_core.settings import settings
 from flame_core.suite.models.model import Model, NotOffered, open_model
 from flame_core.suite.models.picture_classifier import PictureClassifier
+from flame_core.suite.models.source import in_project
 from flame_core.text.store import TrainStore
 from flame_core.verification import read_object
 
@@ -63,10 +64,11 @@ def _open(name: str, chosen: ScorerParams, layout: Layout, language: str, device
         case TableScorerParams():
             return TableScorer(name, linked_place(layout, chosen.path), chosen.column)
         case ClassifierScorerParams():
-            model = PictureClassifier(chosen.source.removeprefix("transformers:"), device)
+            model = PictureClassifier(in_project(chosen.source, layout).removeprefix("transformers:"), device)
             return ClassifierScorer(name, layout.shards, model, chosen.label)
         case ModelScorerParams():
-            return CaptionScorer(layout.shards, layout.captions, language, _model(chosen.source, device))
+            scoring = _model(in_project(chosen.source, layout), device)
+            return CaptionScorer(layout.shards, layout.captions, language, scoring)
         case HeadScorerParams():
             return _with_head(name, chosen, layout, device)
         case TowerScorerParams():
@@ -87,7 +89,7 @@ def _model(source: str, device: str) -> Model:
 def _with_head(name: str, chosen: HeadScorerParams, layout: Layout, device: str) -> Scorer:
     path = linked_place(layout, chosen.file)
     head = read_head(path, chosen.activation)
-    model = _model(chosen.source, device)
+    model = _model(in_project(chosen.source, layout), device)
     read: Callable[[Sequence[bytes]], np.ndarray] = model.pictures if chosen.features == "projected" else model.features
     try:
         width = read([_blank()]).shape[1]

@@ -26,6 +26,7 @@ from flame_core.params.concepts import (
     TowerTaggerParams,
 )
 from flame_core.settings import settings
+from flame_core.suite.models.source import in_project
 from flame_core.text.store import TRAIN, TextStore, TrainStore, unit
 from flame_core.verification import read_digests
 from flame_core.work import Unit
@@ -58,7 +59,9 @@ def open_tagger(
         case ClassifierTaggerParams():
             from flame_core.suite.models.picture_classifier import PictureClassifier
 
-            model = PictureClassifier(tagger.source.removeprefix("transformers:"), settings().torch_device())
+            model = PictureClassifier(
+                in_project(tagger.source, layout).removeprefix("transformers:"), settings().torch_device()
+            )
             identity = {"kind": "classifier", **model.identity}
             return ClassifierTagger(layout.shards, model.probabilities, model.labels, concepts, language, identity)
 
@@ -66,7 +69,7 @@ def open_tagger(
 def _of_model(layout: Layout, tagger: ModelTaggerParams, concepts: ConceptList) -> Tagger:
     from flame_core.suite.models.model import open_model
 
-    model = open_model("concepts.images", tagger.source, settings().torch_device())
+    model = open_model("concepts.images", in_project(tagger.source, layout), settings().torch_device())
     vectors = _of_prompts(concepts, tagger.prompts, lambda texts: model.texts("raw", texts))
     covered = np.ones(len(concepts), bool)
     return SimilarityTagger(layout.shards, model.pictures, vectors, covered, {"kind": "model", **model.identity})

@@ -73,13 +73,13 @@ def scorer_shapes(params: Params, chosen: ScoresParams, layout: Layout) -> dict[
 
 def _of_source(where: str, source: str, layout: Layout) -> TowerShape | str:
     """The shape of the picture side of a source such as timm:<name> or transformers:<folder>."""
-    from flame_core.objectives.clip_teacher import local_folder
+    from flame_core.suite.models.source import local_place
 
     kind, _, name = source.partition(":")
     if kind == "timm":
         return _of_timm(where, name)
-    folder = local_folder(source, layout)
-    return f"{source} is no folder on this machine" if folder is None else _of_transformers(folder)
+    folder = local_place(source, layout)
+    return _of_transformers(folder) if folder and folder.is_dir() else f"{source} is no folder on this machine"
 
 
 def _of_transformers(folder: Path) -> TowerShape | str:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from flame_core.data.sidecars import Sidecar
 from flame_core.errors import InputError
-from flame_core.layout import Layout
 from flame_core.objectives.teacher import Teacher
 from flame_core.suite.models.model import Model, NotOffered, PictureSide, open_model
 from flame_core.vision.views import MEAN, STD
@@ -58,13 +57,6 @@ def open_clip_teacher(folder: Path) -> ClipTeacher:
     if dict(model.identity) != origin["teacher"]:
         raise InputError(f"{origin['source']} has changed since its texts were stored in {folder}: train again")
     return ClipTeacher(model.picture_side(), origin["source"])
-
-
-def local_folder(source: str, layout: Layout) -> Path | None:
-    """The folder that a source `transformers:<folder>` names, relative to the project; None if it is not there."""
-    kind, _, place = source.partition(":")
-    folder = layout.resolve(place)
-    return folder if kind == "transformers" and folder.is_dir() else None
 
 
 def open_teaching_model(source: str) -> Model:

@@ -191,7 +191,7 @@ def _taught(
 ) -> TrainingCost | str:
     """The cost of a recipe that needs only a teacher, which may not be trained yet, or be of another project."""
     from flame_core.objectives import recipe_needs
-    from flame_core.objectives.clip_teacher import local_folder
+    from flame_core.suite.models.source import local_place
     from flame_core.training.teacher_stand_in import StandIn, foreign_teacher, stored_teacher, untrained_teacher
 
     folder = links(layout, recipe).get("teacher")
@@ -199,7 +199,7 @@ def _taught(
     if folder is not None and _is_of_params(folder, taught):
         stand_in = nullcontext(StandIn(folder, {}))
     elif source is not None:
-        if (here := local_folder(source, layout)) is None:
+        if (here := local_place(source, layout)) is None or not here.is_dir():
             return f"its teacher {source} is no folder on this machine: fetch it, and name its folder"
         stand_in = foreign_teacher(f"transformers:{here}")
     elif taught is not None:

@@ -107,8 +107,9 @@ def _open(params: Params, chosen: TuneParams, layout: Layout, name: str) -> Mode
     device = settings().torch_device()
     if name in chosen.baselines:
         from flame_core.suite.models.model import open_model
+        from flame_core.suite.models.source import in_project
 
-        return open_model(name, params.evaluate.baselines[name], device)
+        return open_model(name, in_project(params.evaluate.baselines[name], layout), device)
     from flame_core.suite.models.trained import TrainedModel
     from flame_core.vision.image_encoder import load_encoder
 

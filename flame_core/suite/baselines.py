@@ -25,6 +25,7 @@ from flame_core.suite.collection import Collected, collect
 from flame_core.suite.held_out_benchmarks import held_out_not_offered, held_out_results
 from flame_core.suite.measurement import run_benchmarks
 from flame_core.suite.models.model import Model, NotOffered, open_model
+from flame_core.suite.models.source import in_project
 from flame_core.suite.recipe_benchmarks import collected_benchmarks
 from flame_core.work import Unit, UnitRecord, WorkCache
 
@@ -63,7 +64,7 @@ def measure(params: Params, layout: Layout, cache: WorkCache) -> Measured:
     for name, source in options.baselines.items():
         try:
             try:
-                model = open_model(name, source, settings().torch_device())
+                model = open_model(name, in_project(source, layout), settings().torch_device())
             except InputError as error:
                 unread[name] = str(error)
                 continue

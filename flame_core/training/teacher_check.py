@@ -16,8 +16,8 @@ from flame_core.errors import FlameError, ParamsError
 from flame_core.graph.links import links
 from flame_core.layout import Layout
 from flame_core.model_files import CONFIG
-from flame_core.objectives.clip_teacher import local_folder
 from flame_core.params import ModelParams, Params, TrainParams, teacher_recipe
+from flame_core.suite.models.source import local_place
 from flame_core.text.jobs import recipe_slots, slot_names
 
 
@@ -42,7 +42,7 @@ def teachable_faults(params: Params, layout: Layout, name: str) -> Iterator[tupl
     source = recipe.teacher.model if recipe.teacher else None
     if source is not None:
         place = source.partition(":")[2]
-        if place.startswith(("/", "~", ".")) and local_folder(source, layout) is None:
+        if place.startswith(("/", "~", ".")) and local_place(source, layout) is None:
             yield ("teacher", "model"), f"{layout.resolve(place)} is no folder: correct the path, or name a hub id"
         return
     names = slot_names(params.text)

@@ -17,10 +17,11 @@ from flame_core.data.shards import Index
 from flame_core.data.sidecars import gather_sidecar, write_values
 from flame_core.digest import file_sha256
 from flame_core.layout import Layout
-from flame_core.objectives.clip_teacher import TEACHER_TEXTS, local_folder, open_teaching_model
+from flame_core.objectives.clip_teacher import TEACHER_TEXTS, open_teaching_model
 from flame_core.params import Params, TrainParams
 from flame_core.reporting import progress
 from flame_core.suite.models.model import Model
+from flame_core.suite.models.source import in_project
 from flame_core.text.jobs import training_job
 from flame_core.text.store import unit
 from flame_core.work import UnitRecord, WorkCache
@@ -54,8 +55,7 @@ def store_teacher_texts(params: Params, layout: Layout, recipe: TrainParams, ind
         InputError: the model cannot be read, or a sample has no caption.
         ResourceError: the model cannot be fetched, or a package is missing.
     """
-    if (here := local_folder(source, layout)) is not None:
-        source = f"transformers:{here}"
+    source = in_project(source, layout)
     model = open_teaching_model(source)
     kinds = [kind for kind in params.text.train_kinds if kind in recipe.kinds]
     language = params.evaluate.train_language

@@ -66,7 +66,7 @@ def jpegs(layout: Layout, rows: Rows) -> list[bytes]:
 def test_a_clip_scores_the_mean_cosine_with_the_captions_of_the_language(world, tmp_path, byte_tokenizer):
     layout, rows = world
     source = f"transformers:{tiny_clip.save(tmp_path / 'clip', byte_tokenizer)}"
-    scorer = opened(layout, kind="model", source=source)
+    scorer = opened(layout, kind="model", source="transformers:clip")  # relative to the project
     found = checked_scores("own", scorer, rows)
     model = open_model("tiny", source, "cpu")
     for row, z, score in zip(rows, model.pictures(jpegs(layout, rows)), found, strict=True):
@@ -86,7 +86,7 @@ def test_a_linear_head_is_a_product_with_the_models_vectors(world, tmp_path, byt
     torch.manual_seed(1)
     weight, bias = torch.randn(1, width), torch.randn(1)
     save_file({"weight": weight, "bias": bias}, tmp_path / "linear.safetensors")
-    asked = {"kind": "head", "source": source, "file": "linear.safetensors"}
+    asked = {"kind": "head", "source": "transformers:clip", "file": "linear.safetensors"}
     found = checked_scores("own", opened(layout, **asked, features=features), rows)
     model = open_model("tiny", source, "cpu")
     x = (model.pictures if features == "projected" else model.features)(jpegs(layout, rows))
@@ -144,7 +144,7 @@ def test_a_missing_and_a_damaged_head_are_refused(tmp_path):
 def test_a_classifier_scores_the_probability_of_its_label(world, tmp_path):
     layout, rows = world
     source = str(classifier(tmp_path / "vit", several=False))
-    found = checked_scores("own", opened(layout, kind="classifier", source=f"transformers:{source}", label="dog"), rows)
+    found = checked_scores("own", opened(layout, kind="classifier", source="transformers:vit", label="dog"), rows)
     expected = PictureClassifier(source, "cpu").probabilities(jpegs(layout, rows))[:, 2]
     np.testing.assert_allclose(found, expected, atol=1e-6)
     with pytest.raises(ParamsError, match=r"own\.label: the classifier has no label 'nsfw'; it has Red_Foxes, tabby"):

@@ -50,9 +50,9 @@ def test_texts_that_only_a_baseline_needs_are_not_asked_of_the_llm(run, byte_tok
             layout.root / f"sets/{name}.yaml", {"kind": "retrieval"}, "crossmodal3600", "many", prompt=prompt,
             languages=["en", "zh"], template="raw" if prompt == "single" else "long",
         )  # fmt: skip
-    clip = tiny_clip.save(layout.root / "clip", byte_tokenizer)
+    tiny_clip.save(layout.root / "clip", byte_tokenizer)
     listed = BenchmarksParams(names=[], only_baselines=["sets/theirs.yaml"])
-    options = {"benchmarks": listed, "baselines": {"CLIP": f"transformers:{clip}"}}
+    options = {"benchmarks": listed, "baselines": {"CLIP": "transformers:clip"}}  # relative to the project
     params = params.model_copy(update={"evaluate": params.evaluate.model_copy(update=options)})
     assert collect(params, layout) == []  # so `embed`, `embed-texts` and the recipes' reports know nothing of it
     baselines.run(params, layout)  # whose store has no text of it
