@@ -134,6 +134,7 @@ def _run_stage(name: str, **arguments: object) -> None:
     from flame_core.graph.links import require_links
     from flame_core.graph.versions import require_versions
     from flame_core.layout import Layout
+    from flame_core.outside.noted import noting
     from flame_core.params import load_params
 
     layout = Layout.find()
@@ -143,11 +144,14 @@ def _run_stage(name: str, **arguments: object) -> None:
         raise ParamsError(f"{recipe!r} is not among the recipes of {layout.params}: {', '.join(params.recipes)}")
     if recipe is not None:
         require_links(layout, params)
-    import_module(f"flame_core.stages.{name}").run(params, layout, **arguments)
-    if arguments.get("retry_failed") or name == "download":  # whose out follows from more than DVC knows
+    stage = "embed" if name == "embed_texts" else name if recipe is None else f"{name}@{recipe}"
+    with noting(params, layout, stage) as reads_outside:
+        import_module(f"flame_core.stages.{name}").run(params, layout, **arguments)
+    follows_from_more = reads_outside or name == "download"  # than DVC knows
+    if arguments.get("retry_failed") or (follows_from_more and name != "embed_texts"):
         from flame_core.commands.retried_stage import record_retried
 
-        record_retried(layout, name)
+        record_retried(layout, stage)
 
 
 def _one(recipe: str | None, named: str | None) -> str:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from flame_core.errors import ParamsError
 from flame_core.failed_checks import show_failed_checks
 from flame_core.graph.links import links, require_links, require_stages
 from flame_core.graph.versions import require_versions
@@ -52,35 +53,48 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
 
 
 def _look_again(layout: Layout, params: Params, targets: Sequence[str]) -> int:
-    """Run stages whose sources on this machine are not as these stages saw them, if `targets` need them.
+    """Run stages that do not find on this machine what they have seen, if `targets` need them.
+
+    What such a stage reads from other stages is brought up to date before.
 
     Returns:
         0, or the exit code of the stage that failed.
+
+    Raises:
+        ParamsError: `dvc.yaml` is broken.
     """
-    from flame_core.data.sources.local_state import changed_sources, note_first
+    from flame_core.outside.noted import changed_inputs, note_first
+    from orchestration.dvc_project.errors import DvcProjectError
+    from orchestration.dvc_project.project import DvcProject
     from orchestration.pipeline_run import reproduce
 
-    changed = changed_sources(params, layout)
+    changed = changed_inputs(params, layout)
     note_first(params, layout, changed)
-    for stage, sources in changed.items():
-        if _is_needed(layout, stage, targets):
-            log.info("%s looks again at %s", stage, ", ".join(sources))
-            if code := reproduce(layout.root, ["--force", "--single-item", stage]):
-                return code
+    if not changed:
+        return 0
+    try:
+        upstream = {name: stage.upstream for name, stage in DvcProject(layout.root).stages().items()}
+    except DvcProjectError as error:
+        raise ParamsError(str(error)) from None
+    for stage, before in upstream.items():  # each after those that it reads from
+        if stage not in changed or not _is_needed(upstream, stage, targets):
+            continue
+        if before and (code := reproduce(layout.root, before)):
+            return code
+        log.info("%s looks again at %s", stage, ", ".join(changed[stage]))
+        if code := reproduce(layout.root, ["--force", "--single-item", stage]):
+            return code
     return 0
 
 
-def _is_needed(layout: Layout, stage: str, targets: Sequence[str]) -> bool:
+def _is_needed(stages: Mapping[str, Sequence[str]], stage: str, targets: Sequence[str]) -> bool:
     """Whether targets, or all stages if none is named, read what a stage makes; a path counts as if it did."""
     if not targets:
         return True
-    from orchestration.dvc_project.project import DvcProject
-
-    stages = DvcProject(layout.root).stages()
     wanted = [name for name in stages if name in targets or name.partition("@")[0] in targets]
     found = set(wanted)
     while wanted:
-        new = set(stages[wanted.pop()].upstream) - found
+        new = set(stages[wanted.pop()]) - found
         found |= new
         wanted += new
     known = {each for name in stages for each in (name, name.partition("@")[0])}

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from flame_core.data.sources.local_state import local_files
 from flame_core.digest import value_digest
 from flame_core.errors import FlameError
 from flame_core.layout import Layout
+from flame_core.outside.inputs import local_files
 from flame_core.params import load_params
 from flame_core.settings import settings
 from orchestration.dagster_dvc.assets import REFRESH_TAG

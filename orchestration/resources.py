@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flame_core.data.sources.local_state import READ_SOURCES, changed_sources
+from flame_core.errors import FlameError
 from flame_core.git import git
 from flame_core.layout import Layout
+from flame_core.outside.noted import changed_inputs
 from flame_core.params import load_params
 from flame_core.settings import settings
 from flame_core.workspace import environment
@@ -18,15 +19,16 @@ GIT_TAG, PARAMS_TAG, WORKSPACE_TAG = "git_commit", "params_digest", "workspace"
 
 def runner() -> Runner:
     """How stages are run here; a setting limits how long a stage may take to stop."""
-    return Runner(environment(), _sources_changed, grace_seconds=settings().stop_grace_seconds)
+    return Runner(environment(), _inputs_changed, grace_seconds=settings().stop_grace_seconds)
 
 
-def _sources_changed(root: Path, stage: str) -> str:
-    """Which sources of this machine a stage has not seen as they are, if it reads any."""
-    if stage not in READ_SOURCES:
-        return ""
+def _inputs_changed(root: Path, stage: str) -> str:
+    """What a stage reads from this machine and has not seen as it is, if there is anything."""
     layout = Layout.find(root)
-    names = changed_sources(load_params(layout), layout).get(stage, [])
+    try:
+        names = changed_inputs(load_params(layout), layout, stage).get(stage, [])
+    except FlameError:  # which the stage itself says
+        return ""
     return f"reads {', '.join(names)} as it is now" if names else ""
 
 

@@ -42,7 +42,7 @@ def pipeline_status(layout: Layout, tflops: float | None = None) -> list[StageSt
             project has no `.dvc/`.
         ResourceError: another process holds DVC's lock; names it.
     """
-    from flame_core.data.sources.local_state import changed_sources
+    from flame_core.outside.noted import changed_inputs
     from flame_core.params import load_params
     from orchestration.dvc_project.errors import DvcBusyError, DvcProjectError
     from orchestration.dvc_project.project import DvcProject
@@ -59,9 +59,9 @@ def pipeline_status(layout: Layout, tflops: float | None = None) -> list[StageSt
     except DvcBusyError as error:
         raise ResourceError(f"{error}; ask again when it has ended") from None
     reasons = {name: why if name in ran else ["has not run here"] for name, why in changes.items()}
-    for stage, sources in changed_sources(params, layout).items():
+    for stage, names in changed_inputs(params, layout).items():
         if stage in upstream and stage in ran:
-            reasons[stage] = [*reasons.get(stage, []), f"{', '.join(sources)} changed since it was read"]
+            reasons[stage] = [*reasons.get(stage, []), f"{', '.join(names)} changed since it was read"]
     if reasons:
         starting("flame status: estimates what that would cost")
     return combined(upstream, reasons, _costs(params, layout, tflops) if reasons else {})

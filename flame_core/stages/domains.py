@@ -17,7 +17,6 @@ from flame_core.data.contact_sheet import sheet_of
 from flame_core.data.picture_decoding import PictureError, read_picture
 from flame_core.data.sources import RawPair, open_source
 from flame_core.data.sources.listing import read_pairs
-from flame_core.data.sources.local_state import DOMAINS, look, note
 from flame_core.digest import json_bytes, text_sha256
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
@@ -25,7 +24,6 @@ from flame_core.params import DomainParams, IngestParams, Params, changed_values
 from flame_core.reporting import facts, picture, progress
 from flame_core.tuning.labelled import LABELS
 from flame_core.work import Unit, UnitRecord, WorkCache, gather
-from flame_core.workspace import drop_runs
 
 STAGE = "domains"
 _PREPARES = ("max_pixels", "max_side", "jpeg_quality")  # values of `ingest` that a prepared picture depends on
@@ -45,7 +43,6 @@ def run(params: Params, layout: Layout) -> None:
             "`domains: {<name>: {source: {kind: folder, path: <folder>}}}`"
         )
     cache = WorkCache(layout.work, STAGE)
-    seen = look(params, layout, DOMAINS)
     files: dict[str, Path] = {}
     sha256: dict[str, str] = {}
     checks: list[gates.Check] = []
@@ -70,9 +67,6 @@ def run(params: Params, layout: Layout) -> None:
         own = [unit.file(file) for file in unit.names() if file != LABELS]
         shown += [own[place * len(own) // min(len(own), _SHOWN)] for place in range(min(len(own), _SHOWN))]
     gather(layout.domains, layout.state, files, {gates.CHECKS: gates.to_bytes(checks)}, sha256)
-    note(layout, DOMAINS, seen)
-    if seen:
-        drop_runs(layout, "flame domains")
     facts(STAGE, told)
     gates.warn(checks)
     picture("pictures", lambda: sheet_of([path.read_bytes() for path in shown]), "jpeg")

@@ -19,13 +19,11 @@ from flame_core.data.forgotten import FORGOTTEN, read_forgotten
 from flame_core.data.sources import Problem, open_source
 from flame_core.data.sources.accounting import UnusedGroup
 from flame_core.data.sources.listing import PAIRS, left_out, read_source
-from flame_core.data.sources.local_state import DOWNLOAD, look, note
 from flame_core.errors import ComputationError, InputError
 from flame_core.gates import Check
 from flame_core.layout import Layout
 from flame_core.params import Params, UrlsSource
 from flame_core.work import Unit, WorkCache, gather
-from flame_core.workspace import drop_runs
 
 log = logging.getLogger(__name__)
 _NAMED = 10  # files named in the error about an empty source
@@ -39,7 +37,6 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         ResourceError: a program, the network or disk space is missing.
     """
     work = WorkCache(layout.work, "download", retry_failed=retry_failed)
-    seen = look(params, layout, DOWNLOAD)
     files: dict[str, Path] = {}
     sha256: dict[str, str] = {}
     checks: list[Check] = []
@@ -74,9 +71,6 @@ def run(params: Params, layout: Layout, *, retry_failed: bool = False) -> None:
         told = f", {number:,} unreadable" if number else ""
         shown[name] = f"{about['pairs']:,} pairs{told} ({'new' if unit.computed else 'as before'})"
     gather(layout.raw, layout.state, files, {gates.CHECKS: gates.to_bytes(checks)}, sha256)
-    note(layout, DOWNLOAD, seen)
-    if seen:
-        drop_runs(layout, "flame download")
     reporting.facts(
         "Sources", {**shown, "pairs": pairs, **dict(unreadable.most_common()), **dict(others.most_common())}
     )

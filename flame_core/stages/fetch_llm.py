@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from flame_core.data.sources.local_state import FETCH_LLM, look, note
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.reporting import facts
@@ -10,12 +9,10 @@ from flame_core.text.fetched_llm import fetched_llm
 from flame_core.text.gguf_file import TERMS
 from flame_core.text.llm import LICENCE, read_source
 from flame_core.work import gather
-from flame_core.workspace import drop_runs
 
 
 def run(params: Params, layout: Layout) -> None:
     """Fetch the LLM of `params.llm`, once per source."""
-    seen = look(params, layout, FETCH_LLM)
     unit = fetched_llm(params.llm, layout)
     files = {f"{params.llm.name}/{name}": unit.file(name) for name in unit.names()}
     gather(
@@ -24,9 +21,6 @@ def run(params: Params, layout: Layout) -> None:
         files,
         sha256={f"{params.llm.name}/{name}": unit.sha256[name] for name in unit.names()},
     )
-    note(layout, FETCH_LLM, seen)
-    if seen:
-        drop_runs(layout, "flame fetch-llm")
     folder = layout.llm / params.llm.name
     stated = read_source(folder).get(LICENCE)
     terms = {} if stated is None else {"licence": TERMS.get(stated, stated)}

@@ -156,6 +156,12 @@ def shipped() -> dict[str, Path]:
         return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
+def own_definition(entry: str, root: Path) -> Path | None:
+    """The file that an entry of `evaluate.benchmarks.names` names; None if it is the name of one in this package."""
+    name = entry.partition("@")[0]
+    return root / expanded(name) if name.endswith((".yaml", ".yml")) else None
+
+
 def load_benchmark(entry: str, root: Path) -> Benchmark:
     """The benchmark of an entry of `evaluate.benchmarks.names`; relative paths start at `root`.
 
@@ -163,8 +169,7 @@ def load_benchmark(entry: str, root: Path) -> Benchmark:
         ParamsError: there is no such benchmark, or its file is wrong; names the key and what is accepted.
     """
     name, _, mode = entry.partition("@")
-    if name.endswith((".yaml", ".yml")):
-        path = root / expanded(name)
+    if (path := own_definition(entry, root)) is not None:
         if not path.is_file():
             raise ParamsError(f"evaluate.benchmarks.names: {path} does not exist")
     else:

@@ -1,4 +1,4 @@
-"""What `flame run` and `flame status` do when a source of this machine has changed."""
+"""What `flame run` and `flame status` do when something on this machine has changed that a stage read."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ import pytest
 import yaml
 
 from flame_core.data.shards import read_index
-from flame_core.data.sources.local_state import changed_sources, look, note, note_first
 from flame_core.layout import Layout
-from flame_core.params import merge, read_yaml
+from flame_core.outside.inputs import outside_stages
+from flame_core.outside.noted import changed_inputs, look, note, note_first, noting
+from flame_core.params import Params, merge, read_yaml
 from flame_core.stages import fetch_llm
 from flame_core.workspace import environment, resolve_params
 from tests.conftest import tiny_llm
 from tests.data.drawings import png
+from tests.suite import datasets
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def add(folder: Path, *numbers: int) -> None:
@@ -47,7 +49,11 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def changed(layout: Layout) -> dict[str, list[str]]:
-    return changed_sources(resolve_params(layout, [], None).params, layout)
+    return changed_inputs(resolve_params(layout, [], None).params, layout)
+
+
+def note_seen(params: Params, layout: Layout, stage: str) -> None:
+    note(layout, stage, look(outside_stages(params, layout)[stage]))
 
 
 def test_what_was_seen_counts_and_what_is_there_without_a_note_does_not(layout: Layout):
@@ -66,7 +72,7 @@ def test_what_was_seen_counts_and_what_is_there_without_a_note_does_not(layout: 
     ):
         change()
         assert changed(layout) == {"download": ["mine"]}
-        note(layout, "download", look(params, layout, "download"))
+        note_seen(params, layout, "download")
         assert changed(layout) == {}
     shutil.rmtree(pictures)  # the data are in data/raw
     assert changed(layout) == {}
@@ -74,7 +80,7 @@ def test_what_was_seen_counts_and_what_is_there_without_a_note_does_not(layout: 
 
 def noticed(layout: Layout, stage: str, change: Callable[[], object]) -> bool:
     """Whether a change makes a stage run anew that has seen all before."""
-    note(layout, stage, look(resolve_params(layout, [], None).params, layout, stage))
+    note_seen(resolve_params(layout, [], None).params, layout, stage)
     before = changed(layout)
     change()
     return changed(layout).get(stage) is not None and stage not in before
@@ -128,7 +134,8 @@ def test_an_llm_of_this_machine_counts(layout: Layout, tmp_path: Path, byte_toke
     layout.raw.mkdir(parents=True)
 
     def weights() -> bytes:
-        fetch_llm.run(params, layout)
+        with noting(params, layout, "fetch_llm"):
+            fetch_llm.run(params, layout)
         return (layout.llm / "tiny/model.safetensors").read_bytes()
 
     assert changed(layout) == {"fetch_llm": ["tiny"]}  # nothing was fetched yet
@@ -144,9 +151,92 @@ def test_an_llm_of_this_machine_counts(layout: Layout, tmp_path: Path, byte_toke
     assert changed(layout) == {}
 
 
+def set_params(layout: Layout, change: dict[str, Any]) -> None:
+    layout.params.write_text(yaml.safe_dump(merge(read_yaml(layout.params), change)))
+
+
+def of_a_captioner(layout: Layout) -> Path:
+    folder = layout.root / "models/vlm"
+    folder.mkdir(parents=True)
+    chosen = {"captioner": "vlm", "model": "path:models/vlm", "prompt": "Describe the picture."}
+    set_params(layout, {"caption": {"long": chosen}})
+    return folder / "model.safetensors"
+
+
+def of_a_benchmark(layout: Layout) -> Path:
+    datasets.crossmodal(layout.root / "datasets/many")
+    set_params(layout, {"evaluate": {"benchmarks": {"data": "datasets", "names": ["sets/many.yaml"]}}})
+    return layout.root / "datasets/many/captions.jsonl"
+
+
+def of_a_definition(layout: Layout) -> Path:
+    of_a_benchmark(layout)
+    return layout.root / "sets/many.yaml"
+
+
+def of_a_baseline(layout: Layout) -> Path:
+    (layout.root / "models").mkdir()
+    set_params(layout, {"evaluate": {"baselines": {"net": "timm:resnet10t@models/net.safetensors"}}})
+    return layout.root / "models/net.safetensors"
+
+
+def of_a_scorer(layout: Layout) -> Path:
+    (layout.root / "models/clip").mkdir(parents=True)
+    scorers = {"clip": {"kind": "model", "source": "transformers:models/clip"}}
+    set_params(layout, {"scores": {"scorers": scorers}})
+    return layout.root / "models/clip/model.safetensors"
+
+
+def of_a_tagger(layout: Layout) -> Path:
+    (layout.root / "models/clip").mkdir(parents=True)
+    tagger = {"kind": "model", "source": "transformers:models/clip"}
+    set_params(layout, {"concepts": {"nouns": {}, "images": {"tagger": tagger, "threshold": 0.5}}})
+    return layout.root / "models/clip/model.safetensors"
+
+
+def of_a_teacher(layout: Layout) -> Path:
+    (layout.root / "models/clip").mkdir(parents=True)
+    recipe = read_yaml(layout.root / "recipes/flame.yaml") | {"teacher": {"model": "transformers:models/clip"}}
+    (layout.root / "recipes/student.yaml").write_text(yaml.safe_dump(recipe))
+    set_params(layout, {"recipes": ["flame", "student"]})
+    return layout.root / "models/clip/model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("stage", "file_of"),
+    [
+        ("caption", of_a_captioner),
+        ("embed", of_a_benchmark),
+        ("embed", of_a_definition),
+        ("baselines", of_a_baseline),
+        ("scores", of_a_scorer),
+        ("concepts", of_a_tagger),
+        ("train@student", of_a_teacher),
+    ],
+)
+def test_models_and_benchmarks_of_this_machine_count(layout: Layout, stage: str, file_of: Callable[[Layout], Path]):
+    definition = {
+        "title": "many",
+        "task": {"kind": "retrieval"},
+        "languages": ["en", "zh"],
+        "data": {"layout": "crossmodal3600", "path": "many", "obtain": "ask"},
+    }
+    (layout.root / "sets").mkdir()
+    (layout.root / "sets/many.yaml").write_text(yaml.safe_dump(definition))
+    path = file_of(layout)
+    path.write_bytes(path.read_bytes() if path.exists() else b"weights")
+    assert stage not in changed(layout)  # it follows others, and DVC runs it if its out is not there
+    assert noticed(layout, stage, lambda: path.write_bytes(path.read_bytes() + b"\n"))
+    note_seen(resolve_params(layout, [], None).params, layout, stage)
+    assert stage not in changed(layout)
+    path.unlink()
+    shutil.rmtree(layout.root / "datasets", ignore_errors=True)  # such as a disk that is not mounted
+    assert stage not in changed(layout)
+
+
 def test_a_workspace_has_its_own_note(layout: Layout):
     params = resolve_params(layout, [], None).params
-    note(layout, "download", look(params, layout, "download"))
+    note_seen(params, layout, "download")
     workspace = layout.state / "runs/0123456789ab"
     workspace.mkdir(parents=True)
     for name in ("params.yaml", "recipes"):
@@ -155,18 +245,18 @@ def test_a_workspace_has_its_own_note(layout: Layout):
     assert changed(layout) == changed(own) == {}  # DVC's cache has what the project read
     note_first(params, own, ())
     add(layout.root.parent / "pictures", 10)
-    note(layout, "download", look(params, layout, "download"))
+    note_seen(params, layout, "download")
     assert changed(layout) == {} and changed(own) == {"download": ["mine"]}
 
 
 def test_a_damaged_note_is_no_note(layout: Layout):
     params = resolve_params(layout, [], None).params
-    note(layout, "download", look(params, layout, "download"))
+    note_seen(params, layout, "download")
     (place,) = (layout.state / "sources").iterdir()
     for damaged in ("{", "[]", '{"download": 1}'):
         place.write_text(damaged)
         assert changed(layout) == {"download": ["mine"]}
-    note(layout, "download", look(params, layout, "download"))
+    note_seen(params, layout, "download")
     assert json.loads(place.read_text()).keys() == {"download"} and changed(layout) == {}
 
 
