@@ -40,8 +40,8 @@ class Contrastive(Term):
             *parameter_groups([p for p in trained if p.ndim > 0], optimizer.weight_decay),
         ]
 
-    def scalars(self) -> dict[str, float]:
-        return {"logit_scale": self.logit_scale.exp().item()}
+    def scalars(self) -> dict[str, float | Tensor]:
+        return {"logit_scale": self.logit_scale.detach().exp()}
 
 
 class TextLoss(Contrastive):

@@ -48,5 +48,5 @@ class MultiPositiveSigmoid(TextLoss):
         positive[ranks.rank * own : (ranks.rank + 1) * own] = mine
         return -F.logsigmoid((2 * positive - 1) * logits).sum() / (batch * (texts // own))
 
-    def scalars(self) -> dict[str, float]:
-        return {**super().scalars(), "logit_bias": self.logit_bias.item()}
+    def scalars(self) -> dict[str, float | Tensor]:
+        return {**super().scalars(), "logit_bias": self.logit_bias.detach()}

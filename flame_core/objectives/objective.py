@@ -126,7 +126,7 @@ class Objective(nn.Module):
         own: list[nn.Module] = [] if self.teacher is None else [self.teacher]
         return own + [module for term in self._terms() for module in term.frozen()]
 
-    def scalars(self) -> dict[str, float]:
+    def scalars(self) -> dict[str, float | Tensor]:
         """The terms' values for the report; names begin with `<term>/`, except those of the main term."""
         return {
             name if term == self.main else f"{term}/{name}": value

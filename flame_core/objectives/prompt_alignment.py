@@ -68,7 +68,7 @@ class PromptAlignment(Term):
     def frozen(self) -> Iterable[nn.Module]:
         return (self.head,)
 
-    def scalars(self) -> dict[str, float]:
+    def scalars(self) -> dict[str, float | Tensor]:
         return {"omega": self.weight * self._factor / self._unit}
 
 

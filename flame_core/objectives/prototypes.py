@@ -151,10 +151,10 @@ class Prototypes(Contrastive):
     def frozen(self) -> Iterable[nn.Module]:
         return (self.teacher,)
 
-    def scalars(self) -> dict[str, float]:
+    def scalars(self) -> dict[str, float | Tensor]:
         if self._params.mode == "direct":
             return super().scalars()
-        return {**super().scalars(), "clusters": self.there.float().mean().item()}
+        return {**super().scalars(), "clusters": self.there.float().mean()}
 
 
 class _Teacher(nn.Module):

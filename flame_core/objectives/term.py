@@ -166,6 +166,6 @@ class Term(nn.Module):
         """Submodules that come from files, such as a teacher: never trained, saved, or in train mode."""
         return ()
 
-    def scalars(self) -> dict[str, float]:
-        """Values that are reported with each step."""
+    def scalars(self) -> dict[str, float | Tensor]:
+        """Values that are reported with each step: numbers, or scalars that a GPU may still compute, detached."""
         return {}

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from flame_core.errors import ComputationError, InputError, Interrupted, ParamsError
 from flame_core.objectives.batch import Moment
-from flame_core.objectives.objective import Objective
 from flame_core.params import TrainParams
 from flame_core.processes.gpu import free_memory
 from flame_core.processes.ranks import ALONE, Ranks
@@ -33,6 +33,7 @@ from flame_core.training.prefetch import batches_on
 from flame_core.training.sampling import Draws
 from flame_core.training.schedule import learning_rate, set_learning_rate
 from flame_core.training.step import Step, random_state, set_random_state
+from flame_core.training.told import Read, Told
 from flame_core.training.utilisation import Utilisation, measured_peak
 from flame_core.vision.nvjpeg import require_gpu
 from flame_core.vision.tower import ImageTower
@@ -120,7 +121,20 @@ def train(
         state = (assembly.state(), optimizer.state_dict(), random_state(torch.device(device)))
         checkpoint.save(checkpoints, checkpoint.Checkpoint(step, *state, metrics), settings().checkpoints_kept, ranks)
 
+    def account(told: Told) -> Read:
+        read = told.read()
+        if not math.isfinite(read.loss):
+            raise _not_finite(read.loss, told.at.step, told.keys, params)
+        metrics.append(_row(told, read, phased=assembly.objective.phased))
+        speed = meter.after_step() if meter else {}
+        on_step(metrics[-1] | speed)
+        shown = {name: f"{value:.3g}" for name, value in speed.items()}
+        bar.advance(batch_size, loss=read.loss, lr=told.rate, **shown)
+        return read
+
     total = order.total_steps
+    unread: deque[Told] = deque()
+    behind = 1 if device == "cuda" else 0  # steps that a GPU has been asked for before one is read
     last_save = time.monotonic()
     with stop_requested() as stopped, progress("train", total * batch_size, "images", step * batch_size) as bar:
         for batch in batches_on(device, loader):
@@ -133,22 +147,21 @@ def train(
             rate = learning_rate(step, total, schedule.warmup_steps, params.optimizer.learning_rate)
             set_learning_rate(optimizer, rate)
             shares = step_of(batch, at)
-            due = time.monotonic() - last_save >= settings().checkpoint_seconds
-            losses, stop, save_due = _agree(shares, bool(stopped), due and ranks.first, ranks)
-            loss = sum(losses.values())
-            if not math.isfinite(loss):
-                raise _not_finite(loss, step, batch.keys, params)
-            metrics.append(_row(at, losses, rate, assembly.objective))
-            speed = meter.after_step() if meter else {}
-            on_step(metrics[-1] | speed)
+            due = ranks.first and time.monotonic() - last_save >= settings().checkpoint_seconds
+            flags = {"stop": bool(stopped), "save": due}
+            unread.append(Told(at, rate, batch.keys, shares, assembly.objective.scalars(), ranks, **flags))
             step += 1
-            bar.advance(batch_size, loss=loss, lr=rate, **{name: f"{value:.3g}" for name, value in speed.items()})
-            if stop and step < total:
-                save()
-                raise Interrupted(f"stopped after step {step} of {total}; run again to resume")
-            if save_due and step < total:
+            if step < total and len(unread) <= behind:
+                continue
+            read = account(unread.popleft())
+            if step == total or read.stop or read.save:  # what is saved or given back holds all steps
+                while unread:
+                    account(unread.popleft())
+            if step < total and (read.stop or read.save):
                 save()
                 last_save = time.monotonic()
+            if step < total and read.stop:
+                raise Interrupted(f"stopped after step {step} of {total}; run again to resume")
     return Trained(assembly.tower, metrics, assembly.text_tower)
 
 
@@ -175,25 +188,14 @@ def _not_finite(loss: float, step: int, keys: Sequence[str], params: TrainParams
     )
 
 
-def _row(at: Moment, losses: Mapping[str, float], rate: float, objective: Objective) -> dict[str, float]:
-    """The metrics of a step; a loss that is the only one is not told twice."""
-    shown = len(losses) > 1 or objective.phased
+def _row(told: Told, read: Read, *, phased: bool) -> dict[str, float]:
+    """The metrics of a step; a loss that is the only one is not told twice, unless terms come and go (`phased`)."""
+    shown = len(read.losses) > 1 or phased
     return {
-        "step": at.step,
-        "epoch": at.epoch,
-        "loss": sum(losses.values()),
-        "learning_rate": rate,
-        **({f"loss/{name}": share for name, share in losses.items()} if shown else {}),
-        **objective.scalars(),
+        "step": told.at.step,
+        "epoch": told.at.epoch,
+        "loss": read.loss,
+        "learning_rate": told.rate,
+        **({f"loss/{name}": share for name, share in read.losses.items()} if shown else {}),
+        **read.scalars,
     }
-
-
-def _agree(
-    shares: dict[str, Tensor], stopped: bool, save_due: bool, ranks: Ranks
-) -> tuple[dict[str, float], bool, bool]:
-    """The sum of all ranks' shares, and whether any rank was told to stop or wants to save, in which case all do."""
-    own = torch.stack([share.double() for share in shares.values()])
-    told = torch.cat([own, own.new_tensor([stopped, save_due])])
-    ranks.sum_(told)
-    *losses, stop, save = told.tolist()
-    return dict(zip(shares, losses, strict=True)), stop > 0, save > 0

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from flame_core.errors import Interrupted
 from flame_core.params import TrainParams
 from flame_core.settings import settings
+from flame_core.training import checkpoint
 from flame_core.training.loop import train
 from flame_core.vision.image_encoder import ImageEncoder
 from tests.pretended_gpu import on_a_gpu
@@ -60,3 +63,29 @@ def test_it_goes_as_on_a_cpu(tmp_path):
         own_losses, own_z = found[name]
         assert own_losses == pytest.approx(losses, rel=2e-3), name
         assert (own_z * z).sum(-1).min() > 0.9999, name
+
+
+def stopped(folder: Path) -> tuple[list[float], list[float], int]:
+    """The steps that were told before a stop, those that the checkpoint holds, and its own number of steps."""
+    folder.mkdir()
+    write_world(folder)
+    params = recipe(model=MODEL, epochs=6)
+    told: list[float] = []
+    saved: list[checkpoint.Checkpoint] = []
+
+    def stop_at_two(row: dict[str, float]) -> None:
+        told.append(row["step"])
+        if row["step"] == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "save", lambda folder, state, *others: saved.append(state))
+        with pytest.raises(Interrupted, match=r"^stopped after step \d of \d+; run again to resume$"):
+            train(samples_of(folder, params), params, folder / "checkpoints", on_step=stop_at_two)
+    (state,) = saved
+    return told, [row["step"] for row in state.metrics], state.step
+
+
+def test_a_stop_is_noticed_a_step_later_and_all_steps_that_were_asked_for_are_kept(tmp_path):
+    assert stopped(tmp_path / "cpu") == ([0, 1, 2, 3], [0, 1, 2, 3], 4)
+    assert on_a_gpu(stopped, tmp_path / "cuda") == ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], 6)
