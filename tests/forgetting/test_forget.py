@@ -283,6 +283,17 @@ def test_the_own_folder_stays_even_below_data(tmp_path: Path):
     assert found_in(layout.shards, CAPTIONS.format(7).encode()) == []
 
 
+def test_the_own_folder_stays_where_a_reproduction_links_it(project: tuple[Params, Layout], tmp_path: Path):
+    params, layout = project
+    write_pairs(tmp_path / "corpus/data", range(5, 9), CAPTIONS)
+    links = layout.state / "reproduce"
+    links.mkdir(parents=True)
+    (links / "corpus").symlink_to(tmp_path / "corpus")
+    before = tree(tmp_path / "corpus")
+    run(params, layout, "s/0007")
+    assert tree(tmp_path / "corpus") == before
+
+
 def test_what_a_killed_stage_left_is_looked_at_by_itself(project: tuple[Params, Layout]):
     params, layout = project
     place = layout.work / "ingest/.tmp"
