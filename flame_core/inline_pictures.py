@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 
 from PIL import Image
 
 THUMBNAIL = 160  # longer side in pixels
 VIEW = 168  # side in pixels of the square that a model sees
+DATA_URI = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/=]+")  # as `data_uri` writes them
 
 
 def thumbnail(jpeg: bytes) -> str:

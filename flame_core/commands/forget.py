@@ -82,7 +82,7 @@ def _show(report: Report, layout: Layout, dry_run: bool) -> None:
     unreached = [
         *(f"the source itself: {each}" for each in sources),
         *purged.unreached,
-        "other clones of this project with their caches, exported models and bundles, and backups",
+        "other clones of this project with their caches, exported models, bundles, files of --out and --page, backups",
     ]
     if stage_root().is_dir():
         unreached.append(f"copies of buckets in {stage_root()}: delete them, or they go when they are not used")

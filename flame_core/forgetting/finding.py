@@ -303,7 +303,9 @@ def _of_shards(revision: Revision, samples: dict[str, Sample], traces: Traces) -
         if shard:
             with shard.open("rb") as file:
                 file.seek(row["offset"])
-                traces.add_picture(file.read(row["size"]))
+                stored = file.read(row["size"])
+            traces.add_picture(stored)
+            traces.add_views(stored)
 
 
 def _in_line(revision: Revision, traces: Traces) -> None:

@@ -1,4 +1,4 @@
-"""Deletes what holds forgotten samples below the project: files of outs, units of the work cache, kept reports.
+"""Deletes what holds forgotten samples below the project: files of outs, units of the work cache, reports, indexes.
 
 The out of a stage loses single files and is made whole by the next `flame run`, since DVC sees that it is stale. A unit
 goes as a whole. Databases are not edited: they are named.
@@ -56,7 +56,7 @@ def purge(layout: Layout, traces: Traces, own: Sequence[Path] = (), *, delete: b
         with closing(Answers(answers)) as file:
             if number := file.remove(traces.is_said_in, delete=delete):
                 done.units.append(f"{_shown(answers, layout)}: {number:,} answers")
-    for folder in ("tracking", "mlflow", "dagster"):
+    for folder in ("tracking", "mlflow", "dagster", "search"):
         for path in sorted((layout.state / folder).rglob("*")):
             if not path.is_file() or path.is_symlink():
                 continue

@@ -36,10 +36,13 @@ class Revision:
 
 
 def roots(layout: Layout) -> list[Path]:
-    """The project, its workspaces and reproductions, as far as they have data."""
+    """The project, its workspaces and reproductions, as far as they have data.
+
+    A link beside the reproductions is a source of the user's (`tracking/named_places.py`).
+    """
     kept = [layout.project]
     for folder in ("runs", "reproduce"):
-        kept += sorted((layout.state / folder).glob("*"))
+        kept += (path for path in sorted((layout.state / folder).glob("*")) if not path.is_symlink())
     return [root for root in kept if (root / "data").is_dir()]
 
 

@@ -2,7 +2,8 @@
 
 Parquet files are read column by column, texts by words, tars by the names of their members and the captions of their
 samples. All but tables are searched for a piece of the bytes of each picture. Many pictures may share that piece (the
-same colour profile, the same Huffman tables), so a hit counts only if the whole picture is around it. Vectors
+same colour profile, the same Huffman tables), so a hit counts only if the whole picture is around it. Pages show
+smaller pictures, which are made again here and compared (`Traces.views`). Vectors
 (`.safetensors`, `.npy`) name nobody; those that stand in line with a file that does are known by their digest
 (`Traces.files`).
 """
@@ -16,6 +17,7 @@ import mmap
 import re
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +27,11 @@ import pyarrow.parquet as pq
 
 from flame_core.data.captions_text import clean_caption
 from flame_core.data.shards import read_shard
-from flame_core.digest import canonical_json, json_bytes
+from flame_core.digest import canonical_json, json_bytes, text_sha256
 from flame_core.errors import InputError
 from flame_core.files.columns import is_among
 from flame_core.files.whole_files import put
+from flame_core.inline_pictures import DATA_URI, square_view, thumbnail
 
 PIECE = 48  # bytes of a picture that are searched for
 _LONG = 15  # characters of a caption that is searched for in running text; a shorter one only where it stands alone
@@ -46,6 +49,7 @@ class Traces:
     digests: set[str] = field(default_factory=set)  # sha256 of pictures
     texts: set[str] = field(default_factory=set)  # captions that no other sample has
     pieces: set[str] = field(default_factory=set)  # of pictures, as `_piece` writes them
+    views: set[str] = field(default_factory=set)  # sha256 of small pictures as pages embed them
     files: set[str] = field(default_factory=set)  # sha256 of files in line with others that name a sample
     md5s: set[str] = field(default_factory=set)  # the same, as DVC names them
 
@@ -62,6 +66,11 @@ class Traces:
         if content:
             self.pieces.add(_piece(content))
 
+    def add_views(self, stored: bytes) -> None:
+        """Search for what pages show of a picture that shards have: it may stand beside a caption that others have."""
+        with suppress(OSError):  # damaged: no page could show it
+            self.views |= {text_sha256(view(stored)) for view in (thumbnail, square_view)}
+
     def write(self, path: Path, **more: Any) -> None:
         """Keep them in a file, replaced atomically."""
         put(path, json_bytes({**{name: sorted(values) for name, values in vars(self).items()}, **more}))
@@ -69,7 +78,8 @@ class Traces:
     @classmethod
     def read(cls, content: dict[str, Any]) -> Traces:
         """Traces that `write` wrote."""
-        return cls(**{name: set(content[name]) for name in cls.__dataclass_fields__})
+        known = cls.__dataclass_fields__.keys() - {"views"}  # which earlier versions did not write
+        return cls(**{name: set(content[name]) for name in known}, views=set(content.get("views", ())))
 
     def in_file(self, path: Path) -> bool:
         """Whether a file holds a sample.
@@ -101,9 +111,11 @@ class Traces:
             return any(_has_picture(content, piece) for piece in self.pieces)
 
     def in_text(self, text: str) -> bool:
-        """Whether a text (JSON, HTML, lines) names a sample or says its caption."""
+        """Whether a text (JSON, HTML, lines) names a sample, says its caption or shows its picture."""
         words = set(_WORDS.findall(text))
         if not words.isdisjoint(self.keys) or not words.isdisjoint(self.digests):
+            return True
+        if self.views and any(text_sha256(shown) in self.views for shown in DATA_URI.findall(text)):
             return True
         return any(_says(text, caption) for caption in self.texts)
 

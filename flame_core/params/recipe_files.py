@@ -27,6 +27,14 @@ def recipe_file(recipes: Path, name: str) -> Path:
     return linked if linked.is_file() else recipes / f"{name}.yaml"
 
 
+def is_made(path: Path) -> bool:
+    """Whether a link made this file; one that is no YAML was written by hand."""
+    try:
+        return path.parent.name != FOLDER and DIGESTS in read_yaml(path)
+    except ParamsError:
+        return False
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """The content of the file that `recipe_file` told.
 

@@ -8,6 +8,7 @@ Each file is compared with the text that was shipped when the project was made o
 | was edited, in other lines than the new version changes | both changes, merged |
 | was edited in the same lines, or what it was is not known | stays; the new text is written beside it as `<file>.new` |
 | was deleted by its owner | stays deleted (a recipe), or comes back (all others) |
+| is a recipe in the other of `recipes/` and `recipes/linked/` | is treated there, since params decide where it is |
 | `versions.yaml` | always the new text: it says which code is installed |
 """
 
@@ -23,6 +24,7 @@ import yaml
 from flame_core.errors import ParamsError
 from flame_core.files.whole_files import put
 from flame_core.graph.versions import VERSIONS
+from flame_core.params.recipe_files import is_made, recipe_file
 from flame_core.params.yaml_text import read_yaml_text
 from flame_core.project.merge import merge
 from flame_core.project.record import PIPELINE, RECORD, read_record, record_text, shipped_files
@@ -83,11 +85,12 @@ def plan_upgrade(root: Path) -> Upgrade:
     base, files = read_record(root), shipped_files()
     if root.resolve() == shipped(".").resolve():  # the files are made here; the others are written from code
         base = {name: path.read_text("utf-8") for name in files if (path := root / name).is_file()}
-    if waiting := [f"{name}.new" for name in files if (root / f"{name}.new").is_file()]:
+    places = {name: _place(root, name) for name in files}
+    if waiting := [f"{place}.new" for place in places.values() if (root / f"{place}.new").is_file()]:
         raise ParamsError(
             f"{root}: {', '.join(waiting)} of the last upgrade waits: take what you want from it, and delete it"
         )
-    found = [_change(root, name, text, base.get(name)) for name, text in files.items()]
+    found = [_change(root, places[name], text, base.get(name)) for name, text in files.items()]
     return Upgrade(root, [change for change in found if change], (root / RECORD).is_file() and base != files)
 
 
@@ -95,8 +98,7 @@ def _change(root: Path, name: str, new: str, base: str | None) -> Change | None:
     path = root / name
     if not path.is_file():
         deleted = base is not None and name.startswith("recipes/")
-        linked = (root / "recipes" / "linked" / path.name).is_file()
-        return None if deleted or linked else Change(name, "new", "", new)
+        return None if deleted else Change(name, "new", "", new)
     try:
         own = path.read_text("utf-8")
     except UnicodeDecodeError as error:
@@ -109,6 +111,14 @@ def _change(root: Path, name: str, new: str, base: str | None) -> Change | None:
     if merged is not None and _readable(name, merged):
         return None if merged == own else Change(name, "merged", own, merged)
     return Change(name, "beside", own, new)
+
+
+def _place(root: Path, name: str) -> str:
+    """Where a shipped file stands in the project; what a link made is not written by hand."""
+    if not name.startswith("recipes/"):
+        return name
+    file = recipe_file(root / "recipes", Path(name).stem)
+    return file.relative_to(root).as_posix() if file.is_file() and not is_made(file) else name
 
 
 def _readable(name: str, text: str) -> bool:

@@ -5,7 +5,6 @@ DVC names an out's bytes by md5: that of the file, or for a folder that of its l
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import Any
 import yaml
 
 from flame_core.layout import Layout
+from flame_core.tracking.dvc_settings import copy_dvc_settings, dvc_output
 from flame_core.tracking.listings import file_md5, folder_md5, read_listing
 from flame_core.tracking.provenance import LOCK, out_digests
-from flame_core.workspace import dvc, dvc_cache, environment
+from flame_core.workspace import dvc_cache
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,12 @@ def _cached_file(name: str, md5: str, cache: Path) -> list[str]:
 
 def _fetched(layout: Layout, path: str, lock: dict[str, Any]) -> bool:
     """Fetch an out from the default remote with the run's own lock; False if there is no remote."""
-    remote = _dvc(layout.project, "config", "core.remote")
+    remote = dvc_output(layout.project, "config", "core.remote")
     if remote is None or not remote.strip():
         return False
     with tempfile.TemporaryDirectory(dir=layout.state) as folder:
         root = Path(folder)
-        (root / ".dvc").mkdir()
-        for name in ("config", "config.local"):
-            if (own := layout.project / ".dvc" / name).is_file():
-                (root / ".dvc" / name).write_text(_absolute(own.read_text("utf-8"), layout.project), "utf-8")
+        copy_dvc_settings(layout, root)
         makers = [stage for stage in lock["stages"].values() if _makes(stage, path)]
         stages = {
             f"stage{i}": stage for i, stage in enumerate(makers)
@@ -100,32 +97,8 @@ def _fetched(layout: Layout, path: str, lock: dict[str, Any]) -> bool:
         described = {name: {"cmd": stage["cmd"], "outs": [path]} for name, stage in stages.items()}
         (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": described}), "utf-8")
         (root / LOCK).write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False), "utf-8")
-        commands = (
-            ("config", "--local", "core.no_scm", "true"),
-            ("cache", "dir", "--local", str(dvc_cache(layout).resolve())),
-            ("fetch", *stages),
-        )
-        return all(_dvc(root, *command) is not None for command in commands)
+        return dvc_output(root, "fetch", *stages) is not None
 
 
 def _makes(stage: dict[str, Any], path: str) -> bool:
     return any(out["path"] == path for out in stage.get("outs", []))
-
-
-def _absolute(config: str, project: Path) -> str:
-    """A DVC config with absolute instead of relative addresses (relative to `.dvc/`), so that it works elsewhere."""
-    lines = []
-    for line in config.splitlines():
-        key, equals, value = line.partition("=")
-        if equals and key.strip() == "url" and "://" not in value and not value.strip().startswith("/"):
-            line = f"{key}= {(project / '.dvc' / value.strip()).resolve()}"
-        lines.append(line)
-    return "\n".join(lines) + "\n"
-
-
-def _dvc(root: Path, *arguments: str) -> str | None:
-    """Output of a DVC command; None if it failed."""
-    done = subprocess.run(
-        [*dvc(), *arguments], cwd=root, env=environment(), capture_output=True, text=True, check=False
-    )  # fmt: skip
-    return done.stdout if done.returncode == 0 else None

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import subprocess
 import tarfile
@@ -30,14 +29,17 @@ from flame_core.measuring.results import METRICS
 from flame_core.model_files import WEIGHTS
 from flame_core.names import is_commit, require_name, shown
 from flame_core.params import parse_params, read_yaml
+from flame_core.tracking.dvc_settings import copy_dvc_settings
 from flame_core.tracking.evaluation import REPORT
+from flame_core.tracking.named_places import link_named, link_sources
 from flame_core.tracking.provenance import LOCK, git_state
 from flame_core.tracking.registry import FORGOTTEN_TAG, MODEL_TAG
 from flame_core.tracking.runs import Record, find_record, read_yaml_artifact
 from flame_core.tracking.store import asking
 from flame_core.version import code_version
-from flame_core.workspace import dvc, dvc_cache, environment
+from flame_core.workspace import dvc, environment
 
+ENV = ".env"
 OLDER_VERSIONS = "flame_core/versions.yaml"  # in `dvc.yaml` of commits before projects had their own
 log = logging.getLogger(__name__)
 
@@ -105,23 +107,15 @@ def _project(layout: Layout, record: Record, files: Path) -> Path:
     """A new project folder with the run's params and lock, and this project's cache."""
     root = layout.state / "reproduce" / record.run.info.run_id
     shutil.rmtree(root, ignore_errors=True)
-    (root / ".dvc").mkdir(parents=True)
-    own = layout.project / ".dvc"
-    shutil.copy(own / "config", root / ".dvc" / "config")
-    cache = os.path.relpath(dvc_cache(layout), root / ".dvc")
-    (root / ".dvc" / "config.local").write_text(f"[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n", "utf-8")
+    root.mkdir(parents=True)
+    copy_dvc_settings(layout, root)
     for name in ("params.yaml", LOCK):
         shutil.copy(files / name, root / name)
     if layout.opt_out.is_file():
         shutil.copy(layout.opt_out, root / OPT_OUT)
-    for source in read_yaml(root / "params.yaml").get("sources", {}).values():
-        path = source.get("path")
-        if path and not Path(path).is_absolute():  # relative to the project that the run was in
-            link = Path(os.path.normpath(root / path))
-            if not link.is_relative_to(layout.state):
-                raise InputError(f"the run read {shown(path)}, far outside its project; that cannot be reproduced here")
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to((layout.project / path).resolve())
+    if (env := layout.project / ENV).is_file():
+        (root / ENV).symlink_to(env.resolve())  # settings, such as the device
+    link_sources(layout, root, read_yaml(root / "params.yaml"))
     return root
 
 
@@ -153,6 +147,7 @@ def _code(layout: Layout, record: Record, root: Path) -> Path:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(code / name, root / name)
     _recipes(layout, code, root)
+    link_named(layout, root, code, read_yaml(root / "params.yaml"))
     return code
 
 

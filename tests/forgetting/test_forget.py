@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,12 +18,15 @@ from flame_core.captions.server.answers import Answer, Answers, answers_file
 from flame_core.data.forgotten import read_forgotten
 from flame_core.data.ledger import read_ledger
 from flame_core.data.shards import PictureReader, read_index
+from flame_core.digest import bytes_sha256
 from flame_core.errors import ParamsError
 from flame_core.forgetting import forget as flow
 from flame_core.forgetting.forget import Report, forget
 from flame_core.forgetting.requests import Requests, parse_requests
+from flame_core.inline_pictures import square_view, thumbnail
 from flame_core.layout import Layout
 from flame_core.params import Params
+from flame_core.search.stored_vectors import StoredVectors
 from flame_core.stages import caption, download, ingest
 from tests.data.drawings import drawing, encoded, png
 from tests.stages.pipeline import folder_source, pipeline_params, tree, write_pairs
@@ -156,6 +161,35 @@ def test_a_caption_that_others_have_stays(tmp_path: Path):
     assert "s/0002" in {row.key for row in read_index(layout.shards)}
 
 
+@pytest.mark.parametrize("view", [thumbnail, square_view])
+def test_a_page_that_shows_it_beside_a_caption_that_others_have(tmp_path: Path, view: Callable[[bytes], str]):
+    write_pairs(tmp_path / "pairs", range(40), CAPTIONS)
+    for number in (7, 8):
+        (tmp_path / f"pairs/{number:04d}.txt").write_text("two drawings have this caption")
+    layout = Layout.find(tmp_path / "project")
+    layout.root.mkdir()
+    params = pipeline_params({"s": folder_source(tmp_path / "pairs")})
+    for stage in (download, ingest):
+        stage.run(params, layout)
+    pages = {name: layout.state / f"mlflow/artifacts/{name}.html" for name in ("s/0007", "s/0008")}
+    for key, page in pages.items():
+        shown = view(picture_of(layout, key)[1])
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(f"<img src='{shown}' alt='two drawings have this caption'>")
+    run(params, layout, "s/0007")
+    assert {name for name, page in pages.items() if page.exists()} == {"s/0008"}
+
+
+def test_indexes_of_folders(project: tuple[Params, Layout]):
+    params, layout = project
+    vectors = StoredVectors(layout.state / "search/vectors/m", 2)
+    for number in (7, 8):
+        vectors.add([bytes_sha256(png(number))], np.ones((1, 2), np.float32))
+    run(params, layout, "s/0007")
+    left = StoredVectors(layout.state / "search/vectors/m", 2)
+    assert [bytes_sha256(png(number)) in left for number in (7, 8)] == [False, True]
+
+
 @pytest.mark.parametrize("step", ["write_forgotten", "rebuild", "_delete", "purge"])
 def test_an_interrupted_one_is_continued_by_the_same_command(
     project: tuple[Params, Layout], step: str, monkeypatch: pytest.MonkeyPatch
@@ -247,6 +281,17 @@ def test_the_own_folder_stays_even_below_data(tmp_path: Path):
     run(params, layout, "s/0007")
     assert tree(layout.data / "mine") == before
     assert found_in(layout.shards, CAPTIONS.format(7).encode()) == []
+
+
+def test_the_own_folder_stays_where_a_reproduction_links_it(project: tuple[Params, Layout], tmp_path: Path):
+    params, layout = project
+    write_pairs(tmp_path / "corpus/data", range(5, 9), CAPTIONS)
+    links = layout.state / "reproduce"
+    links.mkdir(parents=True)
+    (links / "corpus").symlink_to(tmp_path / "corpus")
+    before = tree(tmp_path / "corpus")
+    run(params, layout, "s/0007")
+    assert tree(tmp_path / "corpus") == before
 
 
 def test_what_a_killed_stage_left_is_looked_at_by_itself(project: tuple[Params, Layout]):

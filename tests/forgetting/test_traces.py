@@ -131,3 +131,10 @@ def test_kept_and_read(tmp_path: Path):
     TRACES.write(tmp_path / "a/b.json", reason="r")
     content = json.loads((tmp_path / "a/b.json").read_text())
     assert Traces.read(content) == TRACES and content["reason"] == "r"
+
+
+def test_what_an_earlier_version_kept_knew_no_views(tmp_path: Path):
+    TRACES.write(tmp_path / "b.json")
+    content = json.loads((tmp_path / "b.json").read_text())
+    del content["views"]
+    assert Traces.read(content) == TRACES

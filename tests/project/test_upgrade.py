@@ -130,6 +130,41 @@ def test_deleted_recipes_stay_deleted_and_linked_ones_where_they_are(old, tmp_pa
     assert {"recipes/clip.yaml", "recipes/lift-cosine.yaml"}.isdisjoint(upgraded(tmp_path))
 
 
+@pytest.mark.parametrize("made", [False, True])
+def test_a_recipe_that_was_moved_to_the_linked_ones_gets_what_is_new_there(old, tmp_path, made):
+    own = old["recipes/flame.yaml"].replace("seed: 0", "seed: 7")
+    (tmp_path / "recipes/flame.yaml").unlink()
+    (tmp_path / "recipes/linked/flame.yaml").write_text(own)
+    if made:  # as `flame link` makes it
+        (tmp_path / "recipes/flame.yaml").write_text(yaml.safe_dump({**yaml.safe_load(own), "linked": {"teacher": {}}}))
+    before = {path: path.read_bytes() for path in (tmp_path / "recipes").glob("*.yaml")}
+    how = upgraded(tmp_path)
+    assert how["recipes/linked/flame.yaml"] == "merged" and "recipes/flame.yaml" not in how
+    recipe = read_yaml(tmp_path / "recipes/linked/flame.yaml")
+    assert (recipe["epochs"], recipe["seed"]) == (32, 7)
+    assert {path: path.read_bytes() for path in before} == before
+    assert not plan_upgrade(tmp_path).needed
+
+
+def test_a_recipe_of_ones_own_is_not_joined_by_a_linked_one_of_its_name(old, tmp_path):
+    files = {name: text for name, text in old.items() if name != "recipes/linked/lit.yaml"}
+    (tmp_path / RECORD).write_text(record_text(files))
+    (tmp_path / "recipes/linked/lit.yaml").unlink()
+    (tmp_path / "recipes/lit.yaml").write_text("epochs: 1\n")
+    assert upgraded(tmp_path)["recipes/lit.yaml"] == "beside"
+    assert (tmp_path / "recipes/lit.yaml").read_text() == "epochs: 1\n"
+    assert (tmp_path / "recipes/lit.yaml.new").read_text() == shipped_files()["recipes/linked/lit.yaml"]
+    assert not (tmp_path / "recipes/linked/lit.yaml").exists()
+    with pytest.raises(ParamsError, match=r"recipes/lit.yaml.new of the last upgrade waits"):
+        plan_upgrade(tmp_path)
+
+
+def test_a_deleted_linked_recipe_stays_deleted_beside_what_its_link_made(old, tmp_path):
+    (tmp_path / "recipes/linked/lit.yaml").unlink()
+    (tmp_path / "recipes/lit.yaml").write_text("linked: {init: {}}\n")
+    assert not [name for name in upgraded(tmp_path) if "lit.yaml" in name]
+
+
 def test_the_change_is_shown_as_a_diff_and_in_words(old, tmp_path):
     shown = "\n".join(said(plan_upgrade(tmp_path)))
     assert "--- a/recipes/flame.yaml\n+++ b/recipes/flame.yaml" in shown
