@@ -38,6 +38,31 @@ _FARTHEST = 20.0  # such a shift opens or closes any mask
 _RATE, _FEWEST = 0.02, 75  # the paper's; steps below which so high a rate is needed that masks overshoot
 
 
+def step_faults(params: LearnedMasksParams, steps: int) -> Iterator[str]:
+    """Why a training of so many steps cannot learn masks."""
+    last, rate = _last_step(params, steps), _rate(params, steps)
+    said = f"{last} steps (share {params.share:g} of {steps})"
+    if last * rate < _TRAVEL:
+        yield f"{said} with learning_rate {rate:g} close no mask: take a higher one, or a larger share"
+    elif params.learning_rate is None and last < _FEWEST:
+        yield (
+            f"{said} are too few to learn masks, which takes at least {_FEWEST}: take a larger share, more epochs or a "
+            "smaller batch, or give a learning_rate"
+        )
+    if last >= steps:
+        yield f"{said} leave none for the pruned tower: take a smaller share"
+
+
+def _last_step(params: LearnedMasksParams, steps: int) -> int:
+    """The step before which the tower is pruned."""
+    return round(params.share * steps)
+
+
+def _rate(params: LearnedMasksParams, steps: int) -> float:
+    """The masks' learning rate; without one in params, as high as masks need to close in time."""
+    return params.learning_rate or max(_RATE, 1.5 * _TRAVEL / max(1, _last_step(params, steps)))
+
+
 class LearnedMasks(Term):
     """Masks over the tower and the multipliers of their Lagrangian; `size` is N / P, after pruning without chance."""
 
@@ -76,20 +101,9 @@ class LearnedMasks(Term):
     def __init__(self, params: LearnedMasksParams, setup: Setup) -> None:
         super().__init__(params, setup)
         self._params = params
-        self._last = round(params.share * setup.steps)
-        self._rate = params.learning_rate or max(_RATE, 1.5 * _TRAVEL / max(1, self._last))
-        steps = f"train: the term {params.name}: {self._last} steps (share {params.share:g} of {setup.steps})"
-        if self._last * self._rate < _TRAVEL:
-            raise ParamsError(
-                f"{steps} with learning_rate {self._rate:g} close no mask: take a higher one, or a larger share"
-            )
-        if params.learning_rate is None and self._last < _FEWEST:
-            raise ParamsError(
-                f"{steps} are too few to learn masks, which takes at least {_FEWEST}: take a larger share, more "
-                "epochs or a smaller batch, or give a learning_rate"
-            )
-        if self._last >= setup.steps:
-            raise ParamsError(f"{steps} leave none for the pruned tower: take a smaller share")
+        self._last, self._rate = _last_step(params, setup.steps), _rate(params, setup.steps)
+        for fault in step_faults(params, setup.steps):
+            raise ParamsError(f"train: the term {params.name}: {fault}")
         backbone = setup.tower.backbone
         sizes, self._head_dim, self._whole = sizes_of(backbone), _head_dim(backbone), _whole(setup.tower)
         begin = block_weights(sizes, self._head_dim) / self._whole
