@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from flame_core.errors import ParamsError
-from flame_core.graph.added_deps import require_added_deps, with_added_deps
+from flame_core.graph.added_deps import added_dep_faults, with_added_deps
 from flame_core.graph.opt_out_edges import advice, lacking, with_opt_out
 from flame_core.graph.section_stages import SECTIONS, linked_place, relative, section_stages
 from flame_core.layout import Layout
@@ -103,12 +103,13 @@ def require_links(layout: Layout, params: Params) -> None:
     """
     pipeline = layout.root / PIPELINE
     stages = _as_written(pipeline) if pipeline.exists() else {}
-    require_added_deps(layout, params, stages, pipeline)
-    if layout.opt_out.is_file() and (without := lacking(stages)):
-        raise ParamsError(advice(pipeline, without))
     wanted, there = link_stages(layout, params), _link_stages_of(stages)
     reasons, to_write = _unwritten(layout, params, wanted, there)
-    if said := [*_left_over(layout, params, wanted, there), *reasons]:
+    said = list(added_dep_faults(layout, params, stages, pipeline))
+    if layout.opt_out.is_file() and (without := lacking(stages)):
+        said.append(advice(pipeline, without))
+    said += [*_left_over(layout, params, wanted, there), *reasons]
+    if said:
         blocks = {stage: wanted[stage] for stage in to_write}
         raise ParamsError("\n".join(said) + (f" {_to_write(pipeline, blocks)}" if blocks else ""))
 
