@@ -11,16 +11,19 @@ from flame_core.layout import Layout
 from flame_core.remedies import remedy_of
 
 
-def failed_checks(layout: Layout, recipes: Sequence[str], since: float = 0.0) -> list[tuple[Path, gates.Check]]:
-    """(out, check) of all checks in the outs of these recipes and of the stages that they share, in pipeline order.
+def failed_checks(
+    layout: Layout, recipes: Sequence[str], since: float = 0.0, optional: Sequence[Path] = ()
+) -> list[tuple[Path, gates.Check]]:
+    """(out, check) of all checks in the outs of these recipes and of the stages that they share.
 
     Args:
         layout: of the run.
         recipes: models and reports of others are old, and left out.
         since: only outs that were written after this time, in seconds since the epoch.
+        optional: outs of the stages that params have sections for; those of others are old, too.
     """
     found: list[tuple[Path, gates.Check]] = []
-    for out in _outs(layout, recipes):
+    for out in _outs(layout, recipes, optional):
         file = out / gates.CHECKS
         try:
             if file.stat().st_mtime >= since:
@@ -30,9 +33,16 @@ def failed_checks(layout: Layout, recipes: Sequence[str], since: float = 0.0) ->
     return found
 
 
-def show_failed_checks(layout: Layout, recipes: Sequence[str], since: float = 0.0, *, advised: bool = True) -> None:
+def show_failed_checks(
+    layout: Layout,
+    recipes: Sequence[str],
+    since: float = 0.0,
+    *,
+    optional: Sequence[Path] = (),
+    advised: bool = True,
+) -> None:
     """Print them, each once, and below the last one with a remedy that remedy, if it is `advised`."""
-    failed = failed_checks(layout, recipes, since)
+    failed = failed_checks(layout, recipes, since, optional)
     if not failed:
         return
     lines = ["checks that have not passed:"]
@@ -44,8 +54,9 @@ def show_failed_checks(layout: Layout, recipes: Sequence[str], since: float = 0.
     reporting.console.print("\n  ".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
-def _outs(layout: Layout, recipes: Sequence[str]) -> Iterator[Path]:
+def _outs(layout: Layout, recipes: Sequence[str], optional: Sequence[Path]) -> Iterator[Path]:
     yield from (layout.raw, layout.shards, layout.captions, layout.train_embeddings, layout.embeddings)
+    yield from optional
     for recipe in recipes:
         yield from (layout.model(recipe), layout.report(recipe))
     yield from (layout.baselines, layout.comparison)

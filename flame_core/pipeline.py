@@ -13,6 +13,7 @@ from pathlib import Path
 from flame_core.errors import ParamsError
 from flame_core.failed_checks import show_failed_checks
 from flame_core.graph.links import links, require_links, require_stages
+from flame_core.graph.section_stages import section_stages
 from flame_core.graph.versions import require_versions
 from flame_core.layout import Layout
 from flame_core.params import Params
@@ -48,7 +49,9 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
     require_stages(layout, targets)
     start = time.time() if targets else 0.0
     code = _look_again(layout, resolved.params, targets) or reproduce(layout.root, targets)
-    show_failed_checks(layout, resolved.params.recipes, start, advised=code == 0)  # the stage that failed has told more
+    outs = [layout.root / out for stage in section_stages(layout, resolved.params).values() for out in stage["outs"]]
+    advised = code == 0  # the stage that failed has told more
+    show_failed_checks(layout, resolved.params.recipes, start, optional=outs, advised=advised)
     return code
 
 

@@ -37,6 +37,16 @@ def test_all_of_the_run_and_none_of_others(layout: Layout):
     assert [out.name for out, _ in failed_checks(layout, ["flame"], since=60.0)] == ["flame"]
 
 
+def test_stages_of_the_sections_that_params_have_are_of_the_run(layout: Layout, capsys: pytest.CaptureFixture[str]):
+    heads, old = layout.root / "data/heads", layout.root / "data/codes"
+    put(heads, Check("tune_learned/flame", False, "accuracy", 0.5, 0.7, blocking=False))
+    put(old, Check("codes_used", False, "perplexity", 1, 2))
+    found = [(out.name, check.name) for out, check in failed_checks(layout, ["flame"], 60.0, [heads])]
+    assert ("heads", "tune_learned/flame") in found and ("codes", "codes_used") not in found
+    show_failed_checks(layout, ["flame"], optional=[heads], advised=False)
+    assert "  data/heads (does not block): tune_learned/flame" in capsys.readouterr().err
+
+
 def test_they_are_shown_with_what_to_do(layout: Layout, capsys: pytest.CaptureFixture[str]):
     show_failed_checks(layout, ["flame"])
     lines = capsys.readouterr().err.splitlines()

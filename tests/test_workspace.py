@@ -8,6 +8,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
+from flame_core import gates
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.params import load_params
@@ -122,6 +123,17 @@ def test_names_of_recipes_are_quoted_for_the_shell(layout):
     for command in ("train", "evaluate"):
         found = [cmd for name, cmd in stages.items() if name.startswith(f"{command}@")]
         assert [shlex.split(cmd) for cmd in found] == [["flame", command, "--recipe", name] for name in names]
+
+
+def test_a_run_ends_with_the_checks_of_the_stages_of_its_sections(layout, monkeypatch, capsys):
+    monkeypatch.setattr("orchestration.pipeline_run.reproduce", lambda root, targets: 0)
+    for overrides, shown in ((["tune={recipes: [flame]}"], True), (["train.epochs=3"], False)):  # else they are old
+        heads = open_workspace(layout, resolve_params(layout, overrides, None)).root / "data/heads"
+        heads.mkdir(parents=True)
+        check = gates.Check("tune_learned/flame", False, "x", blocking=False)
+        (heads / gates.CHECKS).write_bytes(gates.to_bytes([check]))
+        assert run_pipeline(layout, [], overrides, None) == 0
+        assert ("data/heads (does not block): tune_learned/flame" in capsys.readouterr().err) == shown
 
 
 def test_a_project_without_dvcs_folder_says_how_to_make_it(layout):

@@ -10,11 +10,10 @@ the captioner.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flame_core.errors import ParamsError
 from flame_core.graph.section_stages import ADAPTER_OUT, linked_place, relative
 from flame_core.layout import Layout
 from flame_core.params import Params, recipe_of
@@ -62,23 +61,19 @@ def _of_evaluations(params: Params) -> list[str]:
     return [CAPTIONER] if started in params.train else []
 
 
-def require_added_deps(layout: Layout, params: Params, stages: Mapping[str, Any], pipeline: Path) -> None:
-    """Refuse a `dvc.yaml` whose stages lack such deps, or have one that nothing makes.
-
-    Raises:
-        ParamsError: names the stage and the deps.
-    """
+def added_dep_faults(layout: Layout, params: Params, stages: Mapping[str, Any], pipeline: Path) -> Iterator[str]:
+    """What stages of a `dvc.yaml` lack of such deps, and which they have that nothing makes."""
     added = added_deps(layout, params)
     for name, wanted in added.items():
         deps = _deps(stages, name)
         if deps is not None and (missing := [dep for dep in wanted if dep not in deps]):
-            raise ParamsError(
+            yield (
                 f"{layout.params}: the stage {name} reads {', '.join(missing)}, and {pipeline} does not say so. Add to "
                 f"the `deps` of the stage {name}: {', '.join(missing)}"
             )
     for name, (dep, section) in _OF_SECTIONS.items():
         if dep in (_deps(stages, name) or []) and dep not in added.get(name, ()):
-            raise ParamsError(
+            yield (
                 f"{pipeline}: the stage {name} has the dep {dep}, and {layout.params} has no section {section}: remove "
                 "the dep"
             )

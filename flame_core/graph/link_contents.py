@@ -55,10 +55,10 @@ def _content(what: str, path: Path) -> Any:
     gates.require(path)
     if what == "prompts":
         return {name: digest for name, digest in read_digests(path).items() if name in _OF_PROMPTS}
-    return _of_concepts(path) if _is_of_concepts(what, path) else Sidecar(path).digest
+    return _of_concepts(path) if is_of_concepts(what, path) else Sidecar(path).digest
 
 
-def _is_of_concepts(what: str, path: Path) -> bool:
+def is_of_concepts(what: str, path: Path) -> bool:
     """Whether samples are drawn by counts of concepts, and not by a sidecar's weights."""
     return what == "sampling" and (path / COUNTS).is_file()
 
@@ -95,7 +95,7 @@ def read_by_training(links: Mapping[str, Path]) -> dict[Path, list[str]]:
         elif what == "prompts":
             found.setdefault(path, []).extend(_OF_PROMPTS)
         else:
-            found.setdefault(path, []).extend([COUNTS, f"{HITS}*"] if _is_of_concepts(what, path) else ["*"])
+            found.setdefault(path, []).extend([COUNTS, f"{HITS}*"] if is_of_concepts(what, path) else ["*"])
     return found
 
 

@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from flame_core.errors import ParamsError
-from flame_core.graph.added_deps import require_added_deps, with_added_deps
+from flame_core.graph.added_deps import added_dep_faults, with_added_deps
 from flame_core.graph.opt_out_edges import advice, lacking, with_opt_out
 from flame_core.graph.section_stages import SECTIONS, linked_place, relative, section_stages
 from flame_core.layout import Layout
@@ -99,66 +99,96 @@ def require_links(layout: Layout, params: Params) -> None:
     """Refuse recipes whose links `dvc.yaml` does not hold, and links in it that no recipe has.
 
     Raises:
-        ParamsError: names the recipe, and says what to write or to remove.
+        ParamsError: names all of them, and says what to write or to remove; or `dvc.yaml` is no YAML.
     """
-    wanted = link_stages(layout, params)
     pipeline = layout.root / PIPELINE
-    stages = _stages(pipeline)
-    require_added_deps(layout, params, stages, pipeline)
+    stages = _as_written(pipeline) if pipeline.exists() else {}
+    wanted, there = link_stages(layout, params), _link_stages_of(stages)
+    reasons, to_write = _unwritten(layout, params, wanted, there)
+    said = list(added_dep_faults(layout, params, stages, pipeline))
     if layout.opt_out.is_file() and (without := lacking(stages)):
-        raise ParamsError(advice(pipeline, without))
-    there = _link_stages_of(stages)
+        said.append(advice(pipeline, without))
+    said += [*_left_over(layout, params, wanted, there), *reasons]
+    if said:
+        blocks = {stage: wanted[stage] for stage in to_write}
+        raise ParamsError("\n".join(said) + (f" {_to_write(pipeline, blocks)}" if blocks else ""))
+
+
+def _unwritten(
+    layout: Layout, params: Params, wanted: Mapping[str, dict[str, Any]], there: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
+    """Why stages have to be written, and their names."""
+    pipeline = layout.root / PIPELINE
+    said, stages = [], []
     for section in SECTIONS:
         if section in wanted and not _equal(there.get(section), wanted[section]):
-            raise ParamsError(
-                f"{layout.params} has a section `{section}`, and {pipeline} does not say so. "
-                + _to_write(pipeline, section, wanted[section])
-            )
+            said.append(f"{layout.params} has a section `{section}`, and {pipeline} does not say so.")
+            stages.append(section)
     for name, recipe in params.train.items():
         file = recipe_file(layout.recipes, name)
         stage = f"{LINK_STAGE}{name}"
         linked = file.parent.name == FOLDER
-        if linked and stage not in wanted:
-            raise ParamsError(
+        if stage in wanted and not (linked and _equal(there.get(stage), wanted[stage])):
+            needs = ", ".join(f"{path} ({what})" for what, path in links(layout, recipe).items())
+            move = "" if linked else f" Move it to {layout.recipes / FOLDER}/, from where DVC links it."
+            said.append(f"{file} needs {needs}, and {pipeline} does not say so.{move}")
+            stages.append(stage)
+    return said, stages
+
+
+def _left_over(
+    layout: Layout, params: Params, wanted: Mapping[str, dict[str, Any]], there: Mapping[str, Any]
+) -> list[str]:
+    """What is to be removed or moved: stages that nothing needs, linked recipes without links."""
+    pipeline = layout.root / PIPELINE
+    said, told = [], set()
+    for name in params.train:
+        file = recipe_file(layout.recipes, name)
+        stage = f"{LINK_STAGE}{name}"
+        if file.parent.name == FOLDER and stage not in wanted:
+            told.add(stage)
+            said.append(
                 f"{file} needs no teacher, sidecars or selection with these params: move it to {layout.recipes}/, and "
                 f"remove the stage {stage} from {pipeline} if it is there"
             )
-        if stage in wanted and not (linked and _equal(there.get(stage), wanted[stage])):
-            needs = ", ".join(f"{path} ({what})" for what, path in links(layout, recipe).items())
-            move = "" if linked else f"Move it to {layout.recipes / FOLDER}/, from where DVC links it. "
-            raise ParamsError(
-                f"{file} needs {needs}, and {pipeline} does not say so. {move}"
-                + _to_write(pipeline, stage, wanted[stage])
-            )
-    strange = sorted(there.keys() - wanted.keys())
-    for section in strange:
-        if section in SECTIONS:
-            raise ParamsError(
-                f"{pipeline} has the stage {section}, and {layout.params} has no section `{section}`: write one, or "
-                "remove the stage"
-            )
-    if strange:
-        names = ", ".join(stage.removeprefix(LINK_STAGE) for stage in strange)
-        raise ParamsError(
-            f"{pipeline} has the stage {', '.join(strange)}, and no recipe {names} with links is listed under "
+    strange = sorted(there.keys() - wanted.keys() - told)
+    said += [
+        f"{pipeline} has the stage {section}, and {layout.params} has no section `{section}`: write one, or remove the "
+        "stage"
+        for section in strange
+        if section in SECTIONS
+    ]
+    if recipes := [stage for stage in strange if stage not in SECTIONS]:
+        names = ", ".join(stage.removeprefix(LINK_STAGE) for stage in recipes)
+        said.append(
+            f"{pipeline} has the stage {', '.join(recipes)}, and no recipe {names} with links is listed under "
             f"`recipes` of {layout.params}: list it, or remove the stage"
         )
+    return said
 
 
-def _to_write(pipeline: Path, stage: str, content: dict[str, Any]) -> str:
-    """What to do about a stage that `dvc.yaml` lacks, or that says something else."""
-    text = yaml.safe_dump({stage: content}, sort_keys=False, allow_unicode=True, default_flow_style=None)
-    lines = "\n".join(f"  {line}" for line in text.splitlines())
-    return f"Write under `stages:` of {pipeline}, in place of any other {stage}:\n\n{lines}\n"
+def _to_write(pipeline: Path, stages: Mapping[str, dict[str, Any]]) -> str:
+    """What to do about stages that `dvc.yaml` lacks, or that say something else."""
+    blocks = (
+        yaml.safe_dump({name: content}, sort_keys=False, allow_unicode=True, default_flow_style=None)
+        for name, content in stages.items()
+    )
+    text = "\n\n".join("\n".join(f"  {line}" for line in block.splitlines()) for block in blocks)
+    return f"Write under `stages:` of {pipeline}, in place of any other {', '.join(stages)}:\n\n{text}\n"
+
+
+def _as_written(pipeline: Path) -> dict[str, Any]:
+    """The stages of a `dvc.yaml` that is there."""
+    stages = read_yaml(pipeline).get("stages")
+    return stages if isinstance(stages, dict) else {}
 
 
 def _stages(pipeline: Path) -> dict[str, Any]:
     """The stages of a `dvc.yaml`; none of a broken one, of which DVC tells the line."""
     try:
-        stages = read_yaml(pipeline).get("stages")
+        return _as_written(pipeline)
     except ParamsError:
         return {}
-    return stages if isinstance(stages, dict) else {}
 
 
 def _link_stages_of(stages: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from flame_core.captions.captioner import KINDS
 from flame_core.captions.table import MANIFEST
 from flame_core.data.key_selection import select
 from flame_core.data.shards import read_index
-from flame_core.errors import FlameError
+from flame_core.errors import FlameError, ParamsError
 from flame_core.graph.links import links
 from flame_core.layout import Layout
 from flame_core.measuring.measures import headline_k, measurable
-from flame_core.params import FolderSource, Params, ServerCaptioner, TrainParams
-from flame_core.params.auto import fitting_batch, fitting_warmup, pictures_needed
+from flame_core.params import FolderSource, LearnedMasksParams, Params, ServerCaptioner, TrainParams
+from flame_core.params.auto import Schedule, fitting_batch, fitting_warmup, pictures_needed
 from flame_core.params.section import AUTO
 from flame_core.params.validation import Fault
 from flame_core.preflight.data_look import DataLook, ingest_sizes_of
@@ -137,6 +137,23 @@ def _training_warnings(recipe: TrainParams, samples: int, about: str) -> Iterato
             f"({schedule.epochs} epochs of {pictures}): the learning rate would never reach its peak; a tenth of the "
             f"steps fits, {fitting_warmup(schedule.steps):,}, and auto chooses it; or take more epochs",
         )
+    for key, said in _refused_steps(recipe, schedule):
+        yield Fault(key, f"`flame train` will refuse it with {pictures}: {said}")
+
+
+def _refused_steps(recipe: TrainParams, schedule: Schedule) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(key, why) of what cannot be done in so many steps."""
+    from flame_core.objectives.learned_masks import step_faults
+    from flame_core.training.head_first import held_steps
+
+    for term in recipe.terms:
+        if isinstance(term, LearnedMasksParams):
+            for said in step_faults(term, schedule.steps):
+                yield ("terms",), f"the term {term.name}: {said}"
+    try:
+        held_steps(recipe, schedule)
+    except ParamsError as error:
+        yield ("optimizer", "head_first"), str(error).removeprefix("train.optimizer.head_first: ")
 
 
 def _held_out_warnings(params: Params, seen: DataLook, val: int) -> Iterator[Fault]:

@@ -14,7 +14,7 @@ from flame_core.data.key_selection import select
 from flame_core.data.shards import Index, read_index
 from flame_core.data.sidecars import Sidecar
 from flame_core.errors import FlameError
-from flame_core.graph.link_contents import MODELS, link_contents, require_same_store
+from flame_core.graph.link_contents import is_of_concepts, link_contents, require_same_store
 from flame_core.graph.links import links
 from flame_core.layout import Layout
 from flame_core.params import Params, recipe_sources
@@ -40,7 +40,7 @@ def linked_data_faults(params: Params, layout: Layout) -> list[LinkedFault]:
                 continue
             index = index or read_index(layout.shards, "train")
             may_change = is_made_by_a_stage(path, layout)
-            key = ("train", name, *what.split(".", 1))
+            key = ("train", name, *(("model", "init") if what == "init" else what.split(".", 1)))
             refused = [LinkedFault(Fault(key, said), may_change) for said in _refused(what, path, index, layout)]
             if not refused and (said := _of_another_store(what, path, layout)):
                 refused = [LinkedFault(Fault(key, said), True)]  # the embeddings may be made again
@@ -63,10 +63,10 @@ def _refused(what: str, path: Path, index: Index, layout: Layout) -> Iterator[st
     try:
         if what == "selection":
             select(index, path, layout.shards)
-        elif what in MODELS or what == "prompts":
-            link_contents({what: path})
-        else:
+        elif what.startswith("sidecars.") or (what == "sampling" and not is_of_concepts(what, path)):
             gates.require(path)
             Sidecar(path).require_aligned(index)
+        elif what != "init" or not path.is_file():  # whose digest nobody asks for here: weights may be gigabytes
+            link_contents({what: path})
     except FlameError as error:
         yield str(error)

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -70,7 +71,8 @@ def launch(work: Launch, processes: int, nodes: Nodes | None = None) -> None:
         path = folder / "job.json"
         path.write_text(work.job, "utf-8")
         try:
-            elastic_launch(_config(processes, nodes), sys.executable)("-P", "-m", work.module, str(path))
+            config = _config(processes, nodes, folder / "logs")
+            elastic_launch(config, sys.executable)("-P", "-m", work.module, str(path))
         except ChildFailedError as error:
             raise _reported(folder) or _died(work, error, nodes) from None
         except DistError as error:
@@ -87,10 +89,18 @@ def launch(work: Launch, processes: int, nodes: Nodes | None = None) -> None:
             ) from None
 
 
-def _config(processes: int, nodes: Nodes | None) -> LaunchConfig:
-    """How torch's agent starts processes. It restarts none: whoever started the run does, and it resumes."""
+def _config(processes: int, nodes: Nodes | None, logs: Path) -> LaunchConfig:
+    """How torch's agent starts processes. It restarts none: whoever started the run does, and it resumes.
+
+    Args:
+        processes: of this node.
+        nodes: if there are several.
+        logs: the agent's folder, which it never removes.
+    """
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig
 
+    own = DefaultLogsSpecs(log_dir=str(logs))
     if nodes is None:
         return LaunchConfig(
             min_nodes=1,
@@ -101,6 +111,7 @@ def _config(processes: int, nodes: Nodes | None) -> LaunchConfig:
             rdzv_endpoint="localhost:0",
             local_addr="localhost",
             max_restarts=0,
+            logs_specs=own,
         )
     # c10d would ask by the machine's name whether it is node 0, which fails with several networks or namespaces
     host = f"[{nodes.host}]" if ":" in nodes.host else nodes.host
@@ -113,6 +124,7 @@ def _config(processes: int, nodes: Nodes | None) -> LaunchConfig:
         rdzv_endpoint=f"{host}:{nodes.port}",
         rdzv_configs={"rank": nodes.rank, "timeout": math.ceil(settings().join_seconds)},
         max_restarts=0,
+        logs_specs=own,
     )
 
 
@@ -122,7 +134,7 @@ def serve(work: Callable[[str, int], None]) -> int:
 
     rank, path = int(os.environ["RANK"]), Path(sys.argv[1])
     configure_logging(settings().log_level if rank == 0 else "WARNING")
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(os.getppid(), path.parent), daemon=True).start()
     try:
         work(path.read_text("utf-8"), rank)
     except FlameError as error:
@@ -131,10 +143,11 @@ def serve(work: Callable[[str, int], None]) -> int:
     return 0
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its parent is gone: a killed launcher leaves no process behind."""
+def _end_with(parent: int, folder: Path) -> None:
+    """End this process when its parent is gone: a killed launcher leaves no process behind, and not its folder."""
     while os.getppid() == parent:
         time.sleep(_PARENT_SECONDS)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 

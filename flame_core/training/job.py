@@ -129,9 +129,8 @@ def _on_rank(content: str, rank: int) -> None:
     from flame_core.processes.ranks import join
     from flame_core.settings import settings
 
-    warnings.filterwarnings(
-        "ignore", "Grad strides do not match bucket view strides"
-    )  # a dimension of size 1: harmless
+    for harmless in ("Grad strides do not match bucket view strides", "`broadcast_buffers` is deprecated"):
+        warnings.filterwarnings("ignore", harmless)  # a dimension of size 1; a name that torch will change
     with join(settings().torch_device()) as ranks:
         TrainingJob.model_validate_json(content).run(ranks)
 

@@ -106,6 +106,13 @@ def recipe_faults(recipe: TrainParams) -> Iterator[Fault]:
     except ParamsError as error:
         yield _backbone_fault(recipe, error)
         return
+    if recipe.model.head == "none" and recipe.text_projection is not None:
+        dim, width = recipe.text_projection.dim, tower.backbone.num_features
+        if dim not in (None, width):  # None: the LLM's, which is known when it is fetched
+            yield Fault(
+                ("text_projection", "dim"),
+                f"{dim}, and model.head none keeps the backbone's vectors: set it to {width}",
+            )
     try:
         freeze_backbone(tower.backbone, recipe.model.train)
     except ParamsError as error:

@@ -74,8 +74,11 @@ def test_the_project_is_told_what_to_write_and_what_to_remove(project):
     (project.root / "captioners/mine").mkdir(parents=True)
     content = yaml.safe_load(project.params.read_text())
     content["caption"]["short"] = {"captioner": "trained", "model": "captioners/mine"}
-    project.params.write_text(yaml.safe_dump(content, sort_keys=False))
+    project.params.write_text(yaml.safe_dump({**content, "cluster": {"clusters": 8}}, sort_keys=False))
     pipeline = project.root / "dvc.yaml"
+    with pytest.raises(ParamsError, match=r"(?s)captioners/mine, data/llm\n.*section `cluster`.*Write under"):
+        require_links(project, load_params(project))  # all that is missing at once
+    project.params.write_text(yaml.safe_dump(content, sort_keys=False))
     with pytest.raises(ParamsError, match="`deps` of the stage caption: captioners/mine, data/llm"):
         require_links(project, load_params(project))
     stages = yaml.safe_load(pipeline.read_text())

@@ -134,6 +134,32 @@ def test_what_is_left_over_is_refused(layout):
     assert "student.yaml needs no teacher, sidecars or selection" in refused(layout)
 
 
+def test_everything_to_write_and_to_remove_is_told_at_once(layout):
+    """One pasting is enough, in whatever order the stages stand."""
+    for name in ("pupil", "plain"):
+        (layout.recipes / f"linked/{name}.yaml").write_text(STUDENT if name == "pupil" else "epochs: 3\n")
+    lists(layout, "flame", "student", "pupil", "plain")
+    clusters(layout)
+    said = refused(layout)
+    assert "has a section `cluster`, and " in said and "plain.yaml needs no teacher" in said
+    assert "in place of any other cluster, link-student, link-pupil:" in said
+    follow(layout)
+    assert "plain.yaml needs no teacher" in refused(layout) and "Write under" not in refused(layout)
+    (layout.recipes / "linked/plain.yaml").rename(layout.recipes / "plain.yaml")
+    require_links(layout, load_params(layout))
+    lists(layout, "flame")
+    assert "has the stage link-pupil, link-student, and no recipe pupil, student with links" in refused(layout)
+
+
+def test_a_pipeline_that_is_no_yaml_is_named_with_its_line_and_not_asked_for_stages(layout):
+    said = refused(layout)
+    follow(layout)
+    with (layout.root / "dvc.yaml").open("a") as pipeline:
+        pipeline.write(said.split("\n\n", 1)[1])  # once more
+    assert "dvc.yaml, line" in refused(layout) and "stages.link-student: the key is given twice" in refused(layout)
+    assert "Write under" not in refused(layout)
+
+
 def test_a_recipe_in_the_plain_folder_is_told_to_move(layout):
     (layout.recipes / "linked/student.yaml").rename(layout.recipes / "student.yaml")
     assert f"Move it to {layout.recipes}/linked/, from where DVC links it" in refused(layout)
@@ -184,8 +210,8 @@ def test_the_stage_cluster_is_there_if_params_have_the_section(layout):
     assert not any("cluster" in name for edge in edges(layout.root) for name in edge)
     clusters(layout)
     assert "has a section `cluster`, and " in refused(layout)
-    follow(layout)
-    follow(layout)  # the link of the recipe that reads the labels
+    assert "student.yaml needs " in refused(layout)
+    follow(layout)  # with the link of the recipe that reads the labels
     require_links(layout, load_params(layout))
     assert {("cluster", "embed"), ("link-student", "cluster"), ("train@student", "link-student")} <= edges(layout.root)
     assert "cluster" in DvcProject(layout.root).stages()["link-student"].upstream
@@ -280,8 +306,7 @@ def test_noise_domains_and_heads_are_stages_in_their_order_with_their_checks(lay
     tune = {"recipes": ["flame"], "probed": ["noise-10"], "domains": ["sketches"]}
     sections = {"noise": {}, "domains": {"sketches": domain}, "tune": tune}
     layout.params.write_text(yaml.safe_dump({**content, **sections}, sort_keys=False))
-    for _ in range(4):
-        follow(layout)
+    follow(layout)
     require_links(layout, load_params(layout))
     assert {
         ("noise", "ingest"), ("noise", "caption"), ("link-noise-10", "noise"), ("train@noise-10", "link-noise-10"),

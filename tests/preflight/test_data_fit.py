@@ -74,6 +74,21 @@ def test_a_batch_and_a_warm_up_larger_than_the_training(layout):
     assert "train.warmup_steps" not in warned(layout, "train.batch_size=8", "train.warmup_steps=40")  # 120 steps
 
 
+def test_a_training_of_too_few_steps_is_told_before_its_teacher_is_trained(layout):
+    """830 pictures in batches of 128 and 20 epochs are 120 steps, of which a share of 0.17 are 20."""
+    shards(layout, 830, 200)
+    student = "train.by_recipe.tinyclip-auto.model.backbone_options.embed_dim=192"
+    own = ["recipes=[flame,tinyclip-auto]", student]
+    found = warned(layout, *own)
+    assert "refuse it with 830 training pictures: the term learned_masks: 20 steps" in found["terms"]
+    assert "too few to learn masks" in found["terms"]
+    assert "terms" not in warned(layout, *own, "train.by_recipe.tinyclip-auto.epochs=100")
+    (layout.root / "tower.safetensors").write_bytes(b"")
+    init, held = "train.model.init.source=path:tower.safetensors", "train.optimizer.head_first.epochs"
+    assert "120 steps, and the training has 120" in warned(layout, init, f"{held}=20")["train.optimizer.head_first"]
+    assert warned(layout, init, f"{held}=19") == {}
+
+
 def test_the_place_is_that_of_the_value(layout):
     shards(layout, 51, 200)
     (batch, warmup) = check(layout).warnings

@@ -8,10 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from flame_core import gates
 from flame_core.data.shards import read_index
+from flame_core.graph.links import links
 from flame_core.layout import Layout
+from flame_core.params.initial_weights import InitParams
+from flame_core.params.sampling import CappedSampling
 from flame_core.preflight import check
 from flame_core.preflight.linked_data import linked_data_faults
+from flame_core.verification import write_digests
 from flame_core.workspace import resolve_params
 from tests.data.test_sidecars import store, values_of
 from tests.preflight.test_data_fit import layout, shards
@@ -79,3 +84,29 @@ def test_a_sidecar_of_other_shards_is_found(layout: Layout, tmp_path: Path):
     (folder / "checks.json").unlink()
     (found,) = linked_data_faults(params, layout)
     assert "checks.json is missing" in found.fault.message
+
+
+def test_weights_to_begin_with_and_counts_of_concepts_are_no_sidecars(layout: Layout, tmp_path: Path):
+    """A file has no checks beside it, and counts of concepts are not aligned with shards."""
+    shards(layout, 8, 20)
+    params = resolve_params(layout, [], None).params
+    weights = tmp_path / "tower.safetensors"
+    weights.write_bytes(b"weights")
+    counts = tmp_path / "concepts"
+    (counts / "hits").mkdir(parents=True)
+    (counts / "frequency.parquet").write_bytes(b"counts")
+    (counts / gates.CHECKS).write_bytes(gates.to_bytes([]))
+    write_digests(counts)
+    recipe = params.train["flame"]
+    model = recipe.model.model_copy(update={"init": InitParams(source=f"path:{weights}")})
+    drawn = CappedSampling(name="capped", cap=2, concepts=str(counts))
+    linked = recipe.model_copy(update={"model": model, "sampling": drawn})
+    params = params.model_copy(update={"train": {"flame": linked}})
+    assert set(links(layout, linked)) == {"init", "sampling"}
+    assert linked_data_faults(params, layout) == []
+    weights.unlink()
+    weights.mkdir()
+    (found,) = linked_data_faults(params, layout)
+    assert (
+        found.fault.key == ("train", "flame", "model", "init") and "correct `model.init.source`" in found.fault.message
+    )

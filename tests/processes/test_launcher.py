@@ -48,12 +48,20 @@ def job(folder: Path, name: str, params: TrainParams) -> TrainingJob:
     )
 
 
+def temporary(work: TrainingJob) -> Path:
+    """The folder in which a training of this job keeps its temporary files."""
+    folder = work.out / "temporary"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def start(work: TrainingJob, **settings: str) -> subprocess.Popen[str]:
     """`work.run_on(2)` in a separate process."""
     path = work.out / "job.json"
     path.write_text(work.model_dump_json())
     environment = os.environ | {"PYTHONPATH": str(ROOT), "FLAME_DEVICE": "cpu"}
     environment |= {f"FLAME_{name.upper()}": value for name, value in settings.items()}
+    environment["TMPDIR"] = str(temporary(work))
     command = [sys.executable, "-c", SCRIPT, str(path)]
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -75,6 +83,8 @@ def test_two_ranks_that_are_stopped_and_killed_end_with_the_same_bytes(tmp_path)
     process = start(whole)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
+    assert "Warning" not in output
+    assert list(temporary(whole).iterdir()) == []
 
     process = start(disturbed, checkpoint_seconds="0")
     at_step(disturbed, 3, process)
@@ -100,6 +110,7 @@ def test_two_ranks_that_are_stopped_and_killed_end_with_the_same_bytes(tmp_path)
     process.communicate()
     _, alive = psutil.wait_procs(ranks, timeout=20)
     assert not alive  # a killed launcher leaves no process behind
+    assert list(temporary(disturbed).iterdir()) == []  # and neither do the agents that were stopped before
 
     process = start(disturbed)
     output, _ = process.communicate(timeout=200)
@@ -132,3 +143,4 @@ def test_a_batch_that_cannot_be_divided_is_refused_with_both_numbers(tmp_path):
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 2, output
     assert "batch_size 7 cannot be divided evenly among 2 processes" in output
+    assert list((tmp_path / "odd/temporary").iterdir()) == []

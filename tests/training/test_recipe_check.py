@@ -193,6 +193,15 @@ def test_a_text_side_that_no_term_reads(side):
     assert found(params(parsed_term({"name": "cosine"}), **own)) == []
 
 
+def test_texts_have_as_many_numbers_as_pictures_that_stay_where_they_are():
+    model = {"backbone": "vit_tiny_patch16_224", "backbone_options": {"img_size": 32}, "image_size": 32, "head": "none"}
+    own = {"model": model, "objective": {"name": "infonce"}}
+    ((key, message),) = found(params(**own, text_projection={"dim": 64}))
+    assert key == "text_projection.dim" and "64, and model.head none" in message and message.endswith("set it to 192")
+    assert found(params(**own, text_projection={"dim": 192})) == []
+    assert found(params(**own, text_projection={})) == []  # the LLM's, which is not known here
+
+
 def test_words_do_not_come_from_a_text_tower():
     ((key, _),) = found(params(model=LEXICAL, text_tower=TOWER, **WORDS))
     assert key == "text_tower"
