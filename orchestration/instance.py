@@ -118,7 +118,18 @@ def end_dead_runs(instance: dg.DagsterInstance, *, servers_are_down: bool = Fals
 
 
 def _process(process: psutil.Process) -> str:
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
+    return f"{socket.gethostname()}:{process.pid}:{_start(process)}"
+
+
+def _start(process: psutil.Process) -> str:
+    """When a process started, by a clock that nobody sets: on Linux in ticks since the machine started.
+
+    There, its time of day is computed from the present time, so it changes whenever the clock is put right.
+    """
+    try:
+        return Path(f"/proc/{process.pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return f"{process.create_time():.2f}"
 
 
 def _has_ended(tag: str) -> bool:

@@ -73,13 +73,22 @@ def test_the_pools_of_the_graph_are_there_before_the_first_run_and_keep_their_li
 def test_a_process_is_known_by_more_than_its_number(tmp_path: Path) -> None:
     own = process_tag()[PROCESS_TAG]
     host, pid, start = own.rsplit(":", 2)
-    assert (int(pid), float(start)) == (psutil.Process().pid, pytest.approx(psutil.Process().create_time(), abs=0.01))
+    assert int(pid) == psutil.Process().pid
     with opened_in_shell(Layout.find(tmp_path)) as instance:
-        reused = begun(instance, {PROCESS_TAG: f"{host}:{pid}:{float(start) - 100:.2f}"})
+        reused = begun(instance, {PROCESS_TAG: f"{host}:{pid}:{float(start) - 100:.0f}"})
         elsewhere = begun(instance, {PROCESS_TAG: f"another.{own}"})
         end_dead_runs(instance)
         status = {run.run_id: run.status.value for run in instance.get_runs()}
         assert status == {reused: "FAILURE", elsewhere: "STARTED"}
+
+
+def test_a_run_stays_alive_while_the_clock_is_put_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened_in_shell(Layout.find(tmp_path)) as instance:
+        begun(instance, process_tag())
+        started = psutil.boot_time()
+        monkeypatch.setattr("psutil._pslinux.boot_time", lambda: started - 3600)  # the kernel's: now, less the uptime
+        end_dead_runs(instance)
+        assert [run.status.value for run in instance.get_runs()] == ["STARTED"]
 
 
 def test_one_interface_a_project(tmp_path: Path) -> None:
