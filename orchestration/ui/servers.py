@@ -37,7 +37,7 @@ from orchestration.dvc_project.stage_processes import tree_label
 from orchestration.instance import end_dead_runs, instance_home, only_interface, set_up_pools
 from orchestration.processes.stop_signals import Stop, stop_signals
 from orchestration.processes.tree import ProcessTree
-from orchestration.ui.watch import STOP_SECONDS, end_runs
+from orchestration.ui.watch import DAEMON, STOP_SECONDS, end_daemon, end_runs
 
 log = logging.getLogger("flame_core.ui")
 _MLFLOW = shipped("mlflow/server.sh")
@@ -60,7 +60,7 @@ def servers(layout: Layout, home: Path) -> list[Server]:
     python = [sys.executable, "-m"]
     workspace = str(home / "workspace.yaml")
     code = ["dagster", "code-server", "start", "--socket", str(code_socket(home)), "-m", "orchestration.definitions"]
-    daemon = ["dagster._daemon", "run", "-w", workspace]
+    daemon = [DAEMON, "run", "-w", workspace]
     web = ["orchestration.ui.dagster_server", workspace]  # Dagster's own server has no guard
     return [
         Server("dagster-code", (*python, *code, "--working-directory", str(layout.root))),
@@ -197,8 +197,12 @@ def _set_up_instance(home: Path, layout: Layout) -> None:
 
 
 def end(started: dict[Server, subprocess.Popen[bytes]], tree: ProcessTree, home: Path) -> None:
-    """Terminate the runs in progress, then the servers in reverse order; a `Stop` meanwhile ends the waiting."""
+    """Terminate the runs in progress, then the servers in reverse order; a `Stop` meanwhile ends the waiting.
+
+    The daemon ends first: queued runs stay in the queue until it runs again.
+    """
     try:
+        end_daemon(tree)
         end_runs(home)
     except Stop:
         log.warning("not waiting for the runs any longer")
