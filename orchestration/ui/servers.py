@@ -31,6 +31,7 @@ from flame_core.layout import Layout
 from flame_core.reporting import configure_logging, console
 from flame_core.settings import settings
 from flame_core.shipped import shipped
+from flame_core.standard_streams import open_closed_streams
 from flame_core.tracking.store import local_store
 from flame_core.workspace import environment
 from orchestration.dvc_project.stage_processes import tree_label
@@ -273,6 +274,7 @@ def show(layout: Layout) -> None:
 
 def main() -> None:
     """`python -m orchestration.ui.servers`, as `flame ui`."""
+    open_closed_streams()
     configure_logging(settings().log_level)
     console.print("Starting Dagster and MLflow; this takes half a minute.")
     try:
