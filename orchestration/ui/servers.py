@@ -35,7 +35,7 @@ from flame_core.standard_streams import open_closed_streams
 from flame_core.tracking.store import local_store
 from flame_core.workspace import environment
 from orchestration.dvc_project.stage_processes import tree_label
-from orchestration.instance import end_dead_runs, instance_home, only_interface, set_up_pools
+from orchestration.instance import end_dead_runs, instance_home, only_interface, opened, set_up_pools
 from orchestration.processes.stop_signals import Stop, stop_signals
 from orchestration.processes.tree import ProcessTree
 from orchestration.ui.watch import DAEMON, STOP_SECONDS, end_daemon, end_runs
@@ -130,7 +130,7 @@ def _serve(layout: Layout, ready: Callable[[], None]) -> None:
     _require_free(here.ui_host, here.dagster_port, "FLAME_DAGSTER_PORT")
     _require_free(here.ui_host, here.mlflow_port, "FLAME_MLFLOW_PORT")
     home = prepare(layout)
-    _set_up_instance(home, layout)
+    _set_up_instance(layout)
     tree = ProcessTree(label)
     variables = {
         **environment(),
@@ -188,11 +188,9 @@ def _watched(tree: ProcessTree, home: Path, layout: Layout) -> Iterator[None]:
         watch.communicate()
 
 
-def _set_up_instance(home: Path, layout: Layout) -> None:
+def _set_up_instance(layout: Layout) -> None:
     """Create the pools, and end runs that the history shows as running: no server is up, so they cannot be."""
-    import dagster as dg
-
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    with opened(layout) as instance:
         set_up_pools(instance, layout)
         end_dead_runs(instance, servers_are_down=True)
 
@@ -207,6 +205,8 @@ def end(started: dict[Server, subprocess.Popen[bytes]], tree: ProcessTree, home:
         end_runs(home)
     except Stop:
         log.warning("not waiting for the runs any longer")
+    except FlameError as error:
+        log.warning("runs are not ended in order: %s", error)
     for process in reversed(started.values()):
         process.terminate()
     deadline = time.monotonic() + STOP_SECONDS

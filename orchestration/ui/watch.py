@@ -46,13 +46,17 @@ def _is_daemon(process: psutil.Process) -> bool:
 
 
 def end_runs(home: Path) -> None:
-    """Terminate the runs in progress that the interface started, and wait for them; a training writes a checkpoint."""
+    """Terminate the runs in progress that the interface started, and wait for them; a training writes a checkpoint.
+
+    Raises:
+        ResourceError: the history cannot be read.
+    """
     import dagster as dg
 
-    from orchestration.instance import PROCESS_TAG
+    from orchestration.instance import PROCESS_TAG, history_errors
 
     active = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    with history_errors(home), dg.DagsterInstance.from_config(str(home)) as instance:
         runs = [run for run in instance.get_runs(active) if PROCESS_TAG not in run.tags]  # not runs of a shell
         for run in runs:
             log.info(

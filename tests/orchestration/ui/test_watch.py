@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flame_core.errors import ResourceError
 from orchestration.processes.tree import ProcessTree
 from orchestration.ui import servers, watch
 from orchestration.ui.servers import Server
@@ -53,3 +54,17 @@ def test_no_queued_run_begins_while_the_others_end(
     servers.end({server: code, DAEMON: daemon}, tree, tmp_path)
     assert alive == [False, True]  # the code server ends runs in order
     assert code.poll() is not None
+
+
+def test_the_servers_end_also_if_the_history_cannot_be_read(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def end_runs(home: Path) -> None:
+        raise ResourceError("the disk is full")
+
+    tree, server = ProcessTree("ui-test"), Server("dagster-code", WAIT)
+    code = start(server, tree)
+    monkeypatch.setattr(servers, "end_runs", end_runs)
+    servers.end({server: code}, tree, tmp_path)
+    assert code.poll() is not None
+    assert "runs are not ended in order: the disk is full" in caplog.text
