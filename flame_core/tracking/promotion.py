@@ -35,6 +35,7 @@ from flame_core.tracking.benchmark_gate import benchmark_differences
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.gate import Verdict, first_champion, judge
 from flame_core.tracking.registry import CHALLENGER, CHAMPION, PACKAGE, ROLLED_BACK, number_with
+from flame_core.tracking.runs import SEND_AGAIN
 from flame_core.tracking.store import asking, open_client, require_tracking
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _results(client: MlflowClient, version: ModelVersion, folder: Path) -> Resul
     except (MlflowException, OSError) as error:
         raise InputError(
             f"the report of version {version.version} of {version.name} cannot be read from run {version.run_id}: "
-            f"{error}"
+            f"{error} If its files are gone, {SEND_AGAIN}"
         ) from None
     gates.require(report)
     return read_results(report)
