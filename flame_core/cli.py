@@ -26,6 +26,7 @@ from flame_core.commands import (
 )
 from flame_core.commands.recipe_completion import recipe_names
 from flame_core.errors import FlameError, ParamsError, ResourceError
+from flame_core.standard_streams import open_closed_streams
 
 app = typer.Typer(
     name="flame",
@@ -75,6 +76,7 @@ Preset = Annotated[
 
 def main() -> None:
     """Entry point: a FlameError ends without a traceback, with its exit code."""
+    open_closed_streams()
     try:
         app()
     except FlameError as error:

@@ -24,13 +24,19 @@ from flame_core.errors import ParamsError, ResourceError
 from flame_core.files.disk_errors import make_folder
 from flame_core.files.whole_files import put
 from flame_core.layout import Layout
-from flame_core.tracking.address import POSTGRES, lacks_driver
+from flame_core.params.yaml_text import read_yaml_file
+from flame_core.tracking.address import POSTGRES, lacks_driver, without_secrets
 from orchestration.dagster_dvc.never_ran import withdraw_unstarted
 from orchestration.dvc_project.errors import PROJECT_FILE
 
 CONFIGURATION = "dagster.yaml"
 PROCESS_TAG = "flame/process"  # host, pid and start time of the process that executes a run
 UNFINISHED = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.CANCELING]
+# Packages whose errors come from the history's database.
+_LIBRARIES = {"sqlalchemy", "sqlite3", "alembic", "psycopg2", "dagster_postgres"}
+_FULL = "database or disk is full"  # as SQLite says it
+_DAMAGED = ("file is not a database", "database disk image is malformed")
+_SHOWN = 300  # characters of another package's message
 _IN_A_SHELL: Any = {
     "compute_logs": {  # leaves the terminal to the stages
         "module": "dagster._core.storage.noop_compute_log_manager",
@@ -53,11 +59,12 @@ def instance_home(layout: Layout) -> Path:
 
 
 def _check_driver(configuration: Path) -> None:
-    """Refuse a PostgreSQL storage without a driver; Dagster would fail with a missing module."""
+    """Refuse what is no YAML, and a PostgreSQL storage without a driver; Dagster would fail with a missing module."""
+    content = read_yaml_file(configuration)
     try:
-        postgres = yaml.safe_load(configuration.read_text("utf-8"))["storage"]["postgres"]
+        postgres = content["storage"]["postgres"]
         url, parts = postgres.get("postgres_url"), postgres.get("postgres_db")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+    except (TypeError, KeyError, AttributeError):
         return  # no such storage, or Dagster says what is wrong with the file
     missing = None
     if isinstance(url, str) and lacks_driver(url):
@@ -69,10 +76,65 @@ def _check_driver(configuration: Path) -> None:
 
 
 @contextmanager
+def opened(layout: Layout, overrides: dict[str, Any] | None = None) -> Iterator[dg.DagsterInstance]:
+    """The instance, with other values in place of some of its configuration.
+
+    Raises:
+        ParamsError: its configuration cannot be used.
+        ResourceError: as `history_errors`.
+    """
+    home = instance_home(layout)
+    with history_errors(home), _open(home, layout, overrides) as instance:
+        yield instance
+
+
+def _open(home: Path, layout: Layout, overrides: dict[str, Any] | None) -> dg.DagsterInstance:
+    try:
+        return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=overrides))
+    except dg.DagsterInvalidConfigError as error:
+        own = layout.project / CONFIGURATION
+        said = "; ".join(each.message for each in error.errors) or str(error)
+        file = own if own.is_file() else home / CONFIGURATION
+        raise ParamsError(f"{file}: {' '.join(said.split())[:_SHOWN]}") from None
+
+
+@contextmanager
+def history_errors(home: Path) -> Iterator[None]:
+    """Turn an error of the history's database in the context into one sentence.
+
+    Raises:
+        ResourceError: the database is full, damaged or locked, or does not answer.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not any(each.__module__.partition(".")[0] in _LIBRARIES for each in type(error).__mro__):
+            raise
+        raise ResourceError(_trouble(home, error)) from error
+
+
+def _trouble(home: Path, error: Exception) -> str:
+    said = str(error)
+    if _FULL in said:
+        return (
+            f"Dagster's history in {home} cannot be written: {_FULL}. Free some room and run the same command again: "
+            "finished work is kept"
+        )
+    if damage := next((sign for sign in _DAMAGED if sign in said), None):
+        return (
+            f"Dagster's history in {home} is damaged ({damage}). Move the folder away: a new history is begun, and no "
+            "result is lost"
+        )
+    if error.__cause__ and type(error).__module__.startswith("dagster_postgres"):
+        said = str(error.__cause__)
+    lines = without_secrets(said, None).strip().splitlines() or [type(error).__name__]
+    return f"Dagster's history ({home / CONFIGURATION} says where it is) failed: {lines[0][:_SHOWN]}"
+
+
+@contextmanager
 def opened_in_shell(layout: Layout) -> Iterator[dg.DagsterInstance]:
     """The instance for a run in this process."""
-    ref = InstanceRef.from_dir(str(instance_home(layout)), overrides=_IN_A_SHELL)
-    with dg.DagsterInstance.from_ref(ref) as instance:
+    with opened(layout, _IN_A_SHELL) as instance:
         set_up_pools(instance, layout)
         end_dead_runs(instance)
         yield instance
@@ -118,7 +180,18 @@ def end_dead_runs(instance: dg.DagsterInstance, *, servers_are_down: bool = Fals
 
 
 def _process(process: psutil.Process) -> str:
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
+    return f"{socket.gethostname()}:{process.pid}:{_start(process)}"
+
+
+def _start(process: psutil.Process) -> str:
+    """When a process started, by a clock that nobody sets: on Linux in ticks since the machine started.
+
+    There, its time of day is computed from the present time, so it changes whenever the clock is put right.
+    """
+    try:
+        return Path(f"/proc/{process.pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return f"{process.create_time():.2f}"
 
 
 def _has_ended(tag: str) -> bool:

@@ -31,6 +31,7 @@ from flame_core.params.validation import merge
 from flame_core.remedies import advice
 from flame_core.reporting import configure_logging, console, facts
 from flame_core.settings import settings
+from flame_core.standard_streams import open_closed_streams
 from flame_core.workspace import nested_override, preset_names, resolve_params, split_override
 from orchestration.dagster_dvc.assets import EXIT_CODE, REFRESH_TAG
 from orchestration.dvc_project.errors import DvcProjectError
@@ -179,6 +180,7 @@ def main(
     refresh: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run a stage that did not change.")] = None,
 ) -> None:
     """Materialize assets in this process."""
+    open_closed_streams()
     configure_logging(settings().log_level)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_as_said)

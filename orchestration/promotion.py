@@ -36,7 +36,7 @@ def promotion_asset(layout: Layout, stages: Mapping[str, Stage]) -> dg.AssetsDef
     )
     def promote(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         from flame_core.tracking.pages import version_url
-        from flame_core.tracking.promotion import promote_if_new
+        from flame_core.tracking.promotion import Judged, promote_if_new
         from flame_core.tracking.store import tracking_address
 
         address = tracking_address(layout)
@@ -50,8 +50,9 @@ def promotion_asset(layout: Layout, stages: Mapping[str, Stage]) -> dg.AssetsDef
             return
         except ParamsError as error:
             raise dg.Failure(str(error), allow_retries=False) from None
-        if found is None:
-            yield _result("unchanged: these models were judged before", {})
+        if isinstance(found, Judged):
+            said = f"unchanged: these models were judged before ({found.reason})"
+            yield _result(said, {}, passed=found.promoted)
             return
         name = settings().registered_model
         metadata: dict[str, dg.MetadataValue] = {"champion": dg.MetadataValue.text(found.champion or "none")}

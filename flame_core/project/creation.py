@@ -42,6 +42,7 @@ DVCIGNORE = """\
 /.flame
 .gather
 """
+DVC_GITIGNORE = "/config.local\n/tmp\n/cache\n"  # as DVC writes it; config.local may hold logins of remotes
 _CORE = "[core]\n    analytics = false\n    check_update = false\n    autostage = false\n"
 _MAY_BE_THERE = {".git", ".venv"}
 
@@ -115,3 +116,4 @@ def _initialise_dvc(root: Path) -> None:
     if done.returncode:
         raise ResourceError(f"`dvc init {' '.join(options)}` failed in {root}: {done.stderr.strip()}")
     (root / ".dvc" / "config").write_text(_CORE + ("" if scm else "    no_scm = true\n"), "utf-8")
+    (root / ".dvc" / ".gitignore").write_text(DVC_GITIGNORE, "utf-8")  # without git too: `git init` may come later

@@ -13,18 +13,20 @@ the champion themselves, so each challenger is judged against the champion at th
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flame_core import gates
-from flame_core.digest import canonical_json, file_sha256, value_digest
+from flame_core.digest import canonical_json, file_sha256, json_bytes, value_digest
 from flame_core.errors import InputError, ParamsError
+from flame_core.files.whole_files import put
 from flame_core.layout import Layout
 from flame_core.measuring.results import METRICS, Results, read_results
 from flame_core.model_files import WEIGHTS
@@ -35,6 +37,7 @@ from flame_core.tracking.benchmark_gate import benchmark_differences
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.gate import Verdict, first_champion, judge
 from flame_core.tracking.registry import CHALLENGER, CHAMPION, PACKAGE, ROLLED_BACK, number_with
+from flame_core.tracking.runs import SEND_AGAIN
 from flame_core.tracking.store import asking, open_client, require_tracking
 
 if TYPE_CHECKING:
@@ -53,6 +56,14 @@ class Promotion:
     challenger: str | None
     champion: str | None
     verdict: Verdict | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict on models that were judged before, as far as it is kept."""
+
+    promoted: bool
+    reason: str
 
 
 def promote(params: Params, layout: Layout, version: str | None = None) -> Promotion:
@@ -89,24 +100,34 @@ def promote(params: Params, layout: Layout, version: str | None = None) -> Promo
         return Promotion(chosen, chosen if verdict.promoted else champion, verdict)
 
 
-def promote_if_new(params: Params, layout: Layout) -> Promotion | None:
-    """`promote`, or None (without asking MLflow) if the same models were already judged by the same rule."""
+def promote_if_new(params: Params, layout: Layout) -> Promotion | Judged:
+    """`promote`, or its verdict (without asking MLflow) if the same models were already judged by the same rule."""
     reports = [layout.report(recipe) / METRICS for recipe in params.recipes]
     weights = [layout.model(recipe) / WEIGHTS for recipe in params.recipes]
-    judged = value_digest(
+    models = value_digest(
         {
             "files": [file_sha256(path) for path in (*weights, *reports) if path.is_file()],
             "rule": params.promote.model_dump(),
             "address": require_tracking(layout),
         }
-    ).encode()
+    )
     mark = layout.state / "tracking" / "judged"
-    if mark.is_file() and mark.read_bytes() == judged:
-        return None
+    if (before := _judged(mark, models)) is not None:
+        return before
     found = promote(params, layout)
     if found.verdict:  # without one, the models may not have arrived at MLflow yet
-        mark.write_bytes(judged)
+        verdict = Judged(found.verdict.promoted, found.verdict.reason)
+        put(mark, json_bytes({"models": models, "verdict": asdict(verdict)}))
     return found
+
+
+def _judged(mark: Path, models: str) -> Judged | None:
+    """The verdict that is kept of these models; None if there is none, or if an earlier version kept only them."""
+    try:
+        content = json.loads(mark.read_bytes())
+        return Judged(**content["verdict"]) if content["models"] == models else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def rollback(layout: Layout, reason: str) -> tuple[str, str]:
@@ -198,7 +219,7 @@ def _results(client: MlflowClient, version: ModelVersion, folder: Path) -> Resul
     except (MlflowException, OSError) as error:
         raise InputError(
             f"the report of version {version.version} of {version.name} cannot be read from run {version.run_id}: "
-            f"{error}"
+            f"{error} If its files are gone, {SEND_AGAIN}"
         ) from None
     gates.require(report)
     return read_results(report)

@@ -31,6 +31,11 @@ _UNKNOWN = {
     "ENDPOINT_NOT_FOUND",
 }  # MLflow's codes for unknown names
 
+SEND_AGAIN = (
+    "put the folder or bucket of its artifacts back, or send again what this project's trainings recorded: `flame "
+    "tracking replay --all`"
+)
+
 
 @dataclass(frozen=True)
 class Record:
@@ -123,9 +128,11 @@ def read_yaml_artifact(folder: Path, name: str) -> dict[str, Any]:
     """A YAML file among a run's artifacts.
 
     Raises:
-        InputError: the run did not record it.
+        InputError: the run did not record it, or its artifacts are gone.
     """
     path = folder / name
+    if not any(folder.iterdir()):
+        raise InputError(f"MLflow has none of the run's files: {SEND_AGAIN}")
     if not path.is_file():
         raise InputError(f"the run recorded no {name}; runs of `flame run`, `dvc repro` and Dagster do")
     return yaml.safe_load(path.read_text("utf-8"))

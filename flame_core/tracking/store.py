@@ -47,6 +47,7 @@ _REQUESTS = {
 _LIBRARIES = {"mlflow", "sqlalchemy", "sqlite3", "alembic", "requests", "urllib3", "filelock", "botocore", "psycopg2"}
 _OTHER_SCHEMA = ("out-of-date database schema", "Can't locate revision")
 _DAMAGED = ("database disk image is malformed", "file is not a database")  # as SQLite says it
+_SHOWN = 400  # characters of an error
 log = logging.getLogger(__name__)
 
 
@@ -148,8 +149,10 @@ def trouble(address: str, error: BaseException) -> str:
             f"MLflow at {address}: its database is damaged. Move the file away; then `flame tracking replay --all` "
             "sends again what this project's trainings recorded"
         )
-    lines = said.splitlines() or [type(error).__name__]
-    return f"MLflow at {address} failed: {lines[0][:300]}"
+    lines = [line.strip() for line in said.splitlines() if line.strip(" #") and not line.startswith("#")]
+    lines = lines or [type(error).__name__]
+    first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]  # the next line says what it announces
+    return f"MLflow at {address} failed: {first[:_SHOWN]}"
 
 
 def open_client(address: str) -> MlflowClient:

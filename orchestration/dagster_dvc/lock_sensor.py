@@ -51,7 +51,7 @@ def dvc_lock_sensor(
             locked = project.locked()
         except DvcBusyError as busy:
             return dg.SkipReason(f"{PROJECT_FILE} is in use. {busy}")
-        busy_keys = _keys_in_progress(context.instance, set(keys.values()))
+        busy_keys = _keys_in_progress(context.instance) & set(keys.values())
         events: list[dg.AssetMaterialization | dg.AssetCheckEvaluation] = []
         for stage in stages.values():
             entry, key = locked.get(stage.name), keys[stage.name]
@@ -76,12 +76,14 @@ def _why_not(locked: Mapping[str, LockedStage], busy: int) -> str:
     return f"Dagster knows all {len(locked)} stages of dvc.lock: none has run outside it since."
 
 
-def _keys_in_progress(instance: dg.DagsterInstance, every: set[dg.AssetKey]) -> set[dg.AssetKey]:
-    """Assets that a run in progress will report itself."""
-    keys: set[dg.AssetKey] = set()
-    for run in instance.get_runs(dg.RunsFilter(statuses=_IN_PROGRESS)):
-        keys |= set(run.asset_selection) if run.asset_selection else every
-    return keys
+def _keys_in_progress(instance: dg.DagsterInstance) -> set[dg.AssetKey]:
+    """Assets that a run in progress will report itself; a run may also be of a job that makes none of them."""
+    return {
+        entry.dagster_event.asset_key
+        for run in instance.get_runs(dg.RunsFilter(statuses=_IN_PROGRESS))
+        for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
+        if entry.dagster_event and entry.dagster_event.asset_key
+    }
 
 
 _IN_PROGRESS = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]

@@ -31,13 +31,14 @@ from flame_core.layout import Layout
 from flame_core.reporting import configure_logging, console
 from flame_core.settings import settings
 from flame_core.shipped import shipped
+from flame_core.standard_streams import open_closed_streams
 from flame_core.tracking.store import local_store
 from flame_core.workspace import environment
 from orchestration.dvc_project.stage_processes import tree_label
-from orchestration.instance import end_dead_runs, instance_home, only_interface, set_up_pools
+from orchestration.instance import end_dead_runs, instance_home, only_interface, opened, set_up_pools
 from orchestration.processes.stop_signals import Stop, stop_signals
 from orchestration.processes.tree import ProcessTree
-from orchestration.ui.watch import STOP_SECONDS, end_runs
+from orchestration.ui.watch import DAEMON, STOP_SECONDS, end_daemon, end_runs
 
 log = logging.getLogger("flame_core.ui")
 _MLFLOW = shipped("mlflow/server.sh")
@@ -60,7 +61,7 @@ def servers(layout: Layout, home: Path) -> list[Server]:
     python = [sys.executable, "-m"]
     workspace = str(home / "workspace.yaml")
     code = ["dagster", "code-server", "start", "--socket", str(code_socket(home)), "-m", "orchestration.definitions"]
-    daemon = ["dagster._daemon", "run", "-w", workspace]
+    daemon = [DAEMON, "run", "-w", workspace]
     web = ["orchestration.ui.dagster_server", workspace]  # Dagster's own server has no guard
     return [
         Server("dagster-code", (*python, *code, "--working-directory", str(layout.root))),
@@ -129,7 +130,7 @@ def _serve(layout: Layout, ready: Callable[[], None]) -> None:
     _require_free(here.ui_host, here.dagster_port, "FLAME_DAGSTER_PORT")
     _require_free(here.ui_host, here.mlflow_port, "FLAME_MLFLOW_PORT")
     home = prepare(layout)
-    _set_up_instance(home, layout)
+    _set_up_instance(layout)
     tree = ProcessTree(label)
     variables = {
         **environment(),
@@ -187,21 +188,25 @@ def _watched(tree: ProcessTree, home: Path, layout: Layout) -> Iterator[None]:
         watch.communicate()
 
 
-def _set_up_instance(home: Path, layout: Layout) -> None:
+def _set_up_instance(layout: Layout) -> None:
     """Create the pools, and end runs that the history shows as running: no server is up, so they cannot be."""
-    import dagster as dg
-
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    with opened(layout) as instance:
         set_up_pools(instance, layout)
         end_dead_runs(instance, servers_are_down=True)
 
 
 def end(started: dict[Server, subprocess.Popen[bytes]], tree: ProcessTree, home: Path) -> None:
-    """Terminate the runs in progress, then the servers in reverse order; a `Stop` meanwhile ends the waiting."""
+    """Terminate the runs in progress, then the servers in reverse order; a `Stop` meanwhile ends the waiting.
+
+    The daemon ends first: queued runs stay in the queue until it runs again.
+    """
     try:
+        end_daemon(tree)
         end_runs(home)
     except Stop:
         log.warning("not waiting for the runs any longer")
+    except FlameError as error:
+        log.warning("runs are not ended in order: %s", error)
     for process in reversed(started.values()):
         process.terminate()
     deadline = time.monotonic() + STOP_SECONDS
@@ -269,6 +274,7 @@ def show(layout: Layout) -> None:
 
 def main() -> None:
     """`python -m orchestration.ui.servers`, as `flame ui`."""
+    open_closed_streams()
     configure_logging(settings().log_level)
     console.print("Starting Dagster and MLflow; this takes half a minute.")
     try:

@@ -11,24 +11,52 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from flame_core.reporting import configure_logging
 from flame_core.settings import settings
 from orchestration.processes.tree import ProcessTree
 
+DAEMON = "dagster._daemon"  # the module that starts runs
 STOP_SECONDS = 20.0  # for a server to end on its own
 log = logging.getLogger("flame_core.ui")
 
 
+def end_daemon(tree: ProcessTree) -> None:
+    """End Dagster's daemon: it would start queued runs, and those of schedules and sensors, while the others end."""
+    asked: set[int] = set()
+    deadline = time.monotonic() + STOP_SECONDS
+    while (found := list(filter(_is_daemon, tree.members()))) and time.monotonic() < deadline:
+        for process in found:
+            if process.pid not in asked:
+                asked.add(process.pid)
+                with suppress(psutil.Error):  # it has ended meanwhile
+                    process.terminate()
+        time.sleep(0.1)
+
+
+def _is_daemon(process: psutil.Process) -> bool:
+    try:
+        return DAEMON in process.cmdline()
+    except psutil.Error:
+        return False
+
+
 def end_runs(home: Path) -> None:
-    """Terminate the runs in progress that the interface started, and wait for them; a training writes a checkpoint."""
+    """Terminate the runs in progress that the interface started, and wait for them; a training writes a checkpoint.
+
+    Raises:
+        ResourceError: the history cannot be read.
+    """
     import dagster as dg
 
-    from orchestration.instance import PROCESS_TAG
+    from orchestration.instance import PROCESS_TAG, history_errors
 
     active = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    with history_errors(home), dg.DagsterInstance.from_config(str(home)) as instance:
         runs = [run for run in instance.get_runs(active) if PROCESS_TAG not in run.tags]  # not runs of a shell
         for run in runs:
             log.info(
@@ -55,6 +83,7 @@ def main() -> None:
         return
     log.warning("flame ui was killed; ending its runs and servers")
     try:
+        end_daemon(tree)
         end_runs(home)
     finally:
         tree.stop(None, STOP_SECONDS, log.info)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
 import psutil
 import pytest
 
-from flame_core.errors import ResourceError
+from flame_core.errors import ParamsError, ResourceError
 from flame_core.layout import Layout
 from orchestration.instance import (
     PROCESS_TAG,
@@ -73,13 +75,71 @@ def test_the_pools_of_the_graph_are_there_before_the_first_run_and_keep_their_li
 def test_a_process_is_known_by_more_than_its_number(tmp_path: Path) -> None:
     own = process_tag()[PROCESS_TAG]
     host, pid, start = own.rsplit(":", 2)
-    assert (int(pid), float(start)) == (psutil.Process().pid, pytest.approx(psutil.Process().create_time(), abs=0.01))
+    assert int(pid) == psutil.Process().pid
     with opened_in_shell(Layout.find(tmp_path)) as instance:
-        reused = begun(instance, {PROCESS_TAG: f"{host}:{pid}:{float(start) - 100:.2f}"})
+        reused = begun(instance, {PROCESS_TAG: f"{host}:{pid}:{float(start) - 100:.0f}"})
         elsewhere = begun(instance, {PROCESS_TAG: f"another.{own}"})
         end_dead_runs(instance)
         status = {run.run_id: run.status.value for run in instance.get_runs()}
         assert status == {reused: "FAILURE", elsewhere: "STARTED"}
+
+
+def test_a_run_stays_alive_while_the_clock_is_put_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened_in_shell(Layout.find(tmp_path)) as instance:
+        begun(instance, process_tag())
+        started = psutil.boot_time()
+        monkeypatch.setattr("psutil._pslinux.boot_time", lambda: started - 3600)  # the kernel's: now, less the uptime
+        end_dead_runs(instance)
+        assert [run.status.value for run in instance.get_runs()] == ["STARTED"]
+
+
+@pytest.mark.parametrize("name", ["runs.db", "runs/index.db"])
+def test_a_damaged_history_is_named(tmp_path: Path, name: str) -> None:
+    layout = Layout.find(tmp_path)
+    with opened_in_shell(layout):
+        pass
+    (layout.state / "dagster" / "history" / name).write_bytes(b"no database at all" * 1000)
+    told = f"history in {layout.state}/dagster is damaged .* Move the folder away"
+    with pytest.raises(ResourceError, match=told), opened_in_shell(layout):
+        pass
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    layout = Layout.find(tmp_path)
+    with opened_in_shell(layout):
+        pass
+    database = sqlite3.connect(layout.state / "dagster/history/runs.db")
+    told = r"dagster cannot be written: database or disk is full\. Free some room"
+    with pytest.raises(ResourceError, match=told), opened_in_shell(layout), closing(database):
+        pages = database.execute("PRAGMA page_count").fetchone()[0]
+        database.execute(f"PRAGMA max_page_count = {pages}")
+        database.execute("CREATE TABLE more (a)")
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql+psycopg2://ada:secret@127.0.0.1:1/history"
+    (tmp_path / "dagster.yaml").write_text(f"storage: {{postgres: {{postgres_url: '{url}'}}}}\n")
+    monkeypatch.setattr("dagster_postgres.utils.time.sleep", lambda seconds: None)  # between its attempts
+    layout = Layout.find(tmp_path)
+    with pytest.raises(ResourceError, match=r"127\.0\.0\.1.*refused") as told, opened_in_shell(layout):
+        pass
+    assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("storag: 3", r"dagster\.yaml: Received unexpected config entry \"storag\""),
+        ("storage: [3", r"dagster\.yaml"),
+        ("storage: {postgres: {postgres_url: {env: NOT_SET}}}", r"dagster\.yaml: .*NOT_SET"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_named(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "dagster.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=f"{tmp_path}/{told}"), opened_in_shell(Layout.find(tmp_path)):
+        pass
 
 
 def test_one_interface_a_project(tmp_path: Path) -> None:

@@ -123,6 +123,18 @@ def test_dvc_knows_git_where_there_is_git(tmp_path):
     assert "no_scm = true" in (tmp_path / "alone/.dvc/config").read_text()
 
 
+def test_a_repository_that_is_made_later_takes_in_no_data_and_no_login(tmp_path):
+    init(tmp_path / "mine", "--demo")
+    for name in (".dvc/cache/files/md5/aa/bb", ".dvc/tmp/lock", ".dvc/config.local", "data/raw/a", ".flame/b", ".env"):
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / name).touch()
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path / "mine", check=True)
+    subprocess.run(["git", "add", "--all"], cwd=tmp_path / "mine", check=True)
+    added = subprocess.check_output(["git", "ls-files"], cwd=tmp_path / "mine", text=True).split()
+    kept = {".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "params.yaml", "pyproject.toml", RECORD}
+    assert set(added) == kept | set(shipped_files())
+
+
 def test_what_is_there_is_never_touched(tmp_path, pictures):
     init(tmp_path / "mine", "--demo")
     before = (tmp_path / "mine/dvc.yaml").stat().st_mtime_ns

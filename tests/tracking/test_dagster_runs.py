@@ -50,6 +50,16 @@ def test_a_project_without_an_instance_cannot_tell(tmp_path):
     assert (found.home, found.searched, found.served, found.ours) == (None, False, False, False)
 
 
+def test_a_history_that_cannot_be_read_cannot_tell(tmp_path, caplog):
+    layout = Layout.find(tmp_path)
+    home = layout.state / "dagster"
+    run = run_in(home)
+    (home / "history" / "runs.db").write_bytes(b"no database at all" * 1000)
+    found = find_run(layout, run, NOWHERE)
+    assert (found.home, found.searched) == (None, False)
+    assert f"Dagster's history in {home} cannot be read: (sqlite3.DatabaseError) file is not a database" in caplog.text
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[Layout, str]]:
     """A project whose web server runs, and its address."""

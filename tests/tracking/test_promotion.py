@@ -10,7 +10,15 @@ from flame_core.errors import InputError, ParamsError
 from flame_core.tracking import promotion
 from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import KEY_TAG, Delivered, Journal
-from flame_core.tracking.promotion import PREVIOUS, allow_again, promote, promote_if_new, rollback
+from flame_core.tracking.promotion import (
+    PREVIOUS,
+    Judged,
+    Promotion,
+    allow_again,
+    promote,
+    promote_if_new,
+    rollback,
+)
 from flame_core.tracking.registry import CHALLENGER, CHAMPION, MODEL_TAG, ROLLED_BACK, number_with
 from flame_core.tracking.store import journals, open_client
 from tests.stages.pipeline import folder_source, pipeline_params
@@ -95,7 +103,8 @@ def test_no_promotion_judges_a_rolled_back_version(tracked, client, rolled_back,
         assert "boats and birds" in found.verdict.reason and "--version 2 --again" in found.verdict.reason
         assert (found.challenger, found.champion) == ("2", "1")
     assert number_with(client, "flame", CHAMPION) == "1"
-    assert promote_if_new(params, tracked) is None
+    assert isinstance(found, Promotion) and found.verdict
+    assert promote_if_new(params, tracked) == Judged(False, found.verdict.reason)  # and its verdict stays
 
 
 def test_a_person_may_let_it_be_judged_again(tracked, client, rolled_back, params):
@@ -123,7 +132,7 @@ def test_a_rollback_passes_over_versions_that_were_rolled_back(tracked, address,
 
 def test_models_that_have_not_arrived_are_judged_once_they_have(tracked, address, client, params):
     found = promote_if_new(params, tracked)
-    assert found and found.verdict is None
+    assert isinstance(found, Promotion) and found.verdict is None
     evaluated(tracked, address, "one", 10)
     with pytest.raises(InputError, match="report of version 1"):
         promote_if_new(params, tracked)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dagster as dg
+from dagster._core.events import DagsterEvent, DagsterEventType
 
+from orchestration.dagster_dvc.assets import dvc_assets
 from orchestration.dagster_dvc.lock_sensor import dvc_lock_sensor
 from orchestration.dvc_project.project import DvcProject
 from tests.orchestration.conftest import KEYS, dvc, edit, read_checks, stale
@@ -45,3 +47,33 @@ def test_it_says_why_it_reports_nothing(foreign: DvcProject, instance: dg.Dagste
 
     (foreign.root / "dvc.lock").unlink(missing_ok=True)
     assert said(foreign) == "There is no dvc.lock: no stage has run yet."
+
+
+def test_only_what_a_run_in_progress_will_report_waits_for_it(
+    reproduced: DvcProject, instance: dg.DagsterInstance
+) -> None:
+    sensor = dvc_lock_sensor(reproduced)
+    assets = dvc_assets(reproduced, read_checks=read_checks)
+    made = dg.Definitions(assets=assets).resolve_implicit_global_asset_job_def()
+
+    @dg.job
+    def experiment() -> None:  # a job without assets
+        pass
+
+    def tick() -> list[dg.AssetKey] | str | None:
+        data = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+        return [event.asset_key for event in data.asset_events] or data.skip_message
+
+    def begin(job: dg.JobDefinition, **selected: set) -> dg.DagsterRun:
+        run = instance.create_run_for_job(job, **selected)
+        instance.report_dagster_event(
+            DagsterEvent(DagsterEventType.PIPELINE_START.value, job.name), run_id=run.run_id
+        )  # fmt: skip
+        return run
+
+    begin(experiment)
+    assert tick() == KEYS
+    begin(made, asset_selection={KEYS[1]})
+    assert tick() == [KEYS[0], *KEYS[2:]]
+    begin(made)
+    assert tick() == "A run in progress reports its 4 stages itself; Dagster knows all others of dvc.lock."

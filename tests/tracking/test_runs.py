@@ -1,0 +1,26 @@
+"""Files that a run recorded."""
+
+from __future__ import annotations
+
+import pytest
+
+from flame_core.errors import InputError
+from flame_core.tracking.delivery import deliver
+from flame_core.tracking.runs import find_record, read_yaml_artifact
+from tests.tracking.test_promotion import client as client  # the fixture
+from tests.tracking.test_promotion import evaluated
+
+
+def test_artifacts_that_are_gone_are_told_from_what_was_never_recorded(tracked, address, client, tmp_path):
+    journal = evaluated(tracked, address, "one", 10)
+    run = f"runs:/{journal.delivered(address).run_id}"
+    with find_record(tracked, run).files() as files, pytest.raises(InputError, match="flame tracking replay --all"):
+        read_yaml_artifact(files, "dvc.lock")
+
+    (tmp_path / "params.yaml").write_text("a: 1\n")
+    journal.append({"kind": "artifacts", "files": {"params.yaml": journal.keep(tmp_path / "params.yaml")}})
+    deliver(journal, address)
+    with find_record(tracked, run).files() as files:
+        assert read_yaml_artifact(files, "params.yaml") == {"a": 1}
+        with pytest.raises(InputError, match=r"recorded no dvc\.lock"):
+            read_yaml_artifact(files, "dvc.lock")
