@@ -48,6 +48,9 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
     start = time.time() if targets else 0.0
     code = _look_again(layout, resolved.params, targets) or reproduce(layout.root, targets)
     show_failed_checks(layout, resolved.params.recipes, start, advised=code == 0)  # the stage that failed has told more
+    if in_workspace and code == 0:
+        where = layout.root.relative_to(layout.project)
+        log.info("results: %s/data; `cd %s` before `flame query`, `flame serve` and the like", where, where)
     return code
 
 

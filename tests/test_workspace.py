@@ -106,6 +106,16 @@ def test_shards_and_embeddings_stay_out_of_the_cache_where_params_say_so(layout)
         assert kept["flame"]
 
 
+def test_a_run_in_a_workspace_ends_with_the_place_of_its_results(layout, monkeypatch, caplog):
+    monkeypatch.setattr("orchestration.pipeline_run.reproduce", lambda root, targets: 0)
+    caplog.set_level("INFO", "flame_core")
+    assert run_pipeline(layout, [], ["train.epochs=5"], None) == 0
+    where = f".flame/runs/{resolve_params(layout, ['train.epochs=5'], None).params.digest}"
+    assert caplog.messages[-1].startswith(f"results: {where}/data; `cd {where}` before ")
+    caplog.clear()
+    assert run_pipeline(layout, [], [], None) == 0 and not any("results:" in said for said in caplog.messages)
+
+
 def test_a_mistake_stops_before_a_workspace_exists(layout):
     with pytest.raises(ParamsError, match="epoch"):
         resolve_params(layout, ["train.epoch=5"], None)
