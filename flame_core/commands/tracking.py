@@ -141,7 +141,7 @@ def promote(
         promotion.allow_again(layout, version, reason)
     found = promotion.promote(load_params(layout), layout, version)
     if found.verdict is None:
-        makes = "a model that `flame run` trains here becomes it"
+        makes = "the next other model that `flame run` evaluates here becomes it"
         if layout.is_workspace:
             makes = f"`flame register RECIPE --workspace {layout.root.name}` makes a model of this workspace one"
         facts("promote", {"challenger": f"none; {makes}", "champion": found.champion or "none"})

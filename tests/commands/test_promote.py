@@ -12,7 +12,7 @@ from flame_core.tracking.promotion import Promotion
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        (".", "none; a model that `flame run` trains here"),
+        (".", "none; the next other model that `flame run`"),
         (".flame/runs/0123456789ab", "none; `flame register RECIPE --workspace 0123456789ab`"),
     ],
 )
