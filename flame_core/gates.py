@@ -47,7 +47,7 @@ def read(out: Path) -> list[Check]:
     """
     path = out / CHECKS
     if not path.is_file():
-        raise InputError(f"{path} is missing: run `{making(out)}` first (`dvc repro` runs all)")
+        raise InputError(f"{path} is missing: run `{making(out)}` first (`flame run` runs all)")
     try:
         return [Check(**row) for row in json.loads(path.read_text("utf-8"))]
     except (OSError, ValueError, TypeError) as error:

@@ -1,6 +1,7 @@
 """`flame run`: DVC's pipeline in the project or, with changed params, in a workspace (`workspace.py`).
 
-Recipes that could only fail later are refused before the first stage (`training/recipe_check.py`).
+Recipes and benchmarks that could only fail later are refused before the first stage (`training/recipe_check.py`,
+`preflight/benchmarks.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
 
     Raises:
         ParamsError: the project is of another version of this package or has no `.dvc/`; `dvc.yaml` lacks what a
-            recipe needs, and says what to write; a recipe cannot be trained; or a target is no stage.
+            recipe needs, and says what to write; a recipe cannot be trained; a benchmark cannot be asked; or a target
+            is no stage.
         Interrupted: a stop signal came.
     """
     from orchestration.pipeline_run import reproduce
@@ -42,6 +44,7 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
         require_links(layout, resolved.params)
     of_run = workspace_of(layout, resolved.params) if in_workspace else layout
     _require_trainable(of_run, resolved.params, layout.recipes)
+    _require_benchmarks(resolved.params, layout)
     require_dvc(layout)
     if in_workspace:
         layout = open_workspace(layout, resolved)
@@ -52,6 +55,9 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
     outs = [layout.root / out for stage in section_stages(layout, resolved.params).values() for out in stage["outs"]]
     advised = code == 0  # the stage that failed has told more
     show_failed_checks(layout, resolved.params.recipes, start, optional=outs, advised=advised)
+    if in_workspace and code == 0:
+        where = layout.root.relative_to(layout.project)
+        log.info("results: %s/data; `cd %s` before `flame query`, `flame serve` and the like", where, where)
     return code
 
 
@@ -110,3 +116,11 @@ def _require_trainable(layout: Layout, params: Params, recipes: Path) -> None:
         from flame_core.training.recipe_check import require_linked_recipes
 
         require_linked_recipes(params, layout, recipes)
+
+
+def _require_benchmarks(params: Params, layout: Layout) -> None:
+    """Refuse benchmarks that could only fail later; imports their definitions only if there are any."""
+    if params.evaluate.benchmarks.names or params.evaluate.benchmarks.only_baselines:
+        from flame_core.preflight.benchmarks import require_benchmarks
+
+        require_benchmarks(params, layout)

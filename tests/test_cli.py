@@ -181,6 +181,28 @@ def test_a_shell_can_be_told_how_to_complete(shell):
     assert "_FLAME_COMPLETE" in done.stdout and "flame" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "status",
+        "query bird",
+        "lineage models:/flame/1",
+        "reproduce models:/flame/1",
+        "tracking status",
+        "tracking replay",
+    ],
+)
+def test_outside_of_a_project_a_command_says_how_to_make_one_and_leaves_nothing(tmp_path, monkeypatch, capsys, command):
+    from flame_core.settings import settings
+
+    monkeypatch.delenv("FLAME_TRACKING_URI", raising=False)
+    settings.cache_clear()
+    monkeypatch.chdir(tmp_path)
+    code, message = fails(capsys, monkeypatch, *command.split())
+    assert code == 2 and "`flame init` makes one" in message
+    assert not list(tmp_path.iterdir())
+
+
 def test_commands_work_from_any_subfolder(project, capsys, monkeypatch):
     inside = project / "data" / "models" / "mine"
     inside.mkdir(parents=True)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -160,6 +163,17 @@ def test_every_recipe_is_valid_alone_and_under_the_demo_s_values(path):
     content["train"].pop("kinds")  # a recipe's own kinds, of which the demo embeds two
     content["text"] |= {"train_kinds": ["raw", "short", "long"], "sentence": {"final_norm": True}}
     assert parse_params(content, layout.params, layout.recipes).train[path.stem].batch_size == 128
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("**/*.yaml")), ids=lambda path: path.stem)
+def test_the_command_in_a_recipe_s_header_is_valid_as_it_is_written(path):
+    command = path.read_text().partition("# Command:")[2].replace("\\\n#", " ").splitlines()[0]
+    words = shlex.split(re.sub(r" +[(#].*", "", command))
+    given = {flag: [value for name, value in pairwise(words) if name == flag] for flag in ("--set", "--preset")}
+    preset = next(iter(given["--preset"]), None)
+    params = resolve_params(Layout.find(ROOT), given["--set"], preset).params
+    assert words[:2] == ["flame", "run"]
+    assert path.stem in params.recipes
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "presets").glob("*.yaml")), ids=lambda path: path.stem)

@@ -107,6 +107,31 @@ def test_shards_and_embeddings_stay_out_of_the_cache_where_params_say_so(layout)
         assert kept["flame"]
 
 
+def test_a_run_in_a_workspace_ends_with_the_place_of_its_results(layout, monkeypatch, caplog):
+    monkeypatch.setattr("orchestration.pipeline_run.reproduce", lambda root, targets: 0)
+    caplog.set_level("INFO", "flame_core")
+    assert run_pipeline(layout, [], ["train.epochs=5"], None) == 0
+    where = f".flame/runs/{resolve_params(layout, ['train.epochs=5'], None).params.digest}"
+    assert caplog.messages[-1].startswith(f"results: {where}/data; `cd {where}` before ")
+    caplog.clear()
+    assert run_pipeline(layout, [], [], None) == 0 and not any("results:" in said for said in caplog.messages)
+
+
+def test_a_benchmark_that_cannot_be_asked_stops_a_run_before_its_first_stage(layout, monkeypatch):
+    monkeypatch.setattr("orchestration.pipeline_run.reproduce", lambda root, targets: pytest.fail("a stage ran"))
+    unknown = ["evaluate.benchmarks.names=[urban-1k, urban-2k]"]
+    with pytest.raises(ParamsError, match=r"^evaluate\.benchmarks\.names\.1: no benchmark 'urban-2k'"):
+        run_pipeline(layout, [], unknown, None)
+    content = yaml.safe_load(layout.params.read_text())
+    content["text"]["template"] = {"raw": content["text"]["template"]["raw"]}
+    content["text"]["train_kinds"] = content["train"]["kinds"] = ["raw"]
+    content["evaluate"]["benchmarks"]["names"] = ["urban-1k"]
+    layout.params.write_text(yaml.safe_dump(content))
+    with pytest.raises(ParamsError, match=r"names\.0: urban-1k asks facets of the 'long' template.*urban-1k@single$"):
+        run_pipeline(layout, [], [], None)
+    assert not layout.state.exists()
+
+
 def test_a_mistake_stops_before_a_workspace_exists(layout):
     with pytest.raises(ParamsError, match="epoch"):
         resolve_params(layout, ["train.epoch=5"], None)

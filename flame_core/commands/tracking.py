@@ -141,7 +141,10 @@ def promote(
         promotion.allow_again(layout, version, reason)
     found = promotion.promote(load_params(layout), layout, version)
     if found.verdict is None:
-        facts("promote", {"challenger": "none", "champion": found.champion or "none"})
+        makes = "the next other model that `flame run` evaluates here becomes it"
+        if layout.is_workspace:
+            makes = f"`flame register RECIPE --workspace {layout.root.name}` makes a model of this workspace one"
+        facts("promote", {"challenger": f"none; {makes}", "champion": found.champion or "none"})
         return
     show(found.verdict)
     facts("promote", {"challenger": f"{name} version {found.challenger}", "champion": found.champion or "none"})

@@ -12,17 +12,16 @@ from flame_core.captions.table import read_captions
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
-def words_of_samples(captions: Path, language: str, kind: str = "raw") -> Iterator[tuple[str, set[str]]]:
-    """(key, words of three letters or more, in lower case) of the captions of a kind and language.
+def words_of_samples(captions: Path, language: str) -> Iterator[tuple[str, set[str]]]:
+    """(key, words of three letters or more, in lower case) of the raw captions in a language.
 
     Args:
         captions: a captions file of one shard; a sample's captions stand together.
         language: of the captions.
-        kind: of the captions.
     """
     key, words = "", set[str]()
     for caption in read_captions(captions):
-        if caption.kind != kind or caption.language != language:
+        if caption.kind != "raw" or caption.language != language:
             continue
         if caption.key != key:
             if words:

@@ -57,7 +57,9 @@ def read_placed_file(path: Path, where: str) -> Placed:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
-        raise ParamsError(f"{path} does not exist; run the command in the project's root folder") from None
+        raise ParamsError(
+            f"{path} does not exist; run the command in the folder of a project (`flame init` makes one)"
+        ) from None
     except OSError as error:
         raise ParamsError(f"{path} cannot be read: {error.strerror}") from None
     if len(content) > MOST_BYTES:

@@ -48,8 +48,8 @@ def pipeline_status(layout: Layout, tflops: float | None = None) -> list[StageSt
     from orchestration.dvc_project.project import DvcProject
 
     require_versions(layout)
-    require_dvc(layout)
     params = load_params(layout)
+    require_dvc(layout)
     project = DvcProject(layout.root)
     try:
         upstream = {name: stage.upstream for name, stage in project.stages().items()}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from flame_core.errors import ParamsError
 from flame_core.graph.section_stages import linked_place
 from flame_core.language_names import code_of, is_language
 from flame_core.layout import Layout
 from flame_core.params import Params, TrainParams
 from flame_core.params.validation import Fault
-from flame_core.suite.definition import load_benchmark
+from flame_core.preflight.benchmarks import benchmark_faults
 from flame_core.text.cost import KNOWN, LLMShape
 from flame_core.text.llm import SOURCE
 from flame_core.training.recipe_check import link_faults, recipe_faults
@@ -20,7 +19,7 @@ from flame_core.training.recipe_check import link_faults, recipe_faults
 def value_faults(params: Params, layout: Layout) -> Iterator[Fault]:
     """All of them."""
     yield from _language_faults(params)
-    yield from _benchmark_faults(params, layout)
+    yield from benchmark_faults(params, layout)
     yield from _layer_faults(params, layout)
     yield from _file_faults(params, layout)
     for name, recipe in params.train.items():
@@ -64,32 +63,6 @@ def _file_faults(params: Params, layout: Layout) -> Iterator[Fault]:
             place = linked_place(layout, path)
             if not place.exists() and layout.data not in place.parents:
                 yield Fault((section,), f"{place} does not exist, which the section names as {path}")
-
-
-_LISTS = ("names", "only_baselines")  # of benchmarks
-
-
-def _benchmark_faults(params: Params, layout: Layout) -> Iterator[Fault]:
-    names: dict[str, str] = {}
-    options = params.evaluate.benchmarks
-    listed = [(name, number, entry) for name in _LISTS for number, entry in enumerate(getattr(options, name))]
-    for name, number, entry in listed:
-        key = ("evaluate", "benchmarks", name, str(number))
-        try:
-            benchmark = load_benchmark(entry, layout.project)
-        except ParamsError as error:
-            yield Fault(key, str(error).removeprefix("evaluate.benchmarks.names: "))
-            continue
-        if benchmark.name in names:
-            yield Fault(key, f"{entry} is the benchmark of {names[benchmark.name]} again: remove one")
-        names[benchmark.name] = entry
-        needed = benchmark.text_kind.partition("@")[0]
-        if needed not in params.text.template:
-            yield Fault(
-                key,
-                f"{entry} asks facets of the {needed!r} template, which is not in text.template: add it there, or "
-                f"write {entry.partition('@')[0]}@single",
-            )
 
 
 def _layer_faults(params: Params, layout: Layout) -> Iterator[Fault]:

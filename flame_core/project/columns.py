@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from flame_core.data.captions_text import is_blank
 from flame_core.data.sources.delimited import DELIMITERS
 from flame_core.data.sources.file_names import FileNames
-from flame_core.data.sources.record import read_object, texts_in
+from flame_core.data.sources.record import RecordReader, read_object, texts_in
 from flame_core.data.sources.table import TABLES
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.errors import InputError, ParamsError
@@ -41,17 +41,19 @@ CAPTION_NAMES = (
 _ROWS = 200
 _ENCODINGS = ("utf-8", "cp1252", "latin-1")
 _LEAST_NAMED = 0.05  # share of rows that must name a picture
+_ADDRESS = ("http://", "https://")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """A table and what was chosen in it."""
+    """A table and what was chosen in it; `unread` columns hold texts too, and no source reads them."""
 
     table: Path
     image: str
     caption: str
     delimiter: str | None
     encoding: str
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,21 @@ def choose_columns(
             f"{path} names pictures in the column {column!r}, and which column has their captions is not clear "
             f"({others}): name it with --caption-column"
         )
-    return Columns(path, column, texts, head.delimiter, head.encoding)
+    read = RecordReader((texts,), "en", None, None).fields
+    unread = tuple(name for name in _worded(head, column) if name not in read)
+    return Columns(path, column, texts, head.delimiter, head.encoding, unread)
+
+
+def lists_addresses(tables: Iterable[Path]) -> Path | None:
+    """The first of these tables of which a column holds addresses of the web in most of its rows; None if none does."""
+    for path in tables:
+        head = _read(path)
+        if not head or not head.rows:
+            continue
+        for name in head.names:
+            if mean(str(row.get(name)).strip().lower().startswith(_ADDRESS) for row in head.rows) > 0.5:
+                return path
+    return None
 
 
 def caption_field(records: Sequence[Mapping[str, Any]]) -> str | None:
@@ -136,14 +152,24 @@ def _is_picture(value: Any, files: FileNames) -> bool:
 
 
 def _captioned(head: _Head, picture_column: str) -> str | None:
-    words = {name: _words([row.get(name) for row in head.rows]) for name in head.names if name != picture_column}
-    spoken = {name: count for name, count in words.items() if count}
+    spoken = _spoken(head, picture_column)
     for usual in CAPTION_NAMES:
         for name in spoken:
             if name.strip().lower() == usual:
                 return name
-    wordy = {name: count for name, count in spoken.items() if count >= 2}
+    wordy = _worded(head, picture_column)
     return max(wordy, key=wordy.__getitem__) if wordy else None
+
+
+def _spoken(head: _Head, picture_column: str) -> dict[str, float]:
+    """The columns that hold texts, and the mean number of their words."""
+    words = {name: _words([row.get(name) for row in head.rows]) for name in head.names if name != picture_column}
+    return {name: count for name, count in words.items() if count}
+
+
+def _worded(head: _Head, picture_column: str) -> dict[str, float]:
+    """Those of several words."""
+    return {name: count for name, count in _spoken(head, picture_column).items() if count >= 2}
 
 
 def _words(values: Iterable[Any]) -> float:

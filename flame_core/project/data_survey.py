@@ -33,7 +33,7 @@ from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.names import LONGEST, expanded, is_language_code, is_text, shown
 from flame_core.params import FolderSource, IngestParams, Source, WebdatasetSource
-from flame_core.project.columns import Columns, caption_field, choose_columns, tables_among
+from flame_core.project.columns import Columns, caption_field, choose_columns, lists_addresses, tables_among
 from flame_core.work import WorkCache
 
 FEWEST = 10  # pictures with captions, for a training and a held-out split at all
@@ -241,9 +241,15 @@ def _folder(folder: Path, given: Given) -> tuple[FolderSource, dict[str, str]]:
     language = given.language or "en"
     if chosen:
         return _table_source(base, chosen, language)
-    if given.table:
+    if (given.table or not pictures) and (listing := lists_addresses(tables)):
         raise InputError(
-            f"no row of {given.table} names a picture of {folder}, such as {', '.join(pictures[:_NAMED])}"
+            f"{listing} lists addresses, and `flame init` looks at pictures of this machine: make a project with "
+            "--demo, then replace its sources in params.yaml by one of `kind: urls` (`flame docs sources`)"
+        )
+    if given.table:
+        such = f", such as {', '.join(pictures[:_NAMED])}" if pictures else ", which holds none"
+        raise InputError(
+            f"no row of {given.table} names a picture of {folder}{such}"
             f"{_fitting_folder(tables, folder, pictures, given)}"
         )
     if not pictures:
@@ -289,8 +295,15 @@ def _table_source(base: Path, chosen: Columns, language: str) -> tuple[FolderSou
         caption_column=chosen.caption,
         language=language,
     )
-    told = f"column {chosen.caption!r} of {chosen.table.name}; its column {chosen.image!r} names the pictures"
-    return source, {"captions": told}
+    told = {
+        "captions": f"column {chosen.caption!r} of {chosen.table.name}; its column {chosen.image!r} names the pictures"
+    }
+    if chosen.unread:
+        told["columns not read"] = (
+            f"{', '.join(map(repr, chosen.unread[:_NAMED]))}{', ...' if len(chosen.unread) > _NAMED else ''}; captions "
+            "of several languages stand in one column, a row per caption and its code in a column `language`"
+        )
+    return source, told
 
 
 def _shards(folder: Path, given: Given) -> tuple[WebdatasetSource, dict[str, str]]:

@@ -29,6 +29,7 @@ from flame_core.verification import verify
 from flame_core.work import WorkCache
 
 HELD_OUT, ALL = "held-out", "all"
+_SAID: dict[Split, str] = {"train": "training", "val": "held-out"}  # as people call the splits
 _VECTORS = "gallery.npy"
 
 
@@ -110,7 +111,7 @@ def of_splits(layout: Layout, model: Model, splits: Sequence[Split]) -> Gallery:
         raise InputError(f"{layout.shards / INDEX} has no picture in {', '.join(splits)}")
     reader = PictureReader(layout.shards)
     return Gallery(
-        f"{len(rows):,} pictures of {' and '.join(splits)}",
+        f"{len(rows):,} {' and '.join(_SAID[split] for split in splits)} pictures",
         np.concatenate([_vectors(layout, model, split) for split in splits]),
         [row.key for row in rows],
         [str((layout.shards / row.shard).relative_to(layout.root)) for row in rows],

@@ -16,7 +16,7 @@ from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.suite.content import Content, NotAvailable
-from flame_core.suite.definition import Benchmark, load_benchmarks
+from flame_core.suite.definition import Benchmark, lacking_template, load_benchmarks
 from flame_core.suite.layouts import read_content
 from flame_core.suite.tasks import TASKS
 from flame_core.text.jobs import Job, benchmark_jobs
@@ -61,13 +61,10 @@ def collect(params: Params, layout: Layout, *, of_baselines: bool = False) -> li
     options = params.evaluate.benchmarks
     data = layout.resolve(options.data)
     found = []
-    for benchmark in load_benchmarks(options.only_baselines if of_baselines else options.names, layout.project):
-        needed = benchmark.text_kind.partition("@")[0]
-        if needed not in params.text.template and not of_baselines:
-            raise ParamsError(
-                f"benchmark {benchmark.name} asks facets of the {needed!r} template, which is not in text.template; "
-                f"add it, or run the benchmark as {benchmark.name.partition('.')[0]}@single"
-            )
+    entries = options.only_baselines if of_baselines else options.names
+    for entry, benchmark in zip(entries, load_benchmarks(entries, layout.project), strict=True):
+        if not of_baselines and (why := lacking_template(benchmark, entry, params.text.template)):
+            raise ParamsError(f"evaluate.benchmarks.names: {why}")
         try:
             content = read_content(benchmark, data)
             split = TASKS[benchmark.task.kind].training_split(benchmark.task)

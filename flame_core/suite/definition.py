@@ -9,6 +9,7 @@ file or the path of another one, and may have a prompt mode after an `@`: `urban
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from functools import reduce
 from importlib.resources import as_file, files
 from operator import or_
@@ -201,3 +202,14 @@ def load_benchmarks(entries: list[str], root: Path) -> list[Benchmark]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ParamsError(f"evaluate.benchmarks.names: more than one benchmark is called {', '.join(twice)}")
     return found
+
+
+def lacking_template(benchmark: Benchmark, entry: str, templates: Collection[str]) -> str | None:
+    """What to do about a benchmark whose prompts `templates` (those of `text.template`) lack; None if it has them."""
+    needed = benchmark.text_kind.partition("@")[0]
+    if needed in templates:
+        return None
+    return (
+        f"{entry} asks facets of the {needed!r} template, which is not in text.template: add it there, or write "
+        f"{entry.partition('@')[0]}@single"
+    )

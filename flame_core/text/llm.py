@@ -75,16 +75,14 @@ class Cut:
     key: str = "text.layer"  # of params, for messages
 
 
-def load_llm(
-    folder: Path, layer: int, dtype: torch.dtype, device: str, *, trust_remote_code: bool = False
-) -> PreTrainedModel:
+def load_llm(folder: Path, layer: int, dtype: torch.dtype, device: str) -> PreTrainedModel:
     """The LLM's decoder layers 1 to `layer`, without final norm and head: its output is `hidden_states[layer]`.
 
     Raises:
         InputError: the model has fewer layers.
         ComputationError: the final norm was not found, or the model does not take registered attention.
     """
-    return load_cuts(folder, [Cut(layer)], dtype, device, trust_remote_code=trust_remote_code)[0]
+    return load_cuts(folder, [Cut(layer)], dtype, device)[0]
 
 
 def load_cuts(

@@ -109,11 +109,14 @@ def require_tracking(layout: Layout) -> str:
     """The tracking address, for a command that needs it.
 
     Raises:
+        ParamsError: the records would be those of a project, and there is none.
         ResourceError: tracking is off.
     """
     address = tracking_address(layout)
     if address is None:
         raise ResourceError("tracking is off (FLAME_TRACKING_URI=off); this command reads MLflow's records")
+    if address == local_address(layout) and not (layout.params.is_file() or local_store(layout).is_dir()):
+        raise ParamsError(f"{layout.root} is no project, so it has no records: go to one (`flame init` makes one)")
     return address
 
 

@@ -17,21 +17,18 @@ from flame_core.errors import InputError
 class NMTuneHead(nn.Module):
     """f [B, D] to (z [B, D], logits [B, C])."""
 
-    def __init__(
-        self, dims: int, classes: int, ratio: int = 4, *, residual: bool = True, scale_init: float = 1.0
-    ) -> None:
+    def __init__(self, dims: int, classes: int, ratio: int = 4) -> None:
         super().__init__()
-        self.dims, self.residual = dims, residual
+        self.dims = dims
         self.layers = nn.Sequential(
             nn.Linear(dims, ratio * dims), nn.BatchNorm1d(ratio * dims), nn.ReLU(), nn.Linear(ratio * dims, dims)
         )
-        self.scale = nn.Parameter(torch.full((dims,), scale_init))
+        self.scale = nn.Parameter(torch.ones(dims))
         self.classifier = _classifier(dims, classes)
 
     def forward(self, f: Tensor) -> tuple[Tensor, Tensor]:
         """The tuned features, and a score per class."""
-        z = self.scale * self.layers(f)
-        z = z + f if self.residual else z
+        z = self.scale * self.layers(f) + f
         return z, self.classifier(z)
 
 

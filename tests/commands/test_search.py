@@ -70,8 +70,8 @@ def test_the_held_out_split_is_searched_by_any_model(project: Path):
     by_recipe = said("query", "Eine grüne Sache.", "--recipe", "other", "--top", "3")
     assert sum(key in by_recipe for key in world.KEYS) == 3
     assert said("query", "Eine grüne Sache.", "--model", "data/models/other", "--top", "3") == by_recipe
-    assert "12 pictures of val" in by_recipe and "15 pictures of val and train" not in by_recipe
-    assert "15 pictures of" in said("query", "Eine grüne Sache.", "--index", "all", "--top", "3")
+    assert "of 12 held-out pictures" in by_recipe
+    assert "of 15 training and held-out pictures" in said("query", "Eine grüne Sache.", "--index", "all", "--top", "3")
 
 
 def test_paths_are_those_of_the_working_directory(project: Path, monkeypatch: pytest.MonkeyPatch):

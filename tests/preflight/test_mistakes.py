@@ -229,6 +229,16 @@ def test_all_mistakes_are_told_at_once(layout):
     )
 
 
+def test_a_benchmark_of_baselines_only_needs_no_template(layout):
+    own = OWN.replace("{names: [urban-1k@single]}", "{names: [], only_baselines: [urban-1k]}")
+    (layout.root / PARAMS).write_text(own)
+    assert check(layout).faults == []
+    (layout.root / PARAMS).write_text(own.replace("urban-1k]", "urban-2k]"))
+    assert [fault.split(": ")[0] for fault in check(layout).faults] == [
+        f"{PARAMS}, line 30, evaluate.benchmarks.only_baselines.0"
+    ]
+
+
 def test_the_fetched_llm_says_how_many_layers_it_has(layout):
     folder = layout.llm / "smollm2-135m-instruct"
     folder.mkdir(parents=True)

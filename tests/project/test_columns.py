@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flame_core.errors import InputError, ParamsError
-from flame_core.project.columns import caption_field, choose_columns, tables_among
+from flame_core.project.columns import caption_field, choose_columns, lists_addresses, tables_among
 
 PICTURES = [f"sub/{name}.jpg" for name in "abcdefgh"]
 
@@ -91,6 +91,23 @@ def test_what_a_person_names_counts(tmp_path):
         chosen(tmp_path, "t.csv", caption="verse")
     with pytest.raises(ParamsError, match=r"--image-column: .* has no column 'picture'"):
         chosen(tmp_path, "t.csv", image="picture")
+
+
+def test_further_columns_of_texts_are_named_unless_the_source_reads_them(tmp_path):
+    names = ["file", "caption", "caption_de", "title", "width"]
+    write_csv(tmp_path / "t.csv", names, [[name, "a bird", "ein Vogel", "My bird", "640"] for name in PICTURES])
+    found = choose_columns([tmp_path / "t.csv"], tmp_path, PICTURES)
+    assert found and (found.caption, found.unread) == ("caption", ("caption_de",))
+
+
+def test_a_list_of_addresses_is_known_with_a_header_and_without(tmp_path):
+    rows = [["a small bird", f"http://x.org/{number}.jpg"] for number in range(4)]
+    write_csv(tmp_path / "names.csv", ["file", "caption", "homepage"], [[n, "a bird", ""] for n in PICTURES])
+    write_csv(tmp_path / "bare.tsv", rows[0], rows[1:], delimiter="\t")
+    write_csv(tmp_path / "list.csv", ["caption", "url"], rows)
+    assert lists_addresses([tmp_path / "names.csv"]) is None
+    assert lists_addresses([tmp_path / "names.csv", tmp_path / "bare.tsv"]) == tmp_path / "bare.tsv"
+    assert lists_addresses([tmp_path / "list.csv"]) == tmp_path / "list.csv"
 
 
 def test_a_table_without_header_or_captions_is_told(tmp_path):

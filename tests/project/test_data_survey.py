@@ -77,6 +77,23 @@ def test_a_table_in_the_folder(pictures, layout):
     assert survey(Given(pictures / "captions.csv", language="de"), layout) == found
 
 
+def test_columns_that_are_not_read_are_told(pictures, layout):
+    rows = [["image", "caption", "caption_de"], *([f"{n:02d}.jpg", "a bird", "ein Vogel"] for n in range(24))]
+    with (pictures / "captions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    found = survey(Given(pictures), layout)
+    assert found.facts["columns not read"].startswith("'caption_de'; captions of several languages")
+    assert found.languages == {"en": 24}
+
+
+@pytest.mark.parametrize("name", ["", "list.csv"])
+def test_a_list_of_addresses_is_told_where_it_belongs(tmp_path, layout, name):
+    (tmp_path / "here").mkdir()
+    write_table(tmp_path / "here/list.csv", [[f"https://x.org/{n}.jpg", "a bird"] for n in range(24)])
+    with pytest.raises(InputError, match=r"list.csv lists addresses, .* --demo, .* `kind: urls` "):
+        survey(Given(tmp_path / "here" / name), layout)
+
+
 def test_a_table_beside_the_folder_whose_names_begin_with_it(pictures, layout):
     write_table(pictures.parent / "captions.csv", [(f"my pictures/{number:02d}.jpg", "a bird") for number in range(24)])
     found = survey(Given(pictures), layout)

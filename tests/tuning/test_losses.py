@@ -99,14 +99,15 @@ def test_the_loss_is_the_weighted_sum_and_says_every_term():
 
 def test_a_head_without_its_mlp_keeps_features_exactly():
     f = normal(6, 5).float()
-    head = NMTuneHead(5, 3, scale_init=0.0).eval()
+    head = NMTuneHead(5, 3).eval()
+    torch.nn.init.zeros_(head.scale)
     z, logits = head(f)
     assert torch.equal(z, f) and logits.shape == (6, 3)
     assert consistency(z, f).item() == 0
     assert torch.equal(LinearProbe(5, 3)(f)[0], f)
     assert head.layers[0].out_features == 20 and not head.classifier.bias.any()
-    plain = NMTuneHead(5, 3, residual=False).eval()
-    assert torch.allclose(plain(f)[0], plain.layers(f))
+    torch.nn.init.constant_(head.scale, 2.0)
+    assert torch.allclose(head(f)[0], 2 * head.layers(f) + f)
 
 
 def test_features_are_read_at_one_scale():

@@ -42,7 +42,7 @@ def test_a_text_is_answered_as_flame_query_answers_it(client: TestClient, search
     hits = ask_text(searcher.params, searcher.layout, searcher.model, TEXT, top=4).hits
     assert [hit["key"] for hit in answer["hits"]] == [hit.key for hit in hits]
     assert [hit["score"] for hit in answer["hits"]] == [hit.score for hit in hits]
-    assert answer["nearness"]["said"] and answer["gallery"].endswith("pictures of val")
+    assert answer["nearness"]["said"] and answer["gallery"].endswith(" held-out pictures")
 
 
 def test_a_picture_finds_itself_by_its_bytes_and_by_its_number(client: TestClient):
