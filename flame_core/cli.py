@@ -136,6 +136,7 @@ def _run_stage(name: str, **arguments: object) -> None:
     from flame_core.graph.links import require_links
     from flame_core.graph.versions import require_versions
     from flame_core.layout import Layout
+    from flame_core.names import did_you_mean
     from flame_core.outside.noted import noting
     from flame_core.params import load_params
 
@@ -143,7 +144,10 @@ def _run_stage(name: str, **arguments: object) -> None:
     require_versions(layout)
     params = load_params(layout)
     if recipe is not None and recipe not in params.train:
-        raise ParamsError(f"{recipe!r} is not among the recipes of {layout.params}: {', '.join(params.recipes)}")
+        hint = did_you_mean(str(recipe), params.recipes)
+        raise ParamsError(
+            f"{recipe!r} is not among the recipes of {layout.params};{hint} they are {', '.join(params.recipes)}"
+        )
     if recipe is not None:
         require_links(layout, params)
     stage = "embed" if name == "embed_texts" else name if recipe is None else f"{name}@{recipe}"

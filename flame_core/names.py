@@ -15,8 +15,10 @@ Names of files and archive members are not checked but converted to keys of samp
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -136,3 +138,9 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` did you mean 'x'?` if a known name is like this one, to follow the sentence that refuses it."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" did you mean {close[0]!r}?" if close else ""

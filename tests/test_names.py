@@ -112,3 +112,8 @@ def test_the_home_of_nobody_is_no_error():
     assert names.expanded("~/x") == Path.home() / "x"
     assert names.expanded("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
     assert names.expanded(Path("a bird")) == Path("a bird")
+
+
+def test_a_name_that_is_like_a_known_one_is_asked_for():
+    assert names.did_you_mean("evalute", ["embed", "evaluate", "train"]) == " did you mean 'evaluate'?"
+    assert names.did_you_mean("xyz", ["embed", "evaluate", "train"]) == names.did_you_mean("a", []) == ""

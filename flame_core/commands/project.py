@@ -82,6 +82,7 @@ def docs(page: Annotated[str | None, typer.Argument(help="A page; without one, a
     from rich.markdown import Markdown
 
     from flame_core.errors import ParamsError
+    from flame_core.names import did_you_mean
     from flame_core.shipped import shipped
 
     folder = shipped("docs")
@@ -92,7 +93,7 @@ def docs(page: Annotated[str | None, typer.Argument(help="A page; without one, a
             typer.echo(f"{name:<34} {path.read_text('utf-8').partition(chr(10))[0].removeprefix('# ')}")
         return
     if page not in pages:
-        raise ParamsError(f"there is no page {page!r}; the pages are {', '.join(pages)}")
+        raise ParamsError(f"there is no page {page!r};{did_you_mean(page, pages)} the pages are {', '.join(pages)}")
     console, text = Console(), pages[page].read_text("utf-8")
     if console.is_terminal:
         with console.pager(styles=True):

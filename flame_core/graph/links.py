@@ -30,6 +30,7 @@ from flame_core.graph.added_deps import added_dep_faults, with_added_deps
 from flame_core.graph.opt_out_edges import advice, lacking, with_opt_out
 from flame_core.graph.section_stages import SECTIONS, linked_place, relative, section_stages
 from flame_core.layout import Layout
+from flame_core.names import did_you_mean
 from flame_core.params import Params, TrainParams, read_yaml, recipe_of
 from flame_core.params.recipe_files import FOLDER, recipe_file
 
@@ -92,7 +93,8 @@ def require_stages(layout: Layout, targets: Sequence[str]) -> None:
         path = "/" in target or ":" in target or (layout.root / target).exists()
         known = path or target.partition("@")[0] in stages
         if stages and not known:
-            raise ParamsError(f"there is no stage {target!r}; {layout.root / PIPELINE} has {', '.join(stages)}")
+            hint = did_you_mean(target, stages)
+            raise ParamsError(f"there is no stage {target!r};{hint} {layout.root / PIPELINE} has {', '.join(stages)}")
 
 
 def require_links(layout: Layout, params: Params) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from flame_core.errors import ParamsError
-from flame_core.names import shown
+from flame_core.names import did_you_mean, shown
 from flame_core.params.places import Key
 from flame_core.params.section import AUTO, LENIENT, MAY_BE_AUTO, MISFITS, OR_AUTO, SWITCHES
 from flame_core.params.yaml_text import Placed, read_placed_file, read_yaml_file
@@ -149,8 +148,7 @@ def _accepted(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
     names = list(here.model_fields)
     if around and location[-1] in around[0].model_fields:
         return f"; it belongs beside {around[1]!r}, not in it; accepted here: {', '.join(names)}"
-    close = difflib.get_close_matches(str(location[-1]), names, n=1)
-    return (f"; did you mean {close[0]!r}?" if close else ";") + f" accepted here: {', '.join(names)}"
+    return f";{did_you_mean(str(location[-1]), names)} accepted here: {', '.join(names)}"
 
 
 def _inside(kind: Any, part: int | str) -> Any:

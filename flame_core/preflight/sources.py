@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,7 +12,7 @@ from flame_core.data.sources.listing import SOURCE
 from flame_core.data.sources.table import TABLES
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
-from flame_core.names import expanded
+from flame_core.names import did_you_mean, expanded
 from flame_core.params import FolderSource, Params, UrlsSource, WebdatasetSource
 from flame_core.params.urls import NAMELESS
 from flame_core.params.validation import Fault
@@ -113,5 +112,5 @@ def _missing_folder(folder: Path) -> str:
 def _nearest(path: Path) -> str:
     """`; did you mean x?` if something of a similar name is there."""
     there = [each.name for each in islice(path.parent.iterdir(), _LISTED)] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, there, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(path.name, there)
+    return f";{hint}" if hint else ""

@@ -8,7 +8,6 @@ file or the path of another one, and may have a prompt mode after an `@`: `urban
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 from functools import reduce
 from importlib.resources import as_file, files
@@ -20,7 +19,7 @@ from pydantic import Field, field_validator, model_validator
 
 from flame_core.errors import ParamsError
 from flame_core.language_names import is_language
-from flame_core.names import DottedName, LanguageCode, expanded
+from flame_core.names import DottedName, LanguageCode, did_you_mean, expanded
 from flame_core.params.section import CaptionKind, Positive, Section
 from flame_core.params.validation import read_yaml, validate
 from flame_core.suite.tasks import TASKS
@@ -176,10 +175,9 @@ def load_benchmark(entry: str, root: Path) -> Benchmark:
     else:
         known = shipped()
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            hint = did_you_mean(name, known)
             raise ParamsError(
-                f"evaluate.benchmarks.names: no benchmark {name!r}; {hint}known: {', '.join(known)}; "
+                f"evaluate.benchmarks.names: no benchmark {name!r};{hint} known: {', '.join(known)}; "
                 "or the path of a .yaml file"
             )
         path = known[name]

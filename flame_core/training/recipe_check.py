@@ -7,7 +7,6 @@ still make a file. `flame params check` and `flame run` use both, `flame train` 
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from flame_core.graph.links import PIPELINE, links
 from flame_core.graph.section_stages import section_stages
 from flame_core.layout import Layout
 from flame_core.model_files import CONFIG
+from flame_core.names import did_you_mean
 from flame_core.params import Params, TrainParams, read_yaml, recipe_sources
 from flame_core.params.recipe_files import recipe_file
 from flame_core.params.training import WITHOUT_LOSS
@@ -190,9 +190,8 @@ def _backbone_fault(recipe: TrainParams, error: ParamsError) -> Fault:
 
     name = recipe.model.backbone
     if not timm.is_model(name.partition(".")[0]) and ":" not in name:
-        close = difflib.get_close_matches(name, timm.list_models(), n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        return Fault(("model", "backbone"), f"timm has no model {name!r}; {hint}timm.list_models() lists all")
+        hint = did_you_mean(name, timm.list_models())
+        return Fault(("model", "backbone"), f"timm has no model {name!r};{hint} timm.list_models() lists all")
     message = str(error).removeprefix("train.model: ")
     if message.startswith("train.model.head "):
         return Fault(("model", "head"), message.removeprefix("train.model.head "))
