@@ -57,7 +57,7 @@ class OutsideStage:
 
     Attributes:
         out: what it makes.
-        command: in `dvc.yaml`.
+        command: in `dvc.yaml`, as DVC writes it out and keeps it in its run cache.
         follows: whether it also reads what other stages make.
         inputs: looks what it reads from this machine.
     """
@@ -84,7 +84,7 @@ def outside_stages(params: Params, layout: Layout) -> dict[str, OutsideStage]:
     for name, recipe in params.train.items():
         if recipe.teacher is not None and (source := recipe.teacher.model) is not None:
             inputs = partial(_models, {"teacher": source}, layout)
-            found[f"train@{name}"] = OutsideStage(layout.model(name), f"flame train {name}", True, inputs)
+            found[f"train@{name}"] = OutsideStage(layout.model(name), f"flame train --recipe {name}", True, inputs)
     return found
 
 

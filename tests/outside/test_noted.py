@@ -21,6 +21,7 @@ from flame_core.outside.noted import changed_inputs, look, note, note_first, not
 from flame_core.params import Params, merge, read_yaml
 from flame_core.stages import fetch_llm
 from flame_core.workspace import environment, resolve_params
+from orchestration.dvc_project.project import DvcProject
 from tests.conftest import tiny_llm
 from tests.data.drawings import png
 from tests.suite import datasets
@@ -260,6 +261,24 @@ def test_a_damaged_note_is_no_note(layout: Layout):
     assert json.loads(place.read_text()).keys() == {"download"} and changed(layout) == {}
 
 
+def set_up_dvc(layout: Layout) -> None:
+    for name in ("dvc.yaml", ".dvcignore", "versions.yaml"):
+        shutil.copy(ROOT / name, layout.root)
+    shutil.copytree(ROOT / ".dvc", layout.root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    subprocess.run(["git", "init", "--quiet"], cwd=layout.root, check=True)
+
+
+def test_commands_are_those_that_dvc_writes_out(layout: Layout):
+    """Else its run cache would keep what they made of other files."""
+    set_up_dvc(layout)
+    of_a_teacher(layout)
+    known = {name: stage.command for name, stage in DvcProject(layout.root).stages().items()}
+    found = outside_stages(resolve_params(layout, [], None).params, layout)
+    own = {name: stage.command for name, stage in found.items() if name in known}
+    assert own == {name: known[name] for name in own}
+    assert own.keys() >= {"download", "fetch_llm", "caption", "embed", "train@student", "baselines"}
+
+
 def flame(layout: Layout, *arguments: str, code: int = 0) -> str:
     own = {**os.environ, **environment(), "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     done = subprocess.run(
@@ -274,11 +293,7 @@ def keys(layout: Layout) -> list[str]:
 
 
 def test_a_run_reads_what_has_changed_and_old_params_bring_no_old_pictures_back(layout: Layout, tmp_path: Path):
-    for name in ("dvc.yaml", ".dvcignore"):
-        shutil.copy(ROOT / name, layout.root)
-    shutil.copytree(ROOT / ".dvc", layout.root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
-    (layout.root / "versions.yaml").write_text((ROOT / "versions.yaml").read_text())
-    subprocess.run(["git", "init", "--quiet"], cwd=layout.root, check=True)
+    set_up_dvc(layout)
     pictures = tmp_path / "pictures"
     flame(layout, "run", "ingest")
     assert len(keys(layout)) == 10
