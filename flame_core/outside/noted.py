@@ -44,8 +44,9 @@ def noting(params: Params, layout: Layout, name: str) -> Iterator[bool]:
     seen = {} if stage is None else look(stage)
     yield bool(seen)
     if stage is not None:
+        before = _noted(layout).get(name)
         note(layout, name, seen)
-        if seen:
+        if seen or before:
             drop_runs(layout, stage.command)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flame_core.errors import ResourceError
 from flame_core.layout import Layout
-from flame_core.workspace import dvc, dvc_cache, environment
+from flame_core.workspace import dvc, dvc_cache, dvc_folder, environment
 
 
 def copy_dvc_settings(layout: Layout, root: Path) -> None:
@@ -19,8 +19,7 @@ def copy_dvc_settings(layout: Layout, root: Path) -> None:
     """
     folder = root / ".dvc"
     folder.mkdir(parents=True, exist_ok=True)
-    above = (layout.project, *layout.project.parents)
-    own = next((each / ".dvc" for each in above if (each / ".dvc").is_dir()), layout.project / ".dvc")
+    own = dvc_folder(layout) or layout.project / ".dvc"
     for name in ("config", "config.local"):
         if (own / name).is_file():
             (folder / name).write_text(_absolute((own / name).read_text("utf-8"), own), "utf-8")

@@ -14,13 +14,17 @@ from typing import Any
 import pytest
 import yaml
 
+from flame_core.cli import _run_stage
+from flame_core.commands import recorded_stage
 from flame_core.data.shards import read_index
+from flame_core.graph import links
 from flame_core.layout import Layout
 from flame_core.outside.inputs import outside_stages
 from flame_core.outside.noted import changed_inputs, look, note, note_first, noting
 from flame_core.params import Params, merge, read_yaml
-from flame_core.stages import fetch_llm
-from flame_core.workspace import environment, resolve_params
+from flame_core.settings import settings
+from flame_core.stages import fetch_llm, train
+from flame_core.workspace import dvc, dvc_cache, environment, resolve_params
 from orchestration.dvc_project.project import DvcProject
 from tests.conftest import tiny_llm
 from tests.data.drawings import png
@@ -277,6 +281,56 @@ def test_commands_are_those_that_dvc_writes_out(layout: Layout):
     own = {name: stage.command for name, stage in found.items() if name in known}
     assert own == {name: known[name] for name in own}
     assert own.keys() >= {"download", "fetch_llm", "caption", "embed", "train@student", "baselines"}
+
+
+def of_run_cache(layout: Layout) -> list[str]:
+    return sorted(path.read_text().splitlines()[0] for path in (dvc_cache(layout) / "runs").glob("*/*/*"))
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_the_run_cache_keeps_nothing_that_was_made_of_other_files(layout: Layout, above: bool):
+    """Also none whose file has gone, or where DVC was set up in a folder above the project."""
+    if above:
+        options = ("init", "--no-scm", "--quiet")
+        subprocess.run([*dvc(), *options], cwd=layout.root.parent, env=environment(), check=True)
+    else:
+        set_up_dvc(layout)
+    net = of_a_baseline(layout)
+    net.write_bytes(b"weights")
+    params = resolve_params(layout, [], None).params
+    for remove in (False, True):
+        for number, command in enumerate(("flame baselines", "flame compare")):
+            run = dvc_cache(layout) / f"runs/aa/{number}/0"
+            run.parent.mkdir(parents=True, exist_ok=True)
+            run.write_text(f"cmd: {command}\n")
+        with noting(params, layout, "baselines"):
+            if remove:
+                net.unlink()
+        assert of_run_cache(layout) == ["cmd: flame compare"]
+    with noting(params, layout, "baselines"):  # sees that it has gone
+        (dvc_cache(layout) / "runs/aa/0/0").write_text("cmd: flame baselines\n")
+    assert of_run_cache(layout) == ["cmd: flame compare"]
+
+
+@pytest.mark.parametrize(("rank", "told"), [(0, ["train@student"]), (1, [])])
+def test_of_several_nodes_only_the_first_records_a_training(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, rank: int, told: list[str]
+):
+    set_up_dvc(layout)
+    of_a_teacher(layout).write_bytes(b"weights")
+    recorded: list[str] = []
+    monkeypatch.chdir(layout.root)
+    monkeypatch.setattr(links, "require_links", lambda *_: None)
+    monkeypatch.setattr(train, "run", lambda *_, recipe: None)
+    monkeypatch.setattr(recorded_stage, "record_stage", lambda _, stage: recorded.append(stage))
+    for name, value in {"TRAIN_NODES": 2, "NODE_RANK": rank, "RENDEZVOUS": "localhost:1"}.items():
+        monkeypatch.setenv(f"FLAME_{name}", str(value))
+    settings.cache_clear()
+    try:
+        _run_stage("train", recipe="student")
+    finally:
+        settings.cache_clear()
+    assert recorded == told and (layout.state / "sources").exists() == bool(told)
 
 
 def flame(layout: Layout, *arguments: str, code: int = 0) -> str:
