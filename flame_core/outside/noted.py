@@ -82,12 +82,15 @@ def changed_inputs(params: Params, layout: Layout, only: str | None = None) -> d
 def note_first(params: Params, layout: Layout, changed: Collection[str]) -> None:
     """Note the present state for stages without a note, so that later changes count; not of those that have `changed`.
 
-    Their outs are there, or DVC brings back what the project has.
+    Their outs are there, or DVC brings back what the project has. That nothing is there is noted only of stages that
+    do without it: what comes later is new to them, while a model that a stage could not do without was only elsewhere.
     """
     noted = _noted(layout)
     for name, stage in outside_stages(params, layout).items():
-        if name not in noted and name not in changed and (seen := look(stage)):
-            note(layout, name, seen)
+        if name not in noted and name not in changed:
+            seen = look(stage)
+            if seen or stage.does_without:
+                note(layout, name, seen)
 
 
 def _place(layout: Layout) -> Path:

@@ -31,6 +31,12 @@ from tests.data.drawings import png
 from tests.suite import datasets
 
 ROOT = Path(__file__).parents[2]
+DEFINITION = {
+    "title": "many",
+    "task": {"kind": "retrieval"},
+    "languages": ["en", "zh"],
+    "data": {"layout": "crossmodal3600", "path": "many", "obtain": "ask"},
+}
 
 
 def add(folder: Path, *numbers: int) -> None:
@@ -220,14 +226,8 @@ def of_a_teacher(layout: Layout) -> Path:
     ],
 )
 def test_models_and_benchmarks_of_this_machine_count(layout: Layout, stage: str, file_of: Callable[[Layout], Path]):
-    definition = {
-        "title": "many",
-        "task": {"kind": "retrieval"},
-        "languages": ["en", "zh"],
-        "data": {"layout": "crossmodal3600", "path": "many", "obtain": "ask"},
-    }
     (layout.root / "sets").mkdir()
-    (layout.root / "sets/many.yaml").write_text(yaml.safe_dump(definition))
+    (layout.root / "sets/many.yaml").write_text(yaml.safe_dump(DEFINITION))
     path = file_of(layout)
     path.write_bytes(path.read_bytes() if path.exists() else b"weights")
     assert stage not in changed(layout)  # it follows others, and DVC runs it if its out is not there
@@ -237,6 +237,27 @@ def test_models_and_benchmarks_of_this_machine_count(layout: Layout, stage: str,
     path.unlink()
     shutil.rmtree(layout.root / "datasets", ignore_errors=True)  # such as a disk that is not mounted
     assert stage not in changed(layout)
+
+
+@pytest.mark.parametrize(
+    ("stage", "file_of"), [("embed", of_a_benchmark), ("baselines", of_a_baseline), ("caption", of_a_captioner)]
+)
+def test_what_comes_after_the_first_look_counts_of_stages_that_do_without_it(
+    layout: Layout, stage: str, file_of: Callable[[Layout], Path]
+):
+    """As in a clone that has pulled all outs: whoever wrote its captions had the captioner."""
+    (layout.root / "sets").mkdir()
+    (layout.root / "sets/many.yaml").write_text(yaml.safe_dump(DEFINITION))
+    path = file_of(layout)
+    path.unlink(missing_ok=True)
+    for folder in (layout.root / "datasets", layout.root / "models"):
+        if folder.is_dir():
+            folder.rename(folder.with_name(f"{folder.name}-later"))
+    note_first(resolve_params(layout, [], None).params, layout, ())
+    for folder in list(layout.root.glob("*-later")):
+        folder.rename(folder.with_name(folder.name.removesuffix("-later")))
+    path.write_bytes(b"it is here now")
+    assert (stage in changed(layout)) == (stage != "caption")
 
 
 def test_a_workspace_has_its_own_note(layout: Layout):
