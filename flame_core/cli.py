@@ -153,8 +153,8 @@ def _run_stage(name: str, **arguments: object) -> None:
     stage = "embed" if name == "embed_texts" else name if recipe is None else f"{name}@{recipe}"
     with noting(params, layout, stage) as reads_outside:
         import_module(f"flame_core.stages.{name}").run(params, layout, **arguments)
-    follows_from_more = reads_outside or name == "download"  # than DVC knows
-    if arguments.get("retry_failed") or (follows_from_more and name != "embed_texts"):
+    follows_from_more = reads_outside or name in ("download", "embed_texts")  # than DVC knows
+    if arguments.get("retry_failed") or follows_from_more:
         from flame_core.commands.recorded_stage import record_stage
 
         record_stage(layout, stage)

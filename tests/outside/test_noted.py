@@ -23,7 +23,7 @@ from flame_core.outside.inputs import outside_stages
 from flame_core.outside.noted import changed_inputs, look, note, note_first, noting
 from flame_core.params import Params, merge, read_yaml
 from flame_core.settings import settings
-from flame_core.stages import fetch_llm, train
+from flame_core.stages import embed_texts, fetch_llm, train
 from flame_core.workspace import dvc, dvc_cache, environment, resolve_params
 from orchestration.dvc_project.project import DvcProject
 from tests.conftest import tiny_llm
@@ -352,6 +352,17 @@ def test_of_several_nodes_only_the_first_records_a_training(
     finally:
         settings.cache_clear()
     assert recorded == told and (layout.state / "sources").exists() == bool(told)
+
+
+def test_texts_of_new_benchmarks_are_recorded(layout: Layout, monkeypatch: pytest.MonkeyPatch):
+    """Else `flame run` would check out the store without them."""
+    set_up_dvc(layout)
+    recorded: list[str] = []
+    monkeypatch.chdir(layout.root)
+    monkeypatch.setattr(embed_texts, "run", lambda *_: None)
+    monkeypatch.setattr(recorded_stage, "record_stage", lambda _, stage: recorded.append(stage))
+    _run_stage("embed_texts")
+    assert recorded == ["embed"]
 
 
 def flame(layout: Layout, *arguments: str, code: int = 0) -> str:
