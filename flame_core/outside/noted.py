@@ -14,6 +14,7 @@ from pathlib import Path
 
 from flame_core.digest import json_bytes, value_digest
 from flame_core.files.whole_files import put
+from flame_core.files.whole_folders import locked
 from flame_core.layout import Layout
 from flame_core.outside.inputs import OutsideStage, outside_stages
 from flame_core.params import Params
@@ -54,7 +55,8 @@ def note(layout: Layout, name: str, seen: Mapping[str, str]) -> None:
     """Keep what a stage saw before it read it."""
     path = _place(layout)
     path.parent.mkdir(parents=True, exist_ok=True)
-    put(path, json_bytes(_noted(layout) | {name: dict(seen)}))
+    with locked(path.parent):  # stages may end at the same time
+        put(path, json_bytes(_noted(layout) | {name: dict(seen)}))
 
 
 def changed_inputs(params: Params, layout: Layout, only: str | None = None) -> dict[str, list[str]]:

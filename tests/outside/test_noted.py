@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,14 @@ def test_a_damaged_note_is_no_note(layout: Layout):
         assert changed(layout) == {"download": ["mine"]}
     note_seen(params, layout, "download")
     assert json.loads(place.read_text()).keys() == {"download"} and changed(layout) == {}
+
+
+def test_stages_that_end_at_the_same_time_all_keep_their_notes(layout: Layout):
+    names = [f"train@{number}" for number in range(100)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda name: note(layout, name, {"teacher": name}), names))
+    (place,) = (layout.state / "sources").iterdir()
+    assert json.loads(place.read_text()) == {name: {"teacher": name} for name in names}
 
 
 def set_up_dvc(layout: Layout) -> None:
