@@ -139,6 +139,7 @@ def _run_stage(name: str, **arguments: object) -> None:
     from flame_core.names import did_you_mean
     from flame_core.outside.noted import noting
     from flame_core.params import load_params
+    from flame_core.processes.nodes import nodes
 
     layout = Layout.find()
     require_versions(layout)
@@ -150,14 +151,17 @@ def _run_stage(name: str, **arguments: object) -> None:
         )
     if recipe is not None:
         require_links(layout, params)
+    if name == "train" and (where := nodes()) is not None and not where.first:
+        import_module(f"flame_core.stages.{name}").run(params, layout, **arguments)
+        return  # the first node writes the model, and records it
     stage = "embed" if name == "embed_texts" else name if recipe is None else f"{name}@{recipe}"
     with noting(params, layout, stage) as reads_outside:
         import_module(f"flame_core.stages.{name}").run(params, layout, **arguments)
-    follows_from_more = reads_outside or name == "download"  # than DVC knows
-    if arguments.get("retry_failed") or (follows_from_more and name != "embed_texts"):
-        from flame_core.commands.retried_stage import record_retried
+    follows_from_more = reads_outside or name in ("download", "embed_texts")  # than DVC knows
+    if arguments.get("retry_failed") or follows_from_more:
+        from flame_core.commands.recorded_stage import record_stage
 
-        record_retried(layout, stage)
+        record_stage(layout, stage)
 
 
 def _one(recipe: str | None, named: str | None) -> str:

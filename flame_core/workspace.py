@@ -196,11 +196,17 @@ def require_dvc(layout: Layout) -> None:
     Raises:
         ParamsError: says how to make it.
     """
-    if not any((folder / ".dvc").is_dir() for folder in (layout.project, *layout.project.parents)):
+    if dvc_folder(layout) is None:
         raise ParamsError(
             f"{layout.project} has no .dvc/, where DVC keeps its settings: copy it too, or make it there with "
             "`dvc init` (`dvc init --no-scm` without git, `dvc init --subdir` in a subfolder of a git repository)"
         )
+
+
+def dvc_folder(layout: Layout) -> Path | None:
+    """The `.dvc/` of the project, or of the folder above it that DVC was set up in; None if there is none."""
+    above = (layout.project, *layout.project.parents)
+    return next((folder / ".dvc" for folder in above if (folder / ".dvc").is_dir()), None)
 
 
 def dvc_cache(layout: Layout) -> Path:
@@ -215,7 +221,7 @@ def dvc_cache(layout: Layout) -> Path:
 
 def drop_runs(layout: Layout, command: str) -> None:
     """Remove a command whose outs follow from more than DVC knows from DVC's run cache, which restores any run."""
-    if not (layout.project / ".dvc").is_dir() or find_spec("dvc") is None:
+    if dvc_folder(layout) is None or find_spec("dvc") is None:
         return
     for path in (dvc_cache(layout) / "runs").glob("*/*/*"):
         with suppress(OSError), path.open(encoding="utf-8") as file:

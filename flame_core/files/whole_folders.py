@@ -134,7 +134,7 @@ def settle(target: Path) -> None:
     following = target.with_name(target.name + _NEXT)
     if not following.exists():
         return
-    with scratch_below(target.parent) as folder, _locked(target.parent):
+    with scratch_below(target.parent) as folder, locked(target.parent):
         if following.exists():  # unless another process has done it meanwhile
             if target.exists():
                 target.rename(folder / "last")
@@ -142,7 +142,7 @@ def settle(target: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold a lock on a folder, which ends with the process."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -24,6 +24,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from flame_core.data.captions_text import clean_caption
 from flame_core.data.shards import read_shard
@@ -68,7 +69,7 @@ class Traces:
 
     def add_views(self, stored: bytes) -> None:
         """Search for what pages show of a picture that shards have: it may stand beside a caption that others have."""
-        with suppress(OSError):  # damaged: no page could show it
+        with suppress(OSError, Image.DecompressionBombError):  # damaged, or so large: no page could show it
             self.views |= {text_sha256(view(stored)) for view in (thumbnail, square_view)}
 
     def write(self, path: Path, **more: Any) -> None:

@@ -57,34 +57,40 @@ class OutsideStage:
 
     Attributes:
         out: what it makes.
-        command: in `dvc.yaml`.
+        command: in `dvc.yaml`, as DVC writes it out and keeps it in its run cache.
         follows: whether it also reads what other stages make.
         inputs: looks what it reads from this machine.
+        does_without: whether it leaves out what is not there, such as data of benchmarks.
     """
 
     out: Path
     command: str
     follows: bool
     inputs: Callable[[], Inputs]
+    does_without: bool = False
 
 
 def outside_stages(params: Params, layout: Layout) -> dict[str, OutsideStage]:
     """{name of the stage in `dvc.yaml`: what it reads}."""
+
+    def stage(out: Path, command: str, inputs: Callable[[Params, Layout], Inputs], **traits: bool) -> OutsideStage:
+        return OutsideStage(out, command, **{"follows": True} | traits, inputs=partial(inputs, params, layout))
+
     found = {
-        "download": OutsideStage(layout.raw, "flame download", False, partial(_of_sources, params, layout)),
-        "fetch_llm": OutsideStage(layout.llm, "flame fetch-llm", False, partial(_of_llm, params, layout)),
-        "domains": OutsideStage(layout.domains, "flame domains", False, partial(_of_domains, params, layout)),
-        "caption": OutsideStage(layout.captions, "flame caption", True, partial(_of_captioners, params, layout)),
-        "concepts": OutsideStage(layout.concepts, "flame concepts", True, partial(_of_concepts, params, layout)),
-        "scores": OutsideStage(layout.scores, "flame scores", True, partial(_of_scorers, params, layout)),
-        "embed": OutsideStage(layout.embeddings, "flame embed", True, partial(_of_evaluations, params, layout)),
-        "baselines": OutsideStage(layout.baselines, "flame baselines", True, partial(_of_baselines, params, layout)),
-        "tune": OutsideStage(layout.heads, "flame tune", True, partial(_of_heads, params, layout)),
+        "download": stage(layout.raw, "flame download", _of_sources, follows=False),
+        "fetch_llm": stage(layout.llm, "flame fetch-llm", _of_llm, follows=False),
+        "domains": stage(layout.domains, "flame domains", _of_domains, follows=False),
+        "caption": stage(layout.captions, "flame caption", _of_captioners),
+        "concepts": stage(layout.concepts, "flame concepts", _of_concepts),
+        "scores": stage(layout.scores, "flame scores", _of_scorers),
+        "embed": stage(layout.embeddings, "flame embed", _of_evaluations, does_without=True),
+        "baselines": stage(layout.baselines, "flame baselines", _of_baselines, does_without=True),
+        "tune": stage(layout.heads, "flame tune", _of_heads),
     }
     for name, recipe in params.train.items():
         if recipe.teacher is not None and (source := recipe.teacher.model) is not None:
             inputs = partial(_models, {"teacher": source}, layout)
-            found[f"train@{name}"] = OutsideStage(layout.model(name), f"flame train {name}", True, inputs)
+            found[f"train@{name}"] = OutsideStage(layout.model(name), f"flame train --recipe {name}", True, inputs)
     return found
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from flame_core.digest import json_bytes, value_digest
 from flame_core.files.whole_files import put
+from flame_core.files.whole_folders import locked
 from flame_core.layout import Layout
 from flame_core.outside.inputs import OutsideStage, outside_stages
 from flame_core.params import Params
@@ -44,8 +45,9 @@ def noting(params: Params, layout: Layout, name: str) -> Iterator[bool]:
     seen = {} if stage is None else look(stage)
     yield bool(seen)
     if stage is not None:
+        before = _noted(layout).get(name)
         note(layout, name, seen)
-        if seen:
+        if seen or before:
             drop_runs(layout, stage.command)
 
 
@@ -53,7 +55,8 @@ def note(layout: Layout, name: str, seen: Mapping[str, str]) -> None:
     """Keep what a stage saw before it read it."""
     path = _place(layout)
     path.parent.mkdir(parents=True, exist_ok=True)
-    put(path, json_bytes(_noted(layout) | {name: dict(seen)}))
+    with locked(path.parent):  # stages may end at the same time
+        put(path, json_bytes(_noted(layout) | {name: dict(seen)}))
 
 
 def changed_inputs(params: Params, layout: Layout, only: str | None = None) -> dict[str, list[str]]:
@@ -81,12 +84,15 @@ def changed_inputs(params: Params, layout: Layout, only: str | None = None) -> d
 def note_first(params: Params, layout: Layout, changed: Collection[str]) -> None:
     """Note the present state for stages without a note, so that later changes count; not of those that have `changed`.
 
-    Their outs are there, or DVC brings back what the project has.
+    Their outs are there, or DVC brings back what the project has. That nothing is there is noted only of stages that
+    do without it: what comes later is new to them, while a model that a stage could not do without was only elsewhere.
     """
     noted = _noted(layout)
     for name, stage in outside_stages(params, layout).items():
-        if name not in noted and name not in changed and (seen := look(stage)):
-            note(layout, name, seen)
+        if name not in noted and name not in changed:
+            seen = look(stage)
+            if seen or stage.does_without:
+                note(layout, name, seen)
 
 
 def _place(layout: Layout) -> Path:

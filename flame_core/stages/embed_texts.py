@@ -2,7 +2,7 @@
 
 The fast path of `embed`: it keeps the existing store, does not verify or read its training embeddings again, and the
 result is byte for byte what `flame embed` would make from the same params and data
-(docs/decisions/benchmark-texts.md). `dvc commit -f embed` then records the result in DVC.
+(docs/decisions/benchmark-texts.md). The command then records it in DVC, which would else bring back the old store.
 """
 
 from __future__ import annotations

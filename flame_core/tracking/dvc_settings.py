@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 from flame_core.errors import ResourceError
 from flame_core.layout import Layout
-from flame_core.workspace import dvc, dvc_cache, environment
+from flame_core.workspace import dvc, dvc_cache, dvc_folder, environment
+
+_PATH_KEYS = (  # values that DVC takes relative to the file that they are in, besides the cache's folder
+    "url|keyfile|credentialpath|configpath|cert_path|key_path|"
+    "gdrive_user_credentials_file|gdrive_service_account_json_file_path"
+)
+_PATH = re.compile(
+    rf"""\s*(?P<key>{_PATH_KEYS})\s*=\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>[^"'\#]*?))\s*(?:\#.*)?"""
+)
 
 
 def copy_dvc_settings(layout: Layout, root: Path) -> None:
@@ -19,8 +28,7 @@ def copy_dvc_settings(layout: Layout, root: Path) -> None:
     """
     folder = root / ".dvc"
     folder.mkdir(parents=True, exist_ok=True)
-    above = (layout.project, *layout.project.parents)
-    own = next((each / ".dvc" for each in above if (each / ".dvc").is_dir()), layout.project / ".dvc")
+    own = dvc_folder(layout) or layout.project / ".dvc"
     for name in ("config", "config.local"):
         if (own / name).is_file():
             (folder / name).write_text(_absolute((own / name).read_text("utf-8"), own), "utf-8")
@@ -34,12 +42,14 @@ def copy_dvc_settings(layout: Layout, root: Path) -> None:
 
 
 def _absolute(config: str, own: Path) -> str:
-    """A DVC config with absolute instead of relative addresses (relative to `.dvc/`), so that it works elsewhere."""
+    """A DVC config with absolute instead of relative paths (relative to `.dvc/`), so that it works elsewhere."""
     lines = []
     for line in config.splitlines():
-        key, equals, value = line.partition("=")
-        if equals and key.strip() == "url" and "://" not in value and not value.strip().startswith("/"):
-            line = f"{key}= {(own / value.strip()).resolve()}"
+        if found := _PATH.fullmatch(line):
+            path = next(filter(None, found.group("double", "single", "bare")), "")
+            if path and "://" not in path and not path.startswith(("/", "~")):
+                quote = "'" if '"' in path else '"'
+                line = f"{found['key']} = {quote}{(own / path).resolve()}{quote}"
         lines.append(line)
     return "\n".join(lines) + "\n"
 

@@ -17,7 +17,7 @@ from flame_core.layout import STATE, Layout
 from flame_core.names import shown
 
 _BENCHMARKS = "datasets"  # where benchmarks are, if params do not say it
-_LONGEST = 200  # characters of a path; more is a text
+_LONGEST = 200  # bytes of a path; more is a text, and no file has so long a name
 _OWN = {"data", "recipes", "code", STATE, ".dvc", ".git"}  # that a reproduction has itself
 
 
@@ -64,7 +64,7 @@ def _paths(content: Any) -> Iterator[str]:
         case str() if content.isprintable():
             first, _, last = content.partition("@")
             for each in (content, content.partition(":")[2], first, last):
-                if 0 < len(each.strip()) <= _LONGEST and not each.startswith(("/", "~")):
+                if each.strip() and len(os.fsencode(each)) <= _LONGEST and not each.startswith(("/", "~")):
                     yield each
         case _:
             pass

@@ -138,3 +138,11 @@ def test_what_an_earlier_version_kept_knew_no_views(tmp_path: Path):
     content = json.loads((tmp_path / "b.json").read_text())
     del content["views"]
     assert Traces.read(content) == TRACES
+
+
+@pytest.mark.parametrize("most", [None, 100])
+def test_a_picture_that_no_page_could_show_has_no_views(monkeypatch: pytest.MonkeyPatch, most: int | None):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+    traces = Traces()
+    traces.add_views(encoded(drawing(7), "JPEG"))
+    assert len(traces.views) == (2 if most is None else 0)

@@ -8,24 +8,36 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from flame_core.cli import _run_stage
+from flame_core.commands import recorded_stage
 from flame_core.data.shards import read_index
+from flame_core.graph import links
 from flame_core.layout import Layout
 from flame_core.outside.inputs import outside_stages
 from flame_core.outside.noted import changed_inputs, look, note, note_first, noting
 from flame_core.params import Params, merge, read_yaml
-from flame_core.stages import fetch_llm
-from flame_core.workspace import environment, resolve_params
+from flame_core.settings import settings
+from flame_core.stages import embed_texts, fetch_llm, train
+from flame_core.workspace import dvc, dvc_cache, environment, resolve_params
+from orchestration.dvc_project.project import DvcProject
 from tests.conftest import tiny_llm
 from tests.data.drawings import png
 from tests.suite import datasets
 
 ROOT = Path(__file__).parents[2]
+DEFINITION = {
+    "title": "many",
+    "task": {"kind": "retrieval"},
+    "languages": ["en", "zh"],
+    "data": {"layout": "crossmodal3600", "path": "many", "obtain": "ask"},
+}
 
 
 def add(folder: Path, *numbers: int) -> None:
@@ -215,14 +227,8 @@ def of_a_teacher(layout: Layout) -> Path:
     ],
 )
 def test_models_and_benchmarks_of_this_machine_count(layout: Layout, stage: str, file_of: Callable[[Layout], Path]):
-    definition = {
-        "title": "many",
-        "task": {"kind": "retrieval"},
-        "languages": ["en", "zh"],
-        "data": {"layout": "crossmodal3600", "path": "many", "obtain": "ask"},
-    }
     (layout.root / "sets").mkdir()
-    (layout.root / "sets/many.yaml").write_text(yaml.safe_dump(definition))
+    (layout.root / "sets/many.yaml").write_text(yaml.safe_dump(DEFINITION))
     path = file_of(layout)
     path.write_bytes(path.read_bytes() if path.exists() else b"weights")
     assert stage not in changed(layout)  # it follows others, and DVC runs it if its out is not there
@@ -232,6 +238,27 @@ def test_models_and_benchmarks_of_this_machine_count(layout: Layout, stage: str,
     path.unlink()
     shutil.rmtree(layout.root / "datasets", ignore_errors=True)  # such as a disk that is not mounted
     assert stage not in changed(layout)
+
+
+@pytest.mark.parametrize(
+    ("stage", "file_of"), [("embed", of_a_benchmark), ("baselines", of_a_baseline), ("caption", of_a_captioner)]
+)
+def test_what_comes_after_the_first_look_counts_of_stages_that_do_without_it(
+    layout: Layout, stage: str, file_of: Callable[[Layout], Path]
+):
+    """As in a clone that has pulled all outs: whoever wrote its captions had the captioner."""
+    (layout.root / "sets").mkdir()
+    (layout.root / "sets/many.yaml").write_text(yaml.safe_dump(DEFINITION))
+    path = file_of(layout)
+    path.unlink(missing_ok=True)
+    for folder in (layout.root / "datasets", layout.root / "models"):
+        if folder.is_dir():
+            folder.rename(folder.with_name(f"{folder.name}-later"))
+    note_first(resolve_params(layout, [], None).params, layout, ())
+    for folder in list(layout.root.glob("*-later")):
+        folder.rename(folder.with_name(folder.name.removesuffix("-later")))
+    path.write_bytes(b"it is here now")
+    assert (stage in changed(layout)) == (stage != "caption")
 
 
 def test_a_workspace_has_its_own_note(layout: Layout):
@@ -260,6 +287,93 @@ def test_a_damaged_note_is_no_note(layout: Layout):
     assert json.loads(place.read_text()).keys() == {"download"} and changed(layout) == {}
 
 
+def test_stages_that_end_at_the_same_time_all_keep_their_notes(layout: Layout):
+    names = [f"train@{number}" for number in range(100)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda name: note(layout, name, {"teacher": name}), names))
+    (place,) = (layout.state / "sources").iterdir()
+    assert json.loads(place.read_text()) == {name: {"teacher": name} for name in names}
+
+
+def set_up_dvc(layout: Layout) -> None:
+    for name in ("dvc.yaml", ".dvcignore", "versions.yaml"):
+        shutil.copy(ROOT / name, layout.root)
+    shutil.copytree(ROOT / ".dvc", layout.root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    subprocess.run(["git", "init", "--quiet"], cwd=layout.root, check=True)
+
+
+def test_commands_are_those_that_dvc_writes_out(layout: Layout):
+    """Else its run cache would keep what they made of other files."""
+    set_up_dvc(layout)
+    of_a_teacher(layout)
+    known = {name: stage.command for name, stage in DvcProject(layout.root).stages().items()}
+    found = outside_stages(resolve_params(layout, [], None).params, layout)
+    own = {name: stage.command for name, stage in found.items() if name in known}
+    assert own == {name: known[name] for name in own}
+    assert own.keys() >= {"download", "fetch_llm", "caption", "embed", "train@student", "baselines"}
+
+
+def of_run_cache(layout: Layout) -> list[str]:
+    return sorted(path.read_text().splitlines()[0] for path in (dvc_cache(layout) / "runs").glob("*/*/*"))
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_the_run_cache_keeps_nothing_that_was_made_of_other_files(layout: Layout, above: bool):
+    """Also none whose file has gone, or where DVC was set up in a folder above the project."""
+    if above:
+        options = ("init", "--no-scm", "--quiet")
+        subprocess.run([*dvc(), *options], cwd=layout.root.parent, env=environment(), check=True)
+    else:
+        set_up_dvc(layout)
+    net = of_a_baseline(layout)
+    net.write_bytes(b"weights")
+    params = resolve_params(layout, [], None).params
+    for remove in (False, True):
+        for number, command in enumerate(("flame baselines", "flame compare")):
+            run = dvc_cache(layout) / f"runs/aa/{number}/0"
+            run.parent.mkdir(parents=True, exist_ok=True)
+            run.write_text(f"cmd: {command}\n")
+        with noting(params, layout, "baselines"):
+            if remove:
+                net.unlink()
+        assert of_run_cache(layout) == ["cmd: flame compare"]
+    with noting(params, layout, "baselines"):  # sees that it has gone
+        (dvc_cache(layout) / "runs/aa/0/0").write_text("cmd: flame baselines\n")
+    assert of_run_cache(layout) == ["cmd: flame compare"]
+
+
+@pytest.mark.parametrize(("rank", "told"), [(0, ["train@student"]), (1, [])])
+def test_of_several_nodes_only_the_first_records_a_training(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, rank: int, told: list[str]
+):
+    set_up_dvc(layout)
+    of_a_teacher(layout).write_bytes(b"weights")
+    recorded: list[str] = []
+    monkeypatch.chdir(layout.root)
+    monkeypatch.setattr(links, "require_links", lambda *_: None)
+    monkeypatch.setattr(train, "run", lambda *_, recipe: None)
+    monkeypatch.setattr(recorded_stage, "record_stage", lambda _, stage: recorded.append(stage))
+    for name, value in {"TRAIN_NODES": 2, "NODE_RANK": rank, "RENDEZVOUS": "localhost:1"}.items():
+        monkeypatch.setenv(f"FLAME_{name}", str(value))
+    settings.cache_clear()
+    try:
+        _run_stage("train", recipe="student")
+    finally:
+        settings.cache_clear()
+    assert recorded == told and (layout.state / "sources").exists() == bool(told)
+
+
+def test_texts_of_new_benchmarks_are_recorded(layout: Layout, monkeypatch: pytest.MonkeyPatch):
+    """Else `flame run` would check out the store without them."""
+    set_up_dvc(layout)
+    recorded: list[str] = []
+    monkeypatch.chdir(layout.root)
+    monkeypatch.setattr(embed_texts, "run", lambda *_: None)
+    monkeypatch.setattr(recorded_stage, "record_stage", lambda _, stage: recorded.append(stage))
+    _run_stage("embed_texts")
+    assert recorded == ["embed"]
+
+
 def flame(layout: Layout, *arguments: str, code: int = 0) -> str:
     own = {**os.environ, **environment(), "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     done = subprocess.run(
@@ -274,11 +388,7 @@ def keys(layout: Layout) -> list[str]:
 
 
 def test_a_run_reads_what_has_changed_and_old_params_bring_no_old_pictures_back(layout: Layout, tmp_path: Path):
-    for name in ("dvc.yaml", ".dvcignore"):
-        shutil.copy(ROOT / name, layout.root)
-    shutil.copytree(ROOT / ".dvc", layout.root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
-    (layout.root / "versions.yaml").write_text((ROOT / "versions.yaml").read_text())
-    subprocess.run(["git", "init", "--quiet"], cwd=layout.root, check=True)
+    set_up_dvc(layout)
     pictures = tmp_path / "pictures"
     flame(layout, "run", "ingest")
     assert len(keys(layout)) == 10

@@ -15,7 +15,14 @@ CONFIG = """\
 [core]
     remote = store
 ['remote "store"']
-    url = ../../store
+    url = ../../store  # beside the project
+['remote "ssh"']
+    url = ssh://host/store
+    keyfile = keys/id
+['remote "spaced"']
+    url = "../../a, b"
+['remote "home"']
+    url = ~/store
 ['remote "bucket"']
     url = s3://bucket/flame
 """
@@ -41,7 +48,11 @@ def test_remotes_and_cache_are_those_of_the_project(tmp_path: Path, above: bool)
     found = dvc_output(root, "config", "--list") or ""
     expected = {"core.remote=store", f"remote.store.url={tmp_path / 'store'}", "remote.bucket.url=s3://bucket/flame",
                 "remote.bucket.access_key_id=me", "core.no_scm=true"}  # fmt: skip
-    assert expected <= set(found.split()) and "core.no_scm=false" not in found
+    own = top / ".dvc"
+    expected |= {f"remote.ssh.keyfile={own / 'keys/id'}", f"remote.spaced.url={tmp_path / 'a, b'}"}
+    home = {f"remote.home.url={place}" for place in ("~/store", Path.home() / "store")}  # as DVC writes it
+    assert home & set(found.splitlines())
+    assert expected <= set(found.splitlines()) and "core.no_scm=false" not in found
     cache = dvc_output(root, "cache", "dir") or ""
     assert (root / cache.strip()).resolve() == top / ".dvc/cache"
     assert (root / ".dvc/config.local").stat().st_mode & 0o077 == 0

@@ -17,6 +17,7 @@ PARAMS: dict[str, Any] = {
     "recipes": ["flame"],
     "evaluate": {"benchmarks": {"names": ["mine/birds.yaml@single", "imagenet1k"]}},
     "text": {"template": {"raw": {"prefix": 'a picture : "{caption}" .' * 20, "facets": [".", "..", "../../..", ""]}}},
+    "caption": {"long": {"prompt": "描述这张图片中最重要的物体、背景和颜色。" * 8}},
     "train": {"model": {"init": "timm:vit_tiny@weights/vit.safetensors"}, "selection": "data/selections/half.parquet"},
 }
 PLACES = (

@@ -1,7 +1,8 @@
-"""`flame download --retry-failed`, `flame ingest --retry-failed`, `flame caption --retry-failed`: retry, then tell DVC.
+"""Tells DVC of a stage that ran outside of it and whose out follows from more than DVC knows.
 
-DVC skips a stage whose params and inputs are unchanged, so a retry runs outside of it. Its new out is then recorded
-with `dvc commit`, so that `dvc.lock` says what is there and `flame run` brings only the following stages up to date.
+That is a retry (`flame download --retry-failed`, also of `ingest` and `caption`), and a stage run by hand that reads
+files of this machine (`outside/`). DVC would skip it, or bring back what it has. So the new out is recorded with
+`dvc commit`: `dvc.lock` says what is there, and `flame run` brings only the following stages up to date.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from flame_core.tracking.provenance import read_lock
 from flame_core.workspace import environment
 
 
-def record_retried(layout: Layout, stage: str) -> bool:
+def record_stage(layout: Layout, stage: str) -> bool:
     """Record the out of a stage that has just run with the present params and inputs.
 
     Returns:
@@ -32,7 +33,7 @@ def record_retried(layout: Layout, stage: str) -> bool:
     code = subprocess.run([*COMMAND, "commit", "--force", stage], cwd=layout.root, env=environment()).returncode
     if code:
         raise InputError(
-            f"the retried data are in {layout.data}, but `dvc commit --force {stage}` ended with {code}: run it again "
-            f"in {layout.root}, or dvc.lock describes the data before the retry"
+            f"what {stage} made is in {layout.data}, but `dvc commit --force {stage}` ended with {code}: run it again "
+            f"in {layout.root}, or dvc.lock describes what was there before"
         )
     return True
