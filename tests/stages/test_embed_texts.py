@@ -146,5 +146,5 @@ def test_a_benchmark_that_asks_facets_of_a_template_that_is_not_there(project):
     params, layout = project
     template = {kind: own for kind, own in params.text.template.items() if kind != "long"}
     short = params.model_copy(update={"text": params.text.model_copy(update={"template": template})})
-    with pytest.raises(ParamsError, match=r"many asks facets of the 'long' template.*many@single"):
+    with pytest.raises(ParamsError, match=r"many.yaml asks facets of the 'long' template.*write many.yaml@single"):
         collect(with_benchmarks(short, "many.yaml"), layout)

@@ -243,7 +243,7 @@ def test_texts_learn_layers_too(world, name):
 def test_a_space_of_pictures_has_their_dimensions(world):
     params, layout = world
     wrong = {**METHODS["sharelock"], "text_projection": {"hidden": 8, "dim": 7}}
-    with pytest.raises(ParamsError, match=r"text_projection\.dim must be 256"):
+    with pytest.raises(ParamsError, match=r"text_projection\.dim: 7.*set it to 256"):
         train.run(changed(params, recipes=["wrong"], train={"wrong": lit(**wrong)}), layout, "wrong")
 
 
