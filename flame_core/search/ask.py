@@ -116,8 +116,8 @@ class Searcher:
             GateError: what is needed failed a quality gate.
         """
         require_content(text, "the text")
-        if facets and not self.reads_facets:
-            raise ParamsError(f"facet queries need text.template.{FACET_KIND}, which this model was not trained with")
+        if facets:
+            self._require_kind(FACET_KIND)
         gallery = self.gallery(index)
         if not facets:
             t = self.text_views("raw", text)[:1]
@@ -185,7 +185,9 @@ class Searcher:
 
         Raises:
             InputError: its text side is missing.
+            ParamsError: the model was trained without a template for the kind.
         """
+        self._require_kind(kind)
         known = self._texts.get((kind, text))
         if known is not None:
             return known
@@ -201,6 +203,10 @@ class Searcher:
             self._texts.pop(next(iter(self._texts)))
         self._texts[kind, text] = found
         return found
+
+    def _require_kind(self, kind: str) -> None:
+        if kind == FACET_KIND and not self.reads_facets:
+            raise ParamsError(f"facet queries need text.template.{FACET_KIND}, which this model was not trained with")
 
     def _near(self, gallery: Gallery, index: str, hits: Sequence[Hit], by_text: bool) -> Nearness:
         if not hits:

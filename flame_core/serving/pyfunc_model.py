@@ -69,7 +69,7 @@ class Answers:
         Args:
             context: MLflow's.
             model_input: columns `image` (base64, data: URI, or a path in the folder that `FLAME_SERVING_PATHS` names),
-                `image_bytes`, `text`; each may be absent or null.
+                `image_bytes`, `text`; each may be absent or null, and a row has one of the first two.
             params: `task`: `embed` returns `image_embedding` and `text_embedding` per row; `similarity` returns the
                 cosine of each picture with every text (`similarities`); `classify` returns the `top` best `labels` per
                 picture with their `scores`. A row without a picture or a text has None there.
@@ -93,8 +93,8 @@ class Answers:
         if options["top"] < 1:
             raise InputError(f"top must be at least 1, not {options['top']}")
         rows = model_input.to_dict("records")
-        pictures = [(place, image) for place, row in enumerate(rows) if (image := _image(row)) is not None]
-        texts = [(place, row["text"]) for place, row in enumerate(rows) if isinstance(row.get("text"), str)]
+        pictures = [(place, image) for place, row in enumerate(rows) if (image := _image(row, place)) is not None]
+        texts = [(place, text) for place, row in enumerate(rows) if (text := _text(row, place)) is not None]
         if not pictures and not texts:
             raise InputError("no row holds a picture (`image`, `image_bytes`) or a text (`text`)")
         of_pictures, of_texts = [place for place, _ in pictures], [place for place, _ in texts]
@@ -131,12 +131,44 @@ def _in_their_rows(columns: dict[str, tuple[list[int], list[Any]]], rows: int) -
     return pd.DataFrame({name: [own.get(row) for row in range(rows)] for name, own in found.items()}, dtype=object)
 
 
-def _image(row: dict[Any, Any]) -> str | bytes | None:
-    content = row.get("image_bytes")
-    if isinstance(content, bytes):
-        return content
-    image = row.get("image")
-    return image if isinstance(image, str | bytes) else None
+def _image(row: dict[Any, Any], place: int) -> str | bytes | None:
+    """The picture of a row; None if it has none.
+
+    Raises:
+        InputError: there are two, or it is neither base64 nor bytes.
+    """
+    image, content = _given(row, "image"), _given(row, "image_bytes")
+    if image is not None and content is not None:
+        raise InputError(f"row {place} has both `image` and `image_bytes`: send one of them")
+    if image is not None and not isinstance(image, str | bytes):
+        raise InputError(f"row {place}: `image` is {_kind(image)}: send base64 in quotes")
+    if content is not None and not isinstance(content, bytes):
+        raise InputError(f"row {place}: `image_bytes` is {_kind(content)}, not bytes: send base64 as `image`")
+    return content if image is None else image
+
+
+def _text(row: dict[Any, Any], place: int) -> str | None:
+    """The text of a row; None if it has none.
+
+    Raises:
+        InputError: it is something else, such as a number, which a table may have made of it.
+    """
+    text = _given(row, "text")
+    if text is not None and not isinstance(text, str):
+        raise InputError(f"row {place}: `text` is {_kind(text)}, not a text: send JSON, and the text in quotes")
+    return text
+
+
+def _given(row: dict[Any, Any], column: str) -> Any:
+    """A value of a row; None if it is absent, null, or a table's sign for that."""
+    import pandas as pd
+
+    value: Any = row.get(column)
+    return None if pd.api.types.is_scalar(value) and pd.isna(value) else value
+
+
+def _kind(value: Any) -> str:
+    return f"{shown(str(value))} ({type(value).__name__})"
 
 
 class FlameModel(Answers, PythonModel):

@@ -131,7 +131,10 @@ def _code(layout: Layout, record: Record, root: Path) -> Path:
         code.mkdir(exist_ok=True)
         archive = root / "code.tar"
         if git(layout.project, "archive", f"--output={archive.resolve()}", commit, timeout=None) is None:
-            raise InputError(f"commit {commit} of the run is not in this repository, or there is no git here")
+            raise InputError(
+                f"commit {commit} of the run is not in this repository, or there is no git here: fetch the branch that "
+                "holds it (`git fetch --unshallow` in a shallow clone), or ask from the repository of the run"
+            )
         with tarfile.open(archive) as opened:
             opened.extractall(code, filter="data")
         archive.unlink()

@@ -110,12 +110,22 @@ def test_labels_stand_in_the_rows_of_their_pictures(model: Answers) -> None:
         ({"image_bytes": b"x"}, "picture 2: image_unreadable"),
         ({"text": "   "}, "text 2 is empty"),
         ({"text": "x" * 20_001}, "text 2: 20,001 characters"),
+        ({"text": 2024}, r"row 2: `text` is '2024' \(int\), not a text"),
+        ({"image": 5.5}, r"row 2: `image` is '5.5' \(float\)"),
+        ({"image_bytes": "aGVsbG8="}, r"row 2: `image_bytes` is 'aGVsbG8=' \(str\), not bytes: send base64 as `image`"),
+        ({"image": "aGVsbG8=", "image_bytes": png(1)}, "row 2 has both `image` and `image_bytes`"),
     ],
 )
 def test_what_is_wrong_is_named_by_its_row(model: Answers, row: dict, said: str) -> None:
     rows = pd.DataFrame([{"text": "a green boat"}, {"image_bytes": png(1)}, row])
     with pytest.raises(Refusal, match=said):
         model.predict(None, rows)
+
+
+@pytest.mark.parametrize("null", [None, float("nan"), pd.NA, pd.NaT])
+def test_any_sign_for_null_is_none(model: Answers, null: object) -> None:
+    rows = pd.DataFrame({"image": [null], "image_bytes": [png(1)], "text": [null]}, dtype=object)
+    assert list(model.predict(None, rows)) == ["image_embedding"]
 
 
 def test_labels_come_with_their_cosines_the_best_first(model: Answers) -> None:
@@ -137,7 +147,7 @@ def test_similarity_without_a_text_is_refused(model: Answers) -> None:
 
 
 def test_a_request_without_rows_is_refused(model: Answers) -> None:
-    for rows in (pd.DataFrame({"image_bytes": []}), pd.DataFrame(), pd.DataFrame({"text": [5]})):
+    for rows in (pd.DataFrame({"image_bytes": []}), pd.DataFrame(), pd.DataFrame({"text": [None]})):
         with pytest.raises(Refusal, match="no row holds a picture"):
             model.predict(None, rows)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
 
+from flame_core.errors import InputError
 from flame_core.graph.links import require_links
 from flame_core.layout import Layout
 from flame_core.params import load_params, merge, read_yaml
-from flame_core.tracking.reproduce import _recipes
+from flame_core.tracking.reproduce import _code, _recipes
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,3 +56,11 @@ def test_params_of_an_older_code_are_taken_as_they_stand(project: Layout) -> Non
     _recipes(project, project.project, root)
     assert (root / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
     assert (root / "recipes/linked/student.yaml").is_file()
+
+
+def test_a_commit_that_is_not_here_is_named_with_what_brings_it(project: Layout, tmp_path: Path) -> None:
+    record = SimpleNamespace(tags={"git.commit": "0123456789" * 4})
+    root = tmp_path / "reproduced"
+    root.mkdir()
+    with pytest.raises(InputError, match=r"commit (0123456789){4} of the run.*git fetch --unshallow"):
+        _code(project, cast(Any, record), root)

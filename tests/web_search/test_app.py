@@ -124,6 +124,14 @@ def test_a_refusal_says_what_was_wrong(client: TestClient, path: str, body: dict
     assert list(answer.json()) == ["error"] and said in answer.json()["error"]
 
 
+def test_facets_of_a_text_need_a_model_with_their_prompts(client: TestClient, searcher: Searcher):
+    del searcher.model.text["text"]["template"]["short"]
+    for path, body in (("search", {"text": TEXT, "facets": 0.5}), ("encode", {"texts": [TEXT], "facets": True})):
+        answer = client.post(f"/api/{path}", json=body)
+        assert answer.status_code == 400 and "facet queries need text.template.short" in answer.json()["error"]
+    assert client.post("/api/encode", json={"pictures": [encoded(0)], "facets": True}).status_code == 200
+
+
 def test_a_body_that_is_no_json_is_called_that(client: TestClient):
     answer = client.post("/api/search", content="{", headers={"content-type": "application/json"})
     assert answer.status_code == 422 and answer.json()["error"].startswith("the body is not JSON: ")
