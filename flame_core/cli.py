@@ -126,6 +126,7 @@ def _configure(
 
 
 def _run_stage(name: str, **arguments: object) -> None:
+    from functools import partial
     from importlib import import_module
 
     from flame_core.reporting import starting
@@ -151,12 +152,13 @@ def _run_stage(name: str, **arguments: object) -> None:
         )
     if recipe is not None:
         require_links(layout, params)
+    run = partial(import_module(f"flame_core.stages.{name}").run, params, layout, **arguments)
     if name == "train" and (where := nodes()) is not None and not where.first:
-        import_module(f"flame_core.stages.{name}").run(params, layout, **arguments)
+        run()
         return  # the first node writes the model, and records it
     stage = "embed" if name == "embed_texts" else name if recipe is None else f"{name}@{recipe}"
     with noting(params, layout, stage) as reads_outside:
-        import_module(f"flame_core.stages.{name}").run(params, layout, **arguments)
+        run()
     follows_from_more = reads_outside or name in ("download", "embed_texts")  # than DVC knows
     if arguments.get("retry_failed") or follows_from_more:
         from flame_core.commands.recorded_stage import record_stage

@@ -12,6 +12,10 @@
 | 75 | interrupted after a clean checkpoint; the same command resumes |
 """
 
+from __future__ import annotations
+
+from collections.abc import Collection
+
 
 class FlameError(Exception):
     """Base of all errors that are shown to the user without a traceback."""
@@ -53,3 +57,8 @@ class Interrupted(FlameError):
     """A stop signal arrived, the state was saved, and the same command resumes."""
 
     exit_code = 75
+
+
+def is_of(error: BaseException, packages: Collection[str]) -> bool:
+    """Whether an error's class, or one that it inherits from, is of one of these top-level packages."""
+    return any(each.__module__.partition(".")[0] in packages for each in type(error).__mro__)

@@ -20,7 +20,7 @@ import yaml
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
-from flame_core.errors import ParamsError, ResourceError
+from flame_core.errors import ParamsError, ResourceError, is_of
 from flame_core.files.disk_errors import make_folder
 from flame_core.files.whole_files import put
 from flame_core.layout import Layout
@@ -108,7 +108,7 @@ def history_errors(home: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not any(each.__module__.partition(".")[0] in _LIBRARIES for each in type(error).__mro__):
+        if not is_of(error, _LIBRARIES):
             raise
         raise ResourceError(_trouble(home, error)) from error
 

@@ -58,15 +58,15 @@ class OutsideStage:
     Attributes:
         out: what it makes.
         command: in `dvc.yaml`, as DVC writes it out and keeps it in its run cache.
-        follows: whether it also reads what other stages make.
         inputs: looks what it reads from this machine.
+        follows: whether it also reads what other stages make.
         does_without: whether it leaves out what is not there, such as data of benchmarks.
     """
 
     out: Path
     command: str
-    follows: bool
     inputs: Callable[[], Inputs]
+    follows: bool = True
     does_without: bool = False
 
 
@@ -74,7 +74,7 @@ def outside_stages(params: Params, layout: Layout) -> dict[str, OutsideStage]:
     """{name of the stage in `dvc.yaml`: what it reads}."""
 
     def stage(out: Path, command: str, inputs: Callable[[Params, Layout], Inputs], **traits: bool) -> OutsideStage:
-        return OutsideStage(out, command, **{"follows": True} | traits, inputs=partial(inputs, params, layout))
+        return OutsideStage(out, command, partial(inputs, params, layout), **traits)
 
     found = {
         "download": stage(layout.raw, "flame download", _of_sources, follows=False),
@@ -90,7 +90,7 @@ def outside_stages(params: Params, layout: Layout) -> dict[str, OutsideStage]:
     for name, recipe in params.train.items():
         if recipe.teacher is not None and (source := recipe.teacher.model) is not None:
             inputs = partial(_models, {"teacher": source}, layout)
-            found[f"train@{name}"] = OutsideStage(layout.model(name), f"flame train --recipe {name}", True, inputs)
+            found[f"train@{name}"] = OutsideStage(layout.model(name), f"flame train --recipe {name}", inputs)
     return found
 
 

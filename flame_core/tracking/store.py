@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flame_core.errors import FlameError, ParamsError, ResourceError
+from flame_core.errors import FlameError, ParamsError, ResourceError, is_of
 from flame_core.files.disk_errors import make_folder
 from flame_core.layout import Layout
 from flame_core.settings import settings
@@ -132,7 +132,7 @@ def asking(address: str) -> Iterator[None]:
     except FlameError:
         raise
     except Exception as error:
-        if not any(each.__module__.partition(".")[0] in _LIBRARIES for each in type(error).__mro__):
+        if not is_of(error, _LIBRARIES):
             raise
         raise ResourceError(trouble(address, error)) from error
 

@@ -146,15 +146,22 @@ def test_by_digest_and_by_hash(project: tuple[Params, Layout], tmp_path: Path):
     assert found_in(layout.work / "ingest", b"an entirely new caption") == []
 
 
-def test_a_caption_that_others_have_stays(tmp_path: Path):
-    write_pairs(tmp_path / "pairs", range(40), CAPTIONS)
-    for number in (1, 2):
-        (tmp_path / f"pairs/{number:04d}.txt").write_text("two drawings have this caption")
-    layout = Layout.find(tmp_path / "project")
+def two_of_a_caption(folder: Path, *numbers: int) -> tuple[Params, Layout]:
+    """A project with 40 drawings, of which those with these numbers share a caption."""
+    write_pairs(folder / "pairs", range(40), CAPTIONS)
+    for number in numbers:
+        (folder / f"pairs/{number:04d}.txt").write_text("two drawings have this caption")
+    layout = Layout.find(folder / "project")
     layout.root.mkdir()
-    params = pipeline_params({"s": folder_source(tmp_path / "pairs")})
-    for stage in (download, ingest, caption):
+    params = pipeline_params({"s": folder_source(folder / "pairs")})
+    for stage in (download, ingest):
         stage.run(params, layout)
+    return params, layout
+
+
+def test_a_caption_that_others_have_stays(tmp_path: Path):
+    params, layout = two_of_a_caption(tmp_path, 1, 2)
+    caption.run(params, layout)
     assert {"s/0001", "s/0002"} <= {row.key for row in read_index(layout.shards)}
     run(params, layout, "s/0001")
     assert found_in(layout.shards, b"two drawings have this caption")
@@ -163,14 +170,7 @@ def test_a_caption_that_others_have_stays(tmp_path: Path):
 
 @pytest.mark.parametrize("view", [thumbnail, square_view])
 def test_a_page_that_shows_it_beside_a_caption_that_others_have(tmp_path: Path, view: Callable[[bytes], str]):
-    write_pairs(tmp_path / "pairs", range(40), CAPTIONS)
-    for number in (7, 8):
-        (tmp_path / f"pairs/{number:04d}.txt").write_text("two drawings have this caption")
-    layout = Layout.find(tmp_path / "project")
-    layout.root.mkdir()
-    params = pipeline_params({"s": folder_source(tmp_path / "pairs")})
-    for stage in (download, ingest):
-        stage.run(params, layout)
+    params, layout = two_of_a_caption(tmp_path, 7, 8)
     pages = {name: layout.state / f"mlflow/artifacts/{name}.html" for name in ("s/0007", "s/0008")}
     for key, page in pages.items():
         shown = view(picture_of(layout, key)[1])
