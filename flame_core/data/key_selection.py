@@ -67,7 +67,8 @@ def _keys(index: Index) -> pa.ChunkedArray:
 def _read_keys(path: Path) -> pa.ChunkedArray:
     """The column `key` of a selection, as large strings."""
     try:
-        with open_regular(path) as file, pq.ParquetFile(file, page_checksum_verification=True) as table:
+        open_regular(path).close()  # no pipe
+        with pq.ParquetFile(path, page_checksum_verification=True) as table:
             schema = table.schema_arrow
             if schema.names.count(KEY) != 1:
                 raise InputError(

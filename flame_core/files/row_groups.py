@@ -3,6 +3,9 @@
 A file of many row groups has a large footer. So the parsed footers of the last few files are kept in each process. One
 of a file that was written again is parsed again, and one of a file that was only just written is not kept, because the
 clock of a file system may not tell it from the next one.
+
+Files are opened by Arrow. Its threads may be the last to let go of a file, and if it were Python's, that would end a
+process that is just ending by itself (SIGABRT).
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +43,7 @@ def read_rows(path: Path, start: int = 0, stop: int | None = None, columns: Sequ
         FileNotFoundError: there is no such file.
         ValueError, OSError: it is no parquet file, is damaged, or has fewer rows.
     """
-    with path.open("rb") as file:
+    with pa.OSFile(str(path)) as file:
         footer = _footer(path, file)
         rows = footer.metadata.num_rows
         stop = rows if stop is None else stop
@@ -56,7 +58,7 @@ def read_rows(path: Path, start: int = 0, stop: int | None = None, columns: Sequ
             return table.read_row_groups(list(range(first, last + 1)), columns).slice(start - before, stop - start)
 
 
-def _footer(path: Path, file: BinaryIO) -> _Footer:
+def _footer(path: Path, file: pa.OSFile) -> _Footer:
     """The footer of an open file, kept from before or parsed."""
     about = os.fstat(file.fileno())
     key = (str(path.absolute()), about.st_ino, about.st_size, about.st_mtime_ns)
@@ -69,7 +71,7 @@ def _footer(path: Path, file: BinaryIO) -> _Footer:
     return found
 
 
-def _parsed(file: BinaryIO) -> _Footer:
+def _parsed(file: pa.OSFile) -> _Footer:
     metadata = pq.read_metadata(file)
     sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
     if sum(sizes) != metadata.num_rows or min(sizes, default=0) < 0:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flame_core.digest import bytes_sha256
+from flame_core.digest import bytes_sha256, file_sha256
 from flame_core.files.disk_errors import clear_disk_errors
 from flame_core.files.whole_folders import scratch_below
 
@@ -29,12 +29,11 @@ class StoredVectors:
         self._folder, self._size = folder, size
         self._rows: dict[str, np.ndarray] = {}
         for path in sorted(folder.glob("*.parquet")):
-            content = path.read_bytes()
-            if bytes_sha256(content) != path.stem:
+            if file_sha256(path) != path.stem:
                 log.warning("%s is damaged; its pictures are encoded again", path)
                 path.unlink(missing_ok=True)
                 continue
-            table = pq.read_table(pa.BufferReader(content))
+            table = pq.read_table(path)
             vectors = read_vectors(table.column("vector"), size)
             self._rows |= dict(zip(table.column("sha256").to_pylist(), vectors, strict=True))
 

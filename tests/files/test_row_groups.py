@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,13 @@ def test_rows_that_are_not_there(tmp_path: Path):
             read_rows(tmp_path / "table", start, stop)
     with pytest.raises(FileNotFoundError):
         read_rows(tmp_path / "none")
+
+
+def test_no_file_of_python_is_left_to_threads_of_arrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """One that lets go of it while the process ends would end it by SIGABRT."""
+    write_groups(tmp_path / "table", [3, 7])
+    monkeypatch.setattr(io, "open", None)
+    assert read_rows(tmp_path / "table", 2, 5) == TABLE.slice(2, 3)
 
 
 def test_footers_of_the_last_files_are_parsed_once(tmp_path: Path, seen: dict[str, int]):
