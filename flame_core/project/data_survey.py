@@ -27,8 +27,8 @@ from flame_core.data.sources.keys import stem_of
 from flame_core.data.sources.listing import left_out, read_pairs, read_source
 from flame_core.data.sources.manifest import SIDECARS
 from flame_core.data.sources.table import TABLES
+from flame_core.data.sources.tar_content import read_samples
 from flame_core.data.sources.walk import Walk
-from flame_core.data.sources.webdataset import read_samples
 from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.names import LONGEST, expanded, is_language_code, is_text, shown

@@ -16,7 +16,8 @@ from flame_core.data.addresses import sorted_list
 from flame_core.data.addresses.sorted_list import Address, read_addresses, write_sorted
 from flame_core.data.sources import RawPair
 from flame_core.data.sources.kept_columns import KeptColumns
-from flame_core.data.sources.listing import KEPT_COLUMNS, read_pairs, write_listing
+from flame_core.data.sources.listing import KEPT_COLUMNS, read_pairs
+from flame_core.data.sources.listing_writer import write_listing
 from flame_core.errors import InputError
 from flame_core.files import row_groups
 from flame_core.files.row_groups import read_rows

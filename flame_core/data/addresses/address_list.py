@@ -19,7 +19,7 @@ from flame_core.data.addresses.attempts import address_key
 from flame_core.data.addresses.sorted_list import Address
 from flame_core.data.sources import Problem
 from flame_core.data.sources.delimited import headless_rows
-from flame_core.data.sources.listing import plain
+from flame_core.data.sources.listing_writer import plain
 from flame_core.data.sources.table import LONGEST, Row, Table, read_table
 from flame_core.data.text_files import TextError, text_lines, undecoded
 from flame_core.digest import canonical_json

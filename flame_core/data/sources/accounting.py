@@ -94,14 +94,22 @@ class Unused:
 
     def add(self, reason: UnusedReason, name: str, kind: str | None = None, count: int = 1) -> None:
         """Count `name` as not used; its kind is its suffix unless `kind` is given."""
-        groups = self._groups[reason]
         kind = printable(suffix_of(name) or "no suffix") if kind is None else printable(kind)
-        kind = kind if kind in groups or len(groups) < _KINDS else "other kinds"
-        group = groups.setdefault(kind, UnusedGroup(reason, kind))
-        group.count += count
-        if len(group.examples) < _EXAMPLES and not (reason == UNREAD_VALUE and group.examples):
-            group.examples.append(printable(name))
+        self.include(UnusedGroup(reason, kind, count, [printable(name)]))
+
+    def include(self, more: UnusedGroup) -> None:
+        """Count what was counted elsewhere."""
+        groups = self._groups[more.reason]
+        kind = more.kind if more.kind in groups or len(groups) < _KINDS else "other kinds"
+        group = groups.setdefault(kind, UnusedGroup(more.reason, kind))
+        group.count += more.count
+        wanted = 1 if more.reason == UNREAD_VALUE else _EXAMPLES
+        group.examples += more.examples[: max(0, wanted - len(group.examples))]
 
     def rows(self) -> list[UnusedGroup]:
         """All groups, sorted by reason and kind."""
-        return [group for _, groups in sorted(self._groups.items()) for _, group in sorted(groups.items())]
+        return sorted(self.groups(), key=lambda group: (group.reason, group.kind))
+
+    def groups(self) -> list[UnusedGroup]:
+        """All groups; those of one reason in the order in which they were met, which decides what has no room."""
+        return [group for groups in self._groups.values() for group in groups.values()]

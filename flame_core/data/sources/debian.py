@@ -14,7 +14,7 @@ from flame_core.data.forgotten import NOTHING, Forgotten
 from flame_core.data.sources import RawPair
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.apt import Deb, dpkg_deb, fetch_packages, licence_of
-from flame_core.data.sources.listing import listed_unit, write_listing
+from flame_core.data.sources.listing_writer import listed_unit, write_listing
 from flame_core.data.sources.openclipart import clipart
 from flame_core.data.sources.tuxpaint import stamps
 from flame_core.data.sources.unpacked import Package

@@ -22,7 +22,8 @@ from flame_core.data.picture_kinds import is_picture, may_be_picture, suffix_of
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.keys import folders_of, safe_key, stem_of
-from flame_core.data.sources.listing import SourceFile, listed_unit, write_listing
+from flame_core.data.sources.listing import SourceFile
+from flame_core.data.sources.listing_writer import listed_unit, write_listing
 from flame_core.data.sources.manifest import SIDECARS, make_manifest
 from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.data.sources.record import RECORDS, RecordReader, read_object

@@ -26,11 +26,12 @@ from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.kept_columns import KeptColumns
 from flame_core.data.sources.keys import safe_key
-from flame_core.data.sources.listing import KEPT_COLUMNS, listed_unit, write_listing
+from flame_core.data.sources.listing import KEPT_COLUMNS
+from flame_core.data.sources.listing_writer import listed_unit, write_listing
 from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.data.sources.record import RECORDS, RecordReader
 from flame_core.data.sources.table import Row, Table, read_table
-from flame_core.data.sources.webdataset import read_samples
+from flame_core.data.sources.tar_content import read_samples
 from flame_core.digest import value_digest, write_json
 from flame_core.errors import InputError
 from flame_core.params import HubSource

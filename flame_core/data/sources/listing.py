@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter
 
-from flame_core.data.forgotten import FORGOTTEN, NOTHING, Forgotten
 from flame_core.data.sources import ImageRef, Problem, RawPair
-from flame_core.data.sources.accounting import Problems, Unused, UnusedGroup
-from flame_core.data.sources.keys import safe_key, stem_of
-from flame_core.data.sources.picture_file import PICTURE_FILE
-from flame_core.digest import canonical_json, write_json
+from flame_core.data.sources.accounting import UnusedGroup
+from flame_core.data.sources.keys import safe_key
 from flame_core.errors import InputError
 from flame_core.files.regular_files import kind_of
 from flame_core.files.row_groups import read_rows
-from flame_core.work import UnitRecord
 
 PAIRS = "pairs.parquet"
 SOURCE = "source.json"
@@ -80,100 +75,6 @@ _LINE = TypeAdapter(SourceFile)
 _SAYINGS = TypeAdapter(dict[str, str])
 
 
-def write_listing(
-    folder: Path,
-    pictures: Path,
-    pairs: Iterable[RawPair],
-    *,
-    about: Mapping[str, Any],
-    problems: list[Problem],
-    unused: Unused | None = None,
-    manifest: Iterable[SourceFile] | None = None,
-    forgotten: Forgotten = NOTHING,
-) -> dict[str, Any]:
-    """Write the list of a source to `folder` and return the content of `source.json`.
-
-    File names are relative to `pictures`. `problems` and `unused` may still grow while `pairs` is being consumed. Pairs
-    that are forgotten are only counted, and their pictures are removed if they are files below `folder`.
-    """
-    count = 0
-    missing: dict[int, str] = {}
-    left_out: list[RawPair] = []
-    rows = _without(pairs, forgotten, left_out)
-    with pq.ParquetWriter(folder / PAIRS, SCHEMA, compression="zstd") as writer:
-        while chunk := list(islice(rows, _GROUP)):
-            missing |= {row: plain(pair.missing) for row, pair in enumerate(chunk, count) if pair.missing}
-            writer.write_table(pa.Table.from_pylist([_row(pair, pictures) for pair in chunk], schema=SCHEMA))
-            count += len(chunk)
-    for pair in left_out:
-        if pair.image and pair.image.path.is_relative_to(folder) and pair.image.path.name != PICTURE_FILE:
-            pair.image.path.unlink(missing_ok=True)
-    if missing:
-        write_json(folder / MISSING, missing)
-    if manifest is not None:
-        with (folder / MANIFEST).open("w", encoding="utf-8") as file:
-            file.writelines(
-                canonical_json(asdict(entry)) + "\n"
-                for entry in manifest
-                if not forgotten.names(safe_key(stem_of(entry.path)), entry.sha256)
-            )
-    rows_of = problems.rows() if isinstance(problems, Problems) else problems
-    record = {**about, "pairs": count, "problems": [_problem(problem) for problem in rows_of]}
-    if unused is not None and (groups := unused.rows()):
-        record["unused"] = [asdict(group) for group in groups]
-    if left_out:
-        record[FORGOTTEN] = record.get(FORGOTTEN, 0) + len(left_out)
-    write_json(folder / SOURCE, record)
-    return record
-
-
-def listed_unit(record: Mapping[str, Any]) -> UnitRecord:
-    """The record of a unit with a list, from its `source.json`: its pairs, and the files that could not be used."""
-    failures = {problem["file"]: problem["reason"] for problem in record["problems"]}
-    return UnitRecord({"pairs": record["pairs"]}, failures)
-
-
-def _without(pairs: Iterable[RawPair], forgotten: Forgotten, left_out: list[RawPair]) -> Iterator[RawPair]:
-    """The pairs that are not forgotten; the others are appended to `left_out`."""
-    for pair in pairs:
-        if forgotten.names(pair.key, pair.image and pair.image.sha256):
-            left_out.append(pair)
-        else:
-            yield pair
-
-
-def _problem(problem: Problem) -> dict[str, Any]:
-    row = asdict(problem)
-    if problem.count == 1:
-        del row["count"]
-    return row
-
-
-def _row(pair: RawPair, pictures: Path) -> dict[str, Any]:
-    image = pair.image
-    row = {
-        "key": pair.key,
-        "captions": {plain(language): [plain(text) for text in texts] for language, texts in pair.captions.items()},
-        "title": pair.title and plain(pair.title),
-        "keywords": [plain(keyword) for keyword in pair.keywords],
-        "category": pair.category and plain(pair.category),
-        "licence": pair.licence and plain(pair.licence),
-        "group": pair.group and plain(pair.group),
-        "split": pair.split and plain(pair.split),
-    }
-    if image is not None:
-        name = image.path.relative_to(pictures).as_posix()
-        row |= {"file": name, "offset": image.offset, "size": image.size, "sha256": image.sha256}
-    elif pair.unread is not None:
-        row["file"] = plain(pair.unread)
-    return row
-
-
-def plain(text: str) -> str:
-    """`text` without lone surrogates, which JSON can represent but UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def read_source(raw: Path) -> dict[str, Any]:
     """The content of `source.json`.
 
@@ -217,11 +118,17 @@ def read_pairs(raw: Path, pictures: Path, start: int = 0, stop: int | None = Non
         if table.schema != SCHEMA:
             raise ValueError("its columns are not those of a list of pairs")
         rows = table.to_pylist()
-        missing = _read_missing(raw / MISSING)
+        missing = read_missing(raw)
         return [_pair(row, missing.get(str(number)), pictures) for number, row in enumerate(rows, start)]
 
 
-def _read_missing(path: Path) -> dict[str, str]:
+def read_missing(raw: Path) -> dict[str, str]:
+    """{row: what is known about its missing picture}, for people.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = raw / MISSING
     return _parsed_missing(path, path.stat().st_mtime_ns) if path.is_file() else {}
 
 

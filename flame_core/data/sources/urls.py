@@ -36,7 +36,8 @@ from flame_core.data.forgotten import FORGOTTEN, NOTHING, Forgotten
 from flame_core.data.sources import ImageRef, Problem, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.kept_columns import KeptColumns
-from flame_core.data.sources.listing import KEPT_COLUMNS, SOURCE, write_listing
+from flame_core.data.sources.listing import KEPT_COLUMNS, SOURCE
+from flame_core.data.sources.listing_writer import write_listing
 from flame_core.data.sources.record import RECORDS, RecordReader
 from flame_core.digest import file_sha256, value_digest, write_json
 from flame_core.errors import InputError

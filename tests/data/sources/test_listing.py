@@ -14,8 +14,8 @@ from flame_core.data.sources.listing import (
     read_keys,
     read_pairs,
     read_source,
-    write_listing,
 )
+from flame_core.data.sources.listing_writer import write_listing
 from flame_core.errors import InputError
 
 

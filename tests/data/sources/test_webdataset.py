@@ -5,16 +5,23 @@ import json
 import os
 import tarfile
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from flame_core.data.sources.accounting import Unused
+from flame_core.data.sources import tar_listing, webdataset
+from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.listing import read_pairs, read_source
-from flame_core.data.sources.webdataset import Webdataset, read_samples
+from flame_core.data.sources.listing_writer import write_listing
+from flame_core.data.sources.manifest import make_manifest
+from flame_core.data.sources.tar_content import read_samples
+from flame_core.data.sources.tar_listing import TarTask
+from flame_core.data.sources.webdataset import Webdataset
 from flame_core.errors import InputError, ParamsError
 from flame_core.params import Params, WebdatasetSource
 from flame_core.params.validation import validate
+from flame_core.settings import settings
 from flame_core.work import WorkCache
 from tests.data.drawings import drawing, encoded, png
 
@@ -137,6 +144,64 @@ def test_validation_shards_and_a_limit_of_samples(folder: Path):
     unit, pairs = _download(folder, max_samples=4)
     assert _unused(unit) == {("beyond_max_samples", "samples"): 2, ("beyond_max_samples", "shards"): 1}
     assert [(pair.key[-1], pair.split) for pair in pairs] == [(str(number), None) for number in range(4)]
+
+
+def _write_some(folder: Path) -> None:
+    """Tars of more and fewer samples than a row group has, one without any, with members of many kinds."""
+    for shard, count in enumerate((0, 1500, 3, 0, 1100)):
+        members = [(f"{number}.jpg", b"%d %d" % (shard, number)) for number in range(count)]
+        members += [(f"{number}.txt", b"drawing %d" % number) for number in range(0, count, 2)]
+        members += [(f"{number}.txt", b"\xff") for number in range(1, count, 2)]
+        write_tar(
+            folder / f"{shard}.tar", [*members, *((f"{number}.{number}.x", b"") for number in range(count // 10))]
+        )
+
+
+def _at_once(folder: Path, out: Path) -> None:
+    """The list of all tars, without lists of each."""
+    out.mkdir()
+    problems, unused = Problems(), Unused()
+    tars = make_manifest(folder, sorted(folder.glob("*.tar")), problems)
+    params = WebdatasetSource(kind="webdataset", path="unused")
+    tasks = [TarTask(folder, tar, None, None, params, WorkCache(out, "unused")) for tar in tars]
+    pairs = chain.from_iterable(tar_listing._pairs(task, problems, unused) for task in tasks)
+    about = {"kind": "webdataset"}
+    write_listing(out, folder, pairs, about=about, problems=problems, unused=unused, manifest=tars)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_lists_of_tars_make_one(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int):
+    _write_some(folder)
+    monkeypatch.setattr(webdataset, "_FEW_BYTES", 0)
+    monkeypatch.setattr(webdataset, "settings", lambda: settings().model_copy(update={"workers": workers}))
+    unit, _ = _download(folder)
+    _at_once(folder, tmp_path / "once")
+    names = {"manifest.jsonl", "pairs.parquet", "source.json"}
+    assert set(unit.names()) == names and unit.record.counts == {"pairs": 2603}
+    assert all(unit.file(name).read_bytes() == (tmp_path / "once" / name).read_bytes() for name in names)
+
+
+def test_only_tars_that_are_new_are_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    read: list[str] = []
+
+    def noted(source: Path, tar: str, *rest):
+        read.append(tar)
+        if tar == broken:
+            raise KeyboardInterrupt
+        yield from read_samples(source, tar, *rest)
+
+    monkeypatch.setattr(tar_listing, "read_samples", noted)
+    for number in range(3):
+        write_tar(folder / f"{number}.tar", members_of(number))
+    broken = "1.tar"  # as if the run were ended there
+    with pytest.raises(KeyboardInterrupt):
+        _download(folder)
+    broken = ""
+    _download(folder)
+    assert read == ["0.tar", "1.tar", "1.tar", "2.tar"]
+    write_tar(folder / "1.tar", members_of(4))
+    _, pairs = _download(folder)
+    assert read[4:] == ["1.tar"] and [pair.key for pair in pairs] == ["0/000000", "1/000004", "2/000002"]
 
 
 def _samples(folder: Path, content: bytes) -> tuple[list[str], list[str]]:
