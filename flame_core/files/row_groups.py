@@ -1,4 +1,4 @@
-"""Reads some rows of a parquet file that is read piece by piece: only the row groups that hold them.
+"""Reads some rows of a parquet file that is read piece by piece: only the row groups that hold them. Writes such files.
 
 A file of many row groups has a large footer. So the parsed footers of the last few files are kept in each process. One
 of a file that was written again is parsed again, and one of a file that was only just written is not kept, because the
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -77,3 +77,15 @@ def _parsed(file: pa.OSFile) -> _Footer:
     if sum(sizes) != metadata.num_rows or min(sizes, default=0) < 0:
         raise ValueError(f"its row groups have {sum(sizes):,} rows, and its footer says {metadata.num_rows:,}")
     return _Footer(metadata, np.cumsum(sizes, dtype=np.int64))
+
+
+def in_groups(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+    """The rows of tables, one after another, as tables of `size` rows each; the last one has the rest, if any."""
+    left: pa.Table | None = None
+    for table in tables:
+        rows = table if left is None else pa.concat_tables([left, table])
+        whole = len(rows) - len(rows) % size
+        yield from (rows.slice(start, size).combine_chunks() for start in range(0, whole, size))
+        left = rows.slice(whole).combine_chunks()
+    if left is not None and left.num_rows:
+        yield left

@@ -20,7 +20,7 @@ from flame_core.data.sources.listing import KEPT_COLUMNS, read_pairs
 from flame_core.data.sources.listing_writer import write_listing
 from flame_core.errors import InputError
 from flame_core.files import row_groups
-from flame_core.files.row_groups import read_rows
+from flame_core.files.row_groups import in_groups, read_rows
 
 TABLE = pa.table({"number": range(10), "text": [str(number) for number in range(10)]})
 
@@ -89,6 +89,16 @@ def test_rows_that_are_not_there(tmp_path: Path):
             read_rows(tmp_path / "table", start, stop)
     with pytest.raises(FileNotFoundError):
         read_rows(tmp_path / "none")
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [10], [3, 3, 3, 1], [1, 7, 2], [4, 0, 4, 0], [8]])
+def test_tables_become_groups_of_one_size(sizes: list[int]):
+    starts = [sum(sizes[:number]) for number in range(len(sizes))]
+    found = list(in_groups((TABLE.slice(start, size) for start, size in zip(starts, sizes, strict=True)), 4))
+    rows = [row for group in found for row in group.to_pylist()]
+    assert rows == TABLE.slice(0, sum(sizes)).to_pylist()
+    assert [len(group) for group in found] == [4] * (len(rows) // 4) + [len(rows) % 4] * (len(rows) % 4 > 0)
+    assert all(column.num_chunks == 1 for group in found for column in group.columns)
 
 
 def test_no_file_of_python_is_left_to_threads_of_arrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

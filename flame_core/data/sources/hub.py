@@ -9,30 +9,24 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from flame_core.data.forgotten import FORGOTTEN, NOTHING, Forgotten
-from flame_core.data.hub.access import HubFile, HubTree, fetch_file, find_commit, read_tree
-from flame_core.data.hub.rows import PLACE, ROWS, read_place, take_apart
-from flame_core.data.hub.without import copy_members, copy_rows
-from flame_core.data.shards import SPLITS, Split
-from flame_core.data.sources import ImageRef, RawPair
+from flame_core.data.hub.access import HubFile, HubTree, find_commit, read_tree
+from flame_core.data.hub.fetching import FileTask, count_samples, fetch, is_tar
+from flame_core.data.hub.file_listing import FileList, list_file, place_of
+from flame_core.data.shards import Split
 from flame_core.data.sources.accounting import Problems, Unused
-from flame_core.data.sources.kept_columns import KeptColumns
-from flame_core.data.sources.keys import safe_key
+from flame_core.data.sources.kept_columns import join_columns
 from flame_core.data.sources.listing import KEPT_COLUMNS
-from flame_core.data.sources.listing_writer import listed_unit, write_listing
+from flame_core.data.sources.listing_writer import FEW_BYTES, join_listings, listed_unit
 from flame_core.data.sources.picture_file import PICTURE_FILE
-from flame_core.data.sources.record import RECORDS, RecordReader
-from flame_core.data.sources.table import Row, Table, read_table
-from flame_core.data.sources.tar_content import read_samples
-from flame_core.digest import value_digest, write_json
+from flame_core.data.sources.record import RECORDS
+from flame_core.digest import write_json
 from flame_core.errors import InputError
 from flame_core.params import HubSource
 from flame_core.processes.engines import map_units
@@ -41,79 +35,6 @@ from flame_core.work import Unit, UnitRecord, WorkCache
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TREE = "tree.json"
-
-
-@dataclass(frozen=True)
-class FileTask:
-    """A file that becomes a unit."""
-
-    repo: str
-    commit: str
-    file: HubFile
-    image_column: str
-    work: WorkCache
-    forgotten: Forgotten = NOTHING
-
-    @property
-    def digest(self) -> str:
-        """Of the bytes, by the hub's own word, so that a file is found again at another commit."""
-        about = {"path": self.file.path, "size": self.file.size, "bytes": self.file.sha256 or self.file.blob_id}
-        column = None if is_tar(self.file) else self.image_column
-        return value_digest({"unit": "hub file", **about, "image_column": column})
-
-
-def is_tar(file: HubFile) -> bool:
-    """Whether a file is read as webdataset; else it is a parquet table."""
-    return file.path.lower().endswith(".tar")
-
-
-def fetch(task: FileTask) -> Unit:
-    """The unit of a file, found or fetched, without what is forgotten; nothing is fetched again for that."""
-    unit = task.work.find(task.digest) or task.work.compute(task.digest, lambda folder: _fetch(task, folder))
-    if not any(True for _ in _forgotten(task, unit.folder)):
-        return unit
-    return task.work.mend(task.digest, lambda folder, _: _copy_rest(task, unit, folder), lambda _: True)
-
-
-def _forgotten(task: FileTask, folder: Path) -> Iterator[str]:
-    """What is forgotten and still there: names of samples of a tar, numbers of rows of a table."""
-    if not task.forgotten.rows:
-        return
-    stem = task.file.path.rpartition(".")[0]
-    if is_tar(task.file):
-        for sample in read_samples(folder, task.file.path, [], Unused()):
-            if task.forgotten.names(safe_key(f"{stem}/{sample.key}"), sample.image and sample.image.sha256):
-                yield sample.key
-        return
-    for number, place in enumerate(pq.read_table(folder / ROWS, columns=[PLACE]).column(0).to_pylist()):
-        image = read_place(folder, place)
-        sha256 = image.sha256 if isinstance(image, ImageRef) else None
-        if place is not None and task.forgotten.names(safe_key(f"{stem}/{number + 1:08d}"), sha256):
-            yield str(number)
-
-
-def _copy_rest(task: FileTask, unit: Unit, folder: Path) -> UnitRecord:
-    """Copy what is not forgotten of a unit; the rows of a table keep their numbers, which are in their keys."""
-    gone = set(_forgotten(task, unit.folder))
-    if is_tar(task.file):
-        (folder / task.file.path).parent.mkdir(parents=True, exist_ok=True)
-        keys = {sample.key for sample in read_samples(unit.folder, task.file.path, [], Unused())}
-        copy_members(unit.folder / task.file.path, folder / task.file.path, gone, keys - gone)
-        left_out = unit.record.counts.get(FORGOTTEN, 0) + len(gone)
-        return UnitRecord({"bytes": (folder / task.file.path).stat().st_size, FORGOTTEN: left_out})
-    return UnitRecord({"rows": copy_rows(unit.folder, folder, {int(number) for number in gone})})
-
-
-def _fetch(task: FileTask, folder: Path) -> UnitRecord:
-    with TemporaryDirectory(dir=folder) as own:
-        fetched = fetch_file(task.repo, task.commit, task.file, Path(own))
-        if not is_tar(task.file):
-            rows = take_apart(fetched, f"{task.repo}: {task.file.path}", task.image_column, folder)
-            return UnitRecord({"rows": rows})
-        place = folder / task.file.path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        fetched.rename(place)
-    return UnitRecord({"bytes": task.file.size})
 
 
 class Hub:
@@ -205,7 +126,7 @@ class Hub:
                 continue
             unit = fetch(task)
             found.append((file, unit))
-            taken[split] = taken.get(split, 0) + _samples(file, unit)
+            taken[split] = taken.get(split, 0) + count_samples(file, unit)
         return found
 
     def _listed(self, tree: HubTree, units: list[tuple[HubFile, Unit]], work: WorkCache, unused: Unused) -> Unit:
@@ -220,18 +141,16 @@ class Hub:
             "unused": [asdict(group) for group in unused.rows()],
             **self._forgotten.identity,
         }
-        unit = work.get(inputs, lambda folder: self._list(folder, tree, units, unused))
+        unit = work.get(inputs, lambda folder: self._list(folder, tree, units, unused, work))
         return replace(
             unit,
             sha256={**unit.sha256, **{name: each.sha256[inner] for name, (each, inner) in kept.items()}},
             elsewhere={name: each.file(inner) for name, (each, inner) in kept.items()},
         )
 
-    def _list(self, folder: Path, tree: HubTree, units: list[tuple[HubFile, Unit]], unused: Unused) -> UnitRecord:
-        problems = Problems()
-        licence = self._params.licence or tree.licence
-        language, group_field = self._params.language, self._params.group_field
-        reader = RecordReader((self._params.caption_column,), language, group_field, licence)
+    def _list(
+        self, folder: Path, tree: HubTree, units: Sequence[tuple[HubFile, Unit]], unused: Unused, work: WorkCache
+    ) -> UnitRecord:
         about: dict[str, Any] = {
             "kind": "hub",
             "repo": self._params.repo,
@@ -241,86 +160,34 @@ class Hub:
         about |= {"card_licence": tree.licence, "files": [file.path for file, _ in units]}
         if taken_out := sum(unit.record.counts.get(FORGOTTEN, 0) for _, unit in units):  # of tars; rows stay, empty
             about[FORGOTTEN] = taken_out
-        kept = KeptColumns(folder / KEPT_COLUMNS if self._params.keep_columns else None)
-        pairs = self._pairs(folder, units, reader, problems, unused, kept)
-        record = write_listing(
-            folder, folder, pairs, about=about, problems=problems, unused=unused, forgotten=self._forgotten
-        )
-        kept.close()
+        lists = list(self._lists(units, self._params.licence or tree.licence, work))
+        record = join_listings(folder, lists, about=about, problems=Problems(), unused=unused)
+        if self._params.keep_columns:
+            join_columns(folder / KEPT_COLUMNS, [place / KEPT_COLUMNS for place in lists])
         return listed_unit(record)
 
-    def _pairs(
-        self,
-        folder: Path,
-        units: list[tuple[HubFile, Unit]],
-        reader: RecordReader,
-        problems: Problems,
-        unused: Unused,
-        kept: KeptColumns,
-    ) -> Iterator[RawPair]:
+    def _lists(self, units: Sequence[tuple[HubFile, Unit]], licence: str | None, work: WorkCache) -> Iterator[Path]:
+        """The folders with the lists of the files, in order; up to `max_samples` of each split."""
+
+        def task(file: HubFile, unit: Unit, most: int | None = None) -> FileList:
+            return FileList(file, unit, self._split(file), most, licence, self._params, work, self._forgotten)
+
         limit = self._params.max_samples
-        taken: dict[Split | None, int] = {}
+        if limit is None:
+            workers = settings().workers if sum(file.size for file, _ in units) > FEW_BYTES else 1
+            tasks = [task(file, unit) for file, unit in units]
+            yield from (unit.folder for unit in map_units(list_file, tasks, workers, "list files", "files"))
+            return
+        left: dict[Split | None, int] = defaultdict(lambda: limit)
         for file, unit in units:
             split = self._split(file)
-            read = self._tar_pairs if is_tar(file) else self._table_pairs
-            for pair, records in read(folder / _place_of(file), file, unit, reader, problems, unused):
-                if limit is not None and taken.get(split, 0) >= limit:
-                    unused.add("beyond_max_samples", pair.key, "samples")
-                    continue
-                taken[split] = taken.get(split, 0) + 1
-                if not self._forgotten.names(pair.key, pair.image and pair.image.sha256):  # rows as `write_listing` has
-                    kept.add(pair.key, [{"columns": self._columns(record)} for record in records])
-                left_out = pair.split not in (None, *SPLITS) and split != "val"
-                yield pair if split is None or left_out else replace(pair, split=split)
-
-    def _columns(self, record: Row) -> Row:
-        return {name: record.get(name) for name in self._params.keep_columns}
-
-    def _tar_pairs(
-        self, place: Path, file: HubFile, unit: Unit, reader: RecordReader, problems: Problems, unused: Unused
-    ) -> Iterator[tuple[RawPair, Sequence[Row]]]:
-        stem = file.path.rpartition(".")[0]
-        for sample in read_samples(unit.folder, file.path, problems, unused):
-            image = sample.image and replace(sample.image, path=place)
-            pair = reader.pair(
-                safe_key(f"{stem}/{sample.key}"), image, sample.records, texts=sample.texts, unused=unused
-            )
-            yield replace(pair, unread=sample.unread), sample.records
-
-    def _table_pairs(
-        self, place: Path, file: HubFile, unit: Unit, reader: RecordReader, problems: Problems, unused: Unused
-    ) -> Iterator[tuple[RawPair, Sequence[Row]]]:
-        stem = file.path.rpartition(".")[0]
-        needed = (PLACE, *reader.caption_fields, *filter(None, [reader.group_field]), *self._params.keep_columns)
-        found = Problems()
-        table = Table(unit.file(ROWS), PLACE, needed, reader.fields, "utf-8", None, found)
-        try:
-            for number, row in read_table(table):
-                image = read_place(place, row.pop(PLACE))
-                key = safe_key(f"{stem}/{number:08d}")
-                lost = None if isinstance(image, ImageRef) else f"{key} ({image or 'no bytes'})"
-                found_image = image if isinstance(image, ImageRef) else None
-                yield reader.pair(key, found_image, [row], missing=lost, unused=unused), [row]
-        except InputError as error:
-            raise InputError(str(error).replace(str(unit.file(ROWS)), f"{self._params.repo}: {file.path}")) from None
-        for problem in found.rows():
-            problems.append(replace(problem, file=file.path))
-
-
-def _place_of(file: HubFile) -> str:
-    """Where the pictures of a file are in the source's folder."""
-    return f"files/{file.path}" if is_tar(file) else f"files/{file.path}.{PICTURE_FILE}"
+            listed = list_file(task(file, unit, left[split]))
+            left[split] -= listed.record.counts["samples"]
+            yield listed.folder
 
 
 def _kept(file: HubFile, unit: Unit) -> Iterator[tuple[str, str]]:
     """(name in the source's folder, name in the unit) of the files with pictures."""
     inner = file.path if is_tar(file) else PICTURE_FILE
     if inner in unit.sha256:
-        yield _place_of(file), inner
-
-
-def _samples(file: HubFile, unit: Unit) -> int:
-    """How many samples a file holds."""
-    if not is_tar(file):
-        return pq.read_metadata(unit.file(ROWS)).num_rows
-    return sum(1 for _ in read_samples(unit.folder, file.path, [], Unused()))
+        yield place_of(file), inner

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flame_core.files.row_groups import in_groups
+
 _SCHEMA = pa.schema({"key": pa.string(), "columns": pa.string()})
+_GROUP = 1024  # rows per parquet row group
 
 
 class KeptColumns:
@@ -26,7 +29,7 @@ class KeptColumns:
             for record in records:
                 values = {**(record.get("columns") or {}), **{k: v for k, v in values.items() if v is not None}}
             self._rows.append({"key": key, "columns": json.dumps(values, sort_keys=True)})
-            if len(self._rows) >= 1024:
+            if len(self._rows) == _GROUP:
                 self._flush()
 
     def _flush(self) -> None:
@@ -38,3 +41,13 @@ class KeptColumns:
         if self._writer:
             self._flush()
             self._writer.close()
+
+
+def join_columns(path: Path, parts: Iterable[Path]) -> None:
+    """Write the rows of several such files to one, as if they had been added to it one by one."""
+    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
+        table = _SCHEMA.empty_table()
+        for table in in_groups((pq.ParquetFile(part).read() for part in parts), _GROUP):
+            writer.write_table(table)
+        if len(table) % _GROUP == 0:  # as a file ends that is closed
+            writer.write_table(_SCHEMA.empty_table())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -28,8 +28,10 @@ from flame_core.data.sources.listing import (
 )
 from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.digest import canonical_json, write_json
+from flame_core.files.row_groups import in_groups
 from flame_core.work import UnitRecord
 
+FEW_BYTES = 1 << 28  # of a source; one process lists them sooner than several have begun
 _GROUP = 1024  # rows per parquet row group, the smallest amount that is read
 
 
@@ -76,37 +78,26 @@ def join_listings(
 ) -> dict[str, Any]:
     """Write the list of a source whose parts were listed to folders of their own; the same as `write_listing` of all.
 
-    `parts` are folders with lists, whose pictures are relative to one folder; each is read when the ones before it are
-    written. What they say of forgotten pairs, problems and unused files counts.
+    `parts` are folders with lists, whose pictures are relative to one folder. Their problems, what they do not use and
+    their forgotten pairs count.
     """
+    places = list(parts)
     count = gone = 0
     missing: dict[int, str] = {}
-    waiting: list[pa.Table] = []
+    for place in places:
+        missing |= {count + int(row): said for row, said in read_missing(place).items()}
+        record = read_source(place)
+        count += record["pairs"]
+        gone += record.get(FORGOTTEN, 0)
+        part_problems, groups = left_out(record)
+        for problem in part_problems:
+            problems.append(problem)
+        for group in groups:
+            unused.include(group)
     with pq.ParquetWriter(folder / PAIRS, SCHEMA, compression="zstd") as writer:
-        for part in parts:
-            table = pq.ParquetFile(part / PAIRS).read().cast(SCHEMA)
-            missing |= {count + int(row): said for row, said in read_missing(part).items()}
-            count += len(table)
-            waiting = _write_groups(writer, [*waiting, table])
-            record = read_source(part)
-            gone += record.get(FORGOTTEN, 0)
-            part_problems, groups = left_out(record)
-            for problem in part_problems:
-                problems.append(problem)
-            for group in groups:
-                unused.include(group)
-        for table in waiting:
+        for table in in_groups((pq.ParquetFile(place / PAIRS).read().cast(SCHEMA) for place in places), _GROUP):
             writer.write_table(table)
     return _write_rest(folder, count, missing, gone, about, problems, unused, manifest, forgotten)
-
-
-def _write_groups(writer: pq.ParquetWriter, tables: Sequence[pa.Table]) -> list[pa.Table]:
-    """Write the rows of tables in whole row groups; returns what is left, as one table without slices, if any."""
-    rows = pa.concat_tables(tables)
-    whole = len(rows) - len(rows) % _GROUP
-    for start in range(0, whole, _GROUP):
-        writer.write_table(rows.slice(start, _GROUP).combine_chunks())
-    return [rows.slice(whole).combine_chunks()] if len(rows) > whole else []
 
 
 def _write_rest(
@@ -144,6 +135,14 @@ def listed_unit(record: Mapping[str, Any]) -> UnitRecord:
     """The record of a unit with a list, from its `source.json`: its pairs, and the files that could not be used."""
     failures = {problem["file"]: problem["reason"] for problem in record["problems"]}
     return UnitRecord({"pairs": record["pairs"]}, failures)
+
+
+def listed_part(folder: Path, record: dict[str, Any], unused: Unused) -> UnitRecord:
+    """The same of a part of a source, for `join_listings`; `samples` also counts pairs that are forgotten."""
+    record["unused"] = [asdict(group) for group in unused.groups()]
+    write_json(folder / SOURCE, record)
+    unit = listed_unit(record)
+    return UnitRecord({**unit.counts, "samples": record["pairs"] + record.get(FORGOTTEN, 0)}, unit.failures)
 
 
 def _without(pairs: Iterable[RawPair], forgotten: Forgotten, left_out: list[RawPair]) -> Iterator[RawPair]:

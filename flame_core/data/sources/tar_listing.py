@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from flame_core.data.forgotten import FORGOTTEN, NOTHING, Forgotten
+from flame_core.data.forgotten import NOTHING, Forgotten
 from flame_core.data.shards import SPLITS, Split
 from flame_core.data.sources import RawPair
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.keys import safe_key
-from flame_core.data.sources.listing import SOURCE, SourceFile
-from flame_core.data.sources.listing_writer import listed_unit, write_listing
+from flame_core.data.sources.listing import SourceFile
+from flame_core.data.sources.listing_writer import listed_part, write_listing
 from flame_core.data.sources.record import RECORDS, RecordReader
 from flame_core.data.sources.tar_content import read_samples
-from flame_core.digest import write_json
 from flame_core.params import WebdatasetSource
 from flame_core.work import Unit, UnitRecord, WorkCache
 
@@ -56,10 +55,7 @@ def _write(task: TarTask, folder: Path) -> UnitRecord:
     record = write_listing(
         folder, task.folder, pairs, about={}, problems=problems, unused=unused, forgotten=task.forgotten
     )
-    record["unused"] = [asdict(group) for group in unused.groups()]
-    write_json(folder / SOURCE, record)
-    unit = listed_unit(record)
-    return replace(unit, counts={**unit.counts, "samples": record["pairs"] + record.get(FORGOTTEN, 0)})
+    return listed_part(folder, record, unused)
 
 
 def _pairs(task: TarTask, problems: Problems, unused: Unused) -> Iterator[RawPair]:

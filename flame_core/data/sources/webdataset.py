@@ -18,7 +18,7 @@ from flame_core.data.sources import Problem
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.beside_shards import note_rest
 from flame_core.data.sources.listing import SourceFile
-from flame_core.data.sources.listing_writer import join_listings, listed_unit
+from flame_core.data.sources.listing_writer import FEW_BYTES, join_listings, listed_unit
 from flame_core.data.sources.manifest import make_manifest
 from flame_core.data.sources.record import RECORDS
 from flame_core.data.sources.tar_listing import TarTask, list_tar
@@ -29,8 +29,6 @@ from flame_core.params import WebdatasetSource
 from flame_core.processes.engines import map_units
 from flame_core.settings import settings
 from flame_core.work import Unit, UnitRecord, WorkCache
-
-_FEW_BYTES = 1 << 28  # which one process reads sooner than several have begun
 
 
 class Webdataset:
@@ -107,7 +105,7 @@ class Webdataset:
 
         limit = self._params.max_samples
         if limit is None:
-            workers = settings().workers if sum(tar.size for tar in manifest) > _FEW_BYTES else 1
+            workers = settings().workers if sum(tar.size for tar in manifest) > FEW_BYTES else 1
             yield from (
                 unit.folder for unit in map_units(list_tar, list(map(task, manifest)), workers, "list shards", "shards")
             )

@@ -233,9 +233,11 @@ def test_max_samples_fetches_no_file_behind_them(tmp_path, hub):
 RUN = """
 import sys
 from pathlib import Path
+from flame_core.data.sources import hub
 from tests.data.sources.test_hub import download
+hub.FEW_BYTES = 0
 if __name__ == "__main__":
-    download(Path(sys.argv[1]), sys.argv[2])
+    download(Path(sys.argv[1]), sys.argv[2], keep_columns=["score"])
 """
 
 

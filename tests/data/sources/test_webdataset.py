@@ -172,7 +172,7 @@ def _at_once(folder: Path, out: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_lists_of_tars_make_one(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int):
     _write_some(folder)
-    monkeypatch.setattr(webdataset, "_FEW_BYTES", 0)
+    monkeypatch.setattr(webdataset, "FEW_BYTES", 0)
     monkeypatch.setattr(webdataset, "settings", lambda: settings().model_copy(update={"workers": workers}))
     unit, _ = _download(folder)
     _at_once(folder, tmp_path / "once")
