@@ -33,14 +33,16 @@ class Pair:
     captions: tuple[str, ...]
 
 
-def read_pairs(shards: Path, captions: Path, split: Split, kinds: Sequence[str], language: str) -> list[Pair]:
-    """The pairs of a split in the order of the index; a picture without a caption of these kinds has its raw ones.
+def read_pairs(
+    shards: Path, captions: Path, split: Split, kinds: Sequence[str], language: str, most: int | None
+) -> list[Pair]:
+    """At most so many pairs of a split, the first ones; a picture without a caption of these kinds has its raw ones.
 
     Raises:
         InputError: a picture has no caption in that language; names it.
     """
     texts: dict[str, dict[str, list[str]]] = {}
-    index = list(read_index(shards, split))
+    index = read_index(shards, split)[:most]
     for shard in sorted({row.shard for row in index}):
         for caption in read_captions(captions_file(captions, shard)):
             if caption.language == language:

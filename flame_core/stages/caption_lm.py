@@ -66,8 +66,8 @@ def run(params: Params, layout: Layout) -> None:
     )
     config = started_config(chosen, source, llm, read_shape(params, llm).hidden)
     language = params.evaluate.train_language
-    pairs = read_pairs(layout.shards, layout.captions, "train", chosen.kinds, language)[: chosen.pairs]
-    shown = read_pairs(layout.shards, layout.captions, "val", ["raw"], language)[: chosen.written]
+    pairs = read_pairs(layout.shards, layout.captions, "train", chosen.kinds, language, chosen.pairs)
+    shown = read_pairs(layout.shards, layout.captions, "val", ["raw"], language, chosen.written)
     torch.set_num_threads(chosen.cpu_threads)
 
     def open_llm() -> FrozenLLM:
