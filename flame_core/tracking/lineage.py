@@ -20,7 +20,7 @@ from flame_core.digest import file_sha256, value_digest
 from flame_core.git import git
 from flame_core.graph.section_stages import ADAPTER_OUT
 from flame_core.layout import Layout
-from flame_core.measuring.results import METRICS
+from flame_core.measuring.results import METRICS, RESULTS
 from flame_core.model_files import WEIGHTS
 from flame_core.names import is_commit, shown
 from flame_core.suite.benchmark_results import read_benchmark_results
@@ -34,6 +34,7 @@ from flame_core.tracking.initial_weights import init_links
 from flame_core.tracking.linked import linked_links
 from flame_core.tracking.listings import part_md5, read_listing
 from flame_core.tracking.metric_names import logged_value
+from flame_core.tracking.obstacles import Withheld, require_run
 from flame_core.tracking.pages import run_url, served, version_url
 from flame_core.tracking.promotion import REASON, VERDICT
 from flame_core.tracking.provenance import LOCK
@@ -148,6 +149,10 @@ def _run(record: Record, running: bool) -> Link:
         },
         url=run_url(record.address, run.info.experiment_id, run.info.run_id) if running else None,
     )
+    try:
+        require_run(record.client, record.address, run.info.run_id)
+    except Withheld as why:  # it can still be read, until `mlflow gc` removes it
+        link.notes.append(str(why))
     if run.info.status != "FINISHED":
         link.fail(f"the run is {run.info.status}")
     return link
@@ -165,8 +170,8 @@ def _metrics(record: Record, files: Path) -> Link:
         return link
     reported = json.loads(path.read_text("utf-8")) | benchmark_metrics(read_benchmark_results(files / REPORT))
     logged = record.run.data.metrics
-    shown = ("retrieval/en/image_to_text/recall@10", "retrieval/en/text_to_image/recall@10", "classification/top1")
-    link.facts = {name: f"{reported[name]:.4f}" for name in shown if name in reported} | {
+    headline = json.loads((files / REPORT / RESULTS).read_text("utf-8"))["headline"]
+    link.facts = {name: f"{reported[name]:.4f}" for name, _ in headline if name in reported} | {
         "loss, last step": f"{logged['train/loss']:.4f}" if "train/loss" in logged else "not recorded"
     }
     differing = [name for name, value in reported.items() if value == value and logged_value(logged, name) != value]

@@ -71,7 +71,7 @@ def reproduce(layout: Layout, model: str, everything: bool = False) -> Reproduct
         recipe = require_name(record.tags["flame.recipe"])
     except (KeyError, ValueError) as error:
         raise InputError(f"{model}: its tag flame.recipe names no recipe ({error})") from None
-    if saw := record.tags.get(FORGOTTEN_TAG):
+    if saw := record.tags.get(FORGOTTEN_TAG) or (record.version and record.version.tags.get(FORGOTTEN_TAG)):
         raise InputError(
             f"{model} saw {saw} samples that were forgotten since (`flame forget`): it cannot be trained again"
         )

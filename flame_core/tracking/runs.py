@@ -16,6 +16,7 @@ from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.model_files import WEIGHTS
 from flame_core.settings import settings
+from flame_core.tracking.obstacles import read_experiment
 from flame_core.tracking.registry import MODEL_TAG, find_version
 from flame_core.tracking.store import asking, open_client, require_tracking
 
@@ -100,11 +101,22 @@ def _find_record(layout: Layout, name: str, address: str) -> Record:
             f"folder of a model ({weights} does not exist)"
         )
     sha256 = file_sha256(weights)
-    experiment = client.get_experiment_by_name(settings().experiment)
-    found = client.search_runs([experiment.experiment_id], f"tags.`{MODEL_TAG}` = '{sha256}'") if experiment else []
-    if not found:
+    run = _run_that_made(client, address, sha256)
+    if run is None:
         raise InputError(f"no run at {address} made {weights} (sha256 {sha256[:12]})")
-    return _with_version(address, client, found[0])
+    return _with_version(address, client, run)
+
+
+def _run_that_made(client: MlflowClient, address: str, sha256: str) -> Run | None:
+    """The newest run whose model has these weights; a deleted one only if there is no other."""
+    from mlflow.entities import ViewType
+
+    if (experiment := read_experiment(client, address)) is None:
+        return None
+    for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY):
+        if found := client.search_runs([experiment.experiment_id], f"tags.`{MODEL_TAG}` = '{sha256}'", view):
+            return found[0]
+    return None
 
 
 def _version(client: MlflowClient, name: str) -> ModelVersion:
