@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.digest import file_sha256, value_digest
+from flame_core.errors import InputError
 from flame_core.git import git
 from flame_core.graph.section_stages import ADAPTER_OUT
 from flame_core.layout import Layout
@@ -39,7 +40,7 @@ from flame_core.tracking.pages import run_url, served, version_url
 from flame_core.tracking.promotion import REASON, VERDICT
 from flame_core.tracking.provenance import LOCK
 from flame_core.tracking.registry import MODEL_TAG, PACKAGE, ROLLED_BACK
-from flame_core.tracking.runs import Record, find_record, read_yaml_artifact
+from flame_core.tracking.runs import Record, find_record, read_artifact
 from flame_core.tracking.store import asking, require_tracking, trouble
 from flame_core.workspace import dvc_cache
 
@@ -75,7 +76,7 @@ def _trace(layout: Layout, model: str) -> Lineage:
     record = find_record(layout, model)
     running = served(record.address, record.run.info.run_id)
     with record.files() as files:
-        lock = read_yaml_artifact(files, LOCK)
+        lock = read_artifact(files, LOCK)
         outs = {out["path"]: out.get("md5", "") for stage in lock["stages"].values() for out in stage.get("outs", [])}
         recipe = record.tags.get("flame.recipe", "")
         inputs = {
@@ -164,13 +165,17 @@ def _when(milliseconds: int | None) -> str:
 
 def _metrics(record: Record, files: Path) -> Link:
     link = Link("metrics")
-    path = files / REPORT / METRICS
-    if not path.is_file():
-        link.skip("the model was not evaluated in this run")
+    if not (files / REPORT).is_dir():
+        link.skip("the model was not evaluated in this run, or its report is gone")
         return link
-    reported = json.loads(path.read_text("utf-8")) | benchmark_metrics(read_benchmark_results(files / REPORT))
+    try:
+        reported = read_artifact(files, f"{REPORT}/{METRICS}")
+        headline = read_artifact(files, f"{REPORT}/{RESULTS}")["headline"]
+        reported |= benchmark_metrics(read_benchmark_results(files / REPORT))
+    except InputError as error:
+        link.fail(str(error))
+        return link
     logged = record.run.data.metrics
-    headline = json.loads((files / REPORT / RESULTS).read_text("utf-8"))["headline"]
     link.facts = {name: f"{reported[name]:.4f}" for name, _ in headline if name in reported} | {
         "loss, last step": f"{logged['train/loss']:.4f}" if "train/loss" in logged else "not recorded"
     }
@@ -193,7 +198,7 @@ def _recipe(record: Record, files: Path, outs: dict[str, str]) -> Link:
         link.facts["workspace"] = record.tags["flame.workspace"]
     if value_digest(outs) != record.tags.get("flame.dvc_digest"):
         link.fail(f"{LOCK} of the run has another digest than the run's tag")
-    params = read_yaml_artifact(files, "params.yaml")
+    params = read_artifact(files, "params.yaml")
     logged = record.run.data.params
     stated = params.get("llm", {}).get("source")
     if stated != logged.get("llm.source"):

@@ -225,8 +225,14 @@ def _results(client: MlflowClient, version: ModelVersion, folder: Path) -> Resul
             f"the report of version {version.version} of {version.name} cannot be read from run {version.run_id}: "
             f"{error} If its files are gone, {SEND_AGAIN}"
         ) from None
-    gates.require(report)
-    return read_results(report)
+    try:
+        gates.require(report)
+        return read_results(report)
+    except InputError as error:  # which names a folder that is gone by now
+        raise InputError(
+            f"the report of version {version.version} of {version.name} in run {version.run_id} lacks files or is damaged: "
+            f"{SEND_AGAIN}"
+        ) from error
 
 
 def _champion_results(

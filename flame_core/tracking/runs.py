@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,15 +137,23 @@ def _with_version(address: str, client: MlflowClient, run: Run) -> Record:
     return Record(address, client, run, client.get_model_version(name, str(found.version)) if found else None)
 
 
-def read_yaml_artifact(folder: Path, name: str) -> dict[str, Any]:
-    """A YAML file among a run's artifacts.
+def read_artifact(folder: Path, name: str) -> dict[str, Any]:
+    """A file of YAML or JSON among a run's artifacts.
 
     Raises:
-        InputError: the run did not record it, or its artifacts are gone.
+        InputError: the run did not record it, or it is gone or damaged.
     """
     path = folder / name
     if not any(folder.iterdir()):
         raise InputError(f"MLflow has none of the run's files: {SEND_AGAIN}")
     if not path.is_file():
-        raise InputError(f"the run recorded no {name}; runs of `flame run`, `dvc repro` and Dagster do")
-    return yaml.safe_load(path.read_text("utf-8"))
+        raise InputError(
+            f"MLflow has no {name} of the run. If the run recorded it (`flame run`, `dvc repro` and Dagster do), "
+            f"{SEND_AGAIN}"
+        )
+    try:
+        text = path.read_text("utf-8")
+        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        first = str(error).partition("\n")[0]
+        raise InputError(f"{name} of the run is damaged in MLflow ({first}): {SEND_AGAIN}") from None

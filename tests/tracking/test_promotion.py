@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from flame_core import gates
 from flame_core.errors import InputError, ParamsError
 from flame_core.tracking import promotion
 from flame_core.tracking.delivery import deliver
@@ -156,3 +157,13 @@ def test_models_that_have_not_arrived_are_judged_once_they_have(tracked, address
     evaluated(tracked, address, "one", 10)
     with pytest.raises(InputError, match="report of version 1"):
         promote_if_new(params, tracked)
+
+
+def test_a_report_that_lost_a_file_in_mlflow_is_named_by_its_run(tracked, address, client, params):
+    journal = evaluated(tracked, address, "one", 10)
+    (tracked.root / "checks").write_bytes(gates.to_bytes([]))
+    journal.append({"kind": "artifacts", "files": {"report/checks.json": journal.keep(tracked.root / "checks")}})
+    deliver(journal, address)
+    run = journal.delivered(address).run_id
+    with pytest.raises(InputError, match=f"report of version 1 of flame in run {run} lacks files.*replay --all"):
+        promote(params, tracked)
