@@ -230,8 +230,8 @@ def _results(client: MlflowClient, version: ModelVersion, folder: Path) -> Resul
         return read_results(report)
     except InputError as error:  # which names a folder that is gone by now
         raise InputError(
-            f"the report of version {version.version} of {version.name} in run {version.run_id} lacks files or is damaged: "
-            f"{SEND_AGAIN}"
+            f"the report of version {version.version} of {version.name} in run {version.run_id} lacks files or is "
+            f"damaged: {SEND_AGAIN}"
         ) from error
 
 
