@@ -81,11 +81,25 @@ def warn(checks: Iterable[Check]) -> None:
         log.warning("%s: %s", kind, "\n  ".join(told(check, advised=advised)))
 
 
+def measured(check: Check) -> str:
+    """What was measured, and the threshold if there is one: `measured 0.25, threshold 0.5`; "" if there is neither."""
+    limit = "" if check.threshold is None else f"threshold {shown(check.threshold)}"
+    value = f"measured {shown(check.value)}" if check.value is not None else "not measured" if limit else ""
+    return ", ".join(filter(None, (value, limit)))
+
+
+def shown(value: Any) -> str:
+    """A value or threshold of a check as text."""
+    if isinstance(value, list):
+        return ", ".join(map(shown, value)) or "none"
+    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
 def told(check: Check, *, advised: bool = True) -> list[str]:
     """A failed check in lines: what was measured, and how to go on if that is `advised`."""
     examples = f"; for example {', '.join(check.keys[:5])}" if check.keys else ""
-    measured = f"(measured {check.value}, threshold {check.threshold}){examples}"
-    first = f"{check.name}: {check.description} {measured}"
+    found = measured(check)
+    first = f"{check.name}: {check.description}{f' ({found})' if found else ''}{examples}"
     return [first, *(f"  {line}" for line in advice(check.name))] if advised else [first]
 
 

@@ -49,7 +49,10 @@ def print_values(console: Console, values: Mapping[str, str]) -> None:
 
 
 def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows as a table; as blocks of names and values if a word would have to be broken."""
+    """Print rows as a table, or as blocks of names and values if a word would have to be broken; `none` for no rows."""
+    if not rows:
+        print_title(console, f"{title}: none")
+        return
     rows = [[*map(without_controls, row)] for row in rows]
     widths = column_widths(columns, rows, console.width)
     if widths is None:

@@ -30,6 +30,7 @@ from orchestration.dagster_dvc.assets import EXIT_CODE
 NAME = "failure_alert"
 _SECONDS = 10.0  # for the address to answer
 _CHARACTERS = 3000  # of a message
+_REDIRECTS = range(300, 400)
 _NO_JOB = "__"  # begins Dagster's own names for materializations without a job
 
 
@@ -98,14 +99,22 @@ def send(address: str, content: dict[str, Any]) -> str | None:
         address, json.dumps(content).encode(), {"content-type": "application/json", "user-agent": "flame"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=_SECONDS) as answer:
             answer.read(1)
         return None
     except urllib.error.HTTPError as error:
-        return f"the alert was not accepted: {_host(address)} answered {error.code}"
+        hint = "; set FLAME_ALERT_URL to the address that it redirects to" if error.code in _REDIRECTS else ""
+        return f"the alert was not accepted: {_host(address)} answered {error.code}{hint}"
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         return f"the alert was not sent: {_host(address)} does not answer ({reason})"
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Makes a redirect an error: urllib would follow it with a GET, and the alert would be lost without a word."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _host(address: str) -> str:

@@ -101,8 +101,8 @@ def _result(name: str, checks: Sequence[Check]) -> dg.AssetCheckResult:
             {
                 "check": check.name,
                 "passed": check.passed,
-                "measured": _text(check.value),
-                "threshold": _text(check.threshold),
+                "measured": gates.shown(check.value),
+                "threshold": gates.shown(check.threshold),
                 "examples": ", ".join(check.keys),
             }
         )
@@ -129,8 +129,8 @@ def _described(name: str, checks: Sequence[Check], failed: Sequence[Check]) -> s
         return what
     first = failed[0]
     of = f" ({first.name})" if len(checks) > 1 else ""
-    measured = "" if first.value is None else f": measured {_text(first.value)}, threshold {_text(first.threshold)}{of}"
-    return "\n\n".join([f"{what}{measured}", *advice(name)])
+    measured = gates.measured(first)
+    return "\n\n".join([f"{what}: {measured}{of}" if measured else what, *advice(name)])
 
 
 _COLUMNS = dg.TableSchema(
@@ -146,7 +146,3 @@ _COLUMNS = dg.TableSchema(
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)

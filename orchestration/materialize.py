@@ -136,7 +136,8 @@ def _show(result: dg.ExecuteInProcessResult) -> None:
     for event in result.filter_events(lambda event: event.is_step_materialization):
         materialization = event.step_materialization_data.materialization
         lines[materialization.asset_key.to_user_string()] = str(materialization.metadata["outcome"].value)
-    facts("Materialized", lines)
+    if lines:
+        facts("Materialized", lines)
     for evaluation in result.get_asset_check_evaluations():
         if not evaluation.passed:
             name = f"{evaluation.asset_key.to_user_string()}: {evaluation.check_name}"

@@ -55,7 +55,7 @@ def test_they_are_shown_with_what_to_do(layout: Layout, capsys: pytest.CaptureFi
         "  data/raw (does not block): pets/readable: files can be read (measured 1, threshold 0)",
         "      threshold: fixed, no param changes it",
     ]
-    assert "  data/reports/flame: recall_over_chance/en/image_to_text: recall (measured 0.9, threshold 1.0)" in lines
+    assert "  data/reports/flame: recall_over_chance/en/image_to_text: recall (measured 0.9, threshold 1)" in lines
     assert lines[-1].endswith("then go on with `flame run`")
     show_failed_checks(layout, ["flame"], advised=False)
     assert len(capsys.readouterr().err.splitlines()) == 3

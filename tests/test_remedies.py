@@ -183,6 +183,20 @@ def test_a_check_that_is_not_known_here_is_told_all_the_same(tmp_path):
         gates.require(put(tmp_path / "labels", Check("mine", False, "my own", 1, 0)))
 
 
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        (Check("x", False, "recall", 0.90000001, 1.0), "x: recall (measured 0.9, threshold 1)"),
+        (Check("x", False, "some metric differs", []), "x: some metric differs (measured none)"),
+        (Check("x", False, "shares", [0.25, "en 1"], 0), "x: shares (measured 0.25, en 1, threshold 0)"),
+        (Check("x", False, "recall", None, 1), "x: recall (not measured, threshold 1)"),
+        (Check("x", False, "all there", keys=["a"]), "x: all there; for example a"),
+    ],
+)
+def test_only_what_a_check_has_is_told(check, said):
+    assert gates.told(check) == [said]
+
+
 def test_a_stage_warns_of_its_failed_checks(caplog):
     with caplog.at_level(logging.WARNING, logger="flame_core"):
         gates.warn([Check("pets/readable", False, "files can be read", 1, 0, blocking=False), Check("x", True, "y")])

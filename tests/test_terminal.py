@@ -35,6 +35,10 @@ def test_what_would_steer_the_terminal_is_escaped(width):
         assert "\x1b" not in said and "\x9b" not in said and r"\x1b]0;title\x07\x9b31mb.jpg" in said
 
 
+def test_a_table_without_rows_says_so():
+    assert printed(print_table, "models over time", ["recipe"], []) == ["models over time: none"]
+
+
 def test_a_path_within_a_sentence_stays_whole():
     lines = printed(print_facts, "t", {"verified": f"12 files of {LONG} in 3 s"})
     assert any(LONG in line for line in lines)

@@ -141,10 +141,13 @@ def promote(
         promotion.allow_again(layout, version, reason)
     found = promotion.promote(load_params(layout), layout, version)
     if found.verdict is None:
-        makes = "the next other model that `flame run` evaluates here becomes it"
-        if layout.is_workspace:
+        challenger = "none; the next other model that `flame run` evaluates here becomes it"
+        if version:
+            challenger = f"{name} version {version} is the champion already"
+        elif layout.is_workspace:
             makes = f"`flame register RECIPE --workspace {layout.root.name}` makes a model of this workspace one"
-        facts("promote", {"challenger": f"none; {makes}", "champion": found.champion or "none"})
+            challenger = f"none; {makes}"
+        facts("promote", {"challenger": challenger, "champion": found.champion or "none"})
         return
     show(found.verdict)
     facts("promote", {"challenger": f"{name} version {found.challenger}", "champion": found.champion or "none"})

@@ -6,6 +6,7 @@ Nothing is unlearned. A model that saw forgotten samples keeps its tag, and `fla
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,12 +18,15 @@ from flame_core.forgetting.requests import Requests, parse_requests
 from flame_core.forgetting.revisions import cache_folder, cached, trees
 from flame_core.layout import Layout
 from flame_core.settings import settings
+from flame_core.tracking.obstacles import read_experiment
 from flame_core.tracking.registry import FORGOTTEN_TAG
 from flame_core.tracking.store import asking, open_client, require_tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,23 +53,34 @@ def tag_models(layout: Layout, forgotten: Forgotten) -> dict[str, int]:
     with asking(address):
         client = open_client(address)
         name = settings().registered_model
-        for run, digest in _runs(client):
+        for run, digest in _runs(client, address):
             number = sum(digest in row.held for row in forgotten.rows)
             if number:
-                client.set_tag(run.info.run_id, FORGOTTEN_TAG, str(number))
-                tagged[f"run {run.info.run_id}"] = number
+                if run.info.lifecycle_stage == "active":
+                    client.set_tag(run.info.run_id, FORGOTTEN_TAG, str(number))
+                    tagged[f"run {run.info.run_id}"] = number
+                else:  # MLflow refuses its tags
+                    log.warning(
+                        "run %s saw forgotten samples and is deleted in MLflow, so it gets no tag; if you restore it, "
+                        "run `flame forget` again",
+                        run.info.run_id,
+                    )
                 for version in _versions(client, name, run.info.run_id):
                     client.set_model_version_tag(name, version, FORGOTTEN_TAG, str(number))
                     tagged[f"{name} version {version}"] = number
     return tagged
 
 
-def _runs(client: MlflowClient) -> Iterator[tuple[Run, str]]:
-    """Every run of the experiment with the digest of the training split that it read."""
-    experiment = client.get_experiment_by_name(settings().experiment)
+def _runs(client: MlflowClient, address: str) -> Iterator[tuple[Run, str]]:
+    """Every run of the experiment, also a deleted one, with the digest of the training split that it read."""
+    from mlflow.entities import ViewType
+
+    experiment = read_experiment(client, address)
     token: str | None = None
     while experiment is not None:
-        page = client.search_runs([experiment.experiment_id], max_results=1000, page_token=token)
+        page = client.search_runs(
+            [experiment.experiment_id], run_view_type=ViewType.ALL, max_results=1000, page_token=token
+        )
         for run in page:
             for each in run.inputs.dataset_inputs if run.inputs else []:
                 if each.dataset.name == "shards":
@@ -103,7 +118,7 @@ def who_saw(layout: Layout, sample: str) -> list[Seen]:
     rows: list[Seen] = []
     with asking(address):
         client = open_client(address)
-        for run, digest in _runs(client):
+        for run, digest in _runs(client, address):
             versions = tuple(_versions(client, settings().registered_model, run.info.run_id))
             rows.append(Seen(run.info.run_id, run.info.run_name or "", versions, _answer(digest, gone, known)))
     return rows

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from rich.console import Console
 
 from flame_core import reporting
 from flame_core.errors import InputError
@@ -24,6 +25,7 @@ from flame_core.measuring.estimates import means_of
 from flame_core.measuring.intervals import Mean, difference_interval, mean_of
 from flame_core.measuring.results import Results
 from flame_core.params import PromoteParams
+from flame_core.terminal import print_title
 
 MEAN = "mean of the held-out measures"
 _DIGITS = 6
@@ -143,9 +145,13 @@ def _compared(measure: str, new: Mean, old: Mean, params: PromoteParams, confide
 
 
 def show(verdict: Verdict) -> None:
-    """Show the verdict and its table."""
+    """Show the verdict, and its table if models were compared."""
+    said = verdict.reason if verdict.outcome == "cannot judge" else f"{verdict.outcome}: {verdict.reason}"
+    if not verdict.differences:
+        print_title(Console(), said)
+        return
     reporting.table(
-        verdict.reason if verdict.outcome == "cannot judge" else f"{verdict.outcome}: {verdict.reason}",
+        said,
         ["measure", "champion", "challenger", "difference", "interval", "verdict"],
         [
             (

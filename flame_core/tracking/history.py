@@ -30,6 +30,7 @@ from flame_core.suite.held_out_benchmarks import RETRIEVAL
 from flame_core.tracking.benchmarks import BASELINE_TAG, baseline_journal, benchmark_headline
 from flame_core.tracking.journal import Journal
 from flame_core.tracking.metric_names import logged_value
+from flame_core.tracking.obstacles import read_experiment
 from flame_core.tracking.pages import page_address, run_url, served, show_pages, version_url
 from flame_core.tracking.promotion import VERDICT
 from flame_core.tracking.registry import MODEL_TAG, ROLLED_BACK
@@ -106,7 +107,7 @@ def read_history(params: Params, layout: Layout) -> History:
 
 def _read_history(params: Params, layout: Layout, address: str) -> History:
     client = open_client(address)
-    experiment = client.get_experiment_by_name(settings().experiment)
+    experiment = read_experiment(client, address)
     if experiment is None:
         return History([], [], None)
     wanted = headline(params, layout)

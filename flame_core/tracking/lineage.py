@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.digest import file_sha256, value_digest
+from flame_core.errors import InputError
 from flame_core.git import git
 from flame_core.graph.section_stages import ADAPTER_OUT
 from flame_core.layout import Layout
-from flame_core.measuring.results import METRICS
+from flame_core.measuring.results import METRICS, RESULTS
 from flame_core.model_files import WEIGHTS
 from flame_core.names import is_commit, shown
 from flame_core.suite.benchmark_results import read_benchmark_results
@@ -34,11 +35,12 @@ from flame_core.tracking.initial_weights import init_links
 from flame_core.tracking.linked import linked_links
 from flame_core.tracking.listings import part_md5, read_listing
 from flame_core.tracking.metric_names import logged_value
+from flame_core.tracking.obstacles import Withheld, require_run
 from flame_core.tracking.pages import run_url, served, version_url
 from flame_core.tracking.promotion import REASON, VERDICT
 from flame_core.tracking.provenance import LOCK
 from flame_core.tracking.registry import MODEL_TAG, PACKAGE, ROLLED_BACK
-from flame_core.tracking.runs import Record, find_record, read_yaml_artifact
+from flame_core.tracking.runs import Record, find_record, read_artifact
 from flame_core.tracking.store import asking, require_tracking, trouble
 from flame_core.workspace import dvc_cache
 
@@ -74,7 +76,7 @@ def _trace(layout: Layout, model: str) -> Lineage:
     record = find_record(layout, model)
     running = served(record.address, record.run.info.run_id)
     with record.files() as files:
-        lock = read_yaml_artifact(files, LOCK)
+        lock = read_artifact(files, LOCK)
         outs = {out["path"]: out.get("md5", "") for stage in lock["stages"].values() for out in stage.get("outs", [])}
         recipe = record.tags.get("flame.recipe", "")
         inputs = {
@@ -148,6 +150,10 @@ def _run(record: Record, running: bool) -> Link:
         },
         url=run_url(record.address, run.info.experiment_id, run.info.run_id) if running else None,
     )
+    try:
+        require_run(record.client, record.address, run.info.run_id)
+    except Withheld as why:  # it can still be read, until `mlflow gc` removes it
+        link.notes.append(str(why))
     if run.info.status != "FINISHED":
         link.fail(f"the run is {run.info.status}")
     return link
@@ -159,14 +165,18 @@ def _when(milliseconds: int | None) -> str:
 
 def _metrics(record: Record, files: Path) -> Link:
     link = Link("metrics")
-    path = files / REPORT / METRICS
-    if not path.is_file():
-        link.skip("the model was not evaluated in this run")
+    if not (files / REPORT).is_dir():
+        link.skip("the model was not evaluated in this run, or its report is gone")
         return link
-    reported = json.loads(path.read_text("utf-8")) | benchmark_metrics(read_benchmark_results(files / REPORT))
+    try:
+        reported = read_artifact(files, f"{REPORT}/{METRICS}")
+        headline = read_artifact(files, f"{REPORT}/{RESULTS}")["headline"]
+        reported |= benchmark_metrics(read_benchmark_results(files / REPORT))
+    except InputError as error:
+        link.fail(str(error))
+        return link
     logged = record.run.data.metrics
-    shown = ("retrieval/en/image_to_text/recall@10", "retrieval/en/text_to_image/recall@10", "classification/top1")
-    link.facts = {name: f"{reported[name]:.4f}" for name in shown if name in reported} | {
+    link.facts = {name: f"{reported[name]:.4f}" for name, _ in headline if name in reported} | {
         "loss, last step": f"{logged['train/loss']:.4f}" if "train/loss" in logged else "not recorded"
     }
     differing = [name for name, value in reported.items() if value == value and logged_value(logged, name) != value]
@@ -188,7 +198,7 @@ def _recipe(record: Record, files: Path, outs: dict[str, str]) -> Link:
         link.facts["workspace"] = record.tags["flame.workspace"]
     if value_digest(outs) != record.tags.get("flame.dvc_digest"):
         link.fail(f"{LOCK} of the run has another digest than the run's tag")
-    params = read_yaml_artifact(files, "params.yaml")
+    params = read_artifact(files, "params.yaml")
     logged = record.run.data.params
     stated = params.get("llm", {}).get("source")
     if stated != logged.get("llm.source"):

@@ -5,21 +5,26 @@ Events wait for the end of the first two; only permanently refused events are le
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from flame_core.errors import FlameError, ResourceError
+from flame_core.settings import settings
 from flame_core.tracking.store import trouble
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
     from mlflow.exceptions import MlflowException
 
 # Error codes of a permanent refusal; any other error is an outage, to be tried again.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS"}
+_MLFLOWS_OWN = "Default"  # the experiment that every store has
 _DATABASE_TROUBLE = re.compile(r"\.(DatabaseError|InternalError|InterfaceError|ProgrammingError)\)")
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Outage(ResourceError):
@@ -76,3 +81,25 @@ def require_experiment(client: MlflowClient, address: str, experiment_id: str) -
             f"`MLFLOW_TRACKING_URI='{address}' mlflow experiments restore --experiment-id {experiment_id}`, then "
             "`flame tracking replay`; FLAME_EXPERIMENT names another for new trainings"
         )
+
+
+def read_experiment(client: MlflowClient, address: str) -> Experiment | None:
+    """The experiment `FLAME_EXPERIMENT` for a command that reads its runs; None if there is none.
+
+    A person may have renamed or deleted it: a warning says so, because its runs would be missing without a word.
+    """
+    name = settings().experiment
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        try:
+            require_experiment(client, address, found.experiment_id)
+        except Withheld as why:
+            log.warning("%s", why)
+    elif others := [each.name for each in client.search_experiments() if each.name != _MLFLOWS_OWN]:
+        log.warning(
+            "MLflow at %s has no experiment %r, but %s; FLAME_EXPERIMENT names the one that is read",
+            address,
+            name,
+            ", ".join(map(repr, others)),
+        )
+    return found

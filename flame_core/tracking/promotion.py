@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 PROMOTED, PREVIOUS, AGAIN = "promotion.at", "promotion.previous_champion", "promotion.judged_again"
 VERDICT, REASON, RULE, TABLE = "gate.verdict", "gate.reason", "gate.rule", "gate.table"
+_BY_HAND = "to go back to another version, give it the alias `champion` in MLflow"
 log = logging.getLogger(__name__)
 
 
@@ -179,15 +180,18 @@ def _stays_back(version: ModelVersion) -> Verdict:
 
 def _before(client: MlflowClient, name: str, current: str) -> str:
     """The last champion before `current` that was not rolled back itself."""
-    number, seen = current, set()
-    while number not in seen:
+    version, seen = _version(client, name, current), {current}
+    while (number := version.tags.get(PREVIOUS)) and number not in seen:
         seen.add(number)
-        number = _version(client, name, number).tags.get(PREVIOUS, "")
-        if not number:
-            break
-        if number != current and ROLLED_BACK not in _version(client, name, number).tags:
+        try:
+            version = _version(client, name, number)
+        except InputError as error:
+            raise InputError(
+                f"what was champion before version {version.version} is gone ({error}); {_BY_HAND}"
+            ) from None
+        if ROLLED_BACK not in version.tags:
             return number
-    raise InputError(f"version {current} of {name} was the first champion; there is none before it")
+    raise InputError(f"no promotion noted a champion before version {current} of {name}; {_BY_HAND}")
 
 
 @contextmanager
@@ -221,8 +225,14 @@ def _results(client: MlflowClient, version: ModelVersion, folder: Path) -> Resul
             f"the report of version {version.version} of {version.name} cannot be read from run {version.run_id}: "
             f"{error} If its files are gone, {SEND_AGAIN}"
         ) from None
-    gates.require(report)
-    return read_results(report)
+    try:
+        gates.require(report)
+        return read_results(report)
+    except InputError as error:  # which names a folder that is gone by now
+        raise InputError(
+            f"the report of version {version.version} of {version.name} in run {version.run_id} lacks files or is "
+            f"damaged: {SEND_AGAIN}"
+        ) from error
 
 
 def _champion_results(

@@ -200,8 +200,12 @@ def register(
 
 
 def _challenged(version: ModelVersion) -> int:
-    """When a version became the challenger, in milliseconds; 0 if a clock that was wrong has put that in the future."""
-    time_of = int(version.tags.get(CHALLENGED, 0))
+    """When a version became the challenger, in milliseconds.
+
+    0 if its tag is no time any more, or if a clock that was wrong has put that in the future.
+    """
+    said = version.tags.get(CHALLENGED, "")
+    time_of = int(said) if said.isdecimal() else 0
     return time_of if time_of < (clock.time() + _CLOCKS_DIFFER) * 1000 else 0
 
 

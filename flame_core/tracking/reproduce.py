@@ -34,7 +34,7 @@ from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.named_places import link_named, link_sources
 from flame_core.tracking.provenance import LOCK, git_state
 from flame_core.tracking.registry import FORGOTTEN_TAG, MODEL_TAG
-from flame_core.tracking.runs import Record, find_record, read_yaml_artifact
+from flame_core.tracking.runs import Record, find_record, read_artifact
 from flame_core.tracking.store import asking
 from flame_core.version import code_version
 from flame_core.workspace import dvc, environment
@@ -71,15 +71,17 @@ def reproduce(layout: Layout, model: str, everything: bool = False) -> Reproduct
         recipe = require_name(record.tags["flame.recipe"])
     except (KeyError, ValueError) as error:
         raise InputError(f"{model}: its tag flame.recipe names no recipe ({error})") from None
-    if saw := record.tags.get(FORGOTTEN_TAG):
+    if saw := record.tags.get(FORGOTTEN_TAG) or (record.version and record.version.tags.get(FORGOTTEN_TAG)):
         raise InputError(
             f"{model} saw {saw} samples that were forgotten since (`flame forget`): it cannot be trained again"
         )
     with asking(record.address), record.files() as files:
-        read_yaml_artifact(files, LOCK)
-        root = _project(layout, record, files)
+        for name in (LOCK, "params.yaml"):
+            read_artifact(files, name)
+        recorded = read_artifact(files, f"{REPORT}/{METRICS}")
+        _require_commit(layout, record)
+        root = _project(layout, record, files)  # which replaces that of an earlier reproduction
         code = _code(layout, record, root)
-        recorded = json.loads((files / REPORT / METRICS).read_text("utf-8"))
     variables = {**environment(), "PYTHONPATH": str(code), "FLAME_TRACKING_URI": "off", "PYTHONSAFEPATH": "1"}
     target = f"evaluate@{recipe}"
     if everything:
@@ -119,11 +121,25 @@ def _project(layout: Layout, record: Record, files: Path) -> Path:
     return root
 
 
-def _code(layout: Layout, record: Record, root: Path) -> Path:
-    """The source tree of the run's commit (this one, or a copy); also copies its definitions into `root`."""
+def _require_commit(layout: Layout, record: Record) -> None:
+    """Refuse a run whose commit, if it recorded one, is not here.
+
+    Raises:
+        InputError: says what brings it.
+    """
     commit = record.tags.get("git.commit")
     if commit and not is_commit(commit):
         raise InputError(f"the run's tag git.commit is {shown(commit)}, which is not a commit")
+    if commit and git(layout.project, "cat-file", "-e", f"{commit}^{{commit}}") is None:
+        raise InputError(
+            f"commit {commit} of the run is not in this repository, or there is no git here: fetch the branch that "
+            "holds it (`git fetch --unshallow` in a shallow clone), or ask from the repository of the run"
+        )
+
+
+def _code(layout: Layout, record: Record, root: Path) -> Path:
+    """The source tree of the run's commit (this one, or a copy); also copies its definitions into `root`."""
+    commit = record.tags.get("git.commit")
     here = git_state(layout.project)
     code = layout.project
     if commit and here != {"git.commit": commit, "git.clean": "true"}:
@@ -131,10 +147,7 @@ def _code(layout: Layout, record: Record, root: Path) -> Path:
         code.mkdir(exist_ok=True)
         archive = root / "code.tar"
         if git(layout.project, "archive", f"--output={archive.resolve()}", commit, timeout=None) is None:
-            raise InputError(
-                f"commit {commit} of the run is not in this repository, or there is no git here: fetch the branch that "
-                "holds it (`git fetch --unshallow` in a shallow clone), or ask from the repository of the run"
-            )
+            raise ComputationError(f"`git archive {commit}` failed in {layout.project}")
         with tarfile.open(archive) as opened:
             opened.extractall(code, filter="data")
         archive.unlink()

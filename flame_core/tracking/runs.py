@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.model_files import WEIGHTS
 from flame_core.settings import settings
+from flame_core.tracking.obstacles import read_experiment
 from flame_core.tracking.registry import MODEL_TAG, find_version
 from flame_core.tracking.store import asking, open_client, require_tracking
 
@@ -100,11 +102,22 @@ def _find_record(layout: Layout, name: str, address: str) -> Record:
             f"folder of a model ({weights} does not exist)"
         )
     sha256 = file_sha256(weights)
-    experiment = client.get_experiment_by_name(settings().experiment)
-    found = client.search_runs([experiment.experiment_id], f"tags.`{MODEL_TAG}` = '{sha256}'") if experiment else []
-    if not found:
+    run = _run_that_made(client, address, sha256)
+    if run is None:
         raise InputError(f"no run at {address} made {weights} (sha256 {sha256[:12]})")
-    return _with_version(address, client, found[0])
+    return _with_version(address, client, run)
+
+
+def _run_that_made(client: MlflowClient, address: str, sha256: str) -> Run | None:
+    """The newest run whose model has these weights; a deleted one only if there is no other."""
+    from mlflow.entities import ViewType
+
+    if (experiment := read_experiment(client, address)) is None:
+        return None
+    for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY):
+        if found := client.search_runs([experiment.experiment_id], f"tags.`{MODEL_TAG}` = '{sha256}'", view):
+            return found[0]
+    return None
 
 
 def _version(client: MlflowClient, name: str) -> ModelVersion:
@@ -124,15 +137,23 @@ def _with_version(address: str, client: MlflowClient, run: Run) -> Record:
     return Record(address, client, run, client.get_model_version(name, str(found.version)) if found else None)
 
 
-def read_yaml_artifact(folder: Path, name: str) -> dict[str, Any]:
-    """A YAML file among a run's artifacts.
+def read_artifact(folder: Path, name: str) -> dict[str, Any]:
+    """A file of YAML or JSON among a run's artifacts.
 
     Raises:
-        InputError: the run did not record it, or its artifacts are gone.
+        InputError: the run did not record it, or it is gone or damaged.
     """
     path = folder / name
     if not any(folder.iterdir()):
         raise InputError(f"MLflow has none of the run's files: {SEND_AGAIN}")
     if not path.is_file():
-        raise InputError(f"the run recorded no {name}; runs of `flame run`, `dvc repro` and Dagster do")
-    return yaml.safe_load(path.read_text("utf-8"))
+        raise InputError(
+            f"MLflow has no {name} of the run. If the run recorded it (`flame run`, `dvc repro` and Dagster do), "
+            f"{SEND_AGAIN}"
+        )
+    try:
+        text = path.read_text("utf-8")
+        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        first = str(error).partition("\n")[0]
+        raise InputError(f"{name} of the run is damaged in MLflow ({first}): {SEND_AGAIN}") from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,7 @@ _REQUESTS = {
 _LIBRARIES = {"mlflow", "sqlalchemy", "sqlite3", "alembic", "requests", "urllib3", "filelock", "botocore", "psycopg2"}
 _OTHER_SCHEMA = ("out-of-date database schema", "Can't locate revision")
 _DAMAGED = ("database disk image is malformed", "file is not a database")  # as SQLite says it
+_DENIED = re.compile(r"API request to endpoint (\S+) failed with error code (401|403)")  # as MLflow's client says it
 _SHOWN = 400  # characters of an error
 log = logging.getLogger(__name__)
 
@@ -151,6 +153,16 @@ def trouble(address: str, error: BaseException) -> str:
         return (
             f"MLflow at {address}: its database is damaged. Move the file away; then `flame tracking replay --all` "
             "sends again what this project's trainings recorded"
+        )
+    if denied := _DENIED.search(said):
+        if denied[2] == "401":
+            return (
+                f"MLflow at {address} asks for a login, or does not accept this one: write it into FLAME_TRACKING_URI "
+                "(http://user:password@host), or into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        return (
+            f"MLflow at {address}: this user may not do that ({denied[1]}). An admin can allow it (mlflow/README.md, "
+            "Users and passwords)"
         )
     lines = [line.strip() for line in said.splitlines() if line.strip(" #") and not line.startswith("#")]
     lines = lines or [type(error).__name__]

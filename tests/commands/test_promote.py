@@ -27,3 +27,14 @@ def test_without_a_challenger_it_says_what_makes_one(tmp_path, monkeypatch, plac
     monkeypatch.setattr("flame_core.tracking.promotion.promote", lambda *given: Promotion(None, None, None))
     done = CliRunner().invoke(app, ["promote"])
     assert done.exit_code == 0 and said in " ".join(done.output.split())
+
+
+def test_a_version_that_is_the_champion_already_is_named(tmp_path, monkeypatch):
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flame_core.tracking.store.warn_of_waiting", lambda layout: None)
+    monkeypatch.setattr("flame_core.params.load_params", lambda layout: None)
+    monkeypatch.setattr("flame_core.tracking.promotion.promote", lambda *given: Promotion(None, "2", None))
+    done = CliRunner().invoke(app, ["promote", "--version", "2"])
+    assert done.exit_code == 0 and "flame version 2 is the champion already" in " ".join(done.output.split())

@@ -89,7 +89,7 @@ def test_cache_remote_and_history(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("tracked")
-def test_models_are_tagged_and_found(tracked: Layout, tmp_path: Path):
+def test_models_are_tagged_and_found(tracked: Layout, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     from flame_core.data.forgotten import ForgottenSample, write_forgotten
     from flame_core.settings import settings
     from flame_core.tracking.store import experiment_id
@@ -118,9 +118,15 @@ def test_models_are_tagged_and_found(tracked: Layout, tmp_path: Path):
     assert client.get_run(runs["1" * 64]).data.tags["flame.forgotten"] == "2"
     assert client.get_model_version(name, "1").tags["flame.forgotten"] == "2"
     assert "flame.forgotten" not in client.get_run(runs["2" * 64]).data.tags
-    answers = {seen.run: (seen.versions, seen.held) for seen in who_saw(tracked, "b" * 64)}
-    assert answers[runs["1" * 64]] == (("1",), "yes, and it was forgotten since")
-    assert answers[runs["2" * 64]][1].startswith("not known")
+    for run in runs.values():  # what a person deletes in MLflow is still there: its version is, and it can be restored
+        answers = {seen.run: (seen.versions, seen.held) for seen in who_saw(tracked, "b" * 64)}
+        assert answers[runs["1" * 64]] == (("1",), "yes, and it was forgotten since")
+        assert answers[runs["2" * 64]][1].startswith("not known")
+        client.delete_run(run)
+    client.delete_model_version_tag(name, "1", "flame.forgotten")
+    assert tag_models(tracked, read_forgotten(tracked.opt_out)) == {f"{name} version 1": 2}
+    assert client.get_model_version(name, "1").tags["flame.forgotten"] == "2"
+    assert runs["1" * 64] in caplog.text and "is deleted in MLflow" in caplog.text
 
 
 @pytest.mark.usefixtures("tracked")

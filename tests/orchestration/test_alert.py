@@ -20,14 +20,19 @@ from tests.ports import free_port
 
 @pytest.fixture
 def received() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The address of a server, and the JSON that it gets; it refuses what is sent to `/no`."""
+    """The address of a server, and the JSON that it gets; it refuses what is sent to `/no`, redirects `/moved`."""
     got: list[dict[str, Any]] = []
 
     class Hook(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             assert self.headers["content-type"] == "application/json"
             got.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(404 if self.path == "/no" else 200)
+            self.send_response({"/no": 404, "/moved": 301}.get(self.path, 200))
+            self.send_header("location", "/hook/secret")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.send_response(200)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
@@ -111,6 +116,12 @@ def test_a_dead_address_is_said_without_its_secret_and_does_no_harm(
     assert "secret" not in answer.skip_message
     refused = received[0].replace("/hook/secret", "/no")
     assert send(refused, {}) == "the alert was not accepted: 127.0.0.1 answered 404"
+
+
+def test_a_redirect_is_said_and_not_followed_without_the_alert(received) -> None:
+    moved = received[0].replace("/hook/secret", "/moved")
+    said = "the alert was not accepted: 127.0.0.1 answered 301; set FLAME_ALERT_URL to the address that it redirects to"
+    assert send(moved, {}) == said
 
 
 def test_one_that_never_answers_is_left(alerting, monkeypatch: pytest.MonkeyPatch) -> None:

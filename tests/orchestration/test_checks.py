@@ -60,6 +60,13 @@ def test_a_failed_check_says_what_failed_which_param_and_what_now(tmp_path: Path
     assert go_on == "then go on with `flame run`"
 
 
+def test_a_failed_check_without_threshold_names_none(tmp_path: Path) -> None:
+    bad = Check("recipes_differ", False, "some metric differs", [], blocking=False)
+    result = read(tmp_path, [bad], "recipes_differ")["recipes_differ"]
+    assert str(result.description).startswith("some metric differs: measured none\n\n")
+    assert [(row["measured"], row["threshold"]) for row in rows(result)] == [("none", "")]
+
+
 @pytest.mark.parametrize("names", [("a/pairs", "b/pairs"), ("pairs/a", "pairs/b")])
 def test_one_check_a_source_is_shown_as_one_that_fails_where_one_does(tmp_path: Path, names: tuple[str, str]) -> None:
     found = [Check(names[0], True, "lists pairs", 4, 1), Check(names[1], False, "lists pairs", 0, 1, keys=["b"])]

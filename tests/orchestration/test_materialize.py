@@ -39,6 +39,13 @@ def test_a_failing_stage_shows_its_last_lines_and_the_command_fails(layout: Layo
     assert any(line.split("INFO")[-1].strip().startswith("compare: ") for line in said)  # why it runs, and no run id
 
 
+def test_nothing_is_called_materialized_if_the_first_stage_fails(layout: Layout) -> None:
+    edit(layout.root / "dvc.yaml", "mkdir -p data/models &&", "exit 3;")
+    done = in_shell(layout)
+    assert done.returncode == 3 and "train.flame failed with exit code 3" in done.stdout.replace("@", ".")
+    assert "Materialized" not in done.stdout
+
+
 def test_a_check_that_has_not_passed_is_told_with_its_remedy(layout: Layout) -> None:
     fail_a_check(layout)
     done = in_shell(layout)

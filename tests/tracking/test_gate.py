@@ -13,7 +13,7 @@ from flame_core.errors import InputError
 from flame_core.measuring.estimates import OUTCOMES_SCHEMA
 from flame_core.measuring.results import Results
 from flame_core.params import PromoteParams
-from flame_core.tracking.gate import MEAN, first_champion, judge
+from flame_core.tracking.gate import MEAN, first_champion, judge, show
 
 PICTURES = 200
 CONFIDENCE = 0.95
@@ -93,6 +93,11 @@ def test_only_shared_measures_are_compared_and_other_pictures_are_refused():
 def test_the_first_champion_needs_no_comparison():
     verdict = first_champion(results(en=right(60)), RULE, CONFIDENCE)
     assert verdict.promoted and "0.02" in verdict.rule and verdict.differences == []
+
+
+def test_a_verdict_without_a_comparison_is_shown_without_a_table(capsys):
+    show(first_champion(results(a=right(1)), RULE, CONFIDENCE))
+    assert capsys.readouterr().out == "promoted: there was no champion to compare with\n"
 
 
 def test_too_few_pictures_cannot_be_judged_and_are_no_first_champion_either():

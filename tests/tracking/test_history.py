@@ -135,6 +135,20 @@ def test_before_the_first_training_there_is_nothing(tracked, params):
     assert "0 models of 0 recipes" in Page(history_page(found, "flame")).text
 
 
+@pytest.mark.parametrize("what", ["renamed", "deleted"])
+def test_an_experiment_that_a_person_renamed_or_deleted_is_said(tracked, address, params, caplog, what):
+    train(tracked, address, "plain", 10, {ENGLISH: 0.25})
+    client = open_client(address)
+    experiment = client.get_experiment_by_name("flame").experiment_id
+    if what == "renamed":
+        client.rename_experiment(experiment, "old")
+    else:
+        client.delete_experiment(experiment)
+    assert read_history(params, tracked).models == []
+    told = {"renamed": "no experiment 'flame', but 'old'; FLAME_EXPERIMENT", "deleted": "experiments restore"}
+    assert told[what] in caplog.text
+
+
 def test_headline_metrics_follow_the_params(params, tracked):
     assert headline(params, tracked)[:2] == [ENGLISH, ENGLISH.replace("image_to_text", "text_to_image")]
     assert headline(params, tracked)[-3:] == [

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from flame_core import gates
 from flame_core.errors import InputError, ParamsError
 from flame_core.tracking import promotion
 from flame_core.tracking.delivery import deliver
@@ -19,7 +20,7 @@ from flame_core.tracking.promotion import (
     promote_if_new,
     rollback,
 )
-from flame_core.tracking.registry import CHALLENGER, CHAMPION, MODEL_TAG, ROLLED_BACK, number_with
+from flame_core.tracking.registry import CHALLENGED, CHALLENGER, CHAMPION, MODEL_TAG, ROLLED_BACK, number_with
 from flame_core.tracking.store import journals, open_client
 from tests.stages.pipeline import folder_source, pipeline_params
 from tests.tracking.conftest import end, start
@@ -126,8 +127,28 @@ def test_a_rollback_passes_over_versions_that_were_rolled_back(tracked, address,
     client.set_model_version_tag("flame", "3", PREVIOUS, "2")
     client.set_registered_model_alias("flame", CHAMPION, "3")
     assert rollback(tracked, "worse") == ("3", "1")
-    with pytest.raises(InputError, match="none before it"):
+    with pytest.raises(InputError, match="no promotion noted a champion before version 1 of flame; to go back"):
         rollback(tracked, "worse")
+
+
+def test_a_rollback_to_a_version_that_was_deleted_names_it_and_changes_nothing(tracked, address, client):
+    for at, key in enumerate(("one", "two")):
+        evaluated(tracked, address, key, at)
+    promotion._crown(client, "flame", "2", "1")
+    client.delete_model_version("flame", "1")
+    with pytest.raises(InputError, match=r"what was champion before version 2 is gone \(models:/flame/1: .*not found"):
+        rollback(tracked, "worse")
+    assert aliases(client) == (None, "2") and ROLLED_BACK not in client.get_model_version("flame", "2").tags
+
+
+def test_a_time_that_a_person_overwrote_keeps_no_event_from_arriving(tracked, address, client):
+    first = evaluated(tracked, address, "one", 10)
+    client.set_model_version_tag("flame", "1", CHALLENGED, "yesterday")
+    evaluated(tracked, address, "two", 20)
+    assert aliases(client) == ("2", None)
+    first.append(version(first, 30))
+    deliver(first, address)
+    assert aliases(client) == ("1", None)
 
 
 def test_models_that_have_not_arrived_are_judged_once_they_have(tracked, address, client, params):
@@ -136,3 +157,13 @@ def test_models_that_have_not_arrived_are_judged_once_they_have(tracked, address
     evaluated(tracked, address, "one", 10)
     with pytest.raises(InputError, match="report of version 1"):
         promote_if_new(params, tracked)
+
+
+def test_a_report_that_lost_a_file_in_mlflow_is_named_by_its_run(tracked, address, client, params):
+    journal = evaluated(tracked, address, "one", 10)
+    (tracked.root / "checks").write_bytes(gates.to_bytes([]))
+    journal.append({"kind": "artifacts", "files": {"report/checks.json": journal.keep(tracked.root / "checks")}})
+    deliver(journal, address)
+    run = journal.delivered(address).run_id
+    with pytest.raises(InputError, match=f"report of version 1 of flame in run {run} lacks files.*replay --all"):
+        promote(params, tracked)

@@ -14,7 +14,11 @@ from flame_core.errors import InputError
 from flame_core.graph.links import require_links
 from flame_core.layout import Layout
 from flame_core.params import load_params, merge, read_yaml
-from flame_core.tracking.reproduce import _code, _recipes
+from flame_core.tracking.delivery import deliver
+from flame_core.tracking.journal import Journal
+from flame_core.tracking.reproduce import _recipes, _require_commit, reproduce
+from flame_core.tracking.store import journals
+from tests.tracking.conftest import start
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,7 +64,24 @@ def test_params_of_an_older_code_are_taken_as_they_stand(project: Layout) -> Non
 
 def test_a_commit_that_is_not_here_is_named_with_what_brings_it(project: Layout, tmp_path: Path) -> None:
     record = SimpleNamespace(tags={"git.commit": "0123456789" * 4})
-    root = tmp_path / "reproduced"
-    root.mkdir()
     with pytest.raises(InputError, match=r"commit (0123456789){4} of the run.*git fetch --unshallow"):
-        _code(project, cast(Any, record), root)
+        _require_commit(project, cast(Any, record))
+
+
+@pytest.mark.parametrize("lacks", ["params.yaml", "report/metrics.json", "commit"])
+def test_an_earlier_reproduction_is_kept_if_the_run_cannot_be_made_again(tracked, address, lacks: str) -> None:
+    files = {"dvc.lock": "stages: {}\n", "params.yaml": "a: 1\n", "report/metrics.json": "{}\n"}
+    files.pop(lacks, None)
+    journal = Journal(journals(tracked) / "one")
+    commit = {"git.commit": "0123456789" * 4} if lacks == "commit" else {}
+    journal.append(start("one", **commit))
+    for name, content in files.items():
+        (tracked.root / "file").write_text(content)
+        journal.append({"kind": "artifacts", "files": {name: journal.keep(tracked.root / "file")}})
+    deliver(journal, address)
+    run = journal.delivered(address).run_id
+    earlier = tracked.state / "reproduce" / str(run) / "data"
+    earlier.mkdir(parents=True)
+    with pytest.raises(InputError, match=lacks):
+        reproduce(tracked, f"runs:/{run}")
+    assert earlier.is_dir()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from mlflow.exceptions import MlflowException
 
@@ -24,3 +26,15 @@ more
 )
 def test_the_sentence_says_what_was_announced(said: str, told: str) -> None:
     assert trouble("http://host", MlflowException(said)) == f"MLflow at http://host failed: {told}"
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (401, r" asks for a login, or does not accept this one: .*MLFLOW_TRACKING_USERNAME"),
+        (403, r": this user may not do that \(/api/2\.0/mlflow/runs/update\)\. An admin can allow it"),
+    ],
+)
+def test_a_refused_login_says_what_to_do(code: int, told: str) -> None:
+    said = f"API request to endpoint /api/2.0/mlflow/runs/update failed with error code {code} != 200. Body: x"
+    assert re.match(f"MLflow at http://host{told}", trouble("http://host", MlflowException(said)))
