@@ -4,8 +4,9 @@
 
 v are the prompts of the tower's connector and p those of the frozen head of `flame prompts` for the caption that was
 drawn for the picture, the first one if there are several. The weight of the term is the paper's omega (10 beside
-BLIP-2's losses, 100 alone), which depends on how large the LLM's input embeddings are. With `relative`, the share is
-divided by their mean square, so that it starts near 1 or 2 with any LLM. The LLM is not needed.
+BLIP-2's first losses, 100 beside the LM loss or, on videos, alone), which depends on how large the LLM's input
+embeddings are. With `relative`, the share is divided by their mean square, so that it starts near 1 or 2 with any LLM.
+The LLM is not needed.
 (P-Former, arXiv 2307.07063.)
 """
 

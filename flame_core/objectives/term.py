@@ -32,7 +32,7 @@ class Needs:
     Attributes:
         views: how many crops of each picture.
         reads: names of the towers' features (`batch.Features`); `t` is always there.
-        sidecars: names of the stored values per sample that `Batch.extra` must hold.
+        sidecars: names of the stored values of each sample's texts that `Batch.extra` must hold.
         around: the side of `Batch.around` as a share of `model.image_size`; 0: not needed. The largest of all terms.
         copies: whether it keeps a copy of the tower, or of a part of it, while the tower learns.
         taught: names of the teacher's features that `Batch.extra` must hold (`teacher.taught`), of each first view.

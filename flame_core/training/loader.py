@@ -169,8 +169,8 @@ class TrainingSamples(Dataset[LoadedBatch]):
     """A batch by (epoch, number) of its samples: V views of each picture, K drawn texts, and stored values.
 
     More views do not change the draws of the first view and of the texts. With `noise` in the recipe, the texts of some
-    samples are those of others; pictures and stored values stay. With a teacher's stored vectors, an epoch repeats the
-    crops that its vectors are of; texts are drawn anew.
+    samples are those of others, and so are the values of sidecars, which are of texts; pictures stay. With a teacher's
+    stored vectors, an epoch repeats the crops that its vectors are of; texts are drawn anew.
     """
 
     def __init__(
@@ -213,11 +213,16 @@ class TrainingSamples(Dataset[LoadedBatch]):
         """Stored values of samples by sidecar; numbers beyond the last sample start again from 0."""
         rows = [self._index[number % len(self)] for number in numbers]
         places = [(row.shard, row.row) for row in rows]
-        return self._extra(places, [0] * len(places))
+        return self._extra(places, places, [0] * len(places))
 
-    def _extra(self, places: Sequence[tuple[str, int]], crops: Sequence[int]) -> dict[str, Tensor]:
-        """Stored values of samples, given by shard and row, and the stored teacher's features of their crops."""
-        values = {name: sidecar.read(places) for name, sidecar in self._sidecars.items()}
+    def _extra(
+        self, places: Sequence[tuple[str, int]], said: Sequence[tuple[str, int]], crops: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """Stored values of the texts at `said`, and the stored teacher's features of the crops of pictures at `places`.
+
+        Places are shard and row.
+        """
+        values = {name: sidecar.read(said) for name, sidecar in self._sidecars.items()}
         return values | (self._taught.read(places, crops) if self._taught else {})
 
     @property
@@ -267,7 +272,7 @@ class TrainingSamples(Dataset[LoadedBatch]):
             facets=torch.tensor(facets),
             rows=torch.tensor([number for _, number in samples]),
             keys=keys,
-            extra=self._extra(places, crops),
+            extra=self._extra(places, [(each.shard, each.row) for each in drawn], crops),
             around=torch.stack(around) if around else None,
         )
 

@@ -23,6 +23,7 @@ from flame_core.graph.links import links
 from flame_core.layout import Layout
 from flame_core.lexical.lexicon import count_words
 from flame_core.lexical.text_side import TOP
+from flame_core.objectives import recipe_needs
 from flame_core.params import LexicalLossParams, Params, TrainParams
 from flame_core.params.training import FEATURES
 from flame_core.text.caption_source import CaptionSource, LLMSource
@@ -80,7 +81,10 @@ class PreparedTraining:
     @property
     def identity(self) -> dict[str, Any]:
         """All that decides the weights."""
-        return {"recipe": self.recipe.identity, "data": self.config["data"]}
+        foreign = self.recipe.teacher is not None and self.recipe.teacher.model is not None
+        follow = self.recipe.noise and (foreign or recipe_needs(self.recipe).sidecars)
+        moved = {"moved": ["texts", "sidecars"]} if follow else {}
+        return {"recipe": self.recipe.identity, "data": self.config["data"], **moved}
 
     @property
     def batch_size(self) -> int:

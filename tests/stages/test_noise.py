@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from flame_core import gates
@@ -21,6 +24,7 @@ from flame_core.stages import embed, noise, train
 from flame_core.text.store import Drawn, TrainStore
 from flame_core.training.inputs import open_inputs
 from flame_core.training.loader import TrainingSamples
+from flame_core.training.preparation import PreparedTraining
 from flame_core.training.recipe_check import link_faults, recipe_faults
 from flame_core.verification import verify
 from tests.bits import flip
@@ -108,6 +112,42 @@ def test_texts_move_and_pictures_crops_and_draws_stay(world):
         assert all((mine == text).all(dim=1).any() for text in other.texts[number]), drawn
     differ = [number for number in range(len(index)) if (plain.texts[number] != other.texts[number]).any()]
     assert differ == np.flatnonzero(rows != np.arange(len(index))).tolist()
+
+
+class _Numbers:
+    """Stored values: the number of each sample in the index."""
+
+    folder = Path()
+
+    def __init__(self, index) -> None:
+        self._numbers = {(row.shard, row.row): number for number, row in enumerate(index)}
+
+    def read(self, places) -> torch.Tensor:
+        return torch.tensor([self._numbers[tuple(place)] for place in places])
+
+
+def test_what_is_stored_of_texts_moves_with_them(world):
+    params, layout = world
+    index, store, own = read_index(layout.shards, "train"), TrainStore(layout.embeddings), params.train["noisy"]
+    inputs = open_inputs(own, {"sidecars.noise": layout.noise}, index, layout.shards)
+    sidecars = {**inputs.sidecars, "clusters": _Numbers(index)}
+    samples = TrainingSamples(inputs.selected, layout.shards, store, [0, 1, 2], own, sidecars)
+    batch = samples[[(0, number) for number in range(len(index))]]
+    rows = text_rows(draw_order(batch.keys, seed=0), 0.3)
+    assert batch.rows.tolist() == [*range(len(index))] != rows.tolist()
+    assert batch.extra["clusters"].tolist() == rows.tolist()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_trainings_with_noise_and_values_of_texts_are_known_by_what_moves(share):
+    def identity(**changes):
+        prepared = SimpleNamespace(recipe=recipe(noise=share, **changes), config={"data": {}})
+        return PreparedTraining.identity.fget(prepared)
+
+    assert "moved" not in identity()
+    assert ("moved" in identity(terms=[{"name": "prototypes"}])) == (share > 0)
+    assert ("moved" in identity(teacher={"model": "transformers:clip"})) == (share > 0)
+    assert "moved" not in identity(teacher={"recipe": "flame"})
 
 
 def test_noise_makes_another_training_and_none_leaves_it_as_it_was(world):

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from flame_core.params import LLMParams
+from flame_core.params import LLMParams, TextParams, read_yaml
 from flame_core.text.facets import FacetTokenizer, normalise_sentence
 from flame_core.text.llm import load_tokenizer
 from tests.conftest import text_params
+from tests.stages.pipeline import ROOT
+
+# FLAME's own texts, word for word (arXiv 2411.11927; the released code writes them with underscores)
+PAPER_PREFIX = 'Image description : "A cat." . After thinking step by step ,'
+PAPER_FACETS = [
+    '<s> this image description means in just one word:"',
+    ' the category of the main object in this image means in just one word:"',
+    ' the prominent characteristic or pattern of the main object in this image means in just one word:"',
+    ' the category of the minor object in this image means in just one word:"',
+    ' the prominent characteristic or pattern of the minor object in this image means in just one word:"',
+    ' the primary action or event taking place in this image means in just one word:"',
+    ' the overall atmosphere or emotion of this image means in just one word:"',
+]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +56,34 @@ def test_segments_positions_and_readout(byte_tokenizer):
     assert sequence.readout == [prefix + sum(lengths[: j + 1]) - 1 for j in range(3)]
     assert byte_tokenizer.decode([sequence.ids[i] for i in sequence.readout]) == '"""'
     assert sequence.ids[prefix] == byte_tokenizer.bos_token_id  # {bos} opens facet 1
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))], ids=lambda p: p.stem
+)
+def test_templates_that_ship_are_those_of_the_paper(path: Path, byte_tokenizer):
+    params = TextParams.model_validate(read_yaml(path)["text"])
+    facets = FacetTokenizer(byte_tokenizer, params)
+    long = PAPER_PREFIX.replace("Image", "Detailed Image", 1), PAPER_FACETS
+    short = PAPER_PREFIX, PAPER_FACETS[:3]
+    raw = PAPER_PREFIX, [PAPER_FACETS[0].removeprefix("<s>")]
+    paper = {"long": long, "short": short, "raw": raw if "short" in params.template else short}
+    for kind in params.template:
+        sequence = facets.encode(kind, "A cat")
+        parts = [_decoded(byte_tokenizer, sequence, j) for j in range(max(sequence.segment) + 1)]
+        assert (parts[0].removeprefix("<s>"), parts[1:]) == paper[kind]
+
+
+def test_the_template_of_a_new_project_is_that_of_the_paper():
+    written = (ROOT / "flame_core/project/params.yaml.j2").read_text("utf-8").splitlines()
+    facets = [facet.replace("<s>", " {bos}") for facet in PAPER_FACETS[:3]]
+    assert [line.strip() for line in written if "in just one word" in line] == [f"- '{facet}'" for facet in facets]
+    assert any(line.strip() == f"prefix: '{PAPER_PREFIX.replace('A cat.', '{caption}')}'" for line in written)
+
+
+def _decoded(tokenizer, sequence, segment: int) -> str:
+    """The tokens of a segment as text."""
+    return tokenizer.decode([i for i, own in zip(sequence.ids, sequence.segment, strict=True) if own == segment])
 
 
 def test_bos_is_empty_where_the_tokenizer_adds_none(smollm2):
