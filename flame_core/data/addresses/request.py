@@ -2,7 +2,7 @@
 
 Nothing is followed here: a redirect is an answer, whose target is another request with checks of its own. The body is
 read up to `max_bytes`, as it is on the wire: `Accept-Encoding: identity` is sent, and the body of a server that packs
-it nevertheless is unpacked up to the same number of bytes.
+it nevertheless is unpacked up to the same number of bytes. So is a robots.txt, which would allow everything otherwise.
 """
 
 from __future__ import annotations
@@ -111,10 +111,13 @@ class Requester:
         """Status and text of a small file, or the reason why there is no answer."""
         try:
             async with self._session.get(url, allow_redirects=True, max_redirects=5) as response:
-                content = b""
-                while len(content) < largest and (piece := await response.content.read(largest - len(content))):
-                    content += piece
+                content, unpack = b"", _unpacker(response)
+                while len(content) < largest and (piece := await response.content.read(largest)):
+                    left = largest - len(content)
+                    content += unpack.decompress(piece, left) if unpack else piece[:left]
                 return response.status, content.decode("utf-8", "replace")
+        except zlib.error:
+            return "reset"
         except _ERRORS as error:
             return reason_of(error)
 
@@ -161,9 +164,7 @@ class Requester:
         return "too_large" if (response.content_length or 0) > self._max_bytes else None
 
     async def _read(self, response: aiohttp.ClientResponse, answer: Answer) -> None:
-        unpack = None
-        if response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip", "deflate"):
-            unpack = zlib.decompressobj(47)  # gzip or zlib, by their header
+        unpack = _unpacker(response)
         answer.body = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(self._scratch))  # noqa: SIM115
         received = 0
         async for piece in response.content.iter_chunked(_PIECE):
@@ -179,6 +180,12 @@ class Requester:
                 return
         answer.bytes = received
         answer.body.seek(0)
+
+
+def _unpacker(response: aiohttp.ClientResponse) -> zlib._Decompress | None:
+    """What unpacks the body of a server that packs it unasked."""
+    packed = response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip", "deflate")
+    return zlib.decompressobj(47) if packed else None  # gzip or zlib, by their header
 
 
 def url_of(address: str, base: URL | None = None) -> URL | None:

@@ -6,12 +6,16 @@ two are equally long. `*` stands for any characters and a final `$` for the end.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from flame_core.data.addresses.opt_out import TOKEN
 
 LARGEST = 500 * 1024  # bytes that are read, as the RFC asks
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_PLAIN = re.compile(r"[A-Za-z0-9._~-]")  # what needs no escape anywhere in an address
+_RESERVED = "/?#[]@:!$&'()*+,;=%"
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,13 @@ def parse(text: str) -> Rules:
 
 
 def _normal(path: str) -> str:
-    """A path with everything outside ASCII as %XX, in which form rules and addresses are compared."""
-    return quote(path, safe="/%?&=+$*@:;,!'()~[]|^{}\\\"<>` #-._")
+    """A path as rules and addresses are compared: escapes of plain characters undone, all others as %XX."""
+    return quote(_ESCAPE.sub(_unescaped, path), safe=_RESERVED)
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    letter = chr(int(found[1], 16))
+    return letter if _PLAIN.fullmatch(letter) else found[0].upper()
 
 
 def _matches(pattern: str, path: str) -> bool:

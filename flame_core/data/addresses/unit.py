@@ -26,7 +26,7 @@ from aiohttp.abc import AbstractResolver
 from flame_core.data.addresses.attempts import ATTEMPTS, SCHEMA, TAR, Attempt
 from flame_core.data.addresses.courtesy import Courtesy
 from flame_core.data.addresses.crawl import Batch, Crawl, Pace, Visit, may_pass
-from flame_core.data.addresses.examine import examine, has_digest
+from flame_core.data.addresses.examine import StoredPicture, examine, has_digest
 from flame_core.data.addresses.opt_out import OptOutLists
 from flame_core.data.addresses.public_sockets import SocketCheck
 from flame_core.data.addresses.request import Answer, Requester, url_of
@@ -211,9 +211,14 @@ def _write(task: FetchTask, ask: _Ask, rows: list[Address], folder: Path, previo
         folder / ABOUT,
         {"params": value_digest(fetch_identity(task.params)), "first": rows[0].key, "last": rows[-1].key},
     )
-    counts = Counter(row.reason or row.outcome for row in ordered)
+    counts = Counter(map(_told, ordered))
     failures = {row.key: row.reason or "" for row in ordered if row.outcome == "failed" and may_pass(row.reason)}
     return UnitRecord({**dict(sorted(counts.items())), "last_pass": int(task.last_pass)}, failures)
+
+
+def _told(attempt: Attempt) -> str:
+    """`ok`, or why there is no picture."""
+    return attempt.outcome if attempt.outcome == "ok" else attempt.reason or attempt.outcome
 
 
 def _tries(folder: Path) -> dict[str, int]:
@@ -264,7 +269,7 @@ def _ask_for(task: FetchTask, ask: _Ask, rows: list[Address], spool: Path) -> di
     """{key: what became of it, where its picture is in `spool`}."""
     found: dict[str, tuple[Attempt, _Place | None]] = {}
     tally = Tally(task.shared / "progress")
-    stored: dict[str, tuple[bytes, str]] = {}
+    stored: dict[str, tuple[StoredPicture, bool]] = {}  # and whether its digest is another one than that of the list
 
     def look(visit: Visit, answer: Answer) -> None:
         """In a thread: what the bytes are."""
@@ -288,18 +293,19 @@ def _ask_for(task: FetchTask, ask: _Ask, rows: list[Address], spool: Path) -> di
             return
         attempt.sha256_stored = hashlib.sha256(picture.content).hexdigest()
         attempt.width, attempt.height = picture.width, picture.height
-        stored[attempt.key] = (picture.content, picture.suffix)
+        stored[attempt.key] = (picture, changed)
 
     with spool.open("wb") as file:
 
         def done(visit: Visit, answer: Answer) -> None:
             attempt, place = visit.attempt, None
             if attempt.outcome == "ok":
-                content, suffix = stored.pop(attempt.key)
-                place = _Place(spool, file.tell(), len(content), f"{attempt.key}.{suffix}")
-                file.write(content)
+                picture, changed = stored.pop(attempt.key)
+                attempt.reason = "hash_changed" if changed else None
+                place = _Place(spool, file.tell(), len(picture.content), f"{attempt.key}.{picture.suffix}")
+                file.write(picture.content)
             found[attempt.key] = (attempt, place)
-            tally.add(attempt.reason or attempt.outcome)
+            tally.add(_told(attempt))
 
         visits, batch = [], Batch(look, done)
         for row in rows:

@@ -303,7 +303,19 @@ def test_pictures_that_are_not_those_of_the_list(web: Web, tmp_path: Path):
     path.write_text("url,caption,hash\n" + "\n".join(lines) + "\n")
     for changed, expected in (("drop", ["ok", "dropped", "ok"]), ("keep", ["ok", "ok", "ok"])):
         unit = download(web, path, tmp_path / changed, columns=None, sha256_column="hash", changed=changed)
-        assert [rows_of(unit)[web.url(f"/ok/{n}")]["outcome"] for n in range(3)] == expected
+        rows = [rows_of(unit)[web.url(f"/ok/{n}")] for n in range(3)]
+        assert [row["outcome"] for row in rows] == expected
+        assert [row["reason"] for row in rows] == [None, "hash_changed", None]
+        assert read_source(unit.folder)["pairs"] == expected.count("ok")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_robots_txt_counts_packed_or_not(web: Web, tmp_path: Path, packed: bool):
+    web.robots, web.packs = "User-agent: *\nDisallow: /ok/1\n", packed
+    path = write_list(tmp_path / "list.tsv", [web.url("/ok/0"), web.url("/ok/1")])
+    unit = download(web, path, tmp_path / "work")
+    assert [rows_of(unit)[web.url(f"/ok/{n}")]["reason"] for n in range(2)] == [None, "robots_txt"]
+    assert web.asked() == ["/ok/0"]
 
 
 def test_many_addresses_need_a_contact(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
