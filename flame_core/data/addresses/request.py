@@ -21,7 +21,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from flame_core.data.addresses.opt_out import TOKEN, reserved
+from flame_core.data.addresses.opt_out import TOKEN, OptOutLists, reserved
 from flame_core.data.addresses.public_sockets import REFUSED, SocketCheck
 from flame_core.version import PACKAGE, installed_version
 
@@ -71,10 +71,12 @@ class Requester:
         total_s: float,
         max_bytes: int,
         heed_headers: bool,
+        lists: OptOutLists,
         scratch: Path,
         resolver: AbstractResolver | None = None,
     ) -> None:
         self._check, self._max_bytes, self._heed, self._scratch = check, max_bytes, heed_headers, scratch
+        self._lists = lists
         connector = aiohttp.TCPConnector(
             limit=0,
             ttl_dns_cache=3600,
@@ -97,7 +99,7 @@ class Requester:
         await self._session.close()
 
     def refusal(self, address: str) -> tuple[URL | None, str | None]:
-        """An address in parts, or why it is not asked."""
+        """An address in parts, or why it is not asked; also of the target of a redirect."""
         if len(address) > LONGEST_ADDRESS or any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in address):
             return None, "bad_address"
         url = url_of(address)
@@ -105,6 +107,8 @@ class Requester:
             return None, "bad_address"
         if url.user is not None or url.password is not None:
             return None, "bad_address"
+        if self._lists.names_address(address, url.host):
+            return url, "opt_out_list"
         return url, None if self._check.may_use(url.port or 0) else "port_refused"
 
     async def text(self, url: URL, largest: int) -> tuple[int, str] | str:

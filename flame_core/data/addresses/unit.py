@@ -29,7 +29,7 @@ from flame_core.data.addresses.crawl import Batch, Crawl, Pace, Visit, may_pass
 from flame_core.data.addresses.examine import StoredPicture, examine, has_digest
 from flame_core.data.addresses.opt_out import OptOutLists
 from flame_core.data.addresses.public_sockets import SocketCheck
-from flame_core.data.addresses.request import Answer, Requester, url_of
+from flame_core.data.addresses.request import Answer, Requester
 from flame_core.data.addresses.sorted_list import Address, read_addresses
 from flame_core.data.addresses.tally import Tally
 from flame_core.data.picture_bounds import PictureError
@@ -132,6 +132,7 @@ async def _crawling(task: FetchTask) -> AsyncIterator[Crawl]:
         total_s=params.timeout_s.total,
         max_bytes=params.max_bytes,
         heed_headers=params.opt_out.headers,
+        lists=task.lists,
         scratch=task.shared,
         resolver=task.resolver() if task.resolver else None,
     )
@@ -307,16 +308,7 @@ def _ask_for(task: FetchTask, ask: _Ask, rows: list[Address], spool: Path) -> di
             found[attempt.key] = (attempt, place)
             tally.add(_told(attempt))
 
-        visits, batch = [], Batch(look, done)
-        for row in rows:
-            visit = Visit(Attempt(row.key, row.url), batch, row.sha256, row.md5)
-            url = url_of(row.url)
-            host = url.host if url else None
-            if task.lists.names_address(row.url, host):
-                visit.attempt.host, visit.attempt.outcome, visit.attempt.reason = host, "opted_out", "opt_out_list"
-                done(visit, Answer("opt_out_list"))
-            else:
-                visits.append(visit)
-        ask(batch, visits)
+        batch = Batch(look, done)
+        ask(batch, [Visit(Attempt(row.key, row.url), batch, row.sha256, row.md5) for row in rows])
     tally.write()
     return found

@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import psutil
 import pytest
@@ -294,6 +294,21 @@ def test_opt_outs_are_kept_before_a_request_and_after_it(web: Web, tmp_path: Pat
     listed.write_text(urls[0] + "\n")  # a later wish: the picture is here already
     late = Urls(params, path, [listed], pace=QUICK).download(WorkCache(tmp_path / "work", "download"))
     assert rows_of(late)[urls[0]]["reason"] == "opt_out_list" and read_source(late.folder)["pairs"] == 1
+
+
+def test_a_redirect_leads_to_no_host_or_address_that_opted_out(web: Web, tmp_path: Path):
+    listed = tmp_path / "opted-out.txt"
+    listed.write_text(f"{HOSTS[6]}\n{web.url('/ok/2')}\n")
+    targets = [web.url("/ok/1", HOSTS[6]), web.url("/ok/2"), web.url("/ok/3")]
+    urls = [web.url(f"/to/{number}?{quote(target, safe='')}") for number, target in enumerate(targets)]
+    path = write_list(tmp_path / "list.tsv", urls)
+    params = params_of(web, path, opt_out={"lists": [str(listed)]})
+    unit = Urls(params, path, [listed], pace=QUICK).download(WorkCache(tmp_path / "work", "download"))
+    rows = [rows_of(unit)[url] for url in urls]
+    assert [row["outcome"] for row in rows] == ["opted_out", "opted_out", "ok"]
+    assert [row["reason"] for row in rows] == ["opt_out_list", "opt_out_list", None]
+    assert [path for path in web.asked() if not path.startswith("/to/")] == ["/ok/3"]
+    assert HOSTS[6] not in {host for host, _ in web.log}
 
 
 def test_pictures_that_are_not_those_of_the_list(web: Web, tmp_path: Path):
