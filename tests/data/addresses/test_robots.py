@@ -64,7 +64,17 @@ def test_the_group_of_all_others_and_the_longest_rule():
         ("/a b", "/a%20b", True),
         ("/a|b", "/a%7Cb", True),
         ("/a%2Fb", "/a%2fb", True),
-        ("/a%2Fb", "/a/b", False),  # an escape of what is reserved is another character
+        ("/a%2Fb", "/a/b", False),  # an escape of a slash is no slash
+        ("/photo_%281%29", "/photo_(1).jpg", True),  # of other marks it is the mark, as yarl asks for it
+        ("/photo_(1)", "/photo_%281%29.jpg", True),
+        ("/a[b]", "/a%5Bb%5D", True),
+        ("/a%b", "/a%25b", True),
+        ("/a$b", "/a$b", True),
+        ("/a%24", "/a$", True),
+        ("/a$", "/a$", False),
+        ("/*%2A", "/x*", True),
+        ("/*%2A", "/xy", False),
+        ("/a?q=%2f", "/a?q=/", True),
     ],
 )
 def test_escapes_are_compared_as_what_they_stand_for(rule: str, path: str, matches: bool):
