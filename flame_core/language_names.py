@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 _NAMES = {
     "ach": "Acholi", "af": "Afrikaans", "ak": "Akan", "am": "Amharic", "an": "Aragonese", "ar": "Arabic",
     "as": "Assamese", "ast": "Asturian", "az": "Azerbaijani", "be": "Belarusian", "bg": "Bulgarian", "bm": "Bambara",
@@ -40,6 +42,11 @@ def language_name(code: str) -> str:
 def is_language(code: str) -> bool:
     """Whether the code, or the part before its variant, is that of a known language."""
     return language_name(code) != code
+
+
+def without_variant(code: str) -> str:
+    """The language of a code without region, script or variant, in lower case: `pt` of `pt-BR`, `sr` of `sr@latin`."""
+    return re.split("[-_@]", code)[0].lower()
 
 
 def code_of(name: str) -> str | None:

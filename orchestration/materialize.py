@@ -17,13 +17,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from functools import reduce
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import dagster as dg
 import typer
 from dagster._core.definitions.asset_selection import DagsterInvalidAssetSelectionError
 
-from flame_core.errors import FlameError, Interrupted, ParamsError
+from flame_core.errors import FlameError, Interrupted, ParamsError, ResourceError
 from flame_core.files.disk_errors import disk_error
 from flame_core.layout import Layout
 from flame_core.names import shown
@@ -40,6 +41,7 @@ from orchestration.instance import opened_in_shell, process_tag
 
 ASSETS = "__ASSET_JOB"  # Dagster's name of the job that holds every asset
 STOPPED = "stopped; what was finished is kept, and the same command resumes"
+_ANTLR = "antlr4-python3-runtime"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # shows only the stages' own output
 
 
@@ -60,6 +62,7 @@ def materialize(
         DvcProjectError: the project's files cannot be used.
         Interrupted: a signal stopped it and the running stage.
         ParamsError: `select` or an override cannot be read; says how to write it.
+        ResourceError: the installed packages cannot read `select`.
     """
     from orchestration.definitions import build
 
@@ -68,7 +71,7 @@ def materialize(
     resolve_params(layout, overrides, preset)
     _require_stages(layout, refresh)
     definitions = build(layout, code_overrides=True)  # a user with a shell may run code anyway
-    assets = _selected(select or "*", definitions)
+    assets = _selected(select, definitions)
     job, config, tags = ASSETS, QUIET, {REFRESH_TAG: ",".join(refresh)} if refresh else {}
     if overrides or preset:
         values = _given(overrides)
@@ -116,14 +119,22 @@ def _exit_code(failure: dg.DagsterEvent) -> int:
     return 128 - code if code < 0 else code
 
 
-def _selected(select: str, definitions: dg.Definitions) -> list[dg.AssetKey]:
-    """The assets of a selection; an invalid or empty selection is refused."""
+def _selected(select: str | None, definitions: dg.Definitions) -> list[dg.AssetKey]:
+    """The assets of a selection, all if there is none; an invalid or empty one is refused."""
+    graph = definitions.resolve_asset_graph()
+    if select is None:
+        return sorted(dg.AssetSelection.all().resolve(graph))
     found: set[dg.AssetKey] = set()
     try:
-        found |= dg.AssetSelection.from_string(select).resolve(definitions.resolve_asset_graph())
+        found |= dg.AssetSelection.from_string(select).resolve(graph)
         problem = "" if found else "it selects no asset"
     except (dg.DagsterInvalidSubsetError, DagsterInvalidAssetSelectionError) as error:
         problem = str(error)
+    except TypeError:  # of antlr 4.9, for which Dagster's parser is not made
+        raise ResourceError(
+            f"--select: Dagster cannot read selections with antlr4-python3-runtime {version(_ANTLR)}, which DVC's "
+            f"omegaconf asks for: `pip install '{_ANTLR}>=4.13,<4.14'`. All else works with both"
+        ) from None
     if problem:
         forms = 'key:ingest, key:"train.flame"+, group:data, or several of these with `or` between'
         raise ParamsError(f"--select {select!r}: {problem}; write {forms}")

@@ -17,6 +17,7 @@ import numpy as np
 
 from flame_core.digest import value_digest
 from flame_core.errors import ParamsError
+from flame_core.language_names import without_variant
 
 VERSION = 1  # of the rules in this module
 UNKNOWN, BREAK = -1, -2  # in place of a lemma's number: not in the vocabulary, the end of a text
@@ -135,7 +136,7 @@ def _dictionary(language: str) -> str:
     """The lemmatiser's name of a language: `en` of `en_GB`."""
     from simplemma.strategies.dictionaries.dictionary_factory import SUPPORTED_LANGUAGES
 
-    code = re.split("[-_@]", language)[0].lower()
+    code = without_variant(language)
     code = {"no": "nb"}.get(code, code)
     if code not in SUPPORTED_LANGUAGES:
         raise ParamsError(

@@ -10,11 +10,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flame_core.data.picture_decoding import open_picture
 from flame_core.errors import ParamsError, ResourceError
+from flame_core.language_names import without_variant
 from flame_core.params import LanguageFilter, PairFilterParams
 
 FILTERED = "filter_"
@@ -42,13 +43,17 @@ def _caption_reason(text: str, rules: PairFilterParams) -> str | None:
         return "filter_words"
     if characters < (rules.min_characters or 0) or characters > (rules.max_characters or characters):
         return "filter_characters"
-    if rules.language and characters >= SHORTEST and language_of(text, rules.language) not in _plain(rules.language):
+    if (
+        rules.language
+        and characters >= SHORTEST
+        and language_of(text, rules.language) not in _plain(rules.language.keep)
+    ):
         return "filter_language"
     return None
 
 
-def _plain(rule: LanguageFilter) -> set[str]:
-    return {code.partition("-")[0].partition("_")[0].lower() for code in rule.keep}
+def _plain(languages: Sequence[str]) -> set[str]:
+    return {without_variant(code) for code in languages}
 
 
 _expected: tuple[str, ...] | None = ()  # what py3langid is set to
@@ -68,7 +73,7 @@ def language_of(text: str, rule: LanguageFilter) -> str:
         raise ResourceError(
             "ingest.filters.language needs py3langid, which is not installed: `pip install 'flame-mlops[language]'`"
         ) from None
-    among = None if rule.among is None else tuple(sorted({*_plain(rule), *_codes(rule.among)}))
+    among = None if rule.among is None else tuple(sorted(_plain([*rule.keep, *rule.among])))
     if among != _expected:
         try:
             py3langid.set_languages(list(among) if among else None)
@@ -76,10 +81,6 @@ def language_of(text: str, rule: LanguageFilter) -> str:
             raise ParamsError(f"ingest.filters.language: {error}") from None
         _expected = among
     return str(py3langid.classify(text)[0])
-
-
-def _codes(languages: list[str]) -> set[str]:
-    return {code.partition("-")[0].partition("_")[0].lower() for code in languages}
 
 
 def picture_reason(content: bytes, max_pixels: int, rules: PairFilterParams) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ from os.path import normpath
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from flame_core.language_names import without_variant
 from flame_core.params.concepts import HELD_OUT_CLASSES
 from flame_core.params.model_links import recipe_of, with_sources
 from flame_core.params.sampling import COUNTED
@@ -111,7 +112,7 @@ def _impossible_concepts(params: Params) -> Iterator[Misfit]:
             f"concepts.benchmarks has {strange}; known are {', '.join(sorted(known))} (those of "
             "evaluate.benchmarks.names)",
         )
-    if concepts.nouns is not None and params.evaluate.train_language.partition("_")[0] != "en":
+    if concepts.nouns is not None and without_variant(params.evaluate.train_language) != "en":
         yield ("concepts", "nouns"), "concepts.nouns are found in English captions only: give a file of concepts"
     if concepts.tower is not None and concepts.tower not in params.train:
         yield (

@@ -15,7 +15,8 @@ from flame_core.errors import ParamsError
 from flame_core.settings import settings
 
 _PORTS = (20_000, 10_000)  # first, and how many: the port of a Slurm job follows from its id
-_FIRST_HOST = re.compile(r"(?P<name>[^\[,\s]+)(?:\[(?P<first>\d+)[^\]]*\])?")
+_FIRST_HOST = re.compile(r"[^\[,\s](?:[^\[,\s]|\[[^\]]*\])*")
+_NUMBERS = re.compile(r"\[(\d+)[^\]]*\]")
 
 
 @dataclass(frozen=True)
@@ -80,4 +81,4 @@ def first_host(hosts: str) -> str:
     found = _FIRST_HOST.match(hosts)
     if found is None:
         raise ParamsError(f"SLURM_STEP_NODELIST={hosts!r} names no host: set FLAME_TRAIN_NODES and FLAME_RENDEZVOUS")
-    return found["name"] + (found["first"] or "")
+    return _NUMBERS.sub(r"\1", found[0])

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from flame_core.language_names import language_name
+from flame_core.language_names import language_name, without_variant
 from flame_core.markdown import plain_text
 from flame_core.serving.dataset_facts import DatasetFacts
 from flame_core.serving.model_card import licences_of, what_of
@@ -45,7 +45,7 @@ def metadata(name: str, facts: DatasetFacts, licence: str | None) -> dict[str, A
     return {
         **({"license": licence} if licence else {"license": "other", "license_name": "see-below"}),
         "pretty_name": name,
-        "language": sorted({code.partition("_")[0].partition("-")[0].partition("@")[0] for code in facts.languages}),
+        "language": sorted({without_variant(code) for code in facts.languages}),
         "size_categories": [next((label for most, label in _SIZES if total < most), "100M<n<1B")],
         "task_categories": ["image-to-text", "zero-shot-image-classification"],
         "tags": ["webdataset", "croissant", "image-text"],

@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import dagster as dg
 import pytest
 
-from flame_core.errors import ParamsError
+from flame_core.errors import ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.workspace import environment
 from orchestration.materialize import _given, materialize
@@ -62,6 +63,18 @@ def test_a_check_that_has_not_passed_is_told_with_its_remedy(layout: Layout) -> 
 def test_a_selection_that_means_nothing_is_refused(layout: Layout, select: str) -> None:
     with pytest.raises(ParamsError, match=r"--select .*write key:ingest"):
         materialize(layout, select)
+
+
+def test_only_a_selection_needs_dagster_s_parser(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With antlr 4.9, which DVC's omegaconf asks for and pip therefore installs, it fails with a TypeError."""
+
+    def with_another_antlr(string: str) -> dg.AssetSelection:
+        return ord(3)  # type: ignore[arg-type, return-value]
+
+    monkeypatch.setattr(dg.AssetSelection, "from_string", with_another_antlr)
+    with pytest.raises(ResourceError, match=r"pip install 'antlr4-python3-runtime>=4\.13,<4\.14'"):
+        materialize(layout, "key:ingest")
+    assert materialize(layout) == 0
 
 
 @pytest.mark.parametrize("override", ["train.epochs=[5", "train.epochs", "train.name=2026-01-02", "a..b=1"])

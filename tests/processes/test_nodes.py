@@ -58,7 +58,15 @@ def test_a_slurm_step_says_all():
 
 @pytest.mark.parametrize(
     ("hosts", "first"),
-    [("a", "a"), ("a,b", "a"), ("n[1-4]", "n1"), ("n[08,10-12],big1", "n08"), ("c-7.x[003]", "c-7.x003")],
+    [
+        ("a", "a"),
+        ("a,b", "a"),
+        ("n[1-4]", "n1"),
+        ("n[08,10-12],big1", "n08"),
+        ("c-7.x[003]", "c-7.x003"),
+        ("rack[2-3]_blade[07-41],a", "rack2_blade07"),  # slurm.conf(5) allows two ranges
+        ("n[1,3]-ib", "n1-ib"),
+    ],
 )
 def test_the_first_host_of_a_list(hosts: str, first: str):
     assert first_host(hosts) == first

@@ -206,3 +206,11 @@ def test_params_that_do_not_fit_together_are_refused(world, changes, said):
     content = params.model_dump(mode="json") | {"concepts": None} | changes
     with pytest.raises(ValueError, match=said):
         Params.model_validate(content)
+
+
+@pytest.mark.parametrize("language", ["en", "en-GB", "en_US"])
+def test_nouns_are_found_in_english_of_every_region(world, language):
+    params, _ = world
+    content = params.model_dump(mode="json") | {"concepts": {"nouns": {}}}
+    content["evaluate"] |= {"train_language": language}
+    assert Params.model_validate(content).concepts is not None

@@ -3,7 +3,8 @@
 - `X-Robots-Tag`: all header lines. `name: directives` counts if the name is ours, `*` or absent; a directive with a
   value (`unavailable_after: 25 Jun 2030`, `max-snippet: 20`) is no name.
 - `tdm-reservation: 1` (W3C's community protocol).
-- Lists of addresses, hosts, sha256 of bytes and pHash (`p:` and 16 hex digits), one per line; `#` begins a comment.
+- Lists of addresses, hosts (with all below them), sha256 of bytes and pHash (`p:` and 16 hex digits), one per line; `#`
+  begins a comment. Hosts are compared in the form that the name system has: `xn--bcher-kva.de` for `bücher.de`.
 
 IETF's aipref is not settled, so its header `Content-Usage` is kept in `attempts.parquet` and nothing follows from it.
 """
@@ -13,10 +14,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+
+from yarl import URL
 
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError
+from flame_core.names import shown
 
 TOKEN = "flame-mlops"  # our name in robots.txt, in X-Robots-Tag and in the user agent
 WORDS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "none"})
@@ -24,6 +29,7 @@ _VALUED = frozenset({"unavailable_after", "max-image-preview", "max-snippet", "m
 _NAME = re.compile(r"\s*([A-Za-z0-9_.*/-]+)\s*:(.*)", re.DOTALL)
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _PHASH = re.compile(r"p:([0-9a-fA-F]{16})")
+_HOST = re.compile(r"(?:\*?\.)?([^\s/:@?#*%]+|\[?[0-9a-fA-F:.]+:[0-9a-fA-F:.]*\]?)")
 
 
 def reserved(tags: Sequence[str], tdm: Sequence[str]) -> str | None:
@@ -60,10 +66,11 @@ class OptOutLists:
         """Whether an address, its host or a domain above it is named."""
         if url in self.urls:
             return True
-        while host and self.hosts:
-            if host in self.hosts:
+        name = _ascii(host) if host and self.hosts else ""
+        while name:
+            if name in self.hosts:
                 return True
-            host = host.partition(".")[2]
+            name = name.partition(".")[2]
         return False
 
 
@@ -71,7 +78,7 @@ def read_lists(paths: Iterable[Path]) -> OptOutLists:
     """The content of such files.
 
     Raises:
-        InputError: one cannot be read.
+        InputError: one cannot be read, or a line is nothing of all this; names it.
     """
     lists = OptOutLists()
     for path in paths:
@@ -79,7 +86,7 @@ def read_lists(paths: Iterable[Path]) -> OptOutLists:
             lines = decode_text(path.read_bytes()).splitlines()
         except (OSError, TextError) as error:
             raise InputError(f"{path}: {error}; it is named by opt_out.lists") from None
-        for line in map(str.strip, lines):
+        for number, line in enumerate(map(str.strip, lines), start=1):
             if not line or line.startswith("#"):
                 continue
             if _SHA256.fullmatch(line):
@@ -88,6 +95,20 @@ def read_lists(paths: Iterable[Path]) -> OptOutLists:
                 lists.hashes.add(int(found[1], 16))
             elif "://" in line:
                 lists.urls.add(line)
+            elif found := _HOST.fullmatch(line):
+                lists.hosts.add(_ascii(found[1].strip("[]")))
             else:
-                lists.hosts.add(line.lower().rstrip("."))
+                raise InputError(
+                    f"{path}, line {number}: {shown(line)} is no address (https://...), host, sha256 or pHash (p: and "
+                    "16 hex digits); it is in a file of opt_out.lists"
+                )
     return lists
+
+
+@lru_cache(maxsize=100_000)
+def _ascii(host: str) -> str:
+    """A host as the name system has it: in lower case, `xn--` for other letters, without a dot at its end."""
+    try:
+        return (URL.build(scheme="http", host=host).raw_host or host).rstrip(".").lower()
+    except ValueError:  # no name that can be asked for
+        return host.rstrip(".").lower()

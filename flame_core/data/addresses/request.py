@@ -2,7 +2,7 @@
 
 Nothing is followed here: a redirect is an answer, whose target is another request with checks of its own. The body is
 read up to `max_bytes`, as it is on the wire: `Accept-Encoding: identity` is sent, and the body of a server that packs
-it nevertheless is unpacked up to the same number of bytes.
+it nevertheless is unpacked up to the same number of bytes. So is a robots.txt, which would allow everything otherwise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from flame_core.data.addresses.opt_out import TOKEN, reserved
+from flame_core.data.addresses.opt_out import TOKEN, OptOutLists, reserved
 from flame_core.data.addresses.public_sockets import REFUSED, SocketCheck
 from flame_core.version import PACKAGE, installed_version
 
@@ -71,10 +71,12 @@ class Requester:
         total_s: float,
         max_bytes: int,
         heed_headers: bool,
+        lists: OptOutLists,
         scratch: Path,
         resolver: AbstractResolver | None = None,
     ) -> None:
         self._check, self._max_bytes, self._heed, self._scratch = check, max_bytes, heed_headers, scratch
+        self._lists = lists
         connector = aiohttp.TCPConnector(
             limit=0,
             ttl_dns_cache=3600,
@@ -97,7 +99,7 @@ class Requester:
         await self._session.close()
 
     def refusal(self, address: str) -> tuple[URL | None, str | None]:
-        """An address in parts, or why it is not asked."""
+        """An address in parts, or why it is not asked; also of the target of a redirect."""
         if len(address) > LONGEST_ADDRESS or any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in address):
             return None, "bad_address"
         url = url_of(address)
@@ -105,16 +107,21 @@ class Requester:
             return None, "bad_address"
         if url.user is not None or url.password is not None:
             return None, "bad_address"
+        if self._lists.names_address(address, url.host):
+            return url, "opt_out_list"
         return url, None if self._check.may_use(url.port or 0) else "port_refused"
 
     async def text(self, url: URL, largest: int) -> tuple[int, str] | str:
         """Status and text of a small file, or the reason why there is no answer."""
         try:
             async with self._session.get(url, allow_redirects=True, max_redirects=5) as response:
-                content = b""
-                while len(content) < largest and (piece := await response.content.read(largest - len(content))):
-                    content += piece
+                content, unpack = b"", _unpacker(response)
+                while len(content) < largest and (piece := await response.content.read(largest)):
+                    left = largest - len(content)
+                    content += unpack.decompress(piece, left) if unpack else piece[:left]
                 return response.status, content.decode("utf-8", "replace")
+        except zlib.error:
+            return "reset"
         except _ERRORS as error:
             return reason_of(error)
 
@@ -161,9 +168,7 @@ class Requester:
         return "too_large" if (response.content_length or 0) > self._max_bytes else None
 
     async def _read(self, response: aiohttp.ClientResponse, answer: Answer) -> None:
-        unpack = None
-        if response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip", "deflate"):
-            unpack = zlib.decompressobj(47)  # gzip or zlib, by their header
+        unpack = _unpacker(response)
         answer.body = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(self._scratch))  # noqa: SIM115
         received = 0
         async for piece in response.content.iter_chunked(_PIECE):
@@ -179,6 +184,12 @@ class Requester:
                 return
         answer.bytes = received
         answer.body.seek(0)
+
+
+def _unpacker(response: aiohttp.ClientResponse) -> zlib._Decompress | None:
+    """What unpacks the body of a server that packs it unasked."""
+    packed = response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip", "deflate")
+    return zlib.decompressobj(47) if packed else None  # gzip or zlib, by their header
 
 
 def url_of(address: str, base: URL | None = None) -> URL | None:

@@ -6,12 +6,15 @@ two are equally long. `*` stands for any characters and a final `$` for the end.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from flame_core.data.addresses.opt_out import TOKEN
 
 LARGEST = 500 * 1024  # bytes that are read, as the RFC asks
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
+_PLAIN = "/?%&=+$*!'(),;:@"  # what is no escape, besides letters, digits and `_.-~`
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Rules:
 
     def allows(self, path: str) -> bool:
         """Whether a path with its query may be fetched."""
-        path = _normal(path or "/")
+        path = _normal(path or "/").replace("*", "%2A").replace("$", "%24")
         found = [(len(pattern), allowed) for pattern, allowed in self.rules if _matches(pattern, path)]
         return max(found)[1] if found else True
 
@@ -50,14 +53,28 @@ def parse(text: str) -> Rules:
 
 
 def _normal(path: str) -> str:
-    """A path with everything outside ASCII as %XX, in which form rules and addresses are compared."""
-    return quote(path, safe="/%?&=+$*@:;,!'()~[]|^{}\\\"<>` #-._")
+    """A path with its query in the form in which rules and addresses are compared: ASCII with few escapes.
+
+    An escape of `/` or `?` in a path is another character than these, and so is one of `*` or `$` in a rule.
+    """
+    path, mark, query = path.partition("?")
+    return _escaped(path, "%*$/?") + mark + _escaped(query, "%*$")
+
+
+def _escaped(text: str, kept: str) -> str:
+    """Undo escapes of ASCII, except of what is `kept`; escape all that is not plain."""
+
+    def plain(found: re.Match[str]) -> str:
+        letter = chr(int(found[1] or "25", 16))
+        return letter if "!" <= letter <= "~" and letter not in kept else f"%{ord(letter):02X}"
+
+    return quote(_ESCAPE.sub(plain, text), safe=_PLAIN)
 
 
 def _matches(pattern: str, path: str) -> bool:
     """Whether a pattern matches the start of a path, or all of it with a final `$`; in linear time."""
     end = pattern.endswith("$")
-    first, *others = (pattern[:-1] if end else pattern).split("*")
+    first, *others = (pattern[:-1] if end else pattern).replace("$", "%24").split("*")
     if not path.startswith(first):
         return False
     place = len(first)

@@ -26,10 +26,10 @@ from aiohttp.abc import AbstractResolver
 from flame_core.data.addresses.attempts import ATTEMPTS, SCHEMA, TAR, Attempt
 from flame_core.data.addresses.courtesy import Courtesy
 from flame_core.data.addresses.crawl import Batch, Crawl, Pace, Visit, may_pass
-from flame_core.data.addresses.examine import examine, has_digest
+from flame_core.data.addresses.examine import StoredPicture, examine, has_digest
 from flame_core.data.addresses.opt_out import OptOutLists
 from flame_core.data.addresses.public_sockets import SocketCheck
-from flame_core.data.addresses.request import Answer, Requester, url_of
+from flame_core.data.addresses.request import Answer, Requester
 from flame_core.data.addresses.sorted_list import Address, read_addresses
 from flame_core.data.addresses.tally import Tally
 from flame_core.data.picture_bounds import PictureError
@@ -132,6 +132,7 @@ async def _crawling(task: FetchTask) -> AsyncIterator[Crawl]:
         total_s=params.timeout_s.total,
         max_bytes=params.max_bytes,
         heed_headers=params.opt_out.headers,
+        lists=task.lists,
         scratch=task.shared,
         resolver=task.resolver() if task.resolver else None,
     )
@@ -211,9 +212,14 @@ def _write(task: FetchTask, ask: _Ask, rows: list[Address], folder: Path, previo
         folder / ABOUT,
         {"params": value_digest(fetch_identity(task.params)), "first": rows[0].key, "last": rows[-1].key},
     )
-    counts = Counter(row.reason or row.outcome for row in ordered)
+    counts = Counter(map(_told, ordered))
     failures = {row.key: row.reason or "" for row in ordered if row.outcome == "failed" and may_pass(row.reason)}
     return UnitRecord({**dict(sorted(counts.items())), "last_pass": int(task.last_pass)}, failures)
+
+
+def _told(attempt: Attempt) -> str:
+    """`ok`, or why there is no picture."""
+    return attempt.outcome if attempt.outcome == "ok" else attempt.reason or attempt.outcome
 
 
 def _tries(folder: Path) -> dict[str, int]:
@@ -264,7 +270,7 @@ def _ask_for(task: FetchTask, ask: _Ask, rows: list[Address], spool: Path) -> di
     """{key: what became of it, where its picture is in `spool`}."""
     found: dict[str, tuple[Attempt, _Place | None]] = {}
     tally = Tally(task.shared / "progress")
-    stored: dict[str, tuple[bytes, str]] = {}
+    stored: dict[str, tuple[StoredPicture, bool]] = {}  # and whether its digest is another one than that of the list
 
     def look(visit: Visit, answer: Answer) -> None:
         """In a thread: what the bytes are."""
@@ -288,29 +294,21 @@ def _ask_for(task: FetchTask, ask: _Ask, rows: list[Address], spool: Path) -> di
             return
         attempt.sha256_stored = hashlib.sha256(picture.content).hexdigest()
         attempt.width, attempt.height = picture.width, picture.height
-        stored[attempt.key] = (picture.content, picture.suffix)
+        stored[attempt.key] = (picture, changed)
 
     with spool.open("wb") as file:
 
         def done(visit: Visit, answer: Answer) -> None:
             attempt, place = visit.attempt, None
             if attempt.outcome == "ok":
-                content, suffix = stored.pop(attempt.key)
-                place = _Place(spool, file.tell(), len(content), f"{attempt.key}.{suffix}")
-                file.write(content)
+                picture, changed = stored.pop(attempt.key)
+                attempt.reason = "hash_changed" if changed else None
+                place = _Place(spool, file.tell(), len(picture.content), f"{attempt.key}.{picture.suffix}")
+                file.write(picture.content)
             found[attempt.key] = (attempt, place)
-            tally.add(attempt.reason or attempt.outcome)
+            tally.add(_told(attempt))
 
-        visits, batch = [], Batch(look, done)
-        for row in rows:
-            visit = Visit(Attempt(row.key, row.url), batch, row.sha256, row.md5)
-            url = url_of(row.url)
-            host = url.host if url else None
-            if task.lists.names_address(row.url, host):
-                visit.attempt.host, visit.attempt.outcome, visit.attempt.reason = host, "opted_out", "opt_out_list"
-                done(visit, Answer("opt_out_list"))
-            else:
-                visits.append(visit)
-        ask(batch, visits)
+        batch = Batch(look, done)
+        ask(batch, [Visit(Attempt(row.key, row.url), batch, row.sha256, row.md5) for row in rows])
     tally.write()
     return found

@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import psutil
 import pytest
@@ -296,6 +296,21 @@ def test_opt_outs_are_kept_before_a_request_and_after_it(web: Web, tmp_path: Pat
     assert rows_of(late)[urls[0]]["reason"] == "opt_out_list" and read_source(late.folder)["pairs"] == 1
 
 
+def test_a_redirect_leads_to_no_host_or_address_that_opted_out(web: Web, tmp_path: Path):
+    listed = tmp_path / "opted-out.txt"
+    listed.write_text(f"{HOSTS[6]}\n{web.url('/ok/2')}\n")
+    targets = [web.url("/ok/1", HOSTS[6]), web.url("/ok/2"), web.url("/ok/3")]
+    urls = [web.url(f"/to/{number}?{quote(target, safe='')}") for number, target in enumerate(targets)]
+    path = write_list(tmp_path / "list.tsv", urls)
+    params = params_of(web, path, opt_out={"lists": [str(listed)]})
+    unit = Urls(params, path, [listed], pace=QUICK).download(WorkCache(tmp_path / "work", "download"))
+    rows = [rows_of(unit)[url] for url in urls]
+    assert [row["outcome"] for row in rows] == ["opted_out", "opted_out", "ok"]
+    assert [row["reason"] for row in rows] == ["opt_out_list", "opt_out_list", None]
+    assert [path for path in web.asked() if not path.startswith("/to/")] == ["/ok/3"]
+    assert HOSTS[6] not in {host for host, _ in web.log}
+
+
 def test_pictures_that_are_not_those_of_the_list(web: Web, tmp_path: Path):
     path = tmp_path / "list.csv"
     digests = [hashlib.sha256(png(0)).hexdigest(), "0" * 64, hashlib.sha256(png(2)).hexdigest().upper()]
@@ -303,7 +318,19 @@ def test_pictures_that_are_not_those_of_the_list(web: Web, tmp_path: Path):
     path.write_text("url,caption,hash\n" + "\n".join(lines) + "\n")
     for changed, expected in (("drop", ["ok", "dropped", "ok"]), ("keep", ["ok", "ok", "ok"])):
         unit = download(web, path, tmp_path / changed, columns=None, sha256_column="hash", changed=changed)
-        assert [rows_of(unit)[web.url(f"/ok/{n}")]["outcome"] for n in range(3)] == expected
+        rows = [rows_of(unit)[web.url(f"/ok/{n}")] for n in range(3)]
+        assert [row["outcome"] for row in rows] == expected
+        assert [row["reason"] for row in rows] == [None, "hash_changed", None]
+        assert read_source(unit.folder)["pairs"] == expected.count("ok")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_robots_txt_counts_packed_or_not(web: Web, tmp_path: Path, packed: bool):
+    web.robots, web.packs = "User-agent: *\nDisallow: /ok/1\n", packed
+    path = write_list(tmp_path / "list.tsv", [web.url("/ok/0"), web.url("/ok/1")])
+    unit = download(web, path, tmp_path / "work")
+    assert [rows_of(unit)[web.url(f"/ok/{n}")]["reason"] for n in range(2)] == [None, "robots_txt"]
+    assert web.asked() == ["/ok/0"]
 
 
 def test_many_addresses_need_a_contact(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -44,3 +44,33 @@ def test_lists_name_addresses_hosts_bytes_and_looks(tmp_path: Path):
     assert lists.names_address("http://img.b.org/", "img.b.org") and not lists.names_address("http://cb.org/", "cb.org")
     with pytest.raises(InputError, match=r"opt_out\.lists"):
         read_lists([tmp_path / "none.txt"])
+
+
+@pytest.mark.parametrize(
+    ("line", "host"),
+    [
+        ("xn--bcher-kva.de", "b\u00fccher.de"),  # as yarl gives the host of either form
+        ("B\u00dcCHER.de", "b\u00fccher.de"),
+        ("b\u00fccher.de", "img.xn--bcher-kva.de"),
+        ("a.org", "a.org."),
+        ("*.a.org", "img.a.org"),
+        (".a.org", "img.a.org"),
+        ("2001:DB8::1", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("10.0.0.1", "10.0.0.1"),
+    ],
+)
+def test_a_host_is_named_however_it_is_written(tmp_path: Path, line: str, host: str):
+    path = tmp_path / "list.txt"
+    path.write_text(f"{line}\n", "utf-8")
+    lists = read_lists([path])
+    assert lists.names_address(f"http://{host}/1.jpg", host)
+    assert not lists.names_address("http://b.org/1.jpg", "b.org")
+
+
+@pytest.mark.parametrize("line", ["www.a.org/pictures", "p:00ff", "a.org 7 May", "sha256:00", "a.org:8080", "me@a.org"])
+def test_a_line_that_would_name_nothing_is_refused(tmp_path: Path, line: str):
+    path = tmp_path / "list.txt"
+    path.write_text(f"# by mail\n{line}\n")
+    with pytest.raises(InputError, match=r"list\.txt, line 2: "):
+        read_lists([path])

@@ -50,6 +50,37 @@ def test_the_group_of_all_others_and_the_longest_rule():
     assert not parse("User-agent: *\nDisallow: /ä").allows("/%C3%A4")
 
 
+@pytest.mark.parametrize(
+    ("rule", "path", "matches"),
+    [  # the table of section 2.2.2 first
+        ("/foo/bar?baz=quz", "/foo/bar?baz=quz", True),
+        ("/foo/bar?baz=https://foo.bar", "/foo/bar?baz=https://foo.bar", True),
+        ("/foo/bar/\u30c4", "/foo/bar/%E3%83%84", True),
+        ("/foo/bar/%E3%83%84", "/foo/bar/%E3%83%84", True),
+        ("/foo/bar/%62%61%7A", "/foo/bar/baz", True),
+        ("/%7Ejoe/", "/~joe/a", True),
+        ("/~joe/", "/%7ejoe/a", True),
+        ("/%e3%83%84", "/%E3%83%84", True),
+        ("/a b", "/a%20b", True),
+        ("/a|b", "/a%7Cb", True),
+        ("/a%2Fb", "/a%2fb", True),
+        ("/a%2Fb", "/a/b", False),  # an escape of a slash is no slash
+        ("/photo_%281%29", "/photo_(1).jpg", True),  # of other marks it is the mark, as yarl asks for it
+        ("/photo_(1)", "/photo_%281%29.jpg", True),
+        ("/a[b]", "/a%5Bb%5D", True),
+        ("/a%b", "/a%25b", True),
+        ("/a$b", "/a$b", True),
+        ("/a%24", "/a$", True),
+        ("/a$", "/a$", False),
+        ("/*%2A", "/x*", True),
+        ("/*%2A", "/xy", False),
+        ("/a?q=%2f", "/a?q=/", True),
+    ],
+)
+def test_escapes_are_compared_as_what_they_stand_for(rule: str, path: str, matches: bool):
+    assert parse(f"User-agent: *\nDisallow: {rule}").allows(path) != matches
+
+
 def test_a_hostile_pattern_takes_no_time():
     rules = parse("User-agent: *\nDisallow: /" + "*a" * 2000 + "b$\n")
     start = time.monotonic()

@@ -41,6 +41,7 @@ class Web:
     times: dict[str, list[float]] = field(default_factory=dict)  # by path
     headers: dict[str, str] = field(default_factory=dict)  # of the last request
     robots: str | None = None
+    packs: bool = False  # robots.txt, unasked
     mended: bool = False
     down: bool = False
     awaited: int = 0
@@ -92,7 +93,11 @@ class Web:
         if self.down:
             return send(503)
         if path == "/robots.txt":
-            return send(404) if self.robots is None else send(200, self.robots.encode(), "text/plain")
+            if self.robots is None:
+                return send(404)
+            if self.packs:
+                return send(200, gzip.compress(self.robots.encode()), "text/plain", Content_Encoding="gzip")
+            return send(200, self.robots.encode(), "text/plain")
         number = int(rest[-1]) if rest and rest[-1].isdecimal() else 0
         if self.mended or kind == "ok":
             return send(200, png(number))

@@ -171,3 +171,5 @@ def test_languages():
     assert (language_of(german, rule), language_of(english, rule)) == ("de", "en")
     kept, left_out = filter_captions({"en": [german, english, short]}, rules)
     assert kept == {"en": [english, short]} and left_out == {"filter_language": 1}
+    variants = PairFilterParams(language=LanguageFilter(keep=["en-GB"], among=["de_AT", "sr@latin"]))
+    assert filter_captions({"en": [german, english]}, variants) == ({"en": [english]}, {"filter_language": 1})
