@@ -15,7 +15,7 @@ from flame_core.names import expanded
 
 STATE = ".flame"
 OPT_OUT = "opt_out.parquet"  # written by `flame forget`
-_MARKS = ("dvc.yaml", "params.yaml")  # the files that make a folder the root of a run
+ROOT_MARKS = frozenset({"dvc.yaml", "params.yaml"})  # the files that make a folder the root of a run
 
 
 @dataclass(frozen=True)
@@ -209,5 +209,14 @@ class Layout:
 
 def _nearest(folder: Path) -> Path:
     """The nearest root of a run above `folder`; `folder` itself if there is none."""
-    above = (folder, *folder.parents)
-    return next((each for each in above if all((each / mark).is_file() for mark in _MARKS)), folder)
+    return next((each for each in (folder, *folder.parents) if is_root(each)), folder)
+
+
+def is_root(folder: Path) -> bool:
+    """Whether a folder is the root of a run: a project or a workspace."""
+    return all((folder / mark).is_file() for mark in ROOT_MARKS)
+
+
+def lies_in_project(path: Path, folder: Path) -> bool:
+    """Whether a path below a folder lies in a project that is below it too."""
+    return any(is_root(each) for each in path.parents if each != folder and each.is_relative_to(folder))

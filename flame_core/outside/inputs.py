@@ -13,6 +13,7 @@ A weight that `dvc.yaml` names as a dep is none of these: DVC compares it (`grap
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +24,7 @@ from flame_core.data.buckets.bucket import is_address
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.walk import Walk
 from flame_core.errors import ParamsError
-from flame_core.layout import Layout
+from flame_core.layout import ROOT_MARKS, Layout, lies_in_project
 from flame_core.names import expanded
 from flame_core.params import (
     DebianSource,
@@ -115,7 +116,7 @@ def _source_files(source: FolderSource | UrlsSource | WebdatasetSource, layout: 
             if source.table is not None and _leads_out(source.table):
                 yield from _files(place / expanded(source.table))
         case WebdatasetSource():
-            yield from _states(place, place.glob(source.shards))
+            yield from _states(place, (path for path in place.glob(source.shards) if not lies_in_project(path, place)))
         case UrlsSource():
             for listed in source.opt_out.lists:
                 yield from _files(layout.resolve(listed))
@@ -226,7 +227,15 @@ def _of_path(source: str, layout: Layout) -> list[FileState]:
 
 
 def _files(place: Path) -> Iterator[FileState]:
-    yield from _states(place, (place, *place.rglob("*")) if place.is_dir() else (place,))
+    """The files of a folder without those of projects in it, which sources leave out; or the file itself."""
+    if not place.is_dir():
+        yield from _states(place, (place,))
+    for folder, folders, names in os.walk(place):
+        above = Path(folder)
+        if above != place and ROOT_MARKS.issubset(names):
+            folders.clear()
+        else:
+            yield from _states(place, (above / name for name in names))
 
 
 def _states(place: Path, paths: Iterable[Path]) -> Iterator[FileState]:

@@ -70,12 +70,14 @@ class Fault(NamedTuple):
     """A wrong value: its key as pydantic names it, with tags of unions, and what is accepted there.
 
     `missing`: the last part of the key is one that should be there. `is_misfit`: the value does not fit to others.
+    `section`: the optional section of the params that does not say what this value needs.
     """
 
     key: Key
     message: str
     missing: bool = False
     is_misfit: bool = False
+    section: str | None = None
 
 
 def examine(model: type[M], content: dict[str, Any], *, lenient: bool = False) -> tuple[M | None, list[Fault]]:
@@ -83,7 +85,20 @@ def examine(model: type[M], content: dict[str, Any], *, lenient: bool = False) -
     try:
         return model.model_validate(content, context={LENIENT: lenient}), []
     except ValidationError as error:
-        return None, [fault for found in error.errors() for fault in _faults(model, found)]
+        return None, [fault for found in _of_unions(error.errors()) for fault in _faults(model, found)]
+
+
+def _of_unions(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """The errors, of which those of a value or a word in its place, such as `all`, are one."""
+    kept: list[ErrorDetails] = []
+    for error in errors:
+        above = error["loc"][:-1]
+        if kept and str(error["loc"][-1]).startswith("literal[") and kept[-1]["loc"][: len(above)] == above:
+            if len(kept[-1]["loc"]) == len(error["loc"]):  # else the mistake is inside of the value
+                kept[-1]["msg"] += f", or {error['msg'].removeprefix('Input should be ')}"
+        else:
+            kept.append(error)
+    return kept
 
 
 def _faults(model: type[BaseModel], found: ErrorDetails) -> Iterator[Fault]:

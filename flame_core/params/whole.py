@@ -181,12 +181,14 @@ class Examined(NamedTuple):
         faults: all that is wrong, each with its place.
         places: where everything was written.
         usable: the params without the wrong values, for further checks; None if too little is left.
+        wrong: the sections that hold wrong values, of which `usable` may lack what they should say.
     """
 
     params: Params | None
     faults: list[str]
     places: Places
     usable: Params | None
+    wrong: frozenset[str] = frozenset()
 
 
 def load_params(layout: Layout) -> Params:
@@ -245,7 +247,8 @@ def examine_params(raw: dict[str, Any], recipes: Path, places: Places) -> Examin
         note(fault)
     if not faults:
         return Examined(params, [], places, params)
-    return Examined(None, list(faults), places, params or _without(content, found))
+    wrong = frozenset(fault.key[0] for fault in found if fault.key)
+    return Examined(None, list(faults), places, params or _without(content, found), wrong)
 
 
 def _train_content(

@@ -25,6 +25,7 @@ MOST_TWICE = 10  # keys given twice that one error names
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = {f"{_TAG}{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
 _UNUSABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+_CONFLICT = re.compile(r"^(<{7} .*|>{7} .*)$", re.MULTILINE)  # what git writes around both sides
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -111,7 +112,20 @@ def read_placed_text(text: str, where: str) -> Placed:
         finally:
             loader.dispose()
     except (yaml.YAMLError, UnicodeEncodeError) as error:  # a command's argument may hold bytes that are not text
-        raise ParamsError(f"{where} is not valid YAML: {error}") from None
+        raise ParamsError(_not_yaml(text, where, error)) from None
+
+
+def _not_yaml(text: str, where: str, error: Exception) -> str:
+    """Why a text is no YAML, with the line."""
+    if conflict := _CONFLICT.search(text):
+        line = text.count("\n", 0, conflict.start()) + 1
+        return f"{where}, line {line}: a merge left a conflict here: keep one side, and remove the lines of git's marks"
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return f"{where} is not valid YAML: {error}"
+    mark = error.problem_mark
+    at = text.splitlines()[mark.line][mark.column :] if mark.line < len(text.splitlines()) else ""
+    hint = "; a tab cannot indent a line in YAML, use spaces" if at.startswith("\t") else ""
+    return f"{where} is not valid YAML: line {mark.line + 1}, column {mark.column + 1}: {error.problem}{hint}"
 
 
 def _check_depth(text: str, where: str) -> None:

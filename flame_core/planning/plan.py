@@ -20,6 +20,7 @@ from flame_core.graph.links import links
 from flame_core.layout import Layout
 from flame_core.model_files import CONFIG
 from flame_core.params import ClusterParams, Params, TrainParams, UrlsSource, recipe_of, teacher_recipe
+from flame_core.planning.evaluation_texts import PartCost, evaluation_costs
 from flame_core.planning.section_costs import llm_section_costs, section_costs, time_of
 from flame_core.planning.start import Given, given
 from flame_core.preflight.data_look import ingest_sizes_of, look
@@ -39,6 +40,9 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
     """The cost of a run, as text in sections: the LLM and the store, then each recipe's training."""
     shape = read_shape(params, layout.llm / params.llm.name)
     text = text_cost(params, shape, start.images, start.lengths, start.count)
+    others = evaluation_costs(params, layout, shape, start)
+    evaluated = sum(others.values(), PartCost())
+    flops = text.flops + evaluated.flops
     names = slot_names(params.text)
     sections = address_sections(params, layout)
     sections |= server_sections(
@@ -48,12 +52,15 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
         f"texts: {params.llm.name}, layer {params.text.layer}": {
             "training pictures": f"{start.images:,}",
             "vectors per picture": f"{text.vectors}",
-            "tokens": f"{text.tokens:,.0f} ({text.tokens / start.images:.0f} per picture)",
-            **({"tokens of sentences": f"{text.sentence_tokens:,.0f}"} if text.sentence_tokens else {}),
+            "tokens": f"{text.tokens + evaluated.tokens:,.0f}",
+            "training captions": f"{text.tokens:,.0f} tokens ({text.tokens / start.images:.0f} per picture)",
+            **({"of these, as sentences": f"{text.sentence_tokens:,.0f}"} if text.sentence_tokens else {}),
+            **{part: f"{cost.tokens:,.0f} tokens" for part, cost in others.items()},
+            **({} if start.seen else {"not counted": "texts of the evaluation, since --images was given"}),
             "against separate passes": f"{text.separate_tokens / text.tokens:.2f} times fewer tokens",
-            "FLOPs": f"{text.flops:.3g}",
-            "time": time_at(text.flops, tflops),
-            "store": f"{size_text(text.store_bytes)} in {params.text.store_dtype}",
+            "FLOPs": f"{flops:.3g}",
+            "time": time_at(flops, tflops),
+            "store": f"{size_text(text.store_bytes + evaluated.store_bytes)} in {params.text.store_dtype}",
             "LLM in memory": f"{size_text(text.weight_bytes)} in {params.text.dtype}",
             "basis": start.basis,
         }
@@ -267,13 +274,15 @@ def stage_costs(params: Params, layout: Layout, tflops: float | None) -> dict[st
     seen = look(params, layout)
     if not seen.train:
         return {}
-    start = given(params, layout, seen.train, {})
+    start = given(params, layout, None, {})
     shape = read_shape(params, layout.llm / params.llm.name)
     text = text_cost(params, shape, start.images, start.lengths, start.count)
+    evaluated = sum(evaluation_costs(params, layout, shape, start).values(), PartCost())
     names = slot_names(params.text)
     sizes = ingest_sizes_of(params, layout, seen)
     costs = {"ingest": _auto(sizes)} if sizes else {}
-    costs |= {"embed": _cost(f"{text.tokens:,.0f} tokens of training captions", text.flops, tflops)}
+    tokens = f"{text.tokens + evaluated.tokens:,.0f} tokens, {text.tokens:,.0f} of them of training captions"
+    costs |= {"embed": _cost(tokens, text.flops + evaluated.flops, tflops)}
     if params.cluster is not None:
         title, clustering = _cluster_cost(params, params.cluster, shape, start.images)
         costs["cluster"] = _cost(title, sum(clustering.flops.values()), None)

@@ -11,8 +11,9 @@ from flame_core.data.shards import shard_names
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
 from flame_core.params import CaptionKind, Params
-from flame_core.preflight.data_look import look
+from flame_core.preflight.data_look import DataLook, look
 from flame_core.text.cost import ASSUMED, count_words
+from flame_core.text.facets import normalise_sentence
 
 _MEASURED = 2000  # captions per kind whose tokens are counted
 
@@ -26,12 +27,14 @@ class Given:
         lengths: mean tokens per caption, by kind.
         count: function that counts the tokens of a text.
         basis: where the values come from, in words.
+        seen: the data of these params; None if the number of pictures was given, which may be that of others.
     """
 
     images: int
     lengths: dict[CaptionKind, float]
     count: Callable[[str], int]
     basis: str
+    seen: DataLook | None = None
 
 
 def given(params: Params, layout: Layout, images: int | None, lengths: dict[CaptionKind, float]) -> Given:
@@ -40,7 +43,7 @@ def given(params: Params, layout: Layout, images: int | None, lengths: dict[Capt
     Raises:
         ParamsError: the number of pictures is neither given nor known.
     """
-    basis = []
+    basis, seen = [], None
     if images is None:
         seen = look(params, layout)
         if not seen.train:
@@ -57,7 +60,7 @@ def given(params: Params, layout: Layout, images: int | None, lengths: dict[Capt
     basis.append("tokens counted by " + ("words and punctuation" if count is count_words else "the LLM's tokenizer"))
     measured = _measure(params, layout, count)
     basis.append("caption lengths measured" if measured else "caption lengths assumed if not given")
-    return Given(images, {**ASSUMED, **measured, **lengths}, count, "; ".join(basis))
+    return Given(images, {**ASSUMED, **measured, **lengths}, count, "; ".join(basis), seen)
 
 
 def read_lengths(options: Sequence[str]) -> dict[CaptionKind, float]:
@@ -84,7 +87,7 @@ def _measure(params: Params, layout: Layout, count: Callable[[str], int]) -> dic
         for caption in read_captions(path) if path.is_file() else []:
             kind: Any = caption.kind
             if caption.language == params.evaluate.train_language and kind in texts and len(texts[kind]) < _MEASURED:
-                texts[kind].append(caption.text)
+                texts[kind].append(normalise_sentence(caption.text, params.text.normalise))
         if all(len(own) >= _MEASURED for own in texts.values()):
             break
     return {kind: sum(map(count, own)) / len(own) for kind, own in texts.items() if own}

@@ -65,7 +65,8 @@ def check(layout: Layout, overrides: Sequence[str] = (), preset: str | Path | No
     def placed(fault: Fault) -> str:
         return f"{examined.places.find(fault.key, missing=fault.missing)}: {fault.message}"
 
-    faults += [placed(fault) for fault in (*source_faults(params, run), *value_faults(params, run))]
+    found = (*source_faults(params, run), *value_faults(params, run))
+    faults += [placed(fault) for fault in found if fault.section not in examined.wrong]
     if faults:
         return Checked(written.source, None, list(dict.fromkeys(faults)), [])
     if not in_workspace:  # a workspace gets its links when it is opened
@@ -75,10 +76,10 @@ def check(layout: Layout, overrides: Sequence[str] = (), preset: str | Path | No
             return Checked(written.source, None, [str(error)], [])
     with_data = _with_data(params, run, layout)
     seen = look(params, with_data)
-    found = linked_data_faults(params, with_data) if seen.exact else []
-    if faults := [placed(each.fault) for each in found if not each.may_change]:
+    of_data = linked_data_faults(params, with_data) if seen.exact else []
+    if faults := [placed(each.fault) for each in of_data if not each.may_change]:
         return Checked(written.source, None, faults, [])
-    warnings = [placed(each.fault) for each in found]
+    warnings = [placed(each.fault) for each in of_data]
     warnings += [placed(warning) for warning in data_warnings(params, with_data, seen)]
     return Checked(written.source, params, [], list(dict.fromkeys(warnings)), chosen_values(params, with_data, seen))
 

@@ -27,7 +27,7 @@ def value_faults(params: Params, layout: Layout) -> Iterator[Fault]:
         own = [Fault(fault.key, fault.message) for fault in recipe_faults(recipe)]
         if any(fault.key[0] == "model" for fault in sizes):  # timm would say the same in its own words
             own = [fault for fault in own if fault.key[0] != "model"]
-        linked = [Fault(fault.key, fault.message) for fault in link_faults(params, layout, name)]
+        linked = [Fault(each.key, each.message, section=each.section) for each in link_faults(params, layout, name)]
         for fault in (*sizes, *own, *linked):
             yield fault._replace(key=("train", name, *fault.key))
 

@@ -39,7 +39,9 @@ def initialise(wanted: Wanted) -> None:
         starting("flame init: dvc init")
         files = create(root, params)
     facts(f"{root}", {"written": ", ".join(name for name in files if not name.startswith("recipes/")) + ", recipes/"})
-    console.print(_GO_ON.format(folder=shlex.quote(str(wanted.folder))), markup=False, highlight=False, soft_wrap=True)
+    folder = str(wanted.folder)
+    folder = shlex.quote(f"./{folder}" if folder.startswith("-") else folder)
+    console.print(_GO_ON.format(folder=folder), markup=False, highlight=False, soft_wrap=True)
 
 
 def _params(wanted: Wanted, given: Given) -> str:

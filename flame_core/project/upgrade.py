@@ -6,7 +6,7 @@ Each file is compared with the text that was shipped when the project was made o
 |---|---|
 | was never edited | the new text |
 | was edited, in other lines than the new version changes | both changes, merged |
-| was edited in the same lines, or what it was is not known | stays; the new text is written beside it as `<file>.new` |
+| was edited in the same lines, or is not in the record | stays; the new text is written beside it as `<file>.new` |
 | was deleted by its owner | stays deleted (a recipe), or comes back (all others) |
 | is a recipe in the other of `recipes/` and `recipes/linked/` | is treated there, since params decide where it is |
 | `versions.yaml` | always the new text: it says which code is installed |
@@ -30,12 +30,12 @@ from flame_core.project.merge import merge
 from flame_core.project.record import PIPELINE, RECORD, read_record, record_text, shipped_files
 from flame_core.shipped import shipped
 
-How = Literal["new", "replaced", "merged", "beside"]
+How = Literal["new", "replaced", "merged", "beside", "unknown"]
 
 
 @dataclass(frozen=True)
 class Change:
-    """What an upgrade does to a file. `text` is written to `name`, or to `name`.new if `how` is `beside`."""
+    """What an upgrade does to a file. `text` is written to `name`, or beside it if both texts are kept."""
 
     name: str
     how: How
@@ -44,7 +44,7 @@ class Change:
 
     @property
     def written(self) -> str:
-        return f"{self.name}.new" if self.how == "beside" else self.name
+        return f"{self.name}.new" if self.how in ("beside", "unknown") else self.name
 
     def diff(self) -> str:
         """The change as a unified diff."""
@@ -103,11 +103,15 @@ def _change(root: Path, name: str, new: str, base: str | None) -> Change | None:
         own = path.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path} must be UTF-8 text ({error})") from None
-    if own == new or new == base:  # up to date, or only edited by its owner
+    if own == new:
         return None
     if own == base or name == VERSIONS:
         return Change(name, "replaced", own, new)
-    merged = merge(base, own, new) if base is not None else None
+    if new == base:  # only edited by its owner
+        return None
+    if base is None:
+        return Change(name, "unknown", own, new)
+    merged = merge(base, own, new)
     if merged is not None and _readable(name, merged):
         return None if merged == own else Change(name, "merged", own, merged)
     return Change(name, "beside", own, new)
@@ -136,8 +140,16 @@ _SAYS: dict[How, str] = {
     "new": "is new",
     "replaced": "is replaced; it was as it came",
     "merged": "gets what is new, and keeps your edits",
+    "unknown": "stays as it is, because no record says that it came with the package; what did is written to "
+    "{written}, to be merged",
     "beside": "stays as it is, because the same lines were edited; what came is written to {written}, to be merged",
 }
+
+
+def _says(change: Change) -> str:
+    if change.how == "replaced" and change.name == VERSIONS:
+        return "is replaced; it says which code is installed"
+    return _SAYS[change.how].format(written=change.written)
 
 
 def said(planned: Upgrade) -> list[str]:
@@ -145,5 +157,5 @@ def said(planned: Upgrade) -> list[str]:
     if not planned.needed:
         return [f"{planned.root} is up to date"]
     diffs = [change.diff() for change in planned.changes]
-    lines = [f"{change.name} {_SAYS[change.how].format(written=change.written)}" for change in planned.changes]
+    lines = [f"{change.name} {_says(change)}" for change in planned.changes]
     return [*diffs, "", *lines] if lines else [f"{RECORD} is renewed; no other file changes"]

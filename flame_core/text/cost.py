@@ -145,6 +145,11 @@ def sentence(text: TextParams, caption: float, count: Callable[[str], int]) -> S
     return Sequence(1 + count(before) + own + count(after) + bool(content["end_token"]), [])
 
 
+def vector_bytes(text: TextParams, shape: LLMShape) -> int:
+    """Bytes of a vector in the store; int8 has a scale."""
+    return shape.hidden * BYTES[text.store_dtype] + (4 if text.store_dtype == "int8" else 0)
+
+
 @dataclass(frozen=True)
 class TextCost:
     """Embedding the captions of `samples` training pictures.
@@ -199,7 +204,6 @@ def text_cost(
         pairs = 2 if text.sentence.bidirectional else 1
         sentence_flops = sum(shape.flops(text.sentence_layer, each.packed, pairs * each.pairs) for each in sentences)
     vectors = sum(len(each.facets) for each in captions) + len(sentences)
-    vector_bytes = shape.hidden * BYTES[text.store_dtype] + (4 if text.store_dtype == "int8" else 0)
     sentence_tokens = samples * sum(each.packed for each in sentences)
     return TextCost(
         vectors=vectors,
@@ -207,6 +211,6 @@ def text_cost(
         sentence_tokens=sentence_tokens,
         separate_tokens=samples * sum(each.separate for each in captions) + sentence_tokens,
         flops=samples * (sum(shape.flops(text.layer, each.packed, each.pairs) for each in captions) + sentence_flops),
-        store_bytes=samples * vectors * vector_bytes,
+        store_bytes=samples * vectors * vector_bytes(text, shape),
         weight_bytes=shape.weight_bytes(text.depth, text.dtype),
     )

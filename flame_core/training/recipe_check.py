@@ -30,10 +30,14 @@ from flame_core.training.teacher_check import teachable_faults
 
 
 class Fault(NamedTuple):
-    """A mistake in a recipe: the key, from the recipe's root, and what is wrong and what to do."""
+    """A mistake in a recipe: the key, from the recipe's root, and what is wrong and what to do.
+
+    `section`: the optional section of the params that does not say what the recipe needs.
+    """
 
     key: tuple[str, ...]
     message: str
+    section: str | None = None
 
 
 def require_recipe(params: Params, layout: Layout, name: str) -> None:
@@ -216,13 +220,15 @@ def link_faults(params: Params, layout: Layout, name: str) -> Iterator[Fault]:
         if section:
             if path.stem not in selections or path.suffix != ".parquet":
                 known = ", ".join(f"{each}.parquet" for each in selections) or "no selection"
-                yield Fault(key, f"{path}: the section `{section}` makes {known}; name one of them")
+                yield Fault(key, f"{path}: the section `{section}` makes {known}; name one of them", section=section)
             continue
         if params.noise and path == layout.noise:
             continue
         if (section := _section_of(layout, path)) is not None:
             yield Fault(
-                key, f"{path} does not exist, and its stage runs only if params have a section `{section}`: write it"
+                key,
+                f"{path} does not exist, and its stage runs only if params have a section `{section}`: write it",
+                section=section,
             )
             continue
         if not is_made_by_a_stage(path, layout) and what not in recipe_sources(recipe):

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flame_core.errors import FlameError, ParamsError
+from flame_core.errors import FlameError, InputError, ParamsError
 from flame_core.graph.links import links
 from flame_core.layout import Layout
 from flame_core.model_files import CONFIG
 from flame_core.params import ModelParams, Params, TrainParams, teacher_recipe
 from flame_core.suite.models.source import local_place
+from flame_core.text.cost import read_shape
 from flame_core.text.jobs import recipe_slots, slot_names
 
 
@@ -44,6 +46,7 @@ def teachable_faults(params: Params, layout: Layout, name: str) -> Iterator[tupl
         place = source.partition(":")[2]
         if place.startswith(("/", "~", ".")) and local_place(source, layout) is None:
             yield ("teacher", "model"), f"{layout.resolve(place)} is no folder: correct the path, or name a hub id"
+        yield from _other_dimensions(params, layout, recipe, source)
         return
     names = slot_names(params.text)
     if (other := teacher_recipe(recipe)) is not None:
@@ -59,6 +62,30 @@ def teachable_faults(params: Params, layout: Layout, name: str) -> Iterator[tupl
     for message in _faults(recipe, other, config, [names[i] for i in recipe_slots(names, recipe)]):
         key, _, said = message.partition(": ")
         yield tuple(key.split(".")), said
+
+
+def _other_dimensions(
+    params: Params, layout: Layout, recipe: TrainParams, source: str
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(key, message) if texts learn the vectors of a CLIP on this machine, and have another number of dimensions."""
+    layers, folder = recipe.text_projection, local_place(source, layout)
+    if layers is None or folder is None or not folder.is_dir():
+        return
+    if not any(term.name == "text_distillation" for term in (recipe.objective, *recipe.terms)):
+        return
+    from flame_core.suite.models.transformers_clip import text_dimensions
+
+    own = layers.dim
+    if own is None:
+        with suppress(InputError):  # of an LLM that is not fetched
+            own = read_shape(params, layout.llm / params.llm.name).hidden
+    width = text_dimensions(folder)
+    if own is not None and width not in (None, own):
+        told = str(own) if layers.dim else f"null, which stands for the {own} of the LLM"
+        yield (
+            ("text_projection", "dim"),
+            f"{told}, and the texts of its teacher {source} have {width} dimensions: set it to {width}",
+        )
 
 
 def _faults(recipe: TrainParams, teacher: str, config: Mapping[str, Any], facets: Sequence[str]) -> Iterator[str]:

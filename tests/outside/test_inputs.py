@@ -73,6 +73,18 @@ def test_shards_behind_links_count(layout: Layout, tmp_path: Path):
     assert noticed(layout, "download", lambda: (tmp_path / "elsewhere/0.tar").write_bytes(b"x"))
 
 
+@pytest.mark.parametrize(("kind", "name"), [("folder", "1.jpg"), ("webdataset", "1.tar")])
+def test_what_a_project_in_the_folder_makes_does_not_count(layout: Layout, tmp_path: Path, kind: str, name: str):
+    made = tmp_path / "set/project/data"
+    made.mkdir(parents=True)
+    for path in (made.parent / "dvc.yaml", made.parent / "params.yaml", tmp_path / "set/0.tar"):
+        path.write_bytes(b"")
+    source = {"path": "../set", **({"shards": "**/*.tar"} if kind == "webdataset" else {})}
+    set_source(layout, {"kind": kind, **source})
+    assert not noticed(layout, "download", lambda: (made / name).write_bytes(b"x"))
+    assert noticed(layout, "download", lambda: (tmp_path / "set" / name).write_bytes(b"x"))
+
+
 def test_lists_of_what_is_opted_out_count(layout: Layout, tmp_path: Path):
     (tmp_path / "list.csv").write_text("url,caption\nhttp://a.org/1.jpg,a bird\n")
     (tmp_path / "out.txt").write_text("b.org\n")

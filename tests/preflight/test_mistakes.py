@@ -277,3 +277,28 @@ def test_a_merge_and_an_alias_have_the_line_where_they_are_written(layout):
     (layout.root / PARAMS).write_text(merged)
     (fault,) = check(layout).faults
     assert fault.startswith(f"{PARAMS}, line 23, train.batch_size: ")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override"),
+    [
+        ("protoclip", "cluster=5"),
+        ("tldr", "select={clusters: 8, selections: {quarter: 5, half: {share: 0.5}}}"),
+    ],
+)
+def test_a_section_that_is_wrong_is_not_said_to_be_missing(recipe: str, override: str):
+    found = check(Layout.find(ROOT), [f"recipes=[flame, {recipe}]", "codes={tower: {path: a}}", override])
+    (fault,) = found.faults
+    assert fault.startswith(f"--set {override}, ") and "(got 5)" in fault
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("evaluate.languages=deutsch", "evaluate.languages: Input should be a valid list, or 'all' (got 'deutsch')"),
+        ("evaluate.languages=[5]", "evaluate.languages.0: Input should be a valid string (got 5)"),
+        ("adapt_llm.languages=de", "adapt_llm.languages: Input should be a valid list, or 'all' (got 'de')"),
+    ],
+)
+def test_a_value_or_a_word_in_its_place_is_told_in_one_sentence(override: str, said: str):
+    assert check(Layout.find(ROOT), [override]).faults == [f"--set {override}, {said}"]

@@ -181,3 +181,11 @@ def test_without_a_terminal_nothing_is_asked(tmp_path):
     assert "take one of" in init(tmp_path / "mine", "--demo", "--images", tmp_path, code=2)
     said = init(tmp_path / "mine", "--images", tmp_path, "--language", "a b", code=2)
     assert said.startswith("--language: ")
+
+
+def test_a_project_whose_name_begins_with_a_dash_is_entered(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = init("--images", pictures, "--language", "en", "--device", "cpu", "--", "-mine")
+    (command,) = [line.strip() for line in told.splitlines() if line.strip().startswith("cd ")]
+    assert command == "cd ./-mine"
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, check=False).returncode == 0

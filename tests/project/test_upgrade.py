@@ -118,9 +118,20 @@ def test_without_a_record_an_edited_file_is_not_touched(old, tmp_path):
     (tmp_path / RECORD).unlink()
     (tmp_path / "recipes/flame.yaml").write_text("epochs: 1\n")
     how = upgraded(tmp_path)
-    assert how["recipes/flame.yaml"] == "beside" and how["versions.yaml"] == "replaced"
+    assert how["recipes/flame.yaml"] == "unknown" and how["versions.yaml"] == "replaced"
     assert (tmp_path / "recipes/flame.yaml").read_text() == "epochs: 1\n"
     assert read_record(tmp_path) == shipped_files()
+
+
+@pytest.mark.parametrize("edit", ["train: 99\n", "<<<<<<< HEAD\ntrain: 2\n=======\ntrain: 3\n>>>>>>> other\n"])
+def test_versions_that_were_edited_are_those_of_the_code_again(old, tmp_path, edit):
+    upgraded(tmp_path)
+    (tmp_path / "versions.yaml").write_text(shipped_files()["versions.yaml"].replace("train: ", f"x: 1\n{edit}y: "))
+    with pytest.raises(ParamsError):
+        require_versions(Layout.find(tmp_path))
+    assert said(plan_upgrade(tmp_path))[-1] == "versions.yaml is replaced; it says which code is installed"
+    upgraded(tmp_path)
+    require_versions(Layout.find(tmp_path))
 
 
 def test_deleted_recipes_stay_deleted_and_linked_ones_where_they_are(old, tmp_path):
@@ -151,7 +162,9 @@ def test_a_recipe_of_ones_own_is_not_joined_by_a_linked_one_of_its_name(old, tmp
     (tmp_path / RECORD).write_text(record_text(files))
     (tmp_path / "recipes/linked/lit.yaml").unlink()
     (tmp_path / "recipes/lit.yaml").write_text("epochs: 1\n")
-    assert upgraded(tmp_path)["recipes/lit.yaml"] == "beside"
+    told = said(plan_upgrade(tmp_path))[-1]
+    assert told.startswith("recipes/lit.yaml stays as it is, because no record says that it came with the package")
+    assert upgraded(tmp_path)["recipes/lit.yaml"] == "unknown"
     assert (tmp_path / "recipes/lit.yaml").read_text() == "epochs: 1\n"
     assert (tmp_path / "recipes/lit.yaml.new").read_text() == shipped_files()["recipes/linked/lit.yaml"]
     assert not (tmp_path / "recipes/linked/lit.yaml").exists()

@@ -14,6 +14,7 @@ from flame_core.layout import Layout
 from flame_core.params import Params, parse_params, read_yaml
 from flame_core.training.recipe_check import link_faults, recipe_faults
 from flame_core.training.teacher_check import require_teachable
+from tests.suite import tiny_clip
 from tests.training.distilled import distilled_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +82,24 @@ def test_a_folder_of_another_project_that_is_not_there(tmp_path):
     assert found(tmp_path, params({"teacher": {"model": "transformers:./clip"}})) == []
     on_the_hub = params({"teacher": {"model": "transformers:openai/clip@main"}})
     assert found(tmp_path, on_the_hub) == [] == list(recipe_faults(on_the_hub.train["student"]))
+
+
+@pytest.mark.parametrize("dim", [24, 16, None])
+def test_texts_have_the_dimensions_of_the_texts_that_they_learn(tmp_path, byte_tokenizer, dim):
+    tiny_clip.save(tmp_path / "clip", byte_tokenizer, projection=24)
+    learns = {
+        "teacher": {"model": "transformers:./clip"},
+        "text_projection": {"kind": "mlp", "layers": 2, "hidden": 8, "dim": dim},
+        "terms": [{"name": "text_distillation"}],
+    }
+    faults = found(tmp_path, params(learns))
+    if dim == 24:
+        assert faults == []
+        return
+    ((key, message),) = faults
+    assert key == "text_projection.dim" and message.endswith("have 24 dimensions: set it to 24")
+    assert message.startswith("16, and the texts" if dim else "null, which stands for the 576 of the LLM, and the ")
+    assert found(tmp_path, params({**learns, "terms": [{"name": "affinity"}]})) == []
 
 
 def folder_of(tmp_path: Path, made: Params, **config: Any) -> Path:

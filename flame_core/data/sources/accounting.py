@@ -21,6 +21,7 @@ UNREAD_VALUE = "unread_value"
 _KINDS = 100  # distinct kinds per reason
 
 UnusedReason = Literal[
+    "project",  # a folder of a project: what it makes of the source must not become part of it
     "hidden",  # its name, or a folder's above it, begins with a dot, or is macOS's `__MACOSX`
     "unsupported_suffix",
     "beside_table",  # a sidecar, although a table has the captions
@@ -33,6 +34,7 @@ UnusedReason = Literal[
     "unread_value",  # of a field that a record has, such as a category that is a list
 ]
 _SAYS: dict[str, str] = {
+    "project": "not read since they are projects",
     "hidden": "not read since they are hidden",
     "unsupported_suffix": "neither pictures nor captions by their suffix",
     "beside_table": "not read since `table` has the captions",

@@ -1,7 +1,8 @@
 """Lists all files below a folder: each real folder once, links to folders too; everything skipped is recorded.
 
 A link out of the folder is followed only if params allow it, because a folder from someone else may contain a link to
-anything: `s.txt -> /etc/passwd` would become a caption.
+anything: `s.txt -> /etc/passwd` would become a caption. A project in the folder is left out:
+what it makes of the pictures would be read with them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from flame_core.data.sources import Problem
 from flame_core.data.sources.accounting import Unused
 from flame_core.files.regular_files import is_hidden, kind_of
+from flame_core.layout import ROOT_MARKS
 from flame_core.names import printable
 
 
@@ -54,6 +56,9 @@ class Walk:
             self.problems.append(Problem(printable(name), "unreadable_folder", error.strerror or str(error)))
             return []
         self._seen.add(identity)
+        if name and {entry.name for entry in entries} >= ROOT_MARKS:
+            self.unused.add("project", name, "folder")
+            return []
         folders = (self._entry(entry, f"{name}/{entry.name}" if name else entry.name) for entry in entries)
         return [folder for folder in folders if folder]
 

@@ -38,6 +38,19 @@ _APART = 1e-3  # of the numbers of one text's unit vectors
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
+def text_dimensions(folder: Path) -> int | None:
+    """E of the texts of a dual encoder in a folder, by its config; None if that does not say."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError):
+        return None  # which is told when it is opened
+    if config.model_type in _WITH_PATCHES:
+        return config.projection_dim
+    return config.text_config.projection_size if config.model_type == "siglip" else None
+
+
 class TransformersModel(Model):
     """A dual encoder with its own processor and tokenizer, in float32.
 

@@ -94,3 +94,17 @@ def test_very_deep_folders_end(tmp_path: Path):
     assert files == ["1.jpg"]
     assert list(problems.values()) == ["unreadable_folder"]
     os.system(f"rm -rf '{tmp_path}/deep'")  # shutil recurses
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_project_in_the_folder_is_left_out(tmp_path: Path, linked: bool):
+    folder, project = tmp_path / "set", tmp_path / ("elsewhere" if linked else "set/sub/project")
+    for place in (folder / "sub", project / "data/models"):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "1.json").write_text("{}")
+    for mark in ("dvc.yaml", "params.yaml"):
+        (project / mark).write_text("")
+    if linked:
+        (folder / "sub/project").symlink_to(project)
+    assert _walk(folder, follow_out=linked) == (["sub/1.json"], {}, {"project": ["sub/project"]})
+    assert "data/models/1.json" in _walk(project)[0]  # a source in a project is read

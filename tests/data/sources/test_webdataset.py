@@ -78,6 +78,16 @@ def test_shards_as_img2dataset_writes_them(folder: Path, kind: int):
     assert {pair.split for pair in pairs} == {None}
 
 
+def test_shards_that_a_project_in_the_folder_made_are_left_out(folder: Path):
+    (folder / "project/data").mkdir(parents=True)
+    for mark in ("dvc.yaml", "params.yaml"):
+        (folder / "project" / mark).write_text("")
+    for place in (folder, folder / "project/data"):
+        write_tar(place / "0.tar", members_of(0), tarfile.USTAR_FORMAT)
+    unit, pairs = _download(folder, shards="**/*.tar")
+    assert [pair.key for pair in pairs] == ["0/000000"] and _unused(unit) == {("not_matched", "folder"): 1}
+
+
 def test_captions_by_language_in_json(folder: Path):
     record = {"captions": {"en": ["One", "Two"], "zh": ["一"]}, "album": 4, "license": "CC-BY"}
     write_tar(folder / "a.tar", [("x/1.png", png(1)), ("x/1.json", json.dumps(record).encode())])
