@@ -192,7 +192,7 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
     if problems:
         first = problems[0]
         count = sum(each.count for each in problems)
-        found.facts["cannot be read"] = f"{count:,} files or rows, the first in {first.file}: {first.detail}"
+        found.facts["cannot be read"] = f"{count:,}: {first.file} ({first.detail}){', ...' if count > 1 else ''}"
     if unused:
         found.facts["not used"] = "; ".join(group.detail for group in unused)
     if found.usable < FEWEST:

@@ -107,9 +107,7 @@ def test_rows_that_cannot_be_read_and_another_encoding_are_told(pictures, layout
     rows = [f"{number:02d}.jpg,ein grüner Vogel\n" for number in range(24)]
     table = pictures / "t.csv"
     table.write_bytes(b"image,caption\n" + b"00.jpg,a bird\n" * 200 + "".join(rows).encode("cp1252"))
-    with pytest.raises(
-        InputError, match=r"cannot be read: 24 files or rows, the first in t.csv: row 201 .* is not utf-8"
-    ):
+    with pytest.raises(InputError, match=r"cannot be read: 24: t.csv \(row 201 .* is not utf-8.*\), \.\.\."):
         survey(Given(pictures), layout)
     table.write_bytes(b"image,caption\n" + rows[0].encode() + "".join(rows[1:]).encode("cp1252"))
     found = survey(Given(pictures), layout)
