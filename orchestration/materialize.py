@@ -17,13 +17,15 @@ import sys
 import warnings
 from collections.abc import Sequence
 from functools import reduce
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import dagster as dg
 import typer
 from dagster._core.definitions.asset_selection import DagsterInvalidAssetSelectionError
+from packaging.version import Version
 
-from flame_core.errors import FlameError, Interrupted, ParamsError
+from flame_core.errors import FlameError, Interrupted, ParamsError, ResourceError
 from flame_core.files.disk_errors import disk_error
 from flame_core.layout import Layout
 from flame_core.names import shown
@@ -40,6 +42,7 @@ from orchestration.instance import opened_in_shell, process_tag
 
 ASSETS = "__ASSET_JOB"  # Dagster's name of the job that holds every asset
 STOPPED = "stopped; what was finished is kept, and the same command resumes"
+_PARSER, _GRAMMAR = "antlr4-python3-runtime", Version("4.13")  # of Dagster's selections
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # shows only the stages' own output
 
 
@@ -117,7 +120,17 @@ def _exit_code(failure: dg.DagsterEvent) -> int:
 
 
 def _selected(select: str, definitions: dg.Definitions) -> list[dg.AssetKey]:
-    """The assets of a selection; an invalid or empty selection is refused."""
+    """The assets of a selection; an invalid or empty selection is refused.
+
+    Raises:
+        ParamsError: says which forms a selection has.
+        ResourceError: the parser that is installed is not the one that Dagster's grammar was made for.
+    """
+    if Version(installed := version(_PARSER)) < _GRAMMAR:
+        raise ResourceError(
+            f"--select: Dagster reads no selections with {_PARSER} {installed}, which DVC asks for and does not need "
+            f"here: pip install '{_PARSER}>={_GRAMMAR},<4.14'"
+        )
     found: set[dg.AssetKey] = set()
     try:
         found |= dg.AssetSelection.from_string(select).resolve(definitions.resolve_asset_graph())

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from flame_core.errors import ParamsError
+from flame_core.errors import ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.workspace import environment
 from orchestration.materialize import _given, materialize
@@ -49,6 +49,14 @@ def test_a_check_that_has_not_passed_is_told_with_its_remedy(layout: Layout) -> 
     )
     assert lines[start + 1] == "threshold: fixed, no param changes it"
     assert lines[-1] == "then go on with `flame run`"
+
+
+def test_a_parser_that_reads_no_selections_is_named_with_the_one_that_does(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestration.materialize.version", {"antlr4-python3-runtime": "4.9.3"}.__getitem__)
+    with pytest.raises(ResourceError, match=r"4\.9\.3, .*: pip install 'antlr4-python3-runtime>=4\.13,<4\.14'"):
+        materialize(layout, "key:ingest")
 
 
 @pytest.mark.parametrize("select", ["key:nothing", "compare or train"])
