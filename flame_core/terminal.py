@@ -49,10 +49,10 @@ def print_values(console: Console, values: Mapping[str, str]) -> None:
 
 
 def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows as a table; as blocks of names and values if a word would have to be broken."""
+    """Print rows as a table, or as blocks of names and values if a word would have to be broken; the title if none."""
     rows = [[*map(without_controls, row)] for row in rows]
     widths = column_widths(columns, rows, console.width)
-    if widths is None:
+    if widths is None or not rows:
         print_title(console, title)
         for row in rows:
             console.print()

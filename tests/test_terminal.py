@@ -79,3 +79,9 @@ def test_a_table_that_does_not_fit_becomes_blocks():
 )
 def test_widths(columns, rows, room, widths):
     assert column_widths(columns, rows, room) == widths
+
+
+def test_a_table_without_rows_is_its_title():
+    assert printed(print_table, "promoted: there is no champion", ["measure", "verdict"], []) == [
+        "promoted: there is no champion"
+    ]
