@@ -113,7 +113,7 @@ def send(address: str, content: dict[str, Any]) -> str | None:
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Makes a redirect an error: urllib would follow it with a GET, and the alert would be lost without a word."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
         return None
 
 

@@ -30,7 +30,7 @@ def find_captioner(name: str, layout: Layout) -> Path:
         if not (folder / WEIGHTS).is_file():
             raise InputError(
                 f"{shown(name)} is no captioner: name models:/<name>@<alias>, a recipe with the term prompts, or the "
-                f"folder of a model, such as data/captioner ({folder / WEIGHTS} does not exist)"
+                f"folder of a model; `flame caption-lm` makes data/captioner ({folder / WEIGHTS} does not exist)"
             )
     writes_of(folder)
     return folder

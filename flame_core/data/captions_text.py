@@ -17,6 +17,9 @@ from html.entities import html5
 _GAPS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\u2028\u2029]+")
 _JOINERS = re.compile(r"[\u2060\ufeff]+")  # without a width, and between letters of one word
 _INVISIBLE = {"Cf", "Zs"}  # what joins letters and sets their direction, and spaces
+_UNSPACED = re.compile(  # Thai, Lao, Burmese, Khmer, kana, Han
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
 _AMPERSAND = r"(?:amp|AMP|#0*38|#[xX]0*26);"
 _REFERENCE = re.compile(rf"&(?:{_AMPERSAND})*(#[0-9]{{1,7}};|#[xX][0-9a-fA-F]{{1,6}};|[A-Za-z][A-Za-z0-9]{{1,31}};)?")
 
@@ -68,6 +71,12 @@ def clean_captions(captions: Mapping[str, Iterable[str]], longest: int) -> tuple
 def primary_language(captions: Mapping[str, list[str]]) -> str:
     """The language whose captions decide about a pair: English, or the first language code if there is no English."""
     return "en" if "en" in captions else min(captions)
+
+
+def word_count(text: str) -> float:
+    """How many words a text has; in scripts without spaces between them, two letters count as one."""
+    unspaced = len(_UNSPACED.findall(text))
+    return len(_UNSPACED.sub(" ", text).split()) + unspaced / 2
 
 
 def same_text(caption: str) -> str:

@@ -93,7 +93,9 @@ def require_stages(layout: Layout, targets: Sequence[str]) -> None:
         path = "/" in target or ":" in target or (layout.root / target).exists()
         known = path or target.partition("@")[0] in stages
         if stages and not known:
-            hint = did_you_mean(target, stages)
+            section = target.replace("-", "_")
+            optional = f" there is one if the params have a section `{section}`;" if section in SECTIONS else ""
+            hint = optional or did_you_mean(target, stages)
             raise ParamsError(f"there is no stage {target!r};{hint} {layout.root / PIPELINE} has {', '.join(stages)}")
 
 

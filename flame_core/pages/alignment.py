@@ -8,6 +8,7 @@ from typing import Any
 
 from flame_core.alignment.results import Difference, Fit, Found
 from flame_core.pages.charts import Bar, bar_chart
+from flame_core.pages.comparison_charts import legend_marks
 from flame_core.pages.layer_charts import LayerDot, layer_chart
 from flame_core.pages.render import render
 from flame_core.params.alignment import ProbeParams
@@ -48,6 +49,7 @@ def probe_page(found: Found, chosen: ProbeParams, sources: Mapping[str, Any]) ->
         found=found,
         shown=shown,
         names=names,
+        marks=legend_marks(len(names)),
         sources=sources,
         ks=chosen.recall_at,
         folds=chosen.folds,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from flame_core.language_names import language_name
 from flame_core.pages.charts import Bar, bar_chart
-from flame_core.pages.comparison_charts import DotRow, dot_chart, dot_mark, radar_chart
+from flame_core.pages.comparison_charts import DotRow, dot_chart, legend_marks, radar_chart
 from flame_core.suite.benchmark_results import BenchmarkResult, headline_metrics, published
 from flame_core.suite.definition import Benchmark
 from flame_core.suite.score import MEAN
@@ -78,7 +78,7 @@ class BenchmarkSection:
     @property
     def marks(self) -> list[dict[str, str]]:
         """How each model's dot looks, for the legend."""
-        return [{"style": "", **dot_mark(number)} for number in range(len(self.models))]
+        return legend_marks(len(self.models))
 
     @property
     def quoted(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from flame_core.pages.charts import WIDTH, add_element, add_line, add_text, letters, new_svg, nice_ticks, shortened
 
-SERIES = 6  # colours; a seventh series has the first colour again, and hollow dots or dashed lines in comparisons
+SERIES = 6  # colours; a seventh series has the first colour again, with hollow dots and dashed lines
 _ROW = 20
 _HOLLOW = "fill: var(--surface); stroke: var(--series); stroke-width: 2.5"
 _DASHED = "stroke-dasharray: 5 4"
@@ -30,6 +30,16 @@ def dot_mark(series: int) -> dict[str, str]:
     """Attributes of a series' dot; twelve series look different, the thirteenth like the first."""
     look = {"class_": f"dot series-{series % SERIES}"}
     return look if series // SERIES % 2 == 0 else {**look, "style": _HOLLOW}
+
+
+def line_mark(series: int) -> dict[str, str]:
+    """Attributes of a series' line."""
+    return {"style": _DASHED} if series // SERIES % 2 else {}
+
+
+def legend_marks(count: int) -> list[dict[str, str]]:
+    """How the dots of `count` series look, for a page's legend."""
+    return [{"style": "", **dot_mark(number)} for number in range(count)]
 
 
 def dot_chart(rows: Sequence[DotRow], title: str, labels: int = 128) -> str:
@@ -92,8 +102,8 @@ def radar_chart(axes: Sequence[str], series: Sequence[Sequence[float]], title: s
         side = "end" if outside[0] < middle[0] - 5 else "middle" if outside[0] < middle[0] + 5 else "begin"
         add_text(svg, outside[0], outside[1] + 4, shortened(name), f"name {side}")
     for number, values in enumerate(series):
-        dashed = {"style": _DASHED} if number // SERIES % 2 else {}
-        add_element(svg, "polygon", points=ring(values), class_=f"area series-{number % SERIES}", **dashed)
+        look = f"area series-{number % SERIES}"
+        add_element(svg, "polygon", points=ring(values), class_=look, **line_mark(number))
     return ET.tostring(svg, "unicode")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flame_core.pages.charts import WIDTH, add_element, add_line, add_text, new_svg, nice_ticks
-from flame_core.pages.comparison_charts import SERIES
+from flame_core.pages.comparison_charts import SERIES, dot_mark, line_mark
 
 _LEFT, _RIGHT, _TOP, _HEIGHT = 52, 14, 10, 250
 
@@ -43,9 +43,10 @@ def layer_chart(curves: Mapping[str, Sequence[LayerDot]], chance: float, title: 
         group = add_element(svg, "g", class_=f"series-{number % SERIES}")
         places = [place(dot.layer / dot.depth, dot.value) for dot in dots]
         there = [f"{x:.1f},{y:.1f}" for x, y in places]
-        add_element(group, "polygon", points=" ".join([*there, *reversed(there)]), class_="area")  # a line in colour
+        there_and_back = " ".join([*there, *reversed(there)])  # a line in colour
+        add_element(group, "polygon", points=there_and_back, class_="area", **line_mark(number))
         for dot, (x, y) in zip(dots, places, strict=True):
-            circle = add_element(group, "circle", cx=x, cy=y, r=3, class_="dot")
+            circle = add_element(group, "circle", cx=x, cy=y, r=3, **dot_mark(number))
             ET.SubElement(
                 circle, "title"
             ).text = f"{name}, layer {dot.layer} of {dot.depth}: {dot.value:.1%} ({dot.low:.1%} to {dot.high:.1%})"

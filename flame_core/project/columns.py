@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flame_core.data.captions_text import is_blank
+from flame_core.data.captions_text import is_blank, word_count
 from flame_core.data.sources.delimited import DELIMITERS
 from flame_core.data.sources.file_names import FileNames
 from flame_core.data.sources.record import RecordReader, read_object, texts_in
@@ -46,7 +46,10 @@ _ADDRESS = ("http://", "https://")
 
 @dataclass(frozen=True)
 class Columns:
-    """A table and what was chosen in it; `unread` columns hold texts too, and no source reads them."""
+    """A table and what was chosen in it; `unread` columns hold texts too, and no source reads them.
+
+    `mixed` counts lines among the first ones that are UTF-8, although `encoding` is another since some lines are not.
+    """
 
     table: Path
     image: str
@@ -54,6 +57,7 @@ class Columns:
     delimiter: str | None
     encoding: str
     unread: tuple[str, ...] = ()
+    mixed: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class _Head:
     rows: Sequence[Mapping[str, Any]]
     delimiter: str | None = None
     encoding: str = "utf-8"
+    mixed: int = 0
 
 
 def tables_among(folder: Path, names: Iterable[str]) -> list[Path]:
@@ -111,7 +116,19 @@ def choose_columns(
         )
     read = RecordReader((texts,), "en", None, None).fields
     unread = tuple(name for name in _worded(head, column) if name not in read)
-    return Columns(path, column, texts, head.delimiter, head.encoding, unread)
+    return Columns(path, column, texts, head.delimiter, head.encoding, unread, head.mixed)
+
+
+def nearly_named(tables: Iterable[Path], pictures: Sequence[str]) -> str:
+    """What a table calls a picture whose name it says with another folder, suffix or case, for people; or nothing."""
+    files = FileNames(Path(), pictures)
+    for path in tables:
+        head = _read(path)
+        for row in head.rows if head else ():
+            for name, cell in row.items():
+                if isinstance(cell, str) and (alike := files.alike(cell)):
+                    return f"{path.name} has {cell[:200]!r} in its column {name!r} for {alike!r}"
+    return ""
 
 
 def lists_addresses(tables: Iterable[Path]) -> Path | None:
@@ -176,7 +193,7 @@ def _words(values: Iterable[Any]) -> float:
     """The mean number of words of the texts in cells; 0 if there are none, or if they are numbers."""
     own = (texts for value in values for texts in texts_in(value, "en").values())
     texts = [text for some in own for text in some if not is_blank(text)]
-    return mean(len(text.split()) for text in texts) if any(not _is_number(text) for text in texts) else 0.0
+    return mean(map(word_count, texts)) if any(not _is_number(text) for text in texts) else 0.0
 
 
 def _is_number(text: str) -> bool:
@@ -215,12 +232,15 @@ def _objects(lines: Iterable[str]) -> list[dict[str, Any]]:
 
 def _delimited(path: Path) -> _Head:
     lines: list[str] = []
+    mixed = 0
     encoding = _ENCODINGS[0]
     for encoding in _ENCODINGS:
         lines = [line for line in islice(text_lines(path, encoding), _ROWS) if line.strip()]
         if not any(map(undecoded, lines)):
             break
+        if encoding == "utf-8":
+            mixed = sum(not line.isascii() and not undecoded(line) for line in lines)
     parsed = {delimiter: list(csv.reader(lines, delimiter=delimiter)) for delimiter in DELIMITERS}
     delimiter = max(parsed, key=lambda one: len(parsed[one][0]) if parsed[one] else 0)
     names, *rows = parsed[delimiter] or [[]]
-    return _Head(names, [dict(zip(names, row, strict=False)) for row in rows], delimiter, encoding)
+    return _Head(names, [dict(zip(names, row, strict=False)) for row in rows], delimiter, encoding, mixed)

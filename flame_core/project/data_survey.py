@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flame_core.data.buckets.bucket import SCHEMES
-from flame_core.data.captions_text import clean_captions
+from flame_core.data.captions_text import clean_captions, word_count
 from flame_core.data.picture_bounds import PictureError
 from flame_core.data.picture_decoding import read_picture
 from flame_core.data.picture_kinds import is_picture, suffix_of
@@ -33,7 +33,14 @@ from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.names import LONGEST, expanded, is_language_code, is_text, shown
 from flame_core.params import FolderSource, IngestParams, Source, WebdatasetSource
-from flame_core.project.columns import Columns, caption_field, choose_columns, lists_addresses, tables_among
+from flame_core.project.columns import (
+    Columns,
+    caption_field,
+    choose_columns,
+    lists_addresses,
+    nearly_named,
+    tables_among,
+)
 from flame_core.work import WorkCache
 
 FEWEST = 10  # pictures with captions, for a training and a held-out split at all
@@ -140,7 +147,7 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
     elsewhere: Counter[str] = Counter()  # by their split
     whole = decoded = 0
     texts: Counter[str] = Counter()
-    words: Counter[str] = Counter()
+    words: defaultdict[str, float] = defaultdict(float)
     for number, pair in enumerate(pairs):
         coded = {code: own for code, own in pair.captions.items() if is_language_code(code)}
         cleaned, _ = clean_captions(coded, IngestParams().max_caption_chars)
@@ -158,7 +165,7 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
         for code, own in spoken.items():
             found.languages[code] += 1
             texts[code] += len(own)
-            words[code] += sum(len(text.split()) for text in own)
+            words[code] += sum(map(word_count, own))
         if number % step == 0:
             decoded += 1
             if why := _why_unread(pair):
@@ -183,7 +190,9 @@ def _count(found: Survey, pairs: Iterator[RawPair], about: Mapping[str, Any], sc
         found.facts["pictures that cannot be read"] = f"{_some(unread)}{of}"
     problems, unused = left_out(about)
     if problems:
-        found.facts["files that cannot be read"] = _some([f"{each.file} ({each.reason})" for each in problems])
+        first = problems[0]
+        count = sum(each.count for each in problems)
+        found.facts["cannot be read"] = f"{count:,}: {first.file} ({first.detail}){', ...' if count > 1 else ''}"
     if unused:
         found.facts["not used"] = "; ".join(group.detail for group in unused)
     if found.usable < FEWEST:
@@ -227,7 +236,7 @@ def _folder(folder: Path, given: Given) -> tuple[FolderSource, dict[str, str]]:
     """The source of a folder of pictures, and what was chosen."""
     names = Walk(folder, False, Problems(), Unused()).files
     pictures = [name for name in names if is_picture(name)]
-    tables = [expanded(given.table).resolve()] if given.table else tables_among(folder, names)
+    tables = [_given_table(given.table)] if given.table else tables_among(folder, names)
     base = folder
     chosen = choose_columns(tables, base, pictures, given.image_column, given.caption_column) if tables else None
     for table in [] if chosen else tables:  # whose names may begin with the folder's
@@ -249,8 +258,7 @@ def _folder(folder: Path, given: Given) -> tuple[FolderSource, dict[str, str]]:
     if given.table:
         such = f", such as {', '.join(pictures[:_NAMED])}" if pictures else ", which holds none"
         raise InputError(
-            f"no row of {given.table} names a picture of {folder}{such}"
-            f"{_fitting_folder(tables, folder, pictures, given)}"
+            f"no row of {given.table} names a picture of {folder}{such}{_what_fits(tables, folder, pictures, given)}"
         )
     if not pictures:
         if any(name.endswith(".tar") for name in names):
@@ -264,13 +272,34 @@ def _folder(folder: Path, given: Given) -> tuple[FolderSource, dict[str, str]]:
         raise InputError(
             f"no row of {', '.join(some[:_NAMED])} names a picture of {folder}, which holds "
             f"{', '.join(pictures[:_NAMED])}: a column must hold those names"
-            f"{_fitting_folder(tables, folder, pictures, given)}"
+            f"{_what_fits(tables, folder, pictures, given)}"
         )
     return FolderSource(kind="folder", path=str(base), language=language), told
 
 
-def _fitting_folder(tables: Sequence[Path], folder: Path, pictures: Sequence[str], given: Given) -> str:
-    """What to give instead if a table names pictures relative to a folder inside, as Hugging Face's do; or nothing."""
+def _given_table(table: Path) -> Path:
+    """The table that a person named.
+
+    Raises:
+        InputError: it is none, or not there.
+    """
+    path = expanded(table).resolve()
+    if not path.is_file():
+        raise InputError(f"--table: {path} {'is no file' if path.exists() else 'does not exist'}")
+    if path.suffix.lower() not in TABLES:
+        raise InputError(
+            f"--table: {path} is none of {', '.join(TABLES)}: rename it if it holds rows of such a kind, else save it "
+            "as .csv with the columns image and caption"
+        )
+    return path
+
+
+def _what_fits(tables: Sequence[Path], folder: Path, pictures: Sequence[str], given: Given) -> str:
+    """What to do about tables that name no picture of the folder.
+
+    Another folder is named if a table names pictures relative to it, as Hugging Face's do; else a name that differs
+    only in its folders, suffix or case.
+    """
     folders = Counter(PurePosixPath(name).parent.as_posix() for name in pictures)
     for table in tables[:_TRIED]:
         places = [table.parent, *(folder / name for name, _ in folders.most_common(_TRIED))]
@@ -281,7 +310,8 @@ def _fitting_folder(tables: Sequence[Path], folder: Path, pictures: Sequence[str
                 if choose_columns([table], place, named, given.image_column, given.caption_column):
                     told = f"--images {shlex.quote(str(place))} --table {shlex.quote(str(table))}"
                     return f". {table.name} fits the pictures below {place}: give it with {told}"
-    return ""
+    near = nearly_named(tables[:_TRIED], pictures)
+    return f". {near}: names must be relative to the folder, with their suffix" if near else ""
 
 
 def _table_source(base: Path, chosen: Columns, language: str) -> tuple[FolderSource, dict[str, str]]:
@@ -298,6 +328,13 @@ def _table_source(base: Path, chosen: Columns, language: str) -> tuple[FolderSou
     told = {
         "captions": f"column {chosen.caption!r} of {chosen.table.name}; its column {chosen.image!r} names the pictures"
     }
+    if chosen.encoding != "utf-8":
+        told["encoding"] = f"{chosen.encoding}, since {chosen.table.name} is not UTF-8" + (
+            f"; but {chosen.mixed:,} of its first lines are, and their letters come out wrong: write the whole file "
+            "in UTF-8"
+            if chosen.mixed
+            else ""
+        )
     if chosen.unread:
         told["columns not read"] = (
             f"{', '.join(map(repr, chosen.unread[:_NAMED]))}{', ...' if len(chosen.unread) > _NAMED else ''}; captions "

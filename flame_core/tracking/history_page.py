@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from flame_core.pages.charts import WIDTH, add_element, add_line, add_text, new_svg, nice_ticks
 from flame_core.pages.compare import metric_title
-from flame_core.pages.comparison_charts import SERIES
+from flame_core.pages.comparison_charts import SERIES, dot_mark, legend_marks, line_mark
 from flame_core.pages.render import render
 from flame_core.tracking.history import History, MeasuredModel
 from flame_core.tracking.registry import CHAMPION
@@ -27,7 +27,8 @@ def history_page(history: History, model: str) -> str:
         }
         for metric in history.metrics
     ]
-    return render("history.html.j2", history=history, model=model, metrics=metrics, recipes=recipes, series=SERIES)
+    marks = legend_marks(len(recipes))
+    return render("history.html.j2", history=history, model=model, metrics=metrics, recipes=recipes, marks=marks)
 
 
 def trend_chart(models: Sequence[MeasuredModel], metric: str, recipes: Sequence[str], title: str) -> str:
@@ -54,10 +55,13 @@ def trend_chart(models: Sequence[MeasuredModel], metric: str, recipes: Sequence[
         if place % -(-len(models) // _LABELS) == 0:
             add_text(svg, x(place), bottom + 16, f"v{each.version}" if each.version else "·", "tick middle")
     for number, recipe in enumerate(recipes):
+        look = f"trend series-{number % SERIES}"
         own = [(place, each, score) for place, each, score in shown if each.recipe == recipe]
         for (a, first, one), (b, second, other) in itertools.pairwise(own):
             if first.split == second.split:
-                add_line(svg, x(a), y(one.value), x(b), y(other.value), f"trend series-{number % SERIES}")
+                add_element(
+                    svg, "line", x1=x(a), y1=y(one.value), x2=x(b), y2=y(other.value), class_=look, **line_mark(number)
+                )
     for place, each, score in shown:
         group = ET.SubElement(svg, "g")
         ET.SubElement(group, "title").text = f"{_name(each)}: {score.value:.1%}"
@@ -65,8 +69,7 @@ def trend_chart(models: Sequence[MeasuredModel], metric: str, recipes: Sequence[
             add_line(group, x(place), y(score.low), x(place), y(score.high), "interval")
         if CHAMPION in each.standing:
             add_element(group, "circle", cx=x(place), cy=y(score.value), r=8, class_="ring")
-        series = recipes.index(each.recipe) % SERIES
-        add_element(group, "circle", cx=x(place), cy=y(score.value), r=4.5, class_=f"dot series-{series}")
+        add_element(group, "circle", cx=x(place), cy=y(score.value), r=4.5, **dot_mark(recipes.index(each.recipe)))
     add_line(svg, left, bottom, WIDTH - right, bottom, "axis")
     return ET.tostring(svg, "unicode")
 

@@ -4,7 +4,15 @@ import time
 
 import pytest
 
-from flame_core.data.captions_text import clean_caption, clean_captions, primary_language, same_text, text_id, unescape
+from flame_core.data.captions_text import (
+    clean_caption,
+    clean_captions,
+    primary_language,
+    same_text,
+    text_id,
+    unescape,
+    word_count,
+)
 
 
 @pytest.mark.parametrize(
@@ -92,3 +100,10 @@ def test_character_references_take_linear_time():
     for piece in ("&", "&amp;", "&amp", "&a", "&#38;", "&amp;lt;"):
         unescape(piece * 100_000)
     assert time.process_time() - begin < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("", 0), ("a small bird.", 3), ("两只狗打架", 2.5), ("犬 and cat", 2.5), ("Ⅻ straße", 2)]
+)
+def test_words_are_counted_in_scripts_without_spaces_too(text, words):
+    assert word_count(text) == words

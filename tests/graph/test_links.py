@@ -67,6 +67,11 @@ def test_a_target_that_is_no_stage_is_refused_by_name(layout):
     require_stages(layout, ["train", "train@flame", "data/raw", "dvc.yaml:ingest", "params.yaml"])
     with pytest.raises(ParamsError, match=r"no stage 'trian@flame'; .* has download, "):
         require_stages(layout, ["ingest", "trian@flame"])
+    for section in ("caption_lm", "caption-lm"):  # its likeliest stage is `caption`
+        with pytest.raises(
+            ParamsError, match=rf"no stage '{section}'; there is one .* a section `caption_lm`; .* has "
+        ):
+            require_stages(layout, [section])
 
 
 def test_an_unknown_link_is_refused_with_the_lines_to_write(layout):

@@ -77,6 +77,7 @@ ELSEWHERE = (
     (r"flame run (--set 'concepts\.[^']*') concepts", "tests/stages/test_concepts.py counts", r"flame params check \1"),
     (r"flame run (--set 'adapt_llm=.*)", "tests/stages/test_adapt_llm.py trains", r"flame params check \1"),
     (r"flame concepts (rare|test-set) .*", "it needs counts, or gathered pictures", r"flame concepts \1 --help"),
+    (r"pip (wheel|install) .*", "tests/project/test_wheel.py builds and installs it", r"pip \1 --help"),
     (r"flame ui", "tests/orchestration/ui/test_servers.py opens it", "flame ui --help"),
     (r"flame --install-completion", "it writes into the shell's own files", "flame --show-completion bash"),
     (r"flame --show-completion", "it asks which shell runs it, and a test has none", "flame --show-completion bash"),

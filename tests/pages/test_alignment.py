@@ -62,6 +62,15 @@ def test_an_llm_has_its_colour_wherever_it_stands():
         assert [each[1] for each in titles if each] == list(LAYERS)
 
 
+def test_more_llms_than_colours_are_told_apart():
+    dots = [LayerDot(layer, 4, layer / 10, 0.05, 0.5) for layer in (1, 4)]
+    chart = layer_chart({str(number): dots for number in range(12)}, 0.1, "t")
+    lines = re.findall(r"""<polygon [^>]*class="area"([^>]*)>""", chart)
+    marks = re.findall(r"""<circle [^>]*class="(dot series-\d)"([^>]*)>""", chart)
+    assert len(lines) == 12 and len(set(lines[:6])) == len(set(lines[6:])) == 1 and lines[0] != lines[6]
+    assert len(set(marks)) == 12
+
+
 def test_a_curve_ends_at_the_right_for_the_last_layer_and_chance_is_a_line():
     dots = [LayerDot(layer, 4, layer / 10, 0.05, 0.5) for layer in (1, 4)]
     chart = layer_chart({"a": dots}, 0.1, "t")

@@ -79,7 +79,25 @@ def test_another_encoding_is_recognised(tmp_path):
         tmp_path / "t.csv", ["image", "caption"], [[name, "ein grüner Vogel"] for name in PICTURES], encoding="cp1252"
     )
     found = choose_columns([tmp_path / "t.csv"], tmp_path, PICTURES)
-    assert found and found.encoding == "cp1252"
+    assert found and (found.encoding, found.mixed) == ("cp1252", 0)
+
+
+def test_lines_of_two_encodings_are_counted(tmp_path):
+    encodings = ["utf-8" if number % 4 == 0 else "cp1252" for number in range(len(PICTURES))]
+    rows = [f"{name},ein grüner Vogel\n".encode(each) for name, each in zip(PICTURES, encodings, strict=True)]
+    (tmp_path / "t.csv").write_bytes(b"image,caption\n" + b"".join(rows))
+    found = choose_columns([tmp_path / "t.csv"], tmp_path, PICTURES)
+    assert found and (found.encoding, found.mixed) == ("cp1252", encodings.count("utf-8"))
+
+
+@pytest.mark.parametrize("text", ["两只狗在路上打架。", "二匹の犬が道で遊んでいる。", "สุนัขสองตัวเล่นกัน"])
+def test_captions_without_spaces_are_texts(tmp_path, text):
+    write_csv(tmp_path / "t.csv", ["image", "seen", "by"], [[name, text, "Ann Lee"] for name in PICTURES])
+    assert chosen(tmp_path, "t.csv") == ("image", "seen")
+    both = [[name, "two small dogs are playing on a dusty road", text] for name in PICTURES]
+    write_csv(tmp_path / "u.csv", ["image", "seen", "seen too"], both)
+    found = choose_columns([tmp_path / "u.csv"], tmp_path, PICTURES)
+    assert found and (found.caption, found.unread) == ("seen", ("seen too",))
 
 
 def test_what_a_person_names_counts(tmp_path):

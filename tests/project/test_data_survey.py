@@ -77,6 +77,43 @@ def test_a_table_in_the_folder(pictures, layout):
     assert survey(Given(pictures / "captions.csv", language="de"), layout) == found
 
 
+@pytest.mark.parametrize(
+    "called", ["/home/ann/{}.jpg", "images/{}.jpg", "C:\\pictures\\{}.jpg", "{}", "{}.JPG", "{}.png"]
+)
+def test_a_table_that_calls_pictures_otherwise_is_told_with_an_example(pictures, layout, called):
+    write_table(pictures / "t.csv", [("none.jpg", "x"), *((called.format(f"{n:02d}"), "a bird") for n in range(24))])
+    with pytest.raises(InputError) as told:
+        survey(Given(pictures), layout)
+    assert f"t.csv has {called.format('00')!r} in its column 'image' for '00.jpg'" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("captions.txt", "captions.txt is none of .csv, .tsv, .jsonl, .parquet: rename it"),
+        ("captions.xlsx", "save it as .csv with the columns image and caption"),
+        ("gone.csv", "gone.csv does not exist"),
+        ("my pictures", "my pictures is no file"),
+    ],
+)
+def test_a_table_that_is_none_is_told_as_that(pictures, layout, name, message):
+    for each in ("captions.txt", "captions.xlsx"):
+        (pictures.parent / each).write_text("image,caption\n00.jpg,a bird\n")
+    with pytest.raises(InputError, match=f"--table: .*{message}"):
+        survey(Given(pictures, table=pictures.parent / name), layout)
+
+
+def test_rows_that_cannot_be_read_and_another_encoding_are_told(pictures, layout):
+    rows = [f"{number:02d}.jpg,ein grüner Vogel\n" for number in range(24)]
+    table = pictures / "t.csv"
+    table.write_bytes(b"image,caption\n" + b"00.jpg,a bird\n" * 200 + "".join(rows).encode("cp1252"))
+    with pytest.raises(InputError, match=r"cannot be read: 24: t.csv \(row 201 .* is not utf-8.*\), \.\.\."):
+        survey(Given(pictures), layout)
+    table.write_bytes(b"image,caption\n" + rows[0].encode() + "".join(rows[1:]).encode("cp1252"))
+    found = survey(Given(pictures), layout)
+    assert found.facts["encoding"].startswith("cp1252, since t.csv is not UTF-8; but 1 of its first lines are")
+
+
 def test_columns_that_are_not_read_are_told(pictures, layout):
     rows = [["image", "caption", "caption_de"], *([f"{n:02d}.jpg", "a bird", "ein Vogel"] for n in range(24))]
     with (pictures / "captions.csv").open("w", newline="") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from urllib.parse import unquote
 
 import pytest
@@ -121,12 +122,27 @@ def test_the_page_shows_them_newest_first_with_a_chart_a_metric(history):
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
     assert history.comparison in links
     assert any(link.endswith("/models/flame/versions/2") for link in links)
-    dots = [attributes for tag, attributes in page.tags if tag == "circle" and attributes["r"] != "7"]
+    dots = [attributes for tag, attributes in page.tags if tag == "circle" and attributes["r"] not in ("5", "7")]
     assert sum(each["class"].startswith("dot") for each in dots) == 5
     joined = [attributes for tag, attributes in page.tags if tag == "line" and "trend" in attributes.get("class", "")]
     assert len(joined) == 1  # plain 1 to 2; the third was measured on other pictures
     (ring, dot) = [each for each in dots if each["class"] == "ring"], [each for each in dots if each["r"] == "4.5"]
     assert len(ring) == 2 and all(any(mark["cx"] == each["cx"] for each in dot) for mark in ring)
+
+
+def test_more_recipes_than_colours_are_told_apart(history):
+    history.models[:] = [replace(each, recipe=f"r{number}") for number, each in enumerate(history.models * 3)]
+    page = Page(history_page(history, "flame"))
+    looks = [
+        (attributes["class"], attributes.get("style", ""))
+        for tag, attributes in page.tags
+        if tag == "circle" and attributes["r"] == "5"
+    ]
+    rows, legend = looks[: len(looks) // 2], looks[len(looks) // 2 :]
+    assert len(history.models) == len(rows) == len(set(rows)) == 12
+    assert legend == rows[::-1]
+    drawn = [attributes for tag, attributes in page.tags if tag == "circle" and attributes["r"] == "4.5"]
+    assert drawn and {(each["class"], each.get("style", "")) for each in drawn} <= set(looks)
 
 
 def test_before_the_first_training_there_is_nothing(tracked, params):

@@ -40,10 +40,14 @@ class FileNames:
         composed = (self._composed.get(unicodedata.normalize("NFC", candidate)) for candidate in candidates)
         return next(filter(None, composed), None)
 
+    def alike(self, name: str) -> str | None:
+        """The file whose name differs only in folder, suffix, case, quoting or spaces; None if none does."""
+        return self._alike.get(_folded(name))
+
     def why_missing(self, name: str) -> str:
         """A message for a name that is not found."""
         said = f"the table names {name[:200]!r}, which is no picture in the source's folder"
-        if alike := self._alike.get(_folded(name)):
+        if alike := self.alike(name):
             return f"{said}; the nearest is {alike!r}"
         return f"{said}; its pictures are called like {self._first!r}" if self._first else said
 
