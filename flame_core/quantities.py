@@ -31,3 +31,8 @@ def core_time(flops: float) -> str:
 def size_text(count: float) -> str:
     """So many bytes: `512 bytes`, `45.0 MB`, `1.4 GB`."""
     return decimal(round(count))
+
+
+def share_text(share: float) -> str:
+    """A share in percent: `30.5%`, and with two digits if it is tiny, `0.0034%`."""
+    return f"{share * 100:.2g}%" if 0 < share < 0.001 else f"{share:.1%}"

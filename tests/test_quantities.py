@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flame_core.quantities import core_time, duration, size_text, time_at
+from flame_core.quantities import core_time, duration, share_text, size_text, time_at
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,10 @@ def test_flops_take_time_on_devices_and_on_a_core():
 @pytest.mark.parametrize(("count", "shown"), [(12, "12 bytes"), (4.5e7, "45.0 MB"), (1.354e9, "1.4 GB")])
 def test_sizes(count: float, shown: str):
     assert size_text(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"), [(0.0, "0.0%"), (3.4e-5, "0.0034%"), (0.0009, "0.09%"), (0.001, "0.1%"), (0.5, "50.0%")]
+)
+def test_a_tiny_share_is_not_nothing(share: float, shown: str):
+    assert share_text(share) == shown

@@ -31,7 +31,7 @@ class Reduction:
     Attributes:
         mean: [D], whole numbers in float64, times `GRID`.
         basis: [D, E], the same; columns have length 1.
-        explained: share of the variance that is kept.
+        explained: share of the variance that is kept; 1 if the vectors are all equal, which have none.
     """
 
     mean: np.ndarray
@@ -49,10 +49,11 @@ def fit_reduction(vectors: np.ndarray, dims: int) -> Reduction:
     from sklearn.decomposition import PCA
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):
+    with threadpool_limits(1), np.errstate(invalid="ignore"):
         pca = PCA(n_components=dims, svd_solver="covariance_eigh").fit(vectors)
     basis = np.rint(np.asarray(pca.components_).T * GRID)
-    return Reduction(np.rint(pca.mean_), basis, float(pca.explained_variance_ratio_.sum()))
+    explained = np.nan_to_num(pca.explained_variance_ratio_.sum(), nan=1.0)
+    return Reduction(np.rint(pca.mean_), basis, float(explained))
 
 
 def on_sphere(vectors: np.ndarray) -> np.ndarray:

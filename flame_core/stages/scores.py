@@ -37,6 +37,7 @@ from flame_core.pages.scores import Kept, extremes, quantiles, scores_page
 from flame_core.params import Params, ScoresParams
 from flame_core.params.scores import ModelScorerParams, ScorerParams, ScoreRule, TowerScorerParams
 from flame_core.processes.engines import map_units
+from flame_core.quantities import share_text
 from flame_core.reporting import facts, picture
 from flame_core.text.manifest import MANIFEST
 from flame_core.text.store import CENTER
@@ -112,7 +113,7 @@ def run(params: Params, layout: Layout) -> None:
         {
             "samples": len(keys),
             **{name: f"{own.mean():.4g}, from {own.min():.4g} to {own.max():.4g}" for name, own in scores.items()},
-            **{each.name: f"{each.samples:,} ({each.share:.1%}): {each.rules}" for each in told},
+            **{each.name: f"{each.samples:,} ({share_text(each.share)}): {each.rules}" for each in told},
             "computed now": f"{computed} of {len(rows) * len(units)} shards",
             "page": layout.scores / PAGE,
             "verified": verified,
@@ -222,7 +223,7 @@ def _told(rules: Mapping[str, ScoreRule]) -> str:
     for scorer, rule in rules.items():
         parts += [f"{scorer} >= {rule.min:g}"] if rule.min is not None else []
         parts += [f"{scorer} <= {rule.max:g}"] if rule.max is not None else []
-        parts += [f"the top {rule.top:.1%} of {scorer}"] if rule.top is not None else []
+        parts += [f"the top {share_text(rule.top)} of {scorer}"] if rule.top is not None else []
     return ", ".join(parts)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ from flame_core.suite.layouts import read_content
 
 LABELS = "labels.json"  # of a domain
 _VALIDATION_SEED = 0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,12 @@ def _of_benchmark(params: Params, layout: Layout, name: str, split: str | None) 
         raise ParamsError(f"benchmark {name} has no pictures with a class: take one of classification")
     language, names = next(iter(content.names.items()))
     named = dict(zip(content.parts.get(language, range(len(names))), names, strict=True))  # all classes, or some
+    if shared := [each for each, number in Counter(named.values()).items() if number > 1]:
+        log.warning(
+            "benchmark %s: several classes have the same name, and tune takes their pictures as one class: %s",
+            name,
+            ", ".join(shared[:10]),
+        )
     rows = [(picture, int(label)) for picture, label in zip(content.pictures, content.labels, strict=True)]
     known = [(picture, named[label]) for picture, label in rows if label in named]
     return _Named([picture for picture, _ in known], [name for _, name in known])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,15 @@ def test_the_reduction_is_the_pca_but_for_rounding():
     y /= np.linalg.norm(y, axis=1, keepdims=True)
     np.testing.assert_allclose(reduction.apply(np.rint(vectors * GRID)) / UNIT, y, atol=2e-3)
     assert reduction.explained == pytest.approx(expected.explained_variance_ratio_.sum(), rel=1e-4)
+
+
+def test_equal_vectors_lose_nothing():
+    x = np.tile([3000.0, -500.0, 100.0, 16000.0], (40, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = fit_reduction(x, 2)
+    assert found.explained == 1.0
+    assert not found.apply(x).any()
 
 
 def test_an_empty_cluster_takes_the_row_that_is_farthest_from_its_centroid():

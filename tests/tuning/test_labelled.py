@@ -9,11 +9,25 @@ import pytest
 
 from flame_core.layout import Layout
 from flame_core.params import TuneParams
-from flame_core.tuning.labelled import read_within
+from flame_core.tuning.labelled import Within, read_within
 from tests.measuring import world
 from tests.suite.datasets import COLOURS, definition_file, picture, put
 
 NUMBERS = {"de": [[3, 1, 0], ["Drei", "Eins", "Null"]], "en": ["zero", "one", "two", "three"]}
+
+
+def of_benchmark(root: Path, names: dict[str, Any], languages: list[str]) -> Within:
+    """What tune reads of a benchmark of four classes with these names, of which each split has six pictures."""
+    for split in ("train", "test"):
+        for number in range(4):
+            for each in range(6):
+                path = root / "datasets/set" / split / f"c{number}" / f"{each}.jpg"
+                put(path, picture(COLOURS[number], size=(40 + each, 32)))
+    put(root / "datasets/set/names.json", names)
+    task = {"kind": "classification", "class_names": "names.json"}
+    definition_file(root / "mine.yaml", task, "image_folder", "set", languages=languages)
+    given: dict[str, Any] = {"recipes": ["plain"], "benchmark": "mine.yaml", "train_split": "train", "min_pictures": 3}
+    return read_within(world.params(root), TuneParams(**given), Layout(root, root))
 
 
 @pytest.mark.parametrize(
@@ -25,19 +39,16 @@ NUMBERS = {"de": [[3, 1, 0], ["Drei", "Eins", "Null"]], "en": ["zero", "one", "t
     ],
 )
 def test_a_language_names_some_classes(tmp_path: Path, languages: list[str], classes: dict[str, str]):
-    for split in ("train", "test"):
-        for number in range(4):
-            for each in range(6):
-                path = tmp_path / "datasets/set" / split / f"c{number}" / f"{each}.jpg"
-                put(path, picture(COLOURS[number], size=(40 + each, 32)))
-    put(tmp_path / "datasets/set/names.json", NUMBERS)
-    task = {"kind": "classification", "class_names": "names.json"}
-    definition_file(tmp_path / "mine.yaml", task, "image_folder", "set", languages=languages)
-    params = world.params(tmp_path)
-    given: dict[str, Any] = {"recipes": ["plain"], "benchmark": "mine.yaml", "train_split": "train", "min_pictures": 3}
-    found = read_within(params, TuneParams(**given), Layout(tmp_path, tmp_path))
+    found = of_benchmark(tmp_path, NUMBERS, languages)
     assert found.classes == sorted(classes)
     for part in (found.train, found.validation, found.test):
         named = [found.classes[label] for label in part.labels]
         assert [classes[name] for name in named] == [each.name.split("/")[0] for each in part.pictures]
     assert len(found.test) == 6 * len(classes)
+
+
+def test_classes_of_one_name_are_one_class_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    found = of_benchmark(tmp_path, {"en": ["sunglasses", "sun", "sunglasses", "moon"]}, ["en"])
+    assert found.classes == ["moon", "sun", "sunglasses"]
+    assert (found.test.labels == 2).sum() == 12
+    assert "as one class: sunglasses" in caplog.text
