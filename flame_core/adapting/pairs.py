@@ -136,11 +136,13 @@ def read_pairs(chosen: AdaptLLMParams, captions: Path, language: str) -> Caption
             f"{', '.join(sorted(there))}: name only these, or all"
         )
     found = CaptionPairs(pictures, chosen)
-    if len(found.learned) < chosen.batch_size or len(found.held_out) < 2:
+    nothing_wrong = not found.held_out or bool(said_again(found.test).all())  # to tell a right answer from
+    if len(found.learned) < chosen.batch_size or nothing_wrong:
         raise InputError(
             f"adapt_llm: of {len(pictures)} pictures with two different captions of adapt_llm.kinds and "
             f"adapt_llm.languages, {len(found.learned)} are to learn, of which a batch needs {chosen.batch_size}, and "
-            f"{len(found.held_out)} held out, of which 2 are needed: lower adapt_llm.batch_size, raise "
+            f"{len(found.held_out)} held out, of which 2 that say different things are needed: lower "
+            "adapt_llm.batch_size, raise "
             "adapt_llm.held_out, or name more kinds or languages"
         )
     return found

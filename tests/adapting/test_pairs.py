@@ -99,3 +99,15 @@ def test_pictures_with_one_caption_are_left_out_and_too_few_are_refused(captions
         pairs(captions, kinds=["raw"], languages=["en_GB"])
     with pytest.raises(InputError, match=r"a batch needs 100"):
         pairs(captions, batch_size=100)
+
+
+def test_held_out_pictures_that_all_say_the_same_are_refused(tmp_path):
+    (tmp_path / "train").mkdir()
+    rows = []
+    for number in range(30):  # of these texts, only that of the pictures 0 to 2 is held out
+        same = "a drawing 1757" if number < 3 else f"thing {number}"
+        texts = [("raw", same), ("short", f"{same}, in ink")]
+        rows += [Caption(number, str(number), kind, text, "en", "") for kind, text in texts]
+    write_captions(tmp_path / "train/00000.parquet", rows)
+    with pytest.raises(InputError, match=r"3 held out, of which 2 that say different things are needed"):
+        pairs(tmp_path, languages=[], held_out=0.01)
