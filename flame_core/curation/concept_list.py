@@ -87,7 +87,10 @@ def concept_list(given: Iterable[Given], language: str) -> ConceptList:
                 )
         sources.setdefault(name, set()).add(each.source)
     if not found:
-        raise InputError("concepts: there is no concept to count; name benchmarks, nouns or a file with concepts")
+        raise InputError(
+            "concepts: there is no concept to count; name more benchmarks, nouns or a file with concepts, or lower "
+            "concepts.nouns.min_captions"
+        )
     return ConceptList(Concept(name, own, tuple(sorted(sources[name]))) for name, own in found.items())
 
 
