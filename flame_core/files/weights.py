@@ -24,6 +24,16 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     path.write_bytes(save(weights))  # `save_file` reports a full disk with its own kind of error
 
 
+def require_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that hold a NaN or an infinity.
+
+    Raises:
+        ValueError: names the first one.
+    """
+    if wrong := next((name for name, w in sorted(tensors.items()) if not w.isfinite().all()), None):
+        raise ValueError(f"the weight {wrong} is not finite")
+
+
 def own_weights_sha256(module: Module) -> str:
     """The digest of all weights but those of adapters, to see whether a training changed any.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from flame_core.errors import InputError
+from flame_core.files.weights import require_finite
 from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.params import Precision
 from flame_core.text.jobs import facet_count
@@ -91,6 +92,7 @@ def load_tower(model: Path) -> tuple[ImageTower, dict[str, Any]]:
         config = json.loads((model / CONFIG).read_text("utf-8"))
         facets = facet_count(config["facets"])
         weights = load_file(model / WEIGHTS)
+        require_finite(weights)
         params = tower_params(config)
         words = len(weights["projector.codebook"]) if params.head == "lexical" else 0
         dims = len(weights["connector.output.weight"]) if params.connector is not None else None

@@ -72,10 +72,14 @@ def fetch_initial_weights(params: ModelParams, layout: Layout) -> InitialWeights
     }
 
     def write(folder: Path) -> UnitRecord:
-        from flame_core.files.weights import save_tensors
+        from flame_core.files.weights import require_finite, save_tensors
 
         found = _read(init, file, folder)
         weights, left_out = fitted(found.tensors, params, init)
+        try:
+            require_finite(weights)
+        except ValueError as error:
+            raise InputError(f"{_KEY}: {init.source}: {error}: take another file") from None
         save_tensors(weights, folder / BACKBONE)
         if params.head == "linear":
             classifier, head = _head_of(found.tensors, params, init)

@@ -131,6 +131,10 @@ def test_files_that_are_no_weights_of_this_backbone_are_refused(tmp_path):
     save_file(given("test_vit", img_size=32).state_dict(), tmp_path / "net.safetensors")
     with pytest.raises(InputError, match=r"does not fit 'test_efficientnet'.*no such tensor.*Take that architecture"):
         fetch_initial_weights(model("path:net.safetensors"), layout)
+    weights = given().state_dict()
+    save_file({**weights, "conv_stem.weight": weights["conv_stem.weight"] / 0}, tmp_path / "net.safetensors")
+    with pytest.raises(InputError, match=r"net\.safetensors: the weight conv_stem\.weight is not finite: take another"):
+        fetch_initial_weights(model("path:net.safetensors"), layout)
     with pytest.raises(InputError, match=r"has sha256 \w+, but train\.model\.init\.sha256 is 0000"):
         fetch_initial_weights(model("path:net.safetensors", sha256="0" * 64), layout)
 

@@ -175,6 +175,16 @@ def test_a_model_of_another_shape_is_refused_with_its_folder(tmp_path):
         load_encoder(tmp_path, "cpu")
 
 
+def test_a_model_whose_weights_are_not_finite_is_refused_with_the_weight(tmp_path):
+    recipe = TrainParams(model=model_params(), cpu_threads=1)
+    weights = ImageTower(recipe.model, hidden=10, facets=1).state_dict()
+    weights["backbone.cls_token"] = weights["backbone.cls_token"] * float("nan")
+    save_file(weights, tmp_path / "model.safetensors")
+    write_json(tmp_path / "config.json", {"recipe": recipe.model_dump(mode="json"), "hidden": 10, "facets": ["raw/1"]})
+    with pytest.raises(InputError, match=r"not a usable model \(the weight backbone\.cls_token is not finite\)"):
+        load_encoder(tmp_path, "cpu")
+
+
 def test_a_gpu_that_is_named_by_number_is_waited_for_too(monkeypatch):
     """What is copied to host memory in the background must have arrived before it is read."""
     tower = ImageTower(model_params(), hidden=10, facets=1)
