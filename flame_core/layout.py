@@ -7,8 +7,11 @@ working directory; relative paths in params resolve against the project root.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
+from itertools import takewhile
+from pathlib import Path, PurePath
 
 from flame_core.errors import InputError
 from flame_core.names import expanded
@@ -217,6 +220,10 @@ def is_root(folder: Path) -> bool:
     return all((folder / mark).is_file() for mark in ROOT_MARKS)
 
 
-def lies_in_project(path: Path, folder: Path) -> bool:
-    """Whether a path below a folder lies in a project that is below it too."""
-    return any(is_root(each) for each in path.parents if each != folder and each.is_relative_to(folder))
+def outside_projects(folder: Path, pattern: str) -> Iterator[Path]:
+    """What a pattern matches below a folder, without what lies in a project that only a wildcard of it meets."""
+    named = folder.joinpath(*takewhile(lambda part: not set(part) & set("*?["), PurePath(pattern).parts[:-1]))
+    in_project = cache(is_root)
+    for path in folder.glob(pattern):
+        if not any(in_project(each) for each in path.parents if each != named and each.is_relative_to(named)):
+            yield path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flame_core.layout import Layout
+from flame_core.layout import Layout, outside_projects
 
 
 @pytest.fixture
@@ -43,3 +43,13 @@ def test_without_a_project_it_is_the_working_directory(tmp_path, monkeypatch):
     (tmp_path / "deep").mkdir()
     monkeypatch.chdir(tmp_path / "deep")
     assert Layout.find().root == tmp_path / "deep"
+
+
+def test_a_pattern_meets_no_project_that_it_does_not_name(project):
+    files = [project / name for name in ("a/0.tar", ".flame/runs/abc/data/1.tar")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    assert [*outside_projects(project, "**/*.tar")] == files[:1]
+    assert [*outside_projects(project, ".flame/*/*/data/*.tar")] == []
+    assert [*outside_projects(project, ".flame/runs/abc/data/*.tar")] == files[1:]

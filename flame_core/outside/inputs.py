@@ -24,7 +24,7 @@ from flame_core.data.buckets.bucket import is_address
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.walk import Walk
 from flame_core.errors import ParamsError
-from flame_core.layout import ROOT_MARKS, Layout, lies_in_project
+from flame_core.layout import ROOT_MARKS, Layout, outside_projects
 from flame_core.names import expanded
 from flame_core.params import (
     DebianSource,
@@ -116,7 +116,7 @@ def _source_files(source: FolderSource | UrlsSource | WebdatasetSource, layout: 
             if source.table is not None and _leads_out(source.table):
                 yield from _files(place / expanded(source.table))
         case WebdatasetSource():
-            yield from _states(place, (path for path in place.glob(source.shards) if not lies_in_project(path, place)))
+            yield from _states(place, outside_projects(place, source.shards))
         case UrlsSource():
             for listed in source.opt_out.lists:
                 yield from _files(layout.resolve(listed))

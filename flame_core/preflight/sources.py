@@ -11,7 +11,7 @@ from flame_core.data.buckets.bucket import is_address, require_address
 from flame_core.data.sources.listing import SOURCE
 from flame_core.data.sources.table import TABLES
 from flame_core.errors import InputError, ParamsError
-from flame_core.layout import Layout
+from flame_core.layout import Layout, outside_projects
 from flame_core.names import did_you_mean, expanded
 from flame_core.params import FolderSource, Params, UrlsSource, WebdatasetSource
 from flame_core.params.urls import NAMELESS
@@ -79,7 +79,7 @@ def _webdataset_faults(source: WebdatasetSource, layout: Layout, key: tuple[str,
     if not folder.is_dir():
         yield Fault((*key, "path"), _missing_folder(folder))
         return
-    if next(folder.glob(source.shards), None) is None:
+    if next(outside_projects(folder, source.shards), None) is None:
         yield Fault((*key, "shards"), f"no file in {folder} matches {source.shards!r}; write a pattern such as *.tar")
 
 

@@ -30,7 +30,7 @@ from flame_core.data.sources.table import TABLES
 from flame_core.data.sources.tar_content import read_samples
 from flame_core.data.sources.walk import Walk
 from flame_core.errors import InputError, ParamsError
-from flame_core.layout import Layout
+from flame_core.layout import Layout, outside_projects
 from flame_core.names import LONGEST, expanded, is_language_code, is_text, shown
 from flame_core.params import FolderSource, IngestParams, Source, WebdatasetSource
 from flame_core.project.columns import (
@@ -116,7 +116,7 @@ def survey(given: Given, layout: Layout) -> Survey:
     scale = 1.0
     listed: Source = source
     if isinstance(source, WebdatasetSource):
-        tars = sorted(folder.glob(source.shards))
+        tars = sorted(outside_projects(folder, source.shards))
         size = sum(path.stat().st_size for path in tars)
         if size > _READ_WHOLE:
             listed = source.model_copy(update={"shards": tars[0].relative_to(folder).as_posix()})

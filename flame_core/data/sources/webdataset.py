@@ -24,7 +24,7 @@ from flame_core.data.sources.record import RECORDS
 from flame_core.data.sources.tar_listing import TarTask, list_tar
 from flame_core.errors import InputError
 from flame_core.files.regular_files import kind_of
-from flame_core.layout import lies_in_project
+from flame_core.layout import outside_projects
 from flame_core.names import printable
 from flame_core.params import WebdatasetSource
 from flame_core.processes.engines import map_units
@@ -47,8 +47,7 @@ class Webdataset:
         if not self._folder.is_dir():
             raise InputError(f"{self._folder} is not a folder; `path` of the source must name one")
         problems, unused = Problems(), Unused()
-        found = self._folder.glob(self._params.shards)
-        matched = sorted(path for path in found if not lies_in_project(path, self._folder))
+        matched = sorted(outside_projects(self._folder, self._params.shards))
         tars = self._tars(matched, problems)
         require_shards(self._params, str(self._folder), [path.name for path in tars], problems)
         note_rest(self._folder, matched, problems, unused)

@@ -78,7 +78,7 @@ def test_shards_as_img2dataset_writes_them(folder: Path, kind: int):
     assert {pair.split for pair in pairs} == {None}
 
 
-def test_shards_that_a_project_in_the_folder_made_are_left_out(folder: Path):
+def test_shards_that_a_project_in_the_folder_made_are_left_out_unless_they_are_named(folder: Path):
     (folder / "project/data").mkdir(parents=True)
     for mark in ("dvc.yaml", "params.yaml"):
         (folder / "project" / mark).write_text("")
@@ -86,6 +86,7 @@ def test_shards_that_a_project_in_the_folder_made_are_left_out(folder: Path):
         write_tar(place / "0.tar", members_of(0), tarfile.USTAR_FORMAT)
     unit, pairs = _download(folder, shards="**/*.tar")
     assert [pair.key for pair in pairs] == ["0/000000"] and _unused(unit) == {("not_matched", "folder"): 1}
+    assert [pair.key for pair in _download(folder, shards="project/data/*.tar")[1]] == ["project/data/0/000000"]
 
 
 def test_captions_by_language_in_json(folder: Path):
