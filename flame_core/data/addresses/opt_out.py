@@ -3,8 +3,9 @@
 - `X-Robots-Tag`: all header lines. `name: directives` counts if the name is ours, `*` or absent; a directive with a
   value (`unavailable_after: 25 Jun 2030`, `max-snippet: 20`) is no name.
 - `tdm-reservation: 1` (W3C's community protocol).
-- Lists of addresses, hosts (with all below them), sha256 of bytes and pHash (`p:` and 16 hex digits), one per line; `#`
-  begins a comment. Hosts are compared in the form that the name system has: `xn--bcher-kva.de` for `bücher.de`.
+- Lists of addresses, hosts (with all below them), sha256 of bytes and pHash (`p:` and 16 hex digits), one per line. A
+  line that begins with `#` is a comment. Hosts are compared in the form that the name system has: `xn--bcher-kva.de`
+  for `bücher.de`.
 
 IETF's aipref is not settled, so its header `Content-Usage` is kept in `attempts.parquet` and nothing follows from it.
 """
