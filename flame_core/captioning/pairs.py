@@ -34,7 +34,7 @@ class Pair:
 
 
 def read_pairs(
-    shards: Path, captions: Path, split: Split, kinds: Sequence[str], language: str, most: int | None
+    shards: Path, captions: Path, split: Split, kinds: Sequence[str], language: str, most: int | None = None
 ) -> list[Pair]:
     """At most so many pairs of a split, the first ones; a picture without a caption of these kinds has its raw ones.
 

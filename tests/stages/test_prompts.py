@@ -189,7 +189,7 @@ def test_a_flipped_bit_is_not_used(world):
 def test_what_is_not_reconstructed_stops_whoever_reads_it(world):
     params, layout = world
     prompts.run(choosing(params, gates={"min_overlap": 1.0}), layout)
-    with pytest.raises(GateError, match=r"prompts_reconstruct: overlap .*threshold 1\.0"):
+    with pytest.raises(GateError, match=r"prompts_reconstruct: overlap .*threshold 1"):
         gates.require(layout.prompts)
 
 

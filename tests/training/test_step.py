@@ -95,7 +95,7 @@ def assert_equal_to(found: dict[str, torch.Tensor], expected: dict[str, torch.Te
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         error = (found[name] - value).norm().item()
-        assert error <= 1e-6 * max(1.0, value.norm().item()), f"{name}: {error} of {value.norm().item()}"
+        assert error <= 2e-6 * max(1.0, value.norm().item()), f"{name}: {error} of {value.norm().item()}"
 
 
 CASES = [
