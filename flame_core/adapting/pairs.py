@@ -142,8 +142,7 @@ def read_pairs(chosen: AdaptLLMParams, captions: Path, language: str) -> Caption
             f"adapt_llm: of {len(pictures)} pictures with two different captions of adapt_llm.kinds and "
             f"adapt_llm.languages, {len(found.learned)} are to learn, of which a batch needs {chosen.batch_size}, and "
             f"{len(found.held_out)} held out, of which 2 that say different things are needed: lower "
-            "adapt_llm.batch_size, raise "
-            "adapt_llm.held_out, or name more kinds or languages"
+            "adapt_llm.batch_size, raise adapt_llm.held_out, or name more kinds or languages"
         )
     return found
 

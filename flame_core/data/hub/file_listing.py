@@ -11,7 +11,7 @@ from flame_core.data.forgotten import Forgotten
 from flame_core.data.hub.access import HubFile
 from flame_core.data.hub.fetching import is_tar
 from flame_core.data.hub.rows import PLACE, ROWS, read_place
-from flame_core.data.shards import SPLITS, Split
+from flame_core.data.shards import Split
 from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.accounting import Problems, Unused
 from flame_core.data.sources.kept_columns import KeptColumns
@@ -22,6 +22,7 @@ from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.data.sources.record import RECORDS, RecordReader
 from flame_core.data.sources.table import Row, Table, read_table
 from flame_core.data.sources.tar_content import read_samples
+from flame_core.data.sources.tar_listing import in_split
 from flame_core.errors import InputError
 from flame_core.params import HubSource
 from flame_core.work import Unit, UnitRecord, WorkCache
@@ -83,8 +84,7 @@ def _pairs(task: FileList, folder: Path, problems: Problems, unused: Unused, kep
         if not task.forgotten.names(pair.key, pair.image and pair.image.sha256):  # rows as `write_listing` has
             chosen = [{name: record.get(name) for name in params.keep_columns} for record in records]
             kept.add(pair.key, [{"columns": values} for values in chosen])
-        left_out = pair.split not in (None, *SPLITS) and task.split != "val"
-        yield pair if task.split is None or left_out else replace(pair, split=task.split)
+        yield in_split(pair, task.split)
 
 
 def _tar_pairs(

@@ -67,6 +67,10 @@ def _pairs(task: TarTask, problems: Problems, unused: Unused) -> Iterator[RawPai
             continue
         key = safe_key(f"{name.rpartition('.')[0]}/{sample.key}")
         pair = reader.pair(key, sample.image, sample.records, texts=sample.texts, unused=unused)
-        left_out = pair.split not in (None, *SPLITS) and task.split != "val"
-        split = pair.split if task.split is None or left_out else task.split
-        yield replace(pair, split=split, unread=sample.unread)
+        yield replace(in_split(pair, task.split), unread=sample.unread)
+
+
+def in_split(pair: RawPair, split: Split | None) -> RawPair:
+    """A pair of a file whose samples are all in `split`, if that is given; what its record keeps apart stays so."""
+    left_out = pair.split not in (None, *SPLITS) and split != "val"
+    return pair if split is None or left_out else replace(pair, split=split)
