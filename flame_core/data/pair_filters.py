@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flame_core.data.captions_text import word_count
 from flame_core.data.picture_decoding import open_picture
 from flame_core.errors import ParamsError, ResourceError
 from flame_core.language_names import without_variant
@@ -38,7 +39,7 @@ def filter_captions(
 
 
 def _caption_reason(text: str, rules: PairFilterParams) -> str | None:
-    words, characters = len(text.split()), len(text)
+    words, characters = word_count(text), len(text)
     if words < (rules.min_words or 0) or words > (rules.max_words or words):
         return "filter_words"
     if characters < (rules.min_characters or 0) or characters > (rules.max_characters or characters):

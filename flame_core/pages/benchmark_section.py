@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from flame_core.language_names import language_name
 from flame_core.pages.charts import Bar, bar_chart
 from flame_core.pages.comparison_charts import DotRow, dot_chart, legend_marks, radar_chart
+from flame_core.suite.average import PUBLISHED, TEN_SETS, average_of_ten
 from flame_core.suite.benchmark_results import BenchmarkResult, headline_metrics, published
 from flame_core.suite.definition import Benchmark
 from flame_core.suite.score import MEAN
@@ -85,6 +86,16 @@ class BenchmarkSection:
         """Whether any row has a published figure."""
         return any(row.best for row in self.rows)
 
+    @property
+    def diamonds(self) -> bool:
+        """Whether any chart of dots has a published figure."""
+        return any('class="quote"' in chart for _, chart in [*self.overview, *self.languages])
+
+    @property
+    def outlined(self) -> bool:
+        """Whether any chart of bars has a published figure."""
+        return any('class="bar quoted"' in chart for _, chart in self.charts)
+
 
 def benchmark_section(models: Models) -> BenchmarkSection:
     """The section for these models."""
@@ -105,6 +116,7 @@ def benchmark_section(models: Models) -> BenchmarkSection:
             if shown_here:
                 languages += _by_language(benchmark, metric, found, names)
         languages += _by_group(benchmark, found, names)
+    rows += _average_row(models)
     held_out = [each.benchmark.data.layout == "held_out" for results in models.values() for each in results]
     return BenchmarkSection(
         names, rows, charts, languages, _overview(benchmarks, models), _absent(models), _skipped(models), all(held_out),
@@ -164,6 +176,18 @@ def _table_row(benchmark: Benchmark, metric: str, found: Mapping[str, BenchmarkR
     if language != MEAN and len(benchmark.languages) > 1:
         title += f", {language_name(language)}"
     return TableRow(benchmark.title, title, cells, chance, best[0] if best else None)
+
+
+def _average_row(models: Models) -> list[TableRow]:
+    """The average of ten data sets, if any model was measured on all of them."""
+    found = [average_of_ten(results) for results in models.values()]
+    measured = [each for each in found if each]
+    if not measured:
+        return []
+    cells = [
+        Cell(each.value, each.low, each.high) if each else Cell(None, why="not measured on all ten") for each in found
+    ]
+    return [TableRow(f"Average of {len(TEN_SETS)} data sets", "zero-shot top-1", cells, measured[0].chance, PUBLISHED)]
 
 
 def _bars(benchmark: Benchmark, metric: str, found: Mapping[str, BenchmarkResult | None]) -> str:

@@ -61,6 +61,7 @@ def test_twelve_models_look_different_and_the_legend_shows_them_as_the_charts_do
     )
     assert [(kind, style or None) for kind, style, _ in legend] == [look(dot) for dot in dots]
     assert [name for _, _, name in legend] == names
+    assert "published" not in page
 
 
 def test_a_radar_reaches_as_far_as_its_values():
@@ -101,6 +102,7 @@ def test_a_section_says_who_has_what_and_quotes_the_best_of_the_same_protocol():
     assert row.cells[1].why == "it has no texts"
     assert row.best == ("B", 0.36, "y")
     assert len(marks(section.charts[0][1], "quoted")) == 2
+    assert section.outlined and not section.diamonds
     assert not section.overview
 
 

@@ -246,6 +246,8 @@ def test_a_failure_that_does_not_block_is_shown_and_is_no_success(tmp_path):
     """Recall@10 of twelve pictures is nearly all chance, and no caption is in Esperanto."""
     text = Page(page(tmp_path, languages=["en", "eo"])).text
     assert text.count("! not passed: 12 pictures in en are too few: a random order has a recall@10 of") == 2
+    ways = re.findall(r"gate measures nothing, (picture → text|text → picture)", text)
+    assert sorted(ways) == ["picture → text", "text → picture"]
     assert "! not passed: every language of evaluate.languages has a validation caption: eo" in text
     assert "✓ lower end" not in text and "✗" not in text
 

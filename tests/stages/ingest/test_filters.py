@@ -78,6 +78,12 @@ def test_a_preset_is_laid_under_what_is_written():
     ("rules", "captions", "kept", "left_out"),
     [
         ({"min_words": 2}, {"en": ["one", "two words"], "de": ["eins"]}, {"en": ["two words"]}, {"filter_words": 2}),
+        (
+            {"min_words": 3, "max_words": 8},  # without spaces, two letters are a word
+            {"zh": ["一只狗", "一只棕色的狗在跑"], "ja": ["犬が走っている草原の写真です、綺麗"], "th": ["สุนัขวิ่ง"]},
+            {"zh": ["一只棕色的狗在跑"], "th": ["สุนัขวิ่ง"]},
+            {"filter_words": 2},
+        ),
         ({"max_words": 1}, {"en": ["one", "two words"]}, {"en": ["one"]}, {"filter_words": 1}),
         ({"min_characters": 4}, {"en": ["one", "four"]}, {"en": ["four"]}, {"filter_characters": 1}),
         ({"max_characters": 3}, {"en": ["one", "four"]}, {"en": ["one"]}, {"filter_characters": 1}),
