@@ -54,6 +54,15 @@ def code_of(name: str) -> str | None:
     return next((code for code, known in _NAMES.items() if known.lower() == name.lower()), None)
 
 
+def meant_code(written: str) -> str:
+    """The code that data mean: `de` for `DE` and `German`, `pt-BR` for `PT-BR`; what is neither stays as it is."""
+    if is_language(written):
+        return written
+    plain = without_variant(written)
+    lowered = plain + written[len(plain) :]
+    return lowered if is_language(lowered) else code_of(written) or written
+
+
 def html_language(code: str) -> str:
     """The code in the form of the HTML attribute `lang`: `sr-latin` for `sr@latin`."""
     return code.replace("_", "-").replace("@", "-")

@@ -21,10 +21,10 @@ from flame_core.data.sources import ImageRef, RawPair
 from flame_core.data.sources.accounting import Unused
 from flame_core.data.sources.splits import split_of
 from flame_core.data.text_files import TextError, decode_text
-from flame_core.language_names import is_language
+from flame_core.language_names import is_language, meant_code
 
 _OF_RECORD = ("caption", "raw", "text")  # the fields of a record in a list that may hold its caption
-RECORDS = 3  # version of this reading; listings of sources depend on it
+RECORDS = 4  # version of this reading; listings of sources depend on it
 _DEEPEST = 32  # levels of nested lists and objects in a JSON object
 
 
@@ -67,7 +67,8 @@ class RecordReader:
         _add(captions, list(texts), self.language)  # files of texts, one caption per line
         unread: dict[tuple[str, str], None] = {}  # (field, form of its value)
         for record in records:
-            language = _text(record.get("language")) or _text(record.get("lang")) or self.language
+            told = _text(record.get("language")) or _text(record.get("lang"))
+            language = meant_code(told) if told else self.language
             for name in self.caption_fields:
                 _note(unread, name, _add(captions, record.get(name), language))
             for name, values in self._unread(record):
@@ -149,7 +150,7 @@ def _add(captions: dict[str, dict[str, None]], value: Any, language: str) -> lis
             if own is not None and (in_list or not by_language):
                 left.append((own, language, in_list))
             elif by_language or not in_list:
-                left += [(texts, str(code), False) for code, texts in reversed(list(value.items()))]
+                left += [(texts, meant_code(str(code)), False) for code, texts in reversed(list(value.items()))]
             else:
                 unread.append(value)
         elif isinstance(value, list | tuple):
@@ -181,7 +182,7 @@ def _written(text: str) -> list[str] | dict[str, Any] | None:
 
 
 def _by_language(value: Mapping[Any, Any]) -> bool:
-    return all(is_language(str(code)) for code in value)
+    return all(is_language(meant_code(str(code))) for code in value)
 
 
 def keyword_list(value: Any) -> list[str]:

@@ -17,6 +17,12 @@ READER = RecordReader(("caption", "captions"), "de", "album", "CC0")
     [
         ({"caption": "Ein Hund"}, {"de": ["Ein Hund"]}),
         ({"caption": "A dog", "language": "en"}, {"en": ["A dog"]}),
+        ({"caption": "A dog", "language": "English"}, {"en": ["A dog"]}),
+        ({"caption": "A dog", "language": "EN"}, {"en": ["A dog"]}),
+        ({"caption": "Um cão", "lang": "PT-BR"}, {"pt-BR": ["Um cão"]}),
+        ({"caption": "nuqneH", "lang": "Klingonaase"}, {"Klingonaase": ["nuqneH"]}),
+        ({"caption": {"EN": "One", "French": ["Un"], "de": "Eins"}}, {"en": ["One"], "fr": ["Un"], "de": ["Eins"]}),
+        ({"caption": '{"EN": "One", "FR": "Un"}'}, {"en": ["One"], "fr": ["Un"]}),
         ({"captions": ["Eins", "Zwei", "Eins", None, 3]}, {"de": ["Eins", "Zwei"]}),
         (
             {"captions": {"en": "One", "fr": ["Un", "Une"]}, "caption": "Eins"},
