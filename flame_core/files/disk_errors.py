@@ -26,7 +26,7 @@ def clear_disk_errors(place: Path) -> Iterator[None]:
 
 
 def disk_error(error: OSError, place: Path | None = None) -> ResourceError | None:
-    """What to tell the user if a disk is full or may not be written; None for any other error.
+    """What to tell the user if a disk is full, may not be written, or takes no such name; None for any other error.
 
     `place` is what was being written, in case the error names no file.
     """
@@ -50,6 +50,8 @@ def disk_error(error: OSError, place: Path | None = None) -> ResourceError | Non
             f"{place or where}: {error.strerror}. A mount point cannot be replaced: mount the disk one folder higher, "
             "or put a link to a folder of that disk here"
         )
+    if error.errno == errno.ENAMETOOLONG:
+        return ResourceError(f"{place or os.fsdecode(where)}: {error.strerror}. Most disks take 255 bytes a name")
     return None
 
 

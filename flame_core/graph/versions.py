@@ -18,7 +18,8 @@ def require_versions(layout: Layout) -> None:
     """Refuse a project whose stages' versions are not those of the installed code; without the file, nothing is said.
 
     Raises:
-        ParamsError: names the versions that differ, or the graph that waits to be merged, and what to do.
+        ParamsError: names the versions that differ, the graph that waits to be merged, or a file that cannot be read,
+            and what to do.
     """
     waiting = layout.project / "dvc.yaml.new"
     if waiting.is_file():
@@ -29,7 +30,10 @@ def require_versions(layout: Layout) -> None:
     path = layout.root / VERSIONS
     if not path.is_file():
         return
-    theirs, ours = read_yaml(path), stage_versions()
+    try:
+        theirs, ours = read_yaml(path), stage_versions()
+    except ParamsError as error:
+        raise ParamsError(f"{error}; `flame upgrade` writes this file anew") from None
     names = sorted({name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name)})
     if names:
         said = ", ".join(f"{name} {theirs.get(name, 'none')}, installed {ours.get(name, 'none')}" for name in names)

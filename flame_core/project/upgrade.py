@@ -78,7 +78,7 @@ def plan_upgrade(root: Path) -> Upgrade:
     """What would bring the project in `root` to the installed version.
 
     Raises:
-        ParamsError: it is no project, a file is not UTF-8 text, or a `.new` of the last upgrade still waits.
+        ParamsError: it is no project, a file is not UTF-8 text or no YAML, or a `.new` of the last upgrade still waits.
     """
     if not (root / PIPELINE).is_file() or not (root / "params.yaml").is_file():
         raise ParamsError(f"{root} is no project: it lacks {PIPELINE} or params.yaml; `flame init` makes one")
@@ -107,6 +107,8 @@ def _change(root: Path, name: str, new: str, base: str | None) -> Change | None:
         return None
     if own == base or name == VERSIONS:
         return Change(name, "replaced", own, new)
+    if name.endswith(".yaml"):
+        read_yaml_text(own, str(path))
     if new == base:  # only edited by its owner
         return None
     if base is None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flame_core.errors import ResourceError
-from flame_core.files.disk_errors import clear_disk_errors, make_folder, place_error
+from flame_core.files.disk_errors import clear_disk_errors, disk_error, make_folder, place_error
 
 
 @pytest.mark.parametrize("below", ["lost", "lost/embed", "lost/embed/unit/file"])
@@ -74,3 +74,11 @@ def test_an_array_on_a_full_disk_says_that_it_is_full(tmp_path: Path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_name_that_the_disk_does_not_take_is_told(tmp_path: Path):
+    wanted = tmp_path / ("n" * 300)
+    with pytest.raises(OSError) as caught:
+        wanted.mkdir()
+    refused = disk_error(caught.value)
+    assert refused and str(refused).startswith(f"{wanted}: File name too long")

@@ -123,15 +123,25 @@ def test_without_a_record_an_edited_file_is_not_touched(old, tmp_path):
     assert read_record(tmp_path) == shipped_files()
 
 
-@pytest.mark.parametrize("edit", ["train: 99\n", "<<<<<<< HEAD\ntrain: 2\n=======\ntrain: 3\n>>>>>>> other\n"])
+@pytest.mark.parametrize("edit", ["train: 99\n", "- a\n", "<<<<<<< HEAD\ntrain: 2\n=======\ntrain: 3\n>>>>>>> other\n"])
 def test_versions_that_were_edited_are_those_of_the_code_again(old, tmp_path, edit):
     upgraded(tmp_path)
     (tmp_path / "versions.yaml").write_text(shipped_files()["versions.yaml"].replace("train: ", f"x: 1\n{edit}y: "))
-    with pytest.raises(ParamsError):
+    with pytest.raises(ParamsError, match="`flame upgrade`"):
         require_versions(Layout.find(tmp_path))
     assert said(plan_upgrade(tmp_path))[-1] == "versions.yaml is replaced; it says which code is installed"
     upgraded(tmp_path)
     require_versions(Layout.find(tmp_path))
+
+
+def test_a_file_in_which_a_merge_left_a_conflict_is_not_up_to_date(old, tmp_path):
+    upgraded(tmp_path)
+    for name in ("dvc.yaml", "recipes/clip.yaml"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(f"<<<<<<< HEAD\n{text}=======\n>>>>>>> other\n")
+        with pytest.raises(ParamsError, match=f"{name}, line 1: a merge left a conflict"):
+            plan_upgrade(tmp_path)
+        (tmp_path / name).write_text(text)
 
 
 def test_deleted_recipes_stay_deleted_and_linked_ones_where_they_are(old, tmp_path):
