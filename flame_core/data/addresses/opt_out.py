@@ -4,8 +4,8 @@
   value (`unavailable_after: 25 Jun 2030`, `max-snippet: 20`) is no name.
 - `tdm-reservation: 1` (W3C's community protocol).
 - Lists of addresses, hosts (with all below them), sha256 of bytes and pHash (`p:` and 16 hex digits), one per line. A
-  line that begins with `#` is a comment. Hosts are compared in the form that the name system has: `xn--bcher-kva.de`
-  for `bücher.de`.
+  line that begins with `#` is a comment. Addresses and hosts are compared in the form that is asked for:
+  `xn--bcher-kva.de` for `bücher.de`, `https://a.com/~x` for `HTTPS://A.com:443/%7Ex#top`.
 
 IETF's aipref is not settled, so its header `Content-Usage` is kept in `attempts.parquet` and nothing follows from it.
 """
@@ -56,7 +56,7 @@ def _directives(line: str) -> set[str]:
 
 @dataclass
 class OptOutLists:
-    """What the lists name."""
+    """What the lists name; `urls` in the form of `normal_address`."""
 
     urls: set[str] = field(default_factory=set)
     hosts: set[str] = field(default_factory=set)
@@ -65,7 +65,7 @@ class OptOutLists:
 
     def names_address(self, url: str, host: str | None) -> bool:
         """Whether an address, its host or a domain above it is named."""
-        if url in self.urls:
+        if self.urls and normal_address(url) in self.urls:
             return True
         name = _ascii(host) if host and self.hosts else ""
         while name:
@@ -95,7 +95,7 @@ def read_lists(paths: Iterable[Path]) -> OptOutLists:
             elif found := _PHASH.fullmatch(line):
                 lists.hashes.add(int(found[1], 16))
             elif "://" in line:
-                lists.urls.add(line)
+                lists.urls.add(normal_address(line))
             elif found := _HOST.fullmatch(line):
                 lists.hosts.add(_ascii(found[1].strip("[]")))
             else:
@@ -104,6 +104,19 @@ def read_lists(paths: Iterable[Path]) -> OptOutLists:
                     "16 hex digits); it is in a file of opt_out.lists"
                 )
     return lists
+
+
+def normal_address(url: str) -> str:
+    """The form in which an address is asked for; what is no address stays as it is.
+
+    Scheme and host are in lower case, the usual port and the fragment are left out, and letters are percent-encoded
+    only where they must be.
+    """
+    try:
+        asked = URL(url)
+        return str(asked.with_path(asked.raw_path, encoded=True, keep_query=True))  # `/` if there is none
+    except ValueError:
+        return url
 
 
 @lru_cache(maxsize=100_000)

@@ -47,6 +47,26 @@ def test_lists_name_addresses_hosts_bytes_and_looks(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("line", "url"),
+    [
+        ("HTTPS://A.org/x", "https://a.org/x"),
+        ("https://a.org/x", "https://A.org:443/x"),
+        ("http://a.org", "http://a.org/"),
+        ("http://a.org?b=1", "http://a.org/?b=1"),
+        ("http://a.org/%7ex#top", "http://a.org/~x"),
+        ("http://bücher.de/é 1.jpg?b=c d", "http://xn--bcher-kva.de/%C3%A9%201.jpg?b=c+d"),
+        ("http://[::1", "http://[::1"),  # no address, and so by its letters
+    ],
+)
+def test_an_address_is_named_however_it_is_written(tmp_path: Path, line: str, url: str):
+    path = tmp_path / "list.txt"
+    path.write_text(f"{line}\n", "utf-8")
+    lists = read_lists([path])
+    assert lists.names_address(url, None)
+    assert not lists.names_address(f"{url}y", None)
+
+
+@pytest.mark.parametrize(
     ("line", "host"),
     [
         ("xn--bcher-kva.de", "b\u00fccher.de"),  # as yarl gives the host of either form
