@@ -133,7 +133,7 @@ def _save(folder: Path, package: Path, model_id: str, run_id: str) -> None:
     known = shipped(LOCKED)
     lock = locked_requirements(REQUIREMENTS, known)
     if lock is None:
-        log.warning("the model gets no %s: %s is not there, or other versions are installed", LOCKED, known)
+        log.info("the registered model carries no %s: other versions are installed than in %s", LOCKED, known)
     else:
         (folder / LOCKED).write_text(lock, "utf-8")
     code = folder / "code"
