@@ -1,13 +1,15 @@
 """What `embed` reads beside training captions: held-out captions, prompts of classes, texts of benchmarks.
 
 Held-out captions are counted one by one if they are there, else estimated from the captions that the sources list.
-Their classes are known once `ingest` has run, the texts of a benchmark if its data are on this machine.
+Their classes are known once `ingest` has run, the texts of a benchmark if its data are on this machine. Of many texts
+a part is counted, drawn at random.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from flame_core.layout import Layout
@@ -21,6 +23,7 @@ from flame_core.text.facets import REFERENCE, normalise_sentence
 from flame_core.text.language_means import language_jobs
 
 Texts = Iterable[tuple[str, str]]  # (kind, text)
+MOST_COUNTED = 20_000  # texts of a part
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,13 @@ def evaluation_costs(params: Params, layout: Layout, shape: LLMShape, start: Giv
 
     def add(part: str, texts: Texts) -> None:
         if own := list(dict.fromkeys(texts)):
-            counts = ((kind, start.count(normalise_sentence(text, params.text.normalise))) for kind, text in own)
-            found[part] = sum((cost(kind, count) for kind, count in counts), PartCost())
+            counted = own if len(own) <= MOST_COUNTED else Random(0).sample(own, MOST_COUNTED)
+            counts = ((kind, start.count(normalise_sentence(text, params.text.normalise))) for kind, text in counted)
+            total = sum((cost(kind, count) for kind, count in counts), PartCost())
+            if len(counted) == len(own):
+                found[part] = total
+            else:
+                found[f"{part}, about"] = total.times(len(own) / len(counted))
 
     seen = start.seen
     if seen is not None and seen.held_out:

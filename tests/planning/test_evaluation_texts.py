@@ -60,6 +60,17 @@ def test_tokens_and_bytes_are_those_that_embed_reads_and_stores(tmp_path: Path, 
     assert parts(with_benchmark, layout, start)["benchmark colours"].tokens == pytest.approx(expected, rel=0.02)
 
 
+def test_of_many_texts_a_part_is_counted(tmp_path: Path, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    params, layout = captioned_project(tmp_path, byte_tokenizer, 24)
+    start = given(params, layout, None, {})
+    (all_of_them,) = parts(params, layout, start).values()
+    monkeypatch.setattr("flame_core.planning.evaluation_texts.MOST_COUNTED", 5)
+    ((part, cost),) = parts(params, layout, start).items()
+    assert part == "held-out captions, about"
+    assert cost.store_bytes == pytest.approx(all_of_them.store_bytes, rel=0.2)
+    assert cost.tokens == pytest.approx(all_of_them.tokens, rel=0.2) and cost.tokens != all_of_them.tokens
+
+
 def test_they_are_estimated_before_ingest_and_left_out_for_other_pictures(tmp_path: Path) -> None:
     write_pairs(tmp_path / "pairs", range(64))
     params = resolve_params(Layout.find(ROOT), ["evaluate={languages: [de], max_pictures: 5}"], None).params
