@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flame_core.errors import ComputationError, InputError, Interrupted, ParamsError
-from flame_core.objectives.batch import Moment
+from flame_core.objectives.batch import Batch, Moment
 from flame_core.params import TrainParams
+from flame_core.params.auto import Schedule
 from flame_core.processes.gpu import free_memory
 from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.processes.stop_request import stop_requested
 from flame_core.reporting import progress
 from flame_core.settings import settings
 from flame_core.training import checkpoint
-from flame_core.training.assembly import assemble
+from flame_core.training.assembly import Assembly, assemble
 from flame_core.training.head_first import HeldBackbone, held_steps
 from flame_core.training.loader import EpochOrder, TrainingSamples, create_loader
 from flame_core.training.memory import fitted_training
@@ -91,43 +92,22 @@ def train(
     torch.use_deterministic_algorithms(device == "cpu")
     meter: Utilisation | None = None
     if device == "cuda":
-        room = ranks.least(free_memory())
-        params, cost = fitted_training(params, samples, ranks.world, room, teacher, inherited, prompts)
-        peak = measured_peak(device, torch.bfloat16 if params.precision == "bfloat16" else torch.float32)
-        meter = Utilisation(cost.useful_step_flops / ranks.world, peak)
+        params, meter = _fitted(params, samples, ranks, teacher, inherited, prompts)
     schedule = params.schedule(len(samples))
     batch_size = schedule.batch_size
     linked = (teacher, samples.sidecar_folders, inherited, prompts)
     assembly = assemble(params, samples.texts, samples.facets, batch_size, len(samples), *linked)
-    assembly.to(device)
-    if ranks.rank:
-        torch.manual_seed(params.seed + ranks.rank)  # dropout and stochastic depth differ between ranks
-    metrics: Metrics = []
-    saved = checkpoint.load(checkpoints, ranks)
-    if saved:
-        assembly.load_state(saved.model)
-        set_random_state(saved.random, torch.device(device))
-        metrics = saved.metrics
-    optimizer = assembly.optimizer(params)
-    if saved:
-        optimizer.load_state_dict(saved.optimizer)
-    step, backbone = len(metrics), HeldBackbone(assembly.tower.backbone, held_steps(params, schedule))
-    backbone.before(step)
-    step_of = Step(assembly, optimizer, params, ranks, device)
-    order = EpochOrder(len(samples), batch_size, schedule.epochs, params.seed, step, ranks, draws)
+    run = _Run(assembly.to(device), params, schedule, checkpoints, ranks, device)
+    order = EpochOrder(len(samples), batch_size, schedule.epochs, params.seed, run.step, ranks, draws)
     loader = create_loader(samples, order, settings().decoding_processes(ranks.world), pin_memory=device == "cuda")
-
-    def save() -> None:
-        state = (assembly.state(), optimizer.state_dict(), random_state(torch.device(device)))
-        checkpoint.save(checkpoints, checkpoint.Checkpoint(step, *state, metrics), settings().checkpoints_kept, ranks)
 
     def account(told: Told) -> Read:
         read = told.read()
         if not math.isfinite(read.loss):
             raise _not_finite(read.loss, told.at.step, told.keys, params)
-        metrics.append(_row(told, read, phased=assembly.objective.phased))
+        run.metrics.append(_row(told, read, phased=assembly.objective.phased))
         speed = meter.after_step() if meter else {}
-        on_step(metrics[-1] | speed)
+        on_step(run.metrics[-1] | speed)
         shown = {name: f"{value:.3g}" for name, value in speed.items()}
         bar.advance(batch_size, loss=read.loss, lr=told.rate, **shown)
         return read
@@ -136,33 +116,93 @@ def train(
     unread: deque[Told] = deque()
     behind = 1 if device == "cuda" else 0  # steps that a GPU has been asked for before one is read
     last_save = time.monotonic()
-    with stop_requested() as stopped, progress("train", total * batch_size, "images", step * batch_size) as bar:
+    with stop_requested() as stopped, progress("train", total * batch_size, "images", run.step * batch_size) as bar:
         for batch in batches_on(device, loader):
-            at = Moment(step, total, order.steps_per_epoch)
-            pruned = assembly.prune(at)
-            if pruned:
-                optimizer = assembly.optimizer(params)
-            if backbone.before(step) or pruned:
-                step_of = Step(assembly, optimizer, params, ranks, device)
-            rate = learning_rate(step, total, schedule.warmup_steps, params.optimizer.learning_rate)
-            set_learning_rate(optimizer, rate)
-            shares = step_of(batch, at)
+            at = Moment(run.step, total, order.steps_per_epoch)
+            rate, shares = run.advance(batch, at)
             due = ranks.first and time.monotonic() - last_save >= settings().checkpoint_seconds
             flags = {"stop": bool(stopped), "save": due}
             unread.append(Told(at, rate, batch.keys, shares, assembly.objective.scalars(), ranks, **flags))
-            step += 1
-            if step < total and len(unread) <= behind:
+            if run.step < total and len(unread) <= behind:
                 continue
             read = account(unread.popleft())
-            if step == total or read.stop or read.save:  # what is saved or given back holds all steps
+            if run.step == total or read.stop or read.save:  # what is saved or given back holds all steps
                 while unread:
                     account(unread.popleft())
-            if step < total and (read.stop or read.save):
-                save()
+            if run.step < total and (read.stop or read.save):
+                run.save()
                 last_save = time.monotonic()
-            if step < total and read.stop:
-                raise Interrupted(f"stopped after step {step} of {total}; run again to resume")
-    return Trained(assembly.tower, metrics, assembly.text_tower)
+            if run.step < total and read.stop:
+                raise Interrupted(f"stopped after step {run.step} of {total}; run again to resume")
+    return Trained(assembly.tower, run.metrics, assembly.text_tower)
+
+
+class _Run:
+    """What a training changes: weights, the optimizer's state, metrics; as they were saved, if they were.
+
+    Attributes:
+        step: how many steps were asked for, also by earlier runs.
+        metrics: a row for each of them that was read.
+    """
+
+    def __init__(
+        self,
+        assembly: Assembly,
+        params: TrainParams,
+        schedule: Schedule,
+        checkpoints: Path,
+        ranks: Ranks,
+        device: str,
+    ) -> None:
+        self._assembly, self._params, self._schedule = assembly, params, schedule
+        self._checkpoints, self._ranks, self._device = checkpoints, ranks, device
+        if ranks.rank:
+            torch.manual_seed(params.seed + ranks.rank)  # dropout and stochastic depth differ between ranks
+        saved = checkpoint.load(checkpoints, ranks)
+        self.metrics: Metrics = saved.metrics if saved else []
+        self.step = len(self.metrics)
+        if saved:
+            assembly.load_state(saved.model)
+            set_random_state(saved.random, torch.device(device))
+        self._optimizer = assembly.optimizer(params)
+        if saved:
+            self._optimizer.load_state_dict(saved.optimizer)
+        self._backbone = HeldBackbone(assembly.tower.backbone, held_steps(params, schedule))
+        self._backbone.before(self.step)
+        self._train_on = self._new_step()
+
+    def advance(self, batch: Batch, at: Moment) -> tuple[float, dict[str, Tensor]]:
+        """Train on a batch: the learning rate, and this rank's shares of the loss by name."""
+        pruned = self._assembly.prune(at)
+        if pruned:
+            self._optimizer = self._assembly.optimizer(self._params)
+        if self._backbone.before(at.step) or pruned:
+            self._train_on = self._new_step()
+        peak = self._params.optimizer.learning_rate
+        rate = learning_rate(at.step, at.steps, self._schedule.warmup_steps, peak)
+        set_learning_rate(self._optimizer, rate)
+        shares = self._train_on(batch, at)
+        self.step += 1
+        return rate, shares
+
+    def save(self) -> None:
+        """Write a checkpoint, from which the next training of this recipe goes on."""
+        random = random_state(torch.device(self._device))
+        state = (self._assembly.state(), self._optimizer.state_dict(), random)
+        kept = checkpoint.Checkpoint(self.step, *state, self.metrics)
+        checkpoint.save(self._checkpoints, kept, settings().checkpoints_kept, self._ranks)
+
+    def _new_step(self) -> Step:
+        return Step(self._assembly, self._optimizer, self._params, self._ranks, self._device)
+
+
+def _fitted(
+    params: TrainParams, samples: TrainingSamples, ranks: Ranks, *links: Path | None
+) -> tuple[TrainParams, Utilisation]:
+    """The params with which the training fits the GPUs' memory, and what measures how well it uses one."""
+    fitted, cost = fitted_training(params, samples, ranks.world, ranks.least(free_memory()), *links)
+    peak = measured_peak("cuda", torch.bfloat16 if params.precision == "bfloat16" else torch.float32)
+    return fitted, Utilisation(cost.useful_step_flops / ranks.world, peak)
 
 
 def _require_trainable(params: TrainParams, samples: int, ranks: Ranks, device: str) -> None:
