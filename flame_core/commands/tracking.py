@@ -42,7 +42,6 @@ def replay(
     _starting("flame tracking replay")
     from flame_core.layout import Layout
     from flame_core.reporting import facts
-    from flame_core.tracking.journal import Delivered
     from flame_core.tracking.shipper import deliver_all
     from flame_core.tracking.store import all_journals, require_tracking
 
@@ -51,7 +50,7 @@ def replay(
     journals = all_journals(layout)
     if everything:
         for journal in journals:
-            journal.mark(Delivered(address))  # sending again duplicates nothing and moves no alias
+            journal.send_again(address)  # which duplicates nothing and moves no alias
     sent = deliver_all(journals, address)
     facts("tracking replay", {"journals": len(journals), "events sent": sent, "address": address})
 

@@ -69,8 +69,9 @@ def track_evaluation(
     package = {**_keep(journal, files), **_write(journal, contents)}
     model = {"kind": "model", "name": recipe, "files": package, "tags": tags}
     digests = provenance.out_digests(layout.root)
+    state = provenance.evaluation_tags(layout.project)
     journal.append(
-        {"kind": "tags", "tags": {"flame.dvc_digest": value_digest(digests)} if digests else {}},
+        {"kind": "tags", "tags": {**state, **({"flame.dvc_digest": value_digest(digests)} if digests else {})}},
         {"kind": "artifacts", "files": _keep(journal, {**artifacts, **run})},
         model,
         *held_out_events(

@@ -149,6 +149,10 @@ class Journal:
         content = asdict(replace(delivered, address=self._place(delivered.address)))
         put(self.folder / DELIVERED, json_bytes({**content, _DIGEST: value_digest(content)}))
 
+    def send_again(self, address: str) -> None:
+        """Let `deliver` send everything once more, into the run that a server has of it, whatever it is called now."""
+        self.mark(Delivered(address, run_id=self.delivered(address).run_id))
+
     def _place(self, address: str) -> str:
         """An address as stored in a mark: a database of this project is relative to its state folder."""
         database, above = sqlite_path(address), self.folder.parents

@@ -38,7 +38,7 @@ from flame_core.tracking.metric_names import logged_value
 from flame_core.tracking.obstacles import Withheld, require_run
 from flame_core.tracking.pages import run_url, served, version_url
 from flame_core.tracking.promotion import REASON, VERDICT
-from flame_core.tracking.provenance import LOCK
+from flame_core.tracking.provenance import LOCK, recorded_state
 from flame_core.tracking.registry import MODEL_TAG, PACKAGE, ROLLED_BACK
 from flame_core.tracking.runs import Record, find_record, read_artifact
 from flame_core.tracking.store import asking, require_tracking, trouble
@@ -260,8 +260,12 @@ def _code(layout: Layout, record: Record) -> Link:
         return link
     if record.tags.get("git.clean") == "false":
         link.notes.append("tracked files had changes that the commit does not hold")
-    if git(layout.project, "cat-file", "-e", f"{commit}^{{commit}}") is None:
-        link.fail(f"commit {commit} is not in this repository")
+    evaluated = recorded_state(record.tags).get("git.commit", commit)
+    if evaluated != commit:
+        link.facts["last evaluated at"] = evaluated
+    for each in dict.fromkeys((commit, evaluated)):
+        if not is_commit(each) or git(layout.project, "cat-file", "-e", f"{each}^{{commit}}") is None:
+            link.fail(f"commit {each if is_commit(each) else shown(each)} is not in this repository")
     return link
 
 

@@ -40,6 +40,7 @@ from flame_core.workspace import dvc_cache
 
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "safetensors", "webdataset", "numpy", "dvc", "dagster")
 LOCK = "dvc.lock"
+_EVALUATED = "evaluated."  # before the tags of the source tree that last evaluated the model
 _TRIES = 20  # to read a lock that is being rewritten
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,21 @@ def git_state(project: Path) -> dict[str, str]:
     if commit is None or changes is None:
         return {}
     return {"git.commit": commit, "git.clean": str(not changes).lower()}
+
+
+def evaluation_tags(project: Path) -> dict[str, str]:
+    """`git_state`, under names of an evaluation's own: the model's stays that of its training."""
+    return {f"{_EVALUATED}{name}": value for name, value in git_state(project).items()}
+
+
+def recorded_state(tags: Mapping[str, str]) -> dict[str, str]:
+    """`git_state` of the tree whose params, `dvc.lock` and report a run holds: that of the last evaluation.
+
+    Runs of earlier versions name only the tree of the training.
+    """
+    names = ("git.commit", "git.clean")
+    found = {name: tags[f"{_EVALUATED}{name}"] for name in names if f"{_EVALUATED}{name}" in tags}
+    return found or {name: tags[name] for name in names if name in tags}
 
 
 def tags(params: Params, layout: Layout) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Trains a model again from the commit, params and lock of its run, in a separate project.
+"""Trains a model again from the commit, params and lock of its last evaluation, in a separate project.
 
     flame reproduce models:/flame@champion         # inputs by digest, training and evaluation computed again
     flame reproduce models:/flame/3 --all          # everything from the sources on
@@ -32,7 +32,7 @@ from flame_core.params import parse_params, read_yaml
 from flame_core.tracking.dvc_settings import copy_dvc_settings
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.named_places import link_named, link_sources
-from flame_core.tracking.provenance import LOCK, git_state
+from flame_core.tracking.provenance import LOCK, git_state, recorded_state
 from flame_core.tracking.registry import FORGOTTEN_TAG, MODEL_TAG
 from flame_core.tracking.runs import Record, find_record, read_artifact
 from flame_core.tracking.store import asking
@@ -127,7 +127,7 @@ def _require_commit(layout: Layout, record: Record) -> None:
     Raises:
         InputError: says what brings it.
     """
-    commit = record.tags.get("git.commit")
+    commit = recorded_state(record.tags).get("git.commit")
     if commit and not is_commit(commit):
         raise InputError(f"the run's tag git.commit is {shown(commit)}, which is not a commit")
     if commit and git(layout.project, "cat-file", "-e", f"{commit}^{{commit}}") is None:
@@ -139,8 +139,8 @@ def _require_commit(layout: Layout, record: Record) -> None:
 
 def _code(layout: Layout, record: Record, root: Path) -> Path:
     """The source tree of the run's commit (this one, or a copy); also copies its definitions into `root`."""
-    commit = record.tags.get("git.commit")
-    here = git_state(layout.project)
+    state = recorded_state(record.tags)
+    commit, here = state.get("git.commit"), git_state(layout.project)
     code = layout.project
     if commit and here != {"git.commit": commit, "git.clean": "true"}:
         code = root / "code"
@@ -153,7 +153,7 @@ def _code(layout: Layout, record: Record, root: Path) -> Path:
         archive.unlink()
     if not commit:
         log.warning("the run recorded no commit; this tree's code is used")
-    elif record.tags.get("git.clean") == "false":
+    elif state.get("git.clean") == "false":
         log.warning("the run's tree had changes that commit %s does not hold", commit[:12])
     computed_by = record.tags.get("flame.code")
     if not (code / "flame_core").is_dir() and computed_by not in (None, code_version()):

@@ -38,7 +38,7 @@ from orchestration.dvc_project.stage_processes import tree_label
 from orchestration.instance import end_dead_runs, instance_home, only_interface, opened, set_up_pools
 from orchestration.processes.stop_signals import Stop, stop_signals
 from orchestration.processes.tree import ProcessTree
-from orchestration.ui.watch import DAEMON, STOP_SECONDS, end_daemon, end_runs
+from orchestration.ui.watch import DAEMON, STOP_SECONDS, end_daemon, end_in_order, end_runs
 
 log = logging.getLogger("flame_core.ui")
 _MLFLOW = shipped("mlflow/server.sh")
@@ -125,8 +125,8 @@ def serve(layout: Layout, ready: Callable[[], None]) -> None:
 def _serve(layout: Layout, ready: Callable[[], None]) -> None:
     here, label = settings(), f"ui-{tree_label(layout.root)}"
     for left in ProcessTree.abandoned(label):
-        log.warning("an earlier `flame ui` was killed and left servers; ending them first")
-        left.stop(None, STOP_SECONDS, log.info)
+        log.warning("an earlier `flame ui` was killed and left servers; ending its runs and them first")
+        end_in_order(left, instance_home(layout))
     _require_free(here.ui_host, here.dagster_port, "FLAME_DAGSTER_PORT")
     _require_free(here.ui_host, here.mlflow_port, "FLAME_MLFLOW_PORT")
     home = prepare(layout)
@@ -202,7 +202,7 @@ def end(started: dict[Server, subprocess.Popen[bytes]], tree: ProcessTree, home:
     """
     try:
         end_daemon(tree)
-        end_runs(home)
+        end_runs(home, tree)
     except Stop:
         log.warning("not waiting for the runs any longer")
     except FlameError as error:

@@ -9,16 +9,21 @@ ends:
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from flame_core.reporting import configure_logging
 from flame_core.settings import settings
 from orchestration.processes.tree import ProcessTree
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 DAEMON = "dagster._daemon"  # the module that starts runs
 STOP_SECONDS = 20.0  # for a server to end on its own
@@ -45,32 +50,66 @@ def _is_daemon(process: psutil.Process) -> bool:
         return False
 
 
-def end_runs(home: Path) -> None:
+def end_runs(home: Path, tree: ProcessTree) -> None:
     """Terminate the runs in progress that the interface started, and wait for them; a training writes a checkpoint.
+
+    Args:
+        home: DAGSTER_HOME.
+        tree: of the servers, to which the processes of their runs belong.
 
     Raises:
         ResourceError: the history cannot be read.
     """
     import dagster as dg
 
-    from orchestration.instance import PROCESS_TAG, history_errors
+    from orchestration.instance import PROCESS_TAG, UNFINISHED, history_errors
 
-    active = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     with history_errors(home), dg.DagsterInstance.from_config(str(home)) as instance:
-        runs = [run for run in instance.get_runs(active) if PROCESS_TAG not in run.tags]  # not runs of a shell
+        found = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+        runs = [run for run in found if PROCESS_TAG not in run.tags]  # not runs of a shell
         for run in runs:
-            log.info(
-                "terminating run %s (%s); up to %.0f s", run.run_id[:8], run.job_name, settings().stop_grace_seconds
-            )
-            instance.run_launcher.terminate(run.run_id)
+            if run.status is not dg.DagsterRunStatus.CANCELING:  # which somebody has asked already
+                grace = settings().stop_grace_seconds
+                log.info("terminating run %s (%s); up to %.0f s", run.run_id[:8], run.job_name, grace)
+                _terminate(instance, run.run_id, tree)
         deadline = time.monotonic() + settings().stop_grace_seconds + STOP_SECONDS
         while runs and time.monotonic() < deadline:
             time.sleep(0.5)
             runs = [run for run in runs if not _finished(instance, run.run_id)]
 
 
-def _finished(instance: object, run_id: str) -> bool:
-    run = instance.get_run_by_id(run_id)  # type: ignore[attr-defined]
+def _terminate(instance: dg.DagsterInstance, run_id: str, tree: ProcessTree) -> None:
+    """Ask a run to end: through the code server, or, if that has ended, as the code server would."""
+    from dagster import DagsterEventType
+    from dagster._core.errors import DagsterUserCodeUnreachableError
+
+    try:
+        instance.run_launcher.terminate(run_id)
+    except DagsterUserCodeUnreachableError:
+        events = [entry.dagster_event for entry in instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT)]
+        told = [event.engine_event_data.metadata.get("pid") for event in events if event and not event.step_key]
+        pids = {str(pid.value) for pid in told if pid}
+        for process in tree.members():
+            if str(process.pid) in pids:
+                with suppress(psutil.Error):  # it has ended meanwhile
+                    process.send_signal(signal.SIGINT)
+
+
+def end_in_order(tree: ProcessTree, home: Path) -> None:
+    """End what a killed `flame ui` left: no new run begins, runs end, then servers.
+
+    Raises:
+        ResourceError: as `end_runs`; the processes have ended all the same.
+    """
+    try:
+        end_daemon(tree)
+        end_runs(home, tree)
+    finally:
+        tree.stop(None, STOP_SECONDS, log.info)
+
+
+def _finished(instance: dg.DagsterInstance, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id)
     return run is None or run.is_finished
 
 
@@ -82,11 +121,7 @@ def main() -> None:
     if not tree.members():
         return
     log.warning("flame ui was killed; ending its runs and servers")
-    try:
-        end_daemon(tree)
-        end_runs(home)
-    finally:
-        tree.stop(None, STOP_SECONDS, log.info)
+    end_in_order(tree, home)
 
 
 if __name__ == "__main__":

@@ -145,6 +145,9 @@ def test_an_experiment_s_checks_are_of_its_own_partition_and_can_be_evaluated_ag
     job = dg.Definitions.merge(definitions, dg.Definitions(jobs=[again])).resolve_job_def("again")
     assert job.execute_in_process(instance=instance, tags={"dagster/partition": workspace}).success
     assert evaluations() == [(workspace, "FAILED")] * 2
+    everything = definitions.resolve_job_def("__ASSET_JOB")  # "Materialize all" by the API, which selects nothing
+    assert everything.execute_in_process(instance=instance, raise_on_error=False).success
+    assert [each for each in evaluations() if each[1] != "PLANNED"] == [(workspace, "FAILED")] * 2
 
 
 @pytest.mark.parametrize(

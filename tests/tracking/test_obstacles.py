@@ -59,7 +59,6 @@ def test_events_wait_for_a_deleted_run_and_other_trainings_do_not(journal, addre
 
 
 def test_a_deleted_run_is_not_made_again_where_the_mark_is_lost(journal, address, tracked):
-    """`flame tracking replay --all` forgets which run the events are in."""
     rows = steps(5)
     journal.append(start(), *rows, end())
     deliver(journal, address)
@@ -72,6 +71,21 @@ def test_a_deleted_run_is_not_made_again_where_the_mark_is_lost(journal, address
     assert deliver_all([journal], address) == 7
     (only,) = client.search_runs([client.get_run(run).info.experiment_id], run_view_type=ViewType.ALL)
     assert only.info.run_id == run and history(client, run, "train/loss") == expected(rows, "train/loss")
+
+
+def test_a_journal_that_is_sent_again_stays_in_its_run_whatever_its_experiment_is_called_now(journal, address):
+    rows = steps(5)
+    journal.append(start(), *rows, end())
+    deliver(journal, address)
+    client, mark = open_client(address), journal.delivered(address)
+    client.rename_experiment(mark.experiment_id, "old")
+    journal.send_again(address)
+    assert (deliver(journal, address), journal.delivered(address)) == (7, mark)
+    every = [each.experiment_id for each in client.search_experiments(view_type=ViewType.ALL)]
+    (only,) = client.search_runs(every, run_view_type=ViewType.ALL)
+    assert only.info.run_id == mark.run_id and history(client, mark.run_id, "train/loss") == expected(
+        rows, "train/loss"
+    )
 
 
 def test_a_run_that_is_deleted_while_events_are_sent_keeps_the_rest(journal, address, monkeypatch):

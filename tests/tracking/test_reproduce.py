@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,7 +17,8 @@ from flame_core.layout import Layout
 from flame_core.params import load_params, merge, read_yaml
 from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import Journal
-from flame_core.tracking.reproduce import _recipes, _require_commit, reproduce
+from flame_core.tracking.provenance import git_state
+from flame_core.tracking.reproduce import _code, _recipes, _require_commit, reproduce
 from flame_core.tracking.store import journals
 from tests.tracking.conftest import start
 
@@ -37,6 +39,7 @@ def project(tmp_path: Path) -> Layout:
 def root_of(project: Layout, over: dict) -> Path:
     """The folder of a run with other params, as far as `reproduce` has made it before the recipes come."""
     root = project.state / "reproduce/1"
+    shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     (root / "params.yaml").write_text(yaml.safe_dump(merge(read_yaml(ROOT / "params.yaml"), over)))
     shutil.copy(ROOT / "dvc.yaml", root / "dvc.yaml")
@@ -66,6 +69,30 @@ def test_a_commit_that_is_not_here_is_named_with_what_brings_it(project: Layout,
     record = SimpleNamespace(tags={"git.commit": "0123456789" * 4})
     with pytest.raises(InputError, match=r"commit (0123456789){4} of the run.*git fetch --unshallow"):
         _require_commit(project, cast(Any, record))
+
+
+def test_the_definitions_are_those_of_the_last_evaluation_as_the_params_and_the_lock_are(project: Layout) -> None:
+    place = project.project
+
+    def commit(recipe: str) -> str:
+        (place / "recipes" / f"{recipe}.yaml").write_text("kinds: [raw]\n")
+        identity = ("-c", "user.name=me", "-c", "user.email=me@example.org")
+        for command in (("add", "recipes", "dvc.yaml"), (*identity, "commit", "-qm", recipe)):
+            subprocess.run(["git", *command], cwd=place, check=True)
+        return git_state(place)["git.commit"]
+
+    subprocess.run(["git", "init", "-q"], cwd=place, check=True)
+    shutil.copy(ROOT / "dvc.yaml", place)
+    trained, evaluated, _ = commit("first"), commit("mine"), commit("later")
+    root = root_of(project, {"recipes": ["flame", "mine"]})
+    record = SimpleNamespace(
+        tags={"git.commit": trained, "evaluated.git.commit": evaluated, "evaluated.git.clean": "true"}
+    )
+    code = _code(project, cast(Any, record), root)
+    assert (code / "recipes/mine.yaml").is_file() and not (code / "recipes/later.yaml").exists()
+    assert (root / "recipes/mine.yaml").is_file()
+    record.tags = {"git.commit": trained}  # as earlier versions recorded it
+    assert not (_code(project, cast(Any, record), root_of(project, {})) / "recipes/mine.yaml").exists()
 
 
 @pytest.mark.parametrize("lacks", ["params.yaml", "report/metrics.json", "commit"])

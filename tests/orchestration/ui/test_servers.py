@@ -193,6 +193,33 @@ def test_a_killed_interface_leaves_no_process_and_its_run_stops_in_order(ui: Ui,
         assert ended is not None and ended.is_finished and not ended.is_success
 
 
+def test_the_next_interface_ends_what_a_killed_one_left_in_order(ui: Ui, layout: Layout) -> None:
+    (layout.root / "wait").touch()
+    run = start_and_wait_in_a_stage(ui)
+    watcher = next(p for p in psutil.Process(ui.process.pid).children() if "orchestration.ui.watch" in p.cmdline())
+    watcher.kill()
+    ui.process.kill()
+    ui.process.communicate()
+    following = Ui(layout)
+    try:
+        assert "ending its runs and them first" in following.said
+        assert following.wait(run, "CANCELED", "FAILURE")["status"] == "CANCELED"
+    finally:
+        following.end()
+
+
+def test_a_code_server_that_ends_takes_its_runs_along_in_order(ui: Ui, layout: Layout) -> None:
+    (layout.root / "wait").touch()
+    run = start_and_wait_in_a_stage(ui)
+    next(p for p in ui.processes() if "code-server" in p.cmdline()).kill()
+    _, said = ui.process.communicate(timeout=120)
+    assert ui.process.returncode == 5 and "dagster-code ended with code -9" in said and "Traceback" not in said
+    assert ui.processes() == []
+    with dg.DagsterInstance.from_config(str(layout.state / "dagster")) as instance:
+        ended = instance.get_run_by_id(run)
+        assert ended is not None and ended.status is dg.DagsterRunStatus.CANCELED
+
+
 def test_mlflow_refuses_other_hosts_and_origins(ui: Ui) -> None:
     """Its own guard; the test says if a new version comes without."""
     path = f"http://127.0.0.1:{ui.mlflow_port}/api/2.0/mlflow/experiments/create"
