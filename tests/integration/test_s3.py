@@ -23,6 +23,7 @@ import pytest
 
 from flame_core.data.buckets import staging
 from flame_core.data.buckets.bucket import open_bucket
+from flame_core.data.buckets.outs import OF_A_TRAINING
 from flame_core.errors import ResourceError
 from flame_core.layout import Layout
 from flame_core.settings import settings
@@ -177,7 +178,7 @@ def test_shards_of_a_bucket_give_what_those_of_a_folder_give(staged: Storage, tm
 
 def test_outs_are_staged_in_by_the_command(staged: Storage, tmp_path: Path) -> None:
     source = tmp_path / "there"
-    for name in ("shards", "embeddings/train"):
+    for name in OF_A_TRAINING:
         (source / name).mkdir(parents=True)
         (source / name / "0.bin").write_bytes(os.urandom(9 << 20))  # more than one piece
         write_digests(source / name)

@@ -55,6 +55,19 @@ def examine(content: bytes, params: UrlsSource, opted_out: frozenset[int] = froz
     return StoredPicture(picture.jpeg or content, "jpg", *picture.rgb.size)
 
 
+def looks(content: bytes, params: UrlsSource) -> int | None:
+    """The perceptual hash of a stored picture; None if it cannot be decoded, of which `ingest` tells."""
+    try:
+        if svg.is_svg(content):
+            picture = read_picture(content, _rules(params.max_side or 512, params.max_pixels))
+        else:
+            rules = _rules(params.max_side or 1 << 16, params.max_pixels)
+            picture = decode_opened(open_picture(content, params.max_pixels), rules)
+    except PictureError:
+        return None
+    return perceptual_hash(picture.rgb)
+
+
 def _drawing(content: bytes, params: UrlsSource) -> StoredPicture:
     """An SVG, as a JPEG of the size that `ingest` would give it."""
     picture = read_picture(content, _rules(params.max_side or 512, params.max_pixels))

@@ -13,6 +13,8 @@ from flame_core.names import shown, stays_inside
 from flame_core.verification import DIGESTS, read_digests
 from flame_core.work import gather
 
+OF_A_TRAINING = ("shards", "captions", "embeddings/train")  # what `flame train` verifies and reads
+
 
 @dataclass(frozen=True)
 class Fetched:

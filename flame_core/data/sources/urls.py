@@ -27,6 +27,7 @@ from flame_core.data.addresses.address_list import ListReader, list_files
 from flame_core.data.addresses.attempts import ATTEMPTS, SCHEMA, TAR
 from flame_core.data.addresses.courtesy import tidy
 from flame_core.data.addresses.crawl import Pace
+from flame_core.data.addresses.looks import named_by_looks
 from flame_core.data.addresses.opt_out import OptOutLists, read_lists
 from flame_core.data.addresses.request import LONGEST_REST
 from flame_core.data.addresses.sorted_list import ADDRESSES, Address, read_addresses, read_keys, write_sorted
@@ -152,6 +153,8 @@ class Urls:
     def _listed(self, work: WorkCache, addresses: Unit, units: list[Fetched], lists: OptOutLists) -> Unit:
         """The unit with the list of pairs, and the pictures' tars where they are."""
         tars = {f"pictures/{unit.first[5:].replace('/', '')}.tar": unit for unit in units}
+        named = lists.hashes - self._forgotten.hashes  # `ingest` leaves out the forgotten ones
+        alike = named_by_looks([each.unit for each in units], named, self._params, work)
         inputs = {
             "kind": "urls",
             "addresses": addresses.sha256[ADDRESSES],
@@ -160,13 +163,16 @@ class Urls:
             "records": RECORDS,
             "lists": [file_sha256(path) for path in self._lists],
             "params": self._params.model_dump(include={"language", "licence", "keep_columns"}),
+            **({"alike": sorted(alike)} if alike else {}),
             **self._forgotten.identity,
         }
-        unit = work.get(inputs, lambda folder: self._list(folder, addresses, tars, lists))
+        unit = work.get(inputs, lambda folder: self._list(folder, addresses, tars, lists, alike))
         sha256 = {**unit.sha256, **{name: each.unit.sha256[TAR] for name, each in tars.items()}}
         return replace(unit, sha256=sha256, elsewhere={name: each.unit.file(TAR) for name, each in tars.items()})
 
-    def _list(self, folder: Path, addresses: Unit, tars: dict[str, Fetched], lists: OptOutLists) -> UnitRecord:
+    def _list(
+        self, folder: Path, addresses: Unit, tars: dict[str, Fetched], lists: OptOutLists, alike: set[str]
+    ) -> UnitRecord:
         reasons: Counter[tuple[str, str]] = Counter()
         first: dict[tuple[str, str], str] = {}
         kept = KeptColumns(folder / KEPT_COLUMNS if self._params.keep_columns else None)
@@ -184,7 +190,9 @@ class Urls:
                 listed = read_addresses(unit.task.addresses, unit.task.start, unit.task.stop)
                 for row, address in zip(rows, listed, strict=True):
                     if row["outcome"] == "ok" and (
-                        row["sha256_received"] in lists.sha256 or lists.names_address(row["url"], row["host"])
+                        row["sha256_received"] in lists.sha256
+                        or row["key"] in alike
+                        or lists.names_address(row["url"], row["host"])
                     ):
                         row |= {"outcome": "opted_out", "reason": "opt_out_list"}
                     kind = (row["outcome"], row["reason"] or "")

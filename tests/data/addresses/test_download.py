@@ -296,6 +296,28 @@ def test_opt_outs_are_kept_before_a_request_and_after_it(web: Web, tmp_path: Pat
     assert rows_of(late)[urls[0]]["reason"] == "opt_out_list" and read_source(late.folder)["pairs"] == 1
 
 
+@pytest.mark.parametrize("max_side", [None, 40])
+def test_pictures_that_are_here_are_left_out_by_a_later_wish(web: Web, tmp_path: Path, max_side: int | None):
+    urls = [web.url(f"/ok/{n}") for n in range(5)]
+    path, listed, work = write_list(tmp_path / "list.tsv", urls), tmp_path / "out.txt", tmp_path / "work"
+    params = params_of(web, path, opt_out={"lists": [str(listed)]}, max_side=max_side)
+    wishes = {
+        0: urls[0],
+        1: hashlib.sha256(png(1)).hexdigest(),
+        2: f"p:{perceptual_hash(drawing(2)):016x}",
+    }
+    listed.write_text("")
+    for number, wish in [(None, ""), *wishes.items()]:
+        asked = len(web.asked())
+        with listed.open("a") as file:
+            file.write(f"{wish}\n")
+        unit = Urls(params, path, [listed], pace=QUICK).download(WorkCache(work, "download"))
+        left_out = {url for url in urls if rows_of(unit)[url]["reason"] == "opt_out_list"}
+        assert left_out == {urls[each] for each in wishes if number is not None and each <= number}
+        assert read_source(unit.folder)["pairs"] == 5 - len(left_out)
+        assert number is None or len(web.asked()) == asked  # they are here
+
+
 def test_a_redirect_leads_to_no_host_or_address_that_opted_out(web: Web, tmp_path: Path):
     listed = tmp_path / "opted-out.txt"
     listed.write_text(f"{HOSTS[6]}\n{web.url('/ok/2')}\n")

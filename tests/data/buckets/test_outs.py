@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from flame_core.data.buckets.bucket import Bucket
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.settings import settings
+from flame_core.stages import embed
+from flame_core.training.preparation import prepare
 from flame_core.verification import verify, write_digests
 from tests.bits import flip
-from tests.stages.pipeline import tree
+from tests.stages.pipeline import captioned_project, tree
 
 
 @pytest.fixture
@@ -38,6 +41,18 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 NAMES = ["shards", "embeddings/train"]
+
+
+def test_a_training_has_all_that_it_reads(there, tmp_path, byte_tokenizer):
+    params, made = captioned_project(tmp_path / "made", byte_tokenizer, pictures=24)
+    embed.run(params, made)
+    shutil.rmtree(there)
+    made.data.rename(there)
+    layout = Layout.find(tmp_path / "project")
+    outs.fetch_outs("s3://test/there", outs.OF_A_TRAINING, layout)
+    prepared = prepare(params, layout, "small")
+    assert len(prepared.selected) == len(prepared.index) > 0
+    verify(prepared.large)
 
 
 def test_outs_are_the_same_bytes_and_those_that_were_here_are_replaced(there, tmp_path):
