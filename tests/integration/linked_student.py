@@ -49,9 +49,9 @@ def command(layout: Layout, *arguments: str, code: int = 0) -> str:
     return done.stdout
 
 
-def write_missing_stages(layout: Layout, number: int) -> None:
-    """Add to `dvc.yaml` what `flame params check` says is missing, so many times."""
-    for _ in range(number):
-        said = command(layout, FLAME, "params", "check", code=2)
-        with (layout.root / "dvc.yaml").open("a") as pipeline:
-            pipeline.write(said.split("\n\n", 1)[1])
+def write_missing_stages(layout: Layout) -> None:
+    """Add to `dvc.yaml` what `flame params check` says is missing, after which nothing is."""
+    said = command(layout, FLAME, "params", "check", code=2)
+    with (layout.root / "dvc.yaml").open("a") as pipeline:
+        pipeline.write(said.split("\n\n", 1)[1])
+    command(layout, FLAME, "params", "check")

@@ -34,8 +34,7 @@ def layout(tmp_path, byte_tokenizer, monkeypatch) -> Layout:
 
 
 def test_dvc_clusters_links_and_trains_and_again_only_if_something_changed(layout):
-    write_missing_stages(layout, 2)
-    command(layout, FLAME, "params", "check")
+    write_missing_stages(layout)
 
     def repro() -> list[str]:
         return re.findall(r"Running stage '(.*?)'", command(layout, *dvc(), "repro", "train@student"))

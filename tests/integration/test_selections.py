@@ -33,7 +33,7 @@ def layout(tmp_path, byte_tokenizer, monkeypatch) -> Layout:
 
 
 def test_dvc_codes_selects_and_trains_and_again_only_what_changed(layout):
-    write_missing_stages(layout, 3)
+    write_missing_stages(layout)
 
     def repro() -> list[str]:
         return re.findall(r"Running stage '(.*?)'", command(layout, *dvc(), "repro", "train@student"))
