@@ -16,6 +16,7 @@ from flame_core.params import CaptionWriting, LLMParams
 from flame_core.soft_prompts.frozen_llm import FrozenLLM, llm_digest, load_frozen
 from flame_core.soft_prompts.reader import write
 from flame_core.text.llm import read_source
+from flame_core.verification import DIGESTS, verify
 from flame_core.vision.image_encoder import ImageEncoder, load_encoder
 from flame_core.vision.tower import ImageTower
 
@@ -51,6 +52,8 @@ class PictureWriter:
         """
         writes = writes_of(folder)
         require_llm(folder, writes, llm)
+        if (folder / DIGESTS).is_file():
+            verify({folder: ["*"]})
         source = read_source(llm)
         params = LLMParams(name=source["name"], source=source["source"])
         return cls(load_encoder(folder, device), load_frozen(llm, params, dtype, device, writes["template"]))

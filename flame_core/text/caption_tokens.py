@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from flame_core.errors import InputError
+from flame_core.names import is_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,11 +21,13 @@ def printable(text: str) -> str:
 
 
 def require_content(text: str, name: str) -> None:
-    """Refuse a text of which a model would read nothing; `name` is what it is called.
+    """Refuse a text of which a model would read nothing, or that no tokenizer takes; `name` is what it is called.
 
     Raises:
-        InputError: it is empty, or blanks and control characters.
+        InputError: it is empty, or blanks and control characters, or holds half a character.
     """
+    if not is_text(text):
+        raise InputError(f"{name} holds lone surrogates, halves of characters that UTF-8 cannot hold: take them out")
     if not printable(text):
         raise InputError(f"{name} is empty: write what to look for")
 

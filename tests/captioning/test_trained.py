@@ -21,6 +21,7 @@ from flame_core.layout import Layout
 from flame_core.params import CaptionWriting, Params
 from flame_core.params.captions import CaptionParams
 from flame_core.stages import caption, embed, train
+from tests.bits import flip
 from tests.captioning.world import described_project
 
 WRITING = {"max_new_tokens": 8}
@@ -127,3 +128,13 @@ def test_describe_writes_captions_of_picture_files(world, monkeypatch):
     assert found.exit_code == 0 and all(Path(picture).name in found.output for picture in pictures)
     drawn = [CliRunner().invoke(app, [*command, "--sample", "--seed", seed]).output for seed in ("1", "1", "2")]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_model_with_a_flipped_bit_writes_nothing(world, tmp_path):
+    _, layout = world
+    damaged = tmp_path / "damaged"
+    shutil.copytree(layout.root / "kept", damaged)
+    weights = damaged / "model.safetensors"
+    flip(weights, weights.stat().st_size - 4, 3)
+    with pytest.raises(InputError, match=r"model\.safetensors is damaged: its bytes are not those of digests\.json"):
+        PictureWriter.load(damaged, layout.llm / "tiny", "cpu")

@@ -72,6 +72,8 @@ def test_texts_of_the_store_need_no_llm_and_a_missing_llm_is_named(run: tuple[Pa
     for texts in (["a thing", ""], ["a thing", " \x00\n"]):
         with pytest.raises(InputError, match="text 1 is empty"):
             model.encode_text(texts)
+    with pytest.raises(InputError, match="text 1 holds lone surrogates"):
+        model.encode_text(["a thing", "a bird \ud83d"])
 
 
 def test_a_package_reads_with_the_llm_of_the_project(tmp_path: Path, byte_tokenizer, monkeypatch: pytest.MonkeyPatch):
