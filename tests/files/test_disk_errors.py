@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from flame_core.errors import ResourceError
-from flame_core.files.disk_errors import clear_disk_errors, make_folder, place_error
+from flame_core.files.disk_errors import clear_disk_errors, disk_error, make_folder, place_error
 
 
 @pytest.mark.parametrize("below", ["lost", "lost/embed", "lost/embed/unit/file"])
@@ -74,3 +76,23 @@ def test_an_array_on_a_full_disk_says_that_it_is_full(tmp_path: Path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_a_folder_that_this_user_may_not_enter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What is in it cannot even be asked whether it is a file."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    stat, access = os.stat, os.access
+
+    def refused(path: str | os.PathLike[str], *arguments: Any, **options: Any) -> os.stat_result:
+        if closed in Path(os.fsdecode(path)).parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, *arguments, **options)
+
+    def may(path: str | os.PathLike[str], mode: int) -> bool:
+        return closed not in Path(path).parents and (Path(path) != closed or mode == os.F_OK) and access(path, mode)
+
+    monkeypatch.setattr(os, "stat", refused)
+    monkeypatch.setattr(os, "access", may)
+    error = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(closed / "shards" / "index.parquet"))
+    assert str(disk_error(error)).startswith(f"{closed}: Permission denied. This user may not read or write there")
