@@ -30,7 +30,7 @@ def disk_error(error: OSError, place: Path | None = None) -> ResourceError | Non
 
     `place` is what was being written, in case the error names no file.
     """
-    where = error.filename2 or error.filename or place or "."
+    where = error.filename2 or error.filename or place or Path.cwd()
     cut = error.errno is None and _CUT.fullmatch(str(error)) is not None
     if cut or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         why = "No space left on device" if cut else error.strerror

@@ -78,6 +78,11 @@ def test_an_array_on_a_full_disk_says_that_it_is_full(tmp_path: Path):
         signal.signal(signal.SIGXFSZ, ignored)
 
 
+def test_an_error_without_a_name_is_told_with_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(disk_error(OSError(errno.ENOSPC, "full"))).startswith(f"{tmp_path}: full. Free some room")
+
+
 def test_a_folder_that_this_user_may_not_enter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What is in it cannot even be asked whether it is a file."""
     closed = tmp_path / "closed"
