@@ -15,6 +15,7 @@ from flame_core.graph.links import LINK_STAGE, require_links
 from flame_core.layout import Layout
 from flame_core.params import Params, load_params
 from flame_core.settings import settings
+from flame_core.user_name import name_user
 from orchestration.alert import alert_sensors
 from orchestration.automation import jobs, schedules, source_sensor
 from orchestration.checks import applicable, read_checks
@@ -42,6 +43,7 @@ def build(layout: Layout, *, code_overrides: bool | None = None) -> dg.Definitio
         DvcProjectError: `dvc.yaml` or a params file is broken; names the file, line and key.
         ParamsError: `dvc.yaml` lacks what a recipe needs; says what to write.
     """
+    name_user()
     params = _checked_params(layout)
     project = DvcProject(layout.root)
     stages = project.stages()

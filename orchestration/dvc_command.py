@@ -1,8 +1,10 @@
-"""DVC's command line with three differences, started by `flame run`.
+"""DVC's command line with four differences, started by `flame run`.
 
     python -m orchestration.dvc_command repro train@flame
 
 - It ends with the exit code of the stage that failed; DVC itself always ends with 255.
+- If a disk refuses what DVC writes, it stops at once, says where and what to do, and ends with the code of that (5).
+  DVC itself goes on without the file in its cache, may end with 0, and leaves what it has copied of the file.
 - If another DVC process holds a lock or path, it names that process and waits. It releases what a dead process holds,
   even if the dead process is still listed (a zombie, as in containers whose first process does not reap its children).
 - If the process that started it is killed, it stops the stage in order (`processes/tree.py`) and ends.
@@ -17,7 +19,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+from rich.markup import escape
+
+from flame_core.errors import ResourceError
+from flame_core.files.disk_errors import clear_disk_errors, disk_error
 from flame_core.reporting import console
 from flame_core.settings import settings
 from orchestration.dvc_project.repo import busy_path, busy_with, held_paths, release_dead
@@ -31,7 +38,7 @@ _SIGNALLED = 128  # what a shell adds to the number of the signal that ended a c
 
 
 class _Seen(logging.Filter):
-    """Catches the error that DVC's command line is about to log, and does not log one that will be waited for."""
+    """Catches the error that DVC's command line is about to log; lets none through that is waited for or told here."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +52,7 @@ class _Seen(logging.Filter):
         while error is not None and error not in self.chain:
             self.chain.append(error)
             error = error.__cause__ or error.__context__
-        return not self.locked
+        return not (self.locked or self.refused)
 
     @property
     def locked(self) -> BaseException | None:
@@ -63,11 +70,21 @@ class _Seen(logging.Filter):
         found = failed and _EXITED.search(str(failed))
         return int(found[1]) if found else None
 
+    @property
+    def refused(self) -> ResourceError | None:
+        """What a disk refused DVC itself, if that was the error."""
+        if self.stage_code is not None:  # the stage has told its own
+            return None
+        return next((each for each in map(_refusal, self.chain) if each is not None), None)
+
 
 def dvc(arguments: list[str]) -> int:
     """Run DVC's command line in this process and project; returns the exit code described above."""
     from dvc.cli import main
+    from dvc_objects.fs.local import FsspecLocalFileSystem
 
+    FsspecLocalFileSystem.put_file = _put_file
+    logging.getLogger("dvc_data.hashfile.transfer").addFilter(_refused_copy)
     logger, said = logging.getLogger("dvc.cli"), ""
     while True:
         seen = _Seen()
@@ -84,8 +101,41 @@ def dvc(arguments: list[str]) -> int:
             said = busy
             _wait(of_path=busy_path(str(locked)) is not None)
             continue
+        if refused := seen.refused:
+            console.print(f"[bold red]error:[/] {escape(str(refused))}", highlight=False, soft_wrap=True)
+            return refused.exit_code
         stage = seen.stage_code
         return code if stage is None else _SIGNALLED - stage if stage < 0 else stage
+
+
+def _refusal(error: BaseException | None) -> ResourceError | None:
+    """What to tell the user if an error is a disk's."""
+    if isinstance(error, OSError):
+        return disk_error(error, None if error.filename else Path.cwd())
+    return error if isinstance(error, ResourceError) else None
+
+
+def _refused_copy(record: logging.LogRecord) -> bool:
+    """Raise what DVC is about to log of a file that the disk did not take into the cache; it would go on without it."""
+    if record.exc_info and (refused := _refusal(record.exc_info[1])) is not None:
+        raise refused
+    return True
+
+
+def _put_file(self: Any, lpath: str, rpath: str, callback: Any = None, **_: Any) -> None:
+    """Copy a file into DVC's cache as DVC does, but leave no part of it if this fails: each try would add one."""
+    from dvc_objects.fs.utils import copyfile, tmp_fname
+    from fsspec.callbacks import DEFAULT_CALLBACK
+
+    place = Path(rpath)
+    with clear_disk_errors(place.parent):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = place.with_name(tmp_fname())
+        try:
+            copyfile(lpath, str(part), callback=callback or DEFAULT_CALLBACK)
+            part.replace(place)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def _wait(*, of_path: bool) -> None:

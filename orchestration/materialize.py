@@ -33,6 +33,7 @@ from flame_core.remedies import advice
 from flame_core.reporting import configure_logging, console, facts
 from flame_core.settings import settings
 from flame_core.standard_streams import open_closed_streams
+from flame_core.user_name import name_user
 from flame_core.workspace import nested_override, preset_names, resolve_params, split_override
 from orchestration.dagster_dvc.assets import EXIT_CODE, REFRESH_TAG
 from orchestration.dvc_project.errors import DvcProjectError
@@ -193,6 +194,7 @@ def main(
 ) -> None:
     """Materialize assets in this process."""
     open_closed_streams()
+    name_user()
     configure_logging(settings().log_level)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_as_said)

@@ -30,7 +30,7 @@ def disk_error(error: OSError, place: Path | None = None) -> ResourceError | Non
 
     `place` is what was being written, in case the error names no file.
     """
-    where = error.filename2 or error.filename or place or "."
+    where = error.filename2 or error.filename or place or Path.cwd()
     cut = error.errno is None and _CUT.fullmatch(str(error)) is not None
     if cut or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         why = "No space left on device" if cut else error.strerror
@@ -39,8 +39,9 @@ def disk_error(error: OSError, place: Path | None = None) -> ResourceError | Non
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         path = Path(os.fsdecode(where)).absolute()
-        above = [] if path.is_file() else [path, *path.parents]
-        closed = [folder for folder in above if folder.is_dir() and not os.access(folder, os.W_OK)]
+        there = os.access(path, os.F_OK)  # nothing in a closed folder can be asked whether it is a file
+        above = [] if there and path.is_file() else [path, *path.parents]
+        closed = [folder for folder in above if os.access(folder, os.F_OK) and not os.access(folder, os.W_OK)]
         return ResourceError(
             f"{closed[0] if closed else path}: {error.strerror}. This user may not read or write there: change its "
             "rights, or work in a copy of the project that belongs to you"

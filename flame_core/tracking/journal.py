@@ -29,6 +29,7 @@ from typing import Any
 
 from flame_core.digest import file_sha256, json_bytes, value_digest
 from flame_core.errors import InputError
+from flame_core.files.disk_errors import clear_disk_errors
 from flame_core.files.whole_files import put
 from flame_core.tracking.address import sqlite_path, without_login
 from flame_core.tracking.kept_files import copy_file
@@ -86,25 +87,38 @@ class Journal:
         index.write_text(self.key, "utf-8")
 
     def append(self, *events: Mapping[str, Any]) -> None:
-        """Write events; each has a `kind`. An incomplete line left by a killed process is removed first."""
+        """Write events; each has a `kind`. An incomplete line left by a killed process is removed first.
+
+        Raises:
+            ResourceError: the disk is full, or the user may not write there.
+        """
         if not events:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         lines = b"".join(map(_line, events))
-        with (self.folder / EVENTS).open("a+b") as file:
-            _drop_cut_line(file.fileno())
-            file.write(lines)
+        with clear_disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / EVENTS).open("a+b") as file:
+                _drop_cut_line(file.fileno())
+                file.write(lines)
 
     def keep(self, path: Path) -> str:
-        """Keep a copy of a file for delivery; returns the name to put into an event."""
+        """Keep a copy of a file for delivery; returns the name to put into an event.
+
+        Raises:
+            ResourceError: the disk is full, or the user may not write there; no part of the copy stays.
+        """
         target = self.folder / FILES / file_sha256(path)
         if target.is_file() and file_sha256(target) == target.name:
             return target.name
-        target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(f".{target.name}.{os.getpid()}")
-        copy_file(path, beside)
-        target = target.with_name(file_sha256(beside))  # of the copy, in case the file was rewritten meanwhile
-        beside.replace(target)
+        with clear_disk_errors(target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                copy_file(path, beside)
+                target = target.with_name(file_sha256(beside))  # of the copy, in case the file was rewritten meanwhile
+                beside.replace(target)
+            finally:
+                beside.unlink(missing_ok=True)
         return target.name
 
     def file(self, name: str) -> Path:

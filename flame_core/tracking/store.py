@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from flame_core.errors import FlameError, ParamsError, ResourceError, is_of
 from flame_core.files.disk_errors import make_folder
+from flame_core.files.whole_folders import scratch
 from flame_core.layout import Layout
 from flame_core.settings import settings
 from flame_core.tracking.address import (
@@ -200,9 +201,22 @@ def open_client(address: str) -> MlflowClient:
         with FileLock(database.with_suffix(".lock")):  # two first uses at once would both migrate the schema
             if moved := relocate(database):
                 log.info("the tracking store was moved from %s; its records now name this place", moved[0])
+            if not database.exists():
+                _make(database)
             client = MlflowClient(uri, uri)
             client.search_experiments(max_results=1)
         return client
+
+
+def _make(database: Path) -> None:
+    """Make an empty store elsewhere and rename it into place: MLflow cannot go on with a schema that is half made."""
+    from mlflow import MlflowClient
+
+    with scratch(database.parent) as folder:
+        made = folder / database.name
+        address = sqlite_address(made)
+        MlflowClient(address, address).search_experiments(max_results=1)
+        made.rename(database)
 
 
 def _with_login(address: str) -> str:

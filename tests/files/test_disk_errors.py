@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,3 +84,28 @@ def test_a_name_that_the_disk_does_not_take_is_told(tmp_path: Path):
         wanted.mkdir()
     refused = disk_error(caught.value)
     assert refused and str(refused).startswith(f"{wanted}: File name too long")
+
+
+def test_an_error_without_a_name_is_told_with_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(disk_error(OSError(errno.ENOSPC, "full"))).startswith(f"{tmp_path}: full. Free some room")
+
+
+def test_a_folder_that_this_user_may_not_enter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What is in it cannot even be asked whether it is a file."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    stat, access = os.stat, os.access
+
+    def refused(path: str | os.PathLike[str], *arguments: Any, **options: Any) -> os.stat_result:
+        if closed in Path(os.fsdecode(path)).parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, *arguments, **options)
+
+    def may(path: str | os.PathLike[str], mode: int) -> bool:
+        return closed not in Path(path).parents and (Path(path) != closed or mode == os.F_OK) and access(path, mode)
+
+    monkeypatch.setattr(os, "stat", refused)
+    monkeypatch.setattr(os, "access", may)
+    error = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(closed / "shards" / "index.parquet"))
+    assert str(disk_error(error)).startswith(f"{closed}: Permission denied. This user may not read or write there")

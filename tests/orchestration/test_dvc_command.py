@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import logging
+import os
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,3 +45,47 @@ def test_a_path_that_was_freed_before_the_first_look_is_not_waited_for_until_ano
     assert dvc_command.dvc(["repro"]) == 0
     assert len(attempts) == 2
     assert 10 < sum(slept) <= 60
+
+
+def test_a_disk_that_is_full_below_the_cache_is_named_and_keeps_no_part_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DVC alone says that it failed to transfer a file, leaves a part of it in its cache, and ends with 0."""
+    from dvc.repo import Repo
+
+    def cut(source: str, place: str, **_: Any) -> None:
+        Path(place).write_bytes(b"a part")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # of large files, without a name
+
+    stage = {"cmd": "mkdir out && echo bytes > out/file", "outs": ["out"]}
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"make": stage}}))
+    Repo.init(str(tmp_path), no_scm=True).close()
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr("dvc_objects.fs.utils.copyfile", cut)
+        assert dvc_command.dvc(["repro"]) == 5
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(rf"error: {tmp_path}/\.dvc/cache/\S+: No space left on device\. Free some room", said), said
+    assert "Traceback" not in said and "unexpected" not in said
+    assert not list((tmp_path / ".dvc" / "cache").rglob("*.tmp"))
+    assert not (tmp_path / "dvc.lock").exists()
+    assert dvc_command.dvc(["repro"]) == 0
+    with Repo(str(tmp_path)) as repo:
+        assert not repo.status()
+
+
+def test_a_project_on_a_disk_that_may_only_be_read_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(arguments: list[str]) -> int:
+        try:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), "/project/.dvc/tmp/lock")
+        except OSError:
+            logging.getLogger("dvc.cli").exception("unexpected error")
+        return 255
+
+    monkeypatch.setattr("dvc.cli.main", main)
+    assert dvc_command.dvc(["repro"]) == 5
+    said = " ".join(capsys.readouterr().err.split())
+    assert "error: /project/.dvc/tmp/lock: Read-only file system. This user may not read or write there" in said
+    assert "unexpected error" not in said

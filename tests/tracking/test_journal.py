@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 
 import pytest
 
-from flame_core.errors import InputError
+from flame_core.errors import InputError, ResourceError
 from flame_core.tracking.address import sqlite_address
-from flame_core.tracking.journal import DELIVERED, EVENTS, MODELS, Delivered, Journal
+from flame_core.tracking.journal import DELIVERED, EVENTS, FILES, MODELS, Delivered, Journal
 
 
 def test_events_come_back_in_order_and_from_any_position(tmp_path):
@@ -88,6 +90,23 @@ def test_a_kept_file_stays_as_it_was_when_the_original_is_rewritten_in_place(tmp
         file.write("a: 2\n")
     assert journal.file(name).read_text() == "a: 1\n"
     assert journal.file(journal.keep(original)).read_text() == "a: 2\n"
+
+
+def test_a_full_disk_is_named_and_keeps_no_part_of_a_copy(tmp_path, monkeypatch):
+    journal, original = Journal(tmp_path / "k"), tmp_path / "report.html"
+    original.write_text("fine")
+
+    def cut(source, target):
+        target.write_text("fi")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # of a write, which names no file
+
+    with monkeypatch.context() as full:
+        full.setattr("flame_core.tracking.journal.copy_file", cut)
+        for _ in range(2):
+            with pytest.raises(ResourceError, match=f"^{journal.folder / FILES}: No space left on device. Free"):
+                journal.keep(original)
+    assert not list((journal.folder / FILES).iterdir())
+    assert journal.file(journal.keep(original)).read_text() == "fine"
 
 
 def test_keeping_a_file_again_mends_a_damaged_copy(tmp_path):
