@@ -39,6 +39,7 @@ class LexicalTexts:
     """Unit vectors of words; `lexicon` says which."""
 
     in_words = False  # the LLM's matrix; here dimensions are words already
+    by_facet = False
 
     def __init__(self, sentences: Sentences, lexicon: Lexicon, top: int, folder: Path) -> None:
         self.lexicon = lexicon

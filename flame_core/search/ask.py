@@ -99,7 +99,7 @@ class Searcher:
     @property
     def reads_facets(self) -> bool:
         """Whether a text may be asked with one prompt per facet."""
-        return FACET_KIND in self.model.text["text"]["template"]
+        return FACET_KIND in self.model.text["text"]["template"] and self.model.side.by_facet
 
     def text(self, text: str, index: str = HELD_OUT, top: int = 10, facets: float = 0.0) -> Found:
         """The `top` nearest pictures for a text.
@@ -112,7 +112,7 @@ class Searcher:
 
         Raises:
             InputError: the index, the model or its text side is missing, or does not fit.
-            ParamsError: facets are asked for, but the model has no template with facets.
+            ParamsError: facets are asked for, but the model has no template with facets, or reads texts without them.
             GateError: what is needed failed a quality gate.
         """
         require_content(text, "the text")
@@ -205,8 +205,11 @@ class Searcher:
         return found
 
     def _require_kind(self, kind: str) -> None:
-        if kind == FACET_KIND and not self.reads_facets:
-            raise ParamsError(f"facet queries need text.template.{FACET_KIND}, which this model was not trained with")
+        if kind != FACET_KIND or self.reads_facets:
+            return
+        if FACET_KIND in self.model.text["text"]["template"]:
+            raise ParamsError(f"{self.model.name} reads a text as a whole, without facets: ask without them")
+        raise ParamsError(f"facet queries need text.template.{FACET_KIND}, which this model was not trained with")
 
     def _near(self, gallery: Gallery, index: str, hits: Sequence[Hit], by_text: bool) -> Nearness:
         if not hits:

@@ -26,6 +26,7 @@ class FrozenTexts:
 
     reading: ClassVar[Reading]
     in_words: ClassVar[bool]
+    by_facet: ClassVar[bool]
 
     def __init__(
         self,
@@ -106,7 +107,7 @@ class FrozenTexts:
 class FacetTexts(FrozenTexts):
     """Facets: K vectors per text, each the LLM's answer to a prompt about it."""
 
-    reading, in_words = "facets", True
+    reading, in_words, by_facet = "facets", True, True
 
     @classmethod
     def card(cls, params: Params, recipe: TrainParams) -> CardLines:
@@ -121,7 +122,7 @@ class FacetTexts(FrozenTexts):
 class SentenceTexts(FrozenTexts):
     """Sentences: one vector per text, whatever its kind. Facet vectors are never read."""
 
-    reading, in_words = "sentence", False
+    reading, in_words, by_facet = "sentence", False, False
 
     @classmethod
     def card(cls, params: Params, recipe: TrainParams) -> CardLines:

@@ -109,6 +109,11 @@ class ProjectedTexts:
         """{benchmark: number of its texts whose end is not read}."""
         return self._texts.cut_texts
 
+    @property
+    def by_facet(self) -> bool:
+        """As of the texts behind the layers."""
+        return self._texts.by_facet
+
     def count(self, kind: str) -> int:
         """K of a kind: how many vectors a text has."""
         return self._texts.count(kind)

@@ -57,6 +57,11 @@ class TextSide(Protocol):
         ...
 
     @property
+    def by_facet(self) -> bool:
+        """Whether the prompts of a kind give a text vectors of their own; else all K of it are equal."""
+        ...
+
+    @property
     def cut_texts(self) -> Mapping[str, int]:
         """{benchmark: number of its texts whose end is not read}."""
         ...

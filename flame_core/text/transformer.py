@@ -113,7 +113,7 @@ class TextTower(nn.Module):
 class TrainedTexts:
     """The text side of a model with its own text tower: a text has one vector, repeated for each facet."""
 
-    in_words = False
+    in_words, by_facet = False, False
 
     def __init__(self, model: Path, device: str) -> None:
         from safetensors import SafetensorError

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from flame_core.captions.table import read_captions
 from flame_core.data.shards import shard_names
-from flame_core.errors import InputError
+from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.measuring.held_out import measure
 from flame_core.measuring.text_side import texts_of
@@ -165,7 +165,8 @@ def test_a_sentence_model_is_measured_asked_and_served_with_sentences_only(
         hit = search(params, layout, "lift", UNSEEN, top=1)[0]
         assert hit.key == held_out.evaluation.keys[int(np.argmax(scores))]
         assert hit.score == pytest.approx(float(scores.max()), abs=1e-3)
-        search(params, layout, "lift", UNSEEN, top=1, facets=True)
+        with pytest.raises(ParamsError, match="reads a text as a whole, without facets"):
+            search(params, layout, "lift", UNSEEN, top=1, facets=True)
 
         files, contents = package_files(params, layout, "lift", held_out.texts, [], "")
         for name, path in files.items():
