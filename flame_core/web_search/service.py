@@ -53,6 +53,7 @@ class SearchService:
     def __init__(self, searcher: Searcher, indexes: Sequence[str]) -> None:
         self._searcher, self._indexes = searcher, indexes
         self._lock = threading.Lock()  # one computation at a time: it uses all cores, or the GPU
+        self._opened: tuple[Any, Classifier] | None = None  # the state of the head's file when it was opened, the head
 
     @property
     def root(self) -> Path:
@@ -125,7 +126,7 @@ class SearchService:
         """The most probable classes of each picture, by the tuned head of this model."""
         with self._current():
             pictures = [_decoded(each, f"pictures[{place}]") for place, each in enumerate(asked.pictures)]
-            found = self._classifier.classify(pictures, asked.top)
+            found = self._classifier().classify(pictures, asked.top)
         return {"pictures": [[{"class": name, "probability": share} for name, share in own] for own in found]}
 
     def patches(self, asked: PatchRequest) -> dict[str, Any]:
@@ -206,9 +207,9 @@ class SearchService:
 
         return self._searcher.model.encoder.encode_with(patch_grid, list(jpegs))
 
-    @cached_property
     def _classifier(self) -> Classifier:
-        from flame_core.tuning.classifier import Classifier
+        """The head that `flame tune` made last for this model; opened once."""
+        from flame_core.tuning.classifier import HEAD, Classifier
 
         model = self._searcher.model
         folder = self._searcher.layout.heads / model.folder.name
@@ -216,7 +217,11 @@ class SearchService:
             raise UnknownError(
                 f"there is no head for {model.name}: name it under `tune` in the params, `flame run tune`"
             )
-        return Classifier(folder, model)
+        file = (folder / HEAD).stat() if (folder / HEAD).is_file() else None
+        state = file and (file.st_ino, file.st_mtime_ns, file.st_size)
+        if self._opened is None or self._opened[0] != state:
+            self._opened = (state, Classifier(folder, model))
+        return self._opened[1]
 
     @cached_property
     def _head(self) -> LMHead | None:

@@ -17,12 +17,12 @@ from tests.measuring import world
 from tests.web_search.test_app import client, encoded, searcher  # noqa: F401
 
 
-def write_head(searcher: Searcher) -> None:
+def write_head(searcher: Searcher, seed: int = 0) -> None:
     """A random probe on the model's vectors, as `flame tune` stores it."""
     model = searcher.model
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     folder = searcher.layout.heads / model.folder.name
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(LinearProbe(model.dim, 3).state_dict(), folder / "head.safetensors")
     identity = {"weights": file_sha256(model.folder / "model.safetensors"), "config": ""}
     config = {"identity": identity, "features": "z", "classes": ["a", "b", "c"], "dims": model.dim}
@@ -47,3 +47,16 @@ def test_what_is_no_picture_is_refused(client: TestClient, searcher: Searcher):
     write_head(searcher)
     for pictures, status in (([], 422), (["%%"], 400), (["aGVsbG8="], 400)):
         assert client.post("/api/classify", json={"pictures": pictures}).status_code == status
+
+
+def test_a_head_that_was_tuned_anew_answers_from_then_on(client: TestClient, searcher: Searcher):
+    def asked() -> list[dict]:
+        return client.post("/api/classify", json={"pictures": [encoded(0)]}).json()["pictures"]
+
+    write_head(searcher)
+    before = asked()
+    write_head(searcher, seed=1)
+    after = asked()
+    head = flame_core.load_head(searcher.layout.heads / searcher.model.folder.name, searcher.model)
+    ((name, share), *_) = head.classify([world.jpeg(0)])[0]
+    assert after != before and after[0][0] == {"class": name, "probability": pytest.approx(share)}
