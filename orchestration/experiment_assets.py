@@ -79,8 +79,10 @@ def _checks(layout: Layout, stage: Stage, names: Sequence[str]) -> dg.AssetCheck
             return
         if not is_digest(context.partition_key):
             raise dg.Failure("choose an experiment: its checks are those of one partition", allow_retries=False)
+        selected = {each.name for each in context.selected_asset_check_keys}
         for result in read_checks(experiment_project(layout, context.partition_key), stage, names):
-            yield result._replace(asset_key=key)
+            if result.check_name in selected:
+                yield result._replace(asset_key=key)
 
     return checks
 

@@ -52,7 +52,7 @@ def disk_error(error: OSError, place: Path | None = None) -> ResourceError | Non
             "or put a link to a folder of that disk here"
         )
     if error.errno == errno.ENAMETOOLONG:
-        return ResourceError(f"{place or os.fsdecode(where)}: {error.strerror}. Most disks take 255 bytes a name")
+        return ResourceError(f"{os.fsdecode(where)}: {error.strerror}. Most disks take 255 bytes a name")
     return None
 
 

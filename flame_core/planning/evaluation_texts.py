@@ -64,10 +64,11 @@ def evaluation_costs(params: Params, layout: Layout, shape: LLMShape, start: Giv
     seen = start.seen
     if seen is not None and seen.held_out:
         captions = read_validation_captions(layout.captions, params.evaluate)
-        held_out = evaluation_texts(params, captions, [])
+        held_out = dict.fromkeys(evaluation_texts(params, captions, []))
         classes = class_names(read_classes(layout.shards))
         add("held-out captions", held_out)
-        add("prompts of classes", set(evaluation_texts(params, captions, classes)) - set(held_out))
+        everything = evaluation_texts(params, captions, classes)
+        add("prompts of classes", [each for each in everything if each not in held_out])
     elif seen is not None and (number := _held_out_captions(params, seen)):
         found["held-out captions, about"] = cost("raw", start.lengths["raw"]).times(number)
     for each in collect(params, layout):

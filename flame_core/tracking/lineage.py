@@ -260,7 +260,10 @@ def _code(layout: Layout, record: Record) -> Link:
         return link
     if record.tags.get("git.clean") == "false":
         link.notes.append("tracked files had changes that the commit does not hold")
-    evaluated = recorded_state(record.tags).get("git.commit", commit)
+    state = recorded_state(record.tags)
+    if state != {name: record.tags.get(name) for name in state} and state.get("git.clean") == "false":
+        link.notes.append("at the last evaluation, tracked files had changes that its commit does not hold")
+    evaluated = state.get("git.commit", commit)
     if evaluated != commit:
         link.facts["last evaluated at"] = evaluated
     for each in dict.fromkeys((commit, evaluated)):

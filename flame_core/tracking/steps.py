@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from flame_core.errors import ResourceError
 from flame_core.tracking.journal import Journal
 from flame_core.tracking.machine import MachineMonitor
 
@@ -42,9 +43,10 @@ class StepRecorder:
         self._waiting.append({"kind": "metrics", "time": now(), "step": step, "values": values})
         try:
             self._journal.append(*self._waiting)
-        except OSError as error:
+        except (OSError, ResourceError) as error:
             if not failed:
-                log.warning("step %d is not recorded yet, and the training goes on: %s", step, error)
+                why = error.__cause__ or error  # without the advice to run the same command again
+                log.warning("step %d is not recorded yet, and the training goes on: %s", step, why)
         else:
             self._waiting.clear()
 

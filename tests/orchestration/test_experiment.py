@@ -114,14 +114,14 @@ def test_the_launchpad_proposes_the_presets(layout: Layout, instance: dg.Dagster
 
 
 CHECKED = """\
-    meta: {dagster: {checks: [enough]}}
+    meta: {dagster: {checks: [enough, even]}}
 """
 
 
 def test_an_experiment_s_checks_are_of_its_own_partition_and_can_be_evaluated_again(
     layout: Layout, instance: dg.DagsterInstance
 ) -> None:
-    made = [Check("enough", False, "there is enough", 1, 2, blocking=False)]
+    made = [Check("enough", False, "there is enough", 1, 2, blocking=False), Check("even", True, "it is even", 2)]
     (layout.root / "checks.json").write_bytes(gates.to_bytes(made))
     old = "cat data/models/* > data/comparison && echo done"
     edit(layout.root / "dvc.yaml", old, "mkdir -p data/comparison && cp ${config.checks} data/comparison/checks.json")
@@ -133,8 +133,8 @@ def test_an_experiment_s_checks_are_of_its_own_partition_and_can_be_evaluated_ag
     check = dg.AssetCheckKey(key, "enough")
     workspace = instance.get_run_by_id(done.run_id).tags["workspace"]
 
-    def evaluations() -> list[tuple[str | None, str]]:
-        found = instance.event_log_storage.get_asset_check_execution_history(check, limit=9)
+    def evaluations(name: str = "enough") -> list[tuple[str | None, str]]:
+        found = instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(key, name), limit=9)
         return [(each.partition, each.status.value) for each in found]
 
     assert evaluations() == [(workspace, "FAILED")]
@@ -145,6 +145,7 @@ def test_an_experiment_s_checks_are_of_its_own_partition_and_can_be_evaluated_ag
     job = dg.Definitions.merge(definitions, dg.Definitions(jobs=[again])).resolve_job_def("again")
     assert job.execute_in_process(instance=instance, tags={"dagster/partition": workspace}).success
     assert evaluations() == [(workspace, "FAILED")] * 2
+    assert evaluations("even") == [(workspace, "SUCCEEDED")]  # it was not selected
     everything = definitions.resolve_job_def("__ASSET_JOB")  # "Materialize all" by the API, which selects nothing
     assert everything.execute_in_process(instance=instance, raise_on_error=False).success
     assert [each for each in evaluations() if each[1] != "PLANNED"] == [(workspace, "FAILED")] * 2

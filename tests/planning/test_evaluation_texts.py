@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from flame_core.layout import Layout
+from flame_core.measuring.texts import class_prompts
 from flame_core.params import FolderSource, Params
 from flame_core.params.evaluation import BenchmarksParams
 from flame_core.planning.evaluation_texts import PartCost, evaluation_costs
@@ -69,6 +70,29 @@ def test_of_many_texts_a_part_is_counted(tmp_path: Path, byte_tokenizer: Any, mo
     assert part == "held-out captions, about"
     assert cost.store_bytes == pytest.approx(all_of_them.store_bytes, rel=0.2)
     assert cost.tokens == pytest.approx(all_of_them.tokens, rel=0.2) and cost.tokens != all_of_them.tokens
+
+
+def test_the_part_that_is_drawn_is_the_same_in_every_process(
+    tmp_path: Path, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, layout = captioned_project(tmp_path, byte_tokenizer, 24)
+    start = given(params, layout, None, {})
+    asked: list[list[tuple[str, str]]] = []
+
+    class First:
+        def __init__(self, seed: int) -> None: ...
+
+        def sample(self, texts: list[tuple[str, str]], number: int) -> list[tuple[str, str]]:
+            asked.append(texts)
+            return texts[:number]
+
+    names = [f"class {number}" for number in range(30)]
+    monkeypatch.setattr("flame_core.planning.evaluation_texts.class_names", lambda classes: names)
+    monkeypatch.setattr("flame_core.planning.evaluation_texts.MOST_COUNTED", 5)
+    monkeypatch.setattr("flame_core.planning.evaluation_texts.Random", First)
+    assert "prompts of classes, about" in parts(params, layout, start)
+    prompts = [f"raw {prompt}" for name in names for prompt in class_prompts(params.evaluate, name)]
+    assert [f"{kind} {text}" for kind, text in asked[1]] == prompts
 
 
 def test_they_are_estimated_before_ingest_and_left_out_for_other_pictures(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from flame_core.measuring.retrieval import DIRECTIONS
 from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.stages import baselines, evaluate
 from flame_core.suite.benchmark_results import BenchmarkResult, read_benchmark_results
+from flame_core.tracking import provenance
 from flame_core.tracking.benchmarks import BASELINE_TAG, SOURCE_TAG, benchmark_metrics
 from flame_core.tracking.journal import Journal
 from flame_core.tracking.metric_names import whole_name
@@ -54,14 +55,15 @@ def expected(results: list[BenchmarkResult]) -> dict[str, tuple[float, str, str]
 
 
 @pytest.fixture
-def evaluated(project, words, client, tracked):
-    """A model whose training was tracked, after its evaluation."""
+def evaluated(project, words, client, tracked, monkeypatch):
+    """A model whose training was tracked, after its evaluation at another commit."""
+    monkeypatch.setattr(provenance, "git_state", lambda project: {"git.commit": "e" * 40, "git.clean": "false"})
     params, layout = project
     config = layout.model("plain") / CONFIG
     write_json(config, {**json.loads(config.read_text()), "samples": 3})
     write_digests(layout.model("plain"))
     journal = Journal(journals(layout) / "abc")
-    journal.append(start(), end())
+    journal.append(start(**{"git.commit": "c" * 40, "git.clean": "true"}), end())
     journal.remember_model(file_sha256(layout.model("plain") / WEIGHTS))
     evaluate.run(params, layout, "plain")
     return params, layout
@@ -106,6 +108,8 @@ def test_a_model_s_results_are_tied_to_it_and_to_each_benchmark_s_data(evaluated
             name: (value, *wanted[name][1:]) for name, value in run_found.data.metrics.items() if name in wanted
         }.items()
     )
+    assert provenance.recorded_state(run_found.data.tags) == {"git.commit": "e" * 40, "git.clean": "false"}
+    assert run_found.data.tags["git.commit"] == "c" * 40  # what trained it
     read = {each.dataset.name: each for each in run_found.inputs.dataset_inputs}
     measured = [each for each in results if each.digest]
     assert {each.benchmark.name for each in measured} <= read.keys() and "away" not in read

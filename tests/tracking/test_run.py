@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 
 import pytest
@@ -19,6 +21,10 @@ from tests.tracking.conftest import end, start, steps
 
 def ends(journal: Journal) -> list[str]:
     return [event["status"] for event, _ in journal.events() if event["kind"] == "end"]
+
+
+def no_room(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_failure_ends_a_training_and_a_failure_after_its_end_does_not(tracked, tmp_path):
@@ -68,6 +74,15 @@ def test_no_flipped_byte_and_no_full_disk_ends_a_training(tracked, tmp_path, mon
         run.trained(rows, weights)
         recorded = [event["step"] for event, _ in journal.events() if event["kind"] == "metrics"]
         assert sorted(recorded) == [0, 1, 2, 3] and ends(journal) == ["FINISHED"]
+    recorder = StepRecorder(Journal(journals(tracked) / "full"))
+    with monkeypatch.context() as full:
+        full.setattr("flame_core.tracking.journal._drop_cut_line", no_room)
+        recorder.record(rows[0])
+        recorder.record(rows[1])
+    assert caplog.text.count("is not recorded yet") == 1 and "No space left on device" in caplog.text
+    caplog.clear()
+    recorder.record(rows[2])
+    assert [event["step"] for event, _ in Journal(journals(tracked) / "full").events()] == [0, 1, 2]
     (journal.folder / EVENTS).unlink()
     (journal.folder / EVENTS).mkdir()  # nothing can be written there, nor read
     run = TrainingRun(journal)

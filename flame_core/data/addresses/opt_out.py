@@ -115,7 +115,7 @@ def normal_address(url: str) -> str:
     try:
         asked = URL(url)
         return str(asked.with_path(asked.raw_path, encoded=True, keep_query=True))  # `/` if there is none
-    except ValueError:
+    except (ValueError, LookupError):  # yarl raises IndexError for `http://[a]b@`
         return url
 
 

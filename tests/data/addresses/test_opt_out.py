@@ -56,6 +56,7 @@ def test_lists_name_addresses_hosts_bytes_and_looks(tmp_path: Path):
         ("http://a.org/%7ex#top", "http://a.org/~x"),
         ("http://bücher.de/é 1.jpg?b=c d", "http://xn--bcher-kva.de/%C3%A9%201.jpg?b=c+d"),
         ("http://[::1", "http://[::1"),  # no address, and so by its letters
+        ("http://[a]b@", "http://[a]b@"),
     ],
 )
 def test_an_address_is_named_however_it_is_written(tmp_path: Path, line: str, url: str):
