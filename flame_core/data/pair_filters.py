@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any
 
 from flame_core.data.captions_text import word_count
@@ -39,7 +40,7 @@ def filter_captions(
 
 
 def _caption_reason(text: str, rules: PairFilterParams) -> str | None:
-    words, characters = word_count(text), len(text)
+    words, characters = ceil(word_count(text)), len(text)
     if words < (rules.min_words or 0) or words > (rules.max_words or words):
         return "filter_words"
     if characters < (rules.min_characters or 0) or characters > (rules.max_characters or characters):

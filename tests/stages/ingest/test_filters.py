@@ -84,6 +84,7 @@ def test_a_preset_is_laid_under_what_is_written():
             {"zh": ["一只棕色的狗在跑"], "th": ["สุนัขวิ่ง"]},
             {"filter_words": 2},
         ),
+        ({"min_words": 1}, {"zh": ["狗"]}, {"zh": ["狗"]}, {}),
         ({"max_words": 1}, {"en": ["one", "two words"]}, {"en": ["one"]}, {"filter_words": 1}),
         ({"min_characters": 4}, {"en": ["one", "four"]}, {"en": ["four"]}, {"filter_characters": 1}),
         ({"max_characters": 3}, {"en": ["one", "four"]}, {"en": ["one"]}, {"filter_characters": 1}),
