@@ -185,7 +185,7 @@ def test_rollback_needs_a_reason_and_restores_the_one_before(tracked: Tracked) -
     assert tracked.alias("champion") == "1" != current
     tags = tracked.client.get_model_version("flame", current).tags
     assert "it confuses boats and birds" in tags["promotion.rolled_back"]
-    assert "first champion" in tracked.flame("promote", "--rollback", "--reason", "again", code=3)
+    assert "no promotion noted a champion before" in tracked.flame("promote", "--rollback", "--reason", "again", code=3)
     tracked.flame("tracking", "replay", "--all")
     assert (tracked.alias("champion"), tracked.alias("challenger")) == ("1", None)
     assert "boats and birds" in tracked.flame("promote", "--version", str(current), code=4)
