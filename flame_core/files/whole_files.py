@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,8 @@ def clear_output_errors(path: Path, option: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if (refused := disk_error(error, path)) is not None:
+        too_long = error.errno == errno.ENAMETOOLONG  # the fault of what the user wrote, not of the disk
+        if not too_long and (refused := disk_error(error, path)) is not None:
             raise refused from error
         why = place_error(error) or error.strerror or error
         raise InputError(f"{option} {path} cannot be written: {why}") from None
