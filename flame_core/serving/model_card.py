@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flame_core.language_names import language_name
@@ -43,23 +43,6 @@ def model_card(
     k = headline_k(params.evaluate)
     side = side_of(trained.model_dump()).card(params, trained)
     options = plain_text(trained.model.backbone_options or "")
-    data = [
-        f"| {plain_text(name)} | {plain_text(what_of(source))} | {plain_text(licences_of(source))} |"
-        for name, source in sources.items()
-    ]
-    scores = [
-        f"| {plain_text(metric_title(name))} | {_percent(metrics.get(name))} | "
-        f"{_percent(metrics.get(chance_of(name)))} |"
-        for name in headline
-    ]
-    by_language = [
-        f"| {plain_text(language_name(code))} | "
-        + " | ".join(
-            _percent(metrics.get(f"retrieval/{code}/{way}/recall@{k}")) for way in ("image_to_text", "text_to_image")
-        )
-        + " |"
-        for code in languages
-    ]
     return "\n".join(
         [
             f"# {recipe}",
@@ -78,19 +61,37 @@ def model_card(
             "## Data",
             f"{pictures['train']} pictures for training, {pictures['val']} held out.",
             "",
-            "| source | what | licence |",
-            "|---|---|---|",
-            *data,
+            *_table(
+                ["source", "what", "licence"],
+                (
+                    [plain_text(name), plain_text(what_of(own)), plain_text(licences_of(own))]
+                    for name, own in sources.items()
+                ),
+            ),
             "",
             "## Scores on the held-out split",
             "",
-            "| measure | score | chance |",
-            "|---|---|---|",
-            *scores,
+            *_table(
+                ["measure", "score", "chance"],
+                (
+                    [plain_text(metric_title(name)), *(_percent(metrics.get(each)) for each in (name, chance_of(name)))]
+                    for name in headline
+                ),
+            ),
             "",
-            f"| language | picture to text, recall@{k} | text to picture, recall@{k} |",
-            "|---|---|---|",
-            *by_language,
+            *_table(
+                ["language", f"picture to text, recall@{k}", f"text to picture, recall@{k}"],
+                (
+                    [
+                        plain_text(language_name(code)),
+                        *(
+                            _percent(metrics.get(f"retrieval/{code}/{way}/recall@{k}"))
+                            for way in ("image_to_text", "text_to_image")
+                        ),
+                    ]
+                    for code in languages
+                ),
+            ),
             "",
             "## Limits",
             f"- Captions in `{params.evaluate.train_language}` alone were trained on; other languages are what "
@@ -101,6 +102,12 @@ def model_card(
             "",
         ]
     )
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    head, *body = (f"| {' | '.join(row)} |" for row in (titles, *rows))
+    return [head, "|" + "---|" * len(titles), *body]
 
 
 def _begins_with(config: Mapping[str, Any]) -> list[str]:

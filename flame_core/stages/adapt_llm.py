@@ -10,6 +10,8 @@ the two files of `peft`, `manifest.json` (what the adapters follow from), `metri
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from flame_core import gates
 from flame_core.adapting.ceilings import Ceilings, changes, mean_but, measured_ceilings
@@ -30,6 +32,10 @@ from flame_core.text.llm_adapter import ADAPTER_FILES, MANIFEST, adapter_digest
 from flame_core.text.store_units import compute_jobs
 from flame_core.verification import verify
 from flame_core.work import WorkCache, gather
+
+if TYPE_CHECKING:
+    from flame_core.adapting.contrast import HeldOut
+    from flame_core.adapting.pairs import CaptionPairs
 
 STAGE = "adapt_llm"
 PAGE, CEILINGS = "adapter.html", "ceilings.json"
@@ -82,17 +88,11 @@ def run(params: Params, layout: Layout) -> None:
         verified += of_llm
         ceilings[when] = measured_ceilings(params.evaluate, captions, jobs, units, chosen.reading)
 
-    name, language = f"recall@{max(params.evaluate.recall_at)}", params.evaluate.train_language
+    name = f"recall@{max(params.evaluate.recall_at)}"
     checks = adapter_checks(
         chosen, first.loss, last.loss, ceilings, name, unchanged=not unit.record.counts["llm_changed"]
     )
-    figures = {
-        "pictures learned / held out": f"{len(pairs.learned):,} / {len(pairs.held_out):,}",
-        "loss of held-out pairs": f"{first.loss:.3f} -> {last.loss:.3f}",
-        "held-out pairs found first": f"{first.recall:.1%} -> {last.recall:.1%} of {len(pairs.test)}",
-        f"{name}, {language}": _arrow([own.get(language, {}).get(name) for own in ceilings.values()]),
-        f"{name}, mean of other languages": _arrow([mean_but(own, name, language) for own in ceilings.values()]),
-    }
+    figures = _figures(pairs, first, last, ceilings, name, params.evaluate.train_language)
     files = {name: unit.file(name) for name in (*ADAPTER_FILES, METRICS)}
     measured = {**ceilings, "held_out": {"before": vars(first), "after": vars(last)}}
     contents = {
@@ -113,6 +113,24 @@ def run(params: Params, layout: Layout) -> None:
         },
     )
     gates.warn(checks)
+    _tell_recall(ceilings, name)
+
+
+def _figures(
+    pairs: CaptionPairs, first: HeldOut, last: HeldOut, ceilings: Mapping[str, Ceilings], name: str, language: str
+) -> dict[str, str]:
+    """What the training changed: losses of held-out pairs, and recall `name` in the training language and others."""
+    return {
+        "pictures learned / held out": f"{len(pairs.learned):,} / {len(pairs.held_out):,}",
+        "loss of held-out pairs": f"{first.loss:.3f} -> {last.loss:.3f}",
+        "held-out pairs found first": f"{first.recall:.1%} -> {last.recall:.1%} of {len(pairs.test)}",
+        f"{name}, {language}": _arrow([own.get(language, {}).get(name) for own in ceilings.values()]),
+        f"{name}, mean of other languages": _arrow([mean_but(own, name, language) for own in ceilings.values()]),
+    }
+
+
+def _tell_recall(ceilings: Mapping[str, Ceilings], name: str) -> None:
+    """Recall `name` by language, before and after."""
     risen = changes(ceilings["before"], ceilings["after"], name)
     table(
         f"{name} of texts by language",

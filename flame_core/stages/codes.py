@@ -36,7 +36,7 @@ from flame_core.reporting import facts, picture
 from flame_core.settings import settings
 from flame_core.text.manifest import MANIFEST as TEXTS
 from flame_core.text.store import CENTER, TrainStore
-from flame_core.verification import DIGESTS, read_digests, read_object, verify
+from flame_core.verification import DIGESTS, Verified, read_digests, read_object, verify
 from flame_core.vq.codebook import Captioned
 from flame_core.work import Unit, WorkCache, gather
 
@@ -46,25 +46,13 @@ PAGE, MANIFEST = "codes.html", "manifest.json"
 
 def run(params: Params, layout: Layout) -> None:
     """Code the pictures as the section `codes` says, or continue."""
-    from flame_core.curation.towers import open_tower, to_verify, tower_folder
+    from flame_core.curation.towers import open_tower
 
     chosen = params.codes
     if chosen is None:
         raise ParamsError(f"{layout.params} has no section `codes`: write `codes: {{tower: {{recipe: flame}}}}`")
-    gates.require(layout.shards)
-    wanted = {layout.shards: [INDEX, "train/*"], **to_verify(tower_folder(chosen, layout))}
     frozen = None if chosen.frozen is None else linked_place(layout, chosen.frozen)
-    if frozen is not None and (frozen / DIGESTS).is_file():
-        wanted[frozen] = ["*"]
-    if chosen.codebook != "kmeans" and frozen is None:
-        gates.require(layout.captions)
-        wanted[layout.captions] = ["train/*"]
-    if chosen.codebook == "words" and frozen is None:
-        wanted[layout.llm] = [f"{params.llm.name}/*"]
-    if chosen.similarity:
-        gates.require(layout.train_embeddings)
-        wanted[layout.train_embeddings] = ["[0-9]*", TEXTS, CENTER]
-    verified = verify(wanted)
+    verified = _verify_inputs(params, chosen, layout, frozen)
     index = read_index(layout.shards, "train")
     given = None if frozen is None else read_codebook(frozen)
     tower = open_tower(chosen, layout, settings().torch_device())
@@ -115,7 +103,12 @@ def run(params: Params, layout: Layout) -> None:
         },
     )
     gates.warn(checks)
-    sizes = np.sort(read.counts)[::-1]
+    _show_charts(read.counts, captioned)
+
+
+def _show_charts(counts: np.ndarray, captioned: Captioned | None) -> None:
+    """How often each code is used, and the loss of a codebook that learned from captions."""
+    sizes = np.sort(counts)[::-1]
     picture(
         "use",
         lambda: standalone(line_chart(range(len(sizes)), sizes.tolist(), "Patches per code", "codes by use")),
@@ -124,6 +117,25 @@ def run(params: Params, layout: Layout) -> None:
     if captioned:
         losses = captioned.losses
         picture("loss", lambda: standalone(line_chart(range(len(losses)), losses, "Nats per word", "step")), "svg+xml")
+
+
+def _verify_inputs(params: Params, chosen: CodesParams, layout: Layout, frozen: Path | None) -> Verified:
+    """Check the gates of what is read and the digests of its files; `frozen` is the folder of an earlier codebook."""
+    from flame_core.curation.towers import to_verify, tower_folder
+
+    gates.require(layout.shards)
+    wanted = {layout.shards: [INDEX, "train/*"], **to_verify(tower_folder(chosen, layout))}
+    if frozen is not None and (frozen / DIGESTS).is_file():
+        wanted[frozen] = ["*"]
+    if chosen.codebook != "kmeans" and frozen is None:
+        gates.require(layout.captions)
+        wanted[layout.captions] = ["train/*"]
+    if chosen.codebook == "words" and frozen is None:
+        wanted[layout.llm] = [f"{params.llm.name}/*"]
+    if chosen.similarity:
+        gates.require(layout.train_embeddings)
+        wanted[layout.train_embeddings] = ["[0-9]*", TEXTS, CENTER]
+    return verify(wanted)
 
 
 def _captioned(coding: Coding, params: Params, layout: Layout) -> Captioned:

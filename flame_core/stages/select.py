@@ -67,18 +67,16 @@ def run(params: Params, layout: Layout) -> None:
     require_budgets(chosen.selections, len(index))
     read = shards_to_read(index.shard_sizes())
     vectors = [Path(shard).with_suffix(".safetensors").name for shard in read]
-    wanted = {
-        layout.shards: [INDEX, "train/*"],
-        layout.captions: ["train/*"],
-        layout.codes: ["*"],
-        layout.train_embeddings: [MANIFEST, *vectors],
-        **{folder: ["*"] for folder in counted},
-    }
     frozen = None if chosen.frozen is None else linked_place(layout, chosen.frozen)
-    if frozen is not None and (frozen / DIGESTS).is_file():
-        wanted[frozen] = ["*"]
-    wanted |= {folder: ["*"] for folder in _scores(chosen, layout).values() if (folder / DIGESTS).is_file()}
-    verified = verify(wanted)
+    verified = verify(
+        {
+            layout.shards: [INDEX, "train/*"],
+            layout.captions: ["train/*"],
+            layout.codes: ["*"],
+            layout.train_embeddings: [MANIFEST, *vectors],
+            **{folder: ["*"] for folder in (*counted, *_earlier(chosen, layout, frozen))},
+        }
+    )
     book = read_codebook(layout.codes)
     data = Samples(layout, index, book, params.evaluate.train_language, chosen.descriptor)
     grouped, drifted = _grouped(chosen, data, frozen)
@@ -131,7 +129,21 @@ def run(params: Params, layout: Layout) -> None:
         },
     )
     gates.warn(checks)
-    ordered = np.sort(sizes)[::-1]
+    _show_pictures(found, data)
+
+
+def _earlier(chosen: SelectParams, layout: Layout, frozen: Path | None) -> list[Path]:
+    """The folders of other runs that are read, as far as they say what their files' digests are."""
+    return [
+        folder
+        for folder in (*filter(None, [frozen]), *_scores(chosen, layout).values())
+        if (folder / DIGESTS).is_file()
+    ]
+
+
+def _show_pictures(found: Groups, data: Samples) -> None:
+    """How many samples each cluster has, and some of their pictures."""
+    ordered = np.sort(found.sizes)[::-1]
     picture(
         "sizes",
         lambda: standalone(line_chart(range(len(ordered)), ordered.tolist(), "Samples per cluster", "cluster by size")),
