@@ -13,13 +13,14 @@ from flame_core.settings import settings
 from flame_core.workspace import environment
 from orchestration.dagster_dvc.run import Runner
 from orchestration.dvc_project.project import DvcProject
+from orchestration.dvc_project.stage_processes import COMMAND, NO_WAIT
 
 GIT_TAG, PARAMS_TAG, WORKSPACE_TAG = "git_commit", "params_digest", "workspace"
 
 
 def runner() -> Runner:
     """How stages are run here; a setting limits how long a stage may take to stop."""
-    return Runner(environment(), _inputs_changed, grace_seconds=settings().stop_grace_seconds)
+    return Runner(environment(), _inputs_changed, (*COMMAND, NO_WAIT), settings().stop_grace_seconds)
 
 
 def _inputs_changed(root: Path, stage: str) -> str:

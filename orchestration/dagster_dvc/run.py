@@ -18,7 +18,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,10 +59,12 @@ class Runner:
     Attributes:
         environment: variables that are added to theirs.
         outdated: of a stage that DVC sees no change in, why it runs all the same; "" if it does not.
+        dvc: what begins a command line of DVC.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
     outdated: Callable[[Path, str], str] = lambda root, stage: ""
+    dvc: Sequence[str] = tuple(DVC)
     grace_seconds: float = 60.0  # for a stage to stop before it is killed
     busy_seconds: float = 6 * 3600.0  # for another DVC process to finish with a path
 
@@ -168,7 +170,7 @@ def _wait(project: DvcProject, why: str, said: str, deadline: float) -> str:
 def _repro(
     context: Context, project: DvcProject, stage: str, runner: Runner, force: bool
 ) -> tuple[str, Mapping[str, Any]]:
-    command = [*DVC, "--wait-for-lock", "repro", "--single-item", stage]
+    command = [*runner.dvc, "--wait-for-lock", "repro", "--single-item", stage]
     if force:
         command.insert(-1, "--force")
     deadline = time.monotonic() + runner.busy_seconds
