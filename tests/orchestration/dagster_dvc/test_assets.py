@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from orchestration.dagster_dvc import run
 from orchestration.dagster_dvc.assets import asset_key, op_name
 from orchestration.dagster_dvc.lock_sensor import dvc_lock_sensor
 from orchestration.dvc_project.project import DvcProject
@@ -164,3 +167,24 @@ def test_a_path_in_use_is_waited_for_and_its_user_named(
     assert result.success
     assert outcomes(result) == {"grow": "unchanged"}  # the other one had done it
     assert f"(PID {other.pid}): " in capfd.readouterr().err
+
+
+def test_a_stage_does_not_outlive_its_run(
+    foreign: DvcProject, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the interface, where a run's steps are processes of their own: they are left if the run's is killed."""
+    monkeypatch.setattr(run, "_LOOK_SECONDS", 0.1)
+    edit(foreign.root / "grow.py", "count =", "pathlib.Path('started').touch(); time.sleep(60)\ncount =")
+
+    def end(instance: dg.DagsterInstance) -> None:
+        while not (foreign.root / "started").exists():
+            time.sleep(0.05)
+        instance.report_run_failed(instance.get_runs()[0], "its process was killed")
+
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        ending = threading.Thread(target=end, args=(instance,))
+        ending.start()
+        result = materialize(foreign, instance, selection="grow")
+        ending.join()
+        assert "The run has ended (FAILURE), so its stage is stopped." in failure(result, "grow")
+    assert "asking process" in capfd.readouterr().err
