@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from flame_core import gates
 from flame_core.digest import canonical_json, file_sha256, json_bytes, value_digest
-from flame_core.errors import InputError, ParamsError
+from flame_core.errors import InputError, ParamsError, ResourceError
 from flame_core.files.whole_files import put
 from flame_core.layout import Layout
 from flame_core.measuring.results import METRICS, Results, read_results
@@ -102,33 +102,53 @@ def promote(params: Params, layout: Layout, version: str | None = None) -> Promo
 
 
 def promote_if_new(params: Params, layout: Layout) -> Promotion | Judged:
-    """`promote`, or its verdict (without asking MLflow) if the same models were already judged by the same rule."""
+    """`promote`, or the verdict as it stands if the same models were already judged by the same rule."""
     reports = [layout.report(recipe) / METRICS for recipe in params.recipes]
     weights = [layout.model(recipe) / WEIGHTS for recipe in params.recipes]
+    address, name = require_tracking(layout), settings().registered_model
     models = value_digest(
         {
             "files": [file_sha256(path) for path in (*weights, *reports) if path.is_file()],
             "rule": params.promote.model_dump(),
-            "address": require_tracking(layout),
+            "address": address,
+            "name": name,
         }
     )
     mark = layout.state / "tracking" / "judged"
     if (before := _judged(mark, models)) is not None:
-        return before
+        return _as_it_stands(address, name, *before)
     found = promote(params, layout)
     if found.verdict:  # without one, the models may not have arrived at MLflow yet
         verdict = Judged(found.verdict.promoted, found.verdict.reason)
-        put(mark, json_bytes({"models": models, "verdict": asdict(verdict)}))
+        put(mark, json_bytes({"models": models, "version": found.challenger, "verdict": asdict(verdict)}))
     return found
 
 
-def _judged(mark: Path, models: str) -> Judged | None:
-    """The verdict that is kept of these models; None if there is none, or if an earlier version kept only them."""
+def _judged(mark: Path, models: str) -> tuple[Judged, str] | None:
+    """The verdict that is kept of these models, and the version that it is of.
+
+    None if there is none, or if an earlier version of the code kept less.
+    """
     try:
         content = json.loads(mark.read_bytes())
-        return Judged(**content["verdict"]) if content["models"] == models else None
+        return (Judged(**content["verdict"]), content["version"]) if content["models"] == models else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _as_it_stands(address: str, name: str, kept: Judged, number: str) -> Judged:
+    """The verdict that a version has now: a person may have rolled it back since, or had it judged again."""
+    try:
+        with asking(address):
+            version = _version(open_client(address), name, number)
+    except (ResourceError, InputError) as error:
+        log.warning("what became of version %s of %s since it was judged is not known: %s", number, name, error)
+        return kept
+    if ROLLED_BACK in version.tags:
+        return Judged(False, _stays_back(version).reason)
+    if REASON in version.tags:
+        return Judged(version.tags.get(VERDICT) == "promoted", version.tags[REASON])
+    return kept
 
 
 def rollback(layout: Layout, reason: str) -> tuple[str, str]:
