@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -36,7 +36,15 @@ from flame_core.suite.benchmark_results import read_benchmark_results
 from flame_core.tracking.benchmark_gate import benchmark_differences
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.gate import Verdict, first_champion, judge
-from flame_core.tracking.registry import CHALLENGER, CHAMPION, PACKAGE, ROLLED_BACK, number_with
+from flame_core.tracking.registry import (
+    CHALLENGER,
+    CHAMPION,
+    PACKAGE,
+    ROLLED_BACK,
+    find_version,
+    newest,
+    number_with,
+)
 from flame_core.tracking.runs import SEND_AGAIN
 from flame_core.tracking.store import asking, open_client, require_tracking
 
@@ -118,6 +126,8 @@ def promote_if_new(params: Params, layout: Layout) -> Promotion | Judged:
     if (before := _judged(mark, models)) is not None:
         return _as_it_stands(address, name, *before)
     found = promote(params, layout)
+    if found.verdict is None:
+        found = _rolled_back(address, name, [file_sha256(path) for path in weights if path.is_file()], found)
     if found.verdict:  # without one, the models may not have arrived at MLflow yet
         verdict = Judged(found.verdict.promoted, found.verdict.reason)
         put(mark, json_bytes({"models": models, "version": found.challenger, "verdict": asdict(verdict)}))
@@ -134,6 +144,17 @@ def _judged(mark: Path, models: str) -> tuple[Judged, str] | None:
         return (Judged(**content["verdict"]), content["version"]) if content["models"] == models else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _rolled_back(address: str, name: str, models: Sequence[str], found: Promotion) -> Promotion:
+    """What there is to say where no model is a challenger: that one of these was rolled back, if none is champion."""
+    with asking(address):
+        client = open_client(address)
+        versions = [version for sha256 in models if (version := find_version(client, name, sha256))]
+    last = newest(version for version in versions if ROLLED_BACK in version.tags)
+    if last is None or found.champion in {str(version.version) for version in versions}:
+        return found
+    return Promotion(str(last.version), found.champion, _stays_back(last))
 
 
 def _as_it_stands(address: str, name: str, kept: Judged, number: str) -> Judged:

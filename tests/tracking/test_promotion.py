@@ -7,7 +7,9 @@ import time
 import pytest
 
 from flame_core import gates
+from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ParamsError
+from flame_core.model_files import WEIGHTS
 from flame_core.settings import settings
 from flame_core.tracking import promotion
 from flame_core.tracking.delivery import deliver
@@ -185,6 +187,21 @@ def test_the_verdict_that_is_kept_follows_what_a_person_did_since(tracked, addre
     assert promote_if_new(params, tracked) == Judged(False, "worse in birds")
     client.delete_model_version("flame", "2")
     assert promote_if_new(params, tracked) == Judged(True, "the mean rose")  # as kept: nothing else is known
+
+
+def test_models_that_were_rolled_back_before_they_were_judged_here_are_named(tracked, client, rolled_back, params):
+    """Promoted and rolled back by hand: there is no challenger, and that is not the whole story."""
+    weights = tracked.model(params.recipes[0]) / WEIGHTS
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    client.set_model_version_tag("flame", "2", MODEL_TAG, file_sha256(weights))
+    found = promote_if_new(params, tracked)
+    assert isinstance(found, Promotion) and found.verdict and "boats and birds" in found.verdict.reason
+    assert (found.challenger, found.champion) == ("2", "1")
+    client.set_model_version_tag("flame", "1", MODEL_TAG, file_sha256(weights))
+    client.set_model_version_tag("flame", "2", MODEL_TAG, "other")
+    (tracked.state / "tracking" / "judged").unlink()
+    assert promote_if_new(params, tracked) == Promotion(None, "1", None)  # the champion's own
 
 
 def test_another_registered_model_has_verdicts_of_its_own(tracked, address, client, params, monkeypatch):
