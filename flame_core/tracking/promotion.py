@@ -33,6 +33,7 @@ from flame_core.model_files import WEIGHTS
 from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.suite.benchmark_results import read_benchmark_results
+from flame_core.tracking.belonging import require_own
 from flame_core.tracking.benchmark_gate import benchmark_differences
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.gate import Verdict, first_champion, judge
@@ -79,7 +80,8 @@ def promote(params: Params, layout: Layout, version: str | None = None) -> Promo
     """Judge a version (the challenger by default) and make it champion if the gate allows it.
 
     Raises:
-        InputError: there is no such version, or its results or the champion's cannot be read or compared.
+        InputError: there is no such version, it or the champion is another project's, or its results or the champion's
+            cannot be read or compared.
         GateError: its own evaluation failed a blocking check.
         ResourceError: tracking is off, or MLflow does not answer.
     """
@@ -91,13 +93,16 @@ def promote(params: Params, layout: Layout, version: str | None = None) -> Promo
         if chosen is None or chosen == champion:
             return Promotion(None, champion, None)
         new = _version(client, name, chosen)
+        require_own(client, layout, new, "to be judged" if version else CHALLENGER)
         if ROLLED_BACK in new.tags:
             return Promotion(chosen, champion, _stays_back(new))
         challenger = _results(client, new, Path(scratch) / CHALLENGER)
         if champion is None:
             verdict = first_champion(challenger, params.promote, params.evaluate.confidence)
         else:
-            old = _champion_results(client, _version(client, name, champion), challenger, params, layout, Path(scratch))
+            holder = _version(client, name, champion)
+            require_own(client, layout, holder, CHAMPION)
+            old = _champion_results(client, holder, challenger, params, layout, Path(scratch))
             before, now = (read_benchmark_results(Path(scratch) / model / REPORT) for model in (CHAMPION, CHALLENGER))
             benchmarks, apart = benchmark_differences(before, now, params.promote.tolerance)
             if apart:
@@ -177,7 +182,7 @@ def rollback(layout: Layout, reason: str) -> tuple[str, str]:
 
     Raises:
         ParamsError: no reason is given.
-        InputError: there is no champion, or no previous one.
+        InputError: there is no champion, it is another project's, or there was no previous one.
     """
     if not reason.strip():
         raise ParamsError("--rollback needs --reason: it is stored on the version that is rolled back")
@@ -187,6 +192,7 @@ def rollback(layout: Layout, reason: str) -> tuple[str, str]:
         current = number_with(client, name, CHAMPION)
         if current is None:
             raise InputError(f"models:/{name} has no champion to roll back")
+        require_own(client, layout, _version(client, name, current), CHAMPION)
         previous = _before(client, name, current)
         client.set_model_version_tag(name, current, ROLLED_BACK, f"{_now()}: {reason}")
         client.set_registered_model_alias(name, CHAMPION, previous)

@@ -29,6 +29,7 @@ from flame_core.measuring.results import METRICS
 from flame_core.model_files import WEIGHTS
 from flame_core.names import is_commit, require_name, shown
 from flame_core.params import parse_params, read_yaml
+from flame_core.tracking.belonging import foreign_sources
 from flame_core.tracking.dvc_settings import copy_dvc_settings
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.named_places import link_named, link_sources
@@ -122,13 +123,16 @@ def _project(layout: Layout, record: Record, files: Path) -> Path:
 
 
 def _require_commit(layout: Layout, record: Record) -> None:
-    """Refuse a run whose commit, if it recorded one, is not here.
+    """Refuse a run whose commit, if it recorded one, is not here, and another project's that recorded none.
 
     Raises:
         InputError: says what brings it.
     """
     recorded = recorded_commit(record.tags)
     if recorded is None:
+        if others := foreign_sources(layout, record.run):
+            run_id = record.run.info.run_id
+            raise InputError(f"run {run_id} is another project's, trained on {', '.join(others)}: ask from there")
         return
     name, commit = recorded
     if not is_commit(commit):
