@@ -129,9 +129,11 @@ def test_tags_carry_the_params_and_the_commit(layout: Layout) -> None:
     assert set(tags) == {"params_digest"}  # no git here
     git = ["git", "-C", str(layout.root), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     subprocess.run([*git, "init", "--quiet"], check=True)
+    (layout.root / "dvc.lock").write_text("before\n")
     subprocess.run([*git, "add", "--all"], check=True)
     subprocess.run([*git, "commit", "--quiet", "--message", "first"], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    (layout.root / "dvc.lock").write_text("as the first stage of a run leaves it\n")
     assert read_tags(DvcProject(layout.root))["git_commit"] == head[:12]
     layout.params.write_text(layout.params.read_text().replace("epochs: 40", "epochs: 41"))
     changed = read_tags(DvcProject(layout.root))

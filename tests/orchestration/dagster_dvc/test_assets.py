@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from orchestration.dagster_dvc import run
-from orchestration.dagster_dvc.assets import asset_key, op_name
+from orchestration.dagster_dvc.assets import asset_key, dvc_assets, op_name
 from orchestration.dagster_dvc.lock_sensor import dvc_lock_sensor
 from orchestration.dvc_project.project import DvcProject
 from tests.orchestration.conftest import KEYS, assets, edit, read_checks, stale
@@ -149,6 +149,17 @@ def test_refresh_forces_one_stage_and_equal_bytes_stop_there(
         "scale.2": "unchanged",
         "total": "unchanged",
     }
+
+
+def test_a_run_has_the_tags_of_its_first_stage(reproduced: DvcProject, instance: dg.DagsterInstance) -> None:
+    """A commit while it runs is that of the stages behind it: their materializations say so."""
+    found = iter(["first", *["later"] * 3])
+    asked = dvc_assets(reproduced, read_checks=read_checks, read_tags=lambda project: {"git_commit": next(found)})
+    result = dg.materialize(asked, instance=instance)
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None and run.tags["git_commit"] == "first"
+    made = [event.materialization.tags["git_commit"] for event in result.get_asset_materialization_events()]
+    assert made == ["first", *["later"] * 3]
 
 
 def test_a_path_in_use_is_waited_for_and_its_user_named(
