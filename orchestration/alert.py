@@ -7,8 +7,9 @@ The address gets a POST with JSON:
      "remedies": {"kept_fraction": ["threshold: ingest.gates.min_kept_fraction", ...]},
      "link": "http://127.0.0.1:3000/runs/2f6c..."}
 
-Chats with incoming webhooks (Slack, Mattermost) show `text`. The daemon sends it, within half a minute. An address that
-does not answer costs ten seconds and a warning, and is not tried again for that run.
+Chats with incoming webhooks (Slack, Mattermost) show `text`, the first and the last line of `message` in one. It is
+sent by the daemon, within half a minute. An address that does not answer costs ten seconds and a warning, and is not
+tried again for that run.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
 
 from flame_core.remedies import advice
 from flame_core.settings import settings
@@ -66,20 +68,33 @@ def alert(context: dg.RunFailureSensorContext) -> dict[str, Any]:
         code = given.metadata.get(EXIT_CODE) if given else None
         said = {
             "step": event.step_key,
-            "message": (given and given.description) or (error.message if error else event.message or ""),
+            "message": (given and given.description) or (_said(error) if error else event.message or ""),
             "exit_code": code.value if isinstance(code, dg.IntMetadataValue) else None,
         }
     where = f" at {said['step']}" if said["step"] else ""
     said["message"] = said["message"].strip()[:_CHARACTERS]
     here = settings()
     return {
-        "text": f"{job} failed{where}: {said['message']}",
+        "text": f"{job} failed{where}: {_in_a_line(said['message'])}",
         "run": run.run_id,
         "job": job,
         **said,
         "remedies": {name: advice(name) for name in _failed_checks(context)},
         "link": f"{here.ui_url(here.dagster_port)}/runs/{run.run_id}",
     }
+
+
+def _said(error: SerializableErrorInfo) -> str:
+    """The message of an error that no stage wrote: of its cause, and without the name of a class of Dagster's."""
+    message = (error.cause or error).message
+    name, _, rest = message.partition(": ")
+    return rest if name.startswith("dagster.") else message
+
+
+def _in_a_line(message: str) -> str:
+    """The first line of a message, which says what failed, and the last, which mostly says why."""
+    first, *rest = message.splitlines() or [""]
+    return " ".join([first, *rest[-1:]])
 
 
 def _failed_checks(context: dg.RunFailureSensorContext) -> Iterator[str]:

@@ -57,7 +57,8 @@ def source_sensor(layout: Layout) -> dg.SensorDefinition:
     """Requests one run of `pretrain` per change of a local source (a folder or shards).
 
     A change counts only after two evaluations see the same state, so partly copied data start nothing. The state when
-    the sensor is turned on is not a change.
+    the sensor is turned on is not a change, and neither is a source that is not there, such as on a disk that is not
+    mounted: a run would fail, and leave `data/raw` to be made again.
     """
 
     @dg.sensor(
@@ -71,6 +72,8 @@ def source_sensor(layout: Layout) -> dg.SensorDefinition:
             files = local_files(load_params(layout).sources, layout)
         except FlameError as error:
             return dg.SkipReason(f"params.yaml cannot be used: {error}")
+        if gone := [name for name, found in files.items() if not found]:
+            return dg.SkipReason(f"{', '.join(gone)}: no files there now, so a run would fail. Is the disk mounted?")
         now = value_digest(files)[:16]
         cursor = _cursor(context.cursor)
         seen, pending = cursor or (now, now)

@@ -1,12 +1,14 @@
-"""DVC's command line with four differences, started by `flame run`.
+"""DVC's command line with four differences, started by `flame run` and by Dagster's steps.
 
     python -m orchestration.dvc_command repro train@flame
+    python -m orchestration.dvc_command --no-wait repro train@flame    # a step waits by itself, and says so in its log
 
 - It ends with the exit code of the stage that failed; DVC itself always ends with 255.
 - If a disk refuses what DVC writes, it stops at once, says where and what to do, and ends with the code of that (5).
   DVC itself goes on without the file in its cache, may end with 0, and leaves what it has copied of the file.
-- If another DVC process holds a lock or path, it names that process and waits. It releases what a dead process holds,
-  even if the dead process is still listed (a zombie, as in containers whose first process does not reap its children).
+- If another DVC process holds a lock or path, it names that process and waits (with `--no-wait` it ends).
+  It releases what a dead process holds, even if the dead process is still listed (a zombie, as in containers whose
+  first process does not reap its children).
 - If the process that started it is killed, it stops the stage in order (`processes/tree.py`) and ends.
 """
 
@@ -28,6 +30,7 @@ from flame_core.files.disk_errors import clear_disk_errors, disk_error
 from flame_core.reporting import console
 from flame_core.settings import settings
 from orchestration.dvc_project.repo import busy_path, busy_with, held_paths, release_dead
+from orchestration.dvc_project.stage_processes import NO_WAIT
 from orchestration.processes.tree import TOKEN, ProcessTree
 
 _EXITED = re.compile(r", exited with (-?\d+)\Z")
@@ -40,8 +43,9 @@ _SIGNALLED = 128  # what a shell adds to the number of the signal that ended a c
 class _Seen(logging.Filter):
     """Catches the error that DVC's command line is about to log; lets none through that is waited for or told here."""
 
-    def __init__(self) -> None:
+    def __init__(self, waits: bool) -> None:
         super().__init__()
+        self.waits = waits
         self.chain: list[BaseException] = []
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -56,9 +60,11 @@ class _Seen(logging.Filter):
 
     @property
     def locked(self) -> BaseException | None:
-        """The error, if another process holds a lock or path."""
+        """The error, if another process holds a lock or path and is to be waited for."""
         from dvc.lock import LockError
 
+        if not self.waits:
+            return None
         return next((error for error in self.chain if isinstance(error, LockError)), None)
 
     @property
@@ -78,7 +84,7 @@ class _Seen(logging.Filter):
         return next((each for each in map(_refusal, self.chain) if each is not None), None)
 
 
-def dvc(arguments: list[str]) -> int:
+def dvc(arguments: list[str], *, waits: bool = True) -> int:
     """Run DVC's command line in this process and project; returns the exit code described above."""
     from dvc.cli import main
     from dvc_objects.fs.local import FsspecLocalFileSystem
@@ -87,7 +93,7 @@ def dvc(arguments: list[str]) -> int:
     logging.getLogger("dvc_data.hashfile.transfer").addFilter(_refused_copy)
     logger, said = logging.getLogger("dvc.cli"), ""
     while True:
-        seen = _Seen()
+        seen = _Seen(waits)
         logger.addFilter(seen)
         try:
             code = main(arguments)
@@ -159,10 +165,11 @@ def _end_with(parent: int, token: str) -> None:
 
 def main() -> None:
     """Run DVC with this process's arguments."""
+    waits = sys.argv[1:2] != [NO_WAIT]
     if tokens := os.environ.get(TOKEN, "").split():
         threading.Thread(target=_end_with, args=(os.getppid(), tokens[-1]), daemon=True).start()
     try:
-        code = dvc(sys.argv[1:])
+        code = dvc(sys.argv[1:] if waits else sys.argv[2:], waits=waits)
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)

@@ -174,9 +174,14 @@ def end_dead_runs(instance: dg.DagsterInstance, *, servers_are_down: bool = Fals
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         process = run.tags.get(PROCESS_TAG)
         if (servers_are_down and process is None) or (process is not None and _has_ended(process)):
-            instance.report_run_failed(run, "Its process was killed. The results of finished stages are kept.")
-            withdraw_unstarted(instance, run.run_id)
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            fail_killed(instance, run)
+
+
+def fail_killed(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """Fail a run whose process was killed, and free its slots in pools."""
+    instance.report_run_failed(run, "Its process was killed. The results of finished stages are kept.")
+    withdraw_unstarted(instance, run.run_id)
+    instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def _process(process: psutil.Process) -> str:

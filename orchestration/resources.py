@@ -13,13 +13,15 @@ from flame_core.settings import settings
 from flame_core.workspace import environment
 from orchestration.dagster_dvc.run import Runner
 from orchestration.dvc_project.project import DvcProject
+from orchestration.dvc_project.repo import LOCK_FILE
+from orchestration.dvc_project.stage_processes import COMMAND, NO_WAIT
 
 GIT_TAG, PARAMS_TAG, WORKSPACE_TAG = "git_commit", "params_digest", "workspace"
 
 
 def runner() -> Runner:
     """How stages are run here; a setting limits how long a stage may take to stop."""
-    return Runner(environment(), _inputs_changed, grace_seconds=settings().stop_grace_seconds)
+    return Runner(environment(), _inputs_changed, (*COMMAND, NO_WAIT), settings().stop_grace_seconds)
 
 
 def _inputs_changed(root: Path, stage: str) -> str:
@@ -44,5 +46,7 @@ def read_tags(project: DvcProject) -> dict[str, str]:
 
 
 def git_commit(project: Path) -> str | None:
-    """The commit of a source tree, or None outside git."""
-    return git(project, "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty") or None
+    """The commit of a source tree, with `-dirty` if its tracked files have changes, or None outside git."""
+    commit = git(project, "describe", "--always", "--abbrev=12", "--exclude=*")
+    changes = git(project, "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{LOCK_FILE}")
+    return f"{commit}-dirty" if commit and changes else commit or None  # without the file that runs rewrite

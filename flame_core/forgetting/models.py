@@ -25,6 +25,7 @@ from flame_core.tracking.store import asking, open_client, require_tracking
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Seen:
 
 
 def tag_models(layout: Layout, forgotten: Forgotten) -> dict[str, int]:
-    """Tag every run, and every version of the registered model, with how many forgotten samples it saw.
+    """Tag every run, and every version of its model, under whatever name, with how many forgotten samples it saw.
 
     Returns:
         {run or version: number} of those that saw any.
@@ -52,7 +53,6 @@ def tag_models(layout: Layout, forgotten: Forgotten) -> dict[str, int]:
     tagged: dict[str, int] = {}
     with asking(address):
         client = open_client(address)
-        name = settings().registered_model
         for run, digest in _runs(client, address):
             number = sum(digest in row.held for row in forgotten.rows)
             if number:
@@ -65,9 +65,9 @@ def tag_models(layout: Layout, forgotten: Forgotten) -> dict[str, int]:
                         "run `flame forget` again",
                         run.info.run_id,
                     )
-                for version in _versions(client, name, run.info.run_id):
-                    client.set_model_version_tag(name, version, FORGOTTEN_TAG, str(number))
-                    tagged[f"{name} version {version}"] = number
+                for version in _versions(client, run.info.run_id):
+                    client.set_model_version_tag(version.name, str(version.version), FORGOTTEN_TAG, str(number))
+                    tagged[f"{version.name} version {version.version}"] = number
     return tagged
 
 
@@ -91,8 +91,14 @@ def _runs(client: MlflowClient, address: str) -> Iterator[tuple[Run, str]]:
             return
 
 
-def _versions(client: MlflowClient, name: str, run: str) -> list[str]:
-    return [str(version.version) for version in client.search_model_versions(f"name='{name}' and run_id='{run}'")]
+def _versions(client: MlflowClient, run: str) -> list[ModelVersion]:
+    """The versions of a run's model, of all registered models: `FLAME_REGISTERED_MODEL` may have been another then."""
+    return list(client.search_model_versions(f"run_id='{run}'"))
+
+
+def _title(version: ModelVersion) -> str:
+    own = version.name == settings().registered_model
+    return str(version.version) if own else f"{version.version} of {version.name}"
 
 
 def who_saw(layout: Layout, sample: str) -> list[Seen]:
@@ -119,7 +125,7 @@ def who_saw(layout: Layout, sample: str) -> list[Seen]:
     with asking(address):
         client = open_client(address)
         for run, digest in _runs(client, address):
-            versions = tuple(_versions(client, settings().registered_model, run.info.run_id))
+            versions = tuple(map(_title, _versions(client, run.info.run_id)))
             rows.append(Seen(run.info.run_id, run.info.run_name or "", versions, _answer(digest, gone, known)))
     return rows
 

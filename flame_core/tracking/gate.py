@@ -113,13 +113,16 @@ def judge(
     if worse:
         reason = f"worse in {len(worse)} of {len(compared)} measures: {', '.join(worse[:5])}"
     elif mean.difference < params.min_gain:
-        reason = f"the mean over {len(rows)} held-out measures changed by {mean.difference:+.4f}"
+        reason = (
+            f"the mean over {len(rows)} held-out measures changed by {mean.difference:+.4f}, and promote.min_gain asks "
+            f"for {params.min_gain:+g}"
+        )
     else:
         better = sum(row.verdict == "better" for row in compared)
         outcome = "promoted"
         reason = (
-            f"the mean over {len(rows)} held-out measures rose by {mean.difference:.4f}; {better} of {len(compared)} "
-            "measures better, none worse"
+            f"the mean over {len(rows)} held-out measures changed by {mean.difference:+.4f}; {better} of "
+            f"{len(compared)} measures better, none worse"
         )
     return Verdict(outcome, reason, rule(params, confidence), [mean, *compared, *few])
 

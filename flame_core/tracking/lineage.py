@@ -27,6 +27,7 @@ from flame_core.names import is_commit, shown
 from flame_core.suite.benchmark_results import read_benchmark_results
 from flame_core.text.llm import SOURCE
 from flame_core.text.llm_licence import licence_in
+from flame_core.tracking.belonging import foreign_sources
 from flame_core.tracking.benchmarks import EVALUATION, benchmark_metrics
 from flame_core.tracking.chain import BROKEN, Link, out_link
 from flame_core.tracking.dagster_runs import find_run
@@ -84,7 +85,12 @@ def _trace(layout: Layout, model: str) -> Lineage:
             for each in (record.run.inputs.dataset_inputs if record.run.inputs else [])
             if not any(tag.key == "mlflow.data.context" and tag.value == EVALUATION for tag in each.tags)
         }
-        links = [_model(record, running), _run(record, running), _metrics(record, files), _recipe(record, files, outs)]
+        links = [
+            _model(record, running),
+            _run(layout, record, running),
+            _metrics(record, files),
+            _recipe(record, files, outs),
+        ]
         links.append(out_link(layout, f"data/models/{recipe}", "weights", outs, lock, {}))
         links += [*init_links(layout, record.tags), *linked_links(layout, record.tags, outs, lock)]
         for name, path in (("embeddings", "data/embeddings"), ("captions", "data/captions"), ("shards", "data/shards")):
@@ -132,7 +138,7 @@ def _model(record: Record, running: bool) -> Link:
     return link
 
 
-def _run(record: Record, running: bool) -> Link:
+def _run(layout: Layout, record: Record, running: bool) -> Link:
     run, tags = record.run, record.tags
     link = Link(
         "run",
@@ -154,6 +160,8 @@ def _run(record: Record, running: bool) -> Link:
         require_run(record.client, record.address, run.info.run_id)
     except Withheld as why:  # it can still be read, until `mlflow gc` removes it
         link.notes.append(str(why))
+    if others := foreign_sources(layout, run):
+        link.notes.append(f"it is another project's, trained on {', '.join(others)}: ask from there")
     if run.info.status != "FINISHED":
         link.fail(f"the run is {run.info.status}")
     return link

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from flame_core import gates
 from flame_core.digest import canonical_json, file_sha256, json_bytes, value_digest
-from flame_core.errors import InputError, ParamsError
+from flame_core.errors import InputError, ParamsError, ResourceError
 from flame_core.files.whole_files import put
 from flame_core.layout import Layout
 from flame_core.measuring.results import METRICS, Results, read_results
@@ -33,10 +33,19 @@ from flame_core.model_files import WEIGHTS
 from flame_core.params import Params
 from flame_core.settings import settings
 from flame_core.suite.benchmark_results import read_benchmark_results
+from flame_core.tracking.belonging import require_own
 from flame_core.tracking.benchmark_gate import benchmark_differences
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.gate import Verdict, first_champion, judge
-from flame_core.tracking.registry import CHALLENGER, CHAMPION, PACKAGE, ROLLED_BACK, number_with
+from flame_core.tracking.registry import (
+    CHALLENGER,
+    CHAMPION,
+    PACKAGE,
+    ROLLED_BACK,
+    find_version,
+    newest,
+    number_with,
+)
 from flame_core.tracking.runs import SEND_AGAIN
 from flame_core.tracking.store import asking, open_client, require_tracking
 
@@ -71,7 +80,8 @@ def promote(params: Params, layout: Layout, version: str | None = None) -> Promo
     """Judge a version (the challenger by default) and make it champion if the gate allows it.
 
     Raises:
-        InputError: there is no such version, or its results or the champion's cannot be read or compared.
+        InputError: there is no such version, it or the champion is another project's, or its results or the champion's
+            cannot be read or compared.
         GateError: its own evaluation failed a blocking check.
         ResourceError: tracking is off, or MLflow does not answer.
     """
@@ -83,13 +93,16 @@ def promote(params: Params, layout: Layout, version: str | None = None) -> Promo
         if chosen is None or chosen == champion:
             return Promotion(None, champion, None)
         new = _version(client, name, chosen)
+        require_own(client, layout, new, "to be judged" if version else CHALLENGER)
         if ROLLED_BACK in new.tags:
             return Promotion(chosen, champion, _stays_back(new))
         challenger = _results(client, new, Path(scratch) / CHALLENGER)
         if champion is None:
             verdict = first_champion(challenger, params.promote, params.evaluate.confidence)
         else:
-            old = _champion_results(client, _version(client, name, champion), challenger, params, layout, Path(scratch))
+            holder = _version(client, name, champion)
+            require_own(client, layout, holder, CHAMPION)
+            old = _champion_results(client, holder, challenger, params, layout, Path(scratch))
             before, now = (read_benchmark_results(Path(scratch) / model / REPORT) for model in (CHAMPION, CHALLENGER))
             benchmarks, apart = benchmark_differences(before, now, params.promote.tolerance)
             if apart:
@@ -102,33 +115,66 @@ def promote(params: Params, layout: Layout, version: str | None = None) -> Promo
 
 
 def promote_if_new(params: Params, layout: Layout) -> Promotion | Judged:
-    """`promote`, or its verdict (without asking MLflow) if the same models were already judged by the same rule."""
+    """`promote`, or the verdict as it stands if the same models were already judged by the same rule."""
     reports = [layout.report(recipe) / METRICS for recipe in params.recipes]
     weights = [layout.model(recipe) / WEIGHTS for recipe in params.recipes]
+    address, name = require_tracking(layout), settings().registered_model
     models = value_digest(
         {
             "files": [file_sha256(path) for path in (*weights, *reports) if path.is_file()],
             "rule": params.promote.model_dump(),
-            "address": require_tracking(layout),
+            "address": address,
+            "name": name,
         }
     )
     mark = layout.state / "tracking" / "judged"
     if (before := _judged(mark, models)) is not None:
-        return before
+        return _as_it_stands(address, name, *before)
     found = promote(params, layout)
+    if found.verdict is None:
+        found = _rolled_back(address, name, [file_sha256(path) for path in weights if path.is_file()], found)
     if found.verdict:  # without one, the models may not have arrived at MLflow yet
         verdict = Judged(found.verdict.promoted, found.verdict.reason)
-        put(mark, json_bytes({"models": models, "verdict": asdict(verdict)}))
+        put(mark, json_bytes({"models": models, "version": found.challenger, "verdict": asdict(verdict)}))
     return found
 
 
-def _judged(mark: Path, models: str) -> Judged | None:
-    """The verdict that is kept of these models; None if there is none, or if an earlier version kept only them."""
+def _judged(mark: Path, models: str) -> tuple[Judged, str] | None:
+    """The verdict that is kept of these models, and the version that it is of.
+
+    None if there is none, or if an earlier version of the code kept less.
+    """
     try:
         content = json.loads(mark.read_bytes())
-        return Judged(**content["verdict"]) if content["models"] == models else None
+        return (Judged(**content["verdict"]), content["version"]) if content["models"] == models else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _rolled_back(address: str, name: str, models: Sequence[str], found: Promotion) -> Promotion:
+    """What there is to say where no model is a challenger: that one of these was rolled back, if none is champion."""
+    with asking(address):
+        client = open_client(address)
+        versions = [version for sha256 in models if (version := find_version(client, name, sha256))]
+    last = newest(version for version in versions if ROLLED_BACK in version.tags)
+    if last is None or found.champion in {str(version.version) for version in versions}:
+        return found
+    return Promotion(str(last.version), found.champion, _stays_back(last))
+
+
+def _as_it_stands(address: str, name: str, kept: Judged, number: str) -> Judged:
+    """The verdict that a version has now: a person may have rolled it back since, or had it judged again."""
+    try:
+        with asking(address):
+            version = _version(open_client(address), name, number)
+    except (ResourceError, InputError) as error:
+        log.warning("what became of version %s of %s since it was judged is not known: %s", number, name, error)
+        return kept
+    if ROLLED_BACK in version.tags:
+        return Judged(False, _stays_back(version).reason)
+    if REASON in version.tags:
+        return Judged(version.tags.get(VERDICT) == "promoted", version.tags[REASON])
+    return kept
 
 
 def rollback(layout: Layout, reason: str) -> tuple[str, str]:
@@ -136,7 +182,7 @@ def rollback(layout: Layout, reason: str) -> tuple[str, str]:
 
     Raises:
         ParamsError: no reason is given.
-        InputError: there is no champion, or no previous one.
+        InputError: there is no champion, it is another project's, or there was no previous one.
     """
     if not reason.strip():
         raise ParamsError("--rollback needs --reason: it is stored on the version that is rolled back")
@@ -146,6 +192,7 @@ def rollback(layout: Layout, reason: str) -> tuple[str, str]:
         current = number_with(client, name, CHAMPION)
         if current is None:
             raise InputError(f"models:/{name} has no champion to roll back")
+        require_own(client, layout, _version(client, name, current), CHAMPION)
         previous = _before(client, name, current)
         client.set_model_version_tag(name, current, ROLLED_BACK, f"{_now()}: {reason}")
         client.set_registered_model_alias(name, CHAMPION, previous)

@@ -94,6 +94,13 @@ def recorded_state(tags: Mapping[str, str]) -> dict[str, str]:
     return found or {name: tags[name] for name in names if name in tags}
 
 
+def recorded_commit(tags: Mapping[str, str]) -> tuple[str, str] | None:
+    """The commit of `recorded_state`, after the name of the tag that it comes from; None if there is none."""
+    commit = recorded_state(tags).get("git.commit")
+    own = f"{_EVALUATED}git.commit"
+    return (own if own in tags else "git.commit", commit) if commit else None
+
+
 def tags(params: Params, layout: Layout) -> dict[str, str]:
     """Tags of a run: its user, machine, code, params and packages."""
     found = {

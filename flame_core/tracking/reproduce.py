@@ -29,10 +29,11 @@ from flame_core.measuring.results import METRICS
 from flame_core.model_files import WEIGHTS
 from flame_core.names import is_commit, require_name, shown
 from flame_core.params import parse_params, read_yaml
+from flame_core.tracking.belonging import foreign_sources
 from flame_core.tracking.dvc_settings import copy_dvc_settings
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.named_places import link_named, link_sources
-from flame_core.tracking.provenance import LOCK, git_state, recorded_state
+from flame_core.tracking.provenance import LOCK, git_state, recorded_commit, recorded_state
 from flame_core.tracking.registry import FORGOTTEN_TAG, MODEL_TAG
 from flame_core.tracking.runs import Record, find_record, read_artifact
 from flame_core.tracking.store import asking
@@ -122,15 +123,21 @@ def _project(layout: Layout, record: Record, files: Path) -> Path:
 
 
 def _require_commit(layout: Layout, record: Record) -> None:
-    """Refuse a run whose commit, if it recorded one, is not here.
+    """Refuse a run whose commit, if it recorded one, is not here, and another project's that recorded none.
 
     Raises:
         InputError: says what brings it.
     """
-    commit = recorded_state(record.tags).get("git.commit")
-    if commit and not is_commit(commit):
-        raise InputError(f"the run's tag git.commit is {shown(commit)}, which is not a commit")
-    if commit and git(layout.project, "cat-file", "-e", f"{commit}^{{commit}}") is None:
+    recorded = recorded_commit(record.tags)
+    if recorded is None:
+        if others := foreign_sources(layout, record.run):
+            run_id = record.run.info.run_id
+            raise InputError(f"run {run_id} is another project's, trained on {', '.join(others)}: ask from there")
+        return
+    name, commit = recorded
+    if not is_commit(commit):
+        raise InputError(f"the run's tag {name} is {shown(commit)}, which is not a commit")
+    if git(layout.project, "cat-file", "-e", f"{commit}^{{commit}}") is None:
         raise InputError(
             f"commit {commit} of the run is not in this repository, or there is no git here: fetch the branch that "
             "holds it (`git fetch --unshallow` in a shallow clone), or ask from the repository of the run"

@@ -63,7 +63,8 @@ def dvc_assets(
         runner: Environment and time limits of the stages.
         read_checks: Called after a stage is up to date, with the names that its meta declares; returns one result per
             name. A failed result of severity ERROR stops downstream assets.
-        read_tags: Returns tags for the run and its materializations, such as the git commit; called in each step.
+        read_tags: Returns tags for materializations, such as the git commit; called in each step. The run has those
+            that its first stage found.
         read_numbers: Called after a stage is up to date; returns numbers that Dagster plots over time.
 
     Raises:
@@ -144,8 +145,9 @@ def run_stage(context: Context, project: DvcProject, stage: Stage, runner: Runne
         dagster.Failure: the stage failed or the project cannot be used.
         dagster.RetryRequested: the stage failed, and its `retries` allow another try.
     """
-    if tags:
-        context.instance.add_run_tags(context.run.run_id, dict(tags))
+    run_id = context.run.run_id
+    if tags and not context.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
+        context.instance.add_run_tags(run_id, dict(tags))  # what a later stage finds, its materialization says
     force = stage.name in context.run.tags.get(REFRESH_TAG, "").split(",")
     try:
         return bring_up_to_date(context, project, stage.name, runner, force)

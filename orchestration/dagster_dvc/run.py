@@ -5,9 +5,9 @@ to date is refused, with that ancestor's name, because `dvc repro --single-item`
 unchanged stage is done. Anything else runs as `dvc --wait-for-lock repro --single-item <stage>` under Dagster Pipes:
 the stage's process inherits the Pipes session through DVC and may report log lines and metadata, but does not have to.
 
-If the run is terminated, or `dvc` is killed while its stage continues, the stage's whole process tree is ended
-(`processes/tree.py`). Processes left behind by a killed run of this project are ended by the next run, before anything
-else. If another DVC process uses a path, the step waits, and the log names that process.
+If the run is terminated or its process killed, or `dvc` is killed while its stage continues, the stage's whole process
+tree is ended (`processes/tree.py`). Processes left behind by a killed run of this project are ended by the next run,
+before anything else. If another DVC process uses a path, the step waits, and the log names that process.
 
 Messages go to Dagster's logger: they are in the run's log and, if Python's logging has a handler, on the terminal.
 """
@@ -18,7 +18,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,7 @@ from orchestration.processes.tree import ProcessTree
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
 T = TypeVar("T")
 UNCHANGED, RESTORED, COMPUTED = "unchanged", "restored from DVC's run cache", "computed"
+_LOOK_SECONDS = 5.0  # between two looks at whether the run goes on
 _SHOWN_LINES = 20  # of a failed stage
 _REMEMBERED = 20  # reports kept per stage, one per data version
 _EXITED = re.compile(r"failed to run: .*, exited with (-?\d+)")
@@ -59,10 +60,12 @@ class Runner:
     Attributes:
         environment: variables that are added to theirs.
         outdated: of a stage that DVC sees no change in, why it runs all the same; "" if it does not.
+        dvc: what begins a command line of DVC.
     """
 
     environment: Mapping[str, str] = field(default_factory=dict)
     outdated: Callable[[Path, str], str] = lambda root, stage: ""
+    dvc: Sequence[str] = tuple(DVC)
     grace_seconds: float = 60.0  # for a stage to stop before it is killed
     busy_seconds: float = 6 * 3600.0  # for another DVC process to finish with a path
 
@@ -168,14 +171,14 @@ def _wait(project: DvcProject, why: str, said: str, deadline: float) -> str:
 def _repro(
     context: Context, project: DvcProject, stage: str, runner: Runner, force: bool
 ) -> tuple[str, Mapping[str, Any]]:
-    command = [*DVC, "--wait-for-lock", "repro", "--single-item", stage]
+    command = [*runner.dvc, "--wait-for-lock", "repro", "--single-item", stage]
     if force:
         command.insert(-1, "--force")
     deadline = time.monotonic() + runner.busy_seconds
     said = ""
     while True:
         with _pipes(context) as session:
-            code, lines = _run(command, project, runner, session.get_bootstrap_env_vars())
+            code, lines = _run(context, command, project, runner, session.get_bootstrap_env_vars())
         text = "\n".join(lines)
         busy = busy_path(text)
         if code == 0:
@@ -188,14 +191,20 @@ def _repro(
         said = _wait(project, busy, said, deadline)
 
 
-def _run(command: list[str], project: DvcProject, runner: Runner, pipes: Mapping[str, str]) -> tuple[int, list[str]]:
+def _run(
+    context: Context, command: list[str], project: DvcProject, runner: Runner, pipes: Mapping[str, str]
+) -> tuple[int, list[str]]:
     """Run `command` and show its output; returns its exit code and last lines."""
     tree = ProcessTree(tree_label(project.root))
     environment = {**os.environ, **runner.environment, **pipes, **tree.environment()}
     process = ShownProcess(command, project.root, environment, _DVC_ADVICE)
+    look = time.monotonic() + _LOOK_SECONDS
     try:
         while (code := process.poll()) is None:
             time.sleep(0.05)
+            if time.monotonic() > look:
+                _require_run(context)
+                look = time.monotonic() + _LOOK_SECONDS
     except BaseException:
         _stop(tree, process, runner)
         raise
@@ -203,6 +212,17 @@ def _run(command: list[str], project: DvcProject, runner: Runner, pipes: Mapping
         log.warning(f"dvc ended with code {code} while its stage was running; ending the stage")
         tree.stop(None, runner.grace_seconds, log.info)
     return code, process.lines()
+
+
+def _require_run(context: Context) -> None:
+    """Fail a step whose run has ended without it: the run's process was killed, or a person forced its end."""
+    run_id = context.run.run_id
+    try:
+        run = context.instance.get_run_by_id(run_id)
+    except Exception:  # of the history's database, which may be busy: looked at again soon
+        return
+    if run is not None and run.is_finished:
+        raise dg.Failure(f"The run has ended ({run.status.value}), so its stage is stopped.", allow_retries=False)
 
 
 def _stop(tree: ProcessTree, process: ShownProcess, runner: Runner) -> None:

@@ -14,8 +14,9 @@ import psutil
 
 from orchestration.processes.tree import ProcessTree
 
-DVC = [sys.executable, "-m", "dvc"]  # started by a Dagster step
-COMMAND = [sys.executable, "-m", "orchestration.dvc_command"]  # started by a run in a shell
+DVC = [sys.executable, "-m", "dvc"]
+COMMAND = [sys.executable, "-m", "orchestration.dvc_command"]  # the same, with what FLAME adds
+NO_WAIT = "--no-wait"  # its first argument where the caller waits for other DVC processes itself
 
 
 def tree_label(root: Path) -> str:

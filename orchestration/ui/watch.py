@@ -53,6 +53,8 @@ def _is_daemon(process: psutil.Process) -> bool:
 def end_runs(home: Path, tree: ProcessTree) -> None:
     """Terminate the runs in progress that the interface started, and wait for them; a training writes a checkpoint.
 
+    A run whose process has ended already, and that nobody reported, is failed: its steps then stop by themselves.
+
     Args:
         home: DAGSTER_HOME.
         tree: of the servers, to which the processes of their runs belong.
@@ -62,7 +64,7 @@ def end_runs(home: Path, tree: ProcessTree) -> None:
     """
     import dagster as dg
 
-    from orchestration.instance import PROCESS_TAG, UNFINISHED, history_errors
+    from orchestration.instance import PROCESS_TAG, UNFINISHED, fail_killed, history_errors
 
     with history_errors(home), dg.DagsterInstance.from_config(str(home)) as instance:
         found = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
@@ -72,27 +74,38 @@ def end_runs(home: Path, tree: ProcessTree) -> None:
                 grace = settings().stop_grace_seconds
                 log.info("terminating run %s (%s); up to %.0f s", run.run_id[:8], run.job_name, grace)
                 _terminate(instance, run.run_id, tree)
+        pids = {run.run_id: _pids(instance, run.run_id) for run in runs}
         deadline = time.monotonic() + settings().stop_grace_seconds + STOP_SECONDS
         while runs and time.monotonic() < deadline:
             time.sleep(0.5)
+            alive = {process.pid for process in tree.members()}  # a process reports its end before it ends
             runs = [run for run in runs if not _finished(instance, run.run_id)]
+            for run in runs:
+                if pids[run.run_id] and alive.isdisjoint(pids[run.run_id]):
+                    fail_killed(instance, run)
 
 
 def _terminate(instance: dg.DagsterInstance, run_id: str, tree: ProcessTree) -> None:
     """Ask a run to end: through the code server, or, if that has ended, as the code server would."""
-    from dagster import DagsterEventType
     from dagster._core.errors import DagsterUserCodeUnreachableError
 
     try:
         instance.run_launcher.terminate(run_id)
     except DagsterUserCodeUnreachableError:
-        events = [entry.dagster_event for entry in instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT)]
-        told = [event.engine_event_data.metadata.get("pid") for event in events if event and not event.step_key]
-        pids = {str(pid.value) for pid in told if pid}
+        pids = _pids(instance, run_id)
         for process in tree.members():
-            if str(process.pid) in pids:
+            if process.pid in pids:
                 with suppress(psutil.Error):  # it has ended meanwhile
                     process.send_signal(signal.SIGINT)
+
+
+def _pids(instance: dg.DagsterInstance, run_id: str) -> set[int]:
+    """The processes of a run, without those of its steps; empty as long as none has begun."""
+    from dagster import DagsterEventType
+
+    events = [entry.dagster_event for entry in instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT)]
+    told = [event.engine_event_data.metadata.get("pid") for event in events if event and not event.step_key]
+    return {int(str(pid.value)) for pid in told if pid}
 
 
 def end_in_order(tree: ProcessTree, home: Path) -> None:

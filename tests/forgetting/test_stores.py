@@ -89,7 +89,9 @@ def test_cache_remote_and_history(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("tracked")
-def test_models_are_tagged_and_found(tracked: Layout, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_models_are_tagged_and_found(
+    tracked: Layout, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
     from flame_core.data.forgotten import ForgottenSample, write_forgotten
     from flame_core.settings import settings
     from flame_core.tracking.store import experiment_id
@@ -127,6 +129,10 @@ def test_models_are_tagged_and_found(tracked: Layout, tmp_path: Path, caplog: py
     assert tag_models(tracked, read_forgotten(tracked.opt_out)) == {f"{name} version 1": 2}
     assert client.get_model_version(name, "1").tags["flame.forgotten"] == "2"
     assert runs["1" * 64] in caplog.text and "is deleted in MLflow" in caplog.text
+    monkeypatch.setenv("FLAME_REGISTERED_MODEL", "birds")  # what was registered before keeps its name
+    settings.cache_clear()
+    assert tag_models(tracked, read_forgotten(tracked.opt_out)) == {f"{name} version 1": 2}
+    assert {seen.versions for seen in who_saw(tracked, "b" * 64)} == {("1 of flame",), ()}
 
 
 @pytest.mark.usefixtures("tracked")

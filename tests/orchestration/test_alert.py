@@ -71,7 +71,9 @@ def evaluate(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, *assets:
 @dg.asset
 def ingest() -> None:
     raise dg.Failure(
-        "ingest failed with exit code 4:\nno picture is left", metadata={EXIT_CODE: 4}, allow_retries=False
+        "ingest failed with exit code 4:\nflame ingest ...\nno picture is left",
+        metadata={EXIT_CODE: 4},
+        allow_retries=False,
     )
 
 
@@ -84,10 +86,10 @@ def test_a_failed_stage_is_told_with_its_last_words(received, alerting, instance
     address, got = received
     run, answer = evaluate(alerting(address), instance, ingest)
     assert answer is None
-    said = "ingest failed with exit code 4:\nno picture is left"
+    said = "ingest failed with exit code 4:\nflame ingest ...\nno picture is left"
     assert got == [
         {
-            "text": f"materialization failed at ingest: {said}",
+            "text": "materialization failed at ingest: ingest failed with exit code 4: no picture is left",
             "run": run,
             "job": "materialization",
             "step": "ingest",
@@ -103,8 +105,21 @@ def test_a_failed_check_is_told_with_its_remedies(received, alerting, instance: 
     address, got = received
     evaluate(alerting(address), instance, train)
     (told,) = got
-    assert told["step"] == "train" and "loss_went_down" in told["message"]
+    assert told["step"] == "train"
+    said = "1 blocking asset check failed with ERROR severity: train: loss_went_down"
+    assert told["text"] == f"materialization failed at train: {said}"
     assert told["remedies"]["loss_went_down"][0] == "threshold: train.gates.max_loss_ratio"
+
+
+@dg.asset
+def compare() -> None:
+    raise OSError("the disk is gone")
+
+
+def test_an_error_that_no_stage_wrote_is_told_too(received, alerting, instance: dg.DagsterInstance) -> None:
+    address, got = received
+    evaluate(alerting(address), instance, compare)
+    assert got[0]["text"] == "materialization failed at compare: OSError: the disk is gone"
 
 
 def test_a_dead_address_is_said_without_its_secret_and_does_no_harm(

@@ -103,6 +103,7 @@ def test_a_state_that_comes_back_is_a_change_again(layout: Layout) -> None:
 
 @pytest.mark.parametrize("change", ["removed", "same size", "renamed"])
 def test_every_kind_of_change_counts(layout: Layout, change: str) -> None:
+    (layout.root / "pictures" / "b.jpg").write_bytes(b"two")
     ticks = Ticks(source_sensor(layout))
     ticks.tick()
     path = layout.root / "pictures" / "a.jpg"
@@ -117,6 +118,25 @@ def test_every_kind_of_change_counts(layout: Layout, change: str) -> None:
     assert len(ticks.tick()) == 1
 
 
+@pytest.mark.parametrize("empty", [False, True], ids=["its folder too", "a mount point stays"])
+def test_a_source_that_is_away_for_a_while_starts_no_run(layout: Layout, empty: bool) -> None:
+    ticks = Ticks(source_sensor(layout))
+    ticks.tick()
+    folder, away = layout.root / "pictures", layout.root / "away"
+    folder.rename(away)
+    if empty:
+        folder.mkdir()
+    for _ in range(3):
+        assert ticks.tick() == []
+        assert ticks.said == "mine: no files there now, so a run would fail. Is the disk mounted?"
+    if empty:
+        folder.rmdir()
+    away.rename(folder)
+    assert [ticks.tick() for _ in range(3)] == [[], [], []]
+    (folder / "b.jpg").write_bytes(b"two")
+    assert [len(ticks.tick()) for _ in range(3)] == [0, 1, 0]
+
+
 def test_broken_params_skip_with_the_reason(layout: Layout) -> None:
     layout.params.write_text("sources: [")
     with dg.DagsterInstance.ephemeral() as instance:
@@ -129,9 +149,11 @@ def test_tags_carry_the_params_and_the_commit(layout: Layout) -> None:
     assert set(tags) == {"params_digest"}  # no git here
     git = ["git", "-C", str(layout.root), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     subprocess.run([*git, "init", "--quiet"], check=True)
+    (layout.root / "dvc.lock").write_text("before\n")
     subprocess.run([*git, "add", "--all"], check=True)
     subprocess.run([*git, "commit", "--quiet", "--message", "first"], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    (layout.root / "dvc.lock").write_text("as the first stage of a run leaves it\n")
     assert read_tags(DvcProject(layout.root))["git_commit"] == head[:12]
     layout.params.write_text(layout.params.read_text().replace("epochs: 40", "epochs: 41"))
     changed = read_tags(DvcProject(layout.root))

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,31 @@ def test_a_path_that_was_freed_before_the_first_look_is_not_waited_for_until_ano
     assert dvc_command.dvc(["repro"]) == 0
     assert len(attempts) == 2
     assert 10 < sum(slept) <= 60
+
+
+def test_a_caller_that_waits_by_itself_is_told_for_whom(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    busy = "'/project/data/shards' is busy, it is being blocked by:\n  (PID 1): dvc repro\n"
+    given = []
+
+    def main(arguments: list[str]) -> int:
+        from dvc.lock import LockError
+
+        given.append(arguments)
+        try:
+            raise LockError(busy)
+        except LockError:
+            dvc_command.logging.getLogger("dvc.cli").exception("failed to reproduce")
+        return 255
+
+    monkeypatch.setattr("dvc.cli.main", main)
+    monkeypatch.setattr(sys, "argv", ["dvc_command", "--no-wait", "repro", "train"])
+    monkeypatch.setattr(logging.getLogger("dvc"), "propagate", True)
+    with pytest.raises(SystemExit) as ended:
+        dvc_command.main()
+    assert (ended.value.code, given) == (255, [["repro", "train"]])
+    assert "(PID 1): dvc repro" in caplog.text
 
 
 def test_a_disk_that_is_full_below_the_cache_is_named_and_keeps_no_part_of_a_file(

@@ -78,7 +78,11 @@ def test_a_loss_that_may_be_luck_is_not_worse_but_the_mean_must_not_fall():
 def test_the_gain_that_params_ask_for():
     champion, challenger = results(en=right(60)), results(en=right(64))
     assert judge(champion, challenger, PromoteParams(min_gain=0.02), CONFIDENCE).promoted
-    assert not judge(champion, challenger, PromoteParams(min_gain=0.03), CONFIDENCE).promoted
+    refused = judge(champion, challenger, PromoteParams(min_gain=0.03), CONFIDENCE)
+    assert not refused.promoted
+    assert refused.reason.endswith("changed by +0.0200, and promote.min_gain asks for +0.03")
+    fell = judge(challenger, champion, PromoteParams(min_gain=-0.03, tolerance=0.1), CONFIDENCE)
+    assert fell.promoted and "changed by -0.0200" in fell.reason
 
 
 def test_only_shared_measures_are_compared_and_other_pictures_are_refused():

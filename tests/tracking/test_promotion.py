@@ -7,9 +7,13 @@ import time
 import pytest
 
 from flame_core import gates
+from flame_core.digest import file_sha256
 from flame_core.errors import InputError, ParamsError
+from flame_core.model_files import WEIGHTS
+from flame_core.settings import settings
 from flame_core.tracking import promotion
 from flame_core.tracking.delivery import deliver
+from flame_core.tracking.gate import Verdict
 from flame_core.tracking.journal import KEY_TAG, Delivered, Journal
 from flame_core.tracking.promotion import (
     PREVIOUS,
@@ -157,6 +161,59 @@ def test_models_that_have_not_arrived_are_judged_once_they_have(tracked, address
     evaluated(tracked, address, "one", 10)
     with pytest.raises(InputError, match="report of version 1"):
         promote_if_new(params, tracked)
+
+
+def test_the_verdict_that_is_kept_follows_what_a_person_did_since(tracked, address, client, params, monkeypatch):
+    """The check of Dagster's asset shows it: a model that was rolled back is no longer shown as accepted."""
+    for at, key in enumerate(("one", "two")):
+        evaluated(tracked, address, key, at)
+    promotion._crown(client, "flame", "1", None)
+    accepted = Verdict("promoted", "the mean rose", "a rule", [])
+
+    def accept(params, layout):
+        promotion._store(client, client.get_model_version("flame", "2"), accepted)
+        promotion._crown(client, "flame", "2", "1")
+        return Promotion("2", "2", accepted)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion, "promote", accept)
+        promote_if_new(params, tracked)
+    assert promote_if_new(params, tracked) == Judged(True, "the mean rose")
+    rollback(tracked, "boats and birds")
+    found = promote_if_new(params, tracked)
+    assert isinstance(found, Judged) and not found.promoted and "boats and birds" in found.reason
+    allow_again(tracked, "2", "the birds were mislabelled")
+    promotion._store(client, client.get_model_version("flame", "2"), Verdict("refused", "worse in birds", "a rule", []))
+    assert promote_if_new(params, tracked) == Judged(False, "worse in birds")
+    client.delete_model_version("flame", "2")
+    assert promote_if_new(params, tracked) == Judged(True, "the mean rose")  # as kept: nothing else is known
+
+
+def test_models_that_were_rolled_back_before_they_were_judged_here_are_named(tracked, client, rolled_back, params):
+    """Promoted and rolled back by hand: there is no challenger, and that is not the whole story."""
+    weights = tracked.model(params.recipes[0]) / WEIGHTS
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    client.set_model_version_tag("flame", "2", MODEL_TAG, file_sha256(weights))
+    found = promote_if_new(params, tracked)
+    assert isinstance(found, Promotion) and found.verdict and "boats and birds" in found.verdict.reason
+    assert (found.challenger, found.champion) == ("2", "1")
+    client.set_model_version_tag("flame", "1", MODEL_TAG, file_sha256(weights))
+    client.set_model_version_tag("flame", "2", MODEL_TAG, "other")
+    (tracked.state / "tracking" / "judged").unlink()
+    assert promote_if_new(params, tracked) == Promotion(None, "1", None)  # the champion's own
+
+
+def test_another_registered_model_has_verdicts_of_its_own(tracked, address, client, params, monkeypatch):
+    client.create_registered_model("flame")
+    kept = Promotion("1", "1", Verdict("promoted", "the mean rose", "a rule", []))
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion, "promote", lambda params, layout: kept)
+        promote_if_new(params, tracked)
+    monkeypatch.setenv("FLAME_REGISTERED_MODEL", "other")
+    settings.cache_clear()
+    found = promote_if_new(params, tracked)
+    assert isinstance(found, Promotion) and found.verdict is None
 
 
 def test_a_report_that_lost_a_file_in_mlflow_is_named_by_its_run(tracked, address, client, params):

@@ -71,6 +71,13 @@ def test_a_commit_that_is_not_here_is_named_with_what_brings_it(project: Layout,
         _require_commit(project, cast(Any, record))
 
 
+@pytest.mark.parametrize("tag", ["git.commit", "evaluated.git.commit"])
+def test_a_tag_that_is_no_commit_is_named(project: Layout, tag: str) -> None:
+    record = SimpleNamespace(tags={"git.commit": "0123456789" * 4, tag: "main; rm"})
+    with pytest.raises(InputError, match=f"the run's tag {tag} is 'main; rm', which is not a commit"):
+        _require_commit(project, cast(Any, record))
+
+
 def test_the_definitions_are_those_of_the_last_evaluation_as_the_params_and_the_lock_are(project: Layout) -> None:
     place = project.project
 

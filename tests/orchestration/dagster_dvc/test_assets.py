@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from orchestration.dagster_dvc.assets import asset_key, op_name
+from orchestration.dagster_dvc import run
+from orchestration.dagster_dvc.assets import asset_key, dvc_assets, op_name
 from orchestration.dagster_dvc.lock_sensor import dvc_lock_sensor
 from orchestration.dvc_project.project import DvcProject
 from tests.orchestration.conftest import KEYS, assets, edit, read_checks, stale
@@ -148,6 +151,17 @@ def test_refresh_forces_one_stage_and_equal_bytes_stop_there(
     }
 
 
+def test_a_run_has_the_tags_of_its_first_stage(reproduced: DvcProject, instance: dg.DagsterInstance) -> None:
+    """A commit while it runs is that of the stages behind it: their materializations say so."""
+    found = iter(["first", *["later"] * 3])
+    asked = dvc_assets(reproduced, read_checks=read_checks, read_tags=lambda project: {"git_commit": next(found)})
+    result = dg.materialize(asked, instance=instance)
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None and run.tags["git_commit"] == "first"
+    made = [event.materialization.tags["git_commit"] for event in result.get_asset_materialization_events()]
+    assert made == ["first", *["later"] * 3]
+
+
 def test_a_path_in_use_is_waited_for_and_its_user_named(
     foreign: DvcProject, instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,3 +178,24 @@ def test_a_path_in_use_is_waited_for_and_its_user_named(
     assert result.success
     assert outcomes(result) == {"grow": "unchanged"}  # the other one had done it
     assert f"(PID {other.pid}): " in capfd.readouterr().err
+
+
+def test_a_stage_does_not_outlive_its_run(
+    foreign: DvcProject, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the interface, where a run's steps are processes of their own: they are left if the run's is killed."""
+    monkeypatch.setattr(run, "_LOOK_SECONDS", 0.1)
+    edit(foreign.root / "grow.py", "count =", "pathlib.Path('started').touch(); time.sleep(60)\ncount =")
+
+    def end(instance: dg.DagsterInstance) -> None:
+        while not (foreign.root / "started").exists():
+            time.sleep(0.05)
+        instance.report_run_failed(instance.get_runs()[0], "its process was killed")
+
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        ending = threading.Thread(target=end, args=(instance,))
+        ending.start()
+        result = materialize(foreign, instance, selection="grow")
+        ending.join()
+        assert "The run has ended (FAILURE), so its stage is stopped." in failure(result, "grow")
+    assert "asking process" in capfd.readouterr().err

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -103,6 +104,27 @@ def test_a_run_ends_in_order_although_its_code_server_has_ended(
     reporter.join()
     assert worker.returncode == -signal.SIGINT  # as Dagster asks it: its stage may write a checkpoint
     assert other.poll() is None
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["", "that somebody terminates already"])
+def test_a_run_whose_process_has_ended_is_not_waited_for(
+    start: Start, tmp_path: Path, instance: dg.DagsterInstance, asked: bool
+) -> None:
+    tree = ProcessTree("ui-test")
+    worker = start(Server("run", WAIT), tree)
+    run_id = begun(instance, {GRPC_INFO_TAG: json.dumps({"socket": str(tmp_path / "gone.sock")})})
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    instance.report_engine_event("Started process for run.", run, EngineEventData.in_process(worker.pid))
+    if asked:
+        instance.report_run_canceling(run)
+    worker.kill()
+    worker.wait()
+    began = time.monotonic()
+    watch.end_runs(tmp_path, tree)
+    assert time.monotonic() - began < 20  # of 140 s
+    ended = instance.get_run_by_id(run_id)
+    assert ended is not None and ended.status is dg.DagsterRunStatus.FAILURE
 
 
 def test_a_run_that_somebody_terminates_already_is_waited_for(tmp_path: Path, instance: dg.DagsterInstance) -> None:
