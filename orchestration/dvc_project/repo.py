@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestration.dvc_project.errors import DvcBusyError, DvcProjectError, located
+from orchestration.dvc_project.whole_files import edit_held_paths, write_whole
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -40,6 +41,7 @@ def opened(root: Path, *, locked: bool = False) -> Iterator[Repo]:
     from dvc.lock import LockError
     from dvc.repo import Repo
 
+    write_whole()
     try:
         with Repo(str(root)) as repo, _holding(repo, root) if locked else nullcontext():
             yield repo
@@ -96,12 +98,11 @@ def release_dead(root: Path) -> list[str]:
     """
     from dvc.lock import LockError
     from dvc.repo import Repo
-    from dvc.rwlock import _edit_rwlock
 
     with Repo(str(root)) as repo:
         hardlink = repo.config["core"].get("hardlink_lock", False)
         try:
-            with _edit_rwlock(repo.tmp_dir, repo.fs, hardlink) as lock:
+            with edit_held_paths(repo.tmp_dir, repo.fs, hardlink) as lock:
                 return _release(lock)
         except LockError:  # another process is using that file
             return []

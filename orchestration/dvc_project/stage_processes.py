@@ -14,7 +14,7 @@ import psutil
 
 from orchestration.processes.tree import ProcessTree
 
-DVC = [sys.executable, "-m", "dvc"]  # started by a Dagster step
+DVC = [sys.executable, "-m", "orchestration.dvc_project.whole_files"]  # started by a Dagster step
 COMMAND = [sys.executable, "-m", "orchestration.dvc_command"]  # started by a run in a shell
 
 
