@@ -16,6 +16,7 @@ from orchestration.processes.tree import ProcessTree
 
 DVC = [sys.executable, "-m", "orchestration.dvc_project.whole_files"]  # started by a Dagster step
 COMMAND = [sys.executable, "-m", "orchestration.dvc_command"]  # started by a run in a shell
+PLAIN = [sys.executable, "-m", "dvc"]  # started by `flame reproduce`, whose code may be older
 
 
 def tree_label(root: Path) -> str:
@@ -33,6 +34,6 @@ def end_abandoned(root: Path, grace_seconds: float, say: Callable[[str], None]) 
 
 def _is_dvc(process: psutil.Process) -> bool:
     try:
-        return process.cmdline()[: len(DVC)] in (DVC, COMMAND)
+        return process.cmdline()[: len(DVC)] in (DVC, COMMAND, PLAIN)
     except psutil.Error:
         return False
