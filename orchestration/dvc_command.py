@@ -1,4 +1,4 @@
-"""DVC's command line with four differences, started by `flame run` and by Dagster's steps.
+"""DVC's command line with five differences, started by `flame run` and by Dagster's steps.
 
     python -m orchestration.dvc_command repro train@flame
     python -m orchestration.dvc_command --no-wait repro train@flame    # a step waits by itself, and says so in its log
@@ -9,6 +9,7 @@
 - If another DVC process holds a lock or path, it names that process and waits (with `--no-wait` it ends).
   It releases what a dead process holds, even if the dead process is still listed (a zombie, as in containers whose
   first process does not reap its children).
+- It writes `dvc.lock` and its list of paths in use whole, whenever it is killed or interrupted.
 - If the process that started it is killed, it stops the stage in order (`processes/tree.py`) and ends.
 """
 
@@ -31,6 +32,7 @@ from flame_core.reporting import console
 from flame_core.settings import settings
 from orchestration.dvc_project.repo import busy_path, busy_with, held_paths, release_dead
 from orchestration.dvc_project.stage_processes import NO_WAIT
+from orchestration.dvc_project.whole_files import write_whole
 from orchestration.processes.tree import TOKEN, ProcessTree
 
 _EXITED = re.compile(r", exited with (-?\d+)\Z")
@@ -89,6 +91,7 @@ def dvc(arguments: list[str], *, waits: bool = True) -> int:
     from dvc.cli import main
     from dvc_objects.fs.local import FsspecLocalFileSystem
 
+    write_whole()
     FsspecLocalFileSystem.put_file = _put_file
     logging.getLogger("dvc_data.hashfile.transfer").addFilter(_refused_copy)
     logger, said = logging.getLogger("dvc.cli"), ""

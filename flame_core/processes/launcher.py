@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from flame_core import errors, pipes
@@ -32,7 +33,7 @@ from flame_core.settings import settings
 if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # handled by the agent while it runs
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # that stop the processes
 _PARENT_SECONDS = 2.0  # between two checks that the launcher still runs
 
 
@@ -65,13 +66,15 @@ def launch(work: Launch, processes: int, nodes: Nodes | None = None) -> None:
     from torch.distributed.launcher.api import elastic_launch
 
     _require_gpus(work, processes)
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # errors are raised here instead
-    with tempfile.TemporaryDirectory(prefix="flame-launch-") as name, _environment(), _signals_kept():
+    _silence("torch.distributed.elastic")  # errors are raised here instead
+    with tempfile.TemporaryDirectory(prefix="flame-launch-") as name, _environment(), _stops_as(SignalException):
         folder = Path(name)
         path = folder / "job.json"
         path.write_text(work.job, "utf-8")
         try:
             config = _config(processes, nodes, folder / "logs")
+            if hasattr(config, "signals_to_handle"):  # of newer versions; `_stops_as` has the others
+                config.signals_to_handle = "SIGTERM"
             elastic_launch(config, sys.executable)("-P", "-m", work.module, str(path))
         except ChildFailedError as error:
             raise _reported(folder) or _died(work, error, nodes) from None
@@ -83,10 +86,8 @@ def launch(work: Launch, processes: int, nodes: Nodes | None = None) -> None:
                 f"{settings().join_seconds:g} s ({str(error).strip().splitlines()[0][:200]}). Is the same command "
                 f"running on all nodes, and do they reach that port of node 0? Run again {work.again}"
             ) from None
-        except SignalException as error:
-            raise _reported(folder) or Interrupted(
-                f"{error}: the processes did not stop in time; run again {work.again}"
-            ) from None
+        except SignalException:  # a process that has not begun, or did not stop in time, reports nothing
+            raise _reported(folder) or Interrupted(f"stopped; run again {work.again}") from None
 
 
 def _config(processes: int, nodes: Nodes | None, logs: Path) -> LaunchConfig:
@@ -201,10 +202,27 @@ def _environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def _silence(package: str) -> None:
+    """Log nothing of a package below CRITICAL; torch gives each of its loggers a level of its own."""
+    for name in [package, *logging.root.manager.loggerDict]:
+        if name == package or name.startswith(f"{package}."):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 @contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Restore the signal handlers, because the agent leaves its own behind."""
-    old = {number: signal.getsignal(number) for number in _SIGNALS}
+def _stops_as(kind: Callable[[str, signal.Signals], BaseException]) -> Iterator[None]:
+    """Raise `kind` on every stop signal; the agent then sends SIGTERM to the processes, whichever signal it was.
+
+    A process that is still importing ends by SIGTERM without a word, and by SIGINT with a traceback. A signal that is
+    ignored (nohup) stays ignored. The handlers are restored, because the agent leaves its own behind.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise kind(signal.Signals(number).name, signal.SIGTERM)
+
+    old = {number: handler for number in _SIGNALS if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
+    for number in old:
+        signal.signal(number, stop)
     try:
         yield
     finally:

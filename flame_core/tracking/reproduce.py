@@ -5,7 +5,8 @@
 
 `.flame/reproduce/<run id>/` holds that commit's `dvc.yaml` and recipes, the run's `params.yaml` and `dvc.lock`, and its
 own work cache, so nothing comes from the results that it should confirm. Inputs come from DVC's cache or remote; if
-those have lost them, they are computed again.
+those have lost them, they are computed again. A reproduction that was stopped or killed keeps its work cache, and the
+same command goes on with it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import subprocess
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from flame_core.measuring.results import METRICS
 from flame_core.model_files import WEIGHTS
 from flame_core.names import is_commit, require_name, shown
 from flame_core.params import parse_params, read_yaml
+from flame_core.settings import settings
 from flame_core.tracking.belonging import foreign_sources
 from flame_core.tracking.dvc_settings import copy_dvc_settings
 from flame_core.tracking.evaluation import REPORT
@@ -41,6 +42,7 @@ from flame_core.version import code_version
 from flame_core.workspace import dvc, environment
 
 ENV = ".env"
+_BEGUN, _WORK = ".flame/begun", ".flame/work"  # in its folder: a file until it has ended, and its work cache
 OLDER_VERSIONS = "flame_core/versions.yaml"  # in `dvc.yaml` of commits before projects had their own
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,7 @@ def reproduce(layout: Layout, model: str, everything: bool = False) -> Reproduct
             read_artifact(files, name)
         recorded = read_artifact(files, f"{REPORT}/{METRICS}")
         _require_commit(layout, record)
-        root = _project(layout, record, files)  # which replaces that of an earlier reproduction
+        root = _project(layout, record, files)  # which replaces that of an earlier reproduction, or continues it
         code = _code(layout, record, root)
     variables = {**environment(), "PYTHONPATH": str(code), "FLAME_TRACKING_URI": "off", "PYTHONSAFEPATH": "1"}
     target = f"evaluate@{recipe}"
@@ -103,14 +105,22 @@ def reproduce(layout: Layout, model: str, everything: bool = False) -> Reproduct
         if recorded.get(name) != metrics.get(name)
     }
     sha256 = file_sha256(found.model(recipe) / WEIGHTS)
+    (root / _BEGUN).unlink()
     return Reproduction(root, record.tags.get(MODEL_TAG, ""), sha256, differing)
 
 
 def _project(layout: Layout, record: Record, files: Path) -> Path:
-    """A new project folder with the run's params and lock, and this project's cache."""
+    """A new project folder with the run's params and lock, and this project's cache.
+
+    It has the work cache of an earlier reproduction if that did not end.
+    """
+    from orchestration.dvc_project.stage_processes import end_abandoned
+
     root = layout.state / "reproduce" / record.run.info.run_id
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
+    end_abandoned(root, settings().stop_grace_seconds, log.warning)
+    _clear(root, root / _WORK if (root / _BEGUN).is_file() else None)
+    (root / _BEGUN).parent.mkdir(parents=True, exist_ok=True)
+    (root / _BEGUN).touch()
     copy_dvc_settings(layout, root)
     for name in ("params.yaml", LOCK):
         shutil.copy(files / name, root / name)
@@ -120,6 +130,18 @@ def _project(layout: Layout, record: Record, files: Path) -> Path:
         (root / ENV).symlink_to(env.resolve())  # settings, such as the device
     link_sources(layout, root, read_yaml(root / "params.yaml"))
     return root
+
+
+def _clear(folder: Path, kept: Path | None) -> None:
+    """Remove a folder, but not the one that is kept in it."""
+    if kept is None or not kept.is_relative_to(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for each in folder.iterdir() if folder != kept else ():
+        if each.is_dir() and not each.is_symlink():
+            _clear(each, kept)
+        else:
+            each.unlink()
 
 
 def _require_commit(layout: Layout, record: Record) -> None:
@@ -196,9 +218,9 @@ def _recipes(layout: Layout, code: Path, root: Path) -> None:
 
 
 def _dvc(root: Path, variables: dict[str, str], *arguments: str, required: bool = True) -> None:
+    from orchestration.pipeline_run import run_in_order
+
     log.info("dvc %s", " ".join(arguments))
-    done = subprocess.run(
-        [*dvc(), *arguments], cwd=root, env=variables, check=False, stderr=None if required else subprocess.DEVNULL
-    )
-    if required and done.returncode:
-        raise ComputationError(f"`dvc {' '.join(arguments)}` failed in {root} with exit code {done.returncode}")
+    code = run_in_order(root, [*dvc(), *arguments], variables, errors=required)
+    if required and code:
+        raise ComputationError(f"`dvc {' '.join(arguments)}` failed in {root} with exit code {code}")

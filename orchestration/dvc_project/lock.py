@@ -1,19 +1,19 @@
 """Reads `dvc.lock`, which records each stage's last run, and sorts its entries.
 
-DVC rewrites it in place, so it is read under DVC's lock, and an incomplete read is repeated.
+A plain `dvc` rewrites it in place, so it is read under DVC's lock, and an incomplete read is repeated.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestration.dvc_project.repo import LOCK_FILE, opened, untorn
+from orchestration.dvc_project.whole_files import replace_whole
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,7 @@ def sort_lock(root: Path) -> None:
             return
         for name in order:
             stages.move_to_end(name)
-        beside = path.with_name(f".{LOCK_FILE}.{os.getpid()}")
-        beside.write_text(dumps_yaml(content), "utf-8")
-        beside.replace(path)
+        replace_whole(path, dumps_yaml(content))
 
 
 def _digest(value: Any) -> str:

@@ -10,10 +10,11 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestration.dvc_project.errors import DvcBusyError, DvcProjectError, located
+from orchestration.dvc_project.whole_files import edit_held_paths, write_whole
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -40,6 +41,7 @@ def opened(root: Path, *, locked: bool = False) -> Iterator[Repo]:
     from dvc.lock import LockError
     from dvc.repo import Repo
 
+    write_whole()
     try:
         with Repo(str(root)) as repo, _holding(repo, root) if locked else nullcontext():
             yield repo
@@ -92,16 +94,16 @@ def busy_path(text: str) -> str | None:
 def release_dead(root: Path) -> list[str]:
     """Release paths held by ended processes; returns those processes, as `process 123 (dvc repro)`.
 
-    DVC does so itself, but not while such a process is a zombie.
+    DVC does so itself, but not while such a process is a zombie, or another process has its number: a container that is
+    started again gives out the same small numbers.
     """
     from dvc.lock import LockError
     from dvc.repo import Repo
-    from dvc.rwlock import _edit_rwlock
 
     with Repo(str(root)) as repo:
         hardlink = repo.config["core"].get("hardlink_lock", False)
         try:
-            with _edit_rwlock(repo.tmp_dir, repo.fs, hardlink) as lock:
+            with edit_held_paths(repo.tmp_dir, repo.fs, hardlink) as lock:
                 return _release(lock)
         except LockError:  # another process is using that file
             return []
@@ -118,18 +120,23 @@ def held_paths(root: Path) -> Any:
 def _release(lock: Any) -> list[str]:
     """Remove ended processes from the content of DVC's file of held paths."""
     readers = [info for infos in lock["read"].values() for info in infos]
-    dead = {info["pid"]: info["cmd"] for info in (*readers, *lock["write"].values()) if _ended(info["pid"])}
+    dead = {info["pid"]: info["cmd"] for info in (*readers, *lock["write"].values()) if _ended(**info)}
     kept = {path: [info for info in infos if info["pid"] not in dead] for path, infos in lock["read"].items()}
     lock["read"] = {path: infos for path, infos in kept.items() if infos}
     lock["write"] = {path: info for path, info in lock["write"].items() if info["pid"] not in dead}
     return [f"process {pid} ({command[:200]})" for pid, command in sorted(dead.items())]
 
 
-def _ended(pid: int) -> bool:
+def _ended(pid: int, cmd: str) -> bool:
+    """Whether a process has ended that DVC noted with this command, its arguments behind the path of its program."""
     import psutil
 
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return True
+        last = PurePath(cmd.rsplit(" ", 1)[-1]).stem  # `python -m dvc repro` is noted as `.../dvc/__main__.py repro`
+        return last not in " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return True
     except psutil.Error:

@@ -14,9 +14,10 @@ import psutil
 
 from orchestration.processes.tree import ProcessTree
 
-DVC = [sys.executable, "-m", "dvc"]
+DVC = [sys.executable, "-m", "orchestration.dvc_project.whole_files"]  # of any project
 COMMAND = [sys.executable, "-m", "orchestration.dvc_command"]  # the same, with what FLAME adds
-NO_WAIT = "--no-wait"  # its first argument where the caller waits for other DVC processes itself
+PLAIN = [sys.executable, "-m", "dvc"]  # started by `flame reproduce`, whose code may be older
+NO_WAIT = "--no-wait"  # first argument of COMMAND where the caller waits for other DVC processes itself
 
 
 def tree_label(root: Path) -> str:
@@ -34,6 +35,6 @@ def end_abandoned(root: Path, grace_seconds: float, say: Callable[[str], None]) 
 
 def _is_dvc(process: psutil.Process) -> bool:
     try:
-        return process.cmdline()[: len(DVC)] in (DVC, COMMAND)
+        return process.cmdline()[: len(DVC)] in (DVC, COMMAND, PLAIN)
     except psutil.Error:
         return False

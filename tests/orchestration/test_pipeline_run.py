@@ -237,3 +237,12 @@ def test_what_a_zombie_holds_is_released(layout: Layout) -> None:
         assert f"released the lock of process {holder.pid} (dvc repro)" in said
     finally:
         holder.communicate()
+
+
+def test_dvc_that_is_killed_is_said_and_its_stage_ends(waiting: Layout) -> None:
+    edit(waiting.root / "dvc.yaml", f"{sys.executable} stage.py", f"kill -9 $PPID; {sys.executable} stage.py")
+    code, output = flame_run(waiting)
+    assert code == 128 + signal.SIGKILL, output
+    assert "DVC was ended by SIGKILL; what was finished is kept, and the same command resumes" in output
+    left = [each for each in psutil.process_iter(["cmdline"]) if "stage.py" in (each.info["cmdline"] or ())]
+    assert [each for each in left if each.cwd() == str(waiting.root)] == []

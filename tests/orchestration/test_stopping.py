@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from orchestration.dvc_project.project import DvcProject
+from orchestration.dvc_project.stage_processes import DVC
 from tests.orchestration.conftest import edit
 
 # Counts to 40 with a helper in a session of its own; SIGTERM finishes the step, checkpoints and leaves with code 75.
@@ -155,7 +156,7 @@ def test_a_stage_does_not_outlive_its_dvc(training: DvcProject) -> None:
     run = start(training, grace=30)
     wait_for_step(training, 21)
     below = processes_below(run.pid)
-    dvc = next(process for process in below if process.cmdline()[1:3] == ["-m", "dvc"])
+    dvc = next(process for process in below if process.cmdline()[:3] == DVC)
     dvc.kill()
     output, _ = run.communicate(timeout=60)
     assert run.returncode == 1

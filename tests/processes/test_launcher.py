@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -15,8 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from flame_core.errors import Interrupted
 from flame_core.model_files import WEIGHTS
 from flame_core.params import TrainParams
+from flame_core.processes import launcher
+from flame_core.processes.launcher import Launch, launch
 from flame_core.training.job import METRICS, TrainingJob
 from tests.training.world import FACETS, recipe, write_world
 
@@ -144,3 +149,37 @@ def test_a_batch_that_cannot_be_divided_is_refused_with_both_numbers(tmp_path):
     assert process.returncode == 2, output
     assert "batch_size 7 cannot be divided evenly among 2 processes" in output
     assert list((tmp_path / "odd/temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_while_the_processes_begin_it_says_one_thing(number, tmp_path, monkeypatch, capfd):
+    """No traceback of a process that was importing, no line of torch's agent, and nothing left."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def stop() -> None:
+        while not any(tmp_path.glob("flame-launch-*/importing")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    stopping = threading.Thread(target=stop, daemon=True)
+    stopping.start()
+    with pytest.raises(Interrupted, match=r"^stopped; run again to go on$"):
+        launch(Launch("tests.processes.never_ready", "{}", "FLAME_TRAIN_PROCESSES", "to go on"), 1)
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+    assert psutil.Process().children() == []
+    assert signal.getsignal(number) is before
+
+
+def test_a_launch_that_nohup_began_does_not_end_with_the_terminal():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with launcher._stops_as(KeyError):
+            signal.raise_signal(signal.SIGHUP)
+            with pytest.raises(KeyError, match="SIGQUIT"):
+                signal.raise_signal(signal.SIGQUIT)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

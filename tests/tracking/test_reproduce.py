@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import psutil
 import pytest
 import yaml
 
-from flame_core.errors import InputError
+from flame_core.errors import InputError, Interrupted
 from flame_core.graph.links import require_links
 from flame_core.layout import Layout
 from flame_core.params import load_params, merge, read_yaml
 from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import Journal
 from flame_core.tracking.provenance import git_state
-from flame_core.tracking.reproduce import _code, _recipes, _require_commit, reproduce
+from flame_core.tracking.reproduce import _clear, _code, _dvc, _recipes, _require_commit, reproduce
 from flame_core.tracking.store import journals
 from tests.tracking.conftest import start
 
@@ -119,3 +125,33 @@ def test_an_earlier_reproduction_is_kept_if_the_run_cannot_be_made_again(tracked
     with pytest.raises(InputError, match=lacks):
         reproduce(tracked, f"runs:/{run}")
     assert earlier.is_dir()
+
+
+def test_a_stop_ends_the_stage_of_a_reproduction_as_well(tmp_path: Path) -> None:
+    """SIGTERM reaches `flame reproduce` alone, as from Slurm or docker: its training would go on without it."""
+    stage = "import pathlib, time; pathlib.Path('begun').touch(); time.sleep(60)"
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": {"cmd": f'{sys.executable} -c "{stage}"'}}}))
+
+    def stop() -> None:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        _dvc(tmp_path, dict(os.environ), "repro", "train")
+    assert psutil.Process().children(recursive=True) == []
+
+
+def test_of_a_reproduction_that_did_not_end_the_work_cache_stays(tmp_path: Path) -> None:
+    kept = tmp_path / ".flame/work"
+    for name in (".flame/work/train/unit", ".flame/gather/x", "data/models/flame/model", "params.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "linked").symlink_to(kept)
+    _clear(tmp_path, kept)
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == [kept / "train/unit"]
+    _clear(tmp_path, None)
+    assert not tmp_path.exists()
