@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from flame_core.gates import Check, to_bytes
 from flame_core.layout import Layout
 from orchestration.dvc_project.repo import release_dead
 from orchestration.processes.tree import TOKEN
-from tests.orchestration.conftest import edit
+from tests.orchestration.conftest import dvc, edit
 from tests.orchestration.test_experiment import layout as layout  # the fixture: FLAME's params, two cheap stages
 
 # Saves its state and ends with code 75 when it is asked to, as a training does.
@@ -237,3 +238,18 @@ def test_what_a_zombie_holds_is_released(layout: Layout) -> None:
         assert f"released the lock of process {holder.pid} (dvc repro)" in said
     finally:
         holder.communicate()
+
+
+def test_what_a_remote_has_is_not_computed(layout: Layout, tmp_path: Path) -> None:
+    assert flame_run(layout)[0] == 0
+    dvc(layout.root, "remote", "add", "--default", "store", str(tmp_path / "remote"))
+    dvc(layout.root, "push", "--quiet")
+    shutil.rmtree(layout.root / "data")
+    shutil.rmtree(layout.root / ".dvc/cache")
+    code, said = flame_run(layout)
+    assert code == 3 and "run `dvc pull data/comparison data/models/flame` first" in said, said
+    code, said = flame_run(layout, "--set", "evaluate.max_pictures=7")
+    assert code == 3 and f"in {layout.root} first" in said, said
+    dvc(layout.root, "pull", "--quiet")
+    code, said = flame_run(layout, "--set", "evaluate.max_pictures=7")
+    assert code == 0 and "Running stage" not in said, said
