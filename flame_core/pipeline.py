@@ -31,15 +31,22 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
         0, or the exit code of the stage that failed, or DVC's own if DVC refused.
 
     Raises:
-        ParamsError: the project is of another version of this package or has no `.dvc/`; `dvc.yaml` lacks what a
+        ParamsError: the project is of another version of this package or has no `.dvc/`; a merge left a
+            conflict in `dvc.lock`; `dvc.yaml` lacks what a
             recipe needs, and says what to write; a recipe cannot be trained; a benchmark cannot be asked; or a target
             is no stage.
         InputError: what would be computed only has to be pulled.
         Interrupted: a stop signal came.
     """
+    from orchestration.dvc_project.errors import DvcProjectError
+    from orchestration.dvc_project.repo import require_merged
     from orchestration.pipeline_run import reproduce
 
     require_versions(layout)
+    try:
+        require_merged(layout.project)  # DVC names the line, and not what to do; a workspace would begin with nothing
+    except DvcProjectError as error:
+        raise ParamsError(str(error)) from None
     resolved = resolve_params(layout, overrides, preset)
     in_workspace = bool(overrides or preset or not resolved.params.storage.cache)
     if not in_workspace:

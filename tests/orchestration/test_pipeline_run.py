@@ -246,6 +246,11 @@ def test_what_a_remote_has_is_not_computed(layout: Layout, tmp_path: Path) -> No
     dvc(layout.root, "push", "--quiet")
     shutil.rmtree(layout.root / "data")
     shutil.rmtree(layout.root / ".dvc/cache")
+    lock = (layout.root / "dvc.lock").read_text()
+    (layout.root / "dvc.lock").write_text(lock.replace("stages:", "<<<<<<< ours\nstages:"))
+    code, said = flame_run(layout, "--set", "evaluate.max_pictures=7")
+    assert code == 2 and "dvc.lock, line 2: a merge left a conflict here: take one side as a whole" in said, said
+    (layout.root / "dvc.lock").write_text(lock)
     code, said = flame_run(layout)
     assert code == 3 and "run `dvc pull data/comparison data/models/flame` first" in said, said
     code, said = flame_run(layout, "--set", "evaluate.max_pictures=7")
