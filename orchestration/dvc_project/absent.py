@@ -6,7 +6,7 @@ To DVC an out that is not there is a change like any other, so `dvc repro` in a 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ def require_pulled(root: Path, targets: Collection[str] = (), project: Path | No
 def absent_outs(root: Path, targets: Collection[str] = ()) -> dict[str, tuple[str | None, str]]:
     """{out that neither the project nor DVC's cache has: (its own remote, digest)}, where nothing else has changed.
 
+    An out of which a part was pulled counts too.
+
     Raises:
         DvcProjectError: one of the files is broken.
         DvcBusyError: another process holds one of the paths.
@@ -62,13 +64,39 @@ def _absent(root: Path, targets: Collection[str]) -> dict[str, tuple[str | None,
     with opened(root, locked=True) as repo:
         graph = repo.index.graph
         for stage in _needed(graph, root, targets):
-            outs = [out for out in stage.outs if out.use_cache and out.hash_info and not out.exists]
-            if not outs or stage.changed(allow_missing=True, upstream=list(graph.successors(stage))):
+            outs = [out for out in stage.outs if out.use_cache and out.hash_info and _lacks_files(repo, out)]
+            if not outs or _changed(stage, list(graph.successors(stage)), outs):
                 continue
             for out in outs:
                 if out.changed_cache():
                     found[os.path.relpath(out.fs_path, root)] = (out.remote, out.hash_info.value)
     return found
+
+
+def _lacks_files(repo: Any, out: Any) -> bool:
+    """Whether an out, or a part of its files, is not there, and what is there is as it was recorded."""
+    from dvc_data.hashfile.hash import hash_file
+    from dvc_data.hashfile.tree import Tree
+
+    if not out.exists:
+        return True
+    recorded = out.get_obj() if Path(out.fs_path).is_dir() else None
+    if not isinstance(recorded, Tree):
+        return False
+    digests = {"/".join(key): info.value for key, _, info in recorded if info}
+    there = {
+        path.relative_to(out.fs_path).as_posix(): str(path) for path in Path(out.fs_path).rglob("*") if path.is_file()
+    }
+    return there.keys() < digests.keys() and all(
+        hash_file(path, out.fs, out.hash_name, repo.state)[1].value == digests[name] for name, path in there.items()
+    )
+
+
+def _changed(stage: Any, upstream: Sequence[Any], lacking: Collection[Any]) -> bool:
+    """Whether DVC would run a stage even if the outs that lack files were whole."""
+    if stage.changed_stage() or stage.changed_deps(allow_missing=True, upstream=upstream):
+        return True
+    return any(out.status() for out in stage.outs if out not in lacking)
 
 
 def _needed(graph: Any, root: Path, targets: Collection[str]) -> Iterator[Any]:

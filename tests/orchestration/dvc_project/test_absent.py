@@ -51,3 +51,16 @@ def test_a_remote_that_does_not_answer_is_named(clone: Path, tmp_path: Path):
         require_pulled(clone)
     dvc(clone, "remote", "remove", "store")
     require_pulled(clone)
+
+
+def test_an_out_of_which_a_part_was_pulled(clone: Path):
+    dvc(clone, "pull", "--quiet", "numbers")
+    (clone / "numbers/enough").unlink()
+    assert "numbers" not in absent_outs(clone)  # the cache has it
+    shutil.rmtree(clone / ".dvc/cache")
+    dvc(clone, "pull", "--quiet", "numbers/all.txt")
+    (clone / "numbers/enough").unlink(missing_ok=True)
+    assert "numbers" in absent_outs(clone)
+    (clone / "numbers/all.txt").chmod(0o644)
+    (clone / "numbers/all.txt").write_text("changed")
+    assert "numbers" not in absent_outs(clone)
