@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flame_core.absent_outs import bringing, making
 from flame_core.digest import json_bytes
 from flame_core.errors import GateError, InputError
 from flame_core.remedies import advice, remedy_of
-from flame_core.verification import making
 
 CHECKS = "checks.json"
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def read(out: Path) -> list[Check]:
     """
     path = out / CHECKS
     if not path.is_file():
-        raise InputError(f"{path} is missing: run `{making(out)}` first (`flame run` runs all)")
+        raise InputError(f"{path} is missing: {bringing(out)}")
     try:
         return [Check(**row) for row in json.loads(path.read_text("utf-8"))]
     except (OSError, ValueError, TypeError) as error:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from flame_core.errors import ParamsError
+from flame_core.errors import InputError, ParamsError
 from flame_core.failed_checks import show_failed_checks
 from flame_core.graph.links import links, require_links, require_stages
 from flame_core.graph.section_stages import section_stages
@@ -30,14 +31,22 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
         0, or the exit code of the stage that failed, or DVC's own if DVC refused.
 
     Raises:
-        ParamsError: the project is of another version of this package or has no `.dvc/`; `dvc.yaml` lacks what a
+        ParamsError: the project is of another version of this package or has no `.dvc/`; a merge left a
+            conflict in `dvc.lock`; `dvc.yaml` lacks what a
             recipe needs, and says what to write; a recipe cannot be trained; a benchmark cannot be asked; or a target
             is no stage.
+        InputError: what would be computed only has to be pulled.
         Interrupted: a stop signal came.
     """
+    from orchestration.dvc_project.errors import DvcProjectError
+    from orchestration.dvc_project.repo import require_merged
     from orchestration.pipeline_run import reproduce
 
     require_versions(layout)
+    try:
+        require_merged(layout.project)  # DVC names the line, and not what to do; a workspace would begin with nothing
+    except DvcProjectError as error:
+        raise ParamsError(str(error)) from None
     resolved = resolve_params(layout, overrides, preset)
     in_workspace = bool(overrides or preset or not resolved.params.storage.cache)
     if not in_workspace:
@@ -50,6 +59,7 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
         layout = open_workspace(layout, resolved)
         log.info("workspace %s", layout.root.relative_to(layout.project))
     require_stages(layout, targets)
+    _require_pulled(layout, targets)
     start = time.time() if targets else 0.0
     code = _look_again(layout, resolved.params, targets) or reproduce(layout.root, targets)
     outs = [layout.root / out for stage in section_stages(layout, resolved.params).values() for out in stage["outs"]]
@@ -59,6 +69,22 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
         where = layout.root.relative_to(layout.project)
         log.info("results: %s/data; `cd %s` before `flame query`, `flame serve` and the like", where, where)
     return code
+
+
+def _require_pulled(layout: Layout, targets: Sequence[str]) -> None:
+    """Refuse to compute what a remote has; a project that DVC cannot read, or that is busy, is left to DVC.
+
+    Raises:
+        InputError: says what to pull.
+    """
+    from orchestration.dvc_project.absent import NotPulledError, require_pulled
+    from orchestration.dvc_project.errors import DvcBusyError, DvcProjectError
+
+    with suppress(DvcProjectError, DvcBusyError):
+        try:
+            require_pulled(layout.root, targets, layout.project)
+        except NotPulledError as error:
+            raise InputError(str(error)) from None
 
 
 def _look_again(layout: Layout, params: Params, targets: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from flame_core.absent_outs import bringing, making
 from flame_core.digest import file_sha256, write_json
 from flame_core.errors import InputError
 from flame_core.files.regular_files import is_hidden
@@ -25,29 +26,6 @@ from flame_core.reporting import progress
 DIGESTS = "digests.json"
 THREADS = min(8, os.cpu_count() or 1)  # hashing releases Python's global lock
 _NAMED = 5  # damaged files named in one error
-_COMMANDS = {"raw": "download", "llm": "fetch-llm", "shards": "ingest", "captions": "caption", "embeddings": "embed"}
-_COMMANDS |= {
-    "llm-adapter": "adapt-llm",
-    "clusters": "cluster",
-    "prompts": "prompts",
-    "concepts": "concepts",
-    "concept-weights": "concepts",
-    "concept-fit": "concept-fit",
-    "codes": "codes",
-    "similarity": "codes",
-    "selections": "select",
-    "features": "features",
-    "noise": "noise",
-    "semdedup": "semdedup",
-    "scores": "scores",
-    "domains": "domains",
-    "heads": "tune",
-    "captioner": "caption-lm",
-    "models": "train",
-    "reports": "evaluate",
-    "baselines": "baselines",
-    "comparison": "compare",
-}
 
 
 @dataclass(frozen=True)
@@ -81,7 +59,7 @@ def read_digests(out: Path) -> dict[str, str]:
     try:
         recorded = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise InputError(f"{path} is missing, so {out} cannot be verified: run `{making(out)}`") from None
+        raise InputError(f"{path} is missing, so {out} cannot be verified: {bringing(out)}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}): run `{making(out)}`") from None
     if not isinstance(recorded, dict) or not all(isinstance(digest, str) for digest in recorded.values()):
@@ -138,16 +116,6 @@ def read_object(out: Path, name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{out / name} is damaged ({error}): run `{making(out)}`") from None
     return content if isinstance(content, dict) else {}
-
-
-def making(out: Path) -> str:
-    """The command that makes an out again."""
-    if out.name in _COMMANDS:
-        return f"flame {_COMMANDS[out.name]}"
-    stage = "scores" if out.name.startswith("score-") else _COMMANDS.get(out.parent.name)
-    if stage in ("train", "evaluate"):
-        return f"flame {stage} {out.name}"
-    return f"flame {stage}" if stage else "flame run"
 
 
 def _files(out: Path) -> list[str]:

@@ -35,6 +35,7 @@ from flame_core.params.validation import not_valid, read_placed
 from flame_core.params.whole import examine_params
 from flame_core.params.yaml_text import DEEPEST, read_yaml_text
 from flame_core.shipped import shipped
+from flame_core.workspace_lock import LOCK, locked_outs, shared_lock
 
 TELEMETRY_OFF = {
     "DVC_NO_ANALYTICS": "1",
@@ -179,7 +180,20 @@ def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
         contents[OPT_OUT] = layout.opt_out.read_bytes()
     for name, content in contents.items():
         put(root / name, content)
+    _take_over(layout, root, contents[PIPELINE])
     return opened
+
+
+def _take_over(layout: Layout, root: Path, pipeline: bytes) -> None:
+    """Give a workspace in which nothing has run the outs of the project that its params do not change."""
+    if not (root / LOCK).exists():
+        shared = shared_lock(layout.project, root, yaml.safe_load(pipeline)["stages"])
+        if shared is None:
+            return
+        put(root / LOCK, shared)
+    if not all((root / out).exists() for out in locked_outs(root)):
+        command = [*dvc(), "checkout", "--quiet", "--allow-missing"]  # without what DVC's cache lacks
+        subprocess.run(command, cwd=root, env=environment(), capture_output=True, check=False)
 
 
 def _existing_once(pipeline: bytes) -> bytes:

@@ -25,15 +25,10 @@ done
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=${MLFLOW_SERVER_ENABLE_JOB_EXECUTION:-false}
 
 # By one process at a time, and before the server's workers start: a store that was copied or moved with its project
-# takes its artifacts along, and the schema is made or upgraded.
+# takes its artifacts along, and the schema is made or upgraded, as a whole or not at all.
 exec 9>"$store/mlflow.lock"
 flock 9
-own=$("$python" -m flame_core.tracking.relocation "$store")
-backend=${MLFLOW_BACKEND:-$own}
-"$python" -m mlflow db upgrade "$backend" >/dev/null 2>&1 || {
-  echo "cannot prepare the database ${backend%%://*}; try: $python -m mlflow db upgrade <address>" >&2
-  exit 1
-}
+backend=$("$python" -m flame_core.tracking.prepared_store "$store" ${MLFLOW_BACKEND:+"$MLFLOW_BACKEND"}) || exit
 exec 9>&-
 
 arguments=(

@@ -36,6 +36,8 @@ from orchestration.checks import read_checks
 from orchestration.dagster_dvc.assets import op_name, run_stage
 from orchestration.dagster_dvc.run import Runner
 from orchestration.dagster_dvc.stage_meta import stage_meta
+from orchestration.dvc_project.absent import NotPulledError, require_pulled
+from orchestration.dvc_project.errors import DvcBusyError, DvcProjectError
 from orchestration.dvc_project.project import DvcProject, Stage
 from orchestration.experiment_assets import EXPERIMENTS, experiment_events, experiment_project, is_digest
 from orchestration.resources import WORKSPACE_TAG, read_tags
@@ -107,7 +109,8 @@ def _workspace_op(layout: Layout, stages: Mapping[str, Stage], code_overrides: b
             if not code_overrides:
                 _require_known_code(layout, resolved.params, preset)
             opened = open_workspace(layout, resolved)
-        except FlameError as error:
+            require_pulled(opened.root, project=layout.project)
+        except (FlameError, NotPulledError, DvcProjectError, DvcBusyError) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
         project = DvcProject(opened.root)
         here = project.stages()

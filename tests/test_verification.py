@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from flame_core.absent_outs import making
 from flame_core.digest import text_sha256
 from flame_core.errors import InputError
-from flame_core.verification import DIGESTS, Verified, making, read_digests, verify, write_digests
+from flame_core.verification import DIGESTS, Verified, read_digests, verify, write_digests
 from tests.bits import flip
 
 

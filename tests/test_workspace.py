@@ -59,6 +59,23 @@ def test_a_workspace_holds_its_own_params_and_shares_the_caches(layout):
     assert load_params(layout) == resolve_params(layout, [], None).params  # the project's own are untouched
 
 
+def test_a_new_workspace_takes_over_what_its_params_do_not_change(layout):
+    content = yaml.safe_load(layout.params.read_text())
+    shards = {"cmd": "flame ingest", "params": {"params.yaml": {"ingest": content["ingest"]}}, "outs": []}
+    model = {"cmd": "flame train flame", "params": {"params.yaml": {"train": content["train"]}}, "outs": []}
+    gone = {"cmd": "flame old", "outs": []}
+    locked = {"schema": "2.0", "stages": {"ingest": shards, "train@flame": model, "old": gone}}
+    (layout.root / "dvc.lock").write_text(yaml.safe_dump(locked))
+    workspace = open_workspace(layout, resolve_params(layout, ["train.epochs=5"], None))
+    assert yaml.safe_load((workspace.root / "dvc.lock").read_text()) == {"schema": "2.0", "stages": {"ingest": shards}}
+    (workspace.root / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")  # it has run
+    open_workspace(layout, resolve_params(layout, ["train.epochs=5"], None))
+    assert "ingest" not in (workspace.root / "dvc.lock").read_text()
+    (layout.root / "dvc.lock").write_text("stages: [")
+    other = open_workspace(layout, resolve_params(layout, ["train.epochs=6"], None))
+    assert not (other.root / "dvc.lock").exists()
+
+
 def test_relative_paths_resolve_against_the_project(layout):
     workspace = open_workspace(layout, resolve_params(layout, ["train.epochs=5"], None))
     assert workspace.resolve("pictures") == layout.project / "pictures"

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from flame_core.absent_outs import making
 from flame_core.captioning.writer import require_llm
 from flame_core.errors import InputError, ParamsError
 from flame_core.model_files import CONFIG
@@ -16,7 +17,6 @@ from flame_core.params import CaptionLMParams
 from flame_core.soft_prompts import WRITES
 from flame_core.soft_prompts.frozen_llm import TEMPLATE, llm_digest
 from flame_core.text.jobs import facet_count
-from flame_core.verification import making
 from flame_core.vision.image_encoder import load_tower
 from flame_core.vision.tower import ImageTower, tower_params
 

@@ -83,6 +83,7 @@ def _show(report: Report, layout: Layout, dry_run: bool) -> None:
         *(f"the source itself: {each}" for each in sources),
         *purged.unreached,
         "other clones of this project with their caches, exported models, bundles, files of --out and --page, backups",
+        "other projects with the same picture; if they share DVC's cache or a remote, run `flame forget` there next",
     ]
     if stage_root().is_dir():
         unreached.append(f"copies of buckets in {stage_root()}: delete them, or they go when they are not used")

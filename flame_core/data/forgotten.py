@@ -108,11 +108,20 @@ class Forgotten:
 
     def names_address(self, url: str) -> bool:
         """Whether an address is forgotten."""
-        return bool(self._addresses) and self.salted(url) in self._addresses
+        return bool(self._addresses) and not self._addresses.isdisjoint(self.salted_forms(url))
 
     def salted(self, url: str) -> str:
-        """The hash under which the file has an address."""
-        return hashlib.sha256(self.salt.encode() + url.encode("utf-8", "surrogatepass")).hexdigest()
+        """The hash under which the file has an address, in the form that is asked for."""
+        from flame_core.data.addresses.opt_out import normal_address
+
+        return self._salted(normal_address(url))
+
+    def salted_forms(self, url: str) -> set[str]:
+        """The hashes under which the file may have an address: earlier versions took it as it was written."""
+        return {self.salted(url), self._salted(url)}
+
+    def _salted(self, text: str) -> str:
+        return hashlib.sha256(self.salt.encode() + text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 NOTHING = Forgotten()

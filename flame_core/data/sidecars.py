@@ -20,13 +20,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flame_core import gates
+from flame_core.absent_outs import bringing
 from flame_core.data.shards import Index
 from flame_core.digest import bytes_sha256, json_bytes
 from flame_core.errors import ComputationError, InputError, ParamsError
 from flame_core.files.int8_rows import OFFSET, SCALE, coded
 from flame_core.files.stored_rows import RowFile, StoredTensor, read_rows
 from flame_core.names import Name
-from flame_core.verification import making
 from flame_core.work import Unit, gather
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ def _read_manifest(folder: Path) -> tuple[SidecarManifest, str]:
     path = folder / MANIFEST
     if not path.is_file():
         what = path if folder.is_dir() else folder
-        raise InputError(f"{what} is missing: run the stage that writes this sidecar (`{making(folder)}` runs all)")
+        raise InputError(f"{what} is missing: {bringing(folder)}")
     try:
         content = path.read_bytes()
         return SidecarManifest.model_validate_json(content), bytes_sha256(content)

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flame_core.data.addresses.attempts import ATTEMPTS
+from flame_core.data.addresses.opt_out import normal_address
 from flame_core.data.captions_text import clean_caption
 from flame_core.data.forgotten import Forgotten, ForgottenSample
 from flame_core.data.ledger import LEDGER, NEAR_DUPLICATE, absorbing_key
@@ -59,7 +60,7 @@ class Found:
     def rows(self, requests: Requests, known: Forgotten, date: str, reason: str) -> Iterator[ForgottenSample]:
         """The rows for `opt_out.parquet`."""
         for key, sample in sorted(self.samples.items()):
-            addresses = tuple(sorted(map(known.salted, sample.urls)))
+            addresses = tuple(sorted(set(map(known.salted, sample.urls))))
             held = tuple(sorted(sample.held))
             yield ForgottenSample(key, tuple(sorted(sample.sha256)), None, addresses, date, reason, held)
         left = self.unmatched
@@ -82,9 +83,10 @@ def find(revisions: Sequence[Revision], scans: Path, requests: Requests) -> Foun
     seen = list(_scanned(scans, requests.hashes))
     samples = find_samples(revisions, requests, [(key, sha256) for key, sha256, _ in seen])
     found = {digest for sample in samples.values() for digest in sample.sha256}
-    urls = {url for sample in samples.values() for url in sample.urls}
+    urls = {normal_address(url) for sample in samples.values() for url in sample.urls}
     hashes = requests.hashes - {number for _, _, number in seen}
-    unmatched = Requests(requests.keys - samples.keys(), requests.sha256 - found, hashes, requests.urls - urls)
+    missed = frozenset(url for url in requests.urls if normal_address(url) not in urls)
+    unmatched = Requests(requests.keys - samples.keys(), requests.sha256 - found, hashes, missed)
     return Found(samples, _traces(revisions, samples), unmatched)
 
 
@@ -101,12 +103,13 @@ def find_samples(
     samples: defaultdict[str, Sample] = defaultdict(Sample)
     for key, sha256 in scanned:
         samples[key].sha256.add(sha256)
+    urls = set[str]().union(*(_listed(revision, requests.urls) for revision in revisions))
     while True:  # by key, then by the pictures of these, until nothing is added
         keys = requests.keys | samples.keys()
         digests = requests.sha256.union(*(sample.sha256 for sample in samples.values()))
         before = (len(samples), len(digests))
         for revision in revisions:
-            _look(revision, keys, digests, requests.urls, samples)
+            _look(revision, keys, digests, urls, samples)
         if before == (len(samples), len(digests.union(*(sample.sha256 for sample in samples.values())))):
             break
     for revision in revisions:
@@ -172,6 +175,15 @@ def _sources(revision: Revision, name: str) -> Iterator[tuple[str, Path]]:
 def _own_keys(source: str, keys: Iterable[str]) -> set[str]:
     """Keys of a source's samples as its own list has them."""
     return {key.removeprefix(f"{source}/") for key in keys if key.startswith(f"{source}/")}
+
+
+def _listed(revision: Revision, urls: Iterable[str]) -> set[str]:
+    """These addresses as the revision's lists write them: they are the same if the same is asked for."""
+    wanted, found = set(map(normal_address, urls)), set[str]()
+    for _, path in _sources(revision, ATTEMPTS) if wanted else ():
+        column = _read(path, ["url"]).column("url")
+        found |= {url for url in column.unique().to_pylist() if url and normal_address(url) in wanted}
+    return found
 
 
 def _look(

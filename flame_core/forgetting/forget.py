@@ -23,14 +23,16 @@ from flame_core.forgetting.models import tag_models
 from flame_core.forgetting.purge import Purged, purge
 from flame_core.forgetting.rebuild import rebuild, write_edges
 from flame_core.forgetting.requests import Requests, parse_requests
-from flame_core.forgetting.revisions import OUTS, cache_folder, cached, trees
+from flame_core.forgetting.revisions import OUTS, Revision, cache_folder, cached, trees
 from flame_core.forgetting.traces import Traces
 from flame_core.graph.links import PIPELINE
 from flame_core.layout import Layout
 from flame_core.params import Params
+from flame_core.tracking.provenance import LOCK
 from flame_core.tracking.store import tracking_address
 
 _PENDING = "pending.json"
+_NAMED = 5  # revisions in one line
 
 
 @dataclass
@@ -59,14 +61,18 @@ def forget(params: Params, layout: Layout, requests: Requests, reason: str, *, d
     if not requests:
         raise ParamsError("name what to forget: keys, sha256, pHashes (p:...) or addresses, or a --file of them")
     known = read_forgotten(layout.opt_out)
+    _require_pulled(layout)
     cache = cache_folder(layout)
     revisions = [*trees(layout), *(cached(layout, cache) if cache else ())]
     found = find(revisions, layout.work / "ingest", requests)
     traces.update(found.traces)
     _recognise_known(traces, requests, known)
     own = _own_places(params, layout)
+    unseen = _unseen(revisions)
     if dry_run:
-        return Report(found, _delete(layout, cache, traces, own, None)[0])
+        report = Report(found, _delete(layout, cache, traces, own, None)[0])
+        report.purged.unreached += unseen
+        return report
     kept = {"requests": requests.lines(), "reason": reason, "date": date}
     traces.write(pending, **kept)
     known = Forgotten(known.rows, known.salt or new_salt())
@@ -81,10 +87,44 @@ def forget(params: Params, layout: Layout, requests: Requests, reason: str, *, d
         report.unfinished.append(f"models are not tagged: {error}")
     rebuild(params, layout, traces.keys, traces.digests)
     report.purged, unfinished = _delete(layout, cache, traces, own, lambda: traces.write(pending, **kept))
+    report.purged.unreached += unseen
     report.unfinished += unfinished
     if not report.unfinished:
         pending.unlink()
     return report
+
+
+def _require_pulled(layout: Layout) -> None:
+    """Refuse a clone whose data are only in a remote: what holds the samples could not be told.
+
+    Raises:
+        InputError: says what to pull.
+    """
+    if find_spec("dvc") is None or not (layout.project / LOCK).is_file():
+        return
+    from orchestration.dvc_project.absent import NotPulledError, require_pulled
+    from orchestration.dvc_project.errors import DvcBusyError, DvcProjectError
+
+    try:
+        require_pulled(layout.project, ["download", "ingest", "caption", "embed"])
+    except NotPulledError as error:
+        raise InputError(f"the samples cannot be looked for: {error}") from None
+    except DvcBusyError as error:
+        raise ResourceError(f"{error}; try again when it has ended") from None
+    except DvcProjectError as error:
+        raise ParamsError(str(error)) from None
+
+
+def _unseen(revisions: Sequence[Revision]) -> list[str]:
+    """What to tell of revisions whose data this machine never had."""
+    names = [revision.name for revision in revisions if revision.unseen]
+    if not names:
+        return []
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return [
+        f"samples that only the data of {', '.join(names[:_NAMED])}{more} name, which are not on this machine: "
+        "`dvc fetch --all-commits`, then the same command, finds them"
+    ]
 
 
 def _continued(pending: Path, reason: str) -> tuple[Traces, Requests, str, str]:
@@ -107,7 +147,7 @@ def _recognise_known(traces: Traces, requests: Requests, known: Forgotten) -> No
     """What was forgotten before and is asked for again is searched for by what the file still knows."""
     for row in known.rows:
         named = row.key in requests.keys or not requests.sha256.isdisjoint(row.sha256)
-        if named or any(known.salted(url) in row.addresses for url in requests.urls):
+        if named or any(not known.salted_forms(url).isdisjoint(row.addresses) for url in requests.urls):
             traces.keys |= {row.key} if row.key else set()
             traces.digests |= set(row.sha256)
 
@@ -136,12 +176,14 @@ def _delete(
         return traces.in_file(path)
 
     known = {path.parent.name + path.name for path in cache.glob("??/*") if path.suffix != ".dir"}
-    purged.objects = delete_cached(cache, traces.md5s, holds, delete=False)
+    refused: list[str] = []
+    purged.objects = delete_cached(cache, traces.md5s, holds, delete=False, refused=refused)
     traces.md5s |= set(purged.objects)
     if keep is not None:
         keep()  # from now on the remotes' objects are known by md5, also after a kill
-        delete_cached(cache, traces.md5s, lambda _: False, delete=True)
+        delete_cached(cache, traces.md5s, lambda _: False, delete=True, refused=refused)
     remote = delete_remote(layout.project, traces.md5s, known, holds, delete=delete)
     purged.remote = [f"{name}: {md5}" for name, md5s in sorted(remote.objects.items()) for md5 in md5s]
+    unfinished += refused
     unfinished += [f"remote {name}: {why}" for name, why in sorted(remote.unreached.items())]
     return purged, unfinished

@@ -132,7 +132,7 @@ def who_saw(layout: Layout, sample: str) -> list[Seen]:
 
 def _names(forgotten: Forgotten, row: ForgottenSample, asked: Requests) -> bool:
     """Whether a row of what was forgotten is about what is asked for."""
-    addresses = set(map(forgotten.salted, asked.urls))
+    addresses = set[str]().union(*map(forgotten.salted_forms, asked.urls))
     return row.key in asked.keys or not (asked.sha256.isdisjoint(row.sha256) and addresses.isdisjoint(row.addresses))
 
 

@@ -1,6 +1,6 @@
 """What is to be forgotten: keys, sha256, perceptual hashes (`p:` and 16 hex digits) and addresses, one per line.
 
-The forms are those of `opt_out.lists` of `kind: urls`, with keys in place of hosts.
+The forms are those of `opt_out.lists` of `kind: urls`, with keys in place of hosts; addresses are compared as there.
 """
 
 from __future__ import annotations

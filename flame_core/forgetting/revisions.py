@@ -27,12 +27,14 @@ OUTS = ("data/raw", "data/shards", "data/captions", "data/embeddings")
 class Revision:
     """A state of the data: {path such as data/shards/index.parquet: where its bytes are}.
 
-    `md5s` has DVC's digest of each file, and is empty for a tree.
+    `md5s` has DVC's digest of each file, and is empty for a tree. `unseen`: the cache lacks even the listing of its
+    shards or of what was downloaded, as that of a commit that nobody has fetched.
     """
 
     name: str
     files: Mapping[str, Path]
     md5s: Mapping[str, str]
+    unseen: bool = False
 
 
 def roots(layout: Layout) -> list[Path]:
@@ -47,12 +49,11 @@ def roots(layout: Layout) -> list[Path]:
 
 
 def cache_folder(layout: Layout) -> Path | None:
-    """DVC's cache of files; None if there is none, or the project is not DVC's."""
+    """DVC's cache of files, which need not exist yet; None if the project is not DVC's."""
     try:
-        folder = dvc_cache(layout) / "files" / "md5"
+        return dvc_cache(layout) / "files" / "md5"
     except ResourceError:
         return None
-    return folder if folder.is_dir() else None
 
 
 def trees(layout: Layout) -> Iterator[Revision]:
@@ -77,13 +78,14 @@ def cached(layout: Layout, cache: Path) -> Iterator[Revision]:
         seen.add(own)
         files: dict[str, Path] = {}
         md5s: dict[str, str] = {}
-        for out, digest in zip(OUTS, own, strict=True):
-            for inside, md5 in (read_listing(digest, cache) or {}).items() if digest else []:
+        listings = {out: read_listing(digest, cache) for out, digest in zip(OUTS, own, strict=True) if digest}
+        for out, listing in listings.items():
+            for inside, md5 in (listing or {}).items():
                 md5s[f"{out}/{inside}"] = md5
                 place = cache / md5[:2] / md5[2:]
                 if place.is_file():
                     files[f"{out}/{inside}"] = place
-        yield Revision(name, files, md5s)
+        yield Revision(name, files, md5s, any(listings.get(out, {}) is None for out in OUTS[:2]))
 
 
 def _locks(layout: Layout) -> Iterator[tuple[str, dict[str, str]]]:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from flame_core import gates
+from flame_core.absent_outs import bringing
 from flame_core.data.sidecars import Sidecar
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError
 from flame_core.model_files import CONFIG, TEXT_WEIGHTS, WEIGHTS
 from flame_core.text.sentence import SENTENCE
-from flame_core.verification import DIGESTS, making, read_digests, read_object
+from flame_core.verification import DIGESTS, read_digests, read_object
 
 EXPORTED = "flame-tower/1"  # `format` in the config of an exported tower, whose checks passed before the export
 MODELS = ("teacher", "inherit")  # links to trained models
@@ -74,7 +75,7 @@ def _model_files(folder: Path, what: str) -> list[str]:
         if not (folder / name).is_file():
             role = "teacher" if what == "teacher" else "model to inherit from"
             raise InputError(
-                f"{folder / name} is missing, so there is no {role}: run `{making(folder)}`, or name the folder of a "
+                f"{folder / name} is missing, so there is no {role}: {bringing(folder)}, or name the folder of a "
                 "model that `flame train` made"
             )
     if (folder / gates.CHECKS).is_file() or read_object(folder, CONFIG).get("format") != EXPORTED:

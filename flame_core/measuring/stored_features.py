@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flame_core.absent_outs import dvc_command
 from flame_core.data.sidecars import MANIFEST as SIDECAR_MANIFEST
 from flame_core.data.sidecars import VALUES, Sidecar
 from flame_core.errors import InputError
@@ -43,8 +44,11 @@ def _blocks(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         return
     folder = path / TRAIN if (path / TRAIN / SIDECAR_MANIFEST).is_file() else path
     if not (folder / SIDECAR_MANIFEST).is_file():
+        pulled = dvc_command(path)
         raise InputError(
-            f"{path} holds no stored features: name data/embeddings, the folder of a sidecar of vectors, or a .npy file"
+            f"{path} holds no stored features: "
+            + (f"`{pulled}` brings them; or " if pulled else "")
+            + "name data/embeddings, the folder of a sidecar of vectors, or a .npy file"
         )
     if (folder / DIGESTS).is_file():
         verify({folder: ["*"]})

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flame_core import gates
+from flame_core.absent_outs import absent
 from flame_core.digest import file_sha256, value_digest
 from flame_core.errors import InputError
 from flame_core.layout import Layout
@@ -56,7 +57,7 @@ def find_model(name: str | os.PathLike[str], project: str | os.PathLike[str] | N
     if not (folder / WEIGHTS).is_file():
         raise InputError(
             f"{named!r} is not a model: write models:/<name>@<alias>, models:/<name>/<version>, runs:/<id>, or the "
-            f"folder of a model, such as data/models/flame ({folder / WEIGHTS} does not exist)"
+            f"folder of a model, such as data/models/flame ({absent(folder / WEIGHTS)})"
         )
     own = Layout.find(folder.parents[2]) if len(folder.parents) > 2 else layout
     if own.model(folder.name).resolve() != folder.resolve() or not own.params.is_file():

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flame_core.absent_outs import dvc_command
 from flame_core.errors import InputError, ParamsError, ResourceError
 from flame_core.graph.versions import require_versions
 from flame_core.layout import Layout
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from flame_core.params import Params
 
 log = logging.getLogger(__name__)
-UP_TO_DATE, WOULD_RUN, WOULD_FOLLOW = "up to date", "would run", "would follow"
+UP_TO_DATE, WOULD_RUN, WOULD_FOLLOW, NOT_PULLED = "up to date", "would run", "would follow", "not pulled"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def pipeline_status(layout: Layout, tflops: float | None = None) -> list[StageSt
     """
     from flame_core.outside.noted import changed_inputs
     from flame_core.params import load_params
+    from orchestration.dvc_project.absent import absent_outs
     from orchestration.dvc_project.errors import DvcBusyError, DvcProjectError
     from orchestration.dvc_project.project import DvcProject
 
@@ -52,19 +54,27 @@ def pipeline_status(layout: Layout, tflops: float | None = None) -> list[StageSt
     require_dvc(layout)
     project = DvcProject(layout.root)
     try:
-        upstream = {name: stage.upstream for name, stage in project.stages().items()}
+        stages = project.stages()
         changes, ran = project.all_changes(), project.locked().keys()
+        absent = absent_outs(layout.root) if changes else {}
     except DvcProjectError as error:
         raise ParamsError(str(error)) from None
     except DvcBusyError as error:
         raise ResourceError(f"{error}; ask again when it has ended") from None
+    upstream = {name: stage.upstream for name, stage in stages.items()}
+    pulls = {
+        name: [command for out in stages[name].outs if out in absent and (command := dvc_command(layout.root / out))]
+        for name in changes
+        if name in stages
+    }
     reasons = {name: why if name in ran else ["has not run here"] for name, why in changes.items()}
     for stage, names in changed_inputs(params, layout).items():
         if stage in upstream and stage in ran:
             reasons[stage] = [*reasons.get(stage, []), f"{', '.join(names)} changed since it was read"]
-    if reasons:
+    would_run = any(not pulls.get(name) for name in reasons)
+    if would_run:
         starting("flame status: estimates what that would cost")
-    return combined(upstream, reasons, _costs(params, layout, tflops) if reasons else {})
+    return combined(upstream, reasons, _costs(params, layout, tflops) if would_run else {}, pulls)
 
 
 def _costs(params: Params, layout: Layout, tflops: float | None) -> dict[str, str]:
@@ -79,13 +89,21 @@ def _costs(params: Params, layout: Layout, tflops: float | None) -> dict[str, st
 
 
 def combined(
-    upstream: Mapping[str, Sequence[str]], changes: Mapping[str, Sequence[str]], costs: Mapping[str, str]
+    upstream: Mapping[str, Sequence[str]],
+    changes: Mapping[str, Sequence[str]],
+    costs: Mapping[str, str],
+    pulls: Mapping[str, Sequence[str]] | None = None,
 ) -> list[StageStatus]:
-    """The status of every stage of `upstream`, which is in topological order, from what changed."""
+    """The status of every stage of `upstream`, which is in topological order, from what changed.
+
+    `pulls`: {stage: commands that bring its outs}, where nothing else has changed.
+    """
     found: dict[str, StageStatus] = {}
     for name, sources in upstream.items():
         running = [each for each in sources if each in found and found[each].state != UP_TO_DATE]
-        if name in changes:
+        if commands := (pulls or {}).get(name):
+            found[name] = StageStatus(name, NOT_PULLED, tuple(f"`{command}` brings it" for command in commands))
+        elif name in changes:
             found[name] = StageStatus(name, WOULD_RUN, tuple(changes[name]), costs.get(name, ""))
         elif running:
             why = f"if what {', '.join(running)} makes changes"

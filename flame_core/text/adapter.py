@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flame_core.absent_outs import making
 from flame_core.errors import InputError
 from flame_core.text.llm_adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from flame_core.verification import making
 
 _BEFORE, _DOWN, _UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flame_core.absent_outs import bringing
 from flame_core.errors import ComputationError, InputError
 from flame_core.params import LLMParams
 
@@ -38,7 +39,7 @@ def read_source(folder: Path) -> dict[str, Any]:
         InputError: it was not fetched, or the record is damaged.
     """
     if not (folder / SOURCE).is_file():
-        raise InputError(f"{folder / SOURCE} is missing: run `flame fetch-llm` first")
+        raise InputError(f"{folder / SOURCE} is missing: {bringing(folder)}")
     try:
         record = json.loads((folder / SOURCE).read_text("utf-8"))
     except (OSError, ValueError) as error:

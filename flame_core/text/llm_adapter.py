@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from flame_core import gates
+from flame_core.absent_outs import bringing, making
 from flame_core.digest import file_sha256, json_bytes, value_digest
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.verification import making, read_object, verify
+from flame_core.verification import read_object, verify
 
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 ADAPTER = "adapter"  # in the record of an LLM: digest of its adapters
@@ -31,7 +32,7 @@ def adapter_digest(folder: Path) -> str:
         InputError: there are none.
     """
     if missing := [name for name in ADAPTER_FILES if not (folder / name).is_file()]:
-        raise InputError(f"{folder / missing[0]} is missing: run `{making(folder)}` first")
+        raise InputError(f"{folder / missing[0]} is missing: {bringing(folder)}")
     return value_digest({name: file_sha256(folder / name) for name in ADAPTER_FILES})
 
 

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from flame_core.absent_outs import bringing
 from flame_core.digest import file_sha256, value_digest
 from flame_core.errors import InputError
 from flame_core.layout import Layout
@@ -29,7 +30,7 @@ def read_manifest(embeddings: Path) -> dict[str, Any]:
     """
     path = embeddings / MANIFEST
     if not path.is_file():
-        raise InputError(f"{path} is missing: run `flame embed` first")
+        raise InputError(f"{path} is missing: {bringing(embeddings)}")
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flame_core.absent_outs import bringing
 from flame_core.errors import InputError
 from flame_core.files.weights import save_weights
 from flame_core.markdown import code_span
@@ -40,7 +41,7 @@ class Captions:
         from tokenizers import Tokenizer
 
         if not tokenizer.is_file():
-            raise InputError(f"{tokenizer} is missing: run `flame embed` first")
+            raise InputError(f"{tokenizer} is missing: {bringing(tokenizer.parent)}")
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._length = params.max_tokens
         self.end = self._tokenizer.get_vocab_size()

@@ -7,6 +7,7 @@
     store        where MLflow keeps its records, and their first set-up
     address      addresses of stores: any path, no passwords
     relocation   a copied or moved project takes its store along
+    prepared_store the store of `mlflow/server.sh`, made or upgraded whole
     pages        where MLflow's pages are, and whether a server shows them
     delivery     sends a journal's events to MLflow, each once, in order
     obstacles    what keeps events from arriving

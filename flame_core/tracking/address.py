@@ -3,7 +3,7 @@
     sqlite+pysqlite:////home/ada/what%3F/.flame/mlflow/mlflow.db    a path with `?`, `#` or `%`
     http://ada:secret@mlflow.example:5000                   the rest of the project sees it without `ada:secret@`
 
-This module imports only the standard library, because `mlflow/server.sh` calls it.
+This module imports only the standard library.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from flame_core.absent_outs import dvc_command
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.measuring.results import METRICS, Results, read_results
@@ -58,7 +59,11 @@ def recorded_models(layout: Layout, name: str) -> dict[str, RecordedModel]:
             return _of_project(Layout.find(folder))
     if _RUN_ID.fullmatch(name):
         return _of_record(layout, f"runs:/{name}")
-    raise InputError(f"{name!r} is no run, model or workspace: write {FORMS}")
+    pulled = dvc_command(layout.root / name)
+    raise InputError(
+        f"{name!r} is no run, model or workspace: write {FORMS}"
+        + (f". `{pulled}` brings the folder that dvc.lock records" if pulled else "")
+    )
 
 
 def _of_project(layout: Layout) -> dict[str, RecordedModel]:

@@ -1,25 +1,20 @@
 """Adapts the embedded store of a copied or moved project to its new folder.
 
 MLflow's database holds absolute locations of artifacts, so a copy of the project would read from the original and write
-into it. The locations are rewritten when the store is opened at a new place, before anything is read:
-
-    python -m flame_core.tracking.relocation .flame/mlflow     # rewrites; prints the database's address
+into it. The locations are rewritten when the store is opened at a new place, before anything is read.
 
 Only locations below a project that had its store at the same relative path are rewritten; a bucket or a share stays.
-This module imports only the standard library, because `mlflow/server.sh` calls it.
+This module imports only the standard library.
 """
 
 from __future__ import annotations
 
 import re
 import sqlite3
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
-
-from flame_core.tracking.address import sqlite_address
 
 STORE = Path(".flame", "mlflow")  # the embedded store, relative to the project
 ARTIFACTS = "artifacts"
@@ -100,14 +95,3 @@ def _rewrite(connection: sqlite3.Connection, table: str, column: str, old: Path,
 def _glob(text: str) -> str:
     """A GLOB pattern that matches only `text` itself."""
     return re.sub(r"[*?\[]", r"[\g<0>]", text)
-
-
-def main() -> None:
-    """Relocate the store in a folder, if necessary, and print its address."""
-    database = Path(sys.argv[1]).absolute() / "mlflow.db"
-    relocate(database)
-    sys.stdout.write(f"{sqlite_address(database)}\n")
-
-
-if __name__ == "__main__":
-    main()

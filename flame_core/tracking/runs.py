@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from flame_core.absent_outs import absent
 from flame_core.digest import file_sha256
 from flame_core.errors import InputError
 from flame_core.layout import Layout
@@ -99,7 +100,7 @@ def _find_record(layout: Layout, name: str, address: str) -> Record:
     if not weights.is_file():
         raise InputError(
             f"{name!r} is not a model: write models:/<name>@<alias>, models:/<name>/<version>, runs:/<id>, or the "
-            f"folder of a model ({weights} does not exist)"
+            f"folder of a model ({absent(weights)})"
         )
     sha256 = file_sha256(weights)
     run = _run_that_made(client, address, sha256)

@@ -199,16 +199,17 @@ def open_client(address: str) -> MlflowClient:
 
         make_folder(database.parent, "MLflow")
         with FileLock(database.with_suffix(".lock")):  # two first uses at once would both migrate the schema
+            take_upgrade_back(database)
             if moved := relocate(database):
                 log.info("the tracking store was moved from %s; its records now name this place", moved[0])
             if not database.exists():
-                _make(database)
+                make_database(database)
             client = MlflowClient(uri, uri)
             client.search_experiments(max_results=1)
         return client
 
 
-def _make(database: Path) -> None:
+def make_database(database: Path) -> None:
     """Make an empty store elsewhere and rename it into place: MLflow cannot go on with a schema that is half made."""
     from mlflow import MlflowClient
 
@@ -217,6 +218,19 @@ def _make(database: Path) -> None:
         address = sqlite_address(made)
         MlflowClient(address, address).search_experiments(max_results=1)
         made.rename(database)
+
+
+def before_upgrade(database: Path) -> Path:
+    """Where a database is kept while its schema is upgraded (`prepared_store.py`)."""
+    return database.with_name(f"{database.name}.before-upgrade")
+
+
+def take_upgrade_back(database: Path) -> None:
+    """Bring the database of an upgrade that was cut back; nothing was written since, for want of a whole schema."""
+    if before_upgrade(database).exists():
+        for ending in ("-wal", "-shm", "-journal"):  # of the state that is given up
+            database.with_name(database.name + ending).unlink(missing_ok=True)
+        before_upgrade(database).replace(database)
 
 
 def _with_login(address: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flame_core.absent_outs import bringing
 from flame_core.data.shards import Split, read_index
 from flame_core.digest import text_sha256
 from flame_core.errors import InputError, ParamsError
@@ -123,7 +124,7 @@ def _of_domain(folder: Path) -> _Named:
         rows = json.loads((folder / LABELS).read_text("utf-8"))["pictures"]
         return _Named([Picture(row["key"], folder / row["file"]) for row in rows], [row["class"] for row in rows])
     except FileNotFoundError:
-        raise InputError(f"{folder} is missing: run `flame domains`") from None
+        raise InputError(f"{folder} is missing: {bringing(folder)}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / LABELS} is damaged ({error!r}): run `flame domains`") from None
 

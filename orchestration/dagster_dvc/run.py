@@ -30,6 +30,7 @@ from dagster._core.pipes.context import build_external_execution_context_data
 from dagster_shared.serdes.errors import DeserializationError
 
 from orchestration.dagster_dvc.pipes_messages import MessageReader
+from orchestration.dvc_project.absent import NotPulledError, require_pulled
 from orchestration.dvc_project.errors import DvcBusyError
 from orchestration.dvc_project.lock import LockedStage, sort_lock
 from orchestration.dvc_project.project import DvcProject
@@ -93,7 +94,8 @@ def bring_up_to_date(context: Context, project: DvcProject, stage: str, runner: 
     """Run a stage if DVC sees a change or `force` is set.
 
     Raises:
-        dagster.Failure: an ancestor is not up to date, or a path stayed busy; retrying would not help.
+        dagster.Failure: an ancestor is not up to date, outs only have to be pulled, or a path stayed busy; retrying
+            would not help.
         StageFailed: the command failed; has its last lines.
     """
     end_abandoned(project.root, runner.grace_seconds, log.warning)
@@ -101,10 +103,13 @@ def bring_up_to_date(context: Context, project: DvcProject, stage: str, runner: 
     reasons = tuple(changes.pop(stage, ()))
     if changes:
         why = "; ".join(f"{name} ({', '.join(what)})" for name, what in sorted(changes.items()))
+        _require_pulled(project, stage, runner)
         raise dg.Failure(
             f"{stage} needs stages that are not up to date: {why}. Materialize {', '.join(sorted(changes))} first.",
             allow_retries=False,
         )
+    if reasons and not force:
+        _require_pulled(project, stage, runner)
     outcome, reported = UNCHANGED, {}
     why = "asked to look again" if force else runner.outdated(project.root, stage)
     if why:
@@ -118,6 +123,14 @@ def bring_up_to_date(context: Context, project: DvcProject, stage: str, runner: 
     if reported:
         _remember(project, stage, locked, reported)
     return StageRun(outcome, reasons, locked, reported or recall(project, stage, locked))
+
+
+def _require_pulled(project: DvcProject, stage: str, runner: Runner) -> None:
+    """Refuse to compute what a remote has."""
+    try:
+        _patient(project, runner, lambda: require_pulled(project.root, [stage]))
+    except NotPulledError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
 
 
 def _remember(project: DvcProject, stage: str, locked: LockedStage, reported: Mapping[str, Any]) -> None:

@@ -26,7 +26,11 @@ T = TypeVar("T")
 
 
 class _TornRead(Exception):
-    """`dvc.lock` was read while DVC rewrote it."""
+    """The `dvc.lock` of `root` was read while DVC rewrote it."""
+
+    def __init__(self, error: Exception, root: Path) -> None:
+        super().__init__(error)
+        self.root = root
 
 
 @contextmanager
@@ -49,7 +53,7 @@ def opened(root: Path, *, locked: bool = False) -> Iterator[Repo]:
         raise DvcBusyError(_first_lines(error)) from None
     except DvcException as error:
         if LOCK_FILE in str(getattr(error, "path", "")):
-            raise _TornRead(error) from None
+            raise _TornRead(error, root) from None
         raise DvcProjectError(located(error, root)) from None
 
 
@@ -148,6 +152,25 @@ def _first_lines(error: BaseException) -> str:
     return str(error).split("\n\nIf there are no processes")[0]
 
 
+def require_merged(root: Path) -> None:
+    """Refuse a `dvc.lock` in which a merge left a conflict.
+
+    Raises:
+        DvcProjectError: names the line, and what to do.
+    """
+    try:
+        lines = (root / LOCK_FILE).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return
+    for number, line in enumerate(lines, 1):
+        if line.startswith("<<<<<<< "):
+            raise DvcProjectError(
+                f"{LOCK_FILE}, line {number}: a merge left a conflict here: take one side as a whole "
+                f"(`git checkout --ours {LOCK_FILE}`, or `--theirs`), then `dvc checkout`; stages that the merged "
+                "params or recipes change run again"
+            )
+
+
 def untorn(read: Callable[[], T]) -> T:
     """`read()`, repeated if DVC was rewriting `dvc.lock` meanwhile."""
     for _ in range(_TORN_READS):
@@ -158,6 +181,7 @@ def untorn(read: Callable[[], T]) -> T:
     try:
         return read()
     except _TornRead as torn:
+        require_merged(torn.root)
         raise DvcProjectError(
             f"{LOCK_FILE} cannot be read: {torn}. Restore it from version control, or delete it: stages then run "
             "again, or are taken from DVC's cache"

@@ -25,18 +25,28 @@ class Deleted:
     unreached: dict[str, str] = field(default_factory=dict)
 
 
-def delete_cached(cache: Path, md5s: Iterable[str], holds: Holds, *, delete: bool) -> list[str]:
-    """Delete (or only find) the objects of a local cache with these md5s or for which `holds`; returns their md5s."""
+def delete_cached(
+    cache: Path, md5s: Iterable[str], holds: Holds, *, delete: bool, refused: list[str] | None = None
+) -> list[str]:
+    """Delete (or only find) the objects of a local cache with these md5s or for which `holds`; returns their md5s.
+
+    What the disk does not let go, as in a cache of several users, is added to `refused` with the reason.
+    """
     wanted, found = set(md5s), list[str]()
     for path in sorted(cache.glob("??/*")):
         if path.suffix == ".dir" or not path.is_file():
             continue
         md5 = path.parent.name + path.name
-        if md5 in wanted or holds(path):
+        try:
+            if md5 not in wanted and not holds(path):
+                continue
             found.append(md5)
             if delete:
-                path.chmod(0o644)  # DVC's cache is read-only
-                path.unlink()
+                path.unlink(missing_ok=True)  # its mode does not matter: links to it may be another project's
+        except OSError as error:
+            if refused is None:
+                raise
+            refused.append(f"{path}: {error.strerror}")
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,7 +36,13 @@ def web_params(web: Web, listed: Path) -> Params:
     return pipeline_params({"web": {**source, "allow": [f"127.0.0.0/8:{web.port}"]}})
 
 
-def test_by_its_address(web: Web, tmp_path: Path):
+def other_letters(url: str) -> str:
+    """The same address, written differently."""
+    return url.replace("http:", "HTTP:").replace("/ok/", "/%6Fk/") + "#top"
+
+
+@pytest.mark.parametrize("written", [str, other_letters])
+def test_by_its_address(web: Web, tmp_path: Path, written: Callable[[str], str]):
     rows, listed = listed_rows(web), tmp_path / "list.tsv"
     listed.write_text("".join(rows))
     layout = Layout.find(tmp_path / "project")
@@ -45,7 +51,8 @@ def test_by_its_address(web: Web, tmp_path: Path):
     for stage in (download, ingest):
         stage.run(params, layout)
     asked_before, url = len(web.log), web.url("/ok/7")
-    report = forget(params, layout, asked(url), "", dry_run=False)
+    report = forget(params, layout, asked(written(url)), "", dry_run=False)
+    assert not report.found.unmatched
     (key,) = report.found.samples
     assert key.startswith("web/urls/") and report.found.samples[key].urls == {url}
     assert not any(path.startswith("/ok/") for path in (str(each) for each in web.log[asked_before:]))
@@ -55,6 +62,11 @@ def test_by_its_address(web: Web, tmp_path: Path):
     needles = (b"a drawing with the number 7", url.encode() + b"'", key.removeprefix("web/").encode())
     assert found_in(layout.data, *needles) == [] and found_in(layout.work, *needles) == []
     assert len(read_index(layout.shards)) == 39
+    again = f"a drawing with the number 7\t{other_letters(url)}\n"
+    asked_before = len(web.log)
+    listed.write_text("".join([*rows, again]))
+    download.run(params, layout)
+    assert not any("ok/7" in str(each) for each in web.log[asked_before:])
     listed.write_text("".join([*rows, f"the same picture elsewhere\t{web.url('/ok/7?again')}\n"]))
     for stage in (download, ingest):
         stage.run(params, layout)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flame_core.data.forgotten import Forgotten, ForgottenSample
 from flame_core.data.scan import SCHEMA, TABLE
 from flame_core.forgetting import finding
 from flame_core.forgetting.requests import parse_requests
@@ -36,3 +38,12 @@ def test_scans_are_searched_by_one_column(tmp_path: Path, monkeypatch: pytest.Mo
     columns.clear()
     assert not finding.find([], tmp_path, parse_requests(["p:0000000000000007"], "test")).samples
     assert columns == [["hash"]] * 4
+
+
+def test_addresses_that_earlier_versions_salted_as_they_were_written():
+    url = "HTTPS://A.org:443/%7Ex"
+    plain = Forgotten(salt="s")
+    old = hashlib.sha256(b"s" + url.encode()).hexdigest()
+    for salted in (old, plain.salted("https://a.org/~x")):
+        known = Forgotten((ForgottenSample(addresses=(salted,)),), "s")
+        assert known.names_address(url) and not known.names_address("https://a.org/~y")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from flame_core.forgetting.models import tag_models, who_saw
 from flame_core.layout import Layout
 from flame_core.stages import download, ingest
 from flame_core.tracking.store import open_client, require_tracking
+from orchestration.dvc_project.stores import delete_cached
 from tests.forgetting.test_forget import CAPTIONS, found_in
 from tests.stages.pipeline import ROOT, folder_source, pipeline_params, write_pairs
 from tests.tracking.conftest import empty_store, tracked
@@ -63,6 +65,7 @@ def test_cache_remote_and_history(tmp_path: Path):
     python(root, "dvc", "push", "-q")
     write_pairs(tmp_path / "pairs", range(40, 50), CAPTIONS)  # a second revision; the first is only in git and caches
     python(root, "dvc", "repro", "--force", "download", "ingest")
+    call(root, "git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qam", "second, which is not pushed")
     shutil.copytree(root / ".dvc/cache", tmp_path / "second")
     index = read_index(root / "data/shards")
     row = next(row for row in index if row.key == "s/0007")
@@ -70,6 +73,16 @@ def test_cache_remote_and_history(tmp_path: Path):
     needles = (CAPTIONS.format(7).encode(), jpeg[40:])
     assert found_in(root / ".dvc/cache", *needles) and found_in(tmp_path / "remote", *needles)
     lock = yaml.safe_load((root / "dvc.lock").read_text())["stages"]
+
+    clone = tmp_path / "clone"  # which has pulled nothing
+    call(tmp_path, "git", "clone", "-q", str(root), str(clone))
+    shutil.copytree(root / ".dvc", clone / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"), dirs_exist_ok=True)
+    told = python(clone, "flame_core", "forget", "s/0007", "--dry-run")
+    assert "`dvc fetch --all-commits`, then the same command, finds them" in told
+    call(clone, "git", "checkout", "-q", "HEAD~1")
+    told = python(clone, "flame_core", "forget", "s/0007", code=3)
+    assert "run `dvc pull data/captions data/raw data/shards` first" in told
+    assert not (clone / "opt_out.parquet").exists()
 
     told = python(root, "flame_core", "forget", "s/0007", "--dry-run")
     assert "would be" in told and yaml.safe_load((root / "dvc.lock").read_text())["stages"] == lock
@@ -86,6 +99,28 @@ def test_cache_remote_and_history(tmp_path: Path):
         assert found_in(place, *needles) == [], place
     assert (tmp_path / "pairs/0007.png").is_file()  # the user's own
     assert "s: 0007.png" in told
+
+
+def test_an_object_that_the_disk_does_not_let_go_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As in a cache that several users share."""
+    objects = [tmp_path / "0a/1b", tmp_path / "0c/2d"]
+    for path in objects:
+        path.parent.mkdir()
+        path.write_bytes(b"held")
+        path.chmod(0o444)
+    (tmp_path / "link").hardlink_to(objects[1])
+
+    def refuse(path: Path, **options: bool) -> None:
+        if path == objects[0]:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        path.rename(tmp_path / "gone")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    refused: list[str] = []
+    both = ["0a1b", "0c2d"]
+    assert delete_cached(tmp_path, both, lambda path: False, delete=True, refused=refused) == both
+    assert refused == [f"{objects[0]}: Operation not permitted"] and not objects[1].exists()
+    assert (tmp_path / "link").stat().st_mode & 0o777 == 0o444  # another project's
 
 
 @pytest.mark.usefixtures("tracked")

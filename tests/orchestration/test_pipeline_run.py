@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from flame_core.gates import Check, to_bytes
 from flame_core.layout import Layout
 from orchestration.dvc_project.repo import release_dead
 from orchestration.processes.tree import TOKEN
-from tests.orchestration.conftest import edit
+from tests.orchestration.conftest import dvc, edit
 from tests.orchestration.test_experiment import layout as layout  # the fixture: FLAME's params, two cheap stages
 
 # Saves its state and ends with code 75 when it is asked to, as a training does.
@@ -246,3 +247,23 @@ def test_dvc_that_is_killed_is_said_and_its_stage_ends(waiting: Layout) -> None:
     assert "DVC was ended by SIGKILL; what was finished is kept, and the same command resumes" in output
     left = [each for each in psutil.process_iter(["cmdline"]) if "stage.py" in (each.info["cmdline"] or ())]
     assert [each for each in left if each.cwd() == str(waiting.root)] == []
+
+
+def test_what_a_remote_has_is_not_computed(layout: Layout, tmp_path: Path) -> None:
+    assert flame_run(layout)[0] == 0
+    dvc(layout.root, "remote", "add", "--default", "store", str(tmp_path / "remote"))
+    dvc(layout.root, "push", "--quiet")
+    shutil.rmtree(layout.root / "data")
+    shutil.rmtree(layout.root / ".dvc/cache")
+    lock = (layout.root / "dvc.lock").read_text()
+    (layout.root / "dvc.lock").write_text(lock.replace("stages:", "<<<<<<< ours\nstages:"))
+    code, said = flame_run(layout, "--set", "evaluate.max_pictures=7")
+    assert code == 2 and "dvc.lock, line 2: a merge left a conflict here: take one side as a whole" in said, said
+    (layout.root / "dvc.lock").write_text(lock)
+    code, said = flame_run(layout)
+    assert code == 3 and "run `dvc pull data/comparison data/models/flame` first" in said, said
+    code, said = flame_run(layout, "--set", "evaluate.max_pictures=7")
+    assert code == 3 and f"in {layout.root} first" in said, said
+    dvc(layout.root, "pull", "--quiet")
+    code, said = flame_run(layout, "--set", "evaluate.max_pictures=7")
+    assert code == 0 and "Running stage" not in said, said

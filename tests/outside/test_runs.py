@@ -96,7 +96,7 @@ def test_a_run_reads_what_has_changed_and_old_params_bring_no_old_pictures_back(
     flame(layout, "run", "ingest")
     assert len(keys(layout)) == 12  # of the folder as it is, not as it was under these params
     said = flame(layout, "run", "ingest", "--set", "ingest.max_side=64")
-    assert "looks again" not in said and "'download' is cached" in said
+    assert "looks again" not in said and "'download' didn't change" in said
     workspace = next((layout.state / "runs").iterdir())
     assert len(keys(Layout.find(workspace))) == 12
     (pictures / "12.png").unlink()

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flame_core import cli
-from flame_core.planning.status import UP_TO_DATE, WOULD_FOLLOW, WOULD_RUN, StageStatus, combined
+from flame_core.planning.status import NOT_PULLED, UP_TO_DATE, WOULD_FOLLOW, WOULD_RUN, StageStatus, combined
 from flame_core.workspace import environment
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +29,13 @@ def test_stages_behind_a_changed_one_would_follow():
         StageStatus("llm", UP_TO_DATE),
         StageStatus("compare", WOULD_FOLLOW, ("if what train@a makes changes",), ""),
     ]
+
+
+def test_what_only_has_to_be_pulled_would_not_run():
+    changes = {"ingest": ["data/shards deleted"], "embed": ["data/shards deleted"]}
+    found = combined(UPSTREAM, changes, {}, {"ingest": ["dvc pull data/shards"]})
+    assert found[0] == StageStatus("ingest", NOT_PULLED, ("`dvc pull data/shards` brings it",))
+    assert found[1].state == WOULD_RUN
 
 
 def test_nothing_changed_is_all_up_to_date():

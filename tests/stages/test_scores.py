@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from flame_core import gates
+from flame_core.absent_outs import making
 from flame_core.curation.filters import read_scores
 from flame_core.curation.patch_tokens import TrainedTower
 from flame_core.data.key_selection import select
@@ -29,7 +30,7 @@ from flame_core.params import Params, ScoresParams
 from flame_core.stages import scores
 from flame_core.stages.scores import ScoreTask, score_shard
 from flame_core.text.store import Drawn, TrainStore, unit
-from flame_core.verification import making, verify
+from flame_core.verification import verify
 from flame_core.work import WorkCache
 from tests.curation.test_taggers import classifier
 from tests.curation.world import coded_project

@@ -53,3 +53,9 @@ def test_the_changes_of_all_stages(reproduced: DvcProject) -> None:
 
 def test_nothing_changed(reproduced: DvcProject) -> None:
     assert reproduced.all_changes() == {}
+
+
+def test_a_conflict_in_the_lock_says_what_to_do(reproduced: DvcProject) -> None:
+    edit(reproduced.root / "dvc.lock", "stages:", "<<<<<<< ours\nstages:")
+    with pytest.raises(DvcProjectError, match=r"dvc.lock, line 2: a merge .*`git checkout --ours dvc.lock`"):
+        reproduced.all_changes()

@@ -1,0 +1,126 @@
+"""Outs that `dvc.lock` records, that are not on this machine, and that a remote has, for any DVC project.
+
+To DVC an out that is not there is a change like any other, so `dvc repro` in a fresh clone would compute it anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestration.dvc_project.errors import PROJECT_FILE
+from orchestration.dvc_project.repo import opened, untorn
+
+
+class NotPulledError(Exception):
+    """Outs are not on this machine; says what brings them."""
+
+
+def require_pulled(root: Path, targets: Collection[str] = (), project: Path | None = None) -> None:
+    """Refuse to compute what only has to be pulled.
+
+    Args:
+        root: the project's folder.
+        targets: stages that are to run, with those that they follow; all by default.
+        project: the folder of the project whose remotes are asked, if not `root`.
+
+    Raises:
+        NotPulledError: a remote has outs of stages that have not changed, or could not be asked.
+        DvcProjectError: one of the files is broken.
+        DvcBusyError: another process holds one of the paths.
+    """
+    absent = absent_outs(root, targets)
+    if not absent:
+        return
+    with opened(project or root) as repo:
+        default = repo.config["core"].get("remote")
+        for remote in [default] if default else sorted(repo.config["remote"]):
+            found = [out for out, (own, md5) in sorted(absent.items()) if _has(repo, own or remote, md5)]
+            if found:
+                command = " ".join(["dvc pull", *([] if default else ["-r", remote]), *found])
+                where = f" in {project}" if project not in (None, root) else ""
+                raise NotPulledError(
+                    f"what dvc.lock records is not here, and the remote {remote!r} has it: run `{command}`{where} "
+                    "first. `dvc repro` computes it anew all the same"
+                )
+
+
+def absent_outs(root: Path, targets: Collection[str] = ()) -> dict[str, tuple[str | None, str]]:
+    """{out that neither the project nor DVC's cache has: (its own remote, digest)}, where nothing else has changed.
+
+    An out of which a part was pulled counts too.
+
+    Raises:
+        DvcProjectError: one of the files is broken.
+        DvcBusyError: another process holds one of the paths.
+    """
+    return untorn(lambda: _absent(root, targets))
+
+
+def _absent(root: Path, targets: Collection[str]) -> dict[str, tuple[str | None, str]]:
+    found = {}
+    with opened(root, locked=True) as repo:
+        graph = repo.index.graph
+        for stage in _needed(graph, root, targets):
+            outs = [out for out in stage.outs if out.use_cache and out.hash_info and _lacks_files(repo, out)]
+            if not outs or _changed(stage, list(graph.successors(stage)), outs):
+                continue
+            for out in outs:
+                if out.changed_cache():
+                    found[os.path.relpath(out.fs_path, root)] = (out.remote, out.hash_info.value)
+    return found
+
+
+def _lacks_files(repo: Any, out: Any) -> bool:
+    """Whether an out, or a part of its files, is not there, and what is there is as it was recorded."""
+    from dvc_data.hashfile.hash import hash_file
+    from dvc_data.hashfile.tree import Tree
+
+    if not out.exists:
+        return True
+    recorded = out.get_obj() if Path(out.fs_path).is_dir() else None
+    if not isinstance(recorded, Tree):
+        return False
+    digests = {"/".join(key): info.value for key, _, info in recorded if info}
+    there = {
+        path.relative_to(out.fs_path).as_posix(): str(path) for path in Path(out.fs_path).rglob("*") if path.is_file()
+    }
+    return there.keys() < digests.keys() and all(
+        hash_file(path, out.fs, out.hash_name, repo.state)[1].value == digests[name] for name, path in there.items()
+    )
+
+
+def _changed(stage: Any, upstream: Sequence[Any], lacking: Collection[Any]) -> bool:
+    """Whether DVC would run a stage even if the outs that lack files were whole."""
+    if stage.changed_stage() or stage.changed_deps(allow_missing=True, upstream=upstream):
+        return True
+    return any(out.status() for out in stage.outs if out not in lacking)
+
+
+def _needed(graph: Any, root: Path, targets: Collection[str]) -> Iterator[Any]:
+    """The stages that `dvc repro` looks at; all of `dvc.yaml` if a target is not the name of a stage."""
+    from networkx import descendants
+
+    own = [stage for stage in graph if Path(stage.path) == root / PROJECT_FILE]
+    names = {stage: {stage.name, stage.name.partition("@")[0]} for stage in own}
+    wanted = own
+    if targets and set[str]().union(*names.values()).issuperset(targets):
+        wanted = [stage for stage in own if not names[stage].isdisjoint(targets)]
+    yield from set(wanted).union(*(descendants(graph, stage) for stage in wanted))
+
+
+def _has(repo: Any, remote: str, md5: str) -> bool:
+    """Whether a remote has an object; a folder's listing is sent after all of the folder's files."""
+    try:
+        odb = repo.cloud.get_remote_odb(remote)
+        if odb.fs.protocol == "local" and not (place := Path(odb.path).parents[1]).is_dir():
+            raise FileNotFoundError(f"{place} is not there; is it mounted?")
+        return odb.exists(md5)
+    except Exception as error:  # each kind of storage has its own
+        raise NotPulledError(
+            f"outs of dvc.lock are not here, and the remote {remote!r} does not say whether it has them "
+            f"({type(error).__name__}: {error}): when it answers, run `dvc pull` first. `dvc repro` computes them anew "
+            "all the same"
+        ) from None

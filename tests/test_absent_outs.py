@@ -1,0 +1,59 @@
+"""What brings an out that is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flame_core import gates
+from flame_core.absent_outs import absent, bringing, dvc_command, making
+from flame_core.errors import InputError
+
+LOCK = """\
+schema: '2.0'
+stages:
+  ingest: {cmd: flame ingest, outs: [{path: data/shards, hash: md5, md5: 0a1b.dir}]}
+  train@flame: {cmd: flame train flame, outs: [{path: data/models/flame, hash: md5, md5: 2c3d.dir}]}
+"""
+REMOTE = "[core]\n    analytics = false\n    remote = store\n['remote \"store\"']\n    url = /mnt/store\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text(REMOTE)
+    (tmp_path / "dvc.lock").write_text(LOCK)
+    return tmp_path
+
+
+def test_in_a_clone_dvc_brings_what_the_lock_records(project: Path):
+    assert dvc_command(project / "data/models/flame") == "dvc pull data/models/flame"
+    assert dvc_command(project / "data/shards/train") == "dvc pull data/shards"
+    assert "`dvc pull data/models/flame` brings" in absent(project / "data/models/flame/model.safetensors")
+    with pytest.raises(InputError, match=r"shards/checks.json is missing: run `dvc pull data/shards`.*`flame ingest`"):
+        gates.read(project / "data/shards")
+
+
+def test_what_the_lock_does_not_record_is_made(project: Path):
+    assert bringing(project / "data/captions") == "run `flame caption` first (`flame run` runs all)"
+    (project / "dvc.lock").write_text("stages: [")
+    assert bringing(project / "data/shards") == "run `flame ingest` first (`flame run` runs all)"
+
+
+def test_a_remote_that_is_not_the_default_is_named(project: Path):
+    (project / ".dvc/config").write_text(REMOTE.replace("    remote = store\n", ""))
+    assert dvc_command(project / "data/shards") == "dvc pull -r store data/shards"
+
+
+def test_without_a_remote_only_the_cache_has_outs(project: Path):
+    (project / ".dvc/config").write_text("[cache]\n    dir = ../kept\n")
+    assert dvc_command(project / "data/shards") == ""
+    (project / "kept/files/md5/0a").mkdir(parents=True)
+    (project / "kept/files/md5/0a/1b.dir").touch()
+    assert dvc_command(project / "data/shards") == "dvc checkout data/shards"
+
+
+def test_a_folder_in_an_out_is_made_with_it():
+    assert making(Path("/raw/data/embeddings/train/sentence")) == "flame embed"
+    assert making(Path("/raw/data/sidecars/mine")) == "flame run"
