@@ -31,10 +31,9 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
         0, or the exit code of the stage that failed, or DVC's own if DVC refused.
 
     Raises:
-        ParamsError: the project is of another version of this package or has no `.dvc/`; a merge left a
-            conflict in `dvc.lock`; `dvc.yaml` lacks what a
-            recipe needs, and says what to write; a recipe cannot be trained; a benchmark cannot be asked; or a target
-            is no stage.
+        ParamsError: the project is of another version of this package or has no `.dvc/`; a merge left a conflict in
+            `dvc.lock`; `dvc.yaml` lacks what a recipe needs, and says what to write; a recipe cannot be trained; a
+            benchmark cannot be asked; or a target is no stage.
         InputError: what would be computed only has to be pulled.
         Interrupted: a stop signal came.
     """
@@ -82,7 +81,7 @@ def _require_pulled(layout: Layout, targets: Sequence[str]) -> None:
 
     with suppress(DvcProjectError, DvcBusyError):
         try:
-            require_pulled(layout.root, targets, layout.project)
+            require_pulled(layout.root, targets, layout.project, log.warning)
         except NotPulledError as error:
             raise InputError(str(error)) from None
 

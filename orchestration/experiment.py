@@ -109,7 +109,7 @@ def _workspace_op(layout: Layout, stages: Mapping[str, Stage], code_overrides: b
             if not code_overrides:
                 _require_known_code(layout, resolved.params, preset)
             opened = open_workspace(layout, resolved)
-            require_pulled(opened.root, project=layout.project)
+            require_pulled(opened.root, project=layout.project, warn=context.log.warning)
         except (FlameError, NotPulledError, DvcProjectError, DvcBusyError) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
         project = DvcProject(opened.root)

@@ -128,7 +128,7 @@ def bring_up_to_date(context: Context, project: DvcProject, stage: str, runner: 
 def _require_pulled(project: DvcProject, stage: str, runner: Runner) -> None:
     """Refuse to compute what a remote has."""
     try:
-        _patient(project, runner, lambda: require_pulled(project.root, [stage]))
+        _patient(project, runner, lambda: require_pulled(project.root, [stage], warn=log.warning))
     except NotPulledError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
 

@@ -6,7 +6,7 @@ To DVC an out that is not there is a change like any other, so `dvc repro` in a 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,19 @@ class NotPulledError(Exception):
     """Outs are not on this machine; says what brings them."""
 
 
-def require_pulled(root: Path, targets: Collection[str] = (), project: Path | None = None) -> None:
+def require_pulled(
+    root: Path,
+    targets: Collection[str] = (),
+    project: Path | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> None:
     """Refuse to compute what only has to be pulled.
 
     Args:
         root: the project's folder.
         targets: stages that are to run, with those that they follow; all by default.
         project: the folder of the project whose remotes are asked, if not `root`.
+        warn: is told of a remote that does not answer, as on a machine without a network; without it that is refused.
 
     Raises:
         NotPulledError: a remote has outs of stages that have not changed, or could not be asked.
@@ -37,7 +43,13 @@ def require_pulled(root: Path, targets: Collection[str] = (), project: Path | No
     with opened(project or root) as repo:
         default = repo.config["core"].get("remote")
         for remote in [default] if default else sorted(repo.config["remote"]):
-            found = [out for out, (own, md5) in sorted(absent.items()) if _has(repo, own or remote, md5)]
+            try:
+                found = [out for out, (own, md5) in sorted(absent.items()) if _has(repo, own or remote, md5)]
+            except NotPulledError as error:
+                if warn is None:
+                    raise
+                warn(f"{error}. They are computed anew now")
+                continue
             if found:
                 command = " ".join(["dvc pull", *([] if default else ["-r", remote]), *found])
                 where = f" in {project}" if project not in (None, root) else ""
@@ -121,6 +133,5 @@ def _has(repo: Any, remote: str, md5: str) -> bool:
     except Exception as error:  # each kind of storage has its own
         raise NotPulledError(
             f"outs of dvc.lock are not here, and the remote {remote!r} does not say whether it has them "
-            f"({type(error).__name__}: {error}): when it answers, run `dvc pull` first. `dvc repro` computes them anew "
-            "all the same"
+            f"({type(error).__name__}: {error}); where it answers, `dvc pull` brings what it has"
         ) from None

@@ -49,6 +49,9 @@ def test_a_remote_that_does_not_answer_is_named(clone: Path, tmp_path: Path):
         NotPulledError, match=r"'store' does not say whether it has them .*remote is not there; is it m"
     ):
         require_pulled(clone)
+    told: list[str] = []
+    require_pulled(clone, warn=told.append)  # on a machine without a network
+    assert len(told) == 1 and "They are computed anew now" in told[0]
     dvc(clone, "remote", "remove", "store")
     require_pulled(clone)
 
