@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from flame_core.digest import json_lines_bytes
 from flame_core.errors import Interrupted
+from flame_core.files.whole_folders import alone
 from flame_core.processes.stop_request import stop_requested
 from flame_core.reporting import progress
 from flame_core.work import UnitRecord, WorkCache
@@ -67,6 +68,18 @@ class StepStates:
         Raises:
             Interrupted: a stop signal came; the state was kept.
         """
+        with alone(self.cache.folder / self._digest(self.steps)):
+            return self._train(model, optimizer, step, title, shown, seconds)
+
+    def _train(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        step: Callable[[int], Row],
+        title: str,
+        shown: str,
+        seconds: float,
+    ) -> list[Row]:
         done, rows = self.resume(model, optimizer)
         last = time.monotonic()
         with stop_requested() as stopped, progress(title, self.steps, "steps", done) as bar:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ SCRATCH = ".tmp"  # the folder of `scratch_below`
 _NEXT = ".next"  # suffix of a finished generation that has not replaced the last one yet
 _TRIES = 100  # to make a folder that other processes keep removing
 _ABANDONED = 7 * 86400  # seconds without a change, after which another machine's scratch folder is removed
+log = logging.getLogger(__name__)
 _SCRATCH = re.compile(r"\.tmp-(?P<node>[0-9a-f]{12})-(?P<pid>\d{1,10})-\w+")
 
 
@@ -139,6 +141,46 @@ def settle(target: Path) -> None:
             if target.exists():
                 target.rename(folder / "last")
             following.rename(target)
+
+
+@contextmanager
+def alone(place: Path) -> Iterator[None]:
+    """Work at `place` while no other process does so by this function; if one does, say so and wait for it.
+
+    The lock is a file beside `place`, and ends with the process. Where a file system has no locks, there is none.
+    """
+    path = place.with_name(f"{place.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = _exclusive(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _exclusive(path: Path) -> int:
+    """A file that this process has opened and locked, and that is still there."""
+    told = False
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    log.info("another process computes the same already; waiting for it (%s)", path)
+                told = True
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            return handle
+        except BaseException:  # Ctrl-C
+            os.close(handle)
+            raise
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+        os.close(handle)  # the other process removed it at its end
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from flame_core.data.shards import INDEX, PictureReader
 from flame_core.digest import json_bytes, json_lines_bytes, value_digest
 from flame_core.errors import ParamsError
 from flame_core.files.weights import own_weights_sha256, save_weights
+from flame_core.files.whole_folders import alone
 from flame_core.graph.section_stages import captioner_start
 from flame_core.layout import Layout
 from flame_core.model_files import CONFIG, WEIGHTS
@@ -129,8 +130,9 @@ def _trained(
         (folder / METRICS).write_bytes(json_lines_bytes(metrics))
         return UnitRecord({"steps": len(metrics), "llm_unchanged": int(own_weights_sha256(llm.model) == before)})
 
-    unit = cache.find(digest) or cache.compute(digest, write)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    with alone(checkpoints):
+        unit = cache.find(digest) or cache.compute(digest, write)
+        shutil.rmtree(checkpoints, ignore_errors=True)
     return unit
 
 

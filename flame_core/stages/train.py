@@ -10,7 +10,7 @@ from pathlib import Path
 from flame_core import gates
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError
-from flame_core.files.whole_folders import scratch_below
+from flame_core.files.whole_folders import alone, scratch_below
 from flame_core.layout import Layout
 from flame_core.pages.charts import line_chart, standalone
 from flame_core.params import Params, TrainParams
@@ -64,11 +64,12 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
             with scratch_below(cache.folder) as folder:  # to which no rank of this node writes
                 compute(folder, None)
         return
-    with track_training(params, layout, recipe, chosen, digest) as tracked:
-        unit = cache.find(digest) or cache.compute(digest, write)
-        steps = [json.loads(line) for line in unit.file(METRICS).read_text("utf-8").splitlines()]
-        tracked.trained(steps, unit.file(WEIGHTS))
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    with alone(checkpoints):  # a workspace that only measures otherwise has the same training
+        with track_training(params, layout, recipe, chosen, digest) as tracked:
+            unit = cache.find(digest) or cache.compute(digest, write)
+            steps = [json.loads(line) for line in unit.file(METRICS).read_text("utf-8").splitlines()]
+            tracked.trained(steps, unit.file(WEIGHTS))
+        shutil.rmtree(checkpoints, ignore_errors=True)
     losses = main_losses(steps, chosen.objective.name)
     first, last = first_and_last(losses)
     checks = [_loss_went_down(first, last, chosen)]

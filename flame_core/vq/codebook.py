@@ -24,6 +24,7 @@ from flame_core.curation.coding import Coding, Drawn
 from flame_core.curation.picking import hash_numbers
 from flame_core.digest import write_json
 from flame_core.errors import InputError
+from flame_core.files.whole_folders import alone
 from flame_core.params import CodesParams, VqParams, changed_values
 from flame_core.work import UnitRecord
 
@@ -91,8 +92,9 @@ def captioned_codebook(
         texts = _captions([captions / name for name in sorted(shards)], drawn.keys, params.vq, language)
         return _trained(drawn, texts, params, device, checkpoints, folder)
 
-    unit = coding.cache.find(digest) or coding.cache.compute(digest, write)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    with alone(checkpoints):
+        unit = coding.cache.find(digest) or coding.cache.compute(digest, write)
+        shutil.rmtree(checkpoints, ignore_errors=True)
     arrays, found = load_file(unit.file(_CODES)), json.loads(unit.file(_METRICS).read_text("utf-8"))
     about = {"tower": coding.tower.identity, "captioner": {"loss": found["own"], "loss_of_others": found["other"]}}
     book = Codebook(arrays["codes"], drawn.reduction["mean"], arrays["basis"], about)
