@@ -288,7 +288,7 @@ def _read_manifest(folder: Path) -> tuple[SidecarManifest, str]:
     path = folder / MANIFEST
     if not path.is_file():
         what = path if folder.is_dir() else folder
-        raise InputError(f"{what} is missing: {bringing(folder)}")
+        raise InputError(f"the sidecar {what} is missing: {bringing(folder)}")
     try:
         content = path.read_bytes()
         return SidecarManifest.model_validate_json(content), bytes_sha256(content)

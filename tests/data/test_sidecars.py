@@ -226,7 +226,7 @@ def test_values_that_are_not_finite_are_refused_when_read_and_when_written(tmp_p
 
 
 def test_there_is_no_such_sidecar(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere is missing: run the stage that writes this sidecar"):
+    with pytest.raises(InputError, match=r"the sidecar .*nowhere is missing: run `flame run`"):
         Sidecar(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"manifest\.json is missing"):
         Sidecar(tmp_path)

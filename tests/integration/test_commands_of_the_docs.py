@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -208,15 +209,21 @@ class Reader:
             "MLFLOW_PYTHON": sys.executable,
             "OMP_NUM_THREADS": "2",
         }
-        return subprocess.run(
+        process = subprocess.Popen(
             ["bash", "-c", self.script(page)],
             cwd=self.project.root,
             env=environment,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=900,
+            start_new_session=True,
         )
+        try:
+            said, _ = process.communicate(timeout=900)
+        except BaseException:  # the shell's servers end with it
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
+        return subprocess.CompletedProcess(process.args, process.returncode, said)
 
 
 @pytest.fixture(scope="module")

@@ -114,4 +114,4 @@ def test_it_learns_with_the_image_tower_and_is_read_back(tokenizer, tmp_path):
 
 def test_a_folder_without_the_tokenizer_says_what_to_run(tmp_path):
     with pytest.raises(InputError, match=r"tokenizer\.json is missing: run `flame embed`"):
-        Captions(tmp_path / "tokenizer.json", PARAMS)
+        Captions(tmp_path / "data/embeddings/tokenizer.json", PARAMS)

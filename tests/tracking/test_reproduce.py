@@ -139,10 +139,11 @@ def test_a_stop_ends_the_stage_of_a_reproduction_as_well(tmp_path: Path) -> None
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
+    others = set(psutil.Process().children(recursive=True))
     threading.Thread(target=stop, daemon=True).start()
     with pytest.raises(Interrupted, match="stopped by SIGTERM"):
         _dvc(tmp_path, dict(os.environ), "repro", "train")
-    assert psutil.Process().children(recursive=True) == []
+    assert set(psutil.Process().children(recursive=True)) <= others
 
 
 def test_of_a_reproduction_that_did_not_end_the_work_cache_stays(tmp_path: Path) -> None:
