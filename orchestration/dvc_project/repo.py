@@ -132,15 +132,22 @@ def _release(lock: Any) -> list[str]:
 
 
 def _ended(pid: int, cmd: str) -> bool:
-    """Whether a process has ended that DVC noted with this command, its arguments behind the path of its program."""
+    """Whether a process has ended that DVC noted with this command, its arguments behind the path of its program.
+
+    `python -m dvc` alone is noted as `.../dvc/__main__.py`. Under a Python that was started with `-c`, as
+    `multiprocessing` starts Dagster's steps, the arguments that DVC notes are the parent's.
+    """
     import psutil
 
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return True
-        last = PurePath(cmd.rsplit(" ", 1)[-1]).stem  # `python -m dvc repro` is noted as `.../dvc/__main__.py repro`
-        return last not in " ".join(process.cmdline())
+        line = process.cmdline()
+        if "-c" in line and "python" in PurePath(line[0]).name:
+            return False
+        last = PurePath(cmd.rsplit(" ", 1)[-1])
+        return (last.parent.name if last.stem == "__main__" else last.stem) not in " ".join(line)
     except psutil.NoSuchProcess:
         return True
     except psutil.Error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +44,33 @@ def test_what_a_process_held_whose_number_another_has_is_released(reproduced: Dv
     finally:
         other.kill()
         other.communicate()
+
+
+def _hold_as_a_step(root: str) -> None:
+    """Under `multiprocessing`, which gives its child the arguments of its parent."""
+    from dvc.repo import Repo
+    from dvc.rwlock import rwlock
+
+    with Repo(root) as repo, rwlock(repo.tmp_dir, repo.fs, " ".join(sys.argv), [f"{root}/numbers"], [], False):
+        assert release_dead(Path(root)) == []
+
+
+def test_what_a_step_of_dagster_holds_is_kept(reproduced: DvcProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/dagster", "api", "execute_run", '{"run": "1"}'])
+    step = multiprocessing.get_context("spawn").Process(target=_hold_as_a_step, args=(str(reproduced.root),))
+    step.start()
+    step.join()
+    assert step.exitcode == 0
+
+
+def test_what_a_module_without_arguments_holds_is_kept(reproduced: DvcProject, tmp_path: Path) -> None:
+    (tmp_path / "waits").mkdir()
+    (tmp_path / "waits/__main__.py").write_text("input()")
+    held, path = reproduced.root / ".dvc/tmp/rwlock", str(reproduced.root / "grown")
+    holder = subprocess.Popen([sys.executable, "-m", "waits"], cwd=tmp_path, stdin=subprocess.PIPE)
+    try:
+        info = {"pid": holder.pid, "cmd": f"{tmp_path}/waits/__main__.py"}
+        held.write_text(json.dumps({"write": {path: info}}))
+        assert release_dead(reproduced.root) == []
+    finally:
+        holder.communicate(b"\n")
