@@ -30,6 +30,7 @@ from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.tracking.provenance import LOCK
 from flame_core.tracking.store import tracking_address
+from flame_core.workspace import require_dvc
 
 _PENDING = "pending.json"
 _NAMED = 5  # revisions in one line
@@ -99,9 +100,11 @@ def _require_pulled(layout: Layout) -> None:
 
     Raises:
         InputError: says what to pull.
+        ParamsError: DVC cannot read the project, or its folder is not there.
     """
     if find_spec("dvc") is None or not (layout.project / LOCK).is_file():
         return
+    require_dvc(layout)
     from orchestration.dvc_project.absent import NotPulledError, require_pulled
     from orchestration.dvc_project.errors import DvcBusyError, DvcProjectError
 

@@ -322,3 +322,10 @@ def test_nothing_is_asked_for(project: tuple[Params, Layout]):
         run(*project)
     with pytest.raises(ParamsError, match=r"line 1: 'bird\.jpg' is no key"):
         asked("bird.jpg")
+
+
+def test_a_copy_without_hidden_folders(project: tuple[Params, Layout]):
+    params, layout = project
+    (layout.root / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    with pytest.raises(ParamsError, match=r"has no .dvc/, where DVC keeps its settings: copy it too"):
+        run(params, layout, "s/0007", dry_run=True)
