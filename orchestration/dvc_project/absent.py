@@ -29,7 +29,8 @@ def require_pulled(
     Args:
         root: the project's folder.
         targets: stages that are to run, with those that they follow; all by default.
-        project: the folder of the project whose remotes are asked, if not `root`.
+        project: the folder of the project whose remotes are asked, if not `root`; a pull brings what its own
+            `dvc.lock` records, so other states of an out are computed.
         warn: is told of a remote that does not answer, as on a machine without a network; without it that is refused.
 
     Raises:
@@ -38,6 +39,9 @@ def require_pulled(
         DvcBusyError: another process holds one of the paths.
     """
     absent = absent_outs(root, targets)
+    if absent and project not in (None, root):
+        recorded = untorn(lambda: _recorded(project))
+        absent = {out: (own, md5) for out, (own, md5) in absent.items() if recorded.get(out) == md5}
     if not absent:
         return
     with opened(project or root) as repo:
@@ -85,6 +89,13 @@ def _absent(root: Path, targets: Collection[str]) -> dict[str, tuple[str | None,
     return found
 
 
+def _recorded(root: Path) -> dict[str, str | None]:
+    """{out: digest} of a project's `dvc.lock`."""
+    with opened(root, locked=True) as repo:
+        outs = [out for stage in repo.index.stages for out in stage.outs]
+        return {os.path.relpath(out.fs_path, root): out.hash_info.value for out in outs if out.hash_info}
+
+
 def _lacks_files(repo: Any, out: Any) -> bool:
     """Whether an out, or a part of its files, is not there, and what is there is as it was recorded."""
     from dvc_data.hashfile.hash import hash_file
@@ -92,6 +103,9 @@ def _lacks_files(repo: Any, out: Any) -> bool:
 
     if not out.exists:
         return True
+    number = out.meta.nfiles
+    if number and sum(len(names) for _, _, names in os.walk(out.fs_path)) >= number:  # far faster than all paths
+        return False
     recorded = out.get_obj() if Path(out.fs_path).is_dir() else None
     if not isinstance(recorded, Tree):
         return False

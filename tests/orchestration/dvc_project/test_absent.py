@@ -56,6 +56,26 @@ def test_a_remote_that_does_not_answer_is_named(clone: Path, tmp_path: Path):
     require_pulled(clone)
 
 
+def test_a_workspace_waits_for_no_pull_that_brings_another_state(clone: Path, tmp_path: Path):
+    project = tmp_path / "other"
+    shutil.copytree(clone, project)
+    with pytest.raises(NotPulledError, match=rf"run `dvc pull numbers total.txt` in {project} first"):
+        require_pulled(clone, project=project)
+    lock = (project / "dvc.lock").read_text()
+    md5 = next(line.split()[1] for line in lock.splitlines() if line.endswith(".dir"))
+    (project / "dvc.lock").write_text(lock.replace(md5, "0" * 32 + ".dir"))
+    with pytest.raises(NotPulledError, match=rf"run `dvc pull total.txt` in {project} first"):
+        require_pulled(clone, project=project)
+
+
+def test_whole_outs_are_only_counted(reproduced: DvcProject, monkeypatch: pytest.MonkeyPatch):
+    def no_listing(*_: object) -> None:
+        raise AssertionError("read, of millions of files, before every run")
+
+    monkeypatch.setattr("dvc.output.Output.get_obj", no_listing)
+    assert absent_outs(reproduced.root) == {}
+
+
 def test_an_out_of_which_a_part_was_pulled(clone: Path):
     dvc(clone, "pull", "--quiet", "numbers")
     (clone / "numbers/enough").unlink()
