@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from configparser import ConfigParser
 from configparser import Error as ConfigError
-from itertools import takewhile
 from pathlib import Path
 
 import yaml
 
-_LOCK = "dvc.lock"
+_LOCK, _DATA = "dvc.lock", "data"
 _COMMANDS = {"raw": "download", "llm": "fetch-llm", "shards": "ingest", "captions": "caption", "embeddings": "embed"}
 _COMMANDS |= {
     "llm-adapter": "adapt-llm",
@@ -42,14 +41,14 @@ def making(out: Path) -> str:
     """The command that makes an out, or the out that a folder is in, again."""
     if out.name in _COMMANDS:
         return f"flame {_COMMANDS[out.name]}"
-    above = list(takewhile(lambda name: name != "data", (folder.name for folder in out.parents)))
-    stage = (
-        "scores"
-        if out.name.startswith("score-")
-        else next((_COMMANDS[name] for name in above if name in _COMMANDS), "")
-    )
+    if out.name.startswith("score-"):
+        return "flame scores"
+    names = [folder.name for folder in out.parents]
+    inside = (out, *out.parents)[: names.index(_DATA) if _DATA in names else 1]  # outside a project: the nearest folder
+    place = next((each for each in inside if each.parent.name in _COMMANDS), out)
+    stage = _COMMANDS.get(place.parent.name)
     if stage in ("train", "evaluate"):
-        return f"flame {stage} {out.name}"
+        return f"flame {stage} {place.name}"
     return f"flame {stage}" if stage else "flame run"
 
 

@@ -57,3 +57,5 @@ def test_without_a_remote_only_the_cache_has_outs(project: Path):
 def test_a_folder_in_an_out_is_made_with_it():
     assert making(Path("/raw/data/embeddings/train/sentence")) == "flame embed"
     assert making(Path("/raw/data/sidecars/mine")) == "flame run"
+    assert making(Path("/raw/data/reports/flame/plots")) == "flame evaluate flame"
+    assert making(Path("/home/ada/prompts/exported/tower")) == "flame run"  # no project
