@@ -7,12 +7,13 @@
     store        where MLflow keeps its records, and their first set-up
     address      addresses of stores: any path, no passwords
     relocation   a copied or moved project takes its store along
-    prepared_store the store of `mlflow/server.sh`, made or upgraded whole
+    prepared_store  the store of `mlflow/server.sh`, made or upgraded whole
     pages        where MLflow's pages are, and whether a server shows them
     delivery     sends a journal's events to MLflow, each once, in order
     obstacles    what keeps events from arriving
     shipper      the process that delivers events while a training runs
     registry     model versions, and the aliases challenger and champion
+    belonging    whether a version is this project's or another's on the same server
     gate         whether a challenger may become champion
     lineage      the chain from a model back to its sources, every link verified
     reproduce    trains the same model again, from its run

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,15 @@ def write_whole() -> None:
 
 
 def replace_whole(path: Path, text: str) -> None:
-    """Write a file beside its place and rename it; a link stays one. The caller holds DVC's lock of it."""
+    """Write a file beside its place and rename it; a link stays one, and the file's mode is kept.
+
+    The caller holds DVC's lock of it.
+    """
     place = path.resolve()
     beside = place.with_name(f".{place.name}.new")
     beside.write_text(text, "utf-8")
+    with suppress(FileNotFoundError):  # it is new
+        shutil.copymode(place, beside)
     beside.replace(place)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from flame_core.workspace import environment
 from orchestration.dvc_project.project import DvcProject
+from orchestration.dvc_project.whole_files import replace_whole
 from tests.orchestration.conftest import dvc
 
 KILLED_IN_LOCK = """
@@ -81,3 +82,12 @@ def test_a_linked_lock_stays_a_link(reproduced: DvcProject, tmp_path: Path) -> N
         check=True,
     )
     assert file.is_symlink() and "grow" in elsewhere.read_text()
+
+
+def test_a_file_that_a_group_may_write_stays_so(tmp_path: Path) -> None:
+    """A plain `dvc` of another member writes it in place."""
+    file = tmp_path / "dvc.lock"
+    file.touch()
+    file.chmod(0o664)
+    replace_whole(file, "stages: {}")
+    assert (file.read_text(), file.stat().st_mode & 0o777) == ("stages: {}", 0o664)
