@@ -191,9 +191,19 @@ def _take_over(layout: Layout, root: Path, pipeline: bytes) -> None:
         if shared is None:
             return
         put(root / LOCK, shared)
-    if not all((root / out).exists() for out in locked_outs(root)):
+    if not all((root / out).exists() for out in locked_outs(root)) and not _at_work(root):
         command = [*dvc(), "checkout", "--quiet", "--allow-missing"]  # without what DVC's cache lacks
         subprocess.run(command, cwd=root, env=environment(), capture_output=True, check=False)
+
+
+def _at_work(root: Path) -> bool:
+    """Whether a stage of this workspace runs; DVC would put its earlier out back while it writes the new one."""
+    from orchestration.dvc_project.repo import held_paths, release_dead
+
+    if not (held_paths(root) or {}).get("write"):
+        return False
+    release_dead(root)
+    return bool((held_paths(root) or {}).get("write"))
 
 
 def _existing_once(pipeline: bytes) -> bytes:

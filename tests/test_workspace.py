@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,31 @@ def test_a_workspace_holds_its_own_params_and_shares_the_caches(layout):
     config = (workspace.root / ".dvc/config").read_text()
     assert (workspace.root / ".dvc" / config.split("dir = ")[1].strip()).resolve() == layout.project / ".dvc/cache"
     assert load_params(layout) == resolve_params(layout, [], None).params  # the project's own are untouched
+
+
+def test_an_out_that_a_stage_of_a_workspace_is_writing_is_not_put_back(layout):
+    resolved = resolve_params(layout, ["train.epochs=5"], None)
+    root = open_workspace(layout, resolved).root
+    listing = json.dumps([{"md5": hashlib.md5(b"old").hexdigest(), "relpath": "old"}]).encode()
+    for content, ending in ((b"old", ""), (listing, ".dir")):
+        md5 = hashlib.md5(content).hexdigest()
+        kept = layout.project / ".dvc/cache/files/md5" / md5[:2] / f"{md5[2:]}{ending}"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(content)
+    outs = [{"path": "data/shards", "hash": "md5", "md5": f"{md5}.dir", "size": 3, "nfiles": 1}]
+    locked = {"schema": "2.0", "stages": {"ingest": {"cmd": "flame ingest", "outs": outs}}}
+    (root / "dvc.lock").write_text(yaml.safe_dump(locked))
+    held = root / ".dvc/tmp/rwlock"
+    held.parent.mkdir(exist_ok=True)
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        for cmd, at_work in (("/bin/sleep 60", True), ("/bin/dvc repro", False)):  # the second has ended
+            held.write_text(json.dumps({"write": {str(root / "data/shards"): {"pid": other.pid, "cmd": cmd}}}))
+            open_workspace(layout, resolved)
+            assert (root / "data/shards/old").exists() is not at_work
+    finally:
+        other.kill()
+        other.communicate()
 
 
 def test_a_new_workspace_takes_over_what_its_params_do_not_change(layout):
