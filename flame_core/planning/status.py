@@ -88,6 +88,11 @@ def _costs(params: Params, layout: Layout, tflops: float | None) -> dict[str, st
         return {}
 
 
+def _bringing(command: str) -> str:
+    """What is said of a stage whose outs only have to be brought; a remote is not asked for that."""
+    return f"`{command}` brings it" + (", if it was pushed" if command.startswith("dvc pull") else "")
+
+
 def combined(
     upstream: Mapping[str, Sequence[str]],
     changes: Mapping[str, Sequence[str]],
@@ -102,7 +107,7 @@ def combined(
     for name, sources in upstream.items():
         running = [each for each in sources if each in found and found[each].state != UP_TO_DATE]
         if commands := (pulls or {}).get(name):
-            found[name] = StageStatus(name, NOT_PULLED, tuple(f"`{command}` brings it" for command in commands))
+            found[name] = StageStatus(name, NOT_PULLED, tuple(map(_bringing, commands)))
         elif name in changes:
             found[name] = StageStatus(name, WOULD_RUN, tuple(changes[name]), costs.get(name, ""))
         elif running:

@@ -6,7 +6,7 @@ To DVC an out that is not there is a change like any other, so `dvc repro` in a 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def require_pulled(
 def absent_outs(root: Path, targets: Collection[str] = ()) -> dict[str, tuple[str | None, str]]:
     """{out that neither the project nor DVC's cache has: (its own remote, digest)}, where nothing else has changed.
 
-    An out of which a part was pulled counts too.
+    An out of which a part was pulled counts too, and one that follows a changed stage does not.
 
     Raises:
         DvcProjectError: one of the files is broken.
@@ -79,14 +79,24 @@ def _absent(root: Path, targets: Collection[str]) -> dict[str, tuple[str | None,
     found = {}
     with opened(root, locked=True) as repo:
         graph = repo.index.graph
-        for stage in _needed(graph, root, targets):
-            outs = [out for out in stage.outs if out.use_cache and out.hash_info and _lacks_files(repo, out)]
-            if not outs or _changed(stage, list(graph.successors(stage)), outs):
+        needed = _needed(graph, root, targets)
+        lacking = {stage: outs for stage in needed if (outs := _lacking(repo, stage))}
+        changed = set[Any]()
+        for stage in needed if lacking else ():
+            upstream = list(graph.successors(stage))
+            outs = lacking.get(stage, [])
+            if not changed.isdisjoint(upstream) or _changed(stage, upstream, outs):
+                changed.add(stage)  # and so what follows it, whose outs are replaced
                 continue
             for out in outs:
                 if out.changed_cache():
                     found[os.path.relpath(out.fs_path, root)] = (out.remote, out.hash_info.value)
     return found
+
+
+def _lacking(repo: Any, stage: Any) -> list[Any]:
+    """The outs of a stage that lack files."""
+    return [out for out in stage.outs if out.use_cache and out.hash_info and _lacks_files(repo, out)]
 
 
 def _recorded(root: Path) -> dict[str, str | None]:
@@ -125,16 +135,20 @@ def _changed(stage: Any, upstream: Sequence[Any], lacking: Collection[Any]) -> b
     return any(out.status() for out in stage.outs if out not in lacking)
 
 
-def _needed(graph: Any, root: Path, targets: Collection[str]) -> Iterator[Any]:
-    """The stages that `dvc repro` looks at; all of `dvc.yaml` if a target is not the name of a stage."""
-    from networkx import descendants
+def _needed(graph: Any, root: Path, targets: Collection[str]) -> list[Any]:
+    """The stages that `dvc repro` looks at, each after those that it follows.
+
+    All of `dvc.yaml` if a target is not the name of a stage.
+    """
+    from networkx import descendants, topological_sort
 
     own = [stage for stage in graph if Path(stage.path) == root / PROJECT_FILE]
     names = {stage: {stage.name, stage.name.partition("@")[0]} for stage in own}
     wanted = own
     if targets and set[str]().union(*names.values()).issuperset(targets):
         wanted = [stage for stage in own if not names[stage].isdisjoint(targets)]
-    yield from set(wanted).union(*(descendants(graph, stage) for stage in wanted))
+    looked = set(wanted).union(*(descendants(graph, stage) for stage in wanted))
+    return [stage for stage in reversed(list(topological_sort(graph))) if stage in looked]
 
 
 def _has(repo: Any, remote: str, md5: str) -> bool:

@@ -36,10 +36,13 @@ def replace_whole(path: Path, text: str) -> None:
     """
     place = path.resolve()
     beside = place.with_name(f".{place.name}.new")
-    beside.write_text(text, "utf-8")
-    with suppress(FileNotFoundError):  # it is new
-        shutil.copymode(place, beside)
-    beside.replace(place)
+    try:
+        beside.write_text(text, "utf-8")
+        with suppress(FileNotFoundError):  # it is new
+            shutil.copymode(place, beside)
+        beside.replace(place)
+    finally:
+        beside.unlink(missing_ok=True)  # as on a full disk
 
 
 @contextmanager

@@ -34,7 +34,8 @@ def test_one_at_a_time_works_at_a_place_and_the_others_say_that_they_wait(tmp_pa
         with alone(place):
             at_work.append(number)
             most.append(len(at_work))
-            time.sleep(0.05)
+            while not most[1:] and "waiting for it" not in caplog.text:  # until another one has come
+                time.sleep(0.01)
             at_work.remove(number)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(5)]

@@ -34,7 +34,7 @@ def test_stages_behind_a_changed_one_would_follow():
 def test_what_only_has_to_be_pulled_would_not_run():
     changes = {"ingest": ["data/shards deleted"], "embed": ["data/shards deleted"]}
     found = combined(UPSTREAM, changes, {}, {"ingest": ["dvc pull data/shards"]})
-    assert found[0] == StageStatus("ingest", NOT_PULLED, ("`dvc pull data/shards` brings it",))
+    assert found[0] == StageStatus("ingest", NOT_PULLED, ("`dvc pull data/shards` brings it, if it was pushed",))
     assert found[1].state == WOULD_RUN
 
 
