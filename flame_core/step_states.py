@@ -69,30 +69,19 @@ class StepStates:
             Interrupted: a stop signal came; the state was kept.
         """
         with alone(self.cache.folder / self._digest(self.steps)):
-            return self._train(model, optimizer, step, title, shown, seconds)
-
-    def _train(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        step: Callable[[int], Row],
-        title: str,
-        shown: str,
-        seconds: float,
-    ) -> list[Row]:
-        done, rows = self.resume(model, optimizer)
-        last = time.monotonic()
-        with stop_requested() as stopped, progress(title, self.steps, "steps", done) as bar:
-            for number in range(done, self.steps):
-                rows.append(step(number))
-                bar.advance(1, loss=rows[-1][shown])
-                ends = number + 1 == self.steps
-                if ends or stopped or time.monotonic() - last >= seconds:
-                    self.keep(model, optimizer, rows)
-                    last = time.monotonic()
-                if stopped and not ends:
-                    raise Interrupted(f"stopped after step {number + 1} of {self.steps}; run again to resume")
-        return rows
+            done, rows = self.resume(model, optimizer)
+            last = time.monotonic()
+            with stop_requested() as stopped, progress(title, self.steps, "steps", done) as bar:
+                for number in range(done, self.steps):
+                    rows.append(step(number))
+                    bar.advance(1, loss=rows[-1][shown])
+                    ends = number + 1 == self.steps
+                    if ends or stopped or time.monotonic() - last >= seconds:
+                        self.keep(model, optimizer, rows)
+                        last = time.monotonic()
+                    if stopped and not ends:
+                        raise Interrupted(f"stopped after step {number + 1} of {self.steps}; run again to resume")
+            return rows
 
     def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[Row]]:
         """The number of steps of the newest undamaged state, which is loaded, and their metrics."""
