@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from flame_core.errors import FlameError
-from flame_core.git import git
 from flame_core.layout import Layout
 from flame_core.outside.noted import changed_inputs
 from flame_core.params import load_params
@@ -13,7 +12,6 @@ from flame_core.settings import settings
 from flame_core.workspace import environment
 from orchestration.dagster_dvc.run import Runner
 from orchestration.dvc_project.project import DvcProject
-from orchestration.dvc_project.repo import LOCK_FILE
 from orchestration.dvc_project.stage_processes import COMMAND, NO_WAIT
 
 GIT_TAG, PARAMS_TAG, WORKSPACE_TAG = "git_commit", "params_digest", "workspace"
@@ -47,6 +45,9 @@ def read_tags(project: DvcProject) -> dict[str, str]:
 
 def git_commit(project: Path) -> str | None:
     """The commit of a source tree, with `-dirty` if its tracked files have changes, or None outside git."""
-    commit = git(project, "describe", "--always", "--abbrev=12", "--exclude=*")
-    changes = git(project, "status", "--porcelain", "--untracked-files=no", "--", ".", f":!{LOCK_FILE}")
-    return f"{commit}-dirty" if commit and changes else commit or None  # without the file that runs rewrite
+    from flame_core.tracking.provenance import git_state
+
+    state = git_state(project)
+    if not state:
+        return None
+    return state["git.commit"][:12] + ("" if state["git.clean"] == "true" else "-dirty")
