@@ -9,9 +9,9 @@ from configparser import ConfigParser
 from configparser import Error as ConfigError
 from pathlib import Path
 
-import yaml
+from flame_core.dvc_lock import LOCK, out_digests
 
-_LOCK, _DATA = "dvc.lock", "data"
+_DATA = "data"
 _COMMANDS = {"raw": "download", "llm": "fetch-llm", "shards": "ingest", "captions": "caption", "embeddings": "embed"}
 _COMMANDS |= {
     "llm-adapter": "adapt-llm",
@@ -74,16 +74,11 @@ def absent(place: Path) -> str:
 
 def _recorded(place: Path) -> tuple[Path, str, str] | None:
     """(folder of the nearest `dvc.lock`, path, DVC's digest) of the out that is this place or has it inside."""
-    root = next((folder for folder in place.parents if (folder / _LOCK).is_file()), None)
+    root = next((folder for folder in place.parents if (folder / LOCK).is_file()), None)
     if root is None:
         return None
-    try:
-        stages = yaml.safe_load((root / _LOCK).read_text("utf-8"))["stages"].values()
-        outs = {each["path"]: each["md5"] for stage in stages for each in stage.get("outs") or [] if "md5" in each}
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):  # DVC says what is damaged
-        return None
     inside = (place, *place.parents)
-    return next(((root, path, str(digest)) for path, digest in outs.items() if root / path in inside), None)
+    return next(((root, path, digest) for path, digest in out_digests(root).items() if root / path in inside), None)
 
 
 def _command(root: Path, path: str, digest: str) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from flame_core.dvc_lock import LOCK, out_digests, shared_lock
 from flame_core.errors import ParamsError, ResourceError
 from flame_core.files.whole_files import put
 from flame_core.graph.links import PIPELINE, linked_files, linked_pipeline
@@ -35,7 +36,6 @@ from flame_core.params.validation import not_valid, read_placed
 from flame_core.params.whole import examine_params
 from flame_core.params.yaml_text import DEEPEST, read_yaml_text
 from flame_core.shipped import shipped
-from flame_core.workspace_lock import LOCK, locked_outs, shared_lock
 
 TELEMETRY_OFF = {
     "DVC_NO_ANALYTICS": "1",
@@ -191,7 +191,7 @@ def _take_over(layout: Layout, root: Path, pipeline: bytes) -> None:
         if shared is None:
             return
         put(root / LOCK, shared)
-    if not all((root / out).exists() for out in locked_outs(root)) and not _at_work(root):
+    if not all((root / out).exists() for out in out_digests(root)) and not _at_work(root):
         command = [*dvc(), "checkout", "--quiet", "--allow-missing"]  # without what DVC's cache lacks
         subprocess.run(command, cwd=root, env=environment(), capture_output=True, check=False)
 

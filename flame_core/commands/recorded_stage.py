@@ -11,9 +11,9 @@ import os
 import subprocess
 from importlib.util import find_spec
 
+from flame_core.dvc_lock import read_lock
 from flame_core.errors import InputError
 from flame_core.layout import Layout
-from flame_core.tracking.provenance import read_lock
 from flame_core.workspace import environment
 
 

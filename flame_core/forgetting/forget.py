@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from flame_core.data.forgotten import Forgotten, added, new_salt, read_forgotten, write_forgotten
+from flame_core.dvc_lock import LOCK
 from flame_core.errors import InputError, ParamsError, ResourceError
 from flame_core.forgetting.finding import Found, find
 from flame_core.forgetting.models import tag_models
@@ -28,7 +29,6 @@ from flame_core.forgetting.traces import Traces
 from flame_core.graph.links import PIPELINE
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.tracking.provenance import LOCK
 from flame_core.tracking.store import tracking_address
 from flame_core.workspace import require_dvc
 

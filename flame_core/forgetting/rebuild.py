@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from flame_core.data.shards import INDEX
+from flame_core.dvc_lock import read_lock
 from flame_core.errors import ComputationError, FlameError
 from flame_core.files.whole_files import put
 from flame_core.forgetting.finding import find_samples
@@ -20,7 +21,6 @@ from flame_core.graph.links import PIPELINE
 from flame_core.graph.opt_out_edges import edited
 from flame_core.layout import OPT_OUT, Layout
 from flame_core.params import Params, load_params
-from flame_core.tracking.provenance import read_lock
 
 
 def write_edges(pipeline: Path) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
+from flame_core.dvc_lock import LOCK, out_digests
 from flame_core.errors import ResourceError
 from flame_core.git import git
 from flame_core.layout import Layout
 from flame_core.tracking.listings import read_listing
-from flame_core.tracking.provenance import LOCK, out_digests
 from flame_core.workspace import dvc_cache
 
 OUTS = ("data/raw", "data/shards", "data/captions", "data/embeddings")

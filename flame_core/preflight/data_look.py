@@ -29,11 +29,11 @@ from flame_core.data.shards import INDEX, SPLITS, read_chosen, read_index
 from flame_core.data.sources import RawPair, open_source
 from flame_core.data.sources.listing import SOURCE, left_out, read_pairs, read_source
 from flame_core.data.split import side, side_number
+from flame_core.dvc_lock import read_lock
 from flame_core.errors import FlameError
 from flame_core.layout import Layout
 from flame_core.names import is_language_code
 from flame_core.params import DebianSource, FolderSource, HubSource, IngestParams, Params, Source, UrlsSource
-from flame_core.tracking.provenance import read_lock
 from flame_core.work import WorkCache
 
 _MOST_BYTES, _MOST_FILES = 500_000_000, 20_000  # of a source that is read before it is downloaded

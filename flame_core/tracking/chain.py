@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flame_core.dvc_lock import LOCK
 from flame_core.layout import Layout
 from flame_core.tracking.outs import find_bytes
-from flame_core.tracking.provenance import LOCK
 
 VERIFIED, BROKEN, UNCHECKED = "verified", "broken", "not checked"
 

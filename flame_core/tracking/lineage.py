@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.digest import file_sha256, value_digest
+from flame_core.dvc_lock import LOCK
 from flame_core.errors import InputError
 from flame_core.git import git
 from flame_core.graph.section_stages import ADAPTER_OUT
@@ -39,7 +40,7 @@ from flame_core.tracking.metric_names import logged_value
 from flame_core.tracking.obstacles import Withheld, require_run
 from flame_core.tracking.pages import run_url, served, version_url
 from flame_core.tracking.promotion import REASON, VERDICT
-from flame_core.tracking.provenance import LOCK, recorded_state
+from flame_core.tracking.provenance import recorded_state
 from flame_core.tracking.registry import MODEL_TAG, PACKAGE, ROLLED_BACK
 from flame_core.tracking.runs import Record, find_record, read_artifact
 from flame_core.tracking.store import asking, require_tracking, trouble

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.digest import file_sha256
+from flame_core.dvc_lock import out_digests
 from flame_core.graph.link_contents import MODELS, link_contents
 from flame_core.graph.links import links
 from flame_core.layout import Layout
@@ -21,7 +22,6 @@ from flame_core.model_files import WEIGHTS
 from flame_core.params import Params
 from flame_core.tracking.chain import Link, out_link
 from flame_core.tracking.listings import read_listing
-from flame_core.tracking.provenance import out_digests
 from flame_core.workspace import dvc_cache
 
 LINKED_TAG, TEACHER_TAG = "flame.linked", "flame.teacher"

@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
+from flame_core.dvc_lock import LOCK, out_digests
 from flame_core.layout import Layout
 from flame_core.tracking.dvc_settings import copy_dvc_settings, dvc_output
 from flame_core.tracking.listings import file_md5, folder_md5, read_listing
-from flame_core.tracking.provenance import LOCK, out_digests
 from flame_core.workspace import dvc_cache
 
 

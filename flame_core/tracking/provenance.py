@@ -1,7 +1,7 @@
 """The description of a training run: tags, the params of all stages, and the datasets it read, by digest.
 
-DVC's digests come from `dvc.lock`, which DVC rewrites in place, so an incomplete read is tried again. Our own digests
-(of the shard index and of the embedding manifest, which cover every file below them) also exist without DVC.
+DVC's digests come from `dvc.lock`. Our own (of the shard index and of the embedding manifest, which cover every file
+below them) also exist without DVC.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ import logging
 import os
 import platform
 import socket
-import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from flame_core import pipes
 from flame_core.captions.table import MANIFEST as CAPTION_MANIFEST
@@ -26,6 +23,7 @@ from flame_core.data.ledger import read_ledger
 from flame_core.data.shards import SPLITS, read_chosen, read_index
 from flame_core.data.sources.listing import SOURCE
 from flame_core.digest import file_sha256, value_digest
+from flame_core.dvc_lock import LOCK, out_digests
 from flame_core.errors import ResourceError
 from flame_core.git import git
 from flame_core.layout import Layout
@@ -39,33 +37,8 @@ from flame_core.version import code_version, installed_version
 from flame_core.workspace import dvc_cache
 
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "safetensors", "webdataset", "numpy", "dvc", "dagster")
-LOCK = "dvc.lock"
 _EVALUATED = "evaluated."  # before the tags of the source tree that last evaluated the model
-_TRIES = 20  # to read a lock that is being rewritten
 log = logging.getLogger(__name__)
-
-
-def read_lock(root: Path) -> dict[str, Any]:
-    """The stages of `dvc.lock`; {} if there is none (a stage was run without DVC)."""
-    for _ in range(_TRIES):
-        try:
-            content = yaml.safe_load((root / LOCK).read_text("utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (yaml.YAMLError, UnicodeDecodeError):
-            content = None
-        if isinstance(content, dict) and isinstance(content.get("stages"), dict):
-            return content["stages"]
-        time.sleep(0.1)
-    log.warning("%s is damaged; what it records is left out. `dvc repro` says where", root / LOCK)
-    return {}
-
-
-def out_digests(root: Path) -> dict[str, str]:
-    """{path of an out: DVC's digest} of every stage in `dvc.lock`, without damaged entries."""
-    stages = [stage for stage in read_lock(root).values() if isinstance(stage, dict)]
-    outs = [out for stage in stages for out in stage.get("outs") or [] if isinstance(out, dict)]
-    return {out["path"]: out["md5"] for out in outs if "md5" in out and "path" in out}
 
 
 def git_state(project: Path) -> dict[str, str]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flame_core.digest import file_sha256
+from flame_core.dvc_lock import LOCK
 from flame_core.errors import ComputationError, InputError, ParamsError
 from flame_core.git import git
 from flame_core.graph.added_deps import added_deps
@@ -34,7 +35,7 @@ from flame_core.tracking.belonging import foreign_sources
 from flame_core.tracking.dvc_settings import copy_dvc_settings
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.named_places import link_named, link_sources
-from flame_core.tracking.provenance import LOCK, git_state, recorded_commit, recorded_state
+from flame_core.tracking.provenance import git_state, recorded_commit, recorded_state
 from flame_core.tracking.registry import FORGOTTEN_TAG, MODEL_TAG
 from flame_core.tracking.runs import Record, find_record, read_artifact
 from flame_core.tracking.store import asking

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from flame_core.dvc_lock import read_lock
 from flame_core.layout import Layout
-from flame_core.tracking.provenance import read_lock
 from tests.integration.conftest import Project
 from tests.orchestration.ui import browser
 from tests.orchestration.ui.browser import Browser
