@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from flame_core.errors import InputError
+from flame_core.layout import Layout
 from flame_core.tracking import belonging, promotion
 from flame_core.tracking.belonging import foreign_sources
 from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import KEY_TAG, MODEL_TAG, Journal
 from flame_core.tracking.promotion import promote, rollback
+from flame_core.tracking.provenance import git_state
 from flame_core.tracking.registry import CHALLENGER, CHAMPION, number_with
 from flame_core.tracking.store import journals, open_client
 from tests.stages.pipeline import folder_source, pipeline_params
@@ -74,6 +78,25 @@ def test_another_projects_champion_is_neither_replaced_nor_rolled_back(tracked, 
 def test_what_may_be_this_projects_is_taken_for_it(tracked, address, client, params, source, here, foreign):
     run = client.get_run(evaluated(tracked, address, "one", source, here=here))
     assert foreign_sources(tracked, run) == foreign
+
+
+def test_what_a_commit_of_this_project_trained_is_its_own(tracked, address, client, params):
+    root = tracked.root / "in" / "repository"
+    (root / "presets").mkdir(parents=True)
+    (root / "params.yaml").write_text("sources: {ships: {}}\n")
+    (root / "presets" / "große.yaml").write_text("sources: {boats: {}}\n")
+    (root / "presets" / "broken.yaml").write_text("sources: [\n")
+    for command in (["init", "-q"], ["add", "in"], ["-c", "user.name=a", "-c", "user.email=a", "commit", "-qm", "a"]):
+        subprocess.run(["git", *command], cwd=tracked.root, check=True)
+    commit = git_state(root)["git.commit"]
+    for known, foreign in ((commit, []), (commit[::-1], ["boats"]), ("--help", ["boats"])):
+        run = client.get_run(evaluated(tracked, address, known.strip("-"), "boats", here=False))
+        run.data.tags["git.commit"] = known
+        assert foreign_sources(Layout.find(root), run) == foreign
+    run.data.tags["git.commit"] = commit
+    run.data.params.pop("sources.boats.kind")
+    run.data.params["sources.trains.kind"] = "folder"
+    assert foreign_sources(Layout.find(root), run) == ["trains"]
 
 
 def test_without_readable_params_nothing_is_another_projects(tracked, address, client):
