@@ -1,4 +1,4 @@
-# The front door. `make demo` and `make test` work on a fresh Debian or Ubuntu with Python 3.11 to 3.13 and no GPU.
+# The front door. `make demo` and `make test` work on a fresh Debian or Ubuntu with Python 3.11 to 3.14 and no GPU.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -25,7 +25,7 @@ install: .venv/installed  ## set up .venv with the locked versions
 	@command -v uv >/dev/null || test -x .flame/uv/bin/uv || { \
 	  python3 -m venv .flame/uv || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }; \
 	  .flame/uv/bin/pip install --quiet --disable-pip-version-check uv; }
-	$(UV) venv --quiet --allow-existing --python '>=3.11,<3.14' .venv
+	$(UV) venv --quiet --allow-existing --python '>=3.11,<3.15' .venv
 	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@test -e .git || $(BIN)/dvc config --local core.no_scm true
