@@ -46,6 +46,9 @@ class OnGPU(Tensor):
         made.values = values
         return made
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.values.__reduce_ex__(protocol)  # checkpoints are read on the CPU
+
     @classmethod
     def __torch_dispatch__(cls, op: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         return _computed(op, args, kwargs or {})
@@ -188,6 +191,7 @@ def _pretend() -> None:
         "memory_allocated": lambda device=None: 0,
         "get_device_capability": lambda device=None: (9, 0),
         "get_rng_state": lambda device=None: torch.get_rng_state(),
+        "set_rng_state": lambda state, device=None: torch.set_rng_state(state),
     }
     for name, value in gpu.items():
         setattr(torch.cuda, name, value)
