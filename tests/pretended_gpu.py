@@ -186,6 +186,7 @@ def _pretend() -> None:
         "stream": lambda stream: stream,
         "current_stream": lambda device=None: _Stream(),
         "synchronize": lambda device=None: wait(),
+        "is_current_stream_capturing": lambda: False,
         "empty_cache": lambda: None,
         "mem_get_info": lambda device=None: (2**36, 2**36),
         "memory_allocated": lambda device=None: 0,
