@@ -42,16 +42,26 @@ class Timed:
 def in_turns(
     cases: Mapping[str, Callable[[], Any]], turns: int, warm: int = 1, clock: Callable[[], float] = WALL
 ) -> Timed:
-    """Run each case once per turn, after `warm` turns that do not count."""
+    """Run each case once per turn, after `warm` turns that do not count.
+
+    If it is interrupted, the turns that are whole are the result.
+    """
     seconds: dict[str, list[float]] = {case: [] for case in cases}
-    for turn in range(warm + turns):
-        for case, run in cases.items():
-            synchronize()
-            start = clock()
-            run()
-            synchronize()
-            if turn >= warm:
-                seconds[case].append(clock() - start)
+    try:
+        for turn in range(warm + turns):
+            for case, run in cases.items():
+                synchronize()
+                start = clock()
+                run()
+                synchronize()
+                if turn >= warm:
+                    seconds[case].append(clock() - start)
+    except KeyboardInterrupt:
+        whole = min(map(len, seconds.values()))
+        if not whole:
+            raise
+        print(f"interrupted after {whole} of {turns} turns", flush=True)
+        return Timed({case: own[:whole] for case, own in seconds.items()})
     return Timed(seconds)
 
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,15 +110,19 @@ def main() -> None:
     if not options.turns:
         return
 
-    torch.set_num_threads(1)
-    keep_freed_memory()  # as the stage `embed` does
+    if device == "cpu":
+        torch.set_num_threads(1)  # a GPU's models are loaded by all
+        keep_freed_memory()  # as the stage `embed` does
     sound = True
     clock = PROCESSOR if device == "cpu" else WALL
 
     def encoder(layer: int, dtype: str) -> TextEncoder:
+        start = time.perf_counter()
         own = params.model_copy(update={"layer": layer, "dtype": dtype})
         model = load_llm(folder, layer, DTYPES[dtype], device)
-        return TextEncoder(model, tokenizer, own, device, compiled=device == "cuda")
+        made = TextEncoder(model, tokenizer, own, device, compiled=device == "cuda")
+        print(f"{layer} layers in {dtype}: ready after {time.perf_counter() - start:.0f} s", flush=True)
+        return made
 
     if params.dtype != "float32":
         few = {kind: own[:CHECKED_TEXTS] for kind, own in texts.items()}

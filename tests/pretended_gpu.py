@@ -46,6 +46,9 @@ class OnGPU(Tensor):
         made.values = values
         return made
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.values.__reduce_ex__(protocol)  # checkpoints are read on the CPU
+
     @classmethod
     def __torch_dispatch__(cls, op: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         return _computed(op, args, kwargs or {})
@@ -183,11 +186,13 @@ def _pretend() -> None:
         "stream": lambda stream: stream,
         "current_stream": lambda device=None: _Stream(),
         "synchronize": lambda device=None: wait(),
+        "is_current_stream_capturing": lambda: False,
         "empty_cache": lambda: None,
         "mem_get_info": lambda device=None: (2**36, 2**36),
         "memory_allocated": lambda device=None: 0,
         "get_device_capability": lambda device=None: (9, 0),
         "get_rng_state": lambda device=None: torch.get_rng_state(),
+        "set_rng_state": lambda state, device=None: torch.set_rng_state(state),
     }
     for name, value in gpu.items():
         setattr(torch.cuda, name, value)

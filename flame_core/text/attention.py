@@ -208,15 +208,22 @@ def register() -> str:
 
 @cache
 def _compiled_flex() -> Any:
-    from torch._dynamo import config
     from torch.nn.attention.flex_attention import flex_attention
 
-    config.recompile_limit = max(config.recompile_limit, _VARIANTS)
     return torch.compile(flex_attention)
+
+
+def _allow_variants() -> None:
+    """Let this thread compile as many variants as occur; those beyond torch's limit would be computed densely."""
+    from torch._dynamo import config
+
+    if config.recompile_limit < _VARIANTS:
+        config.recompile_limit = _VARIANTS
 
 
 def _flex(packing: Packing) -> Any:
     if packing.document.device.type == "cuda":
+        _allow_variants()
         return _compiled_flex()
     from torch.nn.attention.flex_attention import flex_attention
 

@@ -29,13 +29,18 @@ def _in_autocast_type(module: nn.Module, inputs: tuple[Tensor, ...], output: Ten
 
 
 class PatchProduct(nn.Conv2d):
-    """A convolution of adjacent patches, x [B, C, H, W] to [B, D, H/P, W/P], as a matrix product on a GPU."""
+    """A convolution of adjacent patches, x [B, C, H, W] to [B, D, H/P, W/P], as a matrix product on a GPU.
+
+    As in the convolution, pixels at the right and at the bottom that fill no patch are left out.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         if not input.is_cuda:
             return super().forward(input)
-        (p, q), (b, c, h, w) = self.kernel_size, input.shape
-        patches = input.view(b, c, h // p, p, w // q, q).permute(0, 2, 4, 1, 3, 5)  # [B, H/P, W/P, C, P, P]
+        p, q = self.kernel_size
+        h, w = input.shape[2] // p, input.shape[3] // q
+        patches = input[:, :, : h * p, : w * q].unflatten(3, (w, q)).unflatten(2, (h, p))
+        patches = patches.permute(0, 2, 4, 1, 3, 5)  # [B, H/P, W/P, C, P, P]
         return F.linear(patches.flatten(3), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 

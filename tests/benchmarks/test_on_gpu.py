@@ -26,6 +26,9 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     (package / "fails.py").write_text("raise SystemExit(3)")
     (package / "hangs.py").write_text("import time; time.sleep(60)")
+    (package / "late.py").write_text(
+        f"import time\ntry:\n  time.sleep(60)\nexcept KeyboardInterrupt:\n  open({str(file)!r}, 'a').write({line!r})"
+    )
     (package / "child.py").write_text(
         "import subprocess; own = subprocess.Popen(['sleep', '60']); open('child', 'w').write(str(own.pid)); own.wait()"
     )
@@ -46,6 +49,11 @@ def test_a_part_that_does_not_end_well_says_so(results, module, limit, ended):
     assert run_part(Part(module, limit)) | {"seconds": 0} == {"ended": ended, "seconds": 0, "figures": {}}
 
 
+def test_a_part_at_its_limit_records_what_it_has_measured(results):
+    outcome = run_part(Part("late", 5))
+    assert outcome["ended"] == "too long" and outcome["figures"] == {"new: b": [2.5, "images/s"]}
+
+
 def test_a_part_that_takes_too_long_leaves_no_process(results, tmp_path):
     assert run_part(Part("child", 3))["ended"] == "too long"
     child = Path("/proc") / (tmp_path / "child").read_text()
@@ -64,6 +72,12 @@ def test_a_package_in_the_folder_of_others_counts(results, tmp_path):
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "only_there.py").write_text("")
     assert run_part(Part("writes a~b", 60, package="only_there"))["ended"] == "done"
+
+
+def test_only_the_text_engine_is_given_texts(results, tmp_path):
+    (tmp_path / "benchmarks" / "text_engine.py").write_text("import sys; assert sys.argv[1:] == ['a', '--pairs', 'p']")
+    assert run_part(Part("text_engine a", 60), ["--pairs", "p"])["ended"] == "done"
+    assert run_part(Part("writes a~b", 60), ["--pairs", "p"])["ended"] == "done"
 
 
 def test_every_part_is_a_benchmark():

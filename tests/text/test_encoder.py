@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partialmethod
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from torch.nn import functional as F
 
 from flame_core.errors import ComputationError
 from flame_core.params import LLMParams
+from flame_core.text import attention
 from flame_core.text.attention import Run, pack, sees
 from flame_core.text.encoder import TextEncoder, compile_layers
 from flame_core.text.facets import FacetTokenizer
@@ -152,6 +156,21 @@ def test_compiled_layers_give_the_same_numbers(byte_tokenizer, tmp_path, monkeyp
     compile_layers(model)
     found = TextEncoder(model, byte_tokenizer, text_params(layer=3), "cpu").encode("short", CAPTIONS)
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_every_thread_may_compile_all_variants_of_attention(monkeypatch):
+    """torch keeps the limit per thread, and a server answers in several."""
+    from torch._dynamo import config
+
+    monkeypatch.setattr(attention, "_compiled_flex", lambda: None)
+    packing: Any = SimpleNamespace(document=SimpleNamespace(device=torch.device("cuda")))
+
+    def limit() -> int:
+        attention._flex(packing)
+        return config.recompile_limit
+
+    with config.patch(recompile_limit=8), ThreadPoolExecutor(1) as other:
+        assert limit() == other.submit(limit).result() == 64
 
 
 def test_a_row_has_no_pads_and_sequences_of_a_shape_share_a_mask(byte_tokenizer):

@@ -89,3 +89,24 @@ def stopped(folder: Path) -> tuple[list[float], list[float], int]:
 def test_a_stop_is_noticed_a_step_later_and_all_steps_that_were_asked_for_are_kept(tmp_path):
     assert stopped(tmp_path / "cpu") == ([0, 1, 2, 3], [0, 1, 2, 3], 4)
     assert on_a_gpu(stopped, tmp_path / "cuda") == ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], 6)
+
+
+def resumed(folder: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """The metrics of a training with dropped paths, as a whole, and stopped and resumed."""
+    write_world(folder)
+    params = recipe(micro_batch_size=3, epochs=3)
+    samples = samples_of(folder, params)
+
+    def stop_at_four(row: dict[str, float]) -> None:
+        if row["step"] == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    _, whole, _ = train(samples, params, folder / "whole")
+    with pytest.raises(Interrupted):
+        train(samples, params, folder / "stopped", on_step=stop_at_four)
+    return whole, train(samples, params, folder / "stopped").metrics
+
+
+def test_a_resumed_training_goes_on_as_a_whole_one(tmp_path):
+    whole, again = on_a_gpu(resumed, tmp_path)
+    assert again == whole
