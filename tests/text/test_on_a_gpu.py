@@ -1,4 +1,4 @@
-"""The text engine on a pretended GPU: devices, waiting for copies, and the layout of products in float8."""
+"""The text engine on a GPU, pretended and real: devices, waiting for copies, and the layout of products in float8."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from flame_core.text.encoder import DTYPES, TextEncoder
 from flame_core.text.llm import load_llm
 from tests.conftest import text_params, tiny_llm
-from tests.pretended_gpu import on_a_gpu, wait
+from tests.gpus import GPUS, on_a_gpu, wait
 from tests.text.test_encoder import CAPTIONS
 
 FAMILIES = ["llama", "mistral", "gemma2"]  # causal, with sliding windows, with soft-capping too
@@ -31,11 +31,12 @@ def embedded_by_all(folder: Path, tokenizer, device: str) -> dict[str, list[np.n
     return found | {"float8": embedded(folder / "llama", tokenizer, "float8", device)}
 
 
-def test_it_gives_the_vectors_of_a_cpu(byte_tokenizer, tmp_path):
+@pytest.mark.parametrize("on", GPUS)
+def test_it_gives_the_vectors_of_a_cpu(byte_tokenizer, tmp_path, on):
     for family in FAMILIES:
         tiny_llm(family).save_pretrained(tmp_path / family)
     expected = embedded_by_all(tmp_path, byte_tokenizer, "cpu")
-    found = on_a_gpu(embedded_by_all, tmp_path, byte_tokenizer, "cuda")
+    found = on(embedded_by_all, tmp_path, byte_tokenizer, "cuda")
     for family in FAMILIES:
         for own, vectors in zip(found[family], expected[family], strict=True):
             np.testing.assert_allclose(own, vectors, atol=1e-5)

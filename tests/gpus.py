@@ -1,8 +1,11 @@
-"""A pretended GPU: tensors on `cuda:0` whose values the CPU computes, so that code for a GPU runs where there is none.
+"""Where tests of code for a GPU run: a pretended one, and the real one if there is any.
+
+The pretended one has tensors on `cuda:0` whose values the CPU computes, so the code also runs where there is no GPU.
 
 As on a GPU, tensors of two devices do not mix, numpy reads host memory only, and a copy to host memory that does not
 block has not arrived until something waits for it: until then, the target holds other numbers. Nothing is compiled.
-It replaces parts of torch, so it lives in a process of its own.
+It replaces parts of torch, so it lives in a process of its own; so does the real one, since all other tests are of the
+CPU.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
+import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -217,5 +221,22 @@ def _pretend() -> None:
 
 def on_a_gpu(function: Callable[..., T], *args: Any) -> T:
     """The result of a function of a module, called where there is a pretended GPU."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _pretend) as pool:
+    return _in_a_process(_pretend, function, *args)
+
+
+def on_the_real_gpu(function: Callable[..., T], *args: Any) -> T:
+    """The result of a function of a module, called where code uses this machine's GPU."""
+    return _in_a_process(_use_gpu, function, *args)
+
+
+def _use_gpu() -> None:
+    os.environ["FLAME_DEVICE"] = "cuda"
+
+
+def _in_a_process(prepare: Callable[[], None], function: Callable[..., T], *args: Any) -> T:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), prepare) as pool:
         return pool.submit(function, *args).result()
+
+
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+GPUS = [pytest.param(on_a_gpu, id="pretended"), pytest.param(on_the_real_gpu, id="real", marks=NO_GPU)]
