@@ -28,6 +28,7 @@ from flame_core.commands.recipe_completion import recipe_names
 from flame_core.errors import FlameError, ParamsError, ResourceError
 from flame_core.standard_streams import open_closed_streams
 from flame_core.user_name import name_user
+from flame_core.utf8_mode import in_utf8_mode
 
 app = typer.Typer(
     name="flame",
@@ -77,6 +78,7 @@ Preset = Annotated[
 
 def main() -> None:
     """Entry point: a FlameError ends without a traceback, with its exit code."""
+    in_utf8_mode()
     open_closed_streams()
     name_user()
     try:
