@@ -5,6 +5,7 @@ Heavy packages are imported inside the commands, so `flame --help` answers withi
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -28,6 +29,7 @@ from flame_core.commands.recipe_completion import recipe_names
 from flame_core.errors import FlameError, ParamsError, ResourceError
 from flame_core.standard_streams import open_closed_streams
 from flame_core.user_name import name_user
+from flame_core.utf8_mode import in_utf8_mode
 
 app = typer.Typer(
     name="flame",
@@ -77,6 +79,7 @@ Preset = Annotated[
 
 def main() -> None:
     """Entry point: a FlameError ends without a traceback, with its exit code."""
+    in_utf8_mode()
     open_closed_streams()
     name_user()
     try:
@@ -137,6 +140,7 @@ def _run_stage(name: str, **arguments: object) -> None:
     starting(" ".join(["flame", name.replace("_", "-"), *([str(recipe)] if recipe else [])]))
 
     from flame_core.graph.links import require_links
+    from flame_core.graph.steady_params import listed_params, require_steady
     from flame_core.graph.versions import require_versions
     from flame_core.layout import Layout
     from flame_core.names import did_you_mean
@@ -146,6 +150,8 @@ def _run_stage(name: str, **arguments: object) -> None:
 
     layout = Layout.find()
     require_versions(layout)
+    stage = "embed" if name == "embed_texts" else name if recipe is None else f"{name}@{recipe}"
+    listed = listed_params(layout, stage)
     params = load_params(layout)
     if recipe is not None and recipe not in params.train:
         hint = did_you_mean(str(recipe), params.recipes)
@@ -158,11 +164,13 @@ def _run_stage(name: str, **arguments: object) -> None:
     if name == "train" and (where := nodes()) is not None and not where.first:
         run()
         return  # the first node writes the model, and records it
-    stage = "embed" if name == "embed_texts" else name if recipe is None else f"{name}@{recipe}"
     with noting(params, layout, stage) as reads_outside:
         run()
-    follows_from_more = reads_outside or name in ("download", "embed_texts")  # than DVC knows
-    if arguments.get("retry_failed") or follows_from_more:
+        follows_from_more = reads_outside or name in ("download", "embed_texts")  # than DVC knows
+        recorded_here = arguments.get("retry_failed") or follows_from_more
+        if recorded_here or "DVC_STAGE" in os.environ:
+            require_steady(layout, stage, listed)
+    if recorded_here:
         from flame_core.commands.recorded_stage import record_stage
 
         record_stage(layout, stage)

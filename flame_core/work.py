@@ -122,7 +122,7 @@ class WorkCache:
         if not folder.exists():
             return None, []
         try:
-            content = json.loads((folder / RECORD).read_text())
+            content = json.loads((folder / RECORD).read_bytes())
             own = content.pop(_OWN_DIGEST, None)  # older records have none
             if own is not None and own != value_digest(content):
                 raise ValueError("other bytes than were written")

@@ -1,4 +1,4 @@
-"""DVC's command line with five differences, started by `flame run` and by Dagster's steps.
+"""DVC's command line with six differences, started by `flame run` and by Dagster's steps.
 
     python -m orchestration.dvc_command repro train@flame
     python -m orchestration.dvc_command --no-wait repro train@flame    # a step waits by itself, and says so in its log
@@ -10,6 +10,7 @@
   It releases what a dead process holds, even if the dead process is still listed (a zombie, as in containers whose
   first process does not reap its children).
 - It writes `dvc.lock` and its list of paths in use whole, whenever it is killed or interrupted.
+- It accepts outs in a folder that is a link to another disk, also in a git repository.
 - If the process that started it is killed, it stops the stage in order (`processes/tree.py`) and ends.
 """
 
@@ -30,6 +31,7 @@ from flame_core.errors import ResourceError
 from flame_core.files.disk_errors import clear_disk_errors, disk_error
 from flame_core.reporting import console
 from flame_core.settings import settings
+from orchestration.dvc_project.linked_outs import allow_linked_outs
 from orchestration.dvc_project.repo import busy_path, busy_with, held_paths, release_dead
 from orchestration.dvc_project.stage_processes import NO_WAIT
 from orchestration.dvc_project.whole_files import write_whole
@@ -92,6 +94,7 @@ def dvc(arguments: list[str], *, waits: bool = True) -> int:
     from dvc_objects.fs.local import FsspecLocalFileSystem
 
     write_whole()
+    allow_linked_outs()
     FsspecLocalFileSystem.put_file = _put_file
     logging.getLogger("dvc_data.hashfile.transfer").addFilter(_refused_copy)
     logger, said = logging.getLogger("dvc.cli"), ""

@@ -34,6 +34,7 @@ from flame_core.reporting import configure_logging, console, facts
 from flame_core.settings import settings
 from flame_core.standard_streams import open_closed_streams
 from flame_core.user_name import name_user
+from flame_core.utf8_mode import in_utf8_mode
 from flame_core.workspace import nested_override, preset_names, resolve_params, split_override
 from orchestration.dagster_dvc.assets import EXIT_CODE, REFRESH_TAG
 from orchestration.dvc_project.errors import DvcProjectError
@@ -193,6 +194,7 @@ def main(
     refresh: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run a stage that did not change.")] = None,
 ) -> None:
     """Materialize assets in this process."""
+    in_utf8_mode()
     open_closed_streams()
     name_user()
     configure_logging(settings().log_level)

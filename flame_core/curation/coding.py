@@ -161,7 +161,7 @@ class Coding:
             return UnitRecord({"samples": len(jpegs)})
 
         unit = self.cache.get({"repeated": self._identity(shard), "codebook": codebook.digest}, write)
-        counted = json.loads(unit.file(_REPEATED).read_text())
+        counted = json.loads(unit.file(_REPEATED).read_bytes())
         return counted["equal"] / counted["of"]
 
     @cached_property

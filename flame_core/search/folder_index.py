@@ -196,6 +196,7 @@ def write_npy(index: FolderIndex, path: Path) -> None:
     with clear_disk_errors(path), scratch(path.parent) as place:
         np.save(place / "vectors.npy", index.views[:, 0])
         write_json(place / "paths", about)
+        beside.unlink(missing_ok=True)  # a kill between the two leaves no paths of other vectors
         (place / "vectors.npy").replace(path)
         (place / "paths").replace(beside)
 

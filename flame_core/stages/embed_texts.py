@@ -2,21 +2,35 @@
 
 The fast path of `embed`: it keeps the existing store, does not verify or read its training embeddings again, and the
 result is byte for byte what `flame embed` would make from the same params and data
-(docs/decisions/benchmark-texts.md). The command then records it in DVC, which would else bring back the old store.
+(docs/decisions/benchmark-texts.md). The command then records it in DVC, which would else bring back the old store. So a
+store that lacks other texts, such as those of a new language, is refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow.parquet as pq
+
 from flame_core import gates
 from flame_core.adapting.origin import run_identities
+from flame_core.data.shards import INDEX
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError
 from flame_core.layout import Layout
+from flame_core.measuring.texts import (
+    class_names,
+    evaluated_languages,
+    evaluation_texts,
+    read_classes,
+    read_validation_captions,
+)
 from flame_core.params import Params
 from flame_core.reporting import facts
 from flame_core.suite.collection import RECORDED, collect, jobs, recorded, shown
-from flame_core.text.jobs import BENCHMARK, sentence_jobs
-from flame_core.text.language_means import LANGUAGE_FILES
+from flame_core.text.jobs import BENCHMARK, Job, sentence_jobs, text_jobs
+from flame_core.text.language_means import LANGUAGE_FILES, language_jobs
 from flame_core.text.manifest import MANIFEST, read_manifest, require_fit
 from flame_core.text.sentence import SENTENCE
 from flame_core.text.store import CENTER, TOKENIZER, TRAIN
@@ -39,8 +53,9 @@ def run(params: Params, layout: Layout) -> None:
     small = [*(f"{TRAIN}/{name}" for name in names), *LANGUAGE_FILES]
     verified = verify(
         {
-            layout.embeddings: [MANIFEST, gates.CHECKS, *small],
+            layout.embeddings: [MANIFEST, gates.CHECKS, *small, "texts/*.parquet"],
             layout.captions: ["*.parquet"],  # the manifest holds their digest
+            layout.shards: [INDEX, "val/*"],
             layout.llm: all_but_weights(params, layout),
         }
     )
@@ -52,6 +67,7 @@ def run(params: Params, layout: Layout) -> None:
     identity = {**identities.get("sentence", {}), **identities["facets"]}
     if wrong := [name for name, value in identity.items() if manifest.get(name) != value]:
         raise InputError(f"{layout.embeddings}: {', '.join(wrong)} differ from this run; run `flame embed`")
+    _require_texts(params, layout, manifest["files"])
     collected = collect(params, layout)
     planned = jobs(collected)
     planned += sentence_jobs(planned, params.text)
@@ -78,3 +94,31 @@ def run(params: Params, layout: Layout) -> None:
             "verified": verified + of_llm,
         },
     )
+
+
+def _require_texts(params: Params, layout: Layout, files: Iterable[str]) -> None:
+    """Refuse a store with other texts for the held-out split than `flame embed` would now read.
+
+    Raises:
+        InputError: names the file of the store.
+    """
+    captions = read_validation_captions(layout.captions, params.evaluate)
+    planned = text_jobs(layout.captions, evaluation_texts(params, captions, class_names(read_classes(layout.shards))))
+    if params.text.center == "per_language":
+        planned += language_jobs(layout.captions, evaluated_languages(params.evaluate, captions)[1:])
+    wanted = {f"{job.name}.parquet": job for job in planned + sentence_jobs(planned, params.text)}
+    stored = {name for name in files if name.endswith(".parquet") and not name.startswith(BENCHMARK)}
+    for name in sorted(wanted.keys() | stored):
+        if (
+            name not in wanted
+            or name not in stored
+            or pq.read_table(layout.embeddings / name).to_pylist() != _rows(wanted[name])
+        ):
+            raise InputError(
+                f"{layout.embeddings / name}: the store was made with another evaluate.languages, train_language, "
+                "max_pictures or class_prompts, and `flame embed-texts` adds only benchmarks: run `flame run embed`"
+            )
+
+
+def _rows(job: Job) -> list[dict[str, Any]]:
+    return [{"kind": kind, "row": i, "text": text} for kind, own in job.texts.items() for i, text in enumerate(own)]

@@ -123,7 +123,7 @@ def _save(folder: Path, package: Path, model_id: str, run_id: str) -> None:
     save_model(
         str(folder),
         python_model=str(source / "serving" / "pyfunc_model.py"),
-        artifacts={PACKAGE: str(package)},
+        artifacts={PACKAGE: package.absolute().as_uri()},  # of a path, MLflow would read `%20` as a blank
         code_paths=[str(source)],
         signature=signature,
         input_example=pd.DataFrame({"image": [_example()]}),

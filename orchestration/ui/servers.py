@@ -33,6 +33,7 @@ from flame_core.settings import settings
 from flame_core.shipped import shipped
 from flame_core.standard_streams import open_closed_streams
 from flame_core.tracking.store import local_store
+from flame_core.utf8_mode import in_utf8_mode
 from flame_core.workspace import environment
 from orchestration.dvc_project.stage_processes import tree_label
 from orchestration.instance import end_dead_runs, instance_home, only_interface, opened, set_up_pools
@@ -274,6 +275,7 @@ def show(layout: Layout) -> None:
 
 def main() -> None:
     """`python -m orchestration.ui.servers`, as `flame ui`."""
+    in_utf8_mode()
     open_closed_streams()
     configure_logging(settings().log_level)
     console.print("Starting Dagster and MLflow; this takes half a minute.")

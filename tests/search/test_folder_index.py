@@ -167,3 +167,21 @@ def test_npy_has_its_paths_beside_it_and_an_empty_folder_is_no_crash(
         embed_folder(layout, model, tmp_path / "none")
     with pytest.raises(InputError, match="is not an index of pictures"):
         read_index_file(folder / "0.png")
+
+
+def test_a_kill_between_npy_and_its_paths_leaves_no_paths_of_other_vectors(
+    model: Model, layout: Layout, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    done = embed_folder(layout, model, folder)
+    write_npy(done.index, tmp_path / "v.npy")
+    replaced = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if target.name == "v.json":
+            raise KeyboardInterrupt
+        return replaced(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_npy(done.index, tmp_path / "v.npy")
+    assert (tmp_path / "v.npy").exists() and not (tmp_path / "v.json").exists()

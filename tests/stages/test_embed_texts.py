@@ -148,3 +148,14 @@ def test_a_benchmark_that_asks_facets_of_a_template_that_is_not_there(project):
     short = params.model_copy(update={"text": params.text.model_copy(update={"template": template})})
     with pytest.raises(ParamsError, match=r"many.yaml asks facets of the 'long' template.*write many.yaml@single"):
         collect(with_benchmarks(short, "many.yaml"), layout)
+
+
+@pytest.mark.parametrize("change", [{"max_pictures": 3}, {"train_language": "de"}], ids=["pictures", "language"])
+def test_a_store_that_lacks_more_than_benchmarks_is_refused_since_it_would_be_recorded_as_whole(change, project):
+    params, layout = project
+    embed_texts.run(params, layout)
+    before = tree(layout.embeddings)
+    other = params.model_copy(update={"evaluate": params.evaluate.model_copy(update=change)})
+    with pytest.raises(InputError, match=r"texts/0000\d\.parquet: .*evaluate\.languages.*run `flame run embed`"):
+        embed_texts.run(with_benchmarks(other, "colours.yaml"), layout)
+    assert tree(layout.embeddings) == before
