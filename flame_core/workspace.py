@@ -26,6 +26,7 @@ import yaml
 from flame_core.errors import ParamsError, ResourceError
 from flame_core.files.whole_files import put
 from flame_core.graph.links import PIPELINE, linked_files, linked_pipeline
+from flame_core.graph.own_stages import link_inputs
 from flame_core.graph.versions import VERSIONS
 from flame_core.layout import OPT_OUT, Layout
 from flame_core.names import expanded, shown
@@ -180,6 +181,7 @@ def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
         contents[OPT_OUT] = layout.opt_out.read_bytes()
     for name, content in contents.items():
         put(root / name, content)
+    link_inputs(yaml.safe_load(contents[PIPELINE])["stages"], root, layout.project)
     _take_over(layout, root, contents[PIPELINE])
     return opened
 
