@@ -249,10 +249,13 @@ def drop_runs(layout: Layout, command: str) -> None:
     """Remove a command whose outs follow from more than DVC knows from DVC's run cache, which restores any run."""
     if dvc_folder(layout) is None or find_spec("dvc") is None:
         return
-    for path in (dvc_cache(layout) / "runs").glob("*/*/*"):
-        with suppress(OSError), path.open(encoding="utf-8") as file:
-            if file.readline().rstrip() == f"cmd: {command}":
-                path.unlink()
+    for folder in (dvc_cache(layout) / "runs").glob("*/*"):
+        for path in folder.glob("*"):
+            with suppress(OSError), path.open(encoding="utf-8") as file:
+                if file.readline().rstrip() == f"cmd: {command}":
+                    path.unlink()
+        with suppress(OSError):
+            folder.rmdir()  # only if it is empty: DVC fails at a folder without a run
 
 
 def environment() -> dict[str, str]:
