@@ -85,8 +85,11 @@ class WorkCache:
         self.retry_failed = retry_failed
 
     def digest(self, inputs: Mapping[str, Any]) -> str:
-        """The digest of a unit: its inputs (digests and params) and the version of the stage's code."""
-        return value_digest({"stage": self.stage, "version": stage_versions()[self.stage], **inputs})
+        """The digest of a unit: its inputs (digests and params) and the version of the stage's code.
+
+        A project's own stage has version 0: what its code changes belongs into `inputs`.
+        """
+        return value_digest({"stage": self.stage, "version": stage_versions().get(self.stage, 0), **inputs})
 
     def find(self, digest: str) -> Unit | None:
         """The finished unit of that digest, verified byte for byte; None if it is missing or is to be tried again."""

@@ -27,6 +27,7 @@ from flame_core.dvc_lock import LOCK, out_digests, shared_lock
 from flame_core.errors import ParamsError, ResourceError
 from flame_core.files.whole_files import put
 from flame_core.graph.links import PIPELINE, linked_files, linked_pipeline
+from flame_core.graph.own_stages import link_inputs
 from flame_core.graph.versions import VERSIONS
 from flame_core.layout import OPT_OUT, Layout
 from flame_core.names import expanded, shown
@@ -180,6 +181,7 @@ def open_workspace(layout: Layout, resolved: ResolvedParams) -> Layout:
         contents[OPT_OUT] = layout.opt_out.read_bytes()
     for name, content in contents.items():
         put(root / name, content)
+    link_inputs(yaml.safe_load(contents[PIPELINE])["stages"], root, layout.project)
     _take_over(layout, root, contents[PIPELINE])
     return opened
 
@@ -247,10 +249,13 @@ def drop_runs(layout: Layout, command: str) -> None:
     """Remove a command whose outs follow from more than DVC knows from DVC's run cache, which restores any run."""
     if dvc_folder(layout) is None or find_spec("dvc") is None:
         return
-    for path in (dvc_cache(layout) / "runs").glob("*/*/*"):
-        with suppress(OSError), path.open(encoding="utf-8") as file:
-            if file.readline().rstrip() == f"cmd: {command}":
-                path.unlink()
+    for folder in (dvc_cache(layout) / "runs").glob("*/*"):
+        for path in folder.glob("*"):
+            with suppress(OSError), path.open(encoding="utf-8") as file:
+                if file.readline().rstrip() == f"cmd: {command}":
+                    path.unlink()
+        with suppress(OSError):
+            folder.rmdir()  # only if it is empty: DVC fails at a folder without a run
 
 
 def environment() -> dict[str, str]:

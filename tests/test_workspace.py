@@ -50,6 +50,20 @@ def test_equal_params_have_one_digest_however_they_are_written(layout):
     assert spelled_out.params.digest == one.params.digest
 
 
+def test_a_stage_of_the_projects_own_finds_its_files_in_a_workspace(layout, monkeypatch):
+    with (layout.root / "dvc.yaml").open("a") as pipeline:
+        pipeline.write("\n  mine:\n    cmd: cp words.txt mine\n    deps: [words.txt]\n    outs: [mine]\n")
+    (layout.root / "words.txt").write_text("a word")
+    root = open_workspace(layout, resolve_params(layout, ["train.epochs=5"], None)).root
+    monkeypatch.chdir(root)
+    with Repo(root) as repo:
+        repo.reproduce("mine")
+    assert (root / "mine").read_text() == "a word"
+    (layout.root / "words.txt").write_text("another")
+    with Repo(root) as repo:
+        assert "mine" in repo.status("mine")
+
+
 def test_a_workspace_holds_its_own_params_and_shares_the_caches(layout):
     resolved = resolve_params(layout, ["train.epochs=5"], None)
     workspace = open_workspace(layout, resolved)

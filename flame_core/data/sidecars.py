@@ -7,7 +7,8 @@ A value is a cluster's label, a teacher's vector or a weight. `data/sidecars/<na
     checks.json, digests.json
 
 A stage writes the values of a shard into a unit of its work cache (`write_values`) and gathers all units at the end
-(`gather_sidecar`). A training opens the sidecars that its recipe names (`open_sidecars`); docs/sidecars.md.
+(`gather_sidecar`); `own_sidecar` does both for values that lie in memory. A training opens the sidecars that its recipe
+names (`open_sidecars`); docs/sidecars.md.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from flame_core.errors import ComputationError, InputError, ParamsError
 from flame_core.files.int8_rows import OFFSET, SCALE, coded
 from flame_core.files.stored_rows import RowFile, StoredTensor, read_rows
 from flame_core.names import Name
-from flame_core.work import Unit, gather
+from flame_core.work import Unit, gather, stage_versions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +69,8 @@ class Sidecar:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest, self.digest = _read_manifest(folder)  # digest: of all values and their origin
-        self._maker = f"flame {self.manifest.stage}"
+        own = self.manifest.stage not in stage_versions()
+        self._maker = f"{'dvc repro' if own else 'flame'} {self.manifest.stage}"
         self._files: dict[str, RowFile] = {}
         self._offsets: dict[str, Tensor] = {}
 
@@ -248,7 +250,7 @@ def gather_sidecar(
         state: folder for incomplete folders (`Layout.state`).
         units: {shard: the unit into which `write_values` wrote the values of its samples}.
         index: all rows of the training split.
-        stage: the command that makes it: `cluster` for `flame cluster`.
+        stage: the stage that makes it: `cluster` for `flame cluster`, or one of the project's own.
         origin: what the values depend on, params and digests of inputs, as JSON.
         checks: the stage's checks; consumers refuse a sidecar with a failed blocking check.
         beside: further small files of the folder; `origin` names the digests of those that a training reads.

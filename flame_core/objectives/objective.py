@@ -92,7 +92,14 @@ class Objective(nn.Module):
         weighted = {}
         for name, term in self._counting():
             shares = term(features, batch, ranks)
+            if not isinstance(shares, Mapping):
+                raise TypeError(f"the term {name} returns its loss as {{name: number}}, not {type(shares).__name__}")
             for share, value in shares.items():
+                if value.ndim:
+                    raise TypeError(
+                        f"the share {share} of the term {name} has the shape {list(value.shape)}, and is a number: the "
+                        "sum over this rank's pictures, divided by the number of all ranks' pictures"
+                    )
                 weighted[name if len(shares) == 1 else f"{name}/{share}"] = term.weight * value
         return weighted
 

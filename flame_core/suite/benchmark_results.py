@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from flame_core.digest import json_bytes
 from flame_core.errors import InputError
+from flame_core.language_names import is_language
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.suite.collection import Collected
@@ -181,8 +182,9 @@ def read_benchmark_results(report: Path) -> list[BenchmarkResult]:
                 LanguageRow(**{**row, "intervals": {name: tuple(ends) for name, ends in row["intervals"].items()}})
                 for row in entry["rows"]
             ]
-            languages = entry["benchmark"].pop("languages")  # the held-out split's languages come from its data
-            benchmark = Benchmark.model_validate(entry["benchmark"]).model_copy(update={"languages": languages})
+            languages = entry["benchmark"].pop("languages")  # the held-out split's come from its data, such as zh_TW
+            known = {"languages": [code for code in languages if is_language(code)] or ["en"]}
+            benchmark = Benchmark.model_validate(entry["benchmark"] | known).model_copy(update={"languages": languages})
             found.append(BenchmarkResult(**{**entry, "benchmark": benchmark, "rows": rows}))
         return found
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import tarfile
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from flame_core.errors import ComputationError, InputError, ParamsError
 from flame_core.git import git
 from flame_core.graph.added_deps import added_deps
 from flame_core.graph.links import LINK_STAGE, PIPELINE, linked_files, linked_pipeline, links
+from flame_core.graph.own_stages import link_inputs
 from flame_core.graph.versions import VERSIONS
 from flame_core.layout import OPT_OUT, Layout
 from flame_core.measuring.results import METRICS
@@ -86,7 +88,7 @@ def reproduce(layout: Layout, model: str, everything: bool = False) -> Reproduct
         _require_commit(layout, record)
         root = _project(layout, record, files)  # which replaces that of an earlier reproduction, or continues it
         code = _code(layout, record, root)
-    variables = {**environment(), "PYTHONPATH": str(code), "FLAME_TRACKING_URI": "off", "PYTHONSAFEPATH": "1"}
+    variables = _variables(code)
     target = f"evaluate@{recipe}"
     if everything:
         _dvc(root, variables, "repro", "--no-run-cache", "--force", target)
@@ -108,6 +110,12 @@ def reproduce(layout: Layout, model: str, everything: bool = False) -> Reproduct
     sha256 = file_sha256(found.model(recipe) / WEIGHTS)
     (root / _BEGUN).unlink()
     return Reproduction(root, record.tags.get(MODEL_TAG, ""), sha256, differing)
+
+
+def _variables(code: Path) -> dict[str, str]:
+    """The environment of the stages: the code of `code` first, then what the caller's path has, if that has none."""
+    path = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH")]))
+    return {**environment(), "PYTHONPATH": path, "FLAME_TRACKING_URI": "off", "PYTHONSAFEPATH": "1"}
 
 
 def _project(layout: Layout, record: Record, files: Path) -> Path:
@@ -194,6 +202,7 @@ def _code(layout: Layout, record: Record, root: Path) -> Path:
             shutil.copy(code / name, root / name)
     _recipes(layout, code, root)
     link_named(layout, root, code, read_yaml(root / "params.yaml"))
+    link_inputs(read_yaml(root / PIPELINE)["stages"], root, code, layout.project)
     return code
 
 

@@ -149,8 +149,8 @@ def read_artifact(folder: Path, name: str) -> dict[str, Any]:
         raise InputError(f"MLflow has none of the run's files: {SEND_AGAIN}")
     if not path.is_file():
         raise InputError(
-            f"MLflow has no {name} of the run. If the run recorded it (`flame run`, `dvc repro` and Dagster do), "
-            f"{SEND_AGAIN}"
+            f"MLflow has no {name} of the run. A model that was only trained has none: run `flame evaluate`. If the "
+            f"run recorded it (`flame run`, `dvc repro` and Dagster do), {SEND_AGAIN}"
         )
     try:
         text = path.read_text("utf-8")

@@ -104,7 +104,7 @@ def train(
     def account(told: Told) -> Read:
         read = told.read()
         if not math.isfinite(read.loss):
-            raise _not_finite(read.loss, told.at.step, told.keys, params)
+            raise _not_finite(read, told.at.step, told.keys, params)
         run.metrics.append(_row(told, read, phased=assembly.objective.phased))
         speed = meter.after_step() if meter else {}
         on_step(run.metrics[-1] | speed)
@@ -218,12 +218,16 @@ def _require_trainable(params: TrainParams, samples: int, ranks: Ranks, device: 
         )
 
 
-def _not_finite(loss: float, step: int, keys: Sequence[str], params: TrainParams) -> ComputationError:
+def _not_finite(read: Read, step: int, keys: Sequence[str], params: TrainParams) -> ComputationError:
     """What went wrong: weights that grew too fast, or, in the first step, values that no weights have changed yet."""
     rate = params.optimizer.learning_rate
-    advice = f"lower train.optimizer.learning_rate ({rate:g})" if step else "correct the values of train.objective"
+    wrong = [name for name, share in read.losses.items() if not math.isfinite(share)]
+    of = f" (of {', '.join(wrong)})" if 0 < len(wrong) < len(read.losses) else ""
+    main = any(name.split("/")[0] == params.objective.name for name in wrong)
+    values = "train.objective" if main or not of else "train.terms"
+    advice = f"lower train.optimizer.learning_rate ({rate:g})" if step else f"correct the values of {values}"
     return ComputationError(
-        f"the loss of step {step} is {loss}: {advice}, or look at the samples; the batch's keys begin with "
+        f"the loss of step {step} is {read.loss}{of}: {advice}, or look at the samples; the batch's keys begin with "
         f"{', '.join(keys[:8])}"
     )
 

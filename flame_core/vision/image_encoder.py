@@ -42,7 +42,11 @@ class ImageEncoder:
     def gives_patches(self) -> bool:
         """Whether the tower has patches on a grid, each with a vector in the space of the texts."""
         grid = getattr(getattr(self._tower.backbone, "patch_embed", None), "grid_size", None)
-        return grid is not None and isinstance(self._tower.projector, PatchProjector | LexicalHead)
+        return (
+            not self._tower.gives_map
+            and grid is not None
+            and isinstance(self._tower.projector, PatchProjector | LexicalHead)
+        )
 
     def encode(self, jpegs: Sequence[bytes], batch_size: int = 128) -> np.ndarray:
         """z_0 of each picture, [N, D] in float32."""

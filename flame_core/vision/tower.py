@@ -226,9 +226,11 @@ def create_backbone(params: ModelParams) -> nn.Module:
             is_map = isinstance(found, Tensor) and found.ndim == 4
             tokens = as_tokens(backbone, found)
     except Exception as error:  # timm raises many kinds; all mean that these params do not make a model
+        foreign = "unexpected keyword argument" in str(error)
+        advice = ". An option that is for another backbone goes if it is null: {img_size: null}" if foreign else ""
         raise ParamsError(
             f"train.model: timm cannot make {params.backbone!r} with {params.backbone_options} "
-            f"for pictures of {params.image_size} px: {error}"
+            f"for pictures of {params.image_size} px: {error}{advice}"
         ) from error
     if not (isinstance(tokens, Tensor) and tokens.ndim == 3 and tokens.shape[-1] == backbone.num_features):
         raise ParamsError(

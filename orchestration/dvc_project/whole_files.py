@@ -4,7 +4,8 @@
 
 DVC writes both in place. If it is killed or interrupted just then, half of the file is there, which it then refuses in
 every command. Here a file is written beside its place and renamed. A list of paths that another DVC has left cut counts
-as empty, since it only tells of processes at work.
+as empty, since it only tells of processes at work. DVC also fails at a folder of the run cache whose runs are gone, and
+itself removes one that was left cut; here such a folder holds none.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from typing import Any
 
 
 def write_whole() -> None:
-    """From now on, DVC in this process writes these files whole."""
+    """From now on, DVC in this process writes these files whole, and takes an empty folder for no run."""
     from dvc import rwlock
+    from dvc.stage.cache import StageCache
     from dvc.utils.serialize import _common, _yaml
 
     rwlock._edit_rwlock = edit_held_paths
+    load = StageCache._load_cache  # called without a value where a folder is empty
+    StageCache._load_cache = lambda self, key, value: load(self, key, value) if value else None
     _common._dump_data = _yaml._dump_data = _dump_data
 
 

@@ -85,6 +85,20 @@ def test_shares_are_weighted_and_named(objective):
     assert objective.scalars() == pytest.approx({"logit_scale": 14.285714, "taught/scale": 2.0})
 
 
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ({"near": torch.ones(4)}, r"the share near of the term taught has the shape \[4\], and is a number"),
+        ({"near": torch.ones(1)}, r"the share near of the term taught has the shape \[1\]"),
+        (torch.tensor(1.0), r"the term taught returns its loss as \{name: number\}, not Tensor"),
+    ],
+)
+def test_a_term_that_returns_something_else_than_numbers_by_name_is_named(objective, monkeypatch, returned, said):
+    monkeypatch.setattr(Taught, "forward", lambda *_: returned)
+    with pytest.raises(TypeError, match=said):
+        objective(features(), BATCH, ALONE)
+
+
 def test_needs_are_those_of_all_terms(params):
     needs = Needs(views=3, reads=frozenset({"z", "cls"}), sidecars=("labels",), texts=True)
     assert recipe_needs(params) == needs

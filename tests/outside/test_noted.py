@@ -103,5 +103,7 @@ def test_the_run_cache_keeps_nothing_that_was_made_of_other_files(layout: Layout
                 net.unlink()
         assert of_run_cache(layout) == ["cmd: flame compare"]
     with noting(params, layout, "baselines"):  # sees that it has gone
+        (dvc_cache(layout) / "runs/aa/0").mkdir()
         (dvc_cache(layout) / "runs/aa/0/0").write_text("cmd: flame baselines\n")
     assert of_run_cache(layout) == ["cmd: flame compare"]
+    assert [path.name for path in (dvc_cache(layout) / "runs/aa").iterdir()] == ["1"]  # DVC fails at an empty folder

@@ -13,7 +13,12 @@ from flame_core.digest import write_json
 from flame_core.errors import InputError
 from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.suite import encoding
-from flame_core.suite.benchmark_results import benchmark_files, read_benchmark_results, read_class_scores
+from flame_core.suite.benchmark_results import (
+    BenchmarkResult,
+    benchmark_files,
+    read_benchmark_results,
+    read_class_scores,
+)
 from flame_core.suite.collection import Collected
 from flame_core.suite.content import Picture
 from flame_core.suite.encoding import encoded
@@ -132,6 +137,15 @@ def test_files_are_read_back_and_have_the_fields_of_clip_benchmarks_build(model,
     put(tmp_path / "report/benchmarks.json", "[{}]")
     with pytest.raises(InputError, match=r"benchmarks.json: no readable benchmark results"):
         read_benchmark_results(tmp_path / "report")
+
+
+@pytest.mark.parametrize(("kind", "layout"), [("classification", "image_folder"), ("segmentation", "masks")])
+def test_results_with_templates_in_other_languages_are_read_back(tmp_path, kind, layout):
+    asked = benchmark({"kind": kind, "templates": {"de": ["ein Foto von {c}"]}}, layout, languages=["de"])
+    held_out = benchmark("retrieval", "held_out").model_copy(update={"languages": ["en", "zh_TW"]})  # as the data say
+    found = [BenchmarkResult(asked, "measured"), BenchmarkResult(held_out, "measured")]
+    put(tmp_path / "benchmarks.json", benchmark_files(found, "tiny", "random")["benchmarks.json"])
+    assert read_benchmark_results(tmp_path) == found
 
 
 @pytest.mark.parametrize(("prompt", "met"), [("facets", [1, 2, 0]), ("single", [0])])

@@ -24,7 +24,7 @@ from flame_core.params import load_params, merge, read_yaml
 from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import Journal
 from flame_core.tracking.provenance import git_state
-from flame_core.tracking.reproduce import _clear, _code, _dvc, _recipes, _require_commit, reproduce
+from flame_core.tracking.reproduce import _clear, _code, _dvc, _recipes, _require_commit, _variables, reproduce
 from flame_core.tracking.store import journals
 from tests.tracking.conftest import start
 
@@ -69,6 +69,20 @@ def test_params_of_an_older_code_are_taken_as_they_stand(project: Layout) -> Non
     _recipes(project, project.project, root)
     assert (root / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
     assert (root / "recipes/linked/student.yaml").is_file()
+
+
+def test_code_that_only_the_callers_path_has_is_found_behind_that_of_the_run(tmp_path: Path, monkeypatch) -> None:
+    ran = [sys.executable, "-c", "import mine, os; print(mine.__file__)"]
+    for name in ("run", "caller"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "caller/mine.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "caller"))
+    for folder in ("caller", "run"):
+        found = subprocess.run(ran, env=_variables(tmp_path / "run"), capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == str(tmp_path / folder / "mine.py")
+        (tmp_path / "run/mine.py").touch()
+    monkeypatch.delenv("PYTHONPATH")
+    assert _variables(tmp_path)["PYTHONPATH"] == str(tmp_path)
 
 
 def test_a_commit_that_is_not_here_is_named_with_what_brings_it(project: Layout, tmp_path: Path) -> None:
@@ -122,7 +136,8 @@ def test_an_earlier_reproduction_is_kept_if_the_run_cannot_be_made_again(tracked
     run = journal.delivered(address).run_id
     earlier = tracked.state / "reproduce" / str(run) / "data"
     earlier.mkdir(parents=True)
-    with pytest.raises(InputError, match=lacks):
+    said = {"report/metrics.json": r"report/metrics\.json of the run\. A model that was only trained has none: run"}
+    with pytest.raises(InputError, match=said.get(lacks, lacks)):
         reproduce(tracked, f"runs:/{run}")
     assert earlier.is_dir()
 

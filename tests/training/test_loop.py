@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +20,8 @@ from flame_core.settings import settings
 from flame_core.text.store import Drawn
 from flame_core.training import checkpoint
 from flame_core.training.loader import EpochOrder, TrainingSamples, create_loader
-from flame_core.training.loop import train
+from flame_core.training.loop import _not_finite, train
+from flame_core.training.told import Read
 from tests.training.world import HIDDEN, recipe, samples_of, write_world
 
 
@@ -104,6 +107,10 @@ def test_a_non_finite_loss_names_the_step_and_the_keys(data, tmp_path):
     params = recipe(objective={"name": "multi_positive_sigmoid", "logit_bias": 1e300})
     with pytest.raises(ComputationError, match=r"step 0 is (inf|nan): correct the values .*toys/\d\d, toys/\d\d"):
         train(data(params), params, tmp_path / "checkpoints")
+    params = recipe(terms=[{"name": "feature"}], teacher={"path": "here"})
+    read = Read({"multi_positive_sigmoid": 2.0, "feature": math.inf}, {}, False, False)
+    said = r"step 0 is inf \(of feature\): correct the values of train\.terms, .*begin with a, b$"
+    assert re.search(said, str(_not_finite(read, 0, ["a", "b"], params)))
     params = recipe(optimizer={"learning_rate": 1e30})
     with pytest.raises(ComputationError, match=r"step 1 is nan: lower train\.optimizer\.learning_rate \(1e\+30\)"):
         train(data(params), params, tmp_path / "others")

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from flame_core.errors import ParamsError
 from flame_core.params import LastBlocks, ModelParams, TrainParams
+from flame_core.suite.models.trained import patch_grid
 from flame_core.vision.frozen_backbone import freeze_backbone, require_statistics
 from flame_core.vision.tower import ImageTower
 
@@ -31,6 +32,18 @@ def test_each_place_of_a_map_is_a_token(backbone, axes):
         torch.testing.assert_close(found["pooled"], mean)
         torch.testing.assert_close(found["z"][:, 0], normalize(made.projector.layers(mean), dim=-1))
         torch.testing.assert_close(made(mean)["z"], found["z"])  # of stored vectors
+
+
+def test_merged_patches_lie_where_the_map_has_them():
+    options = {"img_size": 64, "window_size": 2, "embed_dim": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)}
+    params = ModelParams(backbone="swin_tiny_patch4_window7_224", backbone_options=options, image_size=64)
+    made = ImageTower(params, hidden=6, facets=1).eval()
+    pictures = torch.randn(2, 3, 64, 64)
+    assert made.backbone.patch_embed.grid_size == (16, 16)  # of what it begins with
+    with torch.inference_mode():
+        grid = patch_grid(made, pictures)
+        there = made.projector.layers(made.backbone.forward_features(pictures))  # [B, 2, 2, D]
+    torch.testing.assert_close(grid, normalize(there, dim=-1))
 
 
 def test_pixels_are_normalised_as_timm_says():

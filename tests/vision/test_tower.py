@@ -119,11 +119,17 @@ def test_a_feature_that_is_not_there_is_refused_by_name(options, reads, message)
         ({"backbone": "vit_none"}, "vit_none"),
         ({"backbone_options": OPTIONS | {"dpth": 3}}, "dpth"),
         ({"image_size": 48}, "48 px"),
+        ({"backbone": "test_convnext"}, r"img_size'\. An option that is for another backbone goes if it is null"),
     ],
 )
 def test_a_backbone_that_does_not_fit_is_refused_by_name(changes, message):
     with pytest.raises(ParamsError, match=message):
         ImageTower(model_params(**changes), hidden=10, facets=1)
+
+
+def test_an_option_that_is_null_is_that_of_the_backbone():
+    params = model_params(backbone="test_convnext", backbone_options=dict.fromkeys(OPTIONS))
+    assert ImageTower(params, hidden=10, facets=1).gives_map
 
 
 def saved(folder: Path) -> ImageTower:

@@ -60,4 +60,5 @@ def patch_grid(tower: ImageTower, batch: Tensor) -> Tensor:
     vectors = F.normalize(tower.patch_vectors(batch).float(), dim=-1)
     side = math.isqrt(vectors.shape[1])  # pictures are square
     grid = getattr(getattr(tower.backbone, "patch_embed", None), "grid_size", (side, side))
-    return vectors.unflatten(1, grid)  # [B, g, g, D]
+    whole = math.prod(grid) == vectors.shape[1]  # a Swin merges the patches that it begins with
+    return vectors.unflatten(1, grid if whole else (side, side))  # [B, g, g, D]

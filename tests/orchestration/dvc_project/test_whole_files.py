@@ -70,6 +70,17 @@ def test_a_list_that_another_dvc_left_cut_stops_nothing(reproduced: DvcProject) 
     assert isinstance(json.loads(held.read_text()), dict)
 
 
+def test_a_stage_whose_runs_are_gone_from_the_run_cache_runs(reproduced: DvcProject) -> None:
+    root = reproduced.root
+    for run in (root / ".dvc/cache/runs").glob("*/*/*"):
+        run.unlink()
+    (root / "dvc.lock").unlink()
+    repro = [sys.executable, "-m", "orchestration.dvc_project.whole_files", "repro", "grow"]
+    done = subprocess.run(repro, cwd=root, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Running stage 'grow'" in done.stdout
+
+
 def test_a_linked_lock_stays_a_link(reproduced: DvcProject, tmp_path: Path) -> None:
     file, elsewhere = reproduced.root / "dvc.lock", tmp_path / "elsewhere"
     file.rename(elsewhere)
