@@ -1,6 +1,6 @@
 """A name for a user who has none, as in a container that runs with a number (`docker run --user 1234`).
 
-DVC asks for the user's name and ends with a KeyError if there is none.
+DVC asks for the user's name and ends with a traceback if there is none.
 """
 
 from __future__ import annotations

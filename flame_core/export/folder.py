@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from flame_core.errors import InputError
@@ -40,6 +41,8 @@ def require_new(out: Path) -> None:
         ResourceError: the disk refuses.
     """
     with clear_output_errors(out, "--out"):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            out.lstat()  # refuses a name that is too long, for which `exists` is False since Python 3.14
         taken = out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir())))
         if not taken:
             with scratch(next(above for above in out.parents if os.path.lexists(above))):
