@@ -314,7 +314,8 @@ def test_a_folder_that_may_not_be_written_is_named(readable, where):
         (readable / name).mkdir()
         (readable / name).chmod(0o555 if name == where else 0o777)
     code = (
-        "import os, sys; from pathlib import Path; from flame_core.work import WorkCache, UnitRecord, gather, stage_versions\n"
+        "import os, sys; from pathlib import Path\n"
+        "from flame_core.work import WorkCache, UnitRecord, gather, stage_versions\n"
         "from flame_core.errors import ResourceError\n"
         "stage_versions()\n"  # read while it may be: the repository may lie in root's home
         "if os.geteuid() == 0: os.setuid(65534)\n"
