@@ -68,9 +68,9 @@ def test_an_override_replaces_a_value_and_merges_sections():
 
 
 def test_a_large_override_takes_little_time():
-    made, start = places(), time.monotonic()
+    made, start = places(), time.process_time()
     made.override("--set x", {"x": list(range(50_000)), "y": {str(n): n for n in range(50_000)}})
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_merged_and_aliased_keys_have_the_line_where_they_are_written():

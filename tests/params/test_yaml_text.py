@@ -57,10 +57,10 @@ MERGES = "a0: &a0 {k: x}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]
 )
 def test_what_is_refused(text, message):
     tracemalloc.start()
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ParamsError, match=f"^here.*{message}") as refused:
         read_yaml_text(text, "here")
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     assert tracemalloc.get_traced_memory()[1] < 200_000_000
     tracemalloc.stop()
     assert len(str(refused.value)) < 1000
