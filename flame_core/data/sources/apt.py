@@ -6,6 +6,7 @@ sha256, so a package that was fetched once can be used again, even without a net
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -37,7 +38,7 @@ Acquire::https::Timeout "20";
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
 """
-_URI = re.compile(r"^'(?P<uri>[^']+)' \S+ \d+ SHA256:(?P<sha256>[0-9a-f]{64})$", re.MULTILINE)
+_URI = re.compile(r"^'[^']+' \S+ \d+ (?P<hash>SHA256|SHA512):(?P<digest>[0-9a-f]+)$", re.MULTILINE)  # the strongest
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,14 @@ class Apt:
         answer = self._run("download", "--print-uris", package)
         found = _URI.search(answer.stdout)
         if answer.returncode == 0 and found:
-            path = self._path(package, found["sha256"])
-            if path.is_file() and file_sha256(path) == found["sha256"]:
-                return self._deb(package, path)
-            answer = self._download(package, path, found["sha256"])
+            offered = found["hash"], found["digest"]
+            for path in self._cached(package):
+                if _digest(path, offered[0]) == offered[1]:
+                    return self._deb(package, path)
+            answer = self._download(package, *offered)
             if answer.returncode == 0:
-                return self._deb(package, path)
-        cached = self._newest_cached(package)
+                return self._deb(package, self._cached(package)[0])
+        cached = next(iter(self._cached(package)), None)
         if cached is None:
             reasons = "; ".join(filter(None, [_last_line(answer), self._offline]))
             raise ResourceError(
@@ -106,24 +108,24 @@ class Apt:
         log.warning("%s: %s; using version %s from the cache", package, _last_line(answer), deb.version)
         return deb
 
-    def _download(self, package: str, path: Path, sha256: str) -> subprocess.CompletedProcess[str]:
+    def _download(self, package: str, kind: str, digest: str) -> subprocess.CompletedProcess[str]:
         log.info("downloading package %s", package)
-        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=self._debs) as scratch:
             answer = self._run("download", package, folder=scratch)
             fetched = next(Path(scratch).glob("*.deb"), None)
-            if answer.returncode == 0 and (fetched is None or file_sha256(fetched) != sha256):
-                raise ResourceError(f"apt-get left no intact file of package {package}; try again")
-            if fetched is not None and answer.returncode == 0:
+            if answer.returncode == 0:
+                if fetched is None or _digest(fetched, kind) != digest:
+                    raise ResourceError(f"apt-get left no intact file of package {package}; try again")
+                path = self._debs / package / f"{file_sha256(fetched)}.deb"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                os.utime(fetched)
                 fetched.replace(path)
         return answer
 
-    def _path(self, package: str, sha256: str) -> Path:
-        return self._debs / package / f"{sha256}.deb"
-
-    def _newest_cached(self, package: str) -> Path | None:
-        cached = sorted((self._debs / package).glob("*.deb"), key=lambda path: path.stat().st_mtime, reverse=True)
-        return next((path for path in cached if file_sha256(path) == path.stem), None)
+    def _cached(self, package: str) -> list[Path]:
+        """The intact files of a package, the last that was downloaded first."""
+        files = sorted((self._debs / package).glob("*.deb"), key=lambda path: path.stat().st_mtime, reverse=True)
+        return [path for path in files if file_sha256(path) == path.stem]
 
     def _deb(self, package: str, path: Path) -> Deb:
         return Deb(package, dpkg_deb("--field", path, "Version").strip(), path.stem, path)
@@ -139,6 +141,12 @@ class Apt:
             stdin=subprocess.DEVNULL,
             check=False,
         )
+
+
+def _digest(path: Path, kind: str) -> str:
+    """The digest of a file, by the name that apt gives the kind."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind.lower()).hexdigest()
 
 
 def dpkg_deb(*arguments: str | Path) -> str:

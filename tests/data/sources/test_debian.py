@@ -6,7 +6,7 @@ import hashlib
 import logging
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -56,7 +56,12 @@ class Repository:
         self.sources.write_text(f"deb [trusted=yes] file:{folder} ./\n")
 
     def add(
-        self, package: str, version: str, files: Mapping[str, bytes], links: Mapping[str, str] | None = None
+        self,
+        package: str,
+        version: str,
+        files: Mapping[str, bytes],
+        links: Mapping[str, str] | None = None,
+        hashes: Sequence[str] = ("SHA256",),
     ) -> None:
         tree = self.folder.parent / f"tree-{package}-{version}"
         control = (
@@ -73,8 +78,8 @@ class Repository:
         subprocess.run(command, check=True, capture_output=True)
         content = deb.read_bytes()
         with (self.folder / "Packages").open("a") as file:
-            digest = hashlib.sha256(content).hexdigest()
-            file.write(f"{control}Filename: ./{deb.name}\nSize: {len(content)}\nSHA256: {digest}\n\n")
+            lines = "".join(f"{name}: {hashlib.new(name.lower(), content).hexdigest()}\n" for name in hashes)
+            file.write(f"{control}Filename: ./{deb.name}\nSize: {len(content)}\n{lines}\n")
 
 
 @pytest.fixture
@@ -86,9 +91,11 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     return made
 
 
-def _add_stamps(repository: Repository, version: str = "1.0", **more: bytes) -> None:
+def _add_stamps(
+    repository: Repository, version: str = "1.0", hashes: Sequence[str] = ("SHA256",), **more: bytes
+) -> None:
     files = {f"usr/share/tuxpaint/stamps/{name}": content for name, content in (STAMPS | more).items()}
-    repository.add("tuxpaint-stamps-default", version, files)
+    repository.add("tuxpaint-stamps-default", version, files, hashes=hashes)
 
 
 def _download(tmp_path: Path, *packages: str) -> Unit:
@@ -124,6 +131,19 @@ def test_tux_paint(repository: Repository, tmp_path: Path, caplog: pytest.LogCap
     (deb,) = repository.folder.glob("*.deb")
     sha256 = hashlib.sha256(deb.read_bytes()).hexdigest()
     assert package == {"package": "tuxpaint-stamps-default", "version": "1.0", "sha256": sha256, "licence": "GPL-2"}
+
+
+@needs_apt
+@pytest.mark.parametrize("hashes", [["SHA512"], ["SHA256", "SHA512"]])
+def test_packages_are_kept_alike_whatever_hash_their_archive_names(repository: Repository, tmp_path: Path, hashes):
+    """apt names the strongest: in Debian SHA256, in Ubuntu SHA512."""
+    _add_stamps(repository, hashes=hashes)
+    first = _download(tmp_path)
+    (deb,) = repository.folder.glob("*.deb")
+    assert read_source(first.folder)["packages"][0]["sha256"] == hashlib.sha256(deb.read_bytes()).hexdigest()
+    (kept,) = (tmp_path / "cache/apt/debs").rglob("*.deb")
+    stamp = kept.stat().st_mtime_ns
+    assert (_download(tmp_path).computed, kept.stat().st_mtime_ns) == (False, stamp)
 
 
 @needs_apt
