@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,14 +90,13 @@ class Apt:
         answer = self._run("download", "--print-uris", package)
         found = _URI.search(answer.stdout)
         if answer.returncode == 0 and found:
-            offered = found["hash"], found["digest"]
             for path in self._cached(package):
-                if _digest(path, offered[0]) == offered[1]:
+                if (path.stem if found["hash"] == "SHA256" else _digest(path, found["hash"])) == found["digest"]:
                     return self._deb(package, path)
-            answer = self._download(package, *offered)
+            answer = self._download(package, found["hash"], found["digest"])
             if answer.returncode == 0:
-                return self._deb(package, self._cached(package)[0])
-        cached = next(iter(self._cached(package)), None)
+                return self._deb(package, next(self._cached(package)))
+        cached = next(self._cached(package), None)
         if cached is None:
             reasons = "; ".join(filter(None, [_last_line(answer), self._offline]))
             raise ResourceError(
@@ -122,10 +121,10 @@ class Apt:
                 fetched.replace(path)
         return answer
 
-    def _cached(self, package: str) -> list[Path]:
+    def _cached(self, package: str) -> Iterator[Path]:
         """The intact files of a package, the last that was downloaded first."""
         files = sorted((self._debs / package).glob("*.deb"), key=lambda path: path.stat().st_mtime, reverse=True)
-        return [path for path in files if file_sha256(path) == path.stem]
+        return (path for path in files if file_sha256(path) == path.stem)
 
     def _deb(self, package: str, path: Path) -> Deb:
         return Deb(package, dpkg_deb("--field", path, "Version").strip(), path.stem, path)
