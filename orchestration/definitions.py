@@ -14,8 +14,8 @@ from flame_core.errors import FlameError
 from flame_core.graph.links import LINK_STAGE, require_links
 from flame_core.layout import Layout
 from flame_core.params import Params, load_params
+from flame_core.program.user_name import name_user
 from flame_core.settings import settings
-from flame_core.user_name import name_user
 from orchestration.alert import alert_sensors
 from orchestration.automation import jobs, schedules, source_sensor
 from orchestration.checks import applicable, read_checks

@@ -24,17 +24,14 @@ import dagster as dg
 import typer
 from dagster._core.definitions.asset_selection import DagsterInvalidAssetSelectionError
 
-from flame_core.errors import FlameError, Interrupted, ParamsError, ResourceError
-from flame_core.files.disk_errors import disk_error
+from flame_core.errors import Interrupted, ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.names import shown
 from flame_core.params.validation import merge
+from flame_core.program import begin, errors_in_a_sentence
 from flame_core.remedies import advice
 from flame_core.reporting import configure_logging, console, facts
 from flame_core.settings import settings
-from flame_core.standard_streams import open_closed_streams
-from flame_core.user_name import name_user
-from flame_core.utf8_mode import in_utf8_mode
 from flame_core.workspace import nested_override, preset_names, resolve_params, split_override
 from orchestration.dagster_dvc.assets import EXIT_CODE, REFRESH_TAG
 from orchestration.dvc_project.errors import DvcProjectError
@@ -194,27 +191,18 @@ def main(
     refresh: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run a stage that did not change.")] = None,
 ) -> None:
     """Materialize assets in this process."""
-    in_utf8_mode()
-    open_closed_streams()
-    name_user()
-    configure_logging(settings().log_level)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(_as_said)
-    warnings.simplefilter("ignore", dg.BetaWarning)  # the selection syntax
-    try:
-        done = materialize(Layout.find(), select, overrides or (), preset, refresh or ())
-    except OSError as error:
-        if (refused := disk_error(error)) is None:
-            raise
-        console.print(f"error: {refused}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(refused.exit_code)
-    except (FlameError, DvcProjectError) as error:
-        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(getattr(error, "exit_code", ParamsError.exit_code))
-    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):  # between two stages
-        console.print(f"error: {STOPPED}", soft_wrap=True)
-        sys.exit(Interrupted.exit_code)
-    sys.exit(done)
+    begin()
+    with errors_in_a_sentence():
+        configure_logging(settings().log_level)
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(_as_said)
+        warnings.simplefilter("ignore", dg.BetaWarning)  # the selection syntax
+        try:
+            sys.exit(materialize(Layout.find(), select, overrides or (), preset, refresh or ()))
+        except DvcProjectError as error:
+            raise ParamsError(str(error)) from error
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as stopped:  # between two stages
+            raise Interrupted(STOPPED) from stopped
 
 
 if __name__ == "__main__":

@@ -28,12 +28,11 @@ import yaml
 from flame_core.digest import text_sha256
 from flame_core.errors import FlameError, ParamsError, ResourceError
 from flame_core.layout import Layout
+from flame_core.program import begin, errors_in_a_sentence
 from flame_core.reporting import configure_logging, console
 from flame_core.settings import settings
 from flame_core.shipped import shipped
-from flame_core.standard_streams import open_closed_streams
 from flame_core.tracking.store import local_store
-from flame_core.utf8_mode import in_utf8_mode
 from flame_core.workspace import environment
 from orchestration.dvc_project.stage_processes import tree_label
 from orchestration.instance import end_dead_runs, instance_home, only_interface, opened, set_up_pools
@@ -275,15 +274,11 @@ def show(layout: Layout) -> None:
 
 def main() -> None:
     """`python -m orchestration.ui.servers`, as `flame ui`."""
-    in_utf8_mode()
-    open_closed_streams()
-    configure_logging(settings().log_level)
-    console.print("Starting Dagster and MLflow; this takes half a minute.")
-    try:
+    begin()
+    with errors_in_a_sentence():
+        configure_logging(settings().log_level)
+        console.print("Starting Dagster and MLflow; this takes half a minute.")
         show(Layout.find())
-    except FlameError as error:
-        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flame_core import cli
+from flame_core.commands.run_stage import run_stage
 from flame_core.errors import ParamsError
 from flame_core.graph.steady_params import listed_params, require_steady
 from flame_core.layout import Layout
@@ -81,8 +81,8 @@ def test_a_stage_that_dvc_runs_fails_so_that_dvc_records_nothing(layout, monkeyp
         lay_over("params.yaml", {"train": {"seed": 5}})(layout)
 
     monkeypatch.setattr(train, "run", run)
-    cli._run_stage("train", recipe="flame")  # by hand: nothing is recorded
+    run_stage("train", recipe="flame")  # by hand: nothing is recorded
     shutil.copy(ROOT / "params.yaml", layout.root)
     monkeypatch.setenv("DVC_STAGE", "train@flame")
     with pytest.raises(ParamsError, match="changed while train@flame ran"):
-        cli._run_stage("train", recipe="flame")
+        run_stage("train", recipe="flame")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flame_core.cli import _run_stage
 from flame_core.commands import recorded_stage
+from flame_core.commands.run_stage import run_stage
 from flame_core.data.shards import read_index
 from flame_core.graph import links
 from flame_core.layout import Layout
@@ -43,7 +43,7 @@ def test_of_several_nodes_only_the_first_records_a_training(
         monkeypatch.setenv(f"FLAME_{name}", str(value))
     settings.cache_clear()
     try:
-        _run_stage("train", recipe="student")
+        run_stage("train", recipe="student")
     finally:
         settings.cache_clear()
     assert recorded == told and (layout.state / "sources").exists() == bool(told)
@@ -56,7 +56,7 @@ def test_texts_of_new_benchmarks_are_recorded(layout: Layout, monkeypatch: pytes
     monkeypatch.chdir(layout.root)
     monkeypatch.setattr(embed_texts, "run", lambda *_: None)
     monkeypatch.setattr(recorded_stage, "record_stage", lambda _, stage: recorded.append(stage))
-    _run_stage("embed_texts")
+    run_stage("embed_texts")
     assert recorded == ["embed"]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 CODE = """
 import os, sys
-from flame_core.standard_streams import open_closed_streams
+from flame_core.program.standard_streams import open_closed_streams
 open_closed_streams()
 sys.stdout.write("out\\n"); sys.stderr.write("err\\n"); sys.stdout.flush(); sys.stderr.flush()
 first = os.open("later", os.O_CREAT | os.O_WRONLY)

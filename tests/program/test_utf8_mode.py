@@ -16,7 +16,7 @@ from tests.stages.pipeline import ROOT, folder_source, tree, write_pairs
 NO_UTF8 = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 PROGRAM = """
 import os, sys
-from flame_core.utf8_mode import in_utf8_mode
+from flame_core.program.utf8_mode import in_utf8_mode
 in_utf8_mode()
 print(os.getpid(), sys.getfilesystemencoding(), *sys.argv[1:], *sorted(os.listdir()), flush=True)
 sys.exit(os.system(sys.executable + " -c 'import sys; print(sys.getfilesystemencoding())'"))
@@ -33,7 +33,7 @@ def test_names_are_read_as_utf8_in_the_same_process_and_its_children(tmp_path):
 
 @pytest.mark.parametrize("switch", ["utf8=0", "utf8"])
 def test_a_python_that_was_told_its_encoding_ends(switch, tmp_path):
-    program = "from flame_core.utf8_mode import in_utf8_mode; in_utf8_mode()"
+    program = "from flame_core.program.utf8_mode import in_utf8_mode; in_utf8_mode()"
     subprocess.run([sys.executable, "-X", switch, "-c", program], env=NO_UTF8, check=True, timeout=60)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flame_core.user_name import name_user
+from flame_core.program.user_name import name_user
 
 VARIABLES = ("LOGNAME", "USER", "LNAME", "USERNAME")  # which `getpass` looks at
 
