@@ -17,13 +17,14 @@ import os
 import shutil
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks.made_pictures import made_jpegs
-from benchmarks.measure import Timed, record, synchronize
+from benchmarks.measure import record, synchronize, timing_themselves
 from benchmarks.training_step import TOWERS
 from flame_core.digest import write_json
 from flame_core.files.weights import save_weights
@@ -53,15 +54,13 @@ def main() -> None:
         folder = Path(scratch)
         pictures = made_pictures(folder / "pictures", count)
         models = made_models(folder / "model", options.tower, device)
-        seconds: dict[str, list[float]] = {case: [] for case in options.cases}
-        for turn in range(1 + options.turns):  # the first does not count
-            for case in options.cases:
-                some = pictures[:256] if turn == 0 else pictures[: count // 4 if case == "one thread" else count]
-                model = models["bfloat16" if case == "bfloat16" else "float32"]
-                took = run(case, threads, model, folder / "work", some) / len(some)
-                if turn:
-                    seconds[case].append(took * IMAGENET)
-    measured = Timed(seconds)
+
+        def timed(case: str, counts: bool) -> float:
+            some = pictures[: (count // 4 if case == "one thread" else count) if counts else 256]
+            model = models["bfloat16" if case == "bfloat16" else "float32"]
+            return run(case, threads, model, folder / "work", some) * IMAGENET / len(some)
+
+        measured = timing_themselves({case: partial(timed, case) for case in options.cases}, options.turns)
     for case in options.cases:
         ratio = (None, None)
         if case != "one thread" and "one thread" in options.cases:

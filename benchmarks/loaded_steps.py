@@ -13,11 +13,12 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 
 from benchmarks.made_pictures import write_made_data
-from benchmarks.measure import Timed, record, synchronize
+from benchmarks.measure import record, synchronize, timing_themselves
 from benchmarks.training_step import TOWERS
 from flame_core.data.shards import read_index
 from flame_core.objectives.batch import Batch, Moment
@@ -63,15 +64,13 @@ def main() -> None:
         if params.compile and device == "cuda":
             assembly.tower.compile()
         step = Step(assembly, assembly.optimizer(params), params, ALONE, device)
-        seconds: dict[str, list[float]] = {case: [] for case in cases}
-        for turn in range(1 + options.turns):
-            for case, batches in cases.items():
-                for _ in range(0 if case == RESIDENT else 2 * workers + 2):
-                    next(batches)
-                took = steps(step, batches, options.steps)
-                if turn:
-                    seconds[case].append(took)
-    measured = Timed(seconds)
+
+        def timed(case: str, counts: bool) -> float:
+            for _ in range(0 if case == RESIDENT else 2 * workers + 2):
+                next(cases[case])
+            return steps(step, cases[case], options.steps)
+
+        measured = timing_themselves({case: partial(timed, case) for case in cases}, options.turns)
     for case in cases:
         rate = options.steps * options.batch / measured.median(case)
         ratio = (None, None) if case == RESIDENT else (measured.ratio(case, RESIDENT), RESIDENT)

@@ -17,6 +17,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ import webdataset
 from torchvision import transforms
 
 from benchmarks.made_pictures import write_made_data
-from benchmarks.measure import PROCESSOR, WALL, Timed, record, synchronize
+from benchmarks.measure import PROCESSOR, WALL, Timed, record, synchronize, timing_themselves
 from flame_core.data.shards import Index, read_index
 from flame_core.params import ModelParams, TrainParams
 from flame_core.text.store import TrainStore
@@ -111,20 +112,19 @@ def plain(shards: Path, size: int, workers: int, device: str) -> Iterator[Any]:
 def in_turns(cases: dict[str, Iterator[Any]], batches: int, turns: int, workers: int) -> Timed:
     """Seconds that each case takes for so many batches, in each turn after the first, which does not count."""
     clock = WALL if workers else PROCESSOR
-    seconds: dict[str, list[float]] = {case: [] for case in cases}
-    for turn in range(1 + turns):
-        for case, loaded in cases.items():
-            for _ in range(2 * workers + 2 if workers else 0):  # prepared while others had their turn
-                next(loaded)
-            synchronize()
-            start = clock()
-            for _ in range(batches):
-                next(loaded)
-            synchronize()
-            if turn:
-                seconds[case].append(clock() - start)
-            time.sleep(0.5 if workers else 0)  # its processes fill their queues and rest
-    return Timed(seconds)
+
+    def timed(loaded: Iterator[Any], counts: bool) -> float:
+        time.sleep(0.5 if workers else 0)  # processes of the others fill their queues and rest
+        for _ in range(2 * workers + 2 if workers else 0):  # prepared while others had their turn
+            next(loaded)
+        synchronize()
+        start = clock()
+        for _ in range(batches):
+            next(loaded)
+        synchronize()
+        return clock() - start
+
+    return timing_themselves({case: partial(timed, loaded) for case, loaded in cases.items()}, turns)
 
 
 if __name__ == "__main__":

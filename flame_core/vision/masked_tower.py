@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -33,6 +33,12 @@ class Masks:
     def each(self) -> list[Tensor]:
         """All of them, in a fixed order."""
         return [self.hidden, *self.heads, *self.intermediate]
+
+    @cached_property
+    def kept(self) -> Tensor | None:
+        """Numbers of the dimensions whose mask is above 0; None: of all. All norms share it, so a GPU waits once."""
+        kept = self.hidden > 0
+        return None if bool(kept.all()) else kept.nonzero().flatten()
 
 
 class Masked:
@@ -79,10 +85,9 @@ class Masked:
 
     def _kept_norm(self, norm: nn.LayerNorm, input: Tensor) -> Tensor:
         """The norm of the dimensions that are kept; the others are 0."""
-        kept = None if self.masks is None else self.masks.hidden > 0
-        if kept is None or bool(kept.all()):
+        numbers = None if self.masks is None else self.masks.kept
+        if numbers is None:
             return type(norm).forward(norm, input)
-        numbers = kept.nonzero().flatten()
         if not len(numbers):
             return torch.zeros_like(input)
         found = F.layer_norm(input[..., numbers], (len(numbers),), norm.weight[numbers], norm.bias[numbers], norm.eps)
