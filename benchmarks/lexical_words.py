@@ -14,12 +14,13 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from benchmarks.measure import commit, machine
 from benchmarks.trainings import Results, embedded
 from flame_core.digest import value_digest
+from flame_core.measuring.over_seeds import mean_and_deviation
 
 RESULTS = Path(__file__).parent / "lexical_words.jsonl"
 PRESET = Path("presets/demo-words.yaml")
@@ -89,7 +90,7 @@ def _cell(rows: Sequence[dict[str, float]], names: Sequence[str], factor: float)
     values = [factor * mean(row[name] for name in names) for row in rows if all(name in row for name in names)]
     if not values:
         return ""
-    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+    return mean_and_deviation(values)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 from benchmarks.comparison import Arm, Row, compare
 from benchmarks.trainings import Results
 from flame_core.language_names import language_name
+from flame_core.measuring.over_seeds import mean_and_deviation
 from flame_core.measuring.retrieval import DIRECTIONS
 
 RESULTS = Path(__file__).parent / "photographs.jsonl"
@@ -83,8 +84,7 @@ def _finals(data: str, arm: str, results: Results) -> list[Row]:
 
 def _cell(rows: Sequence[Row], name: str) -> str:
     values, low, high = ([100 * row["metrics"][name + end] for row in rows] for end in ("", "/low", "/high"))
-    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{mean(values):.1f}{spread} ({mean(low):.1f} to {mean(high):.1f})"
+    return f"{mean_and_deviation(values)} ({mean(low):.1f} to {mean(high):.1f})"
 
 
 if __name__ == "__main__":

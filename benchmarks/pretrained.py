@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import mean, mode, stdev
+from statistics import mean, mode
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ from flame_core.data.sidecars import Sidecar, gather_sidecar, write_int8
 from flame_core.digest import value_digest
 from flame_core.layout import Layout
 from flame_core.measuring.measures import OTHERS, evaluate
+from flame_core.measuring.over_seeds import mean_and_deviation
 from flame_core.measuring.retrieval import DIRECTIONS, Pairing, both_ways
 from flame_core.measuring.text_side import texts_of
 from flame_core.measuring.texts import read_classes, read_validation_captions
@@ -247,8 +248,7 @@ def table(arms: Sequence[Arm], results: Results) -> str:
         cells = []
         for name in ("en", OTHERS, "zero-shot"):
             values = [100 * row["scores"][name] for row in rows if name in row["scores"]]
-            deviation = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-            cells.append(f"{mean(values):.1f}{deviation}" if values else "")
+            cells.append(mean_and_deviation(values) if values else "")
         seconds = mean(row["train_cpu_seconds"] for row in rows)
         lines.append(f"| {arm.name} | {rows[0]['rate']:g}, {rows[0]['epochs']} | {' | '.join(cells)} | {seconds:.0f} |")
     return "\n".join(lines)

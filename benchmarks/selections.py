@@ -25,10 +25,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 from benchmarks.comparison import Arm, compare
 from benchmarks.trainings import Results
+from flame_core.measuring.over_seeds import mean_and_deviation
 
 RESULTS = Path(__file__).parent / "selections.jsonl"
 RATES = (1e-3,)  # one for all arms: a rate is chosen on samples that a selection may not hold
@@ -90,9 +91,7 @@ def table(data: str, results: Results) -> str:
 
 def _cell(found: Sequence[dict[str, float]], names: Sequence[str]) -> str:
     values = [100 * mean(each[name] for name in names) for each in found if all(name in each for name in names)]
-    if not values:
-        return "not yet measured"
-    return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+    return mean_and_deviation(values) if values else "not yet measured"
 
 
 if __name__ == "__main__":

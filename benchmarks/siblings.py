@@ -12,12 +12,12 @@ TinyCLIP's teacher is the project's tower, trained as its baseline is; a student
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
 from pathlib import Path
-from statistics import mean, stdev, variance
+from statistics import mean
 
 from benchmarks.comparison import Arm, Row, compare
 from benchmarks.trainings import Results
+from flame_core.measuring.over_seeds import difference, mean_and_deviation
 
 RESULTS = Path(__file__).parent / "siblings.jsonl"
 RATES = (5e-4, 1e-3, 2e-3)
@@ -97,23 +97,14 @@ def _cell(rows: Sequence[Row], baseline: Sequence[Row], metrics: Sequence[str]) 
     values = _values(rows, metrics)
     if not values:
         return "" if rows else "not yet measured"
-    shown = f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
-    other = _values(baseline, metrics)
-    if len(values) > 1 and len(other) > 1 and (error := standard_error(values, other)):
-        difference = mean(values) - mean(other)
-        shown += f" ({difference:+.1f}, {difference / error:+.1f} SE)"
-    return shown
+    apart = difference(values, _values(baseline, metrics))
+    return mean_and_deviation(values) + (f" ({apart})" if apart else "")
 
 
 def _values(rows: Sequence[Row], metrics: Sequence[str]) -> list[float]:
     if not metrics or any(metric not in row["metrics"] for row in rows for metric in metrics):
         return []
     return [100 * mean(row["metrics"][metric] for metric in metrics) for row in rows]
-
-
-def standard_error(some: Sequence[float], others: Sequence[float]) -> float:
-    """Of the difference of two means."""
-    return sqrt(variance(some) / len(some) + variance(others) / len(others))
 
 
 if __name__ == "__main__":

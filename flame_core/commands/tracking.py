@@ -106,6 +106,32 @@ def history(html: Annotated[Path | None, typer.Option(help="Write a page with ch
         write_output(html, history_page(found, model), "--html")
 
 
+@tracking.command()
+def seeds(
+    against: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="Show differences from its newest setting, in standard errors.")
+    ] = None,
+) -> None:
+    """Show mean and standard deviation in %, of trainings that differ in their seed alone."""
+    _starting("flame tracking seeds")
+    from flame_core.layout import Layout
+    from flame_core.pages.compare import metric_title
+    from flame_core.params import load_params
+    from flame_core.reporting import table
+    from flame_core.tracking.history import read_history
+    from flame_core.tracking.seeds import rows, settings_of
+    from flame_core.tracking.store import warn_of_waiting
+
+    layout = Layout.find()
+    warn_of_waiting(layout)
+    found = read_history(load_params(layout), layout)
+    settings = settings_of(found.models)
+    columns = ["recipe", "its own", "seeds", *map(metric_title, found.metrics), "pictures"]
+    table("trainings by seed", columns, rows(settings, found.metrics, against))
+    if all(len(each.models) < 2 for each in settings):
+        typer.echo("No setting has two seeds: `flame run --set train.seed=1` trains another one in a workspace.")
+
+
 def promote(
     version: Annotated[str | None, typer.Option(help="Version to judge (default: the challenger).")] = None,
     rollback: Annotated[

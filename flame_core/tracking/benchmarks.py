@@ -26,13 +26,13 @@ from flame_core.suite.definition import Benchmark
 from flame_core.suite.held_out_benchmarks import RETRIEVAL
 from flame_core.suite.score import MEAN
 from flame_core.tracking import provenance
+from flame_core.tracking.inputs import EVALUATION
 from flame_core.tracking.journal import KEY_TAG, Journal
 from flame_core.tracking.metric_names import named
 from flame_core.tracking.run import KEY_LENGTH, shipping, show_links
 from flame_core.tracking.steps import now
 from flame_core.tracking.store import journals, tracking_address
 
-EVALUATION = "evaluation"  # the context of a dataset used for evaluation, not for training
 BASELINE_TAG, SOURCE_TAG = "flame.baseline", "flame.baseline_source"
 _DIGEST_LENGTH = 36  # MLflow's limit
 

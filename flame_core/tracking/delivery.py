@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from flame_core.errors import InputError
 from flame_core.settings import settings
 from flame_core.tracking.address import without_secrets
+from flame_core.tracking.inputs import CONTEXT
 from flame_core.tracking.journal import EVENTS, KEY_TAG, Delivered, Journal
 from flame_core.tracking.kept_files import copy_file
 from flame_core.tracking.metric_names import metric_name
@@ -159,7 +160,7 @@ class _Delivery:
     def _inputs(self, event: dict[str, Any]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        context = [InputTag("mlflow.data.context", event["context"])]
+        context = [InputTag(CONTEXT, event["context"])]
         datasets = [DatasetInput(Dataset(**dataset), tags=context) for dataset in event["datasets"]]
         self.client.log_inputs(self._run_id, datasets=datasets)
 

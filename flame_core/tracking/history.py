@@ -28,6 +28,7 @@ from flame_core.suite.benchmark_results import measured_baselines
 from flame_core.suite.definition import load_benchmarks
 from flame_core.suite.held_out_benchmarks import RETRIEVAL
 from flame_core.tracking.benchmarks import BASELINE_TAG, baseline_journal, benchmark_headline
+from flame_core.tracking.inputs import EVALUATION, TRAINING, datasets_of
 from flame_core.tracking.journal import Journal
 from flame_core.tracking.metric_names import logged_value
 from flame_core.tracking.obstacles import read_experiment
@@ -69,6 +70,8 @@ class MeasuredModel:
         version_url: address of the version's page.
         standing: its aliases and the gate's verdict.
         split: short digest of the held-out pictures; scores on different pictures cannot be compared.
+        params: {dotted key: value} of all stages.
+        data: {name: digest} of the datasets that it was trained on.
         scores: by headline metric, only measured ones.
     """
 
@@ -82,6 +85,8 @@ class MeasuredModel:
     version_url: str
     standing: str
     split: str
+    params: dict[str, str]
+    data: dict[str, str]
     scores: dict[str, RecordedScore]
 
 
@@ -219,8 +224,7 @@ def _measured_model(
     if version and ROLLED_BACK in version.tags:
         verdict = "rolled back"
     standing += [verdict] if verdict else ["baseline"] if BASELINE_TAG in tags else []
-    inputs = run.inputs.dataset_inputs if run.inputs else []
-    splits = [each.dataset.digest for each in inputs if each.dataset.name == RETRIEVAL]
+    measured, trained = (datasets_of(run, context) for context in (EVALUATION, TRAINING))
     return MeasuredModel(
         run_id=run.info.run_id,
         url=run_url(address, run.info.experiment_id, run.info.run_id),
@@ -231,6 +235,8 @@ def _measured_model(
         version=number,
         version_url=version_url(address, settings().registered_model, number) if number else "",
         standing=", ".join(standing),
-        split=splits[-1][:8] if splits else "",
+        split=measured[RETRIEVAL].digest[:8] if RETRIEVAL in measured else "",
+        params=run.data.params,
+        data={name: dataset.digest for name, dataset in trained.items()},
         scores=scores,
     )

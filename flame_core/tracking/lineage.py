@@ -29,11 +29,12 @@ from flame_core.suite.benchmark_results import read_benchmark_results
 from flame_core.text.llm import SOURCE
 from flame_core.text.llm_licence import licence_in
 from flame_core.tracking.belonging import foreign_sources
-from flame_core.tracking.benchmarks import EVALUATION, benchmark_metrics
+from flame_core.tracking.benchmarks import benchmark_metrics
 from flame_core.tracking.chain import BROKEN, Link, out_link
 from flame_core.tracking.dagster_runs import find_run
 from flame_core.tracking.evaluation import REPORT
 from flame_core.tracking.initial_weights import init_links
+from flame_core.tracking.inputs import TRAINING, datasets_of
 from flame_core.tracking.linked import linked_links
 from flame_core.tracking.listings import part_md5, read_listing
 from flame_core.tracking.metric_names import logged_value
@@ -81,11 +82,7 @@ def _trace(layout: Layout, model: str) -> Lineage:
         lock = read_artifact(files, LOCK)
         outs = {out["path"]: out.get("md5", "") for stage in lock["stages"].values() for out in stage.get("outs", [])}
         recipe = record.tags.get("flame.recipe", "")
-        inputs = {
-            each.dataset.name: each.dataset
-            for each in (record.run.inputs.dataset_inputs if record.run.inputs else [])
-            if not any(tag.key == "mlflow.data.context" and tag.value == EVALUATION for tag in each.tags)
-        }
+        inputs = datasets_of(record.run, TRAINING)
         links = [
             _model(record, running),
             _run(layout, record, running),

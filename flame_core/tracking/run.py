@@ -25,6 +25,7 @@ from flame_core.params import Params, TrainParams
 from flame_core.settings import settings
 from flame_core.tracking import provenance, shipper
 from flame_core.tracking.initial_weights import init_tags
+from flame_core.tracking.inputs import TRAINING
 from flame_core.tracking.journal import MODEL_TAG, Journal
 from flame_core.tracking.linked import linked_tags
 from flame_core.tracking.notes import NOTE_TAG, note
@@ -75,7 +76,7 @@ class TrainingRun:
             described = [
                 {"kind": "start", "time": now(), "name": f"{recipe}-{self._journal.key[:8]}", "tags": tags},
                 {"kind": "params", "params": provenance.flat_params(params, layout, trained)},
-                {"kind": "inputs", "context": "training", "datasets": datasets},
+                {"kind": "inputs", "context": TRAINING, "datasets": datasets},
                 {"kind": "artifacts", "files": self._keep(layout.params, layout.root / LOCK)},
             ]
             self._journal.append(

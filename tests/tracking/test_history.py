@@ -39,16 +39,22 @@ def params(tracked):
     return world.params(tracked.root, benchmarks={"names": ["sugar.yaml"]})
 
 
+def dataset(name: str, digest: str) -> dict[str, str]:
+    return {"name": name, "digest": digest, "source_type": "local", "source": "{}", "profile": "{}"}
+
+
 def train(
-    layout, address: str, recipe: str, minute: int, values: dict[str, float], split: str = "11112222", **tags: str
-):
+    layout, address: str, recipe: str, minute: int, values: dict[str, float], split: str = "11112222",
+    params: dict[str, str] | None = None, shards: str = "33334444", **tags: str,
+):  # fmt: skip
     """A finished run with scores, and its journal."""
     sha256 = f"{recipe}-{minute}"
     journal = Journal(journals(layout) / sha256)
-    dataset = {"name": "held-out", "digest": split, "source_type": "local", "source": "{}", "profile": "{}"}
     journal.append(
         {"kind": "start", "time": minute * MINUTE, "name": sha256, "tags": {"flame.recipe": recipe, **tags}},
-        {"kind": "inputs", "context": "evaluation", "datasets": [dataset]},
+        {"kind": "params", "params": params or {}},
+        {"kind": "inputs", "context": "training", "datasets": [dataset("shards", shards)]},
+        {"kind": "inputs", "context": "evaluation", "datasets": [dataset("held-out", split)]},
         {"kind": "metrics", "time": minute * MINUTE, "step": 0, "values": values},
         {"kind": "tags", "tags": {MODEL_TAG: sha256}},
         {"kind": "end", "status": "FINISHED", "time": minute * MINUTE},
