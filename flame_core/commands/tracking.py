@@ -127,7 +127,7 @@ def seeds(
     found = read_history(load_params(layout), layout)
     settings = settings_of(found.models)
     columns = ["recipe", "its own", "seeds", *map(metric_title, found.metrics), "pictures"]
-    table("trainings by seed", columns, rows(settings, found.metrics, against))
+    table("trainings by seed, in %", columns, rows(settings, found.metrics, against))
     if all(len(each.models) < 2 for each in settings):
         typer.echo("No setting has two seeds: `flame run --set train.seed=1` trains another one in a workspace.")
 
