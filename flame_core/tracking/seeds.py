@@ -15,7 +15,10 @@ from flame_core.names import did_you_mean
 from flame_core.tracking.history import MeasuredModel
 
 SEED = "train.seed"
-_WITHOUT_EFFECT = ("recipes", "promote", "storage")  # sections of params
+_WITHOUT_EFFECT = (  # on a figure: what else is trained and measured, and what is judged by it
+    "recipes", "promote.", "storage.", "ingest.gates.", "train.gates.", "evaluate.gates.", "evaluate.benchmarks.",
+    "evaluate.baselines",
+)  # fmt: skip
 _NONE = "(none)"
 
 
@@ -100,7 +103,7 @@ def _figure(setting: Setting, base: Setting | None, metric: str) -> str:
 
 def _facts(model: MeasuredModel) -> dict[str, str]:
     """What a result can follow from, but for the seed."""
-    params = {name: value for name, value in model.params.items() if name.partition(".")[0] not in _WITHOUT_EFFECT}
+    params = {name: value for name, value in model.params.items() if not name.startswith(_WITHOUT_EFFECT)}
     data = {f"data {name}": digest[:8] for name, digest in model.data.items()}
     return {name: value for name, value in params.items() if name != SEED} | data
 

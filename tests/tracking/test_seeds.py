@@ -17,7 +17,7 @@ OTHER = "classification/top1"
 
 
 def described(seed: int, **changes: str) -> dict[str, str]:
-    params = {"train.seed": str(seed), "train.epochs": "8", "recipes": '["plain"]', "promote.tolerance": "0.1"}
+    params = {"train.seed": str(seed), "train.epochs": "8", "recipes": '["plain"]', "evaluate.gates.least": "0.1"}
     return params | {name.replace("__", "."): value for name, value in changes.items()}
 
 
@@ -29,7 +29,7 @@ def models(tracked, address):
         train(tracked, address, "plain", minute, {ENGLISH: value}, params=params, **more)
 
     plain(1, 0.9, described(0))
-    plain(2, 0.30, described(2, recipes='["plain", "rival"]', promote__tolerance="0.2"))
+    plain(2, 0.30, described(2, recipes='["plain", "rival"]', evaluate__gates__least="0.2"))
     plain(3, 0.20, described(10))
     plain(4, 0.40, described(0))
     plain(5, 0.50, described(0, train__epochs="16"))
