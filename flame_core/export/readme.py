@@ -9,6 +9,7 @@ import yaml
 
 from flame_core.digest import file_sha256
 from flame_core.export.about import About
+from flame_core.export.preprocessing import mean_and_std
 from flame_core.export.subject import Subject
 from flame_core.export.usage import Usage
 from flame_core.markdown import code_span, plain_text
@@ -79,9 +80,13 @@ def _use(usage: Usage) -> Iterator[str]:
 
 def _preprocessing(subject: Subject) -> Iterator[str]:
     size, ingest = subject.params.image_size, subject.ingest
+    moments = "CLIP's mean, divided by its standard deviation"
+    if subject.tower.own_pixels:
+        mean, std = (", ".join(f"{value:.4g}" for value in each) for each in mean_and_std(subject))
+        moments = f"the mean of the backbone's own pixels ({mean}), divided by their standard deviation ({std})"
     yield (
         f"RGB; the central square, resized to {size} x {size} pixels (bicubic, antialiased); divided by 255; minus "
-        "CLIP's mean, divided by its standard deviation."
+        f"{moments}."
     )
     yield (
         "On equal pixels, vectors agree with those of the training's evaluation to 1e-4. Processors of other libraries "

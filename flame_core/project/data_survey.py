@@ -210,7 +210,10 @@ def _why_unread(pair: RawPair) -> str | None:
 
 def _refuse(found: Survey, silent: Sequence[str], without: Sequence[str], elsewhere: Counter[str]) -> None:
     listed = "".join(f"\n  {name}: {value}" for name, value in found.facts.items())
-    wanted = "write bird.txt beside bird.jpg, or a table captions.csv with the columns image and caption"
+    wanted = (
+        'write bird.txt or bird.json ({"caption": "a bird"}) beside bird.jpg, or a table captions.csv with the columns '
+        "image and caption"
+    )
     if silent and found.usable == 0:
         raise InputError(f"{len(silent):,} pictures are there, and none has a caption: {wanted}{listed}")
     if without and found.usable == 0:

@@ -103,17 +103,17 @@ class Answers:
         if options["task"] == "classify":
             labels, scores = self._classify(z, options["top"])
             columns = {"labels": (of_pictures, labels), "scores": (of_pictures, scores)}
-            return _in_their_rows(columns, len(rows))
+            return _in_their_rows(columns, model_input.index)
         t = self.predictor.texts([text for _, text in texts], of_texts) if texts else None
         if options["task"] == "similarity":
             if z is None or t is None:
                 raise InputError("similarity needs at least one picture and one text")
-            return _in_their_rows({"similarities": (of_pictures, (z @ t.T).tolist())}, len(rows))
+            return _in_their_rows({"similarities": (of_pictures, (z @ t.T).tolist())}, model_input.index)
         if z is not None:
             columns["image_embedding"] = of_pictures, z.tolist()
         if t is not None:
             columns["text_embedding"] = of_texts, t.tolist()
-        return _in_their_rows(columns, len(rows))
+        return _in_their_rows(columns, model_input.index)
 
     def _classify(self, z: Any, top: int) -> tuple[list[list[str]], list[list[float]]]:
         if z is None:
@@ -123,12 +123,13 @@ class Answers:
         return [[names[i] for i in row] for row in order], scores.tolist()
 
 
-def _in_their_rows(columns: dict[str, tuple[list[int], list[Any]]], rows: int) -> pd.DataFrame:
-    """{column: (rows, their answers)} as a table; all other rows have None."""
+def _in_their_rows(columns: dict[str, tuple[list[int], list[Any]]], index: pd.Index) -> pd.DataFrame:
+    """{column: (rows, their answers)} as a table with the index of the request; all other rows have None."""
     import pandas as pd
 
     found = {name: dict(zip(places, answers, strict=True)) for name, (places, answers) in columns.items()}
-    return pd.DataFrame({name: [own.get(row) for row in range(rows)] for name, own in found.items()}, dtype=object)
+    rows = range(len(index))
+    return pd.DataFrame({name: [own.get(row) for row in rows] for name, own in found.items()}, index, dtype=object)
 
 
 def _image(row: dict[Any, Any], place: int) -> str | bytes | None:

@@ -198,10 +198,9 @@ def headline_metrics(benchmark: Benchmark) -> list[str]:
 
 def published(benchmark: Benchmark, metric: str, language: str) -> list[tuple[str, float, str]]:
     """Published figures for a metric and language, the best first: (model, value between 0 and 1, source)."""
-    first = benchmark.languages[0] if len(benchmark.languages) == 1 else MEAN
     rows = [
         (figure.model, figure.percent[metric] / 100, figure.source)
         for figure in benchmark.published
-        if metric in figure.percent and (figure.language or first) == language
+        if metric in figure.percent and (figure.language or benchmark.languages[0]) == language
     ]
     return sorted(rows, key=lambda row: (-row[1], row[0]))

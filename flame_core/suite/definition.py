@@ -22,6 +22,7 @@ from flame_core.language_names import is_language
 from flame_core.names import DottedName, LanguageCode, did_you_mean, expanded
 from flame_core.params.section import CaptionKind, Positive, Section
 from flame_core.params.validation import read_yaml, validate
+from flame_core.suite.score import MEAN
 from flame_core.suite.tasks import TASKS
 from flame_core.suite.tasks.task import TaskParams
 
@@ -136,6 +137,13 @@ class Benchmark(Section):
         stray = sorted(self.task.prompt_languages() - set(self.languages))
         if stray:
             raise ValueError(f"templates in {', '.join(stray)}, but languages are {', '.join(self.languages)}")
+        return self
+
+    @model_validator(mode="after")
+    def _figures_are_of_its_languages(self) -> Benchmark:
+        stray = sorted({figure.language for figure in self.published} - {"", MEAN, *self.languages})
+        if stray:
+            raise ValueError(f"published figures in {', '.join(stray)}, but languages are {', '.join(self.languages)}")
         return self
 
     @property

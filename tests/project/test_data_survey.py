@@ -159,7 +159,7 @@ def test_shards_with_captions_in_a_field_of_json(tmp_path, layout):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: None, r"24 pictures are there, and none has a caption: write bird.txt beside bird.jpg"),
+        (lambda folder: None, r"24 pictures are there, and none has a caption: write bird.txt or bird.json"),
         (
             lambda folder: [(folder / f"{n:02d}.txt").write_text("a bird") for n in range(3)],
             "3 pictures with captions are too few",

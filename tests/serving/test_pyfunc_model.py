@@ -50,6 +50,18 @@ def test_a_loaded_model_answers_as_the_predictor(saved: Path) -> None:
     np.testing.assert_array_equal(np.array(found["scores"].tolist()), scores)
 
 
+def test_answers_join_the_rows_that_were_asked(saved: Path) -> None:
+    """A table that was filtered or sorted keeps its index, so pandas puts each answer beside its picture."""
+    model = mlflow.pyfunc.load_model(str(saved))
+    rows = pd.DataFrame({"image_bytes": [png(1), png(2), png(3)]}, index=[7, 0, 1])
+    for task in ("embed", "classify"):
+        found = model.predict(rows, params={"task": task})
+        assert found.index.tolist() == [7, 0, 1]
+    alone = model.predict(rows.loc[[1]])["image_embedding"].tolist()[0]
+    joined = rows.join(model.predict(rows))
+    np.testing.assert_allclose(joined.loc[1, "image_embedding"], alone, atol=1e-6)
+
+
 def test_nothing_in_it_is_a_pickle(saved: Path) -> None:
     """Models from code: MLflow keeps the file, byte for byte."""
     files = [path for path in saved.rglob("*") if path.is_file()]

@@ -35,6 +35,20 @@ def test_published_figures_are_those_of_the_papers(tmp_path):
     assert urban.prompt == "facets"
 
 
+def test_a_published_figure_without_a_language_is_of_the_first():
+    figures = [
+        {"model": "a", "percent": {"acc1": 60.0}, "source": "b"},
+        {"model": "c", "percent": {"acc1": 20.0}, "source": "d", "language": "mean"},
+    ]
+    found = benchmark("classification", "image_folder", languages=["en", "de"], published=figures)
+    assert published(found, "acc1", "en") == [("a", 0.6, "b")]
+    assert published(found, "acc1", "mean") == [("c", 0.2, "d")]
+    with pytest.raises(ValueError, match="published figures in fr, but languages are en, de"):
+        benchmark(
+            "classification", "image_folder", languages=["en", "de"], published=[{**figures[1], "language": "fr"}]
+        )
+
+
 def test_the_prompt_mode_is_an_argument(tmp_path):
     urban = load_benchmark("urban-1k", tmp_path)
     assert urban.text_kind == "long"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flame_core.suite.content import Captioned, Picture, Skips
 from flame_core.suite.definition import Benchmark
-from flame_core.suite.layouts.reading import NO_CAPTION, NO_PICTURE, pictures_below
+from flame_core.suite.layouts.reading import NO_CAPTION, NO_PICTURE, is_drawing, pictures_below
 
 OTHER_SPLIT = "entries of other splits"
 
@@ -29,7 +29,7 @@ def captioned(
     """The content of rows: their captions in the benchmark's languages.
 
     The pictures keep the order in which they first occur. Counted in `skips`: captions in other languages or without
-    one, rows whose picture is missing, and pictures below `images` that no row names.
+    one, rows whose picture is missing or an SVG, and pictures below `images` that no row names.
     """
     numbers: dict[str, int] = {}
     pictures: list[Picture] = []
@@ -45,6 +45,9 @@ def captioned(
             continue
         if row.name not in numbers and not row.path.is_file():
             skips.add(NO_PICTURE, row.name)
+            continue
+        if is_drawing(row.path.name):
+            skips.add("captions of SVG pictures, which models do not open", row.name)
             continue
         if not row.texts:
             skips.add(NO_CAPTION, row.name)

@@ -18,7 +18,8 @@ NO_PICTURE = "captions whose picture is missing"
 NO_CAPTION = "pictures without a caption"
 HIDDEN = "hidden files and folders"
 OTHER_FILES = "files that are no pictures"
-_PICTURES = SUFFIXES - {".svg"}  # models open pixels
+_DRAWINGS = frozenset({".svg"})
+_PICTURES = SUFFIXES - _DRAWINGS  # models open pixels
 _LONGEST, _LONGEST_PATH = 255, 3000  # bytes of a file's name, and of a path below a folder
 
 
@@ -36,6 +37,11 @@ def existing(path: Path) -> Path:
 def is_picture(name: str) -> bool:
     """Whether a file of this name is read as a picture."""
     return suffix_of(name) in _PICTURES
+
+
+def is_drawing(name: str) -> bool:
+    """Whether a file of this name is a picture that sources read and models do not."""
+    return suffix_of(name) in _DRAWINGS
 
 
 def read_text(path: Path) -> str:

@@ -31,6 +31,18 @@ def test_why_nothing_could_be_used_is_said(tmp_path):
         read_content(benchmark("retrieval", "captions_jsonl"), tmp_path)
 
 
+def test_captions_of_a_drawing_are_counted(tmp_path):
+    rows = [{"image": "a.jpg", "captions": "one"}, {"image": "b.SVG", "captions": ["two", "three"]}]
+    put(tmp_path / "set/captions.jsonl", lines(rows))
+    pictures(tmp_path / "set/images", ["a.jpg"])
+    put(tmp_path / "set/images/b.SVG", "<svg/>")
+    content = read_content(benchmark("retrieval", "captions_jsonl"), tmp_path)
+    assert [picture.name for picture in content.pictures] == ["a.jpg"] and content.captions == {"en": [(0, "one")]}
+    assert content.skips.names == {
+        "captions of SVG pictures, which models do not open": ["b.SVG"], "files that are no pictures": ["images/b.SVG"],
+    }  # fmt: skip
+
+
 def test_captions_in_other_languages_and_in_none_are_counted(tmp_path):
     rows = [
         {"image": "a.jpg", "captions": ["one", "two"], "lang": "fr"},
