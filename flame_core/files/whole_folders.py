@@ -144,14 +144,15 @@ def settle(target: Path) -> None:
 
 
 @contextmanager
-def alone(place: Path) -> Iterator[None]:
+def alone(place: Path, doing: str = "computes the same already") -> Iterator[None]:
     """Work at `place` while no other process does so by this function; if one does, say so and wait for it.
 
     The lock is a file beside `place`, and ends with the process. Where a file system has no locks, there is none.
+    `doing` is what the other process is said to do.
     """
     path = place.with_name(f"{place.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = _exclusive(path)
+    handle = _exclusive(path, doing)
     try:
         yield
     finally:
@@ -159,7 +160,7 @@ def alone(place: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _exclusive(path: Path) -> int:
+def _exclusive(path: Path, doing: str) -> int:
     """A file that this process has opened and locked, and that is still there."""
     told = False
     while True:
@@ -169,7 +170,7 @@ def _exclusive(path: Path) -> int:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not told:
-                    log.info("another process computes the same already; waiting for it (%s)", path)
+                    log.info("another process %s; waiting for it (%s)", doing, path)
                 told = True
                 fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from pathlib import Path
 from flame_core.data.forgotten import Forgotten, added, new_salt, read_forgotten, write_forgotten
 from flame_core.dvc_lock import LOCK
 from flame_core.errors import InputError, ParamsError, ResourceError
+from flame_core.files.whole_folders import alone, scratch
 from flame_core.forgetting.finding import Found, find
 from flame_core.forgetting.models import tag_models
 from flame_core.forgetting.purge import Purged, purge
@@ -26,6 +28,7 @@ from flame_core.forgetting.rebuild import rebuild, write_edges
 from flame_core.forgetting.requests import Requests, parse_requests
 from flame_core.forgetting.revisions import OUTS, Revision, cache_folder, cached, trees
 from flame_core.forgetting.traces import Traces
+from flame_core.git import git
 from flame_core.graph.links import PIPELINE
 from flame_core.layout import Layout
 from flame_core.params import Params
@@ -49,6 +52,8 @@ class Report:
 def forget(params: Params, layout: Layout, requests: Requests, reason: str, *, dry_run: bool) -> Report:
     """Forget what is asked for, and what an interrupted call was asked for; with `dry_run`, only find it.
 
+    One at a time in a project: each adds to what the last one has written.
+
     Raises:
         ParamsError: nothing is asked for, or `dvc.yaml` cannot be edited.
         InputError: a table cannot be read.
@@ -57,6 +62,11 @@ def forget(params: Params, layout: Layout, requests: Requests, reason: str, *, d
     if layout.is_workspace:
         raise ParamsError(f"run `flame forget` in the project, {layout.project}: it covers its workspaces")
     pending = layout.state / "forget" / _PENDING
+    with nullcontext() if dry_run else alone(pending, "forgets samples of this project"):
+        return _forget(params, layout, requests, reason, pending, dry_run=dry_run)
+
+
+def _forget(params: Params, layout: Layout, requests: Requests, reason: str, pending: Path, *, dry_run: bool) -> Report:
     traces, asked, reason, date = _continued(pending, reason)
     requests |= asked
     if not requests:
@@ -69,7 +79,7 @@ def forget(params: Params, layout: Layout, requests: Requests, reason: str, *, d
     traces.update(found.traces)
     _recognise_known(traces, requests, known)
     own = _own_places(params, layout)
-    unseen = _unseen(revisions)
+    unseen = _unseen(layout, revisions)
     if dry_run:
         report = Report(found, _delete(layout, cache, traces, own, None)[0])
         report.purged.unreached += unseen
@@ -91,7 +101,8 @@ def forget(params: Params, layout: Layout, requests: Requests, reason: str, *, d
     report.purged.unreached += unseen
     report.unfinished += unfinished
     if not report.unfinished:
-        pending.unlink()
+        for left in (pending, *pending.parent.glob(f".{pending.name}.*")):  # the second of a kill while it was written
+            left.unlink()
     return report
 
 
@@ -118,15 +129,20 @@ def _require_pulled(layout: Layout) -> None:
         raise ParamsError(str(error)) from None
 
 
-def _unseen(revisions: Sequence[Revision]) -> list[str]:
-    """What to tell of revisions whose data this machine never had."""
+def _unseen(layout: Layout, revisions: Sequence[Revision]) -> list[str]:
+    """What to tell of revisions that this clone lacks, or whose data this machine never had."""
+    told: list[str] = []
+    if git(layout.project, "rev-parse", "--is-shallow-repository") == "true":
+        told.append("commits that this shallow clone lacks: `git fetch --unshallow` and `dvc fetch --all-commits`, "
+                    "then the same command, finds what only their data name")  # fmt: skip
     names = [revision.name for revision in revisions if revision.unseen]
     if not names:
-        return []
+        return told
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return [
+        *told,
         f"samples that only the data of {', '.join(names[:_NAMED])}{more} name, which are not on this machine: "
-        "`dvc fetch --all-commits`, then the same command, finds them"
+        "`dvc fetch --all-commits`, then the same command, finds them",
     ]
 
 
@@ -185,7 +201,8 @@ def _delete(
     if keep is not None:
         keep()  # from now on the remotes' objects are known by md5, also after a kill
         delete_cached(cache, traces.md5s, lambda _: False, delete=True, refused=refused)
-    remote = delete_remote(layout.project, traces.md5s, known, holds, delete=delete)
+    with scratch(layout.state / "forget") as folder:  # a kill leaves nothing of a sample where nobody looks for it
+        remote = delete_remote(layout.project, folder, traces.md5s, known, holds, delete=delete)
     purged.remote = [f"{name}: {md5}" for name, md5s in sorted(remote.objects.items()) for md5 in md5s]
     unfinished += refused
     unfinished += [f"remote {name}: {why}" for name, why in sorted(remote.unreached.items())]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flame_core.digest import file_sha256, value_digest
-from flame_core.dvc_lock import LOCK, out_digests
+from flame_core.dvc_lock import out_digests
 from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.measuring.measures import Evaluation
@@ -66,7 +66,7 @@ def track_evaluation(
     }
     report = layout.report(recipe)
     artifacts = {f"{REPORT}/{path.relative_to(report)}": path for path in sorted(report.rglob("*")) if path.is_file()}
-    run = {path.name: path for path in (layout.params, layout.root / LOCK) if path.is_file()}
+    run = {path.name: path for path in provenance.files(layout)}
     package = {**_keep(journal, files), **_write(journal, contents)}
     model = {"kind": "model", "name": recipe, "files": package, "tags": tags}
     digests = out_digests(layout.root)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from flame_core import gates
 from flame_core.digest import canonical_json, file_sha256, json_bytes, value_digest
 from flame_core.errors import InputError, ParamsError, ResourceError
+from flame_core.files.disk_errors import clear_disk_errors
 from flame_core.files.whole_files import put
 from flame_core.layout import Layout
 from flame_core.measuring.results import METRICS, Results, read_results
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 PROMOTED, PREVIOUS, AGAIN = "promotion.at", "promotion.previous_champion", "promotion.judged_again"
 VERDICT, REASON, RULE, TABLE = "gate.verdict", "gate.reason", "gate.rule", "gate.table"
 _BY_HAND = "to go back to another version, give it the alias `champion` in MLflow"
+_ROOM = 1 << 20  # bytes; where these do not fit, the disk is why nothing can be fetched
 log = logging.getLogger(__name__)
 
 
@@ -91,6 +93,8 @@ def promote(params: Params, layout: Layout, version: str | None = None) -> Promo
         champion = number_with(client, name, CHAMPION)
         chosen = version or number_with(client, name, CHALLENGER)
         if chosen is None or chosen == champion:
+            if champion is not None:
+                _end_challenge(client, name, champion)  # a promotion that was killed had yet to
             return Promotion(None, champion, None)
         new = _version(client, name, chosen)
         require_own(client, layout, new, "to be judged" if version else CHALLENGER)
@@ -261,13 +265,15 @@ def _version(client: MlflowClient, name: str, number: str) -> ModelVersion:
 
 
 def _results(client: MlflowClient, version: ModelVersion, folder: Path) -> Results:
-    """The results recorded with a version; its blocking checks must have passed."""
+    """The results recorded with a version, fetched into a folder; its blocking checks must have passed."""
     from mlflow.exceptions import MlflowException
 
     folder.mkdir(parents=True)
     try:
         report = Path(client.download_artifacts(str(version.run_id), REPORT, str(folder)))
     except (MlflowException, OSError) as error:
+        with clear_disk_errors(folder):  # MLflow does not tell what the disk told it
+            (folder / "room").write_bytes(bytes(_ROOM))
         raise InputError(
             f"the report of version {version.version} of {version.name} cannot be read from run {version.run_id}: "
             f"{error} If its files are gone, {SEND_AGAIN}"
@@ -332,7 +338,12 @@ def _crown(client: MlflowClient, name: str, chosen: str, previous: str | None) -
     if previous:
         client.set_model_version_tag(name, chosen, PREVIOUS, previous)
     client.set_registered_model_alias(name, CHAMPION, chosen)
-    if number_with(client, name, CHALLENGER) == chosen:
+    _end_challenge(client, name, chosen)
+
+
+def _end_challenge(client: MlflowClient, name: str, champion: str) -> None:
+    """Take the challenger's alias from the champion."""
+    if number_with(client, name, CHALLENGER) == champion:
         client.delete_registered_model_alias(name, CHALLENGER)
 
 

@@ -16,12 +16,14 @@ import logging
 import os
 import shutil
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flame_core.digest import file_sha256
 from flame_core.dvc_lock import LOCK
 from flame_core.errors import ComputationError, InputError, ParamsError
+from flame_core.files.whole_folders import alone
 from flame_core.git import git
 from flame_core.graph.added_deps import added_deps
 from flame_core.graph.links import LINK_STAGE, PIPELINE, linked_files, linked_pipeline, links
@@ -81,12 +83,18 @@ def reproduce(layout: Layout, model: str, everything: bool = False) -> Reproduct
         raise InputError(
             f"{model} saw {saw} samples that were forgotten since (`flame forget`): it cannot be trained again"
         )
+    root = layout.state / "reproduce" / record.run.info.run_id
+    with alone(root, "reproduces the same model"):
+        return _reproduce(layout, record, recipe, root, everything)
+
+
+def _reproduce(layout: Layout, record: Record, recipe: str, root: Path, everything: bool) -> Reproduction:
     with asking(record.address), record.files() as files:
         for name in (LOCK, "params.yaml"):
             read_artifact(files, name)
         recorded = read_artifact(files, f"{REPORT}/{METRICS}")
         _require_commit(layout, record)
-        root = _project(layout, record, files)  # which replaces that of an earlier reproduction, or continues it
+        _project(layout, root, files)  # which replaces that of an earlier reproduction, or continues it
         code = _code(layout, record, root)
     variables = _variables(code)
     target = f"evaluate@{recipe}"
@@ -118,16 +126,15 @@ def _variables(code: Path) -> dict[str, str]:
     return {**environment(), "PYTHONPATH": path, "FLAME_TRACKING_URI": "off", "PYTHONSAFEPATH": "1"}
 
 
-def _project(layout: Layout, record: Record, files: Path) -> Path:
-    """A new project folder with the run's params and lock, and this project's cache.
+def _project(layout: Layout, root: Path, files: Path) -> None:
+    """Make a new project in `root` with the run's params and lock, and this project's cache.
 
     It has the work cache of an earlier reproduction if that did not end.
     """
     from orchestration.dvc_project.stage_processes import end_abandoned
 
-    root = layout.state / "reproduce" / record.run.info.run_id
     end_abandoned(root, settings().stop_grace_seconds, log.warning)
-    _clear(root, root / _WORK if (root / _BEGUN).is_file() else None)
+    _clear(root, [root / _BEGUN, root / _WORK] if (root / _BEGUN).is_file() else [])
     (root / _BEGUN).parent.mkdir(parents=True, exist_ok=True)
     (root / _BEGUN).touch()
     copy_dvc_settings(layout, root)
@@ -138,15 +145,14 @@ def _project(layout: Layout, record: Record, files: Path) -> Path:
     if (env := layout.project / ENV).is_file():
         (root / ENV).symlink_to(env.resolve())  # settings, such as the device
     link_sources(layout, root, read_yaml(root / "params.yaml"))
-    return root
 
 
-def _clear(folder: Path, kept: Path | None) -> None:
-    """Remove a folder, but not the one that is kept in it."""
-    if kept is None or not kept.is_relative_to(folder):
+def _clear(folder: Path, kept: Sequence[Path]) -> None:
+    """Remove a folder, but not what is kept in it."""
+    if not any(each.is_relative_to(folder) for each in kept):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    for each in folder.iterdir() if folder != kept else ():
+    for each in set(folder.iterdir()).difference(kept):
         if each.is_dir() and not each.is_symlink():
             _clear(each, kept)
         else:

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flame_core.digest import file_sha256
-from flame_core.dvc_lock import LOCK
 from flame_core.errors import Interrupted
 from flame_core.graph.links import links
 from flame_core.layout import Layout
@@ -77,7 +76,7 @@ class TrainingRun:
                 {"kind": "start", "time": now(), "name": f"{recipe}-{self._journal.key[:8]}", "tags": tags},
                 {"kind": "params", "params": provenance.flat_params(params, layout, trained)},
                 {"kind": "inputs", "context": TRAINING, "datasets": datasets},
-                {"kind": "artifacts", "files": self._keep(layout.params, layout.root / LOCK)},
+                {"kind": "artifacts", "files": self._keep(provenance.files(layout))},
             ]
             self._journal.append(
                 *(each for each in described if each["kind"] == "start" or each["kind"] not in self._kinds)
@@ -117,9 +116,9 @@ class TrainingRun:
                 {"kind": "end", "status": status, "time": now()},
             )
 
-    def _keep(self, *files: Path) -> dict[str, str]:
+    def _keep(self, files: Sequence[Path]) -> dict[str, str]:
         assert self._journal
-        return {path.name: self._journal.keep(path) for path in files if path.is_file()}
+        return {path.name: self._journal.keep(path) for path in files}
 
 
 @contextmanager

@@ -7,7 +7,6 @@ be restored.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,11 +49,14 @@ def delete_cached(
     return found
 
 
-def delete_remote(root: Path, md5s: Iterable[str], known: Iterable[str], holds: Holds, *, delete: bool) -> Deleted:
+def delete_remote(
+    root: Path, folder: Path, md5s: Iterable[str], known: Iterable[str], holds: Holds, *, delete: bool
+) -> Deleted:
     """Delete (or only find) objects of every remote of the project.
 
     Args:
         root: the project's folder.
+        folder: for the object that is looked at.
         md5s: of objects to delete.
         known: md5s of objects that need no look, because the local cache has them. Others are fetched and looked at.
         holds: whether a fetched file is to be deleted.
@@ -62,8 +64,8 @@ def delete_remote(root: Path, md5s: Iterable[str], known: Iterable[str], holds: 
     """
     wanted, seen = set(md5s), set(known)
     done = Deleted()
-    with opened(root) as repo, tempfile.TemporaryDirectory(dir=root) as folder:
-        place = Path(folder) / "object"
+    place = folder / "object"
+    with opened(root) as repo:
         for name in sorted(repo.config["remote"]):
             found: list[str] = []
             try:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import subprocess
+import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -207,10 +211,33 @@ def test_an_interrupted_one_is_continued_by_the_same_command(
         patch.setattr(flow, step, killed)
         run(params, layout, "s/0007")
     assert found_in(layout.state / "forget", needles[0])  # what it is recognised by is kept until all is done
+    shutil.copy(layout.state / "forget/pending.json", layout.state / "forget/.pending.json.12")  # killed while writing
     report = run(params, layout)
     assert not report.unfinished and found_in(layout.root, *needles) == []
     assert len(read_forgotten(layout.opt_out).rows) == 1
     assert "s/0007" not in {row.key for row in read_index(layout.shards)}
+
+
+def test_two_at_once_come_one_after_the_other(project: tuple[Params, Layout], monkeypatch, caplog):
+    """Each adds to a table that it has read before: the later one would undo the other."""
+    caplog.set_level(logging.INFO)
+    params, layout = project
+    write, others = flow.write_forgotten, list[threading.Thread]()
+
+    def with_another(*arguments: Any) -> None:
+        if not others:
+            others.append(threading.Thread(target=run, args=(params, layout, "s/0008")))
+            others[0].start()
+            while others[0].is_alive() and "another process forgets samples of this project" not in caplog.text:
+                time.sleep(0.01)
+        write(*arguments)
+
+    monkeypatch.setattr(flow, "write_forgotten", with_another)
+    run(params, layout, "s/0007")
+    others[0].join()
+    assert [row.key for row in read_forgotten(layout.opt_out).rows] == ["s/0007", "s/0008"]
+    assert not {"s/0007", "s/0008"} & {row.key for row in read_index(layout.shards)}
+    assert list((layout.state / "forget").iterdir()) == []
 
 
 def test_pictures_inside_a_table(tmp_path: Path):
@@ -322,6 +349,20 @@ def test_nothing_is_asked_for(project: tuple[Params, Layout]):
         run(*project)
     with pytest.raises(ParamsError, match=r"line 1: 'bird\.jpg' is no key"):
         asked("bird.jpg")
+
+
+def test_a_shallow_clone_says_that_it_lacks_commits(project: tuple[Params, Layout], tmp_path: Path):
+    params, layout = project
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C"]
+    origin = tmp_path / "origin"
+    subprocess.run(["git", "init", "-q", origin], check=True)
+    for number in range(2):
+        subprocess.run([*git, origin, "commit", "-q", "--allow-empty", "-m", str(number)], check=True)
+    subprocess.run(["git", "clone", "-q", "--depth=1", origin.as_uri(), tmp_path / "clone"], check=True)
+    assert not any("shallow" in line for line in run(params, layout, "s/0007", dry_run=True).purged.unreached)
+    (tmp_path / "clone/.git").rename(layout.root / ".git")
+    told = run(params, layout, "s/0007", dry_run=True).purged.unreached
+    assert any("commits that this shallow clone lacks: `git fetch --unshallow`" in line for line in told)
 
 
 def test_a_copy_without_hidden_folders(project: tuple[Params, Layout]):

@@ -20,7 +20,7 @@ from flame_core.forgetting.models import tag_models, who_saw
 from flame_core.layout import Layout
 from flame_core.stages import download, ingest
 from flame_core.tracking.store import open_client, require_tracking
-from orchestration.dvc_project.stores import delete_cached
+from orchestration.dvc_project.stores import delete_cached, delete_remote
 from tests.forgetting.test_forget import CAPTIONS, found_in
 from tests.stages.pipeline import ROOT, folder_source, pipeline_params, write_pairs
 from tests.tracking.conftest import empty_store, tracked
@@ -121,6 +121,24 @@ def test_an_object_that_the_disk_does_not_let_go_is_named(tmp_path: Path, monkey
     assert delete_cached(tmp_path, both, lambda path: False, delete=True, refused=refused) == both
     assert refused == [f"{objects[0]}: Operation not permitted"] and not objects[1].exists()
     assert (tmp_path / "link").stat().st_mode & 0o777 == 0o444  # another project's
+
+
+def test_of_what_a_remote_has_a_kill_leaves_nothing_beside_the_project_s_files(tmp_path: Path):
+    python(tmp_path, "dvc", "init", "--no-scm", "-q")
+    (tmp_path / "remote/files/md5/0a").mkdir(parents=True)
+    (tmp_path / "remote/files/md5/0a" / ("1b" * 15)).write_bytes(b"held")
+    python(tmp_path, "dvc", "remote", "add", "here", str(tmp_path / "remote"))
+    seen = list[Path]()
+
+    def holds(path: Path) -> bool:
+        seen.append(path)
+        return path.read_bytes() == b"held"
+
+    (tmp_path / "scratch").mkdir()
+    found = delete_remote(tmp_path, tmp_path / "scratch", [], [], holds, delete=True)
+    assert found.objects == {"here": ["0a" + "1b" * 15]} and not found.unreached
+    assert [path.parent for path in seen] == [tmp_path / "scratch"]
+    assert not (tmp_path / "remote/files/md5/0a" / ("1b" * 15)).exists()
 
 
 @pytest.mark.usefixtures("tracked")

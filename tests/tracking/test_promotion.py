@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
+from pathlib import Path
 
 import pytest
 
 from flame_core import gates
 from flame_core.digest import file_sha256
-from flame_core.errors import InputError, ParamsError
+from flame_core.errors import InputError, ParamsError, ResourceError
 from flame_core.model_files import WEIGHTS
 from flame_core.settings import settings
 from flame_core.tracking import promotion
@@ -155,6 +158,14 @@ def test_a_time_that_a_person_overwrote_keeps_no_event_from_arriving(tracked, ad
     assert aliases(client) == ("1", None)
 
 
+def test_a_promotion_that_was_killed_between_its_two_aliases_is_ended_by_the_next(tracked, address, client, params):
+    evaluated(tracked, address, "one", 10)
+    client.set_registered_model_alias("flame", CHAMPION, "1")
+    assert aliases(client) == ("1", "1")
+    assert promotion.promote(params, tracked).verdict is None
+    assert aliases(client) == (None, "1")
+
+
 def test_models_that_have_not_arrived_are_judged_once_they_have(tracked, address, client, params):
     found = promote_if_new(params, tracked)
     assert isinstance(found, Promotion) and found.verdict is None
@@ -223,4 +234,18 @@ def test_a_report_that_lost_a_file_in_mlflow_is_named_by_its_run(tracked, addres
     deliver(journal, address)
     run = journal.delivered(address).run_id
     with pytest.raises(InputError, match=f"report of version 1 of flame in run {run} lacks files.*replay --all"):
+        promote(params, tracked)
+
+
+def test_a_full_temporary_folder_is_not_a_report_that_is_lost(tracked, address, client, params, monkeypatch):
+    evaluated(tracked, address, "one", 10)
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.parent.name == CHALLENGER:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)  # as MLflow meets it, which then says that the path is not correct
+    with pytest.raises(ResourceError, match=r"/challenger: No space left on device\. Free some room"):
         promote(params, tracked)

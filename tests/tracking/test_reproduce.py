@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ import pytest
 import yaml
 
 from flame_core.errors import InputError, Interrupted
+from flame_core.files.whole_folders import alone
 from flame_core.graph.links import require_links
 from flame_core.layout import Layout
 from flame_core.params import load_params, merge, read_yaml
@@ -162,12 +164,43 @@ def test_a_stop_ends_the_stage_of_a_reproduction_as_well(tmp_path: Path) -> None
 
 
 def test_of_a_reproduction_that_did_not_end_the_work_cache_stays(tmp_path: Path) -> None:
-    kept = tmp_path / ".flame/work"
-    for name in (".flame/work/train/unit", ".flame/gather/x", "data/models/flame/model", "params.yaml"):
+    kept = [tmp_path / ".flame/begun", tmp_path / ".flame/work"]  # killed while it clears, it has not ended either
+    names = (".flame/begun", ".flame/work/train/unit", ".flame/gather/x", "data/models/flame/model", "params.yaml")
+    for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    (tmp_path / "linked").symlink_to(kept)
+    (tmp_path / "linked").symlink_to(kept[1])
     _clear(tmp_path, kept)
-    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == [kept / "train/unit"]
-    _clear(tmp_path, None)
+    assert {path for path in tmp_path.rglob("*") if not path.is_dir()} == {kept[0], kept[1] / "train/unit"}
+    _clear(tmp_path, [])
     assert not tmp_path.exists()
+
+
+def test_two_of_the_same_model_come_one_after_the_other(tracked, address, caplog, monkeypatch) -> None:
+    """The second would remove the project in which the first trains."""
+    caplog.set_level(logging.INFO)
+    journal = Journal(journals(tracked) / "one")
+    journal.append(start("one"))
+    for name, content in {"dvc.lock": "stages: {}\n", "params.yaml": "a: 1\n", "report/metrics.json": "{}\n"}.items():
+        (tracked.root / "file").write_text(content)
+        journal.append({"kind": "artifacts", "files": {name: journal.keep(tracked.root / "file")}})
+    deliver(journal, address)
+    run, begun = journal.delivered(address).run_id, threading.Event()
+
+    def begin(*_: object) -> None:
+        begun.set()
+        raise InputError("far enough")
+
+    def second() -> None:
+        with pytest.raises(InputError, match="far enough"):
+            reproduce(tracked, f"runs:/{run}")
+
+    monkeypatch.setattr("flame_core.tracking.reproduce._project", begin)
+    thread = threading.Thread(target=second)
+    with alone(tracked.state / "reproduce" / str(run)):
+        thread.start()
+        while thread.is_alive() and "another process reproduces the same model; waiting for it" not in caplog.text:
+            time.sleep(0.01)
+        assert not begun.is_set()
+    thread.join()
+    assert begun.is_set()
