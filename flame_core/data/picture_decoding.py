@@ -20,7 +20,7 @@ from flame_core.data import svg
 from flame_core.data.picture_bounds import PictureError, require_bounded
 from flame_core.data.picture_formats import why_unreadable
 from flame_core.data.picture_kinds import FORMATS
-from flame_core.data.pixel_modes import eight_bits
+from flame_core.data.pixel_modes import eight_bits, on_white
 from flame_core.params import IngestParams
 
 _ORIENTATION = 0x0112
@@ -131,7 +131,7 @@ def _convert(image: Image.Image, params: IngestParams) -> ShardPicture:
     image.load()
     turn = _TURNS.get(_orientation(image))  # read after load(), in which Pillow already turns a TIFF
     as_is = image.format == "JPEG" and image.mode == "RGB" and max(size) <= params.max_side and turn is None
-    rgb = _flat(_shrink(eight_bits(image), params.max_side))
+    rgb = on_white(_shrink(eight_bits(image), params.max_side))
     if turn is not None:
         rgb = rgb.transpose(turn)
     if as_is:
@@ -155,11 +155,3 @@ def _shrink(image: Image.Image, side: int) -> Image.Image:
         return image
     size = (max(1, round(image.width * side / longest)), max(1, round(image.height * side / longest)))
     return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-
-
-def _flat(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    white = Image.new("RGBA", image.size, "white")
-    white.alpha_composite(image)
-    return white.convert("RGB")

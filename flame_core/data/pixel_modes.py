@@ -41,8 +41,21 @@ def eight_bits(image: Image.Image) -> Image.Image:
         return Image.fromarray(_mapped(image)).convert("RGB")
     if image.mode == "La":  # Pillow cannot convert this to RGBA directly
         image = image.convert("LA")
-    transparent = "transparency" in image.info or image.mode in _TRANSPARENT
-    return image.convert("RGBA" if transparent else "RGB")
+    return image.convert("RGBA" if is_transparent(image) else "RGB")
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Whether pixels may be transparent; Pillow's own conversion would show what lies below, which is mostly black."""
+    return "transparency" in image.info or image.mode in _TRANSPARENT
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """A picture in mode RGB or RGBA as RGB; what is transparent becomes white."""
+    if image.mode == "RGB":
+        return image
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image)
+    return white.convert("RGB")
 
 
 def _mapped(image: Image.Image) -> np.ndarray:

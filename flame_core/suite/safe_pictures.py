@@ -1,8 +1,9 @@
 """Makes a benchmark's pictures safe for every model, also for those of other people.
 
 A picture that is damaged, of an unknown format, too large or a decompression bomb is refused by name before a model
-sees it. Pictures with 16 bits or floats, which the models' own `convert("RGB")` would clip to white or black, are
-mapped as in ingest. All others stay as they are, since the papers' protocols open the file's own bytes.
+sees it. The models' own `convert("RGB")` would clip pixels of 16 bits or floats to white or black, and show what lies
+below transparency, which is mostly black: such pictures are mapped and put on white, as in ingest. All others stay as
+they are, since the papers' protocols open the file's own bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from PIL import Image
 
 from flame_core.data.picture_bounds import PictureError
 from flame_core.data.picture_decoding import decoding, open_picture
-from flame_core.data.pixel_modes import eight_bits, needs_mapping
+from flame_core.data.pixel_modes import eight_bits, is_transparent, needs_mapping, on_white
 from flame_core.errors import InputError
 from flame_core.suite.content import Picture
 
@@ -37,7 +38,7 @@ def opened(content: bytes, what: str) -> Image.Image:
 
 
 def decodable(picture: Picture) -> bytes:
-    """The bytes of a picture for a model; if its pixels have eight bits, only its header is read.
+    """The bytes of a picture for a model; if its pixels are opaque and have eight bits, only its header is read.
 
     Raises:
         InputError: it cannot be read, or its header says that it cannot be decoded; names it.
@@ -45,11 +46,11 @@ def decodable(picture: Picture) -> bytes:
     content = picture.read()
     with _refused(f"{picture.path}: {picture.name}"):
         image = open_picture(content, MAX_PIXELS)
-        if not needs_mapping(image):
+        if not needs_mapping(image) and not is_transparent(image):
             return content
         buffer = io.BytesIO()
         with decoding(image):
-            eight_bits(image).save(buffer, "PNG")
+            on_white(eight_bits(image)).save(buffer, "PNG", compress_level=1)
         return buffer.getvalue()
 
 

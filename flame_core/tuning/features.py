@@ -90,7 +90,7 @@ def drawn_views(picture: Picture, chosen: ViewsParams) -> list[bytes]:
 
     params = AugmentationParams(scale=chosen.scale, flip=chosen.flip)
     found = []
-    whole = _on_white(opened(decodable(picture), f"{picture.path}: {picture.name}"))
+    whole = opened(decodable(picture), f"{picture.path}: {picture.name}").convert("RGB")
     side = min(_SIDE, max(whole.size))
     for number in range(chosen.count):
         draw = random.Random(text_sha256(f"view {number} {picture.sha256()}"))
@@ -101,11 +101,3 @@ def drawn_views(picture: Picture, chosen: ViewsParams) -> list[bytes]:
         view.save(buffer, "PNG", compress_level=1)
         found.append(buffer.getvalue())
     return found
-
-
-def _on_white(picture: Image.Image) -> Image.Image:
-    """The picture in RGB; what is transparent becomes white."""
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return picture.convert("RGB")

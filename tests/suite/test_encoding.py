@@ -74,6 +74,24 @@ def test_sixteen_bits_are_not_clipped_to_white(model, tmp_path):
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
 
 
+def test_what_is_transparent_is_white(model, tmp_path):
+    """Below it there may be any colour."""
+    half = Image.new("RGB", (32, 32), "white")
+    half.paste("red", (0, 0, 16, 32))
+    clear = Image.new("RGBA", (32, 32), (0, 0, 255, 0))
+    clear.paste((255, 0, 0, 255), (0, 0, 16, 32))
+    palette = Image.new("P", (32, 32), 0)
+    palette.putpalette([0, 0, 255, 255, 0, 0])
+    palette.paste(1, (0, 0, 16, 32))
+    pictures = []
+    for name, image, options in (("opaque", half, {}), ("clear", clear, {}), ("palette", palette, {"transparency": 0})):
+        image.save(tmp_path / f"{name}.png", **options)
+        pictures.append(Picture(name, tmp_path / f"{name}.png"))
+    opaque, *others = encoded(model, "views", pictures, tmp_path / "work")
+    for found in others:
+        np.testing.assert_allclose(found, opaque, atol=1e-6)
+
+
 def test_a_mask_that_is_a_bomb_is_refused():
     with pytest.raises(InputError, match=r"mask m cannot be decoded \(image_too_many_scans"):
         view_of_mask(bomb(3000), "m", 3, 255)
