@@ -26,7 +26,7 @@ def forget(
     what: Annotated[
         list[str] | None, typer.Argument(help="Keys, sha256 of pictures, pHashes (p: and 16 hex digits), addresses.")
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="A file of them, one per line.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A file of them, one per line; or another opt_out.parquet.")] = None,
     reason: Annotated[str, typer.Option(help="Why, for opt_out.parquet; no names of people.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be forgotten and deleted.")] = False,
 ) -> None:

@@ -1,21 +1,27 @@
 """What is to be forgotten: keys, sha256, perceptual hashes (`p:` and 16 hex digits) and addresses, one per line.
 
+An `opt_out.parquet` can be given as well: that of the other branch, after a merge in which git could take only one.
+
 The forms are those of `opt_out.lists` of `kind: urls`, with keys in place of hosts; addresses are compared as there.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from flame_core.data.forgotten import Forgotten, read_forgotten
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError, ParamsError
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _PHASH = re.compile(r"p:([0-9a-fA-F]{16})")
 _KEY = re.compile(r"[A-Za-z0-9_/-]+")
+_PARQUET = b"PAR1"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,13 +74,27 @@ def parse_requests(lines: Iterable[str], where: str) -> Requests:
 
 
 def read_requests(path: Path) -> Requests:
-    """The requests in a file.
+    """The requests in a file of lines, or in an `opt_out.parquet`.
 
     Raises:
         InputError: it cannot be read.
         ParamsError: a line is none of the four kinds.
     """
     try:
-        return parse_requests(decode_text(path.read_bytes()).splitlines(), str(path))
+        content = path.read_bytes()
+        if content.startswith(_PARQUET):
+            return _requests_of(read_forgotten(path), path)
+        return parse_requests(decode_text(content).splitlines(), str(path))
     except (OSError, TextError) as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _requests_of(forgotten: Forgotten, path: Path) -> Requests:
+    """What the rows of an `opt_out.parquet` name; addresses are hashed in it, and cannot be asked for."""
+    keys = frozenset(row.key for row in forgotten.rows if row.key)
+    found = Requests(keys, forgotten.sha256, forgotten.hashes)
+    if left := sum(not (row.key or row.sha256 or row.phash) for row in forgotten.rows):
+        log.warning(
+            "%s has %d addresses that named no sample, as hashes that cannot be read: ask for them again", path, left
+        )
+    return found

@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from flame_core.captions.server.answers import Answer, Answers, answers_file
-from flame_core.data.forgotten import read_forgotten
+from flame_core.data.forgotten import Forgotten, ForgottenSample, read_forgotten, write_forgotten
 from flame_core.data.ledger import read_ledger
 from flame_core.data.shards import PictureReader, read_index
 from flame_core.digest import bytes_sha256
 from flame_core.errors import ParamsError
 from flame_core.forgetting import forget as flow
 from flame_core.forgetting.forget import Report, forget
-from flame_core.forgetting.requests import Requests, parse_requests
+from flame_core.forgetting.requests import Requests, parse_requests, read_requests
 from flame_core.inline_pictures import square_view, thumbnail
 from flame_core.layout import Layout
 from flame_core.params import Params
@@ -105,6 +105,28 @@ def test_nothing_of_it_is_left_and_nothing_else_changes(project: tuple[Params, L
     assert (entry.source, entry.count) == ("s", 1)
     caption.run(params, layout)
     assert found_in(layout.root, *needles) == []
+
+
+def test_what_another_branch_has_forgotten_is_forgotten_here_too(
+    project: tuple[Params, Layout], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Git takes one of two files that both branches have written."""
+    params, layout = project
+    run(params, layout, "s/0007")
+    ours = Forgotten(salt="of another file")
+    theirs = [
+        ForgottenSample("s/0008", reason="a hash list"),
+        ForgottenSample(sha256=(bytes_sha256(png(9)),)),
+        ForgottenSample(phash="0123456789abcdef"),
+        ForgottenSample(addresses=(ours.salted("https://a.example/b.jpg"),)),
+    ]
+    write_forgotten(tmp_path / "theirs", theirs, ours.salt)
+    forget(params, layout, read_requests(tmp_path / "theirs"), "merge", dry_run=False)
+    known = read_forgotten(layout.opt_out)
+    assert {row.key for row in known.rows} == {"s/0007", "s/0008", "s/0009", None}
+    assert known.hashes == {0x0123456789ABCDEF}
+    assert not {"s/0007", "s/0008", "s/0009"} & {row.key for row in read_index(layout.shards)}
+    assert "theirs has 1 addresses that named no sample, as hashes that cannot be read" in caplog.text
 
 
 def test_it_never_comes_back(project: tuple[Params, Layout], tmp_path: Path):

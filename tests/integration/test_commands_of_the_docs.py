@@ -71,6 +71,7 @@ ELSEWHERE = (
     (r"(?s)flame probe.*", "tests/commands/test_probe.py probes", "flame probe --help"),
     (r"flame data-card .*", "tests/serving/test_dataset_card.py writes one", "flame data-card --help"),
     (r"flame forget .*", "it deletes (tests/forgetting/ does)", "flame forget --help"),
+    (r"git (show|add) .*opt_out\.parquet.*", "no merge is under way (tests/forgetting/ forgets such a file)", "true"),
     (r"flame lineage (--contains) .*", "the page's sample is not there", r"flame lineage \1 nobody/nothing"),
     (r"vllm serve .*", "it is another package, and needs a GPU", "true"),
     (r"flame describe .*", "it needs a trained captioner", "flame describe --help"),
