@@ -109,7 +109,7 @@ def history(html: Annotated[Path | None, typer.Option(help="Write a page with ch
 @tracking.command()
 def seeds(
     against: Annotated[
-        str | None, typer.Option(metavar="RECIPE", help="Show differences from its newest setting, in standard errors.")
+        str | None, typer.Option(metavar="RECIPE", help="Show differences from it, in standard errors.")
     ] = None,
 ) -> None:
     """Show mean and standard deviation in %, of trainings that differ in their seed alone."""

@@ -6,7 +6,7 @@ data and the held-out pictures are the same. The code is not compared. Of traini
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flame_core.errors import InputError
@@ -28,14 +28,14 @@ class Setting:
 
     Attributes:
         recipe: its name.
-        own: {param or data: value} in which this setting differs from others of its recipe.
         split: short digest of the held-out pictures.
-        models: {seed: the model}.
+        facts: {param or data: value} of all that results follow from, but for the seed.
+        models: {seed: the model}, filled in the order of the trainings.
     """
 
     recipe: str
-    own: dict[str, str]
     split: str
+    facts: dict[str, str]
     models: dict[str, MeasuredModel]
 
     def values(self, metric: str) -> list[float]:
@@ -44,50 +44,45 @@ class Setting:
 
 
 def settings_of(models: Sequence[MeasuredModel]) -> list[Setting]:
-    """The settings of trained models, in the order of their first training; baselines have no seed and are left out."""
-    grouped: dict[tuple[str, str], list[tuple[dict[str, str], dict[str, MeasuredModel]]]] = {}
+    """The settings of trained models, by recipe, the oldest first; baselines have no seed and are left out."""
+    found: dict[str, list[Setting]] = {}
     for model in models:
-        if SEED in model.params:
-            facts, alike = _facts(model), grouped.setdefault((model.recipe, model.split), [])
-            seeds = next((seeds for known, seeds in alike if known == facts), None)
-            if seeds is None:
-                alike.append((facts, seeds := {}))
-            seeds[model.params[SEED]] = model
-    by_recipe: dict[str, list[dict[str, str]]] = {}
-    for (recipe, _), alike in grouped.items():
-        by_recipe.setdefault(recipe, []).extend(facts for facts, _ in alike)
-    return [
-        Setting(
-            recipe, _own(facts, by_recipe[recipe]), split, dict(sorted(seeds.items(), key=lambda item: int(item[0])))
-        )
-        for (recipe, split), alike in grouped.items()
-        for facts, seeds in alike
-    ]
+        if SEED not in model.params:
+            continue
+        facts, alike = _facts(model), found.setdefault(model.recipe, [])
+        setting = next((each for each in alike if (each.split, each.facts) == (model.split, facts)), None)
+        if setting is None:
+            alike.append(setting := Setting(model.recipe, model.split, facts, {}))
+        setting.models[model.params[SEED]] = model
+    return [each for alike in found.values() for each in alike]
 
 
 def rows(settings: Sequence[Setting], metrics: Sequence[str], against: str | None = None) -> list[tuple[str, ...]]:
-    """(recipe, what is its own, seeds, each metric in %, pictures) of each setting.
+    """(recipe, in what it differs from its other settings, seeds, each metric in %, pictures) of each setting.
 
     Args:
         settings: of the trainings.
         metrics: names of the headline metrics.
-        against: a recipe. Figures have the difference from its newest setting on the same pictures beside them.
+        against: a recipe. Beside each figure is the difference from that of this recipe, on the same pictures, in its
+            setting that differs in the fewest facts.
 
     Raises:
         InputError: there is no training of that recipe.
     """
-    recipes = sorted({each.recipe for each in settings})
-    if against is not None and against not in recipes:
-        hint = did_you_mean(against, recipes)
-        raise InputError(f"--against {against}: MLflow has no measured training of this recipe;{hint} it has "
-                         f"{', '.join(recipes) or 'none'}")  # fmt: skip
-    bases = {each.split: each for each in settings if each.recipe == against}
+    by_recipe: dict[str, list[Setting]] = {}
+    for each in settings:
+        by_recipe.setdefault(each.recipe, []).append(each)
+    if against is not None and against not in by_recipe:
+        hint = did_you_mean(against, by_recipe)
+        known = ", ".join(by_recipe) or "none"
+        raise InputError(f"--against {against}: MLflow has no measured training of this recipe;{hint} it has {known}")
+    bases = by_recipe.get(against or "", [])
     return [
         (
             each.recipe,
-            ", ".join(f"{name}={value}" for name, value in each.own.items()),
-            ", ".join(each.models),
-            *(_figure(each, bases.get(each.split), metric) for metric in metrics),
+            ", ".join(f"{name}={value}" for name, value in _own(each, by_recipe[each.recipe]).items()),
+            ", ".join(sorted(each.models, key=int)),
+            *(_figure(each, _nearest(each, bases), metric) for metric in metrics),
             each.split,
         )
         for each in settings
@@ -101,6 +96,12 @@ def _figure(setting: Setting, base: Setting | None, metric: str) -> str:
     return mean_and_deviation(values) + (f" ({apart})" if apart else "")
 
 
+def _nearest(setting: Setting, bases: Sequence[Setting]) -> Setting | None:
+    """The one on the same pictures that differs in the fewest facts; of several the newest."""
+    found = [each for each in reversed(bases) if each.split == setting.split]
+    return min(found, key=lambda each: len(each.facts.items() ^ setting.facts.items()), default=None)
+
+
 def _facts(model: MeasuredModel) -> dict[str, str]:
     """What a result can follow from, but for the seed."""
     params = {name: value for name, value in model.params.items() if not name.startswith(_WITHOUT_EFFECT)}
@@ -108,7 +109,11 @@ def _facts(model: MeasuredModel) -> dict[str, str]:
     return {name: value for name, value in params.items() if name != SEED} | data
 
 
-def _own(facts: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Facts that are not the same in all settings."""
-    names = dict.fromkeys(name for each in others for name in each)
-    return {name: facts.get(name, _NONE) for name in names if len({each.get(name, _NONE) for each in others}) > 1}
+def _own(setting: Setting, alike: Sequence[Setting]) -> dict[str, str]:
+    """Facts of a setting that are not the same in all those of its recipe."""
+    names = dict.fromkeys(name for each in alike for name in each.facts)
+    return {
+        name: setting.facts.get(name, _NONE)
+        for name in names
+        if len({each.facts.get(name, _NONE) for each in alike}) > 1
+    }

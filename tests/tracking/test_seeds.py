@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from typer.testing import CliRunner
 
@@ -42,13 +44,12 @@ def models(tracked, address):
 
 
 def test_only_the_seed_may_differ_and_of_one_seed_the_newest_counts(models):
-    found = [(each.recipe, [*each.models], each.own, each.split) for each in settings_of(models.models)]
-    assert found == [
-        ("plain", ["0", "2", "10"], {"train.epochs": "8", "data shards": "33334444"}, "11112222"),
-        ("plain", ["0"], {"train.epochs": "16", "data shards": "33334444"}, "11112222"),
-        ("plain", ["0"], {"train.epochs": "8", "data shards": "55556666"}, "11112222"),
-        ("plain", ["1"], {"train.epochs": "8", "data shards": "33334444"}, "99998888"),
-        ("rival", ["0", "1"], {}, "11112222"),
+    assert [(*row[:3], row[-1]) for row in rows(settings_of(models.models), [])] == [
+        ("plain", "train.epochs=8, data shards=33334444", "0, 2, 10", "11112222"),
+        ("plain", "train.epochs=16, data shards=33334444", "0", "11112222"),
+        ("plain", "train.epochs=8, data shards=55556666", "0", "11112222"),
+        ("plain", "train.epochs=8, data shards=33334444", "1", "99998888"),
+        ("rival", "", "0, 1", "11112222"),
     ]
 
 
@@ -63,7 +64,10 @@ def test_figures_stand_beside_their_difference_from_a_recipe_on_the_same_picture
     ]
     against = rows(settings, [ENGLISH], "rival")
     assert [row[3] for row in against[:1] + against[3:]] == ["30.0 ± 10.0 (+10.0, +0.9 SE)", "70.0", "20.0 ± 14.1"]
-    with pytest.raises(InputError, match=r"--against rivals: .* did you mean 'rival'\? it has plain, rival"):
+    settings += settings_of([replace(each, recipe="third") for each in models.models[:4]])
+    (third,) = (row for row in rows(settings, [ENGLISH], "plain") if row[0] == "third")
+    assert third[3] == "30.0 ± 10.0 (+0.0, +0.0 SE)"  # against the same epochs and data, not the newest of the others
+    with pytest.raises(InputError, match=r"--against rivals: .* did you mean 'rival'\? it has plain, rival, third"):
         rows(settings, [ENGLISH], "rivals")
 
 
