@@ -86,7 +86,8 @@ def _forget(params: Params, layout: Layout, requests: Requests, reason: str, pen
         return report
     kept = {"requests": requests.lines(), "reason": reason, "date": date}
     traces.write(pending, **kept)
-    known = Forgotten(known.rows, known.salt or new_salt())
+    salt = known.salt or requests.theirs.salt or new_salt()
+    known = Forgotten(added(known.rows, requests.theirs.rows_under(salt)), salt)  # `held` is only there
     rows = added(known.rows, found.rows(requests, known, date, reason))
     write_forgotten(layout.opt_out, rows, known.salt)
     write_edges(layout.project / PIPELINE)

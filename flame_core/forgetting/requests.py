@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flame_core.data.forgotten import Forgotten, read_forgotten
+from flame_core.data.forgotten import NOTHING, Forgotten, read_forgotten
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError, ParamsError
 
@@ -26,19 +26,25 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Requests:
-    """What was asked for, by kind."""
+    """What was asked for, by kind; `theirs` is the other `opt_out.parquet` that asks for it."""
 
     keys: frozenset[str] = frozenset()
     sha256: frozenset[str] = frozenset()
     hashes: frozenset[int] = frozenset()
     urls: frozenset[str] = frozenset()
+    theirs: Forgotten = NOTHING
 
     def __bool__(self) -> bool:
-        return bool(self.keys or self.sha256 or self.hashes or self.urls)
+        return bool(self.keys or self.sha256 or self.hashes or self.urls or self.theirs.rows)
 
     def __or__(self, other: Requests) -> Requests:
+        theirs = self.theirs if self.theirs.rows else other.theirs
         return Requests(
-            self.keys | other.keys, self.sha256 | other.sha256, self.hashes | other.hashes, self.urls | other.urls
+            self.keys | other.keys,
+            self.sha256 | other.sha256,
+            self.hashes | other.hashes,
+            self.urls | other.urls,
+            theirs,
         )
 
     def lines(self) -> list[str]:
@@ -92,7 +98,7 @@ def read_requests(path: Path) -> Requests:
 def _requests_of(forgotten: Forgotten, path: Path) -> Requests:
     """What the rows of an `opt_out.parquet` name; addresses are hashed in it, and cannot be asked for."""
     keys = frozenset(row.key for row in forgotten.rows if row.key)
-    found = Requests(keys, forgotten.sha256, forgotten.hashes)
+    found = Requests(keys, forgotten.sha256, forgotten.hashes, theirs=forgotten)
     if left := sum(not (row.key or row.sha256 or row.phash) for row in forgotten.rows):
         log.warning(
             "%s has %d addresses that named no sample, as hashes that cannot be read: ask for them again", path, left
