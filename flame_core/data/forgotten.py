@@ -87,6 +87,13 @@ class Forgotten:
         """The same for the pairs of one source, whose keys have its name in front."""
         return replace(self, source=source)
 
+    def rows_under(self, salt: str) -> tuple[ForgottenSample, ...]:
+        """The rows for a file with this salt: without hashes of addresses, if they have another."""
+        if salt == self.salt:
+            return self.rows
+        rows = (replace(row, addresses=()) for row in self.rows)
+        return tuple(row for row in rows if row.key or row.sha256 or row.phash)
+
     @property
     def identity(self) -> dict[str, Any]:
         """What a listing depends on; nothing if nothing is forgotten, so digests of old listings stay."""

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from flame_core.workspace import require_dvc
 
 _PENDING = "pending.json"
 _NAMED = 5  # revisions in one line
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -86,7 +88,11 @@ def _forget(params: Params, layout: Layout, requests: Requests, reason: str, pen
         return report
     kept = {"requests": requests.lines(), "reason": reason, "date": date}
     traces.write(pending, **kept)
-    known = Forgotten(known.rows, known.salt or new_salt())
+    salt = known.salt or requests.theirs.salt or new_salt()
+    theirs = requests.theirs.rows_under(salt)
+    if lost := len(requests.theirs.rows) - len(theirs):
+        log.warning("%d rows of the other file are addresses hashed with its own salt: ask for these again", lost)
+    known = Forgotten(added(known.rows, theirs), salt)  # `held` is only there
     rows = added(known.rows, found.rows(requests, known, date, reason))
     write_forgotten(layout.opt_out, rows, known.salt)
     write_edges(layout.project / PIPELINE)

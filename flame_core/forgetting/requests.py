@@ -7,13 +7,12 @@ The forms are those of `opt_out.lists` of `kind: urls`, with keys in place of ho
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flame_core.data.forgotten import Forgotten, read_forgotten
+from flame_core.data.forgotten import NOTHING, Forgotten, read_forgotten
 from flame_core.data.text_files import TextError, decode_text
 from flame_core.errors import InputError, ParamsError
 
@@ -21,24 +20,29 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _PHASH = re.compile(r"p:([0-9a-fA-F]{16})")
 _KEY = re.compile(r"[A-Za-z0-9_/-]+")
 _PARQUET = b"PAR1"
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Requests:
-    """What was asked for, by kind."""
+    """What was asked for, by kind; `theirs` is the other `opt_out.parquet` that asks for it."""
 
     keys: frozenset[str] = frozenset()
     sha256: frozenset[str] = frozenset()
     hashes: frozenset[int] = frozenset()
     urls: frozenset[str] = frozenset()
+    theirs: Forgotten = NOTHING
 
     def __bool__(self) -> bool:
-        return bool(self.keys or self.sha256 or self.hashes or self.urls)
+        return bool(self.keys or self.sha256 or self.hashes or self.urls or self.theirs.rows)
 
     def __or__(self, other: Requests) -> Requests:
+        theirs = self.theirs if self.theirs.rows else other.theirs
         return Requests(
-            self.keys | other.keys, self.sha256 | other.sha256, self.hashes | other.hashes, self.urls | other.urls
+            self.keys | other.keys,
+            self.sha256 | other.sha256,
+            self.hashes | other.hashes,
+            self.urls | other.urls,
+            theirs,
         )
 
     def lines(self) -> list[str]:
@@ -83,18 +87,13 @@ def read_requests(path: Path) -> Requests:
     try:
         content = path.read_bytes()
         if content.startswith(_PARQUET):
-            return _requests_of(read_forgotten(path), path)
+            return _requests_of(read_forgotten(path))
         return parse_requests(decode_text(content).splitlines(), str(path))
     except (OSError, TextError) as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def _requests_of(forgotten: Forgotten, path: Path) -> Requests:
-    """What the rows of an `opt_out.parquet` name; addresses are hashed in it, and cannot be asked for."""
+def _requests_of(forgotten: Forgotten) -> Requests:
+    """What the rows of an `opt_out.parquet` name."""
     keys = frozenset(row.key for row in forgotten.rows if row.key)
-    found = Requests(keys, forgotten.sha256, forgotten.hashes)
-    if left := sum(not (row.key or row.sha256 or row.phash) for row in forgotten.rows):
-        log.warning(
-            "%s has %d addresses that named no sample, as hashes that cannot be read: ask for them again", path, left
-        )
-    return found
+    return Requests(keys, forgotten.sha256, forgotten.hashes, theirs=forgotten)

@@ -30,6 +30,7 @@ from flame_core.suite.held_out_benchmarks import RETRIEVAL
 from flame_core.tracking.benchmarks import BASELINE_TAG, baseline_journal, benchmark_headline
 from flame_core.tracking.inputs import EVALUATION, TRAINING, datasets_of
 from flame_core.tracking.journal import Journal
+from flame_core.tracking.linked import linked_data
 from flame_core.tracking.metric_names import logged_value
 from flame_core.tracking.obstacles import read_experiment
 from flame_core.tracking.pages import page_address, run_url, served, show_pages, version_url
@@ -71,7 +72,7 @@ class MeasuredModel:
         standing: its aliases and the gate's verdict.
         split: short digest of the held-out pictures; scores on different pictures cannot be compared.
         params: {dotted key: value} of all stages.
-        data: {name: digest} of the datasets that it was trained on.
+        data: {name: digest} of the datasets, sidecars and selection that it was trained on.
         scores: by headline metric, only measured ones.
     """
 
@@ -237,6 +238,6 @@ def _measured_model(
         standing=", ".join(standing),
         split=measured[RETRIEVAL].digest[:8] if RETRIEVAL in measured else "",
         params=run.data.params,
-        data={name: dataset.digest for name, dataset in trained.items()},
+        data={name: dataset.digest for name, dataset in trained.items()} | linked_data(tags),
         scores=scores,
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flame_core.digest import file_sha256
+from flame_core.digest import file_sha256, value_digest
 from flame_core.dvc_lock import out_digests
 from flame_core.graph.link_contents import MODELS, link_contents
 from flame_core.graph.links import links
@@ -68,6 +68,14 @@ def read_linked(tags: Mapping[str, str]) -> list[LinkedTo]:
         return [LinkedTo(what, each["path"], each["content"]) for what, each in described.items()]
     except (AttributeError, KeyError, TypeError):
         raise ValueError(f"its tag {LINKED_TAG} is damaged") from None
+
+
+def linked_data(tags: Mapping[str, str]) -> dict[str, str]:
+    """{what: digest} of all but models, which may themselves follow from a seed; {} if the tag is damaged."""
+    try:
+        return {each.what: value_digest(each.content) for each in read_linked(tags) if each.what not in MODELS}
+    except ValueError:
+        return {}
 
 
 def linked_links(layout: Layout, tags: Mapping[str, str], outs: Mapping[str, str], lock: dict[str, Any]) -> list[Link]:

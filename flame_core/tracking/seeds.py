@@ -1,7 +1,8 @@
 """Trainings that differ in nothing but their seed, from MLflow's records: `flame tracking seeds`.
 
 Two trainings belong together if their recipe, all params that a result can follow from, the digests of their training
-data and the held-out pictures are the same. The code is not compared. Of trainings with one seed the newest counts.
+data and the held-out pictures are the same. The code and linked models are not compared. Of trainings with one seed the
+newest counts.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from flame_core.tracking.history import MeasuredModel
 
 SEED = "train.seed"
 _WITHOUT_EFFECT = (  # on a figure: what else is trained and measured, and what is judged by it
-    "recipes", "promote.", "storage.", "ingest.gates.", "train.gates.", "evaluate.gates.", "evaluate.benchmarks.",
-    "evaluate.baselines",
+    "recipes", "promote.", "storage.", "evaluate.benchmarks.", "evaluate.baselines",
 )  # fmt: skip
+_GATES = ".gates."
 _NONE = "(none)"
 
 
@@ -104,9 +105,13 @@ def _nearest(setting: Setting, bases: Sequence[Setting]) -> Setting | None:
 
 def _facts(model: MeasuredModel) -> dict[str, str]:
     """What a result can follow from, but for the seed."""
-    params = {name: value for name, value in model.params.items() if not name.startswith(_WITHOUT_EFFECT)}
+    params = {name: value for name, value in model.params.items() if not _is_without_effect(name)}
     data = {f"data {name}": digest[:8] for name, digest in model.data.items()}
     return {name: value for name, value in params.items() if name != SEED} | data
+
+
+def _is_without_effect(name: str) -> bool:
+    return name.startswith(_WITHOUT_EFFECT) or _GATES in name
 
 
 def _own(setting: Setting, alike: Sequence[Setting]) -> dict[str, str]:

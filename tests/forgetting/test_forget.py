@@ -115,7 +115,7 @@ def test_what_another_branch_has_forgotten_is_forgotten_here_too(
     run(params, layout, "s/0007")
     ours = Forgotten(salt="of another file")
     theirs = [
-        ForgottenSample("s/0008", reason="a hash list"),
+        ForgottenSample("s/0008", date="2027-05-03", reason="a hash list", held=("what they had",)),
         ForgottenSample(sha256=(bytes_sha256(png(9)),)),
         ForgottenSample(phash="0123456789abcdef"),
         ForgottenSample(addresses=(ours.salted("https://a.example/b.jpg"),)),
@@ -125,8 +125,24 @@ def test_what_another_branch_has_forgotten_is_forgotten_here_too(
     known = read_forgotten(layout.opt_out)
     assert {row.key for row in known.rows} == {"s/0007", "s/0008", "s/0009", None}
     assert known.hashes == {0x0123456789ABCDEF}
+    other = next(row for row in known.rows if row.key == "s/0008")
+    assert (other.date, other.reason) == ("2027-05-03", "a hash list")
+    assert other.held == ("what they had",)  # data that are gone: no search finds again who saw it
+    assert not any(row.addresses for row in known.rows)
     assert not {"s/0007", "s/0008", "s/0009"} & {row.key for row in read_index(layout.shards)}
-    assert "theirs has 1 addresses that named no sample, as hashes that cannot be read" in caplog.text
+    assert "1 rows of the other file are addresses hashed with its own salt: ask for these again" in caplog.text
+
+
+def test_branches_that_share_a_salt_share_hashes_of_addresses(
+    project: tuple[Params, Layout], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    params, layout = project
+    run(params, layout, "s/0007")
+    known = read_forgotten(layout.opt_out)
+    address = "https://a.example/b.jpg"
+    write_forgotten(tmp_path / "theirs", [ForgottenSample(addresses=(known.salted(address),))], known.salt)
+    forget(params, layout, read_requests(tmp_path / "theirs"), "merge", dry_run=False)
+    assert read_forgotten(layout.opt_out).names_address(address) and "its own salt" not in caplog.text
 
 
 def test_it_never_comes_back(project: tuple[Params, Layout], tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -31,7 +32,7 @@ def models(tracked, address):
         train(tracked, address, "plain", minute, {ENGLISH: value}, params=params, **more)
 
     plain(1, 0.9, described(0))
-    plain(2, 0.30, described(2, recipes='["plain", "rival"]', evaluate__gates__least="0.2"))
+    plain(2, 0.30, described(2, recipes='["plain", "rival"]', evaluate__gates__least="0.2", text__gates__max="0.9"))
     plain(3, 0.20, described(10))
     plain(4, 0.40, described(0))
     plain(5, 0.50, described(0, train__epochs="16"))
@@ -51,6 +52,19 @@ def test_only_the_seed_may_differ_and_of_one_seed_the_newest_counts(models):
         ("plain", "train.epochs=8, data shards=33334444", "1", "99998888"),
         ("rival", "", "0, 1", "11112222"),
     ]
+
+
+def test_another_selection_is_another_setting_and_another_teacher_is_not(tracked, address):
+    for minute, chosen, teacher in ((1, "a", "b"), (2, "a", "c"), (3, "d", "c")):
+        linked = {
+            "selection": {"path": "keys.parquet", "content": chosen},
+            "teacher": {"path": "t", "content": teacher},
+        }
+        tags = {"flame.linked": json.dumps(linked)}
+        train(tracked, address, "plain", minute, {ENGLISH: 0.5}, params=described(minute), **tags)
+    found = settings_of(read_history(world.params(tracked.root), tracked).models)
+    assert [[*each.models] for each in found] == [["1", "2"], ["3"]]
+    assert [row[1].partition("=")[0] for row in rows(found, [])] == ["data selection"] * 2
 
 
 def test_figures_stand_beside_their_difference_from_a_recipe_on_the_same_pictures(models):
