@@ -61,7 +61,7 @@ def test_the_history_is_a_list_of_named_values(phone: Browser, tmp_path: Path) -
         MeasuredModel(
             run_id="r" * 32, url="http://127.0.0.1/r", when=datetime(2026, 1, day, tzinfo=UTC), recipe="flame",
             commit="0123abc, with changes", workspace="0123456789ab", version=str(day), version_url="http://127.0.0.1/v",
-            standing="champion" if day == 2 else "", split="11112222",
+            standing="champion" if day == 2 else "", split="11112222", params={}, data={},
             scores={metric: RecordedScore(0.3, 0.25, 0.4) for metric in METRICS[:2]},
         )
         for day in (1, 2)
