@@ -17,7 +17,7 @@ from statistics import mean
 
 from benchmarks.comparison import Arm, Row, compare
 from benchmarks.trainings import Results
-from flame_core.measuring.over_seeds import difference, mean_and_deviation
+from flame_core.measuring.over_seeds import compared
 
 RESULTS = Path(__file__).parent / "siblings.jsonl"
 RATES = (5e-4, 1e-3, 2e-3)
@@ -97,8 +97,7 @@ def _cell(rows: Sequence[Row], baseline: Sequence[Row], metrics: Sequence[str]) 
     values = _values(rows, metrics)
     if not values:
         return "" if rows else "not yet measured"
-    apart = difference(values, _values(baseline, metrics))
-    return mean_and_deviation(values) + (f" ({apart})" if apart else "")
+    return compared(values, _values(baseline, metrics))
 
 
 def _values(rows: Sequence[Row], metrics: Sequence[str]) -> list[float]:

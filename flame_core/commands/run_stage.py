@@ -7,7 +7,6 @@ from functools import partial
 from importlib import import_module
 
 from flame_core.errors import ParamsError
-from flame_core.reporting import starting
 
 
 def run_stage(name: str, **arguments: object) -> None:
@@ -20,6 +19,8 @@ def run_stage(name: str, **arguments: object) -> None:
     Raises:
         ParamsError: the recipe is unknown, or params changed while the stage ran.
     """
+    from flame_core.reporting import starting
+
     recipe = arguments.get("recipe")
     starting(" ".join(["flame", name.replace("_", "-"), *([str(recipe)] if recipe else [])]))
 
@@ -37,12 +38,12 @@ def run_stage(name: str, **arguments: object) -> None:
     stage = "embed" if name == "embed_texts" else name if recipe is None else f"{name}@{recipe}"
     listed = listed_params(layout, stage)
     params = load_params(layout)
-    if recipe is not None and recipe not in params.train:
-        hint = did_you_mean(str(recipe), params.recipes)
-        raise ParamsError(
-            f"{recipe!r} is not among the recipes of {layout.params};{hint} they are {', '.join(params.recipes)}"
-        )
     if recipe is not None:
+        if recipe not in params.train:
+            hint = did_you_mean(str(recipe), params.recipes)
+            raise ParamsError(
+                f"{recipe!r} is not among the recipes of {layout.params};{hint} they are {', '.join(params.recipes)}"
+            )
         require_links(layout, params)
     run = partial(import_module(f"flame_core.stages.{name}").run, params, layout, **arguments)
     if name == "train" and (where := nodes()) is not None and not where.first:

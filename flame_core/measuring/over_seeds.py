@@ -12,6 +12,12 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
+def compared(values: Sequence[float], others: Sequence[float]) -> str:
+    """`38.3 ± 1.2 (+1.2, +2.0 SE)`: the mean of values, with the `difference` from others if there is one."""
+    apart = difference(values, others)
+    return mean_and_deviation(values) + (f" ({apart})" if apart else "")
+
+
 def difference(values: Sequence[float], others: Sequence[float]) -> str:
     """`+1.2, +2.0 SE`: of the means, also in standard errors; empty unless both have two or more and they vary."""
     if min(len(values), len(others)) < 2 or not (error := standard_error(values, others)):

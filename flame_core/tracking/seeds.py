@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flame_core.errors import InputError
-from flame_core.measuring.over_seeds import difference, mean_and_deviation
+from flame_core.measuring.over_seeds import compared
 from flame_core.names import did_you_mean
 from flame_core.tracking.history import MeasuredModel
 
@@ -93,8 +93,7 @@ def rows(settings: Sequence[Setting], metrics: Sequence[str], against: str | Non
 def _figure(setting: Setting, base: Setting | None, metric: str) -> str:
     if not (values := setting.values(metric)):
         return "not measured"
-    apart = difference(values, base.values(metric)) if base is not None and base is not setting else ""
-    return mean_and_deviation(values) + (f" ({apart})" if apart else "")
+    return compared(values, base.values(metric) if base is not None and base is not setting else [])
 
 
 def _nearest(setting: Setting, bases: Sequence[Setting]) -> Setting | None:
