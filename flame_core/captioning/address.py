@@ -23,7 +23,7 @@ def find_captioner(name: str, layout: Layout) -> Path:
     if name.startswith(("models:/", "runs:/")):
         from flame_core.model.versions import package_of
 
-        folder = package_of(layout, name)
+        folder = package_of(layout, name).folder
     else:
         places = [layout.resolve(name), layout.model(name), layout.resolve(f"data/models/{name}")]
         folder = next((place for place in places if (place / WEIGHTS).is_file()), places[0])

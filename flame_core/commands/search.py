@@ -166,7 +166,7 @@ def embed_images(
             "encoded now": done.encoded,
             **{f"without a vector, {reason}": count for reason, count in reasons(refused).items()},
             **{f"left out ({number})": detail for number, detail in enumerate(done.unused, start=1)},
-            "model": model.name,
+            "model": model.title,
             "index": done.file if out is None or out.suffix == ".npy" else out,
             **({"vectors": out} if out is not None else {}),
         },

@@ -57,6 +57,7 @@ class Model:
         config: content of `config.json`.
         ingest: how pictures are prepared.
         text: content of the params by which texts are read (`text`, `llm`), and what else decides over their vectors.
+        version: in MLflow, `models:/flame/3`, also if it was asked for by an alias; None of a folder.
     """
 
     def __init__(
@@ -67,13 +68,20 @@ class Model:
         text: Mapping[str, Any],
         config: Mapping[str, Any],
         open_parts: Callable[[], Parts],
+        version: str | None = None,
     ) -> None:
         self.name, self.folder, self.ingest, self.text, self.config = name, folder, ingest, text, config
+        self.version = version
         self._open_parts = open_parts
         self._state = self._files_now()
 
     def __repr__(self) -> str:
-        return f"Model({self.name!r}, {self.dim} dimensions)"
+        return f"Model({self.title!r}, {self.dim} dimensions)"
+
+    @property
+    def title(self) -> str:
+        """Its name, and its version if the name is an alias, which may be another version's tomorrow."""
+        return f"{self.name} ({self.version})" if self.version not in (None, self.name) else self.name
 
     @property
     def dim(self) -> int:

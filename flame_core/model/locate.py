@@ -48,7 +48,8 @@ def find_model(name: str | os.PathLike[str], project: str | os.PathLike[str] | N
     if named.startswith(("models:/", "runs:/")):
         from flame_core.model.versions import package_of  # MLflow
 
-        return _packaged(named, package_of(layout, named), layout)
+        package = package_of(layout, named)
+        return _packaged(named, package.folder, layout, package.version)
     folder = expanded(named).absolute()  # not resolved: `data/` may be a link to another disk
     if project is not None or not folder.is_dir():
         folder = layout.root / expanded(named)
@@ -104,7 +105,7 @@ def model_of_run(params: Params, layout: Layout, recipe: str, name: str | None =
     return Model(name or f"data/models/{recipe}", folder, params.ingest, text, config, open_parts)
 
 
-def _packaged(name: str, folder: Path, layout: Layout) -> Model:
+def _packaged(name: str, folder: Path, layout: Layout, version: str | None = None) -> Model:
     config, content = _read_config(folder), _read(folder / SERVING)
 
     def open_llm(llm: LLMParams, text: TextParams, adapter: Path | None) -> TextEncoder:
@@ -121,7 +122,8 @@ def _packaged(name: str, folder: Path, layout: Layout) -> Model:
         return Parts(opened.encoder, opened.side)
 
     text = {name: content.get(name) for name in ("text", "llm", "text_facets", "facets")}
-    return Model(name, folder, IngestParams.model_validate(content.get("ingest", {})), text, config, open_parts)
+    ingest = IngestParams.model_validate(content.get("ingest", {}))
+    return Model(name, folder, ingest, text, config, open_parts, version)
 
 
 def _require_llm(place: Path, llm: LLMParams, config: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from flame_core.errors import InputError
 from flame_core.layout import Layout
@@ -14,8 +15,15 @@ from flame_core.tracking.store import asking, open_client, require_tracking
 from flame_core.work import UnitRecord, WorkCache
 
 
-def package_of(layout: Layout, name: str) -> Path:
-    """The folder of the packaged model `models:/flame@champion`, `models:/flame/3` or `runs:/<id>`.
+class Package(NamedTuple):
+    """The folder of a packaged model, and the version it is of, `models:/flame/3`."""
+
+    folder: Path
+    version: str
+
+
+def package_of(layout: Layout, name: str) -> Package:
+    """The packaged model `models:/flame@champion`, `models:/flame/3` or `runs:/<id>`.
 
     Raises:
         InputError: MLflow knows no such model, or the alias is not given yet.
@@ -45,7 +53,8 @@ def package_of(layout: Layout, name: str) -> Path:
 
     inputs = {"package": version.name, "version": str(version.version), "source": version.source}
     with asking(address):
-        return WorkCache(layout.work, "query").get(inputs, write).folder
+        folder = WorkCache(layout.work, "query").get(inputs, write).folder
+    return Package(folder, f"models:/{version.name}/{version.version}")
 
 
 def _require_alias(address: str, name: str) -> None:

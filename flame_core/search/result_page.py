@@ -37,7 +37,7 @@ def result_page(asked: str, picture: bytes | None, model: Model, found: Found) -
         "search.html.j2",
         asked=asked,
         source=None if picture is None else small(picture),
-        model=model.name,
+        model=model.title,
         gallery=found.gallery.title,
         nearness=found.nearness,
         hits=hits,

@@ -146,6 +146,14 @@ class Benchmark(Section):
             raise ValueError(f"published figures in {', '.join(stray)}, but languages are {', '.join(self.languages)}")
         return self
 
+    @model_validator(mode="after")
+    def _figures_are_of_its_metrics(self) -> Benchmark:
+        known = TASKS[self.task.kind].metrics(self.task)
+        given = (name for figure in self.published for name in figure.percent)
+        if stray := sorted({name for name in given if name.rpartition("/")[2] not in known}):
+            raise ValueError(f"published figures of {', '.join(stray)}, but the task gives {', '.join(known)}")
+        return self
+
     @property
     def text_kind(self) -> str:
         """The kind under which the store keeps its texts."""

@@ -65,6 +65,8 @@ class SearchService:
         model = self._searcher.model
         return {
             "model": model.name,
+            "version": model.version,
+            "title": model.title,
             "dimensions": model.dim,
             "facets": self._searcher.reads_facets,
             "patches": model.encoder.gives_patches,

@@ -66,3 +66,6 @@ def test_the_champion_is_the_model_that_was_trained(project, tmp_path: Path):
     assert champion.of_pictures == trained.of_pictures
     shutil.rmtree(tmp_path / ".flame" / "mlflow" / "artifacts")
     assert flame_core.load("models:/flame/1").folder == champion.folder
+    assert champion.version == "models:/flame/1" and trained.version is None
+    assert champion.title == "models:/flame@champion (models:/flame/1)"
+    assert flame_core.load("models:/flame/1").title == "models:/flame/1" and trained.title == "data/models/plain"

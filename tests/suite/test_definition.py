@@ -43,6 +43,10 @@ def test_a_published_figure_without_a_language_is_of_the_first():
     found = benchmark("classification", "image_folder", languages=["en", "de"], published=figures)
     assert published(found, "acc1", "en") == [("a", 0.6, "b")]
     assert published(found, "acc1", "mean") == [("c", 0.2, "d")]
+    figures[0]["percent"] = {"acc_1": 60.0}
+    with pytest.raises(ValueError, match="published figures of acc_1, but the task gives acc1, acc5, mean_per_class"):
+        benchmark("classification", "image_folder", languages=["en", "de"], published=figures)
+    figures[0]["percent"] = {"acc5": 60.0}
     with pytest.raises(ValueError, match="published figures in fr, but languages are en, de"):
         benchmark(
             "classification", "image_folder", languages=["en", "de"], published=[{**figures[1], "language": "fr"}]

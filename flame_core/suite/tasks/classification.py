@@ -72,6 +72,9 @@ class ClassificationTask(Task[ClassificationParams, Labelled]):
     def headline(self, params: ClassificationParams) -> list[str]:
         return ["acc1"]
 
+    def metrics(self, params: ClassificationParams) -> list[str]:
+        return label_metrics("")
+
 
 def prompts(names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
     """The prompts of each class; without templates, only the name."""
@@ -120,6 +123,11 @@ def score_language(
     labels = np.array([place[number] for number in content.labels[covered].tolist()])
     score = score_labels("", language, z[covered], t, labels, names)
     return replace(score, means={name: among(mean, covered) for name, mean in score.means.items()})
+
+
+def label_metrics(prefix: str) -> list[str]:
+    """The names of the metrics of `score_labels`."""
+    return [f"{prefix}{name}" for name in ("acc1", "acc5", "mean_per_class_recall")]
 
 
 def score_labels(

@@ -19,7 +19,7 @@ from flame_core.params.section import Positive
 from flame_core.suite.content import Labelled
 from flame_core.suite.encoding import Vectors
 from flame_core.suite.score import Score
-from flame_core.suite.tasks.classification import score_labels
+from flame_core.suite.tasks.classification import label_metrics, score_labels
 from flame_core.suite.tasks.task import Asked, Task, TaskParams
 
 VALIDATION_SHARE = 0.2
@@ -66,10 +66,17 @@ class ProbeTask(Task[ProbeParams, Labelled]):
         if training.names != test.names:
             raise InputError(f"benchmark {asked.benchmark}: training and test split name other classes")
         train, tested = ((vectors.features(part.pictures), part.labels) for part in (training, test))
-        yield language, train_and_test(asked.params, train, tested, test.names[language], language)
+        try:
+            score = train_and_test(asked.params, train, tested, test.names[language], language)
+        except InputError as error:
+            raise InputError(f"benchmark {asked.benchmark}: {error}") from None
+        yield language, score
 
     def headline(self, params: ProbeParams) -> list[str]:
         return ["lp_acc1"]
+
+    def metrics(self, params: ProbeParams) -> list[str]:
+        return label_metrics("lp_")
 
     def training_split(self, params: ProbeParams) -> str | None:
         return params.train_split
@@ -86,7 +93,10 @@ def few_shot(labels: np.ndarray, shots: int, seed: int, names: Sequence[str]) ->
     for label in range(len(names)):
         own = order[labels[order] == label][:shots]
         if len(own) < shots:
-            raise InputError(f"few-shot probe: class {names[label]!r} has {len(own)} training pictures, not {shots}")
+            raise InputError(
+                f"few-shot probe: class {names[label]!r} has {len(own)} training pictures, fewer than the {shots} of "
+                "task.shots: ask for fewer, or add pictures"
+            )
         chosen.append(own)
     return np.sort(np.concatenate(chosen))
 

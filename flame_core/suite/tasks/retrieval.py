@@ -57,6 +57,9 @@ class RetrievalTask(Task[RetrievalParams, Captioned]):
     def headline(self, params: RetrievalParams) -> list[str]:
         return [f"{name}_recall@{min(params.recall_at)}" for name in NAMES.values()]
 
+    def metrics(self, params: RetrievalParams) -> list[str]:
+        return [f"{name}_recall@{k}" for name in NAMES.values() for k in params.recall_at]
+
     def title(self, metric: str) -> str:
         for name, way in _WAYS.items():
             if metric.startswith(name):

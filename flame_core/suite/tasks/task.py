@@ -90,6 +90,10 @@ class Task(Protocol[P, C]):
         """The metrics by which models are compared, shown first."""
         ...
 
+    def metrics(self, params: P) -> list[str]:
+        """All metrics that it can give, without the group before them."""
+        return self.headline(params)
+
     def training_split(self, params: P) -> str | None:
         """The split to train on, if the task trains anything."""
         return None

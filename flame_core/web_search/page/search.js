@@ -210,7 +210,7 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 }
 
 about = await request("/api/model").catch((error) => { say(error.message, "wrong"); throw error; });
-$("model").textContent = `${about.model} · ${about.dimensions} dimensions`;
+$("model").textContent = `${about.title} · ${about.dimensions} dimensions`;
 $("index").replaceChildren(...about.indexes.map((name) => new Option(name, name)));
 $("index-label").hidden = about.indexes.length < 2;
 $("facets-label").hidden = !about.facets;
