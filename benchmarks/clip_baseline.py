@@ -36,7 +36,6 @@ SMALL = [
     "train.model.image_size=48",
     "train.cpu_threads=1",
 ]
-SMALL_TEXT = "train.text_tower={width: 192, depth: 2, heads: 3, max_tokens: 64}"
 TUNING = 0.3  # fraction of the project's epochs to compare rates
 # The last token, which benchmarks/sentence_reading.py found better than the mean on training captions of Flickr8k.
 SENTENCE = "text.sentence={read: last}"
@@ -75,8 +74,8 @@ ARMS = [
     Arm("frozen LLM, InfoNCE", "flame-infonce"),
     Arm("random LLM, sigmoid", "flame", texts=RANDOM),
     Arm("random LLM, InfoNCE", "flame-infonce", texts=RANDOM),
-    Arm("trained text, sigmoid", "clip-sigmoid", (SMALL_TEXT,)),
-    Arm("trained text, InfoNCE (CLIP)", "clip", (SMALL_TEXT,)),
+    Arm("trained text, sigmoid", "clip-sigmoid"),
+    Arm("trained text, InfoNCE (CLIP)", "clip"),
     Arm("FLAME, raw caption alone", "flame-raw", ONE_TEXT, one_facet=True),
     Arm("FLAME with facet tokens", "flame-facets"),
     Arm("FLAME with facet tokens, weight 1", "flame-facets", ("train.objective.facet_weight=1.0",)),

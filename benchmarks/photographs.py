@@ -35,7 +35,7 @@ PHOTOGRAPHS = [
     "evaluate.max_pictures=null",
 ]
 # As wide as the ViT-S that it trains with; captions of Flickr8k are shorter.
-TEXT = "train.text_tower={width: 384, depth: 6, heads: 6, max_tokens: 40}"
+TEXT = "train.by_recipe.clip.text_tower={width: 384, depth: 6, heads: 6, max_tokens: 40}"
 ARMS = [
     Arm("CLIP", "clip", (TEXT,), captions=1),
     Arm("FLAME", "flame", captions=1),

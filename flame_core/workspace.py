@@ -32,7 +32,8 @@ from flame_core.graph.versions import VERSIONS
 from flame_core.layout import OPT_OUT, Layout
 from flame_core.names import expanded, shown
 from flame_core.params import Params, merge
-from flame_core.params.places import Places, short
+from flame_core.params.overlay import without_effect
+from flame_core.params.places import BY_RECIPE, Places, short
 from flame_core.params.validation import not_valid, read_placed
 from flame_core.params.whole import examine_params
 from flame_core.params.yaml_text import DEEPEST, read_yaml_text
@@ -64,7 +65,7 @@ class WrittenParams:
         source: the preset or `params.yaml`.
         content: with the overrides applied.
         places: where each value was written.
-        faults: keys that are given twice.
+        faults: keys that are given twice, and overrides that set nothing.
     """
 
     source: Path
@@ -96,11 +97,16 @@ def written_params(layout: Layout, overrides: Sequence[str], preset: str | Path 
     source = find_preset(layout, str(preset)) if preset else layout.params
     placed = read_placed(source, short(source))
     content, places = placed.value, Places(short(source), placed.lines)
-    for override in overrides:
-        laid = nested_override(override)
+    named = [(f"--set {shown(override)[1:-1]}", nested_override(override)) for override in overrides]
+    for name, laid in named:
         content = merge(content, laid)
-        places.override(f"--set {shown(override)[1:-1]}", laid)
-    return WrittenParams(source, content, places, placed.twice)
+        places.override(name, laid)
+    faults = [
+        f"{name}: has no effect, since train.{BY_RECIPE} sets {key} for every listed recipe: set it there"
+        for name, laid in named
+        for key in without_effect(laid, content)
+    ]
+    return WrittenParams(source, content, places, [*placed.twice, *faults])
 
 
 def preset_folders(layout: Layout) -> tuple[Path, Path]:

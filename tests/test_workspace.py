@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from dvc.repo import Repo
 from flame_core import gates
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
-from flame_core.params import load_params
+from flame_core.params import TextTowerParams, load_params
 from flame_core.pipeline import run_pipeline
 from flame_core.planning.status import pipeline_status
 from flame_core.workspace import open_workspace, resolve_params
@@ -39,6 +40,23 @@ def test_overrides_are_laid_over_key_by_key_and_typed_by_yaml(layout):
     assert resolved.params.train["flame"].epochs == 5
     assert resolved.params.evaluate.languages == ["de", "fr"]
     assert resolved.params.ingest == resolve_params(layout, [], None).params.ingest
+
+
+def test_an_override_that_no_recipe_takes_is_refused(layout):
+    of_clip = "train.by_recipe.clip.text_tower"
+    mine = ["recipes=[clip]", f"{of_clip}={{width: 96, depth: 1, heads: 3, max_tokens: 16}}"]
+    shadowed = (
+        "--set train.text_tower.depth=7: has no effect, since train.by_recipe sets train.text_tower.depth for every"
+    )
+    with pytest.raises(ParamsError, match=re.escape(shadowed)):
+        resolve_params(layout, [*mine, "train.text_tower.depth=7"], None)
+    with pytest.raises(ParamsError, match=r"train\.text_tower for every listed recipe"):
+        resolve_params(layout, [*mine, "train.text_tower=null"], None)
+    same = resolve_params(layout, [*mine, "train.text_tower.depth=1", "train.epochs=3"], None)
+    assert same.params.train["clip"].text_tower == TextTowerParams(width=96, depth=1, heads=3, max_tokens=16)
+    assert same.params.train["clip"].epochs == 3
+    both = resolve_params(layout, ["recipes=[clip, flame]", "train.by_recipe.clip.epochs=2", "train.epochs=3"], None)
+    assert [both.params.train[name].epochs for name in ("clip", "flame")] == [2, 3]
 
 
 def test_equal_params_have_one_digest_however_they_are_written(layout):

@@ -50,6 +50,33 @@ def by_recipe_faults(overrides: Mapping[str, Any], known: Collection[str]) -> It
             yield from (fault._replace(key=(*above, name, *fault.key)) for fault in faults)
 
 
+def without_effect(override: Mapping[str, Any], content: Mapping[str, Any]) -> list[str]:
+    """The keys below `train` that an override sets, and that `by_recipe` sets otherwise for every listed recipe.
+
+    Args:
+        override: what it sets, nested as in params.
+        content: the params with all overrides; need not be valid.
+    """
+    train, recipes = content.get("train"), content.get("recipes")
+    given = train.get(BY_RECIPE) if isinstance(train, dict) else None
+    if not isinstance(given, dict) or not isinstance(recipes, list):
+        return []
+    replaced = [set(_set_otherwise(override.get("train"), given.get(str(name)))) for name in recipes]
+    return [".".join(("train", *key)) for key in sorted(set.intersection(*replaced))] if replaced else []
+
+
+def _set_otherwise(first: Any, second: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The keys that two mappings set to different values; of a mapping and another value, the key of both."""
+    if not (isinstance(first, dict) and isinstance(second, dict)):
+        return
+    for part in first.keys() & second.keys():
+        key = (*above, str(part))
+        if isinstance(first[part], dict) and isinstance(second[part], dict):
+            yield from _set_otherwise(first[part], second[part], key)
+        elif first[part] != second[part]:
+            yield key
+
+
 def lay_over(content: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """The content of a recipe's file, overridden by `train:`; keys of another loss are left out (`foreign_keys`)."""
     plain = {key: value for key, value in overrides.items() if key != BY_OBJECTIVE}

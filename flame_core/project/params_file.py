@@ -1,6 +1,7 @@
 """Writes the commented `params.yaml` of a new project for the data that a survey found.
 
-On a CPU the image tower is the demo's small ViT; on a GPU a ViT-S/16 at 224 px, or a ViT-B/16 from 200,000 pictures on.
+On a CPU the towers are the demo's small ones; on a GPU the image tower is a ViT-S/16 at 224 px, or a ViT-B/16 from
+200,000 pictures on.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from flame_core.shipped import shipped
 Device = Literal["cpu", "gpu"]
 _TEMPLATE = "params.yaml.j2"
 _SMALL_VIT = {"img_size": 48, "patch_size": 8, "embed_dim": 192, "depth": 6, "num_heads": 3}
+_SMALL_TEXT = {"width": 192, "depth": 2, "heads": 3, "max_tokens": 64}  # of the recipes that train one
 _BASE_FROM = 200_000  # pictures
 _MEASURED: dict[Device, int] = {"cpu": 128, "gpu": 5000}  # held-out pictures at most: every caption costs LLM tokens
 _MOST_LANGUAGES = 10  # that are measured beside the one of the training
@@ -47,6 +49,7 @@ def params_text(found: Survey, root: Path, device: Device) -> str:
         "batch_tokens": 1024 if device == "cpu" else 16384,
         "tokens": _cost(found, held_out * len(others), device),
         "model": _model(found.usable, device),
+        "text_tower": _SMALL_TEXT if device == "cpu" else None,
         "precision": "float32" if device == "cpu" else "bfloat16",
         "language": found.language,
         "languages": others,

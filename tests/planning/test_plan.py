@@ -23,7 +23,7 @@ TOWER = "{width: 32, depth: 1, heads: 2, max_tokens: 16}"
 def test_the_parts_of_a_step(tmp_path: Path) -> None:
     overrides = ["recipes=[flame, lift]", "text.sentence={}"]
     params = resolve_params(Layout.find(ROOT), overrides, None).params
-    clip = ["recipes=[clip]", f"train.text_tower={TOWER}"]
+    clip = ["recipes=[clip]", f"train.by_recipe.clip.text_tower={TOWER}"]
     params.train["clip"] = resolve_params(Layout.find(ROOT), clip, None).params.train["clip"]
     layout = Layout(tmp_path, tmp_path)  # nothing is there yet
     sections = plan(params, layout, given(params, layout, 640, {}), tflops=1.0, processes=1)

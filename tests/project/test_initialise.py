@@ -19,6 +19,7 @@ from flame_core.layout import Layout
 from flame_core.params import load_params, read_yaml
 from flame_core.project.record import RECORD, shipped_files
 from flame_core.project.upgrade import plan_upgrade
+from flame_core.workspace import resolve_params
 from tests.project.test_data_survey import jpeg
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +56,8 @@ def test_a_project_for_pictures_in_a_table(pictures, tmp_path, device):
     assert params.evaluate.train_language == "de" and params.recipes == ["flame"]
     tower = params.train["flame"].model
     assert tower.image_size == (48 if device == "cpu" else 224)
+    clip = resolve_params(Layout.find(root), ["recipes=[clip]"], None).params.train["clip"]
+    assert clip.text_tower and clip.text_tower.width == (192 if device == "cpu" else 512)
     assert params.evaluate.gates.min_recall_over_chance == 0  # six held-out pictures
     assert {name: (root / name).read_text() for name in shipped_files()} == shipped_files()
     assert not plan_upgrade(root).needed
