@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flame_core.objectives.batch import Batch, Features, Moment
 from flame_core.objectives.moving_average import MovingAverage
-from flame_core.objectives.term import Needs, Setup, Term
+from flame_core.objectives.term import DrawingTerm, Needs, Setup
 from flame_core.params import AttentiveMaskParams, TrainParams
 from flame_core.processes.ranks import Ranks
 from flame_core.vision.patch_cells import Cells
@@ -26,10 +26,8 @@ AVERAGE = {"cls": "average_cls", "pooled": "average_pooled"}
 """Names in `Batch.extra` of the average's features of the box around the views, [b, C], by the feature's name."""
 
 
-class AttentiveMask(Term):
-    """Chooses the patches of all views of a batch; `seed` makes random choices the same for any number of ranks."""
-
-    seed: Tensor
+class AttentiveMask(DrawingTerm):
+    """Chooses the patches of all views of a batch; random choices are the same for any number of ranks."""
 
     @classmethod
     def needs(cls, params: AttentiveMaskParams) -> Needs:
@@ -64,7 +62,7 @@ class AttentiveMask(Term):
         self._params, self._at_once = params, setup.micro_batch_size
         self._cells = Cells.of(setup.tower.backbone, params.cell)
         self._count = self._cells.kept(params.keep)
-        self.register_buffer("seed", torch.randint(2**62, ()))
+        self.keep_seed()
         self.average = None
         if params.mode != "random":
             self.average = MovingAverage(setup.tower.backbone)
@@ -100,8 +98,7 @@ class AttentiveMask(Term):
     def _drawn(self, batch: Batch, at: Moment, ranks: Ranks) -> Tensor:
         """Random ratings [b, V, cells] for this step: this rank's part of those of the whole batch."""
         own, views = batch.boxes.shape[:2]
-        generator = torch.Generator().manual_seed(int(self.seed.item()) + at.step)
-        drawn = torch.rand(own * ranks.world, views, len(self._cells), generator=generator)
+        drawn = torch.rand(own * ranks.world, views, len(self._cells), generator=self.generator(at))
         return drawn[ranks.rank * own : (ranks.rank + 1) * own].to(batch.boxes.device)
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from flame_core.errors import ParamsError
 from flame_core.objectives.batch import Batch, Features, Moment
-from flame_core.objectives.term import Needs, Setup, Term
+from flame_core.objectives.term import DrawingTerm, Needs, Setup
 from flame_core.params import LearnedMasksParams, SizesParams, TrainParams
 from flame_core.params.training import OptimizerParams
 from flame_core.processes.ranks import Ranks
@@ -63,10 +63,9 @@ def _rate(params: LearnedMasksParams, steps: int) -> float:
     return params.learning_rate or max(_RATE, 1.5 * _TRAVEL / max(1, _last_step(params, steps)))
 
 
-class LearnedMasks(Term):
+class LearnedMasks(DrawingTerm):
     """Masks over the tower and the multipliers of their Lagrangian; `size` is N / P, after pruning without chance."""
 
-    seed: Tensor
     size: Tensor
 
     @classmethod
@@ -117,7 +116,7 @@ class LearnedMasks(Term):
         self.heads = nn.ParameterList(_opened(n) for n in sizes.heads)
         self.intermediate = nn.ParameterList(_opened(n) for n in sizes.intermediate)
         self.multipliers = nn.Parameter(torch.full((2,), params.multiplier))
-        self.register_buffer("seed", torch.randint(2**62, ()))
+        self.keep_seed()
         self.register_buffer("size", torch.tensor(begin, dtype=torch.float64))
         self.prunes, self._wanted = True, self._begin
         self._drawn: list[Tensor] = []
@@ -132,7 +131,7 @@ class LearnedMasks(Term):
         self._wanted = self._begin + (1 - self._params.keep - self._begin) * rise
         if tower.masked is None:
             tower.masked = Masked(tower.backbone)
-        generator = torch.Generator().manual_seed(int(self.seed.item()) + at.step)
+        generator = self.generator(at)
         with torch.enable_grad(), torch.autocast(self.hidden.device.type, enabled=False):
             self._drawn = [self._draw(a, generator) for a in self._logits()]
         self._leaves = [mask.detach().requires_grad_() for mask in self._drawn]

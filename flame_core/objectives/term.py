@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from flame_core.objectives.batch import Batch, Features, Moment
@@ -169,3 +170,25 @@ class Term(nn.Module):
     def scalars(self) -> dict[str, float | Tensor]:
         """Values that are reported with each step: numbers, or scalars that a GPU may still compute, detached."""
         return {}
+
+
+class DrawingTerm(Term):
+    """A term that draws at random: a step's draws follow from a seed, so they are equal on all ranks and after a resume."""
+
+    seed: Tensor
+    _known: int | None = None
+
+    def keep_seed(self) -> None:
+        """Draw the seed, which checkpoints hold."""
+        self.register_buffer("seed", torch.randint(2**62, ()))
+        self.register_load_state_dict_post_hook(_forget_seed)
+
+    def generator(self, at: Moment) -> torch.Generator:
+        """What draws in this step, on the CPU."""
+        if self._known is None:
+            self._known = int(self.seed)  # once: a GPU is waited for
+        return torch.Generator().manual_seed(self._known + at.step)
+
+
+def _forget_seed(term: DrawingTerm, keys: object) -> None:
+    term._known = None

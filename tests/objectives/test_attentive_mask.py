@@ -128,7 +128,11 @@ def test_random_cells_follow_from_seed_and_step_for_any_number_of_ranks():
     other = term_of(tower_of(), mode="random")
     torch.manual_seed(1)
     assert torch.equal(other.seed, term_of(tower_of(), mode="random").seed)
-    assert not torch.equal(other.seed, term_of(tower, mode="random").seed)
+    another = term_of(tower, mode="random")
+    assert not torch.equal(other.seed, another.seed)
+    assert not torch.equal(another.prepare(batch, tower, START, ALONE).keep, drawn)
+    another.load_state_dict(term.state_dict())  # a checkpoint's seed counts, also after the first draw
+    assert torch.equal(another.prepare(batch, tower, START, ALONE).keep, drawn)
 
 
 def test_what_it_needs():
