@@ -173,7 +173,7 @@ class Term(nn.Module):
 
 
 class DrawingTerm(Term):
-    """A term that draws at random: a step's draws follow from a seed, so they are equal on all ranks and after a resume."""
+    """A term that draws at random, in each step from its seed: the same on all ranks and after a resume."""
 
     seed: Tensor
     _known: int | None = None
