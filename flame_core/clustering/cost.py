@@ -11,7 +11,7 @@ from flame_core.clustering.centroids import CENTROIDS, STORE, Centroids
 from flame_core.clustering.pipeline import PCA_SAMPLES
 from flame_core.clustering.spherical import SEEDED_BY
 from flame_core.data.stand_in_sidecar import StandInSidecar
-from flame_core.params import ClusterParams
+from flame_core.params import KMeansParams
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ClusterCost:
     cache_bytes: int
 
 
-def cluster_cost(params: ClusterParams, samples: int, hidden: int, vectors: int, number_bytes: float) -> ClusterCost:
+def cluster_cost(params: KMeansParams, samples: int, hidden: int, vectors: int, number_bytes: float) -> ClusterCost:
     """The cost of clustering `samples`, each with `vectors` of `hidden` numbers of `number_bytes` bytes."""
     k, e, fitted = params.clusters, params.dims, min(samples, params.fit_samples)
     of_pca, seeded_by = min(samples, PCA_SAMPLES), min(fitted, SEEDED_BY * k)
@@ -54,7 +54,7 @@ def cluster_cost(params: ClusterParams, samples: int, hidden: int, vectors: int,
     )
 
 
-def clusters_stand_in(params: ClusterParams, hidden: int, pictures: int) -> StandInSidecar:
+def clusters_stand_in(params: KMeansParams, hidden: int, pictures: int) -> StandInSidecar:
     """As many labels, with centroids of the right sizes."""
     ones = np.zeros((params.clusters, params.dims), np.float32)
     ones[:, 0] = 1

@@ -30,7 +30,7 @@ from flame_core.clustering.spherical import (
 )
 from flame_core.data.shards import Index
 from flame_core.data.sidecars import write_values
-from flame_core.params import ClusterParams
+from flame_core.params import KMeansParams
 from flame_core.reporting import progress
 from flame_core.work import Unit, UnitRecord, WorkCache
 
@@ -51,7 +51,7 @@ class Clustering:
         name: of the labels' sidecar.
     """
 
-    params: ClusterParams
+    params: KMeansParams
     source: VectorSource
     index: Index
     cache: WorkCache
@@ -177,7 +177,7 @@ class _FitRows:
 
     reduced: Mapping[str, Unit]
     sizes: Mapping[str, int]
-    params: ClusterParams
+    params: KMeansParams
 
     @cached_property
     def vectors(self) -> np.ndarray:

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 
 from flame_core import gates
+from flame_core.params.clustering import ClusterSizeGates
 
 
-class SizeLimits(Protocol):
-    """The gates of a section with clusters."""
-
-    @property
-    def max_empty_fraction(self) -> float: ...
-
-    @property
-    def max_over_mean(self) -> float: ...
-
-
-def size_checks(name: str, sizes: np.ndarray, limits: SizeLimits) -> list[gates.Check]:
+def size_checks(name: str, sizes: np.ndarray, limits: ClusterSizeGates) -> list[gates.Check]:
     """`<name>_filled` and `<name>_balanced`, of the number of samples [K] per cluster."""
     empty, largest = float((sizes == 0).mean()), float(sizes.max() / sizes.mean())
     return [

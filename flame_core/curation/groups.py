@@ -65,7 +65,7 @@ class Grouped:
 def make_groups(chosen: SelectParams, source: Histograms, index: Index, cache: WorkCache) -> Grouped:
     """Cluster the histograms."""
     source.sort()
-    found = Clustering(chosen.clustering, source, index, cache, GROUPS).run()
+    found = Clustering(chosen, source, index, cache, GROUPS).run()
     back = np.empty_like(source.order)
     back[source.order] = np.arange(len(back))  # the file is in the codes' own order
     mean, basis = found.reduction.mean[back], found.reduction.basis[back]

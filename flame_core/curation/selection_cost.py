@@ -59,7 +59,7 @@ def codes_section(params: CodesParams, samples: int, tower: TowerShape | str, tf
 
 def select_section(params: SelectParams, samples: int, codes: int, patches: int) -> Section:
     """A title, and what clustering `samples` pictures of `patches` codes below `codes` and selecting costs."""
-    cost = cluster_cost(params.clustering, samples, codes, 1, 2 * patches / codes)
+    cost = cluster_cost(params, samples, codes, 1, 2 * patches / codes)
     flops = cost.flops if params.frozen is None else {name: cost.flops[name] for name in ("reduction", "labels")}
     seconds = sum(flops.values()) / (CORE_TFLOPS * 1e12) + samples / SELECT_PER_SECOND
     budgets = [min(each.budget(samples), samples) for each in params.selections.values()]
@@ -79,7 +79,7 @@ def semdedup_section(params: SemDedupParams, samples: int, dims: int | str) -> S
     title = f"semantic duplicates: {samples:,} samples, {params.clusters:,} clusters"
     if isinstance(dims, str):
         return {title: {"not counted": dims}}
-    cost = cluster_cost(params.clustering, samples, dims, 1, 2)
+    cost = cluster_cost(params, samples, dims, 1, 2)
     largest = samples / params.clusters  # if all are of one size
     flops = sum(cost.flops.values()) + 2.0 * samples * largest * dims
     compared = max(_COMPARED_BYTES, 8.0 * largest * dims)

@@ -23,7 +23,7 @@ from flame_core.params.captions import (
 )
 from flame_core.params.changed_values import changed_values
 from flame_core.params.chat_server import ServerCaptioner, TokenPrice
-from flame_core.params.clustering import ClusterParams
+from flame_core.params.clustering import ClusterParams, KMeansParams
 from flame_core.params.codes import (
     CodesParams,
     CodesTower,
@@ -125,6 +125,7 @@ __all__ = [
     "IngestParams",
     "InheritParams",
     "InitParams",
+    "KMeansParams",
     "LLMParams",
     "LanguageFilter",
     "LastBlocks",

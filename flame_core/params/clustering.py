@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
-from flame_core.params.section import CaptionKind, Fraction, Positive, Reading, Section
+from flame_core.params.section import CaptionKind, Fraction, Positive, Reading, Section, refuse
 from flame_core.params.training import LinkedPath
 
 
@@ -29,22 +29,40 @@ class TeacherVectors(Section):
         return [path for path in (self.sidecar, self.npy, self.keys) if path is not None]
 
 
-class ClusterGates(Section):
+class ClusterSizeGates(Section):
     max_empty_fraction: Fraction = Field(default=0.1, description="of clusters without a sample")
     max_over_mean: float = Field(default=20.0, gt=1, description="size of the largest cluster over the mean size")
+
+
+class ClusterGates(ClusterSizeGates):
     min_samples: float = Field(default=10.0, ge=1, description="samples per cluster on average; only warns")
 
 
-class ClusterParams(Section):
+class KMeansParams(Section):
     """Spherical k-means over one vector per training sample."""
 
-    clusters: Positive = Field(description="K; 10 to 40 samples per cluster are usual")
+    clusters: Positive
     dims: Positive = Field(default=64, description="of the space in which they are clustered, by PCA")
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of the clusters")
     iterations: Positive = Field(default=20, description="at most")
     fit_samples: Positive = Field(
-        default=1_000_000, description="samples at most that the centroids are fitted to; all get a label"
+        default=1_000_000, description="samples at most that the centroids are fitted to; all get a cluster"
     )
+
+    @model_validator(mode="after")
+    def _enough_are_fitted_to(self, info: ValidationInfo) -> KMeansParams:
+        if self.fit_samples < self.clusters:
+            said = (
+                f"{self.fit_samples:,} samples make no {self.clusters:,} clusters: raise it to 10 times as many or more"
+            )
+            refuse([(("fit_samples",), said)], info)
+        return self
+
+
+class ClusterParams(KMeansParams):
+    """Clusters of the captions' vectors, or of other ones."""
+
+    clusters: Positive = Field(description="K; 10 to 40 samples per cluster are usual")
     kinds: list[CaptionKind] | None = Field(
         default=None, min_length=1, description="kinds of captions whose vectors are averaged; null: text.train_kinds"
     )

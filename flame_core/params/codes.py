@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from flame_core.names import Name
-from flame_core.params.clustering import ClusterParams
+from flame_core.params.clustering import ClusterSizeGates, KMeansParams
 from flame_core.params.section import CaptionKind, Fraction, Positive, Section, refuse
 from flame_core.params.training import LinkedPath
 
@@ -162,9 +162,7 @@ class SelectionParams(Section):
         return self.samples if self.samples is not None else max(1, int((self.share or 0.0) * total + 0.5))
 
 
-class SelectGates(Section):
-    max_empty_fraction: Fraction = Field(default=0.1, description="of clusters without a sample")
-    max_over_mean: float = Field(default=20.0, gt=1, description="size of the largest cluster over the mean size")
+class SelectGates(ClusterSizeGates):
     max_drift: float = Field(
         default=0.1,
         gt=0,
@@ -178,17 +176,11 @@ class SelectGates(Section):
     )
 
 
-class SelectParams(Section):
+class SelectParams(KMeansParams):
     """Clusters of the training pictures by their codes, and selections of keys from them."""
 
     selections: dict[Name, SelectionParams] = Field(min_length=1)
     clusters: Positive = Field(description="about one per 1,000 samples of a large data set")
-    dims: Positive = Field(default=64, description="of the space in which pictures are clustered, by PCA")
-    seed: int = Field(default=0, ge=0, lt=2**32, description="of the clusters")
-    iterations: Positive = Field(default=20, description="at most")
-    fit_samples: Positive = Field(
-        default=1_000_000, description="samples at most that the centroids are fitted to; all get a cluster"
-    )
     descriptor: Literal["histogram", "code_numbers"] = Field(
         default="histogram",
         description="histogram: how many patches of a picture have each code; code_numbers: codes' numbers place by "
@@ -203,12 +195,6 @@ class SelectParams(Section):
         "`concepts`",
     )
     gates: SelectGates = SelectGates()
-
-    @property
-    def clustering(self) -> ClusterParams:
-        """How the pictures are clustered, as the stage `cluster` says it."""
-        shared = {"clusters", "dims", "seed", "iterations", "fit_samples"}
-        return ClusterParams(**self.model_dump(include=shared))
 
     @model_validator(mode="after")
     def _values_fit_together(self, info: ValidationInfo) -> SelectParams:

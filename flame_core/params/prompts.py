@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from flame_core.params.section import CaptionKind, Fraction, Positive, Reading, Section
+from flame_core.params.section import CaptionKind, Fraction, Positive, Reading, Section, refuse
 
 
 class SentenceEncoderParams(Section):
@@ -87,3 +87,13 @@ class PromptsParams(Section):
         if not once or not template.endswith("{caption}"):
             raise ValueError("template must hold {prompts} once, and end with {caption}")
         return template
+
+    @model_validator(mode="after")
+    def _passes_differ(self, info: ValidationInfo) -> PromptsParams:
+        masked = self.encoder.masked if self.encoder else 0.0
+        if self.weights.contrast and self.contrast.passes == 2 and not (self.dropout or masked):
+            said = (
+                "two passes over a caption differ by dropout, or by what an encoder masks: take dropout above 0, or 1"
+            )
+            refuse([(("contrast", "passes"), said)], info)
+        return self

@@ -105,7 +105,7 @@ def _clustered(
     chosen: SemDedupParams, vectors: SidecarVectors, index: Index, cache: WorkCache
 ) -> tuple[np.ndarray, np.ndarray]:
     """The cluster [N] of each sample of the index, and its similarity [N] to the centroid."""
-    units = Clustering(chosen.clustering, vectors, index, cache, _LABEL).run().labels
+    units = Clustering(chosen, vectors, index, cache, _LABEL).run().labels
     rows = index.table.column("row").to_numpy()
     labels, scores = np.empty(len(index), np.int64), np.empty(len(index), np.float32)
     for shard, own in index.spans().items():

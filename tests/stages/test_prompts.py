@@ -203,6 +203,8 @@ def test_what_cannot_be_is_refused_by_key(world):
         ({"count": 0}, "greater than 0"),
         ({"template": "{caption}{prompts}"}, "must hold {prompts} once, and end with {caption}"),
         ({"encoder": {"width": 10, "heads": 4}}, "cannot be divided among 4 heads"),
+        ({"dropout": 0.0}, "two passes over a caption differ by dropout"),
+        ({"dropout": 0.0, "encoder": {"masked": 0.0}}, "two passes over a caption differ by dropout"),
     ):
         with pytest.raises(ValueError, match=said.replace("{", r"\{")):
             PromptsParams.model_validate(values)

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from flame_core.digest import write_json
 from flame_core.errors import InputError
 from flame_core.model_files import CONFIG, WEIGHTS
+from flame_core.params import ModelParams
 from flame_core.suite import encoding
 from flame_core.suite.benchmark_results import (
     BenchmarkResult,
@@ -168,6 +169,20 @@ def test_a_tower_with_facet_tokens_answers_facet_by_facet(tmp_path, monkeypatch,
     assert found.main.metrics["text_retrieval_recall@1"] == pytest.approx(first, abs=1e-6)
     assert found.main.metrics["image_retrieval_recall@1"] == pytest.approx(own, abs=1e-6)
     assert not list((tmp_path / "work").glob("tmp*"))
+
+
+def test_patches_of_a_tower_that_pools_with_attention_are_not_scored(tmp_path, every_task):
+    params = ModelParams(
+        backbone="vit_tiny_patch16_224", image_size=32, head="attention", backbone_options={"depth": 1, "img_size": 32}
+    )
+    folder, config = tmp_path / "model", {"recipe": {"model": params.model_dump(), "cpu_threads": 1}}
+    folder.mkdir()
+    save_file(torch.nn.Linear(1, 1).state_dict(), folder / WEIGHTS)
+    write_json(folder / CONFIG, config)
+    encoder = ImageEncoder(ImageTower(params, 24, 1), config, "cpu")
+    tower = TrainedModel("pooling", encoder, folder, lambda kind, texts: datasets.vectors(len(texts), 24)[:, None])
+    (found,) = run_benchmarks(tower, every_task[-1:], CONFIDENCE, tmp_path / "work")
+    assert (found.status, "pools patches with attention" in found.why) == ("not offered", True)
 
 
 def facets_of(kind, texts):

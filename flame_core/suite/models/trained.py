@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from flame_core.measuring.classification import Lookup
 from flame_core.measuring.image_vectors import model_identity
-from flame_core.suite.models.model import Model
+from flame_core.suite.models.model import Model, NotOffered
 from flame_core.vision.image_encoder import ImageEncoder
 from flame_core.vision.tower import ImageTower
 
@@ -51,7 +51,13 @@ class TrainedModel(Model):
         return self.encoder.encode_with(lambda tower, batch: tower.patches(batch).mean(dim=1), pictures)
 
     def patches(self, pictures: Sequence[bytes]) -> np.ndarray:
-        """Every patch through the projector."""
+        """Every patch through the projector.
+
+        Raises:
+            NotOffered: the head pools patches by attention before it projects.
+        """
+        if self.encoder.config["recipe"]["model"].get("head") == "attention":
+            raise NotOffered("its head pools patches with attention, so single patches have no place among texts")
         return self.encoder.encode_with(patch_grid, pictures, batch_size=16)
 
 
