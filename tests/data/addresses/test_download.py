@@ -146,6 +146,33 @@ def test_a_host_rests_as_long_as_it_asks_and_others_go_on(web: Web, tmp_path: Pa
     assert web.most_open[HOSTS[1]] <= 2 and web.most_open[HOSTS[2]] <= 2
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_host_rests_if_its_robots_txt_asks_for_it(web: Web, tmp_path: Path, status: int):
+    web.refused, web.refusal = 1, (status, "2")
+    path = write_list(tmp_path / "list.tsv", [web.url(f"/ok/{n}") for n in range(30)])
+    unit = download(web, path, tmp_path / "work")
+    assert {row["outcome"] for row in rows_of(unit).values()} == {"ok"}
+    first, second = web.times["/robots.txt"]
+    pictures = [time for path, times in web.times.items() if "ok" in path for time in times]
+    assert second - first >= 1.9 and min(pictures) > second
+
+
+@pytest.mark.parametrize(
+    ("status", "rest", "reason"),
+    [(429, "1", "rate_limited"), (429, "0", "rate_limited"), (503, "", "robots_unreachable")],
+)
+def test_a_robots_txt_that_keeps_failing_is_asked_as_often_as_an_address(
+    web: Web, tmp_path: Path, status: int, rest: str, reason: str
+):
+    web.refused, web.refusal = 10**6, (status, rest)
+    path = write_list(tmp_path / "list.tsv", [web.url(f"/ok/{n}") for n in range(30)])
+    unit = download(web, path, tmp_path / "work")
+    assert {row["reason"] for row in rows_of(unit).values()} == {reason}
+    times = web.times["/robots.txt"]
+    assert len(times) <= 3 + 1 and not web.asked()  # `tries`, and the last pass
+    assert min(after - before for before, after in pairwise(times)) >= 0.9 * float(rest or 0)
+
+
 def test_dripping_endless_and_packed_answers_end_in_time_and_in_bounds(web: Web, tmp_path: Path):
     kinds = ["drip", "silent", "endless", "huge", "bomb"]
     bomb()
