@@ -330,7 +330,8 @@ class Crawl:
             return
         url, reason = self._requester.refusal(str(url_of(answer.target, visit.url) or ""))
         if url is None or reason:
-            self._finish(visit, Answer("redirects" if reason == "bad_address" else reason, answer.status))
+            named = str(url) if reason == "opt_out_list" else None
+            self._finish(visit, Answer("redirects" if reason == "bad_address" else reason, answer.status, named=named))
         else:
             self._put(visit, url, visit.redirects + 1)
 

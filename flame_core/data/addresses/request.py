@@ -46,6 +46,7 @@ class Answer:
         rest: seconds that the host asks to be left alone.
         body: the bytes, at their start; the caller closes it.
         bytes: received.
+        named: what a list of opt-outs names, if it is neither the address that was asked for first nor its bytes.
     """
 
     reason: str | None
@@ -56,6 +57,7 @@ class Answer:
     rest: float = 0.0
     body: IO[bytes] | None = None
     bytes: int | None = None
+    named: str | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import psutil
 import pytest
 from aiohttp.abc import AbstractResolver
 
+from flame_core.data.forgotten import Forgotten, ForgottenSample
 from flame_core.data.perceptual import perceptual_hash
 from flame_core.data.sources.listing import read_source
 from flame_core.data.sources.urls import Urls
@@ -318,9 +319,38 @@ def test_opt_outs_are_kept_before_a_request_and_after_it(web: Web, tmp_path: Pat
     reasons = [row["reason"] for url in urls for row in [rows_of(unit)[url]]]
     assert reasons == [None, "robots_txt", None, "opt_out_list", "opt_out_list", "opt_out_list"]
     assert HOSTS[6] not in {host for host, _ in web.log}
-    listed.write_text(urls[0] + "\n")  # a later wish: the picture is here already
+    with listed.open("a") as file:
+        file.write(urls[0] + "\n")  # a later wish: the picture is here already
     late = Urls(params, path, [listed], pace=QUICK).download(WorkCache(tmp_path / "work", "download"))
     assert rows_of(late)[urls[0]]["reason"] == "opt_out_list" and read_source(late.folder)["pairs"] == 1
+
+
+def test_what_lists_of_opt_outs_name_no_more_is_asked_for(web: Web, tmp_path: Path):
+    urls = [web.url(f"/ok/{n}") for n in range(5)] + [web.url(f"/to/5?{quote(web.url('/ok/6'), safe='')}")]
+    path, listed, work = write_list(tmp_path / "list.tsv", urls), tmp_path / "out.txt", tmp_path / "work"
+    digest, looks = hashlib.sha256(png(1)).hexdigest(), f"{perceptual_hash(drawing(2)):016x}"
+    by_bytes = ForgottenSample(sha256=(hashlib.sha256(png(3)).hexdigest(),))
+    forgotten = Forgotten((by_bytes, ForgottenSample(phash=f"{perceptual_hash(drawing(4)):016x}")))
+    wishes = {urls[0]: "/ok/0", digest: "/ok/1", f"p:{looks}": "/ok/2", web.url("/ok/6"): "/ok/6"}
+    params = params_of(web, path, opt_out={"lists": [str(listed)]}, max_side=None)
+
+    def left_out() -> set[str]:
+        listed.write_text("\n".join(wishes))
+        source = Urls(params, path, [listed], forgotten, pace=QUICK)
+        rows = rows_of(source.download(WorkCache(work, "download")))
+        assert {row["outcome"] for row in rows.values() if row["reason"] != "opt_out_list"} <= {"ok"}
+        return {url for url, row in rows.items() if row["reason"] == "opt_out_list"}
+
+    places = {"/ok/6": urls[5]}
+    assert left_out() == set(urls)
+    while wishes:
+        _, asked = wishes.popitem()
+        del web.log[:]
+        named = {places.get(each, web.url(each)) for each in wishes.values()}
+        assert left_out() == {*named, urls[3], urls[4]}  # these two are forgotten
+        assert [each for each in web.asked() if "/to/" not in each] == [asked]
+        del web.log[:]
+        assert left_out() == {*named, urls[3], urls[4]} and not web.log
 
 
 @pytest.mark.parametrize("max_side", [None, 40])

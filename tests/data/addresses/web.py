@@ -98,7 +98,7 @@ class Web:
         if path == "/robots.txt":
             if len(self.times[path]) <= self.refused:
                 status, rest_asked = self.refusal
-                return send(status, **({"Retry_After": rest_asked} if rest_asked else {}))
+                return send(status, b"", "text/plain", **({"Retry_After": rest_asked} if rest_asked else {}))
             if self.robots is None:
                 return send(404)
             if self.packs:
