@@ -108,10 +108,13 @@ class Stage:
         if not (self.place / _LEDGER).is_file() or not _hold(self.place):
             return False
         copies = self._copies()
-        return all(
+        found = all(
             path in copies and self._has(BucketFile(path, size, copies[path].modified), copies, sha256[path])
             for path, size in sizes.items()
         )
+        if found:
+            os.utime(self.place / _LEDGER)  # when it was last used
+        return found
 
     def discard(self, paths: Sequence[str]) -> None:
         """Delete copies that are damaged."""

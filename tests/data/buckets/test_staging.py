@@ -149,6 +149,35 @@ def test_copies_that_were_used_longest_ago_make_room(tmp_path, monkeypatch):
         stage_of(large).fetch(large, large.files())
 
 
+def test_copies_that_are_read_count_as_used(tmp_path, limit):
+    buckets = [bucket_of(tmp_path / f"b{number}", one=bytes([number]) * 2500) for number in range(3)]
+    stages = [stage_of(bucket) for bucket in buckets]
+    found = [stage.fetch(bucket, bucket.files()) for stage, bucket in zip(stages[:2], buckets, strict=False)]
+    for number in range(2):
+        os.utime(stages[number].place / "ledger.jsonl", (time.time() - 200 + 100 * number,) * 2)
+    assert stages[0].has({"one.tar": 2500}, found[0])
+    staging.release()
+    stages[2].fetch(buckets[2], buckets[2].files())
+    assert [stage.place.exists() for stage in stages] == [True, False, True]
+
+
+def test_copies_that_are_deleted_while_they_are_looked_for_are_not_there(tmp_path, monkeypatch):
+    bucket = bucket_of(tmp_path / "b", one=b"1")
+    stage = stage_of(bucket)
+    sha256 = stage.fetch(bucket, bucket.files())
+    staging.release()
+    hold = staging._hold
+
+    def late(place: Path) -> bool:
+        shutil.rmtree(place)
+        return hold(place)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(staging, "_hold", late)
+        assert not stage.has({"one.tar": 1}, sha256)
+    assert stage.fetch(bucket, bucket.files()) == sha256 and stage.has({"one.tar": 1}, sha256)
+
+
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLAME_STAGE_BYTES", "7000")
