@@ -6,11 +6,10 @@
       parts/              unfinished copies, which are continued
       wanted              bytes that all files will take when they are copied
       copying, used       locks: a process copies; processes read
-    room                  lock: a process makes room
 
 A copy is finished when its size, and its sha256 if that is known, are right and the original has not changed meanwhile.
 With `FLAME_STAGE_BYTES`, all copies together take at most so many bytes: those of other addresses that were used
-longest ago are deleted, unless a process reads them.
+longest ago are deleted, unless a process reads them. A process that makes room locks the folder of all copies.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from flame_core.data.buckets.bucket import Bucket, BucketFile, told
 from flame_core.digest import canonical_json, text_sha256
 from flame_core.errors import InputError, ResourceError
 from flame_core.files.disk_errors import clear_disk_errors
-from flame_core.files.whole_folders import scratch
+from flame_core.files.whole_folders import locked, scratch
 from flame_core.names import folders_of, shown
 from flame_core.quantities import size_text
 from flame_core.settings import settings
@@ -90,7 +89,7 @@ class Stage:
                 copies = self._copies()
                 self._remove(copies, wanted)
                 missing = [file for file in wanted if not self._has(file, copies, known.get(file.path))]
-                with _locked(self.place.parent / "room"):
+                with locked(self.place.parent):
                     _make_room(self, wanted, missing)
                 with (self.place / _LEDGER).open("a", encoding="utf-8") as ledger:
                     os.utime(self.place / _LEDGER)  # when it was last used
