@@ -58,7 +58,7 @@ def _urls_faults(source: UrlsSource, layout: Layout, key: tuple[str, ...]) -> It
     try:
         rows = count_rows(path)
     except (InputError, OSError, ValueError) as error:
-        yield Fault((*key, "path"), f"{error}{_nearest(path)}")
+        yield Fault((*key, "path"), f"{error}{'' if path.exists() else _nearest(path)}")
         return
     if min(rows, source.max_samples or rows) > NAMELESS and source.contact is None:
         yield Fault(

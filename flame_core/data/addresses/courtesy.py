@@ -2,7 +2,8 @@
 
 One folder per project. `slots` is an empty file in which a process locks one byte per request in flight: the byte's
 place is the host's hash and the number of the slot, and the kernel frees it if the process dies. `rests` gets a line
-for each host that asked for a rest. `robots/` holds the answers to robots.txt for a day.
+for each host that asked for a rest; processes that use it hold a lock on it, since it is emptied when none does.
+`robots/` holds the answers to robots.txt for a day.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Courtesy:
         self._per_host = per_host
         self._slots = os.open(folder / "slots", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._rests = os.open(folder / "rests", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(self._rests, fcntl.LOCK_SH)
         self._read = 0
         self._until: dict[str, float] = {}
         self._own: dict[str, set[int]] = {}
@@ -62,7 +65,8 @@ class Courtesy:
 
     def rest(self, host: str, seconds: float) -> None:
         """Let a host rest, in all processes."""
-        os.write(self._rests, f"{canonical_json([host, time.time() + seconds])}\n".encode())
+        line = canonical_json([host, time.time() + seconds])
+        os.write(self._rests, f"\n{line}\n".encode())  # a line of its own, even if the last one was cut by a full disk
 
     def rests_for(self, host: str) -> float:
         """Seconds that the host still rests; 0 if it may be asked."""
@@ -71,9 +75,12 @@ class Courtesy:
             content = os.pread(self._rests, size - self._read, self._read)
             whole = content[: content.rfind(b"\n") + 1]
             self._read += len(whole)
+            now = time.time()
             for line in whole.splitlines():
-                name, until = json.loads(line)
-                self._until[name] = max(until, self._until.get(name, 0.0))
+                with suppress(ValueError, TypeError):  # a cut line
+                    name, until = json.loads(line)
+                    if until > max(now, self._until.get(name, 0.0)):
+                        self._until[name] = until
         return max(0.0, self._until.get(host, 0.0) - time.time())
 
     def known_robots(self, origin: str) -> str | None:
@@ -96,12 +103,20 @@ class Courtesy:
 
 
 def tidy(folder: Path, longest_rest: float) -> None:
-    """Remove what counts no longer, before a download begins."""
-    old = {folder / "rests": longest_rest, **dict.fromkeys((folder / "robots").glob("*"), _KEPT)}
-    for path, age in old.items():
+    """Remove what counts no longer, before a download begins. Another one may be at work: its `rests` stay."""
+    for path in (folder / "robots").glob("*"):
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime > age:
+            if _is_older(path, _KEPT):
                 path.unlink()
+    rests = folder / "rests"
+    with suppress(OSError), rests.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_older(rests, longest_rest):
+            file.truncate(0)
+
+
+def _is_older(path: Path, seconds: float) -> bool:
+    return time.time() - path.stat().st_mtime > seconds
 
 
 def _place(name: str) -> int:

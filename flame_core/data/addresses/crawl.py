@@ -2,7 +2,8 @@
 
 A host gets at most `per_host` requests at once, of all processes together; while it rests or is busy, its addresses
 wait in a queue of their own and other hosts go on. A redirect is a visit to its target, in the queue of the target's
-host. Failures that may pass are tried again after a while. What is learned about an address goes to `done`.
+host. Failures that may pass are tried again after a while, those of a robots.txt for all addresses of its host. What is
+learned about an address goes to `done`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from math import inf
 
 from yarl import URL
 
@@ -90,6 +92,15 @@ class _Host:
     name_failures: int = 0
 
 
+@dataclass
+class _RobotsFile:
+    """The robots.txt of an origin: the last request for it, and when a failed one is made again."""
+
+    request: asyncio.Task[robots.Rules | str] | None = None
+    failures: int = 0
+    again: float = inf  # by the clock of the event loop
+
+
 class Crawl:
     """`async with crawl.at_work(): await crawl.run(batch, visits)`, other batches at the same time."""
 
@@ -110,7 +121,7 @@ class Crawl:
         self._heed_robots, self._pace, self._pool = heed_robots, pace, pool
         self._hosts: dict[str, _Host] = {}
         self._ready: asyncio.Queue[_Host] = asyncio.Queue()
-        self._robots: dict[str, asyncio.Task[robots.Rules | str]] = {}
+        self._robots: dict[str, _RobotsFile] = {}
         self._workers: list[asyncio.Task[None]] = []
         self._end: asyncio.Future[list[None]]  # of the workers, by an error or `stop`
         self._turn = asyncio.Lock()  # of the batch that begins next
@@ -237,7 +248,7 @@ class Crawl:
             host.active -= 1
             self._offer(host)
         host.name_failures = host.name_failures + 1 if answer.reason == "dns_temporary" else 0
-        if answer.reason == "rate_limited":
+        if answer.rest:
             self._courtesy.rest(host.name, answer.rest)
         if answer.body is not None:
             await asyncio.get_running_loop().run_in_executor(self._pool, visit.batch.examine, visit, answer)
@@ -256,27 +267,45 @@ class Crawl:
         return await self._requester.get(visit.url)
 
     async def _rules(self, url: URL) -> robots.Rules | str:
-        """The rules of an address's robots.txt, or the reason why they are not known; each asked once at a time."""
-        origin = str(url.origin())
-        if origin not in self._robots:
-            self._robots[origin] = asyncio.create_task(self._ask_rules(url, origin))
-        rules = await asyncio.shield(self._robots[origin])
-        if isinstance(rules, str):
-            self._robots.pop(origin, None)
-        return rules
+        """The rules of an address's robots.txt, or the reason why they are not known; each asked once at a time.
 
-    async def _ask_rules(self, url: URL, origin: str) -> robots.Rules | str:
+        A failure counts for all addresses of the origin until its back-off is over, and the last try's for good.
+        """
+        origin = str(url.origin())
+        known = self._robots.setdefault(origin, _RobotsFile())
+        now = asyncio.get_running_loop().time()
+        if known.request is None or (known.request.done() and known.again <= now):
+            known.request = asyncio.create_task(self._ask_rules(url, origin, known))
+        return await asyncio.shield(known.request)
+
+    async def _ask_rules(self, url: URL, origin: str, known: _RobotsFile) -> robots.Rules | str:
         text = self._courtesy.known_robots(origin)
         if text is None:
             found = await self._requester.text(url.origin().with_path("/robots.txt"), robots.LARGEST)
             if isinstance(found, str):
-                return found
-            status, text = found
-            if status >= 500 or status == 429:
-                return "robots_unreachable"
-            text = text if status == 200 else ""
+                return self._failed(known, found)
+            if found.rest is not None:
+                self._courtesy.rest(url.host or "", found.rest)
+                return self._failed(known, "rate_limited", found.rest)
+            if found.status >= 500:
+                return self._failed(known, "robots_unreachable")
+            text = found.text if found.status == 200 else ""
             self._courtesy.keep_robots(origin, text)
+        known.again = inf
         return robots.parse(text)
+
+    def _failed(self, known: _RobotsFile, reason: str, rest: float = 0.0) -> str:
+        """Note when a robots.txt is asked for again; if its name has no answer now, `_Host.name_failures` decides."""
+        now, backoff = asyncio.get_running_loop().time(), self._pace.backoff
+        if reason == "dns_temporary":
+            known.again = now
+            return reason
+        known.failures += 1
+        if known.failures < self._tries:
+            known.again = now + max(rest, backoff[min(known.failures, len(backoff)) - 1])
+        else:
+            known.again = inf
+        return reason
 
     def _conclude(self, visit: Visit, answer: Answer) -> None:
         if answer.target is not None and answer.reason is None:
@@ -291,7 +320,7 @@ class Crawl:
             return
         first, _ = self._requester.refusal(visit.attempt.url)
         assert first is not None
-        wait = 0.0 if answer.reason == "rate_limited" else wait  # the host's rest is the wait
+        wait = 0.0 if answer.rest else wait  # the host's rest is the wait
         asyncio.get_running_loop().call_later(wait, self._put, visit, first, 0)
 
     def _redirect(self, visit: Visit, answer: Answer) -> None:
@@ -301,7 +330,8 @@ class Crawl:
             return
         url, reason = self._requester.refusal(str(url_of(answer.target, visit.url) or ""))
         if url is None or reason:
-            self._finish(visit, Answer("redirects" if reason == "bad_address" else reason, answer.status))
+            named = str(url) if reason == "opt_out_list" else None
+            self._finish(visit, Answer("redirects" if reason == "bad_address" else reason, answer.status, named=named))
         else:
             self._put(visit, url, visit.redirects + 1)
 

@@ -34,7 +34,8 @@ def examine(content: bytes, params: UrlsSource, opted_out: frozenset[int] = froz
 
     Raises:
         PictureError: its reason is one of `attempts.py`: `not_a_picture`, `small`, `aspect`, `opt_out_list` (its
-            perceptual hash is in `opted_out`), or `image_...` of `read_picture`.
+            perceptual hash is in `opted_out`; the detail is the hash as lists have it), or `image_...` of
+            `read_picture`.
     """
     rules = _rules(params.max_side or 1 << 16, params.max_pixels)
     if svg.is_svg(content):
@@ -48,8 +49,8 @@ def examine(content: bytes, params: UrlsSource, opted_out: frozenset[int] = froz
         return StoredPicture(content, _KEPT.get(image.format or "", "bin"), *image.size)
     suffix = _KEPT.get(image.format or "", "bin")
     picture = decode_opened(image, rules)
-    if opted_out and perceptual_hash(picture.rgb) in opted_out:
-        raise PictureError("opt_out_list", "its perceptual hash is in a list of opt_out.lists")
+    if opted_out and (number := perceptual_hash(picture.rgb)) in opted_out:
+        raise PictureError("opt_out_list", f"p:{number:016x}")
     if params.max_side is None:
         return StoredPicture(content, suffix, *picture.rgb.size)
     return StoredPicture(picture.jpeg or content, "jpg", *picture.rgb.size)

@@ -7,12 +7,17 @@ each), made with img2dataset, without retries. Sizes and rates are assumptions t
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+import shutil
+import zlib
+from io import BufferedIOBase
 from pathlib import Path
+from tempfile import TemporaryFile
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flame_core.data.addresses.address_list import kind_of_list, list_files
+from flame_core.errors import InputError
 from flame_core.params import UrlsSource
 from flame_core.quantities import duration, size_text
 
@@ -24,29 +29,42 @@ PUBLISHED = {
 TYPICAL = sorted(PUBLISHED.values())[1]
 _RECEIVED = 130_000  # bytes per picture: img2dataset's own 130 MB/s at 1,000 pictures/s
 _STORED = {256: 28_000, 512: 80_000}  # bytes per stored JPEG of quality 95: CC12M took 331 GB at 256; 512 extrapolated
+_PIECE = 1 << 20
 _LATENCY = 0.4  # seconds per request, assumed; a rate of connections / latency
 
 
 def count_rows(path: Path) -> int:
-    """Rows of a list: exact for .parquet, lines for the other kinds.
+    """Rows of a list: exact for .parquet, packed or not; lines for the other kinds.
 
     Raises:
-        InputError: there is no list.
+        InputError: there is no list, or a file of it is damaged; names it.
         OSError: it cannot be read.
     """
     return sum(_rows(each) for each in list_files(path))
 
 
 def _rows(path: Path) -> int:
-    if kind_of_list(path) == ".parquet" and path.suffix.lower() != ".gz":
-        return pq.read_metadata(path).num_rows
-    return sum(piece.count(b"\n") for piece in _pieces(path))
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            return _parquet_rows(file) if kind_of_list(path) == ".parquet" else _lines(file)
+    except (EOFError, zlib.error, pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk: gzip's and Arrow's own have no number
+            raise
+        raise InputError(f"{path} is damaged ({error}); copy or download it again") from None
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
-    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            yield piece
+def _lines(file: BufferedIOBase) -> int:
+    return sum(piece.count(b"\n") for piece in iter(lambda: file.read(_PIECE), b""))
+
+
+def _parquet_rows(file: BufferedIOBase) -> int:
+    """By the metadata, which are at the end of the file."""
+    if not isinstance(file, gzip.GzipFile):
+        return pq.read_metadata(file).num_rows
+    with TemporaryFile() as unpacked:
+        shutil.copyfileobj(file, unpacked, _PIECE)
+        unpacked.seek(0)
+        return pq.read_metadata(unpacked).num_rows
 
 
 def expected(rows: int, params: UrlsSource, workers: int) -> dict[str, str]:

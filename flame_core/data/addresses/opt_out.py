@@ -74,6 +74,15 @@ class OptOutLists:
             name = name.partition(".")[2]
         return False
 
+    def names(self, what: str) -> bool:
+        """Whether an address, or `p:` and 16 hex digits, is named."""
+        if found := _PHASH.fullmatch(what):
+            return int(found[1], 16) in self.hashes
+        try:
+            return self.names_address(what, URL(what).host)
+        except (ValueError, LookupError):  # as in `normal_address`
+            return False
+
 
 def read_lists(paths: Iterable[Path]) -> OptOutLists:
     """The content of such files.

@@ -46,6 +46,7 @@ class Answer:
         rest: seconds that the host asks to be left alone.
         body: the bytes, at their start; the caller closes it.
         bytes: received.
+        named: what a list of opt-outs names, if it is neither the address that was asked for first nor its bytes.
     """
 
     reason: str | None
@@ -56,6 +57,16 @@ class Answer:
     rest: float = 0.0
     body: IO[bytes] | None = None
     bytes: int | None = None
+    named: str | None = None
+
+
+@dataclass(frozen=True)
+class SmallFile:
+    """The answer to a request for a small text file; `rest`: as in `Answer`, None if the host does not ask for it."""
+
+    status: int
+    text: str
+    rest: float | None = None
 
 
 class Requester:
@@ -111,15 +122,18 @@ class Requester:
             return url, "opt_out_list"
         return url, None if self._check.may_use(url.port or 0) else "port_refused"
 
-    async def text(self, url: URL, largest: int) -> tuple[int, str] | str:
-        """Status and text of a small file, or the reason why there is no answer."""
+    async def text(self, url: URL, largest: int) -> SmallFile | str:
+        """A small file, or the reason why there is no answer."""
         try:
             async with self._session.get(url, allow_redirects=True, max_redirects=5) as response:
+                rest = _rest_asked(response)
+                if rest is not None:
+                    return SmallFile(response.status, "", rest)
                 content, unpack = b"", _unpacker(response)
                 while len(content) < largest and (piece := await response.content.read(largest)):
                     left = largest - len(content)
                     content += unpack.decompress(piece, left) if unpack else piece[:left]
-                return response.status, content.decode("utf-8", "replace")
+                return SmallFile(response.status, content.decode("utf-8", "replace"))
         except zlib.error:
             return "reset"
         except _ERRORS as error:
@@ -156,8 +170,9 @@ class Requester:
         if status in (301, 302, 303, 307, 308) and "Location" in headers:
             answer.target = headers["Location"]
             return None
-        if status == 429 or (status == 503 and "Retry-After" in headers):
-            answer.rest = seconds_to_rest(headers.get("Retry-After"))
+        rest = _rest_asked(response)
+        if rest is not None:
+            answer.rest = rest
             return "rate_limited"
         if status >= 500:
             return "http_5xx"
@@ -190,6 +205,13 @@ def _unpacker(response: aiohttp.ClientResponse) -> zlib._Decompress | None:
     """What unpacks the body of a server that packs it unasked."""
     packed = response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip", "deflate")
     return zlib.decompressobj(47) if packed else None  # gzip or zlib, by their header
+
+
+def _rest_asked(response: aiohttp.ClientResponse) -> float | None:
+    """The seconds that an answer asks to be left alone; None if it does not ask for that."""
+    value = response.headers.get("Retry-After")
+    asks = response.status == 429 or (response.status == 503 and value is not None)
+    return seconds_to_rest(value) if asks else None
 
 
 def url_of(address: str, base: URL | None = None) -> URL | None:

@@ -2,19 +2,21 @@
 
 The web is no function: what a unit's bytes are is settled when it is first written. Another generation of it (the last
 pass, `--retry-failed`, a damaged file) asks only for what failed and may pass, and for bytes that are damaged; all else
-is carried over. So are pictures of earlier units with equal params when a list has changed.
+is carried over. So are pictures of earlier units with equal params when a list has changed. What was left out because
+lists of opt-outs named it is asked for when they name it no more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import tarfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,6 +43,9 @@ from flame_core.work import Unit, UnitRecord, WorkCache
 
 ABOUT = "about.json"
 FORMAT = 1  # of a unit; not the stage's version: a bumped one would fetch everything again
+_NAMED = "named"  # of `about.json`: `_Known.named`, if there is any
+_OPTED_OUT = "opt_out_list"
+_UNREADABLE = (OSError, ValueError, TypeError, pa.ArrowException)
 _DECODERS, _RESOLVERS = 2, 32  # threads
 _AT_ONCE = 4  # units of a process that may be waiting for their last answers
 _POLITE = {"connections", "per_host", "timeout_s", "tries", "contact", "min_success"}  # who waits how long
@@ -159,12 +164,15 @@ def _fetch(task: FetchTask, ask: _Ask) -> Fetched:
     if is_ending():
         raise InterruptedError("the run ends")
     rows = read_addresses(task.addresses, task.start, task.stop)
-    unit = task.work.mend(
-        unit_digest(task, rows),
-        partial(_write, task, ask, rows),
-        (lambda record: bool(record.failures) and not record.counts["last_pass"]) if task.last_pass else None,
-    )
-    return Fetched(unit, rows[0].key, task)
+    digest = unit_digest(task, rows)
+
+    def again(record: UnitRecord) -> bool:
+        if record.counts.get(_OPTED_OUT) and _names_less(task.lists, task.work.folder / digest):
+            return True
+        tried = record.counts["last_pass"] if task.last_pass else not task.work.retry_failed
+        return bool(record.failures) and not tried
+
+    return Fetched(task.work.mend(digest, partial(_write, task, ask, rows), again), rows[0].key, task)
 
 
 def unit_digest(task: FetchTask, rows: Iterable[Address]) -> str:
@@ -189,29 +197,42 @@ class _Place:
         return file.read(self.size)
 
 
+@dataclass
+class _Known:
+    """What is known about addresses, by key.
+
+    Attributes:
+        attempts: what became of them.
+        places: of pictures.
+        named: what a list of opt-outs names, as `Answer.named`.
+    """
+
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+    places: dict[str, _Place] = field(default_factory=dict)
+    named: dict[str, str] = field(default_factory=dict)
+
+
 def _write(task: FetchTask, ask: _Ask, rows: list[Address], folder: Path, previous: Unit | None) -> UnitRecord:
-    attempts: dict[str, Attempt] = {}
-    places: dict[str, _Place] = {}
+    known = _Known()
     wanted = {row.key: row for row in rows}
     for earlier in ([previous.folder] if previous else []) + list(task.earlier):
-        _carry(earlier, wanted, attempts, places)
+        _carry(earlier, wanted, task.lists, known)
     tries: dict[str, int] = {}
     with suppress(OSError, pa.ArrowException):  # of a damaged unit
         tries = _tries(previous.folder) if previous else {}
-    asked = [row for row in rows if row.key not in attempts]
+    asked = [row for row in rows if row.key not in known.attempts]
     spool = folder / "spool"
-    for key, (attempt, place) in _ask_for(task, ask, asked, spool).items():
-        attempts[key] = replace(attempt, tries=attempt.tries + tries.get(key, 0))
-        if place:
-            places[key] = place
-    ordered = [attempts[row.key] for row in rows]
-    _write_tar(folder / TAR, ordered, places)
+    found = _ask_for(task, ask, asked, spool)
+    for key, attempt in found.attempts.items():
+        known.attempts[key] = replace(attempt, tries=attempt.tries + tries.get(key, 0))
+    known.places |= found.places
+    known.named |= found.named
+    ordered = [known.attempts[row.key] for row in rows]
+    _write_tar(folder / TAR, ordered, known.places)
     spool.unlink(missing_ok=True)
     pq.write_table(pa.Table.from_pylist([vars(row) for row in ordered], schema=SCHEMA), folder / ATTEMPTS)
-    write_json(
-        folder / ABOUT,
-        {"params": value_digest(fetch_identity(task.params)), "first": rows[0].key, "last": rows[-1].key},
-    )
+    about = {"params": value_digest(fetch_identity(task.params)), "first": rows[0].key, "last": rows[-1].key}
+    write_json(folder / ABOUT, {**about, **({_NAMED: dict(sorted(known.named.items()))} if known.named else {})})
     counts = Counter(map(_told, ordered))
     failures = {row.key: row.reason or "" for row in ordered if row.outcome == "failed" and may_pass(row.reason)}
     return UnitRecord({**dict(sorted(counts.items())), "last_pass": int(task.last_pass)}, failures)
@@ -228,25 +249,57 @@ def _tries(folder: Path) -> dict[str, int]:
     return {row["key"]: row["tries"] for row in rows if row["outcome"] == "failed"}
 
 
-def _carry(
-    folder: Path, wanted: Mapping[str, Address], attempts: dict[str, Attempt], places: dict[str, _Place]
-) -> None:
-    """Take over the rows of another generation or unit, except failures that may pass and damaged pictures."""
+def _named(folder: Path) -> dict[str, str]:
+    """`_Known.named` of a unit; nothing if that is damaged."""
     try:
+        return dict(json.loads((folder / ABOUT).read_bytes()).get(_NAMED, {}))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _is_named(lists: OptOutLists, row: Attempt, named: Mapping[str, str]) -> bool:
+    """Whether lists of opt-outs still name an address that was left out because of them."""
+    if lists.names_address(row.url, row.host) or row.sha256_received in lists.sha256:
+        return True
+    return row.key in named and lists.names(named[row.key])
+
+
+def _names_less(lists: OptOutLists, folder: Path) -> bool:
+    """Whether lists of opt-outs name an address no more that a unit left out because of them."""
+    try:
+        named = _named(folder)
+        rows = pq.ParquetFile(folder / ATTEMPTS).read().to_pylist()
+        left_out = (Attempt(**values) for values in rows if values["reason"] == _OPTED_OUT)
+        return not all(_is_named(lists, row, named) for row in left_out)
+    except _UNREADABLE:
+        return False  # a damaged unit is mended anyway
+
+
+def _carry(folder: Path, wanted: Mapping[str, Address], lists: OptOutLists, known: _Known) -> None:
+    """Take over the rows of another generation or unit.
+
+    Except failures that may pass, damaged pictures, and what lists of opt-outs name no more.
+    """
+    try:
+        named = _named(folder)
         rows = pq.ParquetFile(folder / ATTEMPTS).read().to_pylist()
         with (folder / TAR).open("rb") as tar:
             for row in (Attempt(**values) for values in rows):
-                if row.key not in wanted or row.key in attempts or wanted[row.key].url != row.url:
+                if row.key not in wanted or row.key in known.attempts or wanted[row.key].url != row.url:
+                    continue
+                if row.reason == _OPTED_OUT and not _is_named(lists, row, named):
                     continue
                 if row.outcome != "ok" and not may_pass(row.reason):
-                    attempts[row.key] = row
+                    known.attempts[row.key] = row
+                    if row.key in named:
+                        known.named[row.key] = named[row.key]
                 elif row.outcome == "ok" and row.offset is not None and row.size is not None:
                     tar.seek(row.offset - tarfile.BLOCKSIZE)
                     name = tar.read(100).rstrip(b"\0").decode("ascii", "replace")
                     place = _Place(folder / TAR, row.offset, row.size, name)
                     if hashlib.sha256(place.read(tar)).hexdigest() == row.sha256_stored:
-                        attempts[row.key], places[row.key] = row, place
-    except (OSError, ValueError, TypeError, pa.ArrowException):
+                        known.attempts[row.key], known.places[row.key] = row, place
+    except _UNREADABLE:
         return  # what cannot be read is fetched
 
 
@@ -266,9 +319,9 @@ def _write_tar(path: Path, rows: Iterable[Attempt], places: Mapping[str, _Place]
             source.close()
 
 
-def _ask_for(task: FetchTask, ask: _Ask, rows: list[Address], spool: Path) -> dict[str, tuple[Attempt, _Place | None]]:
-    """{key: what became of it, where its picture is in `spool`}."""
-    found: dict[str, tuple[Attempt, _Place | None]] = {}
+def _ask_for(task: FetchTask, ask: _Ask, rows: list[Address], spool: Path) -> _Known:
+    """What became of addresses; their pictures are in `spool`."""
+    found = _Known()
     tally = Tally(task.shared / "progress")
     stored: dict[str, tuple[StoredPicture, bool]] = {}  # and whether its digest is another one than that of the list
 
@@ -281,7 +334,7 @@ def _ask_for(task: FetchTask, ask: _Ask, rows: list[Address], spool: Path) -> di
         attempt = visit.attempt
         attempt.sha256_received = hashlib.sha256(content).hexdigest()
         if attempt.sha256_received in task.lists.sha256:
-            answer.reason = "opt_out_list"
+            answer.reason = _OPTED_OUT
             return
         changed = not has_digest(content, visit.sha256, visit.md5)
         if changed and task.params.changed == "drop":
@@ -291,6 +344,7 @@ def _ask_for(task: FetchTask, ask: _Ask, rows: list[Address], spool: Path) -> di
             picture = examine(content, task.params, frozenset(task.lists.hashes))
         except PictureError as error:
             answer.reason = error.reason
+            answer.named = error.detail if error.reason == _OPTED_OUT else None
             return
         attempt.sha256_stored = hashlib.sha256(picture.content).hexdigest()
         attempt.width, attempt.height = picture.width, picture.height
@@ -299,13 +353,16 @@ def _ask_for(task: FetchTask, ask: _Ask, rows: list[Address], spool: Path) -> di
     with spool.open("wb") as file:
 
         def done(visit: Visit, answer: Answer) -> None:
-            attempt, place = visit.attempt, None
+            attempt = visit.attempt
             if attempt.outcome == "ok":
                 picture, changed = stored.pop(attempt.key)
                 attempt.reason = "hash_changed" if changed else None
-                place = _Place(spool, file.tell(), len(picture.content), f"{attempt.key}.{picture.suffix}")
+                name = f"{attempt.key}.{picture.suffix}"
+                found.places[attempt.key] = _Place(spool, file.tell(), len(picture.content), name)
                 file.write(picture.content)
-            found[attempt.key] = (attempt, place)
+            found.attempts[attempt.key] = attempt
+            if answer.named is not None:
+                found.named[attempt.key] = answer.named
             tally.add(_told(attempt))
 
         batch = Batch(look, done)

@@ -4,11 +4,12 @@
       files/              the copies, under their paths below the address
       ledger.jsonl        a line per finished copy: path, size, when the original was written, sha256
       parts/              unfinished copies, which are continued
+      wanted              bytes that all files will take when they are copied
       copying, used       locks: a process copies; processes read
 
 A copy is finished when its size, and its sha256 if that is known, are right and the original has not changed meanwhile.
 With `FLAME_STAGE_BYTES`, all copies together take at most so many bytes: those of other addresses that were used
-longest ago are deleted, unless a process reads them.
+longest ago are deleted, unless a process reads them. A process that makes room locks the folder of all copies.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -31,12 +32,14 @@ from flame_core.data.buckets.bucket import Bucket, BucketFile, told
 from flame_core.digest import canonical_json, text_sha256
 from flame_core.errors import InputError, ResourceError
 from flame_core.files.disk_errors import clear_disk_errors
+from flame_core.files.whole_folders import locked, scratch
 from flame_core.names import folders_of, shown
 from flame_core.quantities import size_text
 from flame_core.settings import settings
 
 _PIECE = 1 << 23  # bytes that are read at once
 _LEDGER = "ledger.jsonl"
+_WANTED = "wanted"
 _used: dict[Path, int] = {}  # locks of this process, which end with it
 log = logging.getLogger(__name__)
 
@@ -80,12 +83,14 @@ class Stage:
         _require_places({file.path for file in wanted}, self.address)
         with clear_disk_errors(self.place):
             self.place.mkdir(parents=True, exist_ok=True)
-            _hold(self.place)
+            while not _hold(self.place):
+                self.place.mkdir(parents=True, exist_ok=True)
             with _locked(self.place / "copying"):
                 copies = self._copies()
                 self._remove(copies, wanted)
                 missing = [file for file in wanted if not self._has(file, copies, known.get(file.path))]
-                _make_room(self, wanted, missing)
+                with locked(self.place.parent):
+                    _make_room(self, wanted, missing)
                 with (self.place / _LEDGER).open("a", encoding="utf-8") as ledger:
                     os.utime(self.place / _LEDGER)  # when it was last used
                     for copy in self._copied(bucket, missing, known):
@@ -99,14 +104,16 @@ class Stage:
 
     def has(self, sizes: Mapping[str, int], sha256: Mapping[str, str]) -> bool:
         """Whether finished copies of all these files are here; then they stay until this process ends."""
-        if not (self.place / _LEDGER).is_file():
+        if not (self.place / _LEDGER).is_file() or not _hold(self.place):
             return False
-        _hold(self.place)
         copies = self._copies()
-        return all(
+        found = all(
             path in copies and self._has(BucketFile(path, size, copies[path].modified), copies, sha256[path])
             for path, size in sizes.items()
         )
+        if found:
+            os.utime(self.place / _LEDGER)  # when it was last used
+        return found
 
     def discard(self, paths: Sequence[str]) -> None:
         """Delete copies that are damaged."""
@@ -226,7 +233,7 @@ def _require_places(names: set[str], address: str) -> None:
 
 
 def _make_room(stage: Stage, wanted: Sequence[BucketFile], missing: Sequence[BucketFile]) -> None:
-    """Delete copies of other addresses as the limit needs it; refuse what does not fit."""
+    """Delete copies of other addresses as the limit needs it; refuse what does not fit. One process at a time."""
     limit, own = settings().stage_bytes, sum(file.size for file in wanted)
     if limit is not None:
         others = sorted(_others(stage.place))
@@ -246,14 +253,28 @@ def _make_room(stage: Stage, wanted: Sequence[BucketFile], missing: Sequence[Buc
             f"{stage.place.parent}: {needed:,} bytes are to be copied from {stage.address}, and {free:,} are free; set "
             "FLAME_STAGE_DIR to a folder of a larger disk"
         )
+    (stage.place / _WANTED).write_text(str(own), "ascii")
 
 
 def _others(place: Path) -> Iterator[tuple[float, int, Path]]:
     """(when last used, bytes, folder) of the copies of other addresses."""
     for ledger in place.parent.glob(f"*/{_LEDGER}"):
         if ledger.parent != place:
-            files = [path for path in ledger.parent.rglob("*") if path.is_file()]
-            yield ledger.stat().st_mtime, sum(path.stat().st_size for path in files), ledger.parent
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                yield ledger.stat().st_mtime, _size(ledger.parent), ledger.parent
+
+
+def _size(place: Path) -> int:
+    """The bytes of a folder of copies, with those that another process is going to copy."""
+    here = 0
+    for folder, _, names in os.walk(place):
+        for name in names:
+            with suppress(FileNotFoundError):  # another process has finished a copy
+                here += Path(folder, name).lstat().st_size
+    try:
+        return max(here, int((place / _WANTED).read_text("ascii")))
+    except (OSError, ValueError):
+        return here
 
 
 def _evict(place: Path) -> bool:
@@ -262,24 +283,27 @@ def _evict(place: Path) -> bool:
         with (place / "used").open("a") as used:
             fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
             log.info("deleting the copies in %s", place)
-            shutil.rmtree(place)
+            with scratch(place.parent) as folder:
+                place.rename(folder / place.name)  # a process that comes now begins a folder of its own
     except (BlockingIOError, FileNotFoundError):  # in use, or deleted by another process
         return not place.exists()
     return True
 
 
-def _hold(place: Path) -> None:
-    """Keep a folder of copies until this process ends."""
+def _hold(place: Path) -> bool:
+    """Keep a folder of copies until this process ends; False if there is none."""
     while place not in _used:
-        handle = os.open(place / "used", os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(handle, fcntl.LOCK_SH)
         try:
-            if os.fstat(handle).st_ino == (place / "used").stat().st_ino:
+            handle = os.open(place / "used", os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            return False
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        with suppress(FileNotFoundError):  # deleted while this one waited
+            if os.path.samestat(os.fstat(handle), (place / "used").stat()):
                 _used[place] = handle
-                return
-        except FileNotFoundError:  # deleted meanwhile
-            place.mkdir(parents=True, exist_ok=True)
+                return True
         os.close(handle)
+    return True
 
 
 def release() -> None:

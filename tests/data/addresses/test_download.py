@@ -24,6 +24,7 @@ import psutil
 import pytest
 from aiohttp.abc import AbstractResolver
 
+from flame_core.data.forgotten import Forgotten, ForgottenSample
 from flame_core.data.perceptual import perceptual_hash
 from flame_core.data.sources.listing import read_source
 from flame_core.data.sources.urls import Urls
@@ -144,6 +145,33 @@ def test_a_host_rests_as_long_as_it_asks_and_others_go_on(web: Web, tmp_path: Pa
     waits = [after - before for before, after in pairwise(limited)]
     assert max(waits) >= 2.9 and max(others) < limited[0] + 1.5
     assert web.most_open[HOSTS[1]] <= 2 and web.most_open[HOSTS[2]] <= 2
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_host_rests_if_its_robots_txt_asks_for_it(web: Web, tmp_path: Path, status: int):
+    web.refused, web.refusal = 1, (status, "2")
+    path = write_list(tmp_path / "list.tsv", [web.url(f"/ok/{n}") for n in range(30)])
+    unit = download(web, path, tmp_path / "work")
+    assert {row["outcome"] for row in rows_of(unit).values()} == {"ok"}
+    first, second = web.times["/robots.txt"]
+    pictures = [time for path, times in web.times.items() if "ok" in path for time in times]
+    assert second - first >= 1.9 and min(pictures) > second
+
+
+@pytest.mark.parametrize(
+    ("status", "rest", "reason"),
+    [(429, "1", "rate_limited"), (429, "0", "rate_limited"), (503, "", "robots_unreachable")],
+)
+def test_a_robots_txt_that_keeps_failing_is_asked_as_often_as_an_address(
+    web: Web, tmp_path: Path, status: int, rest: str, reason: str
+):
+    web.refused, web.refusal = 10**6, (status, rest)
+    path = write_list(tmp_path / "list.tsv", [web.url(f"/ok/{n}") for n in range(30)])
+    unit = download(web, path, tmp_path / "work")
+    assert {row["reason"] for row in rows_of(unit).values()} == {reason}
+    times = web.times["/robots.txt"]
+    assert len(times) <= 3 + 1 and not web.asked()  # `tries`, and the last pass
+    assert min(after - before for before, after in pairwise(times)) >= 0.9 * float(rest or 0)
 
 
 def test_dripping_endless_and_packed_answers_end_in_time_and_in_bounds(web: Web, tmp_path: Path):
@@ -291,9 +319,38 @@ def test_opt_outs_are_kept_before_a_request_and_after_it(web: Web, tmp_path: Pat
     reasons = [row["reason"] for url in urls for row in [rows_of(unit)[url]]]
     assert reasons == [None, "robots_txt", None, "opt_out_list", "opt_out_list", "opt_out_list"]
     assert HOSTS[6] not in {host for host, _ in web.log}
-    listed.write_text(urls[0] + "\n")  # a later wish: the picture is here already
+    with listed.open("a") as file:
+        file.write(urls[0] + "\n")  # a later wish: the picture is here already
     late = Urls(params, path, [listed], pace=QUICK).download(WorkCache(tmp_path / "work", "download"))
     assert rows_of(late)[urls[0]]["reason"] == "opt_out_list" and read_source(late.folder)["pairs"] == 1
+
+
+def test_what_lists_of_opt_outs_name_no_more_is_asked_for(web: Web, tmp_path: Path):
+    urls = [web.url(f"/ok/{n}") for n in range(5)] + [web.url(f"/to/5?{quote(web.url('/ok/6'), safe='')}")]
+    path, listed, work = write_list(tmp_path / "list.tsv", urls), tmp_path / "out.txt", tmp_path / "work"
+    digest, looks = hashlib.sha256(png(1)).hexdigest(), f"{perceptual_hash(drawing(2)):016x}"
+    by_bytes = ForgottenSample(sha256=(hashlib.sha256(png(3)).hexdigest(),))
+    forgotten = Forgotten((by_bytes, ForgottenSample(phash=f"{perceptual_hash(drawing(4)):016x}")))
+    wishes = {urls[0]: "/ok/0", digest: "/ok/1", f"p:{looks}": "/ok/2", web.url("/ok/6"): "/ok/6"}
+    params = params_of(web, path, opt_out={"lists": [str(listed)]}, max_side=None)
+
+    def left_out() -> set[str]:
+        listed.write_text("\n".join(wishes))
+        source = Urls(params, path, [listed], forgotten, pace=QUICK)
+        rows = rows_of(source.download(WorkCache(work, "download")))
+        assert {row["outcome"] for row in rows.values() if row["reason"] != "opt_out_list"} <= {"ok"}
+        return {url for url, row in rows.items() if row["reason"] == "opt_out_list"}
+
+    places = {"/ok/6": urls[5]}
+    assert left_out() == set(urls)
+    while wishes:
+        _, asked = wishes.popitem()
+        del web.log[:]
+        named = {places.get(each, web.url(each)) for each in wishes.values()}
+        assert left_out() == {*named, urls[3], urls[4]}  # these two are forgotten
+        assert [each for each in web.asked() if "/to/" not in each] == [asked]
+        del web.log[:]
+        assert left_out() == {*named, urls[3], urls[4]} and not web.log
 
 
 @pytest.mark.parametrize("max_side", [None, 40])

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+from io import BytesIO
 from pathlib import Path
 
-from flame_core.data.addresses.expected import expected
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flame_core.data.addresses.expected import count_rows, expected
+from flame_core.errors import InputError
 from flame_core.layout import Layout
 from flame_core.params import UrlsSource
 from flame_core.planning.plan import address_sections
@@ -36,6 +43,38 @@ def test_the_plan_and_the_check_of_params_count_the_list(tmp_path: Path):
     assert look(params, layout).pairs == 7701
     (fault,) = (fault for fault in source_faults(params, layout) if fault.key[0] == "sources")
     assert fault.key == ("sources", "web", "contact") and "10,001 addresses" in fault.message
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".parquet.gz"])
+def test_the_rows_of_a_parquet_file_are_counted_packed_or_not(tmp_path: Path, suffix: str):
+    plain, path = BytesIO(), tmp_path / f"list{suffix}"
+    pq.write_table(pa.table({"url": [f"http://a.org/{n}" for n in range(777)]}), plain)
+    content = plain.getvalue()
+    path.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    assert count_rows(path) == 777
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cut.tsv.gz", gzip.compress(b"http://a.org/1\tc\n" * 1000)[:-20]),
+        ("flipped.tsv.gz", gzip.compress(b"http://a.org/1\tc\n" * 9)[:12] + b"\xff" * 40),
+        ("plain.tsv.gz", b"http://a.org/1\tc\n"),
+        ("damaged.parquet", b"PAR1 and so on"),
+        ("empty.parquet", b""),
+        ("damaged.parquet.gz", gzip.compress(b"PAR1 and so on")),
+    ],
+)
+def test_damaged_lists_are_named(tmp_path: Path, name: str, content: bytes):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} is damaged \(.+\); copy or download it again"):
+        count_rows(tmp_path / name)
+    layout = Layout.find(tmp_path)
+    params = pipeline_params({"web": {"kind": "urls", "path": name, "columns": ["url", "caption"]}})
+    (fault,) = (fault for fault in source_faults(params, layout) if fault.key[0] == "sources")
+    assert fault.key == ("sources", "web", "path") and fault.message.endswith("copy or download it again")
+    assert address_sections(params, layout) == {}
+    assert look(params, layout).pairs is None
 
 
 def test_lists_that_are_not_there_are_named(tmp_path: Path):

@@ -32,7 +32,8 @@ def bomb() -> bytes:
 class Web:
     """The server. When `mended`, all paths answer with a picture whatever they say; `down` answers 503 to everything.
 
-    `/last/7` answers when `awaited` paths have been asked for.
+    `/last/7` answers when `awaited` paths have been asked for. The first `refused` requests for robots.txt get
+    `refusal`: a status, and Retry-After if that is not empty.
     """
 
     port: int = 0
@@ -42,6 +43,8 @@ class Web:
     headers: dict[str, str] = field(default_factory=dict)  # of the last request
     robots: str | None = None
     packs: bool = False  # robots.txt, unasked
+    refused: int = 0
+    refusal: tuple[int, str] = (503, "")
     mended: bool = False
     down: bool = False
     awaited: int = 0
@@ -93,6 +96,9 @@ class Web:
         if self.down:
             return send(503)
         if path == "/robots.txt":
+            if len(self.times[path]) <= self.refused:
+                status, rest_asked = self.refusal
+                return send(status, b"", "text/plain", **({"Retry_After": rest_asked} if rest_asked else {}))
             if self.robots is None:
                 return send(404)
             if self.packs:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from pyarrow.fs import LocalFileSystem
@@ -145,6 +147,105 @@ def test_copies_that_were_used_longest_ago_make_room(tmp_path, monkeypatch):
     large = bucket_of(tmp_path / "b3", one=b"x" * 7001)
     with pytest.raises(ResourceError, match="its files take 7,001 bytes; FLAME_STAGE_BYTES allows 7,000"):
         stage_of(large).fetch(large, large.files())
+
+
+def test_copies_that_are_read_count_as_used(tmp_path, limit):
+    buckets = [bucket_of(tmp_path / f"b{number}", one=bytes([number]) * 2500) for number in range(3)]
+    stages = [stage_of(bucket) for bucket in buckets]
+    found = [stage.fetch(bucket, bucket.files()) for stage, bucket in zip(stages[:2], buckets, strict=False)]
+    for number in range(2):
+        os.utime(stages[number].place / "ledger.jsonl", (time.time() - 200 + 100 * number,) * 2)
+    assert stages[0].has({"one.tar": 2500}, found[0])
+    staging.release()
+    stages[2].fetch(buckets[2], buckets[2].files())
+    assert [stage.place.exists() for stage in stages] == [True, False, True]
+
+
+def test_copies_that_are_deleted_while_they_are_looked_for_are_not_there(tmp_path, monkeypatch):
+    bucket = bucket_of(tmp_path / "b", one=b"1")
+    stage = stage_of(bucket)
+    sha256 = stage.fetch(bucket, bucket.files())
+    staging.release()
+    hold = staging._hold
+
+    def late(place: Path) -> bool:
+        shutil.rmtree(place)
+        return hold(place)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(staging, "_hold", late)
+        assert not stage.has({"one.tar": 1}, sha256)
+    assert stage.fetch(bucket, bucket.files()) == sha256 and stage.has({"one.tar": 1}, sha256)
+
+
+@pytest.fixture
+def limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLAME_STAGE_BYTES", "7000")
+    settings.cache_clear()
+
+
+def test_what_another_process_is_going_to_copy_counts(tmp_path, limit):
+    started, end = Event(), Event()
+
+    class Slow(Bucket):
+        def open(self, file: BucketFile):
+            started.set()
+            assert end.wait(30)
+            return super().open(file)
+
+    first, second = bucket_of(tmp_path / "a", one=b"1" * 4000), bucket_of(tmp_path / "b", two=b"2" * 4000)
+    slow = Slow(first.address, first.system, first.path)
+    copying = Thread(target=stage_of(first).fetch, args=(slow, first.files()))
+    copying.start()
+    try:
+        assert started.wait(30)
+        with pytest.raises(ResourceError, match=r"b: its files take 4,000 bytes, and 4,000 bytes of other addresses"):
+            stage_of(second).fetch(second, second.files())
+    finally:
+        end.set()
+        copying.join()
+
+
+def test_files_that_another_process_moves_are_no_error(tmp_path, stage_dir):
+    place = stage_dir / "busy"
+    (place / "parts").mkdir(parents=True)
+    (place / "ledger.jsonl").touch()
+    for number in range(200):
+        (place / "parts" / f"{number}").write_bytes(b"x")
+    end = Event()
+
+    def move() -> None:
+        while not end.is_set():
+            for old, new in (("parts", "files"), ("files", "parts")):
+                (place / new).mkdir(exist_ok=True)
+                for path in (place / old).iterdir():
+                    path.rename(place / new / path.name)
+
+    moving = Thread(target=move)
+    moving.start()
+    try:
+        for _ in range(100):
+            assert [folder for _, _, folder in staging._others(stage_dir / "own")] == [place]
+    finally:
+        end.set()
+        moving.join()
+
+
+def test_copies_that_a_process_makes_while_old_ones_are_deleted_stay(tmp_path, limit, monkeypatch):
+    old, new = bucket_of(tmp_path / "a", one=b"1" * 4000), bucket_of(tmp_path / "b", two=b"2" * 4000)
+    place = stage_of(old).place
+    stage_of(old).fetch(old, old.files())
+    staging.release()
+    remove = shutil.rmtree
+
+    def newcomer(folder: Path, **given: bool) -> None:
+        place.mkdir(exist_ok=True)
+        (place / "one.tar").write_bytes(b"new")
+        remove(folder, **given)
+
+    monkeypatch.setattr(shutil, "rmtree", newcomer)
+    stage_of(new).fetch(new, new.files())
+    assert (place / "one.tar").read_bytes() == b"new" and not (place / "ledger.jsonl").exists()
 
 
 def test_names_that_lead_out_or_collide_are_refused(tmp_path):
