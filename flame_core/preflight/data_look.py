@@ -19,7 +19,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter, ValidationError
 
 from flame_core.data.addresses.expected import TYPICAL, count_rows
 from flame_core.data.buckets.bucket import is_address
@@ -29,11 +28,11 @@ from flame_core.data.shards import INDEX, SPLITS, read_chosen, read_index
 from flame_core.data.sources import RawPair, open_source
 from flame_core.data.sources.listing import SOURCE, left_out, read_pairs, read_source
 from flame_core.data.split import side, side_number
-from flame_core.dvc_lock import read_lock
 from flame_core.errors import FlameError
 from flame_core.layout import Layout
 from flame_core.names import is_language_code
-from flame_core.params import DebianSource, FolderSource, HubSource, IngestParams, Params, Source, UrlsSource
+from flame_core.params import DebianSource, FolderSource, HubSource, IngestParams, Params, UrlsSource
+from flame_core.preflight.made_with import MadeWith
 from flame_core.work import WorkCache
 
 _MOST_BYTES, _MOST_FILES = 500_000_000, 20_000  # of a source that is read before it is downloaded
@@ -100,7 +99,7 @@ class DataLook:
 
 def look(params: Params, layout: Layout) -> DataLook:
     """Look at the data of these params in a project or workspace."""
-    done = _Done(params, layout)
+    done = MadeWith(params, layout)
     sources = {name: found for name in params.sources if (found := _source(params, layout, name, done)) is not None}
     known = sources.keys() == params.sources.keys()
     pairs = sum(source.pairs for source in sources.values()) if known else None
@@ -133,44 +132,7 @@ def _recorded(layout: Layout) -> dict[str, Any]:
         return {}  # `flame ingest` makes it anew
 
 
-class _Done:
-    """Which data in a folder were made with these params, by `dvc.lock`; those made without DVC are trusted."""
-
-    def __init__(self, params: Params, layout: Layout) -> None:
-        stages = read_lock(layout.root)
-        self._params, self._fetched = params, _recorded_params(stages.get("download"))
-        of_ingest = _recorded_params(stages.get("ingest"))
-        self.ingest = not of_ingest or (
-            _sources_of(of_ingest) == params.sources and _ingest_of(of_ingest) == params.ingest
-        )
-
-    def has_listed(self, name: str) -> bool:
-        """Whether a list of this source is that of these params."""
-        found = _sources_of(self._fetched)
-        return not self._fetched or (found or {}).get(name) == self._params.sources[name]
-
-
-def _recorded_params(stage: Any) -> dict[str, Any]:
-    of_files = stage.get("params") if isinstance(stage, dict) else None
-    content = of_files.get("params.yaml") if isinstance(of_files, dict) else None
-    return content if isinstance(content, dict) else {}
-
-
-def _sources_of(content: Mapping[str, Any]) -> Any:
-    try:
-        return TypeAdapter(dict[str, Source]).validate_python(content.get("sources"))
-    except ValidationError:
-        return None
-
-
-def _ingest_of(content: Mapping[str, Any]) -> IngestParams | None:
-    try:
-        return IngestParams.model_validate(content.get("ingest") or {})
-    except ValueError:
-        return None
-
-
-def _source(params: Params, layout: Layout, name: str, done: _Done) -> SourceLook | None:
+def _source(params: Params, layout: Layout, name: str, done: MadeWith) -> SourceLook | None:
     """What one source holds; None if that is not known before it is downloaded."""
     raw, source = layout.raw / name, params.sources[name]
     try:

@@ -16,6 +16,7 @@ from flame_core.names import did_you_mean, expanded
 from flame_core.params import FolderSource, Params, UrlsSource, WebdatasetSource
 from flame_core.params.urls import NAMELESS
 from flame_core.params.validation import Fault
+from flame_core.preflight.made_with import MadeWith
 
 _LISTED = 1000  # files of a folder that are compared with a missing one
 
@@ -23,11 +24,12 @@ _LISTED = 1000  # files of a folder that are compared with a missing one
 def source_faults(params: Params, layout: Layout) -> Iterator[Fault]:
     """Missing data of sources and missing folders of models.
 
-    A source that this run has downloaded is not looked for: nothing reads it again before its params change.
+    A source that this run has downloaded with these params is not looked for: nothing reads it before they change.
     """
+    made = MadeWith(params, layout)
     for name, source in params.sources.items():
         key = ("sources", name)
-        if (layout.raw / name / SOURCE).is_file():
+        if (layout.raw / name / SOURCE).is_file() and made.has_listed(name):
             continue
         match source:
             case FolderSource():
@@ -36,7 +38,7 @@ def source_faults(params: Params, layout: Layout) -> Iterator[Fault]:
                 yield from _urls_faults(source, layout, key)
             case WebdatasetSource():
                 yield from _webdataset_faults(source, layout, key)
-    yield from _model_faults(params, layout)
+    yield from _model_faults(params, layout, made)
 
 
 def _folder_faults(source: FolderSource, layout: Layout, key: tuple[str, ...]) -> Iterator[Fault]:
@@ -90,11 +92,11 @@ def _address_faults(address: str, key: tuple[str, ...]) -> Iterator[Fault]:
         yield Fault((*key, "path"), str(error))
 
 
-def _model_faults(params: Params, layout: Layout) -> Iterator[Fault]:
+def _model_faults(params: Params, layout: Layout, made: MadeWith) -> Iterator[Fault]:
     models: dict[tuple[str, ...], str | None] = {
         ("caption", kind, "model"): getattr(getattr(params.caption, kind), "model", None) for kind in ("short", "long")
     }
-    if not (layout.llm / params.llm.name).is_dir():
+    if not ((layout.llm / params.llm.name).is_dir() and made.has_llm()):
         models["llm", "source"] = params.llm.source
     for key, source in models.items():
         kind, _, path = (source or "").partition(":")

