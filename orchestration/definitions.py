@@ -26,7 +26,7 @@ from orchestration.experiment import experiment_job
 from orchestration.experiment_assets import experiment_assets, experiment_checks
 from orchestration.numbers import read_numbers
 from orchestration.promotion import promotion_asset
-from orchestration.resources import read_tags, runner
+from orchestration.resources import read_tags, require_runnable, runner
 
 PARALLEL_STEPS = 4  # per run; pools (dagster.yaml) limit scarce resources
 
@@ -62,6 +62,7 @@ def build(layout: Layout, *, code_overrides: bool | None = None) -> dg.Definitio
                 read_checks=read_checks,
                 read_tags=read_tags,
                 read_numbers=read_numbers,
+                require=require_runnable,
             ),
             promotion_asset(layout, stages),
             *experiment_assets(stages),

@@ -158,6 +158,7 @@ def test_an_experiment_s_checks_are_of_its_own_partition_and_can_be_evaluated_ag
         ({"overrides": {"train.epochs": "many"}}, "train.epochs: "),
         ({"preset_path": "longer"}, "preset 'longer' does not exist (known presets: cc3m-vitb16, "),
         ({}, "give a preset or overrides"),
+        ({"overrides": {"evaluate.benchmarks.names": ["mine/gone.yaml"]}}, "mine/gone.yaml does not exist"),
     ],
 )
 def test_wrong_params_stop_it_before_any_stage(
