@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import dagster as dg
@@ -48,9 +49,14 @@ def require_runnable(project: DvcProject) -> None:
 
 
 def read_tags(project: DvcProject) -> dict[str, str]:
-    """Git commit (with `-dirty` if the tree has changes), params digest, and the workspace if there is one."""
+    """Git commit (with `-dirty` if the tree has changes), params digest, and the workspace if there is one.
+
+    Params that cannot be read have no digest; why, the stage itself says.
+    """
     layout = Layout.find(project.root)
-    tags = {PARAMS_TAG: load_params(layout).digest}
+    tags: dict[str, str] = {}
+    with suppress(FlameError):
+        tags[PARAMS_TAG] = load_params(layout).digest
     if commit := git_commit(layout.project):
         tags[GIT_TAG] = commit
     if layout.is_workspace:

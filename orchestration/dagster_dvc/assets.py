@@ -118,10 +118,10 @@ def _asset(
         pool=meta.pool,  # no retry_policy: Dagster would also retry a stage that a person stopped
     )
     def materialize(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
-        tags = dict(read_tags(project)) if read_tags else {}
         try:
             if require and _is_first(context):
                 require(project)
+            tags = dict(read_tags(project)) if read_tags else {}
             run = run_stage(context, project, stage, runner, tags)
             results = list(read_checks(project, stage, meta.checks)) if read_checks and meta.checks else []
         except dg.Failure:

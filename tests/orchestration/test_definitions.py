@@ -89,6 +89,7 @@ def test_schedules_are_off_and_know_their_time_zone(definitions: dg.Definitions)
 @pytest.mark.parametrize(
     ("file", "old", "new", "said"),
     [
+        ("params.yaml", "epochs: 40", "epochs: many", "train.epochs: "),
         ("params.yaml", "names: []", "names: [mine/gone.yaml]", "mine/gone.yaml does not exist"),
         ("versions.yaml", "ingest: ", "ingest: 9", "ingest 9"),
     ],
