@@ -38,6 +38,7 @@ from orchestration.dagster_dvc.assets import EXIT_CODE, REFRESH_TAG
 from orchestration.dvc_project.errors import DvcProjectError
 from orchestration.dvc_project.project import DvcProject
 from orchestration.instance import opened_in_shell, process_tag
+from orchestration.project_definitions import build
 
 ASSETS = "__ASSET_JOB"  # Dagster's name of the job that holds every asset
 STOPPED = "stopped; what was finished is kept, and the same command resumes"
@@ -64,8 +65,6 @@ def materialize(
         ParamsError: `select` or an override cannot be read, or `flame run` would refuse the params; says what to write.
         ResourceError: the installed packages cannot read `select`.
     """
-    from orchestration.definitions import build
-
     if select and (overrides or preset):
         raise ParamsError("--select goes with neither --set nor --preset: the job `experiment` runs the whole pipeline")
     runnable_params(layout, overrides, preset)

@@ -16,8 +16,8 @@ import pytest
 
 from flame_core.layout import Layout
 from flame_core.workspace import environment
-from orchestration.definitions import build
 from orchestration.dvc_project.project import DvcProject
+from orchestration.project_definitions import build
 from tests.orchestration.conftest import edit
 from tests.orchestration.test_experiment import layout as layout  # the fixture: FLAME's params, two cheap stages
 

@@ -17,9 +17,9 @@ from flame_core.gates import Check
 from flame_core.graph.links import linked_pipeline
 from flame_core.layout import Layout
 from flame_core.params import load_params, merge, read_yaml
-from orchestration.definitions import build
 from orchestration.dvc_project.project import DvcProject, Stage
 from orchestration.experiment import _new_edges
+from orchestration.project_definitions import build
 from tests.orchestration.conftest import edit
 
 ROOT = Path(__file__).parents[2]

@@ -103,6 +103,12 @@ def test_what_flame_run_refuses_is_refused_before_anything_starts(layout: Layout
     assert not layout.state.exists()
 
 
+def test_the_graph_is_resolved_once(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "orchestration.definitions", raising=False)
+    assert materialize(layout) == 0
+    assert "orchestration.definitions" not in sys.modules  # which Dagster loads, and which builds them itself
+
+
 def test_a_key_that_is_given_twice_is_merged_as_by_flame_run() -> None:
     twice = ["train.optimizer={learning_rate: 0.01}", "a=1", "train.optimizer={weight_decay: 0.2}"]
     assert _given(twice) == {"train": {"optimizer": {"learning_rate": 0.01, "weight_decay": 0.2}}, "a": 1}
