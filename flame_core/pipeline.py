@@ -1,14 +1,14 @@
 """`flame run`: DVC's pipeline in the project or, with changed params, in a workspace (`workspace.py`).
 
 Recipes and benchmarks that could only fail later are refused before the first stage (`training/recipe_check.py`,
-`preflight/benchmarks.py`).
+`preflight/benchmarks.py`), in Dagster's runs too: whatever starts stages asks `runnable_params` first.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from flame_core.graph.section_stages import section_stages
 from flame_core.graph.versions import require_versions
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.workspace import open_workspace, require_dvc, resolve_params, workspace_of
+from flame_core.workspace import ResolvedParams, open_workspace, require_dvc, resolve_params, workspace_of
 
 log = logging.getLogger(__name__)
 
@@ -37,23 +37,10 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
         InputError: what would be computed only has to be pulled.
         Interrupted: a stop signal came.
     """
-    from orchestration.dvc_project.errors import DvcProjectError
-    from orchestration.dvc_project.repo import require_merged
     from orchestration.pipeline_run import reproduce
 
-    require_versions(layout)
-    try:
-        require_merged(layout.project)  # DVC names the line, and not what to do; a workspace would begin with nothing
-    except DvcProjectError as error:
-        raise ParamsError(str(error)) from None
-    resolved = resolve_params(layout, overrides, preset)
-    in_workspace = bool(overrides or preset or not resolved.params.storage.cache)
-    if not in_workspace:
-        require_links(layout, resolved.params)
-    of_run = workspace_of(layout, resolved.params) if in_workspace else layout
-    _require_trainable(of_run, resolved.params, layout.recipes)
-    _require_benchmarks(resolved.params, layout)
-    require_dvc(layout)
+    resolved = runnable_params(layout, overrides, preset)
+    in_workspace = _in_workspace(resolved.params, overrides, preset)
     if in_workspace:
         layout = open_workspace(layout, resolved)
         log.info("workspace %s", layout.root.relative_to(layout.project))
@@ -68,6 +55,48 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
         where = layout.root.relative_to(layout.project)
         log.info("results: %s/data; `cd %s` before `flame query`, `flame serve` and the like", where, where)
     return code
+
+
+def runnable_params(
+    layout: Layout,
+    overrides: Sequence[str] = (),
+    preset: str | Path | None = None,
+    *,
+    allow: Callable[[Params], None] = lambda params: None,
+) -> ResolvedParams:
+    """The params of a run, unless one of its stages could only fail later.
+
+    Args:
+        layout: the project's.
+        overrides: as `train.epochs=5`.
+        preset: name or path of a params file.
+        allow: refuses params before anything that they name is imported.
+
+    Raises:
+        ParamsError: as `run_pipeline`, and what `allow` raises.
+    """
+    from orchestration.dvc_project.errors import DvcProjectError
+    from orchestration.dvc_project.repo import require_merged
+
+    require_versions(layout)
+    try:
+        require_merged(layout.project)  # DVC names the line, and not what to do; a workspace would begin with nothing
+    except DvcProjectError as error:
+        raise ParamsError(str(error)) from None
+    resolved = resolve_params(layout, overrides, preset)
+    allow(resolved.params)
+    in_workspace = _in_workspace(resolved.params, overrides, preset)
+    if not in_workspace:
+        require_links(layout, resolved.params)
+    of_run = workspace_of(layout, resolved.params) if in_workspace else layout
+    _require_trainable(of_run, resolved.params, layout.recipes)
+    _require_benchmarks(resolved.params, layout)
+    require_dvc(layout)
+    return resolved
+
+
+def _in_workspace(params: Params, overrides: Sequence[str], preset: str | Path | None) -> bool:
+    return bool(overrides or preset or not params.storage.cache)
 
 
 def _require_pulled(layout: Layout, targets: Sequence[str]) -> None:

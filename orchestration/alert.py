@@ -25,6 +25,7 @@ from typing import Any
 import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 
+from flame_core.loopback import opener
 from flame_core.remedies import advice
 from flame_core.settings import settings
 from orchestration.dagster_dvc.assets import EXIT_CODE
@@ -114,7 +115,7 @@ def send(address: str, content: dict[str, Any]) -> str | None:
         address, json.dumps(content).encode(), {"content-type": "application/json", "user-agent": "flame"}
     )
     try:
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=_SECONDS) as answer:
+        with opener(address, _NoRedirect()).open(request, timeout=_SECONDS) as answer:
             answer.read(1)
         return None
     except urllib.error.HTTPError as error:

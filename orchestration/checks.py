@@ -1,8 +1,8 @@
 """Asset checks: shows the `checks.json` in a stage's out (`flame_core/gates.py`) in Dagster.
 
 Nothing is measured here. Dagster must know the names of checks before anything runs, so each stage of `dvc.yaml` lists
-them (`meta: dagster: checks:`). A check that a stage makes per source, language or direction is named `<source>/<name>`
-or `<name>/<direction>` in the file and shown as one asset check, `<name>`, which fails if one of them does.
+them (`meta: dagster: checks:`). A check that a stage makes several times is named `<source>/<name>` in the file by
+`download` and `<name>/<language>` by all others, and shown as one asset check, `<name>`, which fails if one does.
 
 A blocking check gets severity ERROR and stops the run; any other is a warning. A failed blocking check that the stage
 does not list also fails the asset, so that no failure is missed.
@@ -62,8 +62,8 @@ def read_checks(project: DvcProject, stage: Stage, declared: Sequence[str]) -> l
         found = [check for out in stage.outs for check in _read(project.root / out)]
     except InputError as error:
         return [_absent(name, str(error)) for name in declared]
-    by_name = {name: [check for check in found if name in check.name.split("/")] for name in declared}
-    undeclared = [check for check in found if not set(declared).intersection(check.name.split("/"))]
+    by_name = {name: [check for check in found if _declared_as(stage, check) == name] for name in declared}
+    undeclared = [check for check in found if _declared_as(stage, check) not in declared]
     if failed := [check.name for check in undeclared if check.blocking and not check.passed]:
         raise dg.Failure(
             f"{stage.name} failed blocking checks that dvc.yaml does not list in its meta.dagster.checks: "
@@ -72,6 +72,12 @@ def read_checks(project: DvcProject, stage: Stage, declared: Sequence[str]) -> l
         )
     unlisted = ", ".join(sorted(check.name for check in undeclared))
     return [_result(name, checks) if checks else _none(name, unlisted) for name, checks in by_name.items()]
+
+
+def _declared_as(stage: Stage, check: Check) -> str:
+    """The part of a check's name that the stage lists; the others say what it is of, such as a source."""
+    parts = check.name.split("/")
+    return parts[-1] if stage.name == DOWNLOAD else parts[0]
 
 
 def _read(out: Path) -> list[Check]:

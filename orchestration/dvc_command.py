@@ -162,10 +162,10 @@ def _wait(*, of_path: bool) -> None:
 
 
 def _end_with(parent: int, token: str) -> None:
-    """Stop the stage when the parent is gone."""
-    while os.getppid() == parent:
-        time.sleep(_PARENT_SECONDS)
+    """Stop the stage when the parent is gone, or was before this process could know it."""
     tree = ProcessTree.of(token)
+    while os.getppid() == parent and not tree.is_abandoned():
+        time.sleep(_PARENT_SECONDS)
     tree.stop(os.getpid(), settings().stop_grace_seconds, lambda line: None)
 
 

@@ -8,9 +8,9 @@ Preset and overrides are given in the job's Launchpad, which proposes the names 
           preset: flickr8k               # a file of presets/, or nothing
           overrides: {train.epochs: 5}   # as `flame run --set train.epochs=5`
 
-They are validated before any stage starts. The run then works in `.flame/runs/<params digest>/`; unchanged stages come
-from DVC's cache. Its results belong to the assets of `experiment_assets.py`, one partition per experiment, so they do
-not affect the main line's assets, data versions or freshness.
+They are validated before any stage starts, as by `flame run`. The run then works in `.flame/runs/<params digest>/`;
+unchanged stages come from DVC's cache. Its results belong to the assets of `experiment_assets.py`, one partition per
+experiment, so they do not affect the main line's assets, data versions or freshness.
 
 The Launchpad is a web page, so overrides that fetch models or run code (`flame_core/params/code_params.py`) are refused
 unless `FLAME_CODE_OVERRIDES` allows them.
@@ -31,6 +31,7 @@ from flame_core.errors import FlameError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.params.code_params import changed_code
+from flame_core.pipeline import runnable_params
 from flame_core.workspace import find_preset, open_workspace, preset_folders, preset_names, resolve_params
 from orchestration.checks import read_checks
 from orchestration.dagster_dvc.assets import op_name, run_stage
@@ -105,10 +106,12 @@ def _workspace_op(layout: Layout, stages: Mapping[str, Stage], code_overrides: b
                 raise ParamsError("give a preset or overrides; without them, materialize the assets instead")
             overrides = [f"{key}={json.dumps(value)}" for key, value in config.overrides.items()]
             preset = find_preset(layout, config.chosen) if config.chosen else None
-            resolved = resolve_params(layout, overrides, preset)
-            if not code_overrides:
-                _require_known_code(layout, resolved.params, preset)
-            opened = open_workspace(layout, resolved)
+
+            def allow(params: Params) -> None:
+                if not code_overrides:
+                    _require_known_code(layout, params, preset)
+
+            opened = open_workspace(layout, runnable_params(layout, overrides, preset, allow=allow))
             require_pulled(opened.root, project=layout.project, warn=context.log.warning)
         except (FlameError, NotPulledError, DvcProjectError, DvcBusyError) as error:
             raise dg.Failure(str(error), allow_retries=False) from None

@@ -28,15 +28,17 @@ from flame_core.errors import Interrupted, ParamsError, ResourceError
 from flame_core.layout import Layout
 from flame_core.names import shown
 from flame_core.params.validation import merge
+from flame_core.pipeline import runnable_params
 from flame_core.program import begin, errors_in_a_sentence
 from flame_core.remedies import advice
 from flame_core.reporting import configure_logging, console, facts
 from flame_core.settings import settings
-from flame_core.workspace import nested_override, preset_names, resolve_params, split_override
+from flame_core.workspace import nested_override, preset_names, split_override
 from orchestration.dagster_dvc.assets import EXIT_CODE, REFRESH_TAG
 from orchestration.dvc_project.errors import DvcProjectError
 from orchestration.dvc_project.project import DvcProject
 from orchestration.instance import opened_in_shell, process_tag
+from orchestration.project_definitions import build
 
 ASSETS = "__ASSET_JOB"  # Dagster's name of the job that holds every asset
 STOPPED = "stopped; what was finished is kept, and the same command resumes"
@@ -60,14 +62,12 @@ def materialize(
     Raises:
         DvcProjectError: the project's files cannot be used.
         Interrupted: a signal stopped it and the running stage.
-        ParamsError: `select` or an override cannot be read; says how to write it.
+        ParamsError: `select` or an override cannot be read, or `flame run` would refuse the params; says what to write.
         ResourceError: the installed packages cannot read `select`.
     """
-    from orchestration.definitions import build
-
     if select and (overrides or preset):
         raise ParamsError("--select goes with neither --set nor --preset: the job `experiment` runs the whole pipeline")
-    resolve_params(layout, overrides, preset)
+    runnable_params(layout, overrides, preset)
     _require_stages(layout, refresh)
     definitions = build(layout, code_overrides=True)  # a user with a shell may run code anyway
     assets = _selected(select, definitions)

@@ -1,13 +1,17 @@
-"""What steps need from this machine and source tree: how to run stages, and the tags of a run."""
+"""What steps need from this machine and source tree: whether and how to run stages, and the tags of a run."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+
+import dagster as dg
 
 from flame_core.errors import FlameError
 from flame_core.layout import Layout
 from flame_core.outside.noted import changed_inputs
 from flame_core.params import load_params
+from flame_core.pipeline import runnable_params
 from flame_core.settings import settings
 from flame_core.workspace import environment
 from orchestration.dagster_dvc.run import Runner
@@ -32,10 +36,27 @@ def _inputs_changed(root: Path, stage: str) -> str:
     return f"reads {', '.join(names)} as it is now" if names else ""
 
 
+def require_runnable(project: DvcProject) -> None:
+    """Refuse a run that `flame run` would refuse before its first stage.
+
+    Raises:
+        dagster.Failure: says what to change.
+    """
+    try:
+        runnable_params(Layout.find(project.root))
+    except FlameError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+
+
 def read_tags(project: DvcProject) -> dict[str, str]:
-    """Git commit (with `-dirty` if the tree has changes), params digest, and the workspace if there is one."""
+    """Git commit (with `-dirty` if the tree has changes), params digest, and the workspace if there is one.
+
+    Params that cannot be read have no digest; why, the stage itself says.
+    """
     layout = Layout.find(project.root)
-    tags = {PARAMS_TAG: load_params(layout).digest}
+    tags: dict[str, str] = {}
+    with suppress(FlameError):
+        tags[PARAMS_TAG] = load_params(layout).digest
     if commit := git_commit(layout.project):
         tags[GIT_TAG] = commit
     if layout.is_workspace:

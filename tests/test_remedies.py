@@ -203,3 +203,21 @@ def test_a_stage_warns_of_its_failed_checks(caplog):
     (record,) = caplog.records
     assert record.getMessage().startswith("check failed: pets/readable: files can be read (measured 1, threshold 0)\n")
     assert "cut while they were copied" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("check", "kind"),
+    [
+        ("pairs/readable", "readable"),  # of a source called `pairs`
+        ("own/pairs", "pairs"),
+        ("domain_classes/pairs", "domain_classes"),  # of a domain called `pairs`
+        ("recall_over_chance/en/text", "recall_over_chance"),
+        ("keys_unique", "keys_unique"),
+    ],
+)
+def test_what_a_check_is_of_does_not_choose_its_remedy(check: str, kind: str) -> None:
+    assert remedy_of(check) is REMEDIES[kind]
+
+
+def test_a_check_that_is_not_known_has_none() -> None:
+    assert remedy_of("new/pairs_of_words") is None

@@ -13,12 +13,15 @@ from flame_core.remedies.remedy import Remedy
 __all__ = ["REMEDIES", "Remedy", "advice", "remedy_of"]
 
 GO_ON = "flame run"
+# Checks named `<check>/<what it is of>`. Those of `download` are named `<source>/<check>`.
+_BEFORE = ("benchmarks_", "concept_fit_", "domain_", "recall_over_chance", "spectrum_", "tune_")
 REMEDIES: dict[str, Remedy] = {**DATA, **CURATION, **MODELS}
 
 
 def remedy_of(check: str) -> Remedy | None:
-    """The remedy of a check, whose name may hold a source, language or direction: `recall_over_chance/en/text`."""
-    return next((REMEDIES[part] for part in reversed(check.split("/")) if part in REMEDIES), None)
+    """The remedy of a check, whose name may hold what it is of: `recall_over_chance/en/text`, or `tuxpaint/pairs`."""
+    first, last = check.partition("/")[0], check.rpartition("/")[2]
+    return REMEDIES.get(first if first.startswith(_BEFORE) and first in REMEDIES else last)
 
 
 def advice(check: str) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flame_core.layout import Layout
+from flame_core.loopback import opener
 from flame_core.tracking.address import without_secrets
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def _ask(url: str, run_id: str) -> tuple[str, str]:
     """A server's type name for the result of looking up a run, and its instance description (with its folder)."""
     body = json.dumps({"query": _QUERY, "variables": {"id": run_id}}).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
+    with opener(url).open(request, timeout=_SECONDS) as answer:
         data: dict[str, Any] = json.load(answer)["data"]
     return str(data["runOrError"]["__typename"]), str(data["instance"]["info"])
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 from flame_core import pipes, reporting
+from flame_core.loopback import opener
 from flame_core.settings import settings
 from flame_core.tracking.address import is_server, sqlite_path
 from flame_core.tracking.relocation import ARTIFACTS
@@ -42,7 +42,7 @@ def served(address: str, run_id: str) -> bool:
     """Whether a server shows the pages of this store now; `run_id` is a run that only this store has."""
     url = f"{page_address(address)}/api/2.0/mlflow/runs/get?run_id={quote(run_id, safe='')}"
     try:
-        with urllib.request.urlopen(url, timeout=_SECONDS) as answer:
+        with opener(url).open(url, timeout=_SECONDS) as answer:
             return is_server(address) or _of_store(address, json.load(answer))
     except urllib.error.HTTPError:
         return is_server(address)  # it runs, but may require a login

@@ -18,6 +18,7 @@ import numpy as np
 
 from flame_core.digest import write_json
 from flame_core.layout import Layout
+from flame_core.loopback import opener
 
 log = logging.getLogger(__name__)
 _SECONDS_TO_ANSWER, _SECONDS_TO_READ = 2, 120
@@ -74,6 +75,5 @@ def _read(layout: Layout) -> dict[str, Any] | None:
 def _asked(url: str, body: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
     content = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(request, timeout=seconds) as answer:
+    with opener(url).open(request, timeout=seconds) as answer:
         return json.load(answer)

@@ -34,6 +34,7 @@ REFRESH_TAG = "refresh"  # a run's tag: names of stages, separated by commas, to
 ReadChecks = Callable[[DvcProject, Stage, Sequence[str]], Iterable[dg.AssetCheckResult]]
 ReadNumbers = Callable[[DvcProject, Stage], Mapping[str, float]]
 ReadTags = Callable[[DvcProject], Mapping[str, str]]
+Require = Callable[[DvcProject], None]
 
 
 def asset_key(stage: str) -> dg.AssetKey:
@@ -54,6 +55,7 @@ def dvc_assets(
     read_checks: ReadChecks | None = None,
     read_tags: ReadTags | None = None,
     read_numbers: ReadNumbers | None = None,
+    require: Require | None = None,
 ) -> list[dg.AssetsDefinition]:
     """One asset per stage of the project's root `dvc.yaml`.
 
@@ -66,6 +68,7 @@ def dvc_assets(
         read_tags: Returns tags for materializations, such as the git commit; called in each step. The run has those
             that its first stage found.
         read_numbers: Called after a stage is up to date; returns numbers that Dagster plots over time.
+        require: Called before the first stage of a run; raises dagster.Failure if a later one could only fail.
 
     Raises:
         DvcProjectError: `dvc.yaml`, a params file or a stage's meta is broken; names the file, line and key.
@@ -81,7 +84,7 @@ def dvc_assets(
             )
     if read_checks is None and (stage := next((s for s in stages.values() if stage_meta(s).checks), None)):
         raise DvcProjectError(f"{PROJECT_FILE}: stage {stage.name} declares checks, but dvc_assets got no read_checks")
-    readers = (read_checks, read_tags, read_numbers)
+    readers = (read_checks, read_tags, read_numbers, require)
     return [_asset(project, stage, runner or Runner(), *readers) for stage in stages.values()]
 
 
@@ -92,6 +95,7 @@ def _asset(
     read_checks: ReadChecks | None,
     read_tags: ReadTags | None,
     read_numbers: ReadNumbers | None,
+    require: Require | None,
 ) -> dg.AssetsDefinition:
     meta = stage_meta(stage)
     key = asset_key(stage.name)
@@ -114,8 +118,10 @@ def _asset(
         pool=meta.pool,  # no retry_policy: Dagster would also retry a stage that a person stopped
     )
     def materialize(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
-        tags = dict(read_tags(project)) if read_tags else {}
         try:
+            if require and _is_first(context):
+                require(project)
+            tags = dict(read_tags(project)) if read_tags else {}
             run = run_stage(context, project, stage, runner, tags)
             results = list(read_checks(project, stage, meta.checks)) if read_checks and meta.checks else []
         except dg.Failure:
@@ -145,9 +151,8 @@ def run_stage(context: Context, project: DvcProject, stage: Stage, runner: Runne
         dagster.Failure: the stage failed or the project cannot be used.
         dagster.RetryRequested: the stage failed, and its `retries` allow another try.
     """
-    run_id = context.run.run_id
-    if tags and not context.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
-        context.instance.add_run_tags(run_id, dict(tags))  # what a later stage finds, its materialization says
+    if tags and _is_first(context):  # what a later stage finds, its materialization says
+        context.instance.add_run_tags(context.run.run_id, dict(tags))
     force = stage.name in context.run.tags.get(REFRESH_TAG, "").split(",")
     try:
         return bring_up_to_date(context, project, stage.name, runner, force)
@@ -163,6 +168,11 @@ def run_stage(context: Context, project: DvcProject, stage: Stage, runner: Runne
         if retries is None or not retries.may_help(failed.code):
             raise failure from None
         raise dg.RetryRequested(retries.max, retries.delay(context.retry_number + 1)) from failure
+
+
+def _is_first(context: Context) -> bool:
+    """Whether no stage of this run is done yet."""
+    return not context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
 
 
 def run_metadata(stage: Stage, run: StageRun, numbers: Mapping[str, float]) -> dict[str, Any]:

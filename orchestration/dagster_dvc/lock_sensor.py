@@ -15,7 +15,7 @@ from orchestration.dagster_dvc.assets import DATA_VERSION_TAG, ReadChecks, ReadN
 from orchestration.dagster_dvc.check_evaluation import check_evaluation
 from orchestration.dagster_dvc.run import StageRun, recall
 from orchestration.dagster_dvc.stage_meta import stage_meta
-from orchestration.dvc_project.errors import PROJECT_FILE, DvcBusyError
+from orchestration.dvc_project.errors import PROJECT_FILE, DvcBusyError, DvcProjectError
 from orchestration.dvc_project.lock import LockedStage
 from orchestration.dvc_project.project import DvcProject, Stage
 
@@ -35,7 +35,8 @@ def dvc_lock_sensor(
     """A sensor that reports stages that ran outside Dagster: their outs in `dvc.lock` differ from those Dagster knows.
 
     Each becomes a materialization without a run, with its code version, its data version and those of its inputs, and
-    with the checks and numbers stored with the data. Stages of a run in progress are left to that run.
+    with the checks and numbers stored with the data. Stages of a run in progress are left to that run. A stage
+    whose checks cannot be shown is left out, and the tick says why.
     """
     stages = stages or project.stages()
     keys = {name: asset_key(name) for name in stages}
@@ -51,18 +52,28 @@ def dvc_lock_sensor(
             locked = project.locked()
         except DvcBusyError as busy:
             return dg.SkipReason(f"{PROJECT_FILE} is in use. {busy}")
+        except DvcProjectError as error:
+            return dg.SkipReason(str(error))
         busy_keys = _keys_in_progress(context.instance) & set(keys.values())
         events: list[dg.AssetMaterialization | dg.AssetCheckEvaluation] = []
+        refused: list[str] = []
         for stage in stages.values():
             entry, key = locked.get(stage.name), keys[stage.name]
             if entry is None or key in busy_keys or _known(context.instance, key) == entry.data_version:
                 continue
-            numbers = read_numbers(project, stage) if read_numbers else {}
-            events.append(_runless(project, stage, entry, locked, numbers))
             declared = stage_meta(stage).checks
-            if read_checks and declared:
-                events += [check_evaluation(key, result) for result in read_checks(project, stage, declared)]
-        return dg.SensorResult(asset_events=events) if events else dg.SkipReason(_why_not(locked, len(busy_keys)))
+            try:
+                results = list(read_checks(project, stage, declared)) if read_checks and declared else []
+                numbers = read_numbers(project, stage) if read_numbers else {}
+                events.append(_runless(project, stage, entry, locked, numbers))
+            except (dg.Failure, DvcProjectError) as error:
+                refused.append(str(error.description if isinstance(error, dg.Failure) else error))
+                continue
+            events += [check_evaluation(key, result) for result in results]
+        why = f"Not shown: {'; '.join(refused)}" if refused else ""
+        if events:
+            return dg.SensorResult(asset_events=events, skip_reason=dg.SkipReason(why) if why else None)
+        return dg.SkipReason(why or _why_not(locked, len(busy_keys)))
 
     return sensor
 

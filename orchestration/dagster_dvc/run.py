@@ -34,7 +34,7 @@ from orchestration.dvc_project.absent import NotPulledError, require_pulled
 from orchestration.dvc_project.errors import DvcBusyError
 from orchestration.dvc_project.lock import LockedStage, sort_lock
 from orchestration.dvc_project.project import DvcProject
-from orchestration.dvc_project.repo import busy_path, release_dead
+from orchestration.dvc_project.repo import busy_path, release_dead, temporary_folder
 from orchestration.dvc_project.stage_processes import DVC, end_abandoned, tree_label
 from orchestration.processes.shown import ShownProcess
 from orchestration.processes.tree import ProcessTree
@@ -156,7 +156,7 @@ def recall(project: DvcProject, stage: str, locked: LockedStage) -> Mapping[str,
 
 
 def _memory(project: DvcProject, stage: str, locked: LockedStage) -> Path:
-    return project.root / ".dvc" / "tmp" / "dagster" / stage / f"{locked.data_version}.json"
+    return temporary_folder(project.root) / "dagster" / stage / f"{locked.data_version}.json"
 
 
 def _patient(project: DvcProject, runner: Runner, ask: Callable[[], T]) -> T:

@@ -57,6 +57,21 @@ def opened(root: Path, *, locked: bool = False) -> Iterator[Repo]:
         raise DvcProjectError(located(error, root)) from None
 
 
+def temporary_folder(root: Path) -> Path:
+    """DVC's `.dvc/tmp`, of the project in `root` or of a folder above it that DVC was set up in.
+
+    Raises:
+        DvcProjectError: there is none.
+    """
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        return Path(Repo.find_dvc_dir(str(root))) / "tmp"
+    except NotDvcRepoError as error:
+        raise DvcProjectError(located(error, root)) from None
+
+
 @contextmanager
 def _holding(repo: Repo, root: Path) -> Iterator[None]:
     """Hold DVC's repository lock; if it is not available, the error names the process that has it."""
@@ -77,9 +92,9 @@ def _holder(root: Path) -> str | None:
     import psutil
 
     try:
-        pid = int((root / ".dvc" / "tmp" / "lock").read_text().split()[0])
+        pid = int((temporary_folder(root) / "lock").read_text().split()[0])
         command = " ".join(psutil.Process(pid).cmdline())
-    except (OSError, ValueError, IndexError, psutil.Error):
+    except (OSError, ValueError, IndexError, psutil.Error, DvcProjectError):
         return None
     return f"DVC's lock in {root} is held by process {pid} ({command[:200]})"
 
@@ -116,8 +131,8 @@ def release_dead(root: Path) -> list[str]:
 def held_paths(root: Path) -> Any:
     """The content of DVC's file of held paths; None if there is none or it is being written."""
     try:
-        return json.loads((root / ".dvc" / "tmp" / "rwlock").read_text())
-    except (OSError, ValueError):
+        return json.loads((temporary_folder(root) / "rwlock").read_text())
+    except (OSError, ValueError, DvcProjectError):
         return None
 
 

@@ -44,13 +44,13 @@ class ProcessTree:
     def abandoned(cls, label: str) -> list[ProcessTree]:
         """Trees with this label that still have processes although the process that made them has ended."""
         found = {token for process in psutil.process_iter() for token in _tokens(process)}
-        trees = []
-        for token in sorted(found):
-            kind, _, rest = token.partition(":")
-            owner = rest.partition(":")[0]  # no number if somebody else has set the variable
-            if kind == label and owner.isdecimal() and not _alive(int(owner)):
-                trees.append(cls.of(token))
-        return trees
+        trees = [cls.of(token) for token in sorted(found) if token.partition(":")[0] == label]
+        return [tree for tree in trees if tree.is_abandoned()]
+
+    def is_abandoned(self) -> bool:
+        """Whether the process that made this tree has ended."""
+        owner = (*self.token.split(":"), "")[1]  # no number if somebody else has set the variable
+        return owner.isdecimal() and not _alive(int(owner))
 
     def environment(self) -> dict[str, str]:
         """The environment variable that makes a process and its descendants belong to the tree.

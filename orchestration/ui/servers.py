@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ import yaml
 from flame_core.digest import text_sha256
 from flame_core.errors import FlameError, ParamsError, ResourceError
 from flame_core.layout import Layout
+from flame_core.loopback import opener
 from flame_core.program import begin, errors_in_a_sentence
 from flame_core.reporting import configure_logging, console
 from flame_core.settings import settings
@@ -250,9 +250,9 @@ def _require_free(host: str, port: int, setting: str) -> None:
             ) from None
 
 
-def _answers(url: str | None) -> bool:
+def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url or "", timeout=2) as answer:
+        with opener(url).open(url, timeout=2) as answer:
             return answer.status == 200
     except OSError:
         return False

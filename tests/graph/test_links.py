@@ -16,8 +16,8 @@ from flame_core.params import load_params
 from flame_core.pipeline import run_pipeline
 from flame_core.workspace import open_workspace, resolve_params
 from orchestration.dagster_dvc.assets import asset_key
-from orchestration.definitions import build
 from orchestration.dvc_project.project import DvcProject
+from orchestration.project_definitions import build
 
 ROOT = Path(__file__).parents[2]
 STUDENT = "teacher: {recipe: flame}\nsidecars: {labels: data/sidecars/labels}\nselection: keys.parquet\n"

@@ -27,8 +27,8 @@ from flame_core.tracking.runs import find_record
 from flame_core.tracking.store import local_address
 from flame_core.workspace import dvc, environment, open_workspace, resolve_params
 from orchestration.dagster_dvc.assets import asset_key
-from orchestration.definitions import build
 from orchestration.materialize import QUIET
+from orchestration.project_definitions import build
 from tests.stages.pipeline import captioned_project
 from tests.training.world import recipe
 

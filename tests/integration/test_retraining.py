@@ -18,9 +18,9 @@ from flame_core.tracking.promotion import PREVIOUS, REASON, TABLE, VERDICT
 from flame_core.tracking.store import local_address
 from flame_core.workspace import environment
 from orchestration.automation import LOOK_AGAIN
-from orchestration.definitions import build
 from orchestration.instance import opened_in_shell
 from orchestration.materialize import QUIET
+from orchestration.project_definitions import build
 from tests.integration.conftest import Project, Tracked, in_three_languages, write_pictures
 
 pytestmark = pytest.mark.slow

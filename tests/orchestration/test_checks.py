@@ -16,15 +16,18 @@ from orchestration.dvc_project.project import DvcProject, Stage
 from tests.measuring import world
 
 STAGE = Stage("ingest", "flame ingest", None, {}, (), (), ("data/shards",), "v1")
+DOWNLOAD = Stage("download", "flame download", None, {}, (), (), ("data/shards",), "v1")
 GOOD = [Check("keys_unique", True, "no key stands twice", 0, 0), Check("kept_fraction", True, "enough kept", 0.97, 0.5)]
 
 
-def read(root: Path, checks: list[Check] | None, *declared: str) -> dict[str, dg.AssetCheckResult]:
+def read(
+    root: Path, checks: list[Check] | None, *declared: str, stage: Stage = STAGE
+) -> dict[str, dg.AssetCheckResult]:
     out = root / "data" / "shards"
     out.mkdir(parents=True)
     if checks is not None:
         (out / gates.CHECKS).write_bytes(gates.to_bytes(checks))
-    return {str(result.check_name): result for result in read_checks(DvcProject(root), STAGE, declared)}
+    return {str(result.check_name): result for result in read_checks(DvcProject(root), stage, declared)}
 
 
 def rows(result: dg.AssetCheckResult) -> list[dict]:
@@ -67,13 +70,23 @@ def test_a_failed_check_without_threshold_names_none(tmp_path: Path) -> None:
     assert [(row["measured"], row["threshold"]) for row in rows(result)] == [("none", "")]
 
 
-@pytest.mark.parametrize("names", [("a/pairs", "b/pairs"), ("pairs/a", "pairs/b")])
-def test_one_check_a_source_is_shown_as_one_that_fails_where_one_does(tmp_path: Path, names: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("stage", "names"), [(DOWNLOAD, ("a/pairs", "b/pairs")), (STAGE, ("pairs/a", "pairs/b"))], ids=["source", "other"]
+)
+def test_one_check_a_source_is_shown_as_one_that_fails_where_one_does(
+    tmp_path: Path, stage: Stage, names: tuple[str, str]
+) -> None:
     found = [Check(names[0], True, "lists pairs", 4, 1), Check(names[1], False, "lists pairs", 0, 1, keys=["b"])]
-    result = read(tmp_path, found, "pairs")["pairs"]
+    result = read(tmp_path, found, "pairs", stage=stage)["pairs"]
     assert not result.passed
     assert str(result.description).startswith(f"lists pairs: measured 0, threshold 1 ({names[1]})\n\n")
     assert [row["check"] for row in rows(result)] == [names[1], names[0]]  # what failed comes first
+
+
+def test_a_source_that_is_called_as_a_check_fails_no_other(tmp_path: Path) -> None:
+    found = [Check("pairs/pairs", True, "lists pairs", 4, 1), Check("pairs/readable", False, "is read", 1, 0, False)]
+    results = read(tmp_path, found, "pairs", "readable", stage=DOWNLOAD)
+    assert {name: result.passed for name, result in results.items()} == {"pairs": True, "readable": False}
 
 
 def test_a_warning_does_not_hide_behind_a_blocking_check_that_passed(tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ import pytest
 
 from flame_core.layout import Layout
 from flame_core.workspace import environment
-from orchestration.definitions import build
 from orchestration.dvc_project.project import DvcProject
+from orchestration.project_definitions import build
+from tests.orchestration.conftest import edit
+from tests.orchestration.test_experiment import layout as layout  # the fixture: FLAME's params, two cheap stages
 
 ROOT = Path(__file__).parents[2]
 GRAPH = Path(__file__).with_name("graph.json")
@@ -82,6 +84,27 @@ def test_schedules_are_off_and_know_their_time_zone(definitions: dg.Definitions)
         assert isinstance(schedule, dg.ScheduleDefinition)
         assert schedule.execution_timezone == "UTC"
         assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("params.yaml", "epochs: 40", "epochs: many", "train.epochs: "),
+        ("params.yaml", "names: []", "names: [mine/gone.yaml]", "mine/gone.yaml does not exist"),
+        ("versions.yaml", "ingest: ", "ingest: 9", "ingest 9"),
+    ],
+)
+def test_a_run_whose_later_stage_could_only_fail_is_refused_before_the_first(
+    layout: Layout, instance: dg.DagsterInstance, file: str, old: str, new: str, said: str
+) -> None:
+    edit(layout.root / file, old, new)
+    job = build(layout).resolve_job_def("pretrain")
+    result = job.execute_in_process(instance=instance, raise_on_error=False)
+    (failed,) = result.get_step_failure_events()
+    assert failed.step_key == "train__flame"
+    failure = failed.step_failure_data.user_failure_data
+    assert failure is not None and said in str(failure.description)
+    assert not (layout.root / "data").exists()
 
 
 def test_loading_imports_nothing_heavy() -> None:

@@ -7,13 +7,18 @@ import json
 import logging
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flame_core.workspace import environment
 from orchestration import dvc_command
+from orchestration.dvc_project.project import DvcProject
+from orchestration.processes.tree import TOKEN
+from tests.orchestration.conftest import edit
 
 
 def test_a_path_that_was_freed_before_the_first_look_is_not_waited_for_until_another_is_freed(
@@ -115,3 +120,23 @@ def test_a_project_on_a_disk_that_may_only_be_read_is_named(
     said = " ".join(capsys.readouterr().err.split())
     assert "error: /project/.dvc/tmp/lock: Read-only file system. This user may not read or write there" in said
     assert "unexpected error" not in said
+
+
+def test_a_run_that_was_killed_before_this_process_looked_has_no_stage_left(foreign: DvcProject) -> None:
+    """Another process is its parent by then, as the first of a container is."""
+    edit(foreign.root / "grow.py", "count =", "time.sleep(600)\ncount =")
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    command = subprocess.Popen(
+        [sys.executable, "-m", "orchestration.dvc_command", "repro", "grow"],
+        cwd=foreign.root,
+        env={**environment(), TOKEN: f"dvc-test:{killed.pid}:0123"},
+        start_new_session=True,
+    )
+    try:
+        assert command.wait(timeout=45) != 0
+    finally:
+        if command.poll() is None:
+            os.killpg(command.pid, 9)
+            command.wait()
+    assert not (foreign.root / "dvc.lock").exists()

@@ -17,9 +17,9 @@ from flame_core.gates import Check
 from flame_core.graph.links import linked_pipeline
 from flame_core.layout import Layout
 from flame_core.params import load_params, merge, read_yaml
-from orchestration.definitions import build
 from orchestration.dvc_project.project import DvcProject, Stage
 from orchestration.experiment import _new_edges
+from orchestration.project_definitions import build
 from tests.orchestration.conftest import edit
 
 ROOT = Path(__file__).parents[2]
@@ -158,6 +158,7 @@ def test_an_experiment_s_checks_are_of_its_own_partition_and_can_be_evaluated_ag
         ({"overrides": {"train.epochs": "many"}}, "train.epochs: "),
         ({"preset_path": "longer"}, "preset 'longer' does not exist (known presets: cc3m-vitb16, "),
         ({}, "give a preset or overrides"),
+        ({"overrides": {"evaluate.benchmarks.names": ["mine/gone.yaml"]}}, "mine/gone.yaml does not exist"),
     ],
 )
 def test_wrong_params_stop_it_before_any_stage(

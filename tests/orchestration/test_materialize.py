@@ -94,6 +94,21 @@ def test_what_would_be_dropped_or_means_nothing_is_refused(layout: Layout) -> No
         materialize(layout, overrides=["train.epochs=0"])
 
 
+def test_what_flame_run_refuses_is_refused_before_anything_starts(layout: Layout) -> None:
+    with pytest.raises(ParamsError, match=r"mine/gone\.yaml does not exist"):
+        materialize(layout, overrides=["evaluate.benchmarks.names=[mine/gone.yaml]"])
+    edit(layout.root / "versions.yaml", "ingest: ", "ingest: 9")
+    with pytest.raises(ParamsError, match="ingest 9"):
+        materialize(layout)
+    assert not layout.state.exists()
+
+
+def test_the_graph_is_resolved_once(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "orchestration.definitions", raising=False)
+    assert materialize(layout) == 0
+    assert "orchestration.definitions" not in sys.modules  # which Dagster loads, and which builds them itself
+
+
 def test_a_key_that_is_given_twice_is_merged_as_by_flame_run() -> None:
     twice = ["train.optimizer={learning_rate: 0.01}", "a=1", "train.optimizer={weight_decay: 0.2}"]
     assert _given(twice) == {"train": {"optimizer": {"learning_rate": 0.01, "weight_decay": 0.2}}, "a": 1}

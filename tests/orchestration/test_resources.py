@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import dagster as dg
 
+from flame_core.layout import Layout
 from orchestration.dagster_dvc.assets import EXIT_CODE, dvc_assets
 from orchestration.dvc_project.project import DvcProject
-from orchestration.resources import runner
+from orchestration.resources import PARAMS_TAG, read_tags, runner
+from tests.orchestration.conftest import edit
+from tests.orchestration.test_experiment import layout as layout  # the fixture: FLAME's params, two cheap stages
 
 # A limit of a file's size is refused as a full disk is (EFBIG); the stage itself lifts it.
 LIMITED = ("sh", "-c", 'ulimit -S -f 2000 && exec "$@"', "sh")
@@ -29,3 +32,10 @@ def test_a_disk_that_is_full_below_the_cache_is_named_and_keeps_no_part_of_a_fil
     assert "File too large. Free some room and run the same command again" in str(said.description)
     assert said.metadata[EXIT_CODE].value == 5
     assert not list((foreign.root / ".dvc/cache").rglob("*.tmp"))
+
+
+def test_params_that_cannot_be_read_have_no_tag(layout: Layout) -> None:
+    project = DvcProject(layout.root)
+    assert PARAMS_TAG in read_tags(project)
+    edit(layout.params, "epochs: 40", "epochs: many")
+    assert PARAMS_TAG not in read_tags(project)

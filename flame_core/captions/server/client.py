@@ -7,7 +7,6 @@ The key is taken out of whatever the server says about it.
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import replace
 
 import aiohttp
@@ -15,6 +14,7 @@ from yarl import URL
 
 from flame_core.captions.server.reply import Reply, read_reply
 from flame_core.data.addresses.request import reason_of
+from flame_core.loopback import is_loopback
 
 LARGEST = 1 << 20  # bytes of an answer
 _CONNECT = 10.0  # seconds
@@ -66,12 +66,7 @@ class ChatClient:
 def is_readable_on_the_way(address: str) -> bool:
     """Whether what is sent to this address passes a network unencrypted."""
     url = URL(address)
-    if url.scheme == "https" or url.host == "localhost":
-        return False
-    try:
-        return not ipaddress.ip_address(url.host or "").is_loopback
-    except ValueError:  # a name
-        return True
+    return url.scheme != "https" and not is_loopback(url.host or "")
 
 
 def _fault(error: BaseException) -> str:

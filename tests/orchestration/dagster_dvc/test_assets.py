@@ -66,6 +66,21 @@ def test_a_damaged_memory_of_reports_does_not_fail_a_stage_that_is_up_to_date(
     assert again.success and set(outcomes(again).values()) == {"unchanged"}
 
 
+def test_a_project_below_dvc_s_folder_gets_none_of_its_own(foreign: DvcProject, instance: dg.DagsterInstance) -> None:
+    """DVC takes the nearest `.dvc`: an empty one would hide the cache and the remotes of the other."""
+    inner = DvcProject(foreign.root / "inner")
+    inner.root.mkdir()
+    for name in ("dvc.yaml", "params.yaml", "grow.py"):
+        (foreign.root / name).rename(inner.root / name)
+    assert materialize(inner, instance).success
+    assert not (inner.root / ".dvc").exists()
+    assert list((foreign.root / ".dvc/tmp/dagster/grow").glob("*.json"))
+    assert set(outcomes(materialize(inner, instance)).values()) == {"unchanged"}
+    event = instance.get_latest_materialization_event(KEYS[0])
+    assert event is not None and event.asset_materialization is not None
+    assert event.asset_materialization.metadata["grown"].value == 4
+
+
 def test_materialize_then_unchanged(
     foreign: DvcProject, reproduced_template: Path, instance: dg.DagsterInstance
 ) -> None:

@@ -7,7 +7,7 @@ from dagster._core.events import DagsterEvent, DagsterEventType
 
 from orchestration.dagster_dvc.assets import dvc_assets
 from orchestration.dagster_dvc.lock_sensor import dvc_lock_sensor
-from orchestration.dvc_project.project import DvcProject
+from orchestration.dvc_project.project import DvcProject, Stage
 from tests.orchestration.conftest import KEYS, dvc, edit, read_checks, stale
 
 
@@ -47,6 +47,28 @@ def test_it_says_why_it_reports_nothing(foreign: DvcProject, instance: dg.Dagste
 
     (foreign.root / "dvc.lock").unlink(missing_ok=True)
     assert said(foreign) == "There is no dvc.lock: no stage has run yet."
+
+
+def test_a_merge_s_conflict_is_said(reproduced: DvcProject, instance: dg.DagsterInstance) -> None:
+    sensor = dvc_lock_sensor(reproduced, read_checks=read_checks)
+    edit(reproduced.root / "dvc.lock", "schema:", "<<<<<<< HEAD\nschema:")
+    data = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+    assert data.skip_message and "dvc.lock, line 1: a merge left a conflict here" in data.skip_message
+
+
+def test_a_stage_that_cannot_be_reported_does_not_silence_the_others(
+    reproduced: DvcProject, instance: dg.DagsterInstance
+) -> None:
+    def refuse(project: DvcProject, stage: Stage, declared: object) -> list[dg.AssetCheckResult]:
+        raise dg.Failure(f"{stage.name} failed blocking checks that dvc.yaml does not list: large")
+
+    sensor = dvc_lock_sensor(reproduced, read_checks=refuse)
+    data = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+    assert [event.asset_key for event in data.asset_events] == KEYS[1:]
+    for event in data.asset_events:
+        instance.report_runless_asset_event(event)
+    data = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+    assert data.skip_message == "Not shown: grow failed blocking checks that dvc.yaml does not list: large"
 
 
 def test_only_what_a_run_in_progress_will_report_waits_for_it(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from pathlib import Path
+from typing import Any, NoReturn
 
 import dagster as dg
 import pytest
@@ -63,6 +64,19 @@ def test_after_a_failed_stage_only_that_stage_is_red(foreign: DvcProject, stored
     assert run(foreign, stored).success
     assert shown_as_failed(stored) == []
     assert [check_status(stored, key) for key in (KEYS[0], KEYS[3])] == ["SUCCEEDED", "SUCCEEDED"]
+
+
+@pytest.mark.parametrize("reader", ["require", "read_tags"])
+def test_what_refuses_a_stage_before_it_starts_makes_only_that_stage_red(
+    foreign: DvcProject, stored: dg.DagsterInstance, reader: str
+) -> None:
+    def refuse(project: DvcProject) -> NoReturn:
+        raise dg.Failure("params.yaml is broken")
+
+    asked: Any = {reader: refuse}
+    asked = dvc_assets(foreign, read_checks=read_checks, **asked)
+    assert not dg.materialize(asked, instance=stored, raise_on_error=False).success
+    assert shown_as_failed(stored) == [KEYS[0]]
 
 
 def test_after_a_failed_check_it_is_the_check_that_is_red(foreign: DvcProject, stored: dg.DagsterInstance) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from orchestration.dvc_project.errors import DvcBusyError
 from orchestration.dvc_project.project import DvcProject
-from orchestration.dvc_project.repo import held_paths, release_dead
+from orchestration.dvc_project.repo import held_paths, release_dead, temporary_folder
 
 
 def test_who_holds_the_lock_is_said(reproduced: DvcProject) -> None:
@@ -30,6 +31,20 @@ def test_who_holds_the_lock_is_said(reproduced: DvcProject) -> None:
     finally:
         holder.communicate("\n")
     assert reproduced.locked()
+
+
+def test_what_is_held_in_a_project_below_dvc_s_folder_is_seen(reproduced: DvcProject) -> None:
+    inner = reproduced.root / "inner"
+    inner.mkdir()
+    shutil.copy(reproduced.root / "dvc.yaml", inner)
+    held = {"write": {str(inner / "numbers"): {"pid": 1, "cmd": "dvc repro"}}}
+    (reproduced.root / ".dvc/tmp/rwlock").write_text(json.dumps(held))
+    assert temporary_folder(inner) == reproduced.root / ".dvc/tmp"
+    assert held_paths(inner) == held
+
+
+def test_nothing_is_held_without_dvc(tmp_path: Path) -> None:
+    assert held_paths(tmp_path) is None
 
 
 def test_what_a_process_held_whose_number_another_has_is_released(reproduced: DvcProject) -> None:
