@@ -78,9 +78,9 @@ class TuneParams(Section):
             raise ValueError("name a model: recipes, baselines or probed")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"{', '.join(twice)} stands more than once among recipes, baselines and probed")
-        tests = ["validation", "test", *self.domains, *self.beyond]
+        tests = ["train", "validation", "test", *self.domains, *self.beyond]
         if twice := sorted({name for name in tests if tests.count(name) > 1}):
             raise ValueError(
-                f"{', '.join(twice)}: domains and beyond need names of their own, and not validation or test"
+                f"{', '.join(twice)}: domains and beyond need names of their own, and not train, validation or test"
             )
         return self

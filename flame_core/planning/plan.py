@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def plan(params: Params, layout: Layout, start: Given, tflops: float, processes: int) -> dict[str, dict[str, str]]:
-    """The cost of a run, as text in sections: the LLM and the store, then each recipe's training."""
+    """The cost of a run, as text in sections: captions, the texts' store, optional stages, each recipe's training."""
     shape = read_shape(params, layout.llm / params.llm.name)
     text = text_cost(params, shape, start.images, start.lengths, start.count)
     others = evaluation_costs(params, layout, shape, start)
@@ -77,7 +77,6 @@ def plan(params: Params, layout: Layout, start: Given, tflops: float, processes:
         }
     for section in _section_costs(params, layout, shape, start, tflops).values():
         sections |= section
-    sections |= _adapting_cost(params, shape, start, tflops)
     for name, recipe in params.train.items():
         cost = _training_cost(params, recipe, layout, shape, names, start.images, processes)
         if isinstance(cost, str):
@@ -127,15 +126,6 @@ def _cluster_cost(params: Params, cluster: ClusterParams, shape: LLMShape, image
     return f"clusters: {cluster.clusters:,} of {images:,} samples", cluster_cost(
         cluster, images, shape.hidden, vectors, BYTES[params.text.store_dtype]
     )
-
-
-def _adapting_cost(params: Params, shape: LLMShape, start: Given, tflops: float) -> dict[str, dict[str, str]]:
-    """A title, and the cost of the LLM's adapters; {} if params have no such section."""
-    from flame_core.adapting.cost import adapting_section
-
-    if (chosen := params.adapt_llm) is None:
-        return {}
-    return adapting_section(chosen, params.text, shape, start.lengths, start.count, tflops)
 
 
 def _section_costs(
@@ -267,7 +257,7 @@ def _items(count: float, name: str) -> str:
 
 
 def stage_costs(params: Params, layout: Layout, tflops: float | None) -> dict[str, str]:
-    """What stages cost at most, {stage: text}: `embed` and every training, and what `auto` stands for in them.
+    """What stages cost at most, {stage: text}: `embed`, optional stages, every training, and what `auto` stands for.
 
     With a rate in TFLOP/s, how long they take, too. {} if the number of pictures is not known yet.
     """

@@ -78,7 +78,7 @@ def _dims_of_vectors(params: Params, chosen: SemDedupParams, layout: Layout) -> 
 def llm_section_costs(
     params: Params, layout: Layout, shape: LLMShape, start: Given, tflops: float
 ) -> dict[str, dict[str, dict[str, str]]]:
-    """The costs of optional stages that use the LLM's words, for what a plan starts from."""
+    """The costs of optional stages that use the LLM or its words, for what a plan starts from."""
     found = {}
     if (lexical := params.lexical) is not None:
         from flame_core.lexical.cost import lexical_section
@@ -94,6 +94,10 @@ def llm_section_costs(
         )
     if params.caption_lm is not None:
         found["caption_lm"] = _captioner_section(params, params.caption_lm, layout, shape, start, tflops)
+    if params.adapt_llm is not None:
+        from flame_core.adapting.cost import adapting_section
+
+        found["adapt_llm"] = adapting_section(params.adapt_llm, params.text, shape, start.lengths, start.count, tflops)
     return found
 
 

@@ -7,12 +7,12 @@ it runs if those bytes change. Costs are those of `flame plan`, for the data tha
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flame_core.absent_outs import dvc_command
-from flame_core.errors import InputError, ParamsError, ResourceError
+from flame_core.errors import FlameError, ParamsError, ResourceError
 from flame_core.graph.versions import require_versions
 from flame_core.layout import Layout
 from flame_core.reporting import starting
@@ -68,6 +68,7 @@ def pipeline_status(layout: Layout, tflops: float | None = None) -> list[StageSt
         if name in stages
     }
     reasons = {name: why if name in ran else ["has not run here"] for name, why in changes.items()}
+    reasons = {name: left for name, why in reasons.items() if (left := _but_absent(why, absent))}
     for stage, names in changed_inputs(params, layout).items():
         if stage in upstream and stage in ran:
             reasons[stage] = [*reasons.get(stage, []), f"{', '.join(names)} changed since it was read"]
@@ -83,9 +84,19 @@ def _costs(params: Params, layout: Layout, tflops: float | None) -> dict[str, st
 
     try:
         return stage_costs(params, layout, tflops)
-    except InputError as error:  # such as an LLM of unknown shape, which is fetched first
+    except FlameError as error:  # such as an LLM of unknown shape, which is fetched first
         log.warning("costs are not known yet: %s", error)
         return {}
+
+
+def _but_absent(reasons: Sequence[str], absent: Collection[str]) -> list[str]:
+    """The reasons without those that an out is not here: the stage that made it says what brings it."""
+
+    def is_of_absent(reason: str) -> bool:
+        path, found, _ = reason.rpartition(" deleted")
+        return bool(found) and any(f"{path}/".startswith(f"{out}/") for out in absent) and reason.endswith(" deleted")
+
+    return [reason for reason in reasons if not is_of_absent(reason)]
 
 
 def _bringing(command: str) -> str:

@@ -147,7 +147,7 @@ class Protocol:
         total = sum(len(self._factors(preset)) for preset in presets) * len(self.chosen.seeds)
         with progress(f"heads of {features.model.name}", total, "heads") as bar:
             found = [one.preset(preset, self._factors(preset), bar.advance) for preset in presets]
-        return Study(features.model.name, found, {name: _spectra(one.plain[name]) for name in self.parts if name})
+        return Study(features.model.name, found, {name: _spectra(one.plain[name]) for name in self.parts})
 
     def _factors(self, preset: HeadPreset) -> list[float]:
         return sorted(set(self.chosen.factors)) if preset in ("paper", "code") else [1.0]
@@ -237,7 +237,7 @@ class _OfModel:
 
 
 def _spectra(features: np.ndarray) -> dict[str, Any]:
-    """{centring: numbers} of features [N, D], each row of length 1."""
+    """{centring: numbers} of features [N, D]."""
     return {centring: each.numbers() for centring, each in both(gram(features)).items()}
 
 

@@ -11,7 +11,16 @@ import pytest
 from typer.testing import CliRunner
 
 from flame_core import cli
-from flame_core.planning.status import NOT_PULLED, UP_TO_DATE, WOULD_FOLLOW, WOULD_RUN, StageStatus, combined
+from flame_core.layout import Layout
+from flame_core.planning.status import (
+    NOT_PULLED,
+    UP_TO_DATE,
+    WOULD_FOLLOW,
+    WOULD_RUN,
+    StageStatus,
+    combined,
+    pipeline_status,
+)
 from flame_core.workspace import environment
 
 ROOT = Path(__file__).parents[2]
@@ -62,3 +71,19 @@ def test_a_fresh_project_would_run_everything(project):
         assert stage in done.stdout
     assert done.stdout.count("has not run here") == 9
     assert UP_TO_DATE not in done.stdout
+
+
+def test_what_reads_an_out_that_is_only_absent_would_follow(project):
+    """Also what reads a part of it."""
+    (project / "dvc.yaml").write_text(
+        """stages:
+  make: {cmd: mkdir -p data/made && echo 1 > data/made/part, outs: [data/made]}
+  read: {cmd: cp data/made/part data/read, deps: [data/made/part], outs: [{data/read: {cache: false}}]}
+"""
+    )
+    for command in (["init", "--no-scm"], ["remote", "add", "--default", "there", "../remote"], ["repro"]):
+        subprocess.run([sys.executable, "-m", "dvc", *command, "--quiet"], cwd=project, check=True)
+    for folder in ("data/made", ".dvc/cache"):
+        shutil.rmtree(project / folder)
+    found = {each.stage: each.state for each in pipeline_status(Layout.find(project))}
+    assert found == {"make": NOT_PULLED, "read": WOULD_FOLLOW}
