@@ -9,13 +9,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flame_core.captions.server.tokens import server_sections
 from flame_core.cores import CORE_TFLOPS
 from flame_core.data.addresses.expected import count_rows, expected
 from flame_core.data.shards import INDEX, read_index
-from flame_core.errors import InputError
+from flame_core.errors import InputError, ResourceError
 from flame_core.graph.links import links
 from flame_core.layout import Layout
 from flame_core.model_files import CONFIG
@@ -159,22 +159,28 @@ def _training_cost(
     inherited = linked.pop("inherit", None)  # whose weights cost nothing: it need not be there
     if inherited is not None and _is_of_params(inherited, params.train.get(recipe_of(recipe.inherit) or "")):
         count = partial(count, inherited=inherited)
-    if recipe.teacher is not None and linked.keys() <= {"teacher"}:
-        return _taught(params, layout, recipe, shape, names, images, partial(count, images))
+    linked.pop("teacher", None)  # `_taught` finds it
+
+    def finished(samples: int, extra: Mapping[str, Tensor] | None = None, **given: Any) -> TrainingCost | str:
+        """The cost with all that is read, but for the teacher, which comes now."""
+        if recipe.teacher is None:
+            return count(samples, extra=extra, **given)
+        with_teacher = partial(count, samples, **given)
+        return _taught(params, layout, recipe, shape, names, samples, extra or {}, with_teacher)
+
     if not linked:
-        return count(images)
+        return finished(images)
     missing = [what for what, path in linked.items() if not path.exists()]
     if missing or not (layout.shards / INDEX).is_file():
         if (before := stand_ins(params, layout, shape, linked, images)) is not None:
             with TemporaryDirectory() as folder:
-                return count(before.samples, **before.write(Path(folder)))
+                return finished(before.samples, **before.write(Path(folder)))
         if missing:
             return f"{', '.join(missing)} of the recipe is not there yet"
         return "which samples it trains on is known after `flame ingest`"
     samples, extra = _linked_values(recipe, layout, linked)
     sidecars = {what.partition(".")[2]: path for what, path in linked.items() if what.startswith("sidecars.")}
-    teacher, prompts = linked.get("teacher"), linked.get("prompts")
-    return count(samples, extra=extra, sidecars=sidecars, teacher=teacher, prompts=prompts)
+    return finished(samples, extra, sidecars=sidecars, prompts=linked.get("prompts"))
 
 
 def _taught(
@@ -184,11 +190,15 @@ def _taught(
     shape: LLMShape,
     names: Sequence[str],
     images: int,
+    extra: Mapping[str, Tensor],
     count: Callable[..., TrainingCost],
 ) -> TrainingCost | str:
-    """The cost of a recipe that needs only a teacher, which may not be trained yet, or be of another project."""
+    """The cost of a recipe with a teacher, which may not be trained yet, or be of another project.
+
+    `extra` are the values of other sidecars; `count` takes the teacher's folder, and all values.
+    """
     from flame_core.objectives import recipe_needs
-    from flame_core.suite.models.source import local_place
+    from flame_core.suite.models.source import in_project, local_place
     from flame_core.training.teacher_stand_in import StandIn, foreign_teacher, stored_teacher, untrained_teacher
 
     folder = links(layout, recipe).get("teacher")
@@ -196,18 +206,21 @@ def _taught(
     if folder is not None and _is_of_params(folder, taught):
         stand_in = nullcontext(StandIn(folder, {}))
     elif source is not None:
-        if (here := local_place(source, layout)) is None or not here.is_dir():
-            return f"its teacher {source} is no folder on this machine: fetch it, and name its folder"
-        stand_in = foreign_teacher(f"transformers:{here}")
+        if local_place(source, layout) is None:
+            return f"its teacher {source} is not on this machine: fetch it, and name its folder or file"
+        stand_in = foreign_teacher(in_project(source, layout))
     elif taught is not None:
         stand_in = untrained_teacher(taught, shape.hidden, [names[i] for i in recipe_slots(names, taught)])
     else:
         return f"its teacher {folder} is not there yet"
-    with stand_in as teacher:
-        if not (recipe.crops and recipe_needs(recipe).taught):
-            return count(teacher=teacher.folder, extra=teacher.extra)
-        with stored_teacher(recipe, teacher, images) as (stored, storing):
-            return replace(count(teacher=stored.folder, extra=stored.extra), storing=storing)
+    try:
+        with stand_in as teacher:
+            if not (recipe.crops and recipe_needs(recipe).taught):
+                return count(teacher=teacher.folder, extra={**extra, **teacher.extra})
+            with stored_teacher(recipe, teacher, images) as (stored, storing):
+                return replace(count(teacher=stored.folder, extra={**extra, **stored.extra}), storing=storing)
+    except ResourceError as error:  # its package is not installed
+        return str(error)
 
 
 def _is_of_params(folder: Path, recipe: TrainParams | None) -> bool:

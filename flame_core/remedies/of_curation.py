@@ -180,7 +180,12 @@ CURATION: dict[str, Remedy] = {
     ),
     "domain_readable": Remedy(("files were cut while they were copied: copy those that are named again",)),
     "tune_spectra": Remedy((OWN_FAULT,)),
-    "tune_classes": Remedy(("classes have few pictures: add some, or lower tune.min_pictures",), "tune.min_pictures"),
+    "tune_classes": Remedy(
+        (
+            "classes have few training pictures: add some, or lower tune.min_pictures",
+            "classes have no test picture: add some, or test on a benchmark that has them",
+        )
+    ),
     "tune_learned": Remedy(
         (
             "the tower was trained too briefly: raise train.epochs",
@@ -193,5 +198,5 @@ CURATION: dict[str, Remedy] = {
     ),
     "tune_svde_raised": Remedy(_INACTIVE),
     "tune_lsvr_lowered": Remedy(_INACTIVE),
-    "tune_features_kept": Remedy(_INACTIVE),
+    "tune_features_kept": Remedy(("the cross entropy moves features more than MSE holds them: raise tune.factors",)),
 }

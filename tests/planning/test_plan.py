@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flame_core.layout import Layout
-from flame_core.params import FolderSource
+from flame_core.params import FolderSource, SelectionParams, SelectParams
 from flame_core.planning.plan import plan, stage_costs
 from flame_core.planning.start import given
 from flame_core.text.cost import KNOWN
@@ -85,7 +85,10 @@ def taught(
     options = {"backbone_options": {**flame.model.backbone_options, "embed_dim": width, "depth": depth}}
     content = flame.model_dump() | {"teacher": teacher, "terms": [{"name": "affinity"}]} | more
     student = type(flame).model_validate(content | {"model": flame.model.model_dump() | options})
-    both = params.model_copy(update={"recipes": ["flame", "student"], "train": {"flame": flame, "student": student}})
+    select = SelectParams(clusters=2, selections={"half": SelectionParams(mode="random", share=0.5)})
+    both = params.model_copy(
+        update={"recipes": ["flame", "student"], "train": {"flame": flame, "student": student}, "select": select}
+    )
     layout = Layout(tmp_path, tmp_path)
     return plan(both, layout, given(both, layout, 640, {}), tflops=1.0, processes=1)
 
@@ -128,9 +131,18 @@ def test_stored_vectors_of_a_teacher_are_counted_once(tmp_path: Path) -> None:
 def test_a_teacher_of_another_project_is_counted_if_it_is_here(tmp_path: Path, byte_tokenizer) -> None:
     clip = tiny_clip.save(tmp_path / "clip", byte_tokenizer)
     (refused,) = taught({"model": "transformers:openai/clip"}, tmp_path)["training: student"].values()
-    assert refused == "its teacher transformers:openai/clip is no folder on this machine: fetch it, and name its folder"
+    assert (
+        refused == "its teacher transformers:openai/clip is not on this machine: fetch it, and name its folder or file"
+    )
     counted = taught({"model": f"transformers:{clip}"}, tmp_path, width=24, depth=1)["training: student"]
     assert "before the towers" in counted
+    selected = {"selection": "data/selections/half.parquet"}
+    half = taught({"model": f"transformers:{clip}"}, tmp_path, width=24, depth=1, **selected)["training: student"]
+    assert "before the towers" in half
+    assert float(half["FLOPs"]) == pytest.approx(float(counted["FLOPs"]) * 2 / 5, rel=0.01)  # 2 steps, not 5, an epoch
+    (tmp_path / "clip.pt").touch()
+    (refused,) = taught({"model": "open_clip:ViT-B-16@clip.pt"}, tmp_path)["training: student"].values()
+    assert "open_clip" in refused and "not on this machine" not in refused
     (refused,) = taught({"path": "models/old"}, tmp_path)["training: student"].values()
     assert refused.endswith("models/old is not there yet")
 
