@@ -27,6 +27,7 @@ _PROGRAMS = ("apt-get", "dpkg-deb")
 _CONFIGURATION = """\
 Dir::State "{apt}/state/";
 Dir::State::Lists "{apt}/lists/";
+Dir::State::status "{apt}/state/status"; // nothing is installed: the newest version is one that a source offers
 Dir::Cache "{apt}/cache/";
 Dir::Log "{apt}/log/";
 APT::Sandbox::User "root"; // no second user: the folders are ours alone
@@ -76,6 +77,7 @@ class Apt:
         self._offline: str | None = None  # why the lists could not be updated
         for name in ("state", "lists/partial", "cache/archives/partial", "log", "debs"):
             (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / "state/status").touch()
         self._configuration.write_text(_CONFIGURATION.format(apt=folder))
 
     def update(self) -> None:
