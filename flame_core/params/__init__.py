@@ -84,12 +84,13 @@ from flame_core.params.sources import DebianSource, FolderSource, Source, Webdat
 from flame_core.params.text import LLMParams, SentenceParams, TextParams
 from flame_core.params.towers import ConnectorParams, LoraParams, ModelParams, SizesParams, TextTowerParams
 from flame_core.params.training import TrainParams
-from flame_core.params.tuning import DomainParams, HeadPreset, TuneParams, ViewsParams
+from flame_core.params.tuning import NMTUNE_TERMS, DomainParams, HeadPreset, TuneParams, ViewsParams
 from flame_core.params.urls import OptOutParams, UrlsSource, UrlTimeouts
 from flame_core.params.validation import merge, read_yaml
 from flame_core.params.whole import Params, load_params, parse_params
 
 __all__ = [
+    "NMTUNE_TERMS",
     "AdaptLLMParams",
     "AffinityParams",
     "AttentiveMaskParams",

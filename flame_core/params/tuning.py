@@ -12,6 +12,7 @@ from flame_core.params.section import Fraction, Positive, Section
 from flame_core.params.sources import Source
 
 HeadPreset = Literal["lp", "mlp", "paper", "code"]
+NMTUNE_TERMS = ("mse", "cov", "svd")  # of the presets paper and code
 _ClassName = Annotated[str, Field(min_length=1)]
 
 

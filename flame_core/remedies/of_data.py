@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from flame_core.remedies.remedy import DAMAGED, OWN_FAULT, Remedy
+from flame_core.remedies.remedy import DAMAGED, OTHER_SHARDS, OWN_FAULT, Remedy
 
-_PRESENT = "captions were made for other shards: `flame caption` makes them anew"
 _FAILED = Remedy(
     (
         "the captioner's model does not suit these pictures or texts: look at the examples in data/captions",
@@ -88,7 +87,7 @@ DATA: dict[str, Remedy] = {
             "rows of a table have no caption, or more fields than the header: data/shards/ledger.parquet names them",
         )
     ),
-    "samples_present": Remedy((_PRESENT, DAMAGED)),
+    "samples_present": Remedy((OTHER_SHARDS, DAMAGED)),
     "raw_present": Remedy(("captions of these samples are empty after they were cleaned: correct or remove them",)),
     **{f"{kind}_failed": _FAILED for kind in ("short", "long")},
     **{f"{kind}_{fault}": _ALIKE for kind in ("short", "long") for fault in ("copied", "repeated")},

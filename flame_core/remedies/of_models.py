@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from flame_core.remedies.remedy import DAMAGED, OWN_FAULT, Remedy
+from flame_core.remedies.remedy import DAMAGED, OTHER_SHARDS, OWN_FAULT, Remedy
 
-_PRESENT = "captions were made for other shards: `flame caption` makes them anew"
 MODELS: dict[str, Remedy] = {
     "features_differ": Remedy(
         (
@@ -26,7 +25,7 @@ MODELS: dict[str, Remedy] = {
             "text.layer is one that the LLM leaves unused, or its weights are damaged: `flame fetch-llm`",
         )
     ),
-    "embeddings_aligned": Remedy((_PRESENT, DAMAGED)),
+    "embeddings_aligned": Remedy((OTHER_SHARDS, DAMAGED)),
     "facets_differ": Remedy(
         (
             "the facets of text.template ask the same: change their words",

@@ -18,4 +18,5 @@ class Remedy(NamedTuple):
 
 
 DAMAGED = "an out was changed or damaged after it was made: `dvc checkout` restores it"
+OTHER_SHARDS = "captions were made for other shards: `flame caption` makes them anew"
 OWN_FAULT = "a fault of this program: please report it with the examples"

@@ -10,13 +10,12 @@ import numpy as np
 from flame_core.errors import InputError
 from flame_core.gates import Check
 from flame_core.measuring.spectrum import require_comparable
-from flame_core.params import HeadPreset
+from flame_core.params import NMTUNE_TERMS, HeadPreset
 from flame_core.tuning.labelled import Within
 from flame_core.tuning.protocol import TEST, VALIDATION, PresetResult, Study
 
 _ACTIVE = 0.01  # share of the cross entropy that a weighted term must have in some step
 _TUNED: tuple[HeadPreset, ...] = ("paper", "code")
-TERMS = ("mse", "cov", "svd")  # as in `losses`, which imports torch
 _NAMED = 20
 _DIGITS = 6
 
@@ -58,12 +57,12 @@ def tune_checks(studies: Sequence[Study], within: Within) -> Iterator[Check]:
 def _of_preset(model: str, found: PresetResult, mlp: PresetResult | None) -> Iterator[Check]:
     """The acceptance of NMTune at its best factor above 0: its terms count, and do what they are for."""
     shares = found.largest_shares
-    quiet = [term for term in TERMS if shares[term] < _ACTIVE]
+    quiet = [term for term in NMTUNE_TERMS if shares[term] < _ACTIVE]
     yield Check(
         f"tune_terms_active/{model}/{found.preset}",
         not quiet,
         f"largest share of the cross entropy that each weighted term had in a step, at the factor {found.factor:g}",
-        value=[f"{term} {shares[term]:g}" for term in TERMS],
+        value=[f"{term} {shares[term]:g}" for term in NMTUNE_TERMS],
         threshold=_ACTIVE,
         blocking=False,
         keys=quiet,

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from flame_core.errors import ComputationError
-from flame_core.params import TuneParams
+from flame_core.params import NMTUNE_TERMS, TuneParams
 from flame_core.tuning.head import Head, LinearProbe, NMTuneHead, scaled
-from flame_core.tuning.losses import TERMS, Weights, nmtune_loss
+from flame_core.tuning.losses import Weights, nmtune_loss
 
 Terms = dict[str, float]
 
@@ -84,7 +84,7 @@ def fit(data: TrainingFeatures, chosen: TuneParams, weights: Weights | None, see
         per_epoch = len(data.labels) // size
         total = per_epoch * chosen.epochs
         epochs: list[Terms] = []
-        largest: Terms = dict.fromkeys(TERMS, 0.0)
+        largest: Terms = dict.fromkeys(NMTUNE_TERMS, 0.0)
         for epoch in range(chosen.epochs):
             order = torch.randperm(len(data.labels))
             sums: Terms = {}
@@ -101,7 +101,7 @@ def fit(data: TrainingFeatures, chosen: TuneParams, weights: Weights | None, see
                 optimizer.step()
                 values = {name: float(value.detach()) for name, value in found.items()}
                 sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
-                for name in TERMS:
+                for name in NMTUNE_TERMS:
                     largest[name] = max(largest[name], abs(values.get(f"{name}_w", 0.0)) / max(values["ce"], 1e-12))
             epochs.append({name: value / per_epoch for name, value in sums.items()})
         return Fitted(head.eval(), epochs, largest)

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Preset = Literal["lp", "mlp", "paper", "code"]
-PRESETS: tuple[Preset, ...] = get_args(Preset)
-TERMS = ("mse", "cov", "svd")
+from flame_core.params import NMTUNE_TERMS, HeadPreset
+
 _TOP = 5  # singular values of the released code's L_SVD
 
 
@@ -43,13 +42,8 @@ class Weights:
         """All three weights times a factor."""
         return replace(self, mse=self.mse * factor, cov=self.cov * factor, svd=self.svd * factor)
 
-    @property
-    def active(self) -> list[str]:
-        """Names of the terms whose weight is not 0."""
-        return [name for name in TERMS if getattr(self, name)]
 
-
-WEIGHTS: Mapping[Preset, Weights] = {
+WEIGHTS: Mapping[HeadPreset, Weights] = {
     "lp": Weights(),  # no head
     "mlp": Weights(),
     "paper": Weights(0.01, 0.01, 0.01),
@@ -106,7 +100,7 @@ def nmtune_loss(
     z = torch.cat([z_w, z_s])
     found = {"ce": F.cross_entropy(logits, torch.cat([y, y]))}
     found["total"] = found["ce"]
-    for name in TERMS:
+    for name in NMTUNE_TERMS:
         weight = getattr(weights, name)
         with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0):
             if name == "mse":

@@ -79,10 +79,7 @@ def _preset(found: PresetResult, beyond: Sequence[str]) -> dict[str, Any]:
         "terms": {
             "first_epoch": found.runs[0].epochs[0],
             "last_epoch": found.runs[0].epochs[-1],
-            "largest_share": {
-                term: round(max(run.largest_share[term] for run in found.runs), _DIGITS)
-                for term in ("mse", "cov", "svd")
-            },
+            "largest_share": found.largest_shares,
         },
     }
 

@@ -10,7 +10,6 @@ import torch
 from flame_core.measuring.spectrum import spectrum
 from flame_core.tuning.head import LinearProbe, NMTuneHead, scaled
 from flame_core.tuning.losses import (
-    PRESETS,
     WEIGHTS,
     Weights,
     consistency,
@@ -78,8 +77,7 @@ def test_the_loss_is_the_weighted_sum_and_says_every_term():
     f, z_w, z_s = normal(6, 5), normal(6, 5, seed=1), normal(6, 5, seed=2)
     logits, y = normal(12, 3), torch.tensor([0, 1, 2, 0, 1, 2])
     ce = torch.nn.functional.cross_entropy(logits, torch.cat([y, y]))
-    for preset in PRESETS:
-        weights = WEIGHTS[preset]
+    for weights in WEIGHTS.values():
         found = nmtune_loss(f, z_w, z_s, logits, y, weights)
         z = torch.cat([z_w, z_s])
         raw = {
@@ -94,7 +92,7 @@ def test_the_loss_is_the_weighted_sum_and_says_every_term():
             assert found[f"{name}_w"].item() == pytest.approx(getattr(weights, name) * value.item())
     assert (WEIGHTS["paper"].mse, WEIGHTS["paper"].cov, WEIGHTS["paper"].svd) == (0.01, 0.01, 0.01)
     assert (WEIGHTS["code"].mse, WEIGHTS["code"].cov, WEIGHTS["code"].svd) == (1.0, 0.04, 0.001)
-    assert WEIGHTS["code"].times(10).svd == pytest.approx(0.01) and WEIGHTS["code"].times(0).active == []
+    assert WEIGHTS["code"].times(10).svd == pytest.approx(0.01) and WEIGHTS["code"].times(0).mse == 0
 
 
 def test_a_head_without_its_mlp_keeps_features_exactly():
