@@ -135,4 +135,4 @@ def test_ten_times_the_rows_take_no_more_memory(tmp_path: Path):
             )
         done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout) * 1024)
-    assert peaks[1] < 1e9 and peaks[1] < 1.1 * peaks[0], peaks
+    assert peaks[1] < 1e9 and peaks[1] < 1.3 * peaks[0], peaks  # all rows at once would take 200 MB more
