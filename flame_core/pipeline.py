@@ -19,7 +19,14 @@ from flame_core.graph.section_stages import section_stages
 from flame_core.graph.versions import require_versions
 from flame_core.layout import Layout
 from flame_core.params import Params
-from flame_core.workspace import ResolvedParams, open_workspace, require_dvc, resolve_params, workspace_of
+from flame_core.workspace import (
+    ResolvedParams,
+    open_workspace,
+    require_dvc,
+    resolve_params,
+    runs_in_workspace,
+    workspace_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +47,7 @@ def run_pipeline(layout: Layout, targets: Sequence[str], overrides: Sequence[str
     from orchestration.pipeline_run import reproduce
 
     resolved = runnable_params(layout, overrides, preset)
-    in_workspace = _in_workspace(resolved.params, overrides, preset)
+    in_workspace = runs_in_workspace(resolved.params, overrides, preset)
     if in_workspace:
         layout = open_workspace(layout, resolved)
         log.info("workspace %s", layout.root.relative_to(layout.project))
@@ -85,7 +92,7 @@ def runnable_params(
         raise ParamsError(str(error)) from None
     resolved = resolve_params(layout, overrides, preset)
     allow(resolved.params)
-    in_workspace = _in_workspace(resolved.params, overrides, preset)
+    in_workspace = runs_in_workspace(resolved.params, overrides, preset)
     if not in_workspace:
         require_links(layout, resolved.params)
     of_run = workspace_of(layout, resolved.params) if in_workspace else layout
@@ -93,10 +100,6 @@ def runnable_params(
     _require_benchmarks(resolved.params, layout)
     require_dvc(layout)
     return resolved
-
-
-def _in_workspace(params: Params, overrides: Sequence[str], preset: str | Path | None) -> bool:
-    return bool(overrides or preset or not params.storage.cache)
 
 
 def _require_pulled(layout: Layout, targets: Sequence[str]) -> None:

@@ -158,6 +158,11 @@ def nested_override(override: str) -> dict[str, Any]:
     return value
 
 
+def runs_in_workspace(params: Params, overrides: Sequence[str], preset: str | Path | None) -> bool:
+    """Whether a run with these params has a workspace: they are not the project's own, or nothing is kept twice."""
+    return bool(overrides or preset or not params.storage.cache)
+
+
 def workspace_of(layout: Layout, params: Params) -> Layout:
     """The workspace of these params, which need not exist yet."""
     return Layout.find(layout.state / "runs" / params.digest)

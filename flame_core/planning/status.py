@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from flame_core.absent_outs import dvc_command
@@ -93,8 +94,8 @@ def _but_absent(reasons: Sequence[str], absent: Collection[str]) -> list[str]:
     """The reasons without those that an out is not here: the stage that made it says what brings it."""
 
     def is_of_absent(reason: str) -> bool:
-        path, found, _ = reason.rpartition(" deleted")
-        return bool(found) and any(f"{path}/".startswith(f"{out}/") for out in absent) and reason.endswith(" deleted")
+        path = PurePosixPath(reason.removesuffix(" deleted"))
+        return reason.endswith(" deleted") and any(path.is_relative_to(out) for out in absent)
 
     return [reason for reason in reasons if not is_of_absent(reason)]
 

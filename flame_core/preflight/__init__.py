@@ -25,7 +25,7 @@ from flame_core.preflight.data_look import look
 from flame_core.preflight.linked_data import linked_data_faults
 from flame_core.preflight.sources import source_faults
 from flame_core.preflight.values import value_faults
-from flame_core.workspace import workspace_of, written_params
+from flame_core.workspace import runs_in_workspace, workspace_of, written_params
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def check(layout: Layout, overrides: Sequence[str] = (), preset: str | Path | No
     if examined.usable is None:
         return Checked(written.source, None, faults, [])
     params = examined.usable
-    in_workspace = bool(overrides or preset or not params.storage.cache)
+    in_workspace = runs_in_workspace(params, overrides, preset)
     run = workspace_of(layout, params) if in_workspace else layout
 
     def placed(fault: Fault) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -10,6 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 from flame_core.dvc_lock import read_lock
 from flame_core.layout import Layout
 from flame_core.params import IngestParams, LLMParams, Params, Source
+
+_SOURCES = dict[str, Source]
 
 
 class MadeWith:
@@ -21,17 +22,18 @@ class MadeWith:
         self._fetched, self._llm = (_recorded(stages.get(name)) for name in ("download", "fetch_llm"))
         of_ingest = _recorded(stages.get("ingest"))
         self.ingest = not of_ingest or (
-            _sources_of(of_ingest) == params.sources and _ingest_of(of_ingest) == params.ingest
+            _read(_SOURCES, of_ingest.get("sources")) == params.sources
+            and _read(IngestParams, of_ingest.get("ingest") or {}) == params.ingest
         )
 
     def has_listed(self, name: str) -> bool:
         """Whether a list of this source is that of these params."""
-        found = _sources_of(self._fetched)
+        found = _read(_SOURCES, self._fetched.get("sources"))
         return not self._fetched or (found or {}).get(name) == self._params.sources[name]
 
     def has_llm(self) -> bool:
         """Whether an LLM of this name is that of these params."""
-        return not self._llm or _llm_of(self._llm) == self._params.llm
+        return not self._llm or _read(LLMParams, self._llm.get("llm") or {}) == self._params.llm
 
 
 def _recorded(stage: Any) -> dict[str, Any]:
@@ -40,22 +42,9 @@ def _recorded(stage: Any) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _sources_of(content: Mapping[str, Any]) -> Any:
+def _read(kind: Any, content: Any) -> Any:
+    """A section of recorded params; None if it is not valid now."""
     try:
-        return TypeAdapter(dict[str, Source]).validate_python(content.get("sources"))
-    except ValidationError:
-        return None
-
-
-def _ingest_of(content: Mapping[str, Any]) -> IngestParams | None:
-    try:
-        return IngestParams.model_validate(content.get("ingest") or {})
-    except ValidationError:
-        return None
-
-
-def _llm_of(content: Mapping[str, Any]) -> LLMParams | None:
-    try:
-        return LLMParams.model_validate(content.get("llm") or {})
+        return TypeAdapter(kind).validate_python(content)
     except ValidationError:
         return None

@@ -49,7 +49,7 @@ class ProcessTree:
 
     def is_abandoned(self) -> bool:
         """Whether the process that made this tree has ended."""
-        owner = (*self.token.split(":"), "")[1]  # no number if somebody else has set the variable
+        owner = self.token.partition(":")[2].partition(":")[0]  # no number if somebody else has set the variable
         return owner.isdecimal() and not _alive(int(owner))
 
     def environment(self) -> dict[str, str]:

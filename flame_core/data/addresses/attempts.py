@@ -21,6 +21,7 @@ import pyarrow as pa
 
 ATTEMPTS = "attempts.parquet"
 TAR = "pictures.tar"
+OPTED_OUT = "opt_out_list"  # the reason of what lists of opt-outs name
 Outcome = Literal["ok", "failed", "opted_out", "refused", "dropped"]
 PASSING = frozenset(
     {"dns_temporary", "timeout", "reset", "http_5xx", "cut", "rate_limited", "robots_unreachable"}

@@ -20,7 +20,7 @@ from math import inf
 from yarl import URL
 
 from flame_core.data.addresses import robots
-from flame_core.data.addresses.attempts import ASKED_AGAIN, PASSING, Attempt, Outcome
+from flame_core.data.addresses.attempts import ASKED_AGAIN, OPTED_OUT, PASSING, Attempt, Outcome
 from flame_core.data.addresses.courtesy import Courtesy
 from flame_core.data.addresses.request import Answer, Requester, url_of
 
@@ -29,7 +29,7 @@ _BEGUN_AT_ONCE = 200  # addresses, before answers get a turn
 _NAME_FAILURES = 3  # of a host's name, after which its other addresses wait for the last pass
 _OUTCOMES: dict[str, Outcome] = {
     **dict.fromkeys(("bad_address", "address_refused", "port_refused"), "refused"),
-    **dict.fromkeys(("x_robots_tag", "tdm_reservation", "robots_txt", "opt_out_list"), "opted_out"),
+    **dict.fromkeys(("x_robots_tag", "tdm_reservation", "robots_txt", OPTED_OUT), "opted_out"),
     **dict.fromkeys(("small", "aspect", "hash_changed"), "dropped"),
 }
 
@@ -330,7 +330,7 @@ class Crawl:
             return
         url, reason = self._requester.refusal(str(url_of(answer.target, visit.url) or ""))
         if url is None or reason:
-            named = str(url) if reason == "opt_out_list" else None
+            named = str(url) if reason == OPTED_OUT else None
             self._finish(visit, Answer("redirects" if reason == "bad_address" else reason, answer.status, named=named))
         else:
             self._put(visit, url, visit.redirects + 1)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from flame_core.data import svg
+from flame_core.data.addresses.attempts import OPTED_OUT
 from flame_core.data.perceptual import perceptual_hash
 from flame_core.data.picture_bounds import PictureError
 from flame_core.data.picture_decoding import decode_opened, open_picture, read_picture
@@ -50,7 +51,7 @@ def examine(content: bytes, params: UrlsSource, opted_out: frozenset[int] = froz
     suffix = _KEPT.get(image.format or "", "bin")
     picture = decode_opened(image, rules)
     if opted_out and (number := perceptual_hash(picture.rgb)) in opted_out:
-        raise PictureError("opt_out_list", f"p:{number:016x}")
+        raise PictureError(OPTED_OUT, f"p:{number:016x}")
     if params.max_side is None:
         return StoredPicture(content, suffix, *picture.rgb.size)
     return StoredPicture(picture.jpeg or content, "jpg", *picture.rgb.size)

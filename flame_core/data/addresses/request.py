@@ -21,6 +21,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
+from flame_core.data.addresses.attempts import OPTED_OUT
 from flame_core.data.addresses.opt_out import TOKEN, OptOutLists, reserved
 from flame_core.data.addresses.public_sockets import REFUSED, SocketCheck
 from flame_core.version import PACKAGE, installed_version
@@ -119,7 +120,7 @@ class Requester:
         if url.user is not None or url.password is not None:
             return None, "bad_address"
         if self._lists.names_address(address, url.host):
-            return url, "opt_out_list"
+            return url, OPTED_OUT
         return url, None if self._check.may_use(url.port or 0) else "port_refused"
 
     async def text(self, url: URL, largest: int) -> SmallFile | str:

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from aiohttp.abc import AbstractResolver
 
-from flame_core.data.addresses.attempts import ATTEMPTS, SCHEMA, TAR, Attempt
+from flame_core.data.addresses.attempts import ATTEMPTS, OPTED_OUT, SCHEMA, TAR, Attempt
 from flame_core.data.addresses.courtesy import Courtesy
 from flame_core.data.addresses.crawl import Batch, Crawl, Pace, Visit, may_pass
 from flame_core.data.addresses.examine import StoredPicture, examine, has_digest
@@ -44,7 +44,6 @@ from flame_core.work import Unit, UnitRecord, WorkCache
 ABOUT = "about.json"
 FORMAT = 1  # of a unit; not the stage's version: a bumped one would fetch everything again
 _NAMED = "named"  # of `about.json`: `_Known.named`, if there is any
-_OPTED_OUT = "opt_out_list"
 _UNREADABLE = (OSError, ValueError, TypeError, pa.ArrowException)
 _DECODERS, _RESOLVERS = 2, 32  # threads
 _AT_ONCE = 4  # units of a process that may be waiting for their last answers
@@ -167,7 +166,7 @@ def _fetch(task: FetchTask, ask: _Ask) -> Fetched:
     digest = unit_digest(task, rows)
 
     def again(record: UnitRecord) -> bool:
-        if record.counts.get(_OPTED_OUT) and _names_less(task.lists, task.work.folder / digest):
+        if record.counts.get(OPTED_OUT) and _names_less(task.lists, task.work.folder / digest):
             return True
         tried = record.counts["last_pass"] if task.last_pass else not task.work.retry_failed
         return bool(record.failures) and not tried
@@ -249,6 +248,11 @@ def _tries(folder: Path) -> dict[str, int]:
     return {row["key"]: row["tries"] for row in rows if row["outcome"] == "failed"}
 
 
+def _attempts(folder: Path) -> list[Attempt]:
+    """The rows of a unit."""
+    return [Attempt(**values) for values in pq.ParquetFile(folder / ATTEMPTS).read().to_pylist()]
+
+
 def _named(folder: Path) -> dict[str, str]:
     """`_Known.named` of a unit; nothing if that is damaged."""
     try:
@@ -268,9 +272,7 @@ def _names_less(lists: OptOutLists, folder: Path) -> bool:
     """Whether lists of opt-outs name an address no more that a unit left out because of them."""
     try:
         named = _named(folder)
-        rows = pq.ParquetFile(folder / ATTEMPTS).read().to_pylist()
-        left_out = (Attempt(**values) for values in rows if values["reason"] == _OPTED_OUT)
-        return not all(_is_named(lists, row, named) for row in left_out)
+        return not all(_is_named(lists, row, named) for row in _attempts(folder) if row.reason == OPTED_OUT)
     except _UNREADABLE:
         return False  # a damaged unit is mended anyway
 
@@ -282,12 +284,11 @@ def _carry(folder: Path, wanted: Mapping[str, Address], lists: OptOutLists, know
     """
     try:
         named = _named(folder)
-        rows = pq.ParquetFile(folder / ATTEMPTS).read().to_pylist()
         with (folder / TAR).open("rb") as tar:
-            for row in (Attempt(**values) for values in rows):
+            for row in _attempts(folder):
                 if row.key not in wanted or row.key in known.attempts or wanted[row.key].url != row.url:
                     continue
-                if row.reason == _OPTED_OUT and not _is_named(lists, row, named):
+                if row.reason == OPTED_OUT and not _is_named(lists, row, named):
                     continue
                 if row.outcome != "ok" and not may_pass(row.reason):
                     known.attempts[row.key] = row
@@ -334,7 +335,7 @@ def _ask_for(task: FetchTask, ask: _Ask, rows: list[Address], spool: Path) -> _K
         attempt = visit.attempt
         attempt.sha256_received = hashlib.sha256(content).hexdigest()
         if attempt.sha256_received in task.lists.sha256:
-            answer.reason = _OPTED_OUT
+            answer.reason = OPTED_OUT
             return
         changed = not has_digest(content, visit.sha256, visit.md5)
         if changed and task.params.changed == "drop":
@@ -344,7 +345,7 @@ def _ask_for(task: FetchTask, ask: _Ask, rows: list[Address], spool: Path) -> _K
             picture = examine(content, task.params, frozenset(task.lists.hashes))
         except PictureError as error:
             answer.reason = error.reason
-            answer.named = error.detail if error.reason == _OPTED_OUT else None
+            answer.named = error.detail if error.reason == OPTED_OUT else None
             return
         attempt.sha256_stored = hashlib.sha256(picture.content).hexdigest()
         attempt.width, attempt.height = picture.width, picture.height

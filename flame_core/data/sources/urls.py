@@ -24,7 +24,7 @@ from aiohttp.abc import AbstractResolver
 
 from flame_core.data import chunks
 from flame_core.data.addresses.address_list import ListReader, list_files
-from flame_core.data.addresses.attempts import ATTEMPTS, SCHEMA, TAR
+from flame_core.data.addresses.attempts import ATTEMPTS, OPTED_OUT, SCHEMA, TAR
 from flame_core.data.addresses.courtesy import tidy
 from flame_core.data.addresses.crawl import Pace
 from flame_core.data.addresses.looks import named_by_looks
@@ -194,7 +194,7 @@ class Urls:
                         or row["key"] in alike
                         or lists.names_address(row["url"], row["host"])
                     ):
-                        row |= {"outcome": "opted_out", "reason": "opt_out_list"}
+                        row |= {"outcome": "opted_out", "reason": OPTED_OUT}
                     kind = (row["outcome"], row["reason"] or "")
                     reasons[kind] += 1
                     first.setdefault(kind, row["key"])

@@ -18,30 +18,24 @@ from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 from aiohttp.abc import AbstractResolver
 
-from flame_core.data.forgotten import Forgotten, ForgottenSample
-from flame_core.data.perceptual import perceptual_hash
 from flame_core.data.sources.listing import read_source
-from flame_core.data.sources.urls import Urls
 from flame_core.errors import InputError
-from flame_core.work import WorkCache
 from tests.bits import flip
 from tests.data.addresses.downloads import (
-    QUICK,
     contents,
     download,
-    params_of,
     pictures_of,
     rows_of,
     write_list,
 )
 from tests.data.addresses.web import HOSTS, Web, bomb
-from tests.data.drawings import drawing, png
+from tests.data.drawings import png
 
 # what each kind of path comes to: (outcome, reason, tries; the last pass is one more)
 CASES = {
@@ -304,90 +298,6 @@ def test_no_strange_address_reaches_a_server_or_costs_another_row(web: Web, tmp_
     assert web.log == []
     record = read_source(unit.folder)
     assert record["addresses"] == len({url.strip() for url in urls if url.strip()}) and record["pairs"] == 0
-
-
-def test_opt_outs_are_kept_before_a_request_and_after_it(web: Web, tmp_path: Path):
-    web.robots = "User-agent: *\nDisallow: /\n\nUser-agent: flame-mlops\nDisallow: /ok/1\nAllow: /ok/12\n"
-    urls = [web.url(f"/ok/{n}") for n in (0, 1, 12, 3, 4)] + [web.url("/ok/5", HOSTS[6])]
-    listed = tmp_path / "opted-out.txt"
-    sha256 = hashlib.sha256(png(3)).hexdigest()
-    looks = f"p:{perceptual_hash(drawing(4)):016x}"
-    listed.write_text(f"# asked by mail\n{HOSTS[6]}\n{sha256}\n{looks}\n")
-    path = write_list(tmp_path / "list.tsv", urls)
-    params = params_of(web, path, opt_out={"lists": [str(listed)]}, max_side=None)
-    unit = Urls(params, path, [listed], pace=QUICK).download(WorkCache(tmp_path / "work", "download"))
-    reasons = [row["reason"] for url in urls for row in [rows_of(unit)[url]]]
-    assert reasons == [None, "robots_txt", None, "opt_out_list", "opt_out_list", "opt_out_list"]
-    assert HOSTS[6] not in {host for host, _ in web.log}
-    with listed.open("a") as file:
-        file.write(urls[0] + "\n")  # a later wish: the picture is here already
-    late = Urls(params, path, [listed], pace=QUICK).download(WorkCache(tmp_path / "work", "download"))
-    assert rows_of(late)[urls[0]]["reason"] == "opt_out_list" and read_source(late.folder)["pairs"] == 1
-
-
-def test_what_lists_of_opt_outs_name_no_more_is_asked_for(web: Web, tmp_path: Path):
-    urls = [web.url(f"/ok/{n}") for n in range(5)] + [web.url(f"/to/5?{quote(web.url('/ok/6'), safe='')}")]
-    path, listed, work = write_list(tmp_path / "list.tsv", urls), tmp_path / "out.txt", tmp_path / "work"
-    digest, looks = hashlib.sha256(png(1)).hexdigest(), f"{perceptual_hash(drawing(2)):016x}"
-    by_bytes = ForgottenSample(sha256=(hashlib.sha256(png(3)).hexdigest(),))
-    forgotten = Forgotten((by_bytes, ForgottenSample(phash=f"{perceptual_hash(drawing(4)):016x}")))
-    wishes = {urls[0]: "/ok/0", digest: "/ok/1", f"p:{looks}": "/ok/2", web.url("/ok/6"): "/ok/6"}
-    params = params_of(web, path, opt_out={"lists": [str(listed)]}, max_side=None)
-
-    def left_out() -> set[str]:
-        listed.write_text("\n".join(wishes))
-        source = Urls(params, path, [listed], forgotten, pace=QUICK)
-        rows = rows_of(source.download(WorkCache(work, "download")))
-        assert {row["outcome"] for row in rows.values() if row["reason"] != "opt_out_list"} <= {"ok"}
-        return {url for url, row in rows.items() if row["reason"] == "opt_out_list"}
-
-    places = {"/ok/6": urls[5]}
-    assert left_out() == set(urls)
-    while wishes:
-        _, asked = wishes.popitem()
-        del web.log[:]
-        named = {places.get(each, web.url(each)) for each in wishes.values()}
-        assert left_out() == {*named, urls[3], urls[4]}  # these two are forgotten
-        assert [each for each in web.asked() if "/to/" not in each] == [asked]
-        del web.log[:]
-        assert left_out() == {*named, urls[3], urls[4]} and not web.log
-
-
-@pytest.mark.parametrize("max_side", [None, 40])
-def test_pictures_that_are_here_are_left_out_by_a_later_wish(web: Web, tmp_path: Path, max_side: int | None):
-    urls = [web.url(f"/ok/{n}") for n in range(5)]
-    path, listed, work = write_list(tmp_path / "list.tsv", urls), tmp_path / "out.txt", tmp_path / "work"
-    params = params_of(web, path, opt_out={"lists": [str(listed)]}, max_side=max_side)
-    wishes = {
-        0: urls[0],
-        1: hashlib.sha256(png(1)).hexdigest(),
-        2: f"p:{perceptual_hash(drawing(2)):016x}",
-    }
-    listed.write_text("")
-    for number, wish in [(None, ""), *wishes.items()]:
-        asked = len(web.asked())
-        with listed.open("a") as file:
-            file.write(f"{wish}\n")
-        unit = Urls(params, path, [listed], pace=QUICK).download(WorkCache(work, "download"))
-        left_out = {url for url in urls if rows_of(unit)[url]["reason"] == "opt_out_list"}
-        assert left_out == {urls[each] for each in wishes if number is not None and each <= number}
-        assert read_source(unit.folder)["pairs"] == 5 - len(left_out)
-        assert number is None or len(web.asked()) == asked  # they are here
-
-
-def test_a_redirect_leads_to_no_host_or_address_that_opted_out(web: Web, tmp_path: Path):
-    listed = tmp_path / "opted-out.txt"
-    listed.write_text(f"{HOSTS[6]}\n{web.url('/ok/2')}\n")
-    targets = [web.url("/ok/1", HOSTS[6]), web.url("/ok/2"), web.url("/ok/3")]
-    urls = [web.url(f"/to/{number}?{quote(target, safe='')}") for number, target in enumerate(targets)]
-    path = write_list(tmp_path / "list.tsv", urls)
-    params = params_of(web, path, opt_out={"lists": [str(listed)]})
-    unit = Urls(params, path, [listed], pace=QUICK).download(WorkCache(tmp_path / "work", "download"))
-    rows = [rows_of(unit)[url] for url in urls]
-    assert [row["outcome"] for row in rows] == ["opted_out", "opted_out", "ok"]
-    assert [row["reason"] for row in rows] == ["opt_out_list", "opt_out_list", None]
-    assert [path for path in web.asked() if not path.startswith("/to/")] == ["/ok/3"]
-    assert HOSTS[6] not in {host for host, _ in web.log}
 
 
 def test_pictures_that_are_not_those_of_the_list(web: Web, tmp_path: Path):
