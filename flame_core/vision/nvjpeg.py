@@ -1,8 +1,8 @@
 """Decodes and cuts a batch of pictures on a GPU (`train.decoder: nvjpeg`).
 
 nvJPEG's values differ a little from libjpeg's. All views of a group of pictures are resized by matrix products with
-PIL's bicubic filter, within 1 of PIL's values. A picture that nvJPEG is not known to read is decoded on the CPU; this
-depends on its bytes only.
+PIL's bicubic filter, within 1 of PIL's values. A picture that nvJPEG is not known to read, or refuses, is decoded on
+the CPU; this depends on its bytes only.
 """
 
 from __future__ import annotations
@@ -31,10 +31,18 @@ def require_gpu(decoder: str, device: str) -> None:
     Raises:
         ParamsError: says what to set.
     """
-    if decoder == "nvjpeg" and device != "cuda":
+    if decoder != "nvjpeg":
+        return
+    if device != "cuda":
         raise ParamsError(
             "train.decoder nvjpeg decodes on a GPU, and this training runs on a CPU: set train.decoder to torchvision"
         )
+    try:
+        from torchvision.io import decode_jpeg  # noqa: F401
+    except ImportError as error:
+        raise ParamsError(
+            f"train.decoder nvjpeg needs torchvision's decode_jpeg ({error}): set train.decoder to torchvision"
+        ) from error
 
 
 def reads(content: bytes) -> bool:
@@ -144,15 +152,28 @@ def _rounded(values: Tensor) -> Tensor:
 
 
 def _decoded_on_gpu(contents: Sequence[Tensor], device: str) -> list[Tensor]:
-    from torchvision.io import ImageReadMode, decode_jpeg
-
     found: list[Tensor] = []
     for at in range(0, len(contents), GROUP):
+        group = list(contents[at : at + GROUP])
         # The decoder writes on a stream of its own, into memory that work of this stream may still read.
         torch.cuda.current_stream(device).synchronize()
-        part = decode_jpeg(list(contents[at : at + GROUP]), ImageReadMode.RGB, device)
-        assert isinstance(part, list)
-        found += part
+        found += _by_nvjpeg(group, device) or [
+            picture for each in group for picture in _by_nvjpeg([each], device) or [_decoded_here(each).to(device)]
+        ]
+    return found
+
+
+def _by_nvjpeg(contents: list[Tensor], device: str) -> list[Tensor] | None:
+    """None if nvJPEG refuses one of them, such as one whose scan is damaged; it does not say which."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    try:
+        found = decode_jpeg(contents, ImageReadMode.RGB, device)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        return None
+    assert isinstance(found, list)
     return found
 
 

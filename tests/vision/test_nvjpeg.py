@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,15 @@ import torch
 from flame_core.errors import ParamsError
 from flame_core.params import AugmentationParams, TrainParams
 from flame_core.vision.decoding import cut, open_with
-from flame_core.vision.nvjpeg import EncodedPictures, _groups, cut_in_groups, picture_size, reads, require_gpu
+from flame_core.vision.nvjpeg import (
+    EncodedPictures,
+    _decoded_on_gpu,
+    _groups,
+    cut_in_groups,
+    picture_size,
+    reads,
+    require_gpu,
+)
 from flame_core.vision.views import Place, training_view, uncut_view
 from tests.vision.test_decoding import CONTENTS, encoded
 
@@ -40,6 +49,40 @@ def test_views_are_pil_s(size):
             assert apart.max() <= 1 and apart.float().mean() < (
                 0.02 if width > height else 0.3
             )  # PIL resizes heights first
+
+
+def test_what_nvjpeg_refuses_is_decoded_here(monkeypatch):
+    """And only that, though the decoder refuses a whole list for one picture."""
+    import torchvision.io
+
+    contents = [encoded(quality=20 + number) for number in range(70)]
+    bad, asked, real = contents[66], [], torchvision.io.decode_jpeg
+
+    def decode_jpeg(parts, mode, device="cpu"):
+        if isinstance(parts, list):
+            asked.append(len(parts))
+            if any(part.numpy().tobytes() == bad for part in parts):
+                raise RuntimeError("Failed to decode image")
+        return real(parts, mode, device)
+
+    monkeypatch.setattr(torchvision.io, "decode_jpeg", decode_jpeg)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(synchronize=lambda: None))
+    found = _decoded_on_gpu([torch.frombuffer(bytearray(each), dtype=torch.uint8) for each in contents], "cpu")
+    assert asked == [64, 6, 1, 1, 1, 1, 1, 1]
+    for content, picture in zip(contents, found, strict=True):
+        assert torch.equal(picture, open_with("torchvision", content))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_full_gpu_is_no_refused_picture(monkeypatch):
+    import torchvision.io
+
+    def decode_jpeg(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torchvision.io, "decode_jpeg", decode_jpeg)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(synchronize=lambda: None))
+    with pytest.raises(torch.OutOfMemoryError):
+        _decoded_on_gpu([torch.zeros(3, dtype=torch.uint8)], "cpu")
 
 
 def test_the_canvas_of_large_pictures_is_bounded():
@@ -74,6 +117,16 @@ def test_without_a_gpu_it_says_what_to_set():
     require_gpu("nvjpeg", "cuda")
     with pytest.raises(ParamsError, match=r"train\.decoder nvjpeg .* set train\.decoder to torchvision"):
         require_gpu("nvjpeg", "cpu")
+
+
+def test_a_torchvision_without_decoders_is_said_before_training(monkeypatch):
+    import torchvision.io
+
+    monkeypatch.delattr(torchvision.io, "decode_jpeg")
+    with pytest.raises(
+        ParamsError, match=r"train\.decoder nvjpeg needs .*decode_jpeg.* set train\.decoder to torchvision"
+    ):
+        require_gpu("nvjpeg", "cuda")
 
 
 def test_it_changes_no_colours():
