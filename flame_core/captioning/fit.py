@@ -56,7 +56,10 @@ def fit(
         loss = caption_loss(llm, v, caption_ids(llm, texts, params.max_tokens).to(device))
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise ComputationError(f"caption_lm: the loss of step {number} is {value}: lower the learning rate")
+            raise ComputationError(
+                f"caption_lm: the loss of step {number} is not finite: lower caption_lm.learning_rate "
+                f"({params.learning_rate:g})"
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if params.clip_grad_norm is not None:

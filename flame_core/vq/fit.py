@@ -110,7 +110,9 @@ def _step(
     loss = model.decoder.loss(found.passed, model.ids(texts).to(device))
     total = loss + found.terms.loss(params.beta, params.form)
     if not math.isfinite(float(total.detach())):
-        raise ComputationError(f"codes.vq: the loss of step {step} is {float(total.detach())}: lower the learning rate")
+        raise ComputationError(
+            f"codes.vq: the loss of step {step} is not finite: lower codes.vq.learning_rate ({params.learning_rate:g})"
+        )
     optimizer.zero_grad(set_to_none=True)
     total.backward()
     optimizer.step()

@@ -17,7 +17,7 @@ from flame_core.captioning.start import started_config, started_tower
 from flame_core.captioning.writer import PictureWriter
 from flame_core.data.shards import PictureReader, read_index
 from flame_core.digest import file_sha256
-from flame_core.errors import InputError, ParamsError
+from flame_core.errors import ComputationError, InputError, ParamsError
 from flame_core.graph.section_stages import section_stages
 from flame_core.layout import Layout
 from flame_core.pages.captions_section import captions_shown
@@ -193,6 +193,13 @@ def test_a_frozen_tower_stays_and_an_unaligned_start_may_have_another_connector(
     moved = load_file(layout.captioner / "model.safetensors")
     assert not torch.equal(moved["backbone.blocks.0.attn.qkv.weight"], before["backbone.blocks.0.attn.qkv.weight"])
     assert torch.equal(moved["projector.layers.0.weight"], before["projector.layers.0.weight"])
+
+
+def test_a_rate_that_is_too_high_is_named(world):
+    params, layout = world
+    message = r"step \d is not finite: lower caption_lm\.learning_rate \(1e\+30\)"
+    with pytest.raises(ComputationError, match=message):
+        caption_lm.run(choosing(params, learning_rate=1e30, clip_grad_norm=None), layout)
 
 
 def test_what_cannot_be_is_refused(world, tmp_path):

@@ -15,6 +15,7 @@ from flame_core.curation.codebook import on_grid
 from flame_core.curation.histograms import histograms
 from flame_core.curation.inequality import perplexity
 from flame_core.curation.minibatch import batch_rows, first_fit, next_fit
+from flame_core.errors import ComputationError
 from flame_core.params import VqParams
 from flame_core.settings import settings
 from flame_core.training import stepwise
@@ -62,6 +63,13 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(small, tmp_path, monkeyp
         assert steps[0] == 5 and again == metrics and state(resumed) == state(whole)
         other, _ = fit(small, first, quick(), 1, CPU, tmp_path / "c")
         assert state(other) != state(whole)
+
+
+def test_a_rate_that_is_too_high_is_named(small, tmp_path):
+    first = first_centroids(small.tokens.reshape(-1, 6), 10, 0)
+    message = r"codes\.vq: the loss of step 1 is not finite: lower codes\.vq\.learning_rate \(1e\+30\)"
+    with pytest.raises(ComputationError, match=message):
+        fit(small, first, quick(learning_rate=1e30), 0, CPU, tmp_path)
 
 
 def test_an_epoch_has_each_picture_once_and_all_captions_of_it_over_time(small):
