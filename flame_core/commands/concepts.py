@@ -64,7 +64,10 @@ def test_set(
     sample: Annotated[int | None, typer.Option(min=1, help="Pictures of each class (default: --least).")] = None,
     distance: Annotated[int, typer.Option(min=0, max=64, help="Bits of the pHash in which equals may differ.")] = 10,
     outliers: Annotated[float, typer.Option(min=0, max=1, help="Share dropped as outliers; needs --recipe.")] = 0.05,
-    recipe: Annotated[str | None, typer.Option(help="The recipe whose tower finds outliers.")] = None,
+    cosine: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Cosine from which pictures are equal too; needs --recipe.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="The recipe whose tower sees the pictures.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sample.")] = 0,
 ) -> None:
     """Make a test set of gathered pictures: no duplicates, no outliers, equally many per class."""
@@ -85,7 +88,9 @@ def test_set(
         from flame_core.vision.image_encoder import load_encoder
 
         encode = load_encoder(Layout.find().model(recipe), settings().torch_device()).encode
-    rules = Rules(least, sample or least, distance, outliers if encode else 0.0, seed)
+    elif cosine is not None:
+        raise InputError("--cosine compares vectors of pictures: name with --recipe the tower that gives them")
+    rules = Rules(least, sample or least, distance, outliers if encode else 0.0, seed, cosine)
     found = choose(folder, rules, encode)
     if not found.kept:
         most = max(found.small.values())

@@ -2,19 +2,19 @@
 
     gathered/snowy owl/*.jpg  ->  wag/test/snowy owl/*.jpg, wag/classnames.txt, wag/record.json
 
-Per class: files that are no pictures, hidden ones and those in hidden folders go; outliers go, the given share of
-pictures with the smallest mean cosine to the others of their class (if there are vectors); of pictures that look alike
-(pHash, at most `distance` different bits of 64) the first by name stays; pictures that are byte for byte in several
-classes go. Classes with fewer than `least` pictures are left out, and of each other class `sample` are drawn by a hash
-of the seed and the bytes, so more pictures of one class change no other. What the paper checked by hand remains to be
-checked by hand.
+Per class: files that are no pictures, hidden ones and those in hidden folders go; pictures that are byte for byte in
+several classes go; outliers go, the given share of pictures with the smallest mean cosine to the others of their class
+(if there are vectors); of pictures that look alike (pHash, at most `distance` different bits of 64), or whose vectors
+have a cosine of at least `cosine`, the first by name stays. Classes with fewer than `least` pictures are left out, and
+of each other class `sample` are drawn by a hash of the seed and the bytes, so more pictures of one class change no
+other. What the paper checked by hand remains to be checked by hand.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,8 @@ from flame_core.suite.layouts.reading import pictures_below
 from flame_core.suite.safe_pictures import opened
 
 Encode = Callable[[Sequence[bytes]], np.ndarray]  # encoded pictures to unit vectors [n, D]
-UNREADABLE, OUTLIER, ALIKE, SEVERAL = "cannot be decoded", "outlier", "looks like another", "in several classes"
+UNREADABLE, SEVERAL = "cannot be decoded", "in several classes"
+OUTLIER, ALIKE, NEAR = "outlier", "looks like another", "has nearly the vector of another"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Rules:
         distance: bits of the pHash in which pictures that look alike differ at most.
         outliers: share of a class that is dropped as outliers.
         seed: of the sample.
+        cosine: of pictures whose vectors are so near one another or nearer, one stays; None keeps them.
     """
 
     least: int
@@ -48,6 +50,7 @@ class Rules:
     distance: int = 10
     outliers: float = 0.05
     seed: int = 0
+    cosine: float | None = None
 
 
 @dataclass
@@ -66,7 +69,7 @@ class Gathered:
 
 
 def choose(folder: Path, rules: Rules, encode: Encode | None = None) -> Gathered:
-    """The pictures of a test set; `encode` gives vectors for finding outliers.
+    """The pictures of a test set; `encode` gives vectors for finding outliers and pictures that are near one another.
 
     Raises:
         InputError: there is no such folder or class, or the rules do not fit together.
@@ -85,8 +88,13 @@ def choose(folder: Path, rules: Rules, encode: Encode | None = None) -> Gathered
     for name, own in usable.items():
         dropped = found.dropped[name]
         kept = _without(own, [times[each.sha256] > 1 for each in own], SEVERAL, dropped)
-        kept = _without(kept, _outliers(kept, rules.outliers, encode), OUTLIER, dropped)
+        if encode is not None:
+            vectors = encode([each.path.read_bytes() for each in kept]).astype(np.float64) if kept else []
+            kept = [replace(each, vector=vector) for each, vector in zip(kept, vectors, strict=True)]
+            kept = _without(kept, _outliers(kept, rules.outliers), OUTLIER, dropped)
         kept = _without(kept, _alike(kept, rules.distance), ALIKE, dropped)
+        if encode is not None and rules.cosine is not None:
+            kept = _without(kept, _near(kept, rules.cosine), NEAR, dropped)
         if len(kept) < rules.least:
             found.small[name] = len(kept)
             continue
@@ -100,6 +108,7 @@ class _Picture:
     path: Path
     sha256: str
     look: int  # pHash
+    vector: np.ndarray | None = None  # unit, [D]
 
 
 def _usable(folder: Path, dropped: dict[str, int]) -> list[_Picture]:
@@ -125,11 +134,11 @@ def _without(pictures: list[_Picture], gone: Sequence[bool], reason: str, droppe
     return [each for each, leaves in zip(pictures, gone, strict=True) if not leaves]
 
 
-def _outliers(pictures: Sequence[_Picture], share: float, encode: Encode | None) -> list[bool]:
+def _outliers(pictures: Sequence[_Picture], share: float) -> list[bool]:
     count = int(share * len(pictures))
-    if encode is None or not count or len(pictures) < 3:
+    if not count or len(pictures) < 3:
         return [False] * len(pictures)
-    vectors = encode([each.path.read_bytes() for each in pictures]).astype(np.float64)
+    vectors = np.stack([_vector(each) for each in pictures])
     total = vectors.sum(axis=0)
     cosine = (vectors @ total - np.einsum("nd,nd->n", vectors, vectors)) / (len(pictures) - 1)
     lowest = set(np.argsort(cosine.round(9), kind="stable")[:count].tolist())
@@ -139,10 +148,23 @@ def _outliers(pictures: Sequence[_Picture], share: float, encode: Encode | None)
 def _alike(pictures: Sequence[_Picture], distance: int) -> list[bool]:
     """Whether a picture looks like an earlier one that stays."""
     looks = np.array([each.look for each in pictures], np.uint64)
-    gone: list[bool] = []
-    stays = np.zeros(len(pictures), bool)
-    for number, look in enumerate(looks):
-        near = np.bitwise_count(looks[:number][stays[:number]] ^ look) <= distance
-        gone.append(bool(near.any()))
-        stays[number] = not gone[-1]
-    return gone
+    return _repeated(len(pictures), lambda number: np.bitwise_count(looks[:number] ^ looks[number]) <= distance)
+
+
+def _near(pictures: Sequence[_Picture], cosine: float) -> list[bool]:
+    """Whether a picture's vector is near that of an earlier one that stays."""
+    vectors = np.stack([_vector(each) for each in pictures]) if pictures else np.zeros((0, 1))
+    return _repeated(len(pictures), lambda number: (vectors[:number] @ vectors[number]).round(9) >= cosine)
+
+
+def _repeated(count: int, like: Callable[[int], np.ndarray]) -> list[bool]:
+    """By picture, whether it is like an earlier one that stays; `like` compares one with all before it."""
+    stays = np.zeros(count, bool)
+    for number in range(count):
+        stays[number] = not (like(number) & stays[:number]).any()
+    return (~stays).tolist()
+
+
+def _vector(picture: _Picture) -> np.ndarray:
+    assert picture.vector is not None
+    return picture.vector

@@ -12,7 +12,7 @@ from PIL import Image
 from flame_core.curation.concept_list import Given, concept_list
 from flame_core.curation.concept_out import Frequencies
 from flame_core.curation.counts import Counts, Misalignment
-from flame_core.curation.gathered_test_set import ALIKE, OUTLIER, SEVERAL, UNREADABLE, Rules, choose
+from flame_core.curation.gathered_test_set import ALIKE, NEAR, OUTLIER, SEVERAL, UNREADABLE, Rules, choose
 from flame_core.curation.rare_concepts import rarest, to_csv
 from flame_core.errors import InputError
 from flame_core.suite.layouts.reading import HIDDEN, OTHER_FILES
@@ -95,6 +95,22 @@ def test_outliers_are_those_far_from_the_others(tmp_path):
     assert found.dropped["owl"][OUTLIER] == 1 and tmp_path / "owl/4.png" not in found.kept["owl"]
 
 
+def test_of_pictures_with_near_vectors_the_first_stays(tmp_path):
+    gather(tmp_path)
+    turned = {png(number): 0.1 * number for number in range(10)}  # owls, in radians
+
+    def encode(pictures):
+        angles = np.array([turned.get(content, 0.0) for content in pictures])
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+    # 0 stays and 1 goes, since the cosine of 0.1 is above the bound and that of 0.2 is not; 2 stays, as 1 is gone
+    found = choose(tmp_path, Rules(least=5, sample=5, outliers=0.0, cosine=0.99), encode)
+    assert found.dropped["owl"] == {SEVERAL: 1, ALIKE: 1, NEAR: 5}
+    assert found.kept["owl"] == [tmp_path / f"owl/{number}.png" for number in (0, 2, 4, 6, 8)]
+    assert found.small["fox"] == 1  # all alike
+    assert choose(tmp_path, Rules(least=5, sample=5, outliers=0.0), encode).kept.keys() == {"owl", "fox"}
+
+
 def test_bad_folders_and_rules_are_refused(tmp_path):
     with pytest.raises(InputError, match="holds no folder per class"):
         choose(tmp_path, Rules(1, 1))
@@ -120,5 +136,7 @@ def test_the_commands_write_a_list_and_a_benchmark(tmp_path, monkeypatch):
     assert len(list((tmp_path / "wag/test/owl").iterdir())) == 5
     record = json.loads((tmp_path / "wag/record.json").read_text())
     assert record["too_small"] == {"newt": 2} and str(tmp_path) not in json.dumps(record)
+    done = CliRunner().invoke(app, [*arguments[:3], "--out", "other", "--cosine", "0.9"])
+    assert isinstance(done.exception, InputError) and "name with --recipe the tower" in str(done.exception)
     done = CliRunner().invoke(app, [*arguments[:3], "--out", "other", "--least", "80"])
     assert isinstance(done.exception, InputError) and "no class has 80 pictures left" in str(done.exception)
