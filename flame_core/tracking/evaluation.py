@@ -6,7 +6,6 @@ In the main line the model becomes a version of the registered model and its cha
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from flame_core.digest import file_sha256, value_digest
 from flame_core.dvc_lock import out_digests
 from flame_core.errors import InputError
+from flame_core.files.whole_folders import scratch
 from flame_core.layout import Layout
 from flame_core.measuring.measures import Evaluation
 from flame_core.model_files import WEIGHTS
@@ -146,9 +146,9 @@ def _keep(journal: Journal, files: Mapping[str, Path]) -> dict[str, str]:
 def _write(journal: Journal, contents: Mapping[str, bytes]) -> dict[str, str]:
     """Store new contents as kept files."""
     kept = {}
-    with tempfile.TemporaryDirectory(dir=journal.folder) as folder:
+    with scratch(journal.folder) as folder:
         for name, content in contents.items():
-            path = Path(folder) / name
+            path = folder / name
             path.write_bytes(content)
             kept[name] = journal.keep(path)
     return kept
