@@ -106,7 +106,10 @@ def _in_line(path: Path, traces: Traces) -> bool:
     """Whether a file of vectors stands in line with one that names a sample."""
     if path.suffix != ".safetensors" or not (traces.md5s or traces.files) or "embed" not in path.as_posix():
         return False
-    return file_md5(path) in traces.md5s
+    try:
+        return file_md5(path) in traces.md5s
+    except FileNotFoundError:  # removed by another process
+        return False
 
 
 def _holds(path: Path, traces: Traces, done: Purged) -> bool:
