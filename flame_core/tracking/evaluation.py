@@ -12,7 +12,7 @@ from typing import Any
 
 from flame_core.digest import file_sha256, value_digest
 from flame_core.dvc_lock import out_digests
-from flame_core.errors import InputError
+from flame_core.errors import InputError, ResourceError
 from flame_core.files.whole_folders import scratch
 from flame_core.layout import Layout
 from flame_core.measuring.measures import Evaluation
@@ -92,7 +92,7 @@ def register_workspace(layout: Layout, workspace: str, recipe: str) -> dict[str,
 
     Raises:
         InputError: there is no such workspace, or its model was not tracked.
-        ResourceError: tracking is off, or MLflow does not answer.
+        ResourceError: tracking is off, MLflow does not answer, or another process sends what was recorded.
     """
     address = require_tracking(layout)
     place = Layout.find(layout.state / "runs" / workspace)
@@ -105,7 +105,12 @@ def register_workspace(layout: Layout, workspace: str, recipe: str) -> dict[str,
     model = [event for event, _ in journal.events() if event["kind"] == "model"][-1]
     journal.append(_version(model))
     deliver(journal, address)
-    name, number = settings().registered_model, str(journal.delivered(address).version)
+    name, number = settings().registered_model, journal.delivered(address).version
+    if number is None:
+        raise ResourceError(
+            f"the model of workspace {workspace} is no version yet: another process is sending what was recorded, or "
+            "MLflow refused it; run the same command again"
+        )
     with asking(address):
         if reason := open_client(address).get_model_version(name, number).tags.get(ROLLED_BACK):
             raise InputError(

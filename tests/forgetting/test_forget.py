@@ -280,7 +280,9 @@ def test_two_at_once_come_one_after_the_other(project: tuple[Params, Layout], mo
     assert list((layout.state / "forget").iterdir()) == []
 
 
-def test_what_a_stage_finishes_until_the_rebuilding_can_begin(project: tuple[Params, Layout], monkeypatch):
+def test_what_a_stage_finishes_until_the_rebuilding_can_begin(
+    project: tuple[Params, Layout], monkeypatch: pytest.MonkeyPatch
+):
     """`flame run` goes on beside it: the rebuilding waits, while `embed` stores vectors and `train` makes a model."""
     params, layout = project
     key = next(row.key for row in read_index(layout.shards, "train"))

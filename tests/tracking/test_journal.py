@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -187,7 +188,7 @@ def test_a_model_leads_to_its_journal_by_its_events_where_the_index_is_gone(tmp_
 
 
 @pytest.mark.parametrize("at_work", ["journal.keep(journal.folder / 'events.jsonl')", "send(journal)"])
-def test_a_killed_process_leaves_no_copies_of_files_for_ever(tmp_path, at_work):
+def test_a_killed_process_leaves_no_copies_of_files_for_ever(tmp_path: Path, at_work: str):
     """Copies of whole models, one of each kill."""
     journal = Journal(tmp_path / "k")
     journal.append({"kind": "a"})
