@@ -280,6 +280,24 @@ def test_two_at_once_come_one_after_the_other(project: tuple[Params, Layout], mo
     assert list((layout.state / "forget").iterdir()) == []
 
 
+@pytest.mark.parametrize("linked", ["reports", "reports/flame"])
+def test_an_out_on_another_disk(project: tuple[Params, Layout], tmp_path: Path, linked: str):
+    params, layout = project
+    theirs = layout.data / "mine/page.html"
+    report = layout.data / "reports/flame/report.html"
+    for page in (report, theirs):
+        page.parent.mkdir(parents=True)
+        page.write_text(f"<b>{CAPTIONS.format(7)}</b>")
+    (report.parent / "digests.json").write_text("{}")
+    (tmp_path / "disk").mkdir()
+    for name in (linked, "mine"):
+        place = tmp_path / "disk" / Path(name).name
+        (layout.data / name).rename(place)
+        (layout.data / name).symlink_to(place)
+    assert "data/reports/flame/report.html" in run(params, layout, "s/0007").purged.files
+    assert not report.exists() and theirs.exists()
+
+
 def test_what_a_stage_finishes_until_the_rebuilding_can_begin(
     project: tuple[Params, Layout], monkeypatch: pytest.MonkeyPatch
 ):
