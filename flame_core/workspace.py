@@ -231,13 +231,25 @@ def require_dvc(layout: Layout) -> None:
     """Refuse a project without DVC's own folder, as after a copy without hidden ones, before DVC does in its words.
 
     Raises:
-        ParamsError: says how to make it.
+        ParamsError: says how to make it; or DVC fails below a folder of that name.
     """
+    require_plain_path(layout.project)
     if dvc_folder(layout) is None:
         raise ParamsError(
             f"{layout.project} has no .dvc/, where DVC keeps its settings: copy it too, or make it there with "
             "`dvc init` (`dvc init --no-scm` without git, `dvc init --subdir` in a subfolder of a git repository)"
         )
+
+
+def require_plain_path(root: Path) -> None:
+    """Refuse a project whose path has braces: DVC formats a text with the path of its cache, and fails.
+
+    Raises:
+        ParamsError: names the path.
+    """
+    path = str(root.absolute())
+    if "{" in path or "}" in path:
+        raise ParamsError(f"{path}: DVC does not work where a path has {{ or }}; rename the folder")
 
 
 def dvc_folder(layout: Layout) -> Path | None:

@@ -18,7 +18,7 @@ from flame_core.layout import Layout
 from flame_core.params import TextTowerParams, load_params
 from flame_core.pipeline import run_pipeline
 from flame_core.planning.status import pipeline_status
-from flame_core.workspace import open_workspace, resolve_params
+from flame_core.workspace import open_workspace, require_dvc, resolve_params
 
 ROOT = Path(__file__).parent.parent
 
@@ -248,3 +248,8 @@ def test_a_project_without_dvcs_folder_says_how_to_make_it(layout):
         with pytest.raises(ParamsError, match=r"has no \.dvc/, .*`dvc init --no-scm`"):
             ask()
     assert not (layout.root / ".flame").exists()
+
+
+def test_a_project_in_a_folder_that_dvc_cannot_work_in_is_refused(tmp_path: Path):
+    with pytest.raises(ParamsError, match=r"a\{b: DVC does not work where a path has \{ or \}"):
+        require_dvc(Layout.find(tmp_path / "a{b"))

@@ -225,9 +225,18 @@ def _traces(revisions: Sequence[Revision], samples: dict[str, Sample]) -> Traces
             traces.texts |= set(table.filter(_among(table, "key", traces.keys)).column("text").to_pylist())
     others = set[str]().union(*(_shared(revision, traces) for revision in revisions)) if traces.texts else set()
     traces.texts -= others
+    note_vectors(revisions, traces)
+    return traces
+
+
+def note_vectors(revisions: Iterable[Revision], traces: Traces) -> None:
+    """Add the vectors that stand in line with what names a sample.
+
+    Raises:
+        InputError: a table cannot be read.
+    """
     for revision in revisions:
         _in_line(revision, traces)
-    return traces
 
 
 def _of_pairs(revision: Revision, samples: dict[str, Sample], traces: Traces) -> None:

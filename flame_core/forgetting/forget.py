@@ -2,8 +2,8 @@
 
 1. Find the samples, and keep what they are recognised by in `.flame/forget/pending.json` until all is done.
 2. Add them to `opt_out.parquet`, and the edges from it to `dvc.yaml`: from here on no stage uses them.
-3. Tag the models that saw them.
-4. Rebuild `data/raw` and `data/shards`, also of workspaces (`rebuild.py`).
+3. Rebuild `data/raw` and `data/shards`, also of workspaces (`rebuild.py`), after the stages that are at work.
+4. Tag the models that saw them, also those that these stages have made.
 5. Delete old bytes: outs, work cache, kept reports, DVC's cache, its remotes.
 """
 
@@ -22,7 +22,7 @@ from flame_core.data.forgotten import Forgotten, added, new_salt, read_forgotten
 from flame_core.dvc_lock import LOCK
 from flame_core.errors import InputError, ParamsError, ResourceError
 from flame_core.files.whole_folders import alone, scratch
-from flame_core.forgetting.finding import Found, find
+from flame_core.forgetting.finding import Found, find, note_vectors
 from flame_core.forgetting.models import tag_models
 from flame_core.forgetting.purge import Purged, purge
 from flame_core.forgetting.rebuild import rebuild, write_edges
@@ -76,7 +76,7 @@ def _forget(params: Params, layout: Layout, requests: Requests, reason: str, pen
     known = read_forgotten(layout.opt_out)
     _require_pulled(layout)
     cache = cache_folder(layout)
-    revisions = [*trees(layout), *(cached(layout, cache) if cache else ())]
+    revisions = _revisions(layout, cache)
     found = find(revisions, layout.work / "ingest", requests)
     traces.update(found.traces)
     _recognise_known(traces, requests, known)
@@ -98,11 +98,10 @@ def _forget(params: Params, layout: Layout, requests: Requests, reason: str, pen
     write_edges(layout.project / PIPELINE)
     report = Report(found, Purged())
     try:
-        if tracking_address(layout) is not None:
-            report.models = tag_models(layout, read_forgotten(layout.opt_out))
-    except ResourceError as error:
-        report.unfinished.append(f"models are not tagged: {error}")
-    rebuild(params, layout, traces.keys, traces.digests)
+        rebuild(params, layout, traces.keys, traces.digests)
+    finally:
+        _tag(layout, report)
+    note_vectors(_revisions(layout, cache), traces)  # a stage may have stored some before the rebuilding began
     report.purged, unfinished = _delete(layout, cache, traces, own, lambda: traces.write(pending, **kept))
     report.purged.unreached += unseen
     report.unfinished += unfinished
@@ -110,6 +109,18 @@ def _forget(params: Params, layout: Layout, requests: Requests, reason: str, pen
         for left in (pending, *pending.parent.glob(f".{pending.name}.*")):  # the second of a kill while it was written
             left.unlink()
     return report
+
+
+def _revisions(layout: Layout, cache: Path | None) -> list[Revision]:
+    return [*trees(layout), *(cached(layout, cache) if cache else ())]
+
+
+def _tag(layout: Layout, report: Report) -> None:
+    try:
+        if tracking_address(layout) is not None:
+            report.models = tag_models(layout, read_forgotten(layout.opt_out))
+    except ResourceError as error:
+        report.unfinished.append(f"models are not tagged: {error}")
 
 
 def _require_pulled(layout: Layout) -> None:

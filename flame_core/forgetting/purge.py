@@ -19,6 +19,7 @@ from flame_core.forgetting.revisions import roots
 from flame_core.forgetting.traces import Traces
 from flame_core.layout import Layout
 from flame_core.tracking.listings import file_md5
+from flame_core.verification import DIGESTS
 from flame_core.work import RECORD
 
 _BASES = {".db", ".sqlite", ".sqlite3"}
@@ -76,9 +77,16 @@ def _shown(path: Path, layout: Layout) -> str:
 
 def _out_files(layout: Layout) -> Iterator[Path]:
     for root in roots(layout):
-        for path in sorted((root / "data").rglob("*")):
-            if path.is_file() and path.name not in _KEPT:
-                yield path
+        for folder in (root / "data", *_linked(root / "data")):
+            for path in sorted(folder.rglob("*")):  # which does not look behind links
+                if path.is_file() and path.name not in _KEPT:
+                    yield path
+
+
+def _linked(data: Path) -> list[Path]:
+    """Folders of outs that are links to another disk; every out has its digests, and no folder of the user's has."""
+    links = [path for path in sorted([*data.glob("*"), *data.glob("*/*")]) if path.is_symlink() and path.is_dir()]
+    return [path for path in links if (path / DIGESTS).is_file() or any(path.glob(f"*/{DIGESTS}"))]
 
 
 def _units(layout: Layout) -> Iterator[Path]:
@@ -106,7 +114,10 @@ def _in_line(path: Path, traces: Traces) -> bool:
     """Whether a file of vectors stands in line with one that names a sample."""
     if path.suffix != ".safetensors" or not (traces.md5s or traces.files) or "embed" not in path.as_posix():
         return False
-    return file_md5(path) in traces.md5s
+    try:
+        return file_md5(path) in traces.md5s
+    except FileNotFoundError:  # removed by another process
+        return False
 
 
 def _holds(path: Path, traces: Traces, done: Purged) -> bool:

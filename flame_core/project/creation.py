@@ -22,7 +22,7 @@ from flame_core.errors import ParamsError, ResourceError
 from flame_core.git import git
 from flame_core.names import is_text, shown
 from flame_core.project.record import RECORD, record_text, shipped_files
-from flame_core.workspace import dvc, environment
+from flame_core.workspace import dvc, environment, require_plain_path
 
 PYPROJECT = """\
 # Where Dagster finds the assets: `dagster dev` in this folder. `flame ui` also keeps a history, and opens MLflow.
@@ -55,6 +55,7 @@ def require_new(root: Path) -> None:
     """
     if not is_text(str(root)):
         raise ParamsError(f"{shown(str(root))}: the path of a project is UTF-8; name another folder")
+    require_plain_path(root)
     if root.exists() and not root.is_dir():
         raise ParamsError(f"{root} is a file; name a new folder")
     there = sorted(path.name for path in root.iterdir() if path.name not in _MAY_BE_THERE) if root.is_dir() else []

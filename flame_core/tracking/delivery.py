@@ -11,7 +11,6 @@ restore it.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flame_core.errors import InputError
+from flame_core.files.whole_folders import scratch
 from flame_core.settings import settings
 from flame_core.tracking.address import without_secrets
 from flame_core.tracking.inputs import CONTEXT
@@ -312,7 +312,7 @@ class _Delivery:
         Raises:
             InputError: a file is damaged, and `whole` is set.
         """
-        with tempfile.TemporaryDirectory(dir=self.journal.folder) as folder:
+        with scratch(self.journal.folder) as folder:
             for name, kept in files.items():
                 try:
                     source = self.journal.file(kept)
@@ -321,10 +321,10 @@ class _Delivery:
                         raise
                     log.warning("%s is not sent to MLflow: %s", name, error)
                     continue
-                path = Path(folder) / name
+                path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 copy_file(source, path)
-            yield Path(folder)
+            yield folder
 
 
 def _is_point(event: Mapping[str, Any]) -> bool:

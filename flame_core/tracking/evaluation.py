@@ -6,14 +6,14 @@ In the main line the model becomes a version of the registered model and its cha
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flame_core.digest import file_sha256, value_digest
 from flame_core.dvc_lock import out_digests
-from flame_core.errors import InputError
+from flame_core.errors import InputError, ResourceError
+from flame_core.files.whole_folders import scratch
 from flame_core.layout import Layout
 from flame_core.measuring.measures import Evaluation
 from flame_core.model_files import WEIGHTS
@@ -92,7 +92,7 @@ def register_workspace(layout: Layout, workspace: str, recipe: str) -> dict[str,
 
     Raises:
         InputError: there is no such workspace, or its model was not tracked.
-        ResourceError: tracking is off, or MLflow does not answer.
+        ResourceError: tracking is off, MLflow does not answer, or another process sends what was recorded.
     """
     address = require_tracking(layout)
     place = Layout.find(layout.state / "runs" / workspace)
@@ -105,7 +105,12 @@ def register_workspace(layout: Layout, workspace: str, recipe: str) -> dict[str,
     model = [event for event, _ in journal.events() if event["kind"] == "model"][-1]
     journal.append(_version(model))
     deliver(journal, address)
-    name, number = settings().registered_model, str(journal.delivered(address).version)
+    name, number = settings().registered_model, journal.delivered(address).version
+    if number is None:
+        raise ResourceError(
+            f"the model of workspace {workspace} is no version yet: another process is sending what was recorded, or "
+            "MLflow refused it; run the same command again"
+        )
     with asking(address):
         if reason := open_client(address).get_model_version(name, number).tags.get(ROLLED_BACK):
             raise InputError(
@@ -146,9 +151,9 @@ def _keep(journal: Journal, files: Mapping[str, Path]) -> dict[str, str]:
 def _write(journal: Journal, contents: Mapping[str, bytes]) -> dict[str, str]:
     """Store new contents as kept files."""
     kept = {}
-    with tempfile.TemporaryDirectory(dir=journal.folder) as folder:
+    with scratch(journal.folder) as folder:
         for name, content in contents.items():
-            path = Path(folder) / name
+            path = folder / name
             path.write_bytes(content)
             kept[name] = journal.keep(path)
     return kept

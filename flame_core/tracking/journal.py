@@ -31,6 +31,7 @@ from flame_core.digest import file_sha256, json_bytes, value_digest
 from flame_core.errors import InputError
 from flame_core.files.disk_errors import clear_disk_errors
 from flame_core.files.whole_files import put
+from flame_core.files.whole_folders import scratch
 from flame_core.tracking.address import sqlite_path, without_login
 from flame_core.tracking.kept_files import copy_file
 
@@ -110,15 +111,11 @@ class Journal:
         target = self.folder / FILES / file_sha256(path)
         if target.is_file() and file_sha256(target) == target.name:
             return target.name
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
-        with clear_disk_errors(target.parent):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                copy_file(path, beside)
-                target = target.with_name(file_sha256(beside))  # of the copy, in case the file was rewritten meanwhile
-                beside.replace(target)
-            finally:
-                beside.unlink(missing_ok=True)
+        with clear_disk_errors(target.parent), scratch(target.parent) as folder:
+            copy = folder / "copy"
+            copy_file(path, copy)
+            target = target.with_name(file_sha256(copy))  # of the copy, in case the file was rewritten meanwhile
+            copy.replace(target)
         return target.name
 
     def file(self, name: str) -> Path:

@@ -5,7 +5,6 @@ DVC names an out's bytes by md5: that of the file, or for a folder that of its l
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import yaml
 
 from flame_core.dvc_lock import LOCK, out_digests
+from flame_core.files.whole_folders import scratch_below
 from flame_core.layout import Layout
 from flame_core.tracking.dvc_settings import copy_dvc_settings, dvc_output
 from flame_core.tracking.listings import file_md5, folder_md5, read_listing
@@ -87,8 +87,7 @@ def _fetched(layout: Layout, path: str, lock: dict[str, Any]) -> bool:
     remote = dvc_output(layout.project, "config", "core.remote")
     if remote is None or not remote.strip():
         return False
-    with tempfile.TemporaryDirectory(dir=layout.state) as folder:
-        root = Path(folder)
+    with scratch_below(layout.state) as root:
         copy_dvc_settings(layout, root)
         makers = [stage for stage in lock["stages"].values() if _makes(stage, path)]
         stages = {

@@ -42,6 +42,8 @@ def delete_cached(
             found.append(md5)
             if delete:
                 path.unlink(missing_ok=True)  # its mode does not matter: links to it may be another project's
+        except FileNotFoundError:  # removed by another process, which may be writing another object
+            continue
         except OSError as error:
             if refused is None:
                 raise

@@ -25,8 +25,10 @@ from flame_core.data.shards import PictureReader, read_index
 from flame_core.digest import bytes_sha256
 from flame_core.errors import ParamsError
 from flame_core.forgetting import forget as flow
+from flame_core.forgetting import purge as deleting
 from flame_core.forgetting.forget import Report, forget
 from flame_core.forgetting.requests import Requests, parse_requests, read_requests
+from flame_core.forgetting.traces import Traces
 from flame_core.inline_pictures import square_view, thumbnail
 from flame_core.layout import Layout
 from flame_core.params import Params
@@ -276,6 +278,68 @@ def test_two_at_once_come_one_after_the_other(project: tuple[Params, Layout], mo
     assert [row.key for row in read_forgotten(layout.opt_out).rows] == ["s/0007", "s/0008"]
     assert not {"s/0007", "s/0008"} & {row.key for row in read_index(layout.shards)}
     assert list((layout.state / "forget").iterdir()) == []
+
+
+@pytest.mark.parametrize("linked", ["reports", "reports/flame"])
+def test_an_out_on_another_disk(project: tuple[Params, Layout], tmp_path: Path, linked: str):
+    params, layout = project
+    theirs = layout.data / "mine/page.html"
+    report = layout.data / "reports/flame/report.html"
+    for page in (report, theirs):
+        page.parent.mkdir(parents=True)
+        page.write_text(f"<b>{CAPTIONS.format(7)}</b>")
+    (report.parent / "digests.json").write_text("{}")
+    (tmp_path / "disk").mkdir()
+    for name in (linked, "mine"):
+        place = tmp_path / "disk" / Path(name).name
+        (layout.data / name).rename(place)
+        (layout.data / name).symlink_to(place)
+    assert "data/reports/flame/report.html" in run(params, layout, "s/0007").purged.files
+    assert not report.exists() and theirs.exists()
+
+
+def test_what_a_stage_finishes_until_the_rebuilding_can_begin(
+    project: tuple[Params, Layout], monkeypatch: pytest.MonkeyPatch
+):
+    """`flame run` goes on beside it: the rebuilding waits, while `embed` stores vectors and `train` makes a model."""
+    params, layout = project
+    key = next(row.key for row in read_index(layout.shards, "train"))
+    shard = next(row.shard for row in read_index(layout.shards) if row.key == key)
+    vectors = layout.root / f"data/embeddings/{Path(shard).with_suffix('.safetensors')}"
+    unit = layout.work / "embed/unit/train.safetensors"
+    steps, rebuild = list[str](), flow.rebuild
+
+    def after_a_stage(*arguments: Any) -> None:
+        for place in (vectors, unit):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(b"vectors of a shard")
+        steps.append("rebuilt")
+        rebuild(*arguments)
+
+    def tag(*_: Any) -> dict[str, int]:
+        steps.append("tagged")
+        return {}
+
+    monkeypatch.setattr(flow, "rebuild", after_a_stage)
+    monkeypatch.setattr(flow, "tracking_address", lambda layout: "there")
+    monkeypatch.setattr(flow, "tag_models", tag)
+    run(params, layout, key)
+    assert not vectors.exists() and not unit.parent.exists()
+    assert steps == ["rebuilt", "tagged"]
+
+
+def test_files_that_another_process_removes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    layout = Layout.find(tmp_path)
+    vectors = layout.root / "data/embeddings/train/00000.safetensors"
+    vectors.parent.mkdir(parents=True)
+    vectors.write_bytes(b"vectors")
+
+    def removed(path: Path) -> str:
+        path.unlink()
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(deleting, "file_md5", removed)
+    assert deleting.purge(layout, Traces(keys={"s/0007"}, md5s={"0" * 32}), delete=True).files == []
 
 
 def test_pictures_inside_a_table(tmp_path: Path):

@@ -123,6 +123,18 @@ def test_an_object_that_the_disk_does_not_let_go_is_named(tmp_path: Path, monkey
     assert (tmp_path / "link").stat().st_mode & 0o777 == 0o444  # another project's
 
 
+def test_an_object_that_another_process_has_removed_is_no_failure(tmp_path: Path):
+    (tmp_path / "ab").mkdir()
+    (tmp_path / "ab/.part.tmp").write_bytes(b"DVC is writing it")
+
+    def gone(path: Path) -> bool:
+        path.unlink()
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+    refused = list[str]()
+    assert delete_cached(tmp_path, [], gone, delete=True, refused=refused) == [] and refused == []
+
+
 def test_of_what_a_remote_has_a_kill_leaves_nothing_beside_the_project_s_files(tmp_path: Path):
     python(tmp_path, "dvc", "init", "--no-scm", "-q")
     (tmp_path / "remote/files/md5/0a").mkdir(parents=True)

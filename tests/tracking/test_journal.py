@@ -5,11 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from flame_core.errors import InputError, ResourceError
 from flame_core.tracking.address import sqlite_address
+from flame_core.tracking.delivery import _Delivery
 from flame_core.tracking.journal import DELIVERED, EVENTS, FILES, MODELS, Delivered, Journal
 
 
@@ -180,3 +185,36 @@ def test_a_model_leads_to_its_journal_by_its_events_where_the_index_is_gone(tmp_
         (tmp_path / MODELS / "f00").write_bytes(rotten)
     found = Journal.of_model(tmp_path, "f00")
     assert found is not None and found.folder == journal.folder
+
+
+@pytest.mark.parametrize("at_work", ["journal.keep(journal.folder / 'events.jsonl')", "send(journal)"])
+def test_a_killed_process_leaves_no_copies_of_files_for_ever(tmp_path: Path, at_work: str):
+    """Copies of whole models, one of each kill."""
+    journal = Journal(tmp_path / "k")
+    journal.append({"kind": "a"})
+    name = journal.keep(journal.folder / EVENTS)
+    journal.append({"kind": "b"})
+    program = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from flame_core.tracking import delivery, journal as journals\n"
+        "def killed(source, target):\n"
+        "    target.write_bytes(b'a part')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "def send(journal):\n"
+        "    sent = delivery._Delivery.__new__(delivery._Delivery)\n"
+        "    sent.journal = journal\n"
+        f"    with sent._files({{'events': {name!r}}}):\n"
+        "        pass\n"
+        "delivery.copy_file = journals.copy_file = killed\n"
+        "journal = journals.Journal(Path(sys.argv[1]))\n"
+        f"{at_work}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, journal.folder], check=False)
+    assert done.returncode == -signal.SIGKILL
+    delivered = _Delivery.__new__(_Delivery)
+    delivered.journal = journal
+    with delivered._files({"events": name}):
+        journal.keep(journal.folder / EVENTS)
+    assert {path.name for path in journal.folder.iterdir()} == {EVENTS, FILES}
+    assert all(len(path.name) == 64 for path in (journal.folder / FILES).iterdir())

@@ -12,13 +12,13 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flame_core.digest import file_sha256
 from flame_core.errors import ResourceError
+from flame_core.files.whole_folders import scratch
 
 log = logging.getLogger(__name__)
 
@@ -111,9 +111,9 @@ class Apt:
 
     def _download(self, package: str, kind: str, digest: str) -> subprocess.CompletedProcess[str]:
         log.info("downloading package %s", package)
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=self._debs) as scratch:
-            answer = self._run("download", package, folder=scratch)
-            fetched = next(Path(scratch).glob("*.deb"), None)
+        with scratch(self._debs) as folder:
+            answer = self._run("download", package, folder=folder)
+            fetched = next(folder.glob("*.deb"), None)
             if answer.returncode == 0:
                 if fetched is None or _digest(fetched, kind) != digest:
                     raise ResourceError(f"apt-get left no intact file of package {package}; try again")
@@ -131,7 +131,7 @@ class Apt:
     def _deb(self, package: str, path: Path) -> Deb:
         return Deb(package, dpkg_deb("--field", path, "Version").strip(), path.stem, path)
 
-    def _run(self, *arguments: str, folder: str | None = None) -> subprocess.CompletedProcess[str]:
+    def _run(self, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["apt-get", "-c", str(self._configuration), "-q", *arguments],
             capture_output=True,
