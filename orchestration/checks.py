@@ -31,9 +31,10 @@ KINDS = ("short", "long")  # of captions that params may leave out
 
 def applicable(stages: Mapping[str, Stage], params: Params) -> dict[str, Stage]:
     """The stages without the checks that these params do not make: `long_failed` where `caption.long` is null."""
+    unwritten = [kind for kind in KINDS if getattr(params.caption, kind) is None]
     absent = {
         DOWNLOAD: () if any(isinstance(source, UrlsSource) for source in params.sources.values()) else ("success",),
-        CAPTION: tuple(f"{kind}_" for kind in KINDS if getattr(params.caption, kind) is None),
+        CAPTION: (*(f"{kind}_" for kind in unwritten), *(("caption_words",) if len(unwritten) == len(KINDS) else ())),
         EVALUATE: (
             *(("spectrum_",) if params.evaluate.spectrum is None else ()),
             *(("benchmarks_disjoint",) if params.evaluate.looks_disjoint is None else ()),
