@@ -60,7 +60,7 @@ def test_a_failed_check_says_what_failed_which_param_and_what_now(tmp_path: Path
     assert what == "fraction of pairs that were kept: measured 0.123457, threshold 0.5"
     assert param == "threshold: ingest.gates.min_kept_fraction"
     assert [cause[:2] for cause in causes] == ["1.", "2.", "3."]
-    assert go_on == "then go on with `flame run`"
+    assert go_on == "then materialize it again, or go on with `flame run`"
 
 
 def test_a_failed_check_without_threshold_names_none(tmp_path: Path) -> None:
