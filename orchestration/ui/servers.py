@@ -269,6 +269,7 @@ def show(layout: Layout) -> None:
             f"MLflow   {runs_url(here.ui_url(here.mlflow_port), here.experiment)}   trainings and models\n"
             "Ctrl-C ends both, and all runs.",
             highlight=False,
+            soft_wrap=True,
         ),
     )
 
