@@ -89,7 +89,13 @@ def measured(check: Check) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value or threshold of a check as text."""
+    """A value or threshold of a check as text: `de 12, en 90` of a mapping, `short (min 1, max 9)` if it is nested."""
+    if isinstance(value, dict):
+        parts = [
+            f"{key} ({shown(each)})" if isinstance(each, dict) else f"{key} {shown(each)}"
+            for key, each in value.items()
+        ]
+        return ", ".join(parts) or "none"
     if isinstance(value, list):
         return ", ".join(map(shown, value)) or "none"
     return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)

@@ -17,7 +17,7 @@ from typing import Any
 
 import dagster as dg
 
-from flame_core import gates
+from flame_core import gates, remedies
 from flame_core.errors import InputError
 from flame_core.gates import Check
 from flame_core.markdown import code_span
@@ -26,14 +26,16 @@ from flame_core.remedies import advice
 from orchestration.dvc_project.project import DvcProject, Stage
 
 DOWNLOAD, CAPTION, EVALUATE = "download", "caption", "evaluate"  # the stages
+GO_ON = f"materialize it again, or go on with `{remedies.GO_ON}`"
 KINDS = ("short", "long")  # of captions that params may leave out
 
 
 def applicable(stages: Mapping[str, Stage], params: Params) -> dict[str, Stage]:
     """The stages without the checks that these params do not make: `long_failed` where `caption.long` is null."""
+    unwritten = [kind for kind in KINDS if getattr(params.caption, kind) is None]
     absent = {
         DOWNLOAD: () if any(isinstance(source, UrlsSource) for source in params.sources.values()) else ("success",),
-        CAPTION: tuple(f"{kind}_" for kind in KINDS if getattr(params.caption, kind) is None),
+        CAPTION: (*(f"{kind}_" for kind in unwritten), *(("caption_words",) if len(unwritten) == len(KINDS) else ())),
         EVALUATE: (
             *(("spectrum_",) if params.evaluate.spectrum is None else ()),
             *(("benchmarks_disjoint",) if params.evaluate.looks_disjoint is None else ()),
@@ -136,7 +138,7 @@ def _described(name: str, checks: Sequence[Check], failed: Sequence[Check]) -> s
     first = failed[0]
     of = f" ({first.name})" if len(checks) > 1 else ""
     measured = gates.measured(first)
-    return "\n\n".join([f"{what}: {measured}{of}" if measured else what, *advice(name)])
+    return "\n\n".join([f"{what}: {measured}{of}" if measured else what, *advice(name, GO_ON)])
 
 
 _COLUMNS = dg.TableSchema(

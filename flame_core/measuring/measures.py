@@ -196,7 +196,7 @@ def _over_chance(evaluation: Evaluation, language: str, direction: Direction, k:
             )
             blocking = False
         elif floor == 0 and least <= 1:
-            told, blocking = f"{told} does not exceed 1, and no floor is set", False
+            told, floor, blocking = f"{told} does not exceed 1, and no floor is set", 1.0, False
         else:
             passed = least > floor
     return Check(

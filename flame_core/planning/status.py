@@ -68,8 +68,7 @@ def pipeline_status(layout: Layout, tflops: float | None = None) -> list[StageSt
         for name in changes
         if name in stages
     }
-    reasons = {name: why if name in ran else ["has not run here"] for name, why in changes.items()}
-    reasons = {name: left for name, why in reasons.items() if (left := _but_absent(why, absent))}
+    reasons = {name: left for name, why in changes.items() if (left := _but_absent(why, absent))}
     for stage, names in changed_inputs(params, layout).items():
         if stage in upstream and stage in ran:
             reasons[stage] = [*reasons.get(stage, []), f"{', '.join(names)} changed since it was read"]

@@ -24,11 +24,16 @@ def remedy_of(check: str) -> Remedy | None:
     return REMEDIES.get(first if first.startswith(_BEFORE) and first in REMEDIES else last)
 
 
-def advice(check: str) -> list[str]:
-    """Lines that say how to go on after a check has failed; none of a check that is not known here."""
+def advice(check: str, go_on: str = f"go on with `{GO_ON}`") -> list[str]:
+    """Lines that say how to go on after a check has failed; none of a check that is not known here.
+
+    Args:
+        check: its name.
+        go_on: what follows the mend, where the lines are shown.
+    """
     remedy = remedy_of(check)
     if remedy is None:
         return []
     threshold = f"threshold: {remedy.param}" if remedy.param else "threshold: fixed, no param changes it"
     causes = [f"{number}. {cause}" for number, cause in enumerate(remedy.causes, start=1)]
-    return [threshold, "likely causes, the likeliest first:", *causes, f"then go on with `{GO_ON}`"]
+    return [threshold, "likely causes, the likeliest first:", *causes, f"then {go_on}"]

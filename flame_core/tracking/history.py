@@ -33,7 +33,7 @@ from flame_core.tracking.journal import Journal
 from flame_core.tracking.linked import linked_data
 from flame_core.tracking.metric_names import logged_value
 from flame_core.tracking.obstacles import read_experiment
-from flame_core.tracking.pages import page_address, run_url, served, show_pages, version_url
+from flame_core.tracking.pages import TRAINING_PAGES, page_address, run_url, served, show_pages, version_url
 from flame_core.tracking.promotion import VERDICT
 from flame_core.tracking.registry import MODEL_TAG, ROLLED_BACK
 from flame_core.tracking.store import asking, journals, open_client, require_tracking, tracking_address
@@ -151,7 +151,7 @@ def comparison_url(address: str, experiment_id: str, runs: Sequence[str]) -> str
     if len(runs) < 2:
         return None
     asked = f"runs={quote(json.dumps(list(runs)))}&experiments={quote(json.dumps([experiment_id]))}"
-    return f"{page_address(address)}/#/compare-runs?{asked}"
+    return f"{page_address(address)}/#/compare-runs?{TRAINING_PAGES}&{asked}"
 
 
 def show_comparison(params: Params, layout: Layout) -> None:

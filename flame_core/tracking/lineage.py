@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,6 +104,11 @@ def _trace(layout: Layout, model: str) -> Lineage:
     return Lineage(model, [*links, _code(layout, record), _dagster(layout, record)])
 
 
+def _judged(tags: Mapping[str, str]) -> str:
+    """The verdict of a version's gate and its reason."""
+    return ": ".join(filter(None, (tags.get(VERDICT, "not judged"), tags.get(REASON))))
+
+
 def _model(record: Record, running: bool) -> Link:
     version = record.version
     if version is None:
@@ -114,7 +120,7 @@ def _model(record: Record, running: bool) -> Link:
         {
             "model": f"{version.name} version {version.version}",
             "aliases": ", ".join(version.aliases) or "none",
-            "gate": f"{version.tags.get(VERDICT, 'not judged')} {version.tags.get(REASON, '')}".strip(),
+            "gate": _judged(version.tags),
             **({"rolled back": version.tags[ROLLED_BACK]} if ROLLED_BACK in version.tags else {}),
             "weights sha256": version.tags.get(MODEL_TAG, ""),
         },

@@ -20,6 +20,8 @@ from flame_core.tracking.address import is_server, sqlite_path
 from flame_core.tracking.relocation import ARTIFACTS
 
 _SECONDS = 3.0  # for a server to answer
+# MLflow's pages begin with traces and prompts of LLM applications, without the registry, unless an address says this.
+TRAINING_PAGES = "workflowType=machine_learning"
 
 
 def page_address(address: str) -> str:
@@ -28,14 +30,26 @@ def page_address(address: str) -> str:
     return address.rstrip("/") if is_server(address) else here.ui_url(here.mlflow_port)
 
 
+def runs_url(address: str, name: str) -> str:
+    """The page of the experiment `name`; the page of all of them, if a server does not say which number it has."""
+    pages = page_address(address)
+    url = f"{pages}/api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(name, safe='')}"
+    try:
+        with opener(url).open(url, timeout=_SECONDS) as answer:
+            number = json.load(answer)["experiment"]["experiment_id"]
+    except (OSError, ValueError, KeyError, TypeError):  # before the first training, or it requires a login
+        return f"{pages}/#/experiments?{TRAINING_PAGES}"
+    return f"{pages}/#/experiments/{number}/runs?{TRAINING_PAGES}"
+
+
 def run_url(address: str, experiment_id: str, run_id: str) -> str:
     """The page of a run."""
-    return f"{page_address(address)}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{page_address(address)}/#/experiments/{experiment_id}/runs/{run_id}?{TRAINING_PAGES}"
 
 
 def version_url(address: str, name: str, version: str) -> str:
     """The page of a model version."""
-    return f"{page_address(address)}/#/models/{quote(name, safe='')}/versions/{version}"
+    return f"{page_address(address)}/#/models/{quote(name, safe='')}/versions/{version}?{TRAINING_PAGES}"
 
 
 def served(address: str, run_id: str) -> bool:

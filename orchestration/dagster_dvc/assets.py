@@ -31,6 +31,8 @@ from orchestration.dvc_project.project import DvcProject, Stage
 DATA_VERSION_TAG = "dagster/data_version"
 EXIT_CODE = "exit code"  # in a failed step's metadata
 REFRESH_TAG = "refresh"  # a run's tag: names of stages, separated by commas, to run with `--force`
+# Dagster's page says of each that it blocks; whether it does is known with its result.
+_ABOUT_CHECKS = "What depends on the asset does not run after a failure that is an error; a warning stops nothing."
 ReadChecks = Callable[[DvcProject, Stage, Sequence[str]], Iterable[dg.AssetCheckResult]]
 ReadNumbers = Callable[[DvcProject, Stage], Mapping[str, float]]
 ReadTags = Callable[[DvcProject], Mapping[str, str]]
@@ -114,7 +116,9 @@ def _asset(
     @dg.multi_asset(
         name=op_name(stage.name),
         specs=[spec],
-        check_specs=[dg.AssetCheckSpec(name, asset=key, blocking=True) for name in meta.checks],
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=key, description=_ABOUT_CHECKS, blocking=True) for name in meta.checks
+        ],
         pool=meta.pool,  # no retry_policy: Dagster would also retry a stage that a person stopped
     )
     def materialize(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:

@@ -220,6 +220,8 @@ def _run(
                 look = time.monotonic() + _LOOK_SECONDS
     except BaseException:
         _stop(tree, process, runner)
+        said = "".join(f" Its last words: {line}" for line in _last_words(process.lines())[-1:])
+        log.info(f"{command[-1]} has stopped. What was finished is kept: materialize it again to go on.{said}")
         raise
     if code and tree.members():  # `dvc` was killed and has lost its locks, so the stage must not go on writing
         log.warning(f"dvc ended with code {code} while its stage was running; ending the stage")

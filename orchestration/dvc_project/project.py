@@ -23,6 +23,7 @@ from orchestration.dvc_project.errors import PROJECT_FILE, DvcProjectError
 from orchestration.dvc_project.lock import LockedStage, code_version, flatten, read_lock
 from orchestration.dvc_project.repo import opened, untorn
 
+NEVER_RAN = "has not run here"  # the only reason of a stage that dvc.lock lacks
 _ABSENT = "(none)"
 _SHOWN_VALUES = 3  # changed values per key of a params file
 _VALUE_CHARS = 60
@@ -151,8 +152,15 @@ def _changes_of(stages: Iterable[Any]) -> dict[str, list[str]]:
         if changed:
             label = getattr(stage, "name", None) or stage.addressing
             modified = {dep.def_path: _modified_values(dep) for dep in stage.params}
-            found[label] = [reason for change in changed for reason in _reasons(change, modified)]
+            reasons = [reason for change in changed for reason in _reasons(change, modified)]
+            found[label] = reasons if _is_recorded(stage) else [NEVER_RAN]
     return found
+
+
+def _is_recorded(stage: Any) -> bool:
+    """Whether `dvc.lock` has the stage; otherwise DVC's status says that its params are new and its outs deleted."""
+    entries = [*stage.deps, *stage.outs]
+    return not entries or any(entry.hash_info for entry in entries)
 
 
 def _modified_values(dep: Any) -> dict[str, str]:

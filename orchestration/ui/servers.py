@@ -32,6 +32,7 @@ from flame_core.program import begin, errors_in_a_sentence
 from flame_core.reporting import configure_logging, console
 from flame_core.settings import settings
 from flame_core.shipped import shipped
+from flame_core.tracking.pages import runs_url
 from flame_core.tracking.store import local_store
 from flame_core.workspace import environment
 from orchestration.dvc_project.stage_processes import tree_label
@@ -265,9 +266,10 @@ def show(layout: Layout) -> None:
         layout,
         lambda: console.print(
             f"Dagster  {here.ui_url(here.dagster_port)}/asset-groups   graph, runs, schedules\n"
-            f"MLflow   {here.ui_url(here.mlflow_port)}   trainings and models\n"
+            f"MLflow   {runs_url(here.ui_url(here.mlflow_port), here.experiment)}   trainings and models\n"
             "Ctrl-C ends both, and all runs.",
             highlight=False,
+            soft_wrap=True,
         ),
     )
 

@@ -165,6 +165,7 @@ def test_without_a_floor_a_model_at_chance_has_not_passed_and_does_not_block(tmp
     found = checks(measure(tmp_path, blind, **options), params)[:2]
     assert [(check.passed, check.blocking) for check in found] == [(False, False)] * 2
     assert all("does not exceed 1, and no floor is set" in check.description for check in found)
+    assert all(check.threshold == 1 for check in found)  # not 0, which it does exceed
     found = checks(measure(tmp_path, **options), params)[:2]
     assert [(check.passed, check.blocking) for check in found] == [(True, True)] * 2
 

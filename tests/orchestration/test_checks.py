@@ -60,7 +60,7 @@ def test_a_failed_check_says_what_failed_which_param_and_what_now(tmp_path: Path
     assert what == "fraction of pairs that were kept: measured 0.123457, threshold 0.5"
     assert param == "threshold: ingest.gates.min_kept_fraction"
     assert [cause[:2] for cause in causes] == ["1.", "2.", "3."]
-    assert go_on == "then go on with `flame run`"
+    assert go_on == "then materialize it again, or go on with `flame run`"
 
 
 def test_a_failed_check_without_threshold_names_none(tmp_path: Path) -> None:
@@ -107,6 +107,18 @@ def test_a_listed_check_with_nothing_to_look_at_passes_and_a_renamed_one_warns(t
     assert "kept_fraction" in str(renamed.description)
 
 
+def test_counts_by_language_are_shown_in_words(tmp_path: Path) -> None:
+    counted = Check("raw_languages", True, "raw captions by language", {"en": 90, "de": 12}, blocking=False)
+    words = Check("caption_words", True, "words", {"short": {"min": 1, "mean": 8 / 3}}, blocking=False)
+    empty = Check("kept_fraction", True, "kept", {}, blocking=False)
+    results = read(tmp_path, [counted, words, empty], "raw_languages", "caption_words", "kept_fraction")
+    assert [rows(result)[0]["measured"] for result in results.values()] == [
+        "de 12, en 90",
+        "short (mean 2.66667, min 1)",
+        "none",
+    ]
+
+
 def test_an_absent_out_is_not_measured(tmp_path: Path) -> None:
     assert not read_checks(DvcProject(tmp_path), STAGE, ["keys_unique"])[0].passed
 
@@ -122,6 +134,8 @@ def test_checks_of_captions_that_are_not_made_are_not_listed(tmp_path: Path) -> 
     without = params.model_copy(update={"caption": CaptionParams(long=None)})
     found = applicable(stages, without)
     assert stage_meta(found["caption"]).checks == ("samples_present", "short_failed", "caption_words")
+    nothing = params.model_copy(update={"caption": CaptionParams(short=None, long=None)})
+    assert stage_meta(applicable(stages, nothing)["caption"]).checks == ("samples_present",)
     assert stage_meta(found["caption"]).group == "text" and found["other"] == stages["other"]
 
 

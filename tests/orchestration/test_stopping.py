@@ -33,6 +33,7 @@ while len(steps) < 40:
     if stopped:
         saved.write_text(" ".join(steps))
         helper.terminate(); helper.wait()
+        print("saved", len(steps), "steps", flush=True)
         sys.exit(75)
 pathlib.Path("model.txt").write_text(" ".join(steps))
 helper.terminate(); helper.wait()
@@ -104,6 +105,8 @@ def test_a_terminated_run_checkpoints_and_the_next_resumes(training: DvcProject,
     assert run.returncode != 0
     assert alive(below) == []
     assert "asking process" in output
+    said = "train has stopped. What was finished is kept: materialize it again to go on. Its last words: saved"
+    assert said in output  # before Dagster's stack trace
     saved = (training.root / "checkpoint").read_text().split()
     assert 21 <= len(saved) < 40
     assert not (training.root / "dvc.lock").exists()

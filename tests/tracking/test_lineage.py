@@ -11,7 +11,8 @@ import pytest
 
 from flame_core.layout import Layout
 from flame_core.tracking.chain import BROKEN, Link
-from flame_core.tracking.lineage import _code
+from flame_core.tracking.lineage import _code, _judged
+from flame_core.tracking.promotion import REASON, VERDICT
 from flame_core.tracking.provenance import git_state
 
 GONE = "0123456789" * 4
@@ -63,3 +64,8 @@ def test_a_commit_that_is_not_here_breaks_the_chain(tmp_path: Path, commits: tup
     for trained, evaluated in ((GONE, commits[1]), (commits[0], GONE), (commits[0], "no commit")):
         found = code(tmp_path, (trained, "true"), (evaluated, "true"))
         assert found.status == BROKEN and len(found.notes) == 1 and "is not in this repository" in found.notes[0]
+
+
+def test_the_verdict_of_the_gate_is_told_from_its_reason():
+    assert _judged({VERDICT: "promoted", REASON: "there was no champion"}) == "promoted: there was no champion"
+    assert _judged({VERDICT: "promoted"}) == "promoted" and _judged({}) == "not judged"

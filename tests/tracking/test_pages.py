@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 
 from flame_core.layout import Layout
 from flame_core.settings import settings
+from flame_core.tracking import pages
 from flame_core.tracking.delivery import deliver
 from flame_core.tracking.journal import Journal
-from flame_core.tracking.pages import run_url, served, show_pages, version_url
+from flame_core.tracking.pages import TRAINING_PAGES, run_url, runs_url, served, show_pages, version_url
 from flame_core.tracking.store import journals, local_address, local_store, open_client
 from tests.ports import free_port
 from tests.tracking.conftest import end, start
@@ -19,10 +21,27 @@ from tests.tracking.server import Server
 
 
 def test_addresses_of_pages():
-    assert run_url("http://host:1/", "7", "r") == "http://host:1/#/experiments/7/runs/r"
-    assert (
-        version_url("sqlite:////a/mlflow.db", "my model", "3") == "http://127.0.0.1:5000/#/models/my%20model/versions/3"
-    )
+    """Each says that they are of trainings: MLflow's pages are otherwise those of LLM applications."""
+    assert run_url("http://host:1/", "7", "r") == f"http://host:1/#/experiments/7/runs/r?{TRAINING_PAGES}"
+    version = version_url("sqlite:////a/mlflow.db", "my model", "3")
+    assert version == f"http://127.0.0.1:5000/#/models/my%20model/versions/3?{TRAINING_PAGES}"
+
+
+def test_the_page_of_an_experiment_has_its_number_where_the_server_says_it(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    class Known:
+        def open(self, url: str, timeout: float) -> io.BytesIO:
+            asked.append(url)
+            return io.BytesIO(b'{"experiment": {"experiment_id": "7"}}')
+
+    monkeypatch.setattr(pages, "opener", lambda url: Known())
+    assert runs_url("http://host:1", "mine & theirs") == f"http://host:1/#/experiments/7/runs?{TRAINING_PAGES}"
+    assert asked == ["http://host:1/api/2.0/mlflow/experiments/get-by-name?experiment_name=mine%20%26%20theirs"]
+
+
+def test_the_page_of_an_experiment_that_is_not_there_yet_is_that_of_all():
+    assert runs_url("http://127.0.0.1:9", "flame") == f"http://127.0.0.1:9/#/experiments?{TRAINING_PAGES}"
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "sqlite:////a/mlflow.db"])

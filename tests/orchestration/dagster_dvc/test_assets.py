@@ -44,6 +44,8 @@ def test_specs_follow_the_file(foreign: DvcProject) -> None:
     assert (grow.group_name, grow.kinds, list(grow.owners)) == ("data", {"dvc", "python"}, ["someone@example.org"])
     assert grow.pools == {"field"}
     assert {key.name for key in grow.check_keys} == {"enough"}
+    (check,) = (graph.get(key) for key in grow.check_keys)
+    assert check.description is not None and "a warning stops nothing" in check.description  # Dagster: "is blocking"
     total = graph.get(KEYS[3])
     assert (total.group_name, total.kinds, total.parent_keys) == ("default", {"dvc"}, {KEYS[1], KEYS[2]})
 

@@ -51,6 +51,15 @@ def test_the_changes_of_all_stages(reproduced: DvcProject) -> None:
     }
 
 
+def test_a_stage_that_never_ran_has_one_reason(foreign: DvcProject) -> None:
+    """Not those of DVC: "params.yaml new", and "deleted" for outs that were never there."""
+    assert foreign.all_changes() == {name: ["has not run here"] for name in ("grow", *FACTORS, "total")}
+    assert foreign.changes("scale@2") == {name: ["has not run here"] for name in ("grow", "scale@2")}
+    (foreign.root / "scaled").mkdir()
+    (foreign.root / "scaled" / "2.txt").write_text("by hand\n")
+    assert foreign.changes("scale@2")["scale@2"] == ["has not run here"]
+
+
 def test_nothing_changed(reproduced: DvcProject) -> None:
     assert reproduced.all_changes() == {}
 
