@@ -10,7 +10,6 @@ process that is just ending by itself (SIGABRT).
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,8 @@ class _Footer:
     ends: NDArray[np.int64]  # [groups]: the row after the last one of each row group
 
 
-_footers: dict[tuple[str, int, int, int], _Footer] = {}  # by path, inode, size and time, the last used ones last
+_Version = tuple[str, int, int, int]  # path, inode, size and time of a file
+_footers: dict[_Version, _Footer] = {}  # the last used ones last
 _lock = Lock()
 
 
@@ -43,8 +43,9 @@ def read_rows(path: Path, start: int = 0, stop: int | None = None, columns: Sequ
         FileNotFoundError: there is no such file.
         ValueError, OSError: it is no parquet file, is damaged, or has fewer rows.
     """
+    before = _version(path)
     with pa.OSFile(str(path)) as file:
-        footer = _footer(path, file)
+        footer = _footer(before, file) if _version(path) == before else _parsed(file)
         rows = footer.metadata.num_rows
         stop = rows if stop is None else stop
         if not 0 <= start <= stop <= rows:
@@ -58,14 +59,18 @@ def read_rows(path: Path, start: int = 0, stop: int | None = None, columns: Sequ
             return table.read_row_groups(list(range(first, last + 1)), columns).slice(start - before, stop - start)
 
 
-def _footer(path: Path, file: pa.OSFile) -> _Footer:
+def _version(path: Path) -> _Version:
+    """What tells a file from the one that was, or will be, in its place."""
+    about = path.stat()
+    return str(path.absolute()), about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def _footer(version: _Version, file: pa.OSFile) -> _Footer:
     """The footer of an open file, kept from before or parsed."""
-    about = os.fstat(file.fileno())
-    key = (str(path.absolute()), about.st_ino, about.st_size, about.st_mtime_ns)
     with _lock:
-        found = _footers.pop(key, None) or _parsed(file)
-        if time.time_ns() - about.st_mtime_ns > _SETTLED:
-            _footers[key] = found
+        found = _footers.pop(version, None) or _parsed(file)
+        if time.time_ns() - version[-1] > _SETTLED:
+            _footers[version] = found
         while len(_footers) > _FILES:
             del _footers[next(iter(_footers))]
     return found

@@ -72,6 +72,24 @@ def test_rows_are_those_of_the_whole_table(tmp_path: Path, sizes: list[int]):
     assert read_rows(tmp_path / "table", 7, 7).schema == TABLE.schema
 
 
+def test_a_file_that_is_replaced_while_it_is_opened_is_not_read_by_the_old_one_s_footer(tmp_path, monkeypatch):
+    path, later = tmp_path / "table", tmp_path / "later"
+    write_groups(path, [10])
+    write_groups(later, [3, 7])
+    settled(path)
+    assert read_rows(path) == TABLE  # its footer is kept
+    opened = row_groups.pa.OSFile
+
+    def replaced_first(name: str) -> Any:
+        later.replace(path)
+        return opened(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(row_groups.pa, "OSFile", replaced_first)
+        assert read_rows(path, 2, 9) == TABLE.slice(2, 7)
+    assert read_rows(path, 2, 9) == TABLE.slice(2, 7)
+
+
 def test_only_the_row_groups_of_the_rows_are_decoded(tmp_path: Path, seen: dict[str, int]):
     write_groups(tmp_path / "table", [3, 3, 3, 1])
     read_rows(tmp_path / "table", 3, 6)
