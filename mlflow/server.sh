@@ -23,6 +23,7 @@ for variable in MLFLOW_BACKEND MLFLOW_AUTH_BACKEND; do
 done
 # Its job runner serves what we do not use (evaluation of LLM applications), and would start six processes more.
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=${MLFLOW_SERVER_ENABLE_JOB_EXECUTION:-false}
+export MLFLOW_DISABLE_TELEMETRY=${MLFLOW_DISABLE_TELEMETRY:-true}
 
 # By one process at a time, and before the server's workers start: a store that was copied or moved with its project
 # takes its artifacts along, and the schema is made or upgraded, as a whole or not at all.

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flame_core import gates
 from flame_core.digest import file_sha256, value_digest
 from flame_core.dvc_lock import LOCK
 from flame_core.errors import InputError
@@ -237,11 +238,7 @@ def _described(inputs: dict[str, Any], name: str) -> dict[str, str]:
         return {}
     source, profile = (json.loads(text or "{}") for text in (inputs[name].source, inputs[name].profile))
     facts = {**{key: value for key, value in source.items() if key not in ("path", "dvc", "sources")}, **profile}
-    return {key: _text(value) for key, value in facts.items()}
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return {key: gates.shown(value) for key, value in facts.items()}
 
 
 def _sources(inputs: dict[str, Any]) -> dict[str, str]:
@@ -249,7 +246,7 @@ def _sources(inputs: dict[str, Any]) -> dict[str, str]:
     if "shards" not in inputs:
         return {}
     sources: dict[str, Any] = json.loads(inputs["shards"].source).get("sources", {})
-    return {name: _text(record) for name, record in sources.items()}
+    return {name: gates.shown(record) for name, record in sources.items()}
 
 
 def _llm(layout: Layout, digest: str) -> dict[str, str]:

@@ -83,7 +83,7 @@ def _rows(table: Table) -> Iterator[tuple[int, Row]]:
     if "\0" in head:
         table.refuse("looks like UTF-16 without a byte order mark; name it in the source's `encoding`: utf-16-le")
     if undecoded(head):
-        table.refuse(f": its header {table.not_decoded}")
+        table.refuse(f"has a header that {table.not_decoded}")
     delimiter, columns = _header(table, head)
     yield from _records(table, lines, delimiter, columns, "the header")
 

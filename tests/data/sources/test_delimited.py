@@ -95,7 +95,7 @@ def test_an_encoding_is_asked_for_or_its_rows_are_named(tmp_path: Path):
         (b"image,caption,caption\na,b,c\n", "has 2 columns 'caption'"),
         ("image,caption\na,b\n".encode("utf-16-le"), "looks like UTF-16 without a byte order mark"),
         (b"\xff\xfeimage,caption\n"[:-1] + b"\n", "no column 'image'|cannot be read"),
-        (b"image,caption,\xe9t\xe9\n", "its header is not utf-8"),
+        (b"image,caption,\xe9t\xe9\n", "t.csv has a header that is not utf-8"),
         (b"image,caption\na," + b"x" * (1 << 24), "line 2 has more than 16,777,216 characters"),
     ],
 )
