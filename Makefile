@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install install-scale demo ui test test-slow lint lock clean bench bench-gpu
+.PHONY: help install install-scale demo ui test test-slow test-oldest lint lock clean bench bench-gpu
 
 BIN := .venv/bin
 export DVC_NO_ANALYTICS := 1
@@ -48,6 +48,13 @@ test: install  ## run the tests, one run of the whole graph on real pictures amo
 
 test-slow: install  ## run the tests that take minutes: interruptions, Dagster, browser, MLflow outages, oracles
 	$(BIN)/python -m pytest -q -m slow
+
+test-oldest: install  ## run the tests with the oldest versions of packages that pyproject.toml allows
+	$(UV) venv --quiet --allow-existing --python '>=3.11,<3.13' .flame/oldest
+	$(UV) pip install --quiet --python .flame/oldest/bin/python --resolution lowest-direct --group dev \
+	  --editable '.[pipeline,onnx,language,lora]'
+	PATH="$(CURDIR)/.flame/oldest/bin:$$PATH" OMP_NUM_THREADS=1 .flame/oldest/bin/python -m pytest -q -m "not slow" \
+	  --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 lint: install  ## ruff and pyright
 	$(BIN)/ruff check .

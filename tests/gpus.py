@@ -21,8 +21,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils import backend_registration
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 T = TypeVar("T")
 _DEVICE = torch.device("privateuseone", 0)  # what C++ takes the device for
@@ -179,7 +179,7 @@ def _flex(
 
 def _pretend() -> None:
     os.environ["FLAME_DEVICE"] = "cuda"
-    _setup_privateuseone_for_python_backend("pretended")
+    backend_registration._setup_privateuseone_for_python_backend("pretended")
     _LIBRARY.fallback(lambda op, *args, **kwargs: _computed(op, args, kwargs), "PrivateUse1")
     torch.autograd.set_multithreading_enabled(False)
     gpu: dict[str, Any] = {
@@ -238,5 +238,9 @@ def _in_a_process(prepare: Callable[[], None], function: Callable[..., T], *args
         return pool.submit(function, *args).result()
 
 
+OLD_TORCH = pytest.mark.skipif(
+    not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
+    reason="this torch has no devices that are written in Python",
+)
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
-GPUS = [pytest.param(on_a_gpu, id="pretended"), pytest.param(on_the_real_gpu, id="real", marks=NO_GPU)]
+GPUS = [pytest.param(on_a_gpu, id="pretended", marks=OLD_TORCH), pytest.param(on_the_real_gpu, id="real", marks=NO_GPU)]

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from flame_core.captions.table import captions_file, read_captions
 from flame_core.data.shards import shard_names
-from flame_core.errors import ParamsError
+from flame_core.errors import InputError, ParamsError
 from flame_core.layout import Layout
 from flame_core.params import CaptionKind, Params
 from flame_core.preflight.data_look import DataLook, look
@@ -42,10 +42,13 @@ def given(params: Params, layout: Layout, images: int | None, lengths: dict[Capt
 
     Raises:
         ParamsError: the number of pictures is neither given nor known.
+        InputError: it is not given, and a source cannot be used.
     """
     basis, seen = [], None
     if images is None:
         seen = look(params, layout)
+        for why in seen.refused.values():
+            raise InputError(why)
         if not seen.train:
             raise ParamsError("flame plan: give the number of training pictures: --images 2900000")
         images = seen.train

@@ -1,7 +1,7 @@
 """What can be found wrong before anything is computed: `flame params check`.
 
 `check` reads the params as they were written, and looks at what they name as far as it is there: sources
-(`sources`), languages, benchmarks, the LLM's layers and the sizes of models (`values`), recipes
+(`sources`, `data_look`), languages, benchmarks, the LLM's layers and the sizes of models (`values`), recipes
 (`training.recipe_check`), whether teachers, sidecars and selections are of the shards that are there (`linked_data`),
 and whether the params fit the data (`data_look`, `data_fit`; warnings). A mistake has the file, line and key where it
 was written.
@@ -21,7 +21,7 @@ from flame_core.params import Params, load_params
 from flame_core.params.validation import Fault
 from flame_core.params.whole import examine_params
 from flame_core.preflight.data_fit import chosen_values, data_warnings
-from flame_core.preflight.data_look import look
+from flame_core.preflight.data_look import look, place_of
 from flame_core.preflight.linked_data import linked_data_faults
 from flame_core.preflight.sources import source_faults
 from flame_core.preflight.values import value_faults
@@ -76,6 +76,8 @@ def check(layout: Layout, overrides: Sequence[str] = (), preset: str | Path | No
             return Checked(written.source, None, [str(error)], [])
     with_data = _with_data(params, run, layout)
     seen = look(params, with_data)
+    if faults := [placed(Fault(place_of(params, name), why)) for name, why in seen.refused.items()]:
+        return Checked(written.source, None, faults, [])
     of_data = linked_data_faults(params, with_data) if seen.exact else []
     if faults := [placed(each.fault) for each in of_data if not each.may_change]:
         return Checked(written.source, None, faults, [])

@@ -12,11 +12,11 @@ from flame_core.errors import FlameError, ParamsError
 from flame_core.graph.links import links
 from flame_core.layout import Layout
 from flame_core.measuring.measures import headline_k, measurable
-from flame_core.params import FolderSource, LearnedMasksParams, Params, ServerCaptioner, TrainParams
+from flame_core.params import LearnedMasksParams, Params, ServerCaptioner, TrainParams
 from flame_core.params.auto import Schedule, fitting_batch, fitting_warmup, pictures_needed
 from flame_core.params.section import AUTO
 from flame_core.params.validation import Fault
-from flame_core.preflight.data_look import DataLook, ingest_sizes_of
+from flame_core.preflight.data_look import DataLook, ingest_sizes_of, place_of
 from flame_core.settings import settings
 
 WIDE = 0.10  # an interval of +- 10 points is the widest that is worth reading
@@ -90,8 +90,7 @@ def training_samples(recipe: TrainParams, layout: Layout, seen: DataLook) -> int
 def _half_pairs(params: Params, seen: DataLook) -> Iterator[Fault]:
     """Captions without a picture, pictures without a caption, and what cannot be read."""
     for name, source in seen.sources.items():
-        of = params.sources[name]
-        where = ("sources", name, "table" if isinstance(of, FolderSource) and of.table else "path")
+        where = place_of(params, name)
         if source.lost:
             told = "; ".join(source.lost[:_NAMED])
             yield Fault(

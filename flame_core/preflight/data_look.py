@@ -3,7 +3,7 @@
 The samples of both splits are counted in `data/shards` if `ingest` has run with these params. Else the pairs come from
 the list of a downloaded source, or from the folder or tars themselves if those are small enough to be read at once;
 their split is that of `ingest`, which only a look at the pictures (duplicates, damage) can still change. Of a larger
-folder only the pictures are counted. Nothing is written.
+folder only the pictures are counted, and the beginning of its table is read. Nothing is written.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from flame_core.data.captions_text import clean_captions
 from flame_core.data.picture_kinds import is_picture
 from flame_core.data.shards import INDEX, SPLITS, read_chosen, read_index
 from flame_core.data.sources import RawPair, open_source
+from flame_core.data.sources.folder import Folder
 from flame_core.data.sources.listing import SOURCE, left_out, read_pairs, read_source
 from flame_core.data.split import side, side_number
-from flame_core.errors import FlameError
+from flame_core.errors import FlameError, InputError
 from flame_core.layout import Layout
 from flame_core.names import is_language_code
 from flame_core.params import DebianSource, FolderSource, HubSource, IngestParams, Params, UrlsSource
@@ -76,6 +77,7 @@ class DataLook:
         languages: raw captions by language; None if unknown.
         held_out: whether those are the captions of the held-out split.
         sources: what was seen in each source that could be looked at.
+        refused: {source: why `flame download` would refuse it}.
     """
 
     pairs: int | None
@@ -85,6 +87,7 @@ class DataLook:
     languages: Mapping[str, int] | None
     held_out: bool
     sources: Mapping[str, SourceLook]
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def about(self) -> str:
@@ -100,7 +103,15 @@ class DataLook:
 def look(params: Params, layout: Layout) -> DataLook:
     """Look at the data of these params in a project or workspace."""
     done = MadeWith(params, layout)
-    sources = {name: found for name in params.sources if (found := _source(params, layout, name, done)) is not None}
+    sources: dict[str, SourceLook] = {}
+    refused: dict[str, str] = {}
+    for name in params.sources:
+        try:
+            found = _source(params, layout, name, done)
+        except InputError as error:
+            refused[name] = str(error)
+        else:
+            sources |= {} if found is None else {name: found}
     known = sources.keys() == params.sources.keys()
     pairs = sum(source.pairs for source in sources.values()) if known else None
     languages = _captions(layout.captions / "val") if done.ingest else None
@@ -110,7 +121,13 @@ def look(params: Params, layout: Layout) -> DataLook:
     counted = _index(layout) if done.ingest else None
     exact = counted is not None
     train, val = counted or (_estimate(params.ingest, sources.values(), pairs) if pairs else (None, None))
-    return DataLook(pairs, train, val, exact, languages, held_out, sources)
+    return DataLook(pairs, train, val, exact, languages, held_out, sources, refused)
+
+
+def place_of(params: Params, name: str) -> tuple[str, ...]:
+    """The key of a source that names what is read."""
+    source = params.sources[name]
+    return "sources", name, "table" if isinstance(source, FolderSource) and source.table else "path"
 
 
 def ingest_sizes_of(params: Params, layout: Layout, seen: DataLook) -> dict[str, float]:
@@ -133,11 +150,18 @@ def _recorded(layout: Layout) -> dict[str, Any]:
 
 
 def _source(params: Params, layout: Layout, name: str, done: MadeWith) -> SourceLook | None:
-    """What one source holds; None if that is not known before it is downloaded."""
+    """What one source holds; None if that is not known before it is downloaded.
+
+    Raises:
+        InputError: `flame download` would refuse it.
+    """
     raw, source = layout.raw / name, params.sources[name]
     try:
         if (raw / SOURCE).is_file() and done.has_listed(name):
-            return _listed(raw, open_source(source, layout, name).pictures(raw), params.ingest)
+            try:
+                return _listed(raw, open_source(source, layout, name).pictures(raw), params.ingest)
+            except InputError:  # `flame download` makes it anew
+                return None
         if isinstance(source, DebianSource | HubSource):
             return None
         if isinstance(source, UrlsSource):
@@ -146,16 +170,18 @@ def _source(params: Params, layout: Layout, name: str, done: MadeWith) -> Source
             return SourceLook(pairs=round(rows * TYPICAL), complete=False, listed=False)
         if is_address(source.path):
             return None
-        folder = layout.resolve(source.path)
+        folder, opened = layout.resolve(source.path), open_source(source, layout, name)
         tables = [folder / source.table] if isinstance(source, FolderSource) and source.table else []
         if _is_small(folder, tables):
             with TemporaryDirectory() as scratch:
-                opened = open_source(source, layout, name)
                 unit = opened.download(WorkCache(Path(scratch), "download"))
                 return _listed(unit.folder, opened.pictures(unit.folder), params.ingest)
-        if isinstance(source, FolderSource):
+        if isinstance(opened, Folder):
+            opened.require_table()
             return SourceLook(pairs=_picture_files(folder), complete=False, listed=False)
-    except (FlameError, OSError):  # `flame download` tells what is wrong
+    except InputError:
+        raise
+    except (FlameError, OSError):  # of this machine, such as a full disk
         return None
     return None
 

@@ -148,5 +148,34 @@ def test_a_source_that_cannot_be_read_is_unknown(layout: Layout, tmp_path: Path)
     params = table_params(tmp_path / "pictures")
     seen = look(params, layout)
     assert (seen.pairs, seen.train, seen.languages) == (None, None, None) and data_warnings(params, layout, seen) == []
+    assert seen.refused["mine"].endswith("captions.csv has no column 'image'; it has file, text (separated by a comma)")
     shutil.rmtree(tmp_path / "pictures")
-    assert look(params, layout).pairs is None
+    assert look(params, layout).pairs is None and "is not a folder" in look(params, layout).refused["mine"]
+
+
+@pytest.mark.parametrize(
+    ("table", "content", "why"),
+    [
+        ("captions.csv", "image;text\na.png;a bird\n", "has no column 'caption'; it has image, text"),
+        ("captions.csv", "\0\x01image,caption", "looks like UTF-16 without a byte order mark"),
+        ("captions.parquet", "PAR1", "is not a readable parquet file"),
+    ],
+)
+def test_of_a_large_folder_the_table_s_beginning_is_read(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, content: str, why: str
+):
+    write_table(tmp_path / "pictures", 4)
+    monkeypatch.setattr(data_look, "_MOST_FILES", 2)
+    (tmp_path / "pictures" / table).write_text(content)
+    params = pipeline_params({"mine": folder_source(tmp_path / "pictures", table=table)}, **AUTO)
+    seen = look(params, layout)
+    assert seen.pairs is None and why in seen.refused["mine"]
+
+
+def test_a_list_that_is_damaged_is_made_anew(layout: Layout, tmp_path: Path):
+    write_table(tmp_path / "pictures", 20)
+    params = table_params(tmp_path / "pictures")
+    download.run(params, layout)
+    next((layout.raw / "mine").glob("*.parquet")).write_bytes(b"PAR1")
+    seen = look(params, layout)
+    assert seen.refused == {} and seen.pairs is None

@@ -260,6 +260,19 @@ def test_an_llm_may_be_a_file(layout):
     assert check(layout).faults == []
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "key", "line", "said"),
+    [
+        ("pictures/table.csv", b"image,text\na.png,a bird\n", "sources.mine.table", 2, "has no column 'caption'"),
+        ("pictures/table.csv", bytes(range(128, 256)), "sources.mine.table", 2, "has a header that is not utf-8"),
+    ],
+)
+def test_data_that_download_would_refuse_are_named(layout, name, content, key, line, said):
+    (layout.root / name).write_bytes(content)
+    (fault,) = check(layout).faults
+    assert re.match(rf".*params\.yaml, line {line}, {re.escape(key)}: .*{re.escape(said)}", fault), fault
+
+
 def test_a_source_that_was_downloaded_may_be_gone(layout):
     shutil.rmtree(layout.root / "pictures")
     (layout.raw / "mine").mkdir(parents=True)

@@ -11,7 +11,7 @@ import torch
 from flame_core.text.encoder import DTYPES, TextEncoder
 from flame_core.text.llm import load_llm
 from tests.conftest import text_params, tiny_llm
-from tests.gpus import GPUS, on_a_gpu, wait
+from tests.gpus import GPUS, OLD_TORCH, on_a_gpu, wait
 from tests.text.test_encoder import CAPTIONS
 
 FAMILIES = ["llama", "mistral", "gemma2"]  # causal, with sliding windows, with soft-capping too
@@ -58,5 +58,6 @@ def use_wrongly() -> list[str]:
     return [str(mixed.value), str(read.value)]
 
 
+@OLD_TORCH
 def test_the_pretended_gpu_refuses_what_a_gpu_does():
     assert len(on_a_gpu(use_wrongly)) == 2

@@ -27,7 +27,7 @@ from flame_core.data.sources.listing_writer import listed_unit, write_listing
 from flame_core.data.sources.manifest import SIDECARS, make_manifest
 from flame_core.data.sources.picture_file import PICTURE_FILE
 from flame_core.data.sources.record import RECORDS, RecordReader, read_object
-from flame_core.data.sources.table import TABLES, Table
+from flame_core.data.sources.table import TABLES, Table, read_table
 from flame_core.data.sources.table_pairs import TablePairs
 from flame_core.data.sources.walk import Walk
 from flame_core.data.text_files import TextError, decode_text
@@ -55,6 +55,15 @@ class Folder:
 
     def pictures(self, raw: Path) -> Path:
         return raw if (raw / PICTURE_FILE).is_file() else self._folder
+
+    def require_table(self) -> None:
+        """Read the header and the first row of the table, if there is one.
+
+        Raises:
+            InputError: `download` will refuse it; names what it lacks.
+        """
+        if self._table:
+            next(read_table(self._open(self._table, [])), None)
 
     def download(self, work: WorkCache) -> Unit:
         if not self._folder.is_dir():
