@@ -135,9 +135,10 @@ def _of_timm(where: str, source: str) -> TowerShape:
 
 def _counted(run: Any, picture: Any) -> TowerShape:
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
-    counter = FlopCounterMode(display=False)
+    from flame_core.flops import flop_counter
+
+    counter = flop_counter()
     with torch.inference_mode(), counter:
         _, patches, dims = run(picture).shape
     return TowerShape(counter.get_total_flops(), patches, dims)

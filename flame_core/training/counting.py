@@ -8,7 +8,8 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+
+from flame_core.flops import flop_counter
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ def counted(run: Callable[[], T], there: Iterable[Tensor] = ()) -> Counted[T]:
             kept[storage.data_ptr()] = tensor  # kept alive, so that no storage is reused
         return tensor
 
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
     with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         result = run()
     return Counted(result, counter.get_total_flops(), sum(each.untyped_storage().nbytes() for each in kept.values()))

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from flame_core.captioning.cost import caption_lm_section
+from flame_core.flops import flop_counter
 from flame_core.layout import Layout
 from flame_core.lexical.cost import lexical_section
 from flame_core.params import CaptionLMParams, LexicalParams, Params, parse_params, read_yaml
@@ -33,7 +33,7 @@ def test_flops_through_the_llm_are_those_that_torch_counts(tmp_path: Path, byte_
     texts = ["a dog on a sofa"] * 6
     captions = caption_ids(llm, texts, 40)
     size, prompts = captions.ids.shape[1], torch.randn(6, 8, llm.hidden, requires_grad=True)
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         caption_loss(llm, prompts, captions).backward()
     shape = LLMShape.of(llm.model.config.to_dict())
     before = len(llm.before) + 8
