@@ -29,8 +29,7 @@ def why_not_plain(backbone: Any) -> str | None:
         attn, mlp = getattr(block, "attn", block), getattr(block, "mlp", block)
         if type(attn) is not Attention or type(mlp) is not Mlp:
             return f"the blocks of the backbone have {type(attn).__name__} and {type(mlp).__name__}, not plain ones"
-        norms = isinstance(attn.norm, nn.Identity) and isinstance(mlp.norm, nn.Identity)
-        if getattr(attn, "gate", None) is not None or not norms:  # older timm has no gates
+        if attn.gate is not None or not isinstance(attn.norm, nn.Identity) or not isinstance(mlp.norm, nn.Identity):
             return "the blocks of the backbone have a gate or a norm inside attention or MLP"
     if backbone.attn_pool is not None:
         return "the backbone pools by attention (model.head attention), as wide as its tokens"
