@@ -43,8 +43,9 @@ ui: install  ## open Dagster and MLflow on this machine; Ctrl-C ends both
 
 # As many processes as cores, at most four (each takes 2 GB), with one thread each; the tests of a file share a process.
 TEST_PROCESSES ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores : 4)))
+QUICK_TESTS = -m pytest -q -m "not slow" --numprocesses $(TEST_PROCESSES) --dist loadfile
 test: install  ## run the tests, one run of the whole graph on real pictures among them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" --numprocesses $(TEST_PROCESSES) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python $(QUICK_TESTS)
 
 test-slow: install  ## run the tests that take minutes: interruptions, Dagster, browser, MLflow outages, oracles
 	$(BIN)/python -m pytest -q -m slow
@@ -53,8 +54,7 @@ test-oldest: install  ## run the tests with the oldest versions of packages that
 	$(UV) venv --quiet --allow-existing --python '>=3.11,<3.13' .flame/oldest
 	$(UV) pip install --quiet --python .flame/oldest/bin/python --resolution lowest-direct --group dev \
 	  --editable '.[pipeline,onnx,language,lora]'
-	PATH="$(CURDIR)/.flame/oldest/bin:$$PATH" OMP_NUM_THREADS=1 .flame/oldest/bin/python -m pytest -q -m "not slow" \
-	  --numprocesses $(TEST_PROCESSES) --dist loadfile
+	PATH="$(CURDIR)/.flame/oldest/bin:$$PATH" OMP_NUM_THREADS=1 .flame/oldest/bin/python $(QUICK_TESTS)
 
 lint: install  ## ruff and pyright
 	$(BIN)/ruff check .

@@ -13,8 +13,8 @@ other. What the paper checked by hand remains to be checked by hand.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -88,13 +88,14 @@ def choose(folder: Path, rules: Rules, encode: Encode | None = None) -> Gathered
     for name, own in usable.items():
         dropped = found.dropped[name]
         kept = _without(own, [times[each.sha256] > 1 for each in own], SEVERAL, dropped)
-        if encode is not None:
-            vectors = encode([each.path.read_bytes() for each in kept]).astype(np.float64) if kept else []
-            kept = [replace(each, vector=vector) for each, vector in zip(kept, vectors, strict=True)]
-            kept = _without(kept, _outliers(kept, rules.outliers), OUTLIER, dropped)
+        vectors: dict[str, np.ndarray] = {}  # by sha256
+        if encode is not None and kept:
+            encoded = encode([each.path.read_bytes() for each in kept]).astype(np.float64)
+            vectors = dict(zip([each.sha256 for each in kept], encoded, strict=True))
+            kept = _without(kept, _outliers(_stacked(kept, vectors), rules.outliers), OUTLIER, dropped)
         kept = _without(kept, _alike(kept, rules.distance), ALIKE, dropped)
-        if encode is not None and rules.cosine is not None:
-            kept = _without(kept, _near(kept, rules.cosine), NEAR, dropped)
+        if vectors and rules.cosine is not None:
+            kept = _without(kept, _near(_stacked(kept, vectors), rules.cosine), NEAR, dropped)
         if len(kept) < rules.least:
             found.small[name] = len(kept)
             continue
@@ -108,7 +109,6 @@ class _Picture:
     path: Path
     sha256: str
     look: int  # pHash
-    vector: np.ndarray | None = None  # unit, [D]
 
 
 def _usable(folder: Path, dropped: dict[str, int]) -> list[_Picture]:
@@ -134,15 +134,19 @@ def _without(pictures: list[_Picture], gone: Sequence[bool], reason: str, droppe
     return [each for each, leaves in zip(pictures, gone, strict=True) if not leaves]
 
 
-def _outliers(pictures: Sequence[_Picture], share: float) -> list[bool]:
-    count = int(share * len(pictures))
-    if not count or len(pictures) < 3:
-        return [False] * len(pictures)
-    vectors = np.stack([_vector(each) for each in pictures])
+def _stacked(pictures: Sequence[_Picture], vectors: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Unit vectors [n, D] of pictures."""
+    return np.array([vectors[each.sha256] for each in pictures])
+
+
+def _outliers(vectors: np.ndarray, share: float) -> list[bool]:
+    count = int(share * len(vectors))
+    if not count or len(vectors) < 3:
+        return [False] * len(vectors)
     total = vectors.sum(axis=0)
-    cosine = (vectors @ total - np.einsum("nd,nd->n", vectors, vectors)) / (len(pictures) - 1)
+    cosine = (vectors @ total - np.einsum("nd,nd->n", vectors, vectors)) / (len(vectors) - 1)
     lowest = set(np.argsort(cosine.round(9), kind="stable")[:count].tolist())
-    return [number in lowest for number in range(len(pictures))]
+    return [number in lowest for number in range(len(vectors))]
 
 
 def _alike(pictures: Sequence[_Picture], distance: int) -> list[bool]:
@@ -151,10 +155,9 @@ def _alike(pictures: Sequence[_Picture], distance: int) -> list[bool]:
     return _repeated(len(pictures), lambda number: np.bitwise_count(looks[:number] ^ looks[number]) <= distance)
 
 
-def _near(pictures: Sequence[_Picture], cosine: float) -> list[bool]:
+def _near(vectors: np.ndarray, cosine: float) -> list[bool]:
     """Whether a picture's vector is near that of an earlier one that stays."""
-    vectors = np.stack([_vector(each) for each in pictures]) if pictures else np.zeros((0, 1))
-    return _repeated(len(pictures), lambda number: (vectors[:number] @ vectors[number]).round(9) >= cosine)
+    return _repeated(len(vectors), lambda number: (vectors[:number] @ vectors[number]).round(9) >= cosine)
 
 
 def _repeated(count: int, like: Callable[[int], np.ndarray]) -> list[bool]:
@@ -163,8 +166,3 @@ def _repeated(count: int, like: Callable[[int], np.ndarray]) -> list[bool]:
     for number in range(count):
         stays[number] = not (like(number) & stays[:number]).any()
     return (~stays).tolist()
-
-
-def _vector(picture: _Picture) -> np.ndarray:
-    assert picture.vector is not None
-    return picture.vector

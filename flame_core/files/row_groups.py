@@ -43,9 +43,9 @@ def read_rows(path: Path, start: int = 0, stop: int | None = None, columns: Sequ
         FileNotFoundError: there is no such file.
         ValueError, OSError: it is no parquet file, is damaged, or has fewer rows.
     """
-    before = _version(path)
+    version = _version(path)
     with pa.OSFile(str(path)) as file:
-        footer = _footer(before, file) if _version(path) == before else _parsed(file)
+        footer = _footer(version, file) if _version(path) == version else _parsed(file)
         rows = footer.metadata.num_rows
         stop = rows if stop is None else stop
         if not 0 <= start <= stop <= rows:

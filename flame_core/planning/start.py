@@ -47,8 +47,8 @@ def given(params: Params, layout: Layout, images: int | None, lengths: dict[Capt
     basis, seen = [], None
     if images is None:
         seen = look(params, layout)
-        for why in seen.refused.values():
-            raise InputError(why)
+        if seen.refused:
+            raise InputError(next(iter(seen.refused.values())))
         if not seen.train:
             raise ParamsError("flame plan: give the number of training pictures: --images 2900000")
         images = seen.train

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -110,6 +111,8 @@ def look(params: Params, layout: Layout) -> DataLook:
             found = _source(params, layout, name, done)
         except InputError as error:
             refused[name] = str(error)
+        except (FlameError, OSError):  # of this machine, such as a full disk
+            continue
         else:
             sources |= {} if found is None else {name: found}
     known = sources.keys() == params.sources.keys()
@@ -154,35 +157,30 @@ def _source(params: Params, layout: Layout, name: str, done: MadeWith) -> Source
 
     Raises:
         InputError: `flame download` would refuse it.
+        FlameError, OSError: this machine lacks something that reading needs.
     """
     raw, source = layout.raw / name, params.sources[name]
-    try:
-        if (raw / SOURCE).is_file() and done.has_listed(name):
-            try:
-                return _listed(raw, open_source(source, layout, name).pictures(raw), params.ingest)
-            except InputError:  # `flame download` makes it anew
-                return None
-        if isinstance(source, DebianSource | HubSource):
-            return None
-        if isinstance(source, UrlsSource):
-            rows = count_rows(layout.resolve(source.path))
-            rows = min(rows, source.max_samples or rows)
-            return SourceLook(pairs=round(rows * TYPICAL), complete=False, listed=False)
-        if is_address(source.path):
-            return None
-        folder, opened = layout.resolve(source.path), open_source(source, layout, name)
-        tables = [folder / source.table] if isinstance(source, FolderSource) and source.table else []
-        if _is_small(folder, tables):
-            with TemporaryDirectory() as scratch:
-                unit = opened.download(WorkCache(Path(scratch), "download"))
-                return _listed(unit.folder, opened.pictures(unit.folder), params.ingest)
-        if isinstance(opened, Folder):
-            opened.require_table()
-            return SourceLook(pairs=_picture_files(folder), complete=False, listed=False)
-    except InputError:
-        raise
-    except (FlameError, OSError):  # of this machine, such as a full disk
+    if (raw / SOURCE).is_file() and done.has_listed(name):
+        with suppress(FlameError, OSError):  # of a damaged list, which `flame download` makes anew
+            return _listed(raw, open_source(source, layout, name).pictures(raw), params.ingest)
         return None
+    if isinstance(source, DebianSource | HubSource):
+        return None
+    if isinstance(source, UrlsSource):
+        rows = count_rows(layout.resolve(source.path))
+        rows = min(rows, source.max_samples or rows)
+        return SourceLook(pairs=round(rows * TYPICAL), complete=False, listed=False)
+    if is_address(source.path):
+        return None
+    folder, opened = layout.resolve(source.path), open_source(source, layout, name)
+    tables = [folder / source.table] if isinstance(source, FolderSource) and source.table else []
+    if _is_small(folder, tables):
+        with TemporaryDirectory() as scratch:
+            unit = opened.download(WorkCache(Path(scratch), "download"))
+            return _listed(unit.folder, opened.pictures(unit.folder), params.ingest)
+    if isinstance(opened, Folder):
+        opened.require_table()
+        return SourceLook(pairs=_picture_files(folder), complete=False, listed=False)
     return None
 
 

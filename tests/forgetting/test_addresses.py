@@ -17,7 +17,7 @@ from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.stages import download, ingest
 from tests.data.addresses.web import Web, running
-from tests.forgetting.test_forget import asked, found_in
+from tests.forgetting.small_project import asked, found_in
 from tests.stages.pipeline import pipeline_params, tree
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import subprocess
-import threading
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -21,64 +18,22 @@ import pytest
 from flame_core.captions.server.answers import Answer, Answers, answers_file
 from flame_core.data.forgotten import Forgotten, ForgottenSample, read_forgotten, write_forgotten
 from flame_core.data.ledger import read_ledger
-from flame_core.data.shards import PictureReader, read_index
+from flame_core.data.shards import read_index
 from flame_core.digest import bytes_sha256
 from flame_core.errors import ParamsError
 from flame_core.forgetting import forget as flow
-from flame_core.forgetting import purge as deleting
-from flame_core.forgetting.forget import Report, forget
-from flame_core.forgetting.requests import Requests, parse_requests, read_requests
-from flame_core.forgetting.traces import Traces
+from flame_core.forgetting.forget import forget
+from flame_core.forgetting.requests import read_requests
 from flame_core.inline_pictures import square_view, thumbnail
 from flame_core.layout import Layout
 from flame_core.params import Params
 from flame_core.search.stored_vectors import StoredVectors
 from flame_core.stages import caption, download, ingest
 from tests.data.drawings import drawing, encoded, png
+from tests.forgetting.small_project import CAPTIONS, asked, found_in, picture_of, run
 from tests.stages.pipeline import folder_source, pipeline_params, tree, write_pairs
 
 pytestmark = pytest.mark.usefixtures("one_worker")
-
-CAPTIONS = "a drawing that is numbered {} and nothing else"
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> tuple[Params, Layout]:
-    """Shards and captions of 60 drawings, and a report that names one of them."""
-    write_pairs(tmp_path / "pairs", range(60), CAPTIONS)
-    layout = Layout.find(tmp_path / "project")
-    layout.root.mkdir()
-    params = pipeline_params({"s": folder_source(tmp_path / "pairs")})
-    for stage in (download, ingest, caption):
-        stage.run(params, layout)
-    return params, layout
-
-
-def asked(*lines: str) -> Requests:
-    return parse_requests(lines, "test")
-
-
-def picture_of(layout: Layout, key: str) -> tuple[str, bytes]:
-    """(split, stored bytes) of a sample."""
-    row = next(row for row in read_index(layout.shards) if row.key == key)
-    return row.split, PictureReader(layout.shards).jpeg(row)
-
-
-def found_in(folder: Path, *needles: bytes) -> list[str]:
-    """Files that hold one of these bytes; of parquet files also by their values."""
-    hits = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            content = path.read_bytes()
-            if content[:4] == b"PAR1":
-                content += repr(pq.ParquetFile(path).read().to_pylist()).encode()
-            if any(needle in content for needle in needles):
-                hits.append(path.relative_to(folder).as_posix())
-    return hits
-
-
-def run(params: Params, layout: Layout, *lines: str, **values: Any) -> Report:
-    return forget(params, layout, asked(*lines), "a person asked", dry_run=values.get("dry_run", False))
 
 
 def test_nothing_of_it_is_left_and_nothing_else_changes(project: tuple[Params, Layout]):
@@ -258,28 +213,6 @@ def test_an_interrupted_one_is_continued_by_the_same_command(
     assert "s/0007" not in {row.key for row in read_index(layout.shards)}
 
 
-def test_two_at_once_come_one_after_the_other(project: tuple[Params, Layout], monkeypatch, caplog):
-    """Each adds to a table that it has read before: the later one would undo the other."""
-    caplog.set_level(logging.INFO)
-    params, layout = project
-    write, others = flow.write_forgotten, list[threading.Thread]()
-
-    def with_another(*arguments: Any) -> None:
-        if not others:
-            others.append(threading.Thread(target=run, args=(params, layout, "s/0008")))
-            others[0].start()
-            while others[0].is_alive() and "another process forgets samples of this project" not in caplog.text:
-                time.sleep(0.01)
-        write(*arguments)
-
-    monkeypatch.setattr(flow, "write_forgotten", with_another)
-    run(params, layout, "s/0007")
-    others[0].join()
-    assert [row.key for row in read_forgotten(layout.opt_out).rows] == ["s/0007", "s/0008"]
-    assert not {"s/0007", "s/0008"} & {row.key for row in read_index(layout.shards)}
-    assert list((layout.state / "forget").iterdir()) == []
-
-
 @pytest.mark.parametrize("linked", ["reports", "reports/flame"])
 def test_an_out_on_another_disk(project: tuple[Params, Layout], tmp_path: Path, linked: str):
     params, layout = project
@@ -296,50 +229,6 @@ def test_an_out_on_another_disk(project: tuple[Params, Layout], tmp_path: Path, 
         (layout.data / name).symlink_to(place)
     assert "data/reports/flame/report.html" in run(params, layout, "s/0007").purged.files
     assert not report.exists() and theirs.exists()
-
-
-def test_what_a_stage_finishes_until_the_rebuilding_can_begin(
-    project: tuple[Params, Layout], monkeypatch: pytest.MonkeyPatch
-):
-    """`flame run` goes on beside it: the rebuilding waits, while `embed` stores vectors and `train` makes a model."""
-    params, layout = project
-    key = next(row.key for row in read_index(layout.shards, "train"))
-    shard = next(row.shard for row in read_index(layout.shards) if row.key == key)
-    vectors = layout.root / f"data/embeddings/{Path(shard).with_suffix('.safetensors')}"
-    unit = layout.work / "embed/unit/train.safetensors"
-    steps, rebuild = list[str](), flow.rebuild
-
-    def after_a_stage(*arguments: Any) -> None:
-        for place in (vectors, unit):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(b"vectors of a shard")
-        steps.append("rebuilt")
-        rebuild(*arguments)
-
-    def tag(*_: Any) -> dict[str, int]:
-        steps.append("tagged")
-        return {}
-
-    monkeypatch.setattr(flow, "rebuild", after_a_stage)
-    monkeypatch.setattr(flow, "tracking_address", lambda layout: "there")
-    monkeypatch.setattr(flow, "tag_models", tag)
-    run(params, layout, key)
-    assert not vectors.exists() and not unit.parent.exists()
-    assert steps == ["rebuilt", "tagged"]
-
-
-def test_files_that_another_process_removes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    layout = Layout.find(tmp_path)
-    vectors = layout.root / "data/embeddings/train/00000.safetensors"
-    vectors.parent.mkdir(parents=True)
-    vectors.write_bytes(b"vectors")
-
-    def removed(path: Path) -> str:
-        path.unlink()
-        raise FileNotFoundError(path)
-
-    monkeypatch.setattr(deleting, "file_md5", removed)
-    assert deleting.purge(layout, Traces(keys={"s/0007"}, md5s={"0" * 32}), delete=True).files == []
 
 
 def test_pictures_inside_a_table(tmp_path: Path):

@@ -21,7 +21,7 @@ from flame_core.layout import Layout
 from flame_core.stages import download, ingest
 from flame_core.tracking.store import open_client, require_tracking
 from orchestration.dvc_project.stores import delete_cached, delete_remote
-from tests.forgetting.test_forget import CAPTIONS, found_in
+from tests.forgetting.small_project import CAPTIONS, found_in
 from tests.stages.pipeline import ROOT, folder_source, pipeline_params, write_pairs
 from tests.tracking.conftest import empty_store, tracked
 
