@@ -32,6 +32,7 @@ from benchmarks.trainings import (
 from flame_core.data.shards import read_index
 from flame_core.data.sidecars import Sidecar
 from flame_core.digest import file_sha256, value_digest
+from flame_core.graph.link_contents import link_contents
 from flame_core.graph.links import links
 from flame_core.layout import Layout
 from flame_core.measuring.measures import OTHERS
@@ -124,6 +125,8 @@ class Bench:
             content["inherited"] = True  # from whom, `teacher` says; how, the recipe
         if "selection" in needs:
             content["selection"] = file_sha256(needs["selection"])
+        if "sampling" in needs:
+            content |= link_contents({"sampling": needs["sampling"]})
         return value_digest({**content, "captions": job.arm.captions, "sidecars": sidecars, "teacher": job.teacher})
 
     def train(self, job: Job) -> Row:

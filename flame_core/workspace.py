@@ -242,7 +242,9 @@ def require_dvc(layout: Layout) -> None:
 
 
 def require_plain_path(root: Path) -> None:
-    """Refuse a project whose path has braces: DVC formats a text with the path of its cache, and fails.
+    """Refuse a project whose path breaks what it is built on.
+
+    DVC formats a text with the path of its cache. MLflow puts that of its artifacts into SQL, quoted as Python would.
 
     Raises:
         ParamsError: names the path.
@@ -250,6 +252,8 @@ def require_plain_path(root: Path) -> None:
     path = str(root.absolute())
     if "{" in path or "}" in path:
         raise ParamsError(f"{path}: DVC does not work where a path has {{ or }}; rename the folder")
+    if "'" in path and '"' in path:
+        raise ParamsError(f"{path}: MLflow does not work where a path has both ' and \"; rename the folder")
 
 
 def dvc_folder(layout: Layout) -> Path | None:

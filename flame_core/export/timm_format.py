@@ -38,6 +38,7 @@ def write(subject: Subject, folder: Path) -> Usage:
         files |= class_files.FILES
         programs["Vectors"] = "import json\n\n" + programs["Vectors"] + class_files.PROGRAM
     notes = [
+        "`local-dir:.` needs timm 1.0.29 or newer: older ones do not read a folder with two files of weights.",
         "On a hub, write `hf-hub:<owner>/<name>` for `local-dir:.`.",
         "timm's transform resizes the short side before it crops. The program crops the square first, as "
         "the training's evaluation does; without that, vectors of pictures that are not square differ.",

@@ -43,6 +43,19 @@ class WeightedSampling(Section):
         return self.weights
 
 
+class SoftCapSampling(Section):
+    """The better a sample's score the more often, and the less often the more it was seen: FLYT's soft cap sampling."""
+
+    name: Literal["soft_cap"]
+    scores: LinkedPath = Field(description="folder of a sidecar with a number per sample, such as score-clip")
+    temperature: float = Field(default=1.0, gt=0, description="what scores are divided by; the smaller, the choosier")
+    penalty: float = Field(gt=0, description="alpha: what each time a sample is drawn takes from its divided score")
+
+    @property
+    def source(self) -> str | None:
+        return self.scores
+
+
 class CappedSampling(Section):
     """Samples of frequent concepts less often: weights as of `concepts.weights`, from counts of `flame concepts`."""
 
@@ -69,6 +82,7 @@ class BalancedSampling(Section):
 
 
 Sampling = Annotated[
-    UniformSampling | WeightedSampling | CappedSampling | BalancedSampling, Field(discriminator="name")
+    UniformSampling | WeightedSampling | SoftCapSampling | CappedSampling | BalancedSampling,
+    Field(discriminator="name"),
 ]
-SOURCES = ("weights", "concepts")  # fields that name a place, not a value
+SOURCES = ("weights", "scores", "concepts")  # fields that name a place, not a value

@@ -62,7 +62,7 @@ def stand_ins(
                 return None
         elif what == "init":
             continue  # whose values cost nothing
-        elif what == "sampling" and path in (layout.concepts, layout.concept_weights) and params.concepts:
+        elif what == "sampling" and path in _drawn_by(params, layout):
             continue  # which samples are drawn changes no size
         elif what == "prompts" and path == layout.prompts and params.prompts:
             prompts = _head(params.prompts, shape, params.llm.name)
@@ -73,6 +73,12 @@ def stand_ins(
         else:
             return None
     return StandIns(samples, sidecars, prompts)
+
+
+def _drawn_by(params: Params, layout: Layout) -> list[Path]:
+    """What stages of these params make that samples can be drawn by."""
+    scores = [layout.score(name) for name in params.scores.scorers] if params.scores else []
+    return [*scores, *([layout.concepts, layout.concept_weights] if params.concepts else [])]
 
 
 def _selected(params: Params, layout: Layout, path: Path, images: int) -> int | None:

@@ -42,7 +42,7 @@ def model_card(
     trained = params.train[recipe].fitted(config["samples"])
     k = headline_k(params.evaluate)
     side = side_of(trained.model_dump()).card(params, trained)
-    options = plain_text(trained.model.backbone_options or "")
+    options = ", ".join(f"{name}={value}" for name, value in trained.model.backbone_options.items())
     return "\n".join(
         [
             f"# {recipe}",
@@ -50,7 +50,7 @@ def model_card(
             side.model,
             "",
             "## Model",
-            f"- tower: timm {code_span(trained.model.backbone)} {options} at "
+            f"- tower: timm {code_span(trained.model.backbone)}{f' ({plain_text(options)})' if options else ''} at "
             f"{trained.model.image_size} px, projector into {config['hidden']} dimensions",
             *_begins_with(config),
             f"- text side: {side.texts}",

@@ -40,7 +40,7 @@ from flame_core.tracking.inputs import TRAINING, datasets_of
 from flame_core.tracking.linked import linked_links
 from flame_core.tracking.listings import part_md5, read_listing
 from flame_core.tracking.metric_names import logged_value
-from flame_core.tracking.obstacles import Withheld, require_run
+from flame_core.tracking.obstacles import Deleted, require_run
 from flame_core.tracking.pages import run_url, served, version_url
 from flame_core.tracking.promotion import REASON, VERDICT
 from flame_core.tracking.provenance import recorded_state
@@ -163,8 +163,8 @@ def _run(layout: Layout, record: Record, running: bool) -> Link:
     )
     try:
         require_run(record.client, record.address, run.info.run_id)
-    except Withheld as why:  # it can still be read, until `mlflow gc` removes it
-        link.notes.append(str(why))
+    except Deleted as why:
+        link.notes.append(f"{why.deleted}, and is kept until `mlflow gc`. {why.restore} brings it back")
     if others := foreign_sources(layout, run):
         link.notes.append(f"it is another project's, trained on {', '.join(others)}: ask from there")
     if run.info.status != "FINISHED":

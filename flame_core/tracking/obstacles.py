@@ -35,6 +35,21 @@ class Withheld(Outage):
     """A person deleted a journal's run or experiment; the journal's events wait until it is restored."""
 
 
+class Deleted(Withheld):
+    """One of them, found deleted.
+
+    Attributes:
+        deleted: says what was deleted.
+        restore: the command that brings it back.
+    """
+
+    def __init__(self, deleted: str, restore: str, otherwise: str = "") -> None:
+        super().__init__(
+            f"{deleted}, so events wait. Restore it with {restore}, then `flame tracking replay`{otherwise}"
+        )
+        self.deleted, self.restore = deleted, restore
+
+
 def outage(address: str, call: Callable[[], T]) -> T:
     """Call a store; any error there is an outage, so that it can never stop a training."""
     try:
@@ -56,14 +71,14 @@ def require_run(client: MlflowClient, address: str, run_id: str) -> str:
     """The experiment id of a run, after checking that neither is deleted.
 
     Raises:
-        Withheld: a person deleted one of them.
+        Deleted: a person deleted one of them.
     """
     run = client.get_run(run_id)
     require_experiment(client, address, run.info.experiment_id)  # an experiment's runs are deleted and restored with it
     if run.info.lifecycle_stage != "active":
-        raise Withheld(
-            f"run {run.info.run_name} ({run_id}) at {address} was deleted, so its events wait. Restore it with "
-            f"`MLFLOW_TRACKING_URI='{address}' mlflow runs restore --run-id {run_id}`, then `flame tracking replay`"
+        raise Deleted(
+            f"run {run.info.run_name} ({run_id}) at {address} was deleted",
+            f"`MLFLOW_TRACKING_URI='{address}' mlflow runs restore --run-id {run_id}`",
         )
     return run.info.experiment_id
 
@@ -72,14 +87,14 @@ def require_experiment(client: MlflowClient, address: str, experiment_id: str) -
     """Check that an experiment is not deleted.
 
     Raises:
-        Withheld: a person deleted it.
+        Deleted: a person deleted it.
     """
     found = client.get_experiment(experiment_id)
     if found.lifecycle_stage != "active":
-        raise Withheld(
-            f"experiment {found.name!r} ({experiment_id}) at {address} was deleted, so events wait. Restore it with "
-            f"`MLFLOW_TRACKING_URI='{address}' mlflow experiments restore --experiment-id {experiment_id}`, then "
-            "`flame tracking replay`; FLAME_EXPERIMENT names another for new trainings"
+        raise Deleted(
+            f"experiment {found.name!r} ({experiment_id}) at {address} was deleted",
+            f"`MLFLOW_TRACKING_URI='{address}' mlflow experiments restore --experiment-id {experiment_id}`",
+            "; FLAME_EXPERIMENT names another for new trainings",
         )
 
 
@@ -93,8 +108,8 @@ def read_experiment(client: MlflowClient, address: str) -> Experiment | None:
     if found is not None:
         try:
             require_experiment(client, address, found.experiment_id)
-        except Withheld as why:
-            log.warning("%s", why)
+        except Deleted as why:
+            log.warning("%s, so none of its runs is read. Restore it with %s", why.deleted, why.restore)
     elif others := [each.name for each in client.search_experiments() if each.name != _MLFLOWS_OWN]:
         log.warning(
             "MLflow at %s has no experiment %r, but %s; FLAME_EXPERIMENT names the one that is read",

@@ -5,7 +5,8 @@ epoch. So a training that is resumed, or that runs on several processes, draws t
 
 - `Uniform`: a permutation of all samples.
 - `Weighted`: sample i is drawn N w_i / sum w times on average: the whole part always, the rest by systematic sampling.
-  Its copies are spread evenly over the epoch, so that a batch rarely has one twice.
+  Its copies are spread evenly over the epoch, so that a batch rarely has one twice. Weights are stored, follow from
+  counts of concepts, or from scores (`soft_cap`).
 - `Balanced`: each batch is chosen from `oversample` times as many samples, in the manner of CABS' diversity
   maximisation (arXiv 2511.20643). Samples are taken one by one, the one whose concepts are rarest first: its gain is
   the mean over its concepts c of max(0, 1 - n_c / t) / F_c. n_c is how often c is in the batch so far, F_c how often it
@@ -23,13 +24,20 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from scipy.optimize import root_scalar
 
 from flame_core import gates
 from flame_core.data.shards import Index
 from flame_core.data.sidecars import Sidecar
 from flame_core.errors import InputError
 from flame_core.params import TrainParams
-from flame_core.params.sampling import BalancedSampling, CappedSampling, UniformSampling, WeightedSampling
+from flame_core.params.sampling import (
+    BalancedSampling,
+    CappedSampling,
+    SoftCapSampling,
+    UniformSampling,
+    WeightedSampling,
+)
 
 Batches = Callable[[int], Sequence[int]]  # number of a batch in its epoch -> numbers of its samples
 _WEIGHTED, _BALANCED = 1, 2  # in the seeds of generators
@@ -147,6 +155,28 @@ class Balanced:
         return candidates[taken]
 
 
+def soft_cap(logits: np.ndarray, penalty: float, draws: int) -> np.ndarray:
+    """How often each sample is drawn on average by soft cap sampling (arXiv 2503.08805), [N] with the sum `draws`.
+
+    The paper draws batches in turn, sample i in proportion to exp(s_i - alpha n_i), n_i the times it was drawn before.
+    In the limit of small batches dn_i / dt = exp(s_i - alpha n_i), so n_i = log(1 + alpha t exp(s_i)) / alpha; t is
+    where the sum is `draws`.
+
+    Args:
+        logits: s, finite, [N].
+        penalty: alpha.
+        draws: in the whole training.
+    """
+
+    def times(log_t: float) -> np.ndarray:
+        return np.logaddexp(0.0, logits + log_t) / penalty
+
+    each = penalty * draws / len(logits)  # alpha times the mean of n
+    middle = np.log(np.expm1(each)) if each < 30 else each  # where n would be the mean if all logits were 0
+    bracket = middle - logits.max() - 1, middle - logits.min() + 1
+    return times(root_scalar(lambda log_t: times(log_t).sum() - draws, bracket=bracket).root)
+
+
 def open_draws(recipe: TrainParams, source: Path | None, selected: Index, index: Index) -> Draws:
     """How a recipe draws its samples.
 
@@ -165,7 +195,11 @@ def open_draws(recipe: TrainParams, source: Path | None, selected: Index, index:
         return Uniform(len(selected), recipe.seed)
     gates.require(source)
     if isinstance(sampling, WeightedSampling):
-        return Weighted(_usable(_stored_weights(source, selected, index), source), recipe.seed)
+        return Weighted(_usable(_stored_numbers(source, selected, index), source), recipe.seed)
+    if isinstance(sampling, SoftCapSampling):
+        logits = _stored_numbers(source, selected, index) / sampling.temperature
+        draws = recipe.schedule(len(selected)).epochs * len(selected)
+        return Weighted(soft_cap(logits, sampling.penalty, draws), recipe.seed)
     ends, concepts, frequency = _concepts_of(source, selected, index)
     if isinstance(sampling, CappedSampling):
         missed = np.ones(len(selected))
@@ -185,7 +219,7 @@ def _usable(weights: np.ndarray, source: Path) -> np.ndarray:
     return weights
 
 
-def _stored_weights(folder: Path, selected: Index, index: Index) -> np.ndarray:
+def _stored_numbers(folder: Path, selected: Index, index: Index) -> np.ndarray:
     sidecar = Sidecar(folder)
     sidecar.require_aligned(index)
     if sidecar.manifest.shape != ():

@@ -22,10 +22,12 @@ DEDUPLICATED = [
     "semdedup={clusters: 10, vectors: my/vectors}",
     "train.selection=data/semdedup/keys.parquet",
 ]
-SCORED = [
+SCORES = ["scores.scorers.own={kind: table, path: s.parquet, column: own}", "scores.selections.best={own: {top: 0.25}}"]
+SCORED = ["recipes=[flame]", *SCORES, "train.selection=data/scores/best.parquet"]
+SOFTLY_CAPPED = [
     "recipes=[flame]",
-    "scores={scorers: {own: {kind: table, path: scores.parquet, column: own}}, selections: {best: {own: {top: 0.25}}}}",
-    "train.selection=data/scores/best.parquet",
+    *SCORES,
+    "train.sampling={name: soft_cap, scores: data/sidecars/score-own, penalty: 0.2}",
 ]
 
 
@@ -43,7 +45,8 @@ def test_all_recipes_of_a_preset_are_counted_before_anything_is_there(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("overrides", "steps"), [(PROMPTED, 100), (WEIGHTED, 100), (CAPPED, 100), (DEDUPLICATED, 100), (SCORED, 25)]
+    ("overrides", "steps"),
+    [(PROMPTED, 100), (WEIGHTED, 100), (CAPPED, 100), (DEDUPLICATED, 100), (SCORED, 25), (SOFTLY_CAPPED, 100)],
 )
 def test_so_are_recipes_that_read_other_stages(tmp_path: Path, overrides: list[str], steps: int):
     ((_, section),) = trainings([*overrides, *ONE_BATCH], None, tmp_path).items()

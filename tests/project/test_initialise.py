@@ -91,8 +91,9 @@ def test_paths_that_are_no_text_are_refused_by_name(pictures, tmp_path):
     assert "params.yaml is UTF-8" in init(tmp_path / "mine", "--images", odd, code=3)
 
 
-def test_a_path_that_dvc_cannot_work_in_is_refused(pictures: Path, tmp_path: Path):
+def test_a_path_that_dvc_or_mlflow_cannot_work_in_is_refused(pictures: Path, tmp_path: Path):
     assert "DVC does not work where a path has { or }" in init(tmp_path / "a{b}", "--images", pictures, code=2)
+    assert "MLflow does not work where a path has both" in init(tmp_path / "a'b\"", "--images", pictures, code=2)
     assert not (tmp_path / "a{b}").exists()
 
 

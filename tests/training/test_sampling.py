@@ -25,7 +25,7 @@ from flame_core.params import TrainParams
 from flame_core.processes.ranks import Ranks
 from flame_core.training.loader import EpochOrder, TrainingSamples
 from flame_core.training.loop import train
-from flame_core.training.sampling import Balanced, Uniform, Weighted, open_draws
+from flame_core.training.sampling import Balanced, Uniform, Weighted, open_draws, soft_cap
 from flame_core.verification import write_digests
 from flame_core.work import UnitRecord, WorkCache
 from tests.training.world import recipe, samples_of, write_world
@@ -56,6 +56,30 @@ def test_samples_come_in_proportion_to_their_weights_and_copies_are_spread():
     assert len(places) in (25, 26) and np.diff(places).max() <= 6
     assert (draws.order(5) == Weighted(weights, 1).order(5)).all()
     assert any((draws.order(e) != Weighted(weights, 2).order(e)).any() for e in range(5))
+
+
+def test_soft_caps_are_the_means_of_drawing_batch_after_batch():
+    """The paper's algorithm, with one sample a batch: each time it is drawn, a sample's logit loses the penalty."""
+    draw, penalty, count = np.random.default_rng(0), 0.5, 40_000
+    start = draw.normal(0, 2, 40)
+    logits, times = start.copy(), np.zeros(40)
+    for _ in range(count):
+        chosen = int((logits + draw.gumbel(size=40)).argmax())
+        logits[chosen] -= penalty
+        times[chosen] += 1
+    found = soft_cap(start, penalty, count)
+    assert found.sum() == pytest.approx(count) and found == pytest.approx(times, abs=8)
+    assert found.max() - found.min() == pytest.approx(np.ptp(start) / penalty, rel=1e-6)
+
+
+def test_soft_caps_go_from_equal_shares_to_the_softmax():
+    logits = np.array([-3.0, 0.0, 1.0, 2.0])
+    softmax = np.exp(logits) / np.exp(logits).sum()
+    assert soft_cap(logits, 1e-9, 100) / 100 == pytest.approx(softmax, rel=1e-5)
+    assert soft_cap(logits, 1e9, 100) == pytest.approx(25, rel=1e-6)
+    assert soft_cap(np.zeros(3), 0.1, 6) == pytest.approx(2)
+    assert soft_cap(logits + 700, 0.2, 50) == pytest.approx(soft_cap(logits, 0.2, 50))
+    assert soft_cap(np.array([0.0, -5000.0]), 0.1, 10) == pytest.approx([10, 0])
 
 
 def balanced(concepts: list[list[int]], seed: int = 0, oversample: int = 4) -> Balanced:
@@ -141,6 +165,7 @@ def weigh(folder: Path, index: Index, weights: np.ndarray) -> None:
 
 SAMPLINGS = {
     "weighted": {"name": "weighted", "weights": "weights"},
+    "soft_cap": {"name": "soft_cap", "scores": "weights", "temperature": 0.5, "penalty": 0.4},
     "capped": {"name": "capped", "cap": 6, "concepts": "concepts"},
     "balanced": {"name": "balanced", "oversample": 2, "concepts": "concepts"},
 }
@@ -154,6 +179,11 @@ def test_stored_weights_and_capped_concepts_become_weights(world):
     index = read_index(world / "shards", "train")
     stored = open_draws(sampled("weighted"), world / "weights", index, index)
     assert isinstance(stored, Weighted) and stored.weights == pytest.approx(np.linspace(0, 2, 24))
+    scored = open_draws(sampled("soft_cap"), world / "weights", index, index)
+    draws = sampled("soft_cap").schedule(24).epochs * 24
+    assert isinstance(scored, Weighted) and scored.weights == pytest.approx(
+        soft_cap(np.linspace(0, 4, 24), 0.4, draws), rel=1e-5
+    )
     capped = open_draws(sampled("capped"), world / "concepts", index, index)
     hits = [bitmap_of(np.arange(24)), bitmap_of(np.arange(0, 24, 4)), bitmap_of(np.array([3, 7]))]
     expected = sample_weights(hits, 24, np.array([24, 6, 2]), 6, 1.0)
