@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from flame_core import gates
 from flame_core.language_names import html_language, language_name
 from flame_core.pages.charts import stylesheet
 
@@ -33,6 +34,7 @@ def render(template: str, **values: Any) -> str:
         "html_language": html_language,
         "chart": Markup,
         "web_address": web_address,
+        "shown": gates.shown,
         "pretty_json": lambda value: json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False),
     }
     environment.globals["style"] = Markup(stylesheet("charts.css") + stylesheet("page.css"))

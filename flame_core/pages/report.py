@@ -100,6 +100,7 @@ def render_report(
     captions: Sequence[Caption],
     lookup: Lookup,
     jpeg: Callable[[int], bytes],
+    *,
     benchmark_results: Sequence[BenchmarkResult] = (),
     meaning: Sequence[PictureMeaning] = (),
     words: WordsShown | None = None,

@@ -64,12 +64,18 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
     evaluation, store = held_out.evaluation, held_out.store
     verdict = checks(evaluation, params.evaluate)
     spectra = _spectra(params, held_out)
-    if spectra:
+    if params.evaluate.spectrum is not None:
+        verdict += spectrum_checks(spectra, Bounds(params.evaluate.spectrum.max_top_share))
         evaluation = replace(evaluation, metrics=dict(sorted((evaluation.metrics | spectrum_metrics(spectra)).items())))
     written = captions_shown(layout.captioner, layout.model(recipe), evaluation.keys) if describes else None
     if written:
         own = {f"{PREFIX}{name}": value for name, value in written.metrics.items()}
         evaluation = replace(evaluation, metrics=dict(sorted((evaluation.metrics | own).items())))
+    twins: dict[str, bytes] = {}
+    if params.evaluate.looks_disjoint is not None:
+        found = find_twins(params, layout, params.evaluate.looks_disjoint)
+        verdict += twins_checks(found, params.evaluate.looks_disjoint)
+        twins = {TWINS: twins_file(found)}
     before = [check for source in sources for check in gates.read(source) if not check.passed]  # none of them blocks
     about = read_run_facts(params, layout, recipe, store.manifest)
     reader = PictureReader(layout.shards)
@@ -86,22 +92,14 @@ def run(params: Params, layout: Layout, recipe: str) -> None:
         held_out.captions,
         held_out.texts.lookup,
         jpeg,
-        benchmark_results,
-        meaning,
-        words_shown(held_out, headline_k(params.evaluate), jpeg),
-        spectra,
-        written,
+        benchmark_results=benchmark_results,
+        meaning=meaning,
+        words=words_shown(held_out, headline_k(params.evaluate), jpeg),
+        spectra=spectra,
+        written=written,
     )
-    if params.evaluate.spectrum is not None:
-        verdict += spectrum_checks(spectra, Bounds(params.evaluate.spectrum.max_top_share))
-    twins: dict[str, bytes] = {}
-    if params.evaluate.looks_disjoint is not None:
-        found = find_twins(params, layout, params.evaluate.looks_disjoint)
-        verdict += twins_checks(found, params.evaluate.looks_disjoint)
-        twins = {TWINS: twins_file(found)}
     plots = {f"plots/{name}.svg": standalone(svg) for name, svg in report_charts(evaluation, about).items()}
-    contents = {REPORT: page.encode(), gates.CHECKS: gates.to_bytes(verdict)}
-    contents |= twins
+    contents = {REPORT: page.encode(), gates.CHECKS: gates.to_bytes(verdict), **twins}
     contents |= benchmark_files(benchmark_results, recipe, "flame")
     gather(layout.report(recipe), layout.state, {}, {**plots, **result_files(evaluation, recipe), **contents})
     track_evaluation(params, layout, recipe, evaluation, benchmark_results, about, held_out.texts)

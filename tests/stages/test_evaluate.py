@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import html
 import json
 from pathlib import Path
 
@@ -136,3 +137,7 @@ def test_spectra_are_measured_only_if_params_ask_for_them(run):
     assert checks["spectrum_bounds/pictures"].passed and checks["spectrum_rows/texts"].passed
     warned = checks["spectrum_direction/texts"]
     assert (warned.passed, warned.blocking, warned.threshold) == (False, False, 0.01)
+    page = html.unescape(found["report.html"].decode())
+    shown = [each for each in checks.values() if each.blocking or not each.passed]
+    assert len(shown) >= 5 and all(each.description in page for each in shown)
+    assert f"uncentred: <b>{warned.value:.6g}</b> (threshold 0.01)" in page
