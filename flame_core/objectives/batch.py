@@ -31,7 +31,8 @@ class Batch:
         boxes: [b, V, 5], the crop of each view: left, top, right and bottom as fractions of the whole picture, and 1 if
             the view was mirrored after that, else 0.
         texts: from the text side: vectors [b, K, D] of any float type, or token ids [b, K, L].
-        facets: [b, K] facet numbers of the texts, from 1; 0 means no facet.
+        facets: [b, K] facet numbers of the texts, from 1; 0 means no facet. On the CPU, so that a step can count them
+            without waiting for a GPU.
         rows: [b] numbers of the samples among all that are trained on, from 0.
         keys: of the samples.
         extra: one row per sample, by name: the sidecars, and what `Term.prepare` adds.
@@ -76,7 +77,7 @@ class Batch:
 
     def to(self, device: str) -> Batch:
         """The same batch on a device."""
-        moved = {name: getattr(self, name).to(device) for name in ("pictures", "boxes", "texts", "facets", "rows")}
+        moved = {name: getattr(self, name).to(device) for name in ("pictures", "boxes", "texts", "rows")}
         for name in ("keep", "around"):
             value = getattr(self, name)
             moved[name] = None if value is None else value.to(device)

@@ -43,10 +43,10 @@ class MultiPositiveSigmoid(TextLoss):
     def share(self, logits: Tensor, own: int, ranks: Ranks) -> Tensor:
         """This rank's part of the loss from logits [B, b K] of all pictures with the texts of its b own pictures."""
         batch, texts = logits.shape
-        mine = torch.eye(own, device=logits.device).repeat_interleave(texts // own, dim=1)  # [b, b K]
-        positive = torch.zeros_like(logits)
+        mine = torch.eye(own, dtype=torch.bool, device=logits.device).repeat_interleave(texts // own, dim=1)  # [b, b K]
+        positive = torch.zeros_like(logits, dtype=torch.bool)
         positive[ranks.rank * own : (ranks.rank + 1) * own] = mine
-        return -F.logsigmoid((2 * positive - 1) * logits).sum() / (batch * (texts // own))
+        return -F.logsigmoid(torch.where(positive, logits, -logits)).sum() / (batch * (texts // own))
 
     def scalars(self) -> dict[str, float | Tensor]:
         return {**super().scalars(), "logit_bias": self.logit_bias.detach()}

@@ -68,7 +68,7 @@ class LoadedBatch:
 
     A frozen tower's stored vectors stand in place of pictures, [b, V, C] in float32.
 
-    `around` [b, S, S, 3] is in uint8 too; `order` [b K] holds the index of the text that was drawn at each place; the
+    `around` [b, S, S, 3] is in uint8 too; `facets` stays on the CPU; `order` [b K] holds the index of the text that was drawn at each place; the
     rest is as in `Batch`. If a GPU decodes, the pictures are still to be cut.
     """
 
@@ -120,7 +120,7 @@ class LoadedBatch:
             move(self.boxes),
             move(self.texts),
             move(self.order),
-            move(self.facets),
+            self.facets,
             move(self.rows),
             self.keys,
             {name: move(value) for name, value in self.extra.items()},

@@ -24,6 +24,7 @@ from flame_core.suite.models.model import Model
 from flame_core.suite.models.source import in_project
 from flame_core.text.jobs import training_job
 from flame_core.text.store import unit
+from flame_core.training.teacher_folders import undamaged
 from flame_core.work import UnitRecord, WorkCache
 
 _SAMPLES = 256  # whose texts are encoded at once
@@ -66,10 +67,11 @@ def store_teacher_texts(params: Params, layout: Layout, recipe: TrainParams, ind
         "language": language,
         "captions_per_image": params.text.captions_per_image,
     }
-    inputs = {"source": source, "index": index.digest(), "captions": _captions(layout, index)}
+    captions = {shard: file_sha256(captions_file(layout.captions, shard)) for shard in index.shard_sizes()}
+    inputs = {"source": source, "index": index.digest(), "captions": captions}
     digest = cache.digest({TEACHER_TEXTS: depends, **inputs})
     folder = layout.work / TEACHER_TEXTS / digest / TEACHER_TEXTS
-    if folder.is_dir():
+    if folder.is_dir() and undamaged(folder, lambda whole: [whole]):
         return TeacherTexts(folder, dict(model.identity))
     units = {}
     sizes = index.shard_sizes()
@@ -83,17 +85,11 @@ def store_teacher_texts(params: Params, layout: Layout, recipe: TrainParams, ind
                 write_values(unit_folder, TEACHER_TEXTS, vectors.astype(np.float16))
                 return UnitRecord({"samples": rows})
 
-            captions = file_sha256(captions_file(layout.captions, shard))
-            units[shard] = cache.get({TEACHER_TEXTS: depends, "captions": captions}, write)
+            units[shard] = cache.get({TEACHER_TEXTS: depends, "captions": captions[shard]}, write)
             bar.advance(rows)
     origin = {"source": source, **depends}
     gather_sidecar(folder, layout.state, units, index, "train", origin)
     return TeacherTexts(folder, dict(model.identity))
-
-
-def _captions(layout: Layout, index: Index) -> dict[str, str]:
-    paths = {shard: captions_file(layout.captions, shard) for shard in index.shard_sizes()}
-    return {shard: file_sha256(path) for shard, path in paths.items()}
 
 
 def _own(texts: list[str], row: int, rows: int) -> list[str]:

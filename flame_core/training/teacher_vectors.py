@@ -11,8 +11,6 @@ to those that are there. `objectives.stored_teacher` describes the folder.
 
 from __future__ import annotations
 
-import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +24,6 @@ from flame_core.data.key_selection import keys_digest
 from flame_core.data.shards import Index
 from flame_core.data.sidecars import gather_sidecar, write_values
 from flame_core.digest import json_bytes
-from flame_core.errors import InputError
 from flame_core.files.whole_files import put
 from flame_core.layout import Layout
 from flame_core.objectives import recipe_needs
@@ -38,12 +35,12 @@ from flame_core.settings import settings
 from flame_core.text.store import Drawn
 from flame_core.training.loader import TrainingSamples, create_loader
 from flame_core.training.prefetch import batches_on
-from flame_core.verification import read_digests, verify
+from flame_core.training.teacher_folders import undamaged
+from flame_core.verification import read_digests
 from flame_core.work import Unit, UnitRecord, WorkCache
 
 TEACHER_VECTORS = "teacher-vectors"  # in the work cache
 _BATCH = 256  # pictures that the teacher sees at once
-log = logging.getLogger(__name__)
 
 
 def crop_origin(recipe: TrainParams) -> dict[str, Any]:
@@ -79,23 +76,10 @@ def store_teacher_vectors(
     cache = WorkCache(layout.work, "train")
     about = {"crops": crops, "index": index.digest(), "selected": keys_digest(selected)}
     folder = layout.work / TEACHER_VECTORS / cache.digest({TEACHER_VECTORS: origin, **about})
-    if not _is_whole(folder):
+    if not ((folder / ABOUT).is_file() and undamaged(folder, crop_folders)):
         _Storing(recipe, layout, index, selected, cache, origin).into(folder, crops, teacher)
     StoredVectors(folder).require(index, origin)
     return folder
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether the vectors are there; a damaged folder is removed, and made again from the units of the cache."""
-    if not (folder / ABOUT).is_file():
-        return False
-    try:
-        verify({crop: ["*"] for crop in crop_folders(folder)})
-    except InputError as error:
-        log.warning("%s\nThese vectors are stored again", error)
-        shutil.rmtree(folder)
-        return False
-    return True
 
 
 def crop_folders(folder: Path) -> list[Path]:

@@ -27,6 +27,7 @@ from flame_core.training.assembly import assemble
 from flame_core.training.made_batch import MadeTexts, made_batch
 from flame_core.training.teacher_texts import store_teacher_texts
 from flame_core.vision.views import MEAN, STD
+from tests.bits import flip
 from tests.stages.pipeline import captioned_project
 from tests.suite import tiny_clip
 from tests.training.distilled import SMALL
@@ -93,6 +94,16 @@ def test_a_sample_has_the_mean_of_its_captions_vectors(world):
     vectors = open_model("t", f"transformers:{clip}", "cpu").texts("raw", texts)
     expected = F.normalize(torch.from_numpy(vectors.mean(axis=0)), dim=0)
     torch.testing.assert_close(sidecar.read([(row.shard, row.row)])[0].float(), expected, atol=1e-3, rtol=1e-2)
+
+
+def test_damaged_texts_are_stored_again(world):
+    params, layout, clip = world
+    own, index = params.train["student"], read_index(layout.shards, "train")
+    folder = store_teacher_texts(params, layout, own, index, f"transformers:{clip}").folder
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    flip(next(folder.glob("*.safetensors")), 40, 0)
+    assert store_teacher_texts(params, layout, own, index, f"transformers:{clip}").folder == folder
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_affinities_are_those_of_the_teachers_own_pictures_and_texts(world):
