@@ -6,6 +6,7 @@ Workers, restarts and machines do not change a batch: the order of an epoch is a
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import resource
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -68,8 +69,8 @@ class LoadedBatch:
 
     A frozen tower's stored vectors stand in place of pictures, [b, V, C] in float32.
 
-    `around` [b, S, S, 3] is in uint8 too; `facets` stays on the CPU; `order` [b K] holds the index of the text that was drawn at each place; the
-    rest is as in `Batch`. If a GPU decodes, the pictures are still to be cut.
+    `around` [b, S, S, 3] is in uint8 too; `order` [b K] holds the index of the text that was drawn at each place; the
+    rest is as in `Batch`. `facets` stays on the CPU. If a GPU decodes, the pictures are still to be cut.
     """
 
     pictures: Tensor | Uncut
@@ -296,6 +297,8 @@ def create_loader(
         ResourceError: this machine does not let a process open enough files.
     """
     _allow_open_files(samples.open_files)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # torch is imported once for all workers
     return DataLoader(
         samples,
         batch_size=None,  # the order gives the samples of a batch, and they are read together
@@ -304,7 +307,7 @@ def create_loader(
         prefetch_factor=1 if workers else None,  # an item is a whole batch, which waits in shared memory
         pin_memory=pin_memory,
         generator=torch.Generator(),  # draws the workers' seeds without changing the training's generator
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=context if workers else None,
         worker_init_fn=partial(_in_worker, samples.open_files),
     )
 
