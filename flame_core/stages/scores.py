@@ -14,7 +14,7 @@ The unit of work is a shard's scores by one scorer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,8 @@ def _scored(
 ) -> dict[str, Unit]:
     """{shard: the unit with its scores}."""
     work = WorkCache(layout.work, STAGE)
-    digests = {shard: work.digest({"scorer": identity, "name": name, **_read(scorer, shard, layout)}) for shard in rows}
+    read = _read(scorer, rows, layout)
+    digests = {shard: work.digest({"scorer": identity, "name": name, **own}) for shard, own in read.items()}
     units = work.find_all(digests)
     tasks = {
         shard: ScoreTask(name, scorer, own, language, layout, digests[shard], work)
@@ -154,14 +155,18 @@ def _scored(
     return {shard: units[shard] for shard in rows}
 
 
-def _read(scorer: ScorerParams, shard: str, layout: Layout) -> dict[str, Any]:
-    """Digests of what a scorer reads of a shard, besides its model."""
-    found: dict[str, Any] = {"shard": read_digests(layout.shards)[shard]}
+def _read(scorer: ScorerParams, shards: Iterable[str], layout: Layout) -> dict[str, dict[str, Any]]:
+    """{shard: digests of what a scorer reads of it, besides its model}."""
+    pictures = read_digests(layout.shards)
+    found: dict[str, dict[str, Any]] = {shard: {"shard": pictures[shard]} for shard in shards}
     if isinstance(scorer, ModelScorerParams):
-        found["captions"] = read_digests(layout.captions)[Path(shard).with_suffix(".parquet").as_posix()]
+        captions = read_digests(layout.captions)
+        for shard, own in found.items():
+            own["captions"] = captions[Path(shard).with_suffix(".parquet").as_posix()]
     if isinstance(scorer, TowerScorerParams):
         texts = read_digests(layout.train_embeddings)
-        found["texts"] = [texts[Path(shard).with_suffix(".safetensors").name], texts.get(CENTER)]
+        for shard, own in found.items():
+            own["texts"] = [texts[Path(shard).with_suffix(".safetensors").name], texts.get(CENTER)]
     return found
 
 

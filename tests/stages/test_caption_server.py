@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from flame_core import gates
+from flame_core.captions.server import asking
 from flame_core.captions.server.captioner import LEDGERS
 from flame_core.captions.table import read_captions
 from flame_core.digest import text_sha256
@@ -33,7 +35,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def chat(monkeypatch):
-    """The server that the settings name."""
+    """The server that the settings name, which is asked again at once."""
+    monkeypatch.setattr(asking, "Pace", partial(asking.Pace, backoff=(0.01,)))
     with chat_server() as server:
         for name, value in environment(server).items():
             monkeypatch.setenv(name, value)
@@ -167,6 +170,7 @@ def test_an_address_that_is_none_or_has_a_password_is_refused_without_being_show
 
 RUN = """
 import sys
+from functools import partial
 from pathlib import Path
 from flame_core import reporting
 from flame_core.layout import Layout
