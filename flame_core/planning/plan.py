@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flame_core.captions.server.tokens import server_sections
 from flame_core.cores import CORE_TFLOPS
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from flame_core.clustering.cost import ClusterCost
     from flame_core.training.cost_figures import StoringCost, TrainingCost
+    from flame_core.training.linked_folders import LinkedFolders
 
 
 def plan(params: Params, layout: Layout, start: Given, tflops: float, processes: int) -> dict[str, dict[str, str]]:
@@ -149,6 +150,7 @@ def _training_cost(
     from flame_core.planning.stand_ins import stand_ins
     from flame_core.training.adapted_cost import ReadLLM
     from flame_core.training.cost import training_cost
+    from flame_core.training.linked_folders import UNLINKED, LinkedFolders
 
     linked = links(layout, recipe)
     slots = [names[i] for i in recipe_slots(names, recipe)]
@@ -157,30 +159,33 @@ def _training_cost(
     if recipe.lora is not None:
         count = partial(count, llm=ReadLLM.of(params.text, shape))
     inherited = linked.pop("inherit", None)  # whose weights cost nothing: it need not be there
-    if inherited is not None and _is_of_params(inherited, params.train.get(recipe_of(recipe.inherit) or "")):
-        count = partial(count, inherited=inherited)
+    if inherited is not None and not _is_of_params(inherited, params.train.get(recipe_of(recipe.inherit) or "")):
+        inherited = None
     linked.pop("teacher", None)  # `_taught` finds it
 
-    def finished(samples: int, extra: Mapping[str, Tensor] | None = None, **given: Any) -> TrainingCost | str:
+    def finished(samples: int, extra: Mapping[str, Tensor], folders: LinkedFolders) -> TrainingCost | str:
         """The cost with all that is read, but for the teacher, which comes now."""
+
+        def with_teacher(teacher: Path | None, values: Mapping[str, Tensor]) -> TrainingCost:
+            known = replace(folders, teacher=teacher, inherited=inherited)
+            return count(samples, extra={**extra, **values}, linked=known)
+
         if recipe.teacher is None:
-            return count(samples, extra=extra, **given)
-        with_teacher = partial(count, samples, **given)
-        return _taught(params, layout, recipe, shape, names, samples, extra or {}, with_teacher)
+            return with_teacher(None, {})
+        return _taught(params, layout, recipe, shape, names, samples, with_teacher)
 
     if not linked:
-        return finished(images)
+        return finished(images, {}, UNLINKED)
     missing = [what for what, path in linked.items() if not path.exists()]
     if missing or not (layout.shards / INDEX).is_file():
         if (before := stand_ins(params, layout, shape, linked, images)) is not None:
             with TemporaryDirectory() as folder:
-                return finished(before.samples, **before.write(Path(folder)))
+                return finished(before.samples, *before.write(Path(folder)))
         if missing:
             return f"{', '.join(missing)} of the recipe is not there yet"
         return "which samples it trains on is known after `flame ingest`"
     samples, extra = _linked_values(recipe, layout, linked)
-    sidecars = {what.partition(".")[2]: path for what, path in linked.items() if what.startswith("sidecars.")}
-    return finished(samples, extra, sidecars=sidecars, prompts=linked.get("prompts"))
+    return finished(samples, extra, LinkedFolders.of(linked))
 
 
 def _taught(
@@ -190,12 +195,11 @@ def _taught(
     shape: LLMShape,
     names: Sequence[str],
     images: int,
-    extra: Mapping[str, Tensor],
-    count: Callable[..., TrainingCost],
+    count: Callable[[Path, Mapping[str, Tensor]], TrainingCost],
 ) -> TrainingCost | str:
     """The cost of a recipe with a teacher, which may not be trained yet, or be of another project.
 
-    `extra` are the values of other sidecars; `count` takes the teacher's folder, and all values.
+    `count` takes the teacher's folder, and the values that are read of it.
     """
     from flame_core.objectives import recipe_needs
     from flame_core.suite.models.source import in_project, local_place
@@ -216,9 +220,9 @@ def _taught(
     try:
         with stand_in as teacher:
             if not (recipe.crops and recipe_needs(recipe).taught):
-                return count(teacher=teacher.folder, extra={**extra, **teacher.extra})
+                return count(teacher.folder, teacher.extra)
             with stored_teacher(recipe, teacher, images) as (stored, storing):
-                return replace(count(teacher=stored.folder, extra={**extra, **stored.extra}), storing=storing)
+                return replace(count(stored.folder, stored.extra), storing=storing)
     except ResourceError as error:  # its package is not installed
         return str(error)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flame_core.data.stand_in_sidecar import StandInSidecar
 from flame_core.layout import Layout
@@ -13,8 +13,11 @@ from flame_core.params import Params, PromptsParams
 from flame_core.text.cost import LLMShape
 from flame_core.text.jobs import captions_a_sample
 from flame_core.training.cost import PICTURES
+from flame_core.training.linked_folders import LinkedFolders
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from flame_core.soft_prompts.prompt_head import PromptHeadConfig
 
 _SIDECARS = "sidecars."
@@ -34,20 +37,17 @@ class StandIns:
     sidecars: Mapping[str, StandInSidecar]
     prompts: PromptHeadConfig | None
 
-    def write(self, folder: Path) -> dict[str, Any]:
-        """Make them in a folder; returns what `training_cost` takes."""
+    def write(self, folder: Path) -> tuple[dict[str, Tensor], LinkedFolders]:
+        """Make them in a folder: the values by sidecar, and where all of them lie."""
         import torch
 
         from flame_core.soft_prompts.prompt_head import PromptHead
 
-        given: dict[str, Any] = {
-            "extra": {name: torch.from_numpy(each.values) for name, each in self.sidecars.items()},
-            "sidecars": {name: each.write(folder / name) for name, each in self.sidecars.items()},
-        }
+        values = {name: torch.from_numpy(each.values) for name, each in self.sidecars.items()}
+        sidecars = {name: each.write(folder / name) for name, each in self.sidecars.items()}
         if self.prompts is not None:
             PromptHead(self.prompts).save(folder)
-            given["prompts"] = folder
-        return given
+        return values, LinkedFolders(sidecars=sidecars, prompts=folder if self.prompts else None)
 
 
 def stand_ins(

@@ -18,6 +18,7 @@ from flame_core.objectives.term import Setup
 from flame_core.params import LexicalLossParams, TrainParams
 from flame_core.soft_prompts.prompt_head import PromptHead
 from flame_core.training.adapted_llm import AdaptedLLM
+from flame_core.training.linked_folders import UNLINKED, LinkedFolders
 from flame_core.training.schedule import create_optimizer, freeze
 from flame_core.training.texts import TrainingTexts
 from flame_core.vision.frozen_backbone import freeze_backbone, require_statistics
@@ -102,10 +103,7 @@ def assemble(
     facets: int,
     batch_size: int,
     samples: int,
-    teacher: Path | None = None,
-    sidecars: Mapping[str, Path] | None = None,
-    inherited: Path | None = None,
-    prompts: Path | None = None,
+    linked: LinkedFolders = UNLINKED,
 ) -> Assembly:
     """A recipe's towers and objective, initialised from its seed and from the model that it inherits from.
 
@@ -115,22 +113,19 @@ def assemble(
         facets: F, how many facets a picture may have.
         batch_size: pictures per step, over all ranks.
         samples: how many are trained on.
-        teacher: the model folder of the recipe's teacher.
-        sidecars: folders of the recipe's sidecars by name.
-        inherited: the model folder that the recipe inherits from, or the folder of its `model.init`; None leaves the
-            weights random.
-        prompts: the folder of the recipe's prompt head.
+        linked: what the recipe is linked to.
 
     Raises:
         ParamsError: the terms read what the backbone does not have or do not suit the recipe,
             `optimizer.multipliers` names no weight, or the tower cannot inherit from that model.
         InputError: a term cannot use what lies beside the values of a sidecar.
     """
+    inherited = linked.inherited
     source = None if params.inherit is None or inherited is None else load_tower(inherited)[0]
     model = begun_with(params.model, source) if source is not None and params.learns_masks else params.model
     torch.manual_seed(params.seed)
-    lexicon = _lexicon(params, sidecars or {})
-    head = None if prompts is None else PromptHead.load(prompts).config
+    lexicon = _lexicon(params, linked.sidecars)
+    head = None if linked.prompts is None else PromptHead.load(linked.prompts).config
     words, dims = 0 if lexicon is None else len(lexicon.vocabulary), None if head is None else head.hidden
     tower = ImageTower(model, texts.hidden, facets, words, dims)
     require_statistics(tower.backbone, params)
@@ -152,18 +147,17 @@ def assemble(
     text_tower = texts.encoder()
     if "z" not in recipe_needs(params).reads:  # nothing reaches the head, and ranks would wait for its gradients
         tower.head_parts().requires_grad_(False)
-    steps, sidecars = params.schedule(samples).steps, sidecars or {}
     setup = Setup(
         tower,
         batch_size,
         samples,
         texts.hidden,
-        teacher,
-        params.micro_batch_size,
-        sidecars,
-        steps=steps,
+        teacher=linked.teacher,
+        micro_batch_size=params.micro_batch_size,
+        sidecars=linked.sidecars,
+        steps=params.schedule(samples).steps,
         trained_words=params.lora is not None,
-        prompts=prompts,
+        prompts=linked.prompts,
     )
     assembly = Assembly(tower, text_tower, create_objective(params, setup))
     freeze(assembly.towers(), params.optimizer.multipliers)

@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import comb
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +31,7 @@ from flame_core.training.adapted_cost import ReadLLM, adapted_cost
 from flame_core.training.assembly import Assembly, assemble
 from flame_core.training.cost_figures import ObjectiveCost, TowerCost, TrainingCost
 from flame_core.training.counting import Counted, Quadratic, counted
+from flame_core.training.linked_folders import UNLINKED, LinkedFolders
 from flame_core.training.made_batch import MadeTexts, made_batch
 
 _ADAM_BYTES = 16  # a weight, its gradient and two moments in float32
@@ -46,11 +46,8 @@ def training_cost(
     processes: int = 1,
     vocabulary: int = 1,
     extra: Mapping[str, Tensor] | None = None,
-    teacher: Path | None = None,
-    sidecars: Mapping[str, Path] | None = None,
-    inherited: Path | None = None,
+    linked: LinkedFolders = UNLINKED,
     llm: ReadLLM | None = None,
-    prompts: Path | None = None,
 ) -> TrainingCost:
     """The cost of a recipe on `samples` pictures, for texts of `hidden` dimensions, on `processes` processes.
 
@@ -62,11 +59,8 @@ def training_cost(
         processes: number of processes that share a batch.
         vocabulary: number of token ids of a text tower; its captions are counted at their full length.
         extra: values of `PICTURES` samples by sidecar.
-        teacher: the model folder of the recipe's teacher.
-        sidecars: folders of the recipe's sidecars by name.
-        inherited: the model folder that the recipe inherits from, if it is there.
+        linked: what the recipe is linked to, as far as it is there.
         llm: what a recipe with `lora` reads captions with.
-        prompts: the folder of the recipe's prompt head.
 
     Raises:
         ParamsError: the recipe reads sidecars, or an LLM, that are not given.
@@ -84,7 +78,7 @@ def training_cost(
     own = batch // processes
     texts, needs, size = MadeTexts(params, hidden, vocabulary), recipe_needs(params), params.model.image_size
     with torch.random.fork_rng(devices=[]):
-        assembly = assemble(params, texts, facet_count(slots), batch, samples, teacher, sidecars, inherited, prompts)
+        assembly = assemble(params, texts, facet_count(slots), batch, samples, linked)
         at = Moment(assembly.objective.busiest(schedule.steps), schedule.steps, schedule.steps_per_epoch)
         made = made_batch(params, texts, PICTURES, assembly.tower.backbone.num_features).with_extra(**(extra or {}))
         prepared = _prepared(params, assembly, made, at)

@@ -59,6 +59,7 @@ class TrainingJob(BaseModel):
         from flame_core.tracking.journal import Journal
         from flame_core.tracking.steps import StepRecorder
         from flame_core.training.inputs import open_inputs
+        from flame_core.training.linked_folders import LinkedFolders
         from flame_core.training.loader import TrainingSamples
         from flame_core.training.loop import train
         from flame_core.training.teacher_vectors import crop_origin
@@ -74,12 +75,8 @@ class TrainingJob(BaseModel):
         recorders = []
         if self.journal is not None and ranks.first:
             recorders.append(StepRecorder(Journal(self.journal)).record)
-        models = {
-            "teacher": self.links.get("teacher"),
-            "inherited": self.links.get("inherit", self.links.get("init")),
-            "prompts": self.links.get("prompts"),
-        }
-        trained = train(samples, self.recipe, self.checkpoints, ranks, *recorders, **models, draws=draws)
+        linked = LinkedFolders.of(self.links)
+        trained = train(samples, self.recipe, self.checkpoints, ranks, *recorders, linked=linked, draws=draws)
         if ranks.first:
             save_weights(trained.tower, self.out / WEIGHTS)
             texts.save(trained.text_tower, self.out)

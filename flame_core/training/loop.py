@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ from flame_core.settings import settings
 from flame_core.training import checkpoint
 from flame_core.training.assembly import Assembly, assemble
 from flame_core.training.head_first import HeldBackbone, held_steps
+from flame_core.training.linked_folders import UNLINKED, LinkedFolders
 from flame_core.training.loader import EpochOrder, TrainingSamples, create_loader
 from flame_core.training.memory import fitted_training
 from flame_core.training.prefetch import batches_on
@@ -56,10 +58,8 @@ def train(
     checkpoints: Path,
     ranks: Ranks = ALONE,
     on_step: Callable[[dict[str, float]], None] = lambda row: None,
-    teacher: Path | None = None,
-    inherited: Path | None = None,
+    linked: LinkedFolders = UNLINKED,
     draws: Draws | None = None,
-    prompts: Path | None = None,
 ) -> Trained:
     """Train a recipe's towers; every rank calls it and gets the same result.
 
@@ -69,9 +69,7 @@ def train(
         checkpoints: the folder to save to and to resume from.
         ranks: this process among those that train.
         on_step: called with the metrics after each step, on a GPU also with those of `Utilisation`.
-        teacher: the model folder of the recipe's teacher.
-        inherited: the model folder that the tower inherits from, or the folder of its `model.init`.
-        prompts: the folder of the recipe's prompt head.
+        linked: what the recipe is linked to, besides the sidecars of the samples.
         draws: how an epoch's samples are drawn (default: each once).
 
     Returns:
@@ -86,17 +84,16 @@ def train(
             the tower cannot inherit from that model.
         ResourceError: the training does not fit the GPU's memory; says how much is missing and which setting helps.
     """
-    device = settings().torch_device()
+    device, linked = settings().torch_device(), replace(linked, sidecars=samples.sidecar_folders)
     _require_trainable(params, len(samples), ranks, device)
     torch.set_num_threads(params.cpu_threads)
     torch.use_deterministic_algorithms(device == "cpu")
     meter: Utilisation | None = None
     if device == "cuda":
-        params, meter = _fitted(params, samples, ranks, teacher, inherited, prompts)
+        params, meter = _fitted(params, samples, ranks, linked)
     schedule = params.schedule(len(samples))
     batch_size = schedule.batch_size
-    linked = (teacher, samples.sidecar_folders, inherited, prompts)
-    assembly = assemble(params, samples.texts, samples.facets, batch_size, len(samples), *linked)
+    assembly = assemble(params, samples.texts, samples.facets, batch_size, len(samples), linked)
     run = _Run(assembly.to(device), params, schedule, checkpoints, ranks, device)
     order = EpochOrder(len(samples), batch_size, schedule.epochs, params.seed, run.step, ranks, draws)
     loader = create_loader(samples, order, settings().decoding_processes(ranks.world), pin_memory=device == "cuda")
@@ -197,10 +194,10 @@ class _Run:
 
 
 def _fitted(
-    params: TrainParams, samples: TrainingSamples, ranks: Ranks, *links: Path | None
+    params: TrainParams, samples: TrainingSamples, ranks: Ranks, linked: LinkedFolders
 ) -> tuple[TrainParams, Utilisation]:
     """The params with which the training fits the GPUs' memory, and what measures how well it uses one."""
-    fitted, cost = fitted_training(params, samples, ranks.world, ranks.least(free_memory()), *links)
+    fitted, cost = fitted_training(params, samples, ranks.world, ranks.least(free_memory()), linked)
     peak = measured_peak("cuda", torch.bfloat16 if params.precision == "bfloat16" else torch.float32)
     return fitted, Utilisation(cost.useful_step_flops / ranks.world, peak)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from flame_core.errors import ResourceError
 from flame_core.params import TrainParams
@@ -14,6 +13,7 @@ from flame_core.training.adapted_cost import ReadLLM
 from flame_core.training.adapted_llm import AdaptedSamples
 from flame_core.training.cost import PICTURES, training_cost
 from flame_core.training.cost_figures import TrainingCost
+from flame_core.training.linked_folders import UNLINKED, LinkedFolders
 from flame_core.training.loader import TrainingSamples
 
 _SHARE = 0.92  # of the free memory; the rest is lost in the allocator
@@ -25,9 +25,7 @@ def fitted_training(
     samples: TrainingSamples,
     processes: int,
     free: int,
-    teacher: Path | None = None,
-    inherited: Path | None = None,
-    prompts: Path | None = None,
+    linked: LinkedFolders = UNLINKED,
 ) -> tuple[TrainParams, TrainingCost]:
     """The recipe and its cost, in pieces that fit into `free` bytes of a GPU if the recipe sets none.
 
@@ -48,11 +46,8 @@ def fitted_training(
         processes,
         vocabulary=encoder.tokens.num_embeddings if isinstance(encoder, TextTower) else 1,
         extra=samples.stored(range(PICTURES)),
-        teacher=teacher,
-        sidecars=samples.sidecar_folders,
-        inherited=inherited,
+        linked=linked,
         llm=llm,
-        prompts=prompts,
     )
     room = int(free * _SHARE)
     if cost.memory <= room:

@@ -21,6 +21,7 @@ from flame_core.objectives.batch import Moment
 from flame_core.params import TrainParams
 from flame_core.processes.ranks import ALONE
 from flame_core.training.assembly import assemble
+from flame_core.training.linked_folders import LinkedFolders
 from flame_core.training.made_batch import MadeTexts, made_batch
 from flame_core.training.schedule import learning_rate, set_learning_rate
 from flame_core.training.step import Step
@@ -68,7 +69,7 @@ def trained(toy: Toy, params: TrainParams, steps: int, wrong: float, teacher: Pa
     It inherits from the teacher if its params say so.
     """
     made = MadeTexts(params, TEXT)
-    assembly = assemble(params, made, 1, BATCH, PICTURES, teacher, inherited=teacher)
+    assembly = assemble(params, made, 1, BATCH, PICTURES, LinkedFolders(teacher, teacher))
     optimizer = assembly.optimizer(params)
     step, blank = Step(assembly, optimizer, params, ALONE, "cpu"), made_batch(params, made, BATCH)
     others = torch.randint(CLASSES, (PICTURES,), generator=toy.draw)
@@ -107,7 +108,9 @@ def student(toy: Toy, teacher: Path, seed: int, objective: str, inherits: bool) 
 def begun(toy: Toy, teacher: Path, seed: int) -> float:
     """The accuracy of a student that has only inherited."""
     params = of_size(SMALL, seed, {"name": "infonce"}, 1e-3, inherit={"path": str(teacher)})
-    return toy.accuracy(assemble(params, MadeTexts(params, TEXT), 1, BATCH, PICTURES, inherited=teacher).tower)
+    return toy.accuracy(
+        assemble(params, MadeTexts(params, TEXT), 1, BATCH, PICTURES, LinkedFolders(inherited=teacher)).tower
+    )
 
 
 @pytest.mark.slow

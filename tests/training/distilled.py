@@ -12,6 +12,7 @@ from flame_core.files.weights import save_weights
 from flame_core.model_files import CONFIG, WEIGHTS
 from flame_core.params import TrainParams
 from flame_core.processes.ranks import Ranks
+from flame_core.training.linked_folders import LinkedFolders
 from flame_core.training.loop import Trained, train
 from flame_core.vision.tower import ImageTower
 from tests.training.world import FACETS, HIDDEN, recipe, samples_of, write_world
@@ -54,4 +55,6 @@ def distilled_recipe(drop: float = 0.0, **changes) -> TrainParams:
 
 
 def train_distilled(ranks: Ranks, folder: Path, checkpoints: Path, params: TrainParams, *recorders) -> Trained:
-    return train(samples_of(folder, params), params, checkpoints, ranks, *recorders, teacher=folder / "teacher")
+    return train(
+        samples_of(folder, params), params, checkpoints, ranks, *recorders, linked=LinkedFolders(folder / "teacher")
+    )

@@ -16,6 +16,7 @@ from flame_core.params import TrainParams
 from flame_core.processes.ranks import Ranks
 from flame_core.text.projection import ProjectedSamples
 from flame_core.text.store import TrainStore, unit
+from flame_core.training.linked_folders import LinkedFolders
 from flame_core.training.loader import TrainingSamples
 from flame_core.training.loop import Trained, train
 from flame_core.vision.initial_weights import fetch_initial_weights
@@ -76,4 +77,4 @@ def train_proclip(ranks: Ranks, folder: Path, checkpoints: Path, params: TrainPa
     sidecars = {TEACHER_TEXTS: Sidecar(folder / TEACHER_TEXTS)}
     samples = TrainingSamples(index, folder / "shards", texts, range(len(FACETS)), params, sidecars)
     initial = fetch_initial_weights(params.model, Layout(folder, folder)).folder
-    return train(samples, params, checkpoints, ranks, *recorders, inherited=initial)
+    return train(samples, params, checkpoints, ranks, *recorders, linked=LinkedFolders(inherited=initial))

@@ -12,6 +12,7 @@ from flame_core.text.cost import LLMShape
 from flame_core.training.adapted_cost import ReadLLM, adapted_cost
 from flame_core.training.cost import training_cost
 from flame_core.training.counting import counted
+from flame_core.training.linked_folders import LinkedFolders
 from tests.training.adapted import DIMS, LAYERS, LORA, V, adapted_recipe, adapted_samples, adapted_text, write_adapted
 
 LLAMA2 = LLMShape(4096, 32, 32, 32, 128, 11008, 32000)
@@ -61,11 +62,11 @@ def test_the_text_tower_is_part_of_a_recipes_cost(world):
     samples = adapted_samples(world, params)
     llm = ReadLLM.of(adapted_text(), LLMShape.in_folder(world / "llm/tiny"))
     assert llm.tokens == 3 + adapted_text().max_caption_tokens  # a BOS, `say` and `:`
-    extra, sidecars = samples.stored(range(4)), samples.sidecar_folders
-    cost = training_cost(params, DIMS, samples.slots, len(samples), extra=extra, sidecars=sidecars, llm=llm)
+    extra, linked = samples.stored(range(4)), LinkedFolders(sidecars=samples.sidecar_folders)
+    cost = training_cost(params, DIMS, samples.slots, len(samples), extra=extra, linked=linked, llm=llm)
     text = cost.towers["text tower"]
     own = adapted_cost(LoraParams.model_validate(LORA), llm, V, "float32")
     assert text.weights == own.weights and text.held == 2 and text.own == 8
     assert text.flops == pytest.approx(own.forward_flops * 3)  # twice forward, in pieces, and backward as one
     with pytest.raises(ParamsError, match="follows from the LLM"):
-        training_cost(params, DIMS, samples.slots, len(samples), extra=extra, sidecars=sidecars)
+        training_cost(params, DIMS, samples.slots, len(samples), extra=extra, linked=linked)

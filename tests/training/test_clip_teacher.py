@@ -24,6 +24,7 @@ from flame_core.processes.ranks import ALONE
 from flame_core.stages import embed, train
 from flame_core.suite.models.model import open_model
 from flame_core.training.assembly import assemble
+from flame_core.training.linked_folders import LinkedFolders
 from flame_core.training.made_batch import MadeTexts, made_batch
 from flame_core.training.teacher_texts import store_teacher_texts
 from flame_core.vision.views import MEAN, STD
@@ -112,7 +113,7 @@ def test_affinities_are_those_of_the_teachers_own_pictures_and_texts(world):
     index = read_index(layout.shards, "train")
     found = store_teacher_texts(params, layout, own, index, f"transformers:{clip}")
     texts = MadeTexts(own, 16)
-    assembly = assemble(own, texts, 1, 8, 24, found.folder)
+    assembly = assemble(own, texts, 1, 8, 24, LinkedFolders(found.folder))
     assert isinstance(assembly.objective.teacher, ClipTeacher)
     bank = Sidecar(found.folder).read([(index[i].shard, index[i].row) for i in range(8)])
     made = made_batch(own, texts, 8).with_extra(**{TEACHER_TEXTS: bank})
@@ -157,7 +158,7 @@ def test_a_model_that_changed_after_its_texts_were_stored(world, byte_tokenizer,
     found = store_teacher_texts(params, layout, params.train["student"], index, f"transformers:{other}")
     tiny_clip.save(other, byte_tokenizer, projection=20)
     with pytest.raises(InputError, match=r"other has changed since its texts were stored"):
-        assemble(params.train["student"], MadeTexts(params.train["student"], 16), 1, 8, 24, found.folder)
+        assemble(params.train["student"], MadeTexts(params.train["student"], 16), 1, 8, 24, LinkedFolders(found.folder))
 
 
 def test_what_a_foreign_teacher_cannot_do_is_refused_with_the_recipe(world):

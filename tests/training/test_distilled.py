@@ -22,6 +22,7 @@ from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.settings import settings
 from flame_core.training import checkpoint
 from flame_core.training.assembly import Assembly, assemble
+from flame_core.training.linked_folders import LinkedFolders
 from flame_core.training.made_batch import MadeTexts, made_batch
 from flame_core.vision.image_encoder import load_tower
 from flame_core.vision.tower import ImageTower
@@ -45,7 +46,7 @@ def world(tmp_path_factory) -> Iterator[Path]:
 
 def assembled(world: Path, params: TrainParams | None = None, teacher: str = "teacher") -> Assembly:
     params = params or distilled_recipe()
-    return assemble(params, MadeTexts(params, HIDDEN), 1, 8, 24, world / teacher)
+    return assemble(params, MadeTexts(params, HIDDEN), 1, 8, 24, LinkedFolders(world / teacher))
 
 
 def test_the_student_comes_nearer_to_its_teacher(world, tmp_path):
@@ -139,7 +140,7 @@ def test_a_recipe_whose_terms_need_a_teacher_names_one(world):
         assembled(world, params)
     with pytest.raises(ParamsError, match="none is given"):
         params = distilled_recipe()
-        assemble(params, MadeTexts(params, HIDDEN), 1, 8, 24, None)
+        assemble(params, MadeTexts(params, HIDDEN), 1, 8, 24)
 
 
 def test_a_teacher_gives_the_feature_that_is_matched(tmp_path):

@@ -19,6 +19,7 @@ from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.training import checkpoint
 from flame_core.training.assembly import assemble
 from flame_core.training.head_first import held_steps
+from flame_core.training.linked_folders import LinkedFolders
 from flame_core.training.loop import Trained, train
 from flame_core.training.made_batch import MadeTexts
 from flame_core.training.recipe_check import recipe_faults
@@ -48,14 +49,16 @@ def params_of(first: dict | None, backbone: str = "vit_base_patch16_224", drop: 
 
 def trained(ranks: Ranks, folder: Path, name: str, params: TrainParams, *recorders) -> Trained:
     initial = fetch_initial_weights(params.model, Layout(folder, folder)).folder
-    return train(samples_of(folder, params), params, folder / name, ranks, *recorders, inherited=initial)
+    return train(
+        samples_of(folder, params), params, folder / name, ranks, *recorders, linked=LinkedFolders(inherited=initial)
+    )
 
 
 @pytest.mark.parametrize("backbone", ["vit_base_patch16_224", "test_efficientnet"])
 def test_the_backbone_learns_from_that_step_on_and_the_head_before(world, backbone):
     params = params_of({"steps": 4}, backbone)
     initial = fetch_initial_weights(params.model, Layout(world, world)).folder
-    start = assemble(params, MadeTexts(params, HIDDEN), 1, 8, 24, inherited=initial).tower.state_dict()
+    start = assemble(params, MadeTexts(params, HIDDEN), 1, 8, 24, LinkedFolders(inherited=initial)).tower.state_dict()
     for steps, moved in ((4, {"projector"}), (5, {"projector", "backbone"})):
         state = stopped_after(world, params, steps)
         names = {name.split(".")[0] for name, value in state.items() if not torch.equal(value, start[name])}

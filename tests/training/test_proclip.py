@@ -20,6 +20,7 @@ from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.text.store import TrainStore
 from flame_core.training import checkpoint
 from flame_core.training.assembly import assemble
+from flame_core.training.linked_folders import LinkedFolders
 from flame_core.training.made_batch import MadeTexts
 from flame_core.training.recipe_check import recipe_faults
 from flame_core.vision.initial_weights import HEAD, fetch_initial_weights
@@ -112,9 +113,9 @@ def test_other_sizes_than_the_clips_are_told(world):
     sidecars = {TEACHER_TEXTS: world / TEACHER_TEXTS}
     other = proclip_recipe(text_projection={"layers": 2, "hidden": 20, "dim": 10})
     with pytest.raises(ParamsError, match=f"set text_projection.dim to {DIM}"):
-        assemble(other, MadeTexts(other, HIDDEN), 1, 8, 24, sidecars=sidecars, inherited=folder)
+        assemble(other, MadeTexts(other, HIDDEN), 1, 8, 24, LinkedFolders(inherited=folder, sidecars=sidecars))
     with pytest.raises(ParamsError, match=f"dim is 10, and the teacher's texts have {DIM} dimensions"):
-        assemble(other, MadeTexts(other, HIDDEN), 1, 8, 24, sidecars=sidecars)
+        assemble(other, MadeTexts(other, HIDDEN), 1, 8, 24, LinkedFolders(sidecars=sidecars))
     with pytest.raises(ParamsError, match="no texts of a teacher"):
         assemble(other, MadeTexts(other, HIDDEN), 1, 8, 24)
 

@@ -19,6 +19,7 @@ from flame_core.params import TrainParams
 from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.text.store import TrainStore
 from flame_core.training.assembly import assemble
+from flame_core.training.linked_folders import LinkedFolders
 from flame_core.training.loader import TrainingSamples
 from flame_core.training.loop import train
 from flame_core.training.made_batch import MadeTexts
@@ -68,7 +69,9 @@ def samples(layout: Layout, params: TrainParams, folder: Path | None) -> Trainin
 
 def trained(ranks: Ranks, layout: Layout, params: TrainParams, folder: Path | None, where: Path) -> dict:
     teacher = folder or layout.root / "teacher"
-    found = train(samples(layout, params, folder), params, where / str(ranks.world), ranks, teacher=teacher)
+    found = train(
+        samples(layout, params, folder), params, where / str(ranks.world), ranks, linked=LinkedFolders(teacher)
+    )
     return {"weights": dict(found.tower.state_dict()), "metrics": found.metrics}
 
 
@@ -109,7 +112,7 @@ def test_crops_are_replayed_with_their_vectors_and_texts_are_drawn_anew(layout):
 def test_the_teacher_is_not_in_memory(layout):
     params = crops_of(1)
     folder = stored(layout, params)
-    assembly = assemble(params, MadeTexts(params, HIDDEN), 1, 8, 24, folder)
+    assembly = assemble(params, MadeTexts(params, HIDDEN), 1, 8, 24, LinkedFolders(folder))
     teacher = assembly.objective.teacher
     assert isinstance(teacher, StoredTeacher) and not list(teacher.parameters())
     assert teacher.sizes == {"pooled": 40, "z": HIDDEN} and teacher.weights > 10_000
