@@ -7,7 +7,6 @@ so a bit that a disk flipped (size and mtime stay) causes an error, not a wrong 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flame_core.absent_outs import bringing, making
+from flame_core.cores import usable_cores
 from flame_core.digest import file_sha256, write_json
 from flame_core.errors import InputError
 from flame_core.files.regular_files import is_hidden
@@ -24,7 +24,6 @@ from flame_core.quantities import size_text
 from flame_core.reporting import progress
 
 DIGESTS = "digests.json"
-THREADS = min(8, os.cpu_count() or 1)  # hashing releases Python's global lock
 _NAMED = 5  # damaged files named in one error
 
 
@@ -41,6 +40,11 @@ class Verified:
 
     def __str__(self) -> str:
         return f"{size_text(self.size)} in {self.seconds:.1f} s"
+
+
+def hashing_threads() -> int:
+    """Threads that hash files at once; hashing releases Python's global lock."""
+    return min(8, usable_cores())
 
 
 def write_digests(out: Path, known: Mapping[str, str] | None = None) -> None:
@@ -87,7 +91,7 @@ def verify(wanted: Mapping[Path, Sequence[str]]) -> Verified:
         wrong[out] = absent + foreign
         expected |= {out / name: (out, recorded[name]) for name in sorted(recorded.keys() & there)}
     size = sum(path.stat().st_size for path in expected)
-    pool = ThreadPoolExecutor(THREADS)
+    pool = ThreadPoolExecutor(hashing_threads())
     try:
         with progress("verify", len(expected), "files") as bar:
             for (path, (out, digest)), found in zip(expected.items(), pool.map(_digest, expected), strict=True):

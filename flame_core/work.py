@@ -33,7 +33,7 @@ from flame_core.files.disk_errors import clear_disk_errors
 from flame_core.files.whole_folders import publish, scratch, scratch_below, settle
 from flame_core.names import folders_of, shown, stays_inside
 from flame_core.reporting import progress
-from flame_core.verification import THREADS, write_digests
+from flame_core.verification import hashing_threads, write_digests
 
 RECORD = "ledger.json"  # as in the caches that exist
 _OWN_DIGEST = "ledger_sha256"  # in a record: digest of all else in it
@@ -102,7 +102,7 @@ class WorkCache:
     def find_all(self, digests: Mapping[Name, str]) -> dict[Name, Unit]:
         """The units of digests by name, as `find` finds them; several threads read their bytes."""
         asked = list(dict.fromkeys(digests.values()))
-        pool = ThreadPoolExecutor(THREADS)
+        pool = ThreadPoolExecutor(hashing_threads())
         try:
             with progress(f"look up {self.stage}", len(asked) if len(asked) > _FEW else 0, "units") as bar:
                 found: dict[str, Unit] = {}

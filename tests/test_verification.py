@@ -11,7 +11,7 @@ import pytest
 from flame_core.absent_outs import making
 from flame_core.digest import text_sha256
 from flame_core.errors import InputError
-from flame_core.verification import DIGESTS, Verified, read_digests, verify, write_digests
+from flame_core.verification import DIGESTS, Verified, hashing_threads, read_digests, verify, write_digests
 from tests.bits import flip
 
 
@@ -98,6 +98,15 @@ def test_many_damaged_files_are_counted(out):
     (out / DIGESTS).write_text(json.dumps(dict.fromkeys(digests, "0" * 64)))
     with pytest.raises(InputError, match=r"and 6 more\nRun `flame ingest`: undamaged work is kept"):
         verify({out: ["*"]})
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("300000 100000\n", 3), ("max 100000\n", 8)])
+def test_a_container_hashes_with_the_cores_that_it_is_granted(tmp_path, monkeypatch, quota, expected):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(12)))
+    monkeypatch.setattr("os.cpu_count", lambda: 12)
+    monkeypatch.setattr("flame_core.cores.QUOTA", tmp_path / "cpu.max")
+    (tmp_path / "cpu.max").write_text(quota)
+    assert hashing_threads() == expected
 
 
 def test_the_command_that_makes_an_out():

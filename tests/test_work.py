@@ -52,7 +52,7 @@ def test_other_inputs_or_another_stage_are_another_unit(tmp_path):
 
 
 def test_many_units_are_found_as_one_by_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("flame_core.work.THREADS", 3)
+    monkeypatch.setattr("flame_core.work.hashing_threads", lambda: 3)
     cache, calls = WorkCache(tmp_path, "embed"), []
     digests = {number: cache.digest({"input": number // 2}) for number in range(100)}  # two names each
     for number in (*range(0, 40), *range(50, 100)):

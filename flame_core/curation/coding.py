@@ -24,7 +24,7 @@ from flame_core.clustering.pipeline import PCA_SAMPLES, chosen_rows
 from flame_core.clustering.spherical import fit_reduction
 from flame_core.curation.code_files import CODES, Coded, write_codes
 from flame_core.curation.codebook import Codebook, on_grid
-from flame_core.curation.minibatch import FEWEST_TOKENS, Fit, batch_rows, first_fit, next_fit
+from flame_core.curation.minibatch import FEWEST_TOKENS, Batches, Fit, first_fit, next_fit
 from flame_core.curation.patch_tokens import BATCH, PatchTower
 from flame_core.data.shards import Index, IndexRow, PictureReader
 from flame_core.digest import text_sha256, write_json
@@ -84,6 +84,7 @@ class Coding:
         tokens = _FitTokens(self._fit_units)
         if (count := sum(unit.record.counts["tokens"] for unit in self._fit_units.values())) < self.params.codes:
             raise InputError(f"codes.codes is {self.params.codes}, and there are {count} patch tokens: lower it")
+        batches = Batches(count, self.params.batch_tokens, self.params.seed)
         names = ("codes", "batch_tokens", "seed")
         inputs: dict[str, object] = {"tokens": {shard: unit.sha256[_FILE] for shard, unit in self._fit_units.items()}}
         inputs |= {name: getattr(self.params, name) for name in names}
@@ -94,8 +95,7 @@ class Coding:
                 def write(folder: Path, before: Fit | None = fit, steps: range = steps) -> UnitRecord:
                     found = before or first_fit(tokens.all, self.params.codes, self.params.seed)
                     for step in steps:
-                        own = batch_rows(len(tokens.all), self.params.batch_tokens, step, self.params.seed)
-                        found = next_fit(found, tokens.all[own])
+                        found = next_fit(found, tokens.all[batches.rows(step)])
                     (folder / _FILE).write_bytes(save(found.arrays()))
                     return UnitRecord({"steps": len(steps)})
 

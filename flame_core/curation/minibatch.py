@@ -12,6 +12,7 @@ tokens of the batch that are least similar to their codes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -57,8 +58,19 @@ def next_fit(fit: Fit, batch: np.ndarray) -> Fit:
     return Fit(codes, sums, counts)
 
 
-def batch_rows(total: int, size: int, step: int, seed: int) -> np.ndarray:
-    """The tokens of a step, in ascending order: `size` of a seeded order of all, which is gone through in circles."""
-    size = min(size, total)
-    order = np.random.default_rng(seed).permutation(total)
-    return np.sort(order[np.arange(step * size, (step + 1) * size) % total])
+@dataclass(frozen=True)
+class Batches:
+    """The tokens of each step: `size` of a seeded order of all `total`, which is gone through in circles."""
+
+    total: int
+    size: int
+    seed: int
+
+    def rows(self, step: int) -> np.ndarray:
+        """The tokens of a step, in ascending order."""
+        size = min(self.size, self.total)
+        return np.sort(self._order[np.arange(step * size, (step + 1) * size) % self.total])
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        return np.random.default_rng(self.seed).permutation(self.total)

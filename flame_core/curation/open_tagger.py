@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pyroaring import BitMap
 
 from flame_core.clustering.sources import GRID, StoredTexts
 from flame_core.curation.bitmaps import read_bitmaps, rows_of
@@ -129,7 +130,7 @@ def _of_captions(layout: Layout, chosen: ConceptParams, counting: Counting, text
     total: np.ndarray | None = None
     for shard in counting.sizes:
         hits = read_bitmaps(text[shard].file(TEXT))[chosen.mode]
-        needed = np.array(sorted({row for own in hits for row in own}), np.int64)
+        needed = rows_of(BitMap.union(*hits))
         vectors = source.read(shard, needed.tolist()) if len(needed) else np.zeros((0, source.dims))
         sums = np.stack([vectors[np.searchsorted(needed, rows_of(own))].sum(axis=0) for own in hits])
         total = sums if total is None else total + sums

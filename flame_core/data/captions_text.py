@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from html import unescape as html_unescape
 from html.entities import html5
 
+PRIMARY = "en"  # the language that decides about a pair, if the pair has captions in it
 _GAPS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\u2028\u2029]+")
 _JOINERS = re.compile(r"[\u2060\ufeff]+")  # without a width, and between letters of one word
 _INVISIBLE = {"Cf", "Zs"}  # what joins letters and sets their direction, and spaces
@@ -70,7 +71,7 @@ def clean_captions(captions: Mapping[str, Iterable[str]], longest: int) -> tuple
 
 def primary_language(captions: Mapping[str, list[str]]) -> str:
     """The language whose captions decide about a pair: English, or the first language code if there is no English."""
-    return "en" if "en" in captions else min(captions)
+    return PRIMARY if PRIMARY in captions else min(captions)
 
 
 def word_count(text: str) -> float:

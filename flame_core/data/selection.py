@@ -16,7 +16,6 @@ if some of the added pairs belong to it.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,8 +25,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pyarrow.json import ParseOptions, ReadOptions, read_json
 
-from flame_core.data.captions_text import primary_language, same_text, text_id
+from flame_core.data.captions_text import PRIMARY, same_text, text_id
 from flame_core.data.ledger import NEAR_DUPLICATE, LedgerEntry, Outcome, absorbed_by
 from flame_core.data.near_duplicates import Looks, common_hashes, near_duplicates, near_groups
 from flame_core.data.perceptual import COLOURS
@@ -91,17 +91,14 @@ class _Pairs:
     def __init__(self, scans: Sequence[Scanned], params: IngestParams, language: str) -> None:
         tables: list[pa.Table] = []
         rows: list[NDArray[np.int64]] = []
-        trained: list[NDArray[np.uint64]] = []
-        in_training: list[int] = []
+        trained: list[pa.Array] = []
         self.bad: list[LedgerEntry] = []
         numbers: list[NDArray[np.int64]] = []
         for start in range(0, len(scans), _AT_ONCE):
             read: list[pa.Table] = []
             for scan in scans[start : start + _AT_ONCE]:
                 table = pq.ParquetFile(scan.folder / TABLE).read([*_COLUMNS, "meta"])
-                texts = _texts_in(language, table)
-                trained.append(np.array([text for some in texts for text in some], np.uint64))
-                in_training += map(len, texts)
+                trained.append(_texts_in(language, table))
                 read.append(table.drop_columns(["meta"]))
             table = pa.concat_tables(read)
             good = table.column("reason").is_null().to_numpy()
@@ -128,7 +125,7 @@ class _Pairs:
         fraction = params.sizes(sum(scan.pairs for scan in scans)).val_fraction
         self.side: list[Split] = [side(split, number, fraction) for split, number in sides]
         self._primary, self._other = (_Lists.of(table.column(name)) for name in ("primary_texts", "other_texts"))
-        self._trained = _Lists(np.concatenate(trained), np.array(in_training, np.int64))
+        self._trained = _Lists.of(pa.chunked_array(trained))
 
     def texts(self, pair: int) -> Ids:
         """Ids of all captions of a pair."""
@@ -152,17 +149,29 @@ class _Pairs:
         return len(self._trained[pair]) - len(self._trained.forbidden(pair))
 
 
-def _texts_in(language: str, table: pa.Table) -> list[list[int]]:
-    """Ids of the captions in a language, of each good pair of a scan."""
-    found: list[list[int]] = []
-    for row in table.select(["reason", "meta", "primary_texts"]).to_pylist():
-        if row["reason"] is None:
-            captions: dict[str, list[str]] = json.loads(row["meta"])["captions"]
-            if language in captions and language == primary_language(captions):
-                found.append(row["primary_texts"])
-            else:
-                found.append([text_id(same_text(text)) for text in captions.get(language, [])])
-    return found
+def _texts_in(language: str, table: pa.Table) -> pa.Array:
+    """Ids of the captions in a language, of each good pair of a scan: a list each."""
+    good = table.filter(pc.field("reason").is_null())
+    primary, others = (good.column(name).combine_chunks() for name in ("primary_texts", "other_texts"))
+    if not len(good):
+        return primary
+    captions = _captions_in(language, good.column("meta"))
+    if language == PRIMARY:
+        return pc.call_function("if_else", [captions.is_valid(), primary, pa.scalar([], primary.type)])
+    found = [
+        first if own and not more else [text_id(same_text(text)) for text in own or []]
+        for own, first, more in zip(captions.to_pylist(), primary.to_pylist(), others.to_pylist(), strict=True)
+    ]
+    return pa.array(found, primary.type)
+
+
+def _captions_in(language: str, metas: pa.ChunkedArray) -> pa.Array:
+    """The captions in a language, a list per text of JSON, or null if it has none; nothing else of it is kept."""
+    lines = "\n".join(metas.to_pylist()).encode()  # JSON of one line each
+    schema = pa.schema({"captions": pa.struct({language: pa.list_(pa.string())})})
+    wanted = ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    read = read_json(pa.BufferReader(lines), ReadOptions(use_threads=False, block_size=len(lines) + 1), wanted)
+    return read.column("captions").combine_chunks().field(language)
 
 
 def _numbered(column: pa.ChunkedArray) -> NDArray[np.int32]:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, overload
+from typing import IO, Any, Literal, Protocol, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from flame_core.digest import canonical_json
 from flame_core.errors import InputError
 
+Picture = TypeVar("Picture")
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 INDEX = "index.parquet"
@@ -80,6 +81,22 @@ def read_shard(path: Path) -> Iterator[Sample]:
     Raises:
         InputError: the tar is damaged; names the file and the last key that was read.
     """
+    for key, jpeg, meta in _pairs(path, lambda picture: picture.read()):
+        yield Sample(key, jpeg, meta)
+
+
+def read_metas(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(key, meta) of each sample of a shard, in order; no picture is read.
+
+    Raises:
+        InputError: as `read_shard`.
+    """
+    for key, _, meta in _pairs(path, lambda picture: None):
+        yield key, meta
+
+
+def _pairs(path: Path, look: Callable[[IO[bytes]], Picture]) -> Iterator[tuple[str, Picture, dict[str, Any]]]:
+    """(key, what `look` gives for the opened picture, meta) of each sample of a shard."""
     key = "(start)"
     with path.open("rb") as file:  # tarfile reads a truncated archive without an error
         file.seek(-min(path.stat().st_size, 2 * tarfile.BLOCKSIZE), os.SEEK_END)
@@ -89,26 +106,20 @@ def read_shard(path: Path) -> Iterator[Sample]:
         with tarfile.open(path, "r:") as tar:
             while (image := tar.next()) is not None:
                 key = image.name.removesuffix(".jpg")
-                jpeg = _content(tar, image)
+                picture = look(_opened(tar, image))
                 meta = tar.next()
                 if meta is None or meta.name != f"{key}.json":
                     raise InputError(f"{path}: sample {key} has no .json after its .jpg")
-                yield Sample(key, jpeg, json.loads(_content(tar, meta)))
+                yield key, picture, json.loads(_opened(tar, meta).read())
     except (tarfile.TarError, ValueError, EOFError) as error:
         raise InputError(f"{path}: damaged at sample {key}: {error}") from error
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _opened(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     file = tar.extractfile(member)
     if file is None:
         raise InputError(f"{tar.name}: {member.name} is not a file")
-    return file.read()
-
-
-def read_metas(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(key, meta) of each sample of a shard, in order."""
-    for sample in read_shard(path):
-        yield sample.key, sample.meta
+    return file
 
 
 @dataclass(frozen=True)

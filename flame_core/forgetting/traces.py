@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from flame_core.data.captions_text import clean_caption
-from flame_core.data.shards import read_shard
+from flame_core.data.shards import read_metas
 from flame_core.digest import canonical_json, json_bytes, text_sha256
 from flame_core.errors import InputError
 from flame_core.files.columns import is_among
@@ -128,7 +128,7 @@ class Traces:
     def _in_shard(self, path: Path) -> bool:
         """Whether a sample of a shard has one of the captions, for example of a near-duplicate that it absorbed."""
         try:
-            captions = [sample.meta["captions"] for sample in read_shard(path)]
+            captions = [meta["captions"] for _, meta in read_metas(path)]
             return any(not self.texts.isdisjoint(some) for own in captions for some in own.values())
         except (InputError, KeyError, TypeError, AttributeError):  # another tar, such as one of a source
             return False

@@ -6,6 +6,7 @@ The LLM is loaded only if a file of the store is not in the work cache; no later
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, islice
 from textwrap import shorten
 from typing import Any
 
@@ -176,11 +177,12 @@ def plan_jobs(params: Params, layout: Layout, captions: Sequence[Caption]) -> li
 
 def _neighbours(params: Params, jobs: Sequence[Job], sample: np.ndarray) -> list[list[str]]:
     """For a few training samples and each facet, the nearest other caption of the same kind."""
-    facets: list[list[str]] = []  # the captions of each facet, in order: [K][N]
+    facets: list[list[str]] = []  # of each facet the captions of the samples, in order: [K][N]
     for kind in params.text.train_kinds:
         count = captions_a_sample(kind, params.text)
         for i in range(count):
-            texts = [text for job in jobs if job.trains and kind in job.texts for text in job.texts[kind][i::count]]
+            own = (job.texts[kind][i::count] for job in jobs if job.trains and kind in job.texts)
+            texts = list(islice(chain.from_iterable(own), len(sample)))
             facets += [texts] * len(params.text.template[kind].facets)
     rows = sorted({len(sample) * i // _SHOWN_SAMPLES for i in range(_SHOWN_SAMPLES)}) if len(sample) > 1 else []
     found, cosines = nearest(sample, rows)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from flame_core.params import LLMParams, TextParams
-from flame_core.text.jobs import training_job
+from flame_core.text.jobs import captions_a_sample, training_job
+from flame_core.text.shared_texts import SharedTexts
 from flame_core.text.store import Drawn
 
 
@@ -36,21 +37,37 @@ class LLMSource(BaseModel):
 
 
 class DrawnCaptions:
-    """Captions of the training samples, by the names of the store's vectors."""
+    """Captions of the training samples by the names of the store's vectors, in memory that all workers share.
+
+    They are read at once: a sample of shuffled shards takes a caption of almost any of them.
+    """
 
     def __init__(self, source: CaptionSource, names: Sequence[str]) -> None:
-        self._source, self._names = source, list(names)
-        self._shards: dict[str, Mapping[str, list[str]]] = {}
+        kinds = source.text.train_kinds
+        self._slots = [_kind_and_number(name) for name in names]
+        self._counts = {kind: captions_a_sample(kind, source.text) for kind in kinds}
+        self._rows: dict[str, range] = {}  # of each shard the numbers of its samples among all
+        texts: dict[str, list[pa.Array]] = {kind: [] for kind in kinds}
+        count = 0
+        for path in sorted((source.captions / "train").glob("*.parquet")):
+            shard = f"train/{path.stem}.tar"
+            own = training_job(source.captions, shard, source.text, source.language).texts
+            for kind in kinds:
+                texts[kind].append(pa.array(own[kind], pa.large_string()))
+            samples = len(own[kinds[0]]) // self._counts[kinds[0]]
+            self._rows[shard] = range(count, count := count + samples)
+        self._texts = {kind: SharedTexts(pa.chunked_array(found, pa.large_string())) for kind, found in texts.items()}
 
     def of(self, samples: Sequence[Drawn]) -> list[str]:
         """The captions that the samples' drawn vectors belong to, sample by sample."""
         return [self._text(shard, row, slot) for shard, row, slots in samples for slot in slots]
 
     def _text(self, shard: str, row: int, slot: int) -> str:
-        if shard not in self._shards:
-            source = self._source
-            self._shards[shard] = training_job(source.captions, shard, source.text, source.language).texts
-        name, _, number = self._names[slot].partition("#")
-        kind: Any = name.partition("/")[0]
-        count = self._source.text.captions_per_image if kind == "raw" else 1
-        return self._shards[shard][kind][row * count + int(number or 1) - 1]
+        kind, number = self._slots[slot]
+        return self._texts[kind][self._rows[shard][row] * self._counts[kind] + number]
+
+
+def _kind_and_number(name: str) -> tuple[str, int]:
+    """The kind of a vector's caption, and which of a sample's captions of the kind it is: (raw, 1) of raw/1#2."""
+    kind, _, vector = name.partition("/")
+    return kind, int(vector.partition("#")[2] or 1) - 1

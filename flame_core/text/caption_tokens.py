@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from flame_core.errors import InputError
 from flame_core.names import is_text
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
 CAPTION = "{caption}"
@@ -43,22 +45,34 @@ class CaptionTokens:
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text."""
-        if not text:
-            return []
-        return self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        return self.ids_of_all([text])[0]
 
-    def ids_and_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids of a text, and the range of characters (start, end) of each."""
-        encoded = self._tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+    def ids_of_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, computed together."""
+        return [read.ids if text else [] for text, read in zip(texts, self.read(texts), strict=True)]
+
+    def read(self, texts: Sequence[str]) -> list[Encoding]:
+        """Each of at least one text: its token `ids`, and their `offsets`, the characters (start, end) of each."""
+        read = self._tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
         )
-        return encoded.input_ids, encoded["offset_mapping"]
+        return read.encodings or []
 
     def cut(self, text: str, limit: int) -> str:
         """The first `limit` tokens of a text, cut in the text itself, without decoding."""
-        text = text[: limit * 32]  # far beyond the limit in any language; bounds the work
-        places = self.ids_and_places(text)[1]
-        return text if len(places) <= limit else text[: places[limit - 1][1]]
+        return self.cut_all([text], limit)[0]
+
+    def cut_all(self, texts: Sequence[str], limit: int) -> list[str]:
+        """The first `limit` tokens of each text, as `cut`, computed together."""
+        texts = [text[: limit * 32] for text in texts]  # far beyond the limit in any language; bounds the work
+        return [
+            text if len(read) <= limit else text[: read.offsets[limit - 1][1]]
+            for text, read in zip(texts, self.read(texts), strict=True)
+        ]
 
     def is_cut(self, text: str, limit: int) -> bool:
         """Whether a text has more than `limit` tokens, so that its end is not read."""

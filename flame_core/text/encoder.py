@@ -209,7 +209,7 @@ class TextEncoder:
             ParamsError: the kind is `sentence`, but params read no sentences.
         """
         unique = dict.fromkeys(texts)
-        return TokenisedTexts(kind, list(texts), {text: self.facets.encode(kind, text) for text in unique})
+        return TokenisedTexts(kind, list(texts), dict(zip(unique, self.facets.encode_all(kind, unique), strict=True)))
 
     def embed(
         self, kinds: Sequence[TokenisedTexts], advance: Callable[[int], None] = lambda tokens: None

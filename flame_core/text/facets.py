@@ -8,8 +8,9 @@ comes before it. Positions restart at the end of the prefix for every facet; a f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from flame_core.digest import value_digest
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 BOS = "{bos}"  # in a facet: the tokenizer's BOS id, or nothing if the tokenizer adds none
 REFERENCE = "@reference"  # after a caption kind: one vector per text, the mean of its facets before normalisation
+_AT_ONCE = 256  # texts that are tokenised together; bounds the memory
 _END_MARKS = '.?"' + "'"
 
 
@@ -72,16 +74,29 @@ class FacetTokenizer:
         return len(self._facets[kind])
 
     def encode(self, kind: str, text: str) -> FacetSequence:
-        """The sequence of one caption: prefix, then the facets of its kind (`@reference` has the same ones).
+        """The sequence of one caption, as `encode_all`."""
+        return next(self.encode_all(kind, [text]))
+
+    def encode_all(self, kind: str, texts: Iterable[str]) -> Iterator[FacetSequence]:
+        """The sequences of captions: prefix, then the facets of their kind (`@reference` has the same ones).
 
         The kind `sentence` has no facets: it is the caption in the prompt of `text.sentence`.
         """
+        left = iter(texts)
+        while some := list(islice(left, _AT_ONCE)):
+            yield from self._encoded(kind, some)
+
+    def _encoded(self, kind: str, texts: Sequence[str]) -> list[FacetSequence]:
         if kind == SENTENCE:
-            return (self.sentence or SentenceTokenizer(self._tokens, self._params)).encode(text)
+            return (self.sentence or SentenceTokenizer(self._tokens, self._params)).encode_all(texts)
         kind = kind.removesuffix(REFERENCE)
         head, tail = self._prefixes[kind].split(CAPTION)
-        caption = normalise_sentence(self._tokens.cut(text, self._params.max_caption_tokens), self._params.normalise)
-        ids = self._tokens.bos + self._tokens.ids(head + caption + tail)
+        captions = self._tokens.cut_all(texts, self._params.max_caption_tokens)
+        prefixes = [head + normalise_sentence(caption, self._params.normalise) + tail for caption in captions]
+        return [self._sequence(kind, self._tokens.bos + ids) for ids in self._tokens.ids_of_all(prefixes)]
+
+    def _sequence(self, kind: str, ids: list[int]) -> FacetSequence:
+        """The ids of a prefix with the facets of a kind."""
         prefix = len(ids)
         segment, position, readout = [0] * prefix, list(range(prefix)), []
         for j, facet in enumerate(self._facets[kind], start=1):
@@ -93,7 +108,7 @@ class FacetTokenizer:
 
     def count(self, kind: str, texts: Iterable[str]) -> int:
         """Number of tokens of these texts that the LLM reads; equal texts count once, padding does not count."""
-        return sum(len(self.encode(kind, text)) for text in dict.fromkeys(texts))
+        return sum(map(len, self.encode_all(kind, dict.fromkeys(texts))))
 
     def is_cut(self, text: str) -> bool:
         """Whether a caption has more than `max_caption_tokens` tokens, so that its end is not read."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flame_core.captions.table import captions_file, read_captions
+from flame_core.captions.table import captions_file, read_captions, read_columns
 from flame_core.errors import InputError
 from flame_core.params import CaptionKind, Reading, TextParams, TrainParams
 from flame_core.text.sentence import SENTENCE
@@ -62,11 +62,12 @@ def training_job(captions: Path, shard: str, params: TextParams, language: str) 
     path = captions_file(captions, shard)
     by_row: dict[int, dict[str, list[str]]] = {}
     keys: dict[int, str] = {}
-    for caption in read_captions(path):
-        kinds = by_row.setdefault(caption.row, {})
-        if caption.language == language:
-            kinds.setdefault(caption.kind, []).append(caption.text)
-        keys[caption.row] = caption.key
+    columns = read_columns(path, ["row", "key", "kind", "text", "language"])
+    for row, key, kind, text, spoken in zip(*columns, strict=True):
+        kinds = by_row.setdefault(row, {})
+        if spoken == language:
+            kinds.setdefault(kind, []).append(text)
+        keys[row] = key
     for row, key in keys.items():
         if "raw" not in by_row[row]:
             raise InputError(

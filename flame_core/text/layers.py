@@ -36,7 +36,7 @@ def read_layers(
     how = encoder.sentence_pass if kind == SENTENCE else encoder.facet_pass
     if how is None:
         raise ComputationError("the LLM was not loaded for sentences: open it with TextEncoder.load")
-    sequences = [encoder.facets.encode(kind, text) for text in texts]
+    sequences = list(encoder.facets.encode_all(kind, texts))
     head, own = encoder.share(sequences, how)
     found: dict[int, list[np.ndarray]] = {layer: [np.empty(0)] * len(texts) for layer in layers}
     with _outputs(how.model, [layer for layer in layers if layer < how.layer]) as behind:

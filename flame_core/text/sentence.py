@@ -7,14 +7,18 @@ all kinds are presented to the LLM in the same prompt.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flame_core.digest import value_digest
 from flame_core.errors import ParamsError
 from flame_core.params import TextParams
 from flame_core.text.caption_tokens import CAPTION, CaptionTokens, printable
 from flame_core.text.sequence import FacetSequence
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 SENTENCE = "sentence"  # the kind under which the encoder reads sentences and the store keeps their texts
 
@@ -57,20 +61,29 @@ class SentenceTokenizer:
         return value_digest({"sentence": self._content, "bos": self._tokens.bos, "end": self._end})
 
     def encode(self, text: str) -> FacetSequence:
-        """The sequence of one caption, and the tokens at which it is read.
+        """The sequence of one caption, as `encode_all`."""
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> list[FacetSequence]:
+        """The sequences of captions, and the tokens at which each is read.
 
         A caption without tokens is read at the last token of the prompt and special tokens around it.
 
         Raises:
-            ParamsError: it is empty, and neither the prompt nor the tokenizer adds any tokens.
+            ParamsError: one is empty, and neither the prompt nor the tokenizer adds any tokens.
         """
-        caption = printable(self._tokens.cut(text, self._limit))
-        plain, places = self._tokens.ids_and_places(self._before + caption + self._after)
-        ids = [*self._tokens.bos, *plain, *self._end] or self._nothing()
+        captions = list(map(printable, self._tokens.cut_all(texts, self._limit)))
+        read = self._tokens.read([self._before + caption + self._after for caption in captions])
+        return [self._sequence(caption, own) for caption, own in zip(captions, read, strict=True)]
+
+    def _sequence(self, caption: str, prompt: Encoding) -> FacetSequence:
+        """The sequence of a caption in its prompt."""
+        ids = [*self._tokens.bos, *prompt.ids, *self._end] or self._nothing()
         first, last = len(self._before), len(self._before) + len(caption)
         read = [len(ids) - 1]
         if self._own.read == "mean" and caption:
-            read = [len(self._tokens.bos) + i for i, (start, end) in enumerate(places) if start < last and end > first]
+            start = len(self._tokens.bos)
+            read = [start + i for i, (begin, end) in enumerate(prompt.offsets) if begin < last and end > first]
         return FacetSequence(ids, [0] * len(ids), list(range(len(ids))), read)
 
     def is_cut(self, text: str) -> bool:

@@ -249,17 +249,23 @@ class TextStore:
                 "what evaluation needs, or `flame embed-texts` if a benchmark is new"
             ) from None
         slots = slots_of(kind, reading, self.manifest["text_facets"])
-        t = np.empty((len(texts), len(slots), self.manifest["hidden"]), dtype=np.float32)
-        for i, (file, row) in enumerate(places):
-            if file not in self._files:
-                self._files[file] = TensorFile(self._folder / "texts" / f"{file}.safetensors")
-            t[i] = self._files[file].read(stored, row)
+        t = self._vectors(stored, places, len(slots))
         centring = self.centring_of(reading)
         centred = centring.applied(t, slots)
         for i, text in enumerate(texts if by_language else ()):
             if self._languages and (mean := self._languages.of_text(stored, text)) is not None:
                 centred[i] = centring.moved(t[i], mean)
         return centred
+
+    def _vectors(self, kind: str, places: Sequence[tuple[str, int]], slots: int) -> np.ndarray:
+        """The stored vectors [N, slots, hidden] of texts of a kind by file and row, in float32."""
+        if not places:
+            return np.empty((0, slots, self.manifest["hidden"]), np.float32)
+        names, rows = zip(*places, strict=True)
+        for name in set(names) - self._files.keys():
+            self._files[name] = TensorFile(self._folder / "texts" / f"{name}.safetensors")
+        files = [self._files[name] for name in names]
+        return read_vectors(kind, files, rows, [range(slots)] * len(rows)).float().numpy()
 
 
 def asked_kind(kind: str, reading: Reading) -> str:

@@ -58,7 +58,7 @@ class Captions:
 class CaptionSamples:
     """Captions of the training samples, by the same slots as the store's facets: the counterpart of `TrainStore`."""
 
-    files_per_shard = 0  # a shard's captions are read all at once
+    files_per_shard = 0  # captions lie in memory
 
     def __init__(self, source: CaptionSource, tower: TextTowerParams, facets: Sequence[str], hidden: int) -> None:
         self.facets, self.hidden = list(facets), hidden

@@ -37,7 +37,7 @@ _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class AdaptedSamples:
     """Captions of the training samples as token ids of the LLM: the counterpart of `TrainStore` for `lora`."""
 
-    files_per_shard = 0  # a shard's captions are read all at once
+    files_per_shard = 0  # captions lie in memory
 
     def __init__(
         self, captions: CaptionSource, llm: LLMSource, lora: LoraParams, slots: Sequence[str], hidden: int

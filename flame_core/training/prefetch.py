@@ -25,6 +25,11 @@ def batches_on(device: str, loader: Iterable[LoadedBatch]) -> Iterator[Batch]:
         yield from _batches_on(device, loader)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
+            if "</torch_" in str(error):  # the name of a tensor's file in /dev/shm
+                raise ResourceError(
+                    f"the samples' places and captions do not fit into shared memory ({error}): give /dev/shm more "
+                    "room (of a container: --shm-size), or set FLAME_LOADER_WORKERS to 0"
+                ) from error
             raise
         raise ResourceError(
             f"a process that decodes pictures ended ({str(error).splitlines()[0]}): set FLAME_LOADER_WORKERS to less, "

@@ -196,7 +196,7 @@ def prepare(params: Params, layout: Layout, name: str) -> PreparedTraining:
         needs=needs,
         linked=linked,
         slots=slots,
-        captions=_caption_source(params, layout) if chosen.text_tower or chosen.lora else None,
+        captions=_caption_source(params, layout, chosen) if chosen.text_tower or chosen.lora else None,
         llm=llm,
         config=config,
         large=large,
@@ -259,11 +259,13 @@ def _words(recipe: TrainParams, sidecars: Mapping[str, Sidecar]) -> dict[str, in
     return {"words": count_words(sidecar.folder), TOP: sidecar.manifest.shape[-1]}
 
 
-def _caption_source(params: Params, layout: Layout) -> CaptionSource:
+def _caption_source(params: Params, layout: Layout, recipe: TrainParams) -> CaptionSource:
+    """The captions of the recipe's kinds alone, which all lie in memory."""
+    kinds = [kind for kind in params.text.train_kinds if kind in recipe.kinds]
     return CaptionSource(
         captions=layout.captions,
         tokenizer=layout.train_embeddings / TOKENIZER,
-        text=params.text,
+        text=params.text.model_copy(update={"train_kinds": kinds}),
         language=params.evaluate.train_language,
     )
 

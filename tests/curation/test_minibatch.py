@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from flame_core.clustering import spherical
 from flame_core.clustering.spherical import UNIT, nearest, on_sphere
-from flame_core.curation.minibatch import Fit, batch_rows, first_fit, next_fit
+from flame_core.curation.minibatch import Batches, Fit, first_fit, next_fit
 
 
 def planted(codes: int = 20, each: int = 100, dims: int = 12, noise: float = 0.15):
@@ -21,9 +21,9 @@ def planted(codes: int = 20, each: int = 100, dims: int = 12, noise: float = 0.1
 
 
 def fitted(tokens: np.ndarray, codes: int, size: int, steps: int = 30) -> Fit:
-    fit = first_fit(tokens, codes, 0)
+    fit, batches = first_fit(tokens, codes, 0), Batches(len(tokens), size, 0)
     for step in range(steps):
-        fit = next_fit(fit, tokens[batch_rows(len(tokens), size, step, 0)])
+        fit = next_fit(fit, tokens[batches.rows(step)])
     return fit
 
 
@@ -60,6 +60,17 @@ def test_threads_and_parts_change_no_byte(monkeypatch, threads):
 
 
 def test_batches_go_through_all_tokens_in_circles():
-    rows = [batch_rows(10, 4, step, 3) for step in range(5)]
+    batches = Batches(10, 4, 3)
+    rows = [batches.rows(step) for step in range(5)]
     assert sorted(np.concatenate(rows).tolist()) == sorted([*range(10)] * 2)
-    assert batch_rows(10, 50, 7, 3).tolist() == list(range(10))
+    assert Batches(10, 50, 3).rows(7).tolist() == list(range(10))
+
+
+def test_the_order_of_tokens_is_drawn_once_a_fit(monkeypatch):
+    order = np.random.default_rng(3).permutation(10).tolist()
+    draw, calls = np.random.default_rng, []
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: calls.append(seed) or draw(seed))
+    batches = Batches(10, 4, 3)
+    rows = [batches.rows(step).tolist() for step in range(3)]
+    assert rows == [sorted(part) for part in (order[:4], order[4:8], order[8:] + order[:2])]
+    assert calls == [3]

@@ -11,10 +11,12 @@ import pytest
 
 from flame_core.data import selection
 from flame_core.data.build import SampleTask, ScannedPair
+from flame_core.data.captions_text import primary_language, same_text, text_id
 from flame_core.data.ledger import LedgerEntry
 from flame_core.data.perceptual import COLOURS
 from flame_core.data.scan import SCHEMA, TABLE, Scanned
 from flame_core.data.selection import Chosen, Place, Selection, select
+from flame_core.digest import canonical_json
 from flame_core.params import IngestParams
 
 
@@ -73,6 +75,43 @@ def test_scans_are_the_same_however_many_are_read_at_once(tmp_path: Path, monkey
     for number in (1, 2, 3):
         monkeypatch.setattr(selection, "_AT_ONCE", number)
         assert told(select(scans, params, "en")) == told(whole)
+
+
+def test_the_texts_of_a_language_are_read_without_the_rest_of_the_metadata(monkeypatch: pytest.MonkeyPatch):
+    captions = [
+        {"de": ["Ein Boot", "Ein Haus"], "en": ["A boat"]},
+        {"de": ["Ein\nBoot"]},
+        {"en": ['A "house"', "A \\ boat"], "fr": ["Un bateau"]},
+        None,
+        {"fr": ["Un bateau"], "it": ["Una barca"]},
+        {"en": ["One", "Two", "Three"]},
+    ]
+    more = {"a": [1, {"en": 2}], "b": None, "captions_of": {"en": ["no"]}, "c": 10**400, "d": 1e300, "e": "x" * 9000}
+    table = pa.Table.from_pylist(
+        [
+            {"reason": "no_caption"}
+            if own is None
+            else {
+                "meta": canonical_json({**more, "captions": own}),
+                "primary_texts": ids(own[primary_language(own)]),
+                "other_texts": [text for code in own if code != primary_language(own) for text in ids(own[code])],
+            }
+            for own in captions
+        ],
+        pa.schema([SCHEMA.field(name) for name in ("reason", "meta", "primary_texts", "other_texts")]),
+    )
+    expected = {
+        language: [ids(own.get(language, [])) for own in captions if own is not None]
+        for language in ("en", "de", "fr", "it", "xx")
+    }
+    monkeypatch.setattr(json, "loads", lambda text: pytest.fail("the whole metadata were read"))
+    for language, found in expected.items():
+        assert selection._texts_in(language, table).to_pylist() == found
+    assert selection._texts_in("en", table.slice(3, 1)).to_pylist() == []
+
+
+def ids(texts: list[str]) -> list[int]:
+    return [text_id(same_text(text)) for text in texts]
 
 
 @pytest.mark.parametrize(

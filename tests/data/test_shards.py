@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import pickle
 import tarfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,7 +11,16 @@ import pytest
 import webdataset as wds
 from PIL import Image
 
-from flame_core.data.shards import INDEX_SCHEMA, Index, IndexRow, PictureReader, Sample, read_shard, write_shard
+from flame_core.data.shards import (
+    INDEX_SCHEMA,
+    Index,
+    IndexRow,
+    PictureReader,
+    Sample,
+    read_metas,
+    read_shard,
+    write_shard,
+)
 from flame_core.errors import InputError
 
 
@@ -26,6 +36,20 @@ def samples(count: int = 5) -> list[Sample]:
 def test_what_was_written_is_read_back(tmp_path):
     write_shard(tmp_path / "0.tar", samples())
     assert list(read_shard(tmp_path / "0.tar")) == samples()
+
+
+def test_metadata_are_read_without_the_pictures(tmp_path):
+    """The kernel counts the bytes that this process read."""
+    made = [Sample(sample.key, sample.jpeg + bytes(1 << 20), sample.meta) for sample in samples()]
+    write_shard(tmp_path / "0.tar", made)
+
+    def bytes_read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])  # rchar
+
+    before = bytes_read()
+    found = list(read_metas(tmp_path / "0.tar"))
+    assert bytes_read() - before < 1 << 20  # of 5 MB
+    assert found == [(sample.key, sample.meta) for sample in made]
 
 
 def test_offsets_find_each_picture(tmp_path):
@@ -52,16 +76,27 @@ def test_webdataset_reads_our_shards(tmp_path):
     assert read[2]["jpg"].size == (18, 12)
 
 
+@pytest.mark.parametrize("read", [read_shard, read_metas])
 @pytest.mark.parametrize("length", [0, 700, 3000, 5120])
-def test_a_cut_shard_is_refused_by_name(tmp_path, length):
+def test_a_cut_shard_is_refused_by_name(tmp_path, length, read):
     path = tmp_path / "0.tar"
     write_shard(path, samples())
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(InputError, match=r"0\.tar: truncated"):
-        list(read_shard(path))
+        list(read(path))
 
 
-def test_a_damaged_shard_names_the_sample(tmp_path):
+@pytest.mark.parametrize("read", [read_shard, read_metas])
+def test_a_picture_cut_short_before_zeros_names_its_sample(tmp_path, read):
+    path = tmp_path / "0.tar"
+    (offset, _), *_ = write_shard(path, [Sample("toys/ball_0", bytes(9000), {})])
+    path.write_bytes(path.read_bytes()[: offset + 3000])  # its zeros look like an end mark
+    with pytest.raises(InputError, match=r"0\.tar: damaged at sample toys/ball_0: unexpected end of data"):
+        list(read(path))
+
+
+@pytest.mark.parametrize("read", [read_shard, read_metas])
+def test_a_damaged_shard_names_the_sample(tmp_path, read):
     path = tmp_path / "0.tar"
     write_shard(path, samples())
     content = bytearray(path.read_bytes())
@@ -69,7 +104,7 @@ def test_a_damaged_shard_names_the_sample(tmp_path):
     content[header + 150] ^= 0xFF  # the header's checksum
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"0\.tar.*toys/ball_2"):
-        list(read_shard(path))
+        list(read(path))
 
 
 def test_a_picture_beyond_the_end_names_its_key(tmp_path):

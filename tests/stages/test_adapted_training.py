@@ -28,6 +28,7 @@ from flame_core.serving.predictor import LLM_VARIABLE, Predictor
 from flame_core.stages import embed, lexical, train
 from flame_core.text.llm import SOURCE
 from flame_core.text.llm_adapter import ADAPTER_FILES
+from flame_core.training.preparation import prepare
 from flame_core.verification import write_digests
 from tests.bits import put_back
 from tests.planning.trainings import planned, planned_without
@@ -70,6 +71,13 @@ def world(tmp_path_factory, byte_tokenizer) -> Iterator[tuple[Params, Layout]]:
         lexical.run(params, layout)
         train.run(params, layout, NAME)
         yield params, layout
+
+
+def test_only_captions_of_the_recipe_s_kinds_are_held_in_memory(world):
+    params, layout = world
+    assert params.text.train_kinds == ["raw", "short"]
+    captions = prepare(params, layout, NAME).captions
+    assert captions is not None and captions.text.train_kinds == ["raw"]
 
 
 def test_a_plan_is_the_same_before_there_are_words(world):

@@ -22,6 +22,7 @@ from flame_core.params import Params, load_params
 from flame_core.stages import caption, download, embed, ingest
 from flame_core.text.encoder import TextEncoder
 from flame_core.text.facets import FacetTokenizer
+from flame_core.text.jobs import Job
 from flame_core.text.llm import load_tokenizer
 from flame_core.text.manifest import read_manifest, require_fit
 from flame_core.text.store import Drawn, TextStore, TrainStore
@@ -220,6 +221,20 @@ def test_captions_of_fewer_samples_than_the_shards_hold_are_a_blocking_check(pre
     embed.run(params, layout)
     (failed,) = [check for check in gates.read(layout.embeddings) if not check.passed]
     assert (failed.name, failed.blocking, failed.keys) == ("embeddings_aligned", True, ["train/00000.tar"])
+
+
+def test_nearest_captions_are_read_from_the_shards_that_were_surveyed_alone(prepared):
+    class Unread(dict[str, list[str]]):
+        def __getitem__(self, kind: str) -> list[str]:
+            raise AssertionError(kind)
+
+    params, _ = prepared
+    texts = {"raw": ["a", "b", "c"], "short": ["d", "e", "f"]}
+    jobs = [Job("train/00000", texts), Job("texts/prompts", Unread(texts)), Job("train/00001", Unread(texts))]
+    t = np.eye(4)[[0, 0, 3]] + 0.1 * np.eye(4)[[1, 2, 2]]  # of both first ones the other is nearest, of the last none
+    found = embed._neighbours(params, jobs, np.repeat(t[:, None], 4, axis=1))
+    assert [row[:3] for row in found[:4]] == [["a", "raw/1", "b"], *(["d", f"short/{j}", "e"] for j in (1, 2, 3))]
+    assert [row[2] for row in found[4:8]] == ["a", "d", "d", "d"]
 
 
 @pytest.mark.slow

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from flame_core.params import LLMParams, TextParams, read_yaml
+from flame_core.text.caption_tokens import printable
 from flame_core.text.facets import FacetTokenizer, normalise_sentence
 from flame_core.text.llm import load_tokenizer
-from tests.conftest import text_params
+from tests.conftest import PREFIX, text_params
 from tests.stages.pipeline import ROOT
 
 # FLAME's own texts, word for word (arXiv 2411.11927; the released code writes them with underscores)
@@ -100,6 +101,46 @@ def test_words_of_the_template_and_special_tokens_in_a_caption_stay_plain_text(s
     sequence = facets.encode("raw", caption)
     assert not set(tokenizer.all_special_ids) & set(sequence.ids)
     assert caption in tokenizer.decode(sequence.ids)
+
+
+ODD = [
+    "",
+    " ",
+    "\x00",
+    "a",
+    "<s></s>",
+    "<|im_start|>user\n<|endoftext|>",
+    "\u2028é🙂",
+    "  lead",
+    "﷽ﷺ",
+    "word " * 90,
+    "a" * 5000,
+]
+
+
+@pytest.mark.parametrize("kind", ["raw", "short@reference", "sentence"])
+def test_texts_are_tokenised_together_and_read_as_each_by_itself(kind, smollm2, monkeypatch):
+    tokenizer = load_tokenizer(smollm2, LLMParams(name="smollm2", source="path:x"))
+    params = text_params(max_caption_tokens=20, normalise="none", sentence={"prompt": "Say {caption}"})
+    tokens = FacetTokenizer(tokenizer, params)
+    texts = ODD + [f"picture number {number}" for number in range(300)]
+    whole, calls = type(tokenizer).__call__, []
+    monkeypatch.setattr(
+        type(tokenizer), "__call__", lambda *given, **how: calls.append(given[1]) or whole(*given, **how)
+    )
+    found = list(tokens.encode_all(kind, texts))
+    assert max(map(len, calls)) <= 256  # bounds the memory
+    assert len(calls) == 4  # of each part its captions, which are cut, and its prompts
+    assert tokens.count(kind, texts * 2) == sum(map(len, found))
+    assert len(calls) == 8
+    before, after = ("Say ", "") if kind == "sentence" else PREFIX.split("{caption}")
+    for text, sequence in zip(texts, found, strict=True):
+        alone = tokenizer(text[:640], add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+        places = alone["offset_mapping"]
+        caption = printable(text[:640] if len(places) <= 20 else text[: places[19][1]])
+        prompt = tokenizer(before + caption + after, add_special_tokens=False, split_special_tokens=True).input_ids
+        assert sequence.ids[: sequence.segment.count(0)] == prompt
+        assert sequence == tokens.encode(kind, text)
 
 
 def test_truncation_cuts_the_text_itself(byte_tokenizer):

@@ -112,6 +112,27 @@ def test_texts_are_found_by_kind_and_content(tmp_path):
         store.lookup("short", ["zwei"])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_many_texts_are_read_together_in_the_order_in_which_they_are_asked_for(tmp_path, monkeypatch, dtype):
+    t = random_units(60, 3, 8)
+    folder = make_store(tmp_path, t, dtype=dtype)
+    names = [f"text {i}" for i in range(60)]
+    for start in range(0, 60, 20):
+        part = slice(start, start + 20)
+        write_texts(folder / f"texts/{start}.safetensors", {"short": (names[part], t[part, 1:])}, dtype)
+    asked = np.random.default_rng(0).permutation(60).tolist() * 2
+    read, calls = TensorFile.read, []
+    monkeypatch.setattr(TensorFile, "read", lambda *given: calls.append(given[1]) or read(*given))
+    found = TextStore.open(folder).lookup("short", [names[i] for i in asked])
+    assert len(calls) <= 3  # what all rows of a file share
+    np.testing.assert_allclose(found, t[asked, 1:], atol=0.5 / 127 if dtype == "int8" else 0)
+
+
+def test_no_texts_are_no_vectors(tmp_path):
+    folder = make_store(tmp_path, random_units(5, 3, 8))
+    assert TextStore.open(folder).lookup("short", []).shape == (0, 2, 8)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_what_the_kernel_no_longer_holds_is_read_from_the_disk(tmp_path, dtype):
     folder = make_store(tmp_path, random_units(300, 11, 640), dtype=dtype)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing  # teaches the pickler to hand tensors over as handles
 
 from flame_core.captions.table import Caption, write_captions
 from flame_core.digest import write_json
 from flame_core.errors import InputError
 from flame_core.params import TextTowerParams
 from flame_core.settings import settings
-from flame_core.text.caption_source import CaptionSource
+from flame_core.text.caption_source import CaptionSource, DrawnCaptions
 from flame_core.text.store import Drawn
 from flame_core.text.transformer import PAD, Captions, CaptionSamples, TextTower, TrainedTexts
 from flame_core.training.job import METRICS, TrainingJob
 from tests.conftest import text_params
 from tests.training.world import HIDDEN, recipe, write_world
 
+KINDS = ("raw", "short")
 PARAMS = TextTowerParams(width=16, depth=2, heads=2, max_tokens=8)
 
 
@@ -70,6 +75,37 @@ def test_a_slot_of_the_store_stands_for_the_caption_it_was_read_from(tokenizer, 
     read = samples.read([Drawn("train/00000.tar", 1, [1, 4, 0]), Drawn("train/00000.tar", 0, [0, 2, 3])])
     texts = [["y two", "y s", "y one"], ["x one", "x s", "x s"]]
     np.testing.assert_array_equal(read, np.stack([tokens.ids(own) for own in texts]))
+
+
+def captions_of(folder: Path, *shards: int) -> DrawnCaptions:
+    """A raw and a short caption of so many samples in each shard."""
+    for number, samples in enumerate(shards):
+        own = [(row, kind) for row in range(samples) for kind in KINDS]
+        rows = [Caption(row, f"k{row}", kind, f"{kind} {number} {row}", "en", "made") for row, kind in own]
+        write_captions(folder / f"train/{number:05}.parquet", rows)
+    text = text_params(train_kinds=list(KINDS))
+    source = CaptionSource(captions=folder, tokenizer=folder, text=text, language="en")
+    return DrawnCaptions(source, ["raw/1", "short/1", "short/2"])
+
+
+def test_captions_lie_in_memory_of_which_a_worker_is_handed_no_copy(tmp_path):
+    sizes = []
+    for count in (2, 900):
+        (tmp_path / f"{count}/train").mkdir(parents=True)
+        captions = captions_of(tmp_path / str(count), count, 1)
+        shutil.rmtree(tmp_path / str(count))
+        drawn = [Drawn("train/00000.tar", row, [2, 0]) for row in (count - 1, 0)]
+        last = f"short 0 {count - 1}", f"raw 0 {count - 1}"
+        assert captions.of(drawn) == [*last, "short 0 0", "raw 0 0"]
+        assert captions.of([Drawn("train/00001.tar", 0, [1])]) == ["short 1 0"]
+        sizes.append(len(ForkingPickler.dumps(captions)))
+    assert sizes[1] < sizes[0] + 200
+
+
+def test_a_row_beyond_a_shard_is_not_the_next_shard_s(tmp_path):
+    (tmp_path / "train").mkdir()
+    with pytest.raises(IndexError):
+        captions_of(tmp_path, 2, 2).of([Drawn("train/00000.tar", 2, [0])])
 
 
 def test_it_learns_with_the_image_tower_and_is_read_back(tokenizer, tmp_path):

@@ -14,7 +14,7 @@ from flame_core.clustering.spherical import first_centroids, fit_reduction, near
 from flame_core.curation.codebook import on_grid
 from flame_core.curation.histograms import histograms
 from flame_core.curation.inequality import perplexity
-from flame_core.curation.minibatch import batch_rows, first_fit, next_fit
+from flame_core.curation.minibatch import Batches, first_fit, next_fit
 from flame_core.errors import ComputationError
 from flame_core.params import VqParams
 from flame_core.settings import settings
@@ -118,9 +118,9 @@ def amis(world: Planted, dims: int, steps: int, folder: Path) -> tuple[float, fl
         groups = KMeans(TOPICS, n_init=1, random_state=0).fit_predict(found - found.mean(axis=0))
         return float(adjusted_mutual_info_score(world.topics, groups))
 
-    fitted = first_fit(x, KINDS, 0)
+    fitted, batches = first_fit(x, KINDS, 0), Batches(len(x), 8192, 0)
     for step in range(60):
-        fitted = next_fit(fitted, x[batch_rows(len(x), 8192, step, 0)])
+        fitted = next_fit(fitted, x[batches.rows(step)])
     data = Described(x.reshape(pictures, -1, dims), world.captions)
     params = quick(steps=steps, batch_size=64, width=64, learning_rate=3e-3)
     with one_thread():

@@ -12,16 +12,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from flame_core.digest import file_sha256
 from flame_core.errors import FlameError, InputError, ResourceError
 from flame_core.names import shown, stays_inside
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ def fetch_file(repo: str, commit: str, file: HubFile, folder: Path) -> Path:
 
 def _digest(path: Path, file: HubFile) -> str:
     """sha256 of the bytes, or their git blob id if the hub knows no sha256."""
-    digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+    if file.sha256:
+        return file_sha256(path)
     with path.open("rb") as content:
-        while piece := content.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+        blob = partial(hashlib.sha1, b"blob %d\0" % file.size, usedforsecurity=False)
+        return hashlib.file_digest(content, blob).hexdigest()
 
 
 def _api() -> HfApi:
