@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,12 +35,12 @@ from flame_core.processes.ranks import ALONE, Ranks
 from flame_core.text.jobs import facet_number
 from flame_core.text.store import Drawn
 from flame_core.training.sampling import Draws, Uniform
-from flame_core.training.shared_index import SharedIndex
+from flame_core.training.shared_index import SharedIndex, StoredSample
 from flame_core.training.texts import StoredValues, TrainingTexts
 from flame_core.vision.decoding import open_with
 from flame_core.vision.nvjpeg import EncodedPictures, cut_in_groups, picture_size
 from flame_core.vision.stored_features import StoredPictures
-from flame_core.vision.views import box_around, normalised, training_view, uncut_view, view_around
+from flame_core.vision.views import View, box_around, normalised, training_view, uncut_view, view_around
 
 
 @dataclass(frozen=True)
@@ -233,49 +234,72 @@ class TrainingSamples(Dataset[LoadedBatch]):
         return (1 + self.texts.files_per_shard + stored) * len(self._index.shards) + 256
 
     def __getitem__(self, samples: Sequence[tuple[int, int]]) -> LoadedBatch:
-        params, size = self._params, self._params.model.image_size
-        count = min(params.texts_per_image, len(self._slots))
-        views, around, drawn, order, facets, keys, places, contents = [], [], [], [], [], [], [], []
-        crops = [epoch % self._crops if self._crops else epoch for epoch, _ in samples]
-        for (epoch, number), crop in zip(samples, crops, strict=True):
-            row = self._index[number]
-            draw = random.Random(text_sha256(f"sample {params.seed} {crop} {row.key}"))
-            content = b"" if self._stored else self._pictures.jpeg(row)
-            picture = None if self._stored or params.decoder == "nvjpeg" else open_with(params.decoder, content)
-            if self._stored:
-                view = partial(self._stored.view, draw)
-            elif picture is None:
-                contents.append(content)
-                view = partial(uncut_view, *picture_size(content), params.augmentation, draw)
-            else:
-                view = partial(training_view, picture, size, params.augmentation, draw)
-            views.append(view())
-            again = draw if crop == epoch else random.Random(text_sha256(f"texts {params.seed} {epoch} {row.key}"))
-            slots = again.sample(self._slots, count)
-            views += [view() for _ in range(1, self._views)]
-            if self._around and picture is not None:
-                around.append(view_around(picture, self._around, views[-self._views :]))
-            in_file = sorted(slots)  # texts that are adjacent in the store are read together
-            order += [len(drawn) * count + in_file.index(slot) for slot in slots]
-            said = row if self._said is None else self._index[int(self._said[number])]
-            drawn.append(Drawn(said.shard, said.row, in_file))
-            places.append((row.shard, row.row))
-            facets.append([self._numbers[slot] for slot in slots])
-            keys.append(row.key)
-        pixels = torch.stack([each.pixels for each in views]).unflatten(0, (-1, self._views))
+        loaded = [self._sample(epoch, number) for epoch, number in samples]
+        size, texts = self._params.model.image_size, [each.texts for each in loaded]
+        places = [(each.row.shard, each.row.row) for each in loaded]
+        pixels = torch.stack([view.pixels for each in loaded for view in each.views]).unflatten(0, (-1, self._views))
         if self._stored:
             pixels = self._stored.read(places, pixels)
+        contents = [each.encoded for each in loaded if each.encoded is not None]
+        around = [each.around for each in loaded if each.around is not None]
+        count = len(loaded[0].slots)
         return LoadedBatch(
             pictures=Uncut(EncodedPictures.of(contents), size, self._around) if contents else pixels,
-            boxes=torch.tensor([each.place for each in views]).unflatten(0, (-1, self._views)),
-            texts=self.texts.read(drawn),
-            order=torch.tensor(order),
-            facets=torch.tensor(facets),
+            boxes=torch.tensor([[view.place for view in each.views] for each in loaded]),
+            texts=self.texts.read(texts),
+            order=torch.tensor(
+                [i * count + each.texts.facets.index(slot) for i, each in enumerate(loaded) for slot in each.slots]
+            ),
+            facets=torch.tensor([[self._numbers[slot] for slot in each.slots] for each in loaded]),
             rows=torch.tensor([number for _, number in samples]),
-            keys=keys,
-            extra=self._extra(places, [(each.shard, each.row) for each in drawn], crops),
+            keys=[each.row.key for each in loaded],
+            extra=self._extra(places, [(each.shard, each.row) for each in texts], [each.crop for each in loaded]),
             around=torch.stack(around) if around else None,
         )
+
+    def _sample(self, epoch: int, number: int) -> _Sample:
+        params, row = self._params, self._index[number]
+        crop = epoch % self._crops if self._crops else epoch
+        draw = random.Random(text_sha256(f"sample {params.seed} {crop} {row.key}"))
+        picture, encoded = None, None
+        if self._stored:
+            view = partial(self._stored.view, draw)
+        elif params.decoder == "nvjpeg":
+            encoded = self._pictures.jpeg(row)
+            view = partial(uncut_view, *picture_size(encoded), params.augmentation, draw)
+        else:
+            picture = open_with(params.decoder, self._pictures.jpeg(row))
+            view = partial(training_view, picture, params.model.image_size, params.augmentation, draw)
+        first = view()
+        again = draw if crop == epoch else random.Random(text_sha256(f"texts {params.seed} {epoch} {row.key}"))
+        slots = again.sample(self._slots, min(params.texts_per_image, len(self._slots)))
+        views = [first, *(view() for _ in range(1, self._views))]
+        around = view_around(picture, self._around, views) if self._around and picture is not None else None
+        said = row if self._said is None else self._index[int(self._said[number])]
+        in_file = sorted(slots)  # texts that are adjacent in the store are read together
+        return _Sample(row, crop, views, around, encoded, slots, Drawn(said.shard, said.row, in_file))
+
+
+class _Sample(NamedTuple):
+    """A sample as it is loaded.
+
+    Attributes:
+        row: its place.
+        crop: the number of its crops.
+        views: V, without pixels if a GPU decodes or the pictures' vectors are stored.
+        around: the crop around all views, [S, S, 3], if a term asks for it.
+        encoded: the picture's bytes, if a GPU decodes.
+        slots: K drawn texts, in the order of their draw.
+        texts: the same in the order of their file, of the sample whose texts it has.
+    """
+
+    row: StoredSample
+    crop: int
+    views: list[View]
+    around: Tensor | None
+    encoded: bytes | None
+    slots: list[int]
+    texts: Drawn
 
 
 def _text_rows(order: StoredValues, index: Index, share: float) -> Tensor:
