@@ -1,6 +1,6 @@
 """Wrong captions, and what scores do against them: the best samples only, soft cap sampling, or nothing; three seeds.
 
-    python -m benchmarks.wrong_captions 0.3 /where/it/is/flickr8k-train-00000.tar wrong
+    python -m benchmarks.wrong_captions flickr8k 0.3 /where/it/is/flickr8k-train-00000.tar wrong
     cp /where/it/is/flickr8k-val-00000.tar wrong/
     python -m benchmarks.soft_caps --preset presets/flickr8k.yaml --set sources.flickr8k.path=$PWD/wrong \
         --data 'flickr8k, 30 % wrong' --processes 2
