@@ -117,6 +117,11 @@ class CodesParams(Section):
             faults.append(
                 (("similarity",), "similarity needs a tower trained with texts, which a timm backbone is not")
             )
+        if self.codebook != "words" and self.frozen is None and self.fit_tokens < self.codes:
+            said = (
+                f"{self.fit_tokens:,} patch tokens make no {self.codes:,} codes: raise it to 10 times as many or more"
+            )
+            faults.append((("fit_tokens",), said))
         if self.codebook != "vq" and self.vq != VqParams():
             faults.append((("vq",), f"vq says how a codebook vq is trained, and codebook is {self.codebook}"))
         refuse(faults, info)
